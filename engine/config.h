@@ -1,0 +1,34 @@
+// Plain settings of the engine, by value. The server's one description of every knob (server/config.cc) fills them; there is no
+// global configuration.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "kernels/values.h"
+
+namespace serval {
+
+enum class QueuePolicy : uint8_t { kFcfs, kPriority };
+
+struct SchedulerConfig {
+  int max_num_seqs = 64;             // slots: sequences that run together
+  int max_num_batched_tokens = 512;  // token budget of one step
+  int max_prefill_chunk = 512;       // most prompt tokens of one sequence in one step
+  int max_model_len = 2048;          // positions a sequence may reach
+  int max_waiting = 256;             // sequences queued beyond the running ones
+  QueuePolicy policy = QueuePolicy::kFcfs;
+  bool enable_prefix_cache = true;
+};
+
+struct EngineConfig {
+  DeviceConfig device;
+  SchedulerConfig scheduler;
+  size_t kv_cache_bytes = 0;  // 0: enough for max_num_seqs * max_model_len, bounded by a share of the memory that is free
+  int block_size = 16;
+  std::string kv_dtype = "auto";  // auto, f32, bf16
+  std::string record_path;        // when set, scheduler inputs are recorded for replay
+};
+
+}  // namespace serval

@@ -1,0 +1,52 @@
+// One rank: takes a Batch, keeps the device-side tables of the running sequences, runs the forward pass, samples, and returns a
+// ModelOutput. Knows nothing of queues, text or clients. All methods on the engine thread; execute() allocates nothing once warm.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "engine/batch.h"
+#include "engine/config.h"
+
+namespace serval {
+
+class Backend;
+struct ModelConfig;
+
+// Every byte the engine will hold after ready, by arithmetic, before anything is loaded. `serval plan` prints it.
+struct MemoryPlan {
+  size_t weight_bytes = 0;
+  size_t kv_cache_bytes = 0;
+  size_t workspace_bytes = 0;  // activations, logits, scratch of the backend
+  size_t table_bytes = 0;      // histories, block tables, scheduler structures
+  BlockGeometry geometry;
+  size_t total_bytes() const { return weight_bytes + kv_cache_bytes + workspace_bytes + table_bytes; }
+};
+
+// Throws std::runtime_error with a sentence when the configuration cannot fit the machine.
+MemoryPlan plan_memory(const ModelConfig& model, const EngineConfig& config, const Backend& backend);
+
+// Called with (bytes done, bytes in all) while weights are read.
+using LoadProgress = std::function<void(size_t, size_t)>;
+
+class ModelRunner {
+ public:
+  // Loads the weights, allocates everything of the plan, touches it. Throws at start-up.
+  ModelRunner(const std::filesystem::path& model_dir, const EngineConfig& config, const LoadProgress& progress = {});
+  ~ModelRunner();
+
+  // `output` is cleared and filled. Rows of a sequence whose logits are not finite mark only that sequence as failed.
+  void execute(const Batch& batch, ModelOutput& output);
+
+  const MemoryPlan& plan() const;
+  const ModelConfig& model_config() const;
+  int vocab_size() const;  // output width: the bound of every caller-supplied token id
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace serval

@@ -1,0 +1,36 @@
+// Plain counters of the engine, copied out as a value; no exporter, no metric library below server/.
+#pragma once
+
+#include <cstdint>
+
+namespace serval {
+
+struct SchedulerStats {
+  // Now.
+  int32_t num_running = 0;
+  int32_t num_waiting = 0;
+  int32_t num_blocks = 0;         // of group 0
+  int32_t num_free_blocks = 0;    // neither in use nor cached
+  int32_t num_cached_blocks = 0;  // held by the prefix cache alone: can be evicted
+  // Since start.
+  uint64_t num_preemptions = 0;
+  uint64_t num_evicted_blocks = 0;
+  uint64_t prompt_tokens = 0;          // of admitted requests
+  uint64_t prompt_tokens_computed = 0; // rows really computed for prompts, recomputation included
+  uint64_t generation_tokens = 0;
+  uint64_t prefix_query_tokens = 0;  // prompt tokens looked up
+  uint64_t prefix_hit_tokens = 0;    // of those, found
+  uint64_t finished[7] = {};         // by FinishReason
+};
+
+struct EngineStats {
+  SchedulerStats scheduler;
+  uint64_t steps = 0;                // forward steps completed: the heartbeat
+  double step_seconds_total = 0;
+  int32_t last_step_tokens = 0;
+  int32_t last_step_seqs = 0;
+  bool has_runnable_work = false;
+  int64_t last_progress_ns = 0;      // steady clock, of the last completed step or of idleness
+};
+
+}  // namespace serval

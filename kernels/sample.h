@@ -1,0 +1,54 @@
+// What one row of logits needs to become a token. Plain data; a backend reads it, the runner fills it.
+//
+// Order of operations on a row of raw logits: mask -> logit_bias -> repetition, frequency and presence penalties -> banned ids
+// (-inf) -> temperature -> top_k -> top_p -> min_p -> Gumbel-max: argmax over the kept tokens of
+// logit/temperature + gumbel(seed, position, token). Temperature 0 is argmax of the penalised logits. Equal values: lowest id wins.
+// The noise depends on (seed, position, token) alone, so a row's token does not depend on its neighbours (law 1).
+// Log-probabilities are those of the raw logits (log-softmax before mask, bias, penalties and temperature).
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/tensor.h"
+#include "kernels/values.h"
+
+namespace serval {
+
+struct SampleRow {
+  float temperature = 1.0f;
+  int top_k = 0;  // 0: all
+  float top_p = 1.0f;
+  float min_p = 0.0f;
+  float repetition_penalty = 1.0f;  // over prompt and output
+  float presence_penalty = 0.0f;    // over output
+  float frequency_penalty = 0.0f;   // over output
+  uint64_t seed = 0;
+  int64_t position = 0;              // position of the token being drawn
+  const int32_t* history = nullptr;  // prompt then output ids; read only when a penalty is on
+  int num_history = 0;
+  int num_prompt = 0;
+  const LogitBias* logit_bias = nullptr;
+  int num_logit_bias = 0;
+  const int32_t* banned = nullptr;  // ids that must not be drawn (end ids below min_tokens)
+  int num_banned = 0;
+  const uint32_t* mask = nullptr;  // bit t set: token t allowed; null: all
+  int num_top = 0;                 // how many best tokens to report with their log-probabilities
+  int32_t forced = -1;             // >= 0: report this token (log-probabilities of a given prompt) instead of drawing one
+};
+
+struct SampleResult {
+  int32_t token = -1;
+  float logprob = 0;  // of `token`, raw
+  int rank = 0;       // 1 + how many tokens have a larger raw logit
+  bool finite = true; // false: a logit was NaN, or none was finite; the row's request fails with numerical_error
+};
+
+struct SampleArgs {
+  Tensor logits;                  // [num_rows, vocab] f32; a backend may use it as scratch
+  const SampleRow* rows = nullptr;
+  SampleResult* results = nullptr;  // [num_rows]
+  TopLogprob* top = nullptr;        // [num_rows, top_stride], best first
+  int top_stride = 0;
+};
+
+}  // namespace serval

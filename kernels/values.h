@@ -1,0 +1,33 @@
+// Plain values that both the engine and a device speak of; no device is needed to name them.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace serval {
+
+struct LogitBias {
+  int32_t token = 0;
+  float bias = 0;
+};
+
+struct TopLogprob {
+  int32_t token = 0;
+  float logprob = 0;
+};
+
+// Copy the first num_tokens positions of block `from` into block `to` (the copy of a copy-on-write).
+struct BlockCopy {
+  int32_t from = 0;
+  int32_t to = 0;
+  int32_t num_tokens = 0;
+};
+
+struct DeviceConfig {
+  std::string device = "cpu";
+  int num_threads = 0;       // 0: every core this process may use
+  std::string isa = "auto";  // auto, generic, avx2, avx512, avx512bf16
+  bool pin_threads = true;
+};
+
+}  // namespace serval

@@ -1,0 +1,120 @@
+// The one way in. HTTP and gRPC translate their bytes to a GenerateRequest and back from Deltas; everything between (chat template,
+// tokenising, the one validator, admission, the engine, detokenising, stop strings) is here, once.
+#pragma once
+
+#include <boost/json/fwd.hpp>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "engine/request.h"
+#include "kernels/base/status.h"
+
+namespace serval {
+
+// A prompt as the client gave it: text, or ids of this model's vocabulary.
+using PromptInput = std::variant<std::string, std::vector<TokenId>>;
+
+// What the client asked for, before any default: an absent field stays absent until the validator applies generation_config's or
+// our own default. Field names in errors (`param`) are the OpenAI names.
+struct GenerateRequest {
+  enum class Kind : uint8_t { kChat, kCompletion } kind = Kind::kCompletion;
+  std::string model;                            // empty: the served model
+  std::vector<PromptInput> prompts;             // completion: one or more
+  std::shared_ptr<const boost::json::object> chat;  // chat: messages, tools, chat_template_kwargs as they came, shape-checked by us
+  std::optional<int64_t> n, max_tokens, min_tokens, top_k, seed, logprobs, prompt_logprobs, priority;
+  std::string max_tokens_param = "max_tokens";  // which name the client used, for the error
+  std::optional<double> temperature, top_p, min_p, presence_penalty, frequency_penalty, repetition_penalty;
+  std::vector<std::pair<int64_t, double>> logit_bias;
+  std::vector<std::string> stop;
+  std::vector<int64_t> stop_token_ids;
+  bool include_stop_str_in_output = false;
+  bool skip_special_tokens = true;
+  bool ignore_eos = false;
+  bool echo = false;
+  bool add_special_tokens = true;               // completion prompts; a chat template writes its own
+  bool add_generation_prompt = true;
+  std::optional<std::string> cache_salt;
+  Time timeout{0};                              // 0: none; gRPC deadline
+  std::string client_id;                        // log label only
+};
+
+struct TokenLogprob {
+  TokenId token = 0;
+  std::string bytes;  // the token's own bytes: the only lossless view of a partial character
+  float logprob = 0;
+  int rank = 0;
+  std::vector<TokenLogprob> top;
+};
+
+// A piece of one choice. Pieces of a choice arrive in order; exactly one carries `finish`. A piece is never empty of everything.
+struct Delta {
+  int index = 0;  // choice: prompt_index * n + sequence
+  std::string text;
+  std::vector<TokenId> token_ids;
+  std::vector<TokenLogprob> logprobs;         // one per token id when asked for
+  std::vector<TokenLogprob> prompt_logprobs;  // in the first piece of a choice, when asked for; entry 0 (no logprob) has token only
+  FinishReason finish = FinishReason::kNone;
+  std::variant<std::monostate, std::string, TokenId> stop_reason;  // the stop string or stop id that ended it
+};
+
+struct Usage {
+  int64_t prompt_tokens = 0;
+  int64_t completion_tokens = 0;
+  int64_t cached_tokens = 0;
+};
+
+struct PromptInfo {
+  std::string text;            // rendered or given; decoded when ids were given
+  std::vector<TokenId> token_ids;
+};
+
+// Receives what happens to a generation, on the service's delivery thread, in order. Must not block.
+// After on_done or on_error nothing follows. An error before the first delta may still choose the transport's status.
+class GenerationObserver {
+ public:
+  virtual ~GenerationObserver() = default;
+  virtual void on_delta(Delta&& delta) = 0;
+  virtual void on_done(const Usage& usage) = 0;
+  virtual void on_error(const Error& error) = 0;
+};
+
+// A running generation. Destroying it (or cancel()) aborts what is unfinished; no observer call starts after cancel() returned.
+class Generation {
+ public:
+  virtual ~Generation() = default;
+  virtual void cancel() = 0;
+  virtual const std::vector<PromptInfo>& prompts() const = 0;
+  virtual int num_choices() const = 0;
+};
+
+struct ModelInfo {
+  std::string id;
+  int64_t created = 0;
+  int max_model_len = 0;
+};
+
+class InferenceService {
+ public:
+  virtual ~InferenceService() = default;
+
+  // Any thread; does template and tokenising on the caller's thread (transports call it from the text pool). Validates everything,
+  // then queues. An Error here means nothing was queued.
+  virtual Result<std::unique_ptr<Generation>> generate(const GenerateRequest& request,
+                                                       std::shared_ptr<GenerationObserver> observer) = 0;
+  // What generate would feed the model, without running it (…/render, /tokenize).
+  virtual Result<std::vector<PromptInfo>> render(const GenerateRequest& request) = 0;
+  virtual Result<std::string> detokenize(const std::vector<int64_t>& token_ids) = 0;
+  virtual std::string token_text(TokenId id) const = 0;
+
+  virtual std::vector<ModelInfo> models() const = 0;
+  // True when a request may be accepted now; `reason` says why not ("starting", "draining").
+  virtual bool ready(std::string* reason) const = 0;
+  virtual bool live() const = 0;  // the engine makes progress, or has nothing to do
+};
+
+}  // namespace serval
