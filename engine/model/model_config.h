@@ -1,5 +1,6 @@
-// config.json (and generation_config.json) as one normalised struct. This file and its .cc are the only place that knows
-// Hugging Face's field names. A field that would change the output and is not supported is refused with a sentence.
+// config.json (and generation_config.json) as one normalised struct. This file and its .cc are the only place
+// that knows Hugging Face's field names. A field that would change the output and is not supported is refused
+// with a sentence.
 #pragma once
 
 #include <filesystem>
@@ -39,9 +40,9 @@ struct ModelConfig {
   bool attention_bias = false;  // on q, k, v (Qwen2 has it by architecture)
   bool attention_output_bias = false;
   bool mlp_bias = false;
-  int sliding_window = 0;             // 0: none
+  int sliding_window = 0;               // 0: none
   std::vector<bool> layer_is_windowed;  // per layer
-  DType dtype = DType::kBF16;         // as published
+  DType dtype = DType::kBF16;           // as published
 };
 
 // Defaults a request starts from when it leaves a field out.
@@ -56,7 +57,8 @@ struct GenerationDefaults {
 ModelConfig read_model_config(const std::filesystem::path& model_dir);
 GenerationDefaults read_generation_defaults(const std::filesystem::path& model_dir);
 
-// MODEL: a folder, or the name ("org/name") of one in the local Hugging Face cache ($HF_HUB_CACHE, $HF_HOME/hub,
+// MODEL: a folder, or the name ("org/name") of one in the local Hugging Face cache ($HF_HUB_CACHE,
+// $HF_HOME/hub,
 // ~/.cache/huggingface/hub). Throws when there is none.
 std::filesystem::path resolve_model(const std::string& model);
 

@@ -1,0 +1,50 @@
+// The one forward pass that executes a ModelSpec on a Backend. Knows nothing of sequences, blocks or
+// sampling: it is handed flat rows, the KV memory of each layer and a workspace. Engine thread only;
+// forward() and logits() allocate nothing.
+#pragma once
+
+#include <span>
+
+#include "engine/model/forward_input.h"
+#include "engine/model/model_spec.h"
+#include "engine/model/weights.h"
+#include "engine/model/workspace.h"
+#include "kernels/backend.h"
+
+namespace serval {
+
+class Transformer {
+ public:
+  // max_positions: positions a row may have (the rotation table's height), at most spec.max_positions. Calls
+  // backend.reserve() for max_rows rows, so that no op has to grow anything later. The backend outlives the
+  // transformer.
+  Transformer(ModelSpec spec, ModelWeights weights, int max_positions, int max_rows, Backend& backend);
+
+  // Runs input's rows through every layer, writing their K and V into `kv` (one entry per layer). Leaves the
+  // final-norm hidden rows in ws.h. 1 <= num_rows <= ws.max_rows().
+  void forward(const ForwardInput& input, std::span<const KvLayer> kv, Workspace& ws);
+
+  // Logits of some rows of the last forward: [rows.size(), vocab] f32 in ws.logits, valid until the next
+  // call. At most ws.max_logit_rows() rows a call; more of them (prompt log-probabilities) take more calls.
+  Tensor logits(std::span<const int32_t> rows, Workspace& ws);
+
+  const ModelSpec& spec() const { return spec_; }
+  const ModelWeights& weights() const { return weights_; }
+
+  // The rotation table: what the constructor allocates beside the weights it was given and the backend's own
+  // scratch.
+  static size_t planned_bytes(const ModelSpec& spec, int max_positions);
+
+ private:
+  void attention_block(const GqaSpec& spec, const GqaWeights& w, const ForwardInput& input, const KvLayer& kv,
+                       Workspace& ws);                                                // ws.h -> ws.x
+  void ffn_block(const DenseFfnSpec& spec, const DenseFfnWeights& w, Workspace& ws);  // ws.h -> ws.x
+
+  ModelSpec spec_;
+  ModelWeights weights_;
+  Backend& backend_;
+  Buffer rope_memory_;
+  Tensor cos_sin_;  // [max_positions, rotary_dim] f32: cosines, then sines
+};
+
+}  // namespace serval

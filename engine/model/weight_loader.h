@@ -1,0 +1,29 @@
+// Streams a checkpoint into a backend: finds each slot's tensors, checks every shape, converts, packs, and
+// lets the source pages go as it proceeds, so that the peak is the packed weights plus the largest single
+// slot. Start-up only.
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <functional>
+
+#include "engine/model/model_spec.h"
+#include "engine/model/weights.h"
+#include "kernels/backend.h"
+
+namespace serval {
+
+// (checkpoint bytes read, checkpoint bytes in all); on the calling thread, after every slot, the last call
+// with both equal.
+using WeightProgress = std::function<void(size_t, size_t)>;
+
+// Throws std::runtime_error with one sentence that names the file and the tensor: missing, unexpected, wrong
+// shape, unsupported dtype, truncated file. Not-a-number and infinite weights are legal in the format: they
+// are warned of in the log, once a tensor.
+ModelWeights load_weights(const std::filesystem::path& model_dir, const ModelSpec& spec, Backend& backend,
+                          const WeightProgress& progress = {});
+
+// What load_weights will hold, exactly, from the specification alone.
+size_t planned_weight_bytes(const ModelSpec& spec, const Backend& backend);
+
+}  // namespace serval

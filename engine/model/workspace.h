@@ -1,0 +1,38 @@
+// The activations of one forward pass: planned by arithmetic, allocated once, reused every step. Tensors are
+// views of one buffer.
+#pragma once
+
+#include "engine/model/model_spec.h"
+#include "kernels/backend.h"
+#include "kernels/tensor.h"
+
+namespace serval {
+
+class Workspace {
+ public:
+  // max_rows: most rows of one forward. max_logit_rows: most rows of one Transformer::logits call.
+  Workspace(const ModelSpec& spec, int max_rows, int max_logit_rows, Backend& backend);
+
+  // What the constructor allocates.
+  static size_t planned_bytes(const ModelSpec& spec, int max_rows, int max_logit_rows);
+
+  // Sizes the row dimension of every activation for this step; no memory moves.
+  void start(int num_rows);
+
+  int max_rows() const { return max_rows_; }
+  int max_logit_rows() const { return max_logit_rows_; }
+
+  // All f32. qkv and attention are dead once the attention block is done, so gate_up and ffn share their
+  // memory.
+  Tensor residual, x, h;     // [num_rows, hidden]
+  Tensor last;               // [num_logit_rows, hidden]
+  Tensor logits;             // [num_logit_rows, vocab]
+  float* scratch = nullptr;  // of a block: cut by it into qkv + attention, or gate_up + activated
+
+ private:
+  int max_rows_ = 0;
+  int max_logit_rows_ = 0;
+  Buffer buffer_;
+};
+
+}  // namespace serval
