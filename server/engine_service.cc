@@ -1,0 +1,329 @@
+#include "server/engine_service.h"
+
+#include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
+#include <random>
+#include <thread>
+#include <unordered_map>
+
+#include "server/generation_state.h"
+#include "server/metrics.h"
+
+namespace serval {
+namespace {
+
+Time steady_now() { return std::chrono::steady_clock::now().time_since_epoch(); }
+
+Error not_ready(const std::string& reason) {
+  return {ErrorKind::kUnavailable, reason, "The server is " + reason + "; try again shortly.", "", 1};
+}
+
+// Events the engine has published and the delivery thread has not yet taken. Both sides keep their memory, so that in steady state
+// publishing allocates nothing.
+struct Mailbox {
+  EventBatch batch;
+  std::vector<Time> times;  // of batch.events
+
+  void append(EventBatch& from, Time now) {
+    const int32_t top_base = static_cast<int32_t>(batch.top.size());
+    for (TokenEvent event : from.events) {
+      event.top_begin += top_base;
+      batch.events.push_back(event);
+      times.push_back(now);
+    }
+    batch.top.insert(batch.top.end(), from.top.begin(), from.top.end());
+    for (EventBatch::PromptPart& part : from.prompt_parts) batch.prompt_parts.push_back(std::move(part));
+  }
+  void clear() {
+    batch.clear();
+    times.clear();
+  }
+  void reserve(size_t events) {
+    batch.events.reserve(events);
+    batch.top.reserve(events * 4);
+    times.reserve(events);
+  }
+};
+
+}  // namespace
+
+struct EngineService::Impl {
+  Impl(ServiceConfig service_config, std::shared_ptr<const Tokenizer> service_tokenizer, std::optional<ChatTemplate> chat_template,
+       ServiceMetrics& service_metrics)
+      : config(std::move(service_config)),
+        tokenizer(std::move(service_tokenizer)),
+        prompts(tokenizer, std::move(chat_template), config.limits, config.template_time),
+        metrics(service_metrics),
+        random(std::random_device{}()) {
+    incoming.reserve(4096);
+    outgoing.reserve(4096);
+    delivery = std::thread([this] { deliver_loop(); });
+  }
+
+  ~Impl() {
+    {
+      std::lock_guard lock(mail_mutex);
+      stopping = true;
+    }
+    mail_arrived.notify_one();
+    delivery.join();
+  }
+
+  // --- the registry of open generations, by engine request id -------------------------------------------------------------
+
+  struct Entry {
+    std::shared_ptr<GenerationState> state;
+    std::shared_ptr<const std::vector<RequestId>> ids;  // of all prompts of the generation
+    int prompt_index = 0;
+  };
+
+  std::optional<Entry> find(RequestId id) {
+    std::lock_guard lock(registry_mutex);
+    const auto it = registry.find(id);
+    if (it == registry.end()) return std::nullopt;
+    return it->second;
+  }
+
+  void unregister(const std::vector<RequestId>& ids) {
+    std::lock_guard lock(registry_mutex);
+    for (const RequestId id : ids) registry.erase(id);
+    if (registry.empty()) registry_empty.notify_all();
+  }
+
+  void abort_in_engine(const std::vector<RequestId>& ids) {
+    Engine* const target = engine.load();
+    if (!target) return;
+    for (const RequestId id : ids) target->abort(id);
+  }
+
+  // --- the delivery thread ------------------------------------------------------------------------------------------------
+
+  void deliver_loop() {
+    for (;;) {
+      {
+        std::unique_lock lock(mail_mutex);
+        mail_arrived.wait(lock, [&] { return stopping || !incoming.times.empty() || !incoming.batch.prompt_parts.empty(); });
+        if (stopping && incoming.times.empty()) return;
+        std::swap(incoming, outgoing);
+      }
+      for (const EventBatch::PromptPart& part : outgoing.batch.prompt_parts) {
+        if (const auto entry = find(part.request)) entry->state->deliver_prompt_logprobs(entry->prompt_index, part);
+      }
+      for (size_t i = 0; i < outgoing.times.size(); ++i) deliver(outgoing.batch.events[i], outgoing.times[i]);
+      outgoing.clear();
+    }
+  }
+
+  void deliver(const TokenEvent& event, Time time) {
+    const auto entry = find(event.request);
+    if (!entry) return;  // cancelled, or failed earlier in this batch
+    const GenerationState::Outcome outcome = entry->state->deliver(entry->prompt_index, event, outgoing.batch, time, metrics);
+    if (outcome.stop_sequence) {
+      if (Engine* const target = engine.load()) target->stop_string_matched(event.request, event.index, event.num_output);
+    }
+    if (!outcome.finished) return;
+    metrics.finished(entry->state->record(time));
+    if (outcome.failed) abort_in_engine(*entry->ids);
+    unregister(*entry->ids);
+  }
+
+  ServiceConfig config;
+  std::shared_ptr<const Tokenizer> tokenizer;
+  PromptBuilder prompts;
+  ServiceMetrics& metrics;
+
+  std::atomic<Engine*> engine{nullptr};
+  std::atomic<bool> draining{false};
+  BlockGeometry geometry;  // written before `engine`
+
+  std::mutex registry_mutex;
+  std::condition_variable registry_empty;
+  std::unordered_map<RequestId, Entry> registry;
+  RequestId next_id = 1;  // under registry_mutex
+
+  std::mutex random_mutex;
+  std::mt19937_64 random;
+
+  std::mutex mail_mutex;
+  std::condition_variable mail_arrived;
+  Mailbox incoming;  // under mail_mutex
+  Mailbox outgoing;  // the delivery thread's
+  bool stopping = false;
+  std::thread delivery;
+};
+
+namespace {
+
+// The caller's handle: cancels what is unfinished when it goes.
+class RunningGeneration final : public Generation {
+ public:
+  RunningGeneration(std::shared_ptr<GenerationState> state, std::function<void()> on_cancel)
+      : state_(std::move(state)), on_cancel_(std::move(on_cancel)) {}
+  ~RunningGeneration() override { RunningGeneration::cancel(); }
+  void cancel() override {
+    if (state_->cancel()) on_cancel_();
+  }
+  const std::vector<PromptInfo>& prompts() const override { return state_->prompts(); }
+  int num_choices() const override { return state_->num_choices(); }
+
+ private:
+  std::shared_ptr<GenerationState> state_;
+  std::function<void()> on_cancel_;
+};
+
+}  // namespace
+
+EngineService::EngineService(ServiceConfig config, std::shared_ptr<const Tokenizer> tokenizer,
+                             std::optional<ChatTemplate> chat_template, ServiceMetrics& metrics)
+    : impl_(std::make_unique<Impl>(std::move(config), std::move(tokenizer), std::move(chat_template), metrics)) {}
+
+EngineService::~EngineService() = default;
+
+EventSink EngineService::event_sink() {
+  return [impl = impl_.get()](EventBatch& batch) {
+    {
+      std::lock_guard lock(impl->mail_mutex);
+      impl->incoming.append(batch, steady_now());
+    }
+    impl->mail_arrived.notify_one();
+    batch.clear();
+  };
+}
+
+void EngineService::attach(Engine* engine, const BlockGeometry& geometry) {
+  impl_->geometry = geometry;
+  impl_->engine = engine;
+}
+
+void EngineService::begin_drain() { impl_->draining = true; }
+
+bool EngineService::wait_until_idle(Time timeout) {
+  std::unique_lock lock(impl_->registry_mutex);
+  return impl_->registry_empty.wait_for(lock, timeout, [&] { return impl_->registry.empty(); });
+}
+
+void EngineService::abort_all() {
+  std::vector<std::pair<std::shared_ptr<GenerationState>, std::shared_ptr<const std::vector<RequestId>>>> open;
+  {
+    std::lock_guard lock(impl_->registry_mutex);
+    for (const auto& [id, entry] : impl_->registry) {
+      if (entry.prompt_index == 0) open.emplace_back(entry.state, entry.ids);
+    }
+  }
+  for (const auto& [state, ids] : open) {
+    state->fail({ErrorKind::kUnavailable, "draining", "The server is shutting down and ended this request.", "", 1});
+    impl_->abort_in_engine(*ids);
+    impl_->unregister(*ids);
+  }
+}
+
+Result<std::unique_ptr<Generation>> EngineService::generate(const GenerateRequest& request,
+                                                            std::shared_ptr<GenerationObserver> observer) {
+  Impl& impl = *impl_;
+  const auto refuse = [&](const Error& error) {
+    impl.metrics.rejected(error);
+    return error;
+  };
+  const Time received = steady_now();
+  if (std::string reason; !ready(&reason)) return refuse(not_ready(reason));
+  Result<std::vector<PromptInfo>> prompts = render(request);
+  if (!prompts) return refuse(prompts.error());
+
+  uint64_t random_seed;
+  {
+    std::lock_guard lock(impl.random_mutex);
+    random_seed = impl.random();
+  }
+  Result<ValidatedRequest> valid = validate(request, *prompts, impl.config.limits, impl.config.defaults, impl.geometry,
+                                            impl.config.scheduler, random_seed);
+  if (!valid) return refuse(valid.error());
+
+  const SamplingParams& sampling = valid->requests.front().sampling;
+  GenerationState::Options options;
+  options.prompts = std::move(*prompts);
+  options.n = valid->requests.front().n;
+  options.num_logprobs = sampling.num_logprobs;
+  options.num_prompt_logprobs = sampling.num_prompt_logprobs;
+  options.eos_token_ids = sampling.eos_token_ids;
+  options.max_tokens = sampling.max_tokens;
+  options.include_stop = request.include_stop_str_in_output;
+  options.drop_output = valid->drop_output;
+  options.received = received;
+  auto state = std::make_shared<GenerationState>(*impl.tokenizer, valid->detokenizer, std::move(options), std::move(observer));
+
+  // Registered before submitted: the first event may come before submit returns.
+  auto ids = std::make_shared<std::vector<RequestId>>();
+  {
+    std::lock_guard lock(impl.registry_mutex);
+    for (size_t i = 0; i < valid->requests.size(); ++i) ids->push_back(impl.next_id++);
+    for (size_t i = 0; i < ids->size(); ++i) impl.registry.emplace((*ids)[i], Impl::Entry{state, ids, static_cast<int>(i)});
+  }
+  Engine* const engine = impl.engine.load();
+  for (size_t i = 0; i < valid->requests.size(); ++i) {
+    Request& r = valid->requests[i];
+    r.id = (*ids)[i];
+    if (request.timeout > Time{0}) r.deadline = received + request.timeout;
+    if (Result<void> submitted = engine->submit(std::move(r)); !submitted) {
+      state->cancel();
+      impl.abort_in_engine(*ids);
+      impl.unregister(*ids);
+      return refuse(submitted.error());
+    }
+  }
+  return std::unique_ptr<Generation>(std::make_unique<RunningGeneration>(state, [&impl, ids, state] {
+    impl.metrics.finished(state->record(steady_now()));
+    impl.abort_in_engine(*ids);
+    impl.unregister(*ids);
+  }));
+}
+
+Result<std::vector<PromptInfo>> EngineService::render(const GenerateRequest& request) {
+  const ServiceConfig& config = impl_->config;
+  const bool known = request.model.empty() || request.model == config.model_id ||
+                     std::find(config.aliases.begin(), config.aliases.end(), request.model) != config.aliases.end();
+  if (!known) {
+    return Error{ErrorKind::kNotFound, "model_not_found", "The model `" + request.model.substr(0, 128) + "` does not exist here.", "model"};
+  }
+  return impl_->prompts.build(request);
+}
+
+Result<std::string> EngineService::detokenize(const std::vector<int64_t>& token_ids) {
+  std::vector<TokenId> ids;
+  ids.reserve(token_ids.size());
+  for (const int64_t id : token_ids) {
+    if (id < 0 || id >= impl_->config.limits.vocab_size) {
+      return invalid("tokens", "invalid_token_id",
+                     "tokens has id " + std::to_string(id) + "; this model's ids are 0 to " +
+                         std::to_string(impl_->config.limits.vocab_size - 1) + ".");
+    }
+    ids.push_back(static_cast<TokenId>(id));
+  }
+  return impl_->tokenizer->decode(ids, /*skip_special=*/false);
+}
+
+std::string EngineService::token_text(TokenId id) const { return std::string(impl_->tokenizer->token_bytes(id)); }
+
+std::vector<ModelInfo> EngineService::models() const {
+  const ServiceConfig& config = impl_->config;
+  std::vector<ModelInfo> result{{config.model_id, config.created, config.limits.max_model_len}};
+  for (const std::string& alias : config.aliases) result.push_back({alias, config.created, config.limits.max_model_len});
+  return result;
+}
+
+bool EngineService::ready(std::string* reason) const {
+  const char* why = impl_->draining ? "draining" : impl_->engine.load() ? "" : "starting";
+  if (reason) *reason = why;
+  return *why == '\0';
+}
+
+bool EngineService::live() const {
+  Engine* const engine = impl_->engine.load();
+  if (!engine) return true;  // starting, or already taken down in order
+  const EngineStats stats = engine->stats();
+  const Time since = steady_now() - Time{stats.last_progress_ns};
+  return !stats.has_runnable_work || since < std::chrono::seconds(impl_->config.stall_seconds);
+}
+
+}  // namespace serval

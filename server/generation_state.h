@@ -1,0 +1,79 @@
+// One accepted request on its way out: turns the TokenEvents of its sequences into Deltas. Detokenises, matches stop strings, holds
+// back what is not yet certain, and counts usage. Knows nothing of the engine or of transports.
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "engine/request.h"
+#include "engine/text/detokenizer.h"
+#include "server/inference_service.h"
+#include "server/metrics.h"
+
+namespace serval {
+
+class GenerationState {
+ public:
+  struct Options {
+    std::vector<PromptInfo> prompts;
+    int n = 1;
+    int num_logprobs = -1;
+    int num_prompt_logprobs = -1;
+    std::vector<TokenId> eos_token_ids;
+    int max_tokens = 0;
+    bool include_stop = false;
+    bool drop_output = false;
+    Time received{0};
+  };
+
+  // What deliver() wants done after it.
+  struct Outcome {
+    bool stop_sequence = false;  // a stop string matched: tell the engine
+    bool finished = false;       // the generation is over; its record is `record`
+    bool failed = false;         // ... with an error: the engine must end what else runs of it
+  };
+
+  GenerationState(const Tokenizer& tokenizer, const DetokenizerOptions& detokenizer, Options options,
+                  std::shared_ptr<GenerationObserver> observer);
+
+  // Delivery thread. `prompt_index` says which of the request's prompts the event belongs to.
+  Outcome deliver(int prompt_index, const TokenEvent& event, const EventBatch& batch, Time now, ServiceMetrics& metrics);
+  void deliver_prompt_logprobs(int prompt_index, const EventBatch::PromptPart& part);
+  // Ends it with an error, unless it has ended or was cancelled. Any thread.
+  void fail(const Error& error);
+  // No observer call starts after this returns. Any thread but an observer's own call. False: it had already ended.
+  bool cancel();
+
+  RequestRecord record(Time now) const;
+  const std::vector<PromptInfo>& prompts() const { return options_.prompts; }
+  int num_choices() const { return static_cast<int>(choices_.size()); }
+
+ private:
+  struct Choice {
+    Detokenizer detokenizer;
+    Delta pending;  // token ids and log-probabilities whose text is still held back
+    bool done = false;
+    bool sent_prompt = false;  // the prompt's log-probabilities went out
+    Time last_token{0};
+  };
+  void finish_choice(Choice& choice, const TokenEvent& event, Outcome& outcome);
+  void add_token(Choice& choice, const TokenEvent& event, const EventBatch& batch);
+  TokenLogprob named(TokenId token, float logprob, int rank) const;
+  void emit(Choice& choice);
+
+  const Tokenizer& tokenizer_;
+  const Options options_;
+  std::mutex mutex_;  // held while the observer runs
+  std::shared_ptr<GenerationObserver> observer_;
+  std::vector<Choice> choices_;
+  std::vector<std::vector<TokenLogprob>> prompt_logprobs_;  // per prompt
+  Usage usage_;
+  int open_choices_ = 0;
+  bool ended_ = false;
+  Time first_token_{0};
+  Time first_scheduled_{0};
+  FinishReason last_finish_ = FinishReason::kNone;
+};
+
+}  // namespace serval

@@ -1,0 +1,176 @@
+#include "server/prompt_builder.h"
+
+#include <algorithm>
+#include <array>
+#include <boost/json.hpp>
+#include <chrono>
+#include <string>
+
+namespace serval {
+namespace {
+
+namespace json = boost::json;
+
+// Variables a client may hand to the template: what published templates read. Anything else could shadow what the server sets.
+constexpr std::array kTemplateVariables = {"enable_thinking", "thinking",       "thinking_budget", "reasoning_effort",
+                                           "date_string",     "preserve_thinking", "clear_thinking",  "model_identity"};
+
+Error bad_messages(std::string message, const std::string& param = "messages") {
+  return invalid(param, "invalid_messages", std::move(message));
+}
+
+// Templates are written for text content; an array of text parts becomes its texts, a line each.
+Result<json::value> flat_content(const json::value& content, const std::string& where) {
+  if (content.is_string() || content.is_null()) return content;
+  if (!content.is_array()) return bad_messages(where + ".content must be a string, null or an array of parts.");
+  std::string text;
+  for (const json::value& part : content.get_array()) {
+    const json::object* object = part.if_object();
+    const json::value* type = object ? object->if_contains("type") : nullptr;
+    const json::value* piece = object ? object->if_contains("text") : nullptr;
+    if (!type || *type != "text" || !piece || !piece->is_string()) {
+      return bad_messages(where + ".content may only have parts of type \"text\" with a string in text.");
+    }
+    if (!text.empty()) text += '\n';
+    text += std::string_view(piece->get_string());
+  }
+  return json::value(json::string(text));
+}
+
+Result<json::array> normalise_messages(const json::value* messages, int max_messages) {
+  if (!messages || !messages->is_array()) return bad_messages("messages must be an array.");
+  const json::array& given = messages->get_array();
+  if (given.empty() || given.size() > static_cast<size_t>(max_messages)) {
+    return bad_messages("messages has " + std::to_string(given.size()) + " items; it must have 1 to " + std::to_string(max_messages) + ".");
+  }
+  json::array result;
+  for (size_t i = 0; i < given.size(); ++i) {
+    const std::string where = "messages[" + std::to_string(i) + "]";
+    const json::object* message = given[i].if_object();
+    const json::value* role = message ? message->if_contains("role") : nullptr;
+    if (!role || !role->is_string()) return bad_messages(where + " must be an object with a string in role.");
+    const std::string_view name = role->get_string();
+    constexpr std::array kRoles = {"system", "developer", "user", "assistant", "tool", "function"};
+    if (std::find(kRoles.begin(), kRoles.end(), name) == kRoles.end()) {
+      return bad_messages(where + ".role is not one of system, developer, user, assistant, tool, function.");
+    }
+    json::object copy = *message;
+    if (name == "developer") copy["role"] = "system";
+    if (const json::value* content = message->if_contains("content")) {
+      Result<json::value> flat = flat_content(*content, where);
+      if (!flat) return flat.error();
+      copy["content"] = std::move(*flat);
+    } else if (name != "assistant") {
+      return bad_messages(where + ".content is missing.");
+    } else {
+      copy["content"] = nullptr;
+    }
+    result.push_back(std::move(copy));
+  }
+  return result;
+}
+
+Result<void> add_template_variables(const json::value* kwargs, json::object& context) {
+  if (!kwargs || kwargs->is_null()) return {};
+  const json::object* given = kwargs->if_object();
+  if (!given) return invalid("chat_template_kwargs", "invalid_type", "chat_template_kwargs must be an object.");
+  for (const auto& [key, value] : *given) {
+    const std::string name(key);
+    if (std::find(kTemplateVariables.begin(), kTemplateVariables.end(), name) == kTemplateVariables.end()) {
+      return invalid("chat_template_kwargs", "not_allowed", "chat_template_kwargs has a name that is not allowed: " + name.substr(0, 64) + ".");
+    }
+    if (value.is_object() || value.is_array()) {
+      return invalid("chat_template_kwargs", "invalid_type", "chat_template_kwargs." + name + " must be a string, number, boolean or null.");
+    }
+    context[key] = value;
+  }
+  return {};
+}
+
+std::string token_name(const Tokenizer& tokenizer, TokenId id) {
+  return id < 0 ? std::string() : std::string(tokenizer.token_bytes(id));
+}
+
+}  // namespace
+
+PromptBuilder::PromptBuilder(std::shared_ptr<const Tokenizer> tokenizer, std::optional<ChatTemplate> chat_template,
+                             ServiceLimits limits, std::optional<int64_t> fixed_time)
+    : tokenizer_(std::move(tokenizer)), chat_template_(std::move(chat_template)), limits_(limits), fixed_time_(fixed_time) {}
+
+Result<std::vector<PromptInfo>> PromptBuilder::build(const GenerateRequest& request) const {
+  std::vector<PromptInfo> prompts;
+  if (request.kind == GenerateRequest::Kind::kChat) {
+    Result<PromptInfo> prompt = build_chat(request);
+    if (!prompt) return prompt.error();
+    prompts.push_back(std::move(*prompt));
+    return prompts;
+  }
+  if (request.prompts.empty() || request.prompts.size() > static_cast<size_t>(limits_.max_prompts)) {
+    return invalid("prompt", "invalid_prompt",
+                   "prompt has " + std::to_string(request.prompts.size()) + " prompts; it must have 1 to " +
+                       std::to_string(limits_.max_prompts) + ".");
+  }
+  for (const PromptInput& input : request.prompts) {
+    Result<PromptInfo> prompt = build_completion(request, input);
+    if (!prompt) return prompt.error();
+    prompts.push_back(std::move(*prompt));
+  }
+  return prompts;
+}
+
+Result<PromptInfo> PromptBuilder::build_chat(const GenerateRequest& request) const {
+  if (!chat_template_) {
+    return invalid("messages", "no_chat_template", "This model has no chat template; use /v1/completions.");
+  }
+  SERVAL_CHECK(request.chat != nullptr);
+  Result<json::array> messages = normalise_messages(request.chat->if_contains("messages"), limits_.max_messages);
+  if (!messages) return messages.error();
+  json::object context;
+  if (Result<void> added = add_template_variables(request.chat->if_contains("chat_template_kwargs"), context); !added) {
+    return added.error();
+  }
+  context["messages"] = std::move(*messages);
+  context["tools"] = nullptr;
+  context["documents"] = nullptr;
+  context["add_generation_prompt"] = request.add_generation_prompt;
+  context["bos_token"] = token_name(*tokenizer_, tokenizer_->bos_id());
+  context["eos_token"] = token_name(*tokenizer_, tokenizer_->eos_id());
+
+  const int64_t now = fixed_time_.value_or(
+      std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count());
+  Result<std::string> text = chat_template_->render(context, now);
+  if (!text) {
+    Error error = text.error();
+    error.param = "messages";
+    return error;
+  }
+  PromptInfo prompt;
+  prompt.text = std::move(*text);
+  prompt.token_ids = tokenizer_->encode(prompt.text, /*add_special=*/false);
+  if (prompt.token_ids.empty()) return invalid("messages", "empty_prompt", "The rendered chat has no tokens.");
+  return prompt;
+}
+
+Result<PromptInfo> PromptBuilder::build_completion(const GenerateRequest& request, const PromptInput& input) const {
+  PromptInfo prompt;
+  if (const auto* text = std::get_if<std::string>(&input)) {
+    prompt.text = *text;
+    prompt.token_ids = tokenizer_->encode(*text, request.add_special_tokens);
+  } else {
+    prompt.token_ids = std::get<std::vector<TokenId>>(input);
+    for (const TokenId id : prompt.token_ids) {
+      if (id >= 0 && id < limits_.vocab_size) continue;
+      return invalid("prompt", "invalid_token_id",
+                     "prompt has token id " + std::to_string(id) + "; this model's ids are 0 to " +
+                         std::to_string(limits_.vocab_size - 1) + ".");
+    }
+    prompt.text = tokenizer_->decode(prompt.token_ids, /*skip_special=*/false);
+  }
+  if (prompt.token_ids.empty()) {
+    if (tokenizer_->bos_id() < 0) return invalid("prompt", "empty_prompt", "prompt has no tokens, and this model has no BOS to start from.");
+    prompt.token_ids.push_back(tokenizer_->bos_id());
+  }
+  return prompt;
+}
+
+}  // namespace serval

@@ -1,0 +1,36 @@
+// From what the client sent to the text and ids the model is fed: chat template and tokenizer, and the checks of their inputs.
+// Immutable after construction; any thread.
+#pragma once
+
+#include <boost/json/fwd.hpp>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "engine/text/chat_template.h"
+#include "engine/text/tokenizer.h"
+#include "server/inference_service.h"
+#include "server/validator.h"
+
+namespace serval {
+
+class PromptBuilder {
+ public:
+  // `fixed_time`: what strftime_now reads in templates (--template-time); the clock when absent.
+  PromptBuilder(std::shared_ptr<const Tokenizer> tokenizer, std::optional<ChatTemplate> chat_template, ServiceLimits limits,
+                std::optional<int64_t> fixed_time);
+
+  // One PromptInfo per prompt (a chat is one). Errors name the field.
+  Result<std::vector<PromptInfo>> build(const GenerateRequest& request) const;
+
+ private:
+  Result<PromptInfo> build_chat(const GenerateRequest& request) const;
+  Result<PromptInfo> build_completion(const GenerateRequest& request, const PromptInput& input) const;
+
+  std::shared_ptr<const Tokenizer> tokenizer_;
+  std::optional<ChatTemplate> chat_template_;
+  ServiceLimits limits_;
+  std::optional<int64_t> fixed_time_;
+};
+
+}  // namespace serval

@@ -1,0 +1,215 @@
+#include "server/validator.h"
+
+#include <cmath>
+#include <limits>
+#include <string>
+
+#include "engine/scheduler/scheduler.h"
+
+namespace serval {
+namespace {
+
+std::string number(double value) {
+  if (value == std::floor(value) && std::abs(value) < 1e15) return std::to_string(static_cast<int64_t>(value));
+  std::string text = std::to_string(value);
+  while (text.back() == '0') text.pop_back();
+  return text;
+}
+
+Error out_of_range(const std::string& param, double value, const std::string& range) {
+  return invalid(param, "value_out_of_range", param + " is " + number(value) + "; it must be " + range + ".");
+}
+
+// Collects the first error of a chain of checks, so that the rules below read as a table.
+class Checks {
+ public:
+  // lo <= value <= hi; `open_low` excludes lo itself. NaN and infinities fail every range.
+  void range(const char* param, double value, double lo, double hi, bool open_low = false) {
+    if (failed_) return;
+    if (std::isfinite(value) && value <= hi && (open_low ? value > lo : value >= lo)) return;
+    fail(out_of_range(param, value, (open_low ? "greater than " : "between ") + number(lo) +
+                                        (open_low ? " and at most " : " and ") + number(hi)));
+  }
+  void size(const char* param, size_t size, size_t most, const char* what) {
+    if (failed_ || size <= most) return;
+    fail(invalid(param, "value_out_of_range",
+                 std::string(param) + " has " + std::to_string(size) + " " + what + "; at most " + std::to_string(most) + " are allowed."));
+  }
+  void token_id(const char* param, int64_t id, int vocab_size) {
+    if (failed_ || (id >= 0 && id < vocab_size)) return;
+    fail(invalid(param, "invalid_token_id",
+                 std::string(param) + " has token id " + std::to_string(id) + "; this model's ids are 0 to " +
+                     std::to_string(vocab_size - 1) + "."));
+  }
+  void fail(Error error) {
+    if (!failed_) error_ = std::move(error);
+    failed_ = true;
+  }
+  bool failed() const { return failed_; }
+  const Error& error() const { return error_; }
+
+ private:
+  Error error_;
+  bool failed_ = false;
+};
+
+void check_sampling(const GenerateRequest& r, const ServiceLimits& limits, const GenerationDefaults& defaults, Checks& checks,
+                    SamplingParams& out) {
+  const double temperature = r.temperature.value_or(defaults.temperature.value_or(1.0f));
+  const double top_p = r.top_p.value_or(defaults.top_p.value_or(1.0f));
+  const double min_p = r.min_p.value_or(defaults.min_p.value_or(0.0f));
+  const int64_t top_k = r.top_k.value_or(defaults.top_k.value_or(0));
+  const double repetition = r.repetition_penalty.value_or(defaults.repetition_penalty.value_or(1.0f));
+  checks.range("temperature", temperature, 0, 2);
+  checks.range("top_p", top_p, 0, 1, /*open_low=*/true);
+  checks.range("min_p", min_p, 0, 1);
+  // A client's top_k beyond the vocabulary is a mistake; a model's default beyond it (50 of 32) only means "all".
+  checks.range("top_k", static_cast<double>(top_k), -1, r.top_k ? limits.vocab_size : std::numeric_limits<int32_t>::max());
+  checks.range("presence_penalty", r.presence_penalty.value_or(0), -2, 2);
+  checks.range("frequency_penalty", r.frequency_penalty.value_or(0), -2, 2);
+  checks.range("repetition_penalty", repetition, 0, 10, /*open_low=*/true);
+  if (checks.failed()) return;
+  out.temperature = static_cast<float>(temperature);
+  out.top_p = static_cast<float>(top_p);
+  out.min_p = static_cast<float>(min_p);
+  out.top_k = top_k <= 0 ? 0 : static_cast<int>(std::min<int64_t>(top_k, limits.vocab_size));
+  out.presence_penalty = static_cast<float>(r.presence_penalty.value_or(0));
+  out.frequency_penalty = static_cast<float>(r.frequency_penalty.value_or(0));
+  out.repetition_penalty = static_cast<float>(repetition);
+}
+
+void check_token_lists(const GenerateRequest& r, const ServiceLimits& limits, const GenerationDefaults& defaults, Checks& checks,
+                       SamplingParams& out) {
+  checks.size("logit_bias", r.logit_bias.size(), limits.max_logit_bias, "entries");
+  for (const auto& [token, bias] : r.logit_bias) {
+    checks.token_id("logit_bias", token, limits.vocab_size);
+    checks.range("logit_bias", bias, -100, 100);
+    if (checks.failed()) return;
+    out.logit_bias.push_back({static_cast<TokenId>(token), static_cast<float>(bias)});
+  }
+  checks.size("stop_token_ids", r.stop_token_ids.size(), limits.max_stop_token_ids, "entries");
+  for (const int64_t id : r.stop_token_ids) {
+    checks.token_id("stop_token_ids", id, limits.vocab_size);
+    if (checks.failed()) return;
+    out.stop_token_ids.push_back(static_cast<TokenId>(id));
+  }
+  out.eos_token_ids.assign(defaults.eos_token_ids.begin(), defaults.eos_token_ids.end());
+  out.ignore_eos = r.ignore_eos;
+}
+
+void check_stop_strings(const GenerateRequest& r, const ServiceLimits& limits, Checks& checks, DetokenizerOptions& out) {
+  checks.size("stop", r.stop.size(), limits.max_stop, "strings");
+  for (const std::string& stop : r.stop) {
+    if (stop.empty()) checks.fail(invalid("stop", "value_out_of_range", "stop has an empty string; each must have at least one byte."));
+    checks.size("stop", stop.size(), limits.max_stop_bytes, "bytes in one string");
+  }
+  if (checks.failed()) return;
+  out.stop = r.stop;
+  out.include_stop = r.include_stop_str_in_output;
+  out.skip_special = r.skip_special_tokens;
+}
+
+void check_logprobs(const GenerateRequest& r, const ServiceLimits& limits, Checks& checks, SamplingParams& out) {
+  const bool chat = r.kind == GenerateRequest::Kind::kChat;
+  if (r.logprobs) {
+    checks.range(chat ? "top_logprobs" : "logprobs", static_cast<double>(*r.logprobs), 0,
+                 chat ? limits.max_chat_logprobs : limits.max_completion_logprobs);
+  }
+  if (r.prompt_logprobs) checks.range("prompt_logprobs", static_cast<double>(*r.prompt_logprobs), 0, limits.max_chat_logprobs);
+  if (checks.failed()) return;
+  // More than the vocabulary cannot be listed; asking for 20 of a tiny model's 16 ids is no mistake.
+  const auto listed = [&](int64_t k) { return static_cast<int>(std::min<int64_t>(k, limits.vocab_size)); };
+  if (r.logprobs) out.num_logprobs = listed(*r.logprobs);
+  if (r.prompt_logprobs) out.num_prompt_logprobs = listed(*r.prompt_logprobs);
+  if (r.echo && r.logprobs && !r.prompt_logprobs) out.num_prompt_logprobs = out.num_logprobs;
+}
+
+// The output budget of one prompt, or an error. An explicit budget that does not fit is refused; an absent one is clamped.
+Result<int> output_budget(const GenerateRequest& r, int64_t prompt_tokens, const ServiceLimits& limits) {
+  const int64_t room = limits.max_model_len - prompt_tokens;
+  const char* prompt_param = r.kind == GenerateRequest::Kind::kChat ? "messages" : "prompt";
+  const auto overflow = [&](const std::string& param, int64_t asked) {
+    return invalid(param, "context_length_exceeded",
+                   "This model's context is " + std::to_string(limits.max_model_len) + " tokens; the request needs " +
+                       std::to_string(prompt_tokens + asked) + " (" + std::to_string(prompt_tokens) + " in the prompt, " +
+                       std::to_string(asked) + " for the output).");
+  };
+  if (!r.max_tokens) {
+    if (room < 1) return overflow(prompt_param, 1);
+    if (r.kind == GenerateRequest::Kind::kChat) return static_cast<int>(room);
+    return static_cast<int>(std::min<int64_t>(room, limits.default_completion_tokens));
+  }
+  const int64_t least = r.echo ? 0 : 1;
+  if (*r.max_tokens < least) {
+    return out_of_range(r.max_tokens_param, static_cast<double>(*r.max_tokens), "at least " + std::to_string(least));
+  }
+  // The comparison cannot overflow: room is small, and max_tokens is any int64.
+  if (*r.max_tokens > room || room < 1) {
+    if (*r.max_tokens > std::numeric_limits<int32_t>::max()) {
+      return out_of_range(r.max_tokens_param, static_cast<double>(*r.max_tokens), "at most " + std::to_string(limits.max_model_len));
+    }
+    return overflow(room < 1 ? prompt_param : r.max_tokens_param, std::max<int64_t>(*r.max_tokens, 1));
+  }
+  return static_cast<int>(*r.max_tokens);
+}
+
+}  // namespace
+
+Result<ValidatedRequest> validate(const GenerateRequest& r, const std::vector<PromptInfo>& prompts, const ServiceLimits& limits,
+                                  const GenerationDefaults& defaults, const BlockGeometry& geometry,
+                                  const SchedulerConfig& scheduler, uint64_t random_seed) {
+  Checks checks;
+  ValidatedRequest valid;
+  SamplingParams sampling;
+  const int64_t n = r.n.value_or(1);
+  checks.range("n", static_cast<double>(n), 1, limits.max_n);
+  check_sampling(r, limits, defaults, checks, sampling);
+  check_token_lists(r, limits, defaults, checks, sampling);
+  check_stop_strings(r, limits, checks, valid.detokenizer);
+  check_logprobs(r, limits, checks, sampling);
+  if (r.cache_salt) {
+    if (r.cache_salt->empty()) checks.fail(invalid("cache_salt", "value_out_of_range", "cache_salt is empty; leave it out instead."));
+    checks.size("cache_salt", r.cache_salt->size(), limits.max_cache_salt_bytes, "bytes");
+  }
+  if (r.priority) {
+    checks.range("priority", static_cast<double>(*r.priority), std::numeric_limits<int32_t>::min(), std::numeric_limits<int32_t>::max());
+    if (*r.priority != 0 && scheduler.policy != QueuePolicy::kPriority) {
+      checks.fail({ErrorKind::kPermissionDenied, "priority_not_allowed",
+                   "priority is only obeyed when the server runs with --policy priority.", "priority"});
+    }
+  }
+  if (checks.failed()) return checks.error();
+
+  sampling.seed = r.seed ? static_cast<uint64_t>(*r.seed) : random_seed;
+  for (size_t i = 0; i < prompts.size(); ++i) {
+    const PromptInfo& prompt = prompts[i];
+    Result<int> budget = output_budget(r, static_cast<int64_t>(prompt.token_ids.size()), limits);
+    if (!budget) return budget.error();
+    Request request;
+    request.prompt = prompt.token_ids;
+    request.n = static_cast<int>(n);
+    request.sampling = sampling;
+    // Prompts of one call draw with noise of their own.
+    request.sampling.seed = seed_of_choice(sampling.seed, static_cast<int>(i * n));
+    valid.drop_output = *budget == 0;
+    request.sampling.max_tokens = std::max(*budget, 1);
+    if (r.min_tokens && (*r.min_tokens < 0 || *r.min_tokens > *budget)) {
+      return out_of_range("min_tokens", static_cast<double>(*r.min_tokens),
+                          "between 0 and max_tokens (" + std::to_string(*budget) + ")");
+    }
+    request.sampling.min_tokens = static_cast<int>(r.min_tokens.value_or(0));
+    request.priority = static_cast<int>(r.priority.value_or(0));
+    request.cache_salt = r.cache_salt.value_or("");
+    if (!fits(geometry, scheduler, static_cast<int>(request.prompt.size()), request.sampling.max_tokens, request.n)) {
+      return invalid(n > 1 ? "n" : r.max_tokens_param, "context_length_exceeded",
+                     "The request may need KV memory for " + std::to_string(n) + " x " +
+                         std::to_string(request.prompt.size() + request.sampling.max_tokens) +
+                         " tokens, more than the whole cache holds; ask for less.");
+    }
+    valid.requests.push_back(std::move(request));
+  }
+  valid.detokenizer.min_tokens = static_cast<int>(r.min_tokens.value_or(0));
+  return valid;
+}
+
+}  // namespace serval
