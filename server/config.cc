@@ -1,0 +1,291 @@
+#include "server/config.h"
+
+#include <yaml-cpp/yaml.h>
+
+#include <algorithm>
+#include <charconv>
+#include <climits>
+#include <fstream>
+#include <sstream>
+#include <stdexcept>
+
+namespace serval {
+namespace {
+
+std::string kebab(std::string name) {
+  std::replace(name.begin(), name.end(), '_', '-');
+  return name;
+}
+
+[[noreturn]] void reject(const std::string& source, const std::string& name, const std::string& why) {
+  throw std::runtime_error(source + ": " + name + " " + why);
+}
+
+int64_t parse_number(const std::string& text, const Knob& knob, const std::string& source) {
+  int64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size()) reject(source, knob.name, "is '" + text + "'; it must be a whole number");
+  if (value < knob.min || value > knob.max) {
+    reject(source, knob.name,
+           "is " + text + "; it must be between " + std::to_string(knob.min) + " and " + std::to_string(knob.max));
+  }
+  return value;
+}
+
+bool parse_bool(const std::string& text, const Knob& knob, const std::string& source) {
+  if (text == "true") return true;
+  if (text == "false") return false;
+  reject(source, knob.name, "is '" + text + "'; it must be true or false");
+}
+
+void set_text(const Knob& knob, const std::string& text, const std::string& source) {
+  if (auto* const* field = std::get_if<bool*>(&knob.field)) {
+    **field = parse_bool(text, knob, source);
+  } else if (auto* const* field = std::get_if<int*>(&knob.field)) {
+    **field = static_cast<int>(parse_number(text, knob, source));
+  } else if (auto* const* field = std::get_if<int64_t*>(&knob.field)) {
+    **field = parse_number(text, knob, source);
+  } else if (auto* const* field = std::get_if<std::string*>(&knob.field)) {
+    if (!knob.choices.empty() && std::find(knob.choices.begin(), knob.choices.end(), text) == knob.choices.end()) {
+      std::string all;
+      for (const std::string& choice : knob.choices) all += (all.empty() ? "" : ", ") + choice;
+      reject(source, knob.name, "is '" + text + "'; it must be one of " + all);
+    }
+    **field = text;
+  } else {
+    std::vector<std::string>& list = *std::get<std::vector<std::string>*>(knob.field);
+    list.clear();
+    std::stringstream items(text);
+    for (std::string item; std::getline(items, item, ',');) {
+      if (!item.empty()) list.push_back(item);
+    }
+  }
+}
+
+std::string get_text(const Knob& knob) {
+  if (auto* const* field = std::get_if<bool*>(&knob.field)) return **field ? "true" : "false";
+  if (auto* const* field = std::get_if<int*>(&knob.field)) return std::to_string(**field);
+  if (auto* const* field = std::get_if<int64_t*>(&knob.field)) return std::to_string(**field);
+  if (auto* const* field = std::get_if<std::string*>(&knob.field)) return **field;
+  std::string joined;
+  for (const std::string& item : *std::get<std::vector<std::string>*>(knob.field)) joined += (joined.empty() ? "" : ",") + item;
+  return joined;
+}
+
+std::string range_text(const Knob& knob) {
+  if (std::holds_alternative<bool*>(knob.field)) return "true or false";
+  if (std::holds_alternative<int*>(knob.field) || std::holds_alternative<int64_t*>(knob.field)) {
+    return std::to_string(knob.min) + " to " + std::to_string(knob.max);
+  }
+  if (std::holds_alternative<std::vector<std::string>*>(knob.field)) return "a list";
+  std::string all;
+  for (const std::string& choice : knob.choices) all += (all.empty() ? "" : ", ") + choice;
+  return all.empty() ? "text" : all;
+}
+
+const Knob* find(const std::vector<Knob>& table, std::string_view name) {
+  for (const Knob& knob : table) {
+    if (knob.name == name) return &knob;
+  }
+  return nullptr;
+}
+
+void apply_yaml(const YAML::Node& root, const std::string& source, ServerConfig& config) {
+  if (root.IsNull()) return;
+  if (!root.IsMap()) throw std::runtime_error(source + ": the top level must be a map of settings");
+  const std::vector<Knob> table = knobs(config);
+  std::vector<std::string> seen;
+  for (const auto& entry : root) {
+    if (!entry.first.IsScalar()) throw std::runtime_error(source + ": a setting's name must be plain text");
+    const std::string name = entry.first.Scalar();
+    const Knob* knob = find(table, name);
+    if (!knob) throw std::runtime_error(source + ": unknown setting '" + name + "'");
+    if (std::find(seen.begin(), seen.end(), name) != seen.end()) reject(source, name, "is given twice");
+    seen.push_back(name);
+    const bool is_list = std::holds_alternative<std::vector<std::string>*>(knob->field);
+    if (entry.second.IsSequence() && is_list) {
+      std::vector<std::string>& list = *std::get<std::vector<std::string>*>(knob->field);
+      list.clear();
+      for (const YAML::Node& item : entry.second) {
+        if (!item.IsScalar()) reject(source, name, "must be a list of plain texts");
+        list.push_back(item.Scalar());
+      }
+    } else if (entry.second.IsScalar()) {
+      set_text(*knob, entry.second.Scalar(), source);
+    } else {
+      reject(source, name, is_list ? "must be a list" : "must be a single value");
+    }
+  }
+}
+
+}  // namespace
+
+std::vector<Knob> knobs(ServerConfig& c) {
+  SchedulerConfig& s = c.engine.scheduler;
+  DeviceConfig& d = c.engine.device;
+  ServiceLimits& l = c.limits;
+  constexpr int64_t kGiB = int64_t{1} << 30;
+  return {
+      {"host", "Addresses", "address HTTP listens on; other than loopback needs api_keys or insecure", &c.host},
+      {"port", "Addresses", "HTTP port; 0 takes a free one", &c.port, 0, 65535},
+      {"grpc", "Addresses", "whether to serve gRPC", &c.grpc},
+      {"grpc_host", "Addresses", "address gRPC listens on; the same rule as host", &c.grpc_host},
+      {"grpc_port", "Addresses", "gRPC port; 0 takes a free one", &c.grpc_port, 0, 65535},
+      {"served_model_name", "Addresses", "name the model answers to; empty: the folder's name", &c.served_model_name},
+      {"model_aliases", "Addresses", "further names of the model", &c.model_aliases},
+      {"api_keys", "Addresses", "keys that may use the API; none: open, on loopback only", &c.api_keys},
+      {"insecure", "Addresses", "allow other addresses than loopback without keys", &c.insecure},
+
+      {"io_threads", "HTTP", "threads that read and write connections", &c.io_threads, 1, 64},
+      {"text_threads", "HTTP", "threads that render templates and tokenise", &c.text_threads, 1, 64},
+      {"max_body_bytes", "HTTP", "largest request body", &c.max_body_bytes, 1024, kGiB},
+      {"max_connections", "HTTP", "connections open at once; more wait in the listen queue", &c.max_connections, 1, 1'000'000},
+      {"header_timeout_ms", "HTTP", "time for a request's head to arrive", &c.header_timeout_ms, 10, 3'600'000},
+      {"body_timeout_ms", "HTTP", "longest pause while a body arrives", &c.body_timeout_ms, 10, 3'600'000},
+      {"keep_alive_timeout_ms", "HTTP", "how long an idle connection is kept", &c.keep_alive_timeout_ms, 10, 3'600'000},
+      {"write_stall_timeout_ms", "HTTP", "longest time a reader may take nothing", &c.write_stall_timeout_ms, 10, 3'600'000},
+      {"stream_buffer_bytes", "HTTP", "unsent bytes of one stream before its reader is cut off", &c.stream_buffer_bytes, 1024, kGiB},
+      {"strict_parameters", "HTTP", "answer 400 to unknown request fields instead of ignoring them", &c.strict_parameters},
+
+      {"drain_timeout_s", "Life", "time running requests get after SIGTERM", &c.drain_timeout_s, 0, 86'400},
+      {"stall_timeout_s", "Life", "work without a completed step for this long turns /live red", &c.stall_timeout_s, 1, 86'400},
+      {"log_level", "Life", "least severe line that is written", &c.log_level, 0, 0, {"debug", "info", "warn", "error"}},
+      {"template_time", "Life", "ISO 8601 time that chat templates read instead of the clock", &c.template_time},
+
+      {"max_model_len", "Engine", "positions of a sequence, prompt and output; 0: what the model was made for", &c.max_model_len, 0, 10'000'000},
+      {"max_num_seqs", "Engine", "sequences that run together", &s.max_num_seqs, 1, 4096},
+      {"max_num_batched_tokens", "Engine", "token budget of one step", &s.max_num_batched_tokens, 1, 1'000'000},
+      {"max_prefill_chunk", "Engine", "most prompt tokens of one sequence in one step", &s.max_prefill_chunk, 1, 1'000'000},
+      {"max_waiting", "Engine", "sequences queued beyond the running ones; more are answered 429", &s.max_waiting, 0, 1'000'000},
+      {"policy", "Engine", "order of the queue", &c.policy, 0, 0, {"fcfs", "priority"}},
+      {"prefix_cache", "Engine", "reuse the KV of prompts that begin alike", &s.enable_prefix_cache},
+      {"kv_cache_mib", "Engine", "memory for keys and values; 0: enough for max_num_seqs full sequences, within what is free", &c.kv_cache_mib, 0, int64_t{1} << 24},
+      {"block_size", "Engine", "positions in a KV block", &c.engine.block_size, 8, 256},
+      {"kv_dtype", "Engine", "precision of the KV cache", &c.engine.kv_dtype, 0, 0, {"auto", "f32", "bf16"}},
+      {"threads", "Engine", "threads that compute; 0: one per core this process may use", &d.num_threads, 0, 1024},
+      {"isa", "Engine", "instruction set", &d.isa, 0, 0, {"auto", "generic", "avx2", "avx512", "avx512bf16"}},
+      {"pin_threads", "Engine", "bind computing threads to cores", &d.pin_threads},
+      {"record", "Engine", "file to record the scheduler's inputs to, for replay", &c.engine.record_path},
+
+      {"max_prompts", "Limits", "prompts in one completion request", &l.max_prompts, 1, 4096},
+      {"max_n", "Limits", "choices of one prompt (n)", &l.max_n, 1, 1024},
+      {"max_stop", "Limits", "stop strings", &l.max_stop, 0, 1024},
+      {"max_stop_bytes", "Limits", "bytes of one stop string", &l.max_stop_bytes, 1, 65'536},
+      {"max_stop_token_ids", "Limits", "stop token ids", &l.max_stop_token_ids, 0, 65'536},
+      {"max_logit_bias", "Limits", "entries of logit_bias", &l.max_logit_bias, 0, 1'000'000},
+      {"max_chat_logprobs", "Limits", "top_logprobs of a chat, and prompt_logprobs", &l.max_chat_logprobs, 0, 1024},
+      {"max_completion_logprobs", "Limits", "logprobs of a completion", &l.max_completion_logprobs, 0, 1024},
+      {"max_messages", "Limits", "messages of a chat", &l.max_messages, 1, 1'000'000},
+      {"max_cache_salt_bytes", "Limits", "bytes of cache_salt", &l.max_cache_salt_bytes, 1, 65'536},
+      {"default_completion_tokens", "Limits", "max_tokens of a completion that names none", &l.default_completion_tokens, 1, 1'000'000},
+  };
+}
+
+void load_yaml_text(const std::string& text, const std::string& source, ServerConfig& config) {
+  YAML::Node root;
+  try {
+    root = YAML::Load(text);
+  } catch (const YAML::Exception& error) {
+    throw std::runtime_error(source + ": not valid YAML: " + error.what());
+  }
+  apply_yaml(root, source, config);
+}
+
+void load_yaml_file(const std::string& path, ServerConfig& config) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) throw std::runtime_error("cannot read the configuration file " + path);
+  std::stringstream text;
+  text << file.rdbuf();
+  load_yaml_text(text.str(), path, config);
+}
+
+std::vector<std::string> parse_arguments(const std::vector<std::string>& arguments, ServerConfig& config) {
+  const std::string source = "command line";
+  const std::vector<Knob> table = knobs(config);
+  std::vector<std::string> rest;
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    const std::string& argument = arguments[i];
+    if (!argument.starts_with("--")) {
+      rest.push_back(argument);
+      continue;
+    }
+    const size_t equals = argument.find('=');
+    std::string name = argument.substr(2, equals == std::string::npos ? equals : equals - 2);
+    std::replace(name.begin(), name.end(), '-', '_');
+    const Knob* knob = find(table, name);
+    if (!knob && equals == std::string::npos && name.starts_with("no_")) {
+      knob = find(table, name.substr(3));
+      if (knob && std::holds_alternative<bool*>(knob->field)) {
+        *std::get<bool*>(knob->field) = false;
+        continue;
+      }
+      knob = nullptr;
+    }
+    if (!knob) throw std::runtime_error("unknown option " + argument + "; --help lists them");
+    if (equals != std::string::npos) {
+      set_text(*knob, argument.substr(equals + 1), source);
+    } else if (bool* const* flag = std::get_if<bool*>(&knob->field)) {
+      **flag = true;
+    } else if (i + 1 < arguments.size()) {
+      set_text(*knob, arguments[++i], source);
+    } else {
+      throw std::runtime_error(argument + " needs a value");
+    }
+  }
+  return rest;
+}
+
+std::string dump_yaml(const ServerConfig& config) {
+  ServerConfig copy = config;
+  YAML::Emitter out;
+  out << YAML::BeginMap;
+  for (const Knob& knob : knobs(copy)) {
+    out << YAML::Key << knob.name << YAML::Value;
+    if (auto* const* list = std::get_if<std::vector<std::string>*>(&knob.field)) {
+      out << YAML::Flow << YAML::BeginSeq;
+      for (const std::string& item : **list) out << (knob.name == "api_keys" ? "(hidden)" : item);
+      out << YAML::EndSeq;
+    } else if (auto* const* text = std::get_if<std::string*>(&knob.field)) {
+      out << YAML::DoubleQuoted << **text;
+    } else {
+      out << get_text(knob);
+    }
+  }
+  out << YAML::EndMap;
+  return std::string(out.c_str()) + "\n";
+}
+
+std::string knob_help() {
+  ServerConfig defaults;
+  std::string out, section;
+  for (const Knob& knob : knobs(defaults)) {
+    if (knob.section != section) out += "\n" + (section = knob.section) + "\n";
+    std::string left = "  --" + kebab(knob.name);
+    if (left.size() < 30) left.resize(30, ' ');
+    const std::string value = get_text(knob);
+    out += left + " " + knob.help + " (" + range_text(knob) + (value.empty() ? "" : "; default " + value) + ")\n";
+  }
+  return out;
+}
+
+std::string knob_markdown() {
+  ServerConfig defaults;
+  std::string out =
+      "# Configuration\n\n"
+      "Generated by `serval config --markdown`; a test compares this page with the table in `server/config.cc`.\n\n"
+      "Every setting has one name: a key of the YAML file given with `--config FILE`, and, with dashes, an option of\n"
+      "`serval serve`. The command line wins over the file. An unknown key, a wrong type or a value out of its range ends\n"
+      "the start with a sentence. Flags take `--name` and `--no-name`; lists take `a,b` on the command line.\n"
+      "`serval config` prints what is in effect.\n";
+  std::string section;
+  for (const Knob& knob : knobs(defaults)) {
+    if (knob.section != section) {
+      out += "\n## " + (section = knob.section) + "\n\n| setting | default | range | meaning |\n|---|---|---|---|\n";
+    }
+    const std::string value = get_text(knob);
+    out += "| `" + knob.name + "` | " + (value.empty() ? "" : "`" + value + "`") + " | " + range_text(knob) + " | " + knob.help + " |\n";
+  }
+  return out;
+}
+
+}  // namespace serval
