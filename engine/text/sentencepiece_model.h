@@ -1,0 +1,43 @@
+// The serialized ModelProto of a tokenizer.model, as far as it is needed beyond the sentencepiece library:
+// piece types, switches, and proof that the library may be given the file (it trusts the tables inside).
+// Encodes nothing.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace serval {
+
+struct SentencePieceModel {
+  enum PieceType {
+    kNormal = 1,
+    kUnknown = 2,
+    kControl = 3,
+    kUserDefined = 4,
+    kUnused = 5,
+    kByte = 6
+  };  // of the proto
+  struct Piece {
+    std::string text;
+    float score = 0;
+    int type = kNormal;
+  };
+
+  std::vector<Piece> pieces;
+  int unk_id = -1;  // of the one unknown piece
+  bool add_dummy_prefix = true;
+  bool remove_extra_whitespaces = true;
+
+  // Throws std::runtime_error with a sentence when this is no such file, when its tables point outside
+  // themselves, or when it is of a kind that is not supported (only unigram and BPE models that write a space
+  // as a prefix are).
+  static SentencePieceModel parse(std::string_view proto);
+};
+
+// The same model, but without a space put before every text: a field appended to a serialized message
+// overrides the one inside.
+std::string without_dummy_prefix(std::string_view proto);
+
+}  // namespace serval

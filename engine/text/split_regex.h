@@ -1,0 +1,49 @@
+// Regular expressions of tokenizer files. The files are written for Oniguruma (Ruby syntax); PCRE2 runs them
+// here, so a pattern is translated first and one whose meaning would change is refused. Knows nothing of
+// tokens or JSON.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace serval {
+
+struct Span {
+  uint32_t begin;
+  uint32_t end;  // past the last byte
+  bool operator==(const Span&) const = default;
+};
+
+// The PCRE2 (UTF, UCP, MULTILINE) pattern that means what `pattern` means to Oniguruma. What differs: \s
+// (PCRE2 adds U+180E), \w and \b (marks, connector punctuation), \h, \v, \u, {,n}. Throws std::runtime_error
+// naming a construct with no translation: nested or intersected classes, back references, inline options
+// other than i, {n,m}+ (a greedy loop there, possessive here) and the like.
+std::string translate_oniguruma(std::string_view pattern);
+
+// `text` as a pattern that matches it literally.
+std::string escape_regex(std::string_view text);
+
+class SplitRegex {
+ public:
+  // An Oniguruma pattern. Throws std::runtime_error when it is malformed or not supported.
+  explicit SplitRegex(std::string_view pattern);
+  SplitRegex(SplitRegex&&) noexcept;
+  SplitRegex& operator=(SplitRegex&&) noexcept;
+  ~SplitRegex();
+
+  // Replaces `matches` with all matches, leftmost first, none overlapping; a match may be empty, but not
+  // where the previous one ended. `text` is valid UTF-8 below 2 GiB. Any thread. Linear: an attempt sees a
+  // window that grows only when the attempt reaches its end, and after 32 bytes of grown windows per byte of
+  // text (only a pattern that is itself quadratic, such as \s+$, gets there) the rest of the text counts as
+  // unmatched. Returns the bytes of grown windows: the measure of that work.
+  uint64_t find_all(std::string_view text, std::vector<Span>& matches) const;
+
+ private:
+  struct Code;
+  std::unique_ptr<Code> code_;
+};
+
+}  // namespace serval

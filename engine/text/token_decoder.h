@@ -1,0 +1,40 @@
+// From a token's name in the vocabulary to the bytes it stands for: the "decoder" of tokenizer.json, applied
+// to one token alone. A decoder for which that is not possible (whose result depends on neighbours beyond one
+// leading space) is refused.
+#pragma once
+
+#include <boost/json/fwd.hpp>
+#include <string>
+#include <string_view>
+
+namespace serval {
+
+class TokenDecoder {
+ public:
+  // Throws std::runtime_error with a sentence for a type that is not supported, and when there is none.
+  static TokenDecoder from_json(const boost::json::value* value);
+  // Names in the byte alphabet, see byte_alphabet.h.
+  static TokenDecoder byte_level();
+
+  // The bytes of a name when it follows other text.
+  std::string decode(std::string_view name) const;
+  // Those of an added token, whose name was never written in the byte alphabet.
+  std::string decode_added(std::string_view content) const {
+    return is_byte_level_ ? std::string(content) : decode(content);
+  }
+  bool strips_leading_space() const { return strips_leading_space_; }
+
+ private:
+  void add(const boost::json::object& part);
+  void add_strip(const boost::json::object& part);
+  void add_replacement(std::string_view from, std::string_view to);
+
+  bool is_byte_level_ = false;
+  bool has_byte_tokens_ = false;  // <0x0A> is a line feed
+  bool is_fused_ = false;         // while reading: what follows sees the whole text
+  bool strips_leading_space_ = false;
+  std::string replaced_;  // "" or what stands for replacement_ in a name
+  std::string replacement_;
+};
+
+}  // namespace serval

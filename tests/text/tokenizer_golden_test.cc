@@ -1,0 +1,148 @@
+// Published tokenisers against expectations that other people's code made: the ids of every text in tok-pool
+// (the `tokenizers` library, sentencepiece, tiktoken), the test vectors of llama.cpp and the test plans of
+// gpt-tokenizer. See SOURCE.md in each folder.
+#include <gtest/gtest.h>
+
+#include <boost/json.hpp>
+#include <sstream>
+
+#include "engine/text/detokenizer.h"
+#include "engine/text/tokenizer.h"
+#include "engine/text/utf8.h"
+#include "tests/text/tokenizer_data.h"
+
+namespace serval::test {
+namespace {
+
+namespace fs = std::filesystem;
+namespace json = boost::json;
+
+struct Case {
+  const char* name;
+  const char* folder;
+  const char* pool_ids;
+  const char* vectors;  // .inp and .out of llama.cpp, null for none
+  bool parse_special;   // whether the expectation was made with the names of special tokens recognised
+  bool lossless;        // decoding gives back the text
+};
+
+void PrintTo(const Case& c, std::ostream* out) {
+  *out << c.name;
+}
+
+class PublishedTokenizer : public testing::TestWithParam<Case> {
+ protected:
+  void SetUp() override {
+    const fs::path folder = shared_data(GetParam().folder);
+    if (!fs::exists(folder)) GTEST_SKIP() << "there is no " << folder;
+    tokenizer_ = load_tokenizer(folder);
+  }
+
+  std::unique_ptr<Tokenizer> tokenizer_;
+};
+
+TEST_P(PublishedTokenizer, GivesTheExpectedIdsOfThePool) {
+  const auto expected = read_id_lines(shared_data(GetParam().pool_ids));
+  const auto& texts = pool_texts();
+  ASSERT_EQ(texts.size(), expected.size());
+  for (size_t i = 0; i < texts.size(); ++i) {
+    ASSERT_EQ(tokenizer_->encode(texts[i], false, GetParam().parse_special), expected[i])
+        << "text " << i << ": " << texts[i];
+  }
+}
+
+TEST_P(PublishedTokenizer, GivesTheIdsOfTheVectors) {
+  if (GetParam().vectors == nullptr) GTEST_SKIP() << "there are no vectors for this tokeniser";
+  const std::string inputs = read_text(shared_data(std::string(GetParam().vectors) + ".inp"));
+  std::istringstream outputs(read_text(shared_data(std::string(GetParam().vectors) + ".out")));
+  constexpr std::string_view kSeparator = "\n__ggml_vocab_test__\n";
+  size_t begin = 0;
+  int num_vectors = 0;
+  for (std::string line; std::getline(outputs, line); ++num_vectors) {
+    const size_t end = std::min(inputs.find(kSeparator, begin), inputs.size());
+    const std::string text = inputs.substr(begin, end - begin);
+    begin = end + kSeparator.size();
+    std::istringstream numbers(line);
+    std::vector<TokenId> expected;
+    for (TokenId id; numbers >> id;) expected.push_back(id);
+    ASSERT_EQ(tokenizer_->encode(text, false), expected) << "vector " << num_vectors << ": '" << text << "'";
+  }
+  EXPECT_GE(num_vectors, 40);
+}
+
+TEST_P(PublishedTokenizer, GivesEveryPieceOfTextOnceWhenIdsComeOneByOne) {
+  for (const std::string& text : pool_texts()) {
+    const std::vector<TokenId> ids = tokenizer_->encode(text, false);
+    Detokenizer detokenizer(*tokenizer_, {});
+    std::string joined;
+    for (const TokenId id : ids) {
+      std::string part;
+      detokenizer.push(id, part);
+      ASSERT_TRUE(is_valid_utf8(part)) << text;
+      joined += part;
+    }
+    detokenizer.finish(joined);
+    ASSERT_EQ(joined, tokenizer_->decode(ids, true));
+    if (GetParam().lossless) {
+      ASSERT_EQ(joined, text);
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, PublishedTokenizer,
+    testing::Values(
+        // NFC makes Qwen2 and NeoX change 3 of the 525 texts; the tests of those two compare ids only.
+        Case{"Qwen2", "tok-qwen2", "tok-qwen2/qwen2.pool.ids.jsonl", "tok-qwen2/ggml-vocab-qwen2.gguf", true,
+             false},
+        Case{"Phi3Mini", "tok-phi-3-mini", "tok-phi-3-mini/phi-3-mini.pool.ids.jsonl",
+             "tok-phi-3-mini/ggml-vocab-phi-3.gguf", true, true},
+        Case{"MistralV1", "tok-mistral-v1-spm", "tok-mistral-v1-spm/spm-mistral-v1.pool.ids.jsonl", nullptr,
+             false, true},
+        Case{"Gpt2", "tok-gpt2", "tok-gpt2/r50k_base.pool.ids.jsonl", "tok-gpt2/ggml-vocab-gpt-2.gguf", false,
+             true},
+        Case{"GptNeox", "tok-gpt-neox-20b", "tok-gpt-neox-20b/gpt-neox-20b.pool.ids.jsonl", nullptr, true,
+             false},
+        Case{"SpmUnigram", "tok-spm-unigram", "tok-spm-unigram/spm-spm-unigram-test.pool.ids.jsonl", nullptr,
+             false, false},
+        Case{"Stories260K", "model-stories260K/hf", "model-stories260K/stories260K.pool.ids.jsonl", nullptr,
+             true, true}),
+    [](const auto& info) { return std::string(info.param.name); });
+
+TEST(Gpt2Tokenizer, GivesTheIdsOfTheTestPlans) {
+  const fs::path plans = shared_data("tok-gpt2/TestPlans.r50k_base.json");
+  if (!fs::exists(plans)) GTEST_SKIP() << "there is no " << plans;
+  const auto tokenizer = load_tokenizer(shared_data("tok-gpt2"));
+  const json::value list = json::parse(read_text(plans));
+  EXPECT_GE(list.as_array().size(), 60u);
+  for (const json::value& plan : list.as_array()) {
+    const std::string text(plan.at("text").as_string());
+    EXPECT_EQ(tokenizer->encode(text, false, false), json::value_to<std::vector<TokenId>>(plan.at("ids")))
+        << text;
+  }
+}
+
+// The folder has both files; each must say the same.
+TEST(Stories260KTokenizer, SaysTheSameFromItsSentencepieceModel) {
+  const fs::path folder = shared_data("model-stories260K/hf");
+  if (!fs::exists(folder)) GTEST_SKIP() << "there is no " << folder;
+  const auto from_json = load_tokenizer(folder);
+  const ModelFolder copy;
+  for (const char* name : {"tokenizer.model", "tokenizer_config.json"})
+    copy.write(name, read_text(folder / name));
+  const auto from_model = load_tokenizer(copy.path());
+  EXPECT_EQ(from_json->vocab_size(), from_model->vocab_size());
+  EXPECT_EQ(from_json->bos_id(), 1);
+  EXPECT_EQ(from_model->bos_id(), 1);
+  EXPECT_EQ(from_model->eos_id(), 2);
+  for (const std::string& text : pool_texts()) {
+    ASSERT_EQ(from_json->encode(text, true), from_model->encode(text, true)) << text;
+  }
+  for (TokenId id = 0; id < from_json->vocab_size(); ++id) {
+    EXPECT_EQ(from_json->token_bytes(id), from_model->token_bytes(id)) << id;
+    EXPECT_EQ(from_json->is_special(id), from_model->is_special(id)) << id;
+  }
+}
+
+}  // namespace
+}  // namespace serval::test
