@@ -1,0 +1,164 @@
+"""Text to training rows: the pages, the tokenizer, and batches that depend only on (seed, step, length).
+
+Three sources are mixed: book pages, school sums (gsm8k) and generated dialogues. One page in fifty and one sum in fifty
+are held out and never trained on. Because a batch is a pure function of its step, training resumes anywhere.
+"""
+
+import json
+import pathlib
+import re
+from collections import Counter
+
+import numpy as np
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from dialogues import dialogues
+
+END, START, STOP = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
+SPECIAL = [END, START, STOP]
+VOCAB_SIZE = 2048
+HOLD_OUT_EVERY = 50
+PAGE_CHARS = 2000
+IGNORE = -100  # the label cross_entropy skips
+MIX = {"books": 0.40, "sums": 0.15, "chat": 0.45}
+
+# Letters with one leading mark, single digits, punctuation runs, white space: the cut Qwen2 made common. Single digits
+# let a small model add.
+SPLIT = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+         r"|\s+(?!\S)|\s+")
+
+
+def pages(text):
+    """Cuts at the first line end after each PAGE_CHARS characters."""
+    start = 0
+    while start < len(text):
+        end = text.find("\n", start + PAGE_CHARS)
+        end = len(text) if end < 0 else end + 1
+        yield text[start:end]
+        start = end
+
+
+def load_books(data):
+    """Training text by book, as lists of runs of pages between held-out ones, and the held-out pages."""
+    train, held = [], {}
+    for path in sorted((data / "corpus-english").glob("*.txt")):
+        book = list(pages(path.read_text(encoding="utf-8").replace("\r\n", "\n")))
+        middle = HOLD_OUT_EVERY // 2  # not the title page
+        held[path.stem] = book[middle::HOLD_OUT_EVERY]
+        runs = [book[:middle]] + [book[i + 1:i + HOLD_OUT_EVERY] for i in range(middle, len(book), HOLD_OUT_EVERY)]
+        train += ["".join(run) for run in runs if run]
+    return train, held
+
+
+def load_sums(data):
+    """(question, answer) pairs: training and held out. The <<48/2=24>> notes for calculators are taken out."""
+    pairs = []
+    for line in (data / "corpus-gsm8k-train" / "train.jsonl").read_text(encoding="utf-8").splitlines():
+        item = json.loads(line)
+        answer = re.sub(r"<<.*?>>", "", item["answer"]).replace("#### ", "The answer is ")
+        pairs.append((item["question"].strip(), answer.strip() + "."))
+    held = pairs[HOLD_OUT_EVERY // 2::HOLD_OUT_EVERY]
+    return [p for i, p in enumerate(pairs) if i % HOLD_OUT_EVERY != HOLD_OUT_EVERY // 2], held
+
+
+def copy_material(books):
+    """Common words to spell and short lines to copy, from the training pages."""
+    text = "\n".join(books)
+    words = [w for w, _ in Counter(re.findall(r"\b[a-z]{3,9}\b", text)).most_common(2500)]
+    lines = [line for line in text.split("\n") if 8 <= len(line) <= 60 and line[0].isalpha() and '"' not in line]
+    return words, [line.strip() for line in lines[::7]]
+
+
+def train_tokenizer(texts):
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Split(Regex(SPLIT), behavior="isolated"),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(vocab_size=VOCAB_SIZE, special_tokens=SPECIAL, show_progress=False,
+                                  initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()))
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def chat_pieces(messages):
+    """The conversation as (text, is trained on); joined, it is what the chat template renders."""
+    pieces, before = [], ""
+    for m in messages:
+        head = before + f"{START}{m['role']}\n"
+        if m["role"] == "assistant":
+            pieces += [(head, False), (m["content"] + STOP, True)]
+            before = "\n"
+        else:
+            before = head + m["content"] + STOP + "\n"
+    return pieces
+
+
+class Rows:
+    """All training tokens in memory, and batches from them."""
+
+    def __init__(self, data, tokenizer, banned, num_dialogues, seed, cache):
+        self.seed = seed
+        if cache.exists():
+            stored = np.load(cache)
+            self.books, self.docs = stored["books"], {}
+            for name in ("sums", "chat", "long"):
+                self.docs[name] = tuple(stored[f"{name}_{part}"] for part in ("ids", "labels", "starts"))
+            return
+        books, _ = load_books(data)
+        words, lines = copy_material(books)
+        encode = lambda texts: [e.ids for e in tokenizer.encode_batch(texts, add_special_tokens=False)]
+        self.books = np.concatenate([np.array(ids, np.int32) for ids in encode([END + run for run in books])])
+        # A sum is told once as plain text and once as a conversation.
+        sums, _ = load_sums(data)
+        conversations = [[{"role": "user", "content": q}, {"role": "assistant", "content": a}] for q, a in sums]
+        plain = [[(f"{q}\n{a}{END}", True)] for q, a in sums]
+        told = [p for pair in zip(plain, map(chat_pieces, conversations)) for p in pair]
+        self.docs = {
+            "sums": self._pack(told, encode, train_all=True),
+            "chat": self._pack(map(chat_pieces, dialogues(seed, num_dialogues, banned, None, words, lines)), encode),
+            "long": self._pack(map(chat_pieces, dialogues(seed + 1, num_dialogues // 40, banned, 16, words, lines)), encode),
+        }
+        arrays = {f"{n}_{p}": a for n, d in self.docs.items() for p, a in zip(("ids", "labels", "starts"), d)}
+        np.savez(cache, books=self.books, **arrays)
+
+    @staticmethod
+    def _pack(docs, encode, train_all=False):
+        docs = [list(d) for d in docs]
+        flat = encode([text for d in docs for text, _ in d])
+        ids, labels, starts, at = [], [], [], 0
+        i = 0
+        for d in docs:
+            starts.append(at)
+            for _, trained in d:
+                ids.append(np.array(flat[i], np.int32))
+                labels.append(ids[-1] if trained or train_all else np.full(len(flat[i]), IGNORE, np.int32))
+                at += len(flat[i])
+                i += 1
+        return np.concatenate(ids), np.concatenate(labels), np.array(starts, np.int64)
+
+    def batch(self, step, num_rows, length):
+        """int64 (ids, labels), each [num_rows, length + 1]: row[:-1] predicts row[1:]."""
+        r = np.random.default_rng([self.seed, step])
+        ids = np.empty((num_rows, length + 1), np.int64)
+        labels = np.empty_like(ids)
+        # Systematic sampling keeps the mix nearly exact in each batch, even for two rows.
+        edges = np.cumsum(list(MIX.values()))
+        sources = np.searchsorted(edges, ((np.arange(num_rows) + r.random()) / num_rows) * edges[-1], side="right")
+        for row, source in enumerate(sources):
+            name = list(MIX)[min(source, len(MIX) - 1)]
+            if name == "books":
+                at = r.integers(len(self.books) - length - 1)
+                ids[row] = labels[row] = self.books[at:at + length + 1]
+                continue
+            if name == "chat" and length > 512 and r.random() < 0.5:
+                name = "long"
+            doc_ids, doc_labels, starts = self.docs[name]
+            last = np.searchsorted(starts, len(doc_ids) - length - 1, side="right")
+            at = starts[r.integers(last)]  # a row starts where a conversation starts
+            ids[row], labels[row] = doc_ids[at:at + length + 1], doc_labels[at:at + length + 1]
+        return ids, labels
+
+
+def read_prompts(path):
+    return [line for line in pathlib.Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]

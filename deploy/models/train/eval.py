@@ -1,0 +1,117 @@
+"""Measures an exported model: bits per byte on the held-out pages, and whether unseen chat prompts end.
+
+    python eval.py ../serval-nano [--data DIR] [--show]
+
+Bits per byte: each held-out page alone, after one <|endoftext|>, every token counted, divided by the page's UTF-8 bytes.
+Chat: greedy and sampled answers to eval_prompts.txt; an answer passes when it stops by itself within 300 tokens and does
+not go round in circles. Weights as stored (bf16), computed in fp32.
+"""
+
+import argparse
+import math
+import pathlib
+import time
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from corpus import END, load_books, load_sums, read_prompts
+
+HERE = pathlib.Path(__file__).resolve().parent
+MAX_TOKENS = 300
+
+
+def loops(ids):
+    """True when some run of 2 to 40 tokens stands three times in a row, or one token eight times."""
+    for size in range(1, 41):
+        times = 8 if size == 1 else 3
+        for at in range(len(ids) - size * times + 1):
+            run = ids[at:at + size]
+            if all(ids[at + k * size:at + (k + 1) * size] == run for k in range(1, times)):
+                return True
+    return False
+
+
+@torch.no_grad()
+def bits(model, tokenizer, text):
+    """Total bits of the text's tokens, and the bits of each (for the cut at a position)."""
+    ids = torch.tensor([tokenizer(END + text, add_special_tokens=False).input_ids])
+    log_probs = model(ids).logits[0, :-1].float().log_softmax(-1)
+    return -log_probs.gather(1, ids[0, 1:, None])[:, 0] / math.log(2)
+
+
+def bits_per_byte(model, tokenizer, texts):
+    total = sum(bits(model, tokenizer, t).sum().item() for t in texts)
+    return total / sum(len(t.encode()) for t in texts)
+
+
+@torch.no_grad()
+def answer(model, tokenizer, prompt, sample):
+    text = tokenizer.apply_chat_template([{"role": "user", "content": prompt}], add_generation_prompt=True, tokenize=False)
+    ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")
+    out = model.generate(**ids, do_sample=sample, max_new_tokens=MAX_TOKENS,
+                         **({} if sample else dict(temperature=None, top_k=None, top_p=None)))
+    return out[0, ids.input_ids.shape[1]:].tolist()
+
+
+def chat(model, tokenizer, prompts, sample, show):
+    """How many of the prompts get an answer that ends and does not loop."""
+    torch.manual_seed(1)
+    stops = model.generation_config.eos_token_id
+    good = 0
+    for prompt in prompts:
+        ids = answer(model, tokenizer, prompt, sample)
+        passed = ids[-1] in stops and not loops(ids)
+        good += passed
+        if show or not passed:
+            print(f"  {'ok  ' if passed else 'FAIL'} {prompt!r} -> {tokenizer.decode(ids)!r}")
+    return good
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=pathlib.Path)
+    parser.add_argument("--data", type=pathlib.Path, default=HERE / "../../../../shared/data", help="folder of corpus-*")
+    parser.add_argument("--show", action="store_true", help="print every answer")
+    args = parser.parse_args()
+    model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(args.model)
+    size = sum(f.stat().st_size for f in args.model.iterdir())
+    print(f"{args.model.name}: {sum(p.numel() for p in model.parameters())} parameters, folder {size} bytes")
+
+    prompts = read_prompts(HERE / "eval_prompts.txt")
+    for name, sample in (("greedy", False), ("sampled as in generation_config.json, seed 1", True)):
+        start = time.time()
+        good = chat(model, tokenizer, prompts, sample, args.show)
+        print(f"chat, {name}: {good} of {len(prompts)} end without a loop ({time.time() - start:.0f} s)")
+
+    if not args.data.exists():
+        return
+    _, books = load_books(args.data)
+    _, sums = load_sums(args.data)
+    held = {**books, "gsm8k": [f"{q}\n{a}{END}" for q, a in sums]}
+    for name, texts in held.items():
+        print(f"bits per byte, {name}: {bits_per_byte(model, tokenizer, texts):.3f} ({len(texts)} held-out pages, "
+              f"{sum(len(t.encode()) for t in texts)} bytes)")
+    pages = [t for texts in books.values() for t in texts]
+    print(f"bits per byte, all book pages: {bits_per_byte(model, tokenizer, pages):.3f}")
+    print(f"bits per byte, everything held out: "
+          f"{bits_per_byte(model, tokenizer, [t for texts in held.values() for t in texts]):.3f}")
+
+    # Long rows of held-out pages: does the context work to its end?
+    joined = "".join(p for name in sorted(books) for p in books[name])
+    per_part = torch.zeros(4, 2)
+    at = 0
+    for _ in range(8):
+        text = joined[at:at + 8000]
+        at += 8000
+        cost = bits(model, tokenizer, text)
+        sizes = torch.tensor([len(tokenizer.convert_ids_to_tokens(i)) for i in tokenizer(text, add_special_tokens=False).input_ids])
+        for part, (low, high) in enumerate(((0, 256), (256, 512), (512, 1024), (1024, 2048))):
+            per_part[part] += torch.tensor([cost[low:high].sum(), sizes[low:high].sum()])
+    rates = per_part[:, 0] / per_part[:, 1]
+    print("bits per byte by position 0-256, 256-512, 512-1024, 1024-2048: " + ", ".join(f"{x:.3f}" for x in rates))
+
+
+if __name__ == "__main__":
+    main()
