@@ -1,0 +1,106 @@
+"""A client generated from the proto, over a real channel."""
+
+import sys
+import time
+
+import grpc
+import pytest
+from conftest import ROOT
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from grpc_tools import protoc
+
+
+@pytest.fixture(scope="session")
+def generated(tmp_path_factory):
+    out = tmp_path_factory.mktemp("proto")
+    source = ROOT / "proto" / "serval" / "v1" / "inference.proto"
+    arguments = ["protoc", f"-I{ROOT / 'proto'}", f"--python_out={out}", f"--grpc_python_out={out}", str(source)]
+    assert protoc.main(arguments) == 0
+    sys.path.insert(0, str(out))
+    from serval.v1 import inference_pb2, inference_pb2_grpc
+
+    return inference_pb2, inference_pb2_grpc
+
+
+@pytest.fixture(scope="session")
+def channel(daemon):
+    with grpc.insecure_channel(f"127.0.0.1:{daemon.grpc_port}") as opened:
+        yield opened
+
+
+def test_text_in_text_out_equals_http(daemon, generated, channel):
+    pb, stubs = generated
+    request = pb.GenerateRequest(
+        text="Once upon a time", sampling=pb.SamplingParams(max_tokens=24, temperature=0), return_prompt_token_ids=True
+    )
+    messages = list(stubs.InferenceStub(channel).Generate(request))
+    text = "".join(m.text for m in messages)
+    http = daemon.client().completions.create(
+        model="serval-nano", prompt="Once upon a time", max_tokens=24, temperature=0, extra_body={"add_special_tokens": False}
+    )
+    assert text == http.choices[0].text
+    assert messages[-1].usage.completion_tokens == http.usage.completion_tokens
+    assert messages[-1].usage.prompt_tokens == len(messages[0].prompt_token_ids)
+
+    again = pb.GenerateRequest(token_ids=pb.TokenIds(ids=messages[0].prompt_token_ids), sampling=request.sampling)
+    assert "".join(m.text for m in stubs.InferenceStub(channel).Generate(again)) == text
+
+
+def test_models_health_and_reflection(generated, channel):
+    pb, stubs = generated
+    assert [m.id for m in stubs.InferenceStub(channel).ListModels(pb.ListModelsRequest()).models] == ["serval-nano"]
+    health = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+    assert health.status == health_pb2.HealthCheckResponse.SERVING
+    assert "serval.v1.Inference" in ProtoReflectionDescriptorDatabase(channel).get_services()
+
+
+@pytest.mark.parametrize(
+    "fields, param",
+    [
+        (dict(text="x", sampling=dict(temperature=3)), "temperature"),
+        (dict(text="x", n=17), "n"),
+        (dict(token_ids=dict(ids=[10**6])), "prompt"),
+        (dict(), "prompt"),
+        (dict(text="x", sampling=dict(max_tokens=10**6)), "max_tokens"),
+    ],
+)
+def test_the_same_validator_answers_invalid_argument(generated, channel, fields, param):
+    pb, stubs = generated
+    with pytest.raises(grpc.RpcError) as error:
+        list(stubs.InferenceStub(channel).Generate(pb.GenerateRequest(**fields)))
+    assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert ("serval-param", param) in error.value.trailing_metadata()
+
+
+def endless(pb):
+    return pb.GenerateRequest(text="Once", sampling=pb.SamplingParams(max_tokens=1900, ignore_eos=True))
+
+
+def test_cancellation_frees_what_the_call_held(start_daemon, generated):
+    pb, stubs = generated
+    daemon = start_daemon()
+    with grpc.insecure_channel(f"127.0.0.1:{daemon.grpc_port}") as channel:
+        calls = [stubs.InferenceStub(channel).Generate(endless(pb)) for _ in range(4)]
+        for call in calls:
+            next(call)
+        assert daemon.metric("serval:num_requests_running") == 4
+        for call in calls:
+            call.cancel()
+        daemon.wait_idle()
+    assert daemon.metric("serval:generation_tokens_total") < 4 * 1900
+
+
+def test_a_deadline_reaches_the_scheduler(start_daemon, generated):
+    pb, stubs = generated
+    daemon = start_daemon("--max-num-seqs", 1)
+    with grpc.insecure_channel(f"127.0.0.1:{daemon.grpc_port}") as channel:
+        started = time.monotonic()
+        with pytest.raises(grpc.RpcError) as error:
+            for _ in stubs.InferenceStub(channel).Generate(
+                pb.GenerateRequest(text="Once", n=8, sampling=pb.SamplingParams(max_tokens=1900, ignore_eos=True)), timeout=0.5
+            ):
+                pass
+        assert error.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+        assert time.monotonic() - started < 30
+        daemon.wait_idle()

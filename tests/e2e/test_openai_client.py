@@ -1,0 +1,161 @@
+"""The official OpenAI client against the daemon: whole and streamed, fields, usage, errors."""
+
+import openai
+import pytest
+
+CHAT = [{"role": "user", "content": "Hello! What are you?"}]
+
+
+def streamed(client, **arguments):
+    """The text, finish reasons and chunks of a streamed chat."""
+    chunks = list(client.chat.completions.create(model="serval-nano", stream=True, **arguments))
+    text = "".join(c.delta.content or "" for chunk in chunks for c in chunk.choices)
+    reasons = [c.finish_reason for chunk in chunks for c in chunk.choices if c.finish_reason]
+    return text, reasons, chunks
+
+
+def test_models_are_listed_and_an_unknown_one_is_404(client):
+    models = client.models.list().data
+    assert [m.id for m in models] == ["serval-nano"]
+    assert client.models.retrieve("serval-nano").object == "model"
+    with pytest.raises(openai.NotFoundError) as error:
+        client.models.retrieve("no-such-model")
+    assert error.value.code == "model_not_found"
+
+
+def test_a_chat_answers_in_words_and_ends(client):
+    answer = client.chat.completions.create(model="serval-nano", messages=CHAT, temperature=0)
+    assert answer.object == "chat.completion" and answer.id.startswith("chatcmpl-")
+    assert answer.choices[0].finish_reason == "stop"
+    assert len(answer.choices[0].message.content.split()) >= 2
+    usage = answer.usage
+    assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
+    assert usage.prompt_tokens_details.cached_tokens >= 0
+
+
+def test_a_streamed_chat_is_the_whole_one_in_pieces(client):
+    whole = client.chat.completions.create(model="serval-nano", messages=CHAT, temperature=0)
+    text, reasons, chunks = streamed(client, messages=CHAT, temperature=0, stream_options={"include_usage": True})
+    assert text == whole.choices[0].message.content
+    assert reasons == ["stop"]
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert chunks[-1].choices == [] and chunks[-1].usage.completion_tokens == whole.usage.completion_tokens
+    assert len({c.id for c in chunks}) == 1 and len(chunks) > 4
+
+
+def test_a_second_identical_prompt_reports_all_but_one_token_cached(start_daemon):
+    client = start_daemon().client()
+    arguments = dict(model="serval-nano", messages=CHAT, max_tokens=1)
+    first = client.chat.completions.create(**arguments).usage
+    second = client.chat.completions.create(**arguments).usage
+    assert first.prompt_tokens_details.cached_tokens == 0
+    assert second.prompt_tokens_details.cached_tokens == second.prompt_tokens - 1
+
+
+def test_a_seed_repeats_and_another_differs(client):
+    def draw(seed):
+        arguments = dict(model="serval-nano", prompt="Once upon a time", max_tokens=40, temperature=1.0, top_p=1.0, seed=seed)
+        return client.completions.create(**arguments).choices[0].text
+
+    assert draw(7) == draw(7)
+    assert len({draw(s) for s in range(4)}) > 1
+
+
+def test_choices_are_distinct_and_the_first_equals_a_single_draw(client):
+    arguments = dict(model="serval-nano", prompt="The old man said", max_tokens=24, temperature=1.0, seed=3)
+    single = client.completions.create(**arguments).choices[0].text
+    several = client.completions.create(n=4, **arguments).choices
+    assert [c.index for c in several] == [0, 1, 2, 3]
+    assert several[0].text == single
+    assert len({c.text for c in several}) > 1
+
+
+def test_streamed_choices_first_appear_in_order(client):
+    chunks = list(client.completions.create(model="serval-nano", prompt="One day", n=4, max_tokens=8, temperature=1, seed=1, stream=True))
+    seen = []
+    for chunk in chunks:
+        for choice in chunk.choices:
+            if choice.index not in seen:
+                seen.append(choice.index)
+    assert seen == [0, 1, 2, 3]
+
+
+def test_a_stop_string_ends_the_text_before_itself(client):
+    arguments = dict(model="serval-nano", prompt="One, two, three, four,", max_tokens=48, temperature=0)
+    full = client.completions.create(**arguments).choices[0].text
+    stop = full[5:8]
+    cut = client.completions.create(stop=[stop], **arguments).choices[0]
+    assert cut.finish_reason == "stop"
+    assert cut.text == full[: full.index(stop)]
+    assert cut.stop_reason == stop
+
+
+def test_max_tokens_ends_with_length_and_counts(client):
+    answer = client.completions.create(model="serval-nano", prompt="The", max_tokens=5, temperature=0, extra_body={"ignore_eos": True})
+    assert answer.choices[0].finish_reason == "length"
+    assert answer.usage.completion_tokens == 5
+
+
+def test_logprobs_of_a_chat_join_to_its_text(client):
+    answer = client.chat.completions.create(
+        model="serval-nano", messages=CHAT, temperature=0, max_tokens=12, logprobs=True, top_logprobs=3
+    )
+    entries = answer.choices[0].logprobs.content
+    data = b"".join(bytes(e.bytes) for e in entries)
+    assert data.decode(errors="replace").startswith(answer.choices[0].message.content)
+    for entry in entries:
+        assert entry.logprob <= 0 and len(entry.top_logprobs) == 3
+        assert entry.top_logprobs[0].logprob == pytest.approx(entry.logprob)  # greedy: the token is the best one
+
+
+def test_echo_gives_the_prompt_and_its_logprobs(client):
+    answer = client.completions.create(model="serval-nano", prompt="The king said", max_tokens=4, echo=True, logprobs=1, temperature=0)
+    choice = answer.choices[0]
+    assert choice.text.startswith("The king said")
+    assert choice.logprobs.token_logprobs[0] is None
+    assert all(value <= 0 for value in choice.logprobs.token_logprobs[1:])
+    assert len(choice.logprobs.tokens) == answer.usage.prompt_tokens + answer.usage.completion_tokens
+
+
+def test_token_ids_in_and_out(client):
+    whole = client.completions.create(
+        model="serval-nano", prompt="Once upon a time", max_tokens=8, temperature=0, extra_body={"return_token_ids": True}
+    )
+    ids = whole.choices[0].prompt_token_ids if hasattr(whole.choices[0], "prompt_token_ids") else whole.prompt_token_ids
+    again = client.completions.create(model="serval-nano", prompt=ids, max_tokens=8, temperature=0)
+    assert again.choices[0].text == whole.choices[0].text
+    assert len(whole.choices[0].token_ids) == whole.usage.completion_tokens
+
+
+@pytest.mark.parametrize(
+    "arguments, param",
+    [
+        ({"temperature": 2.5}, "temperature"),
+        ({"top_p": 0}, "top_p"),
+        ({"n": 17}, "n"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"logit_bias": {"99999999": 1}}, "logit_bias"),
+        ({"stop": [""]}, "stop"),
+        ({"extra_body": {"min_p": 1.5}}, "min_p"),
+        ({"extra_body": {"tools": [{"type": "function", "function": {"name": "f"}}]}}, "tools"),
+        ({"extra_body": {"response_format": {"type": "json_object"}}}, "response_format"),
+        ({"extra_body": {"chat_template": "x"}}, "chat_template"),
+    ],
+)
+def test_a_bad_field_is_a_400_that_names_it(client, arguments, param):
+    with pytest.raises(openai.BadRequestError) as error:
+        client.chat.completions.create(model="serval-nano", messages=CHAT, **arguments)
+    assert error.value.param == param
+    assert error.value.type == "invalid_request_error"
+
+
+def test_a_prompt_beyond_the_context_says_how_much(client):
+    with pytest.raises(openai.BadRequestError) as error:
+        client.completions.create(model="serval-nano", prompt="word " * 8000, max_tokens=1)
+    assert error.value.code == "context_length_exceeded"
+
+
+def test_an_unknown_model_is_404(client):
+    with pytest.raises(openai.NotFoundError) as error:
+        client.chat.completions.create(model="gpt-9", messages=CHAT)
+    assert error.value.code == "model_not_found" and error.value.param == "model"
