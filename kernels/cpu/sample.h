@@ -1,0 +1,44 @@
+// Sampling on the CPU: from rows of logits to tokens, exactly in the order kernels/sample.h states. Rows are spread over the
+// pool; a row's result depends on its own logits and parameters alone, whichever worker takes it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "kernels/cpu/thread_pool.h"
+#include "kernels/sample.h"
+
+namespace serval {
+
+// Working memory of every worker for rows of up to `vocab` logits. Reserve it before serving; sample_rows() reserves again only
+// when a call needs more than there is.
+class SampleScratch {
+ public:
+  static size_t bytes(int num_workers, int64_t vocab);  // what reserve() will hold
+
+  void reserve(int num_workers, int64_t vocab);
+  int64_t vocab() const { return vocab_; }
+
+  // One worker's part, each array long enough for a row.
+  struct Worker {
+    float* raw;            // [vocab] the logits before they were changed
+    float* block_max;      // [blocks of the vocabulary] of the logits as they are
+    float* raw_block_max;  // [blocks]
+    float* largest;        // [blocks] copy to select in
+    uint64_t* candidates;  // [vocab] sort keys
+    uint32_t* seen;        // [vocab] how often a token occurs; zero between rows
+  };
+  Worker worker(int index) const;
+
+ private:
+  int num_workers_ = 0;
+  int64_t vocab_ = 0;
+  std::unique_ptr<std::byte[]> memory_;
+};
+
+// args.logits is overwritten. Parameters must be in range (the validator's work): ids inside the vocabulary, num_top at most
+// min(top_stride, vocab), repetition_penalty > 0.
+void sample_rows(const SampleArgs& args, ThreadPool& pool, SampleScratch& scratch);
+
+}  // namespace serval
