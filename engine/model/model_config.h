@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/backend.h"
 #include "kernels/tensor.h"
 
 namespace serval {
@@ -35,14 +36,14 @@ struct ModelConfig {
   double rope_theta = 10000;
   RopeScaling rope_scaling;
   double rms_norm_eps = 1e-6;
-  std::string hidden_act = "silu";
+  Activation hidden_act = Activation::kSilu;
   bool tie_word_embeddings = false;
-  bool attention_bias = false;  // on q, k, v (Qwen2 has it by architecture)
+  bool attention_bias = false;  // on q, k, v; Qwen2 has it whatever this says
   bool attention_output_bias = false;
   bool mlp_bias = false;
   int sliding_window = 0;               // 0: none
   std::vector<bool> layer_is_windowed;  // per layer
-  DType dtype = DType::kBF16;           // as published
+  DType dtype = DType::kBF16;  // as published; when the file is silent, that of the checkpoint's embedding
 };
 
 // Defaults a request starts from when it leaves a field out.

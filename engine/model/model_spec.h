@@ -75,11 +75,8 @@ struct ModelSpec {
   int num_layers() const { return static_cast<int>(layers.size()); }
 };
 
-// The row of the architecture table applied to a configuration. Throws std::runtime_error with a sentence
-// when the architecture is not in the table.
+// The row of the architecture table (architectures.h) applied to a configuration. Throws std::runtime_error
+// with a sentence when the architecture is not in the table.
 ModelSpec make_model_spec(const ModelConfig& config);
-
-// Names in the table, for error sentences and docs.
-std::vector<std::string> supported_architectures();
 
 }  // namespace serval

@@ -36,6 +36,8 @@ class Transformer {
   static size_t planned_bytes(const ModelSpec& spec, int max_positions);
 
  private:
+  // residual += x (x may be absent); out = rms_norm(residual) * weight
+  void add_norm(const Tensor& residual, const Tensor& x, const Buffer& weight, const Tensor& out);
   void attention_block(const GqaSpec& spec, const GqaWeights& w, const ForwardInput& input, const KvLayer& kv,
                        Workspace& ws);                                                // ws.h -> ws.x
   void ffn_block(const DenseFfnSpec& spec, const DenseFfnWeights& w, Workspace& ws);  // ws.h -> ws.x

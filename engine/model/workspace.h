@@ -16,8 +16,9 @@ class Workspace {
   // What the constructor allocates.
   static size_t planned_bytes(const ModelSpec& spec, int max_rows, int max_logit_rows);
 
-  // Sizes the row dimension of every activation for this step; no memory moves.
+  // Sets the row dimension of the activations, or of `last` and `logits`; no memory moves.
   void start(int num_rows);
+  void start_logits(int num_rows);
 
   int max_rows() const { return max_rows_; }
   int max_logit_rows() const { return max_logit_rows_; }

@@ -1,0 +1,55 @@
+#include "engine/model/rope_table.h"
+
+#include <cmath>
+#include <numbers>
+
+namespace serval {
+namespace {
+
+// Llama 3.1: wavelengths short against the original context stay, long ones are stretched by `factor`, and
+// between the two bounds the frequency is interpolated.
+double scale_llama3(double frequency, const RopeScaling& scaling) {
+  const double turns =
+      scaling.original_max_positions * frequency / (2 * std::numbers::pi);  // within the original context
+  if (turns > scaling.high_freq_factor) return frequency;
+  if (turns < scaling.low_freq_factor) return frequency / scaling.factor;
+  const double smooth =
+      (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor);
+  return (1 - smooth) * frequency / scaling.factor + smooth * frequency;
+}
+
+}  // namespace
+
+std::vector<double> rope_frequencies(const RopeSpec& spec) {
+  std::vector<double> frequencies(spec.rotary_dim / 2);
+  for (size_t i = 0; i < frequencies.size(); ++i) {
+    const double frequency = std::pow(spec.theta, -2.0 * static_cast<double>(i) / spec.rotary_dim);
+    switch (spec.scaling.type) {
+      case RopeScaling::Type::kNone:
+        frequencies[i] = frequency;
+        break;
+      case RopeScaling::Type::kLinear:
+        frequencies[i] = frequency / spec.scaling.factor;
+        break;
+      case RopeScaling::Type::kLlama3:
+        frequencies[i] = scale_llama3(frequency, spec.scaling);
+        break;
+    }
+  }
+  return frequencies;
+}
+
+void fill_rope_table(const RopeSpec& spec, int max_positions, float* table) {
+  const std::vector<double> frequencies = rope_frequencies(spec);
+  for (int position = 0; position < max_positions; ++position) {
+    float* cosines = table + size_t(position) * spec.rotary_dim;
+    float* sines = cosines + frequencies.size();
+    for (size_t i = 0; i < frequencies.size(); ++i) {
+      const double angle = position * frequencies[i];
+      cosines[i] = static_cast<float>(std::cos(angle));
+      sines[i] = static_cast<float>(std::sin(angle));
+    }
+  }
+}
+
+}  // namespace serval

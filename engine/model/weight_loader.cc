@@ -1,0 +1,177 @@
+#include "engine/model/weight_loader.h"
+
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <unordered_set>
+#include <vector>
+
+#include "engine/model/float_convert.h"
+#include "engine/model/safetensors.h"
+#include "engine/model/weight_map.h"
+#include "kernels/base/log.h"
+
+namespace serval {
+namespace {
+
+std::string shape_text(std::span<const int64_t> shape) {
+  std::string text = "[";
+  for (const int64_t dim : shape) text += (text.size() > 1 ? ", " : "") + std::to_string(dim);
+  return text + "]";
+}
+
+// Memory for one slot's tensors on their way; freed with the slot, so that the loader never holds more than
+// one slot twice.
+class Staging {
+ public:
+  Staging(const Checkpoint& checkpoint, const WeightProgress& progress)
+      : checkpoint_(checkpoint), progress_(progress) {}
+
+  // The tensor's values in `type`. The view is good until clear().
+  Tensor load(const SourceTensor& source, DType type) {
+    const TensorInfo& info = find(source);
+    const auto count = static_cast<size_t>(source.num_elements());
+    std::byte* raw = take(info.bytes);
+    checkpoint_.read(info, raw);
+    done_ += info.bytes;
+    if (!all_finite(raw, *info.dtype, count)) {
+      log_warn("a weight is not finite",
+               {{"tensor", info.name}, {"file", checkpoint_.file_of(info).string()}});
+    }
+    Tensor view(raw, *info.dtype, {source.shape[0]});
+    if (source.shape.size() == 2) view = Tensor(raw, *info.dtype, {source.shape[0], source.shape[1]});
+    if (*info.dtype != type) {
+      view.data = take(count * dtype_bytes(type));
+      view.dtype = type;
+      convert(raw, *info.dtype, view.data, type, count);
+    }
+    return view;
+  }
+
+  void clear() {
+    pieces_.clear();
+    if (progress_) progress_(done_, checkpoint_.total_bytes());
+  }
+  void skip(const TensorInfo& info) { done_ += info.bytes; }
+
+ private:
+  // Uninitialised, aligned for any element.
+  std::byte* take(size_t bytes) {
+    return pieces_.emplace_back(std::make_unique_for_overwrite<std::byte[]>(bytes)).get();
+  }
+
+  const TensorInfo& find(const SourceTensor& source) const {
+    const TensorInfo* info = checkpoint_.find(source.name);
+    if (info == nullptr) throw std::runtime_error("the checkpoint lacks the tensor '" + source.name + "'");
+    const std::string subject = checkpoint_.file_of(*info).string() + ": tensor '" + source.name + "'";
+    if (info->shape != source.shape) {
+      throw std::runtime_error(subject + " has shape " + shape_text(info->shape) +
+                               ", the configuration asks for " + shape_text(source.shape));
+    }
+    if (!info->dtype || *info->dtype == DType::kI32) {
+      throw std::runtime_error(subject + " has dtype " + std::string(info->dtype_name) +
+                               "; supported are F32, F16, BF16");
+    }
+    return *info;
+  }
+
+  const Checkpoint& checkpoint_;
+  const WeightProgress& progress_;
+  std::vector<std::unique_ptr<std::byte[]>> pieces_;
+  size_t done_ = 0;
+};
+
+void load_slot(const LinearSlot& slot, DType type, Staging& staging, Backend& backend) {
+  std::vector<Tensor> parts;
+  std::vector<Tensor> biases;
+  for (const SourceTensor& part : slot.parts) parts.push_back(staging.load(part, type));
+  for (const SourceTensor& bias : slot.biases) biases.push_back(staging.load(bias, DType::kF32));
+  *slot.target = backend.pack_linear(parts, biases);
+}
+
+void load_slot(const VectorSlot& slot, DType, Staging& staging, Backend& backend) {
+  const Tensor source = staging.load(slot.source, DType::kF32);
+  *slot.target = backend.allocate(source.num_bytes());
+  std::memcpy(slot.target->data(), source.data, source.num_bytes());
+}
+
+// A tied model may repeat its embedding as the head; a head that differs would have to be honoured, and the
+// configuration says no.
+void check_tied_head(const Checkpoint& checkpoint, const TensorInfo& head) {
+  const TensorInfo* embedding = checkpoint.find(kEmbeddingTensor);
+  bool same =
+      embedding != nullptr && embedding->shape == head.shape && embedding->dtype_name == head.dtype_name;
+  if (same) {
+    const auto a = std::make_unique_for_overwrite<std::byte[]>(head.bytes);
+    const auto b = std::make_unique_for_overwrite<std::byte[]>(head.bytes);
+    checkpoint.read(head, a.get());
+    checkpoint.read(*embedding, b.get());
+    same = std::memcmp(a.get(), b.get(), head.bytes) == 0;
+  }
+  if (!same) {
+    throw std::runtime_error(checkpoint.file_of(head).string() + ": tensor '" + head.name +
+                             "' differs from the embedding although the configuration ties them");
+  }
+}
+
+// Every tensor of the checkpoint must have a slot: one we would leave out silently would change the output.
+void check_unexpected(const Checkpoint& checkpoint, const std::vector<WeightSlot>& slots, bool tied,
+                      Staging& staging) {
+  std::unordered_set<std::string_view> expected;
+  const auto expect = [&](const SourceTensor& source) { expected.insert(source.name); };
+  for (const WeightSlot& slot : slots) {
+    if (const auto* linear = std::get_if<LinearSlot>(&slot)) {
+      for (const SourceTensor& part : linear->parts) expect(part);
+      for (const SourceTensor& bias : linear->biases) expect(bias);
+    } else {
+      expect(std::get<VectorSlot>(slot).source);
+    }
+  }
+  for (const TensorInfo& tensor : checkpoint.tensors()) {
+    if (expected.contains(tensor.name)) continue;
+    if (tied && tensor.name == kHeadTensor) {
+      check_tied_head(checkpoint, tensor);
+    } else if (!is_ignorable_tensor(tensor.name)) {
+      throw std::runtime_error(checkpoint.file_of(tensor).string() + ": tensor '" + tensor.name +
+                               "' has no place in this model");
+    }
+    staging.skip(tensor);
+  }
+}
+
+}  // namespace
+
+ModelWeights load_weights(const std::filesystem::path& model_dir, const ModelSpec& spec, Backend& backend,
+                          const WeightProgress& progress) {
+  const Checkpoint checkpoint(model_dir);
+  ModelWeights weights;
+  const std::vector<WeightSlot> slots = map_weights(spec, weights);
+  Staging staging(checkpoint, progress);
+  check_unexpected(checkpoint, slots, spec.tied_embeddings, staging);
+  for (const WeightSlot& slot : slots) {
+    std::visit([&](const auto& s) { load_slot(s, spec.weight_dtype, staging, backend); }, slot);
+    staging.clear();
+  }
+  return weights;
+}
+
+size_t planned_weight_bytes(const ModelSpec& spec, const Backend& backend) {
+  ModelWeights weights;
+  size_t bytes = 0;
+  for (const WeightSlot& slot : map_weights(spec, weights)) {
+    if (const auto* linear = std::get_if<LinearSlot>(&slot)) {
+      int64_t rows = 0;
+      for (const SourceTensor& part : linear->parts) rows += part.shape[0];
+      bytes +=
+          backend.packed_bytes(rows, linear->parts[0].shape[1], spec.weight_dtype, !linear->biases.empty());
+    } else {
+      bytes += static_cast<size_t>(std::get<VectorSlot>(slot).source.num_elements()) * sizeof(float);
+    }
+  }
+  return bytes;
+}
+
+}  // namespace serval
