@@ -1,0 +1,102 @@
+// `serval`: picks the subcommand, reads the settings, and turns whatever the world got wrong at start into one sentence.
+
+#include <iostream>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "loadtest/bench_engine.h"
+#include "loadtest/bench_kernels.h"
+#include "server/app.h"
+#include "server/config.h"
+#include "server/version.h"
+
+namespace {
+
+constexpr const char* kUsage =
+    "usage: serval COMMAND [OPTIONS]\n"
+    "\n"
+    "  serve MODEL [--config FILE] [settings]   answer HTTP and gRPC until SIGTERM\n"
+    "  plan MODEL [--config FILE] [settings]    print the memory plan without loading the model\n"
+    "  config [--config FILE] [settings]        print the settings in effect; --markdown documents them all\n"
+    "  bench kernels|engine [settings]          measure this machine's kernels or the engine without HTTP\n"
+    "  version\n"
+    "\n"
+    "MODEL is a Hugging Face folder, or the name of one in the local Hugging Face cache.\n"
+    "Every setting is --name VALUE, --name=VALUE, or --name / --no-name for flags:\n";
+
+// Takes `name VALUE` or `name=VALUE` out of the arguments.
+std::string take_option(std::vector<std::string>& arguments, const std::string& name) {
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    if (arguments[i].starts_with(name + "=")) {
+      const std::string value = arguments[i].substr(name.size() + 1);
+      arguments.erase(arguments.begin() + i);
+      return value;
+    }
+    if (arguments[i] == name) {
+      if (i + 1 == arguments.size()) throw std::runtime_error(name + " needs a value");
+      const std::string value = arguments[i + 1];
+      arguments.erase(arguments.begin() + i, arguments.begin() + i + 2);
+      return value;
+    }
+  }
+  return "";
+}
+
+bool take_flag(std::vector<std::string>& arguments, const std::string& name) {
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    if (arguments[i] != name) continue;
+    arguments.erase(arguments.begin() + i);
+    return true;
+  }
+  return false;
+}
+
+std::string one_positional(const std::vector<std::string>& rest, const std::string& command, const std::string& what) {
+  if (rest.size() != 1) throw std::runtime_error("serval " + command + " takes one " + what + "; --help shows how");
+  return rest[0];
+}
+
+int run(std::vector<std::string> arguments) {
+  if (arguments.empty() || take_flag(arguments, "--help") || arguments[0] == "help") {
+    std::cout << kUsage << serval::knob_help();
+    return 0;
+  }
+  const std::string command = arguments[0];
+  arguments.erase(arguments.begin());
+  if (command == "version") {
+    std::cout << "serval " << serval::kVersion << "\n";
+    return 0;
+  }
+  const bool markdown = command == "config" && take_flag(arguments, "--markdown");
+  serval::ServerConfig config;
+  if (const std::string file = take_option(arguments, "--config"); !file.empty()) serval::load_yaml_file(file, config);
+  const std::vector<std::string> rest = serval::parse_arguments(arguments, config);
+  if (command == "serve") return serval::serve(one_positional(rest, command, "MODEL"), std::move(config));
+  if (command == "plan") {
+    std::cout << serval::plan_text(one_positional(rest, command, "MODEL"), std::move(config));
+    return 0;
+  }
+  if (command == "config") {
+    std::cout << (markdown ? serval::knob_markdown() : serval::dump_yaml(config));
+    return 0;
+  }
+  if (command == "bench") {
+    const std::string what = one_positional(rest, command, "of kernels, engine");
+    if (what == "kernels") return serval::bench_kernels(config.engine.device, std::cout);
+    if (what == "engine") return serval::bench_engine(config.engine.device, std::cout);
+    throw std::runtime_error("serval bench knows kernels and engine, not '" + what + "'");
+  }
+  throw std::runtime_error("unknown command '" + command + "'; serval --help lists them");
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return run(std::vector<std::string>(argv + 1, argv + argc));
+  } catch (const std::exception& error) {
+    std::cerr << "serval: " << error.what() << "\n";
+    return 1;
+  }
+}
