@@ -1,11 +1,13 @@
 // What one row of logits needs to become a token. Plain data; a backend reads it, the runner fills it.
 //
-// Order of operations on a row of raw logits: mask -> logit_bias -> repetition, frequency and presence penalties -> banned ids
-// (-inf) -> temperature -> top_k -> top_p -> min_p -> Gumbel-max: argmax over the kept tokens of
-// logit/temperature + gumbel(seed, position, token). Temperature 0 is argmax of the penalised logits. Equal values: lowest id wins,
-// also where top_k or top_p must cut between them.
-// The noise depends on (seed, position, token) alone, so a row's token does not depend on its neighbours (law 1).
-// Log-probabilities are those of the raw logits (log-softmax before mask, bias, penalties and temperature).
+// Order of operations on a row of raw logits: mask -> logit_bias -> repetition, frequency and presence
+// penalties -> banned ids (-inf) -> temperature -> top_k -> top_p -> min_p -> Gumbel-max: argmax over the kept
+// tokens of logit/temperature + gumbel(seed, position, token). Temperature 0 is argmax of the penalised
+// logits. Equal values: lowest id wins, also where top_k or top_p must cut between them.
+//
+// The noise depends on (seed, position, token) alone, so a row's token does not depend on its neighbours
+// (law 1). Log-probabilities are those of the raw logits (log-softmax before mask, bias, penalties and
+// temperature).
 #pragma once
 
 #include <cstdint>
@@ -19,7 +21,7 @@ inline constexpr float kGreedyTemperature = 1e-5f;  // a smaller one would overf
 
 struct SampleRow {
   float temperature = 1.0f;  // below kGreedyTemperature: 0
-  int top_k = 0;  // 0: all
+  int top_k = 0;             // 0: all
   float top_p = 1.0f;
   float min_p = 0.0f;
   float repetition_penalty = 1.0f;  // over prompt and output
@@ -35,19 +37,19 @@ struct SampleRow {
   const int32_t* banned = nullptr;  // ids that must not be drawn (end ids below min_tokens)
   int num_banned = 0;
   const uint32_t* mask = nullptr;  // bit t set: token t allowed; null: all
-  int num_top = -1;      // how many best tokens to report with their log-probabilities; -1: not even the drawn token's
-  int32_t forced = -1;   // >= 0: report this token (log-probabilities of a given prompt) instead of drawing one
+  int num_top = -1;     // best tokens to report with log-probabilities; -1: not even the drawn token's
+  int32_t forced = -1;  // >= 0: report this token (of a given prompt) instead of drawing one
 };
 
 struct SampleResult {
   int32_t token = -1;
   float logprob = 0;   // of `token`, raw; 0 when num_top is -1
   int rank = 0;        // 1 + how many tokens have a larger raw logit; 0 when num_top is -1
-  bool finite = true;  // false: a logit was NaN or +inf, or none was finite and allowed; the row's request fails with numerical_error
+  bool finite = true;  // false: a logit was NaN or +inf, or none was finite and allowed
 };
 
 struct SampleArgs {
-  Tensor logits;                  // [num_rows, vocab] f32; a backend may use it as scratch
+  Tensor logits;  // [num_rows, vocab] f32; a backend may use it as scratch
   const SampleRow* rows = nullptr;
   SampleResult* results = nullptr;  // [num_rows]
   TopLogprob* top = nullptr;        // [num_rows, top_stride], best first

@@ -1,13 +1,15 @@
-// The noise of sampling: pure functions of (seed, position, token), the same on every device, so that a row's draw depends on
-// nothing else (law 1) and the draft of a speculated step can be checked against the draw that would have been made without it.
+// The noise of sampling: pure functions of (seed, position, token), the same on every device, so that a row's
+// draw depends on nothing else (law 1) and the draft of a speculated step can be checked against the draw
+// that would have been made without it.
 //
-// The generator is counter based: SplitMix64 (Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA
-// 2014, section 3.2; the finaliser is Stafford's variant 13 of MurmurHash3's) read at index `token` of a stream that starts where
-// (seed, position) hash to. Streams of two positions overlap inside a vocabulary of 2^18 with probability about 2^-45.
+// The generator is counter based: SplitMix64 (Steele, Lea and Flood, "Fast Splittable Pseudorandom Number
+// Generators", OOPSLA 2014, section 3.2; the finaliser is Stafford's variant 13 of MurmurHash3's) read at
+// index `token` of a stream that starts where (seed, position) hash to. Streams of two positions overlap
+// inside a vocabulary of 2^18 with probability about 2^-45.
 //
-// Gumbel-max (Gumbel 1954; Yellott 1977): argmax of log p + G with G = -log(E), E ~ Exp(1), is argmin of E / p, the winner of a
-// race of exponential clocks. It is drawn in that form: E / p needs no logarithm of p, and E = -log(1 - u) >= u tells most tokens
-// without a logarithm that they cannot win.
+// Gumbel-max (Gumbel 1954; Yellott 1977): argmax of log p + G with G = -log(E), E ~ Exp(1), is argmin of E /
+// p, the winner of a race of exponential clocks. It is drawn in that form: E / p needs no logarithm of p, and
+// E = -log(1 - u) >= u tells most tokens without a logarithm that they cannot win.
 #pragma once
 
 #include <cmath>
@@ -21,9 +23,11 @@ constexpr uint64_t mix64(uint64_t x) {
   return x ^ (x >> 31);
 }
 
-// Where the noise of one position begins. The seed is hashed first: seeds of choices differ by multiples of the stream's own step.
+// Where the noise of one position begins. The seed is hashed first: seeds of choices differ by multiples of
+// the stream's own step.
 constexpr uint64_t noise_stream(uint64_t seed, int64_t position) {
-  return mix64(mix64(seed + 0x9e3779b97f4a7c15ull) ^ mix64(static_cast<uint64_t>(position) + 0xd1342543de82ef95ull));
+  return mix64(mix64(seed + 0x9e3779b97f4a7c15ull) ^
+               mix64(static_cast<uint64_t>(position) + 0xd1342543de82ef95ull));
 }
 
 inline constexpr double kSmallestUniform = 0x1p-54;
@@ -35,7 +39,9 @@ constexpr double token_uniform(uint64_t stream, int32_t token) {
 }
 
 // The time of an exponential clock of rate 1 from its uniform; at least the uniform itself.
-inline double exponential_time(double uniform) { return -std::log1p(-uniform); }
+inline double exponential_time(double uniform) {
+  return -std::log1p(-uniform);
+}
 
 // G of the Gumbel-max form: what sampling adds to logit / temperature.
 inline double gumbel_noise(uint64_t seed, int64_t position, int32_t token) {

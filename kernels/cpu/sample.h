@@ -1,5 +1,6 @@
-// Sampling on the CPU: from rows of logits to tokens, exactly in the order kernels/sample.h states. Rows are spread over the
-// pool; a row's result depends on its own logits and parameters alone, whichever worker takes it.
+// Sampling on the CPU: from rows of logits to tokens, exactly in the order kernels/sample.h states. Rows are
+// spread over the pool; a row's result depends on its own logits and parameters alone, whichever worker takes
+// it.
 #pragma once
 
 #include <cstddef>
@@ -11,8 +12,8 @@
 
 namespace serval {
 
-// Working memory of every worker for rows of up to `vocab` logits. Reserve it before serving; sample_rows() reserves again only
-// when a call needs more than there is.
+// Working memory of every worker for rows of up to `vocab` logits. Reserve it before serving; sample_rows()
+// reserves again only when a call needs more than there is.
 class SampleScratch {
  public:
   static size_t bytes(int num_workers, int64_t vocab);  // what reserve() will hold
@@ -37,8 +38,8 @@ class SampleScratch {
   std::unique_ptr<std::byte[]> memory_;
 };
 
-// args.logits is overwritten. Parameters must be in range (the validator's work): ids inside the vocabulary, num_top at most
-// min(top_stride, vocab), repetition_penalty > 0.
+// args.logits is overwritten. Parameters must be in range (the validator's work): ids inside the vocabulary,
+// num_top at most min(top_stride, vocab), repetition_penalty > 0.
 void sample_rows(const SampleArgs& args, ThreadPool& pool, SampleScratch& scratch);
 
 }  // namespace serval
