@@ -1,0 +1,125 @@
+// Chats and prompts to ids with the tokenizer and template of the model that ships.
+
+#include "server/prompt_builder.h"
+
+#include <gtest/gtest.h>
+
+#include <boost/json.hpp>
+#include <fstream>
+#include <sstream>
+
+namespace serval {
+namespace {
+
+namespace json = boost::json;
+
+class PromptBuilderTest : public testing::Test {
+ protected:
+  PromptBuilderTest() {
+    tokenizer_ = load_tokenizer(std::string(SERVAL_SOURCE_DIR) + "/deploy/models/serval-nano");
+    limits_.vocab_size = tokenizer_->vocab_size();
+    limits_.max_model_len = 2048;
+    limits_.max_messages = 4;
+    limits_.max_prompts = 3;
+  }
+  PromptBuilder builder(const char* source = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}{% if add_generation_prompt %}>{% endif %}") {
+    Result<ChatTemplate> parsed = ChatTemplate::parse(source);
+    return PromptBuilder(tokenizer_, std::move(*parsed), limits_, 0);
+  }
+  static GenerateRequest chat(const std::string& text) {
+    GenerateRequest request;
+    request.kind = GenerateRequest::Kind::kChat;
+    request.chat = std::make_shared<json::object>(json::parse(text).as_object());
+    return request;
+  }
+  static Error error_of(const Result<std::vector<PromptInfo>>& result) { return result.ok() ? Error{} : result.error(); }
+
+  std::shared_ptr<const Tokenizer> tokenizer_;
+  ServiceLimits limits_;
+};
+
+TEST_F(PromptBuilderTest, RendersRolesPartsAndTheGenerationPrompt) {
+  GenerateRequest request = chat(R"({"messages": [
+    {"role": "developer", "content": "be kind"},
+    {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+    {"role": "assistant", "content": null}]})");
+  auto prompts = builder().build(request);
+  ASSERT_TRUE(prompts.ok()) << prompts.error().message;
+  EXPECT_EQ((*prompts)[0].text, "[system]be kind[user]a\nb[assistant]None>");
+  EXPECT_EQ(tokenizer_->decode((*prompts)[0].token_ids, false), (*prompts)[0].text);
+  request.add_generation_prompt = false;
+  EXPECT_EQ((*builder().build(request))[0].text.back(), 'e');
+}
+
+TEST_F(PromptBuilderTest, NamesWhatIsWrongWithMessages) {
+  const char* cases[] = {
+      R"({})",
+      R"({"messages": "hello"})",
+      R"({"messages": []})",
+      R"({"messages": [1]})",
+      R"({"messages": [{"role": "wizard", "content": "x"}]})",
+      R"({"messages": [{"role": "user"}]})",
+      R"({"messages": [{"role": "user", "content": 1}]})",
+      R"({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]})",
+      R"({"messages": [{"role": "user", "content": "1"}, {"role": "user", "content": "2"}, {"role": "user", "content": "3"},
+                       {"role": "user", "content": "4"}, {"role": "user", "content": "5"}]})",
+  };
+  for (const char* text : cases) {
+    const Error error = error_of(builder().build(chat(text)));
+    EXPECT_EQ(error.code, "invalid_messages") << text;
+    EXPECT_EQ(error.param, "messages") << text;
+  }
+}
+
+TEST_F(PromptBuilderTest, OnlyKnownScalarsReachTheTemplate) {
+  auto with = builder("{{ enable_thinking }}{{ messages[0].content }}");
+  const std::string head = R"({"messages": [{"role": "user", "content": "x"}], "chat_template_kwargs": )";
+  EXPECT_EQ((*with.build(chat(head + R"({"enable_thinking": false}})")))[0].text, "Falsex");
+  for (const char* kwargs : {R"({"messages": "y"}})", R"({"chat_template": "y"}})", R"({"enable_thinking": [1]}})", R"(3})"}) {
+    EXPECT_EQ(error_of(with.build(chat(head + kwargs))).param, "chat_template_kwargs") << kwargs;
+  }
+}
+
+TEST_F(PromptBuilderTest, ATemplateThatRefusesIsThisRequestsError) {
+  const Error error = error_of(builder("{{ raise_exception('no system role here') }}").build(
+      chat(R"({"messages": [{"role": "user", "content": "x"}]})")));
+  EXPECT_EQ(error.kind, ErrorKind::kInvalidRequest);
+  EXPECT_EQ(error.code, "template_raised");
+  EXPECT_NE(error.message.find("no system role here"), std::string::npos);
+}
+
+TEST_F(PromptBuilderTest, AModelWithoutTemplateSaysSo) {
+  PromptBuilder without(tokenizer_, std::nullopt, limits_, 0);
+  EXPECT_EQ(error_of(without.build(chat(R"({"messages": [{"role": "user", "content": "x"}]})"))).code, "no_chat_template");
+}
+
+TEST_F(PromptBuilderTest, PromptIdsAndCountsAreBounded) {
+  GenerateRequest request;
+  const int vocab = limits_.vocab_size;
+  request.prompts = {std::vector<TokenId>{0, vocab - 1}};
+  EXPECT_TRUE(builder().build(request).ok());
+  request.prompts = {std::vector<TokenId>{vocab}};
+  EXPECT_EQ(error_of(builder().build(request)).code, "invalid_token_id");
+  request.prompts = {std::vector<TokenId>{-1}};
+  EXPECT_EQ(error_of(builder().build(request)).code, "invalid_token_id");
+  request.prompts.assign(3, "a");
+  EXPECT_TRUE(builder().build(request).ok());
+  request.prompts.assign(4, "a");
+  EXPECT_EQ(error_of(builder().build(request)).code, "invalid_prompt");
+  request.prompts.clear();
+  EXPECT_EQ(error_of(builder().build(request)).code, "invalid_prompt");
+}
+
+TEST_F(PromptBuilderTest, AnEmptyPromptBecomesBosOrAnError) {
+  GenerateRequest request;
+  request.prompts = {std::string()};
+  const auto prompts = builder().build(request);
+  if (tokenizer_->bos_id() >= 0) {
+    EXPECT_EQ((*prompts)[0].token_ids, std::vector<TokenId>{tokenizer_->bos_id()});
+  } else {
+    EXPECT_EQ(error_of(prompts).code, "empty_prompt");
+  }
+}
+
+}  // namespace
+}  // namespace serval
