@@ -1,0 +1,19 @@
+# Two stages: build with the toolchain, run with the libraries alone.
+#   docker build -t serval . && docker run --rm -p 127.0.0.1:8000:8000 serval
+FROM debian:bookworm AS build
+WORKDIR /src
+COPY deploy/install-packages deploy/install-packages
+RUN deploy/install-packages build
+COPY . .
+RUN cmake --preset release -DSERVAL_TESTS=OFF && cmake --build build/release --target serval && strip build/release/server/serval
+
+FROM debian:bookworm-slim
+COPY deploy/install-packages /tmp/install-packages
+RUN /tmp/install-packages runtime && rm -rf /tmp/install-packages /var/lib/apt/lists/* && useradd --system serval
+COPY --from=build /src/build/release/server/serval /usr/bin/serval
+COPY deploy/models/serval-nano /models/serval-nano
+USER serval
+EXPOSE 8000 8001
+# The container's own network is the boundary here; give --api-keys when it is reachable by others.
+ENTRYPOINT ["serval", "serve"]
+CMD ["/models/serval-nano", "--host", "0.0.0.0", "--grpc-host", "0.0.0.0", "--insecure"]
