@@ -1,0 +1,196 @@
+"""Makes tests/fixtures/models: small random checkpoints of every supported architecture and what the reference answers on them.
+
+Run by hand, never by the tests:
+    python3 -m venv VENV && VENV/bin/pip install torch==2.11.0 transformers==5.23.0
+    VENV/bin/python tests/golden/make_model_golden.py
+
+Weights are drawn wider than an initialisation would, so that logits have real margins and every feature (a bias, a window, a norm)
+moves them by far more than the tolerance. Prompts cross each threshold: the window, the original context of a scaled rotation.
+The reference computes in float32 whatever the checkpoint stores. A golden.json beside each checkpoint holds, per prompt:
+the greedy continuation, the margin of each of its steps, and the full log-probability vectors at chosen positions.
+"""
+
+import json
+import math
+import pathlib
+
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent / "fixtures" / "models"
+NUM_GREEDY = 64
+MIN_MARGIN = 0.01  # of every greedy step: a seed whose steps are closer than this is passed over
+VOCAB = 96
+
+SMALL = dict(vocab_size=VOCAB, hidden_size=32, intermediate_size=56, num_hidden_layers=3, num_attention_heads=4,
+             num_key_value_heads=2, max_position_embeddings=256, rms_norm_eps=1e-5, bos_token_id=1, eos_token_id=2)
+
+
+def rope(theta=10000.0, rope_type="default", **more):
+    return {"rope_theta": theta, "rope_type": rope_type, **more}
+
+
+def randomise(model, seed):
+    """Fresh weights: matrices scaled by fan-in, norms around one, biases that matter. Names decide, in a fixed order."""
+    generator = torch.Generator().manual_seed(seed)
+    tied = model.config.tie_word_embeddings
+
+    def normal(p, std, mean=0.0):
+        p.copy_(torch.randn(p.shape, generator=generator) * std + mean)
+
+    with torch.no_grad():
+        for name, p in sorted(model.named_parameters()):
+            if name.endswith("norm.weight") or name.endswith("layernorm.weight"):
+                normal(p, 0.3, 1.0)
+            elif name.endswith(".bias"):
+                normal(p, 0.5)
+            elif "embed_tokens" in name:
+                normal(p, 2.5 / math.sqrt(p.shape[1]) if tied else 1.0)
+            elif "lm_head" in name:
+                normal(p, 3.0 / math.sqrt(p.shape[1]))
+            elif "q_proj" in name or "k_proj" in name:
+                normal(p, 1.3 / math.sqrt(p.shape[1]))
+            else:
+                normal(p, 1.2 / math.sqrt(p.shape[1]))
+
+
+@torch.no_grad()
+def log_probs(model, ids):
+    logits = model(torch.tensor([ids]), use_cache=False).logits[0].double()
+    return torch.log_softmax(logits, dim=-1)
+
+
+def greedy(model, prompt):
+    ids, margins = list(prompt), []
+    for _ in range(NUM_GREEDY):
+        top = log_probs(model, ids)[-1].topk(2)
+        margins.append((top.values[0] - top.values[1]).item())
+        ids.append(top.indices[0].item())
+    return ids[len(prompt):], margins
+
+
+def make_prompt(seed, length):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(3, VOCAB, (length,), generator=generator).tolist()
+
+
+def make_cases(model, lengths, thresholds):
+    cases = []
+    for i, length in enumerate(lengths):
+        prompt = make_prompt(1000 + i, length)
+        continuation, margins = greedy(model, prompt)
+        if min(margins) < MIN_MARGIN:
+            return None
+        all_ids = prompt + continuation
+        vectors = log_probs(model, all_ids)
+        near = {0, length - 1, len(all_ids) - 1} | set(range(7, len(all_ids), 16))
+        for t in thresholds:
+            near |= {t - 1, t, t + 1, t + 9}
+        positions = sorted(p for p in near if 0 <= p < len(all_ids))
+        cases.append({"prompt": prompt, "greedy": continuation, "margins": [round(m, 5) for m in margins],
+                      "positions": positions,
+                      "log_probs": [[round(x, 6) for x in vectors[p].tolist()] for p in positions]})
+    return cases
+
+
+def write_json(path, value, indent=2):
+    path.write_text(json.dumps(value, indent=indent) + "\n", encoding="utf-8")
+
+
+def old_spelling(config):
+    """config.json as exporters wrote it before rope_parameters and dtype."""
+    rope_parameters = config.pop("rope_parameters")
+    config["torch_dtype"] = config.pop("dtype")
+    config["rope_theta"] = rope_parameters.pop("rope_theta")
+    kind = rope_parameters.pop("rope_type")
+    config["rope_scaling"] = None if kind == "default" else {"type": kind, **rope_parameters}
+
+
+def make(name, model_class, config, lengths, thresholds=(), dtype=torch.float32, shard=None, edit=None, extra=None):
+    folder = ROOT / name
+    folder.mkdir(parents=True, exist_ok=True)
+    for stale in folder.iterdir():
+        stale.unlink()
+    for seed in range(1, 200):
+        model = model_class(config).eval()
+        randomise(model, seed)
+        with torch.no_grad():
+            for p in model.parameters():  # the values the checkpoint can hold; not model.to(), which would round the rotation too
+                p.copy_(p.to(dtype))
+        cases = make_cases(model, lengths, thresholds)
+        if cases is not None:
+            break
+    else:
+        raise SystemExit(f"{name}: no seed keeps its margins")
+
+    model.to(dtype).save_pretrained(folder, **({"max_shard_size": shard} if shard else {}))
+    if extra is not None:
+        path = folder / "model.safetensors"
+        save_file({**load_file(path), **extra}, path, metadata={"format": "pt"})
+    config_path = folder / "config.json"
+    written = json.loads(config_path.read_text(encoding="utf-8"))
+    if edit is not None:
+        edit(written)
+    write_json(config_path, written)
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    reference = f"transformers {transformers.__version__}, torch {torch.__version__.split('+')[0]}, float32, eager attention"
+    golden = {"reference": reference, "seed": seed, "cases": cases}
+    (folder / "golden.json").write_text(json.dumps(golden, separators=(",", ":")) + "\n", encoding="utf-8")
+    for path in folder.iterdir():
+        path.chmod(0o644)
+    size = sum(p.stat().st_size for p in folder.iterdir())
+    margin = min(min(c["margins"]) for c in cases)
+    print(f"{name}: seed {seed}, smallest margin {margin:.4f}, {size} bytes", flush=True)
+
+
+def main():
+    torch.set_num_threads(1)
+    transformers.utils.logging.set_verbosity_error()
+    t = transformers
+
+    def llama(**more):
+        return t.LlamaConfig(**{**SMALL, "attn_implementation": "eager", **more})
+
+    def llama2_as_published(config):
+        old_spelling(config)
+        for field in ("head_dim", "num_key_value_heads", "rope_theta"):
+            config.pop(field)
+
+    # Old exporters saved each layer's frequencies.
+    frequencies = {f"model.layers.{i}.self_attn.rotary_emb.inv_freq": 1.0 / 10000 ** (torch.arange(0, 8, 2) / 8) for i in range(3)}
+    make("llama2", t.LlamaForCausalLM, llama(num_key_value_heads=4, rope_parameters=rope()), [5, 40],
+         edit=llama2_as_published, extra=frequencies)
+    make("llama2-f16", t.LlamaForCausalLM, llama(num_key_value_heads=4, rope_parameters=rope()), [20], dtype=torch.float16,
+         edit=old_spelling)
+
+    scaled = rope(500.0, "llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32)
+    make("llama31", t.LlamaForCausalLM, llama(head_dim=16, tie_word_embeddings=True, rope_parameters=scaled), [24, 80], [32],
+         shard="40KB")
+    make("llama-bias", t.LlamaForCausalLM,
+         llama(head_dim=12, attention_bias=True, mlp_bias=True, hidden_act="gelu_pytorch_tanh",
+               rope_parameters=rope(10000.0, "linear", factor=4.0)), [9, 48], edit=old_spelling)
+
+    make("mistral", t.MistralForCausalLM,
+         t.MistralConfig(**SMALL, sliding_window=16, rope_parameters=rope(), attn_implementation="eager"), [10, 48], [16])
+
+    qwen2 = dict(SMALL, rope_parameters=rope(1000000.0), attn_implementation="eager")
+    make("qwen2", t.Qwen2ForCausalLM, t.Qwen2Config(**qwen2, tie_word_embeddings=True), [7, 48], edit=old_spelling)
+
+    def by_max_window_layers(config):
+        config.pop("layer_types")  # what published configurations hold instead
+
+    make("qwen2-windows", t.Qwen2ForCausalLM,
+         t.Qwen2Config(**qwen2, use_sliding_window=True, sliding_window=16, max_window_layers=1), [10, 48], [16],
+         edit=by_max_window_layers)
+
+    qwen3 = dict(SMALL, head_dim=16, rope_parameters=rope(1000000.0), attn_implementation="eager")
+    make("qwen3", t.Qwen3ForCausalLM, t.Qwen3Config(**qwen3), [7, 48])
+    kinds = ["sliding_attention", "full_attention", "sliding_attention"]
+    make("qwen3-bf16", t.Qwen3ForCausalLM,
+         t.Qwen3Config(**qwen3, use_sliding_window=True, sliding_window=20, layer_types=kinds, tie_word_embeddings=True),
+         [12, 48], [20], dtype=torch.bfloat16)
+
+
+if __name__ == "__main__":
+    main()
