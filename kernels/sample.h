@@ -1,8 +1,8 @@
 // What one row of logits needs to become a token. Plain data; a backend reads it, the runner fills it.
 //
 // Order of operations on a row of raw logits: mask -> logit_bias -> repetition, frequency and presence
-// penalties -> banned ids (-inf) -> temperature -> top_k -> top_p -> min_p -> Gumbel-max: argmax over the kept
-// tokens of logit/temperature + gumbel(seed, position, token). Temperature 0 is argmax of the penalised
+// penalties -> banned ids (-inf) -> temperature -> top_k -> top_p -> min_p -> Gumbel-max: argmax over the
+// kept tokens of logit/temperature + gumbel(seed, position, token). Temperature 0 is argmax of the penalised
 // logits. Equal values: lowest id wins, also where top_k or top_p must cut between them.
 //
 // The noise depends on (seed, position, token) alone, so a row's token does not depend on its neighbours
