@@ -1,0 +1,78 @@
+#include "server/admin_handlers.h"
+
+#include <memory>
+#include <optional>
+
+#include "server/error_response.h"
+#include "server/http_exchange.h"
+#include "server/inference_service.h"
+#include "server/json_writer.h"
+
+namespace serval {
+namespace {
+
+using Exchange = std::shared_ptr<HttpExchange>;
+
+std::optional<HttpResponse> not_live(InferenceService& service) {
+  if (service.live()) return std::nullopt;
+  return error_response(503, "engine_stalled", "The engine has work and makes no progress.");
+}
+
+std::optional<HttpResponse> not_ready(InferenceService& service) {
+  std::string reason;
+  if (service.ready(&reason)) return std::nullopt;
+  return error_response(503, reason, "The server does not accept requests now: " + reason + ".");
+}
+
+void answer(const Exchange& exchange, std::optional<HttpResponse> refusal) {
+  HttpResponse response;
+  if (refusal) {
+    response = std::move(*refusal);
+  } else {
+    response.body = R"({"status":"ok"})";
+  }
+  exchange->respond(std::move(response));
+}
+
+}  // namespace
+
+std::vector<Route> admin_routes(InferenceService& service, std::function<std::string()> metrics, std::string version) {
+  const auto health = [&service](const Exchange& exchange) {
+    std::optional<HttpResponse> refusal = not_live(service);
+    if (!refusal) refusal = not_ready(service);
+    answer(exchange, std::move(refusal));
+  };
+  std::string version_body;
+  JsonWriter(version_body).begin_object().member("version", version).end_object();
+  return {
+      Route{.method = "GET",
+            .path = "/live",
+            .handler = [&service](const Exchange& e) { answer(e, not_live(service)); },
+            .access = Access::kOpen},
+      Route{.method = "GET",
+            .path = "/ready",
+            .handler = [&service](const Exchange& e) { answer(e, not_ready(service)); },
+            .access = Access::kOpen},
+      Route{.method = "GET", .path = "/health", .handler = health, .access = Access::kOpen},
+      Route{.method = "GET", .path = "/ping", .handler = health},
+      Route{.method = "GET",
+            .path = "/metrics",
+            .handler =
+                [metrics = std::move(metrics)](const Exchange& exchange) {
+                  HttpResponse response;
+                  response.content_type = "text/plain; version=0.0.4; charset=utf-8";
+                  response.body = metrics();
+                  exchange->respond(std::move(response));
+                }},
+      Route{.method = "GET",
+            .path = "/version",
+            .handler =
+                [version_body](const Exchange& exchange) {
+                  HttpResponse response;
+                  response.body = version_body;
+                  exchange->respond(std::move(response));
+                }},
+  };
+}
+
+}  // namespace serval

@@ -1,0 +1,30 @@
+// The keys that may use the API. Keeps only their digests, and compares digests in constant time.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "server/http_guard.h"
+
+namespace serval {
+
+class ApiKeys {
+ public:
+  // No keys: everybody may (the listener then refuses any address but loopback).
+  explicit ApiKeys(const std::vector<std::string>& keys);
+
+  bool empty() const { return digests_.empty(); }
+  bool accepts(std::string_view key) const;
+  // Reads `Authorization: Bearer` or x-api-key from the head. Nothing when the caller may go on.
+  std::optional<HttpError> check(const HttpHead& head) const;
+
+ private:
+  using Digest = std::array<unsigned char, 32>;
+  std::vector<Digest> digests_;
+};
+
+}  // namespace serval

@@ -1,0 +1,603 @@
+#include "server/http_session.h"
+
+#include <poll.h>
+
+#include <algorithm>
+#include <boost/asio/post.hpp>
+#include <boost/asio/write.hpp>
+#include <charconv>
+#include <ctime>
+
+#include "kernels/base/log.h"
+#include "server/error_response.h"
+#include "server/unique_id.h"
+
+namespace serval {
+namespace {
+
+namespace asio = boost::asio;
+
+constexpr size_t kReadBytes = 64 << 10;
+constexpr std::chrono::milliseconds kWatchInterval{250};
+constexpr auto kNever = std::chrono::steady_clock::time_point::max();
+
+bool is_known_method(std::string_view method) {
+  for (const char* known : {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT"}) {
+    if (method == known) return true;
+  }
+  return false;
+}
+
+// A client's own id is echoed only when nothing that reads logs or headers could take it for anything else.
+bool is_sane_request_id(std::string_view id) {
+  return !id.empty() && id.size() <= 128 && std::all_of(id.begin(), id.end(), [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_' || c == '.' || c == ':';
+  });
+}
+
+const std::string& http_date() {
+  thread_local std::time_t last = 0;
+  thread_local std::string text;
+  const std::time_t now = std::time(nullptr);
+  if (now != last) {
+    std::tm utc{};
+    gmtime_r(&now, &utc);
+    char buffer[64];
+    text.assign(buffer, std::strftime(buffer, sizeof(buffer), "%a, %d %b %Y %H:%M:%S GMT", &utc));
+    last = now;
+  }
+  return text;
+}
+
+}  // namespace
+
+HttpSession::HttpSession(std::shared_ptr<HttpContext> context, asio::ip::tcp::socket socket)
+    : context_(std::move(context)),
+      config_(context_->config),
+      socket_(std::move(socket)),
+      timer_(socket_.get_executor()),
+      scanner_(config_.head) {}
+
+// Let go without being closed (an exception ended its last operation): the books must still balance.
+HttpSession::~HttpSession() { close("disconnect"); }
+
+void HttpSession::start() {
+  asio::post(executor(), [self = shared_from_this()] {
+    if (self->state_ == State::kClosed) return;
+    self->advance();
+    self->wait_readable();
+  });
+}
+
+void HttpSession::drain() {
+  asio::post(executor(), [self = shared_from_this()] {
+    if (self->state_ == State::kIdle && self->unread().empty()) self->close(nullptr);
+  });
+}
+
+void HttpSession::abort() {
+  asio::post(executor(), [self = shared_from_this()] { self->close(nullptr); });
+}
+
+// --- reading ---------------------------------------------------------------------------------------------------------------
+
+// While an answer is in work we still read, to see the client leave and because its next request may come; but no further ahead
+// than one head.
+bool HttpSession::input_full() const {
+  return unread().size() >= config_.head.max_request_line_bytes + config_.head.max_header_bytes + 4;
+}
+
+void HttpSession::consume(size_t n) {
+  input_pos_ += n;
+  if (input_pos_ < input_.size()) return;
+  input_.clear();
+  input_pos_ = 0;
+}
+
+void HttpSession::wait_readable() {
+  if (reading_ || client_eof_ || state_ == State::kClosed) return;
+  if (state_ == State::kAnswering && input_full()) {
+    watch_deadline_ = Clock::now() + kWatchInterval;
+    arm_timer();
+    return;
+  }
+  reading_ = true;
+  // Waiting without a buffer: an idle connection costs no more than this object.
+  socket_.async_wait(asio::ip::tcp::socket::wait_read,
+                     [self = shared_from_this()](boost::system::error_code error) { self->on_readable(error); });
+}
+
+void HttpSession::on_readable(boost::system::error_code error) {
+  reading_ = false;
+  if (state_ == State::kClosed) return;
+  thread_local std::array<char, kReadBytes> buffer;
+  size_t n = 0;
+  if (!error) n = socket_.read_some(asio::buffer(buffer), error);
+  if (error == asio::error::would_block) {
+    wait_readable();
+    return;
+  }
+  if (error == asio::error::eof) {
+    on_client_eof();
+    return;
+  }
+  if (error) {
+    close("disconnect");
+    return;
+  }
+  if (state_ != State::kLingering) {
+    if (input_pos_ > 0) {
+      input_.erase(0, input_pos_);
+      input_pos_ = 0;
+    }
+    input_.append(buffer.data(), n);
+    advance();
+  }
+  wait_readable();
+}
+
+void HttpSession::on_client_eof() {
+  client_eof_ = true;
+  if (state_ == State::kAnswering && !(route_ && route_->ends_with_client && !answer_complete_)) return;  // it may still read
+  if (state_ == State::kAnswering) {
+    close("disconnect");
+  } else {
+    close(nullptr);
+  }
+}
+
+// --- the stages ------------------------------------------------------------------------------------------------------------
+
+void HttpSession::advance() {
+  while (state_ != State::kAnswering && state_ != State::kLingering && state_ != State::kClosed) {
+    if (state_ == State::kIdle) {
+      if (unread().empty()) {
+        if (client_eof_ || context_->draining) {
+          close(nullptr);
+          return;
+        }
+        input_.shrink_to_fit();
+        read_deadline_ = Clock::now() + (served_any_ ? config_.keep_alive_timeout : config_.header_timeout);
+        arm_timer();
+        return;
+      }
+      begin_request();
+    } else if (state_ == State::kHead) {
+      const HeadScanner::State scanned = scanner_.scan(unread());
+      if (scanned == HeadScanner::State::kNeedMore) break;
+      switch (scanned) {
+        case HeadScanner::State::kComplete:
+          on_head();
+          break;
+        case HeadScanner::State::kLineTooLong:
+          refuse({414, "uri_too_long", "The request line is longer than this server reads."});
+          break;
+        case HeadScanner::State::kFieldsTooLarge:
+          refuse({431, "headers_too_large", "The request has more header bytes or fields than this server reads."});
+          break;
+        default:
+          refuse({400, "malformed_http", "This is not an HTTP/1.1 request."});
+      }
+    } else if (!feed_body()) {
+      break;
+    }
+  }
+  // Whoever has closed its side in the middle of a request wants no answer.
+  if (client_eof_ && (state_ == State::kHead || state_ == State::kBody)) close(nullptr);
+}
+
+void HttpSession::begin_request() {
+  state_ = State::kHead;
+  scanner_ = HeadScanner(config_.head);
+  decoder_.reset();
+  request_ = HttpRequest();
+  request_.received = Clock::now();
+  request_.id = "req_" + unique_id();
+  route_ = nullptr;
+  keep_alive_ = true;
+  http_1_0_ = head_only_ = chunked_answer_ = answer_begun_ = answer_complete_ = false;
+  if (served_any_ || read_deadline_ == kNever) read_deadline_ = Clock::now() + config_.header_timeout;
+  arm_timer();
+}
+
+void HttpSession::on_head() {
+  std::optional<HttpHead> head = parse_head(unread().substr(0, scanner_.head_bytes()));
+  if (!head) {
+    refuse({400, "malformed_http", "This is not an HTTP/1.1 request."});
+    return;
+  }
+  consume(scanner_.head_bytes());
+  http_1_0_ = head->http_1_0;
+  head_only_ = head->method == "HEAD";
+  int num_ids = 0;
+  for (const HttpField& field : head->fields) {
+    if (!equal_ignoring_case(field.name, "x-request-id")) continue;
+    if (++num_ids == 1 && is_sane_request_id(field.value)) request_.id = field.value;
+  }
+  std::variant<GuardedHead, HttpError> guarded = guard_head(*head, scanner_.folds_framing_field());
+  if (const HttpError* error = std::get_if<HttpError>(&guarded)) {
+    refuse(*error);
+    return;
+  }
+  route_request(std::get<GuardedHead>(guarded), std::move(*head));
+}
+
+void HttpSession::route_request(const GuardedHead& head, HttpHead&& raw) {
+  keep_alive_ = head.keep_alive;
+  // A refused request's body is not read, so the next request could not be found behind it.
+  const bool close_on_refusal = head.body.kind != BodyFraming::Kind::kNone;
+  const RouteTable::Match match = context_->routes.find(raw.method, head.path);
+  const bool any_target = head.path == "*";
+  if (raw.method == "OPTIONS" && (any_target || !match.allow.empty())) {
+    HttpResponse response;
+    response.status = 204;
+    response.close = close_on_refusal;
+    response.fields.push_back({"Allow", any_target ? "GET, HEAD, POST, OPTIONS" : match.allow});
+    answer(std::move(response));
+    return;
+  }
+  if (!match.route) {
+    if (!match.allow.empty()) {
+      refuse({405, "method_not_allowed", "This URL does not answer that method.", close_on_refusal}, {{"Allow", match.allow}});
+    } else if (!is_known_method(raw.method)) {
+      refuse({501, "method_not_allowed", "This server does not know that method.", close_on_refusal});
+    } else {
+      refuse({404, "unknown_url", "Unknown URL.", close_on_refusal});
+    }
+    return;
+  }
+  route_ = match.route;
+  if (route_->access == Access::kKey) {
+    if (std::optional<HttpError> error = context_->keys.check(raw)) {
+      error->close |= close_on_refusal;
+      refuse(*error, error->status == 401 ? std::vector<HttpField>{{"WWW-Authenticate", "Bearer"}} : std::vector<HttpField>{});
+      return;
+    }
+  }
+  request_.method = std::move(raw.method);
+  request_.path = head.path;
+  request_.query = head.query;
+  request_.path_tail = std::string(match.path_tail);
+  request_.fields = std::move(raw.fields);
+  if (std::optional<HttpError> error = check_body(head)) {
+    error->close |= close_on_refusal;
+    refuse(*error);
+    return;
+  }
+  read_body(head);
+}
+
+std::optional<HttpError> HttpSession::check_body(const GuardedHead& head) const {
+  const bool has_body = head.body.kind != BodyFraming::Kind::kNone;
+  if (route_->body == BodyKind::kNone) {
+    if (has_body) return HttpError{413, "content_too_large", "This URL takes no body."};
+    return std::nullopt;
+  }
+  if (!has_body) return HttpError{400, "empty_body", "The request needs a JSON body.", /*close=*/false};
+  if (!is_json_media_type(request_.field("content-type"))) {
+    return HttpError{415, "unsupported_media_type", "The body must be application/json in UTF-8."};
+  }
+  const std::string_view coding = request_.field("content-encoding");
+  if (!coding.empty() && !equal_ignoring_case(coding, "identity")) {
+    return HttpError{415, "unsupported_media_type", "The body may not be compressed."};
+  }
+  if (head.body.length > config_.body.max_bytes) {
+    return HttpError{413, "content_too_large",
+                     "The body has " + std::to_string(head.body.length) + " bytes; at most " +
+                         std::to_string(config_.body.max_bytes) + " are read."};
+  }
+  return std::nullopt;
+}
+
+void HttpSession::read_body(const GuardedHead& head) {
+  decoder_.emplace(head.body, config_.body);
+  state_ = State::kBody;
+  const Clock::time_point now = Clock::now();
+  read_deadline_ = now + config_.body_timeout;
+  body_deadline_ = now + config_.body_total_timeout;
+  arm_timer();
+  if (head.expects_continue && unread().empty()) {
+    output_ += "HTTP/1.1 100 Continue\r\n\r\n";
+    flush();
+  }
+}
+
+// True when the stage is over, one way or the other.
+bool HttpSession::feed_body() {
+  const size_t before = unread().size();
+  // A body of no bytes is complete before any of them came; otherwise there must be some to take.
+  size_t used = 0;
+  const BodyDecoder::State fed = decoder_->feed(unread(), &used);
+  consume(used);
+  charge_body(decoder_->size());
+  if (context_->body_bytes.load(std::memory_order_relaxed) > config_.max_total_body_bytes && decoder_->size() > 0) {
+    refuse({429, "server_overloaded", "The server holds as many request bodies as it can; try again shortly."});
+    return true;
+  }
+  switch (fed) {
+    case BodyDecoder::State::kNeedMore:
+      if (before > 0) read_deadline_ = Clock::now() + config_.body_timeout;
+      return false;
+    case BodyDecoder::State::kComplete:
+      dispatch();
+      return true;
+    case BodyDecoder::State::kTooLarge:
+      refuse({413, "content_too_large", "The body is larger than " + std::to_string(config_.body.max_bytes) + " bytes."});
+      return true;
+    case BodyDecoder::State::kTooManyChunks:
+      refuse({400, "content_too_large", "The body comes in more chunks than this server reads."});
+      return true;
+    case BodyDecoder::State::kMalformed:
+      refuse({400, "malformed_http", "The body's chunks are not those of HTTP/1.1."});
+      return true;
+  }
+  return true;
+}
+
+// Accounts for `bytes` of this request's body in the memory that all bodies share.
+void HttpSession::charge_body(size_t bytes) {
+  context_->body_bytes += bytes;
+  context_->body_bytes -= charged_body_bytes_;
+  charged_body_bytes_ = bytes;
+}
+
+void HttpSession::dispatch() {
+  state_ = State::kAnswering;
+  read_deadline_ = body_deadline_ = kNever;
+  if (route_->body == BodyKind::kJson && decoder_->size() == 0) {
+    refuse({400, "empty_body", "The request needs a JSON body.", /*close=*/false});
+    return;
+  }
+  request_.body = decoder_->take_body();
+  decoder_.reset();
+  exchange_ = std::make_shared<HttpExchange>(std::move(request_), weak_from_this());
+  request_ = HttpRequest();
+  const auto run = [](const Route& route, const std::shared_ptr<HttpExchange>& exchange) {
+    try {
+      route.handler(exchange);
+    } catch (const std::exception& failure) {
+      log_error("a handler failed", {{"route", route.path}, {"what", failure.what()}});
+      exchange->respond(error_response(500, "internal_error", "The server failed to handle this request."));
+    }
+  };
+  if (route_->runs_on == RunsOn::kInline) {
+    run(*route_, exchange_);
+    return;
+  }
+  asio::post(context_->text_pool, [run, route = route_, exchange = exchange_] {
+    if (!exchange->gone()) run(*route, exchange);
+  });
+}
+
+// --- answering -------------------------------------------------------------------------------------------------------------
+
+void HttpSession::refuse(const HttpError& error, std::vector<HttpField> fields) {
+  HttpResponse response = error_response(error.status, error.code, error.message);
+  response.close = error.close;
+  for (HttpField& field : fields) response.fields.push_back(std::move(field));
+  answer(std::move(response));
+}
+
+void HttpSession::respond(const HttpExchange& exchange, HttpResponse response) {
+  if (is_open(exchange) && !answer_begun_) answer(std::move(response));
+}
+
+void HttpSession::answer(HttpResponse response) {
+  state_ = State::kAnswering;
+  read_deadline_ = body_deadline_ = kNever;
+  keep_alive_ &= !response.close;
+  answer_begun_ = answer_complete_ = true;
+  if (response.status != 204) response.fields.push_back({"Content-Length", std::to_string(response.body.size())});
+  append_head(response.status, response.status == 204 ? std::string_view() : response.content_type, response.fields);
+  if (!head_only_) output_ += response.body;
+  flush();
+}
+
+void HttpSession::append_head(int status, std::string_view content_type, const std::vector<HttpField>& fields) {
+  if (context_->draining) keep_alive_ = false;
+  const HttpRequest& request = exchange_ ? exchange_->request() : request_;
+  const auto elapsed = std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - request.received).count();
+  const auto line = [this](std::string_view name, std::string_view value) {
+    ((output_ += name) += ": ") += value;
+    output_ += "\r\n";
+  };
+  output_ += "HTTP/1.1 " + std::to_string(status) + ' ';
+  (output_ += status_text(status)) += "\r\n";
+  line("Date", http_date());
+  if (!content_type.empty()) line("Content-Type", content_type);
+  line("x-request-id", request.id);
+  line("openai-processing-ms", std::to_string(elapsed));
+  line("openai-version", "2020-10-01");
+  for (const HttpField& field : fields) line(field.name, field.value);
+  if (!keep_alive_) {
+    line("Connection", "close");
+  } else if (http_1_0_) {
+    line("Connection", "keep-alive");
+  }
+  output_ += "\r\n";
+  if (context_->hooks.response) context_->hooks.response(route_ ? route_->path : "unmatched", status);
+}
+
+void HttpSession::start_stream(const HttpExchange& exchange) {
+  if (!is_open(exchange) || answer_begun_) return;
+  answer_begun_ = true;
+  chunked_answer_ = !http_1_0_;
+  std::vector<HttpField> fields{{"Cache-Control", "no-cache"}, {"X-Accel-Buffering", "no"}};
+  if (chunked_answer_) {
+    fields.push_back({"Transfer-Encoding", "chunked"});
+  } else {
+    keep_alive_ = false;  // HTTP/1.0 knows the end of such a body only by the connection's
+  }
+  append_head(200, "text/event-stream; charset=utf-8", fields);
+}
+
+void HttpSession::write_stream(const HttpExchange& exchange, std::string_view bytes) {
+  if (!is_open(exchange) || answer_complete_ || bytes.empty()) return;
+  const size_t waiting = output_.size() + in_flight_.size() - written_;
+  if (waiting + bytes.size() > config_.stream_buffer_bytes && waiting > 0) {
+    close("client_stall");
+    return;
+  }
+  if (chunked_answer_) {
+    char size[16];
+    output_.append(size, std::to_chars(size, size + sizeof(size), bytes.size(), 16).ptr);
+    output_ += "\r\n";
+  }
+  output_ += bytes;
+  if (chunked_answer_) output_ += "\r\n";
+  flush();
+}
+
+void HttpSession::end_stream(const HttpExchange& exchange, bool close_connection) {
+  if (!is_open(exchange) || answer_complete_) return;
+  answer_complete_ = true;
+  keep_alive_ &= !close_connection;
+  if (chunked_answer_) output_ += "0\r\n\r\n";
+  // What stood in output_ may be on its way already; with HTTP/1.0 nothing new may be here to write.
+  if (output_.empty() && !writing_) {
+    answer_finished();
+  } else {
+    flush();
+  }
+}
+
+void HttpSession::flush() {
+  if (writing_ || output_.empty() || state_ == State::kClosed) return;
+  in_flight_.swap(output_);
+  output_.clear();
+  written_ = 0;
+  writing_ = true;
+  write_more();
+}
+
+// Writes what the socket takes and waits for more room: any progress renews the deadline.
+void HttpSession::write_more() {
+  write_deadline_ = Clock::now() + config_.write_stall_timeout;
+  arm_timer();
+  socket_.async_write_some(asio::buffer(in_flight_.data() + written_, in_flight_.size() - written_),
+                           [self = shared_from_this()](boost::system::error_code error, size_t n) { self->on_written(error, n); });
+}
+
+void HttpSession::on_written(boost::system::error_code error, size_t n) {
+  if (state_ == State::kClosed) return;
+  if (error) {
+    close("disconnect");
+    return;
+  }
+  written_ += n;
+  if (written_ < in_flight_.size()) {
+    write_more();
+    return;
+  }
+  writing_ = false;
+  in_flight_.clear();
+  written_ = 0;
+  write_deadline_ = kNever;
+  if (!output_.empty()) {
+    flush();
+  } else if (answer_complete_ && state_ == State::kAnswering) {
+    answer_finished();
+  }
+}
+
+void HttpSession::answer_finished() {
+  if (exchange_) exchange_->end();
+  exchange_.reset();
+  charge_body(0);
+  served_any_ = true;
+  watch_deadline_ = kNever;
+  if (output_.capacity() > config_.stream_buffer_bytes) output_.shrink_to_fit();
+  if (in_flight_.capacity() > config_.stream_buffer_bytes) in_flight_.shrink_to_fit();
+  if (!keep_alive_) {
+    linger();
+    return;
+  }
+  state_ = State::kIdle;
+  advance();
+  wait_readable();
+}
+
+// Closing with unread input makes the kernel send a reset, which can overtake the answer. So: say that we are done, and let the
+// client close, for a bounded time.
+void HttpSession::linger() {
+  boost::system::error_code ignored;
+  socket_.shutdown(asio::ip::tcp::socket::shutdown_send, ignored);
+  if (client_eof_ || ignored) {
+    close(nullptr);
+    return;
+  }
+  state_ = State::kLingering;
+  consume(unread().size());
+  read_deadline_ = Clock::now() + config_.linger_timeout;
+  arm_timer();
+  wait_readable();
+}
+
+// `reason`: why an open request ends without its answer; null when none does, or when it is our doing.
+void HttpSession::close(const char* reason) {
+  if (state_ == State::kClosed) return;
+  state_ = State::kClosed;
+  if (exchange_) {
+    if (reason && context_->hooks.client_gone) context_->hooks.client_gone(reason);
+    exchange_->end();
+    exchange_.reset();
+  }
+  charge_body(0);
+  timer_.cancel();
+  boost::system::error_code ignored;
+  socket_.close(ignored);
+  context_->session_closed(this);
+}
+
+// --- deadlines -------------------------------------------------------------------------------------------------------------
+
+// Deadlines move with every byte; the timer moves only when one comes earlier than it is armed for, and looks again when it fires.
+void HttpSession::arm_timer() {
+  const Clock::time_point earliest = std::min({read_deadline_, body_deadline_, write_deadline_, watch_deadline_});
+  if (earliest >= timer_armed_for_) return;
+  timer_armed_for_ = earliest;
+  timer_.expires_at(earliest);
+  timer_.async_wait([self = shared_from_this()](boost::system::error_code error) {
+    if (error == asio::error::operation_aborted || self->state_ == State::kClosed) return;
+    self->on_timer();
+  });
+}
+
+void HttpSession::on_timer() {
+  timer_armed_for_ = kNever;
+  const Clock::time_point now = Clock::now();
+  if (write_deadline_ <= now) {
+    close("client_stall");
+    return;
+  }
+  if (std::min(read_deadline_, body_deadline_) <= now) {
+    read_deadline_ = body_deadline_ = kNever;
+    on_read_timeout();
+  }
+  if (watch_deadline_ <= now) {
+    watch_deadline_ = kNever;
+    if (client_hung_up()) {
+      close("disconnect");
+    } else {
+      wait_readable();
+    }
+  }
+  if (state_ != State::kClosed) arm_timer();
+}
+
+void HttpSession::on_read_timeout() {
+  if (state_ == State::kHead) {
+    refuse({408, "request_timeout", "The request's head did not arrive in time."});
+  } else if (state_ == State::kBody) {
+    refuse({408, "request_timeout", "The request's body did not arrive in time."});
+  } else {
+    close(nullptr);  // idle, or lingering
+  }
+}
+
+bool HttpSession::client_hung_up() {
+  pollfd poll_socket{socket_.native_handle(), POLLRDHUP, 0};
+  return ::poll(&poll_socket, 1, 0) > 0;
+}
+
+}  // namespace serval

@@ -1,0 +1,42 @@
+// Appends JSON to a string, member by member, without building a tree: one answer or one stream event is one pass. Whatever it is
+// given, the result is valid JSON in valid UTF-8 on one line.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace serval {
+
+class JsonWriter {
+ public:
+  explicit JsonWriter(std::string& out) : out_(out) {}
+
+  JsonWriter& begin_object();
+  JsonWriter& end_object();
+  JsonWriter& begin_array();
+  JsonWriter& end_array();
+  JsonWriter& key(std::string_view name);
+
+  JsonWriter& string(std::string_view text);  // invalid UTF-8 becomes U+FFFD
+  JsonWriter& integer(int64_t value);
+  JsonWriter& number(float value);  // shortest digits that read back the same; infinities and NaN are clamped to +-9999
+  JsonWriter& boolean(bool value);
+  JsonWriter& null();
+
+  // key + value.
+  JsonWriter& member(std::string_view name, std::string_view text) { return key(name).string(text); }
+  JsonWriter& member(std::string_view name, int64_t value) { return key(name).integer(value); }
+
+ private:
+  void separate();
+
+  std::string& out_;
+  bool first_ = true;  // no comma before the next value or key
+};
+
+// The length of the valid UTF-8 sequence at the start of `text`, 0 when there is none.
+size_t utf8_sequence_length(std::string_view text);
+bool is_valid_utf8(std::string_view text);
+
+}  // namespace serval

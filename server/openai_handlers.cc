@@ -1,0 +1,188 @@
+#include "server/openai_handlers.h"
+
+#include <algorithm>
+#include <charconv>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "server/error_response.h"
+#include "server/generation_run.h"
+#include "server/http_exchange.h"
+#include "server/inference_service.h"
+#include "server/openai_response.h"
+
+namespace serval {
+namespace {
+
+using Exchange = std::shared_ptr<HttpExchange>;
+using ParseGeneration = Result<OpenAiRequest> (*)(std::string_view, const RequestOptions&);
+
+HttpResponse json_response(std::string body) {
+  HttpResponse response;
+  response.body = std::move(body);
+  return response;
+}
+
+// What `%41` stands for; nothing when an escape is broken. Used only to compare a model's name, after routing.
+std::optional<std::string> percent_decode(std::string_view text) {
+  std::string out;
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (text[i] != '%') {
+      out += text[i];
+      continue;
+    }
+    unsigned value = 0;
+    const char* const begin = text.data() + i + 1;
+    if (i + 2 >= text.size() || std::from_chars(begin, begin + 2, value, 16).ptr != begin + 2) return std::nullopt;
+    out += static_cast<char>(value);
+    i += 2;
+  }
+  return out;
+}
+
+bool has_dot_segment(std::string_view path) {
+  for (;;) {
+    const size_t slash = path.find('/');
+    const std::string_view segment = path.substr(0, slash);
+    if (segment == "." || segment == "..") return true;
+    if (slash == std::string_view::npos) return false;
+    path.remove_prefix(slash + 1);
+  }
+}
+
+Error unknown_model(std::string_view name) {
+  return {ErrorKind::kNotFound, "model_not_found", "The model `" + std::string(name.substr(0, 128)) + "` does not exist here.", "model"};
+}
+
+std::optional<ModelInfo> find_model(InferenceService& service, std::string_view name) {
+  const std::vector<ModelInfo> models = service.models();
+  for (const ModelInfo& model : models) {
+    if (name.empty() || model.id == name) return model;
+  }
+  return std::nullopt;
+}
+
+void list_models(InferenceService& service, const Exchange& exchange) {
+  exchange->respond(json_response(models_body(service.models())));
+}
+
+void show_model(InferenceService& service, const Exchange& exchange) {
+  const std::optional<std::string> name = percent_decode(exchange->request().path_tail);
+  if (!name || has_dot_segment(*name) || name->find('\0') != std::string::npos) {
+    exchange->respond(error_response(404, "unknown_url", "Unknown URL."));
+  } else if (const std::optional<ModelInfo> model = find_model(service, *name)) {
+    exchange->respond(json_response(model_body(*model)));
+  } else {
+    exchange->respond(error_response(unknown_model(*name)));
+  }
+}
+
+// The header by which a decode instance would be told its prefill peer: never from a client.
+bool refuse_peer_header(const Exchange& exchange) {
+  if (exchange->request().field("x-prefiller-host-port").empty()) return false;
+  exchange->respond(error_response(400, "not_allowed", "x-prefiller-host-port is not accepted from clients.", "x-prefiller-host-port"));
+  return true;
+}
+
+void generate(InferenceService& service, const RequestOptions& options, ParseGeneration parse, const Exchange& exchange) {
+  if (refuse_peer_header(exchange)) return;
+  Result<OpenAiRequest> request = parse(exchange->take_body(), options);
+  if (!request) {
+    exchange->respond(error_response(request.error()));
+    return;
+  }
+  request->generate.client_id = exchange->request().id;
+  run_generation(service, exchange, std::move(*request));
+}
+
+void render(InferenceService& service, const RequestOptions& options, ParseGeneration parse, const Exchange& exchange) {
+  Result<OpenAiRequest> request = parse(exchange->take_body(), options);
+  if (!request) {
+    exchange->respond(error_response(request.error()));
+    return;
+  }
+  const Result<std::vector<PromptInfo>> prompts = service.render(request->generate);
+  exchange->respond(prompts ? json_response(render_body(prompts.value())) : error_response(prompts.error()));
+}
+
+void tokenize(InferenceService& service, const RequestOptions& options, const Exchange& exchange) {
+  Result<TokenizeRequest> request = parse_tokenize_request(exchange->take_body(), options);
+  if (!request) {
+    exchange->respond(error_response(request.error()));
+    return;
+  }
+  const Result<std::vector<PromptInfo>> prompts = service.render(request->generate);
+  if (!prompts) {
+    exchange->respond(error_response(prompts.error()));
+    return;
+  }
+  const PromptInfo& prompt = prompts.value().front();
+  const std::optional<ModelInfo> model = find_model(service, request->generate.model);
+  std::vector<std::string> strings;
+  if (request->return_token_strs) {
+    for (const TokenId id : prompt.token_ids) strings.push_back(service.token_text(id));
+  }
+  exchange->respond(json_response(
+      tokenize_body(prompt, model ? model->max_model_len : 0, request->return_token_strs ? &strings : nullptr)));
+}
+
+void detokenize(InferenceService& service, const RequestOptions& options, const Exchange& exchange) {
+  Result<DetokenizeRequest> request = parse_detokenize_request(exchange->take_body(), options);
+  if (!request) {
+    exchange->respond(error_response(request.error()));
+    return;
+  }
+  if (!find_model(service, request->model)) {
+    exchange->respond(error_response(unknown_model(request->model)));
+    return;
+  }
+  const Result<std::string> text = service.detokenize(request->tokens);
+  exchange->respond(text ? json_response(detokenize_body(text.value())) : error_response(text.error()));
+}
+
+}  // namespace
+
+std::vector<Route> openai_routes(InferenceService& service, const RequestOptions& options) {
+  const auto generating = [&](std::string path, ParseGeneration parse) {
+    return Route{.method = "POST",
+                 .path = std::move(path),
+                 .handler = [&service, options, parse](const Exchange& e) { generate(service, options, parse, e); },
+                 .body = BodyKind::kJson,
+                 .runs_on = RunsOn::kTextPool,
+                 .ends_with_client = true};
+  };
+  const auto rendering = [&](std::string path, ParseGeneration parse) {
+    return Route{.method = "POST",
+                 .path = std::move(path),
+                 .handler = [&service, options, parse](const Exchange& e) { render(service, options, parse, e); },
+                 .body = BodyKind::kJson,
+                 .runs_on = RunsOn::kTextPool};
+  };
+  const auto tokenizing = [&](std::string path, void (*handle)(InferenceService&, const RequestOptions&, const Exchange&)) {
+    return Route{.method = "POST",
+                 .path = std::move(path),
+                 .handler = [&service, options, handle](const Exchange& e) { handle(service, options, e); },
+                 .body = BodyKind::kJson,
+                 .runs_on = RunsOn::kTextPool};
+  };
+  const auto listing = [&](std::string path) {
+    return Route{.method = "GET", .path = std::move(path), .handler = [&service](const Exchange& e) { list_models(service, e); }};
+  };
+  // The rows with a trailing slash are aliases some clients are known to send; no other path is normalised.
+  return {
+      listing("/v1/models"),
+      listing("/v1/models/"),
+      Route{.method = "GET", .path = "/v1/models/*", .handler = [&service](const Exchange& e) { show_model(service, e); }},
+      generating("/v1/chat/completions", parse_chat_request),
+      generating("/v1/chat/completions/", parse_chat_request),
+      generating("/v1/completions", parse_completion_request),
+      generating("/v1/completions/", parse_completion_request),
+      rendering("/v1/chat/completions/render", parse_chat_request),
+      rendering("/v1/completions/render", parse_completion_request),
+      tokenizing("/tokenize", tokenize),
+      tokenizing("/detokenize", detokenize),
+  };
+}
+
+}  // namespace serval

@@ -1,0 +1,16 @@
+// The rows of the route table that speak OpenAI (and vLLM's tokenize, detokenize and render) over an InferenceService.
+#pragma once
+
+#include <vector>
+
+#include "server/openai_request.h"
+#include "server/route_table.h"
+
+namespace serval {
+
+class InferenceService;
+
+// `service` must outlive the server that gets the rows.
+std::vector<Route> openai_routes(InferenceService& service, const RequestOptions& options = {});
+
+}  // namespace serval

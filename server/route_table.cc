@@ -1,0 +1,45 @@
+#include "server/route_table.h"
+
+#include "kernels/base/check.h"
+
+namespace serval {
+
+void RouteTable::add(Route route) {
+  for (const Route& other : routes_) {
+    SERVAL_CHECK(other.method != route.method || other.path != route.path, route.method, route.path);
+  }
+  routes_.push_back(std::move(route));
+}
+
+void RouteTable::add(std::vector<Route> routes) {
+  for (Route& route : routes) add(std::move(route));
+}
+
+RouteTable::Match RouteTable::find(std::string_view method, std::string_view path) const {
+  Match match;
+  bool exact = false;  // an exact row hides prefix rows, whatever its method
+  const auto consider = [&](const Route& route, std::string_view tail) {
+    if (route.method == method || (route.method == "GET" && method == "HEAD")) {
+      match.route = &route;
+      match.path_tail = tail;
+    }
+    if (!match.allow.empty()) match.allow += ", ";
+    match.allow += route.method == "GET" ? "GET, HEAD" : route.method;
+  };
+  for (const Route& route : routes_) {
+    if (route.path != path) continue;
+    exact = true;
+    consider(route, {});
+  }
+  if (!exact) {
+    for (const Route& route : routes_) {
+      if (route.path.back() != '*') continue;
+      const std::string_view prefix = std::string_view(route.path).substr(0, route.path.size() - 1);
+      if (path.size() > prefix.size() && path.substr(0, prefix.size()) == prefix) consider(route, path.substr(prefix.size()));
+    }
+  }
+  if (!match.allow.empty()) match.allow += ", OPTIONS";
+  return match;
+}
+
+}  // namespace serval
