@@ -17,10 +17,13 @@ Transformer::Transformer(ModelSpec spec, ModelWeights weights, int max_positions
   rope_memory_ = backend.allocate(planned_bytes(spec_, max_positions));
   fill_rope_table(spec_.rope, max_positions, rope_memory_.as<float>());
   cos_sin_ = Tensor(rope_memory_.data(), DType::kF32, {max_positions, spec_.rope.rotary_dim});
+  reserve_scratch(spec_, max_rows, backend);
+}
 
+size_t Transformer::reserve_scratch(const ModelSpec& spec, int max_rows, Backend& backend) {
   int heads = 0, head_dim = 0;
-  int64_t longest_k = spec_.hidden_size, longest_n = spec_.vocab_size;
-  for (const LayerSpec& layer : spec_.layers) {
+  int64_t longest_k = spec.hidden_size, longest_n = spec.vocab_size;
+  for (const LayerSpec& layer : spec.layers) {
     const auto& attention = std::get<GqaSpec>(layer.attention);
     const auto& ffn = std::get<DenseFfnSpec>(layer.ffn);
     heads = std::max(heads, attention.num_heads);
@@ -28,7 +31,7 @@ Transformer::Transformer(ModelSpec spec, ModelWeights weights, int max_positions
     longest_k = std::max({longest_k, attention.q_size(), int64_t{ffn.intermediate_size}});
     longest_n = std::max({longest_n, attention.qkv_size(), int64_t{2} * ffn.intermediate_size});
   }
-  backend.reserve(max_rows, heads, head_dim, longest_k, longest_n);
+  return backend.reserve(max_rows, heads, head_dim, longest_k, longest_n);
 }
 
 size_t Transformer::planned_bytes(const ModelSpec& spec, int max_positions) {

@@ -34,6 +34,9 @@ class Transformer {
   // The rotation table: what the constructor allocates beside the weights it was given and the backend's own
   // scratch.
   static size_t planned_bytes(const ModelSpec& spec, int max_positions);
+  // Makes the backend ready for forwards of up to max_rows rows; returns the bytes of scratch it holds for
+  // them. The constructor does it too; a plan asks before there is anything to construct from.
+  static size_t reserve_scratch(const ModelSpec& spec, int max_rows, Backend& backend);
 
  private:
   // residual += x (x may be absent); out = rms_norm(residual) * weight

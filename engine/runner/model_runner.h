@@ -1,5 +1,6 @@
-// One rank: takes a Batch, keeps the device-side tables of the running sequences, runs the forward pass, samples, and returns a
-// ModelOutput. Knows nothing of queues, text or clients. All methods on the engine thread; execute() allocates nothing once warm.
+// One rank: takes a Batch, keeps the device-side tables of the running sequences, runs the forward pass,
+// samples, and returns a ModelOutput. Knows nothing of queues, text or clients. All methods on the engine
+// thread; execute() allocates nothing once warm.
 #pragma once
 
 #include <filesystem>
@@ -15,7 +16,8 @@ namespace serval {
 class Backend;
 struct ModelConfig;
 
-// Every byte the engine will hold after ready, by arithmetic, before anything is loaded. `serval plan` prints it.
+// Every byte the engine will hold after ready, by arithmetic, before anything is loaded. `serval plan` prints
+// it.
 struct MemoryPlan {
   size_t weight_bytes = 0;
   size_t kv_cache_bytes = 0;
@@ -25,8 +27,9 @@ struct MemoryPlan {
   size_t total_bytes() const { return weight_bytes + kv_cache_bytes + workspace_bytes + table_bytes; }
 };
 
-// Throws std::runtime_error with a sentence when the configuration cannot fit the machine.
-MemoryPlan plan_memory(const ModelConfig& model, const EngineConfig& config, const Backend& backend);
+// Throws std::runtime_error with a sentence when the configuration cannot fit the machine. Reserves the
+// backend's own scratch, the only way to know its size.
+MemoryPlan plan_memory(const ModelConfig& model, const EngineConfig& config, Backend& backend);
 
 // Called with (bytes done, bytes in all) while weights are read.
 using LoadProgress = std::function<void(size_t, size_t)>;
@@ -34,10 +37,12 @@ using LoadProgress = std::function<void(size_t, size_t)>;
 class ModelRunner {
  public:
   // Loads the weights, allocates everything of the plan, touches it. Throws at start-up.
-  ModelRunner(const std::filesystem::path& model_dir, const EngineConfig& config, const LoadProgress& progress = {});
+  ModelRunner(const std::filesystem::path& model_dir, const EngineConfig& config,
+              const LoadProgress& progress = {});
   ~ModelRunner();
 
-  // `output` is cleared and filled. Rows of a sequence whose logits are not finite mark only that sequence as failed.
+  // `output` is cleared and filled. Rows of a sequence whose logits are not finite mark only that sequence as
+  // failed.
   void execute(const Batch& batch, ModelOutput& output);
 
   const MemoryPlan& plan() const;
