@@ -1,0 +1,38 @@
+// The memory behind block ids: keys and values of every layer, in as many blocks as the layer's KV group has.
+// Knows nothing of who holds a block.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "engine/batch.h"
+#include "engine/model/model_spec.h"
+#include "kernels/backend.h"
+
+namespace serval {
+
+// Bytes of one block of a group: keys and values of all its layers.
+size_t kv_block_bytes(const ModelSpec& spec, int group, int block_size, DType dtype);
+
+class KvCache {
+ public:
+  // Allocates and touches everything.
+  KvCache(const ModelSpec& spec, const BlockGeometry& geometry, DType dtype, Backend& backend);
+
+  static size_t planned_bytes(const ModelSpec& spec, const BlockGeometry& geometry, DType dtype);
+
+  std::span<const KvLayer> layers() const { return layers_; }
+  size_t bytes() const { return memory_.bytes; }
+
+  // In order. Room for the copies of one step is made on first use of so many.
+  void copy(std::span<const GroupBlockCopy> copies);
+
+ private:
+  Backend& backend_;
+  std::vector<std::vector<int>> group_layers_;
+  Buffer memory_;
+  std::vector<KvLayer> layers_;
+  std::vector<BlockCopy> copies_;  // of one group
+};
+
+}  // namespace serval

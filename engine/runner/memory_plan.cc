@@ -1,0 +1,151 @@
+#include "engine/runner/memory_plan.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <limits>
+#include <stdexcept>
+
+#include "engine/model/model_spec.h"
+#include "engine/model/transformer.h"
+#include "engine/model/weight_loader.h"
+#include "engine/model/workspace.h"
+#include "engine/runner/kv_cache.h"
+#include "engine/runner/model_input.h"
+#include "engine/runner/sampler.h"
+#include "engine/runner/slot_table.h"
+#include "engine/runner/system_memory.h"
+
+namespace serval {
+namespace {
+
+// Of the memory left beside everything else, what a KV cache of unspecified size may take: the rest of the
+// machine lives too, and a page cache that holds the checkpoint makes the next start fast.
+constexpr double kDefaultKvShare = 0.6;
+
+std::string size_text(size_t bytes) {
+  char text[32];
+  const double mib = static_cast<double>(bytes) / (1 << 20);
+  if (mib >= 1024) {
+    std::snprintf(text, sizeof text, "%.2f GiB", mib / 1024);
+  } else {
+    std::snprintf(text, sizeof text, "%.2f MiB", mib);
+  }
+  return text;
+}
+
+void check_settings(const ModelSpec& spec, const EngineConfig& config) {
+  const SchedulerConfig& s = config.scheduler;
+  const auto at_least_one = [](const char* name, int value) {
+    if (value < 1)
+      throw std::runtime_error(std::string(name) + " is " + std::to_string(value) +
+                               "; it must be at least 1");
+  };
+  at_least_one("max_num_seqs", s.max_num_seqs);
+  at_least_one("max_num_batched_tokens", s.max_num_batched_tokens);
+  at_least_one("max_prefill_chunk", s.max_prefill_chunk);
+  at_least_one("max_model_len", s.max_model_len);
+  at_least_one("block_size", config.block_size);
+  if (s.max_model_len > spec.max_positions) {
+    throw std::runtime_error("max_model_len is " + std::to_string(s.max_model_len) +
+                             ", but the model knows only " + std::to_string(spec.max_positions) +
+                             " positions");
+  }
+  if (spec.kv_groups.size() > kMaxKvGroups) {
+    throw std::runtime_error("the model needs " + std::to_string(spec.kv_groups.size()) +
+                             " groups of KV layers; at most " + std::to_string(kMaxKvGroups) +
+                             " are supported");
+  }
+}
+
+// Blocks of a group that one sequence of the largest length holds at once. A window is seen whole by the
+// first row of a chunk and lies anywhere across block borders.
+int blocks_per_sequence(const KvGroupSpec& group, const EngineConfig& config) {
+  const auto blocks_for = [&](int64_t positions) {
+    return static_cast<int>((positions + config.block_size - 1) / config.block_size);
+  };
+  const int all = blocks_for(config.scheduler.max_model_len);
+  if (group.window == 0) return all;
+  const int chunk = std::min(config.scheduler.max_prefill_chunk, config.scheduler.max_num_batched_tokens);
+  return std::min(all, blocks_for(int64_t{group.window} + chunk) + 1);
+}
+
+// As many blocks in each group as `sequences` (a fraction, too) of the largest length need.
+BlockGeometry geometry_for(const ModelSpec& spec, const EngineConfig& config, double sequences) {
+  BlockGeometry geometry;
+  geometry.block_size = config.block_size;
+  geometry.num_groups = static_cast<int>(spec.kv_groups.size());
+  for (int g = 0; g < geometry.num_groups; ++g) {
+    const double blocks = std::floor(sequences * blocks_per_sequence(spec.kv_groups[g], config));
+    const double most = std::numeric_limits<int32_t>::max() / config.block_size;  // slots are 32 bits wide
+    geometry.groups[g] = {.num_blocks = static_cast<int32_t>(std::min(blocks, most)),
+                          .window = spec.kv_groups[g].window};
+  }
+  return geometry;
+}
+
+}  // namespace
+
+DType kv_dtype_of(const std::string& name, const ModelSpec& spec, const Backend& backend) {
+  if (name == "auto") return backend.preferred_kv_dtype(spec.weight_dtype);
+  if (name == "f32") return DType::kF32;
+  if (name == "bf16") return DType::kBF16;
+  throw std::runtime_error("kv_dtype is '" + name + "'; it takes auto, f32 or bf16");
+}
+
+int max_logit_rows(const SchedulerConfig& config) {
+  return std::min(config.max_num_seqs, config.max_num_batched_tokens);
+}
+
+MemoryPlan plan_memory(const ModelSpec& spec, const EngineConfig& config, Backend& backend,
+                       size_t available) {
+  check_settings(spec, config);
+  const SchedulerConfig& s = config.scheduler;
+  const DType kv_dtype = kv_dtype_of(config.kv_dtype, spec, backend);
+  MemoryPlan plan;
+  plan.weight_bytes = planned_weight_bytes(spec, backend);
+  plan.workspace_bytes = Workspace::planned_bytes(spec, s.max_num_batched_tokens, max_logit_rows(s)) +
+                         Transformer::planned_bytes(spec, s.max_model_len) +
+                         Transformer::reserve_scratch(spec, s.max_num_batched_tokens, backend);
+  // The tables' size does not depend on how many blocks there are, only on how many a sequence may hold.
+  const BlockGeometry one = geometry_for(spec, config, 1);
+  const int table_stride = (s.max_model_len + config.block_size - 1) / config.block_size;
+  plan.table_bytes = SlotTable::planned_bytes(s.max_num_seqs, s.max_model_len, one) +
+                     ModelInput::planned_bytes(s.max_num_batched_tokens, s.max_num_seqs, table_stride, one) +
+                     Sampler::planned_bytes(s.max_num_batched_tokens);
+  const size_t fixed = plan.total_bytes();
+  if (fixed > available) {
+    throw std::runtime_error("the model needs " + size_text(fixed) + " before its KV cache, but only " +
+                             size_text(available) + " of memory are available");
+  }
+
+  double per_sequence = 0;
+  for (int g = 0; g < one.num_groups; ++g) {
+    per_sequence += static_cast<double>(one.groups[g].num_blocks) *
+                    static_cast<double>(kv_block_bytes(spec, g, config.block_size, kv_dtype));
+  }
+  const auto room = static_cast<double>(available - fixed);
+  const double budget = config.kv_cache_bytes > 0
+                            ? static_cast<double>(config.kv_cache_bytes)
+                            : std::min(per_sequence * s.max_num_seqs, room * kDefaultKvShare);
+  if (budget > room) {
+    throw std::runtime_error("kv_cache_bytes asks for " + size_text(config.kv_cache_bytes) + ", but beside " +
+                             size_text(fixed) + " for the model only " + size_text(available - fixed) +
+                             " of memory are available");
+  }
+  if (budget < per_sequence) {
+    throw std::runtime_error("a KV cache of " + size_text(static_cast<size_t>(budget)) +
+                             " cannot hold one sequence of max_model_len " + std::to_string(s.max_model_len) +
+                             ", which takes " + size_text(static_cast<size_t>(per_sequence)) +
+                             ": lower max_model_len or raise kv_cache_bytes");
+  }
+  plan.geometry = geometry_for(spec, config, budget / per_sequence);
+  plan.kv_cache_bytes = KvCache::planned_bytes(spec, plan.geometry, kv_dtype);
+  return plan;
+}
+
+MemoryPlan plan_memory(const ModelConfig& model, const EngineConfig& config, Backend& backend) {
+  return plan_memory(make_model_spec(model), config, backend, available_memory_bytes());
+}
+
+}  // namespace serval

@@ -1,0 +1,70 @@
+#include "engine/runner/model_input.h"
+
+#include <algorithm>
+
+#include "kernels/base/check.h"
+
+namespace serval {
+
+ModelInput::ModelInput(int max_rows, int max_seqs, int table_stride, const BlockGeometry& geometry)
+    : geometry_(geometry),
+      table_stride_(table_stride),
+      token_ids_(max_rows),
+      positions_(max_rows),
+      row_start_(max_seqs + 1),
+      first_pos_(max_seqs) {
+  for (int g = 0; g < geometry.num_groups; ++g) {
+    groups_[g].slots.resize(max_rows);
+    groups_[g].block_table.resize(static_cast<size_t>(max_seqs) * table_stride);
+  }
+}
+
+size_t ModelInput::planned_bytes(int max_rows, int max_seqs, int table_stride,
+                                 const BlockGeometry& geometry) {
+  const size_t per_group = max_rows + static_cast<size_t>(max_seqs) * table_stride;
+  return sizeof(int32_t) * (2 * max_rows + 2 * max_seqs + 1 + geometry.num_groups * per_group);
+}
+
+const ForwardInput& ModelInput::build(const Batch& batch, const SlotTable& slots) {
+  SERVAL_CHECK(batch.seqs.size() <= first_pos_.size(), batch.seqs.size(), first_pos_.size());
+  const int block_size = geometry_.block_size;
+  int row = 0;
+  for (size_t i = 0; i < batch.seqs.size(); ++i) {
+    const SeqStep& step = batch.seqs[i];
+    const Slot& slot = slots.of(step);
+    SERVAL_CHECK(row + step.num_tokens <= static_cast<int>(token_ids_.size()), row, step.num_tokens,
+                 token_ids_.size());
+    row_start_[i] = row;
+    first_pos_[i] = step.first_pos;
+    std::copy_n(slot.tokens + step.first_pos, step.num_tokens, token_ids_.begin() + row);
+    const int end = step.first_pos + step.num_tokens;
+    for (int g = 0; g < geometry_.num_groups; ++g) {
+      Group& group = groups_[g];
+      SERVAL_CHECK(slot.num_blocks[g] * block_size >= end, slot.num_blocks[g], block_size, end, g);
+      for (int p = step.first_pos; p < end; ++p) {
+        const BlockId block = slot.blocks[g][p / block_size];
+        SERVAL_CHECK(block >= 0, block, p, g);
+        group.slots[row + p - step.first_pos] = block * block_size + p % block_size;
+      }
+      std::copy_n(slot.blocks[g], slot.num_blocks[g],
+                  group.block_table.begin() + static_cast<int64_t>(i) * table_stride_);
+    }
+    for (int p = step.first_pos; p < end; ++p) positions_[row++] = p;
+  }
+  row_start_[batch.seqs.size()] = row;
+
+  input_.token_ids = {token_ids_.data(), static_cast<size_t>(row)};
+  input_.positions = {positions_.data(), static_cast<size_t>(row)};
+  for (int g = 0; g < geometry_.num_groups; ++g) {
+    input_.groups[g].slots = groups_[g].slots.data();
+    input_.groups[g].attention = {.num_seqs = static_cast<int>(batch.seqs.size()),
+                                  .num_rows = row,
+                                  .row_start = row_start_.data(),
+                                  .first_pos = first_pos_.data(),
+                                  .block_table = groups_[g].block_table.data(),
+                                  .table_stride = table_stride_};
+  }
+  return input_;
+}
+
+}  // namespace serval

@@ -1,0 +1,36 @@
+// Batch and slot tables -> the flat arrays a forward pass reads. All arrays are planned for the largest step.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "engine/batch.h"
+#include "engine/model/forward_input.h"
+#include "engine/runner/slot_table.h"
+
+namespace serval {
+
+class ModelInput {
+ public:
+  ModelInput(int max_rows, int max_seqs, int table_stride, const BlockGeometry& geometry);
+
+  static size_t planned_bytes(int max_rows, int max_seqs, int table_stride, const BlockGeometry& geometry);
+
+  // `slots` is already updated from the batch. The view is good until the next call.
+  const ForwardInput& build(const Batch& batch, const SlotTable& slots);
+
+ private:
+  struct Group {
+    std::vector<int32_t> slots;        // [max_rows]
+    std::vector<int32_t> block_table;  // [max_seqs, table_stride]
+  };
+
+  BlockGeometry geometry_;
+  int table_stride_;
+  std::vector<int32_t> token_ids_, positions_;  // [max_rows]
+  std::vector<int32_t> row_start_, first_pos_;  // [max_seqs + 1], [max_seqs]
+  Group groups_[kMaxKvGroups];
+  ForwardInput input_;
+};
+
+}  // namespace serval

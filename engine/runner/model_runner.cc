@@ -1,0 +1,100 @@
+#include "engine/runner/model_runner.h"
+
+#include <utility>
+#include <variant>
+
+#include "engine/model/transformer.h"
+#include "engine/model/weight_loader.h"
+#include "engine/runner/kv_cache.h"
+#include "engine/runner/memory_plan.h"
+#include "engine/runner/model_input.h"
+#include "engine/runner/sampler.h"
+#include "engine/runner/slot_table.h"
+#include "engine/runner/system_memory.h"
+#include "engine/runner/touch.h"
+#include "kernels/base/check.h"
+
+namespace serval {
+namespace {
+
+size_t held_bytes(const ModelWeights& weights) {
+  size_t bytes = weights.embedding.bytes() + weights.final_norm.bytes + weights.lm_head.bytes();
+  for (const LayerWeights& layer : weights.layers) {
+    const auto& attention = std::get<GqaWeights>(layer.attention);
+    const auto& ffn = std::get<DenseFfnWeights>(layer.ffn);
+    bytes += layer.attention_norm.bytes + layer.ffn_norm.bytes + attention.qkv.bytes() +
+             attention.output.bytes() + attention.q_norm.bytes + attention.k_norm.bytes +
+             ffn.gate_up.bytes() + ffn.down.bytes();
+  }
+  return bytes;
+}
+
+}  // namespace
+
+struct ModelRunner::Impl {
+  Impl(ModelConfig model_config, ModelSpec spec, std::unique_ptr<Backend> device,
+       const MemoryPlan& memory_plan, const EngineConfig& engine, ModelWeights weights)
+      : config(std::move(model_config)),
+        backend(std::move(device)),
+        plan(memory_plan),
+        kv(spec, plan.geometry, kv_dtype_of(engine.kv_dtype, spec, *backend), *backend),
+        workspace(spec, engine.scheduler.max_num_batched_tokens, max_logit_rows(engine.scheduler), *backend),
+        slots(engine.scheduler.max_num_seqs, engine.scheduler.max_model_len, plan.geometry),
+        input(engine.scheduler.max_num_batched_tokens, engine.scheduler.max_num_seqs, slots.table_stride(),
+              plan.geometry),
+        sampler(engine.scheduler.max_num_batched_tokens),
+        transformer(std::move(spec), std::move(weights), engine.scheduler.max_model_len,
+                    engine.scheduler.max_num_batched_tokens, *backend) {
+    const size_t weight_bytes = held_bytes(transformer.weights());
+    SERVAL_CHECK(weight_bytes == plan.weight_bytes && kv.bytes() == plan.kv_cache_bytes, weight_bytes,
+                 plan.weight_bytes, kv.bytes(), plan.kv_cache_bytes);
+    touch(workspace.residual.data,
+          Workspace::planned_bytes(transformer.spec(), workspace.max_rows(), workspace.max_logit_rows()));
+  }
+
+  ModelConfig config;
+  std::unique_ptr<Backend> backend;
+  MemoryPlan plan;
+  KvCache kv;
+  Workspace workspace;
+  SlotTable slots;
+  ModelInput input;
+  Sampler sampler;
+  Transformer transformer;
+};
+
+ModelRunner::ModelRunner(const std::filesystem::path& model_dir, const EngineConfig& config,
+                         const LoadProgress& progress) {
+  ModelConfig model = read_model_config(model_dir);
+  ModelSpec spec = make_model_spec(model);
+  std::unique_ptr<Backend> backend = make_backend(config.device);
+  const MemoryPlan plan = plan_memory(spec, config, *backend, available_memory_bytes());
+  ModelWeights weights = load_weights(model_dir, spec, *backend, progress);
+  impl_ = std::make_unique<Impl>(std::move(model), std::move(spec), std::move(backend), plan, config,
+                                 std::move(weights));
+}
+
+ModelRunner::~ModelRunner() = default;
+
+void ModelRunner::execute(const Batch& batch, ModelOutput& output) {
+  Impl& r = *impl_;
+  output.clear();
+  output.step = batch.step;
+  r.slots.update(batch);
+  r.kv.copy(batch.copies);
+  if (batch.seqs.empty()) return;
+  r.transformer.forward(r.input.build(batch, r.slots), r.kv.layers(), r.workspace);
+  r.sampler.run(batch, r.slots, r.transformer, r.workspace, *r.backend, output);
+}
+
+const MemoryPlan& ModelRunner::plan() const {
+  return impl_->plan;
+}
+const ModelConfig& ModelRunner::model_config() const {
+  return impl_->config;
+}
+int ModelRunner::vocab_size() const {
+  return impl_->transformer.spec().vocab_size;
+}
+
+}  // namespace serval

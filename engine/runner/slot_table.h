@@ -1,0 +1,48 @@
+// What the runner knows of the sequences that run: per slot the tokens by position, the block tables and how
+// to sample. Filled from Batches alone; all its memory is there from the start, but for the lists of a
+// sequence's sampling parameters, which keep their size from one sequence to the next.
+#pragma once
+
+#include <vector>
+
+#include "engine/batch.h"
+
+namespace serval {
+
+struct Slot {
+  SeqId seq = 0;
+  bool live = false;
+  SamplingParams sampling;
+  std::vector<TokenId> end_ids;  // not to be drawn before min_tokens are out
+  int num_prompt = 0;
+  TokenId* tokens = nullptr;           // [max_model_len] by position
+  int num_tokens = 0;                  // known positions, drafts of the last step included
+  BlockId* blocks[kMaxKvGroups] = {};  // [table_stride] by position / block_size; -1: never read
+  int num_blocks[kMaxKvGroups] = {};   // the table's length so far
+};
+
+class SlotTable {
+ public:
+  SlotTable(int num_slots, int max_model_len, const BlockGeometry& geometry);
+
+  static size_t planned_bytes(int num_slots, int max_model_len, const BlockGeometry& geometry);
+
+  // The table side of a batch: sequences that left, then those that came, then what each step appends.
+  void update(const Batch& batch);
+
+  const Slot& of(const SeqStep& step) const { return slots_[index_of(step)]; }
+  int table_stride() const { return table_stride_; }
+
+ private:
+  SlotId index_of(const SeqStep& step) const;
+  void admit(const Admission& admission);
+  void append(const Batch& batch, const SeqStep& step);
+
+  int max_model_len_;
+  int table_stride_;
+  BlockGeometry geometry_;
+  std::vector<int32_t> memory_;  // of all tokens and tables
+  std::vector<Slot> slots_;
+};
+
+}  // namespace serval
