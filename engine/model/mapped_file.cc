@@ -20,7 +20,8 @@ namespace serval {
 namespace {
 
 // Where a SIGBUS of this thread returns to while it copies out of a mapping; null the rest of the time.
-thread_local sigjmp_buf* copy_escape = nullptr;
+// Volatile: its one reader is the signal handler, which the compiler does not see.
+thread_local sigjmp_buf* volatile copy_escape = nullptr;
 struct sigaction previous_action;
 
 void on_sigbus(int, siginfo_t*, void*) {
