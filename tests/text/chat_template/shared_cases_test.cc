@@ -1,0 +1,88 @@
+// The chat templates of 28 published models over 17 conversations, and two suites of another implementation,
+// against what Python's Jinja2 made of them. The files lie beside the repository, not in it.
+#include <gtest/gtest.h>
+
+#include "tests/text/chat_template/template_cases.h"
+
+namespace serval {
+namespace {
+
+namespace json = boost::json;
+
+std::string text_of(const json::value& value) {
+  return std::string(value.as_string());
+}
+
+TEST(SharedChatTemplates, RenderPublishedTemplatesByteForByte) {
+  const std::optional<std::string> cases = shared_file("cases.jsonl");
+  if (!cases) GTEST_SKIP() << shared_missing();
+  const json::value contexts = json::parse(*shared_file("contexts.json"));
+  int num_equal = 0, num_raised = 0, num_refused = 0, num_tolerated = 0;
+  for (const json::object& row : json_lines(*cases)) {
+    const std::string name = text_of(row.at("template")), context_name = text_of(row.at("context"));
+    const json::object context =
+        case_context(contexts.at(context_name).as_object(), row.at("add_generation_prompt").as_bool());
+    const Result<std::string> rendered =
+        render_once(*shared_file("templates/" + name), context, TemplateLimits{});
+    const std::string label = name + " over " + context_name;
+    if (row.contains("expected")) {
+      ASSERT_TRUE(rendered.ok()) << label << ": " << rendered.error().message;
+      EXPECT_EQ(rendered.value(), text_of(row.at("expected"))) << label;
+      ++num_equal;
+    } else if (row.at("strict").as_bool()) {
+      ASSERT_FALSE(rendered.ok()) << label << " rendered: " << rendered.value();
+      EXPECT_EQ(rendered.error().code, "template_raised") << label << ": " << rendered.error().message;
+      EXPECT_EQ("TemplateError: " + rendered.error().message, text_of(row.at("error"))) << label;
+      ++num_raised;
+    } else {
+      ++(rendered.ok() ? num_tolerated : num_refused);
+    }
+  }
+  std::cout << num_equal << " equal, " << num_raised << " raised; of those that Python refuses "
+            << num_refused << " refused and " << num_tolerated << " rendered\n";
+  EXPECT_GT(num_equal, 400);
+  EXPECT_GT(num_raised, 10);
+}
+
+TEST(SharedChatTemplates, RenderTheEndToEndCasesOfAnotherImplementation) {
+  const std::optional<std::string> cases = shared_file("hfjs_e2e.json");
+  if (!cases) GTEST_SKIP() << shared_missing();
+  const json::value rows = json::parse(*cases);
+  for (const json::value& row : rows.as_array()) {
+    // Its expectation prints a dictionary as JSON, which Python does not.
+    if (row.at("id") == "MadeAgents/Hammer2.1") continue;
+    // Its expectation was rendered on another day.
+    const int64_t now = row.at("id") == "HuggingFaceTB/SmolLM3-3B" ? 1752105600 : kCaseTime;
+    const Result<ChatTemplate> parsed = ChatTemplate::parse(row.at("template").as_string());
+    ASSERT_TRUE(parsed.ok()) << row.at("id") << ": " << parsed.error().message;
+    const Result<std::string> rendered = parsed.value().render(row.at("context").as_object(), now);
+    ASSERT_TRUE(rendered.ok()) << row.at("id") << ": " << rendered.error().message;
+    EXPECT_EQ(rendered.value(), text_of(row.at("expected"))) << row.at("id");
+  }
+}
+
+TEST(SharedChatTemplates, FollowPythonInEverySyntaxCase) {
+  const std::optional<std::string> cases = shared_file("jinja_syntax_cases.json");
+  if (!cases) GTEST_SKIP() << shared_missing();
+  int num_tolerated = 0;
+  const json::value rows = json::parse(*cases);
+  for (const json::value& row : rows.as_array()) {
+    const Result<std::string> rendered =
+        render_once(row.at("template").as_string(), row.at("context").as_object());
+    const json::value& expected = row.at("expected_python_jinja2");
+    if (expected.is_null()) {
+      // Python refuses these; what we make of them need only be sane, as that suite's own expectation is.
+      if (rendered.ok()) {
+        ++num_tolerated;
+        EXPECT_EQ(rendered.value(), text_of(row.at("expected_hfjs"))) << row.at("id");
+      }
+      continue;
+    }
+    ASSERT_TRUE(rendered.ok()) << row.at("id") << ": " << rendered.error().message;
+    EXPECT_EQ(rendered.value(), text_of(expected)) << row.at("id");
+  }
+  std::cout << num_tolerated << " cases render that Python refuses\n";
+}
+
+}  // namespace
+}  // namespace serval
