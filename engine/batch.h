@@ -26,7 +26,7 @@ struct SeqStep {
   int32_t num_drafts = 0;    // the last num_drafts of the tokens are guesses to verify
   bool sample = false;       // false for all but the last chunk of the known tokens
   bool prompt_logprobs = false;  // report log-probabilities of the prompt tokens that follow this step's rows
-  int32_t mask = -1;         // row of Batch::masks, -1: unconstrained
+  int32_t mask = -1;         // first of its rows of Batch::masks, one for each sampled row; -1: unconstrained
   // Appended to the slot's block table, per KV group: ranges of Batch::blocks.
   int32_t blocks_begin[kMaxKvGroups] = {0, 0};
   int32_t num_blocks[kMaxKvGroups] = {0, 0};
