@@ -52,7 +52,11 @@ ModelSpec llama(const ModelConfig& config) {
 
 ModelSpec qwen2(const ModelConfig& config) {
   ModelSpec spec = llama(config);
-  for (LayerSpec& layer : spec.layers) std::get<GqaSpec>(layer.attention).qkv_bias = true;
+  for (LayerSpec& layer : spec.layers) {
+    auto& attention = std::get<GqaSpec>(layer.attention);
+    attention.qkv_bias = true;  // whatever attention_bias says
+    attention.output_bias = false;
+  }
   return spec;
 }
 
@@ -67,7 +71,7 @@ constexpr Architecture kArchitectures[] = {
      llama,
      {.reads_attention_bias = true, .reads_mlp_bias = true, .requires_num_kv_heads = false}},
     {"MistralForCausalLM", llama, {.window = WindowRule::kAllLayers}},
-    {"Qwen2ForCausalLM", qwen2, {.window = WindowRule::kPerLayer}},
+    {"Qwen2ForCausalLM", qwen2, {.window = WindowRule::kPerLayer, .reads_attention_bias = true}},
     {"Qwen3ForCausalLM",
      qwen3,
      {.window = WindowRule::kPerLayer, .reads_attention_bias = true, .requires_head_dim = true}},

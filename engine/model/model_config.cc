@@ -344,10 +344,10 @@ ModelConfig read_model_config(const std::filesystem::path& model_dir) {
   config.rms_norm_eps = file.find_positive("rms_norm_eps", 1).value_or(1e-6);
   config.hidden_act = read_activation(file);
   config.tie_word_embeddings = file.get_bool("tie_word_embeddings", false);
-  // Qwen2 has q, k and v biases whatever this field says; an architecture that never reads a field cannot
-  // honour it either.
-  const bool attention_bias = file.get_bool("attention_bias", false);
-  config.attention_bias = config.attention_output_bias = attention_bias && dialect->reads_attention_bias;
+  config.attention_bias = config.attention_output_bias = file.get_bool("attention_bias", false);
+  if (config.attention_bias && !dialect->reads_attention_bias) {
+    file.refuse("attention_bias", "would change the output and is not supported for " + config.architecture);
+  }
   config.mlp_bias = file.get_bool("mlp_bias", false);
   if (config.mlp_bias && !dialect->reads_mlp_bias) {
     file.refuse("mlp_bias", "would change the output and is not supported for " + config.architecture);

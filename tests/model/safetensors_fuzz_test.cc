@@ -1,7 +1,6 @@
 // Mutated checkpoints: the reader accepts a file or throws its sentence; whatever it accepts tiles the file
 // and can be read.
 #include <gtest/gtest.h>
-#include <sys/mman.h>
 
 #include <random>
 
@@ -77,28 +76,8 @@ std::string mutate(std::string text, std::mt19937& random) {
   return text;
 }
 
-// A checkpoint folder whose one file lives in memory: tens of thousands of writes to a disk would take
-// minutes.
-class MemoryCheckpoint {
- public:
-  MemoryCheckpoint() : fd_(::memfd_create("checkpoint", MFD_CLOEXEC)) {
-    std::filesystem::create_symlink("/proc/self/fd/" + std::to_string(fd_),
-                                    folder_.path() / "model.safetensors");
-  }
-  ~MemoryCheckpoint() { ::close(fd_); }
-  const std::filesystem::path& path() const { return folder_.path(); }
-  void write(std::string_view bytes) {
-    ASSERT_EQ(::ftruncate(fd_, static_cast<off_t>(bytes.size())), 0);
-    ASSERT_EQ(::pwrite(fd_, bytes.data(), bytes.size(), 0), static_cast<ssize_t>(bytes.size()));
-  }
-
- private:
-  TemporaryFolder folder_;
-  int fd_;
-};
-
 TEST(SafetensorsFuzz, AcceptsOnlyFilesWhoseTensorsTileThem) {
-  MemoryCheckpoint folder;
+  FolderInMemory folder("model.safetensors");
   std::mt19937 random(20260101);
   int accepted = 0;
   for (int round = 0; round < 20000; ++round) {

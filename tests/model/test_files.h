@@ -2,6 +2,7 @@
 // likes.
 #pragma once
 
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <cstdint>
@@ -34,6 +35,28 @@ class TemporaryFolder {
 
  private:
   std::filesystem::path path_;
+};
+
+// A folder whose one file lives in memory: tens of thousands of writes to a disk would take minutes.
+class FolderInMemory {
+ public:
+  explicit FolderInMemory(const std::string& file) : fd_(::memfd_create("test", MFD_CLOEXEC)) {
+    std::filesystem::create_symlink("/proc/self/fd/" + std::to_string(fd_), folder_.path() / file);
+  }
+  ~FolderInMemory() { ::close(fd_); }
+  FolderInMemory(const FolderInMemory&) = delete;
+  FolderInMemory& operator=(const FolderInMemory&) = delete;
+
+  const std::filesystem::path& path() const { return folder_.path(); }
+  void write(std::string_view bytes) {
+    const bool written = ::ftruncate(fd_, static_cast<off_t>(bytes.size())) == 0 &&
+                         ::pwrite(fd_, bytes.data(), bytes.size(), 0) == static_cast<ssize_t>(bytes.size());
+    if (!written) throw std::runtime_error("cannot write a file in memory");
+  }
+
+ private:
+  TemporaryFolder folder_;
+  int fd_;
 };
 
 inline std::string read_bytes(const std::filesystem::path& path) {

@@ -1,0 +1,86 @@
+// Law 3: a forward pass allocates nothing. Counts every operator new of the process.
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <new>
+
+#include "engine/model/weight_loader.h"
+#include "tests/model/test_devices.h"
+
+namespace {
+std::atomic<int64_t> num_allocations{0};
+}  // namespace
+
+void* operator new(size_t bytes) {
+  num_allocations.fetch_add(1, std::memory_order_relaxed);
+  if (void* memory = std::malloc(bytes)) return memory;
+  throw std::bad_alloc();
+}
+void* operator new[](size_t bytes) {
+  return operator new(bytes);
+}
+void operator delete(void* memory) noexcept {
+  std::free(memory);
+}
+void operator delete(void* memory, size_t) noexcept {
+  std::free(memory);
+}
+void operator delete[](void* memory) noexcept {
+  std::free(memory);
+}
+void operator delete[](void* memory, size_t) noexcept {
+  std::free(memory);
+}
+
+namespace serval::testing {
+namespace {
+
+TEST(Forward, AllocatesNothingFromItsFirstCallOn) {
+  std::unique_ptr<Backend> backend = make_test_backend("auto");
+  const auto folder = std::filesystem::path(SERVAL_SOURCE_DIR) / "tests/fixtures/models/qwen2-windows";
+  ModelSpec spec = make_model_spec(read_model_config(folder));
+  ModelWeights weights = load_weights(folder, spec, *backend);
+  constexpr int kRows = 24;
+  Transformer transformer(std::move(spec), std::move(weights), 64, kRows, *backend);
+  Workspace workspace(transformer.spec(), kRows, 4, *backend);
+
+  std::vector<Buffer> memory;
+  std::vector<KvLayer> kv;
+  for (const LayerSpec& layer : transformer.spec().layers) {
+    const auto& attention = std::get<GqaSpec>(layer.attention);
+    KvLayer one{.dtype = DType::kF32,
+                .num_blocks = 2,
+                .num_kv_heads = attention.num_kv_heads,
+                .head_dim = attention.head_dim};
+    memory.push_back(backend->allocate(one.block_bytes() * 2));
+    one.keys = memory.back().data();
+    memory.push_back(backend->allocate(one.block_bytes() * 2));
+    one.values = memory.back().data();
+    kv.push_back(one);
+  }
+  std::vector<int32_t> ids, positions, slots;
+  for (int i = 0; i < kRows; ++i) {
+    ids.push_back(i + 3);
+    positions.push_back(i);
+    slots.push_back(i);
+  }
+  const int32_t row_start[] = {0, kRows}, first_pos[] = {0}, table[] = {0, 1}, rows[] = {5, kRows - 1};
+  const AttentionBatch attention{.num_seqs = 1,
+                                 .num_rows = kRows,
+                                 .row_start = row_start,
+                                 .first_pos = first_pos,
+                                 .block_table = table,
+                                 .table_stride = 2};
+  ForwardInput input{.token_ids = ids, .positions = positions, .groups = {}};
+  for (KvGroupInput& group : input.groups) group = {.slots = slots.data(), .attention = attention};
+
+  const int64_t before = num_allocations.load();
+  transformer.forward(input, kv, workspace);
+  const Tensor logits = transformer.logits(rows, workspace);
+  EXPECT_EQ(num_allocations.load() - before, 0);
+  EXPECT_TRUE(std::isfinite(logits.as<float>()[0]));
+}
+
+}  // namespace
+}  // namespace serval::testing

@@ -1,0 +1,328 @@
+#include "engine/model/model_config.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <boost/json.hpp>
+#include <random>
+
+#include "engine/model/model_spec.h"
+#include "tests/model/test_files.h"
+
+namespace serval::testing {
+namespace {
+
+namespace json = boost::json;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+// A published Llama 3.1 8B configuration's facts.
+json::object llama() {
+  return json::parse(R"({
+    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 128256, "hidden_size": 4096,
+    "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
+    "hidden_act": "silu", "max_position_embeddings": 131072, "rms_norm_eps": 1e-05, "rope_theta": 500000.0,
+    "rope_scaling": {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                     "original_max_position_embeddings": 8192, "rope_type": "llama3"},
+    "attention_bias": false, "mlp_bias": false, "tie_word_embeddings": false, "torch_dtype": "bfloat16",
+    "pretraining_tp": 1, "use_cache": true, "eos_token_id": [128001, 128009], "bos_token_id": 128000})")
+      .as_object();
+}
+json::object qwen2() {
+  return json::parse(R"({
+    "architectures": ["Qwen2ForCausalLM"], "vocab_size": 1000, "hidden_size": 64, "intermediate_size": 128,
+    "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 4096,
+    "rope_theta": 1000000.0, "use_sliding_window": false, "sliding_window": 1024, "max_window_layers": 2,
+    "torch_dtype": "bfloat16"})")
+      .as_object();
+}
+json::object mistral() {
+  json::object config = qwen2();
+  for (const char* field : {"use_sliding_window", "max_window_layers"}) config.erase(field);
+  config["architectures"] = {"MistralForCausalLM"};
+  return config;
+}
+
+json::object with(json::object config, std::string_view field, json::value value) {
+  config[field] = std::move(value);
+  return config;
+}
+json::object without(json::object config, std::string_view field) {
+  config.erase(field);
+  return config;
+}
+
+ModelConfig read(const json::object& config) {
+  const TemporaryFolder folder;
+  folder.write("config.json", json::serialize(config));
+  return read_model_config(folder.path());
+}
+std::string verdict(const json::object& config) {
+  return complaint([&] { read(config); });
+}
+
+TEST(ModelConfig, ReadsLlama31AsPublished) {
+  const ModelConfig config = read(llama());
+  EXPECT_EQ(config.vocab_size, 128256);
+  EXPECT_EQ(config.num_kv_heads, 8);
+  EXPECT_EQ(config.head_dim, 128);
+  EXPECT_EQ(config.rope_theta, 500000);
+  EXPECT_EQ(config.rope_scaling.type, RopeScaling::Type::kLlama3);
+  EXPECT_EQ(config.rope_scaling.original_max_positions, 8192);
+  EXPECT_EQ(config.dtype, DType::kBF16);
+  EXPECT_EQ(config.sliding_window, 0);
+  EXPECT_EQ(config.layer_is_windowed, std::vector<bool>(32, false));
+}
+
+TEST(ModelConfig, ReadsBothSpellingsOfTheRotationAlike) {
+  const json::object scaling = llama()["rope_scaling"].as_object();
+  const auto expect_same = [](const json::object& spelling) {
+    const RopeScaling a = read(llama()).rope_scaling, b = read(spelling).rope_scaling;
+    EXPECT_EQ(a.type, b.type);
+    EXPECT_EQ(a.factor, b.factor);
+    EXPECT_EQ(a.low_freq_factor, b.low_freq_factor);
+    EXPECT_EQ(a.high_freq_factor, b.high_freq_factor);
+    EXPECT_EQ(a.original_max_positions, b.original_max_positions);
+    EXPECT_EQ(read(spelling).rope_theta, 500000);
+  };
+  json::object parameters = with(scaling, "rope_theta", 500000.0);
+  expect_same(with(without(without(llama(), "rope_scaling"), "rope_theta"), "rope_parameters", parameters));
+  expect_same(with(llama(), "rope_scaling", with(without(scaling, "rope_type"), "type", "llama3")));
+  expect_same(with(with(llama(), "rope_scaling", without(scaling, "original_max_position_embeddings")),
+                   "original_max_position_embeddings", 8192));
+  EXPECT_EQ(read(with(llama(), "rope_scaling", nullptr)).rope_scaling.type, RopeScaling::Type::kNone);
+  EXPECT_EQ(read(with(llama(), "rope_scaling", {{"rope_type", "default"}})).rope_scaling.type,
+            RopeScaling::Type::kNone);
+}
+
+TEST(ModelConfig, RefusesRotationsItCannotCompute) {
+  for (const char* type : {"dynamic", "yarn", "longrope", "su", "mrope", "proportional"}) {
+    EXPECT_THAT(verdict(with(llama(), "rope_scaling", {{"type", type}, {"factor", 2.0}})),
+                HasSubstr("rope_scaling.type '" + std::string(type) + "' is not supported"));
+  }
+  const json::object scaling = llama()["rope_scaling"].as_object();
+  EXPECT_THAT(verdict(with(llama(), "rope_scaling", without(scaling, "factor"))),
+              HasSubstr("rope_scaling.factor is missing"));
+  EXPECT_THAT(verdict(with(llama(), "rope_scaling", with(scaling, "factor", 0))),
+              HasSubstr("must be above 0"));
+  EXPECT_THAT(verdict(with(llama(), "rope_scaling", with(scaling, "high_freq_factor", 1.0))),
+              HasSubstr("the first above"));
+  EXPECT_THAT(verdict(with(llama(), "rope_scaling", with(scaling, "partial_rotary_factor", 0.5))),
+              HasSubstr("rope_scaling.partial_rotary_factor would change the output"));
+  EXPECT_THAT(verdict(with(without(llama(), "rope_scaling"), "rope_parameters",
+                           {{"full_attention", json::object{}}, {"sliding_attention", json::object{}}})),
+              HasSubstr("one rotation for all layers"));
+}
+
+TEST(ModelConfig, RefusesFieldsThatWouldChangeTheOutput) {
+  const std::pair<const char*, json::value> kFields[] = {
+      {"quantization_config", {{"quant_method", "gptq"}}},
+      {"attn_logit_softcapping", 50.0},
+      {"final_logit_softcapping", 30.0},
+      {"query_pre_attn_scalar", 256},
+      {"attention_multiplier", 0.5},
+      {"embedding_multiplier", 12.0},
+      {"residual_multiplier", 0.22},
+      {"logits_scaling", 8.0},
+      {"logit_scale", 0.0625},
+      {"partial_rotary_factor", 0.75},
+      {"clip_qkv", 8.0},
+      {"num_local_experts", 8},
+      {"use_qk_norm", true},
+      {"is_encoder_decoder", true},
+      {"attention_chunk_size", 8192},
+  };
+  for (const auto& [field, value] : kFields) {
+    EXPECT_THAT(verdict(with(llama(), field, value)),
+                HasSubstr(std::string(field) + " would change the output"))
+        << field;
+    EXPECT_THAT(verdict(with(llama(), field, nullptr)), IsEmpty()) << field;
+  }
+  EXPECT_THAT(verdict(with(llama(), "partial_rotary_factor", 1.0)), IsEmpty());
+  EXPECT_THAT(verdict(with(llama(), "num_local_experts", 0)), IsEmpty());
+  EXPECT_THAT(verdict(with(llama(), "hidden_act", "gelu")), HasSubstr("hidden_act 'gelu' is not supported"));
+  EXPECT_THAT(verdict(with(mistral(), "mlp_bias", true)), HasSubstr("mlp_bias would change the output"));
+  EXPECT_THAT(verdict(with(mistral(), "attention_bias", true)),
+              HasSubstr("attention_bias would change the output"));
+  EXPECT_THAT(verdict(with(llama(), "sliding_window", 4096)),
+              HasSubstr("sliding_window would change the output"));
+  EXPECT_THAT(verdict(with(llama(), "dtype", "float8_e4m3fn")),
+              HasSubstr("dtype 'float8_e4m3fn' is not supported"));
+}
+
+TEST(ModelConfig, NamesWhatIsSupportedWhenAnArchitectureIsNot) {
+  EXPECT_THAT(
+      verdict(with(llama(), "architectures", {"GPT2LMHeadModel"})),
+      HasSubstr(
+          "the architecture 'GPT2LMHeadModel' is not supported; supported are LlamaForCausalLM, Mistral"));
+  EXPECT_THAT(verdict(without(llama(), "architectures")), HasSubstr("architectures must be an array"));
+  EXPECT_THAT(verdict(with(llama(), "architectures", {"LlamaForCausalLM", "X"})),
+              HasSubstr("architectures must be"));
+}
+
+TEST(ModelConfig, BoundsEveryInteger) {
+  for (const char* field : {"vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
+                            "num_attention_heads", "num_key_value_heads", "max_position_embeddings"}) {
+    for (const json::value& bad :
+         {json::value(0), json::value(-1), json::value(int64_t{1} << 40), json::value(~uint64_t{0}),
+          json::value(1.5), json::value("7"), json::value(true), json::value(json::array{})}) {
+      EXPECT_THAT(verdict(with(llama(), field, bad)), HasSubstr(std::string(field) + " must be an integer"))
+          << bad;
+    }
+  }
+  EXPECT_THAT(verdict(without(llama(), "vocab_size")), HasSubstr("vocab_size is missing"));
+  EXPECT_THAT(verdict(without(qwen2(), "num_key_value_heads")), HasSubstr("num_key_value_heads is missing"));
+  EXPECT_EQ(read(without(llama(), "num_key_value_heads")).num_kv_heads, 32);
+  EXPECT_THAT(verdict(with(llama(), "num_key_value_heads", 5)),
+              HasSubstr("must be a multiple of num_key_value_heads"));
+  EXPECT_THAT(verdict(with(llama(), "hidden_size", 4097)),
+              HasSubstr("must be a multiple of num_attention_heads"));
+  EXPECT_THAT(verdict(with(llama(), "head_dim", 33)), HasSubstr("head_dim must be even"));
+  EXPECT_THAT(verdict(with(llama(), "head_dim", 514)),
+              HasSubstr("head_dim must be an integer from 2 to 512"));
+  EXPECT_THAT(verdict(with(llama(), "rms_norm_eps", 0)), HasSubstr("rms_norm_eps must be above 0"));
+  EXPECT_THAT(verdict(with(llama(), "rms_norm_eps", "x")), HasSubstr("rms_norm_eps must be a number"));
+  EXPECT_THAT(verdict(with(llama(), "tie_word_embeddings", 1)),
+              HasSubstr("tie_word_embeddings must be true or false"));
+}
+
+TEST(ModelConfig, GivesMistralOneWindowForAllLayersOrNone) {
+  EXPECT_EQ(read(mistral()).layer_is_windowed, std::vector<bool>(4, true));
+  EXPECT_EQ(read(mistral()).sliding_window, 1024);
+  EXPECT_EQ(read(with(mistral(), "sliding_window", nullptr)).sliding_window, 0);
+  EXPECT_EQ(read(with(mistral(), "sliding_window", 4096)).sliding_window, 0)
+      << "hides nothing in a context of 4096";
+  EXPECT_THAT(verdict(with(mistral(), "sliding_window", 0)),
+              HasSubstr("sliding_window must be null or positive"));
+  EXPECT_THAT(verdict(with(mistral(), "layer_types",
+                           {"full_attention", "sliding_attention", "full_attention", "full_attention"})),
+              HasSubstr("layer_types differs between layers"));
+}
+
+TEST(ModelConfig, GivesQwenWindowsByLayer) {
+  EXPECT_EQ(read(qwen2()).sliding_window, 0) << "use_sliding_window is false";
+  const json::object on = with(qwen2(), "use_sliding_window", true);
+  EXPECT_THAT(read(on).layer_is_windowed, ElementsAre(false, false, true, true));
+  const json::object typed =
+      with(on, "layer_types", {"sliding_attention", "full_attention", "full_attention", "sliding_attention"});
+  EXPECT_THAT(read(typed).layer_is_windowed, ElementsAre(true, false, false, true))
+      << "layer_types decides when present";
+  EXPECT_THAT(verdict(with(typed, "use_sliding_window", false)),
+              HasSubstr("layer_types names sliding_attention although"));
+  EXPECT_THAT(verdict(with(on, "layer_types", {"full_attention"})),
+              HasSubstr("array of num_hidden_layers names"));
+  EXPECT_THAT(verdict(with(on, "layer_types",
+                           {"chunked_attention", "full_attention", "full_attention", "full_attention"})),
+              HasSubstr("layer_types holds \"chunked_attention\""));
+}
+
+TEST(ModelConfig, BecomesGroupsOfLayersThatForgetAlike) {
+  const ModelSpec full = make_model_spec(read(qwen2()));
+  ASSERT_EQ(full.kv_groups.size(), 1u);
+  EXPECT_EQ(full.kv_groups[0].window, 0);
+
+  const ModelSpec windowed = make_model_spec(read(mistral()));
+  ASSERT_EQ(windowed.kv_groups.size(), 1u);
+  EXPECT_EQ(windowed.kv_groups[0].window, 1024);
+
+  const ModelSpec mixed = make_model_spec(read(with(qwen2(), "use_sliding_window", true)));
+  ASSERT_EQ(mixed.kv_groups.size(), 2u);
+  EXPECT_THAT(mixed.kv_groups[0].layers, ElementsAre(0, 1));
+  EXPECT_THAT(mixed.kv_groups[1].layers, ElementsAre(2, 3));
+  EXPECT_EQ(mixed.kv_groups[0].window, 0);
+  EXPECT_EQ(mixed.kv_groups[1].window, 1024);
+  EXPECT_EQ(std::get<GqaSpec>(mixed.layers[3].attention).kv_group, 1);
+  EXPECT_TRUE(std::get<GqaSpec>(mixed.layers[0].attention).qkv_bias) << "Qwen2 has them by architecture";
+}
+
+TEST(ModelConfig, TakesASilentDtypeFromTheCheckpoint) {
+  const TemporaryFolder folder;
+  folder.write("config.json", json::serialize(without(llama(), "torch_dtype")));
+  EXPECT_THAT(complaint([&] { read_model_config(folder.path()); }),
+              HasSubstr("holds neither model.safetensors"));
+  folder.write(
+      "model.safetensors",
+      safetensors(R"({"model.embed_tokens.weight":{"dtype":"F16","shape":[1],"data_offsets":[0,2]}})", "ab"));
+  EXPECT_EQ(read_model_config(folder.path()).dtype, DType::kF16);
+}
+
+TEST(ModelConfig, RefusesFilesThatAreNotConfigurations) {
+  const TemporaryFolder folder;
+  const auto verdict_on = [&](std::string_view text) {
+    folder.write("config.json", text);
+    return complaint([&] { read_model_config(folder.path()); });
+  };
+  EXPECT_THAT(complaint([&] { read_model_config(folder.path()); }), HasSubstr("cannot open"));
+  EXPECT_THAT(verdict_on(""), HasSubstr("not valid JSON"));
+  EXPECT_THAT(verdict_on("[]"), HasSubstr("must hold a JSON object"));
+  EXPECT_THAT(verdict_on(std::string(1'000'000, '[')), HasSubstr("not valid JSON"));
+  EXPECT_THAT(verdict_on(std::string(5'000'000, ' ')), HasSubstr("more than the 4194304 allowed"));
+}
+
+TEST(ModelConfig, NeverCrashesOnMutatedFiles) {
+  FolderInMemory folder("config.json");
+  const std::string good = json::serialize(llama());
+  std::mt19937 random(7);
+  for (int round = 0; round < 20000; ++round) {
+    std::string text = good;
+    for (int i = 0; i < 3; ++i) {
+      const size_t at = random() % text.size();
+      switch (random() % 4) {
+        case 0:
+          text[at] = static_cast<char>(random());
+          break;
+        case 1:
+          text.erase(at, random() % 9);
+          break;
+        case 2:
+          text.insert(at, text.substr(random() % text.size(), 9));
+          break;
+        case 3:
+          text[at] = "0123456789-e.[]{}\"n,"[random() % 20];
+          break;
+      }
+    }
+    folder.write(text);
+    try {
+      const ModelSpec spec = make_model_spec(read_model_config(folder.path()));
+      ASSERT_GT(spec.num_layers(), 0);
+    } catch (const std::runtime_error& error) {
+      ASSERT_THAT(error.what(), HasSubstr(folder.path().string()));
+    }
+  }
+}
+
+TEST(GenerationDefaults, ComeFromTheGenerationConfigThenTheConfig) {
+  const TemporaryFolder folder;
+  folder.write("config.json", json::serialize(llama()));
+  GenerationDefaults defaults = read_generation_defaults(folder.path());
+  EXPECT_THAT(defaults.eos_token_ids, ElementsAre(128001, 128009));
+  EXPECT_EQ(defaults.bos_token_id, 128000);
+  EXPECT_FALSE(defaults.temperature || defaults.top_p || defaults.top_k || defaults.min_p ||
+               defaults.repetition_penalty);
+
+  folder.write(
+      "generation_config.json",
+      R"({"eos_token_id": 5, "temperature": 0.0, "top_p": 0.9, "top_k": 20, "repetition_penalty": 1.1, "min_p": 0.05})");
+  defaults = read_generation_defaults(folder.path());
+  EXPECT_THAT(defaults.eos_token_ids, ElementsAre(5));
+  EXPECT_EQ(defaults.bos_token_id, 128000);
+  EXPECT_EQ(defaults.temperature, 0.0f);
+  EXPECT_EQ(defaults.top_p, 0.9f);
+  EXPECT_EQ(defaults.top_k, 20);
+  EXPECT_EQ(defaults.repetition_penalty, 1.1f);
+  EXPECT_EQ(defaults.min_p, 0.05f);
+
+  for (const char* bad :
+       {R"({"temperature": -1})", R"({"top_p": 0})", R"({"top_p": 1.5})", R"({"top_k": -1})",
+        R"({"repetition_penalty": 0})", R"({"eos_token_id": "x"})", R"({"eos_token_id": [-1]})"}) {
+    folder.write("generation_config.json", bad);
+    EXPECT_THAT(complaint([&] { read_generation_defaults(folder.path()); }),
+                HasSubstr("generation_config.json"))
+        << bad;
+  }
+}
+
+}  // namespace
+}  // namespace serval::testing
