@@ -9,7 +9,7 @@
 
 #include "engine/runner/system_memory.h"
 #include "loadtest/random_model.h"
-#include "tests/support/temp_folder.h"
+#include "loadtest/temp_folder.h"
 
 namespace serval::testing {
 namespace {

@@ -7,9 +7,9 @@
 #include <random>
 
 #include "loadtest/random_model.h"
+#include "loadtest/temp_folder.h"
 #include "tests/runner/runner_driver.h"
 #include "tests/support/allocation_counter.h"
-#include "tests/support/temp_folder.h"
 
 namespace serval::testing {
 namespace {

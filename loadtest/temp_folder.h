@@ -8,12 +8,12 @@
 
 #include "kernels/base/check.h"
 
-namespace serval::testing {
+namespace serval {
 
 class TempFolder {
  public:
   TempFolder() {
-    std::string name = (std::filesystem::temp_directory_path() / "serval-test-XXXXXX").string();
+    std::string name = (std::filesystem::temp_directory_path() / "serval-XXXXXX").string();
     SERVAL_CHECK(mkdtemp(name.data()) != nullptr, name);
     path_ = name;
   }
@@ -29,4 +29,4 @@ class TempFolder {
   std::filesystem::path path_;
 };
 
-}  // namespace serval::testing
+}  // namespace serval
