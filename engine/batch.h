@@ -59,6 +59,8 @@ struct Batch {
   std::vector<SlotId> freed;           // slots whose sequences left since the last batch; may be reused in `admitted`
   std::vector<uint32_t> masks;         // [num masks, ceil(vocab / 32)]
 
+  // Nothing for a runner to do or to know.
+  bool empty() const { return seqs.empty() && num_admitted == 0; }
   void clear() {
     seqs.clear();
     tokens.clear();

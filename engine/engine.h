@@ -1,4 +1,5 @@
-// The loop that alternates a pure decision (Scheduler) with a device function (ModelRunner), and the only thread-safe door to them.
+// The loop that alternates a pure decision (Scheduler) with a device function (a ModelRunner's execute), and the only thread-safe door
+// to both.
 #pragma once
 
 #include <functional>
@@ -12,23 +13,22 @@
 
 namespace serval {
 
-class Scheduler;
-class ModelRunner;
-
+// Runs one step: fills the output from the batch. Called on the engine thread only.
+using ExecuteStep = std::function<void(const Batch&, ModelOutput&)>;
 // Called on the engine thread after every step that had events. The batch may be swapped with an empty (recycled) one; the callee
 // must not block and must not allocate in steady state.
 using EventSink = std::function<void(EventBatch&)>;
 
 class Engine {
  public:
-  // The runner is already loaded. Starts the engine thread.
-  Engine(const EngineConfig& config, std::unique_ptr<ModelRunner> runner, EventSink sink);
-  ~Engine();  // stops the loop; whatever still runs ends with kAborted
+  // Starts the engine thread. Throws std::runtime_error when a recording is asked for and cannot be written.
+  Engine(const EngineConfig& config, const BlockGeometry& geometry, ExecuteStep execute, EventSink sink);
+  ~Engine();  // ends the loop after the step at hand; whatever still runs ends with kAborted
 
-  // Any thread; never blocks on a step. Request must already be valid (the one validator has seen it): prompt not empty,
-  // prompt + max_tokens <= max_model_len, worst case fits the KV pool. Fails with kOverloaded when the queue is full.
+  // Any thread; never waits for a step. The request must already be valid (the one validator has seen it): prompt not empty,
+  // prompt + max_tokens <= max_model_len, fits(). Fails with kOverloaded when the queue is full.
   Result<void> submit(Request request);
-  // Any thread. Takes effect within one step: blocks are freed and one kAborted event per unfinished sequence is published.
+  // Any thread. Takes effect before the next step: blocks are freed and one kAborted event per unfinished sequence is published.
   void abort(RequestId id);
   // Any thread. The text layer matched a stop string in sequence `index` after `num_output` tokens; later tokens are dropped.
   void stop_string_matched(RequestId id, int index, int num_output);

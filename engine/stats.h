@@ -29,6 +29,8 @@ struct EngineStats {
   double step_seconds_total = 0;
   int32_t last_step_tokens = 0;
   int32_t last_step_seqs = 0;
+  int32_t max_step_seqs = 0;        // most sequences of any step
+  int32_t max_mixed_step_seqs = 0;  // ... of any that had prompt rows beside decoding ones
   bool has_runnable_work = false;
   int64_t last_progress_ns = 0;      // steady clock, of the last completed step or of idleness
 };

@@ -1,0 +1,199 @@
+#include "engine/engine.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <variant>
+#include <vector>
+
+#include "engine/scheduler/recorder.h"
+#include "engine/scheduler/scheduler.h"
+
+namespace serval {
+namespace {
+
+Time steady_now() { return std::chrono::steady_clock::now().time_since_epoch(); }
+
+struct Abort {
+  RequestId id;
+};
+struct StopMatched {
+  RequestId id;
+  int index;
+  int num_output;
+};
+using Message = std::variant<Request, Abort, StopMatched>;
+
+}  // namespace
+
+struct Engine::Impl {
+  Impl(const EngineConfig& engine_config, const BlockGeometry& geometry, ExecuteStep execute_step, EventSink event_sink)
+      : config(engine_config), scheduler(config.scheduler, geometry), execute(std::move(execute_step)), sink(std::move(event_sink)) {
+    if (!config.record_path.empty()) recorder.emplace(config.record_path, config.scheduler, geometry);
+    stats.last_progress_ns = steady_now().count();
+    stats.scheduler = scheduler.stats();
+    inbox.reserve(1024);
+    taken.reserve(1024);
+    thread = std::thread([this] { loop(); });
+  }
+
+  ~Impl() {
+    {
+      std::lock_guard lock(inbox_mutex);
+      stopping = true;
+    }
+    inbox_filled.notify_one();
+    thread.join();
+  }
+
+  // --- the engine thread --------------------------------------------------------------------------------------------------
+
+  void loop() {
+    while (take_inbox()) {
+      const Time now = steady_now();
+      if (recorder) recorder->next_batch(now);
+      scheduler.next_batch(now, batch);  // decide
+      if (!batch.empty()) {
+        execute(batch, output);  // compute
+        const Time done = steady_now();
+        if (recorder) recorder->apply(output, done);
+        scheduler.apply(output, done, events);
+        count_step(done - now);
+      }
+      scheduler.take_events(events);
+      publish();
+      snapshot();
+    }
+    abort_everything();
+  }
+
+  // Hands what other threads sent to the scheduler. Waits while there is nothing to do. False: stop.
+  bool take_inbox() {
+    {
+      std::unique_lock lock(inbox_mutex);
+      inbox_filled.wait(lock, [&] { return stopping || !inbox.empty() || scheduler.has_work(); });
+      if (stopping) return false;
+      std::swap(inbox, taken);
+    }
+    for (Message& message : taken) take(message);
+    taken.clear();
+    return true;
+  }
+
+  void take(Message& message) {
+    if (Request* request = std::get_if<Request>(&message)) {
+      const Time now = steady_now();
+      if (recorder) recorder->add(*request, now);
+      const Result<void> added = scheduler.add(std::move(*request), now);
+      SERVAL_CHECK(added.ok(), "the door counts what the line holds");
+    } else if (const Abort* abort = std::get_if<Abort>(&message)) {
+      if (recorder) recorder->abort(abort->id);
+      scheduler.abort(abort->id);
+    } else {
+      const StopMatched& stop = std::get<StopMatched>(message);
+      if (recorder) recorder->stop_string_matched(stop.id, stop.index, stop.num_output);
+      scheduler.stop_string_matched(stop.id, stop.index, stop.num_output);
+    }
+  }
+
+  void publish() {
+    if (events.events.empty() && events.prompt_parts.empty()) return;
+    int finished = 0;
+    for (const TokenEvent& event : events.events) finished += event.finish != FinishReason::kNone;
+    num_open.fetch_sub(finished);
+    sink(events);
+    events.clear();
+  }
+
+  void count_step(Time duration) {
+    std::lock_guard lock(stats_mutex);
+    ++stats.steps;
+    stats.step_seconds_total += std::chrono::duration<double>(duration).count();
+    stats.last_step_tokens = static_cast<int32_t>(batch.tokens.size());
+    stats.last_step_seqs = static_cast<int32_t>(batch.seqs.size());
+    stats.max_step_seqs = std::max(stats.max_step_seqs, stats.last_step_seqs);
+    bool decodes = false, prompts = false;
+    for (const SeqStep& step : batch.seqs) (step.num_tokens > 1 || !step.sample ? prompts : decodes) = true;
+    if (decodes && prompts) stats.max_mixed_step_seqs = std::max(stats.max_mixed_step_seqs, stats.last_step_seqs);
+  }
+
+  void snapshot() {
+    std::lock_guard lock(stats_mutex);
+    stats.scheduler = scheduler.stats();
+    stats.has_runnable_work = scheduler.has_work();
+    stats.last_progress_ns = steady_now().count();
+  }
+
+  void abort_everything() {
+    {
+      std::lock_guard lock(inbox_mutex);
+      std::swap(inbox, taken);
+    }
+    for (Message& message : taken) take(message);
+    scheduler.abort_all();
+    scheduler.take_events(events);
+    publish();
+  }
+
+  const EngineConfig config;
+  Scheduler scheduler;
+  const ExecuteStep execute;
+  const EventSink sink;
+  std::optional<Recorder> recorder;
+  Batch batch;
+  ModelOutput output;
+  EventBatch events;
+  std::vector<Message> taken;
+
+  std::mutex inbox_mutex;
+  std::condition_variable inbox_filled;
+  std::vector<Message> inbox;
+  bool stopping = false;
+  std::atomic<int> num_open{0};  // sequences submitted and not yet finished
+
+  mutable std::mutex stats_mutex;
+  EngineStats stats;
+
+  std::thread thread;
+
+  void send(Message message) {
+    {
+      std::lock_guard lock(inbox_mutex);
+      inbox.push_back(std::move(message));
+    }
+    inbox_filled.notify_one();
+  }
+};
+
+Engine::Engine(const EngineConfig& config, const BlockGeometry& geometry, ExecuteStep execute, EventSink sink)
+    : impl_(std::make_unique<Impl>(config, geometry, std::move(execute), std::move(sink))) {}
+
+Engine::~Engine() = default;
+
+Result<void> Engine::submit(Request request) {
+  const int limit = impl_->config.scheduler.max_num_seqs + impl_->config.scheduler.max_waiting;
+  if (impl_->num_open.fetch_add(request.n) + request.n > limit) {
+    impl_->num_open.fetch_sub(request.n);
+    return Error{ErrorKind::kOverloaded, "queue_full", "The queue is full (" + std::to_string(limit) + " sequences); try again later.", "", 1};
+  }
+  impl_->send(std::move(request));
+  return {};
+}
+
+void Engine::abort(RequestId id) { impl_->send(Abort{id}); }
+
+void Engine::stop_string_matched(RequestId id, int index, int num_output) { impl_->send(StopMatched{id, index, num_output}); }
+
+bool Engine::idle() const { return impl_->num_open.load() == 0; }
+
+EngineStats Engine::stats() const {
+  std::lock_guard lock(impl_->stats_mutex);
+  return impl_->stats;
+}
+
+}  // namespace serval

@@ -1,0 +1,111 @@
+// Token prefixes whose KV is in memory: a tree with one node a block. Inner nodes hold whole blocks, a leaf may hold a part of one, so
+// a match is exact to the token (the partial block is copied by whoever takes it). Equality of tokens decides, hashes only find.
+// Roots are told apart by cache_salt. Pure; single-threaded; allocates in its constructor, and for a salt not seen before.
+//
+// Eviction frees least recently used leaves that no running sequence stands on. A windowed group's blocks may also be dropped from
+// inside the tree: such a node still leads to its children, and a match ends only where the window before it is complete.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "engine/batch.h"
+#include "engine/scheduler/block_pool.h"
+
+namespace serval {
+
+class RadixCache {
+ public:
+  using NodeId = int32_t;
+  static constexpr NodeId kNone = -1;
+
+  RadixCache(const BlockGeometry& geometry, std::vector<BlockPool*> pools);
+  ~RadixCache();  // gives its blocks back; the pools outlive it
+  RadixCache(const RadixCache&) = delete;
+  RadixCache& operator=(const RadixCache&) = delete;
+
+  struct Match {
+    NodeId node = kNone;     // deepest whole block; the root's id when none matched, kNone without a root
+    int32_t num_blocks = 0;  // whole blocks on the path
+    NodeId partial = kNone;  // a child of `node` whose first partial_tokens tokens go on matching
+    int32_t partial_tokens = 0;
+  };
+  // The longest usable prefix of `tokens`. Touches the path.
+  Match match(std::string_view salt, std::span<const TokenId> tokens);
+
+  // The root of a salt, made when it is not there; kNone when nodes ran out.
+  NodeId root(std::string_view salt);
+  // Adds the block that follows `parent` (tokens: 1..block_size of them; fewer only for a tail). `blocks` has one block per group, empty
+  // where a windowed group has none. Returns the node that now stands for these tokens, or kNone when nothing was added (a tail that
+  // is already covered, or nodes ran out).
+  NodeId insert(NodeId parent, std::span<const TokenId> tokens, const std::array<BlockRef, kMaxKvGroups>& blocks);
+
+  const BlockRef& block(NodeId node, int group) const { return nodes_[node].blocks[group]; }
+  NodeId parent(NodeId node) const { return nodes_[node].parent; }
+
+  // A sequence stands on the node: it and its ancestors stay.
+  void pin(NodeId node);
+  void unpin(NodeId node);
+
+  // Frees at least one block of the group, if any can be. False: none can.
+  bool evict_one(int group);
+  uint64_t num_evicted_blocks() const { return num_evicted_; }
+
+  // Calls visit(block id, group) for every block the cache holds.
+  template <class Visit>
+  void for_each_block(Visit visit) const {
+    for (const Node& node : nodes_) {
+      for (int g = 0; node.in_use && g < geometry_.num_groups; ++g) {
+        if (node.blocks[g]) visit(node.blocks[g].id(), g);
+      }
+    }
+  }
+  void check_invariants() const;
+
+ private:
+  struct Node {
+    bool in_use = false;
+    NodeId parent = kNone;
+    NodeId next_in_bucket = kNone;  // siblings whose first token falls into the same bucket
+    int32_t num_tokens = 0;
+    int32_t num_children = 0;
+    int32_t pins = 0;
+    uint64_t last_used = 0;
+    std::array<BlockRef, kMaxKvGroups> blocks;
+    NodeId older = kNone, newer = kNone;  // in the list of evictable nodes
+    bool listed = false;
+  };
+
+  std::span<TokenId> tokens_of(NodeId node) {
+    return {tokens_.data() + static_cast<size_t>(node) * geometry_.block_size, static_cast<size_t>(nodes_[node].num_tokens)};
+  }
+  size_t bucket(NodeId parent, TokenId first) const;
+  NodeId new_node();
+  void attach(NodeId node, NodeId parent);
+  void detach(NodeId node);
+  void remove(NodeId node);
+  void drop_block(NodeId node, int group);
+  void update_listing(NodeId node);
+  void unlist(NodeId node);
+  bool evict_window_block(int group);
+
+  const BlockGeometry geometry_;
+  std::vector<BlockPool*> pools_;
+  std::vector<Node> nodes_;
+  std::vector<TokenId> tokens_;  // [num nodes, block_size]
+  std::vector<NodeId> free_nodes_;
+  std::vector<NodeId> buckets_;
+  std::unordered_map<std::string, NodeId> roots_;
+  std::vector<std::string> salt_of_;  // by node, of roots
+  NodeId oldest_ = kNone, newest_ = kNone;  // evictable: leaves without pins, by last use
+  NodeId window_hand_ = 0;                  // where the sweep for window blocks goes on
+  uint64_t clock_ = 0;
+  uint64_t num_evicted_ = 0;
+};
+
+}  // namespace serval

@@ -1,0 +1,33 @@
+// Every input of a Scheduler in order, as lines of text, so that a day can be replayed: the same inputs give the same batches.
+#pragma once
+
+#include <fstream>
+#include <functional>
+#include <string>
+
+#include "engine/batch.h"
+#include "engine/config.h"
+#include "engine/request.h"
+
+namespace serval {
+
+class Recorder {
+ public:
+  // Throws std::runtime_error when the file cannot be written. The head of the file is the configuration.
+  Recorder(const std::string& path, const SchedulerConfig& config, const BlockGeometry& geometry);
+
+  void add(const Request& request, Time now);
+  void abort(RequestId id);
+  void stop_string_matched(RequestId id, int index, int num_output);
+  void next_batch(Time now);
+  void apply(const ModelOutput& output, Time now);
+
+ private:
+  std::ofstream file_;
+};
+
+// Feeds a recorded day to a new Scheduler and hands out every batch it makes. Throws std::runtime_error naming the line that cannot be
+// read.
+void replay(const std::string& path, const std::function<void(const Batch&)>& on_batch);
+
+}  // namespace serval

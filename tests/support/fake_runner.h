@@ -1,0 +1,110 @@
+// A model without a model: a function Batch -> ModelOutput whose tokens depend on the sequence's own history alone, so that any two
+// schedules of the same request must give the same tokens. It keeps the KV of every block it was told of as the token written there,
+// so that a wrong block table, copy or reuse shows as a wrong history.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <vector>
+
+#include "engine/batch.h"
+#include "kernels/base/check.h"
+
+namespace serval {
+
+class FakeRunner {
+ public:
+  explicit FakeRunner(const BlockGeometry& geometry, int vocab = 50) : geometry_(geometry), vocab_(vocab) {
+    for (int g = 0; g < geometry.num_groups; ++g) {
+      memory_[g].assign(static_cast<size_t>(geometry.groups[g].num_blocks) * geometry.block_size, -1);
+    }
+  }
+
+  std::function<bool(SeqId, int position)> fails;  // optional: which rows have no finite logits
+
+  void operator()(const Batch& batch, ModelOutput& output) {
+    output.clear();
+    output.step = batch.step;
+    for (const SlotId slot : batch.freed) slots_.erase(slot);
+    for (int32_t i = 0; i < batch.num_admitted; ++i) {
+      const Admission& a = batch.admitted[i];
+      SERVAL_CHECK(!slots_.count(a.slot), a.slot);
+      Slot& slot = slots_[a.slot];
+      slot.seq = a.seq;
+      slot.sampling = a.sampling;
+      slot.tokens = a.tokens;
+      for (int g = 0; g < geometry_.num_groups; ++g) slot.table[g].assign(a.first_block[g], -1);
+    }
+    for (const GroupBlockCopy& c : batch.copies) {
+      for (int i = 0; i < c.copy.num_tokens; ++i) cell(c.group, c.copy.to, i) = cell(c.group, c.copy.from, i);
+    }
+    for (const SeqStep& step : batch.seqs) write(batch, step);
+    for (const SeqStep& step : batch.seqs) output.seqs.push_back(read(batch, step, output));
+  }
+
+  // The token a history leads to.
+  TokenId next_token(const std::vector<TokenId>& history, uint64_t seed) const {
+    uint64_t h = 0xcbf29ce484222325ull ^ seed;
+    for (const TokenId t : history) h = (h ^ static_cast<uint64_t>(t)) * 0x100000001b3ull;
+    h ^= h >> 31;
+    return static_cast<TokenId>(h % vocab_);
+  }
+
+ private:
+  struct Slot {
+    SeqId seq = 0;
+    SamplingParams sampling;
+    std::vector<TokenId> tokens;
+    std::vector<BlockId> table[kMaxKvGroups];
+  };
+  TokenId& cell(int group, BlockId block, int offset) {
+    SERVAL_CHECK(block >= 0, group, offset);
+    return memory_[group][static_cast<size_t>(block) * geometry_.block_size + offset];
+  }
+
+  void write(const Batch& batch, const SeqStep& step) {
+    Slot& slot = slots_.at(step.slot);
+    SERVAL_CHECK(slot.seq == step.seq, slot.seq, step.seq);
+    for (int g = 0; g < geometry_.num_groups; ++g) {
+      for (int i = 0; i < step.num_blocks[g]; ++i) slot.table[g].push_back(batch.blocks[step.blocks_begin[g] + i]);
+      for (int i = 0; i < step.num_tokens; ++i) {
+        const int pos = step.first_pos + i;
+        const TokenId token = batch.tokens[step.tokens_begin + i];
+        SERVAL_CHECK(pos < static_cast<int>(slot.tokens.size()) && slot.tokens[pos] == token, pos, token);
+        cell(g, slot.table[g].at(pos / geometry_.block_size), pos % geometry_.block_size) = token;
+      }
+    }
+  }
+
+  SeqOutput read(const Batch&, const SeqStep& step, ModelOutput& output) {
+    Slot& slot = slots_.at(step.slot);
+    SeqOutput out;
+    out.seq = step.seq;
+    const int last = step.first_pos + step.num_tokens - 1;
+    for (int g = 0; g < geometry_.num_groups; ++g) {
+      const int window = geometry_.groups[g].window;
+      for (int pos = window == 0 ? 0 : std::max(0, last - window + 1); pos <= last; ++pos) {
+        const TokenId seen = cell(g, slot.table[g].at(pos / geometry_.block_size), pos % geometry_.block_size);
+        SERVAL_CHECK(seen == slot.tokens[pos], step.seq, g, pos, seen, slot.tokens[pos]);
+      }
+    }
+    if (fails && fails(step.seq, last)) {
+      out.failed = true;
+    } else if (step.sample) {
+      out.tokens_begin = static_cast<int32_t>(output.tokens.size());
+      out.num_tokens = 1;
+      const TokenId token = next_token(slot.tokens, slot.sampling.seed);
+      slot.tokens.push_back(token);
+      output.tokens.push_back({token, -1.0f, 1, 0, 0});
+    }
+    return out;
+  }
+
+  BlockGeometry geometry_;
+  int vocab_;
+  std::vector<TokenId> memory_[kMaxKvGroups];
+  std::map<SlotId, Slot> slots_;
+};
+
+}  // namespace serval
