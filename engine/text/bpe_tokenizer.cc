@@ -46,8 +46,9 @@ void BpeTokenizer::fill_table() {
   }
   for (TokenId id = 0; id <= largest; ++id) {
     const AddedToken* added = added_at[id];
-    if (added == nullptr) {
-      table_.add(parts_.decoder.decode(vocabulary.name(id)), false);
+    const std::string_view name = vocabulary.name(id);
+    if (added == nullptr || (!added->special && !name.empty())) {
+      table_.add(parts_.decoder.decode(name), false);
     } else {
       table_.add(added->special ? added->content : parts_.decoder.decode_added(added->content),
                  added->special);

@@ -14,8 +14,9 @@ namespace {
 // with the space before.
 constexpr std::string_view kGpt2Pattern =
     R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
-// The word characters of UTS 18 include the two joiners, which Oniguruma's \w leaves out.
-constexpr std::string_view kWordsAndSymbols = R"([\w\x{200c}\x{200d}]+|[^\w\s\x{200c}\x{200d}]+)";
+// Word characters as UTS 18 has them, which are not quite those of Oniguruma's \w.
+constexpr std::string_view kWordsAndSymbols =
+    R"([\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\x{200c}\x{200d}]+|[^\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\x{200c}\x{200d}\s]+)";
 constexpr std::string_view kPunctuation = R"([!-/:-@\[-`{-~\p{P}])";
 
 SplitBehavior behavior_named(std::string_view name) {

@@ -1,6 +1,7 @@
 #include "engine/text/sentencepiece_model.h"
 
 #include <cmath>
+#include <cstdio>
 #include <cstring>
 #include <stdexcept>
 #include <unordered_set>
@@ -143,12 +144,13 @@ SentencePieceModel::Piece read_piece(std::string_view bytes) {
   return piece;
 }
 
-void read_trainer(std::string_view bytes) {
+void read_trainer(std::string_view bytes, SentencePieceModel& model) {
   constexpr uint64_t kUnigram = 1, kBpe = 2;
   for (WireReader reader(bytes); reader.next();) {
     if (reader.field() == 3 && reader.number() != kUnigram && reader.number() != kBpe) {
       fail("sentencepiece models other than unigram and BPE are not supported");
     }
+    if (reader.field() == 35) model.byte_fallback = reader.number() != 0;
     if (reader.field() == 24 && reader.number() != 0)
       fail("a model with treat_whitespace_as_suffix is not supported");
   }
@@ -183,7 +185,7 @@ SentencePieceModel SentencePieceModel::parse(std::string_view proto) {
         break;
       }
       case 2:
-        read_trainer(reader.data());
+        read_trainer(reader.data(), model);
         break;
       case 3:
         if (++num_normalizers > 1)
@@ -199,6 +201,19 @@ SentencePieceModel SentencePieceModel::parse(std::string_view proto) {
   }
   if (model.unk_id < 0) fail("it is not a sentencepiece model: it has no unknown piece");
   return model;
+}
+
+std::string with_byte_pieces(std::string_view proto) {
+  std::string out(proto);
+  for (int byte = 0; byte < 256; ++byte) {
+    char name[8];
+    std::snprintf(name, sizeof name, "<0x%02X>", byte);
+    // ModelProto.pieces (field 1, ten bytes long) { piece (field 1, six bytes long) = name, type (field 3) =
+    // BYTE }
+    out += std::string("\x0A\x0A\x0A\x06", 4) + name + std::string("\x18\x06", 2);
+  }
+  // ModelProto.trainer_spec (field 2, three bytes long) { byte_fallback (field 35) = 1 }
+  return out += std::string("\x12\x03\x98\x02\x01", 5);
 }
 
 std::string without_dummy_prefix(std::string_view proto) {

@@ -27,6 +27,7 @@ struct SentencePieceModel {
 
   std::vector<Piece> pieces;
   int unk_id = -1;  // of the one unknown piece
+  bool byte_fallback = false;
   bool add_dummy_prefix = true;
   bool remove_extra_whitespaces = true;
 
@@ -36,8 +37,11 @@ struct SentencePieceModel {
   static SentencePieceModel parse(std::string_view proto);
 };
 
-// The same model, but without a space put before every text: a field appended to a serialized message
-// overrides the one inside.
+// Both rest on a rule of protocol buffers: what is appended to a serialized message overrides or extends what
+// is inside. The same model, but without a space put before every text.
 std::string without_dummy_prefix(std::string_view proto);
+// The same model with 256 byte pieces after its own and byte fallback on, for a model that has neither. The
+// library joins a run of unknown characters by copying all of it for each one; bytes it does not join.
+std::string with_byte_pieces(std::string_view proto);
 
 }  // namespace serval

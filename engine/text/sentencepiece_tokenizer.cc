@@ -87,8 +87,15 @@ class SentencePieceTokenizer final : public Tokenizer {
  private:
   SentencePieceTokenizer(std::string_view proto, const SentencePieceModel& model,
                          const TokenizerConfig& config)
-      : unk_id_(model.unk_id),
+      : num_pieces_(static_cast<TokenId>(model.pieces.size())),
+        unk_id_(model.unk_id),
         strips_leading_space_(model.add_dummy_prefix || model.remove_extra_whitespaces) {
+    std::string extended;
+    const auto names_a_byte = [](const Piece& piece) { return piece.text.starts_with("<0x"); };
+    if (!model.byte_fallback && std::none_of(model.pieces.begin(), model.pieces.end(), names_a_byte)) {
+      extended = with_byte_pieces(proto);
+      proto = extended;
+    }
     load(processor_, proto);
     if (!config.legacy && model.add_dummy_prefix) {
       continuation_ = std::make_unique<sentencepiece::SentencePieceProcessor>();
@@ -147,10 +154,16 @@ class SentencePieceTokenizer final : public Tokenizer {
   void append_encoded(const sentencepiece::SentencePieceProcessor& processor, std::string_view text,
                       std::vector<TokenId>& ids) const {
     std::vector<int> encoded;
-    if (processor.Encode(text, &encoded).ok()) {
-      ids.insert(ids.end(), encoded.begin(), encoded.end());
-    } else {
-      ids.push_back(unk_id_);
+    if (!processor.Encode(text, &encoded).ok()) encoded = {unk_id_};
+    bool after_unk = false;
+    for (const int id : encoded) {
+      const bool is_unk = id >= num_pieces_;  // a byte of an unknown character, see with_byte_pieces
+      if (!is_unk) {
+        ids.push_back(id);
+      } else if (!after_unk) {
+        ids.push_back(unk_id_);
+      }
+      after_unk = is_unk;
     }
   }
 
@@ -161,6 +174,7 @@ class SentencePieceTokenizer final : public Tokenizer {
   std::map<std::string, TokenId, std::less<>> ids_;
   TokenTable table_;
   std::vector<TokenId> prefix_, suffix_;
+  TokenId num_pieces_;  // of the model itself
   TokenId unk_id_;
   bool strips_leading_space_;
   TokenId bos_id_ = -1, eos_id_ = -1;

@@ -20,7 +20,8 @@ struct Span {
 // The PCRE2 (UTF, UCP, MULTILINE) pattern that means what `pattern` means to Oniguruma. What differs: \s
 // (PCRE2 adds U+180E), \w and \b (marks, connector punctuation), \h, \v, \u, {,n}. Throws std::runtime_error
 // naming a construct with no translation: nested or intersected classes, back references, inline options
-// other than i, {n,m}+ (a greedy loop there, possessive here) and the like.
+// other than i, {n,m}+ (a greedy loop there, possessive here) and the like. Under (?i) a
+// character matches its single-character case variants only (there "ss" would also match "ß").
 std::string translate_oniguruma(std::string_view pattern);
 
 // `text` as a pattern that matches it literally.

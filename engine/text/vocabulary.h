@@ -32,7 +32,6 @@ class Vocabulary {
   std::string_view name(TokenId id) const {
     return id < 0 || static_cast<size_t>(id) >= names_.size() ? std::string_view() : names_[id];
   }
-  bool contains(TokenId id) const { return find(name(id)) == id; }
   int size() const { return static_cast<int>(names_.size()); }  // 1 + the largest id
 
  private:
