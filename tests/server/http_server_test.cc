@@ -1,0 +1,471 @@
+// The life of connections: timeouts, keep-alive, pipelining, keys, headers of answers, limits, draining.
+#include "server/http_server.h"
+
+#include <fcntl.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <thread>
+
+#include "server/http_exchange.h"
+#include "tests/server/http_fixture.h"
+
+namespace serval::testing {
+namespace {
+
+using ::testing::HasSubstr;
+using std::chrono::milliseconds;
+
+class HttpServerTest : public HttpTest {};
+
+TEST_F(HttpServerTest, EveryAnswerCarriesTheHeadersClientsRead) {
+  start();
+  const RawResponse response = ask(get("/v1/models", "X-Request-Id: my-id.1:2_3\r\n"));
+  EXPECT_EQ(response.status, 200);
+  EXPECT_EQ(response.field("x-request-id"), "my-id.1:2_3");
+  EXPECT_NE(response.field("openai-processing-ms"), "");
+  EXPECT_EQ(response.field("openai-version"), "2020-10-01");
+  EXPECT_THAT(response.field("date"), HasSubstr("GMT"));
+  EXPECT_EQ(response.field("content-type"), "application/json");
+}
+
+TEST_F(HttpServerTest, AnUnsaneRequestIdIsReplaced) {
+  start();
+  for (const std::string& id : {std::string("a b"), std::string("a\"b"), std::string("<x>"), std::string(129, 'a'), std::string("\xc3\xa9"),
+                                std::string("a\r\n b")}) {
+    const std::string given = ask(get("/version", "X-Request-Id: " + id + "\r\n")).field("x-request-id");
+    EXPECT_EQ(given.rfind("req_", 0), 0u) << given;
+    EXPECT_EQ(given.size(), 36u) << given;
+  }
+  EXPECT_EQ(ask(get("/version", "X-Request-Id: " + std::string(128, 'a') + "\r\n")).field("x-request-id"), std::string(128, 'a'));
+  EXPECT_NE(ask(get("/version")).field("x-request-id"), ask(get("/version")).field("x-request-id"));
+}
+
+TEST_F(HttpServerTest, AHeadOrBodyThatStopsGetsA408) {
+  HttpConfig config;
+  config.header_timeout = milliseconds(100);
+  config.body_timeout = milliseconds(100);
+  start(config);
+  const std::string request = post("/v1/completions", "{\"prompt\":\"x\"}");
+  const size_t head = request.find("\r\n\r\n") + 4;
+  for (const size_t cut : {size_t{1}, size_t{3}, size_t{4}, size_t{10}, size_t{21}, size_t{29}, size_t{30}, size_t{31}, size_t{40},
+                           head - 5, head - 3, head - 2, head - 1, head, head + 1, request.size() - 1}) {
+    SCOPED_TRACE(cut);
+    RawHttpClient client(server->port());
+    client.send(request.substr(0, cut));
+    const auto response = client.read_response();
+    ASSERT_TRUE(response.has_value());
+    EXPECT_EQ(response->status, 408);
+    EXPECT_EQ(error_code(*response), "request_timeout");
+    EXPECT_TRUE(client.closed_by_server());
+  }
+}
+
+TEST_F(HttpServerTest, ASlowDripDoesNotExtendTheHeadsTime) {
+  HttpConfig config;
+  config.header_timeout = milliseconds(150);
+  start(config);
+  RawHttpClient client(server->port());
+  std::thread drip([&] {
+    for (int i = 0; i < 100 && client.send("G"); ++i) std::this_thread::sleep_for(milliseconds(20));
+  });
+  const auto response = client.read_response();
+  drip.join();
+  ASSERT_TRUE(response.has_value());
+  EXPECT_EQ(response->status, 408);
+}
+
+TEST_F(HttpServerTest, ASlowDripOfABodyEndsAtItsTotalTime) {
+  HttpConfig config;
+  config.body_timeout = milliseconds(5000);
+  config.body_total_timeout = milliseconds(150);
+  start(config);
+  RawHttpClient client(server->port());
+  client.send("POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n");
+  std::thread drip([&] {
+    for (int i = 0; i < 100 && client.send(" "); ++i) std::this_thread::sleep_for(milliseconds(20));
+  });
+  const auto response = client.read_response();
+  drip.join();
+  ASSERT_TRUE(response.has_value());
+  EXPECT_EQ(response->status, 408);
+}
+
+TEST_F(HttpServerTest, SilenceEndsAConnectionWithoutAWord) {
+  HttpConfig config;
+  config.header_timeout = milliseconds(100);
+  config.keep_alive_timeout = milliseconds(100);
+  start(config);
+  RawHttpClient silent(server->port());
+  EXPECT_TRUE(silent.closed_by_server());
+  RawHttpClient idle(server->port());
+  idle.send(get("/version"));
+  EXPECT_EQ(idle.read_response()->status, 200);
+  EXPECT_TRUE(idle.closed_by_server());
+}
+
+TEST_F(HttpServerTest, ABodyCutShortByTheClientGetsNoAnswer) {
+  start();
+  RawHttpClient client(server->port());
+  client.send("POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{\"pro");
+  client.shutdown_send();
+  EXPECT_TRUE(client.closed_by_server());
+}
+
+TEST_F(HttpServerTest, AConnectionServesManyRequestsAndClosesWhenAsked) {
+  start();
+  RawHttpClient client(server->port());
+  for (int i = 0; i < 5; ++i) {
+    client.send(i % 2 ? get("/version") : post("/tokenize", "{\"prompt\":\"ab\"}"));
+    EXPECT_EQ(client.read_response()->status, 200);
+  }
+  client.send(get("/version", "Connection: keep-alive, close\r\n"));
+  const auto last = client.read_response();
+  EXPECT_EQ(last->field("connection"), "close");
+  EXPECT_TRUE(client.closed_by_server());
+}
+
+TEST_F(HttpServerTest, OldHttpClosesUnlessItAsksToStay) {
+  start();
+  RawHttpClient leaves(server->port());
+  leaves.send("GET /version HTTP/1.0\r\n\r\n");
+  EXPECT_EQ(leaves.read_response()->status, 200);
+  EXPECT_TRUE(leaves.closed_by_server());
+  RawHttpClient stays(server->port());
+  for (int i = 0; i < 2; ++i) {
+    stays.send("GET /version HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+    const auto response = stays.read_response();
+    ASSERT_TRUE(response.has_value());
+    EXPECT_EQ(response->field("connection"), "keep-alive");
+  }
+}
+
+TEST_F(HttpServerTest, AHundredPipelinedRequestsAreAnsweredInOrder) {
+  start();
+  RawHttpClient client(server->port());
+  std::string all;
+  for (int i = 0; i < 100; ++i) {
+    const std::string id = "X-Request-Id: r" + std::to_string(i) + "\r\n";
+    all += i % 3 == 0 ? post("/tokenize", "{\"prompt\":\"" + std::string(static_cast<size_t>(i), 'x') + "\"}", id) : get("/version", id);
+  }
+  std::thread sender([&] { client.send(all); });
+  for (int i = 0; i < 100; ++i) {
+    const auto response = client.read_response();
+    ASSERT_TRUE(response.has_value()) << i;
+    EXPECT_EQ(response->status, 200);
+    EXPECT_EQ(response->field("x-request-id"), "r" + std::to_string(i));
+  }
+  sender.join();
+}
+
+TEST_F(HttpServerTest, PipelinedRequestsWaitInTheSocketWhileOneIsAnswered) {
+  service.set_script({.deltas = {token(0, "a", 1, FinishReason::kStop)}, .hold_before = 0});
+  start();
+  RawHttpClient client(server->port());
+  client.send(post("/v1/completions", "{\"prompt\":\"x\"}"));
+  std::thread flood([&] {
+    for (int i = 0; i < 200'000; ++i) {
+      if (!client.send(get("/version"))) return;
+    }
+  });
+  ASSERT_TRUE(service.wait_until([&] { return service.num_started() == 1; }));
+  std::this_thread::sleep_for(milliseconds(100));
+  EXPECT_EQ(num_responses, 0);  // the first is not answered, so none is; and the flood stands still
+  client.shutdown_send();
+  client.reset();
+  flood.join();
+  EXPECT_TRUE(service.wait_until([&] { return service.num_cancelled() == 1; }));
+}
+
+TEST_F(HttpServerTest, TheBodyIsAskedForOnlyAfterTheHeadIsAccepted) {
+  start();
+  const std::string fields = "Expect: 100-continue\r\n";
+  const std::string good = post("/tokenize", "{\"prompt\":\"ab\"}", fields);
+  const size_t head = good.find("\r\n\r\n") + 4;
+  RawHttpClient client(server->port());
+  client.send(good.substr(0, head));
+  ASSERT_TRUE(client.read_until("HTTP/1.1 100 Continue\r\n\r\n"));
+  client.send(good.substr(head));
+  const auto response = client.read_response();
+  ASSERT_TRUE(response.has_value());
+  EXPECT_EQ(response->status, 200);
+  EXPECT_EQ(client.num_interim(), 1);
+
+  for (const std::string& refused :
+       {post("/nowhere", "{}", fields), "POST /tokenize HTTP/1.1\r\nHost: a\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n" + fields + "\r\n",
+        "POST /tokenize HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 99999999\r\n" + fields + "\r\n"}) {
+    RawHttpClient eager(server->port());
+    eager.send(refused.substr(0, refused.find("\r\n\r\n") + 4));
+    const auto refusal = eager.read_response();
+    ASSERT_TRUE(refusal.has_value());
+    EXPECT_GE(refusal->status, 400);
+    EXPECT_EQ(eager.num_interim(), 0);
+  }
+}
+
+TEST_F(HttpServerTest, HeadAnswersLikeGetWithoutABody) {
+  start();
+  const RawResponse whole = ask(get("/v1/models"));
+  RawHttpClient client(server->port());
+  client.send("HEAD /v1/models HTTP/1.1\r\nHost: a\r\n\r\n" + get("/version"));
+  const auto head = client.read_response(/*head_only=*/true);
+  ASSERT_TRUE(head.has_value());
+  EXPECT_EQ(head->status, 200);
+  EXPECT_EQ(head->field("content-length"), std::to_string(whole.body.size()));
+  EXPECT_EQ(client.read_response()->body, R"({"version":"1.2.3"})");
+}
+
+TEST_F(HttpServerTest, OptionsNamesTheMethods) {
+  start();
+  const auto allow = [&](const std::string& target) {
+    RawHttpClient client(server->port());
+    client.send("OPTIONS " + target + " HTTP/1.1\r\nHost: a\r\n\r\n");
+    const auto response = client.read_response();
+    return std::to_string(response->status) + " " + response->field("allow");
+  };
+  EXPECT_EQ(allow("/v1/models"), "204 GET, HEAD, OPTIONS");
+  EXPECT_EQ(allow("/v1/completions"), "204 POST, OPTIONS");
+  EXPECT_EQ(allow("*"), "204 GET, HEAD, POST, OPTIONS");
+  EXPECT_EQ(allow("/nowhere"), "404 ");
+}
+
+// --- keys ------------------------------------------------------------------------------------------------------------------
+
+TEST_F(HttpServerTest, EveryRouteWantsTheKeyButTheProbes) {
+  HttpConfig config;
+  config.api_keys = {"first", "second"};
+  start(config);
+  RouteTable table;
+  table.add(openai_routes(service));
+  table.add(admin_routes(service, [] { return std::string(); }, ""));
+  std::string open;
+  for (const Route& route : table.routes()) {
+    const std::string path = route.path.back() == '*' ? route.path.substr(0, route.path.size() - 1) + "x" : route.path;
+    const auto request = [&](const std::string& fields) {
+      return ask(route.method == "GET" ? get(path, fields) : post(path, "{}", fields));
+    };
+    const RawResponse without = request("");
+    if (without.status != 401) {
+      open += route.path + " ";
+      continue;
+    }
+    EXPECT_EQ(without.field("www-authenticate"), "Bearer");
+    EXPECT_EQ(error_code(without), "invalid_api_key");
+    EXPECT_EQ(error_field(without, "type"), "authentication_error");
+    for (const char* wrong : {"Authorization: Bearer third\r\n", "Authorization: first\r\n", "Authorization: Basic first\r\n",
+                              "Authorization: Bearer firstx\r\n", "Authorization: Bearer \r\n", "x-api-key: third\r\n"}) {
+      EXPECT_EQ(request(wrong).status, 401) << route.path << wrong;
+    }
+    for (const char* right : {"Authorization: Bearer first\r\n", "Authorization: bearer second\r\n", "x-api-key: second\r\n"}) {
+      EXPECT_NE(request(right).status, 401) << route.path << right;
+    }
+    EXPECT_EQ(request("Authorization: Bearer first\r\nAuthorization: Bearer first\r\n").status, 400);
+    EXPECT_EQ(request("Authorization: Bearer first\r\nx-api-key: first\r\n").status, 400);
+  }
+  EXPECT_EQ(open, "/live /ready /health ");
+  EXPECT_EQ(ask(get("/v1/models?api_key=first")).status, 401);
+}
+
+TEST_F(HttpServerTest, AnOpenAddressNeedsKeysOrTheWordInsecure) {
+  HttpConfig config;
+  config.host = "0.0.0.0";
+  EXPECT_THROW(HttpServer(config, RouteTable()), std::runtime_error);
+  config.insecure = true;
+  EXPECT_NO_THROW(HttpServer(config, RouteTable()));
+  config.insecure = false;
+  config.api_keys = {"key"};
+  EXPECT_NO_THROW(HttpServer(config, RouteTable()));
+  config.api_keys.clear();
+  config.host = "localhost";
+  EXPECT_NO_THROW(HttpServer(config, RouteTable()));
+}
+
+TEST_F(HttpServerTest, ATakenPortIsASentence) {
+  start();
+  HttpConfig config;
+  config.port = server->port();
+  try {
+    HttpServer second(config, RouteTable());
+    FAIL() << "two servers on one port";
+  } catch (const std::runtime_error& failure) {
+    EXPECT_THAT(failure.what(), HasSubstr("cannot listen on 127.0.0.1 port " + std::to_string(config.port)));
+  }
+}
+
+// --- resources -------------------------------------------------------------------------------------------------------------
+
+TEST_F(HttpServerTest, BodiesInMemoryAreBoundedOverAllConnections) {
+  HttpConfig config;
+  config.max_total_body_bytes = 100'000;
+  start(config);
+  const std::string head = "POST /tokenize HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 90002\r\n\r\n";
+  RawHttpClient first(server->port());
+  first.send(head + "{\"prompt\":\"" + std::string(60'000, 'x'));
+  // The first body's bytes are in memory once a second one is refused because of them.
+  for (;;) {
+    RawHttpClient second(server->port());
+    second.send(head + "{\"prompt\":\"" + std::string(89'988, 'x') + "\"} ");
+    const auto response = second.read_response();
+    ASSERT_TRUE(response.has_value());
+    if (response->status == 200) continue;  // the first one's have not arrived yet
+    EXPECT_EQ(response->status, 429);
+    EXPECT_EQ(error_code(*response), "server_overloaded");
+    EXPECT_EQ(response->field("retry-after"), "1");
+    break;
+  }
+  first.send(std::string(29'988, 'x') + "\"}" + "  ");
+  EXPECT_EQ(first.read_response()->status, 200);
+  EXPECT_EQ(ask(post("/tokenize", "{\"prompt\":\"" + std::string(90'000, 'x') + "\"}")).status, 200);  // given back
+}
+
+TEST_F(HttpServerTest, TheStreamBufferLimitHoldsToTheByte) {
+  // The handler runs on the strand: of what it writes at once only the first piece can be on its way, all of it still counted.
+  constexpr size_t kLimit = 4096;
+  std::atomic<size_t> second_bytes{0};
+  RouteTable routes;
+  routes.add(Route{.method = "GET", .path = "/stream", .handler = [&](std::shared_ptr<HttpExchange> exchange) {
+                     exchange->start_stream();
+                     exchange->write("x");
+                     exchange->write(std::string(second_bytes, 'y'));
+                     exchange->end_stream(false);
+                   }});
+  HttpConfig config;
+  config.stream_buffer_bytes = kLimit;
+  server = std::make_unique<HttpServer>(config, std::move(routes));
+  server->start();
+  const std::string first_chunk = "1\r\nx\r\n";
+  const auto waiting_before_second = [&](RawHttpClient& client) {
+    client.send(get("/stream"));
+    EXPECT_TRUE(client.read_until("\r\n\r\n" + first_chunk));
+    return client.received().find("\r\n\r\n") + 4 + first_chunk.size();
+  };
+  size_t waiting;
+  {
+    RawHttpClient client(server->port());
+    waiting = waiting_before_second(client);
+  }
+  for (const int over : {-1, 0, 1}) {
+    second_bytes = static_cast<size_t>(static_cast<int>(kLimit - waiting) + over);
+    RawHttpClient client(server->port());
+    const size_t really_waiting = waiting_before_second(client);  // a header may have a digit more this time
+    EXPECT_EQ(client.read_until("0\r\n\r\n"), really_waiting + second_bytes <= kLimit) << over;
+  }
+}
+
+TEST_F(HttpServerTest, ConnectionsBeyondTheLimitWaitForRoom) {
+  HttpConfig config;
+  config.max_connections = 2;
+  start(config);
+  RawHttpClient first(server->port()), second(server->port());
+  for (RawHttpClient* client : {&first, &second}) {
+    client->send(get("/version"));
+    EXPECT_EQ(client->read_response()->status, 200);
+  }
+  RawHttpClient third(server->port());
+  third.send(get("/version"));
+  std::this_thread::sleep_for(milliseconds(50));
+  EXPECT_EQ(num_responses, 2);
+  EXPECT_EQ(server->num_connections(), 2);
+  first.close();
+  EXPECT_EQ(third.read_response()->status, 200);
+}
+
+TEST_F(HttpServerTest, OutOfDescriptorsAcceptingPausesAndResumes) {
+  start();
+  EXPECT_EQ(ask(get("/version")).status, 200);
+  while (server->num_connections() > 0) std::this_thread::yield();  // its descriptor is free now, not later
+  RawHttpClient waiting;  // has its descriptor already
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+  std::vector<int> fillers;
+  rlimit tight = before;
+  const int next = open("/dev/null", O_RDONLY | O_CLOEXEC);
+  fillers.push_back(next);
+  tight.rlim_cur = static_cast<rlim_t>(next) + 1;
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &tight), 0);
+  for (int fd; (fd = open("/dev/null", O_RDONLY | O_CLOEXEC)) >= 0;) fillers.push_back(fd);  // holes below
+  waiting.connect(server->port());
+  waiting.send(get("/version"));
+  std::this_thread::sleep_for(milliseconds(250));
+  const int answered_meanwhile = num_responses;
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+  for (const int fd : fillers) close(fd);
+  const auto response = waiting.read_response();
+  ASSERT_TRUE(response.has_value());
+  EXPECT_EQ(response->status, 200);
+  EXPECT_EQ(answered_meanwhile, 1);
+}
+
+// --- admin and the end -----------------------------------------------------------------------------------------------------
+
+TEST_F(HttpServerTest, ProbesSayWhatTheServiceSays) {
+  start();
+  EXPECT_EQ(ask(get("/live")).status, 200);
+  EXPECT_EQ(ask(get("/ready")).body, R"({"status":"ok"})");
+  EXPECT_EQ(ask(get("/health")).status, 200);
+  EXPECT_EQ(ask(get("/ping")).status, 200);
+  service.set_ready(false, "draining");
+  EXPECT_EQ(ask(get("/live")).status, 200);
+  const RawResponse not_ready = ask(get("/ready"));
+  EXPECT_EQ(not_ready.status, 503);
+  EXPECT_EQ(error_code(not_ready), "draining");
+  EXPECT_EQ(not_ready.field("retry-after"), "1");
+  EXPECT_EQ(ask(get("/health")).status, 503);
+  service.set_ready(true);
+  service.set_live(false);
+  EXPECT_EQ(ask(get("/live")).status, 503);
+  EXPECT_EQ(ask(get("/health")).status, 503);
+  EXPECT_EQ(ask(get("/ready")).status, 200);
+  const RawResponse metrics = ask(get("/metrics"));
+  EXPECT_EQ(metrics.body, "serval:up 1\n");
+  EXPECT_EQ(metrics.field("content-type"), "text/plain; version=0.0.4; charset=utf-8");
+}
+
+TEST_F(HttpServerTest, DrainFinishesWhatRunsAndClosesWhatIsIdle) {
+  service.set_script({.deltas = {token(0, "a", 1), token(0, "b", 2, FinishReason::kStop)}, .hold_before = 1});
+  start();
+  RawHttpClient streaming(server->port()), idle(server->port());
+  idle.send(get("/version"));
+  EXPECT_EQ(idle.read_response()->status, 200);
+  streaming.send(post("/v1/completions", "{\"prompt\":\"x\",\"stream\":true}"));
+  ASSERT_TRUE(streaming.read_until("\"text\":\"a\""));
+  EXPECT_FALSE(server->drain(milliseconds(100)));  // the stream is held
+  EXPECT_TRUE(idle.closed_by_server());
+  service.release();
+  EXPECT_TRUE(streaming.read_until("data: [DONE]\n\n\r\n0\r\n\r\n"));
+  EXPECT_TRUE(server->drain(milliseconds(20'000)));
+  EXPECT_EQ(server->num_connections(), 0);
+  EXPECT_EQ(service.num_finished(), 1);
+}
+
+TEST_F(HttpServerTest, StopEndsOpenRequestsAtOnce) {
+  service.set_script({.deltas = {token(0, "a", 1)}, .forever = true});
+  start();
+  RawHttpClient client(server->port());
+  client.send(post("/v1/completions", "{\"prompt\":\"x\",\"stream\":true}"));
+  ASSERT_TRUE(client.read_until("\"text\":\"a\""));
+  server->stop();
+  EXPECT_EQ(service.num_cancelled(), 1);
+  EXPECT_EQ(server->num_connections(), 0);
+}
+
+TEST_F(HttpServerTest, AHandlerThatThrowsFailsItsRequestOnly) {
+  RouteTable routes;
+  for (const auto& [path, where] : {std::pair{"/inline", RunsOn::kInline}, std::pair{"/pool", RunsOn::kTextPool}}) {
+    routes.add(Route{.method = "GET", .path = path, .handler = [](auto) { throw std::bad_alloc(); }, .runs_on = where});
+  }
+  server = std::make_unique<HttpServer>(HttpConfig{}, std::move(routes));
+  server->start();
+  RawHttpClient client(server->port());
+  for (const char* path : {"/inline", "/pool", "/inline"}) {
+    client.send(get(path));
+    const auto response = client.read_response();
+    ASSERT_TRUE(response.has_value());
+    EXPECT_EQ(response->status, 500);
+    EXPECT_EQ(error_field(*response, "type"), "server_error");
+    EXPECT_EQ(response->field("x-should-retry"), "false");
+  }
+}
+
+}  // namespace
+}  // namespace serval::testing

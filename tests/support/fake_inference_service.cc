@@ -1,0 +1,191 @@
+#include "tests/support/fake_inference_service.h"
+
+#include <chrono>
+
+namespace serval::testing {
+
+struct FakeInferenceService::Run {
+  Script script;
+  std::shared_ptr<GenerationObserver> observer;
+  std::vector<PromptInfo> prompts;
+  std::mutex mutex;  // held while the observer runs
+  bool ended = false;
+};
+
+class FakeInferenceService::Handle final : public Generation {
+ public:
+  Handle(FakeInferenceService& service, std::shared_ptr<Run> run) : service_(service), run_(std::move(run)) {}
+  ~Handle() override { Handle::cancel(); }
+  void cancel() override {
+    {
+      std::lock_guard lock(run_->mutex);
+      if (run_->ended) return;
+      run_->ended = true;
+    }
+    ++service_.cancelled_;
+    service_.changed();
+  }
+  const std::vector<PromptInfo>& prompts() const override { return run_->prompts; }
+  int num_choices() const override { return run_->script.n * static_cast<int>(run_->prompts.size()); }
+
+ private:
+  FakeInferenceService& service_;
+  std::shared_ptr<Run> run_;
+};
+
+FakeInferenceService::FakeInferenceService() { set_script(Script{}); }
+
+FakeInferenceService::~FakeInferenceService() {
+  release();
+  for (const std::weak_ptr<Run>& weak : runs_) {
+    const std::shared_ptr<Run> run = weak.lock();
+    if (!run) continue;
+    std::lock_guard lock(run->mutex);
+    run->ended = true;
+  }
+  changed();
+  for (std::thread& thread : threads_) thread.join();
+}
+
+void FakeInferenceService::set_script(Script script) {
+  set_script([script](const GenerateRequest&) { return script; });
+}
+
+void FakeInferenceService::set_script(std::function<Script(const GenerateRequest&)> script) {
+  std::lock_guard lock(mutex_);
+  script_ = std::move(script);
+}
+
+void FakeInferenceService::release() {
+  {
+    std::lock_guard lock(mutex_);
+    released_ = true;
+  }
+  change_.notify_all();
+}
+
+void FakeInferenceService::set_ready(bool ready, std::string reason) {
+  std::lock_guard lock(mutex_);
+  ready_ = ready;
+  reason_ = std::move(reason);
+}
+
+void FakeInferenceService::set_live(bool live) {
+  std::lock_guard lock(mutex_);
+  live_ = live;
+}
+
+GenerateRequest FakeInferenceService::last_request() const {
+  std::lock_guard lock(mutex_);
+  return last_request_;
+}
+
+void FakeInferenceService::changed() {
+  std::lock_guard lock(mutex_);
+  change_.notify_all();
+}
+
+bool FakeInferenceService::wait_until(const std::function<bool()>& condition) {
+  std::unique_lock lock(mutex_);
+  return change_.wait_for(lock, std::chrono::seconds(20), condition);
+}
+
+Result<std::unique_ptr<Generation>> FakeInferenceService::generate(const GenerateRequest& request,
+                                                                  std::shared_ptr<GenerationObserver> observer) {
+  auto run = std::make_shared<Run>();
+  {
+    std::lock_guard lock(mutex_);
+    last_request_ = request;
+    run->script = script_(request);
+  }
+  if (run->script.refusal) return *run->script.refusal;
+  run->prompts = render(request).value();
+  run->observer = std::move(observer);
+  std::lock_guard lock(mutex_);
+  ++started_;
+  runs_.push_back(run);
+  threads_.emplace_back([this, run] { play(run); });
+  change_.notify_all();
+  return std::unique_ptr<Generation>(std::make_unique<Handle>(*this, run));
+}
+
+void FakeInferenceService::play(const std::shared_ptr<Run>& run) {
+  const Script& script = run->script;
+  const auto hold = [&](size_t position) {
+    if (position != script.hold_before) return;
+    std::unique_lock lock(mutex_);
+    change_.wait(lock, [&] { return released_; });
+  };
+  do {
+    for (size_t i = 0; i < script.deltas.size(); ++i) {
+      hold(i);
+      std::lock_guard lock(run->mutex);
+      if (run->ended) return;
+      Delta delta = script.deltas[i];
+      run->observer->on_delta(std::move(delta));
+    }
+    if (script.forever) std::this_thread::yield();
+  } while (script.forever);
+  hold(script.deltas.size());
+  {
+    std::lock_guard lock(run->mutex);
+    if (run->ended) return;
+    run->ended = true;
+    script.error ? run->observer->on_error(*script.error) : run->observer->on_done(script.usage);
+  }
+  ++finished_;
+  changed();
+}
+
+Result<std::vector<PromptInfo>> FakeInferenceService::render(const GenerateRequest& request) {
+  if (!request.model.empty() && request.model != "fake") {
+    return Error{ErrorKind::kNotFound, "model_not_found", "No such model.", "model"};
+  }
+  if (request.kind == GenerateRequest::Kind::kChat) return std::vector<PromptInfo>{{"<user>", {1, 2, 3}}};
+  std::vector<PromptInfo> prompts;
+  for (const PromptInput& input : request.prompts) {
+    if (const auto* text = std::get_if<std::string>(&input)) {
+      prompts.push_back({*text, {}});
+      for (const char c : *text) prompts.back().token_ids.push_back(static_cast<unsigned char>(c));
+    } else {
+      prompts.push_back({"", std::get<std::vector<TokenId>>(input)});
+      for (const TokenId id : prompts.back().token_ids) prompts.back().text += token_text(id);
+    }
+  }
+  return prompts;
+}
+
+Result<std::string> FakeInferenceService::detokenize(const std::vector<int64_t>& token_ids) {
+  std::string text;
+  for (const int64_t id : token_ids) {
+    if (id < 0 || id > 127) return invalid("tokens", "invalid_token_id", "tokens has an id beyond 127.");
+    text += static_cast<char>(id);
+  }
+  return text;
+}
+
+std::string FakeInferenceService::token_text(TokenId id) const { return std::string(1, static_cast<char>(id)); }
+
+std::vector<ModelInfo> FakeInferenceService::models() const { return {{"fake", 1700000000, 4096}, {"org/alias", 1700000000, 4096}}; }
+
+bool FakeInferenceService::ready(std::string* reason) const {
+  std::lock_guard lock(mutex_);
+  if (reason) *reason = reason_;
+  return ready_;
+}
+
+bool FakeInferenceService::live() const {
+  std::lock_guard lock(mutex_);
+  return live_;
+}
+
+Delta token(int index, std::string text, TokenId id, FinishReason finish) {
+  Delta delta;
+  delta.index = index;
+  delta.text = std::move(text);
+  delta.token_ids = {id};
+  delta.finish = finish;
+  return delta;
+}
+
+}  // namespace serval::testing
