@@ -14,7 +14,8 @@
 namespace serval {
 namespace {
 
-// Longer than the gap between two operators of one forward pass, far shorter than the gap between two requests.
+// Longer than the gap between two operators of one forward pass, far shorter than the gap between two
+// requests.
 constexpr auto kSpinTime = std::chrono::microseconds(60);
 constexpr int kSpinsPerClockRead = 32;
 
@@ -37,7 +38,8 @@ bool spin(const Done& done) {
   return false;
 }
 
-// Round to nearest, denormals kept, exceptions masked: the same bits from the same inputs on whichever thread a task lands.
+// Round to nearest, denormals kept, exceptions masked: the same bits from the same inputs on whichever thread
+// a task lands.
 class ScopedFloatControl {
  public:
 #if defined(__x86_64__)
@@ -106,7 +108,8 @@ bool ThreadPool::work_on_one(int worker) {
   int64_t left = unclaimed_.load(std::memory_order_relaxed);
   do {
     if (left <= 0) return false;
-  } while (!unclaimed_.compare_exchange_weak(left, left - 1, std::memory_order_acquire, std::memory_order_relaxed));
+  } while (!unclaimed_.compare_exchange_weak(left, left - 1, std::memory_order_acquire,
+                                             std::memory_order_relaxed));
   call_(context_, worker, count_ - left);
   if (unfinished_.fetch_sub(1) == 1 && caller_sleeps_.load()) {
     finished_.fetch_add(1);
@@ -127,7 +130,8 @@ void ThreadPool::run(int64_t count, Call call, const void* context) {
   context_ = context;
   count_ = count;
   unfinished_.store(count, std::memory_order_relaxed);
-  unclaimed_.store(count);  // publishes the job; ordered before the look at sleepers_, as a sleeper orders its own two the other way
+  unclaimed_.store(count);  // publishes the job; ordered before the look at sleepers_, as a sleeper orders
+                            // its own two the other way
   if (sleepers_.load() > 0) {
     wake_.fetch_add(1);
     wake_.notify_all();

@@ -1,0 +1,71 @@
+#include "kernels/cpu/cpu_backend.h"
+
+#include <sys/mman.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <stdexcept>
+
+#include "kernels/base/check.h"
+#include "kernels/cpu/dispatch.h"
+
+namespace serval::cpu {
+namespace {
+
+constexpr size_t kLine = 64;
+constexpr size_t kHugePage = size_t{2} << 20;
+
+size_t round_up(size_t value, size_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
+}  // namespace
+
+CpuBackend::CpuBackend(const DeviceConfig& config)
+    : kernels_(choose_kernels(config.isa)),
+      pool_(config.num_threads, config.pin_threads),
+      name_(std::string("cpu-") + kernels_.name) {}
+
+Buffer CpuBackend::allocate(size_t bytes) {
+  Buffer buffer;
+  if (bytes == 0) return buffer;
+  // Large memory starts on a huge page, so that all of it can lie in huge pages: fewer address translations
+  // on the way through the weights. The advice is a wish; without it everything works, more slowly.
+  const bool large = bytes >= 2 * kHugePage;
+  const size_t alignment = large ? kHugePage : kLine;
+  void* const memory = std::aligned_alloc(alignment, round_up(bytes, alignment));
+  if (memory == nullptr)
+    throw std::runtime_error("the system refused " + std::to_string(bytes) + " bytes of memory");
+  buffer.memory = {memory, [](void* p) { std::free(p); }};
+  if (large) madvise(memory, bytes, MADV_HUGEPAGE);
+  std::memset(memory, 0, bytes);
+  buffer.bytes = bytes;
+  return buffer;
+}
+
+DType CpuBackend::preferred_kv_dtype(DType weights) const {
+  // Nothing below f32 holds the eleven bits of an f16 in the exponent range that attention needs.
+  return weights == DType::kBF16 ? DType::kBF16 : DType::kF32;
+}
+
+size_t CpuBackend::reserve(int max_rows, int max_heads, int head_dim, int64_t max_k, int64_t max_n) {
+  SERVAL_CHECK(max_rows > 0 && max_heads > 0 && head_dim > 0 && max_k > 0 && max_n > 0, max_rows, max_heads,
+               head_dim, max_k, max_n);
+  const auto grow = [this](Buffer& buffer, size_t bytes) {
+    if (buffer.bytes < bytes) buffer = allocate(bytes);
+    return buffer.bytes;
+  };
+  size_t total =
+      grow(packed_rows_, static_cast<size_t>(max_rows) * padded_k(max_k, kLargestKMultiple) * sizeof(float));
+  total += grow(task_starts_, (static_cast<size_t>(max_rows) + 1) * sizeof(int32_t));
+  attend_floats_ = std::max(attend_floats_, attend_floats(max_heads, head_dim));
+  total += grow(attend_scratch_, pool_.num_threads() * attend_floats_ * sizeof(float));
+  sample_scratch_.reserve(pool_.num_threads(), max_n);
+  return total + SampleScratch::bytes(pool_.num_threads(), sample_scratch_.vocab());
+}
+
+void CpuBackend::sample(const SampleArgs& args) {
+  sample_rows(args, pool_, sample_scratch_);
+}
+
+}  // namespace serval::cpu

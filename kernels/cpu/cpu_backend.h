@@ -1,0 +1,78 @@
+// The Backend of a CPU: the op families in linear.cc, attention.cc and elementwise.cc over the kernel table
+// of one instruction set and one thread pool. Everything it ever allocates beyond what it hands out is the
+// scratch of reserve(); a call that exceeds what was reserved is our own mistake and is checked.
+#pragma once
+
+#include <algorithm>
+#include <string>
+
+#include "kernels/backend.h"
+#include "kernels/cpu/kernel_table.h"
+#include "kernels/cpu/sample.h"
+#include "kernels/cpu/thread_pool.h"
+
+namespace serval::cpu {
+
+class CpuBackend final : public Backend {
+ public:
+  // Throws when config.isa names an instruction set that is unknown or not there.
+  explicit CpuBackend(const DeviceConfig& config);
+
+  std::string_view name() const override { return name_; }
+  int num_threads() const { return pool_.num_threads(); }
+  const KernelTable& kernels() const { return kernels_; }
+
+  Buffer allocate(size_t bytes) override;
+  LinearWeight pack_linear(std::span<const Tensor> parts, std::span<const Tensor> biases) override;
+  size_t packed_bytes(int64_t n, int64_t k, DType dtype, bool bias) const override;
+  DType preferred_kv_dtype(DType weights) const override;
+  size_t reserve(int max_rows, int max_heads, int head_dim, int64_t max_k, int64_t max_n) override;
+
+  void embed(const LinearWeight& table, std::span<const int32_t> ids, const Tensor& out) override;
+  void add_rms_norm(const Tensor& residual, const Tensor& x, const Tensor& weight, float eps,
+                    const Tensor& out) override;
+  void head_rms_norm(const Tensor& x, int64_t row_stride, const Tensor& weight, float eps) override;
+  void linear(const Tensor& x, const LinearWeight& w, const Tensor& out) override;
+  void rope(const RopeArgs& args) override;
+  void write_kv(const WriteKvArgs& args) override;
+  void attention(const AttentionArgs& args, int64_t q_row_stride) override;
+  void gated_activation(Activation act, const Tensor& gate_up, const Tensor& out) override;
+  void gather_rows(const Tensor& x, std::span<const int32_t> rows, const Tensor& out) override;
+  void copy_kv_blocks(const KvLayer& kv, std::span<const BlockCopy> copies) override;
+  void sample(const SampleArgs& args) override;
+
+ private:
+  // Runs body(row) for every row; several rows to a task when a row is little work.
+  template <class Body>
+  void for_rows(int64_t rows, int64_t row_elements, const Body& body);
+  static size_t attend_floats(int max_heads, int head_dim);  // scratch of one worker
+
+  const KernelTable& kernels_;
+  ThreadPool pool_;
+  std::string name_;
+
+  Buffer packed_rows_;     // activations of one linear(), as its kernel wants them
+  Buffer task_starts_;     // int32 [max_rows + 1]: first attention task of each sequence
+  Buffer attend_scratch_;  // float [threads][attend_floats_]
+  size_t attend_floats_ = 0;
+  SampleScratch sample_scratch_;
+};
+
+// Elements of a packed row of k activations or weights.
+constexpr int64_t padded_k(int64_t k, int multiple) {
+  return (k + multiple - 1) / multiple * multiple;
+}
+inline constexpr int kLargestKMultiple = 2;
+
+template <class Body>
+void CpuBackend::for_rows(int64_t rows, int64_t row_elements, const Body& body) {
+  // About a microsecond or two of work: what a hand-over to another core costs.
+  constexpr int64_t kTaskElements = 16384;
+  const int64_t per_task = std::max<int64_t>(1, kTaskElements / std::max<int64_t>(1, row_elements));
+  pool_.for_each((rows + per_task - 1) / per_task, [&](int, int64_t task) {
+    const int64_t end = std::min(rows, (task + 1) * per_task);
+    for (int64_t r = task * per_task; r < end; ++r) body(r);
+  });
+}
+
+}  // namespace serval::cpu

@@ -1,0 +1,67 @@
+// Norms, rotary embedding, gates and row copies: one row at a time, rows spread over the pool.
+#include <cstring>
+
+#include "kernels/base/check.h"
+#include "kernels/cpu/cpu_backend.h"
+
+namespace serval::cpu {
+
+void CpuBackend::add_rms_norm(const Tensor& residual, const Tensor& x, const Tensor& weight, float eps,
+                              const Tensor& out) {
+  const int64_t dim = residual.dim(1);
+  SERVAL_CHECK(weight.dtype == DType::kF32 && weight.num_elements() == dim, dtype_name(weight.dtype),
+               weight.num_elements(), dim);
+  for_rows(residual.dim(0), dim, [&](int64_t r) {
+    kernels_.rms_norm(residual.as<float>() + r * dim, x.data == nullptr ? nullptr : x.as<float>() + r * dim,
+                      weight.as<float>(), eps, out.as<float>() + r * dim, dim);
+  });
+}
+
+void CpuBackend::head_rms_norm(const Tensor& x, int64_t row_stride, const Tensor& weight, float eps) {
+  const int64_t heads = x.dim(1), head_dim = x.dim(2);
+  SERVAL_CHECK(weight.dtype == DType::kF32 && weight.num_elements() == head_dim, weight.num_elements(),
+               head_dim);
+  for_rows(x.dim(0), heads * head_dim, [&](int64_t r) {
+    for (int64_t h = 0; h < heads; ++h) {
+      float* const head = x.as<float>() + r * row_stride + h * head_dim;
+      kernels_.rms_norm(head, nullptr, weight.as<float>(), eps, head, head_dim);
+    }
+  });
+}
+
+void CpuBackend::rope(const RopeArgs& args) {
+  const int64_t heads = args.x.dim(1), head_dim = args.x.dim(2), half = args.rotary_dim / 2;
+  SERVAL_CHECK(args.rotary_dim > 0 && args.rotary_dim % 2 == 0 && args.rotary_dim <= head_dim &&
+                   args.cos_sin.dim(1) == args.rotary_dim,
+               args.rotary_dim, head_dim, args.cos_sin.dim(1));
+  for_rows(args.x.dim(0), heads * head_dim, [&](int64_t r) {
+    const int32_t position = args.positions[r];
+    SERVAL_CHECK(position >= 0 && position < args.cos_sin.dim(0), position, args.cos_sin.dim(0));
+    const float* const cos = args.cos_sin.as<float>() + position * args.rotary_dim;
+    for (int64_t h = 0; h < heads; ++h)
+      kernels_.rotate(args.x.as<float>() + r * args.row_stride + h * head_dim, cos, cos + half, half);
+  });
+}
+
+void CpuBackend::gated_activation(Activation act, const Tensor& gate_up, const Tensor& out) {
+  const int64_t f = out.dim(1);
+  SERVAL_CHECK(gate_up.dim(1) == 2 * f && gate_up.dim(0) == out.dim(0), gate_up.dim(1), f);
+  const auto gate = act == Activation::kSilu ? kernels_.silu_gate : kernels_.gelu_tanh_gate;
+  for_rows(out.dim(0), 4 * f, [&](int64_t r) {  // an exponential costs a few plain operations
+    const float* const row = gate_up.as<float>() + r * 2 * f;
+    gate(row, row + f, out.as<float>() + r * f, f);
+  });
+}
+
+void CpuBackend::gather_rows(const Tensor& x, std::span<const int32_t> rows, const Tensor& out) {
+  const int64_t dim = x.dim(1);
+  SERVAL_CHECK(out.dim(0) == static_cast<int64_t>(rows.size()) && out.dim(1) == dim, out.dim(0), rows.size(),
+               out.dim(1), dim);
+  for (size_t i = 0; i < rows.size(); ++i) {
+    SERVAL_CHECK(rows[i] >= 0 && rows[i] < x.dim(0), rows[i], x.dim(0));
+    std::memcpy(out.as<float>() + static_cast<int64_t>(i) * dim, x.as<float>() + rows[i] * dim,
+                dim * sizeof(float));
+  }
+}
+
+}  // namespace serval::cpu

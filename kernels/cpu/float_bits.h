@@ -1,0 +1,30 @@
+// The 16-bit float formats as bits, one value at a time: for packing, caching and tests. The hot kernels
+// widen vectors by themselves.
+#pragma once
+
+#include <bit>
+#include <cstdint>
+
+namespace serval::cpu {
+
+inline float bf16_to_float(uint16_t bits) {
+  return std::bit_cast<float>(uint32_t{bits} << 16);
+}
+
+// Round to nearest, ties to even; a NaN stays a NaN.
+inline uint16_t float_to_bf16(float value) {
+  const auto bits = std::bit_cast<uint32_t>(value);
+  if ((bits & 0x7fffffff) > 0x7f800000) return static_cast<uint16_t>((bits >> 16) | 0x40);
+  return static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+// IEEE binary16, exact: the difference of the exponent biases is a power of two, which makes subnormals come
+// out right.
+inline float half_to_float(uint16_t bits) {
+  const uint32_t sign = (bits & 0x8000u) << 16;
+  const uint32_t magnitude = (bits & 0x7fffu) << 13;
+  if ((bits & 0x7c00) == 0x7c00) return std::bit_cast<float>(magnitude | 0x7f800000 | sign);
+  return std::bit_cast<float>(std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude) * 0x1p112f) | sign);
+}
+
+}  // namespace serval::cpu

@@ -1,0 +1,331 @@
+// Attention of some rows of one sequence over one KV head (kernel_table.h describes the block layout). Query
+// vectors (row, head) are taken in groups that share every load of keys and values. Included by
+// hot_kernels.cc alone.
+//
+// What a query vector computes does not depend on its group: each score is one chain over the dimensions,
+// each output one chain over the positions it sees; what lies beyond its own positions is neither added nor
+// multiplied (the memory there may hold anything, NaN included).
+#pragma once
+
+#include <utility>
+
+#include "kernels/cpu/kernel_table.h"
+#include "kernels/cpu/simd.h"
+
+namespace serval::cpu {
+namespace {
+
+#if defined(__AVX512F__)
+inline constexpr int kMaxGroup = 8;
+constexpr int score_vecs(int group) {
+  return group <= 4 ? 4 : 2;
+}
+constexpr int value_vecs(int group) {
+  return group <= 4 ? 4 : 2;
+}
+#else
+inline constexpr int kMaxGroup = 4;
+constexpr int score_vecs(int) {
+  return 2;
+}
+constexpr int value_vecs(int) {
+  return 2;
+}
+#endif
+
+constexpr float kMinusInfinity = -__builtin_inff();
+
+// Keys are read two dimensions at a time, values two positions at a time; `lanes` < kLanes asks for a part.
+struct F32Kv {
+  static constexpr size_t kElementBytes = 4;
+  static void key_pair(const char* p, int block_size, int lanes, Vec& even, Vec& odd) {
+    const auto* f = reinterpret_cast<const float*>(p);
+    even = lanes == kLanes ? load(f) : load_part(f, lanes);
+    odd = lanes == kLanes ? load(f + block_size) : load_part(f + block_size, lanes);
+  }
+  static Vec even_value(const char* p, int, int lanes) {
+    const auto* f = reinterpret_cast<const float*>(p);
+    return lanes == kLanes ? load(f) : load_part(f, lanes);
+  }
+  static Vec odd_value(const char* p, int head_dim, int lanes) {
+    return even_value(p + head_dim * 4, 0, lanes);
+  }
+};
+
+struct Bf16Kv {
+  static constexpr size_t kElementBytes = 2;
+  static IntVec pairs(const char* p, int lanes) {
+    return lanes == kLanes ? load_ints(p) : load_ints_part(p, lanes);
+  }
+  static void key_pair(const char* p, int, int lanes, Vec& even, Vec& odd) {
+    const IntVec both = pairs(p, lanes);
+    even = even_of(both);
+    odd = odd_of(both);
+  }
+  static Vec even_value(const char* p, int, int lanes) { return even_of(pairs(p, lanes)); }
+  static Vec odd_value(const char* p, int, int lanes) { return odd_of(pairs(p, lanes)); }
+};
+
+// scores[m][t * lanes ...] = q[.][m] . key of NT vectors of positions. q is [head_dim][MQ].
+template <class Kv, int MQ, int NT>
+void score_positions(const float* q, int head_dim, int block_size, const char* const* keys, int lanes,
+                     float* scores) {
+  Vec acc[MQ][NT] = {};
+  const size_t stride = 2 * block_size * Kv::kElementBytes;
+  for (int d = 0; d < head_dim; d += 2) {
+    Vec even[NT], odd[NT];
+#pragma GCC unroll 4
+    for (int t = 0; t < NT; ++t) Kv::key_pair(keys[t] + d / 2 * stride, block_size, lanes, even[t], odd[t]);
+#pragma GCC unroll 8
+    for (int m = 0; m < MQ; ++m) {
+      const Vec x = broadcast(q[d * MQ + m]);
+#pragma GCC unroll 4
+      for (int t = 0; t < NT; ++t) acc[m][t] = fma(even[t], x, acc[m][t]);
+    }
+#pragma GCC unroll 8
+    for (int m = 0; m < MQ; ++m) {
+      const Vec x = broadcast(q[(d + 1) * MQ + m]);
+#pragma GCC unroll 4
+      for (int t = 0; t < NT; ++t) acc[m][t] = fma(odd[t], x, acc[m][t]);
+    }
+  }
+#pragma GCC unroll 8
+  for (int m = 0; m < MQ; ++m) {
+#pragma GCC unroll 4
+    for (int t = 0; t < NT; ++t) {
+      float* const p = scores + m * kTile + t * lanes;
+      if (lanes == kLanes) {
+        store(p, acc[m][t]);
+      } else {
+        store_part(p, acc[m][t], lanes);
+      }
+    }
+  }
+}
+
+// Vectors [begin, end) of the tile's positions.
+template <class Kv, int MQ>
+void score_tile(const float* q, int head_dim, int block_size, const char* const* keys, int lanes, int begin,
+                int end, float* scores) {
+  constexpr int NT = score_vecs(MQ);
+  int v = begin;
+  if (lanes == kLanes) {
+    for (; v + NT <= end; v += NT)
+      score_positions<Kv, MQ, NT>(q, head_dim, block_size, keys + v, kLanes, scores + v * kLanes);
+    for (; v < end; ++v)
+      score_positions<Kv, MQ, 1>(q, head_dim, block_size, keys + v, kLanes, scores + v * kLanes);
+  } else {
+    for (; v < end; ++v)
+      score_positions<Kv, MQ, 1>(q, head_dim, block_size, keys + v, lanes, scores + v * lanes);
+  }
+}
+
+// Turns the scores of positions [begin, end) into weights relative to the new maximum, zeros elsewhere;
+// updates maximum and sum, returns the factor for what was accumulated before.
+inline float soften(float* scores, int begin, int end, float& maximum, float& sum) {
+  Vec best = broadcast(kMinusInfinity);
+  if (begin == 0 && end == kTile) {
+    for (int i = 0; i < kTile; i += kLanes) best = max(best, load(scores + i));
+  } else {
+    IntVec position;
+    for (int i = 0; i < kLanes; ++i) position[i] = i;
+    for (int i = 0; i < kTile; i += kLanes) {
+      const Vec seen = (position >= begin) & (position < end) ? load(scores + i) : broadcast(kMinusInfinity);
+      store(scores + i, seen);
+      best = max(best, seen);
+      position += kLanes;
+    }
+  }
+  const float tile_max = reduce_max(best);
+  const float new_max = tile_max > maximum ? tile_max : maximum;
+  Vec total{};
+  for (int i = 0; i < kTile; i += kLanes) {
+    const Vec weight = exp(load(scores + i) - new_max);
+    store(scores + i, weight);
+    total += weight;
+  }
+  const float factor = exp(broadcast(maximum - new_max))[0];
+  maximum = new_max;
+  sum = sum * factor + reduce_add(total);
+  return factor;
+}
+
+// acc[m][d ...] = acc[m] * factor[m] + sum over positions [begin, end) of weights[m][position] * value, for
+// ND vectors of dimensions from d on. pairs[i] points at positions 2i and 2i + 1 of the tile.
+template <class Kv, int MQ, int ND>
+void add_values(const float* weights, int begin, int end, const char* const* pairs, int head_dim, int d,
+                int lanes, const float* factor, float* acc) {
+  Vec sum[MQ][ND];
+#pragma GCC unroll 8
+  for (int m = 0; m < MQ; ++m) {
+#pragma GCC unroll 4
+    for (int n = 0; n < ND; ++n) {
+      const float* const p = acc + m * head_dim + d + n * kLanes;
+      sum[m][n] = (lanes == kLanes ? load(p) : load_part(p, lanes)) * factor[m];
+    }
+  }
+  const auto add = [&](const Vec(&value)[ND], int position) {
+#pragma GCC unroll 8
+    for (int m = 0; m < MQ; ++m) {
+      const Vec w = broadcast(weights[m * kTile + position]);
+#pragma GCC unroll 4
+      for (int n = 0; n < ND; ++n) sum[m][n] = fma(value[n], w, sum[m][n]);
+    }
+  };
+  const auto add_even = [&](int position) {
+    Vec value[ND];
+#pragma GCC unroll 4
+    for (int n = 0; n < ND; ++n)
+      value[n] = Kv::even_value(pairs[position / 2] + (d + n * kLanes) * 4, head_dim, lanes);
+    add(value, position);
+  };
+  const auto add_odd = [&](int position) {
+    Vec value[ND];
+#pragma GCC unroll 4
+    for (int n = 0; n < ND; ++n)
+      value[n] = Kv::odd_value(pairs[position / 2] + (d + n * kLanes) * 4, head_dim, lanes);
+    add(value, position);
+  };
+  int position = begin;
+  if (position % 2 != 0) add_odd(position++);
+  for (; position + 1 < end; position += 2) {
+    add_even(position);
+    add_odd(position + 1);
+  }
+  if (position < end) add_even(position);
+#pragma GCC unroll 8
+  for (int m = 0; m < MQ; ++m) {
+#pragma GCC unroll 4
+    for (int n = 0; n < ND; ++n) {
+      float* const p = acc + m * head_dim + d + n * kLanes;
+      if (lanes == kLanes) {
+        store(p, sum[m][n]);
+      } else {
+        store_part(p, sum[m][n], lanes);
+      }
+    }
+  }
+}
+
+template <class Kv, int MQ>
+void add_tile(const float* weights, int begin, int end, const char* const* pairs, int head_dim,
+              const float* factor, float* acc) {
+  constexpr int ND = value_vecs(MQ);
+  int d = 0;
+  for (; d + ND * kLanes <= head_dim; d += ND * kLanes)
+    add_values<Kv, MQ, ND>(weights, begin, end, pairs, head_dim, d, kLanes, factor, acc);
+  for (; d + kLanes <= head_dim; d += kLanes)
+    add_values<Kv, MQ, 1>(weights, begin, end, pairs, head_dim, d, kLanes, factor, acc);
+  if (d < head_dim) add_values<Kv, MQ, 1>(weights, begin, end, pairs, head_dim, d, head_dim - d, factor, acc);
+}
+
+template <class Kv>
+struct AttendKernels {
+  using Score = void (*)(const float*, int, int, const char* const*, int, int, int, float*);
+  using Add = void (*)(const float*, int, int, const char* const*, int, const float*, float*);
+  Score score[kMaxGroup];
+  Add add[kMaxGroup];
+};
+template <class Kv>
+constexpr AttendKernels<Kv> attend_kernels() {
+  return []<int... Q>(std::integer_sequence<int, Q...>) {
+    return AttendKernels<Kv>{{score_tile<Kv, Q + 1>...}, {add_tile<Kv, Q + 1>...}};
+  }
+  (std::make_integer_sequence<int, kMaxGroup>{});
+}
+
+// Pointers into the blocks of one tile; entries outside the positions that some row sees stay unset.
+struct TilePointers {
+  const char* keys[kTile / 4];   // one per vector of positions
+  const char* pairs[kTile / 2];  // one per pair of positions
+};
+
+template <class Kv>
+void attend(const AttendArgs& args) {
+  static constexpr AttendKernels<Kv> kKernels = attend_kernels<Kv>();
+  const int head_dim = args.head_dim;
+  const int vectors = args.num_rows * args.heads;
+  const int block_size = 1 << args.block_shift;
+  const int lanes = block_size < kLanes ? block_size : kLanes;  // positions in a vector
+  float* const q = args.scratch;                                // groups of [head_dim][group size], scaled
+  float* const acc = q + vectors * head_dim;                    // [vectors][head_dim]
+  float* const maximum = acc + vectors * head_dim;              // [vectors]
+  float* const sum = maximum + vectors;                         // [vectors]
+  float* const scores = sum + vectors;                          // [kMaxGroup][kTile]
+  const auto first_seen = [&](int vector) {
+    const int position = args.first_pos + vector / args.heads;
+    return args.window > 0 && position >= args.window ? position - args.window + 1 : 0;
+  };
+
+  for (int base = 0; base < vectors; base += kMaxGroup) {
+    const int group = vectors - base < kMaxGroup ? vectors - base : kMaxGroup;
+    for (int m = 0; m < group; ++m) {
+      const int row = (base + m) / args.heads, head = (base + m) % args.heads;
+      const float* const from = args.q + row * args.q_stride + head * head_dim;
+      for (int d = 0; d < head_dim; ++d) q[base * head_dim + d * group + m] = from[d] * args.scale;
+    }
+  }
+  std::memset(acc, 0, static_cast<size_t>(vectors) * head_dim * sizeof(float));
+  for (int v = 0; v < vectors; ++v) {
+    maximum[v] = kMinusInfinity;
+    sum[v] = 0;
+  }
+
+  const int first = first_seen(0), last = args.first_pos + args.num_rows - 1;
+  for (int start = first / kTile * kTile; start <= last; start += kTile) {
+    const int begin = first > start ? first - start : 0;  // what some row of the call sees of this tile
+    const int end = last - start + 1 < kTile ? last - start + 1 : kTile;
+    TilePointers at;
+    for (int v = begin / lanes; v * lanes < end; ++v) {
+      const int position = start + v * lanes;
+      at.keys[v] =
+          args.keys + args.blocks[position >> args.block_shift] * args.block_bytes + args.head_offset +
+          static_cast<size_t>(position & (block_size - 1)) * 4;  // a float, or two dimensions of bf16
+    }
+    for (int i = begin / 2; i * 2 < end; ++i) {
+      const int position = start + i * 2;
+      at.pairs[i] = args.values + args.blocks[position >> args.block_shift] * args.block_bytes +
+                    args.head_offset +
+                    static_cast<size_t>(position & (block_size - 1)) * head_dim * Kv::kElementBytes;
+    }
+    for (int base = 0; base < vectors; base += kMaxGroup) {
+      const int group = vectors - base < kMaxGroup ? vectors - base : kMaxGroup;
+      const int last_of_group = args.first_pos + (base + group - 1) / args.heads;
+      if (last_of_group < start || first_seen(base) >= start + kTile)
+        continue;  // later rows see later positions
+      kKernels.score[group - 1](q + base * head_dim, head_dim, block_size, at.keys, lanes, begin / lanes,
+                                (end + lanes - 1) / lanes, scores);
+      // Vectors that see the same positions of the tile take their values together.
+      float factor[kMaxGroup];
+      int from = 0, run_begin = 0, run_end = 0;
+      const auto finish_run = [&](int to) {
+        if (to > from && run_begin < run_end)
+          kKernels.add[to - from - 1](scores + from * kTile, run_begin, run_end, at.pairs, head_dim,
+                                      factor + from, acc + (base + from) * head_dim);
+        from = to;
+      };
+      for (int m = 0; m < group; ++m) {
+        const int v = base + m;
+        const int position = args.first_pos + v / args.heads;
+        const int lowest = first_seen(v);
+        const int my_begin = lowest > start ? lowest - start : 0;
+        const int my_end = position - start + 1 < kTile ? position - start + 1 : kTile;
+        if (my_begin != run_begin || my_end != run_end) {
+          finish_run(m);
+          run_begin = my_begin;
+          run_end = my_end;
+        }
+        if (my_begin < my_end) factor[m] = soften(scores + m * kTile, my_begin, my_end, maximum[v], sum[v]);
+      }
+      finish_run(group);
+    }
+  }
+
+  for (int v = 0; v < vectors; ++v) {
+    float* const to = args.out + v / args.heads * args.out_stride + v % args.heads * head_dim;
+    for (int d = 0; d < head_dim; ++d) to[d] = acc[v * head_dim + d] / sum[v];
+  }
+}
+
+}  // namespace
+}  // namespace serval::cpu

@@ -1,0 +1,69 @@
+// The inner loops, compiled once per instruction set: CMake gives each copy its flags and names its table in
+// SERVAL_TABLE. Nothing here may be visible to another copy but that table.
+#include "kernels/cpu/hot_attention.h"
+#include "kernels/cpu/hot_linear.h"
+#include "kernels/cpu/hot_rows.h"
+#include "kernels/cpu/kernel_table.h"
+
+namespace serval::cpu {
+namespace {
+
+constexpr int kChains = 12;  // more than latency times width of any core
+
+int64_t peak_f32(int64_t iterations) {
+  Vec acc[kChains];
+  for (int i = 0; i < kChains; ++i) acc[i] = broadcast(static_cast<float>(i));
+  Vec a = broadcast(0.9999f), b = broadcast(0.0001f);
+  asm volatile("" : "+x"(a), "+x"(b));
+  for (int64_t n = 0; n < iterations; ++n) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kChains; ++i) {
+      acc[i] = fma(acc[i], a, b);
+      asm volatile("" : "+x"(acc[i]));
+    }
+  }
+  return iterations * kChains * kLanes * 2;
+}
+
+#if defined(__AVX512BF16__)
+int64_t peak_bf16(int64_t iterations) {
+  Vec acc[kChains] = {};
+  IntVec a = IntVec{} + 0x3f803f80;
+  asm volatile("" : "+x"(a));
+  for (int64_t n = 0; n < iterations; ++n) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kChains; ++i) {
+      acc[i] = _mm512_dpbf16_ps(acc[i], (__m512bh)a, (__m512bh)a);
+      asm volatile("" : "+x"(acc[i]));
+    }
+  }
+  return iterations * kChains * kLanes * 4;
+}
+using Bf16Format = Bf16DotFormat;
+constexpr auto kPeakBf16 = peak_bf16;
+#else
+using Bf16Format = Bf16WidenedFormat;
+constexpr int64_t (*kPeakBf16)(int64_t) = nullptr;
+#endif
+
+}  // namespace
+
+#define SERVAL_STRING_OF(x) #x
+#define SERVAL_STRING(x) SERVAL_STRING_OF(x)
+
+extern const KernelTable SERVAL_TABLE;
+const KernelTable SERVAL_TABLE = {
+    .name = SERVAL_STRING(SERVAL_ISA),
+    .linear = {linear_kernel<F32Format>(), linear_kernel<F16Format>(), linear_kernel<Bf16Format>()},
+    .attend_f32 = attend<F32Kv>,
+    .attend_bf16 = attend<Bf16Kv>,
+    .rms_norm = rms_norm,
+    .silu_gate = silu_gate,
+    .gelu_tanh_gate = gelu_tanh_gate,
+    .rotate = rotate,
+    .exp = exp_row,
+    .peak_f32 = peak_f32,
+    .peak_bf16 = kPeakBf16,
+};
+
+}  // namespace serval::cpu

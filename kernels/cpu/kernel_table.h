@@ -1,0 +1,108 @@
+// What one instruction set provides: the inner loops of the CPU backend as a struct of pointers, and the
+// packed layouts that those loops and their callers agree on. hot_kernels.cc is compiled once per instruction
+// set and fills one table each; dispatch.cc chooses.
+//
+// This header is compiled with every instruction set's flags, so it holds plain data only: an inline function
+// emitted with AVX-512 here could be the copy that the linker keeps for everybody.
+//
+// Law 1 in the kernels: every output has one accumulator that takes its terms in one order (k ascending,
+// position ascending), by one instruction, however many rows are computed beside it. Register tiles, cache
+// blocks and threads split rows and outputs only; between cache blocks of k an accumulator waits in memory as
+// the float it is.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace serval::cpu {
+
+// ---- Linear: y[m, n] = x[m, k] W[n, k]^T + b
+//
+// Weights lie in panels of 32 outputs, k-major, so that a vector holds one k of neighbouring outputs:
+//   f32, f16   [n/32][k][32]
+//   bf16       [n/32][k/2][32][2], k rounded up to even: pairs of k interleaved, as the dot product
+//              instruction wants them and as two cheap integer operations widen them
+// Outputs beyond n (and the odd k) are zeros; their products are never stored.
+inline constexpr int kPanel = 32;
+
+// One panel times a range of row tiles.
+struct PanelArgs {
+  const void* weights;      // the panel
+  size_t panel_bytes;       // to the next panel, which is prefetched along the way
+  const void* activations;  // packed rows: tile after tile, see LinearKernel::pack
+  int num_tiles;
+  int tile_rows;   // of every tile,
+  int tall_tiles;  // and one more in each of the first ones
+  int64_t k;
+  const float* bias;  // [valid], may be null
+  float* out;         // first row, the panel's first column
+  int64_t out_stride;
+  int valid;  // columns of this panel that exist, 1..32
+};
+
+struct LinearKernel {
+  int max_rows;          // rows of the largest register tile
+  int k_multiple;        // packed rows are padded with zeros to a multiple of this
+  size_t element_bytes;  // of a packed activation
+  bool direct_single;    // a tile of one row may point at the row itself
+  // Packs `rows` (<= max_rows) rows of x into one tile: [k / k_multiple][rows][k_multiple].
+  void (*pack)(const float* x, int64_t x_stride, int rows, int64_t k, void* tile);
+  void (*panel)(const PanelArgs& args);
+};
+
+// ---- Attention over paged keys and values
+//
+// Inside a block, for each KV head, keys are transposed so that a vector holds one dimension of neighbouring
+// positions, and values so that it holds neighbouring dimensions of one position:
+//   keys    f32 [kv_heads][head_dim][block_size]         bf16 [kv_heads][head_dim/2][block_size][2]
+//   values  f32 [kv_heads][block_size][head_dim]         bf16 [kv_heads][block_size/2][head_dim][2]
+//
+// Softmax runs online (Milakov and Gimelshein 2018) over tiles of kTile positions at multiples of kTile,
+// whatever the block size, the chunk or the window.
+inline constexpr int kTile = 64;
+inline constexpr int kMinBlock = 8;
+
+struct AttendArgs {  // some rows of one sequence, one KV head with all its query heads
+  const float* q;    // first row, first query head of the group
+  int64_t q_stride;  // between rows
+  float* out;
+  int64_t out_stride;
+  int num_rows;
+  int first_pos;  // of the first row
+  int heads;      // query heads that share the KV head
+  int head_dim;
+  const char* keys;  // of the whole layer
+  const char* values;
+  size_t block_bytes;
+  size_t head_offset;  // of this KV head inside a block
+  const int32_t* blocks;
+  int block_shift;  // log2 of positions in a block
+  float scale;
+  int window;
+  float* scratch;  // 2 * vectors * (head_dim + 1) + 8 * kTile floats, vectors = num_rows * heads
+};
+
+// ---- The table
+
+inline constexpr int kNumWeightFormats = 3;  // f32, f16, bf16: the order of DType
+
+struct KernelTable {
+  const char* name;
+  LinearKernel linear[kNumWeightFormats];
+  void (*attend_f32)(const AttendArgs& args);
+  void (*attend_bf16)(const AttendArgs& args);
+  // residual += x when x is not null; out = residual / rms(residual) * weight. out may be residual when x is
+  // null.
+  void (*rms_norm)(float* residual, const float* x, const float* weight, float eps, float* out, int64_t n);
+  void (*silu_gate)(const float* gate, const float* up, float* out, int64_t n);
+  void (*gelu_tanh_gate)(const float* gate, const float* up, float* out, int64_t n);
+  void (*rotate)(float* x, const float* cos, const float* sin, int64_t half);
+  void (*exp)(const float* x, float* out, int64_t n);  // the exponential of all of the above, for tests
+  // Probes of the arithmetic roof: run `iterations` rounds of independent multiply-adds in registers and
+  // return how many floating point operations that was. peak_bf16 is null where the dot product instruction
+  // is absent.
+  int64_t (*peak_f32)(int64_t iterations);
+  int64_t (*peak_bf16)(int64_t iterations);
+};
+
+}  // namespace serval::cpu

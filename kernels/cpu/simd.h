@@ -1,0 +1,172 @@
+// One vector of floats, as wide as the instruction set this file is compiled for, and the few operations that
+// the hot kernels need beyond + - * /, which the compiler provides for vector types. Included by
+// hot_kernels.cc alone: everything has internal linkage, so that no copy of it can serve another instruction
+// set.
+//
+// fma() is fused wherever the instruction set has it; the generic build rounds twice. Both are the same
+// operation for every row, which is all that law 1 asks.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX512F__) || defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+namespace serval::cpu {
+namespace {
+
+#if defined(__AVX512F__)
+inline constexpr int kLanes = 16;
+#elif defined(__AVX2__)
+inline constexpr int kLanes = 8;
+#else
+inline constexpr int kLanes = 4;
+#endif
+
+using Vec = float __attribute__((vector_size(kLanes * 4)));
+using IntVec = int32_t __attribute__((vector_size(kLanes * 4)));
+
+inline Vec load(const float* p) {
+  Vec v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+inline void store(float* p, Vec v) {
+  std::memcpy(p, &v, sizeof v);
+}
+inline IntVec load_ints(const void* p) {
+  IntVec v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+inline Vec broadcast(float x) {
+  return Vec{} + x;
+}
+inline Vec as_floats(IntVec v) {
+  return reinterpret_cast<Vec>(v);
+}
+inline IntVec as_ints(Vec v) {
+  return reinterpret_cast<IntVec>(v);
+}
+
+// The first n lanes, 0 < n < kLanes; the others read as zero and are not touched in memory.
+inline Vec load_part(const float* p, int n) {
+#if defined(__AVX512F__)
+  return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), p);
+#else
+  Vec v{};
+  std::memcpy(&v, p, static_cast<size_t>(n) * 4);
+  return v;
+#endif
+}
+inline void store_part(float* p, Vec v, int n) {
+#if defined(__AVX512F__)
+  _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1), v);
+#else
+  std::memcpy(p, &v, static_cast<size_t>(n) * 4);
+#endif
+}
+inline IntVec load_ints_part(const void* p, int n) {
+  return as_ints(load_part(static_cast<const float*>(p), n));
+}
+
+inline Vec fma(Vec a, Vec b, Vec c) {
+#if defined(__AVX512F__)
+  return _mm512_fmadd_ps(a, b, c);
+#elif defined(__AVX2__)
+  return _mm256_fmadd_ps(a, b, c);
+#else
+  return a * b + c;
+#endif
+}
+
+// The larger one; b where either is NaN.
+inline Vec max(Vec a, Vec b) {
+#if defined(__AVX512F__)
+  return _mm512_max_ps(a, b);
+#elif defined(__AVX2__)
+  return _mm256_max_ps(a, b);
+#else
+  return a > b ? a : b;
+#endif
+}
+
+// 1 / sqrt(x), correctly rounded in both steps.
+inline float inverse_sqrt(float x) {
+  return 1.0f / __builtin_sqrtf(x);
+}
+
+// Folding halves: the same tree for every length of input.
+inline float reduce_add(Vec v) {
+  float lanes[kLanes];
+  store(lanes, v);
+  for (int width = kLanes / 2; width > 0; width /= 2)
+    for (int i = 0; i < width; ++i) lanes[i] += lanes[i + width];
+  return lanes[0];
+}
+inline float reduce_max(Vec v) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_max_ps(v);
+#else
+  float lanes[kLanes];
+  store(lanes, v);
+  for (int width = kLanes / 2; width > 0; width /= 2)
+    for (int i = 0; i < width; ++i) lanes[i] = lanes[i] > lanes[i + width] ? lanes[i] : lanes[i + width];
+  return lanes[0];
+#endif
+}
+
+// Two bf16 values share a 32-bit lane: the even one in the low half, the odd one in the high half. Widening
+// is a shift or a mask.
+inline Vec even_of(IntVec pairs) {
+  return as_floats(pairs << 16);
+}
+inline Vec odd_of(IntVec pairs) {
+  return as_floats(pairs & static_cast<int32_t>(0xffff0000));
+}
+
+// kLanes halves (IEEE binary16) as floats, exact.
+inline Vec load_halves(const uint16_t* p) {
+#if defined(__AVX512F__)
+  return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+#elif defined(__AVX2__)
+  return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+#else
+  IntVec h;
+  for (int i = 0; i < kLanes; ++i) h[i] = p[i];
+  // Exponent and mantissa in a float's place, then the difference of the exponent biases as a power of two:
+  // subnormal halves come out right too. Infinities and NaNs keep their all-ones exponent.
+  const IntVec magnitude = (h & 0x7fff) << 13;
+  const Vec finite = as_floats(magnitude) * 0x1p112f;
+  const IntVec special = magnitude | 0x7f800000;
+  const IntVec sign = (h & 0x8000) << 16;
+  return as_floats(((h & 0x7c00) == 0x7c00 ? special : as_ints(finite)) | sign);
+#endif
+}
+
+// e^x within 2 units in the last place on [-87.3, 88]: 0 below, e^88 above, NaN stays NaN; exactly 1 at 0.
+// x = n ln 2 + r with ln 2 in two parts (Cody and Waite 1980); on |r| <= ln(2)/2 a polynomial through
+// Chebyshev nodes, 1 + r + r^2 P4(r), relative error 1.1e-8; n enters the exponent.
+inline Vec exp(Vec x) {
+  constexpr float kLow = -87.3f, kHigh = 88.0f;
+  constexpr float kToInteger = 0x1.8p23f;  // adding it rounds to an integer and leaves it in the low mantissa
+  const Vec low = broadcast(kLow);
+  const Vec clamped = x > kHigh ? broadcast(kHigh) : max(low, x);
+  const Vec shifted = fma(clamped, broadcast(0x1.715476p0f), broadcast(kToInteger));
+  const Vec n = shifted - kToInteger;
+  Vec r = fma(n, broadcast(-0x1.63p-1f), clamped);  // nine bits: the product is exact
+  r = fma(n, broadcast(0x1.bd0106p-13f), r);
+  Vec p = broadcast(0.0013926184f);
+  p = fma(p, r, broadcast(0.00836317893f));
+  p = fma(p, r, broadcast(0.0416665561f));
+  p = fma(p, r, broadcast(0.166665763f));
+  p = fma(p, r, broadcast(0.5f));
+  p = fma(p * r, r, r) + 1.0f;
+  const Vec scaled = as_floats(as_ints(p) + (as_ints(shifted) << 23));
+  return x < kLow ? Vec{} : (x == x ? scaled : x);
+}
+
+}  // namespace
+}  // namespace serval::cpu
