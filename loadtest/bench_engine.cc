@@ -3,7 +3,6 @@
 #include <chrono>
 #include <condition_variable>
 #include <iomanip>
-#include <memory>
 #include <mutex>
 #include <ostream>
 #include <vector>
@@ -80,20 +79,23 @@ class Watch {
   Clock::time_point begin_, end_;
 };
 
+EngineConfig config_for(const DeviceConfig& device) {
+  EngineConfig config;
+  config.device = device;
+  config.scheduler.max_num_seqs = kStreams[std::size(kStreams) - 1];
+  config.scheduler.max_model_len = model_110m().max_positions;
+  config.scheduler.enable_prefix_cache = false;
+  return config;
+}
+
 class Bench {
  public:
-  Bench(const std::filesystem::path& model, const DeviceConfig& device) {
-    EngineConfig config;
-    config.device = device;
-    config.scheduler.max_num_seqs = kStreams[std::size(kStreams) - 1];
-    config.scheduler.max_model_len = model_110m().max_positions;
-    config.scheduler.enable_prefix_cache = false;
-    engine_ = std::make_unique<Engine>(config, std::make_unique<ModelRunner>(model, config),
-                                       [this](EventBatch& batch) {
-                                         watch_.see(batch);
-                                         batch.clear();
-                                       });
-  }
+  Bench(const std::filesystem::path& model, const EngineConfig& config)
+      : runner_(model, config),
+        engine_(
+            config, runner_.plan().geometry,
+            [this](const Batch& batch, ModelOutput& output) { runner_.execute(batch, output); },
+            [this](EventBatch& events) { watch_.see(events); }) {}
 
   double decode_tokens_per_s(int streams) {
     run(streams, kDecodePrompt, kDecodeTokens);
@@ -116,14 +118,15 @@ class Bench {
       request.sampling.temperature = 0;
       request.sampling.max_tokens = output_tokens;
       request.sampling.ignore_eos = true;
-      SERVAL_CHECK(engine_->submit(std::move(request)).ok());
+      SERVAL_CHECK(engine_.submit(std::move(request)).ok());
     }
     watch_.wait();
   }
 
   Watch watch_;
   uint64_t requests_ = 0;
-  std::unique_ptr<Engine> engine_;  // last: its thread uses what stands above
+  ModelRunner runner_;
+  Engine engine_;  // last: its thread uses what stands above
 };
 
 }  // namespace
@@ -132,7 +135,7 @@ int bench_engine(const DeviceConfig& device, std::ostream& out) {
   const TempFolder folder;
   out << "writing a random model: 12 layers, hidden 768, vocabulary 32000, bfloat16\n" << std::flush;
   write_random_model(folder.path(), model_110m());
-  Bench bench(folder.path(), device);
+  Bench bench(folder.path(), config_for(device));
   out << std::fixed << std::setprecision(1);
   bench.decode_tokens_per_s(kStreams[0]);  // warms caches and clocks
   double first = 0, last = 0;

@@ -46,6 +46,11 @@ void check_settings(const ModelSpec& spec, const EngineConfig& config) {
   at_least_one("max_prefill_chunk", s.max_prefill_chunk);
   at_least_one("max_model_len", s.max_model_len);
   at_least_one("block_size", config.block_size);
+  if (s.max_num_batched_tokens < s.max_num_seqs) {
+    throw std::runtime_error("max_num_batched_tokens is " + std::to_string(s.max_num_batched_tokens) +
+                             "; it must be at least max_num_seqs, " + std::to_string(s.max_num_seqs) +
+                             ", so that every sequence can decode in every step");
+  }
   if (s.max_model_len > spec.max_positions) {
     throw std::runtime_error("max_model_len is " + std::to_string(s.max_model_len) +
                              ", but the model knows only " + std::to_string(spec.max_positions) +
@@ -59,15 +64,14 @@ void check_settings(const ModelSpec& spec, const EngineConfig& config) {
 }
 
 // Blocks of a group that one sequence of the largest length holds at once. A window is seen whole by the
-// first row of a chunk and lies anywhere across block borders.
+// first row of a chunk, and both ends may lie inside a block: the scheduler's own worst case.
 int blocks_per_sequence(const KvGroupSpec& group, const EngineConfig& config) {
   const auto blocks_for = [&](int64_t positions) {
     return static_cast<int>((positions + config.block_size - 1) / config.block_size);
   };
   const int all = blocks_for(config.scheduler.max_model_len);
   if (group.window == 0) return all;
-  const int chunk = std::min(config.scheduler.max_prefill_chunk, config.scheduler.max_num_batched_tokens);
-  return std::min(all, blocks_for(int64_t{group.window} + chunk) + 1);
+  return std::min(all, blocks_for(int64_t{group.window} + config.scheduler.max_prefill_chunk) + 2);
 }
 
 // As many blocks in each group as `sequences` (a fraction, too) of the largest length need.

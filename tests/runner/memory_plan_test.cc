@@ -53,16 +53,16 @@ TEST(MemoryPlan, GivesEverySequenceItsLargestLengthWhenMemoryAllows) {
   EXPECT_EQ(full.geometry.groups[0].num_blocks, 5 * 63);
   EXPECT_EQ(full.geometry.groups[0].window, 0);
 
-  // A window of 100 and chunks of 64 reach over 164 positions: 11 blocks, and one for where they begin.
+  // A window of 100 and chunks of 64 reach over 164 positions: 11 blocks, and one for each end.
   const MemoryPlan windowed = plan_memory(spec_of("MistralForCausalLM", 100, 0), config, *backend, kPlenty);
   EXPECT_EQ(windowed.geometry.num_groups, 1);
-  EXPECT_EQ(windowed.geometry.groups[0].num_blocks, 5 * 12);
+  EXPECT_EQ(windowed.geometry.groups[0].num_blocks, 5 * 13);
   EXPECT_EQ(windowed.geometry.groups[0].window, 100);
 
   const MemoryPlan mixed = plan_memory(spec_of("Qwen2ForCausalLM", 100, 1), config, *backend, kPlenty);
   EXPECT_EQ(mixed.geometry.num_groups, 2);
   EXPECT_EQ(mixed.geometry.groups[0].num_blocks, 5 * 63);
-  EXPECT_EQ(mixed.geometry.groups[1].num_blocks, 5 * 12);
+  EXPECT_EQ(mixed.geometry.groups[1].num_blocks, 5 * 13);
 }
 
 TEST(MemoryPlan, KeepsWithinAGivenCacheSizeAndAShareOfWhatIsFree) {
@@ -102,6 +102,9 @@ TEST(MemoryPlan, RefusesWithASentenceWhatCannotFit) {
   config.scheduler.max_model_len = 0;
   EXPECT_THAT(plan(kPlenty), ::testing::HasSubstr("max_model_len is 0"));
   config.scheduler.max_model_len = 100;
+  config.scheduler.max_num_batched_tokens = 3;
+  EXPECT_THAT(plan(kPlenty), ::testing::HasSubstr("at least max_num_seqs, 4"));
+  config.scheduler.max_num_batched_tokens = 512;
   config.kv_dtype = "int4";
   EXPECT_THAT(plan(kPlenty), ::testing::HasSubstr("kv_dtype is 'int4'"));
 }
