@@ -1,0 +1,79 @@
+#include "tests/engine/engine_driver.h"
+
+#include <algorithm>
+
+#include "kernels/base/check.h"
+
+namespace serval::testing {
+
+EngineDriver::EngineDriver(const std::filesystem::path& model, const EngineConfig& config)
+    : runner_(model, config),
+      engine_(
+          config, runner_.plan().geometry,
+          [this](const Batch& batch, ModelOutput& output) { runner_.execute(batch, output); },
+          [this](EventBatch& batch) { take(batch); }) {}
+
+RequestId EngineDriver::submit(Request request) {
+  const RequestId id = ++next_id_;
+  request.id = id;
+  {
+    const std::lock_guard lock(mutex_);
+    State& state = states_[id];
+    state.sequences.resize(request.n);
+    state.unfinished = request.n;
+    // Room for everything that will be told, so that a test may count the engine thread's allocations.
+    for (Told& told : state.sequences) {
+      told.tokens.reserve(request.sampling.max_tokens);
+      told.logprobs.reserve(request.sampling.max_tokens);
+      told.top.reserve(static_cast<size_t>(request.sampling.max_tokens) *
+                       std::max(request.sampling.num_logprobs, 0));
+    }
+  }
+  const Result<void> result = engine_.submit(std::move(request));
+  SERVAL_CHECK(result.ok(), result.error().message);
+  return id;
+}
+
+void EngineDriver::take(EventBatch& batch) {
+  {
+    const std::lock_guard lock(mutex_);
+    for (const TokenEvent& event : batch.events) {
+      State& state = states_.at(event.request);
+      Told& told = state.sequences.at(event.index);
+      SERVAL_CHECK(told.finish == FinishReason::kNone, "an event after the last", event.request, event.index);
+      if (event.token >= 0) {
+        told.tokens.push_back(event.token);
+        told.logprobs.push_back(event.logprob);
+        for (int i = 0; i < event.num_top; ++i) {
+          const TopLogprob& top = batch.top.at(event.top_begin + i);
+          told.top.emplace_back(top.token, top.logprob);
+        }
+      }
+      told.cached_tokens = std::max(told.cached_tokens, event.cached_tokens);
+      told.finish = event.finish;
+      if (event.finish != FinishReason::kNone) --state.unfinished;
+    }
+    batch.clear();
+  }
+  changed_.notify_all();
+  if (hook_) hook_();
+}
+
+std::vector<Told> EngineDriver::wait(RequestId id) {
+  std::unique_lock lock(mutex_);
+  State& state = states_.at(id);
+  changed_.wait(lock, [&] { return state.unfinished == 0; });
+  return state.sequences;
+}
+
+void EngineDriver::wait_for_tokens(RequestId id, int num_output) {
+  std::unique_lock lock(mutex_);
+  State& state = states_.at(id);
+  changed_.wait(lock, [&] {
+    return state.unfinished == 0 ||
+           std::any_of(state.sequences.begin(), state.sequences.end(),
+                       [&](const Told& told) { return static_cast<int>(told.tokens.size()) >= num_output; });
+  });
+}
+
+}  // namespace serval::testing

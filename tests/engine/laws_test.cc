@@ -1,0 +1,244 @@
+// The laws, on the real engine, runner and kernels with random models: what one request is told does not
+// depend, in one bit of one log-probability, on its neighbours, on chunk sizes, on the prefix cache, on
+// preemption, on the number of threads or on being one of n. Every instruction set of this machine is tried.
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <mutex>
+#include <optional>
+#include <random>
+#include <string>
+#include <tuple>
+
+#include "kernels/backend.h"
+#include "loadtest/random_model.h"
+#include "loadtest/temp_folder.h"
+#include "tests/engine/engine_driver.h"
+#include "tests/support/allocation_counter.h"
+
+namespace serval::testing {
+namespace {
+
+constexpr int kVocab = 500;
+
+struct ModelKind {
+  const char* name;
+  const char* architecture;
+  DType dtype;
+  int window;                // 0: none
+  int first_windowed_layer;  // where only some layers have it
+};
+constexpr ModelKind kKinds[] = {
+    {"full_f32", "LlamaForCausalLM", DType::kF32, 0, 0},
+    {"full_bf16", "Qwen3ForCausalLM", DType::kBF16, 0, 0},
+    {"windowed_f32", "MistralForCausalLM", DType::kF32, 37, 0},
+    {"windowed_bf16", "MistralForCausalLM", DType::kBF16, 37, 0},
+    {"mixed_bf16", "Qwen2ForCausalLM", DType::kBF16, 37, 1},
+};
+
+// A model of each kind, written once a process.
+const std::filesystem::path& model_folder(const ModelKind& kind) {
+  static std::map<std::string, std::unique_ptr<TempFolder>> folders;
+  auto& folder = folders[kind.name];
+  if (folder == nullptr) {
+    folder = std::make_unique<TempFolder>();
+    RandomModel model;
+    model.architecture = kind.architecture;
+    model.dtype = kind.dtype;
+    model.vocab_size = kVocab;
+    model.sliding_window = kind.window;
+    model.first_windowed_layer = kind.first_windowed_layer;
+    write_random_model(folder->path(), model);
+  }
+  return folder->path();
+}
+
+bool has_isa(const std::string& isa) {
+  try {
+    make_backend({.num_threads = 1, .isa = isa});
+    return true;
+  } catch (const std::runtime_error&) {
+    return false;
+  }
+}
+
+EngineConfig config_for(const std::string& isa) {
+  EngineConfig config;
+  config.device = {.num_threads = 2, .isa = isa, .pin_threads = false};
+  config.scheduler.max_num_seqs = 40;
+  config.scheduler.max_num_batched_tokens = 512;
+  config.scheduler.max_prefill_chunk = 512;
+  config.scheduler.max_model_len = 700;
+  config.scheduler.enable_prefix_cache = true;
+  return config;
+}
+
+Request make_request(uint64_t seed, int prompt_tokens, int output_tokens, float temperature) {
+  std::mt19937_64 rng(seed);
+  Request request;
+  for (int i = 0; i < prompt_tokens; ++i) request.prompt.push_back(static_cast<TokenId>(rng() % kVocab));
+  request.sampling.seed = rng();
+  request.sampling.temperature = temperature;
+  request.sampling.max_tokens = output_tokens;
+  request.sampling.ignore_eos = true;
+  request.sampling.num_logprobs = 20;
+  return request;
+}
+
+// The request the laws are tried on: longer than a window and than a chunk of 64, with penalties and filters.
+Request the_request(float temperature) {
+  Request request = make_request(11, 131, 48, temperature);
+  request.sampling.top_p = 0.95f;
+  request.sampling.min_p = 0.01f;
+  request.sampling.repetition_penalty = 1.1f;
+  request.sampling.frequency_penalty = 0.1f;
+  return request;
+}
+
+class Laws : public ::testing::TestWithParam<std::tuple<const char*, int>> {
+ protected:
+  void SetUp() override {
+    if (!has_isa(isa())) GTEST_SKIP() << "this processor lacks " << isa();
+  }
+  std::string isa() const { return std::get<0>(GetParam()); }
+  const std::filesystem::path& model() const { return model_folder(kKinds[std::get<1>(GetParam())]); }
+
+  Told alone(const Request& request) const {
+    EngineDriver driver(model(), config_for(isa()));
+    return driver.wait(driver.submit(request))[0];
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(EveryIsaAndModel, Laws,
+                         ::testing::Combine(::testing::Values("generic", "avx2", "avx512", "avx512bf16"),
+                                            ::testing::Range(0, static_cast<int>(std::size(kKinds)))),
+                         [](const auto& info) {
+                           return std::string(std::get<0>(info.param)) + "_" +
+                                  kKinds[std::get<1>(info.param)].name;
+                         });
+
+TEST_P(Laws, NeighboursChangeNoBitEvenWhenTheyAreAborted) {
+  for (const float temperature : {0.0f, 0.8f}) {
+    const Told expected = alone(the_request(temperature));
+    ASSERT_EQ(expected.tokens.size(), 48u);
+    ASSERT_EQ(expected.top.size(), 48u * 20);
+    EngineDriver driver(model(), config_for(isa()));
+    std::vector<RequestId> neighbours;
+    for (int i = 0; i < 16; ++i) {
+      neighbours.push_back(
+          driver.submit(make_request(100 + i, 1 + i * 13, 20 + i * 3, static_cast<float>(i % 4) * 0.4f)));
+    }
+    driver.wait_for_tokens(neighbours[3], 2);
+    const RequestId id = driver.submit(the_request(temperature));
+    for (int i = 16; i < 32; ++i) {
+      neighbours.push_back(
+          driver.submit(make_request(100 + i, 1 + i * 7, 20 + i * 3, static_cast<float>(i % 4) * 0.4f)));
+    }
+    driver.wait_for_tokens(id, 5);
+    for (const int i : {0, 5, 17, 30}) driver.abort(neighbours[i]);
+    EXPECT_TRUE(driver.wait(id)[0].same_bits(expected)) << "temperature " << temperature;
+    EXPECT_GT(driver.stats().max_step_seqs, 16) << "the neighbours ran at other times: nothing was tried";
+  }
+}
+
+TEST_P(Laws, ChunkSizesChangeNoBit) {
+  const Told expected = alone(the_request(0.8f));
+  for (const int chunk : {1, 7, 64, 512}) {
+    EngineConfig config = config_for(isa());
+    config.scheduler.max_prefill_chunk = chunk;
+    EngineDriver driver(model(), config);
+    const RequestId other = driver.submit(make_request(5, 60, 30, 1));
+    const RequestId id = driver.submit(the_request(0.8f));
+    EXPECT_TRUE(driver.wait(id)[0].same_bits(expected)) << "chunk " << chunk;
+    driver.wait(other);
+  }
+}
+
+TEST_P(Laws, AWarmPrefixCacheChangesNoBit) {
+  const Told expected = alone(the_request(0.8f));
+  EngineDriver driver(model(), config_for(isa()));
+  const Told cold = driver.wait(driver.submit(the_request(0.8f)))[0];
+  EXPECT_TRUE(cold.same_bits(expected));
+  EXPECT_EQ(cold.cached_tokens, 0);
+  const Told warm = driver.wait(driver.submit(the_request(0.8f)))[0];
+  EXPECT_TRUE(warm.same_bits(expected));
+  EXPECT_EQ(warm.cached_tokens, 130) << "all but the last token of the prompt";
+  // Another request that shares a part of the prompt which ends inside a block.
+  Request half = the_request(0.8f);
+  half.prompt.resize(75);
+  half.prompt.push_back(3);
+  half.prompt.push_back(4);
+  const Told half_alone = alone(half);
+  const Told half_warm = driver.wait(driver.submit(half))[0];
+  EXPECT_TRUE(half_warm.same_bits(half_alone));
+  EXPECT_GE(half_warm.cached_tokens, 64);
+}
+
+TEST_P(Laws, PreemptionChangesNoBit) {
+  const Told expected = alone(the_request(0.8f));
+  EngineConfig config = config_for(isa());
+  config.scheduler.max_model_len = 256;
+  config.scheduler.max_prefill_chunk = 16;  // a window's worst case stays below the whole length
+  const size_t whole = ModelRunner(model(), config).plan().kv_cache_bytes;
+  config.kv_cache_bytes =
+      whole / config.scheduler.max_num_seqs * 3 / 2;  // one sequence and a half of the largest length
+  EngineDriver driver(model(), config);
+  std::vector<RequestId> ids;
+  for (int i = 0; i < 4; ++i) ids.push_back(driver.submit(make_request(300 + i, 60 + i, 120, 0.7f)));
+  ids.push_back(driver.submit(the_request(0.8f)));
+  ids.push_back(driver.submit(make_request(310, 40, 120, 0.7f)));
+  EXPECT_TRUE(driver.wait(ids[4])[0].same_bits(expected));
+  for (const RequestId id : ids) driver.wait(id);
+  EXPECT_GT(driver.stats().scheduler.num_preemptions, 0u) << "the pool was large enough: nothing was tried";
+}
+
+TEST_P(Laws, EachOfNSequencesIsTheOneItsSeedGivesAlone) {
+  Request request = the_request(0.9f);
+  request.n = 4;
+  EngineDriver driver(model(), config_for(isa()));
+  const std::vector<Told> choices = driver.wait(driver.submit(request));
+  for (int i = 0; i < 4; ++i) {
+    Request single = the_request(0.9f);
+    single.sampling.seed = seed_of_choice(request.sampling.seed, i);
+    EXPECT_TRUE(choices[i].same_bits(alone(single))) << "choice " << i;
+  }
+  EXPECT_FALSE(choices[0].same_bits(choices[1]));
+}
+
+TEST_P(Laws, ThreadsChangeNoBit) {
+  const Told expected = alone(the_request(0.8f));
+  for (const int threads : {1, 3}) {
+    EngineConfig config = config_for(isa());
+    config.device.num_threads = threads;
+    EngineDriver driver(model(), config);
+    EXPECT_TRUE(driver.wait(driver.submit(the_request(0.8f)))[0].same_bits(expected))
+        << threads << " threads";
+  }
+}
+
+TEST_P(Laws, NothingIsAllocatedWhileStreamsDecode) {
+  EngineDriver driver(model(), config_for(isa()));
+  std::optional<AllocationCounter> counter;
+  std::atomic<int64_t> allocations = -1;
+  std::mutex submitting;  // no step ends before all streams are there
+  int steps = 0;
+  driver.on_step([&] {
+    const std::lock_guard wait(submitting);
+    if (++steps == 60) counter.emplace();
+    if (steps == 160) allocations = counter->count();
+    if (steps == 160) counter.reset();
+  });
+  std::vector<RequestId> ids;
+  {
+    const std::lock_guard lock(submitting);
+    for (int i = 0; i < 32; ++i) {
+      ids.push_back(driver.submit(make_request(400 + i, 20 + i, 250, static_cast<float>(i % 2))));
+    }
+  }
+  for (const RequestId id : ids) driver.wait(id);
+  EXPECT_GE(driver.stats().max_step_seqs, 32);
+  EXPECT_EQ(allocations, 0);
+}
+
+}  // namespace
+}  // namespace serval::testing
