@@ -11,8 +11,7 @@ namespace {
 constexpr int kChains = 12;  // more than latency times width of any core
 
 int64_t peak_f32(int64_t iterations) {
-  Vec acc[kChains];
-  for (int i = 0; i < kChains; ++i) acc[i] = broadcast(static_cast<float>(i));
+  Vec acc[kChains] = {};
   Vec a = broadcast(0.9999f), b = broadcast(0.0001f);
   asm volatile("" : "+x"(a), "+x"(b));
   for (int64_t n = 0; n < iterations; ++n) {

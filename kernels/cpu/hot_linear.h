@@ -13,20 +13,20 @@ namespace {
 
 inline constexpr int kPanelVecs = kPanel / kLanes;
 
-// Tiles use most of the registers (32, or 16 before AVX-512); few rows take the whole panel at once, so that
-// a weight-bound product reads its panel in one stream.
+// Tiles use most of the registers (32, or 16 before AVX-512; widening takes some for itself); few rows take
+// the whole panel at once, so that a weight-bound product reads its panel in one stream.
 #if defined(__AVX512F__)
-inline constexpr int kMaxTileRows = 12;
+inline constexpr int kTileRows = 12, kWidenedTileRows = 12;
 constexpr int tile_vecs(int) {
   return 2;
 }
 #elif defined(__AVX2__)
-inline constexpr int kMaxTileRows = 6;
+inline constexpr int kTileRows = 6, kWidenedTileRows = 4;
 constexpr int tile_vecs(int rows) {
   return rows <= 2 ? 4 : 2;
 }
 #else
-inline constexpr int kMaxTileRows = 4;
+inline constexpr int kTileRows = 4, kWidenedTileRows = 4;
 constexpr int tile_vecs(int rows) {
   return rows == 1 ? 8 : 2;
 }
@@ -37,6 +37,7 @@ constexpr int tile_vecs(int rows) {
 
 struct F32Format {
   using Element = float;
+  static constexpr int kMaxRows = kTileRows;
   static constexpr int kStep = 1;
   static constexpr int kOutputBytes = 4;  // of one output's weights in a step
   static Element pack(float x) { return x; }
@@ -57,6 +58,7 @@ struct F32Format {
 
 struct F16Format {
   using Element = float;
+  static constexpr int kMaxRows = kTileRows;
   static constexpr int kStep = 1;
   static constexpr int kOutputBytes = 2;
   static Element pack(float x) { return x; }
@@ -78,6 +80,7 @@ struct F16Format {
 // bf16 weights widened exactly to f32; activations stay f32.
 struct Bf16WidenedFormat {
   using Element = float;
+  static constexpr int kMaxRows = kWidenedTileRows;
   static constexpr int kStep = 2;
   static constexpr int kOutputBytes = 4;
   static Element pack(float x) { return x; }
@@ -113,6 +116,7 @@ struct Bf16WidenedFormat {
 // are f32.
 struct Bf16DotFormat {
   using Element = uint16_t;
+  static constexpr int kMaxRows = kTileRows;
   static constexpr int kStep = 2;
   static constexpr int kOutputBytes = 4;
 
@@ -203,7 +207,7 @@ void multiply_panel(const PanelArgs& args) {
     };
     return Table{{multiply_tile<Format, Row + 1>...}};
   }
-  (std::make_integer_sequence<int, kMaxTileRows>{});
+  (std::make_integer_sequence<int, Format::kMaxRows>{});
   constexpr int64_t kStepBytes = kPanel * Format::kOutputBytes;
   // The slice of the panel that all tiles pass over stays in the second-level cache.
   constexpr int64_t kBlockSteps = (256 << 10) / kStepBytes;
@@ -251,7 +255,7 @@ void pack_tile(const float* x, int64_t x_stride, int rows, int64_t k, void* tile
 
 template <class Format>
 constexpr LinearKernel linear_kernel() {
-  return {.max_rows = kMaxTileRows,
+  return {.max_rows = Format::kMaxRows,
           .k_multiple = Format::kStep,
           .element_bytes = sizeof(typename Format::Element),
           .direct_single = Format::kStep == 1,

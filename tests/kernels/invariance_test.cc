@@ -1,0 +1,262 @@
+// Law 1 on the CPU: the bits of a row do not depend on how many rows are computed beside it, on what they
+// hold, on how a sequence is cut into chunks, on its neighbours in the batch, or on the number of threads;
+// per instruction set.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "tests/kernels/paged_sequence.h"
+#include "tests/kernels/support.h"
+
+namespace serval {
+namespace {
+
+using testing::AttentionShape;
+using testing::backend_of;
+using testing::matrix;
+using testing::PagedSequence;
+using testing::Random;
+using testing::same_bits;
+using testing::Stored;
+
+class Invariance : public ::testing::TestWithParam<std::string> {};
+
+INSTANTIATE_TEST_SUITE_P(Cpu, Invariance, ::testing::ValuesIn(cpu::runnable_isas()),
+                         [](const auto& info) { return info.param; });
+
+constexpr int64_t kRows = 130;
+
+std::vector<float> product(Backend& backend, const LinearWeight& w, const float* x, int64_t rows) {
+  std::vector<float> y(rows * w.n);
+  backend.linear(Tensor(const_cast<float*>(x), DType::kF32, {rows, w.k}), w, matrix(y, rows, w.n));
+  return y;
+}
+
+TEST_P(Invariance, LinearRowsDoNotDependOnHowManyThereAre) {
+  const auto backend = backend_of(GetParam());
+  Random random(1);
+  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
+    for (const auto& [k, n] : {std::pair<int64_t, int64_t>{2304, 70}, {301, 133}, {64, 96}}) {
+      Stored weights(random.floats(n * k), dtype);
+      const Tensor part = weights.tensor({n, k});
+      const LinearWeight w = backend->pack_linear({&part, 1}, {});
+      const std::vector<float> x = random.floats(kRows * k);
+      const std::vector<float> all = product(*backend, w, x.data(), kRows);
+      for (const int64_t rows : {1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 16, 25, 31, 32, 64, 100, 129}) {
+        for (const int64_t first : {int64_t{0}, (kRows - rows) / 2, kRows - rows}) {
+          const std::vector<float> some = product(*backend, w, x.data() + first * k, rows);
+          ASSERT_TRUE(same_bits(some.data(), &all[first * n], rows * n))
+              << dtype_name(dtype) << " k=" << k << " rows " << first << ".." << first + rows;
+        }
+      }
+    }
+  }
+}
+
+// k in several cache blocks, which only a call with several tiles has: partial sums wait in memory.
+TEST_P(Invariance, LinearRowsDoNotDependOnCacheBlocks) {
+  const auto backend = backend_of(GetParam());
+  backend->reserve(64, 1, 8, 9001, 64);
+  Random random(2);
+  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
+    const int64_t k = 9001, n = 40;
+    Stored weights(random.floats(n * k), dtype);
+    const Tensor part = weights.tensor({n, k});
+    const LinearWeight w = backend->pack_linear({&part, 1}, {});
+    const std::vector<float> x = random.floats(64 * k), all = product(*backend, w, x.data(), 64);
+    for (const int64_t row : {0, 17, 63})
+      ASSERT_TRUE(same_bits(product(*backend, w, &x[row * k], 1).data(), &all[row * n], n))
+          << dtype_name(dtype);
+  }
+}
+
+TEST_P(Invariance, LinearRowsDoNotSeeTheirNeighboursNaNs) {
+  const auto backend = backend_of(GetParam());
+  Random random(3);
+  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
+    const int64_t k = 97, n = 45, rows = 20;
+    Stored weights(random.floats(n * k), dtype);
+    const Tensor part = weights.tensor({n, k});
+    const LinearWeight w = backend->pack_linear({&part, 1}, {});
+    std::vector<float> x = random.floats(rows * k);
+    const std::vector<float> clean = product(*backend, w, x.data(), rows);
+    x[7 * k + 3] = std::nanf("");
+    x[12 * k + 96] = std::numeric_limits<float>::infinity();
+    const std::vector<float> dirty = product(*backend, w, x.data(), rows);
+    for (int64_t r = 0; r < rows; ++r) {
+      if (r == 7 || r == 12) {
+        EXPECT_FALSE(std::isfinite(dirty[r * n]));
+        continue;
+      }
+      EXPECT_TRUE(same_bits(&dirty[r * n], &clean[r * n], n)) << dtype_name(dtype) << " row " << r;
+    }
+  }
+}
+
+TEST_P(Invariance, NothingDependsOnTheNumberOfThreads) {
+  const int64_t k = 515, n = 300;
+  Random random(4);
+  Stored weights(random.floats(n * k), DType::kBF16);
+  const Tensor part = weights.tensor({n, k});
+  const std::vector<float> x = random.floats(kRows * k);
+  std::vector<float> linear, attended;
+  for (const int threads : {1, 2, 3, 5}) {
+    const auto backend = backend_of(GetParam(), threads);
+    const LinearWeight w = backend->pack_linear({&part, 1}, {});
+    PagedSequence seq({.heads = 8, .kv_heads = 4, .head_dim = 64, .dtype = DType::kBF16}, 150, 5);
+    seq.write(*backend, 0, 150);
+    const std::vector<float> y = product(*backend, w, x.data(), kRows), a = seq.attend(*backend, 0, 150);
+    if (threads == 1) {
+      linear = y;
+      attended = a;
+    }
+    EXPECT_TRUE(same_bits(y.data(), linear.data(), y.size())) << threads;
+    EXPECT_TRUE(same_bits(a.data(), attended.data(), a.size())) << threads;
+  }
+}
+
+std::vector<AttentionShape> attention_shapes() {
+  return {{4, 4, 64, 16, DType::kBF16, 0},  {8, 2, 64, 16, DType::kF32, 0},
+          {14, 2, 64, 16, DType::kBF16, 0}, {12, 1, 24, 8, DType::kF32, 0},
+          {4, 2, 128, 32, DType::kBF16, 0}, {4, 2, 64, 16, DType::kBF16, 50},
+          {6, 2, 8, 128, DType::kF32, 20},  {2, 1, 256, 16, DType::kBF16, 100}};
+}
+
+// Keys are written and attended chunk by chunk, as the engine does it.
+TEST_P(Invariance, AttentionDoesNotDependOnChunks) {
+  const auto backend = backend_of(GetParam());
+  constexpr int kContext = 190;
+  for (const AttentionShape& shape : attention_shapes()) {
+    PagedSequence whole(shape, kContext, 6);
+    whole.write(*backend, 0, kContext);
+    const std::vector<float> expected = whole.attend(*backend, 0, kContext);
+    for (const int chunk : {1, 7, 64, 100}) {
+      PagedSequence seq(shape, kContext, 6);
+      for (int first = 0; first < kContext; first += chunk) {
+        const int rows = std::min(chunk, kContext - first);
+        seq.write(*backend, first, rows);
+        seq.forget_before_window(first);
+        const std::vector<float> out = seq.attend(*backend, first, rows);
+        ASSERT_TRUE(same_bits(out.data(), &expected[static_cast<size_t>(first) * seq.q_row()], out.size()))
+            << "head_dim " << shape.head_dim << " chunk " << chunk << " at " << first;
+      }
+    }
+  }
+}
+
+// The tile is a fixed number of positions, so that blocks of another size give the same bits too.
+TEST_P(Invariance, AttentionDoesNotDependOnTheBlockSize) {
+  const auto backend = backend_of(GetParam());
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    std::vector<float> expected;
+    for (const int block_size : {8, 16, 64, 256}) {
+      PagedSequence seq({6, 2, 40, block_size, dtype, 0}, 170, 7);
+      seq.write(*backend, 0, 170);
+      const std::vector<float> out = seq.attend(*backend, 0, 170);
+      if (expected.empty()) expected = out;
+      EXPECT_TRUE(same_bits(out.data(), expected.data(), out.size())) << block_size;
+    }
+  }
+}
+
+// One call over many sequences of mixed lengths that share a cache, against each of them alone.
+TEST_P(Invariance, AttentionDoesNotDependOnNeighbours) {
+  const auto backend = backend_of(GetParam());
+  for (const AttentionShape& shape : attention_shapes()) {
+    Random random(8);
+    struct Seq {
+      int first, rows;
+    };
+    std::vector<Seq> seqs = {{0, 1}, {76, 30}, {0, 65}, {128, 1}, {63, 1}, {17, 3}};
+    constexpr int kStride = 24;  // table entries of a sequence, enough for blocks of 8
+    const int q_row = shape.heads * shape.head_dim, kv_row = shape.kv_heads * shape.head_dim;
+    KvLayer kv{.dtype = shape.dtype,
+               .num_blocks = static_cast<int>(seqs.size()) * kStride,
+               .block_size = shape.block_size,
+               .num_kv_heads = shape.kv_heads,
+               .head_dim = shape.head_dim};
+    std::vector<std::byte> keys(kv.num_blocks * kv.block_bytes(), std::byte{0xff}), values = keys;
+    kv.keys = keys.data();
+    kv.values = values.data();
+    std::vector<int32_t> table(seqs.size() * kStride), row_start = {0}, first_pos;
+    for (size_t i = 0; i < table.size(); ++i) table[i] = static_cast<int32_t>(i * 35 % table.size());
+    for (size_t s = 0; s < seqs.size(); ++s) {
+      const int context = seqs[s].first + seqs[s].rows;
+      std::vector<int32_t> slots(context);
+      for (int p = 0; p < context; ++p)
+        slots[p] = table[s * kStride + p / shape.block_size] * shape.block_size + p % shape.block_size;
+      std::vector<float> k = random.floats(context * kv_row), v = random.floats(context * kv_row);
+      backend->write_kv({.k = Tensor(k.data(), DType::kF32, {context, shape.kv_heads, shape.head_dim}),
+                         .v = Tensor(v.data(), DType::kF32, {context, shape.kv_heads, shape.head_dim}),
+                         .row_stride = kv_row,
+                         .slots = slots.data(),
+                         .kv = kv});
+      row_start.push_back(row_start.back() + seqs[s].rows);
+      first_pos.push_back(seqs[s].first);
+    }
+    std::vector<float> q = random.floats(static_cast<size_t>(row_start.back()) * q_row);
+    const auto attend = [&](size_t begin, size_t end) {
+      const std::vector<int32_t> starts = [&] {
+        std::vector<int32_t> shifted(row_start.begin() + begin, row_start.begin() + end + 1);
+        for (int32_t& start : shifted) start -= row_start[begin];
+        return shifted;
+      }();
+      const int rows = starts.back();
+      const AttentionBatch batch{static_cast<int>(end - begin), rows,   starts.data(), &first_pos[begin],
+                                 &table[begin * kStride],       kStride};
+      std::vector<float> out(static_cast<size_t>(rows) * q_row);
+      backend->attention({.q = Tensor(&q[static_cast<size_t>(row_start[begin]) * q_row], DType::kF32,
+                                      {rows, shape.heads, shape.head_dim}),
+                          .kv = kv,
+                          .batch = &batch,
+                          .scale = 0.2f,
+                          .window = shape.window,
+                          .out = matrix(out, rows, q_row)},
+                         q_row);
+      return out;
+    };
+    const std::vector<float> together = attend(0, seqs.size());
+    for (size_t s = 0; s < seqs.size(); ++s) {
+      const std::vector<float> alone = attend(s, s + 1);
+      ASSERT_TRUE(same_bits(alone.data(), &together[static_cast<size_t>(row_start[s]) * q_row], alone.size()))
+          << "head_dim " << shape.head_dim << " sequence " << s;
+      for (const float x : alone) ASSERT_TRUE(std::isfinite(x)) << "read what nobody wrote";
+    }
+  }
+}
+
+// A NaN in one sequence's keys stays there, even where another one's block was its block before.
+TEST_P(Invariance, StalePositionsOfABlockAreNeverUsed) {
+  const auto backend = backend_of(GetParam());
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    for (int context = 1; context <= 40; ++context) {
+      PagedSequence seq({2, 1, 16, 16, dtype, 0}, context, 9);
+      seq.write(*backend, 0, context);
+      for (const float x : seq.attend(*backend, context - 1, 1)) ASSERT_TRUE(std::isfinite(x)) << context;
+    }
+  }
+}
+
+TEST_P(Invariance, RowKernelsDoNotDependOnHowManyRowsThereAre) {
+  const auto backend = backend_of(GetParam());
+  Random random(10);
+  const int64_t rows = 150, dim = 300;
+  std::vector<float> residual = random.floats(rows * dim), x = random.floats(rows * dim),
+                     weight = random.floats(dim);
+  const Tensor w(weight.data(), DType::kF32, {dim});
+  std::vector<float> all = residual, normed(rows * dim), gated(rows * dim / 2);
+  backend->add_rms_norm(matrix(all, rows, dim), matrix(x, rows, dim), w, 1e-5f, matrix(normed, rows, dim));
+  backend->gated_activation(Activation::kSilu, matrix(x, rows, dim), matrix(gated, rows, dim / 2));
+  for (int64_t r = 0; r < rows; ++r) {
+    std::vector<float> one(&residual[r * dim], &residual[r * dim] + dim), out(dim), gate(dim / 2);
+    const Tensor x_row(&x[r * dim], DType::kF32, {1, dim});
+    backend->add_rms_norm(matrix(one, 1, dim), x_row, w, 1e-5f, matrix(out, 1, dim));
+    backend->gated_activation(Activation::kSilu, x_row, matrix(gate, 1, dim / 2));
+    ASSERT_TRUE(same_bits(out.data(), &normed[r * dim], dim));
+    ASSERT_TRUE(same_bits(gate.data(), &gated[r * dim / 2], dim / 2));
+  }
+}
+
+}  // namespace
+}  // namespace serval
