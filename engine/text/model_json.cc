@@ -77,7 +77,9 @@ json::object parse_model_json(std::string_view text) {
                              " bytes can need");
   }
   boost::system::error_code error;
-  json::value value = json::parse(text, error);
+  // The values live and die together: one arena, which the object keeps alive, is smaller and faster than an
+  // allocation for each.
+  json::value value = json::parse(text, error, json::make_shared_resource<json::monotonic_resource>());
   if (error) throw std::runtime_error("it is not valid JSON: " + error.message());
   if (!value.is_object()) throw std::runtime_error("it is not a JSON object");
   return std::move(value.get_object());

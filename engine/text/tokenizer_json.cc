@@ -14,7 +14,8 @@ namespace {
 
 using Merges = std::vector<std::pair<TokenId, TokenId>>;
 
-constexpr size_t kMaxInserted = 64;  // tokens before or after a text
+constexpr size_t kMaxTokens = 1 << 19;  // the largest published vocabularies have half of that
+constexpr size_t kMaxInserted = 64;     // tokens before or after a text
 constexpr std::string_view kGpt2EndOfText = "<|endoftext|>";
 
 [[noreturn]] void refuse(const std::string& what) {
@@ -22,6 +23,7 @@ constexpr std::string_view kGpt2EndOfText = "<|endoftext|>";
 }
 
 Vocabulary read_vocabulary(const json::object& vocab) {
+  if (vocab.size() > kMaxTokens) refuse("a vocabulary of " + std::to_string(vocab.size()) + " tokens");
   std::vector<std::pair<std::string, TokenId>> entries;
   entries.reserve(vocab.size());
   for (const auto& [name, id] : vocab)
