@@ -3,41 +3,9 @@
 #include <charconv>
 #include <cmath>
 
+#include "kernels/base/utf8.h"
+
 namespace serval {
-
-size_t utf8_sequence_length(std::string_view text) {
-  if (text.empty()) return 0;
-  const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
-  const unsigned char lead = byte(0);
-  if (lead < 0x80) return 1;
-  size_t size = 0;
-  unsigned char low = 0x80, high = 0xbf;  // bounds of the second byte: no overlong forms, no surrogates, nothing past U+10FFFF
-  if (lead >= 0xc2 && lead <= 0xdf) {
-    size = 2;
-  } else if (lead >= 0xe0 && lead <= 0xef) {
-    size = 3;
-    if (lead == 0xe0) low = 0xa0;
-    if (lead == 0xed) high = 0x9f;
-  } else if (lead >= 0xf0 && lead <= 0xf4) {
-    size = 4;
-    if (lead == 0xf0) low = 0x90;
-    if (lead == 0xf4) high = 0x8f;
-  }
-  if (size == 0 || text.size() < size || byte(1) < low || byte(1) > high) return 0;
-  for (size_t i = 2; i < size; ++i) {
-    if ((byte(i) & 0xc0) != 0x80) return 0;
-  }
-  return size;
-}
-
-bool is_valid_utf8(std::string_view text) {
-  while (!text.empty()) {
-    const size_t size = utf8_sequence_length(text);
-    if (size == 0) return false;
-    text.remove_prefix(size);
-  }
-  return true;
-}
 
 void JsonWriter::separate() {
   if (!first_) out_ += ',';
@@ -95,11 +63,10 @@ JsonWriter& JsonWriter::string(std::string_view text) {
       out_ += kHex[c & 15];
     } else if (c < 0x80) {
       out_ += text[0];
-    } else if (taken = utf8_sequence_length(text); taken > 0) {
-      out_.append(text.substr(0, taken));
     } else {
-      out_ += "\xef\xbf\xbd";
-      taken = 1;
+      const Utf8Step step = next_utf8(text);
+      taken = static_cast<size_t>(step.length);
+      out_ += step.kind == Utf8Kind::kCharacter ? text.substr(0, taken) : kReplacementCharacter;
     }
     text.remove_prefix(taken);
   }

@@ -35,8 +35,4 @@ class JsonWriter {
   bool first_ = true;  // no comma before the next value or key
 };
 
-// The length of the valid UTF-8 sequence at the start of `text`, 0 when there is none.
-size_t utf8_sequence_length(std::string_view text);
-bool is_valid_utf8(std::string_view text);
-
 }  // namespace serval

@@ -4,6 +4,7 @@
 #include <unordered_set>
 
 #include "server/json_writer.h"
+#include "kernels/base/utf8.h"
 
 namespace serval {
 namespace {

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <stdexcept>
 
-#include "engine/text/utf8.h"
+#include "kernels/base/utf8.h"
 
 namespace serval {
 namespace {

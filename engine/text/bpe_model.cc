@@ -6,7 +6,7 @@
 #include <functional>
 #include <stdexcept>
 
-#include "engine/text/utf8.h"
+#include "kernels/base/utf8.h"
 
 namespace serval {
 

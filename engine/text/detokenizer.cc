@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "engine/text/utf8.h"
+#include "kernels/base/utf8.h"
 #include "kernels/base/check.h"
 
 namespace serval {

@@ -13,7 +13,7 @@
 
 #include "engine/text/model_json.h"
 #include "engine/text/split_regex.h"
-#include "engine/text/utf8.h"
+#include "kernels/base/utf8.h"
 #include "kernels/base/check.h"
 
 namespace serval {

@@ -3,7 +3,7 @@
 #include <stdexcept>
 
 #include "engine/text/split_regex.h"
-#include "engine/text/utf8.h"
+#include "kernels/base/utf8.h"
 
 namespace serval {
 namespace {

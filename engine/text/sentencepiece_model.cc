@@ -6,7 +6,7 @@
 #include <stdexcept>
 #include <unordered_set>
 
-#include "engine/text/utf8.h"
+#include "kernels/base/utf8.h"
 
 namespace serval {
 namespace {

@@ -10,7 +10,7 @@
 #include "engine/text/added_tokens.h"
 #include "engine/text/sentencepiece_model.h"
 #include "engine/text/token_table.h"
-#include "engine/text/utf8.h"
+#include "kernels/base/utf8.h"
 
 namespace serval {
 namespace {

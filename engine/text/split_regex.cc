@@ -7,7 +7,7 @@
 #include <optional>
 #include <stdexcept>
 
-#include "engine/text/utf8.h"
+#include "kernels/base/utf8.h"
 #include "kernels/base/check.h"
 
 namespace serval {

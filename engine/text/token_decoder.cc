@@ -5,7 +5,7 @@
 
 #include "engine/text/byte_alphabet.h"
 #include "engine/text/model_json.h"
-#include "engine/text/utf8.h"
+#include "kernels/base/utf8.h"
 
 namespace serval {
 namespace {

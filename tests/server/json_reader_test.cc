@@ -8,6 +8,7 @@
 #include <string>
 
 #include "server/json_writer.h"
+#include "kernels/base/utf8.h"
 
 namespace serval {
 namespace {

@@ -4,7 +4,7 @@
 
 #include <random>
 
-#include "engine/text/utf8.h"
+#include "kernels/base/utf8.h"
 
 namespace serval::test {
 namespace {

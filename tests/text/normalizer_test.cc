@@ -5,7 +5,7 @@
 #include <boost/json.hpp>
 #include <random>
 
-#include "engine/text/utf8.h"
+#include "kernels/base/utf8.h"
 
 namespace serval::test {
 namespace {

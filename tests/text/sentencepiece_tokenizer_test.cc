@@ -9,7 +9,7 @@
 #include <stdexcept>
 
 #include "engine/text/sentencepiece_model.h"
-#include "engine/text/utf8.h"
+#include "kernels/base/utf8.h"
 #include "tests/text/tokenizer_data.h"
 
 namespace serval::test {

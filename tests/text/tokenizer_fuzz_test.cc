@@ -8,7 +8,7 @@
 #include "engine/text/detokenizer.h"
 #include "engine/text/sentencepiece_tokenizer.h"
 #include "engine/text/tokenizer_json.h"
-#include "engine/text/utf8.h"
+#include "kernels/base/utf8.h"
 #include "tests/text/tokenizer_data.h"
 
 namespace serval::test {

@@ -9,7 +9,7 @@
 #include "engine/text/detokenizer.h"
 #include "engine/text/normalizer.h"
 #include "engine/text/tokenizer.h"
-#include "engine/text/utf8.h"
+#include "kernels/base/utf8.h"
 #include "tests/text/tokenizer_data.h"
 
 namespace serval::test {

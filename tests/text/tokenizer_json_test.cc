@@ -12,7 +12,7 @@
 #include <thread>
 
 #include "engine/text/byte_alphabet.h"
-#include "engine/text/utf8.h"
+#include "kernels/base/utf8.h"
 #include "tests/text/tokenizer_data.h"
 
 namespace serval::test {

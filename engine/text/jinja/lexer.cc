@@ -6,6 +6,7 @@
 #include "engine/text/jinja/failure.h"
 #include "engine/text/jinja/operators.h"
 #include "engine/text/jinja/unicode.h"
+#include "kernels/base/utf8.h"
 
 namespace serval::jinja {
 namespace {
@@ -283,7 +284,7 @@ class Lexer {
       while (end < at + 3 && end < source_.size() && source_[end] >= '0' && source_[end] <= '7') {
         code = 8 * code + static_cast<char32_t>(source_[end++] - '0');
       }
-      append_char(text, code);
+      append_utf8(code, text);
       return end - 1;
     }
     const int digits = letter == 'x' ? 2 : letter == 'u' ? 4 : letter == 'U' ? 8 : 0;
@@ -302,7 +303,7 @@ class Lexer {
     }
     if (code > 0x10FFFF || (code >= 0xD800 && code <= 0xDFFF))
       fail_here("illegal Unicode character in a string");
-    append_char(text, code);
+    append_utf8(code, text);
     return at;
   }
 

@@ -7,6 +7,7 @@
 #include "engine/text/jinja/lexer.h"
 #include "engine/text/jinja/runtime.h"
 #include "engine/text/jinja/unicode.h"
+#include "kernels/base/utf8.h"
 
 namespace serval::jinja {
 namespace {

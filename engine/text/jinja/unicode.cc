@@ -7,6 +7,8 @@
 
 #include <algorithm>
 
+#include "kernels/base/utf8.h"
+
 namespace serval::jinja {
 namespace {
 
@@ -15,23 +17,13 @@ constexpr char32_t kReplacement = 0xFFFD;
 struct Decoded {
   char32_t code_point;
   uint8_t bytes;
-  bool valid;
 };
 
+// An invalid byte is a character of its own.
 Decoded decode(std::string_view text, size_t at) {
-  const auto byte = [&](size_t i) { return static_cast<uint8_t>(text[i]); };
-  const uint8_t lead = byte(at);
-  if (lead < 0x80) return {lead, 1, true};
-  const int length = lead >= 0xF0 ? 4 : lead >= 0xE0 ? 3 : 2;
-  constexpr char32_t kSmallest[] = {0, 0, 0x80, 0x800, 0x10000};
-  if (lead < 0xC2 || lead > 0xF4 || at + length > text.size()) return {kReplacement, 1, false};
-  char32_t c = lead & (0x7F >> length);
-  for (int i = 1; i < length; ++i) {
-    if ((byte(at + i) & 0xC0) != 0x80) return {kReplacement, 1, false};
-    c = c << 6 | (byte(at + i) & 0x3F);
-  }
-  if (c < kSmallest[length] || c > 0x10FFFF || (c >= 0xD800 && c <= 0xDFFF)) return {kReplacement, 1, false};
-  return {c, static_cast<uint8_t>(length), true};
+  const Utf8Step step = next_utf8(text.substr(at));
+  if (step.kind != Utf8Kind::kCharacter) return {kReplacement, 1};
+  return {step.codepoint, static_cast<uint8_t>(step.length)};
 }
 
 // The start of the character that ends just before `end`.
@@ -92,15 +84,6 @@ bool is_ascii(std::string_view text) {
   return seen < 0x80;
 }
 
-bool is_valid_utf8(std::string_view text) {
-  for (size_t at = 0; at < text.size();) {
-    const Decoded d = decode(text, at);
-    if (!d.valid) return false;
-    at += d.bytes;
-  }
-  return true;
-}
-
 size_t num_chars(std::string_view text) {
   if (is_ascii(text)) return text.size();
   size_t count = 0;
@@ -113,24 +96,6 @@ size_t char_bytes(std::string_view text, size_t at) {
 }
 char32_t char_at(std::string_view text, size_t at) {
   return decode(text, at).code_point;
-}
-
-void append_char(std::string& out, char32_t c) {
-  if (c < 0x80) {
-    out += static_cast<char>(c);
-  } else if (c < 0x800) {
-    out += static_cast<char>(0xC0 | c >> 6);
-    out += static_cast<char>(0x80 | (c & 0x3F));
-  } else if (c < 0x10000) {
-    out += static_cast<char>(0xE0 | c >> 12);
-    out += static_cast<char>(0x80 | (c >> 6 & 0x3F));
-    out += static_cast<char>(0x80 | (c & 0x3F));
-  } else {
-    out += static_cast<char>(0xF0 | c >> 18);
-    out += static_cast<char>(0x80 | (c >> 12 & 0x3F));
-    out += static_cast<char>(0x80 | (c >> 6 & 0x3F));
-    out += static_cast<char>(0x80 | (c & 0x3F));
-  }
 }
 
 bool is_space(char32_t c) {
@@ -182,7 +147,7 @@ std::string capitalize(std::string_view text) {
   if (text.empty()) return {};
   const size_t first = char_bytes(text, 0);
   std::string out;
-  append_char(out, u_totitle(char_at(text, 0)));
+  append_utf8(u_totitle(char_at(text, 0)), out);
   return out + to_lower(text.substr(first));
 }
 
@@ -192,7 +157,7 @@ std::string title_words(std::string_view text) {
   bool in_word = false;
   for (size_t at = 0; at < text.size(); at += char_bytes(text, at)) {
     const char32_t c = char_at(text, at);
-    append_char(out, in_word ? u_tolower(c) : u_totitle(c));
+    append_utf8(in_word ? u_tolower(c) : u_totitle(c), out);
     in_word = is_cased(c);
   }
   return out;

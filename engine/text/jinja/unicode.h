@@ -10,13 +10,11 @@
 namespace serval::jinja {
 
 bool is_ascii(std::string_view text);
-bool is_valid_utf8(std::string_view text);
 size_t num_chars(std::string_view text);
 // Bytes of the character that starts at text[at] (1 for an invalid byte).
 size_t char_bytes(std::string_view text, size_t at);
 // Its code point; U+FFFD for an invalid byte.
 char32_t char_at(std::string_view text, size_t at);
-void append_char(std::string& out, char32_t code_point);
 
 // str.isspace, str.isprintable and friends for one code point.
 bool is_space(char32_t c);

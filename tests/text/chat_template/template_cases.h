@@ -11,7 +11,7 @@
 namespace serval {
 
 // 2024-07-26 15:04:05 UTC: the moment at which all recorded expectations were rendered.
-inline constexpr int64_t kCaseTime = 1721993045;
+inline constexpr int64_t kCaseTime = 1722006245;
 
 // A file of ../shared/data/chat-templates, or nullopt when the checkout has none beside it.
 std::optional<std::string> shared_file(const std::string& name);
