@@ -1,0 +1,283 @@
+#include "server/app.h"
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <boost/json.hpp>
+#include <chrono>
+#include <cstdio>
+#include <ctime>
+#include <filesystem>
+#include <fstream>
+#include <iomanip>
+#include <optional>
+#include <sstream>
+#include <stdexcept>
+
+#include "engine/engine.h"
+#include "engine/model/model_config.h"
+#include "engine/runner/model_runner.h"
+#include "engine/text/chat_template.h"
+#include "engine/text/tokenizer.h"
+#include "kernels/base/log.h"
+#include "server/admin_handlers.h"
+#include "server/api_keys.h"
+#include "server/engine_service.h"
+#include "server/grpc_server.h"
+#include "server/http_server.h"
+#include "server/metrics.h"
+#include "server/openai_handlers.h"
+#include "server/version.h"
+
+namespace serval {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string read_text(const fs::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) throw std::runtime_error("cannot read " + path.string());
+  std::stringstream text;
+  text << file.rdbuf();
+  return text.str();
+}
+
+// chat_template.jinja, else the template (or the one named "default") of tokenizer_config.json; absent for a plain model.
+std::optional<std::string> chat_template_source(const fs::path& folder) {
+  if (fs::exists(folder / "chat_template.jinja")) return read_text(folder / "chat_template.jinja");
+  const fs::path config_path = folder / "tokenizer_config.json";
+  if (!fs::exists(config_path)) return std::nullopt;
+  boost::system::error_code failed;
+  const boost::json::value config = boost::json::parse(read_text(config_path), failed);
+  if (failed || !config.is_object()) throw std::runtime_error(config_path.string() + ": not a JSON object");
+  const boost::json::value* source = config.get_object().if_contains("chat_template");
+  if (!source || source->is_null()) return std::nullopt;
+  if (source->is_string()) return std::string(source->get_string());
+  if (source->is_array()) {
+    for (const boost::json::value& entry : source->get_array()) {
+      const boost::json::object* named = entry.if_object();
+      const boost::json::value* name = named ? named->if_contains("name") : nullptr;
+      const boost::json::value* text = named ? named->if_contains("template") : nullptr;
+      if (name && *name == "default" && text && text->is_string()) return std::string(text->get_string());
+    }
+  }
+  throw std::runtime_error(config_path.string() + ": chat_template is neither a text nor a list with one named default");
+}
+
+std::optional<ChatTemplate> load_chat_template(const fs::path& folder) {
+  const std::optional<std::string> source = chat_template_source(folder);
+  if (!source) return std::nullopt;
+  Result<ChatTemplate> parsed = ChatTemplate::parse(*source);
+  if (!parsed) throw std::runtime_error("the model's chat template cannot be used: " + parsed.error().message);
+  return std::move(*parsed);
+}
+
+std::optional<int64_t> parse_template_time(const std::string& text) {
+  if (text.empty()) return std::nullopt;
+  std::tm time{};
+  const char* end = strptime(text.c_str(), "%Y-%m-%dT%H:%M:%S", &time);
+  if (!end || (*end != '\0' && std::string(end) != "Z")) {
+    throw std::runtime_error("template_time is '" + text + "'; it must look like 2026-01-31T12:00:00Z");
+  }
+  return timegm(&time);
+}
+
+bool is_loopback(const std::string& host) { return host == "localhost" || host == "::1" || host.starts_with("127."); }
+
+// The settings that depend on the model: its context, and units and names in the engine's own terms.
+void resolve(const ModelConfig& model, ServerConfig& config) {
+  SchedulerConfig& scheduler = config.engine.scheduler;
+  if (config.max_model_len > model.max_positions) {
+    throw std::runtime_error("max_model_len is " + std::to_string(config.max_model_len) + "; this model was made for " +
+                             std::to_string(model.max_positions));
+  }
+  scheduler.max_model_len = config.max_model_len > 0 ? config.max_model_len : model.max_positions;
+  scheduler.max_prefill_chunk = std::min(scheduler.max_prefill_chunk, scheduler.max_num_batched_tokens);
+  if (scheduler.max_num_batched_tokens < scheduler.max_num_seqs) {
+    throw std::runtime_error("max_num_batched_tokens is " + std::to_string(scheduler.max_num_batched_tokens) +
+                             "; it must be at least max_num_seqs (" + std::to_string(scheduler.max_num_seqs) +
+                             "), or decodes would wait for each other");
+  }
+  if ((config.engine.block_size & (config.engine.block_size - 1)) != 0) {
+    throw std::runtime_error("block_size is " + std::to_string(config.engine.block_size) + "; it must be a power of two");
+  }
+  scheduler.policy = config.policy == "priority" ? QueuePolicy::kPriority : QueuePolicy::kFcfs;
+  config.engine.kv_cache_bytes = static_cast<size_t>(config.kv_cache_mib) << 20;
+  config.limits.max_model_len = scheduler.max_model_len;
+  config.limits.vocab_size = model.vocab_size;
+}
+
+HttpConfig http_config(const ServerConfig& config) {
+  HttpConfig http;
+  http.host = config.host;
+  http.port = static_cast<uint16_t>(config.port);
+  http.api_keys = config.api_keys;
+  http.insecure = config.insecure;
+  http.io_threads = config.io_threads;
+  http.text_threads = config.text_threads;
+  http.body.max_bytes = static_cast<size_t>(config.max_body_bytes);
+  http.max_connections = config.max_connections;
+  http.stream_buffer_bytes = static_cast<size_t>(config.stream_buffer_bytes);
+  http.header_timeout = HttpConfig::Duration(config.header_timeout_ms);
+  http.body_timeout = HttpConfig::Duration(config.body_timeout_ms);
+  http.keep_alive_timeout = HttpConfig::Duration(config.keep_alive_timeout_ms);
+  http.write_stall_timeout = HttpConfig::Duration(config.write_stall_timeout_ms);
+  return http;
+}
+
+std::unique_ptr<GrpcServer> start_grpc(const ServerConfig& config, const ApiKeys& keys, InferenceService& service) {
+  if (!config.grpc) return nullptr;
+  if (!is_loopback(config.grpc_host) && keys.empty() && !config.insecure) {
+    throw std::runtime_error("grpc_host is " + config.grpc_host + "; other addresses than loopback need api_keys or insecure");
+  }
+  GrpcConfig grpc;
+  grpc.host = config.grpc_host;
+  grpc.port = config.grpc_port;
+  grpc.stream_buffer_bytes = static_cast<size_t>(config.stream_buffer_bytes);
+  if (!keys.empty()) grpc.authorize = [&keys](std::string_view bearer) { return keys.accepts(bearer); };
+  return std::make_unique<GrpcServer>(grpc, service);
+}
+
+LogLevel log_level(const std::string& name) {
+  if (name == "debug") return LogLevel::kDebug;
+  if (name == "warn") return LogLevel::kWarn;
+  return name == "error" ? LogLevel::kError : LogLevel::kInfo;
+}
+
+// Says how far loading is, at most ten times.
+LoadProgress progress_lines() {
+  return [last = size_t{0}](size_t done, size_t total) mutable {
+    const size_t tenth = total == 0 ? 10 : done * 10 / total;
+    if (tenth == last) return;
+    last = tenth;
+    log_info("loading weights", {{"percent", tenth * 10}, {"mib", total >> 20}});
+  };
+}
+
+// SIGINT and SIGTERM, for whichever thread waits; blocked everywhere else.
+class Signals {
+ public:
+  Signals() {
+    signal(SIGPIPE, SIG_IGN);  // a client that left is an error code of write
+    sigemptyset(&set_);
+    sigaddset(&set_, SIGINT);
+    sigaddset(&set_, SIGTERM);
+    pthread_sigmask(SIG_BLOCK, &set_, nullptr);
+  }
+  void wait() {
+    int number = 0;
+    sigwait(&set_, &number);
+  }
+  // True when one came within the time.
+  bool wait_for(std::chrono::milliseconds time) {
+    const timespec limit{time.count() / 1000, time.count() % 1000 * 1'000'000};
+    return sigtimedwait(&set_, nullptr, &limit) > 0;
+  }
+
+ private:
+  sigset_t set_;
+};
+
+// Running requests go on until they end, the budget is spent, or a second signal comes.
+void drain(EngineService& service, Signals& signals, int budget_s) {
+  log_info("draining", {{"seconds", budget_s}});
+  service.begin_drain();
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(budget_s);
+  while (!service.wait_until_idle(Time{0})) {
+    if (std::chrono::steady_clock::now() >= end) {
+      log_warn("the drain ran out of time; ending what still runs");
+      break;
+    }
+    if (signals.wait_for(std::chrono::milliseconds(20))) {
+      log_warn("a second signal; ending what still runs");
+      break;
+    }
+  }
+  service.abort_all();
+}
+
+}  // namespace
+
+int serve(const std::string& model, ServerConfig config) {
+  Signals signals;
+  set_log_level(log_level(config.log_level));
+  const fs::path folder = resolve_model(model);
+  const ModelConfig model_config = read_model_config(folder);
+  resolve(model_config, config);
+
+  ServiceConfig service_config;
+  service_config.model_id =
+      config.served_model_name.empty() ? fs::weakly_canonical(folder).filename().string() : config.served_model_name;
+  if (config.served_model_name.empty() && !fs::is_directory(model)) service_config.model_id = model;  // a name of the cache
+  service_config.aliases = config.model_aliases;
+  service_config.created = std::time(nullptr);
+  service_config.limits = config.limits;
+  service_config.template_time = parse_template_time(config.template_time);
+  service_config.stall_seconds = config.stall_timeout_s;
+  service_config.defaults = read_generation_defaults(folder);
+  service_config.scheduler = config.engine.scheduler;
+  const std::string model_id = service_config.model_id;
+
+  // The listeners open before the model is loaded: probes get an answer at once, requests a 503.
+  ServiceMetrics metrics(model_id);
+  EngineService service(std::move(service_config), load_tokenizer(folder), load_chat_template(folder), metrics);
+  RouteTable routes;
+  RequestOptions request_options;
+  request_options.strict = config.strict_parameters;
+  routes.add(openai_routes(service, request_options));
+  routes.add(admin_routes(service, [&metrics] { return metrics.text(); }, kVersion));
+  HttpHooks hooks;
+  hooks.response = [&metrics](const std::string& route, int status) { metrics.http_response(route, status); };
+  hooks.client_gone = [&metrics](const char* reason) { metrics.client_gone(reason); };
+  HttpServer http(http_config(config), std::move(routes), std::move(hooks));
+  http.start();
+  const ApiKeys keys(config.api_keys);
+  const std::unique_ptr<GrpcServer> grpc = start_grpc(config, keys, service);
+  log_info("listening", {{"host", config.host}, {"http_port", http.port()}, {"grpc_port", grpc ? grpc->port() : 0}});
+
+  ModelRunner runner(folder, config.engine, progress_lines());
+  const BlockGeometry geometry = runner.plan().geometry;
+  {
+    Engine engine(
+        config.engine, geometry, [&runner](const Batch& batch, ModelOutput& output) { runner.execute(batch, output); },
+        service.event_sink());
+    service.attach(&engine, geometry);
+    metrics.set_engine([&engine] { return engine.stats(); }, geometry);
+    if (grpc) grpc->set_serving(true);
+    log_info("ready", {{"model", model_id}, {"context", config.limits.max_model_len}, {"planned_mib", runner.plan().total_bytes() >> 20}});
+
+    signals.wait();
+    if (grpc) grpc->set_serving(false);
+    drain(service, signals, config.drain_timeout_s);
+    // The last events are on their way to the connections: give readers a moment, not for ever.
+    http.drain(std::chrono::milliseconds(2000));
+    http.stop();
+    if (grpc) grpc->shutdown(2000);
+    metrics.set_engine(nullptr, geometry);
+    service.attach(nullptr, geometry);
+  }
+  log_info("ended");
+  return 0;
+}
+
+std::string plan_text(const std::string& model, ServerConfig config) {
+  const fs::path folder = resolve_model(model);
+  const ModelConfig model_config = read_model_config(folder);
+  resolve(model_config, config);
+  const std::unique_ptr<Backend> backend = make_backend(config.engine.device);
+  const MemoryPlan plan = plan_memory(model_config, config.engine, *backend);
+  std::ostringstream out;
+  const auto row = [&](const char* name, size_t bytes, const std::string& what) {
+    out << std::left << std::setw(12) << name << std::right << std::setw(16) << bytes << " bytes  " << what << "\n";
+  };
+  row("weights", plan.weight_bytes, "packed for " + std::string(backend->name()));
+  row("kv_cache", plan.kv_cache_bytes,
+      std::to_string(plan.geometry.groups[0].num_blocks) + " blocks of " + std::to_string(plan.geometry.block_size) + " positions");
+  row("workspace", plan.workspace_bytes, "activations, logits, scratch");
+  row("tables", plan.table_bytes, "histories, block tables, scheduler");
+  row("total", plan.total_bytes(), "");
+  return out.str();
+}
+
+}  // namespace serval
