@@ -24,7 +24,7 @@ constexpr int kMaxHidden = 1 << 16;
 constexpr int kMaxIntermediate = 1 << 19;
 constexpr int kMaxLayers = 1024;
 constexpr int kMaxHeads = 1024;
-constexpr int kMaxHeadDim = 512;
+constexpr int kMaxHeadDim = 256;
 constexpr int kMaxPositions = 1 << 24;
 
 // A value as the file has it, for a sentence.
@@ -330,14 +330,14 @@ ModelConfig read_model_config(const std::filesystem::path& model_dir) {
   if (config.num_heads % config.num_kv_heads != 0) {
     file.refuse("num_attention_heads", "must be a multiple of num_key_value_heads");
   }
-  const std::optional<int> head_dim = file.find_int("head_dim", 2, kMaxHeadDim);
+  const std::optional<int> head_dim = file.find_int("head_dim", 8, kMaxHeadDim);
   if (!head_dim && dialect->requires_head_dim) file.refuse("head_dim", "is missing");
   if (!head_dim && config.hidden_size % config.num_heads != 0) {
     file.refuse("hidden_size", "must be a multiple of num_attention_heads when head_dim is absent");
   }
   config.head_dim = head_dim.value_or(config.hidden_size / config.num_heads);
-  if (config.head_dim % 2 != 0 || config.head_dim > kMaxHeadDim) {
-    file.refuse("head_dim", "must be even and at most " + std::to_string(kMaxHeadDim) + ", not " +
+  if (config.head_dim % 8 != 0 || config.head_dim > kMaxHeadDim) {
+    file.refuse("head_dim", "must be a multiple of 8 and at most " + std::to_string(kMaxHeadDim) + ", not " +
                                 std::to_string(config.head_dim));
   }
 

@@ -168,7 +168,7 @@ def main():
     make("llama31", t.LlamaForCausalLM, llama(head_dim=16, tie_word_embeddings=True, rope_parameters=scaled), [24, 80], [32],
          shard="40KB")
     make("llama-bias", t.LlamaForCausalLM,
-         llama(head_dim=12, attention_bias=True, mlp_bias=True, hidden_act="gelu_pytorch_tanh",
+         llama(head_dim=24, attention_bias=True, mlp_bias=True, hidden_act="gelu_pytorch_tanh",
                rope_parameters=rope(10000.0, "linear", factor=4.0)), [9, 48], edit=old_spelling)
 
     make("mistral", t.MistralForCausalLM,

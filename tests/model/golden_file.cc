@@ -49,7 +49,8 @@ GoldenVerdict compare(const GoldenCase& golden, std::span<const float> logits, d
       if (!(difference <= verdict.worst)) verdict.worst = difference;  // also takes a NaN
     }
   }
-  for (size_t step = 0; step < golden.greedy.size() && golden.margins[step] >= 2 * tolerance; ++step) {
+  for (size_t step = 0; step < golden.greedy.size(); ++step) {
+    if (golden.margins[step] < 2 * tolerance) continue;
     const std::span<const float> row = logits.subspan((golden.prompt.size() - 1 + step) * vocab, vocab);
     const auto best = std::max_element(row.begin(), row.end()) - row.begin();
     if (best != golden.greedy[step]) {

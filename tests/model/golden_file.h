@@ -34,8 +34,8 @@ struct GoldenVerdict {
   bool passes(double tolerance) const { return worst <= tolerance && first_wrong_step < 0; }
 };
 
-// `logits`: every row of case.all_ids(). Greedy ids are compared up to the first step whose margin is below
-// twice the tolerance.
+// `logits`: every row of golden.all_ids(). The rows follow the reference's own ids, so every greedy step is
+// compared whose margin is at least twice the tolerance, not only those before the first that is closer.
 GoldenVerdict compare(const GoldenCase& golden, std::span<const float> logits, double tolerance);
 
 }  // namespace serval::testing

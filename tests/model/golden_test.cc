@@ -9,13 +9,11 @@
 #include "engine/model/model_config.h"
 #include "engine/model/weight_loader.h"
 #include "tests/model/golden_file.h"
-#include "tests/model/plain_backend.h"
+#include "tests/model/test_devices.h"
 
 namespace serval::testing {
 namespace {
 
-constexpr double kTolerance =
-    1e-3;  // |log-probability difference|, f32 and 16-bit weights alike: the arithmetic is f32
 constexpr int kMaxLen = 160;
 
 std::filesystem::path fixture(const std::string& model) {
@@ -106,19 +104,16 @@ std::vector<ModelCase> models() {
   };
 }
 
-// An instruction set of the CPU backend, or "plain" for the loops of plain_backend.h.
+// The first parameter is a device of test_devices.h.
 class Golden : public ::testing::TestWithParam<std::tuple<std::string, ModelCase>> {
  protected:
   void SetUp() override {
-    const std::string& device = std::get<0>(GetParam());
-    backend_ = device == "plain" ? make_plain_backend() : nullptr;
-    if (backend_ == nullptr) {
-      try {
-        throw std::runtime_error("no CPU backend yet");
-      } catch (const std::runtime_error& absent) {
-        GTEST_SKIP() << absent.what();
-      }
+    try {
+      backend_ = make_test_backend(std::get<0>(GetParam()));
+    } catch (const std::runtime_error& absent) {
+      GTEST_SKIP() << absent.what();
     }
+    tolerance_ = tolerance_of(std::get<0>(GetParam()), read_model_config(fixture(model().name)).dtype);
     cases_ = read_golden(fixture(model().name) / "golden.json");
     ASSERT_FALSE(cases_.empty());
   }
@@ -138,7 +133,7 @@ class Golden : public ::testing::TestWithParam<std::tuple<std::string, ModelCase
     GoldenVerdict worst;
     for (const GoldenCase& golden : cases_) {
       PagedDriver driver(transformer, *backend_, DType::kF32, 1, kMaxLen, kMaxLen);
-      const GoldenVerdict verdict = compare(golden, driver.run(0, golden.all_ids(), chunk), kTolerance);
+      const GoldenVerdict verdict = compare(golden, driver.run(0, golden.all_ids(), chunk), tolerance_);
       worst.worst = std::max(worst.worst, verdict.worst);
       worst.num_steps_compared += verdict.num_steps_compared;
       if (verdict.first_wrong_step >= 0) worst.first_wrong_step = verdict.first_wrong_step;
@@ -147,6 +142,7 @@ class Golden : public ::testing::TestWithParam<std::tuple<std::string, ModelCase
   }
 
   std::unique_ptr<Backend> backend_;
+  double tolerance_ = 0;
   std::vector<GoldenCase> cases_;
 };
 
@@ -154,18 +150,19 @@ TEST_P(Golden, AgreesWithTheReference) {
   Transformer transformer = load();
   const GoldenVerdict verdict = judge(transformer, kMaxLen);
   RecordProperty("worst_difference", std::to_string(verdict.worst));
-  EXPECT_LE(verdict.worst, kTolerance);
+  EXPECT_LE(verdict.worst, tolerance_);
   EXPECT_EQ(verdict.first_wrong_step, -1);
-  EXPECT_EQ(verdict.num_steps_compared, 64 * static_cast<int>(cases_.size()))
-      << "a margin came too close to compare";
+  // Every greedy step of the fixtures has a margin above the float32 gate; a looser one leaves most of them.
+  const int all_steps = 64 * static_cast<int>(cases_.size());
+  EXPECT_GE(verdict.num_steps_compared, tolerance_ == 1e-3 ? all_steps : all_steps / 2);
 }
 
 TEST_P(Golden, FailsWithAnyFeatureSwitchedOff) {
   for (const Feature& feature : model().features) {
     Transformer transformer = load(&feature);
     const GoldenVerdict verdict = judge(transformer, kMaxLen);
-    EXPECT_FALSE(verdict.passes(kTolerance)) << feature.name;
-    EXPECT_GT(verdict.worst, 10 * kTolerance) << feature.name << " hardly matters to this golden";
+    EXPECT_FALSE(verdict.passes(tolerance_)) << feature.name;
+    EXPECT_GT(verdict.worst, 0.01) << feature.name << " hardly matters to this golden";
   }
 }
 
@@ -194,7 +191,8 @@ TEST_P(Golden, GivesTheSameBitsInChunksAndBesideOthers) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, Golden,
-                         ::testing::Combine(::testing::Values("plain"), ::testing::ValuesIn(models())),
+                         ::testing::Combine(::testing::ValuesIn(test_devices()),
+                                            ::testing::ValuesIn(models())),
                          [](const auto& info) {
                            std::string name = std::get<0>(info.param) + "_" + std::get<1>(info.param).name;
                            std::replace(name.begin(), name.end(), '-', '_');
