@@ -235,10 +235,43 @@ constexpr AttendKernels<Kv> attend_kernels() {
 }
 
 // Pointers into the blocks of one tile; entries outside the positions that some row sees stay unset.
+template <class Kv>
 struct TilePointers {
   const char* keys[kTile / 4];   // one per vector of positions
   const char* pairs[kTile / 2];  // one per pair of positions
+
+  // The tile begins at position `start`; rows see its positions [begin, end).
+  void point(const AttendArgs& args, int start, int begin, int end, int lanes) {
+    const int offset_mask = (1 << args.block_shift) - 1;
+    const auto block_at = [&](int position) {
+      return args.blocks[position >> args.block_shift] * args.block_bytes + args.head_offset;
+    };
+    for (int v = begin / lanes; v * lanes < end; ++v) {
+      const int position = start + v * lanes;
+      // One position takes four bytes of a key row: a float, or two dimensions of bf16.
+      keys[v] = args.keys + block_at(position) + static_cast<size_t>(position & offset_mask) * 4;
+    }
+    for (int i = begin / 2; i * 2 < end; ++i) {
+      const int position = start + i * 2;
+      const size_t offset = position & offset_mask;
+      pairs[i] = args.values + block_at(position) + offset * args.head_dim * Kv::kElementBytes;
+    }
+  }
 };
+
+// Blocks lie anywhere, so that hardware does not guess the next one: asks for the keys or values of a tile
+// while the one before is worked on. Large blocks are runs long enough to be guessed.
+template <class Kv>
+void prefetch_tile(const AttendArgs& args, const char* side, int start, int last) {
+  const int block_size = 1 << args.block_shift;
+  if (block_size > kTile) return;
+  const int bytes = block_size * args.head_dim * static_cast<int>(Kv::kElementBytes);
+  for (int position = start; position < start + kTile && position <= last; position += block_size) {
+    const char* const head =
+        side + args.blocks[position >> args.block_shift] * args.block_bytes + args.head_offset;
+    for (int line = 0; line < bytes; line += 64) __builtin_prefetch(head + line, 0, 2);
+  }
+}
 
 template <class Kv>
 void attend(const AttendArgs& args) {
@@ -275,19 +308,10 @@ void attend(const AttendArgs& args) {
   for (int start = first / kTile * kTile; start <= last; start += kTile) {
     const int begin = first > start ? first - start : 0;  // what some row of the call sees of this tile
     const int end = last - start + 1 < kTile ? last - start + 1 : kTile;
-    TilePointers at;
-    for (int v = begin / lanes; v * lanes < end; ++v) {
-      const int position = start + v * lanes;
-      at.keys[v] =
-          args.keys + args.blocks[position >> args.block_shift] * args.block_bytes + args.head_offset +
-          static_cast<size_t>(position & (block_size - 1)) * 4;  // a float, or two dimensions of bf16
-    }
-    for (int i = begin / 2; i * 2 < end; ++i) {
-      const int position = start + i * 2;
-      at.pairs[i] = args.values + args.blocks[position >> args.block_shift] * args.block_bytes +
-                    args.head_offset +
-                    static_cast<size_t>(position & (block_size - 1)) * head_dim * Kv::kElementBytes;
-    }
+    TilePointers<Kv> at;
+    at.point(args, start, begin, end, lanes);
+    const bool streams = vectors <= kMaxGroup;  // more vectors work longer on a tile than its memory takes
+    if (streams) prefetch_tile<Kv>(args, args.keys, start + kTile, last);
     for (int base = 0; base < vectors; base += kMaxGroup) {
       const int group = vectors - base < kMaxGroup ? vectors - base : kMaxGroup;
       const int last_of_group = args.first_pos + (base + group - 1) / args.heads;
@@ -295,6 +319,7 @@ void attend(const AttendArgs& args) {
         continue;  // later rows see later positions
       kKernels.score[group - 1](q + base * head_dim, head_dim, block_size, at.keys, lanes, begin / lanes,
                                 (end + lanes - 1) / lanes, scores);
+      if (streams) prefetch_tile<Kv>(args, args.values, start + kTile, last);
       // Vectors that see the same positions of the tile take their values together.
       float factor[kMaxGroup];
       int from = 0, run_begin = 0, run_end = 0;

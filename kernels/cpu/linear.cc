@@ -33,11 +33,15 @@ int64_t panel_index(int lane, int64_t k, int multiple) {
   return ((k / multiple) * kPanel + lane) * multiple + k % multiple;
 }
 
-// Copies row `from` (any alignment: checkpoints are mapped files) into lane `lane` of a panel.
+// Copies columns [begin, end) of row `from` (any alignment: checkpoints are mapped files) into lane `lane` of
+// a panel.
 template <class Element>
-void pack_row(const std::byte* from, int64_t k, int multiple, int lane, Element* panel) {
-  for (int64_t i = 0; i < k; ++i)
-    std::memcpy(&panel[panel_index(lane, i, multiple)], from + i * sizeof(Element), sizeof(Element));
+void pack_row(const std::byte* from, int64_t begin, int64_t end, int multiple, int lane, std::byte* panel) {
+  for (int64_t i = begin; i < end; ++i) {
+    Element value;
+    std::memcpy(&value, from + i * sizeof(Element), sizeof value);
+    reinterpret_cast<Element*>(panel)[panel_index(lane, i, multiple)] = value;
+  }
 }
 
 // The row of a fused matrix: which part it is in and where.
@@ -83,12 +87,21 @@ LinearWeight CpuBackend::pack_linear(std::span<const Tensor> parts, std::span<co
   const int multiple = weight_multiple(w.dtype);
   pool_.for_each(num_panels(w.n), [&](int, int64_t p) {
     std::byte* const panel = w.packed.as<std::byte>() + p * stride;
-    for (int lane = 0; lane < kPanel && p * kPanel + lane < w.n; ++lane) {
-      const std::byte* const from = fused_row(parts, p * kPanel + lane, row_bytes);
-      if (dtype_bytes(w.dtype) == 4) {
-        pack_row(from, w.k, multiple, lane, reinterpret_cast<uint32_t*>(panel));
-      } else {
-        pack_row(from, w.k, multiple, lane, reinterpret_cast<uint16_t*>(panel));
+    const int rows = static_cast<int>(std::min<int64_t>(kPanel, w.n - p * kPanel));
+    const std::byte* from[kPanel];
+    for (int lane = 0; lane < rows; ++lane) from[lane] = fused_row(parts, p * kPanel + lane, row_bytes);
+    // All rows advance together, so that the lines they write are complete before they leave the cache.
+    constexpr int64_t kColumns = 64;
+    for (int64_t begin = 0; begin < w.k; begin += kColumns) {
+      const int64_t end = std::min(w.k, begin + kColumns);
+      for (int lane = 0; lane < rows; ++lane) {
+        if (dtype_bytes(w.dtype) == 4) {
+          pack_row<uint32_t>(from[lane], begin, end, 1, lane, panel);
+        } else if (multiple == 2) {
+          pack_row<uint16_t>(from[lane], begin, end, 2, lane, panel);
+        } else {
+          pack_row<uint16_t>(from[lane], begin, end, 1, lane, panel);
+        }
       }
     }
   });
