@@ -1,80 +1,99 @@
-// Which KV blocks of one group exist and who holds them. Knows neither what a block contains nor why it is
-// held; of the prefix cache it knows one bit per block: that one of its references is the cache's.
-// Single-threaded; allocates only when constructed.
+// Which KV blocks of one group exist and who holds them. A block is held by references (BlockRef) and freed by nobody: it returns to
+// the free list when its last reference goes. Pure bookkeeping; single-threaded; allocates only in its constructor.
 #pragma once
 
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "engine/batch.h"
+#include "kernels/base/check.h"
 
 namespace serval {
 
 class BlockPool;
 
-// One reference to a block. A block is freed by nobody: its last reference goes away.
+// A counted hold on one block; empty when default-made or moved from.
 class BlockRef {
  public:
   BlockRef() = default;
-  BlockRef(BlockRef&& other) noexcept : pool_(other.pool_), id_(other.id_) { other.pool_ = nullptr; }
-  BlockRef& operator=(BlockRef&& other) noexcept;
-  ~BlockRef() { reset(); }
+  BlockRef(const BlockRef& other);
+  BlockRef(BlockRef&& other) noexcept : pool_(std::exchange(other.pool_, nullptr)), id_(std::exchange(other.id_, -1)) {}
+  BlockRef& operator=(BlockRef other) noexcept {
+    std::swap(pool_, other.pool_);
+    std::swap(id_, other.id_);
+    return *this;
+  }
+  ~BlockRef();
 
-  BlockRef share() const;  // another reference to the same block; of nothing, nothing
-  void reset();
-
+  BlockId id() const { return id_; }
   explicit operator bool() const { return pool_ != nullptr; }
-  BlockId id() const { return pool_ ? id_ : -1; }
 
  private:
   friend class BlockPool;
   BlockRef(BlockPool* pool, BlockId id) : pool_(pool), id_(id) {}
-
   BlockPool* pool_ = nullptr;
   BlockId id_ = -1;
 };
 
-// Must outlive its references, and must not move while there are any.
 class BlockPool {
  public:
-  explicit BlockPool(int num_blocks);
+  explicit BlockPool(int num_blocks) : refs_(num_blocks, 0), cached_(num_blocks, 0) {
+    free_.reserve(num_blocks);
+    for (int i = num_blocks - 1; i >= 0; --i) free_.push_back(i);  // low ids first
+  }
+  BlockPool(const BlockPool&) = delete;
+  BlockPool& operator=(const BlockPool&) = delete;
 
-  // There must be a free block (num_free() > 0).
-  BlockRef allocate();
+  // Empty when no block is free (the caller may evict cached ones first).
+  BlockRef allocate() {
+    if (free_.empty()) return {};
+    const BlockId id = free_.back();
+    free_.pop_back();
+    SERVAL_CHECK(refs_[id] == 0, id, refs_[id]);
+    refs_[id] = 1;
+    return BlockRef(this, id);
+  }
 
-  int num_blocks() const { return static_cast<int>(ref_counts_.size()); }
+  // The prefix cache says whether one of a block's references is its own.
+  void set_cached(BlockId id, bool cached) {
+    num_cached_only_ += (cached && refs_[id] == 1) - (cached_[id] && refs_[id] == 1);
+    cached_[id] = cached;
+  }
+
+  int num_blocks() const { return static_cast<int>(refs_.size()); }
   int num_free() const { return static_cast<int>(free_.size()); }
-  // Held by the cache alone: the cache can give them back at any moment.
-  int num_evictable() const { return num_evictable_; }
-  int num_available() const { return num_free() + num_evictable_; }
-  int ref_count(BlockId id) const { return ref_counts_[id]; }
-  // References of sequences, which no eviction can take away.
-  int num_holders(BlockId id) const { return ref_counts_[id] - cached_[id]; }
-
-  // Says that one of the block's references is (no longer) the cache's.
-  void set_cached(BlockId id, bool cached);
-  bool is_cached(BlockId id) const { return cached_[id] != 0; }
-  // The evictable blocks in the order in which their last holder let them go; -1 at the end.
-  BlockId oldest_evictable() const { return after(num_blocks()); }
-  BlockId next_evictable(BlockId id) const { return after(id); }
-
-  // Aborts when the counts contradict each other. `expected[id]`: references the caller knows of.
-  void check_invariants(const std::vector<int>& expected) const;
+  int num_cached_only() const { return num_cached_only_; }  // held by the prefix cache and nobody else
+  int refs(BlockId id) const { return refs_[id]; }
+  bool cached(BlockId id) const { return cached_[id] != 0; }
 
  private:
   friend class BlockRef;
-  void add_ref(BlockId id);
-  void drop_ref(BlockId id);
-  void append_evictable(BlockId id);
-  void unlink_evictable(BlockId id);
-  BlockId after(BlockId id) const { return next_[id] == num_blocks() ? -1 : next_[id]; }
+  void ref(BlockId id) {
+    num_cached_only_ -= cached_[id] && refs_[id] == 1;
+    ++refs_[id];
+  }
+  void unref(BlockId id) {
+    SERVAL_CHECK(refs_[id] > 0, id);
+    if (--refs_[id] == 0) {
+      SERVAL_CHECK(!cached_[id], id);
+      free_.push_back(id);
+    } else {
+      num_cached_only_ += cached_[id] && refs_[id] == 1;
+    }
+  }
 
-  std::vector<int32_t> ref_counts_;
+  std::vector<int32_t> refs_;
   std::vector<uint8_t> cached_;
-  std::vector<BlockId> free_;  // a stack
-  // A circular list through the evictable blocks, oldest first; entry num_blocks() is its head.
-  std::vector<BlockId> next_, prev_;
-  int num_evictable_ = 0;
+  std::vector<BlockId> free_;
+  int num_cached_only_ = 0;
 };
+
+inline BlockRef::BlockRef(const BlockRef& other) : pool_(other.pool_), id_(other.id_) {
+  if (pool_) pool_->ref(id_);
+}
+inline BlockRef::~BlockRef() {
+  if (pool_) pool_->unref(id_);
+}
 
 }  // namespace serval

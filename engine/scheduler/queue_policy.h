@@ -1,21 +1,17 @@
-// The order in which sequences wait, run and give way: a comparator per policy.
+// The order of the waiting line, and, backwards, who gives way under pressure: a comparator per policy.
 #pragma once
 
-#include <cstdint>
-
 #include "engine/config.h"
+#include "engine/scheduler/sequence.h"
 
 namespace serval {
 
-struct QueueKey {
-  int priority = 0;  // lower first
-  uint64_t arrival =
-      0;  // counts the requests added; kept through preemptions, so that one preempted goes back to the front
-  int32_t index = 0;  // of the sequence in its request
-};
-
-// A strict weak order; two sequences never compare equal, so decisions do not depend on how a container
-// breaks ties.
-bool goes_before(QueuePolicy policy, const QueueKey& a, const QueueKey& b);
+// True when `a` goes before `b`. A strict order: arrival decides ties.
+inline bool goes_before(QueuePolicy policy, const Sequence& a, const Sequence& b) {
+  if (policy == QueuePolicy::kPriority && a.params->priority != b.params->priority) {
+    return a.params->priority < b.params->priority;
+  }
+  return a.arrival < b.arrival;
+}
 
 }  // namespace serval

@@ -1,92 +1,110 @@
-// Which token prefixes have their KV in which blocks, and what to forget first. Knows nothing of sequences,
-// slots or time. Single-threaded; allocates only when constructed and when a new salt is seen.
+// Token prefixes whose KV is in memory: a tree with one node a block. Inner nodes hold whole blocks, a leaf may hold a part of one, so
+// a match is exact to the token (the partial block is copied by whoever takes it). Equality of tokens decides, hashes only find.
+// Roots are told apart by cache_salt. Pure; single-threaded; allocates in its constructor, and for a salt not seen before.
+//
+// Eviction frees least recently used leaves that no running sequence stands on. A windowed group's blocks may also be dropped from
+// inside the tree: such a node still leads to its children, and a match ends only where the window before it is complete.
 #pragma once
 
 #include <array>
-#include <map>
+#include <cstdint>
 #include <span>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include "engine/batch.h"
 #include "engine/scheduler/block_pool.h"
-#include "engine/scheduler/radix_tree.h"
 
 namespace serval {
 
-using GroupBlocks = std::array<BlockRef, kMaxKvGroups>;
-
-// One node per block: a full one, or the partial tail of a sequence that ended. A node holds a reference to
-// its block in every group that still has it. In a full-attention group it always has: the node goes when the
-// block goes. A windowed group's block may be evicted alone; the node stays for the tokens' sake while it has
-// blocks in other groups, children or pins.
-//
-// What may be evicted is decided by references alone, and in which order by the pool: oldest first by the
-// moment the last holder let go. For full groups this only ever meets leaves, because of two rules that
-// holders keep:
-//   1. whoever holds a node's full-group block holds those of all its ancestors;
-//   2. references are let go deepest first.
 class RadixCache {
  public:
-  // `pools` has one entry per group and outlives the cache. At most `max_nodes` nodes; `max_salts` bounds the
-  // roots that are pinned at once, and `max_depth` the nodes from a root to a leaf.
-  RadixCache(const BlockGeometry& geometry, std::span<BlockPool> pools, int max_nodes, int max_salts,
-             int max_depth);
+  using NodeId = int32_t;
+  static constexpr NodeId kNone = -1;
 
-  // The root of everything cached under this salt (opaque bytes), pinned: pair with unpin.
-  NodeId acquire_root(std::string_view salt);
-  // A pinned node stays, though its windowed blocks may go.
-  void pin(NodeId node) { ++pins_[node]; }
-  void unpin(NodeId node);
+  RadixCache(const BlockGeometry& geometry, std::vector<BlockPool*> pools);
+  ~RadixCache();  // gives its blocks back; the pools outlive it
+  RadixCache(const RadixCache&) = delete;
+  RadixCache& operator=(const RadixCache&) = delete;
 
   struct Match {
-    int num_tokens = 0;
-    std::span<const NodeId> path;  // nodes of the full blocks, from the root down; valid until the next call
-    NodeId partial =
-        kNoNode;  // when num_tokens is not a multiple of the block size: shares that many tokens more
+    NodeId node = kNone;     // deepest whole block; the root's id when none matched, kNone without a root
+    int32_t num_blocks = 0;  // whole blocks on the path
+    NodeId partial = kNone;  // a child of `node` whose first partial_tokens tokens go on matching
+    int32_t partial_tokens = 0;
   };
-  // The longest cached prefix of tokens[0..limit) from which computing can go on: every full-attention block
-  // of it is there, and the blocks of a windowed group that a row at position num_tokens still sees. Holds
-  // nothing: share blocks before anything else happens.
-  Match match(NodeId root, std::span<const TokenId> tokens, int limit);
+  // The longest usable prefix of `tokens`. Touches the path.
+  Match match(std::string_view salt, std::span<const TokenId> tokens);
 
-  // Says that `blocks` hold the KV of `tokens` (a full block, or a partial tail) behind `parent`, which the
-  // caller has pinned, and returns the node of these tokens. When there is one already it keeps its own
-  // blocks and takes ours only where it has none. kNoNode: no node was to be had, or the tail is covered by a
-  // longer node.
-  NodeId insert(NodeId parent, std::span<const TokenId> tokens, const GroupBlocks& blocks);
+  // The root of a salt, made when it is not there; kNone when nodes ran out.
+  NodeId root(std::string_view salt);
+  // Adds the block that follows `parent` (tokens: 1..block_size of them; fewer only for a tail). `blocks` has one block per group, empty
+  // where a windowed group has none. Returns the node that now stands for these tokens, or kNone when nothing was added (a tail that
+  // is already covered, or nodes ran out).
+  NodeId insert(NodeId parent, std::span<const TokenId> tokens, const std::array<BlockRef, kMaxKvGroups>& blocks);
 
-  // Gives the oldest evictable block of the group back to its pool; false when there is none.
+  const BlockRef& block(NodeId node, int group) const { return nodes_[node].blocks[group]; }
+  NodeId parent(NodeId node) const { return nodes_[node].parent; }
+
+  // A sequence stands on the node: it and its ancestors stay.
+  void pin(NodeId node);
+  void unpin(NodeId node);
+
+  // Frees at least one block of the group, if any can be. False: none can.
   bool evict_one(int group);
+  uint64_t num_evicted_blocks() const { return num_evicted_; }
 
-  const BlockRef& block(NodeId node, int group) const { return blocks_[node][group]; }
-  NodeId parent(NodeId node) const { return tree_.parent(node); }
-  std::span<const TokenId> tokens(NodeId node) const { return tree_.tokens(node); }
-  uint64_t num_evicted() const { return num_evicted_; }
-
-  // Aborts on contradictions. Adds the cache's own references to `references[group][block]`; `pins[node]` are
-  // those held outside.
-  void check_invariants(std::span<std::vector<int>> references, const std::vector<int>& pins) const;
-  int num_nodes() const { return tree_.capacity(); }  // node ids are below this
+  // Calls visit(block id, group) for every block the cache holds.
+  template <class Visit>
+  void for_each_block(Visit visit) const {
+    for (const Node& node : nodes_) {
+      for (int g = 0; node.in_use && g < geometry_.num_groups; ++g) {
+        if (node.blocks[g]) visit(node.blocks[g].id(), g);
+      }
+    }
+  }
+  void check_invariants() const;
 
  private:
-  bool is_full_group(int group) const { return geometry_.groups[group].window == 0; }
-  int usable_tokens(int num_tokens, NodeId partial) const;
-  void adopt(NodeId node, int group, const BlockRef& block);
-  void abandon(NodeId node, int group);
-  void prune(NodeId node);
-  bool make_room();
+  struct Node {
+    bool in_use = false;
+    NodeId parent = kNone;
+    NodeId next_in_bucket = kNone;  // siblings whose first token falls into the same bucket
+    int32_t num_tokens = 0;
+    int32_t num_children = 0;
+    int32_t pins = 0;
+    uint64_t last_used = 0;
+    std::array<BlockRef, kMaxKvGroups> blocks;
+    NodeId older = kNone, newer = kNone;  // in the list of evictable nodes
+    bool listed = false;
+  };
+
+  std::span<TokenId> tokens_of(NodeId node) {
+    return {tokens_.data() + static_cast<size_t>(node) * geometry_.block_size, static_cast<size_t>(nodes_[node].num_tokens)};
+  }
+  size_t bucket(NodeId parent, TokenId first) const;
+  NodeId new_node();
+  void attach(NodeId node, NodeId parent);
+  void detach(NodeId node);
+  void remove(NodeId node);
+  void drop_block(NodeId node, int group);
+  void update_listing(NodeId node);
+  void unlist(NodeId node);
+  bool evict_window_block(int group);
 
   const BlockGeometry geometry_;
-  const std::span<BlockPool> pools_;
-  RadixTree tree_;
-  std::vector<GroupBlocks> blocks_;  // by node
-  std::vector<int32_t> pins_;        // by node
-  std::array<std::vector<NodeId>, kMaxKvGroups> node_of_block_;
-  std::map<std::string, NodeId, std::less<>> roots_;
-  std::vector<const std::string*> salt_of_root_;  // by node; keys of roots_
-  std::vector<NodeId> path_;                      // of the last match
+  std::vector<BlockPool*> pools_;
+  std::vector<Node> nodes_;
+  std::vector<TokenId> tokens_;  // [num nodes, block_size]
+  std::vector<NodeId> free_nodes_;
+  std::vector<NodeId> buckets_;
+  std::unordered_map<std::string, NodeId> roots_;
+  std::vector<std::string> salt_of_;  // by node, of roots
+  NodeId oldest_ = kNone, newest_ = kNone;  // evictable: leaves without pins, by last use
+  NodeId window_hand_ = 0;                  // where the sweep for window blocks goes on
+  uint64_t clock_ = 0;
   uint64_t num_evicted_ = 0;
 };
 

@@ -1,52 +1,111 @@
-// Decides which tokens of which sequences run next. Pure: no clock, lock, device, I/O or metrics; time is an
-// argument, and the same calls with the same arguments give the same batches. Rules and invariants:
-// docs/scheduler.md.
+// The decision: which tokens of which sequences run next. Pure: no device, clock, lock or I/O; the same inputs and times give the same
+// batches, so a recorded day replays. Single-threaded by contract. Rules and invariants: docs/scheduler.md.
+//
+// One rule covers prompts, decoding, cache hits, resumed sequences and drafts: computed tokens catch up with known tokens, within the
+// step's token budget.
 #pragma once
 
 #include <memory>
+#include <unordered_map>
+#include <vector>
 
 #include "engine/batch.h"
 #include "engine/config.h"
 #include "engine/request.h"
-#include "engine/scheduler/capacity.h"
+#include "engine/scheduler/block_pool.h"
+#include "engine/scheduler/radix_cache.h"
+#include "engine/scheduler/sequence.h"
 #include "engine/stats.h"
 #include "kernels/base/status.h"
 
 namespace serval {
 
-// One thread. Whatever a call publishes it appends to the `events` of that call. next_batch and apply
-// allocate nothing once their arguments have been used a while; add may.
+// Whether a request's worst case, all n sequences at full length, fits the KV memory when it is alone. The validator asks before a
+// request is queued, so that nothing waits for what can never be.
+bool fits(const BlockGeometry& geometry, const SchedulerConfig& config, int prompt_tokens, int max_tokens, int n);
+
 class Scheduler {
  public:
   Scheduler(const SchedulerConfig& config, const BlockGeometry& geometry);
   ~Scheduler();
 
-  // The request must be valid, and fits() (capacity.h) true of it; its id is in use by no other. Fails,
-  // changing nothing, with kOverloaded "queue_full" when its sequences would be more than max_num_seqs +
-  // max_waiting with those that are here.
-  Result<void> add(Request request);
-  // Ends all sequences of the request with kAborted. One that has already ended, or never was, is ignored.
-  void abort(RequestId id, EventBatch& events);
-  void abort_all(EventBatch& events);
-  // The text layer matched a stop string once sequence `index` had num_output tokens: it ends with
-  // kStopString there.
-  void stop_string_matched(RequestId id, int index, int num_output, EventBatch& events);
+  // Queues a valid request (see Engine::submit). Fails with kOverloaded, code queue_full. May allocate; nothing below does in steady state.
+  Result<void> add(Request request, Time now);
+  // Ends every sequence of the request; takes effect in the next events. Unknown ids are ignored.
+  void abort(RequestId id);
+  void abort_all();
+  // The text layer saw a stop string end after `num_output` tokens of that sequence.
+  void stop_string_matched(RequestId id, int index, int num_output);
 
-  // Ends what is past its deadline and fills `batch` with the next step's work. No steps in it: there is
-  // nothing to run. Otherwise the batch must be executed and its output given to apply before the next call.
-  void next_batch(Time now, Batch& batch, EventBatch& events);
-  void apply(const ModelOutput& output, EventBatch& events);
+  // Fills `batch` with the next step's work; empty when there is nothing to run. One step is in flight at a time.
+  void next_batch(Time now, Batch& batch);
+  // Takes the step's result in and appends what happened to `events`, ends decided since the last call included.
+  void apply(const ModelOutput& output, Time now, EventBatch& events);
+  // Events that wait for no step (aborts, deadlines); also part of apply().
+  void take_events(EventBatch& events);
 
-  bool has_work() const;  // a sequence is here that has not ended
+  bool has_work() const { return !running_.empty() || !waiting_.empty(); }
+  bool has_events() const { return !pending_.events.empty(); }
   SchedulerStats stats() const;
-  // Aborts with values when any count contradicts another: every block accounted for, every sequence in one
-  // place.
+  // Every block accounted for, every count consistent; aborts with values otherwise. Slow: for tests.
   void check_invariants() const;
 
  private:
-  friend struct SchedulerPeer;  // a test spoils a count to show that check_invariants sees it
-  struct Impl;
-  std::unique_ptr<Impl> impl_;
+  // KV that is already there for a sequence about to be admitted.
+  struct Prefix {
+    std::array<std::vector<BlockRef>, kMaxKvGroups> blocks;   // whole blocks, by table index
+    std::array<BlockRef, kMaxKvGroups> partial;               // one more, of which
+    int32_t partial_tokens = 0;                               // these positions are to be copied
+    int32_t num_tokens = 0;                                   // in all
+    RadixCache::NodeId node = RadixCache::kNone;              // where the whole blocks end in the cache
+    int32_t num_node_blocks = 0;
+  };
+  struct InFlight {
+    Sequence* seq;
+    int32_t first_pos;
+    int32_t num_rows;
+  };
+
+  void expire(Time now);
+  bool schedule(Sequence& seq, int32_t most, Batch& batch);
+  void admit_waiting(Time now, int32_t& budget, Batch& batch);
+  bool admit(Sequence& seq, Time now, Batch& batch);
+  Prefix find_prefix(const Sequence& seq);
+  Prefix fork_prefix(const Sequence& parent) const;
+  BlockRef allocate(int group);
+  bool grow(Sequence& seq, int32_t end);
+  bool preempt_one(const Sequence& below);
+  void preempt(Sequence& seq);
+  void emit_step(Sequence& seq, int32_t rows, Batch& batch);
+  void apply_tokens(Sequence& seq, const SeqOutput& out, const ModelOutput& output, EventBatch& events);
+  void apply_prompt_logprobs(Sequence& seq, const SeqOutput& out, const ModelOutput& output, EventBatch& events);
+  void forget_passed_window(Sequence& seq);
+  void cache_computed(Sequence& seq, bool with_tail);
+  void release(Sequence& seq);
+  void finish(Sequence& seq, FinishReason reason, EventBatch& events);
+  void publish_finish(const Sequence& seq, FinishReason reason, EventBatch& events) const;
+  void sweep_finished();
+  void insert_waiting(Sequence* seq);
+  Sequence* find(RequestId id, int index);
+
+  const SchedulerConfig config_;
+  const BlockGeometry geometry_;
+  std::vector<std::unique_ptr<BlockPool>> pools_;  // per group; outlive the cache and the sequences
+  RadixCache cache_;
+  std::unordered_map<SeqId, std::unique_ptr<Sequence>> sequences_;
+  std::unordered_map<RequestId, std::vector<Sequence*>> requests_;
+  std::vector<Sequence*> running_;  // in policy order
+  std::vector<Sequence*> waiting_;  // in policy order, first goes first
+  std::vector<SlotId> free_slots_;
+  std::vector<SlotId> freed_slots_;  // for the next batch to tell
+  std::vector<InFlight> in_flight_;
+  std::vector<Sequence*> order_;     // scratch of next_batch
+  std::vector<Sequence*> finished_;  // to be swept once no step holds them
+  EventBatch pending_;
+  SeqId next_seq_ = 1;
+  uint64_t next_arrival_ = 1;
+  uint64_t step_ = 0;
+  SchedulerStats stats_;
 };
 
 }  // namespace serval

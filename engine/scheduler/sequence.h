@@ -1,56 +1,54 @@
-// The scheduler's private book-keeping of a request and of its sequences: token history, how much of it is
-// computed, where each stands. Plain data; the rules are in scheduler*.cc.
+// One decode stream of a request, as the scheduler sees it. Private to engine/scheduler.
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "engine/batch.h"
 #include "engine/request.h"
-#include "engine/scheduler/queue_policy.h"
-#include "engine/scheduler/radix_tree.h"
+#include "engine/scheduler/block_pool.h"
+#include "engine/scheduler/radix_cache.h"
 
 namespace serval {
 
-enum class SequenceState : uint8_t {
-  kUnused,
-  kParked,    // waits for a sibling to compute the prompt that they share
-  kWaiting,   // in the waiting line: new, or preempted
-  kRunning,   // has a slot
-  kFinished,  // told so, but a step in flight still writes to its blocks
+enum class SeqState : uint8_t {
+  kWaiting,   // in the queue; holds no block
+  kRunning,   // in a slot
+  kFinished,  // its finish was published; gone as soon as no step holds it
 };
 
-struct RequestState;
-
-// known tokens: tokens.size(). Computed ones have their KV: 0 <= num_computed < known, but for the moment
-// inside of apply.
 struct Sequence {
   SeqId id = 0;
-  RequestState* request = nullptr;
-  Sequence* next = nullptr;  // of the same request, by index
-  int32_t index = 0;
-  SequenceState state = SequenceState::kUnused;
-  QueueKey key;
-  std::vector<TokenId> tokens;  // prompt, then output
-  int num_prompt = 0;
-  int num_computed = 0;
-  SlotId slot = -1;  // only while it has one
-  bool in_flight = false;
-  int num_sent[kMaxKvGroups] = {};  // table entries the runner knows
-  int cached_tokens = 0;            // of the first admission
-  int num_prompt_logprobs = 0;      // prompt positions reported so far, from position 1 on
-  bool was_admitted = false;        // at least once
+  RequestId request = 0;
+  int32_t index = 0;  // which of the request's n
+  std::shared_ptr<const Request> params;  // shared by the n sequences of a request
+  uint64_t arrival = 0;                   // order of age; a preempted sequence keeps its own
+  Sequence* parent = nullptr;             // choice 0, while this one waits to fork from it; nullptr otherwise
+  SeqState state = SeqState::kWaiting;
+
+  std::vector<TokenId> tokens;  // known tokens: the prompt, then output
+  int32_t num_computed = 0;     // of them, how many have KV; the rule is that this catches up with tokens.size()
+  int32_t num_in_step = 0;      // rows of the step in flight
+
+  SlotId slot = -1;
+  // Per KV group: block of table index i at blocks[i]; empty where a window has passed.
+  std::array<std::vector<BlockRef>, kMaxKvGroups> blocks;
+  std::array<int32_t, kMaxKvGroups> first_block{};  // first index that is held
+  std::array<int32_t, kMaxKvGroups> num_told{};     // indexes below this are in the runner's table
+  RadixCache::NodeId node = RadixCache::kNone;      // where it stands in the prefix cache (pinned), kNone: not in it
+  int32_t num_cached_blocks = 0;                    // whole blocks of its path that are in the cache
+  int32_t cached_tokens = 0;                        // prompt tokens found in the cache when first admitted
   Time first_scheduled{0};
+  bool admitted_before = false;
+  int32_t prompt_logprobs_from = 0;  // prompt positions already reported
 
-  int num_known() const { return static_cast<int>(tokens.size()); }
-  int num_output() const { return num_known() - num_prompt; }
-};
-
-struct RequestState {
-  Request request;  // its prompt has moved into the sequences
-  Sequence* first = nullptr;
-  int num_live = 0;       // sequences not yet given back
-  NodeId root = kNoNode;  // of the prefix cache, by salt
+  int32_t num_known() const { return static_cast<int32_t>(tokens.size()); }
+  int32_t num_prompt() const { return static_cast<int32_t>(params->prompt.size()); }
+  int32_t num_output() const { return num_known() - num_prompt(); }
+  int32_t num_to_compute() const { return num_known() - num_computed; }
+  bool is_decoding() const { return num_to_compute() == 1; }
 };
 
 }  // namespace serval
