@@ -145,6 +145,11 @@ struct Bf16DotFormat {
 };
 #endif
 
+// Short tiles wait for memory, tall ones for arithmetic; measured, they want to fetch ahead differently.
+constexpr bool is_short(int rows) {
+  return rows <= kTileRows / 3;
+}
+
 // Where a tile fetches ahead: `bytes` further at every step.
 struct Prefetch {
   const char* at;
@@ -156,6 +161,7 @@ template <class Format, int MR>
 void multiply_tile(const typename Format::Element* a, const char* weights, int64_t steps, Prefetch prefetch,
                    bool resume, const float* bias, float* out, int64_t out_stride, int valid) {
   constexpr int NV = tile_vecs(MR);
+  constexpr int kLocality = is_short(MR) ? 3 : 2;  // the first or the second level of cache
   for (int part = 0; part < kPanelVecs && part * kLanes < valid; part += NV) {
     Vec acc[MR][NV];
     const auto columns = [&](int v) { return valid - (part + v) * kLanes; };  // left from this vector on
@@ -174,8 +180,8 @@ void multiply_tile(const typename Format::Element* a, const char* weights, int64
     const char* w = weights + part * kLanes * Format::kOutputBytes;
     const char* ahead = prefetch.at;
     for (int64_t s = 0; s < steps; ++s) {
-      __builtin_prefetch(ahead, 0, 2);
-      if constexpr (Format::kOutputBytes * kPanel > 64) __builtin_prefetch(ahead + 64, 0, 2);
+      __builtin_prefetch(ahead, 0, kLocality);
+      if constexpr (Format::kOutputBytes * kPanel > 64) __builtin_prefetch(ahead + 64, 0, kLocality);
       Format::step(acc, step_a, w);
       step_a += MR * Format::kStep;
       w += kPanel * Format::kOutputBytes;
@@ -211,14 +217,14 @@ void multiply_panel(const PanelArgs& args) {
   constexpr int64_t kStepBytes = kPanel * Format::kOutputBytes;
   // The slice of the panel that all tiles pass over stays in the second-level cache.
   constexpr int64_t kBlockSteps = (256 << 10) / kStepBytes;
-  constexpr int64_t kAhead = 2048;  // bytes, when one tile streams the panel
 
   const int64_t steps = (args.k + Format::kStep - 1) / Format::kStep;
   const int64_t block = args.num_tiles == 1 ? steps : kBlockSteps;
   const auto* const weights = static_cast<const char*>(args.weights);
+  const int64_t ahead = is_short(args.tile_rows) ? 2048 : 8192;
   // One tile fetches a little ahead of itself. Several tiles compute on a panel that is in cache, and fetch
   // the next one meanwhile, each its share.
-  Prefetch prefetch = args.num_tiles == 1 ? Prefetch{weights + kAhead, kStepBytes}
+  Prefetch prefetch = args.num_tiles == 1 ? Prefetch{weights + ahead, kStepBytes}
                                           : Prefetch{weights + args.panel_bytes, kStepBytes / args.num_tiles};
   for (int64_t first = 0; first < steps; first += block) {
     const int64_t count = steps - first < block ? steps - first : block;
