@@ -59,6 +59,7 @@ struct Engine::Impl {
       if (recorder) recorder->next_batch(now);
       scheduler.next_batch(now, batch);  // decide
       if (!batch.empty()) {
+        step_begins();
         execute(batch, output);  // compute
         const Time done = steady_now();
         if (recorder) recorder->apply(output, done);
@@ -108,6 +109,12 @@ struct Engine::Impl {
     num_open.fetch_sub(finished);
     sink(events);
     events.clear();
+  }
+
+  // From here on somebody waits for a step: should it hang, the snapshot says so.
+  void step_begins() {
+    std::lock_guard lock(stats_mutex);
+    stats.has_runnable_work = true;
   }
 
   void count_step(Time duration) {

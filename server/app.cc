@@ -179,6 +179,13 @@ class Signals {
   sigset_t set_;
 };
 
+size_t resident_bytes() {
+  std::ifstream statm("/proc/self/statm");
+  size_t total_pages = 0, resident_pages = 0;
+  statm >> total_pages >> resident_pages;
+  return resident_pages * static_cast<size_t>(sysconf(_SC_PAGESIZE));
+}
+
 // Running requests go on until they end, the budget is spent, or a second signal comes.
 void drain(EngineService& service, Signals& signals, int budget_s) {
   log_info("draining", {{"seconds", budget_s}});
@@ -265,6 +272,10 @@ std::string plan_text(const std::string& model, ServerConfig config) {
   const fs::path folder = resolve_model(model);
   const ModelConfig model_config = read_model_config(folder);
   resolve(model_config, config);
+  // What a process with these libraries, this tokenizer and this template holds before the engine: measured here and now.
+  const std::unique_ptr<Tokenizer> tokenizer = load_tokenizer(folder);
+  const std::optional<ChatTemplate> chat_template = load_chat_template(folder);
+  const size_t process_bytes = resident_bytes();
   const std::unique_ptr<Backend> backend = make_backend(config.engine.device);
   const MemoryPlan plan = plan_memory(model_config, config.engine, *backend);
   std::ostringstream out;
@@ -276,7 +287,8 @@ std::string plan_text(const std::string& model, ServerConfig config) {
       std::to_string(plan.geometry.groups[0].num_blocks) + " blocks of " + std::to_string(plan.geometry.block_size) + " positions");
   row("workspace", plan.workspace_bytes, "activations, logits, scratch");
   row("tables", plan.table_bytes, "histories, block tables, scheduler");
-  row("total", plan.total_bytes(), "");
+  row("process", process_bytes, "program, libraries, tokenizer");
+  row("total", plan.total_bytes() + process_bytes, "");
   return out.str();
 }
 

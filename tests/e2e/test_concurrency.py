@@ -54,31 +54,19 @@ def test_clients_that_leave_stop_costing(start_daemon):
 
 def test_a_full_queue_answers_429_with_a_time_to_come_back(start_daemon):
     daemon = start_daemon("--max-num-seqs", 1, "--max-waiting", 2)
-    body = {"prompt": "Once", "max_tokens": 1000, "ignore_eos": True, "stream": True}
+    body = {"prompt": "Once", "max_tokens": 1900, "ignore_eos": True}
 
     async def flood():
         async with httpx.AsyncClient(timeout=60) as http:
-            held, statuses = [], []
-            for _ in range(8):
-                request = http.build_request("POST", daemon.url + "/v1/completions", json=body)
-                task = asyncio.create_task(http.send(request, stream=True))
-                done, _ = await asyncio.wait([task], timeout=0.5)
-                if done and task.result().status_code != 200:
-                    response = task.result()
-                    await response.aread()
-                    statuses.append((response.status_code, response.headers.get("retry-after"), response.json()["error"]["code"]))
-                else:
-                    held.append(task)
-            for task in held:
-                if task.done():
-                    await task.result().aclose()
-                else:
-                    task.cancel()
-            return statuses
+            return await asyncio.gather(*(http.post(daemon.url + "/v1/completions", json=body) for _ in range(8)))
 
-    refused = asyncio.run(flood())
+    answers = asyncio.run(flood())
+    refused = [answer for answer in answers if answer.status_code != 200]
     assert len(refused) == 5  # one runs, two wait
-    assert all(status == 429 and int(retry) >= 1 and code == "queue_full" for status, retry, code in refused)
+    for answer in refused:
+        assert answer.status_code == 429 and int(answer.headers["retry-after"]) >= 1
+        assert answer.json()["error"]["code"] == "queue_full"
+    assert daemon.metric("serval:requests_rejected_total", code="queue_full") == 5
     daemon.wait_idle()
 
 

@@ -93,12 +93,12 @@ def test_cancellation_frees_what_the_call_held(start_daemon, generated):
 
 def test_a_deadline_reaches_the_scheduler(start_daemon, generated):
     pb, stubs = generated
-    daemon = start_daemon("--max-num-seqs", 1)
+    daemon = start_daemon("--max-num-seqs", 4)
     with grpc.insecure_channel(f"127.0.0.1:{daemon.grpc_port}") as channel:
         started = time.monotonic()
         with pytest.raises(grpc.RpcError) as error:
             for _ in stubs.InferenceStub(channel).Generate(
-                pb.GenerateRequest(text="Once", n=8, sampling=pb.SamplingParams(max_tokens=1900, ignore_eos=True)), timeout=0.5
+                pb.GenerateRequest(text="Once", n=4, sampling=pb.SamplingParams(max_tokens=1900, ignore_eos=True)), timeout=0.5
             ):
                 pass
         assert error.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
