@@ -21,7 +21,7 @@ using prometheus::MetricType;
 
 // Finer at the low end than the peers': a small model's first token takes well under a millisecond.
 const std::vector<double> kLatencyBuckets = {0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300};
-const std::vector<double> kTokenBuckets = {1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 50000, 100000};
+const std::vector<double> kTokenBuckets = {1, 4, 16, 64, 256, 1024, 4096, 16384, 65536};
 const std::vector<double> kChoiceBuckets = {1, 2, 4, 8, 16};
 
 // Native suffix -> vllm: suffix, where the meaning is the same. The native name is "serval:" + first.
