@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "loadtest/bench_engine.h"
+#include "loadtest/bench_kernels.h"
 #include "server/app.h"
 #include "server/config.h"
 #include "server/version.h"
@@ -82,6 +83,7 @@ int run(std::vector<std::string> arguments) {
   }
   if (command == "bench") {
     const std::string what = one_positional(rest, command, "of kernels, engine");
+    if (what == "kernels") return serval::bench_kernels(config.engine.device, std::cout);
     if (what == "engine") return serval::bench_engine(config.engine.device, std::cout);
     throw std::runtime_error("serval bench knows kernels and engine, not '" + what + "'");
   }
