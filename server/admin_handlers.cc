@@ -36,7 +36,8 @@ void answer(const Exchange& exchange, std::optional<HttpResponse> refusal) {
 
 }  // namespace
 
-std::vector<Route> admin_routes(InferenceService& service, std::function<std::string()> metrics, std::string version) {
+std::vector<Route> admin_routes(InferenceService& service, std::function<std::string()> metrics,
+                                std::string version) {
   const auto health = [&service](const Exchange& exchange) {
     std::optional<HttpResponse> refusal = not_live(service);
     if (!refusal) refusal = not_ready(service);

@@ -21,13 +21,15 @@ ApiKeys::ApiKeys(const std::vector<std::string>& keys) {
 bool ApiKeys::accepts(std::string_view key) const {
   const Digest digest = digest_of(key);
   int matches = 0;
-  for (const Digest& known : digests_) matches |= CRYPTO_memcmp(digest.data(), known.data(), known.size()) == 0;
+  for (const Digest& known : digests_)
+    matches |= CRYPTO_memcmp(digest.data(), known.data(), known.size()) == 0;
   return matches != 0;
 }
 
 std::optional<HttpError> ApiKeys::check(const HttpHead& head) const {
   if (empty()) return std::nullopt;
-  const HttpError refused{401, "invalid_api_key", "A valid API key is needed: Authorization: Bearer KEY.", /*close=*/false};
+  const HttpError refused{401, "invalid_api_key", "A valid API key is needed: Authorization: Bearer KEY.",
+                          /*close=*/false};
   std::optional<std::string_view> key;
   for (const HttpField& field : head.fields) {
     std::string_view value = field.value;

@@ -24,30 +24,47 @@ void add_retry_advice(HttpResponse& response, int retry_after_s) {
 
 int http_status(ErrorKind kind) {
   switch (kind) {
-    case ErrorKind::kInvalidRequest: return 400;
-    case ErrorKind::kUnauthenticated: return 401;
-    case ErrorKind::kPermissionDenied: return 403;
-    case ErrorKind::kNotFound: return 404;
-    case ErrorKind::kOverloaded: return 429;
-    case ErrorKind::kInternal: return 500;
-    case ErrorKind::kUnavailable: return 503;
-    case ErrorKind::kDeadlineExceeded: return 504;
-    case ErrorKind::kCancelled: return 499;
+    case ErrorKind::kInvalidRequest:
+      return 400;
+    case ErrorKind::kUnauthenticated:
+      return 401;
+    case ErrorKind::kPermissionDenied:
+      return 403;
+    case ErrorKind::kNotFound:
+      return 404;
+    case ErrorKind::kOverloaded:
+      return 429;
+    case ErrorKind::kInternal:
+      return 500;
+    case ErrorKind::kUnavailable:
+      return 503;
+    case ErrorKind::kDeadlineExceeded:
+      return 504;
+    case ErrorKind::kCancelled:
+      return 499;
   }
   return 500;
 }
 
 std::string_view error_type(int status) {
   switch (status) {
-    case 401: return "authentication_error";
-    case 403: return "permission_error";
-    case 404: return "not_found_error";
+    case 401:
+      return "authentication_error";
+    case 403:
+      return "permission_error";
+    case 404:
+      return "not_found_error";
     case 408:
-    case 504: return "timeout_error";
-    case 429: return "rate_limit_error";
-    case 500: return "server_error";
-    case 503: return "service_unavailable";
-    default: return "invalid_request_error";
+    case 504:
+      return "timeout_error";
+    case 429:
+      return "rate_limit_error";
+    case 500:
+      return "server_error";
+    case 503:
+      return "service_unavailable";
+    default:
+      return "invalid_request_error";
   }
 }
 
@@ -66,9 +83,12 @@ std::string error_body(int status, std::string_view code, std::string_view messa
   return body;
 }
 
-std::string error_body(const Error& error) { return error_body(http_status(error.kind), error.code, error.message, error.param); }
+std::string error_body(const Error& error) {
+  return error_body(http_status(error.kind), error.code, error.message, error.param);
+}
 
-HttpResponse error_response(int status, std::string_view code, std::string_view message, std::string_view param) {
+HttpResponse error_response(int status, std::string_view code, std::string_view message,
+                            std::string_view param) {
   HttpResponse response;
   response.status = status;
   response.body = error_body(status, code, message, param);

@@ -1,5 +1,5 @@
-// Every refusal in one shape: {"error":{"message","type","param","code"}}, all four keys always there, with the status and the
-// retry headers that official clients act on.
+// Every refusal in one shape: {"error":{"message","type","param","code"}}, all four keys always there, with
+// the status and the retry headers that official clients act on.
 #pragma once
 
 #include <string>
@@ -17,7 +17,8 @@ std::string_view error_type(int status);  // "invalid_request_error", "rate_limi
 std::string error_body(int status, std::string_view code, std::string_view message, std::string_view param);
 std::string error_body(const Error& error);
 
-HttpResponse error_response(int status, std::string_view code, std::string_view message, std::string_view param = {});
+HttpResponse error_response(int status, std::string_view code, std::string_view message,
+                            std::string_view param = {});
 // Adds Retry-After to 429 and 503, and x-should-retry: false where a retry cannot help.
 HttpResponse error_response(const Error& error);
 

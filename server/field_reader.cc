@@ -44,14 +44,17 @@ std::optional<int64_t> FieldReader::as_integer(std::string_view name, const json
   return std::nullopt;
 }
 
-std::optional<std::string> FieldReader::as_string(std::string_view name, const json::value& value, size_t max_bytes) {
+std::optional<std::string> FieldReader::as_string(std::string_view name, const json::value& value,
+                                                  size_t max_bytes) {
   const json::string* text = value.if_string();
   if (!text) {
     fail(name, "invalid_type", "must be a string.");
     return std::nullopt;
   }
   if (text->size() > max_bytes) {
-    fail(name, "string_too_long", "has " + std::to_string(text->size()) + " bytes; at most " + std::to_string(max_bytes) + " are allowed.");
+    fail(name, "string_too_long",
+         "has " + std::to_string(text->size()) + " bytes; at most " + std::to_string(max_bytes) +
+             " are allowed.");
     return std::nullopt;
   }
   return std::string(text->data(), text->size());
@@ -95,7 +98,8 @@ std::optional<std::string> FieldReader::short_string(std::string_view name) {
 std::optional<std::string> FieldReader::name(std::string_view name) {
   std::optional<std::string> text = short_string(name);
   if (!text) return std::nullopt;
-  if (std::any_of(text->begin(), text->end(), [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; })) {
+  if (std::any_of(text->begin(), text->end(),
+                  [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; })) {
     fail(name, "invalid_value", "has a control character.");
     return std::nullopt;
   }
@@ -147,12 +151,15 @@ std::vector<std::string> FieldReader::short_strings(std::string_view name) {
   return result;
 }
 
-void FieldReader::ignore(std::initializer_list<std::string_view> names) { asked_.insert(asked_.end(), names); }
+void FieldReader::ignore(std::initializer_list<std::string_view> names) {
+  asked_.insert(asked_.end(), names);
+}
 
 std::optional<std::string> FieldReader::unknown() const {
   for (const auto& [key, value] : object_) {
     const std::string_view name(key.data(), key.size());
-    if (std::find(asked_.begin(), asked_.end(), name) == asked_.end()) return prefix_ + std::string(name.substr(0, 64));
+    if (std::find(asked_.begin(), asked_.end(), name) == asked_.end())
+      return prefix_ + std::string(name.substr(0, 64));
   }
   return std::nullopt;
 }

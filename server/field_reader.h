@@ -1,5 +1,6 @@
-// Reads typed fields out of a client's JSON object. Checks types only (ranges are the service's): the first field that has the wrong
-// one is kept as the error, and everything read after it comes out as absent. null counts as absent.
+// Reads typed fields out of a client's JSON object. Checks types only (ranges are the service's): the first
+// field that has the wrong one is kept as the error, and everything read after it comes out as absent. null
+// counts as absent.
 #pragma once
 
 #include <boost/json/object.hpp>
@@ -15,13 +16,15 @@
 
 namespace serval {
 
-// Names, ids, salts: nothing that is stored or compared is longer. Texts (prompts, messages) are bounded by the body.
+// Names, ids, salts: nothing that is stored or compared is longer. Texts (prompts, messages) are bounded by
+// the body.
 constexpr size_t kMaxShortStringBytes = 1024;
 
 class FieldReader {
  public:
   // `prefix` names the object inside the request, for errors: "stream_options.".
-  explicit FieldReader(const boost::json::object& object, std::string prefix = {}) : object_(object), prefix_(std::move(prefix)) {}
+  explicit FieldReader(const boost::json::object& object, std::string prefix = {})
+      : object_(object), prefix_(std::move(prefix)) {}
 
   // The raw value; null and missing alike give nullptr.
   const boost::json::value* find(std::string_view name);
@@ -50,7 +53,8 @@ class FieldReader {
 
  private:
   std::optional<int64_t> as_integer(std::string_view name, const boost::json::value& value);
-  std::optional<std::string> as_string(std::string_view name, const boost::json::value& value, size_t max_bytes);
+  std::optional<std::string> as_string(std::string_view name, const boost::json::value& value,
+                                       size_t max_bytes);
 
   const boost::json::object& object_;
   const std::string prefix_;

@@ -84,9 +84,11 @@ class GenerationRun : public std::enable_shared_from_this<GenerationRun> {
  private:
   void take_delta(HttpExchange& exchange, Delta&& delta, std::string& out) {
     const FinishReason finish = delta.finish;
-    if (finish != FinishReason::kNone && finish != FinishReason::kStop && finish != FinishReason::kStopString &&
-        finish != FinishReason::kLength) {
-      take_error(exchange, {ErrorKind::kInternal, "generation_failed", "The generation ended without an answer.", ""}, out);
+    if (finish != FinishReason::kNone && finish != FinishReason::kStop &&
+        finish != FinishReason::kStopString && finish != FinishReason::kLength) {
+      take_error(exchange,
+                 {ErrorKind::kInternal, "generation_failed", "The generation ended without an answer.", ""},
+                 out);
       return;
     }
     ChoicePiece& piece = pieces_[static_cast<size_t>(delta.index)];
@@ -103,7 +105,8 @@ class GenerationRun : public std::enable_shared_from_this<GenerationRun> {
     piece.echoed = {};
   }
 
-  // Clients append choices in the order their indexes first appear: nobody is introduced before those below it.
+  // Clients append choices in the order their indexes first appear: nobody is introduced before those below
+  // it.
   void introduce_choices(int index, std::string& out) {
     for (; introduced_ <= index; ++introduced_) {
       if (context_.chat) {
@@ -139,7 +142,8 @@ class GenerationRun : public std::enable_shared_from_this<GenerationRun> {
     append_event(out, "[DONE]");
   }
 
-  // Before anything was sent an error is a status; after that it is an event, and the connection ends with the stream.
+  // Before anything was sent an error is a status; after that it is an event, and the connection ends with
+  // the stream.
   void take_error(HttpExchange& exchange, const Error& error, std::string& out) {
     ended_ = failed_ = true;
     generation_->cancel();
@@ -155,7 +159,8 @@ class GenerationRun : public std::enable_shared_from_this<GenerationRun> {
   const bool stream_;
   const std::shared_ptr<Mailbox> mailbox_;
   std::unique_ptr<Generation> generation_;
-  std::vector<ChoicePiece> pieces_;  // by choice: gathered (whole answers), or the last one and what is known so far (streams)
+  std::vector<ChoicePiece>
+      pieces_;  // by choice: gathered (whole answers), or the last one and what is known so far (streams)
   int introduced_ = 0;
   bool attached_ = false;
   bool ended_ = false;
@@ -178,12 +183,14 @@ void Mailbox::put(Happening happening) {
 }
 
 int64_t unix_now() {
-  return std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+  return std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch())
+      .count();
 }
 
 }  // namespace
 
-void run_generation(InferenceService& service, const std::shared_ptr<HttpExchange>& exchange, OpenAiRequest request) {
+void run_generation(InferenceService& service, const std::shared_ptr<HttpExchange>& exchange,
+                    OpenAiRequest request) {
   const GenerateRequest& r = request.generate;
   AnswerContext context;
   context.chat = r.kind == GenerateRequest::Kind::kChat;
@@ -197,7 +204,8 @@ void run_generation(InferenceService& service, const std::shared_ptr<HttpExchang
   context.n = static_cast<int>(r.n.value_or(1));
   context.model = r.model;
   if (context.model.empty()) {
-    if (const std::vector<ModelInfo> models = service.models(); !models.empty()) context.model = models.front().id;
+    if (const std::vector<ModelInfo> models = service.models(); !models.empty())
+      context.model = models.front().id;
   }
 
   const auto mailbox = std::make_shared<Mailbox>(exchange);

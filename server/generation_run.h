@@ -1,5 +1,6 @@
-// One generation on its way to one HTTP client: starts it, turns its deltas into a whole answer or a stream of events in the order
-// the clients expect, and ends it when the client leaves. Runs on the connection's strand, except where said.
+// One generation on its way to one HTTP client: starts it, turns its deltas into a whole answer or a stream
+// of events in the order the clients expect, and ends it when the client leaves. Runs on the connection's
+// strand, except where said.
 #pragma once
 
 #include <memory>
@@ -11,6 +12,7 @@
 namespace serval {
 
 // Text pool. Answers `exchange` with whatever comes of `request`; an error of the service becomes its status.
-void run_generation(InferenceService& service, const std::shared_ptr<HttpExchange>& exchange, OpenAiRequest request);
+void run_generation(InferenceService& service, const std::shared_ptr<HttpExchange>& exchange,
+                    OpenAiRequest request);
 
 }  // namespace serval

@@ -12,7 +12,9 @@ int hex_digit(char c) {
   return -1;
 }
 
-bool is_control(char c) { return (static_cast<unsigned char>(c) < 0x20 && c != '\t') || c == 0x7f; }
+bool is_control(char c) {
+  return (static_cast<unsigned char>(c) < 0x20 && c != '\t') || c == 0x7f;
+}
 
 // 16 hexadecimal digits fill 64 bits; more could only be leading zeros.
 constexpr int kMaxSizeDigits = 16;
@@ -25,7 +27,8 @@ BodyDecoder::BodyDecoder(const BodyFraming& framing, const BodyLimits& limits) :
   step_ = chunked_ ? Step::kSize : Step::kData;
   if (!chunked_ && remaining_ == 0) ended_ = State::kComplete;
   if (!chunked_ && remaining_ > limits_.max_bytes) ended_ = State::kTooLarge;
-  if (ended_ == State::kNeedMore) body_.reserve(static_cast<size_t>(remaining_));  // address space only, until bytes arrive
+  if (ended_ == State::kNeedMore)
+    body_.reserve(static_cast<size_t>(remaining_));  // address space only, until bytes arrive
 }
 
 BodyDecoder::State BodyDecoder::feed(std::string_view bytes, size_t* used) {
@@ -110,7 +113,7 @@ BodyDecoder::State BodyDecoder::take_framing_byte(char c) {
       }
       return State::kNeedMore;
     case Step::kTrailerLf:
-      if (c != '\n') return State::kMalformed;
+      if (c != '\n' || ++trailer_bytes_ > limits_.max_trailer_bytes) return State::kMalformed;
       if (trailer_line_bytes_ == 0) return State::kComplete;
       if (!trailer_named_) return State::kMalformed;
       trailer_line_bytes_ = 0;

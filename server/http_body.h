@@ -1,5 +1,6 @@
-// Takes a request body off the wire, by length or in chunks, however its bytes are cut into packets. Strict: what RFC 9112 7.1 does
-// not allow is refused, chunk extensions are counted and thrown away, trailers are skipped. Pure; owns only the body.
+// Takes a request body off the wire, by length or in chunks, however its bytes are cut into packets. Strict:
+// what RFC 9112 7.1 does not allow is refused, chunk extensions are counted and thrown away, trailers are
+// skipped. Pure; owns only the body.
 #pragma once
 
 #include <cstddef>
@@ -14,8 +15,8 @@ namespace serval {
 struct BodyLimits {
   size_t max_bytes = 8 << 20;
   size_t max_extension_bytes = 4 << 10;  // chunk extensions of a whole message
-  size_t max_trailer_bytes = 16 << 10;
-  int max_chunks = 65536;  // with content
+  size_t max_trailer_bytes = 16 << 10;   // all lines, the empty one included
+  int max_chunks = 65536;                // with content
 };
 
 class BodyDecoder {
@@ -24,7 +25,8 @@ class BodyDecoder {
 
   BodyDecoder(const BodyFraming& framing, const BodyLimits& limits);
 
-  // Takes from the front of `bytes` and says in `used` how much; once it is not kNeedMore nothing more is taken.
+  // Takes from the front of `bytes` and says in `used` how much; once it is not kNeedMore nothing more is
+  // taken.
   State feed(std::string_view bytes, size_t* used);
   size_t size() const { return body_.size(); }
   std::string take_body() { return std::move(body_); }

@@ -1,5 +1,6 @@
-// What all connections of one server share. Internal to http_server.cc and http_session.cc. Outlives every connection: each holds a
-// reference, so that a connection let go by a foreign thread still finds its executor.
+// What all connections of one server share. Internal to http_server.cc and http_session.cc. Outlives every
+// connection: each holds a reference, so that a connection let go by a foreign thread still finds its
+// executor.
 #pragma once
 
 #include <atomic>

@@ -9,7 +9,8 @@ namespace serval {
 HttpExchange::HttpExchange(HttpRequest request, std::weak_ptr<HttpSession> session)
     : request_(std::move(request)), session_(std::move(session)) {}
 
-// What waits on a strand refers to the exchange weakly: if the server stops before it runs, it must not keep the server's parts.
+// What waits on a strand refers to the exchange weakly: if the server stops before it runs, it must not keep
+// the server's parts.
 void HttpExchange::post(std::function<void()> task) {
   const std::shared_ptr<HttpSession> session = session_.lock();
   if (!session) return;

@@ -1,5 +1,6 @@
-// One request and the way to answer it, as a handler sees them. Owned by the connection while the request is open; what a handler
-// gives to own() lives exactly as long, so that a client that leaves destroys (and thereby cancels) the work done for it.
+// One request and the way to answer it, as a handler sees them. Owned by the connection while the request is
+// open; what a handler gives to own() lives exactly as long, so that a client that leaves destroys (and
+// thereby cancels) the work done for it.
 #pragma once
 
 #include <atomic>
@@ -23,23 +24,28 @@ class HttpExchange : public std::enable_shared_from_this<HttpExchange> {
   // Hands out the body and forgets it; later calls give nothing. Handler's thread, once.
   std::string take_body() { return std::move(request_.body); }
 
-  // --- any thread ----------------------------------------------------------------------------------------------------------
+  // --- any thread
+  // ----------------------------------------------------------------------------------------------------------
 
   // The whole answer. Nothing happens when the client has left, or has been answered.
   void respond(HttpResponse response);
-  // Runs `task` on the connection's strand, unless the exchange is over by then. `task` should own nothing that owns this.
+  // Runs `task` on the connection's strand, unless the exchange is over by then. `task` should own nothing
+  // that owns this.
   void post(std::function<void()> task);
   // The exchange is over: answered, or the client left. Work for it may stop.
   bool gone() const { return gone_.load(std::memory_order_relaxed); }
 
-  // --- on the connection's strand only -------------------------------------------------------------------------------------
+  // --- on the connection's strand only
+  // -------------------------------------------------------------------------------------
 
   // Keeps `work` until the exchange is over.
   void own(std::shared_ptr<void> work) { owned_ = std::move(work); }
   // Status 200 and an open-ended body of server-sent events.
   void start_stream();
   bool stream_started() const { return stream_started_; }
-  // Queues bytes. A reader so slow that more than the configured amount would wait is cut off (the exchange is over then).
+  // Queues bytes. If more than the configured amount of earlier ones still waits, the reader is cut off
+  // instead (the exchange is over then): what one stream holds is bounded by that amount and one call's
+  // bytes.
   void write(std::string_view bytes);
   void end_stream(bool close_connection);
 

@@ -9,7 +9,9 @@
 namespace serval {
 namespace {
 
-HttpError malformed(std::string message) { return {400, "malformed_http", std::move(message)}; }
+HttpError malformed(std::string message) {
+  return {400, "malformed_http", std::move(message)};
+}
 
 std::string_view trim(std::string_view text) {
   while (!text.empty() && (text.front() == ' ' || text.front() == '\t')) text.remove_prefix(1);
@@ -37,13 +39,16 @@ std::vector<std::string_view> values_of(const HttpHead& head, std::string_view n
   return values;
 }
 
-// `Transfer_Encoding` and the like: another party may read the underscore as a dash, and then sees another message than we do.
+// `Transfer_Encoding` and the like: another party may read the underscore as a dash, and then sees another
+// message than we do.
 bool imitates_a_field_with_meaning(std::string_view name) {
   if (name.find('_') == std::string_view::npos) return false;
   std::string dashed(name);
   std::replace(dashed.begin(), dashed.end(), '_', '-');
-  constexpr std::array kNames = {"transfer-encoding", "content-length", "content-type", "content-encoding", "x-api-key", "x-request-id"};
-  return std::any_of(kNames.begin(), kNames.end(), [&](const char* n) { return equal_ignoring_case(dashed, n); });
+  constexpr std::array kNames = {"transfer-encoding", "content-length", "content-type",
+                                 "content-encoding",  "x-api-key",      "x-request-id"};
+  return std::any_of(kNames.begin(), kNames.end(),
+                     [&](const char* n) { return equal_ignoring_case(dashed, n); });
 }
 
 bool is_digits(std::string_view text) {
@@ -69,7 +74,8 @@ bool is_authority(std::string_view text) {
       port = text.substr(colon + 1);
     }
     const auto allowed = [](char c) {
-      return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '.' || c == '_' || c == '~';
+      return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
+             c == '.' || c == '_' || c == '~';
     };
     if (host.empty() || !std::all_of(host.begin(), host.end(), allowed)) return false;
   }
@@ -84,7 +90,8 @@ std::optional<HttpError> read_transfer_encoding(const HttpHead& head, BodyFramin
   std::vector<std::string_view> codings;
   for_each_element(values[0], [&](std::string_view coding) { codings.push_back(coding); });
   for (size_t i = 0; i + 1 < codings.size(); ++i) {
-    if (equal_ignoring_case(codings[i], "chunked")) return malformed("chunked must be the last transfer coding, once.");
+    if (equal_ignoring_case(codings[i], "chunked"))
+      return malformed("chunked must be the last transfer coding, once.");
   }
   for (const std::string_view coding : codings) {
     if (coding.empty()) return malformed("Transfer-Encoding has an empty element.");
@@ -99,7 +106,8 @@ std::optional<HttpError> read_transfer_encoding(const HttpHead& head, BodyFramin
 std::optional<HttpError> read_content_length(const HttpHead& head, BodyFraming& body) {
   const std::vector<std::string_view> values = values_of(head, "content-length");
   if (values.empty()) return std::nullopt;
-  if (body.kind == BodyFraming::Kind::kChunked) return malformed("Content-Length and Transfer-Encoding exclude each other.");
+  if (body.kind == BodyFraming::Kind::kChunked)
+    return malformed("Content-Length and Transfer-Encoding exclude each other.");
   if (values.size() > 1) return malformed("Content-Length is given more than once.");
   const std::string_view digits = values[0];
   uint64_t length = 0;
@@ -119,8 +127,8 @@ std::optional<HttpError> check_host(const HttpHead& head) {
   return std::nullopt;
 }
 
-// origin-form, absolute-form whose authority is the Host's, or "*" of OPTIONS. The path is not decoded and not normalised: routes
-// are compared byte for byte, so there is nothing to confuse.
+// origin-form, absolute-form whose authority is the Host's, or "*" of OPTIONS. The path is not decoded and
+// not normalised: routes are compared byte for byte, so there is nothing to confuse.
 std::optional<HttpError> read_target(const HttpHead& head, GuardedHead& out) {
   std::string_view target = head.target;
   for (const char c : target) {
@@ -182,7 +190,8 @@ std::optional<HttpError> read_expect(const HttpHead& head, GuardedHead& out) {
 std::variant<GuardedHead, HttpError> guard_head(const HttpHead& head, bool folds_framing_field) {
   if (folds_framing_field) return malformed("Host, Content-Length and Transfer-Encoding may not be folded.");
   for (const HttpField& field : head.fields) {
-    if (imitates_a_field_with_meaning(field.name)) return malformed("A header name imitates another one with an underscore.");
+    if (imitates_a_field_with_meaning(field.name))
+      return malformed("A header name imitates another one with an underscore.");
   }
   // Two keys: whoever stands before us may have looked at the other one.
   if (values_of(head, "authorization").size() > 1) return malformed("Authorization is given more than once.");
@@ -206,9 +215,11 @@ bool is_json_media_type(std::string_view content_type) {
     const size_t end = std::min(parameters.find(';'), parameters.size());
     const std::string_view parameter = trim(parameters.substr(0, end));
     const size_t equals = parameter.find('=');
-    if (equals != std::string_view::npos && equal_ignoring_case(trim(parameter.substr(0, equals)), "charset")) {
+    if (equals != std::string_view::npos &&
+        equal_ignoring_case(trim(parameter.substr(0, equals)), "charset")) {
       std::string_view charset = trim(parameter.substr(equals + 1));
-      if (charset.size() >= 2 && charset.front() == '"' && charset.back() == '"') charset = charset.substr(1, charset.size() - 2);
+      if (charset.size() >= 2 && charset.front() == '"' && charset.back() == '"')
+        charset = charset.substr(1, charset.size() - 2);
       utf8 &= equal_ignoring_case(charset, "utf-8") || equal_ignoring_case(charset, "utf8");
     }
     parameters.remove_prefix(std::min(end + 1, parameters.size()));

@@ -1,5 +1,6 @@
-// What a parsed head means and what is refused although it parses: message framing, Host, the target's form (reliability table: the
-// gaps of the parser below us). Pure: values in, a value or a refusal out. Routing and keys come after it, on the same bytes.
+// What a parsed head means and what is refused although it parses: message framing, Host, the target's form
+// (reliability table: the gaps of the parser below us). Pure: values in, a value or a refusal out. Routing
+// and keys come after it, on the same bytes.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +12,8 @@
 
 namespace serval {
 
-// A refusal that HTTP itself decides. After one the connection closes when `close` is set (always when the framing is in doubt).
+// A refusal that HTTP itself decides. After one the connection closes when `close` is set (always when the
+// framing is in doubt).
 struct HttpError {
   int status = 400;
   std::string code;
@@ -25,7 +27,7 @@ struct BodyFraming {
 };
 
 struct GuardedHead {
-  std::string path;   // begins with '/', or is "*"
+  std::string path;  // begins with '/', or is "*"
   std::string query;
   BodyFraming body;
   bool keep_alive = true;

@@ -8,7 +8,8 @@
 namespace serval {
 namespace {
 
-// Field names by which a message is framed or routed: a folded line in one of them is a smuggling attempt, not formatting.
+// Field names by which a message is framed or routed: a folded line in one of them is a smuggling attempt,
+// not formatting.
 bool is_framing_field(std::string_view line) {
   const std::string_view name = line.substr(0, line.find(':'));
   return equal_ignoring_case(name, "transfer-encoding") || equal_ignoring_case(name, "content-length") ||
@@ -42,7 +43,8 @@ HeadScanner::State HeadScanner::scan(std::string_view bytes) {
       const std::string_view line = bytes.substr(line_begin_, pos_ - line_begin_);
       pos_ += 2;
       line_begin_ = pos_;
-      if (fields_begin_ != 0 && pos_ - fields_begin_ > limits_.max_header_bytes) return State::kFieldsTooLarge;
+      if (fields_begin_ != 0 && pos_ - fields_begin_ > limits_.max_header_bytes)
+        return State::kFieldsTooLarge;
       if (const State state = end_of_line(line); state != State::kNeedMore) return state;
       continue;
     }

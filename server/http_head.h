@@ -1,6 +1,7 @@
-// The head of a request, from bytes to fields, in two steps: HeadScanner finds its end and enforces every size limit while bytes
-// arrive; parse_head hands the complete head to Boost.Beast's parser. Knows nothing of sockets, routes or bodies; what a correct
-// head means, and what we refuse although it parses, is http_guard's.
+// The head of a request, from bytes to fields, in two steps: HeadScanner finds its end and enforces every
+// size limit while bytes arrive; parse_head hands the complete head to Boost.Beast's parser. Knows nothing of
+// sockets, routes or bodies; what a correct head means, and what we refuse although it parses, is
+// http_guard's.
 #pragma once
 
 #include <cstddef>
@@ -41,7 +42,7 @@ class HeadScanner {
   State end_of_line(std::string_view line);
 
   HeadLimits limits_;
-  size_t pos_ = 0;         // bytes looked at
+  size_t pos_ = 0;  // bytes looked at
   size_t line_begin_ = 0;
   size_t fields_begin_ = 0;  // 0 while in the request line
   int num_fields_ = 0;

@@ -61,7 +61,8 @@ struct HttpServer::Impl {
     const HttpConfig& c = context->config;
     const tcp::endpoint endpoint = resolve(context->io, c.host, c.port);
     if (!endpoint.address().is_loopback() && context->keys.empty() && !c.insecure) {
-      throw std::runtime_error("refusing to listen on " + c.host + " without API keys: set api_keys, or insecure to serve everybody");
+      throw std::runtime_error("refusing to listen on " + c.host +
+                               " without API keys: set api_keys, or insecure to serve everybody");
     }
     boost::system::error_code error;
     acceptor.open(endpoint.protocol(), error);
@@ -69,32 +70,37 @@ struct HttpServer::Impl {
     if (!error) acceptor.bind(endpoint, error);
     if (!error) acceptor.listen(asio::socket_base::max_listen_connections, error);
     if (error) {
-      throw std::runtime_error("cannot listen on " + c.host + " port " + std::to_string(c.port) + ": " + error.message());
+      throw std::runtime_error("cannot listen on " + c.host + " port " + std::to_string(c.port) + ": " +
+                               error.message());
     }
     port = acceptor.local_endpoint().port();
   }
 
-  // --- on the acceptor's strand -------------------------------------------------------------------------------------------
+  // --- on the acceptor's strand
+  // -------------------------------------------------------------------------------------------
 
   void accept() {
     if (!acceptor.is_open() || paused_for_room()) return;
-    acceptor.async_accept(asio::make_strand(context->io), [this](boost::system::error_code error, tcp::socket socket) {
-      if (error == asio::error::operation_aborted) return;
-      if (!error) {
-        open_session(std::move(socket));
-      } else if (error != asio::error::connection_aborted) {
-        // Out of descriptors or memory: the connection waits in the queue until others have closed.
-        if (!accept_failing) log_warn("accepting connections pauses", {{"error", error.message()}});
-        accept_failing = true;
-        pause.expires_after(kAcceptPause);
-        pause.async_wait([this](boost::system::error_code cancelled) {
-          if (!cancelled) accept();
-        });
-        return;
-      }
-      accept_failing = false;
-      accept();
-    });
+    acceptor.async_accept(asio::make_strand(context->io),
+                          [this](boost::system::error_code error, tcp::socket socket) {
+                            if (error == asio::error::operation_aborted) return;
+                            if (!error) {
+                              open_session(std::move(socket));
+                            } else if (error != asio::error::connection_aborted) {
+                              // Out of descriptors or memory: the connection waits in the queue until others
+                              // have closed.
+                              if (!accept_failing)
+                                log_warn("accepting connections pauses", {{"error", error.message()}});
+                              accept_failing = true;
+                              pause.expires_after(kAcceptPause);
+                              pause.async_wait([this](boost::system::error_code cancelled) {
+                                if (!cancelled) accept();
+                              });
+                              return;
+                            }
+                            accept_failing = false;
+                            accept();
+                          });
   }
 
   bool paused_for_room() {
@@ -109,15 +115,18 @@ struct HttpServer::Impl {
     boost::system::error_code error;
     socket.non_blocking(true, error);
     socket.set_option(tcp::no_delay(true), error);
-    if (c.send_buffer_bytes > 0) socket.set_option(asio::socket_base::send_buffer_size(c.send_buffer_bytes), error);
-    // A peer that vanished without a word holds what we sent unacknowledged: give up on it as on one that does not read.
+    if (c.send_buffer_bytes > 0)
+      socket.set_option(asio::socket_base::send_buffer_size(c.send_buffer_bytes), error);
+    // A peer that vanished without a word holds what we sent unacknowledged: give up on it as on one that
+    // does not read.
     const int user_timeout = static_cast<int>(c.write_stall_timeout.count());
     ::setsockopt(socket.native_handle(), IPPROTO_TCP, TCP_USER_TIMEOUT, &user_timeout, sizeof(user_timeout));
     const auto session = std::make_shared<HttpSession>(context, std::move(socket));
     if (context->register_session(session.get(), session)) session->start();
   }
 
-  // --- any thread ---------------------------------------------------------------------------------------------------------
+  // --- any thread
+  // ---------------------------------------------------------------------------------------------------------
 
   void stop_accepting() {
     asio::post(acceptor.get_executor(), [this] {
@@ -159,14 +168,19 @@ struct HttpServer::Impl {
 HttpServer::HttpServer(HttpConfig config, RouteTable routes, HttpHooks hooks)
     : impl_(std::make_unique<Impl>(std::move(config), std::move(routes), std::move(hooks))) {}
 
-HttpServer::~HttpServer() { stop(); }
+HttpServer::~HttpServer() {
+  stop();
+}
 
 void HttpServer::start() {
   asio::post(impl_->acceptor.get_executor(), [impl = impl_.get()] { impl->accept(); });
-  for (int i = 0; i < impl_->context->config.io_threads; ++i) impl_->threads.emplace_back([impl = impl_.get()] { impl->run_io(); });
+  for (int i = 0; i < impl_->context->config.io_threads; ++i)
+    impl_->threads.emplace_back([impl = impl_.get()] { impl->run_io(); });
 }
 
-uint16_t HttpServer::port() const { return impl_->port; }
+uint16_t HttpServer::port() const {
+  return impl_->port;
+}
 
 int HttpServer::num_connections() const {
   std::lock_guard lock(impl_->context->mutex);
@@ -178,7 +192,8 @@ bool HttpServer::drain(HttpConfig::Duration timeout) {
   impl_->stop_accepting();
   for (const auto& session : impl_->open_sessions()) session->drain();
   std::unique_lock lock(impl_->context->mutex);
-  return impl_->context->all_closed.wait_for(lock, timeout, [this] { return impl_->context->sessions.empty(); });
+  return impl_->context->all_closed.wait_for(lock, timeout,
+                                             [this] { return impl_->context->sessions.empty(); });
 }
 
 void HttpServer::stop() {

@@ -1,5 +1,5 @@
-// The HTTP/1.1 listener: addresses, threads, limits and the life of all connections. Knows nothing of models or JSON; what is
-// answered is the RouteTable's. Asio stays behind this header.
+// The HTTP/1.1 listener: addresses, threads, limits and the life of all connections. Knows nothing of models
+// or JSON; what is answered is the RouteTable's. Asio stays behind this header.
 #pragma once
 
 #include <chrono>
@@ -28,28 +28,34 @@ struct HttpConfig {
 
   HeadLimits head;
   BodyLimits body;
-  size_t max_total_body_bytes = 256 << 20;  // request bodies in memory at once, over all connections; beyond it 429
-  int max_connections = 4096;               // more wait in the listen queue
-  size_t stream_buffer_bytes = 256 << 10;   // unsent bytes of one stream before its reader is cut off
-  int send_buffer_bytes = 0;                // the kernel's, per connection; 0: the system's choice
+  size_t max_total_body_bytes =
+      256 << 20;               // request bodies in memory at once, over all connections; beyond it 429
+  int max_connections = 4096;  // more wait in the listen queue
+  size_t stream_buffer_bytes =
+      256 << 10;  // a stream's reader that leaves more than this unread is cut off at the next event
+  int send_buffer_bytes = 0;  // the kernel's, per connection; 0: the system's choice
 
-  Duration header_timeout{10'000};       // from a request's first byte (or the connection's start) to the end of its head
+  Duration header_timeout{
+      10'000};  // from a request's first byte (or the connection's start) to the end of its head
   Duration body_timeout{30'000};         // longest pause while a body arrives
   Duration body_total_timeout{300'000};  // whole body
   Duration keep_alive_timeout{60'000};   // idle between requests
   Duration write_stall_timeout{30'000};  // longest time a reader may take nothing
-  Duration linger_timeout{1'000};        // after the last answer, for the client to read it before the connection is gone
+  Duration linger_timeout{
+      1'000};  // after the last answer, for the client to read it before the connection is gone
 };
 
 // Observations, for metrics. Called on I/O threads; must not block.
 struct HttpHooks {
   std::function<void(const std::string& route, int status)> response;
-  std::function<void(const char* reason)> client_gone;  // "disconnect" or "client_stall", while a request was open
+  std::function<void(const char* reason)>
+      client_gone;  // "disconnect" or "client_stall", while a request was open
 };
 
 class HttpServer {
  public:
-  // Binds and listens; throws std::runtime_error with a sentence when it cannot, or may not without keys. Answers from start() on.
+  // Binds and listens; throws std::runtime_error with a sentence when it cannot, or may not without keys.
+  // Answers from start() on.
   HttpServer(HttpConfig config, RouteTable routes, HttpHooks hooks = {});
   ~HttpServer();  // stop()
 
@@ -57,8 +63,8 @@ class HttpServer {
   uint16_t port() const;
   int num_connections() const;
 
-  // Stops accepting, closes idle connections, lets open requests finish (their connections close after the answer), and waits for
-  // that at most `timeout`. False: some are still open. May be called again.
+  // Stops accepting, closes idle connections, lets open requests finish (their connections close after the
+  // answer), and waits for that at most `timeout`. False: some are still open. May be called again.
   bool drain(HttpConfig::Duration timeout);
   // Closes everything at once, open requests included, and joins all threads. Idempotent.
   void stop();

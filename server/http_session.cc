@@ -31,7 +31,8 @@ bool is_known_method(std::string_view method) {
 // A client's own id is echoed only when nothing that reads logs or headers could take it for anything else.
 bool is_sane_request_id(std::string_view id) {
   return !id.empty() && id.size() <= 128 && std::all_of(id.begin(), id.end(), [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_' || c == '.' || c == ':';
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
+           c == '_' || c == '.' || c == ':';
   });
 }
 
@@ -59,7 +60,9 @@ HttpSession::HttpSession(std::shared_ptr<HttpContext> context, asio::ip::tcp::so
       scanner_(config_.head) {}
 
 // Let go without being closed (an exception ended its last operation): the books must still balance.
-HttpSession::~HttpSession() { close("disconnect"); }
+HttpSession::~HttpSession() {
+  close("disconnect");
+}
 
 void HttpSession::start() {
   asio::post(executor(), [self = shared_from_this()] {
@@ -79,10 +82,11 @@ void HttpSession::abort() {
   asio::post(executor(), [self = shared_from_this()] { self->close(nullptr); });
 }
 
-// --- reading ---------------------------------------------------------------------------------------------------------------
+// --- reading
+// ---------------------------------------------------------------------------------------------------------------
 
-// While an answer is in work we still read, to see the client leave and because its next request may come; but no further ahead
-// than one head.
+// While an answer is in work we still read, to see the client leave and because its next request may come;
+// but no further ahead than one head.
 bool HttpSession::input_full() const {
   return unread().size() >= config_.head.max_request_line_bytes + config_.head.max_header_bytes + 4;
 }
@@ -103,8 +107,9 @@ void HttpSession::wait_readable() {
   }
   reading_ = true;
   // Waiting without a buffer: an idle connection costs no more than this object.
-  socket_.async_wait(asio::ip::tcp::socket::wait_read,
-                     [self = shared_from_this()](boost::system::error_code error) { self->on_readable(error); });
+  socket_.async_wait(
+      asio::ip::tcp::socket::wait_read,
+      [self = shared_from_this()](boost::system::error_code error) { self->on_readable(error); });
 }
 
 void HttpSession::on_readable(boost::system::error_code error) {
@@ -138,7 +143,8 @@ void HttpSession::on_readable(boost::system::error_code error) {
 
 void HttpSession::on_client_eof() {
   client_eof_ = true;
-  if (state_ == State::kAnswering && !(route_ && route_->ends_with_client && !answer_complete_)) return;  // it may still read
+  if (state_ == State::kAnswering && !(route_ && route_->ends_with_client && !answer_complete_))
+    return;  // it may still read
   if (state_ == State::kAnswering) {
     close("disconnect");
   } else {
@@ -146,7 +152,8 @@ void HttpSession::on_client_eof() {
   }
 }
 
-// --- the stages ------------------------------------------------------------------------------------------------------------
+// --- the stages
+// ------------------------------------------------------------------------------------------------------------
 
 void HttpSession::advance() {
   while (state_ != State::kAnswering && state_ != State::kLingering && state_ != State::kClosed) {
@@ -173,7 +180,8 @@ void HttpSession::advance() {
           refuse({414, "uri_too_long", "The request line is longer than this server reads."});
           break;
         case HeadScanner::State::kFieldsTooLarge:
-          refuse({431, "headers_too_large", "The request has more header bytes or fields than this server reads."});
+          refuse({431, "headers_too_large",
+                  "The request has more header bytes or fields than this server reads."});
           break;
         default:
           refuse({400, "malformed_http", "This is not an HTTP/1.1 request."});
@@ -238,7 +246,8 @@ void HttpSession::route_request(const GuardedHead& head, HttpHead&& raw) {
   }
   if (!match.route) {
     if (!match.allow.empty()) {
-      refuse({405, "method_not_allowed", "This URL does not answer that method.", close_on_refusal}, {{"Allow", match.allow}});
+      refuse({405, "method_not_allowed", "This URL does not answer that method.", close_on_refusal},
+             {{"Allow", match.allow}});
     } else if (!is_known_method(raw.method)) {
       refuse({501, "method_not_allowed", "This server does not know that method.", close_on_refusal});
     } else {
@@ -250,7 +259,8 @@ void HttpSession::route_request(const GuardedHead& head, HttpHead&& raw) {
   if (route_->access == Access::kKey) {
     if (std::optional<HttpError> error = context_->keys.check(raw)) {
       error->close |= close_on_refusal;
-      refuse(*error, error->status == 401 ? std::vector<HttpField>{{"WWW-Authenticate", "Bearer"}} : std::vector<HttpField>{});
+      refuse(*error, error->status == 401 ? std::vector<HttpField>{{"WWW-Authenticate", "Bearer"}}
+                                          : std::vector<HttpField>{});
       return;
     }
   }
@@ -310,8 +320,10 @@ bool HttpSession::feed_body() {
   const BodyDecoder::State fed = decoder_->feed(unread(), &used);
   consume(used);
   charge_body(decoder_->size());
-  if (context_->body_bytes.load(std::memory_order_relaxed) > config_.max_total_body_bytes && decoder_->size() > 0) {
-    refuse({429, "server_overloaded", "The server holds as many request bodies as it can; try again shortly."});
+  if (context_->body_bytes.load(std::memory_order_relaxed) > config_.max_total_body_bytes &&
+      decoder_->size() > 0) {
+    refuse(
+        {429, "server_overloaded", "The server holds as many request bodies as it can; try again shortly."});
     return true;
   }
   switch (fed) {
@@ -322,7 +334,8 @@ bool HttpSession::feed_body() {
       dispatch();
       return true;
     case BodyDecoder::State::kTooLarge:
-      refuse({413, "content_too_large", "The body is larger than " + std::to_string(config_.body.max_bytes) + " bytes."});
+      refuse({413, "content_too_large",
+              "The body is larger than " + std::to_string(config_.body.max_bytes) + " bytes."});
       return true;
     case BodyDecoder::State::kTooManyChunks:
       refuse({400, "content_too_large", "The body comes in more chunks than this server reads."});
@@ -369,7 +382,8 @@ void HttpSession::dispatch() {
   });
 }
 
-// --- answering -------------------------------------------------------------------------------------------------------------
+// --- answering
+// -------------------------------------------------------------------------------------------------------------
 
 void HttpSession::refuse(const HttpError& error, std::vector<HttpField> fields) {
   HttpResponse response = error_response(error.status, error.code, error.message);
@@ -387,16 +401,20 @@ void HttpSession::answer(HttpResponse response) {
   read_deadline_ = body_deadline_ = kNever;
   keep_alive_ &= !response.close;
   answer_begun_ = answer_complete_ = true;
-  if (response.status != 204) response.fields.push_back({"Content-Length", std::to_string(response.body.size())});
-  append_head(response.status, response.status == 204 ? std::string_view() : response.content_type, response.fields);
+  if (response.status != 204)
+    response.fields.push_back({"Content-Length", std::to_string(response.body.size())});
+  append_head(response.status, response.status == 204 ? std::string_view() : response.content_type,
+              response.fields);
   if (!head_only_) output_ += response.body;
   flush();
 }
 
-void HttpSession::append_head(int status, std::string_view content_type, const std::vector<HttpField>& fields) {
+void HttpSession::append_head(int status, std::string_view content_type,
+                              const std::vector<HttpField>& fields) {
   if (context_->draining) keep_alive_ = false;
   const HttpRequest& request = exchange_ ? exchange_->request() : request_;
-  const auto elapsed = std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - request.received).count();
+  const auto elapsed =
+      std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - request.received).count();
   const auto line = [this](std::string_view name, std::string_view value) {
     ((output_ += name) += ": ") += value;
     output_ += "\r\n";
@@ -428,13 +446,14 @@ void HttpSession::start_stream(const HttpExchange& exchange) {
   } else {
     keep_alive_ = false;  // HTTP/1.0 knows the end of such a body only by the connection's
   }
-  append_head(200, "text/event-stream; charset=utf-8", fields);
+  append_head(200, "text/event-stream", fields);
 }
 
 void HttpSession::write_stream(const HttpExchange& exchange, std::string_view bytes) {
   if (!is_open(exchange) || answer_complete_ || bytes.empty()) return;
-  const size_t waiting = output_.size() + in_flight_.size() - written_;
-  if (waiting + bytes.size() > config_.stream_buffer_bytes && waiting > 0) {
+  // What waits is what the reader has not taken: however much comes at once, a reader that keeps up is never
+  // cut off.
+  if (output_.size() + in_flight_.size() - written_ > config_.stream_buffer_bytes) {
     close("client_stall");
     return;
   }
@@ -474,8 +493,9 @@ void HttpSession::flush() {
 void HttpSession::write_more() {
   write_deadline_ = Clock::now() + config_.write_stall_timeout;
   arm_timer();
-  socket_.async_write_some(asio::buffer(in_flight_.data() + written_, in_flight_.size() - written_),
-                           [self = shared_from_this()](boost::system::error_code error, size_t n) { self->on_written(error, n); });
+  socket_.async_write_some(
+      asio::buffer(in_flight_.data() + written_, in_flight_.size() - written_),
+      [self = shared_from_this()](boost::system::error_code error, size_t n) { self->on_written(error, n); });
 }
 
 void HttpSession::on_written(boost::system::error_code error, size_t n) {
@@ -517,8 +537,8 @@ void HttpSession::answer_finished() {
   wait_readable();
 }
 
-// Closing with unread input makes the kernel send a reset, which can overtake the answer. So: say that we are done, and let the
-// client close, for a bounded time.
+// Closing with unread input makes the kernel send a reset, which can overtake the answer. So: say that we are
+// done, and let the client close, for a bounded time.
 void HttpSession::linger() {
   boost::system::error_code ignored;
   socket_.shutdown(asio::ip::tcp::socket::shutdown_send, ignored);
@@ -549,11 +569,14 @@ void HttpSession::close(const char* reason) {
   context_->session_closed(this);
 }
 
-// --- deadlines -------------------------------------------------------------------------------------------------------------
+// --- deadlines
+// -------------------------------------------------------------------------------------------------------------
 
-// Deadlines move with every byte; the timer moves only when one comes earlier than it is armed for, and looks again when it fires.
+// Deadlines move with every byte; the timer moves only when one comes earlier than it is armed for, and looks
+// again when it fires.
 void HttpSession::arm_timer() {
-  const Clock::time_point earliest = std::min({read_deadline_, body_deadline_, write_deadline_, watch_deadline_});
+  const Clock::time_point earliest =
+      std::min({read_deadline_, body_deadline_, write_deadline_, watch_deadline_});
   if (earliest >= timer_armed_for_) return;
   timer_armed_for_ = earliest;
   timer_.expires_at(earliest);

@@ -1,6 +1,7 @@
-// One connection: reads requests in stages (head, checks, body), one at a time, hands each to its route, writes the answer, and
-// watches the client meanwhile. Everything here runs on the connection's strand unless a comment says otherwise.
-// Pipelined requests wait in the socket: they are answered in order, and at most one head's worth of bytes is read ahead.
+// One connection: reads requests in stages (head, checks, body), one at a time, hands each to its route,
+// writes the answer, and watches the client meanwhile. Everything here runs on the connection's strand unless
+// a comment says otherwise. Pipelined requests wait in the socket: they are answered in order, and at most
+// one head's worth of bytes is read ahead.
 #pragma once
 
 #include <array>
@@ -83,7 +84,9 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   void on_read_timeout();
   bool client_hung_up();
 
-  bool is_open(const HttpExchange& exchange) const { return state_ == State::kAnswering && exchange_.get() == &exchange; }
+  bool is_open(const HttpExchange& exchange) const {
+    return state_ == State::kAnswering && exchange_.get() == &exchange;
+  }
   void charge_body(size_t bytes);
 
   const std::shared_ptr<HttpContext> context_;
@@ -120,7 +123,8 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   Clock::time_point read_deadline_ = Clock::time_point::max();
   Clock::time_point body_deadline_ = Clock::time_point::max();  // of the whole body
   Clock::time_point write_deadline_ = Clock::time_point::max();
-  Clock::time_point watch_deadline_ = Clock::time_point::max();  // look whether the client hung up although we do not read
+  Clock::time_point watch_deadline_ =
+      Clock::time_point::max();  // look whether the client hung up although we do not read
   Clock::time_point timer_armed_for_ = Clock::time_point::max();
 };
 

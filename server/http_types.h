@@ -1,4 +1,5 @@
-// The plain values of HTTP that travel between the connection, the route table and the handlers. No sockets, no JSON.
+// The plain values of HTTP that travel between the connection, the route table and the handlers. No sockets,
+// no JSON.
 #pragma once
 
 #include <chrono>
@@ -18,9 +19,9 @@ bool equal_ignoring_case(std::string_view a, std::string_view b);
 
 struct HttpRequest {
   std::string method;
-  std::string path;       // as it came: never decoded, never normalised
-  std::string query;      // after '?', without it
-  std::string path_tail;  // what follows the path of a prefix route
+  std::string path;               // as it came: never decoded, never normalised
+  std::string query;              // after '?', without it
+  std::string path_tail;          // what follows the path of a prefix route
   std::vector<HttpField> fields;  // of the head only; trailers are dropped
   std::string body;
   std::string id;  // the client's x-request-id if sane, else ours: a label for answers and logs, never a key

@@ -10,7 +10,8 @@ namespace {
 
 namespace json = boost::json;
 
-// Builds the tree from the parser's events. `stack_` holds the containers still open and `keys_` the key each was opened under.
+// Builds the tree from the parser's events. `stack_` holds the containers still open and `keys_` the key each
+// was opened under.
 class TreeBuilder {
  public:
   static constexpr size_t max_object_size = static_cast<size_t>(-1);
@@ -115,11 +116,14 @@ class TreeBuilder {
   std::string text_;  // of a key or string that came in parts
 };
 
-Error refused(const char* code, std::string message) { return invalid("", code, std::move(message)); }
+Error refused(const char* code, std::string message) {
+  return invalid("", code, std::move(message));
+}
 
 }  // namespace
 
-Result<std::shared_ptr<const json::object>> read_json_object(std::string_view text, const JsonLimits& limits) {
+Result<std::shared_ptr<const json::object>> read_json_object(std::string_view text,
+                                                             const JsonLimits& limits) {
   json::parse_options options;
   options.max_depth = limits.max_depth;
   json::basic_parser<TreeBuilder> parser(options, limits.max_values);
@@ -127,11 +131,15 @@ Result<std::shared_ptr<const json::object>> read_json_object(std::string_view te
   const size_t used = parser.write_some(false, text.data(), text.size(), error);
   const TreeBuilder& built = parser.handler();
   if (built.has_duplicate()) {
-    return invalid(built.duplicate(), "duplicate_key", "The body has the key \"" + built.duplicate() + "\" twice in one object.");
+    return invalid(built.duplicate(), "duplicate_key",
+                   "The body has the key \"" + built.duplicate() + "\" twice in one object.");
   }
-  if (built.too_large()) return refused("json_too_large", "The body has more than " + std::to_string(limits.max_values) + " values.");
+  if (built.too_large())
+    return refused("json_too_large",
+                   "The body has more than " + std::to_string(limits.max_values) + " values.");
   if (error == json::error::too_deep) {
-    return refused("json_too_deep", "The body nests deeper than " + std::to_string(limits.max_depth) + " levels.");
+    return refused("json_too_deep",
+                   "The body nests deeper than " + std::to_string(limits.max_depth) + " levels.");
   }
   if (error || used != text.size() || !parser.done()) {
     return refused("invalid_json", "The body is not valid JSON (at byte " + std::to_string(used) + ").");

@@ -89,7 +89,9 @@ JsonWriter& JsonWriter::number(float value) {
   const auto end = std::to_chars(digits, digits + sizeof(digits), value).ptr;
   out_.append(digits, end);
   // A whole number keeps its point, so that typed clients read a float.
-  if (std::string_view(digits, static_cast<size_t>(end - digits)).find_first_of(".e") == std::string_view::npos) out_ += ".0";
+  if (std::string_view(digits, static_cast<size_t>(end - digits)).find_first_of(".e") ==
+      std::string_view::npos)
+    out_ += ".0";
   return *this;
 }
 

@@ -1,5 +1,5 @@
-// Appends JSON to a string, member by member, without building a tree: one answer or one stream event is one pass. Whatever it is
-// given, the result is valid JSON in valid UTF-8 on one line.
+// Appends JSON to a string, member by member, without building a tree: one answer or one stream event is one
+// pass. Whatever it is given, the result is valid JSON in valid UTF-8 on one line.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +20,8 @@ class JsonWriter {
 
   JsonWriter& string(std::string_view text);  // invalid UTF-8 becomes U+FFFD
   JsonWriter& integer(int64_t value);
-  JsonWriter& number(float value);  // shortest digits that read back the same; infinities and NaN are clamped to +-9999
+  JsonWriter& number(
+      float value);  // shortest digits that read back the same; infinities and NaN are clamped to +-9999
   JsonWriter& boolean(bool value);
   JsonWriter& null();
 

@@ -24,7 +24,8 @@ HttpResponse json_response(std::string body) {
   return response;
 }
 
-// What `%41` stands for; nothing when an escape is broken. Used only to compare a model's name, after routing.
+// What `%41` stands for; nothing when an escape is broken. Used only to compare a model's name, after
+// routing.
 std::optional<std::string> percent_decode(std::string_view text) {
   std::string out;
   for (size_t i = 0; i < text.size(); ++i) {
@@ -34,7 +35,8 @@ std::optional<std::string> percent_decode(std::string_view text) {
     }
     unsigned value = 0;
     const char* const begin = text.data() + i + 1;
-    if (i + 2 >= text.size() || std::from_chars(begin, begin + 2, value, 16).ptr != begin + 2) return std::nullopt;
+    if (i + 2 >= text.size() || std::from_chars(begin, begin + 2, value, 16).ptr != begin + 2)
+      return std::nullopt;
     out += static_cast<char>(value);
     i += 2;
   }
@@ -52,7 +54,8 @@ bool has_dot_segment(std::string_view path) {
 }
 
 Error unknown_model(std::string_view name) {
-  return {ErrorKind::kNotFound, "model_not_found", "The model `" + std::string(name.substr(0, 128)) + "` does not exist here.", "model"};
+  return {ErrorKind::kNotFound, "model_not_found",
+          "The model `" + std::string(name.substr(0, 128)) + "` does not exist here.", "model"};
 }
 
 std::optional<ModelInfo> find_model(InferenceService& service, std::string_view name) {
@@ -81,11 +84,13 @@ void show_model(InferenceService& service, const Exchange& exchange) {
 // The header by which a decode instance would be told its prefill peer: never from a client.
 bool refuse_peer_header(const Exchange& exchange) {
   if (exchange->request().field("x-prefiller-host-port").empty()) return false;
-  exchange->respond(error_response(400, "not_allowed", "x-prefiller-host-port is not accepted from clients.", "x-prefiller-host-port"));
+  exchange->respond(error_response(400, "not_allowed", "x-prefiller-host-port is not accepted from clients.",
+                                   "x-prefiller-host-port"));
   return true;
 }
 
-void generate(InferenceService& service, const RequestOptions& options, ParseGeneration parse, const Exchange& exchange) {
+void generate(InferenceService& service, const RequestOptions& options, ParseGeneration parse,
+              const Exchange& exchange) {
   if (refuse_peer_header(exchange)) return;
   Result<OpenAiRequest> request = parse(exchange->take_body(), options);
   if (!request) {
@@ -96,7 +101,8 @@ void generate(InferenceService& service, const RequestOptions& options, ParseGen
   run_generation(service, exchange, std::move(*request));
 }
 
-void render(InferenceService& service, const RequestOptions& options, ParseGeneration parse, const Exchange& exchange) {
+void render(InferenceService& service, const RequestOptions& options, ParseGeneration parse,
+            const Exchange& exchange) {
   Result<OpenAiRequest> request = parse(exchange->take_body(), options);
   if (!request) {
     exchange->respond(error_response(request.error()));
@@ -123,8 +129,8 @@ void tokenize(InferenceService& service, const RequestOptions& options, const Ex
   if (request->return_token_strs) {
     for (const TokenId id : prompt.token_ids) strings.push_back(service.token_text(id));
   }
-  exchange->respond(json_response(
-      tokenize_body(prompt, model ? model->max_model_len : 0, request->return_token_strs ? &strings : nullptr)));
+  exchange->respond(json_response(tokenize_body(prompt, model ? model->max_model_len : 0,
+                                                request->return_token_strs ? &strings : nullptr)));
 }
 
 void detokenize(InferenceService& service, const RequestOptions& options, const Exchange& exchange) {
@@ -145,21 +151,24 @@ void detokenize(InferenceService& service, const RequestOptions& options, const 
 
 std::vector<Route> openai_routes(InferenceService& service, const RequestOptions& options) {
   const auto generating = [&](std::string path, ParseGeneration parse) {
-    return Route{.method = "POST",
-                 .path = std::move(path),
-                 .handler = [&service, options, parse](const Exchange& e) { generate(service, options, parse, e); },
-                 .body = BodyKind::kJson,
-                 .runs_on = RunsOn::kTextPool,
-                 .ends_with_client = true};
+    return Route{
+        .method = "POST",
+        .path = std::move(path),
+        .handler = [&service, options, parse](const Exchange& e) { generate(service, options, parse, e); },
+        .body = BodyKind::kJson,
+        .runs_on = RunsOn::kTextPool,
+        .ends_with_client = true};
   };
   const auto rendering = [&](std::string path, ParseGeneration parse) {
-    return Route{.method = "POST",
-                 .path = std::move(path),
-                 .handler = [&service, options, parse](const Exchange& e) { render(service, options, parse, e); },
-                 .body = BodyKind::kJson,
-                 .runs_on = RunsOn::kTextPool};
+    return Route{
+        .method = "POST",
+        .path = std::move(path),
+        .handler = [&service, options, parse](const Exchange& e) { render(service, options, parse, e); },
+        .body = BodyKind::kJson,
+        .runs_on = RunsOn::kTextPool};
   };
-  const auto tokenizing = [&](std::string path, void (*handle)(InferenceService&, const RequestOptions&, const Exchange&)) {
+  const auto tokenizing = [&](std::string path,
+                              void (*handle)(InferenceService&, const RequestOptions&, const Exchange&)) {
     return Route{.method = "POST",
                  .path = std::move(path),
                  .handler = [&service, options, handle](const Exchange& e) { handle(service, options, e); },
@@ -167,13 +176,17 @@ std::vector<Route> openai_routes(InferenceService& service, const RequestOptions
                  .runs_on = RunsOn::kTextPool};
   };
   const auto listing = [&](std::string path) {
-    return Route{.method = "GET", .path = std::move(path), .handler = [&service](const Exchange& e) { list_models(service, e); }};
+    return Route{.method = "GET", .path = std::move(path), .handler = [&service](const Exchange& e) {
+                   list_models(service, e);
+                 }};
   };
   // The rows with a trailing slash are aliases some clients are known to send; no other path is normalised.
   return {
       listing("/v1/models"),
       listing("/v1/models/"),
-      Route{.method = "GET", .path = "/v1/models/*", .handler = [&service](const Exchange& e) { show_model(service, e); }},
+      Route{.method = "GET",
+            .path = "/v1/models/*",
+            .handler = [&service](const Exchange& e) { show_model(service, e); }},
       generating("/v1/chat/completions", parse_chat_request),
       generating("/v1/chat/completions/", parse_chat_request),
       generating("/v1/completions", parse_completion_request),

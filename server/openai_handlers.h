@@ -1,4 +1,5 @@
-// The rows of the route table that speak OpenAI (and vLLM's tokenize, detokenize and render) over an InferenceService.
+// The rows of the route table that speak OpenAI (and vLLM's tokenize, detokenize and render) over an
+// InferenceService.
 #pragma once
 
 #include <vector>

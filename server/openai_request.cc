@@ -17,10 +17,11 @@ namespace json = boost::json;
 
 using Tree = std::shared_ptr<const json::object>;
 
-// --- features that are not built -------------------------------------------------------------------------------------------
+// --- features that are not built
+// -------------------------------------------------------------------------------------------
 
-// A field that would change the answer is refused rather than ignored. kAnyValue: whatever it is set to; kUnlessEmpty: unless it is
-// false, "", [] or {}.
+// A field that would change the answer is refused rather than ignored. kAnyValue: whatever it is set to;
+// kUnlessEmpty: unless it is false, "", [] or {}.
 enum class RefusedWhen { kAnyValue, kUnlessEmpty };
 struct RefusedField {
   std::string_view name;
@@ -61,11 +62,16 @@ constexpr RefusedField kRefusedFields[] = {
 
 bool is_empty(const json::value& value) {
   switch (value.kind()) {
-    case json::kind::bool_: return !value.get_bool();
-    case json::kind::string: return value.get_string().empty();
-    case json::kind::array: return value.get_array().empty();
-    case json::kind::object: return value.get_object().empty();
-    default: return false;
+    case json::kind::bool_:
+      return !value.get_bool();
+    case json::kind::string:
+      return value.get_string().empty();
+    case json::kind::array:
+      return value.get_array().empty();
+    case json::kind::object:
+      return value.get_object().empty();
+    default:
+      return false;
   }
 }
 
@@ -74,12 +80,14 @@ void refuse_unbuilt(FieldReader& reader) {
     const json::value* value = reader.find(field.name);
     if (!value || (field.when == RefusedWhen::kUnlessEmpty && is_empty(*value))) continue;
     reader.fail(field.name, field.code,
-                std::string_view(field.code) == "not_allowed" ? "is not accepted from clients." : "is not supported by this server.");
+                std::string_view(field.code) == "not_allowed" ? "is not accepted from clients."
+                                                              : "is not supported by this server.");
   }
 }
 
 // `name` may only be absent, or a string equal to one of `harmless`.
-void refuse_unless(FieldReader& reader, std::string_view name, std::initializer_list<std::string_view> harmless) {
+void refuse_unless(FieldReader& reader, std::string_view name,
+                   std::initializer_list<std::string_view> harmless) {
   const json::value* value = reader.find(name);
   if (!value) return;
   if (const json::string* text = value->if_string()) {
@@ -95,7 +103,8 @@ void refuse_unless(FieldReader& reader, std::string_view name, std::initializer_
 void refuse_tools(FieldReader& reader) {
   if (const json::value* tools = reader.find("tools")) {
     if (!tools->is_array()) reader.fail("tools", "invalid_type", "must be an array.");
-    if (!reader.failed() && tools->get_array().empty()) reader.fail("tools", "invalid_tools", "is empty; leave it out instead.");
+    if (!reader.failed() && tools->get_array().empty())
+      reader.fail("tools", "invalid_tools", "is empty; leave it out instead.");
     reader.fail("tools", "not_supported", "is not supported by this server.");
   }
   refuse_unless(reader, "tool_choice", {"none", "auto"});
@@ -122,11 +131,13 @@ void refuse_modalities(FieldReader& reader) {
     return;
   }
   for (const json::value& modality : modalities->get_array()) {
-    if (modality != "text") reader.fail("modalities", "not_supported", "may only hold \"text\" on this server.");
+    if (modality != "text")
+      reader.fail("modalities", "not_supported", "may only hold \"text\" on this server.");
   }
 }
 
-// --- what both kinds of request share --------------------------------------------------------------------------------------
+// --- what both kinds of request share
+// --------------------------------------------------------------------------------------
 
 void read_logit_bias(FieldReader& reader, GenerateRequest& out) {
   const json::value* bias = reader.find("logit_bias");
@@ -145,7 +156,8 @@ void read_logit_bias(FieldReader& reader, GenerateRequest& out) {
       reader.fail("logit_bias", "invalid_type", "has a value that is not a number.");
     }
     if (reader.failed()) return;
-    out.logit_bias.emplace_back(token, value.to_number<double>());  // the validator refuses what is not finite
+    out.logit_bias.emplace_back(token,
+                                value.to_number<double>());  // the validator refuses what is not finite
   }
 }
 
@@ -166,7 +178,8 @@ void read_stream_options(FieldReader& reader, OpenAiRequest& out, const RequestO
   nested.ignore({"include_obfuscation", "continuous_usage_stats"});
   if (nested.failed()) reader.fail(nested.error());
   if (options.strict) {
-    if (const auto unknown = nested.unknown()) reader.fail(*unknown, "unknown_parameter", "is not a parameter of this URL.");
+    if (const auto unknown = nested.unknown())
+      reader.fail(*unknown, "unknown_parameter", "is not a parameter of this URL.");
   }
 }
 
@@ -210,8 +223,8 @@ void read_common(FieldReader& reader, OpenAiRequest& out, const RequestOptions& 
   refuse_unbuilt(reader);
   refuse_response_formats(reader);
   reader.ignore({"audio", "metadata", "moderation", "prediction", "prompt_cache_key", "prompt_cache_options",
-                 "prompt_cache_retention", "safety_identifier", "service_tier", "store", "verbosity", "web_search_options",
-                 "reasoning_effort", "parallel_tool_calls"});
+                 "prompt_cache_retention", "safety_identifier", "service_tier", "store", "verbosity",
+                 "web_search_options", "reasoning_effort", "parallel_tool_calls"});
 }
 
 // The first error of the whole translation, if there was one.
@@ -226,9 +239,11 @@ Result<T> finish(FieldReader& reader, T&& value, const RequestOptions& options) 
   return std::move(value);
 }
 
-// --- chat ------------------------------------------------------------------------------------------------------------------
+// --- chat
+// ------------------------------------------------------------------------------------------------------------------
 
-// The messages travel as they came; their roles and parts are checked where the template is fed, for every way in.
+// The messages travel as they came; their roles and parts are checked where the template is fed, for every
+// way in.
 void read_messages(FieldReader& reader, const Tree& tree, GenerateRequest& out) {
   out.kind = GenerateRequest::Kind::kChat;
   out.chat = tree;
@@ -239,7 +254,8 @@ void read_messages(FieldReader& reader, const Tree& tree, GenerateRequest& out) 
     reader.fail("messages", "invalid_messages", "must be an array.");
   }
   const json::value* kwargs = reader.find("chat_template_kwargs");
-  if (kwargs && !kwargs->is_object()) reader.fail("chat_template_kwargs", "invalid_type", "must be an object.");
+  if (kwargs && !kwargs->is_object())
+    reader.fail("chat_template_kwargs", "invalid_type", "must be an object.");
   out.add_generation_prompt = reader.boolean("add_generation_prompt").value_or(true);
 }
 
@@ -252,10 +268,12 @@ void read_chat_logprobs(FieldReader& reader, GenerateRequest& out) {
   if (logprobs) out.logprobs = top.value_or(0);
 }
 
-// --- completions -----------------------------------------------------------------------------------------------------------
+// --- completions
+// -----------------------------------------------------------------------------------------------------------
 
 void bad_prompt(FieldReader& reader) {
-  reader.fail("prompt", "invalid_prompt", "must be a string, an array of strings, an array of token ids, or an array of those.");
+  reader.fail("prompt", "invalid_prompt",
+              "must be a string, an array of strings, an array of token ids, or an array of those.");
 }
 
 std::vector<TokenId> read_token_ids(FieldReader& reader, const json::array& items) {
@@ -276,7 +294,9 @@ std::vector<TokenId> read_token_ids(FieldReader& reader, const json::array& item
   return ids;
 }
 
-std::string to_string(const json::string& text) { return std::string(text.data(), text.size()); }
+std::string to_string(const json::string& text) {
+  return std::string(text.data(), text.size());
+}
 
 void read_prompt(FieldReader& reader, GenerateRequest& out) {
   const json::value* prompt = reader.find("prompt");
@@ -317,7 +337,8 @@ Result<OpenAiRequest> parse_chat_request(std::string_view body, const RequestOpt
   read_chat_logprobs(reader, out.generate);
   refuse_tools(reader);
   refuse_modalities(reader);
-  if (reader.boolean("echo").value_or(false)) reader.fail("echo", "not_supported", "is not supported for chats.");
+  if (reader.boolean("echo").value_or(false))
+    reader.fail("echo", "not_supported", "is not supported for chats.");
   return finish(reader, std::move(out), options);
 }
 

@@ -1,5 +1,5 @@
-// From the JSON of an OpenAI request to a GenerateRequest. Translation only: names, types and combinations of fields are checked
-// here, values and ranges by the service's one validator. No I/O; pure.
+// From the JSON of an OpenAI request to a GenerateRequest. Translation only: names, types and combinations of
+// fields are checked here, values and ranges by the service's one validator. No I/O; pure.
 #pragma once
 
 #include <cstdint>

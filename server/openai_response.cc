@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <unordered_set>
 
-#include "server/json_writer.h"
 #include "kernels/base/utf8.h"
+#include "server/json_writer.h"
 
 namespace serval {
 namespace {
@@ -12,13 +12,17 @@ namespace {
 const char* finish_name(FinishReason finish) {
   switch (finish) {
     case FinishReason::kStop:
-    case FinishReason::kStopString: return "stop";
-    case FinishReason::kLength: return "length";
-    default: return nullptr;
+    case FinishReason::kStopString:
+      return "stop";
+    case FinishReason::kLength:
+      return "length";
+    default:
+      return nullptr;
   }
 }
 
-// A token that is half a character has no text of its own: it is spelled by its bytes, so that different tokens stay different.
+// A token that is half a character has no text of its own: it is spelled by its bytes, so that different
+// tokens stay different.
 std::string token_name(std::string_view bytes) {
   if (is_valid_utf8(bytes)) return std::string(bytes);
   static constexpr char kHex[] = "0123456789abcdef";
@@ -33,7 +37,8 @@ std::string token_name(std::string_view bytes) {
 }
 
 int64_t characters(std::string_view bytes) {
-  return std::count_if(bytes.begin(), bytes.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; });
+  return std::count_if(bytes.begin(), bytes.end(),
+                       [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; });
 }
 
 void write_ids(JsonWriter& json, std::string_view name, const std::vector<TokenId>& ids) {
@@ -67,7 +72,8 @@ void write_usage(JsonWriter& json, const Usage& usage) {
   json.end_object();
 }
 
-// --- log-probabilities -----------------------------------------------------------------------------------------------------
+// --- log-probabilities
+// -----------------------------------------------------------------------------------------------------
 
 void write_chat_token(JsonWriter& json, const TokenLogprob& token) {
   json.member("token", token_name(token.bytes));
@@ -107,8 +113,8 @@ void write_top_by_name(JsonWriter& json, const TokenLogprob& token) {
 }
 
 // Parallel arrays. `prompt` entries come first; the very first token of a prompt has no log-probability.
-void write_completion_logprobs(JsonWriter& json, const std::vector<TokenLogprob>& prompt, const std::vector<TokenLogprob>& tokens,
-                               int64_t text_offset) {
+void write_completion_logprobs(JsonWriter& json, const std::vector<TokenLogprob>& prompt,
+                               const std::vector<TokenLogprob>& tokens, int64_t text_offset) {
   std::vector<const TokenLogprob*> entries;
   for (const TokenLogprob& token : prompt) entries.push_back(&token);
   for (const TokenLogprob& token : tokens) entries.push_back(&token);
@@ -117,7 +123,8 @@ void write_completion_logprobs(JsonWriter& json, const std::vector<TokenLogprob>
   json.key("tokens").begin_array();
   for (const TokenLogprob* token : entries) json.string(token_name(token->bytes));
   json.end_array().key("token_logprobs").begin_array();
-  for (size_t i = 0; i < entries.size(); ++i) i == without_logprob ? json.null() : json.number(entries[i]->logprob);
+  for (size_t i = 0; i < entries.size(); ++i)
+    i == without_logprob ? json.null() : json.number(entries[i]->logprob);
   json.end_array().key("top_logprobs").begin_array();
   for (size_t i = 0; i < entries.size(); ++i) {
     if (i == without_logprob) {
@@ -134,7 +141,8 @@ void write_completion_logprobs(JsonWriter& json, const std::vector<TokenLogprob>
   json.end_array().end_object();
 }
 
-// One entry per prompt token: null for the first, then {"id": {"logprob", "rank", "decoded_token"}} of the token and its rivals.
+// One entry per prompt token: null for the first, then {"id": {"logprob", "rank", "decoded_token"}} of the
+// token and its rivals.
 void write_prompt_logprobs(JsonWriter& json, const std::vector<TokenLogprob>& tokens) {
   json.key("prompt_logprobs").begin_array();
   for (size_t i = 0; i < tokens.size(); ++i) {
@@ -158,7 +166,8 @@ void write_prompt_logprobs(JsonWriter& json, const std::vector<TokenLogprob>& to
   json.end_array();
 }
 
-// --- choices ---------------------------------------------------------------------------------------------------------------
+// --- choices
+// ---------------------------------------------------------------------------------------------------------------
 
 void write_logprobs(JsonWriter& json, const AnswerContext& context, const ChoicePiece& piece) {
   json.key("logprobs");
@@ -177,10 +186,12 @@ void write_logprobs(JsonWriter& json, const AnswerContext& context, const Choice
 // What vLLM adds to a completion's choice; for a chat, prompt_... stand at the top level (write_chat_prompt).
 void write_extras(JsonWriter& json, const AnswerContext& context, const ChoicePiece& piece) {
   if (context.return_token_ids) {
-    if (!context.chat && piece.first) write_ids(json, "prompt_token_ids", context.prompt_of(piece.delta.index).token_ids);
+    if (!context.chat && piece.first)
+      write_ids(json, "prompt_token_ids", context.prompt_of(piece.delta.index).token_ids);
     write_ids(json, "token_ids", piece.delta.token_ids);
   }
-  if (context.prompt_logprobs && !context.chat && piece.first) write_prompt_logprobs(json, piece.delta.prompt_logprobs);
+  if (context.prompt_logprobs && !context.chat && piece.first)
+    write_prompt_logprobs(json, piece.delta.prompt_logprobs);
 }
 
 void write_chat_prompt(JsonWriter& json, const AnswerContext& context, const ChoicePiece& piece) {
@@ -191,7 +202,10 @@ void write_chat_prompt(JsonWriter& json, const AnswerContext& context, const Cho
 
 void begin_answer(JsonWriter& json, const AnswerContext& context, const char* object) {
   json.begin_object();
-  json.member("id", context.id).member("object", object).member("created", context.created).member("model", context.model);
+  json.member("id", context.id)
+      .member("object", object)
+      .member("created", context.created)
+      .member("model", context.model);
 }
 
 void write_completion_text(JsonWriter& json, const ChoicePiece& piece) {
@@ -199,7 +213,9 @@ void write_completion_text(JsonWriter& json, const ChoicePiece& piece) {
                        : json.member("text", std::string(piece.echoed) + piece.delta.text);
 }
 
-const char* chunk_object(const AnswerContext& context) { return context.chat ? "chat.completion.chunk" : "text_completion"; }
+const char* chunk_object(const AnswerContext& context) {
+  return context.chat ? "chat.completion.chunk" : "text_completion";
+}
 
 // Appends one event whose JSON `write` produces in place.
 template <class Write>
@@ -212,13 +228,20 @@ void event(std::string& out, Write write) {
 
 void write_model(JsonWriter& json, const ModelInfo& model) {
   json.begin_object();
-  json.member("id", model.id).member("object", "model").member("created", model.created).member("owned_by", "serval");
+  json.member("id", model.id)
+      .member("object", "model")
+      .member("created", model.created)
+      .member("owned_by", "serval");
   json.member("root", model.id).key("parent").null();
   json.member("max_model_len", model.max_model_len);
   json.key("permission").begin_array().begin_object();
-  json.member("id", "modelperm-" + model.id).member("object", "model_permission").member("created", model.created);
-  for (const char* allowed : {"allow_create_engine", "allow_fine_tuning", "is_blocking"}) json.key(allowed).boolean(false);
-  for (const char* allowed : {"allow_sampling", "allow_logprobs", "allow_search_indices", "allow_view"}) json.key(allowed).boolean(true);
+  json.member("id", "modelperm-" + model.id)
+      .member("object", "model_permission")
+      .member("created", model.created);
+  for (const char* allowed : {"allow_create_engine", "allow_fine_tuning", "is_blocking"})
+    json.key(allowed).boolean(false);
+  for (const char* allowed : {"allow_sampling", "allow_logprobs", "allow_search_indices", "allow_view"})
+    json.key(allowed).boolean(true);
   json.member("organization", "*").key("group").null();
   json.end_object().end_array().end_object();
 }
@@ -240,7 +263,8 @@ int64_t text_advance(const AnswerContext& context, const ChoicePiece& piece) {
   return total;
 }
 
-std::string whole_answer(const AnswerContext& context, const std::vector<ChoicePiece>& choices, const Usage& usage) {
+std::string whole_answer(const AnswerContext& context, const std::vector<ChoicePiece>& choices,
+                         const Usage& usage) {
   std::string out;
   JsonWriter json(out);
   begin_answer(json, context, context.chat ? "chat.completion" : "text_completion");
@@ -273,7 +297,8 @@ void append_role_chunk(std::string& out, const AnswerContext& context, int index
     json.key("delta").begin_object().member("role", "assistant").member("content", "").end_object();
     json.key("logprobs").null().key("finish_reason").null();
     json.end_object().end_array();
-    if (context.return_token_ids && index == 0) write_ids(json, "prompt_token_ids", context.prompts.front().token_ids);
+    if (context.return_token_ids && index == 0)
+      write_ids(json, "prompt_token_ids", context.prompts.front().token_ids);
     if (context.include_usage) json.key("usage").null();
     json.end_object();
   });
@@ -294,7 +319,8 @@ void append_chunk(std::string& out, const AnswerContext& context, const ChoicePi
     write_finish(json, piece.delta);
     write_extras(json, context, piece);
     json.end_object().end_array();
-    if (context.chat && context.prompt_logprobs && piece.first) write_prompt_logprobs(json, piece.delta.prompt_logprobs);
+    if (context.chat && context.prompt_logprobs && piece.first)
+      write_prompt_logprobs(json, piece.delta.prompt_logprobs);
     if (context.include_usage) json.key("usage").null();
     json.end_object();
   });
@@ -344,7 +370,8 @@ std::string render_body(const std::vector<PromptInfo>& prompts) {
   return out;
 }
 
-std::string tokenize_body(const PromptInfo& prompt, int max_model_len, const std::vector<std::string>* token_strs) {
+std::string tokenize_body(const PromptInfo& prompt, int max_model_len,
+                          const std::vector<std::string>* token_strs) {
   std::string out;
   JsonWriter json(out);
   json.begin_object();

@@ -1,5 +1,5 @@
-// From what the service says to the JSON that OpenAI clients read: whole answers, stream chunks, lists. Pure; no I/O. The framing
-// of a stream (what comes first, what comes last) is generation_run's.
+// From what the service says to the JSON that OpenAI clients read: whole answers, stream chunks, lists. Pure;
+// no I/O. The framing of a stream (what comes first, what comes last) is generation_run's.
 #pragma once
 
 #include <cstdint>
@@ -21,9 +21,9 @@ struct AnswerContext {
   bool return_token_ids = false;
   bool logprobs = false;
   bool prompt_logprobs = false;
-  bool echo = false;                 // completions: the prompt's text and log-probabilities come first
+  bool echo = false;  // completions: the prompt's text and log-probabilities come first
   std::vector<PromptInfo> prompts;
-  int n = 1;                         // choice i belongs to prompt i / n
+  int n = 1;  // choice i belongs to prompt i / n
 
   const PromptInfo& prompt_of(int choice) const { return prompts[static_cast<size_t>(choice / n)]; }
 };
@@ -31,15 +31,16 @@ struct AnswerContext {
 // One choice: for a whole answer all of it, for a chunk what is new.
 struct ChoicePiece {
   Delta delta;
-  bool first = true;              // nothing of this choice was sent before
-  int64_t text_offset = 0;        // characters before this piece (completions' logprobs)
-  std::string_view echoed;        // the prompt, in front of a first piece
+  bool first = true;        // nothing of this choice was sent before
+  int64_t text_offset = 0;  // characters before this piece (completions' logprobs)
+  std::string_view echoed;  // the prompt, in front of a first piece
 };
 
 // Characters that `piece` adds to its choice, as text_offset counts them: by tokens, like its peers.
 int64_t text_advance(const AnswerContext& context, const ChoicePiece& piece);
 
-std::string whole_answer(const AnswerContext& context, const std::vector<ChoicePiece>& choices, const Usage& usage);
+std::string whole_answer(const AnswerContext& context, const std::vector<ChoicePiece>& choices,
+                         const Usage& usage);
 
 // Each appends one `data: {...}` event.
 void append_role_chunk(std::string& out, const AnswerContext& context, int index);  // chat
@@ -50,7 +51,8 @@ void append_event(std::string& out, std::string_view data);
 std::string models_body(const std::vector<ModelInfo>& models);
 std::string model_body(const ModelInfo& model);
 std::string render_body(const std::vector<PromptInfo>& prompts);
-std::string tokenize_body(const PromptInfo& prompt, int max_model_len, const std::vector<std::string>* token_strs);
+std::string tokenize_body(const PromptInfo& prompt, int max_model_len,
+                          const std::vector<std::string>* token_strs);
 std::string detokenize_body(std::string_view text);
 
 }  // namespace serval

@@ -35,7 +35,8 @@ RouteTable::Match RouteTable::find(std::string_view method, std::string_view pat
     for (const Route& route : routes_) {
       if (route.path.back() != '*') continue;
       const std::string_view prefix = std::string_view(route.path).substr(0, route.path.size() - 1);
-      if (path.size() > prefix.size() && path.substr(0, prefix.size()) == prefix) consider(route, path.substr(prefix.size()));
+      if (path.size() > prefix.size() && path.substr(0, prefix.size()) == prefix)
+        consider(route, path.substr(prefix.size()));
     }
   }
   if (!match.allow.empty()) match.allow += ", OPTIONS";

@@ -1,5 +1,6 @@
-// Which requests are answered, by whom, under which rules. A route's rules (key, body, thread, what a closed client means) are
-// columns of its row: nothing is decided by looking at a path a second time. Immutable once the server runs.
+// Which requests are answered, by whom, under which rules. A route's rules (key, body, thread, what a closed
+// client means) are columns of its row: nothing is decided by looking at a path a second time. Immutable once
+// the server runs.
 #pragma once
 
 #include <cstddef>
@@ -15,17 +16,20 @@ class HttpExchange;
 
 enum class Access : uint8_t { kKey, kOpen };
 enum class BodyKind : uint8_t { kNone, kJson };
-// kInline handlers run on the connection's I/O thread and must not block; kTextPool ones may think (templates, tokenising, JSON).
+// kInline handlers run on the connection's I/O thread and must not block; kTextPool ones may think
+// (templates, tokenising, JSON).
 enum class RunsOn : uint8_t { kInline, kTextPool };
 
 struct Route {
   std::string method;  // "GET" answers HEAD too
-  std::string path;    // compared byte for byte; ending in '*': a prefix, what follows is HttpRequest::path_tail (not empty)
+  std::string path;    // compared byte for byte; ending in '*': a prefix, what follows is
+                       // HttpRequest::path_tail (not empty)
   std::function<void(std::shared_ptr<HttpExchange>)> handler;
   BodyKind body = BodyKind::kNone;
   RunsOn runs_on = RunsOn::kInline;
   Access access = Access::kKey;
-  bool ends_with_client = false;  // a client that closes its sending side has left: the answer is not finished for nobody
+  bool ends_with_client =
+      false;  // a client that closes its sending side has left: the answer is not finished for nobody
 };
 
 class RouteTable {

@@ -22,10 +22,13 @@ class HttpTest : public ::testing::Test {
   void start(HttpConfig config = {}, RequestOptions options = {}) {
     RouteTable routes;
     routes.add(openai_routes(service, options));
-    routes.add(admin_routes(service, [] { return std::string("serval:up 1\n"); }, "1.2.3"));
+    routes.add(admin_routes(
+        service, [] { return std::string("serval:up 1\n"); }, "1.2.3"));
     HttpHooks hooks;
     hooks.response = [this](const std::string&, int) { ++num_responses; };
-    hooks.client_gone = [this](const char* reason) { std::string_view(reason) == "disconnect" ? ++num_disconnects : ++num_stalls; };
+    hooks.client_gone = [this](const char* reason) {
+      std::string_view(reason) == "disconnect" ? ++num_disconnects : ++num_stalls;
+    };
     server = std::make_unique<HttpServer>(std::move(config), std::move(routes), std::move(hooks));
     server->start();
   }
@@ -51,7 +54,8 @@ class HttpTest : public ::testing::Test {
     if (failed || !body.is_object() || !body.get_object().contains("error")) return "(no error object)";
     const boost::json::object& error = body.at("error").as_object();
     EXPECT_EQ(error.size(), 4u) << response.body;
-    for (const char* key : {"message", "type", "param", "code"}) EXPECT_TRUE(error.contains(key)) << response.body;
+    for (const char* key : {"message", "type", "param", "code"})
+      EXPECT_TRUE(error.contains(key)) << response.body;
     const boost::json::value& value = error.at(field);
     return value.is_null() ? "null" : std::string(value.as_string());
   }

@@ -1,4 +1,5 @@
-// Mutated requests against a live server: whatever comes, it lives, answers in HTTP, and answers a good request afterwards. Seeded.
+// Mutated requests against a live server: whatever comes, it lives, answers in HTTP, and answers a good
+// request afterwards. Seeded.
 #include <algorithm>
 #include <random>
 
@@ -16,10 +17,36 @@ class Mutator {
 
   int below(int n) { return static_cast<int>(random_() % static_cast<uint32_t>(n)); }
   std::string mutate(std::string text) {
-    static const std::vector<std::string> kPieces = {"\r\n", "\n", "\r", "\r\n\r\n", " ", ":", ",", ";", "\"", "{", "}", "[", "]", "0",
-                                                     std::string("\0", 1), "\xff", "\xed\xa0\x80", "Transfer-Encoding: chunked\r\n",
-                                                     "Content-Length: 3\r\n", "Expect: 100-continue\r\n", "0\r\n\r\n", "HTTP/1.0", "GET ",
-                                                     "1e400", "\\ud800", "\"messages\":", "true", "null", "-0", "Host: b\r\n"};
+    static const std::vector<std::string> kPieces = {"\r\n",
+                                                     "\n",
+                                                     "\r",
+                                                     "\r\n\r\n",
+                                                     " ",
+                                                     ":",
+                                                     ",",
+                                                     ";",
+                                                     "\"",
+                                                     "{",
+                                                     "}",
+                                                     "[",
+                                                     "]",
+                                                     "0",
+                                                     std::string("\0", 1),
+                                                     "\xff",
+                                                     "\xed\xa0\x80",
+                                                     "Transfer-Encoding: chunked\r\n",
+                                                     "Content-Length: 3\r\n",
+                                                     "Expect: 100-continue\r\n",
+                                                     "0\r\n\r\n",
+                                                     "HTTP/1.0",
+                                                     "GET ",
+                                                     "1e400",
+                                                     "\\ud800",
+                                                     "\"messages\":",
+                                                     "true",
+                                                     "null",
+                                                     "-0",
+                                                     "Host: b\r\n"};
     for (int i = 1 + below(4); i > 0; --i) {
       const size_t at = text.empty() ? 0 : static_cast<size_t>(below(static_cast<int>(text.size())));
       switch (below(5)) {
@@ -47,12 +74,15 @@ class Mutator {
 };
 
 std::vector<std::string> seeds() {
-  const std::string chat = R"({"model":"fake","messages":[{"role":"user","content":"hi"}],"stream":true,"n":2,"temperature":0.5,)"
-                           R"("stop":["a"],"logit_bias":{"5":1},"stream_options":{"include_usage":true}})";
+  const std::string chat =
+      R"({"model":"fake","messages":[{"role":"user","content":"hi"}],"stream":true,"n":2,"temperature":0.5,)"
+      R"("stop":["a"],"logit_bias":{"5":1},"stream_options":{"include_usage":true}})";
   return {get("/v1/models/fake?x=1", "X-Request-Id: a\r\nConnection: keep-alive\r\n"),
           post("/v1/chat/completions", chat),
-          post("/v1/completions", R"({"prompt":[[1,2],[3]],"logprobs":2,"echo":true,"max_tokens":4})", "Expect: 100-continue\r\n"),
-          "POST /tokenize HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+          post("/v1/completions", R"({"prompt":[[1,2],[3]],"logprobs":2,"echo":true,"max_tokens":4})",
+               "Expect: 100-continue\r\n"),
+          "POST /tokenize HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: "
+          "chunked\r\n\r\n"
           "5;x=\"y\"\r\n{\"pro\r\nb\r\nmpt\":\"abc\"}\r\n0\r\nX: y\r\n\r\n",
           "HEAD http://a:80/version HTTP/1.1\r\nHost: a:80\r\nX: y\r\n z\r\n\r\n"};
 }
@@ -73,7 +103,8 @@ TEST_F(HttpFuzz, SurvivesMutatedRequests) {
   for (int round = 0; round < 800; ++round) {
     Mutator mutator(static_cast<uint32_t>(round));
     std::string bytes;
-    for (int i = 1 + mutator.below(3); i > 0; --i) bytes += mutator.mutate(good[static_cast<size_t>(mutator.below(static_cast<int>(good.size())))]);
+    for (int i = 1 + mutator.below(3); i > 0; --i)
+      bytes += mutator.mutate(good[static_cast<size_t>(mutator.below(static_cast<int>(good.size())))]);
     RawHttpClient client(server->port());
     if (mutator.below(4) == 0) {
       client.send(bytes.substr(0, bytes.size() / 2));
@@ -103,7 +134,8 @@ TEST_F(HttpFuzz, SurvivesMutatedRequests) {
   }
   EXPECT_EQ(ask(get("/version")).status, 200);
   service.release();
-  EXPECT_TRUE(service.wait_until([&] { return service.num_started() == service.num_finished() + service.num_cancelled(); }));
+  EXPECT_TRUE(service.wait_until(
+      [&] { return service.num_started() == service.num_finished() + service.num_cancelled(); }));
 }
 
 // What a head or a body comes to must not depend on how the network cuts it.
@@ -111,7 +143,8 @@ TEST(HttpParsing, DoesNotDependOnHowBytesAreCut) {
   const std::vector<std::string> good = seeds();
   for (uint32_t seed = 0; seed < 3000; ++seed) {
     Mutator mutator(seed);
-    const std::string bytes = mutator.mutate(good[static_cast<size_t>(mutator.below(static_cast<int>(good.size())))]);
+    const std::string bytes =
+        mutator.mutate(good[static_cast<size_t>(mutator.below(static_cast<int>(good.size())))]);
     HeadScanner whole(HeadLimits{}), pieces(HeadLimits{});
     const HeadScanner::State expected = whole.scan(bytes);
     HeadScanner::State state = HeadScanner::State::kNeedMore;
@@ -124,7 +157,8 @@ TEST(HttpParsing, DoesNotDependOnHowBytesAreCut) {
     ASSERT_EQ(pieces.head_bytes(), whole.head_bytes()) << seed;
 
     const std::string_view rest = std::string_view(bytes).substr(whole.head_bytes());
-    BodyDecoder one({BodyFraming::Kind::kChunked, 0}, BodyLimits{}), many({BodyFraming::Kind::kChunked, 0}, BodyLimits{});
+    BodyDecoder one({BodyFraming::Kind::kChunked, 0}, BodyLimits{}),
+        many({BodyFraming::Kind::kChunked, 0}, BodyLimits{});
     size_t used = 0;
     const BodyDecoder::State body = one.feed(rest, &used);
     BodyDecoder::State cut = BodyDecoder::State::kNeedMore;

@@ -1,5 +1,6 @@
-// Bad HTTP and the exact answer (reliability table 3.1 and matrix A1), over a real socket: each case as one piece, byte by byte, and
-// pipelined behind a good request. After each the server must still answer a good request.
+// Bad HTTP and the exact answer (reliability table 3.1 and matrix A1), over a real socket: each case as one
+// piece, byte by byte, and pipelined behind a good request. After each the server must still answer a good
+// request.
 #include "tests/server/http_fixture.h"
 
 namespace serval::testing {
@@ -17,8 +18,12 @@ const std::string kHost = "Host: a\r\n";
 const std::string kJson = "Content-Type: application/json\r\n";
 const std::string kPost = "POST /v1/completions HTTP/1.1\r\n" + kHost + kJson;
 
-std::string with_header(const std::string& fields) { return "GET /version HTTP/1.1\r\n" + kHost + fields + "\r\n"; }
-std::string chunked(const std::string& body) { return kPost + "Transfer-Encoding: chunked\r\n\r\n" + body; }
+std::string with_header(const std::string& fields) {
+  return "GET /version HTTP/1.1\r\n" + kHost + fields + "\r\n";
+}
+std::string chunked(const std::string& body) {
+  return kPost + "Transfer-Encoding: chunked\r\n\r\n" + body;
+}
 std::string repeat(const std::string& text, int n) {
   std::string result;
   for (int i = 0; i < n; ++i) result += text;
@@ -29,22 +34,32 @@ std::vector<Case> cases() {
   const std::string smuggled = "GET /version HTTP/1.1\r\nHost: evil\r\n\r\n";
   return {
       // Transfer codings.
-      {"chunked not last", kPost + "Transfer-Encoding: chunked, gzip\r\n\r\n" + smuggled, 400, "malformed_http"},
-      {"unknown coding gzip", kPost + "Transfer-Encoding: gzip\r\n\r\n" + smuggled, 501, "malformed_http"},
-      {"unknown coding xchunked", kPost + "Transfer-Encoding: xchunked\r\n\r\n" + smuggled, 501, "malformed_http"},
-      {"chunked twice", kPost + "Transfer-Encoding: chunked, chunked\r\n\r\n" + smuggled, 400, "malformed_http"},
-      {"gzip then chunked", kPost + "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 501, "malformed_http"},
-      {"coding in HTTP/1.0", "POST /v1/completions HTTP/1.0\r\n" + kHost + kJson + "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400,
+      {"chunked not last", kPost + "Transfer-Encoding: chunked, gzip\r\n\r\n" + smuggled, 400,
        "malformed_http"},
-      {"two coding fields", kPost + "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, "malformed_http"},
+      {"unknown coding gzip", kPost + "Transfer-Encoding: gzip\r\n\r\n" + smuggled, 501, "malformed_http"},
+      {"unknown coding xchunked", kPost + "Transfer-Encoding: xchunked\r\n\r\n" + smuggled, 501,
+       "malformed_http"},
+      {"chunked twice", kPost + "Transfer-Encoding: chunked, chunked\r\n\r\n" + smuggled, 400,
+       "malformed_http"},
+      {"gzip then chunked", kPost + "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 501,
+       "malformed_http"},
+      {"coding in HTTP/1.0",
+       "POST /v1/completions HTTP/1.0\r\n" + kHost + kJson + "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+       400, "malformed_http"},
+      {"two coding fields",
+       kPost + "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400,
+       "malformed_http"},
       {"empty coding", kPost + "Transfer-Encoding:\r\n\r\n", 400, "malformed_http"},
       {"coding with underscore", kPost + "Transfer_Encoding: chunked\r\n\r\n", 400, "malformed_http"},
       {"length with underscore", with_header("Content_Length: 5\r\n"), 400, "malformed_http"},
       // Lengths.
-      {"length and chunked", kPost + "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, "malformed_http"},
-      {"chunked and length", kPost + "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n", 400, "malformed_http"},
+      {"length and chunked", kPost + "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400,
+       "malformed_http"},
+      {"chunked and length", kPost + "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n", 400,
+       "malformed_http"},
       {"length list", kPost + "Content-Length: 5, 5\r\n\r\nabcde", 400, "malformed_http"},
-      {"two equal lengths", kPost + "Content-Length: 5\r\nContent-Length: 5\r\n\r\nabcde", 400, "malformed_http"},
+      {"two equal lengths", kPost + "Content-Length: 5\r\nContent-Length: 5\r\n\r\nabcde", 400,
+       "malformed_http"},
       {"two lengths", kPost + "Content-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef", 400, "malformed_http"},
       {"length +5", kPost + "Content-Length: +5\r\n\r\nabcde", 400, "malformed_http"},
       {"length -5", kPost + "Content-Length: -5\r\n\r\nabcde", 400, "malformed_http"},
@@ -70,7 +85,8 @@ std::vector<Case> cases() {
       {"NUL in target", std::string("GET /ver\0sion HTTP/1.1\r\nHost: a\r\n\r\n", 35), 400, "malformed_http"},
       {"control byte in value", with_header("X-A: \x01\r\n"), 400, "malformed_http"},
       {"space before colon", with_header("X-A : b\r\n"), 400, "malformed_http"},
-      {"space before the first field", "GET /version HTTP/1.1\r\n X-A: b\r\nHost: a\r\n\r\n", 400, "malformed_http"},
+      {"space before the first field", "GET /version HTTP/1.1\r\n X-A: b\r\nHost: a\r\n\r\n", 400,
+       "malformed_http"},
       {"bad byte in name", with_header("X(A: b\r\n"), 400, "malformed_http"},
       {"no version", "GET /version\r\nHost: a\r\n\r\n", 400, "malformed_http"},
       {"no version, with space", "GET / \r\n\r\n", 400, "malformed_http"},
@@ -83,27 +99,35 @@ std::vector<Case> cases() {
       {"fragment in target", "GET /version#x HTTP/1.1\r\nHost: a\r\n\r\n", 400, "malformed_http"},
       {"no slash", "GET version HTTP/1.1\r\nHost: a\r\n\r\n", 400, "malformed_http"},
       {"absolute form", "GET http://a/version HTTP/1.1\r\nHost: a\r\n\r\n", 200, "", false},
-      {"absolute form, other authority", "GET http://b/version HTTP/1.1\r\nHost: a\r\n\r\n", 400, "malformed_http"},
+      {"absolute form, other authority", "GET http://b/version HTTP/1.1\r\nHost: a\r\n\r\n", 400,
+       "malformed_http"},
       {"absolute form, no path", "GET http://a HTTP/1.1\r\nHost: a\r\n\r\n", 404, "unknown_url", false},
       {"query", "GET /version?x=1 HTTP/1.1\r\nHost: a\r\n\r\n", 200, "", false},
       {"dot segments", "GET /v1/../version HTTP/1.1\r\nHost: a\r\n\r\n", 404, "unknown_url", false},
-      {"dot segments behind models", "GET /v1/models/../../etc HTTP/1.1\r\nHost: a\r\n\r\n", 404, "unknown_url", false},
-      {"escaped dot segments", "GET /v1/models/%2e%2e/x HTTP/1.1\r\nHost: a\r\n\r\n", 404, "unknown_url", false},
+      {"dot segments behind models", "GET /v1/models/../../etc HTTP/1.1\r\nHost: a\r\n\r\n", 404,
+       "unknown_url", false},
+      {"escaped dot segments", "GET /v1/models/%2e%2e/x HTTP/1.1\r\nHost: a\r\n\r\n", 404, "unknown_url",
+       false},
       {"escaped path", "GET /%76ersion HTTP/1.1\r\nHost: a\r\n\r\n", 404, "unknown_url", false},
       {"escaped slash", "GET /v1%2fmodels HTTP/1.1\r\nHost: a\r\n\r\n", 404, "unknown_url", false},
       {"double slash", "GET //v1/models HTTP/1.1\r\nHost: a\r\n\r\n", 404, "unknown_url", false},
       {"upper case path", "GET /V1/models HTTP/1.1\r\nHost: a\r\n\r\n", 404, "unknown_url", false},
       {"path parameter", "GET /v1/models;a=b HTTP/1.1\r\nHost: a\r\n\r\n", 404, "unknown_url", false},
       {"unknown path", "GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n", 404, "unknown_url", false},
-      {"trailing slash without alias", "GET /version/ HTTP/1.1\r\nHost: a\r\n\r\n", 404, "unknown_url", false},
+      {"trailing slash without alias", "GET /version/ HTTP/1.1\r\nHost: a\r\n\r\n", 404, "unknown_url",
+       false},
       {"trailing slash with alias", "GET /v1/models/ HTTP/1.1\r\nHost: a\r\n\r\n", 200, "", false},
       // Methods.
-      {"GET on a POST route", "GET /v1/completions HTTP/1.1\r\nHost: a\r\n\r\n", 405, "method_not_allowed", false},
+      {"GET on a POST route", "GET /v1/completions HTTP/1.1\r\nHost: a\r\n\r\n", 405, "method_not_allowed",
+       false},
       {"POST on metrics", "POST /metrics HTTP/1.1\r\nHost: a\r\n\r\n", 405, "method_not_allowed", false},
       {"lower-case method", "get /version HTTP/1.1\r\nHost: a\r\n\r\n", 405, "method_not_allowed", false},
-      {"unknown method, known path", "BREW /version HTTP/1.1\r\nHost: a\r\n\r\n", 405, "method_not_allowed", false},
-      {"unknown method, unknown path", "BREW /pot HTTP/1.1\r\nHost: a\r\n\r\n", 501, "method_not_allowed", false},
-      {"lower-case method, unknown path", "get /pot HTTP/1.1\r\nHost: a\r\n\r\n", 501, "method_not_allowed", false},
+      {"unknown method, known path", "BREW /version HTTP/1.1\r\nHost: a\r\n\r\n", 405, "method_not_allowed",
+       false},
+      {"unknown method, unknown path", "BREW /pot HTTP/1.1\r\nHost: a\r\n\r\n", 501, "method_not_allowed",
+       false},
+      {"lower-case method, unknown path", "get /pot HTTP/1.1\r\nHost: a\r\n\r\n", 501, "method_not_allowed",
+       false},
       // Expectations and upgrades.
       {"unknown expectation", with_header("Expect: foo\r\n"), 417, "malformed_http"},
       {"upgrade", with_header("Connection: upgrade\r\nUpgrade: h2c\r\n"), 200, "", false},
@@ -111,7 +135,8 @@ std::vector<Case> cases() {
       {"no body", "POST /v1/completions HTTP/1.1\r\nHost: a\r\n\r\n", 400, "empty_body", false},
       {"length 0", kPost + "Content-Length: 0\r\n\r\n", 400, "empty_body", false},
       {"chunked nothing", chunked("0\r\n\r\n"), 400, "empty_body", false},
-      {"body on a GET route", "GET /version HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}", 413, "content_too_large"},
+      {"body on a GET route", "GET /version HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}", 413,
+       "content_too_large"},
       {"length over the limit", kPost + "Content-Length: 8388609\r\n\r\n", 413, "content_too_large"},
       {"chunk over the limit", chunked("800001\r\n"), 413, "content_too_large"},
       {"chunk size 0x", chunked("0x5\r\nabcde\r\n0\r\n\r\n"), 400, "malformed_http"},
@@ -126,22 +151,30 @@ std::vector<Case> cases() {
       {"long chunk extension", chunked("5;" + std::string(5000, 'x') + "\r\n"), 400, "malformed_http"},
       {"request as trailer", chunked("2\r\n{}\r\n0\r\n" + smuggled), 400, "malformed_http"},
       {"words as trailer", chunked("2\r\n{}\r\n0\r\nGET / HTTP/1.1\r\n\r\n"), 400, "malformed_http"},
-      {"text/plain", "POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\n{}", 415,
+      {"text/plain",
+       "POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\n{}",
+       415, "unsupported_media_type"},
+      {"no media type", "POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}", 415,
        "unsupported_media_type"},
-      {"no media type", "POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}", 415, "unsupported_media_type"},
       {"charset utf-16",
-       "POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json; charset=utf-16\r\nContent-Length: 2\r\n\r\n{}", 415,
-       "unsupported_media_type"},
+       "POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json; "
+       "charset=utf-16\r\nContent-Length: 2\r\n\r\n{}",
+       415, "unsupported_media_type"},
       {"charset utf-8",
-       "POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Type: Application/JSON; charset=\"UTF-8\"\r\nContent-Length: 2\r\n\r\n{}", 400,
-       "invalid_prompt", false},
-      {"compressed", kPost + "Content-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}", 415, "unsupported_media_type"},
+       "POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Type: Application/JSON; "
+       "charset=\"UTF-8\"\r\nContent-Length: 2\r\n\r\n{}",
+       400, "invalid_prompt", false},
+      {"compressed", kPost + "Content-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}", 415,
+       "unsupported_media_type"},
       // Limits.
-      {"long request line", "GET /" + std::string(8192, 'a') + " HTTP/1.1\r\nHost: a\r\n\r\n", 414, "uri_too_long"},
-      {"large header block", with_header("X-A: " + std::string(16384, 'a') + "\r\n"), 431, "headers_too_large"},
+      {"long request line", "GET /" + std::string(8192, 'a') + " HTTP/1.1\r\nHost: a\r\n\r\n", 414,
+       "uri_too_long"},
+      {"large header block", with_header("X-A: " + std::string(16384, 'a') + "\r\n"), 431,
+       "headers_too_large"},
       {"too many fields", with_header(repeat("a:b\r\n", 100)), 431, "headers_too_large"},
       {"1001 fields", with_header(repeat("a:\r\n", 1001)), 431, "headers_too_large"},
-      {"two authorizations", with_header("Authorization: Bearer a\r\nAuthorization: Bearer b\r\n"), 400, "malformed_http"},
+      {"two authorizations", with_header("Authorization: Bearer a\r\nAuthorization: Bearer b\r\n"), 400,
+       "malformed_http"},
   };
 }
 
@@ -243,19 +276,26 @@ TEST_F(HttpMatrix, LimitsOfTheBodyHoldToTheByte) {
   }
   EXPECT_EQ(ask(post("/v1/completions", json_of(65))).status, 413);
   EXPECT_EQ(ask(chunks_of(json_of(65), 32)).status, 413);
-  EXPECT_EQ(ask(chunks_of(json_of(40), 10)).status, 200);  // 4 chunks
-  EXPECT_EQ(ask(chunks_of(json_of(41), 10)).status, 400);  // 5
+  EXPECT_EQ(ask(chunks_of(json_of(40), 10)).status, 200);              // 4 chunks
+  EXPECT_EQ(ask(chunks_of(json_of(41), 10)).status, 400);              // 5
   EXPECT_EQ(ask(chunks_of(json_of(40), 20, ";234567=")).status, 200);  // 2 x 8 bytes
   EXPECT_EQ(ask(chunks_of(json_of(40), 20, ";2345678=")).status, 400);
+  const auto with_trailer = [](size_t bytes) {
+    return chunked("e\r\n{\"prompt\":\"x\"}\r\n0\r\nX:" + std::string(bytes - 6, 'y') + "\r\n\r\n");
+  };
+  EXPECT_EQ(ask(with_trailer(32)).status, 200);
+  EXPECT_EQ(ask(with_trailer(33)).status, 400);
 }
 
 TEST_F(HttpMatrix, TrailersNeverBecomeHeaders) {
   HttpConfig config;
   config.api_keys = {"secret"};
   start(config);
-  const std::string body = "e\r\n{\"prompt\":\"x\"}\r\n0\r\nAuthorization: Bearer secret\r\nX-Request-Id: forged\r\n\r\n";
+  const std::string body =
+      "e\r\n{\"prompt\":\"x\"}\r\n0\r\nAuthorization: Bearer secret\r\nX-Request-Id: forged\r\n\r\n";
   EXPECT_EQ(ask(chunked(body)).status, 401);
-  const RawResponse answered = ask(kPost + "Authorization: Bearer secret\r\nTransfer-Encoding: chunked\r\n\r\n" + body);
+  const RawResponse answered =
+      ask(kPost + "Authorization: Bearer secret\r\nTransfer-Encoding: chunked\r\n\r\n" + body);
   EXPECT_EQ(answered.status, 200);
   EXPECT_NE(answered.field("x-request-id"), "forged");
 }

@@ -7,8 +7,8 @@
 #include <cmath>
 #include <string>
 
-#include "server/json_writer.h"
 #include "kernels/base/utf8.h"
+#include "server/json_writer.h"
 
 namespace serval {
 namespace {
@@ -19,7 +19,8 @@ std::string code_of(const std::string& text, const JsonLimits& limits = {}) {
 }
 
 std::string nested(int depth) {  // `depth` containers, the object itself included
-  return "{\"a\":" + std::string(static_cast<size_t>(depth - 1), '[') + std::string(static_cast<size_t>(depth - 1), ']') + "}";
+  return "{\"a\":" + std::string(static_cast<size_t>(depth - 1), '[') +
+         std::string(static_cast<size_t>(depth - 1), ']') + "}";
 }
 
 TEST(JsonReader, RefusesWhatIsNotOneJsonObject) {
@@ -84,11 +85,12 @@ TEST(JsonReader, TheNumberOfValuesHoldsToTheValue) {
 }
 
 TEST(JsonReader, ADuplicateKeyIsNamedAtAnyDepth) {
-  for (const auto& [text, key] : {std::pair<std::string, std::string>{R"({"model":"a","model":"b"})", "model"},
-                                  {R"({"x":{"y":[{"k":1,"k":1}]}})", "k"},
-                                  {R"({"a":{"b":1},"b":2,"a":3})", "a"},
-                                  {R"({"a":1,"\u0061":2})", "a"},
-                                  {R"({"":1,"":2})", ""}}) {
+  for (const auto& [text, key] :
+       {std::pair<std::string, std::string>{R"({"model":"a","model":"b"})", "model"},
+        {R"({"x":{"y":[{"k":1,"k":1}]}})", "k"},
+        {R"({"a":{"b":1},"b":2,"a":3})", "a"},
+        {R"({"a":1,"\u0061":2})", "a"},
+        {R"({"":1,"":2})", ""}}) {
     const auto result = read_json_object(text);
     ASSERT_FALSE(result.ok()) << text;
     EXPECT_EQ(result.error().code, "duplicate_key");
@@ -98,7 +100,8 @@ TEST(JsonReader, ADuplicateKeyIsNamedAtAnyDepth) {
 }
 
 TEST(JsonReader, NumbersKeepWhatReadersMustSee) {
-  const auto result = read_json_object(R"({"a":-0,"b":9223372036854775807,"c":9223372036854775808,"d":18446744073709551616,"e":1e400,"f":-0.0})");
+  const auto result = read_json_object(
+      R"({"a":-0,"b":9223372036854775807,"c":9223372036854775808,"d":18446744073709551616,"e":1e400,"f":-0.0})");
   ASSERT_TRUE(result.ok());
   const boost::json::object& o = *result.value();
   EXPECT_TRUE(o.at("a").is_double() && std::signbit(o.at("a").get_double()));
@@ -110,23 +113,37 @@ TEST(JsonReader, NumbersKeepWhatReadersMustSee) {
 }
 
 TEST(JsonReader, AgreesWithTheTreeParserOnWhatItAccepts) {
-  for (const std::string text : {R"({"a":[1,2.5,"x",null,true,{"b":{}}],"c":"\u00e9\n","d":[[],[[]]],"":{"":""}})", R"({"long":"0123456789"})",
-                                 R"({"messages":[{"role":"user","content":[{"type":"text","text":"hi"}]}]})"}) {
+  for (const std::string text :
+       {R"({"a":[1,2.5,"x",null,true,{"b":{}}],"c":"\u00e9\n","d":[[],[[]]],"":{"":""}})",
+        R"({"long":"0123456789"})",
+        R"({"messages":[{"role":"user","content":[{"type":"text","text":"hi"}]}]})"}) {
     const auto result = read_json_object(text);
     ASSERT_TRUE(result.ok()) << text;
     EXPECT_EQ(boost::json::value(*result.value()), boost::json::parse(text));
   }
 }
 
-// --- the other direction ---------------------------------------------------------------------------------------------------
+// --- the other direction
+// ---------------------------------------------------------------------------------------------------
 
 TEST(JsonWriter, WhateverItIsGivenTheResultIsJson) {
   std::string out;
   JsonWriter json(out);
   json.begin_object();
-  json.member("text", std::string("a\"\\\n\t\x01\x7f\xc3\xa9\xff\xc3\xe2\x82\xf0\x9f\x98\x80\xed\xa0\x80\0", 24));
-  json.key("inf").number(INFINITY).key("minus").number(-INFINITY).key("nan").number(NAN).key("tiny").number(1e-38f);
-  json.key("whole").number(-2).key("list").begin_array().integer(INT64_MIN).boolean(true).null().begin_object().end_object().end_array();
+  json.member("text",
+              std::string("a\"\\\n\t\x01\x7f\xc3\xa9\xff\xc3\xe2\x82\xf0\x9f\x98\x80\xed\xa0\x80\0", 24));
+  json.key("inf").number(INFINITY).key("minus").number(-INFINITY).key("nan").number(NAN).key("tiny").number(
+      1e-38f);
+  json.key("whole")
+      .number(-2)
+      .key("list")
+      .begin_array()
+      .integer(INT64_MIN)
+      .boolean(true)
+      .null()
+      .begin_object()
+      .end_object()
+      .end_array();
   json.end_object();
   const boost::json::value parsed = boost::json::parse(out);
   EXPECT_EQ(parsed.at("inf"), 9999.0);

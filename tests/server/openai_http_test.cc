@@ -1,5 +1,6 @@
-// The OpenAI endpoints over a scripted service: golden answers and streams, errors before and inside a stream, clients that leave or
-// do not read. Ids and times are the only parts of an answer that are not compared.
+// The OpenAI endpoints over a scripted service: golden answers and streams, errors before and inside a
+// stream, clients that leave or do not read. Ids and times are the only parts of an answer that are not
+// compared.
 #include <cmath>
 #include <regex>
 #include <thread>
@@ -26,7 +27,7 @@ class OpenAiHttp : public HttpTest {
   std::string stream(const std::string& path, const std::string& body) {
     const RawResponse response = ask(post(path, body));
     EXPECT_EQ(response.status, 200) << response.body;
-    EXPECT_EQ(response.field("content-type"), "text/event-stream; charset=utf-8");
+    EXPECT_EQ(response.field("content-type"), "text/event-stream");
     EXPECT_EQ(response.field("cache-control"), "no-cache");
     EXPECT_EQ(response.field("x-accel-buffering"), "no");
     return without_ids(response.body);
@@ -48,15 +49,18 @@ class OpenAiHttp : public HttpTest {
       R"("completion_tokens_details":{"reasoning_tokens":0}})";
 };
 
-// --- whole answers ---------------------------------------------------------------------------------------------------------
+// --- whole answers
+// ---------------------------------------------------------------------------------------------------------
 
 TEST_F(OpenAiHttp, AnswersAChatWhole) {
   service.set_script(hello());
   start();
-  EXPECT_EQ(whole(kChat, R"({"messages":[{"role":"user","content":"hi"}]})"),
-            R"({"id":"chatcmpl-ID","object":"chat.completion","created":0,"model":"fake","choices":[{"index":0,)"
-            R"("message":{"role":"assistant","content":"Hello","refusal":null},"logprobs":null,"finish_reason":"stop",)"
-            R"("stop_reason":null}],)" + usage_json + "}");
+  EXPECT_EQ(
+      whole(kChat, R"({"messages":[{"role":"user","content":"hi"}]})"),
+      R"({"id":"chatcmpl-ID","object":"chat.completion","created":0,"model":"fake","choices":[{"index":0,)"
+      R"("message":{"role":"assistant","content":"Hello","refusal":null},"logprobs":null,"finish_reason":"stop",)"
+      R"("stop_reason":null}],)" +
+          usage_json + "}");
   EXPECT_EQ(service.last_request().kind, GenerateRequest::Kind::kChat);
   EXPECT_EQ(service.num_finished(), 1);
 }
@@ -67,9 +71,11 @@ TEST_F(OpenAiHttp, AnswersACompletionWhole) {
   script.deltas.back().stop_reason = std::string("###");
   service.set_script(script);
   start();
-  EXPECT_EQ(whole(kCompletion, R"({"prompt":"x","model":"fake"})"),
-            R"({"id":"cmpl-ID","object":"text_completion","created":0,"model":"fake","choices":[{"index":0,"text":"Hello",)"
-            R"("logprobs":null,"finish_reason":"stop","stop_reason":"###"}],)" + usage_json + "}");
+  EXPECT_EQ(
+      whole(kCompletion, R"({"prompt":"x","model":"fake"})"),
+      R"({"id":"cmpl-ID","object":"text_completion","created":0,"model":"fake","choices":[{"index":0,"text":"Hello",)"
+      R"("logprobs":null,"finish_reason":"stop","stop_reason":"###"}],)" +
+          usage_json + "}");
 }
 
 TEST_F(OpenAiHttp, GathersInterleavedChoicesByIndex) {
@@ -96,17 +102,20 @@ TEST_F(OpenAiHttp, ReturnsTokenIdsWhenAsked) {
   EXPECT_EQ(json::serialize(chat.at("prompt_token_ids")), "[1,2,3]");
   EXPECT_EQ(json::serialize(chat.at("choices").at(0).at("token_ids")), "[10,11]");
   EXPECT_EQ(chat.at("choices").at(0).at("stop_reason"), 11);
-  const json::value completion = json::parse(whole(kCompletion, R"({"prompt":[7,8],"return_token_ids":true})"));
+  const json::value completion =
+      json::parse(whole(kCompletion, R"({"prompt":[7,8],"return_token_ids":true})"));
   EXPECT_EQ(json::serialize(completion.at("choices").at(0).at("prompt_token_ids")), "[7,8]");
   EXPECT_EQ(json::serialize(completion.at("choices").at(0).at("token_ids")), "[10,11]");
 }
 
-// --- log-probabilities -----------------------------------------------------------------------------------------------------
+// --- log-probabilities
+// -----------------------------------------------------------------------------------------------------
 
 Script with_logprobs() {
   Delta delta = token(0, "h\xc3\xa9", 10);
   TokenLogprob h{.token = 10, .bytes = "h", .logprob = -0.5f, .rank = 1};
-  h.top = {{.token = 10, .bytes = "h", .logprob = -0.5f, .rank = 1}, {.token = 12, .bytes = "j", .logprob = -INFINITY, .rank = 2}};
+  h.top = {{.token = 10, .bytes = "h", .logprob = -0.5f, .rank = 1},
+           {.token = 12, .bytes = "j", .logprob = -INFINITY, .rank = 2}};
   TokenLogprob half{.token = 11, .bytes = "\xc3", .logprob = -1, .rank = 3};
   half.top = {{.token = 13, .bytes = "k", .logprob = -0.25f, .rank = 1}};
   TokenLogprob rest{.token = 14, .bytes = "\xa9", .logprob = 0, .rank = 1};
@@ -119,21 +128,25 @@ Script with_logprobs() {
 TEST_F(OpenAiHttp, ChatLogprobsHaveBytesAndNoInfinity) {
   service.set_script(with_logprobs());
   start();
-  EXPECT_THAT(whole(kChat, R"({"messages":[],"logprobs":true,"top_logprobs":2})"),
-              HasSubstr(R"("logprobs":{"content":[{"token":"h","logprob":-0.5,"bytes":[104],"top_logprobs":[)"
-                        R"({"token":"h","logprob":-0.5,"bytes":[104]},{"token":"j","logprob":-9999.0,"bytes":[106]}]},)"
-                        R"({"token":"bytes:\\xc3","logprob":-1.0,"bytes":[195],"top_logprobs":[{"token":"k","logprob":-0.25,"bytes":[107]}]},)"
-                        R"({"token":"bytes:\\xa9","logprob":0.0,"bytes":[169],"top_logprobs":[]}],"refusal":null})"));
+  EXPECT_THAT(
+      whole(kChat, R"({"messages":[],"logprobs":true,"top_logprobs":2})"),
+      HasSubstr(
+          R"("logprobs":{"content":[{"token":"h","logprob":-0.5,"bytes":[104],"top_logprobs":[)"
+          R"({"token":"h","logprob":-0.5,"bytes":[104]},{"token":"j","logprob":-9999.0,"bytes":[106]}]},)"
+          R"({"token":"bytes:\\xc3","logprob":-1.0,"bytes":[195],"top_logprobs":[{"token":"k","logprob":-0.25,"bytes":[107]}]},)"
+          R"({"token":"bytes:\\xa9","logprob":0.0,"bytes":[169],"top_logprobs":[]}],"refusal":null})"));
   EXPECT_EQ(service.last_request().logprobs, 2);
 }
 
 TEST_F(OpenAiHttp, CompletionLogprobsAreParallelArrays) {
   service.set_script(with_logprobs());
   start();
-  EXPECT_THAT(whole(kCompletion, R"({"prompt":"x","logprobs":1})"),
-              HasSubstr(R"("logprobs":{"tokens":["h","bytes:\\xc3","bytes:\\xa9"],"token_logprobs":[-0.5,-1.0,0.0],)"
-                        R"("top_logprobs":[{"h":-0.5,"j":-9999.0},{"k":-0.25,"bytes:\\xc3":-1.0},{"bytes:\\xa9":0.0}],)"
-                        R"("text_offset":[0,1,2]})"));
+  EXPECT_THAT(
+      whole(kCompletion, R"({"prompt":"x","logprobs":1})"),
+      HasSubstr(
+          R"("logprobs":{"tokens":["h","bytes:\\xc3","bytes:\\xa9"],"token_logprobs":[-0.5,-1.0,0.0],)"
+          R"("top_logprobs":[{"h":-0.5,"j":-9999.0},{"k":-0.25,"bytes:\\xc3":-1.0},{"bytes:\\xa9":0.0}],)"
+          R"("text_offset":[0,1,2]})"));
 }
 
 Script with_prompt_logprobs() {
@@ -150,52 +163,67 @@ TEST_F(OpenAiHttp, EchoPutsThePromptInFront) {
   start();
   const std::string answer = whole(kCompletion, R"({"prompt":"Pq","echo":true,"logprobs":1,"max_tokens":1})");
   EXPECT_THAT(answer, HasSubstr("\"text\":\"Pqh\xc3\xa9\""));
-  EXPECT_THAT(answer, HasSubstr(R"("tokens":["P","q","h","bytes:\\xc3","bytes:\\xa9"],"token_logprobs":[null,-2.0,-0.5,-1.0,0.0])"));
+  EXPECT_THAT(
+      answer,
+      HasSubstr(
+          R"("tokens":["P","q","h","bytes:\\xc3","bytes:\\xa9"],"token_logprobs":[null,-2.0,-0.5,-1.0,0.0])"));
   EXPECT_THAT(answer, HasSubstr(R"("top_logprobs":[null,{"r":-1.0,"q":-2.0},)"));
   EXPECT_THAT(answer, HasSubstr(R"("text_offset":[0,1,2,3,4])"));
-  EXPECT_THAT(stream(kCompletion, R"({"prompt":"Pq","echo":true,"logprobs":1,"stream":true})"), HasSubstr("\"text\":\"Pqh\xc3\xa9\""));
+  EXPECT_THAT(stream(kCompletion, R"({"prompt":"Pq","echo":true,"logprobs":1,"stream":true})"),
+              HasSubstr("\"text\":\"Pqh\xc3\xa9\""));
 }
 
 TEST_F(OpenAiHttp, PromptLogprobsNameTheTokenAndItsRivals) {
   service.set_script(with_prompt_logprobs());
   start();
-  const std::string expected = R"("prompt_logprobs":[null,{"2":{"logprob":-2.0,"rank":4,"decoded_token":"q"},)"
-                               R"("3":{"logprob":-1.0,"rank":1,"decoded_token":"r"}}])";
+  const std::string expected =
+      R"("prompt_logprobs":[null,{"2":{"logprob":-2.0,"rank":4,"decoded_token":"q"},)"
+      R"("3":{"logprob":-1.0,"rank":1,"decoded_token":"r"}}])";
   EXPECT_THAT(whole(kCompletion, R"({"prompt":"Pq","prompt_logprobs":1})"), HasSubstr(expected));
   EXPECT_THAT(whole(kChat, R"({"messages":[],"prompt_logprobs":1})"), HasSubstr(expected));
   EXPECT_THAT(stream(kChat, R"({"messages":[],"prompt_logprobs":1,"stream":true})"), HasSubstr(expected));
 }
 
-// --- streams ---------------------------------------------------------------------------------------------------------------
+// --- streams
+// ---------------------------------------------------------------------------------------------------------------
 
 TEST_F(OpenAiHttp, StreamsAChat) {
   service.set_script(hello());
   start();
-  const std::string head = R"(data: {"id":"chatcmpl-ID","object":"chat.completion.chunk","created":0,"model":"fake",)";
-  EXPECT_EQ(stream(kChat, R"({"messages":[],"stream":true})"),
-            head + R"("choices":[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}]})" + "\n\n" +
-                head + R"("choices":[{"index":0,"delta":{"content":"Hel"},"logprobs":null,"finish_reason":null}]})" + "\n\n" + head +
-                R"("choices":[{"index":0,"delta":{"content":"lo"},"logprobs":null,"finish_reason":"stop","stop_reason":null}]})" +
-                "\n\ndata: [DONE]\n\n");
+  const std::string head =
+      R"(data: {"id":"chatcmpl-ID","object":"chat.completion.chunk","created":0,"model":"fake",)";
+  EXPECT_EQ(
+      stream(kChat, R"({"messages":[],"stream":true})"),
+      head +
+          R"("choices":[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}]})" +
+          "\n\n" + head +
+          R"("choices":[{"index":0,"delta":{"content":"Hel"},"logprobs":null,"finish_reason":null}]})" +
+          "\n\n" + head +
+          R"("choices":[{"index":0,"delta":{"content":"lo"},"logprobs":null,"finish_reason":"stop","stop_reason":null}]})" +
+          "\n\ndata: [DONE]\n\n");
 }
 
 TEST_F(OpenAiHttp, StreamsUsageLastAndNullBefore) {
   service.set_script(hello());
   start();
   const std::string head = R"(data: {"id":"cmpl-ID","object":"text_completion","created":0,"model":"fake",)";
-  EXPECT_EQ(stream(kCompletion, R"({"prompt":"x","stream":true,"stream_options":{"include_usage":true}})"),
-            head + R"("choices":[{"index":0,"text":"Hel","logprobs":null,"finish_reason":null}],"usage":null})" + "\n\n" + head +
-                R"("choices":[{"index":0,"text":"lo","logprobs":null,"finish_reason":"stop","stop_reason":null}],"usage":null})" + "\n\n" +
-                head + R"("choices":[],)" + usage_json + "}\n\ndata: [DONE]\n\n");
+  EXPECT_EQ(
+      stream(kCompletion, R"({"prompt":"x","stream":true,"stream_options":{"include_usage":true}})"),
+      head + R"("choices":[{"index":0,"text":"Hel","logprobs":null,"finish_reason":null}],"usage":null})" +
+          "\n\n" + head +
+          R"("choices":[{"index":0,"text":"lo","logprobs":null,"finish_reason":"stop","stop_reason":null}],"usage":null})" +
+          "\n\n" + head + R"("choices":[],)" + usage_json + "}\n\ndata: [DONE]\n\n");
 }
 
 TEST_F(OpenAiHttp, ChoicesAppearInOrderWhateverTheEngineSaysFirst) {
-  service.set_script({.deltas = {token(2, "c", 1), token(0, "a", 2), token(1, "b", 3, FinishReason::kStop),
-                                 token(2, "C", 4, FinishReason::kStop), token(0, "", 5, FinishReason::kLength)},
-                      .n = 3});
+  service.set_script(
+      {.deltas = {token(2, "c", 1), token(0, "a", 2), token(1, "b", 3, FinishReason::kStop),
+                  token(2, "C", 4, FinishReason::kStop), token(0, "", 5, FinishReason::kLength)},
+       .n = 3});
   start();
   for (const std::string& path : {kChat, kCompletion}) {
-    const std::string events = stream(path, R"({"prompt":"x","messages":[],"n":3,"stream":true,"return_token_ids":true})");
+    const std::string events =
+        stream(path, R"({"prompt":"x","messages":[],"n":3,"stream":true,"return_token_ids":true})");
     std::vector<int64_t> first_seen;
     std::vector<std::string> texts(3);
     size_t roles = 0;
@@ -203,7 +231,8 @@ TEST_F(OpenAiHttp, ChoicesAppearInOrderWhateverTheEngineSaysFirst) {
       const json::value chunk = json::parse(events.substr(at + 6, events.find("\n\n", at) - at - 6));
       const json::value& choice = chunk.at("choices").at(0);
       const int64_t index = choice.at("index").as_int64();
-      if (std::find(first_seen.begin(), first_seen.end(), index) == first_seen.end()) first_seen.push_back(index);
+      if (std::find(first_seen.begin(), first_seen.end(), index) == first_seen.end())
+        first_seen.push_back(index);
       const json::object& holder = path == kChat ? choice.at("delta").as_object() : choice.as_object();
       if (const json::value* text = holder.if_contains(path == kChat ? "content" : "text")) {
         texts[static_cast<size_t>(index)] += text->as_string();
@@ -224,7 +253,8 @@ TEST_F(OpenAiHttp, StreamsTokenIdsWithThePromptOnce) {
   EXPECT_EQ(chat.find("\"prompt_token_ids\":[1,2,3]"), chat.rfind("\"prompt_token_ids\":"));
   EXPECT_THAT(chat, HasSubstr("\"token_ids\":[10]"));
   EXPECT_THAT(chat, HasSubstr("\"token_ids\":[11]"));
-  const std::string completion = stream(kCompletion, R"({"prompt":[7],"stream":true,"return_token_ids":true})");
+  const std::string completion =
+      stream(kCompletion, R"({"prompt":[7],"stream":true,"return_token_ids":true})");
   EXPECT_EQ(completion.find("\"prompt_token_ids\":[7]"), completion.rfind("\"prompt_token_ids\":"));
 }
 
@@ -245,8 +275,8 @@ TEST_F(OpenAiHttp, AnOldClientGetsTheStreamUnframed) {
   start();
   RawHttpClient client(server->port());
   const std::string body = R"({"prompt":"x","stream":true})";
-  client.send("POST /v1/completions HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: " + std::to_string(body.size()) +
-              "\r\n\r\n" + body);
+  client.send("POST /v1/completions HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: " +
+              std::to_string(body.size()) + "\r\n\r\n" + body);
   const auto response = client.read_response();
   ASSERT_TRUE(response.has_value());
   EXPECT_TRUE(response->ends_with_close);
@@ -289,12 +319,14 @@ TEST_F(OpenAiHttp, SixtyFourStreamsAtOnceAreEachWhole) {
     std::string text, expected;
     for (int k = 0; k < 50; ++k) expected += "p" + std::to_string(i) + "." + std::to_string(k) + ";";
     const std::regex piece("\"text\":\"([^\"]*)\"");
-    for (std::sregex_iterator it(response->body.begin(), response->body.end(), piece), end; it != end; ++it) text += (*it)[1];
+    for (std::sregex_iterator it(response->body.begin(), response->body.end(), piece), end; it != end; ++it)
+      text += (*it)[1];
     EXPECT_EQ(text, expected);
   }
 }
 
-// --- errors ----------------------------------------------------------------------------------------------------------------
+// --- errors
+// ----------------------------------------------------------------------------------------------------------------
 
 TEST_F(OpenAiHttp, AnErrorOfTheServiceIsAStatus) {
   start();
@@ -321,7 +353,8 @@ TEST_F(OpenAiHttp, AnErrorOfTheServiceIsAStatus) {
         const Error error{c.kind, "some_code", "A \"sentence\".", "field", 7};
         (late ? script.error : script.refusal) = error;
         service.set_script(script);
-        const RawResponse response = ask(post(kChat, streamed ? R"({"messages":[],"stream":true})" : R"({"messages":[]})"));
+        const RawResponse response =
+            ask(post(kChat, streamed ? R"({"messages":[],"stream":true})" : R"({"messages":[]})"));
         EXPECT_EQ(response.status, c.status);
         EXPECT_EQ(response.field("content-type"), "application/json");
         EXPECT_EQ(error_field(response, "type"), c.type);
@@ -344,7 +377,9 @@ TEST_F(OpenAiHttp, ARetryAfterIsNeverLongerThanClientsAccept) {
 }
 
 TEST_F(OpenAiHttp, AnErrorInsideAStreamIsAnEventThenDoneThenTheEnd) {
-  service.set_script({.deltas = {token(0, "a", 1)}, .hold_before = 1, .error = Error{ErrorKind::kInternal, "numerical_error", "NaN.", ""}});
+  service.set_script({.deltas = {token(0, "a", 1)},
+                      .hold_before = 1,
+                      .error = Error{ErrorKind::kInternal, "numerical_error", "NaN.", ""}});
   start();
   RawHttpClient client(server->port());
   client.send(post(kCompletion, R"({"prompt":"x","stream":true})"));
@@ -353,8 +388,11 @@ TEST_F(OpenAiHttp, AnErrorInsideAStreamIsAnEventThenDoneThenTheEnd) {
   const auto response = client.read_response();
   ASSERT_TRUE(response.has_value());
   EXPECT_EQ(response->status, 200);
-  const std::string end = "data: {\"error\":{\"message\":\"NaN.\",\"type\":\"server_error\",\"param\":null,\"code\":\"numerical_error\"}}\n\n"
-                          "data: [DONE]\n\n";
+  const std::string end =
+      "data: "
+      "{\"error\":{\"message\":\"NaN.\",\"type\":\"server_error\",\"param\":null,\"code\":\"numerical_"
+      "error\"}}\n\n"
+      "data: [DONE]\n\n";
   EXPECT_EQ(response->body.substr(response->body.size() - end.size()), end);
   EXPECT_TRUE(client.closed_by_server());
 }
@@ -367,7 +405,8 @@ TEST_F(OpenAiHttp, AFinishThatIsNoAnswerIsAnError) {
   EXPECT_EQ(error_code(response), "generation_failed");
 }
 
-// --- clients that leave or do not read -------------------------------------------------------------------------------------
+// --- clients that leave or do not read
+// -------------------------------------------------------------------------------------
 
 TEST_F(OpenAiHttp, AClientThatLeavesCancelsItsGeneration) {
   enum Way { kFin, kReset, kClose };
@@ -383,7 +422,8 @@ TEST_F(OpenAiHttp, AClientThatLeavesCancelsItsGeneration) {
       service.set_script(script);
       const int started = service.num_started();
       RawHttpClient client(server->port());
-      client.send(post(kCompletion, moment == kStreaming ? R"({"prompt":"x","stream":true})" : R"({"prompt":"x"})"));
+      client.send(
+          post(kCompletion, moment == kStreaming ? R"({"prompt":"x","stream":true})" : R"({"prompt":"x"})"));
       ASSERT_TRUE(service.wait_until([&] { return service.num_started() == started + 1; }));
       if (moment == kStreaming) {
         ASSERT_TRUE(client.read_until("\"text\":\"a\""));
@@ -443,7 +483,8 @@ TEST_F(OpenAiHttp, AReaderThatTakesNothingIsCutOffAndSlowsNobody) {
 
 TEST_F(OpenAiHttp, AReaderThatStopsIsCutOffAfterTheStallTimeout) {
   // Less than the buffer may hold, more than the kernel does: only the clock can end it.
-  Script script{.deltas = {token(0, std::string(400'000, 'x'), 1), token(0, "", 2, FinishReason::kStop)}, .hold_before = 1};
+  Script script{.deltas = {token(0, std::string(400'000, 'x'), 1), token(0, "", 2, FinishReason::kStop)},
+                .hold_before = 1};
   service.set_script(script);
   HttpConfig config;
   config.send_buffer_bytes = 16 << 10;
@@ -456,7 +497,8 @@ TEST_F(OpenAiHttp, AReaderThatStopsIsCutOffAfterTheStallTimeout) {
   EXPECT_EQ(num_stalls + num_disconnects, 1);  // the kernel's own timer may be the first
 }
 
-// --- the other endpoints ---------------------------------------------------------------------------------------------------
+// --- the other endpoints
+// ---------------------------------------------------------------------------------------------------
 
 TEST_F(OpenAiHttp, ListsModels) {
   start();
@@ -491,13 +533,17 @@ TEST_F(OpenAiHttp, ShowsAModelByItsNameHoweverItIsEscaped) {
 
 TEST_F(OpenAiHttp, RendersTokenizesAndDetokenizes) {
   start();
-  EXPECT_EQ(ask(post(kChat + "/render", R"({"messages":[]})")).body, R"({"prompt":"<user>","prompt_token_ids":[1,2,3]})");
-  EXPECT_EQ(ask(post(kCompletion + "/render", R"({"prompt":"ab"})")).body, R"({"prompt":"ab","prompt_token_ids":[97,98]})");
+  EXPECT_EQ(ask(post(kChat + "/render", R"({"messages":[]})")).body,
+            R"({"prompt":"<user>","prompt_token_ids":[1,2,3]})");
+  EXPECT_EQ(ask(post(kCompletion + "/render", R"({"prompt":"ab"})")).body,
+            R"({"prompt":"ab","prompt_token_ids":[97,98]})");
   EXPECT_EQ(ask(post(kCompletion + "/render", R"({"prompt":["a","b"]})")).body,
             R"([{"prompt":"a","prompt_token_ids":[97]},{"prompt":"b","prompt_token_ids":[98]}])");
-  EXPECT_EQ(ask(post("/tokenize", R"({"prompt":"ab"})")).body, R"({"count":2,"max_model_len":4096,"tokens":[97,98],"token_strs":null})");
-  EXPECT_EQ(ask(post("/tokenize", R"({"prompt":"ab","return_token_strs":true,"add_special_tokens":false})")).body,
-            R"({"count":2,"max_model_len":4096,"tokens":[97,98],"token_strs":["a","b"]})");
+  EXPECT_EQ(ask(post("/tokenize", R"({"prompt":"ab"})")).body,
+            R"({"count":2,"max_model_len":4096,"tokens":[97,98],"token_strs":null})");
+  EXPECT_EQ(
+      ask(post("/tokenize", R"({"prompt":"ab","return_token_strs":true,"add_special_tokens":false})")).body,
+      R"({"count":2,"max_model_len":4096,"tokens":[97,98],"token_strs":["a","b"]})");
   EXPECT_EQ(ask(post("/tokenize", R"({"messages":[],"add_generation_prompt":false})")).body,
             R"({"count":3,"max_model_len":4096,"tokens":[1,2,3],"token_strs":null})");
   EXPECT_EQ(ask(post("/detokenize", R"({"tokens":[97,98],"model":"fake"})")).body, R"({"prompt":"ab"})");
@@ -509,7 +555,8 @@ TEST_F(OpenAiHttp, RendersTokenizesAndDetokenizes) {
 
 TEST_F(OpenAiHttp, AClientCannotNameAPrefillPeer) {
   start();
-  const RawResponse response = ask(post(kCompletion, R"({"prompt":"x"})", "x-prefiller-host-port: 10.0.0.1:80\r\n"));
+  const RawResponse response =
+      ask(post(kCompletion, R"({"prompt":"x"})", "x-prefiller-host-port: 10.0.0.1:80\r\n"));
   EXPECT_EQ(response.status, 400);
   EXPECT_EQ(error_code(response), "not_allowed");
 }

@@ -1,4 +1,5 @@
-// Translation of requests: what each field becomes, and the type errors of matrices A2 and A3. Ranges are the validator's.
+// Translation of requests: what each field becomes, and the type errors of matrices A2 and A3. Ranges are the
+// validator's.
 #include "server/openai_request.h"
 
 #include <gtest/gtest.h>
@@ -10,12 +11,14 @@ namespace {
 
 // Code and param of the error, "" when there is none. The rest of the body is a good chat or completion.
 std::string chat_error(const std::string& field, bool strict = false) {
-  const auto result = parse_chat_request("{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]" + (field.empty() ? "" : "," + field) + "}",
-                                         {.strict = strict});
+  const auto result = parse_chat_request(
+      "{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]" + (field.empty() ? "" : "," + field) + "}",
+      {.strict = strict});
   return result ? "" : result.error().code + " " + result.error().param;
 }
 std::string completion_error(const std::string& field, bool strict = false) {
-  const auto result = parse_completion_request("{\"prompt\":\"x\"" + (field.empty() ? "" : "," + field) + "}", {.strict = strict});
+  const auto result = parse_completion_request("{\"prompt\":\"x\"" + (field.empty() ? "" : "," + field) + "}",
+                                               {.strict = strict});
   return result ? "" : result.error().code + " " + result.error().param;
 }
 void expect_both(const std::string& field, const std::string& error) {
@@ -24,11 +27,14 @@ void expect_both(const std::string& field, const std::string& error) {
 }
 
 TEST(OpenAiRequest, IntegersAreIntegers) {
-  for (const std::string name : {"n", "max_tokens", "max_completion_tokens", "min_tokens", "top_k", "seed", "prompt_logprobs", "priority"}) {
+  for (const std::string name : {"n", "max_tokens", "max_completion_tokens", "min_tokens", "top_k", "seed",
+                                 "prompt_logprobs", "priority"}) {
     const auto with = [&](const std::string& value) { return "\"" + name + "\":" + value; };
     for (const char* good : {"1", "2.0", "1e2", "null", "-1"}) expect_both(with(good), "");
-    for (const char* bad : {"true", "1.5", "\"1\"", "[]", "{}", "[1]"}) expect_both(with(bad), "invalid_type " + name);
-    for (const char* bad : {"9223372036854775808", "18446744073709551616", "1e400", "-1e400", "-0", "-0.0", "1e18"}) {
+    for (const char* bad : {"true", "1.5", "\"1\"", "[]", "{}", "[1]"})
+      expect_both(with(bad), "invalid_type " + name);
+    for (const char* bad :
+         {"9223372036854775808", "18446744073709551616", "1e400", "-1e400", "-0", "-0.0", "1e18"}) {
       expect_both(with(bad), "value_out_of_range " + name);
     }
   }
@@ -37,30 +43,36 @@ TEST(OpenAiRequest, IntegersAreIntegers) {
 }
 
 TEST(OpenAiRequest, NumbersAreFiniteNumbers) {
-  for (const std::string name : {"temperature", "top_p", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty"}) {
+  for (const std::string name :
+       {"temperature", "top_p", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty"}) {
     const auto with = [&](const std::string& value) { return "\"" + name + "\":" + value; };
     for (const char* good : {"0", "0.5", "1e-3", "null", "-2"}) expect_both(with(good), "");
     for (const char* bad : {"true", "\"1\"", "[]", "{}"}) expect_both(with(bad), "invalid_type " + name);
-    for (const char* bad : {"1e400", "-1e400", "-0", "-0.0"}) expect_both(with(bad), "value_out_of_range " + name);
+    for (const char* bad : {"1e400", "-1e400", "-0", "-0.0"})
+      expect_both(with(bad), "value_out_of_range " + name);
   }
 }
 
 TEST(OpenAiRequest, BooleansAreBooleans) {
-  for (const std::string name : {"stream", "ignore_eos", "include_stop_str_in_output", "skip_special_tokens", "return_token_ids"}) {
+  for (const std::string name :
+       {"stream", "ignore_eos", "include_stop_str_in_output", "skip_special_tokens", "return_token_ids"}) {
     for (const char* good : {"true", "false", "null"}) expect_both("\"" + name + "\":" + good, "");
-    for (const char* bad : {"0", "1", "\"true\"", "[]", "{}"}) expect_both("\"" + name + "\":" + bad, "invalid_type " + name);
+    for (const char* bad : {"0", "1", "\"true\"", "[]", "{}"})
+      expect_both("\"" + name + "\":" + bad, "invalid_type " + name);
   }
 }
 
 TEST(OpenAiRequest, StringsAreBoundedToTheByte) {
   const std::string most(1024, 'a');
   for (const std::string name : {"model", "user", "cache_salt", "stop"}) {
-    for (const char* bad : {"1", "true", "{}"}) expect_both("\"" + name + "\":" + bad, "invalid_type " + name);
+    for (const char* bad : {"1", "true", "{}"})
+      expect_both("\"" + name + "\":" + bad, "invalid_type " + name);
     expect_both("\"" + name + "\":\"" + most + "\"", "");
     expect_both("\"" + name + "\":\"" + most + "a\"", "string_too_long " + name);
     expect_both("\"" + name + "\":\"" + std::string(1 << 20, 'a') + "\"", "string_too_long " + name);
   }
-  for (const char* bad : {"a\\u0000", "\\n", "\\u001f", "\\u007f"}) expect_both("\"model\":\"" + std::string(bad) + "\"", "invalid_value model");
+  for (const char* bad : {"a\\u0000", "\\n", "\\u001f", "\\u007f"})
+    expect_both("\"model\":\"" + std::string(bad) + "\"", "invalid_value model");
   expect_both("\"cache_salt\":\"\\u0000\\n\"", "");
 }
 
@@ -77,7 +89,8 @@ TEST(OpenAiRequest, StopAndTokenListsKeepTheirItems) {
     expect_both("\"logit_bias\":{\"" + std::string(key) + "\":1}", "invalid_token_id logit_bias");
   }
   const auto parsed = parse_completion_request(
-      R"({"prompt":"x","stop":"end","stop_token_ids":[3,-1,5000000000],"logit_bias":{"7":-100,"8":0.5,"-9":1}})", {});
+      R"({"prompt":"x","stop":"end","stop_token_ids":[3,-1,5000000000],"logit_bias":{"7":-100,"8":0.5,"-9":1}})",
+      {});
   ASSERT_TRUE(parsed.ok());
   const GenerateRequest& r = parsed.value().generate;
   EXPECT_EQ(r.stop, std::vector<std::string>{"end"});
@@ -97,8 +110,9 @@ TEST(OpenAiRequest, PromptHasFourForms) {
   EXPECT_EQ(prompts("[1,-2,3]"), (std::vector<PromptInput>{Ids{1, -2, 3}}));
   EXPECT_EQ(prompts("[[1],[],[2,3]]"), (std::vector<PromptInput>{Ids{1}, Ids{}, Ids{2, 3}}));
   EXPECT_TRUE(prompts("[]").empty());  // the service refuses it
-  for (const char* bad : {"null", "1", "true", "{}", "[true]", "[null]", "[{}]", "[\"a\",1]", "[1,\"a\"]", "[[1],2]", "[[1],\"a\"]", "[[[1]]]",
-                          "[1.5]", "[[true]]", "[1e400]", "[18446744073709551616]"}) {
+  for (const char* bad :
+       {"null", "1", "true", "{}", "[true]", "[null]", "[{}]", "[\"a\",1]", "[1,\"a\"]", "[[1],2]",
+        "[[1],\"a\"]", "[[[1]]]", "[1.5]", "[[true]]", "[1e400]", "[18446744073709551616]"}) {
     const auto result = parse_completion_request("{\"prompt\":" + std::string(bad) + "}", {});
     ASSERT_FALSE(result.ok()) << bad;
     EXPECT_EQ(result.error().code + " " + result.error().param, "invalid_prompt prompt") << bad;
@@ -109,14 +123,18 @@ TEST(OpenAiRequest, PromptHasFourForms) {
 }
 
 TEST(OpenAiRequest, MessagesMustBeAnArray) {
-  for (const char* bad : {"{}", "{\"messages\":null}", "{\"messages\":\"hi\"}", "{\"messages\":{}}", "{\"messages\":1}"}) {
+  for (const char* bad :
+       {"{}", "{\"messages\":null}", "{\"messages\":\"hi\"}", "{\"messages\":{}}", "{\"messages\":1}"}) {
     const auto result = parse_chat_request(bad, {});
     ASSERT_FALSE(result.ok()) << bad;
     EXPECT_EQ(result.error().code + " " + result.error().param, "invalid_messages messages") << bad;
   }
-  const auto parsed = parse_chat_request(R"({"messages":[{"role":"user","content":"hi"}],"chat_template_kwargs":{"a":1},"add_generation_prompt":false})", {});
+  const auto parsed = parse_chat_request(
+      R"({"messages":[{"role":"user","content":"hi"}],"chat_template_kwargs":{"a":1},"add_generation_prompt":false})",
+      {});
   ASSERT_TRUE(parsed.ok());
-  EXPECT_EQ(boost::json::serialize(parsed.value().generate.chat->at("messages")), R"([{"role":"user","content":"hi"}])");
+  EXPECT_EQ(boost::json::serialize(parsed.value().generate.chat->at("messages")),
+            R"([{"role":"user","content":"hi"}])");
   EXPECT_TRUE(parsed.value().generate.chat->contains("chat_template_kwargs"));
   EXPECT_FALSE(parsed.value().generate.add_generation_prompt);
   EXPECT_EQ(chat_error("\"chat_template_kwargs\":[]"), "invalid_type chat_template_kwargs");
@@ -124,17 +142,22 @@ TEST(OpenAiRequest, MessagesMustBeAnArray) {
 }
 
 TEST(OpenAiRequest, TheNewerNameOfMaxTokensWins) {
-  const auto parsed = parse_chat_request(R"({"messages":[],"max_tokens":5,"max_completion_tokens":7})", {}).value().generate;
+  const auto parsed =
+      parse_chat_request(R"({"messages":[],"max_tokens":5,"max_completion_tokens":7})", {}).value().generate;
   EXPECT_EQ(parsed.max_tokens, 7);
   EXPECT_EQ(parsed.max_tokens_param, "max_completion_tokens");
-  const auto older = parse_chat_request(R"({"messages":[],"max_tokens":5,"max_completion_tokens":null})", {}).value().generate;
+  const auto older = parse_chat_request(R"({"messages":[],"max_tokens":5,"max_completion_tokens":null})", {})
+                         .value()
+                         .generate;
   EXPECT_EQ(older.max_tokens, 5);
   EXPECT_EQ(older.max_tokens_param, "max_tokens");
   EXPECT_EQ(parse_chat_request(R"({"messages":[]})", {}).value().generate.max_tokens, std::nullopt);
 }
 
 TEST(OpenAiRequest, LogprobsOfAChatNeedTheirSwitch) {
-  const auto logprobs = [](const std::string& fields) { return parse_chat_request("{\"messages\":[]," + fields + "}", {}).value().generate.logprobs; };
+  const auto logprobs = [](const std::string& fields) {
+    return parse_chat_request("{\"messages\":[]," + fields + "}", {}).value().generate.logprobs;
+  };
   EXPECT_EQ(logprobs("\"logprobs\":true"), 0);
   EXPECT_EQ(logprobs("\"logprobs\":true,\"top_logprobs\":5"), 5);
   EXPECT_EQ(logprobs("\"logprobs\":true,\"top_logprobs\":-1"), -1);  // the validator refuses it
@@ -150,11 +173,15 @@ TEST(OpenAiRequest, LogprobsOfAChatNeedTheirSwitch) {
 TEST(OpenAiRequest, StreamOptionsNeedAStream) {
   expect_both("\"stream_options\":{\"include_usage\":true}", "invalid_value stream_options");
   expect_both("\"stream\":false,\"stream_options\":{}", "invalid_value stream_options");
-  expect_both("\"stream\":true,\"stream_options\":{\"include_usage\":1}", "invalid_type stream_options.include_usage");
+  expect_both("\"stream\":true,\"stream_options\":{\"include_usage\":1}",
+              "invalid_type stream_options.include_usage");
   expect_both("\"stream\":true,\"stream_options\":[]", "invalid_type stream_options");
   expect_both("\"stream\":true,\"stream_options\":{\"include_usage\":true,\"other\":1}", "");
   expect_both("\"stream_options\":null", "");
-  EXPECT_TRUE(parse_chat_request(R"({"messages":[],"stream":true,"stream_options":{"include_usage":true}})", {}).value().include_usage);
+  EXPECT_TRUE(
+      parse_chat_request(R"({"messages":[],"stream":true,"stream_options":{"include_usage":true}})", {})
+          .value()
+          .include_usage);
 }
 
 TEST(OpenAiRequest, FeaturesNotBuiltAreRefusedByName) {
@@ -197,27 +224,32 @@ TEST(OpenAiRequest, FeaturesNotBuiltAreRefusedByName) {
 }
 
 TEST(OpenAiRequest, TheirHarmlessValuesPass) {
-  for (const char* field : {"\"functions\":[]", "\"suffix\":null", "\"suffix\":\"\"", "\"use_beam_search\":false", "\"best_of\":1",
-                            "\"n\":3,\"best_of\":3", "\"response_format\":{\"type\":\"text\"}", "\"guided_json\":null", "\"bad_words\":[]"}) {
+  for (const char* field :
+       {"\"functions\":[]", "\"suffix\":null", "\"suffix\":\"\"", "\"use_beam_search\":false",
+        "\"best_of\":1", "\"n\":3,\"best_of\":3", "\"response_format\":{\"type\":\"text\"}",
+        "\"guided_json\":null", "\"bad_words\":[]"}) {
     expect_both(field, "");
   }
-  for (const char* field : {"\"tools\":null", "\"tool_choice\":\"none\"", "\"tool_choice\":\"auto\"", "\"modalities\":[\"text\"]",
-                            "\"function_call\":\"none\"", "\"echo\":false"}) {
+  for (const char* field : {"\"tools\":null", "\"tool_choice\":\"none\"", "\"tool_choice\":\"auto\"",
+                            "\"modalities\":[\"text\"]", "\"function_call\":\"none\"", "\"echo\":false"}) {
     EXPECT_EQ(chat_error(field), "") << field;
   }
 }
 
 TEST(OpenAiRequest, FieldsWithoutMeaningAreAcceptedAndUnknownOnesIgnoredUnlessStrict) {
-  for (const char* field : {"\"audio\":{}", "\"metadata\":{\"a\":\"b\"}", "\"prediction\":{}", "\"prompt_cache_key\":\"k\"", "\"service_tier\":\"auto\"",
-                            "\"store\":true", "\"user\":\"u\"", "\"verbosity\":\"low\"", "\"web_search_options\":{}", "\"reasoning_effort\":\"high\"",
-                            "\"parallel_tool_calls\":true", "\"safety_identifier\":\"s\"", "\"moderation\":{}"}) {
+  for (const char* field :
+       {"\"audio\":{}", "\"metadata\":{\"a\":\"b\"}", "\"prediction\":{}", "\"prompt_cache_key\":\"k\"",
+        "\"service_tier\":\"auto\"", "\"store\":true", "\"user\":\"u\"", "\"verbosity\":\"low\"",
+        "\"web_search_options\":{}", "\"reasoning_effort\":\"high\"", "\"parallel_tool_calls\":true",
+        "\"safety_identifier\":\"s\"", "\"moderation\":{}"}) {
     EXPECT_EQ(chat_error(field), "") << field;
     EXPECT_EQ(chat_error(field, /*strict=*/true), "") << field;
   }
   expect_both("\"reasoning\":{\"effort\":\"high\"}", "");
   EXPECT_EQ(chat_error("\"reasoning\":{}", /*strict=*/true), "unknown_parameter reasoning");
   EXPECT_EQ(completion_error("\"temprature\":1", /*strict=*/true), "unknown_parameter temprature");
-  EXPECT_EQ(chat_error("\"stream\":true,\"stream_options\":{\"x\":1}", /*strict=*/true), "unknown_parameter stream_options.x");
+  EXPECT_EQ(chat_error("\"stream\":true,\"stream_options\":{\"x\":1}", /*strict=*/true),
+            "unknown_parameter stream_options.x");
 }
 
 TEST(OpenAiRequest, EveryMeaningfulFieldArrives) {
@@ -244,7 +276,8 @@ TEST(OpenAiRequest, EveryMeaningfulFieldArrives) {
   EXPECT_EQ(r.repetition_penalty, 1.1);
   EXPECT_EQ(r.seed, -5);
   EXPECT_EQ(r.stop, (std::vector<std::string>{"a", "b"}));
-  EXPECT_TRUE(r.echo && r.ignore_eos && r.include_stop_str_in_output && !r.skip_special_tokens && !r.add_special_tokens);
+  EXPECT_TRUE(r.echo && r.ignore_eos && r.include_stop_str_in_output && !r.skip_special_tokens &&
+              !r.add_special_tokens);
   EXPECT_EQ(r.logprobs, 2);
   EXPECT_EQ(r.prompt_logprobs, 1);
   EXPECT_EQ(r.cache_salt, "s");
@@ -253,8 +286,11 @@ TEST(OpenAiRequest, EveryMeaningfulFieldArrives) {
 
 TEST(OpenAiRequest, TokenizeTakesAPromptOrMessages) {
   EXPECT_TRUE(parse_tokenize_request(R"({"prompt":"x","add_special_tokens":false})", {}).ok());
-  EXPECT_FALSE(parse_tokenize_request(R"({"prompt":"x","add_special_tokens":false})", {}).value().generate.add_special_tokens);
-  EXPECT_EQ(parse_tokenize_request(R"({"messages":[]})", {}).value().generate.kind, GenerateRequest::Kind::kChat);
+  EXPECT_FALSE(parse_tokenize_request(R"({"prompt":"x","add_special_tokens":false})", {})
+                   .value()
+                   .generate.add_special_tokens);
+  EXPECT_EQ(parse_tokenize_request(R"({"messages":[]})", {}).value().generate.kind,
+            GenerateRequest::Kind::kChat);
   for (const char* bad : {"{}", "{\"prompt\":null}", "{\"prompt\":[\"a\"],\"messages\":[]}"}) {
     EXPECT_EQ(parse_tokenize_request(bad, {}).error().code, "invalid_prompt") << bad;
   }

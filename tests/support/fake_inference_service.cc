@@ -33,7 +33,9 @@ class FakeInferenceService::Handle final : public Generation {
   std::shared_ptr<Run> run_;
 };
 
-FakeInferenceService::FakeInferenceService() { set_script(Script{}); }
+FakeInferenceService::FakeInferenceService() {
+  set_script(Script{});
+}
 
 FakeInferenceService::~FakeInferenceService() {
   release();
@@ -90,8 +92,8 @@ bool FakeInferenceService::wait_until(const std::function<bool()>& condition) {
   return change_.wait_for(lock, std::chrono::seconds(20), condition);
 }
 
-Result<std::unique_ptr<Generation>> FakeInferenceService::generate(const GenerateRequest& request,
-                                                                  std::shared_ptr<GenerationObserver> observer) {
+Result<std::unique_ptr<Generation>> FakeInferenceService::generate(
+    const GenerateRequest& request, std::shared_ptr<GenerationObserver> observer) {
   auto run = std::make_shared<Run>();
   {
     std::lock_guard lock(mutex_);
@@ -124,7 +126,7 @@ void FakeInferenceService::play(const std::shared_ptr<Run>& run) {
       Delta delta = script.deltas[i];
       run->observer->on_delta(std::move(delta));
     }
-    if (script.forever) std::this_thread::yield();
+    if (script.forever) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   } while (script.forever);
   hold(script.deltas.size());
   {
@@ -164,9 +166,13 @@ Result<std::string> FakeInferenceService::detokenize(const std::vector<int64_t>&
   return text;
 }
 
-std::string FakeInferenceService::token_text(TokenId id) const { return std::string(1, static_cast<char>(id)); }
+std::string FakeInferenceService::token_text(TokenId id) const {
+  return std::string(1, static_cast<char>(id));
+}
 
-std::vector<ModelInfo> FakeInferenceService::models() const { return {{"fake", 1700000000, 4096}, {"org/alias", 1700000000, 4096}}; }
+std::vector<ModelInfo> FakeInferenceService::models() const {
+  return {{"fake", 1700000000, 4096}, {"org/alias", 1700000000, 4096}};
+}
 
 bool FakeInferenceService::ready(std::string* reason) const {
   std::lock_guard lock(mutex_);

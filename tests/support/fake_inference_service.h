@@ -1,5 +1,6 @@
-// An InferenceService that says what a test scripts, from a thread of its own per generation, as the real one's delivery thread
-// would. Keeps the interface's promises (no call after cancel, nothing after done), and counts what transports did with it.
+// An InferenceService that says what a test scripts, from a thread of its own per generation, as the real
+// one's delivery thread would. Keeps the interface's promises (no call after cancel, nothing after done), and
+// counts what transports did with it.
 #pragma once
 
 #include <atomic>
@@ -19,9 +20,9 @@ namespace serval::testing {
 struct Script {
   std::optional<Error> refusal;  // generate() answers this
   std::vector<Delta> deltas;
-  bool forever = false;          // the deltas over and over, until cancelled
-  size_t hold_before = SIZE_MAX; // before this delta (or the end) wait for release()
-  std::optional<Error> error;    // ends with it instead of done
+  bool forever = false;           // the deltas over and over, until cancelled
+  size_t hold_before = SIZE_MAX;  // before this delta (or the end) wait for release()
+  std::optional<Error> error;     // ends with it instead of done
   Usage usage;
   int n = 1;
 };
@@ -45,7 +46,8 @@ class FakeInferenceService final : public InferenceService {
   // Waits until `count()` is at least `least`; false after a generous while.
   bool wait_until(const std::function<bool()>& condition);
 
-  Result<std::unique_ptr<Generation>> generate(const GenerateRequest& request, std::shared_ptr<GenerationObserver> observer) override;
+  Result<std::unique_ptr<Generation>> generate(const GenerateRequest& request,
+                                               std::shared_ptr<GenerationObserver> observer) override;
   Result<std::vector<PromptInfo>> render(const GenerateRequest& request) override;
   Result<std::string> detokenize(const std::vector<int64_t>& token_ids) override;
   std::string token_text(TokenId id) const override;

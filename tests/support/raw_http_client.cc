@@ -19,7 +19,8 @@ namespace {
 constexpr int kPatienceMs = 20'000;
 
 std::string lower(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  std::transform(text.begin(), text.end(), text.begin(),
+                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
   return text;
 }
 
@@ -38,11 +39,14 @@ RawHttpClient::RawHttpClient() {
 }
 
 RawHttpClient::RawHttpClient(uint16_t port, int receive_buffer_bytes) : RawHttpClient() {
-  if (receive_buffer_bytes > 0) ::setsockopt(fd_, SOL_SOCKET, SO_RCVBUF, &receive_buffer_bytes, sizeof(receive_buffer_bytes));
+  if (receive_buffer_bytes > 0)
+    ::setsockopt(fd_, SOL_SOCKET, SO_RCVBUF, &receive_buffer_bytes, sizeof(receive_buffer_bytes));
   connect(port);
 }
 
-RawHttpClient::~RawHttpClient() { close(); }
+RawHttpClient::~RawHttpClient() {
+  close();
+}
 
 void RawHttpClient::connect(uint16_t port) {
   sockaddr_in address{};
@@ -68,7 +72,9 @@ bool RawHttpClient::send_byte_by_byte(std::string_view bytes) {
   return true;
 }
 
-void RawHttpClient::shutdown_send() { ::shutdown(fd_, SHUT_WR); }
+void RawHttpClient::shutdown_send() {
+  ::shutdown(fd_, SHUT_WR);
+}
 
 void RawHttpClient::reset() {
   const linger hard{1, 0};
@@ -125,7 +131,8 @@ std::optional<RawResponse> RawHttpClient::read_response(bool head_only) {
     for (size_t line = head.find("\r\n") + 2; line + 2 < head.size();) {
       const size_t end = head.find("\r\n", line);
       const size_t colon = head.find(": ", line);
-      response.fields.emplace(lower(head.substr(line, colon - line)), head.substr(colon + 2, end - colon - 2));
+      response.fields.emplace(lower(head.substr(line, colon - line)),
+                              head.substr(colon + 2, end - colon - 2));
       line = end + 2;
     }
     if (response.status < 200) {

@@ -1,5 +1,5 @@
-// A socket and a plain reading of HTTP/1.1 answers, written apart from the server so that the two can disagree. Fails slowly rather
-// than never: every wait ends after a generous while.
+// A socket and a plain reading of HTTP/1.1 answers, written apart from the server so that the two can
+// disagree. Fails slowly rather than never: every wait ends after a generous while.
 #pragma once
 
 #include <cstdint>
@@ -39,7 +39,8 @@ class RawHttpClient {
   void reset();  // closes with RST
   void close();
 
-  // The next final answer (1xx are skipped and counted); nothing when the connection ends before one is complete.
+  // The next final answer (1xx are skipped and counted); nothing when the connection ends before one is
+  // complete.
   std::optional<RawResponse> read_response(bool head_only = false);
   int num_interim() const { return num_interim_; }
   // Takes bytes as they come until `text` has been seen; false when the connection ends first.
