@@ -23,7 +23,7 @@ struct TensorInfo {
   std::vector<int64_t> shape;   // empty: a scalar; a zero dimension: an empty tensor
   size_t offset = 0;            // of its first byte, from the start of the file
   size_t bytes = 0;
-  size_t file = 0;  // into Checkpoint::files()
+  size_t file = 0;  // which of the checkpoint's files, see Checkpoint::file_of
 };
 
 inline constexpr size_t kDefaultMaxHeaderBytes = size_t{16} << 20;

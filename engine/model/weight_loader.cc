@@ -1,6 +1,7 @@
 #include "engine/model/weight_loader.h"
 
-#include <cmath>
+#include <malloc.h>
+
 #include <cstring>
 #include <memory>
 #include <span>
@@ -155,6 +156,7 @@ ModelWeights load_weights(const std::filesystem::path& model_dir, const ModelSpe
     std::visit([&](const auto& s) { load_slot(s, spec.weight_dtype, staging, backend); }, slot);
     staging.clear();
   }
+  ::malloc_trim(0);  // what staging freed goes back to the system: the resident size is a promise of the plan
   return weights;
 }
 
