@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <chrono>
 #include <cstring>
 #include <iomanip>
@@ -36,22 +37,13 @@ double median(Runs runs) {
   return runs[runs.size() / 2];
 }
 
-uint64_t sum_words(const uint64_t* words, int64_t count) {
-  std::array<uint64_t, 8> sums{};
-  for (int64_t i = 0; i + 8 <= count; i += 8)
-    for (int j = 0; j < 8; ++j) sums[j] += words[i + j];
-  uint64_t total = 0;
-  for (const uint64_t s : sums) total += s;
-  return total;
-}
-
 // The roofs. Each probe takes some hundredths of a second.
 class Machine {
  public:
-  Machine(const DeviceConfig& device, const cpu::KernelTable& kernels)
-      : kernels_(kernels),
+  Machine(const DeviceConfig& device, cpu::CpuBackend& backend)
+      : kernels_(backend.kernels()),
         pool_(device.num_threads, device.pin_threads),
-        words_(kRingBytes / sizeof(uint64_t), 1) {}
+        memory_(backend.allocate(kRingBytes)) {}
 
   int num_threads() const { return pool_.num_threads(); }
 
@@ -60,15 +52,13 @@ class Machine {
   double best_flops() { return std::max(f32_flops(), bf16_flops()); }
 
   double read_bytes_per_second() {
-    constexpr int64_t kChunk = 1 << 17;
-    const auto chunks = static_cast<int64_t>(words_.size()) / kChunk;
-    std::vector<uint64_t> sums(pool_.num_threads());
+    constexpr int64_t kChunk = 1 << 20;
     const double time = seconds([&] {
-      pool_.for_each(chunks,
-                     [&](int worker, int64_t c) { sums[worker] += sum_words(&words_[c * kChunk], kChunk); });
+      pool_.for_each(kRingBytes / kChunk, [&](int, int64_t c) {
+        checksum_.fetch_xor(kernels_.read_all(memory_.as<std::byte>() + c * kChunk, kChunk));
+      });
     });
-    for (const uint64_t s : sums) checksum_ += s;
-    return static_cast<double>(words_.size() * sizeof(uint64_t)) / time;
+    return static_cast<double>(kRingBytes) / time;
   }
 
   double hand_over_seconds() {
@@ -78,8 +68,6 @@ class Machine {
     });
     return time / kCalls;
   }
-
-  uint64_t checksum() const { return checksum_; }
 
  private:
   double flops(int64_t (*probe)(int64_t)) {
@@ -92,8 +80,8 @@ class Machine {
 
   const cpu::KernelTable& kernels_;
   ThreadPool pool_;
-  std::vector<uint64_t> words_;
-  uint64_t checksum_ = 0;
+  Buffer memory_;
+  std::atomic<int32_t> checksum_{0};
 };
 
 // A ring of equal matrices; only their size matters.
@@ -169,9 +157,9 @@ struct AttentionBench {
                .num_kv_heads = kKvHeads,
                .head_dim = kHeadDim};
     const size_t side = kv.num_blocks * kv.block_bytes();
-    const Buffer keys = backend.allocate(side), values = backend.allocate(side);
-    kv.keys = keys.data();
-    kv.values = values.data();
+    // Layers enough that none is still in a cache when its turn comes.
+    const int layers = static_cast<int>(kRingBytes / (4 * side)) + 1;
+    const Buffer memory = backend.allocate(2 * side * layers);
     std::vector<int32_t> table(kv.num_blocks), row_start, first_pos(seqs, context - rows);
     for (int b = 0; b < kv.num_blocks; ++b)
       table[b] = static_cast<int32_t>(int64_t{b} * 7919 % kv.num_blocks);
@@ -179,18 +167,27 @@ struct AttentionBench {
     const AttentionBatch batch{seqs,         seqs * rows, row_start.data(), first_pos.data(),
                                table.data(), blocks_each};
     std::vector<float> q(static_cast<size_t>(seqs) * rows * kHeads * kHeadDim, 0.1f), attended(q.size());
-    const AttentionArgs args{
-        .q = Tensor(q.data(), DType::kF32, {seqs * rows, kHeads, kHeadDim}),
-        .kv = kv,
-        .batch = &batch,
-        .scale = 0.125f,
-        .out = Tensor(attended.data(), DType::kF32, {seqs * rows, int64_t{kHeads} * kHeadDim})};
+    const auto attend = [&](int layer) {
+      kv.keys = memory.as<std::byte>() + 2 * side * layer;
+      kv.values = memory.as<std::byte>() + 2 * side * layer + side;
+      backend.attention(
+          {.q = Tensor(q.data(), DType::kF32, {seqs * rows, kHeads, kHeadDim}),
+           .kv = kv,
+           .batch = &batch,
+           .scale = 0.125f,
+           .out = Tensor(attended.data(), DType::kF32, {seqs * rows, int64_t{kHeads} * kHeadDim})},
+          int64_t{kHeads} * kHeadDim);
+    };
     const double seen = static_cast<double>(seqs) * rows * (context - rows / 2.0);
     const double work = 4.0 * seen * kHeads * kHeadDim, bytes = 2.0 * static_cast<double>(side);
     Runs times, ratios;
     for (int run = 0; run < kRuns; ++run) {
       const double roof = std::max(bytes / machine.read_bytes_per_second(), work / machine.f32_flops());
-      times.push_back(seconds([&] { backend.attention(args, int64_t{kHeads} * kHeadDim); }));
+      const int calls = std::min(layers, 8);
+      times.push_back(seconds([&] {
+                        for (int i = 0; i < calls; ++i) attend((run * calls + i) % layers);
+                      }) /
+                      calls);
       ratios.push_back(roof / times.back());
     }
     const double time = median(times);
@@ -214,7 +211,7 @@ bool row_has_the_same_bits(Backend& backend, const LinearWeight& w, Activations&
 int bench_kernels(const DeviceConfig& device, std::ostream& out) {
   cpu::CpuBackend backend(device);
   backend.reserve(kLargestRows, AttentionBench::kHeads, AttentionBench::kHeadDim, kInputs, kOutputs);
-  Machine machine(device, backend.kernels());
+  Machine machine(device, backend);
   Activations rows;
   out << std::fixed << std::setprecision(1);
 
@@ -260,7 +257,7 @@ int bench_kernels(const DeviceConfig& device, std::ostream& out) {
     forced.isa = isa;
     cpu::CpuBackend forced_backend(forced);
     forced_backend.reserve(kLargestRows, 1, 8, kInputs, kOutputs);
-    Machine forced_machine(forced, forced_backend.kernels());
+    Machine forced_machine(forced, forced_backend);
     WeightRing ring(forced_backend, DType::kBF16);
     const bool same = row_has_the_same_bits(forced_backend, ring.next(), rows);
     all_same = all_same && same;
@@ -274,7 +271,7 @@ int bench_kernels(const DeviceConfig& device, std::ostream& out) {
         << 100 * many.of_roof << " %\n"
         << std::flush;
   }
-  return all_same && machine.checksum() != 0 ? 0 : 1;
+  return all_same ? 0 : 1;
 }
 
 }  // namespace serval

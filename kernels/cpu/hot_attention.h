@@ -50,6 +50,10 @@ struct F32Kv {
   static Vec odd_value(const char* p, int head_dim, int lanes) {
     return even_value(p + head_dim * 4, 0, lanes);
   }
+  static void prefetch(const char* p, int row) {  // row: block_size of keys, head_dim of values
+    __builtin_prefetch(p, 0, 2);
+    __builtin_prefetch(p + row * 4, 0, 2);
+  }
 };
 
 struct Bf16Kv {
@@ -64,15 +68,21 @@ struct Bf16Kv {
   }
   static Vec even_value(const char* p, int, int lanes) { return even_of(pairs(p, lanes)); }
   static Vec odd_value(const char* p, int, int lanes) { return odd_of(pairs(p, lanes)); }
+  static void prefetch(const char* p, int) { __builtin_prefetch(p, 0, 2); }
 };
 
-// scores[m][t * lanes ...] = q[.][m] . key of NT vectors of positions. q is [head_dim][MQ].
+// scores[m][t * lanes ...] = q[.][m] . key of NT vectors of positions. q is [head_dim][MQ]. ahead, when not
+// null, points at the same vectors of the next tile, which are fetched at the pace of the loads.
 template <class Kv, int MQ, int NT>
-void score_positions(const float* q, int head_dim, int block_size, const char* const* keys, int lanes,
-                     float* scores) {
+void score_positions(const float* q, int head_dim, int block_size, const char* const* keys,
+                     const char* const* ahead, int lanes, float* scores) {
   Vec acc[MQ][NT] = {};
   const size_t stride = 2 * block_size * Kv::kElementBytes;
   for (int d = 0; d < head_dim; d += 2) {
+    if (ahead != nullptr) {
+#pragma GCC unroll 4
+      for (int t = 0; t < NT; ++t) Kv::prefetch(ahead[t] + d / 2 * stride, block_size);
+    }
     Vec even[NT], odd[NT];
 #pragma GCC unroll 4
     for (int t = 0; t < NT; ++t) Kv::key_pair(keys[t] + d / 2 * stride, block_size, lanes, even[t], odd[t]);
@@ -105,18 +115,19 @@ void score_positions(const float* q, int head_dim, int block_size, const char* c
 
 // Vectors [begin, end) of the tile's positions.
 template <class Kv, int MQ>
-void score_tile(const float* q, int head_dim, int block_size, const char* const* keys, int lanes, int begin,
-                int end, float* scores) {
+void score_tile(const float* q, int head_dim, int block_size, const char* const* keys,
+                const char* const* ahead, int lanes, int begin, int end, float* scores) {
   constexpr int NT = score_vecs(MQ);
+  const auto at = [&](int v) { return ahead == nullptr ? nullptr : ahead + v; };
   int v = begin;
   if (lanes == kLanes) {
     for (; v + NT <= end; v += NT)
-      score_positions<Kv, MQ, NT>(q, head_dim, block_size, keys + v, kLanes, scores + v * kLanes);
+      score_positions<Kv, MQ, NT>(q, head_dim, block_size, keys + v, at(v), kLanes, scores + v * kLanes);
     for (; v < end; ++v)
-      score_positions<Kv, MQ, 1>(q, head_dim, block_size, keys + v, kLanes, scores + v * kLanes);
+      score_positions<Kv, MQ, 1>(q, head_dim, block_size, keys + v, at(v), kLanes, scores + v * kLanes);
   } else {
     for (; v < end; ++v)
-      score_positions<Kv, MQ, 1>(q, head_dim, block_size, keys + v, lanes, scores + v * lanes);
+      score_positions<Kv, MQ, 1>(q, head_dim, block_size, keys + v, at(v), lanes, scores + v * lanes);
   }
 }
 
@@ -151,10 +162,11 @@ inline float soften(float* scores, int begin, int end, float& maximum, float& su
 }
 
 // acc[m][d ...] = acc[m] * factor[m] + sum over positions [begin, end) of weights[m][position] * value, for
-// ND vectors of dimensions from d on. pairs[i] points at positions 2i and 2i + 1 of the tile.
+// ND vectors of dimensions from d on. pairs[i] points at positions 2i and 2i + 1 of the tile; ahead is as
+// above.
 template <class Kv, int MQ, int ND>
-void add_values(const float* weights, int begin, int end, const char* const* pairs, int head_dim, int d,
-                int lanes, const float* factor, float* acc) {
+void add_values(const float* weights, int begin, int end, const char* const* pairs, const char* const* ahead,
+                int head_dim, int d, int lanes, const float* factor, float* acc) {
   Vec sum[MQ][ND];
 #pragma GCC unroll 8
   for (int m = 0; m < MQ; ++m) {
@@ -189,6 +201,10 @@ void add_values(const float* weights, int begin, int end, const char* const* pai
   int position = begin;
   if (position % 2 != 0) add_odd(position++);
   for (; position + 1 < end; position += 2) {
+    if (ahead != nullptr) {
+#pragma GCC unroll 4
+      for (int n = 0; n < ND; ++n) Kv::prefetch(ahead[position / 2] + (d + n * kLanes) * 4, head_dim);
+    }
     add_even(position);
     add_odd(position + 1);
   }
@@ -208,23 +224,22 @@ void add_values(const float* weights, int begin, int end, const char* const* pai
 }
 
 template <class Kv, int MQ>
-void add_tile(const float* weights, int begin, int end, const char* const* pairs, int head_dim,
-              const float* factor, float* acc) {
+void add_tile(const float* weights, int begin, int end, const char* const* pairs, const char* const* ahead,
+              int head_dim, const float* factor, float* acc) {
   constexpr int ND = value_vecs(MQ);
   int d = 0;
   for (; d + ND * kLanes <= head_dim; d += ND * kLanes)
-    add_values<Kv, MQ, ND>(weights, begin, end, pairs, head_dim, d, kLanes, factor, acc);
+    add_values<Kv, MQ, ND>(weights, begin, end, pairs, ahead, head_dim, d, kLanes, factor, acc);
   for (; d + kLanes <= head_dim; d += kLanes)
-    add_values<Kv, MQ, 1>(weights, begin, end, pairs, head_dim, d, kLanes, factor, acc);
-  if (d < head_dim) add_values<Kv, MQ, 1>(weights, begin, end, pairs, head_dim, d, head_dim - d, factor, acc);
+    add_values<Kv, MQ, 1>(weights, begin, end, pairs, ahead, head_dim, d, kLanes, factor, acc);
+  if (d < head_dim)
+    add_values<Kv, MQ, 1>(weights, begin, end, pairs, ahead, head_dim, d, head_dim - d, factor, acc);
 }
 
 template <class Kv>
 struct AttendKernels {
-  using Score = void (*)(const float*, int, int, const char* const*, int, int, int, float*);
-  using Add = void (*)(const float*, int, int, const char* const*, int, const float*, float*);
-  Score score[kMaxGroup];
-  Add add[kMaxGroup];
+  decltype(&score_tile<Kv, 1>) score[kMaxGroup];
+  decltype(&add_tile<Kv, 1>) add[kMaxGroup];
 };
 template <class Kv>
 constexpr AttendKernels<Kv> attend_kernels() {
@@ -234,11 +249,11 @@ constexpr AttendKernels<Kv> attend_kernels() {
   (std::make_integer_sequence<int, kMaxGroup>{});
 }
 
-// Pointers into the blocks of one tile; entries outside the positions that some row sees stay unset.
+// Pointers into the blocks of one tile; entries outside the positions that some row sees stay as they were.
 template <class Kv>
 struct TilePointers {
-  const char* keys[kTile / 4];   // one per vector of positions
-  const char* pairs[kTile / 2];  // one per pair of positions
+  const char* keys[kTile / 4] = {};   // one per vector of positions
+  const char* pairs[kTile / 2] = {};  // one per pair of positions
 
   // The tile begins at position `start`; rows see its positions [begin, end).
   void point(const AttendArgs& args, int start, int begin, int end, int lanes) {
@@ -258,20 +273,6 @@ struct TilePointers {
     }
   }
 };
-
-// Blocks lie anywhere, so that hardware does not guess the next one: asks for the keys or values of a tile
-// while the one before is worked on. Large blocks are runs long enough to be guessed.
-template <class Kv>
-void prefetch_tile(const AttendArgs& args, const char* side, int start, int last) {
-  const int block_size = 1 << args.block_shift;
-  if (block_size > kTile) return;
-  const int bytes = block_size * args.head_dim * static_cast<int>(Kv::kElementBytes);
-  for (int position = start; position < start + kTile && position <= last; position += block_size) {
-    const char* const head =
-        side + args.blocks[position >> args.block_shift] * args.block_bytes + args.head_offset;
-    for (int line = 0; line < bytes; line += 64) __builtin_prefetch(head + line, 0, 2);
-  }
-}
 
 template <class Kv>
 void attend(const AttendArgs& args) {
@@ -305,28 +306,36 @@ void attend(const AttendArgs& args) {
   }
 
   const int first = first_seen(0), last = args.first_pos + args.num_rows - 1;
-  for (int start = first / kTile * kTile; start <= last; start += kTile) {
-    const int begin = first > start ? first - start : 0;  // what some row of the call sees of this tile
-    const int end = last - start + 1 < kTile ? last - start + 1 : kTile;
-    TilePointers<Kv> at;
-    at.point(args, start, begin, end, lanes);
-    const bool streams = vectors <= kMaxGroup;  // more vectors work longer on a tile than its memory takes
-    if (streams) prefetch_tile<Kv>(args, args.keys, start + kTile, last);
+  // What some row of the call sees of the tile at `start`.
+  const auto begin_in = [&](int start) { return first > start ? first - start : 0; };
+  const auto end_in = [&](int start) { return last - start + 1 < kTile ? last - start + 1 : kTile; };
+  // Blocks lie anywhere, so that hardware does not guess the next one. Few vectors wait for memory: they
+  // fetch the next tile while they work on this one. More of them work longer on a tile than its memory
+  // takes.
+  const bool streams = vectors <= kMaxGroup;
+  TilePointers<Kv> at, ahead;
+  const int first_tile = first / kTile * kTile;
+  at.point(args, first_tile, begin_in(first_tile), end_in(first_tile), lanes);
+  for (int start = first_tile; start <= last; start += kTile) {
+    const int begin = begin_in(start), end = end_in(start);
+    ahead = at;
+    if (start + kTile <= last) ahead.point(args, start + kTile, 0, end_in(start + kTile), lanes);
     for (int base = 0; base < vectors; base += kMaxGroup) {
       const int group = vectors - base < kMaxGroup ? vectors - base : kMaxGroup;
       const int last_of_group = args.first_pos + (base + group - 1) / args.heads;
       if (last_of_group < start || first_seen(base) >= start + kTile)
         continue;  // later rows see later positions
-      kKernels.score[group - 1](q + base * head_dim, head_dim, block_size, at.keys, lanes, begin / lanes,
+      kKernels.score[group - 1](q + base * head_dim, head_dim, block_size, at.keys,
+                                streams ? ahead.keys : nullptr, lanes, begin / lanes,
                                 (end + lanes - 1) / lanes, scores);
-      if (streams) prefetch_tile<Kv>(args, args.values, start + kTile, last);
       // Vectors that see the same positions of the tile take their values together.
       float factor[kMaxGroup];
       int from = 0, run_begin = 0, run_end = 0;
       const auto finish_run = [&](int to) {
         if (to > from && run_begin < run_end)
-          kKernels.add[to - from - 1](scores + from * kTile, run_begin, run_end, at.pairs, head_dim,
-                                      factor + from, acc + (base + from) * head_dim);
+          kKernels.add[to - from - 1](scores + from * kTile, run_begin, run_end, at.pairs,
+                                      streams ? ahead.pairs : nullptr, head_dim, factor + from,
+                                      acc + (base + from) * head_dim);
         from = to;
       };
       for (int m = 0; m < group; ++m) {
@@ -344,6 +353,7 @@ void attend(const AttendArgs& args) {
       }
       finish_run(group);
     }
+    at = ahead;
   }
 
   for (int v = 0; v < vectors; ++v) {

@@ -45,6 +45,20 @@ using Bf16Format = Bf16WidenedFormat;
 constexpr int64_t (*kPeakBf16)(int64_t) = nullptr;
 #endif
 
+int32_t read_all(const void* memory, int64_t bytes) {
+  constexpr int kSums = 4;
+  IntVec sums[kSums] = {};
+  const auto* p = static_cast<const char*>(memory);
+  for (int64_t i = 0; i < bytes; i += kSums * static_cast<int64_t>(sizeof(IntVec))) {
+#pragma GCC unroll 4
+    for (int j = 0; j < kSums; ++j) sums[j] ^= load_ints(p + i + j * sizeof(IntVec));
+  }
+  const IntVec all = (sums[0] ^ sums[1]) ^ (sums[2] ^ sums[3]);
+  int32_t result = 0;
+  for (int i = 0; i < kLanes; ++i) result ^= all[i];
+  return result;
+}
+
 }  // namespace
 
 #define SERVAL_STRING_OF(x) #x
@@ -63,6 +77,7 @@ const KernelTable SERVAL_TABLE = {
     .exp = exp_row,
     .peak_f32 = peak_f32,
     .peak_bf16 = kPeakBf16,
+    .read_all = read_all,
 };
 
 }  // namespace serval::cpu

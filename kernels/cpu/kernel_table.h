@@ -98,11 +98,13 @@ struct KernelTable {
   void (*gelu_tanh_gate)(const float* gate, const float* up, float* out, int64_t n);
   void (*rotate)(float* x, const float* cos, const float* sin, int64_t half);
   void (*exp)(const float* x, float* out, int64_t n);  // the exponential of all of the above, for tests
-  // Probes of the arithmetic roof: run `iterations` rounds of independent multiply-adds in registers and
-  // return how many floating point operations that was. peak_bf16 is null where the dot product instruction
-  // is absent.
+  // Probes of the machine's roofs. The first two run `iterations` rounds of independent multiply-adds in
+  // registers and return how many floating point operations that was; peak_bf16 is null where the dot product
+  // instruction is absent. The third reads memory (a multiple of 1 KiB) once and returns something that
+  // depends on all of it.
   int64_t (*peak_f32)(int64_t iterations);
   int64_t (*peak_bf16)(int64_t iterations);
+  int32_t (*read_all)(const void* memory, int64_t bytes);
 };
 
 }  // namespace serval::cpu
