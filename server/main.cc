@@ -7,6 +7,7 @@
 
 #include "loadtest/bench_engine.h"
 #include "loadtest/bench_kernels.h"
+#include "loadtest/bench_main.h"
 #include "server/app.h"
 #include "server/config.h"
 #include "server/version.h"
@@ -20,6 +21,7 @@ constexpr const char* kUsage =
     "  plan MODEL [--config FILE] [settings]    print the memory plan without loading the model\n"
     "  config [--config FILE] [settings]        print the settings in effect; --markdown documents them all\n"
     "  bench kernels|engine [settings]          measure this machine's kernels or the engine without HTTP\n"
+    "  bench --url URL [options]                load against an endpoint; serval bench --help\n"
     "  version\n"
     "\n"
     "MODEL is a Hugging Face folder, or the name of one in the local Hugging Face cache.\n"
@@ -58,6 +60,13 @@ std::string one_positional(const std::vector<std::string>& rest, const std::stri
 }
 
 int run(std::vector<std::string> arguments) {
+  if (arguments.size() >= 2 && arguments[0] == "bench" && arguments[1].starts_with("--")) {
+    if (arguments[1] == "--help") {
+      std::cout << serval::bench_load_help();
+      return 0;
+    }
+    return serval::bench_load({arguments.begin() + 1, arguments.end()});
+  }
   if (arguments.empty() || take_flag(arguments, "--help") || arguments[0] == "help") {
     std::cout << kUsage << serval::knob_help();
     return 0;

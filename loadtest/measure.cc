@@ -1,0 +1,76 @@
+#include "loadtest/measure.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+namespace serval::load {
+
+Percentiles percentiles(std::vector<double> values) {
+  Percentiles result;
+  result.count = values.size();
+  if (values.empty()) return result;
+  std::sort(values.begin(), values.end());
+  const auto at = [&](double p) {
+    const double rank = p * static_cast<double>(values.size() - 1);
+    const size_t low = static_cast<size_t>(rank);
+    const size_t high = std::min(low + 1, values.size() - 1);
+    return values[low] + (rank - static_cast<double>(low)) * (values[high] - values[low]);
+  };
+  result.mean = std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
+  result.p50 = at(0.50);
+  result.p90 = at(0.90);
+  result.p95 = at(0.95);
+  result.p99 = at(0.99);
+  result.max = values.back();
+  return result;
+}
+
+Summary summarise(const std::vector<Outcome>& outcomes, const Slo& slo) {
+  Summary s;
+  s.num_requests = outcomes.size();
+  std::vector<double> ttft, tpot, itl, e2e, lag;
+  double first = INFINITY, last = 0;
+  size_t num_good = 0;
+  for (const Outcome& o : outcomes) {
+    first = std::min(first, o.intended_s);
+    last = std::max(last, o.end_s);
+    if (!o.error.empty()) {
+      ++s.errors[o.error];
+      continue;
+    }
+    ++s.num_ok;
+    s.prompt_tokens += o.prompt_tokens;
+    s.output_tokens += o.output_tokens;
+    s.cached_tokens += o.cached_tokens;
+    lag.push_back((o.sent_s - o.intended_s) * 1e3);
+    e2e.push_back((o.end_s - o.intended_s) * 1e3);
+    bool good = true;
+    if (!o.token_s.empty()) {
+      ttft.push_back((o.token_s.front() - o.intended_s) * 1e3);
+      good = slo.ttft_ms <= 0 || ttft.back() <= slo.ttft_ms;
+      for (size_t i = 1; i < o.token_s.size(); ++i) itl.push_back((o.token_s[i] - o.token_s[i - 1]) * 1e3);
+      if (o.output_tokens > 1) {
+        tpot.push_back((o.token_s.back() - o.token_s.front()) * 1e3 / (o.output_tokens - 1));
+        good = good && (slo.tpot_ms <= 0 || tpot.back() <= slo.tpot_ms);
+      }
+    }
+    num_good += good;
+  }
+  s.ttft_ms = percentiles(std::move(ttft));
+  s.tpot_ms = percentiles(std::move(tpot));
+  s.itl_ms = percentiles(std::move(itl));
+  s.e2e_ms = percentiles(std::move(e2e));
+  s.send_lag_ms = percentiles(std::move(lag));
+  s.duration_s = outcomes.empty() ? 0 : last - first;
+  if (s.duration_s > 0) {
+    s.requests_per_s = static_cast<double>(s.num_ok) / s.duration_s;
+    s.output_tokens_per_s = static_cast<double>(s.output_tokens) / s.duration_s;
+    s.total_tokens_per_s = static_cast<double>(s.output_tokens + s.prompt_tokens) / s.duration_s;
+    s.goodput_per_s = static_cast<double>(num_good) / s.duration_s;
+  }
+  if (!outcomes.empty()) s.good_share = static_cast<double>(num_good) / static_cast<double>(outcomes.size());
+  return s;
+}
+
+}  // namespace serval::load
