@@ -34,7 +34,7 @@ def loops(ids):
 
 @torch.no_grad()
 def bits(model, tokenizer, text):
-    """Total bits of the text's tokens, and the bits of each (for the cut at a position)."""
+    """The bits that each token of the text costs."""
     ids = torch.tensor([tokenizer(END + text, add_special_tokens=False).input_ids])
     log_probs = model(ids).logits[0, :-1].float().log_softmax(-1)
     return -log_probs.gather(1, ids[0, 1:, None])[:, 0] / math.log(2)
@@ -103,8 +103,8 @@ def main():
     per_part = torch.zeros(4, 2)
     at = 0
     for _ in range(8):
-        text = joined[at:at + 8000]
-        at += 8000
+        text = joined[at:at + 6000]  # some 2000 tokens
+        at += 6000
         cost = bits(model, tokenizer, text)
         sizes = torch.tensor([len(tokenizer.convert_ids_to_tokens(i)) for i in tokenizer(text, add_special_tokens=False).input_ids])
         for part, (low, high) in enumerate(((0, 256), (256, 512), (512, 1024), (1024, 2048))):

@@ -1,7 +1,7 @@
 """Trains Serval's demo model or its draft on the CPU: corpus, tokenizer, training loop, export.
 
     python train.py nano --work DIR                    train, or resume from DIR, and export to ../serval-nano
-    python train.py draft --work DIR --teacher ../serval-nano    the sibling, which learns the teacher's distribution
+    python train.py draft --work DIR --steps 600 --decay 0.3    the sibling; --teacher ../serval-nano would distil it
 
 The schedule is warm-up, constant, linear decay. While the rate is constant a checkpoint does not depend on --steps, so
 a short branch (copy DIR, smaller --steps) gives an early usable model.
@@ -24,7 +24,8 @@ from export import export
 HERE = pathlib.Path(__file__).resolve().parent
 SEED = 20
 WARMUP_STEPS = 60
-LONG_FROM = 0.85  # the part of training after which rows are 1024 and 2048 tokens long
+PROSE_STEPS = {"nano": 900, "draft": 0}
+LONG_FROM = 0.95  # the part of training after which rows are as long as the context
 
 SHAPES = {
     "nano": dict(hidden_size=192, num_hidden_layers=7, num_attention_heads=6, num_key_value_heads=2, head_dim=32,
@@ -69,14 +70,16 @@ def rate(step, steps, decay):
 
 def loss_function(model, teacher):
     """Mean loss over the labelled tokens: cross-entropy, or for a draft mostly the distance to its teacher."""
-    def loss(ids, labels):
+    def loss(ids, labels, docs):
+        same = docs[:, None, :, None] == docs[:, None, None, :]  # [rows, 1, length, length]
+        mask = same & torch.ones_like(same[0, 0]).tril()
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            logits = model(input_ids=ids, use_cache=False).logits.float().flatten(0, 1)
+            logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits.float().flatten(0, 1)
         entropy = F.cross_entropy(logits, labels.flatten(), ignore_index=IGNORE)
         if teacher is None:
             return entropy
         with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-            wanted = teacher(input_ids=ids, use_cache=False).logits.float().flatten(0, 1).softmax(-1)
+            wanted = teacher(input_ids=ids, attention_mask=mask, use_cache=False).logits.float().flatten(0, 1).softmax(-1)
         kept = (labels.flatten() != IGNORE).float()
         apart = -(wanted * logits.log_softmax(-1)).sum(-1)
         return 0.2 * entropy + 0.8 * (apart * kept).sum() / kept.sum()
@@ -103,9 +106,9 @@ def train(args, model, teacher, rows, checkpoint):
                 group["lr"] = lr * factor
         length = args.length
         if step >= LONG_FROM * args.steps:
-            length = 1024 if step % 3 else 2048
-        ids, labels = (torch.from_numpy(a) for a in rows.batch(step, args.batch_tokens // length, length))
-        loss = loss_of(ids[:, :-1].contiguous(), labels[:, 1:].contiguous())
+            length = model.config.max_position_embeddings
+        ids, labels, docs = (torch.from_numpy(a) for a in rows.batch(step, args.batch_tokens // length, length))
+        loss = loss_of(ids[:, :-1].contiguous(), labels[:, 1:].contiguous(), docs[:, :-1].contiguous())
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
@@ -121,7 +124,7 @@ def train(args, model, teacher, rows, checkpoint):
             started = now
             print(f"step {step} length {length} rate {factor:.2f} loss {mean:.3f} tokens {step * args.batch_tokens} "
                   f"seconds {seconds:.0f}", flush=True)
-        if step % 100 == 0 or step == args.steps:
+        if step % 50 == 0 or step == args.steps:
             state = {"model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers],
                      "step": step, "seconds": seconds}
             torch.save(state, checkpoint.with_suffix(".new"))
@@ -135,8 +138,8 @@ def main():
     parser.add_argument("--work", type=pathlib.Path, required=True, help="folder for token cache and checkpoints")
     parser.add_argument("--out", type=pathlib.Path, help="model folder to write")
     parser.add_argument("--teacher", type=pathlib.Path, help="exported model whose distribution a draft learns")
-    parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--decay", type=float, default=0.3, help="the last part of training, over which the rate falls")
+    parser.add_argument("--steps", type=int, default=1900)
+    parser.add_argument("--decay", type=float, default=0.135, help="the last part of training, over which the rate falls")
     parser.add_argument("--batch-tokens", type=int, default=4096)
     parser.add_argument("--length", type=int, default=512)
     parser.add_argument("--dialogues", type=int, default=120000)
@@ -148,7 +151,8 @@ def main():
     banned = {bare(p) for p in read_prompts(HERE / "eval_prompts.txt")}
     tokenizer = get_tokenizer(args.data, args.work, banned)
     assert [tokenizer.token_to_id(t) for t in SPECIAL] == [0, 1, 2]
-    rows = Rows(args.data, tokenizer, banned, args.dialogues, SEED, args.work / "tokens.npz")
+    rows = Rows(args.data, tokenizer, banned, args.dialogues, SEED, PROSE_STEPS[args.model],
+                args.work / "tokens.npz")
     model = new_model(args.model)
     print(f"{args.model}: {sum(p.numel() for p in model.parameters())} parameters; tokens: books {len(rows.books)}, "
           + ", ".join(f"{n} {len(d[0])}" for n, d in rows.docs.items()), flush=True)
