@@ -98,7 +98,7 @@ DType kv_dtype_of(const std::string& name, const ModelSpec& spec, const Backend&
 }
 
 int max_logit_rows(const SchedulerConfig& config) {
-  return std::min(config.max_num_seqs, config.max_num_batched_tokens);
+  return config.max_num_seqs;
 }
 
 MemoryPlan plan_memory(const ModelSpec& spec, const EngineConfig& config, Backend& backend,

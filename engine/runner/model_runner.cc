@@ -1,7 +1,5 @@
 #include "engine/runner/model_runner.h"
 
-#include <malloc.h>
-
 #include <utility>
 #include <variant>
 
@@ -72,7 +70,6 @@ ModelRunner::ModelRunner(const std::filesystem::path& model_dir, const EngineCon
   std::unique_ptr<Backend> backend = make_backend(config.device);
   const MemoryPlan plan = plan_memory(spec, config, *backend, available_memory_bytes());
   ModelWeights weights = load_weights(model_dir, spec, *backend, progress);
-  malloc_trim(0);  // what loading has freed goes back to the system: the plan counts what is held
   impl_ = std::make_unique<Impl>(std::move(model), std::move(spec), std::move(backend), plan, config,
                                  std::move(weights));
 }
