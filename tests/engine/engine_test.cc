@@ -1,0 +1,156 @@
+// The engine's loop and its door, with a model that is a function: many threads, exactly one end for every sequence.
+
+#include "engine/engine.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdio>
+#include <map>
+#include <mutex>
+#include <thread>
+
+#include "engine/scheduler/recorder.h"
+#include "tests/support/fake_runner.h"
+
+namespace serval {
+namespace {
+
+class EngineTest : public testing::Test {
+ protected:
+  EngineTest() {
+    config_.scheduler.max_num_seqs = 8;
+    config_.scheduler.max_waiting = 24;
+    config_.scheduler.max_num_batched_tokens = 64;
+    config_.scheduler.max_model_len = 128;
+    geometry_.block_size = 8;
+    geometry_.groups[0].num_blocks = 256;
+    runner_ = std::make_unique<FakeRunner>(geometry_);
+  }
+  void start() {
+    engine_ = std::make_unique<Engine>(
+        config_, geometry_,
+        [this](const Batch& batch, ModelOutput& output) {
+          while (held_) std::this_thread::yield();
+          (*runner_)(batch, output);
+        },
+        [this](EventBatch& batch) {
+          std::lock_guard lock(mutex_);
+          for (const TokenEvent& event : batch.events) {
+            const std::pair key{event.request, event.index};
+            EXPECT_FALSE(finished_.count(key)) << "an event after the end";
+            num_tokens_[key] += event.token >= 0;
+            if (event.finish != FinishReason::kNone) finished_[key] = event.finish;
+          }
+          changed_.notify_all();
+        });
+  }
+  static Request request(RequestId id, int max_tokens, int n = 1) {
+    Request r;
+    r.id = id;
+    r.prompt = {1, 2, static_cast<TokenId>(id % 50)};
+    r.sampling.max_tokens = max_tokens;
+    r.n = n;
+    return r;
+  }
+  void wait_for_ends(size_t count) {
+    std::unique_lock lock(mutex_);
+    ASSERT_TRUE(changed_.wait_for(lock, std::chrono::seconds(60), [&] { return finished_.size() >= count; }));
+  }
+
+  EngineConfig config_;
+  BlockGeometry geometry_;
+  std::unique_ptr<FakeRunner> runner_;
+  std::atomic<bool> held_{false};
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::map<std::pair<RequestId, int>, int> num_tokens_;
+  std::map<std::pair<RequestId, int>, FinishReason> finished_;
+  std::unique_ptr<Engine> engine_;
+};
+
+TEST_F(EngineTest, ManyThreadsSubmitAndAbortAndEverySequenceEndsOnce) {
+  config_.scheduler.max_waiting = 1000;
+  start();
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&, t] {
+      for (int i = 0; i < 50; ++i) {
+        const RequestId id = static_cast<RequestId>(t * 1000 + i + 1);
+        ASSERT_TRUE(engine_->submit(request(id, 20, 1 + i % 2)).ok());
+        if (i % 3 == 0) engine_->abort(id);
+        if (i % 5 == 0) engine_->stop_string_matched(id, 0, 1);
+        engine_->abort(999'999);  // nobody's
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  wait_for_ends(4 * 75);
+  while (!engine_->idle()) std::this_thread::yield();
+  const SchedulerStats stats = engine_->stats().scheduler;
+  EXPECT_EQ(stats.num_free_blocks + stats.num_cached_blocks, stats.num_blocks);
+  for (const auto& [key, reason] : finished_) {
+    if (reason == FinishReason::kLength) {
+      EXPECT_EQ(num_tokens_[key], 20);
+    }
+  }
+}
+
+TEST_F(EngineTest, TheDoorCountsWhatTheLineHolds) {
+  config_.scheduler.max_num_seqs = 2;
+  config_.scheduler.max_waiting = 3;
+  held_ = true;
+  start();
+  for (RequestId id = 1; id <= 5; ++id) EXPECT_TRUE(engine_->submit(request(id, 2)).ok());
+  const Result<void> refused = engine_->submit(request(6, 2));
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().code, "queue_full");
+  EXPECT_GE(refused.error().retry_after_s, 1);
+  held_ = false;
+  wait_for_ends(5);
+  while (!engine_->idle()) std::this_thread::yield();
+  EXPECT_TRUE(engine_->submit(request(7, 2)).ok());  // what was refused kept no place
+  wait_for_ends(6);
+}
+
+TEST_F(EngineTest, ItsEndAbortsWhatStillRuns) {
+  start();
+  for (RequestId id = 1; id <= 12; ++id) EXPECT_TRUE(engine_->submit(request(id, 100)).ok());
+  engine_.reset();
+  EXPECT_EQ(finished_.size(), 12u);
+  for (const auto& [key, reason] : finished_) EXPECT_TRUE(reason == FinishReason::kAborted || reason == FinishReason::kLength);
+}
+
+TEST_F(EngineTest, AStepThatHangsIsSeenInTheSnapshot) {
+  held_ = true;
+  start();
+  EXPECT_FALSE(engine_->stats().has_runnable_work);
+  EXPECT_TRUE(engine_->submit(request(1, 2)).ok());
+  while (!engine_->stats().has_runnable_work) std::this_thread::yield();
+  const int64_t progress = engine_->stats().last_progress_ns;
+  std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  EXPECT_EQ(engine_->stats().last_progress_ns, progress);
+  held_ = false;
+  wait_for_ends(1);
+  while (engine_->stats().last_progress_ns == progress) std::this_thread::yield();
+}
+
+TEST_F(EngineTest, ARecordedRunReplays) {
+  config_.record_path = testing::TempDir() + "/engine-day.txt";
+  start();
+  for (RequestId id = 1; id <= 10; ++id) EXPECT_TRUE(engine_->submit(request(id, 10)).ok());
+  wait_for_ends(10);
+  const uint64_t steps = [&] {
+    while (!engine_->idle()) std::this_thread::yield();
+    return engine_->stats().steps;
+  }();
+  engine_.reset();
+  uint64_t replayed = 0;
+  replay(config_.record_path, [&](const Batch& batch) { replayed += !batch.empty(); });
+  EXPECT_GE(replayed, steps);
+  std::remove(config_.record_path.c_str());
+}
+
+}  // namespace
+}  // namespace serval
