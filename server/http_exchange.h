@@ -24,8 +24,7 @@ class HttpExchange : public std::enable_shared_from_this<HttpExchange> {
   // Hands out the body and forgets it; later calls give nothing. Handler's thread, once.
   std::string take_body() { return std::move(request_.body); }
 
-  // --- any thread
-  // ----------------------------------------------------------------------------------------------------------
+  // --- any thread ---
 
   // The whole answer. Nothing happens when the client has left, or has been answered.
   void respond(HttpResponse response);
@@ -35,8 +34,7 @@ class HttpExchange : public std::enable_shared_from_this<HttpExchange> {
   // The exchange is over: answered, or the client left. Work for it may stop.
   bool gone() const { return gone_.load(std::memory_order_relaxed); }
 
-  // --- on the connection's strand only
-  // -------------------------------------------------------------------------------------
+  // --- on the connection's strand only ---
 
   // Keeps `work` until the exchange is over.
   void own(std::shared_ptr<void> work) { owned_ = std::move(work); }

@@ -76,8 +76,7 @@ struct HttpServer::Impl {
     port = acceptor.local_endpoint().port();
   }
 
-  // --- on the acceptor's strand
-  // -------------------------------------------------------------------------------------------
+  // --- on the acceptor's strand ---
 
   void accept() {
     if (!acceptor.is_open() || paused_for_room()) return;
@@ -125,8 +124,7 @@ struct HttpServer::Impl {
     if (context->register_session(session.get(), session)) session->start();
   }
 
-  // --- any thread
-  // ---------------------------------------------------------------------------------------------------------
+  // --- any thread ---
 
   void stop_accepting() {
     asio::post(acceptor.get_executor(), [this] {

@@ -21,21 +21,6 @@ constexpr size_t kReadBytes = 64 << 10;
 constexpr std::chrono::milliseconds kWatchInterval{250};
 constexpr auto kNever = std::chrono::steady_clock::time_point::max();
 
-bool is_known_method(std::string_view method) {
-  for (const char* known : {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "CONNECT"}) {
-    if (method == known) return true;
-  }
-  return false;
-}
-
-// A client's own id is echoed only when nothing that reads logs or headers could take it for anything else.
-bool is_sane_request_id(std::string_view id) {
-  return !id.empty() && id.size() <= 128 && std::all_of(id.begin(), id.end(), [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
-           c == '_' || c == '.' || c == ':';
-  });
-}
-
 const std::string& http_date() {
   thread_local std::time_t last = 0;
   thread_local std::string text;
@@ -56,8 +41,7 @@ HttpSession::HttpSession(std::shared_ptr<HttpContext> context, asio::ip::tcp::so
     : context_(std::move(context)),
       config_(context_->config),
       socket_(std::move(socket)),
-      timer_(socket_.get_executor()),
-      scanner_(config_.head) {}
+      timer_(socket_.get_executor()) {}
 
 // Let go without being closed (an exception ended its last operation): the books must still balance.
 HttpSession::~HttpSession() {
@@ -82,8 +66,7 @@ void HttpSession::abort() {
   asio::post(executor(), [self = shared_from_this()] { self->close(nullptr); });
 }
 
-// --- reading
-// ---------------------------------------------------------------------------------------------------------------
+// --- reading ---
 
 // While an answer is in work we still read, to see the client leave and because its next request may come;
 // but no further ahead than one head.
@@ -152,199 +135,93 @@ void HttpSession::on_client_eof() {
   }
 }
 
-// --- the stages
-// ------------------------------------------------------------------------------------------------------------
+// --- the stages ---
 
 void HttpSession::advance() {
-  while (state_ != State::kAnswering && state_ != State::kLingering && state_ != State::kClosed) {
-    if (state_ == State::kIdle) {
-      if (unread().empty()) {
-        if (client_eof_ || context_->draining) {
-          close(nullptr);
-          return;
-        }
-        input_.shrink_to_fit();
-        read_deadline_ = Clock::now() + (served_any_ ? config_.keep_alive_timeout : config_.header_timeout);
-        arm_timer();
-        return;
-      }
-      begin_request();
-    } else if (state_ == State::kHead) {
-      const HeadScanner::State scanned = scanner_.scan(unread());
-      if (scanned == HeadScanner::State::kNeedMore) break;
-      switch (scanned) {
-        case HeadScanner::State::kComplete:
-          on_head();
-          break;
-        case HeadScanner::State::kLineTooLong:
-          refuse({414, "uri_too_long", "The request line is longer than this server reads."});
-          break;
-        case HeadScanner::State::kFieldsTooLarge:
-          refuse({431, "headers_too_large",
-                  "The request has more header bytes or fields than this server reads."});
-          break;
-        default:
-          refuse({400, "malformed_http", "This is not an HTTP/1.1 request."});
-      }
-    } else if (!feed_body()) {
-      break;
+  while (state_ == State::kIdle || state_ == State::kReading) {
+    if (state_ == State::kIdle && unread().empty()) {
+      await_request();
+      return;
     }
+    if (state_ == State::kIdle) begin_request();
+    if (!read_request()) break;
   }
   // Whoever has closed its side in the middle of a request wants no answer.
-  if (client_eof_ && (state_ == State::kHead || state_ == State::kBody)) close(nullptr);
+  if (client_eof_ && state_ == State::kReading) close(nullptr);
+}
+
+void HttpSession::await_request() {
+  if (client_eof_ || context_->draining) {
+    close(nullptr);
+    return;
+  }
+  input_.shrink_to_fit();
+  read_deadline_ = Clock::now() + (served_any_ ? config_.keep_alive_timeout : config_.header_timeout);
+  arm_timer();
 }
 
 void HttpSession::begin_request() {
-  state_ = State::kHead;
-  scanner_ = HeadScanner(config_.head);
-  decoder_.reset();
-  request_ = HttpRequest();
-  request_.received = Clock::now();
-  request_.id = "req_" + unique_id();
+  state_ = State::kReading;
+  reader_.emplace(config_.head, config_.body, context_->routes, context_->keys);
+  received_ = Clock::now();
+  request_id_ = "req_" + unique_id();
   route_ = nullptr;
-  keep_alive_ = true;
-  http_1_0_ = head_only_ = chunked_answer_ = answer_begun_ = answer_complete_ = false;
-  if (served_any_ || read_deadline_ == kNever) read_deadline_ = Clock::now() + config_.header_timeout;
+  chunked_answer_ = answer_begun_ = answer_complete_ = false;
+  // The first request's time began with the connection.
+  if (served_any_ || read_deadline_ == kNever) read_deadline_ = received_ + config_.header_timeout;
   arm_timer();
 }
 
-void HttpSession::on_head() {
-  std::optional<HttpHead> head = parse_head(unread().substr(0, scanner_.head_bytes()));
-  if (!head) {
-    refuse({400, "malformed_http", "This is not an HTTP/1.1 request."});
-    return;
+// False: the request needs bytes that have not come yet.
+bool HttpSession::read_request() {
+  const bool was_in_head = reader_->state() == RequestReader::State::kHead;
+  size_t used = 0;
+  RequestReader::State state = reader_->feed(unread(), &used);
+  consume(used);
+  charge_body(reader_->body_bytes());
+  if (reader_->body_bytes() > 0 &&
+      context_->body_bytes.load(std::memory_order_relaxed) > config_.max_total_body_bytes) {
+    reader_->refuse(
+        {429, "server_overloaded", "The server holds as many request bodies as it can; try again shortly."});
+    state = RequestReader::State::kRefused;
   }
-  consume(scanner_.head_bytes());
-  http_1_0_ = head->http_1_0;
-  head_only_ = head->method == "HEAD";
-  int num_ids = 0;
-  for (const HttpField& field : head->fields) {
-    if (!equal_ignoring_case(field.name, "x-request-id")) continue;
-    if (++num_ids == 1 && is_sane_request_id(field.value)) request_.id = field.value;
+  switch (state) {
+    case RequestReader::State::kHead:
+      return false;
+    case RequestReader::State::kBody:
+      read_deadline_ = Clock::now() + config_.body_timeout;
+      if (was_in_head) begin_body();
+      return false;
+    case RequestReader::State::kReady:
+      finish_reading();
+      dispatch(reader_->take_request());
+      return true;
+    case RequestReader::State::kRefused:
+      finish_reading();
+      answer(reader_->take_refusal());
+      return true;
   }
-  std::variant<GuardedHead, HttpError> guarded = guard_head(*head, scanner_.folds_framing_field());
-  if (const HttpError* error = std::get_if<HttpError>(&guarded)) {
-    refuse(*error);
-    return;
-  }
-  route_request(std::get<GuardedHead>(guarded), std::move(*head));
+  return false;
 }
 
-void HttpSession::route_request(const GuardedHead& head, HttpHead&& raw) {
-  keep_alive_ = head.keep_alive;
-  // A refused request's body is not read, so the next request could not be found behind it.
-  const bool close_on_refusal = head.body.kind != BodyFraming::Kind::kNone;
-  const RouteTable::Match match = context_->routes.find(raw.method, head.path);
-  const bool any_target = head.path == "*";
-  if (raw.method == "OPTIONS" && (any_target || !match.allow.empty())) {
-    HttpResponse response;
-    response.status = 204;
-    response.close = close_on_refusal;
-    response.fields.push_back({"Allow", any_target ? "GET, HEAD, POST, OPTIONS" : match.allow});
-    answer(std::move(response));
-    return;
-  }
-  if (!match.route) {
-    if (!match.allow.empty()) {
-      refuse({405, "method_not_allowed", "This URL does not answer that method.", close_on_refusal},
-             {{"Allow", match.allow}});
-    } else if (!is_known_method(raw.method)) {
-      refuse({501, "method_not_allowed", "This server does not know that method.", close_on_refusal});
-    } else {
-      refuse({404, "unknown_url", "Unknown URL.", close_on_refusal});
-    }
-    return;
-  }
-  route_ = match.route;
-  if (route_->access == Access::kKey) {
-    if (std::optional<HttpError> error = context_->keys.check(raw)) {
-      error->close |= close_on_refusal;
-      refuse(*error, error->status == 401 ? std::vector<HttpField>{{"WWW-Authenticate", "Bearer"}}
-                                          : std::vector<HttpField>{});
-      return;
-    }
-  }
-  request_.method = std::move(raw.method);
-  request_.path = head.path;
-  request_.query = head.query;
-  request_.path_tail = std::string(match.path_tail);
-  request_.fields = std::move(raw.fields);
-  if (std::optional<HttpError> error = check_body(head)) {
-    error->close |= close_on_refusal;
-    refuse(*error);
-    return;
-  }
-  read_body(head);
-}
-
-std::optional<HttpError> HttpSession::check_body(const GuardedHead& head) const {
-  const bool has_body = head.body.kind != BodyFraming::Kind::kNone;
-  if (route_->body == BodyKind::kNone) {
-    if (has_body) return HttpError{413, "content_too_large", "This URL takes no body."};
-    return std::nullopt;
-  }
-  if (!has_body) return HttpError{400, "empty_body", "The request needs a JSON body.", /*close=*/false};
-  if (!is_json_media_type(request_.field("content-type"))) {
-    return HttpError{415, "unsupported_media_type", "The body must be application/json in UTF-8."};
-  }
-  const std::string_view coding = request_.field("content-encoding");
-  if (!coding.empty() && !equal_ignoring_case(coding, "identity")) {
-    return HttpError{415, "unsupported_media_type", "The body may not be compressed."};
-  }
-  if (head.body.length > config_.body.max_bytes) {
-    return HttpError{413, "content_too_large",
-                     "The body has " + std::to_string(head.body.length) + " bytes; at most " +
-                         std::to_string(config_.body.max_bytes) + " are read."};
-  }
-  return std::nullopt;
-}
-
-void HttpSession::read_body(const GuardedHead& head) {
-  decoder_.emplace(head.body, config_.body);
-  state_ = State::kBody;
-  const Clock::time_point now = Clock::now();
-  read_deadline_ = now + config_.body_timeout;
-  body_deadline_ = now + config_.body_total_timeout;
+void HttpSession::begin_body() {
+  body_deadline_ = Clock::now() + config_.body_total_timeout;
   arm_timer();
-  if (head.expects_continue && unread().empty()) {
+  if (reader_->expects_continue() && unread().empty() && reader_->body_bytes() == 0) {
     output_ += "HTTP/1.1 100 Continue\r\n\r\n";
     flush();
   }
 }
 
-// True when the stage is over, one way or the other.
-bool HttpSession::feed_body() {
-  const size_t before = unread().size();
-  // A body of no bytes is complete before any of them came; otherwise there must be some to take.
-  size_t used = 0;
-  const BodyDecoder::State fed = decoder_->feed(unread(), &used);
-  consume(used);
-  charge_body(decoder_->size());
-  if (context_->body_bytes.load(std::memory_order_relaxed) > config_.max_total_body_bytes &&
-      decoder_->size() > 0) {
-    refuse(
-        {429, "server_overloaded", "The server holds as many request bodies as it can; try again shortly."});
-    return true;
-  }
-  switch (fed) {
-    case BodyDecoder::State::kNeedMore:
-      if (before > 0) read_deadline_ = Clock::now() + config_.body_timeout;
-      return false;
-    case BodyDecoder::State::kComplete:
-      dispatch();
-      return true;
-    case BodyDecoder::State::kTooLarge:
-      refuse({413, "content_too_large",
-              "The body is larger than " + std::to_string(config_.body.max_bytes) + " bytes."});
-      return true;
-    case BodyDecoder::State::kTooManyChunks:
-      refuse({400, "content_too_large", "The body comes in more chunks than this server reads."});
-      return true;
-    case BodyDecoder::State::kMalformed:
-      refuse({400, "malformed_http", "The body's chunks are not those of HTTP/1.1."});
-      return true;
-  }
-  return true;
+// What the answer must know of the request, whether it was accepted or refused.
+void HttpSession::finish_reading() {
+  state_ = State::kAnswering;
+  read_deadline_ = body_deadline_ = kNever;
+  route_ = reader_->route();
+  keep_alive_ = reader_->keep_alive();
+  http_1_0_ = reader_->http_1_0();
+  head_only_ = reader_->head_only();
+  if (!reader_->request_id().empty()) request_id_ = reader_->request_id();
 }
 
 // Accounts for `bytes` of this request's body in the memory that all bodies share.
@@ -354,17 +231,10 @@ void HttpSession::charge_body(size_t bytes) {
   charged_body_bytes_ = bytes;
 }
 
-void HttpSession::dispatch() {
-  state_ = State::kAnswering;
-  read_deadline_ = body_deadline_ = kNever;
-  if (route_->body == BodyKind::kJson && decoder_->size() == 0) {
-    refuse({400, "empty_body", "The request needs a JSON body.", /*close=*/false});
-    return;
-  }
-  request_.body = decoder_->take_body();
-  decoder_.reset();
-  exchange_ = std::make_shared<HttpExchange>(std::move(request_), weak_from_this());
-  request_ = HttpRequest();
+void HttpSession::dispatch(HttpRequest request) {
+  request.id = request_id_;
+  request.received = received_;
+  exchange_ = std::make_shared<HttpExchange>(std::move(request), weak_from_this());
   const auto run = [](const Route& route, const std::shared_ptr<HttpExchange>& exchange) {
     try {
       route.handler(exchange);
@@ -377,28 +247,23 @@ void HttpSession::dispatch() {
     run(*route_, exchange_);
     return;
   }
-  asio::post(context_->text_pool, [run, route = route_, exchange = exchange_] {
-    if (!exchange->gone()) run(*route, exchange);
+  asio::post(context_->text_pool, [run, route = route_, exchange = exchange_, weak = weak_from_this()] {
+    if (exchange->gone()) return;
+    run(*route, exchange);
+    // The handler has taken the body and is done with it, however long its answer takes.
+    exchange->post([weak] {
+      if (const auto session = weak.lock()) session->charge_body(0);
+    });
   });
 }
 
-// --- answering
-// -------------------------------------------------------------------------------------------------------------
-
-void HttpSession::refuse(const HttpError& error, std::vector<HttpField> fields) {
-  HttpResponse response = error_response(error.status, error.code, error.message);
-  response.close = error.close;
-  for (HttpField& field : fields) response.fields.push_back(std::move(field));
-  answer(std::move(response));
-}
+// --- answering ---
 
 void HttpSession::respond(const HttpExchange& exchange, HttpResponse response) {
   if (is_open(exchange) && !answer_begun_) answer(std::move(response));
 }
 
 void HttpSession::answer(HttpResponse response) {
-  state_ = State::kAnswering;
-  read_deadline_ = body_deadline_ = kNever;
   keep_alive_ &= !response.close;
   answer_begun_ = answer_complete_ = true;
   if (response.status != 204)
@@ -412,9 +277,8 @@ void HttpSession::answer(HttpResponse response) {
 void HttpSession::append_head(int status, std::string_view content_type,
                               const std::vector<HttpField>& fields) {
   if (context_->draining) keep_alive_ = false;
-  const HttpRequest& request = exchange_ ? exchange_->request() : request_;
   const auto elapsed =
-      std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - request.received).count();
+      std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - received_).count();
   const auto line = [this](std::string_view name, std::string_view value) {
     ((output_ += name) += ": ") += value;
     output_ += "\r\n";
@@ -423,7 +287,7 @@ void HttpSession::append_head(int status, std::string_view content_type,
   (output_ += status_text(status)) += "\r\n";
   line("Date", http_date());
   if (!content_type.empty()) line("Content-Type", content_type);
-  line("x-request-id", request.id);
+  line("x-request-id", request_id_);
   line("openai-processing-ms", std::to_string(elapsed));
   line("openai-version", "2020-10-01");
   for (const HttpField& field : fields) line(field.name, field.value);
@@ -523,6 +387,7 @@ void HttpSession::on_written(boost::system::error_code error, size_t n) {
 void HttpSession::answer_finished() {
   if (exchange_) exchange_->end();
   exchange_.reset();
+  reader_.reset();
   charge_body(0);
   served_any_ = true;
   watch_deadline_ = kNever;
@@ -569,8 +434,7 @@ void HttpSession::close(const char* reason) {
   context_->session_closed(this);
 }
 
-// --- deadlines
-// -------------------------------------------------------------------------------------------------------------
+// --- deadlines ---
 
 // Deadlines move with every byte; the timer moves only when one comes earlier than it is armed for, and looks
 // again when it fires.
@@ -609,13 +473,16 @@ void HttpSession::on_timer() {
 }
 
 void HttpSession::on_read_timeout() {
-  if (state_ == State::kHead) {
-    refuse({408, "request_timeout", "The request's head did not arrive in time."});
-  } else if (state_ == State::kBody) {
-    refuse({408, "request_timeout", "The request's body did not arrive in time."});
-  } else {
+  if (state_ != State::kReading) {
     close(nullptr);  // idle, or lingering
+    return;
   }
+  const bool in_head = reader_->state() == RequestReader::State::kHead;
+  reader_->refuse({408, "request_timeout",
+                   in_head ? "The request's head did not arrive in time."
+                           : "The request's body did not arrive in time."});
+  finish_reading();
+  answer(reader_->take_refusal());
 }
 
 bool HttpSession::client_hung_up() {

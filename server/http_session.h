@@ -13,11 +13,9 @@
 #include <string>
 #include <string_view>
 
-#include "server/http_body.h"
 #include "server/http_context.h"
 #include "server/http_exchange.h"
-#include "server/http_guard.h"
-#include "server/http_head.h"
+#include "server/http_request_reader.h"
 
 namespace serval {
 
@@ -42,8 +40,7 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   using Clock = std::chrono::steady_clock;
   enum class State {
     kIdle,       // between requests
-    kHead,       // a head is arriving
-    kBody,       // a body is arriving
+    kReading,    // a request is arriving
     kAnswering,  // a handler works, or its answer is being written
     kLingering,  // answered for the last time; what still comes is thrown away
     kClosed
@@ -59,16 +56,14 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
 
   // The stages. advance() takes a request as far as the bytes that are here allow.
   void advance();
+  void await_request();
   void begin_request();
-  void on_head();
-  void route_request(const GuardedHead& head, HttpHead&& raw);
-  std::optional<HttpError> check_body(const GuardedHead& head) const;
-  void read_body(const GuardedHead& head);
-  bool feed_body();
-  void dispatch();
+  bool read_request();
+  void begin_body();
+  void finish_reading();
+  void dispatch(HttpRequest request);
 
   // Answering.
-  void refuse(const HttpError& error, std::vector<HttpField> fields = {});
   void answer(HttpResponse response);
   void append_head(int status, std::string_view content_type, const std::vector<HttpField>& fields);
   void flush();
@@ -102,9 +97,9 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   bool client_eof_ = false;  // the client has closed its sending side
 
   // The request being read, then answered.
-  HeadScanner scanner_;
-  std::optional<BodyDecoder> decoder_;
-  HttpRequest request_;
+  std::optional<RequestReader> reader_;
+  Clock::time_point received_;
+  std::string request_id_;
   const Route* route_ = nullptr;
   std::shared_ptr<HttpExchange> exchange_;
   size_t charged_body_bytes_ = 0;

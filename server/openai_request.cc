@@ -17,8 +17,7 @@ namespace json = boost::json;
 
 using Tree = std::shared_ptr<const json::object>;
 
-// --- features that are not built
-// -------------------------------------------------------------------------------------------
+// --- features that are not built ---
 
 // A field that would change the answer is refused rather than ignored. kAnyValue: whatever it is set to;
 // kUnlessEmpty: unless it is false, "", [] or {}.
@@ -136,8 +135,7 @@ void refuse_modalities(FieldReader& reader) {
   }
 }
 
-// --- what both kinds of request share
-// --------------------------------------------------------------------------------------
+// --- what both kinds of request share ---
 
 void read_logit_bias(FieldReader& reader, GenerateRequest& out) {
   const json::value* bias = reader.find("logit_bias");
@@ -239,8 +237,7 @@ Result<T> finish(FieldReader& reader, T&& value, const RequestOptions& options) 
   return std::move(value);
 }
 
-// --- chat
-// ------------------------------------------------------------------------------------------------------------------
+// --- chat ---
 
 // The messages travel as they came; their roles and parts are checked where the template is fed, for every
 // way in.
@@ -268,8 +265,7 @@ void read_chat_logprobs(FieldReader& reader, GenerateRequest& out) {
   if (logprobs) out.logprobs = top.value_or(0);
 }
 
-// --- completions
-// -----------------------------------------------------------------------------------------------------------
+// --- completions ---
 
 void bad_prompt(FieldReader& reader) {
   reader.fail("prompt", "invalid_prompt",

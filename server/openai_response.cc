@@ -72,8 +72,7 @@ void write_usage(JsonWriter& json, const Usage& usage) {
   json.end_object();
 }
 
-// --- log-probabilities
-// -----------------------------------------------------------------------------------------------------
+// --- log-probabilities ---
 
 void write_chat_token(JsonWriter& json, const TokenLogprob& token) {
   json.member("token", token_name(token.bytes));
@@ -166,8 +165,7 @@ void write_prompt_logprobs(JsonWriter& json, const std::vector<TokenLogprob>& to
   json.end_array();
 }
 
-// --- choices
-// ---------------------------------------------------------------------------------------------------------------
+// --- choices ---
 
 void write_logprobs(JsonWriter& json, const AnswerContext& context, const ChoicePiece& piece) {
   json.key("logprobs");

@@ -241,8 +241,7 @@ TEST_F(HttpServerTest, OptionsNamesTheMethods) {
   EXPECT_EQ(allow("/nowhere"), "404 ");
 }
 
-// --- keys
-// ------------------------------------------------------------------------------------------------------------------
+// --- keys ---
 
 TEST_F(HttpServerTest, EveryRouteWantsTheKeyButTheProbes) {
   HttpConfig config;
@@ -309,8 +308,7 @@ TEST_F(HttpServerTest, ATakenPortIsASentence) {
   }
 }
 
-// --- resources
-// -------------------------------------------------------------------------------------------------------------
+// --- resources ---
 
 TEST_F(HttpServerTest, BodiesInMemoryAreBoundedOverAllConnections) {
   HttpConfig config;
@@ -420,8 +418,7 @@ TEST_F(HttpServerTest, OutOfDescriptorsAcceptingPausesAndResumes) {
   EXPECT_EQ(answered_meanwhile, 1);
 }
 
-// --- admin and the end
-// -----------------------------------------------------------------------------------------------------
+// --- admin and the end ---
 
 TEST_F(HttpServerTest, ProbesSayWhatTheServiceSays) {
   start();

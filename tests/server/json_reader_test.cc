@@ -123,8 +123,7 @@ TEST(JsonReader, AgreesWithTheTreeParserOnWhatItAccepts) {
   }
 }
 
-// --- the other direction
-// ---------------------------------------------------------------------------------------------------
+// --- the other direction ---
 
 TEST(JsonWriter, WhateverItIsGivenTheResultIsJson) {
   std::string out;

@@ -49,8 +49,7 @@ class OpenAiHttp : public HttpTest {
       R"("completion_tokens_details":{"reasoning_tokens":0}})";
 };
 
-// --- whole answers
-// ---------------------------------------------------------------------------------------------------------
+// --- whole answers ---
 
 TEST_F(OpenAiHttp, AnswersAChatWhole) {
   service.set_script(hello());
@@ -108,8 +107,7 @@ TEST_F(OpenAiHttp, ReturnsTokenIdsWhenAsked) {
   EXPECT_EQ(json::serialize(completion.at("choices").at(0).at("token_ids")), "[10,11]");
 }
 
-// --- log-probabilities
-// -----------------------------------------------------------------------------------------------------
+// --- log-probabilities ---
 
 Script with_logprobs() {
   Delta delta = token(0, "h\xc3\xa9", 10);
@@ -184,8 +182,7 @@ TEST_F(OpenAiHttp, PromptLogprobsNameTheTokenAndItsRivals) {
   EXPECT_THAT(stream(kChat, R"({"messages":[],"prompt_logprobs":1,"stream":true})"), HasSubstr(expected));
 }
 
-// --- streams
-// ---------------------------------------------------------------------------------------------------------------
+// --- streams ---
 
 TEST_F(OpenAiHttp, StreamsAChat) {
   service.set_script(hello());
@@ -325,8 +322,7 @@ TEST_F(OpenAiHttp, SixtyFourStreamsAtOnceAreEachWhole) {
   }
 }
 
-// --- errors
-// ----------------------------------------------------------------------------------------------------------------
+// --- errors ---
 
 TEST_F(OpenAiHttp, AnErrorOfTheServiceIsAStatus) {
   start();
@@ -405,8 +401,7 @@ TEST_F(OpenAiHttp, AFinishThatIsNoAnswerIsAnError) {
   EXPECT_EQ(error_code(response), "generation_failed");
 }
 
-// --- clients that leave or do not read
-// -------------------------------------------------------------------------------------
+// --- clients that leave or do not read ---
 
 TEST_F(OpenAiHttp, AClientThatLeavesCancelsItsGeneration) {
   enum Way { kFin, kReset, kClose };
@@ -497,8 +492,7 @@ TEST_F(OpenAiHttp, AReaderThatStopsIsCutOffAfterTheStallTimeout) {
   EXPECT_EQ(num_stalls + num_disconnects, 1);  // the kernel's own timer may be the first
 }
 
-// --- the other endpoints
-// ---------------------------------------------------------------------------------------------------
+// --- the other endpoints ---
 
 TEST_F(OpenAiHttp, ListsModels) {
   start();
