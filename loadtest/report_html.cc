@@ -92,12 +92,12 @@ class Chart {
   int num_names_ = 0;
 };
 
-std::string latency_cdf(const std::string& title, std::vector<double> values) {
+std::string latency_cdf(const std::string& title, const std::string& of, std::vector<double> values) {
   if (values.empty()) return "";
   std::sort(values.begin(), values.end());
   // The last hundredth would squeeze the rest to the left: the axis ends at p99.5, the table has the maximum.
   const double top = values[static_cast<size_t>(0.995 * static_cast<double>(values.size() - 1))];
-  Chart chart(title, "milliseconds", top, "share of requests", 1);
+  Chart chart(title, "milliseconds", top, "share of " + of, 1);
   std::vector<std::pair<double, double>> points{{0, 0}};
   const size_t step = std::max<size_t>(1, values.size() / 500);
   for (size_t i = 0; i < values.size() && values[i] <= top; i += step) points.emplace_back(values[i], static_cast<double>(i + 1) / static_cast<double>(values.size()));
@@ -184,8 +184,8 @@ std::string report_html(const Report& r) {
          " requests/s (" + number(s.good_share * 100) + " %). Prompt tokens " + std::to_string(s.prompt_tokens) + ", of them cached " +
          std::to_string(s.cached_tokens) + ".</p>" + (errors.empty() ? "" : "<p>Failed:</p><ul>" + errors + "</ul>") +
          "<table><tr><th>ms</th><th>mean</th><th>p50</th><th>p90</th><th>p95</th><th>p99</th><th>max</th></tr>" + rows + "</table><div class='plots'>" +
-         latency_cdf("Time to first token", ttft) + latency_cdf("Time per output token", tpot) + latency_cdf("Inter-token latency", itl) +
-         latency_cdf("End to end", e2e) + throughput(r.outcomes, end) + batch(r.samples, end) + timeline(r.outcomes, end) + "</div></html>\n";
+         latency_cdf("Time to first token", "requests", ttft) + latency_cdf("Time per output token", "requests", tpot) + latency_cdf("Inter-token latency", "gaps", itl) +
+         latency_cdf("End to end", "requests", e2e) + throughput(r.outcomes, end) + batch(r.samples, end) + timeline(r.outcomes, end) + "</div></html>\n";
 }
 
 }  // namespace serval::load
