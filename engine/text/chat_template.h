@@ -18,7 +18,7 @@ struct TemplateLimits {
   int max_depth = 64;                      // nested blocks, expressions, macro calls
   int64_t max_steps = 1'000'000;           // evaluated nodes
   size_t max_output_bytes = 4 << 20;       // also bounds every intermediate string and list
-  int max_wall_ms = 100;                   // checked between steps; 0: none
+  int max_wall_ms = 100;                   // between steps; time the thread waited for a core does not count; 0: none
 };
 
 class ChatTemplate {

@@ -4,9 +4,13 @@
 
 #include <algorithm>
 
+#include "engine/text/jinja/access.h"
 #include "engine/text/jinja/format.h"
 #include "engine/text/jinja/methods.h"
+#include "engine/text/jinja/numbers.h"
 #include "engine/text/jinja/operators.h"
+#include "engine/text/jinja/parameters.h"
+#include "engine/text/jinja/pieces.h"
 #include "engine/text/jinja/unicode.h"
 
 namespace serval::jinja {
@@ -18,11 +22,9 @@ const Value& argument(std::string_view name, const CallArgs& args) {
   return Parameters(name, args, {"other"}).required(0);
 }
 
-Int integral(const Value& value) {
-  require_defined(value);
-  if (value.is_float()) fail("a whole number is expected");
-  if (!value.is_integral()) fail("a number is expected, not " + std::string(type_name(value)));
-  return value.integer();
+// value % divisor == rest, floats too.
+bool leaves(Runtime& rt, const Value& value, const Value& divisor, int rest) {
+  return equal(rt, binary(rt, Binary::kModulo, value, divisor), Value::of(rest));
 }
 
 template <Compare op>
@@ -64,14 +66,12 @@ constexpr NamedTest kTests[] = {
        return v.is_undefined() || (v.is_object() && v.object().is_callable());
      }},
     {"defined", [](Runtime&, const Value& v, const CallArgs&) { return !v.is_undefined(); }},
-    {"divisibleby",
-     [](Runtime& rt, const Value& v, const CallArgs& args) {
-       return !is_true(binary(rt, Binary::kModulo, v, argument("divisibleby", args)));
-     }},
+    {"divisibleby", [](Runtime& rt, const Value& v,
+                       const CallArgs& args) { return leaves(rt, v, argument("divisibleby", args), 0); }},
     {"eq", compares<Compare::kEqual>},
     {"equalto", compares<Compare::kEqual>},
     {"escaped", [](Runtime&, const Value& v, const CallArgs&) { return v.is_text() && v.text().safe; }},
-    {"even", [](Runtime&, const Value& v, const CallArgs&) { return integral(v) % 2 == 0; }},
+    {"even", [](Runtime& rt, const Value& v, const CallArgs&) { return leaves(rt, v, Value::of(2), 0); }},
     {"false", [](Runtime&, const Value& v, const CallArgs&) { return v.is_bool() && v.integer() == 0; }},
     {"filter", [](Runtime&, const Value& v, const CallArgs&) { return v.is_text() && has_filter(v.str()); }},
     {"float", [](Runtime&, const Value& v, const CallArgs&) { return v.is_float(); }},
@@ -92,7 +92,7 @@ constexpr NamedTest kTests[] = {
     {"ne", compares<Compare::kNotEqual>},
     {"none", [](Runtime&, const Value& v, const CallArgs&) { return v.is_none(); }},
     {"number", [](Runtime&, const Value& v, const CallArgs&) { return v.is_number(); }},
-    {"odd", [](Runtime&, const Value& v, const CallArgs&) { return integral(v) % 2 != 0; }},
+    {"odd", [](Runtime& rt, const Value& v, const CallArgs&) { return leaves(rt, v, Value::of(2), 1); }},
     {"sameas", [](Runtime& rt, const Value& v,
                   const CallArgs& args) { return same_object(rt, v, argument("sameas", args)); }},
     {"sequence", [](Runtime&, const Value& v, const CallArgs&) { return is_sequence_like(v); }},

@@ -1,10 +1,13 @@
 // Filters that work on lists and dictionaries, or on values of any type.
 #include <algorithm>
 
+#include "engine/text/jinja/access.h"
 #include "engine/text/jinja/builtins.h"
 #include "engine/text/jinja/format.h"
 #include "engine/text/jinja/methods.h"
 #include "engine/text/jinja/operators.h"
+#include "engine/text/jinja/parameters.h"
+#include "engine/text/jinja/pieces.h"
 #include "engine/text/jinja/unicode.h"
 
 namespace serval::jinja {
@@ -100,7 +103,10 @@ Value map_filter(Runtime& rt, const Value& v, const CallArgs& args) {
   if (args.positional.empty()) {
     const Parameters p("map", args, {"attribute", "default"});
     const AttributePath path(rt, &p.required(0));
-    for (const Value& item : iterate(rt, v)) out.push_back(path.of(rt, item, p.present(1)));
+    for (const Value& item : iterate(rt, v)) {
+      rt.step();
+      out.push_back(path.of(rt, item, p.present(1)));
+    }
     return rt.generator(std::move(out));
   }
   const Value& name = args.positional[0];
@@ -177,6 +183,7 @@ std::vector<Keyed> with_keys(Runtime& rt, std::vector<Value> items, const SortKe
   std::vector<Keyed> keyed;
   keyed.reserve(items.size());
   for (Value& item : items) {
+    rt.step();
     Value k = key.of(rt, item, fallback);
     keyed.emplace_back(std::move(k), std::move(item));
   }
@@ -274,7 +281,10 @@ Value sum_filter(Runtime& rt, const Value& v, const CallArgs& args) {
   const AttributePath path(rt, p.present(0));
   Value total = p[1] ? *p[1] : Value::of(0);
   if (total.is_text()) fail("sum() can't sum strings");
-  for (const Value& item : iterate(rt, v)) total = binary(rt, Binary::kAdd, total, path.of(rt, item));
+  for (const Value& item : iterate(rt, v)) {
+    rt.step();
+    total = binary(rt, Binary::kAdd, total, path.of(rt, item));
+  }
   return total;
 }
 
@@ -286,6 +296,7 @@ Value batch_filter(Runtime& rt, const Value& v, const CallArgs& args) {
   const Int size = p.integer(0, 0);
   std::vector<Value> rows, row;
   for (const Value& item : iterate(rt, v)) {
+    rt.step();
     if (static_cast<Int>(row.size()) == size) rows.push_back(rt.list(std::exchange(row, {})));
     row.push_back(item);
   }
@@ -312,6 +323,7 @@ Value slice_filter(Runtime& rt, const Value& v, const CallArgs& args) {
   std::vector<Value> columns;
   int64_t from = 0;
   for (int64_t i = 0; i < count; ++i) {
+    rt.step();
     const bool extra = i < length % count;
     const int64_t to = from + length / count + extra;
     std::vector<Value> column(items.begin() + from, items.begin() + to);

@@ -2,10 +2,14 @@
 #include <algorithm>
 #include <cmath>
 
+#include "engine/text/jinja/access.h"
 #include "engine/text/jinja/builtins.h"
 #include "engine/text/jinja/format.h"
 #include "engine/text/jinja/methods.h"
+#include "engine/text/jinja/numbers.h"
 #include "engine/text/jinja/operators.h"
+#include "engine/text/jinja/parameters.h"
+#include "engine/text/jinja/pieces.h"
 #include "engine/text/jinja/unicode.h"
 
 namespace serval::jinja {
@@ -124,6 +128,7 @@ Value center_filter(Runtime& rt, const Value& v, const CallArgs& args) {
 
 Value truncate_filter(Runtime& rt, const Value& v, const CallArgs& args) {
   const Parameters p("truncate", args, {"length", "killwords", "end", "leeway"});
+  if (v.is_undefined()) return v;
   if (!v.is_text()) fail("truncate() takes a str, not " + std::string(type_name(v)));
   const std::string_view end = p[2] ? p.text(2) : "...";
   const Int length = p.integer(0, 255), leeway = p.present(3) ? p.integer(3, 0) : 5;

@@ -4,7 +4,6 @@
 #include <charconv>
 #include <cmath>
 
-#include "engine/text/jinja/operators.h"
 #include "engine/text/jinja/unicode.h"
 
 namespace serval::jinja {

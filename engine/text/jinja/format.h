@@ -29,7 +29,8 @@ void append_json(TextBuilder& out, const Value& value, const JsonStyle& style);
 
 // "%s and %d" % values: `values` is a tuple, a dict for %(name)s, or the one value.
 std::string percent_format(Runtime& runtime, std::string_view format, const Value& values);
-// "{} {0} {name!r:>8}".format(...). Fields name arguments and their items; attributes are not reachable.
+// "{} {0} {name!r:>8}".format(...). Fields name arguments, and their items and attributes by the rules of
+// operators.h.
 std::string brace_format(Runtime& runtime, std::string_view format, const CallArgs& args);
 
 }  // namespace serval::jinja

@@ -3,8 +3,9 @@
 #include <charconv>
 #include <cmath>
 
+#include "engine/text/jinja/access.h"
 #include "engine/text/jinja/format.h"
-#include "engine/text/jinja/operators.h"
+#include "engine/text/jinja/numbers.h"
 #include "engine/text/jinja/unicode.h"
 
 namespace serval::jinja {
@@ -136,9 +137,7 @@ class PercentFormatter {
       at_ = percent + 1;
       if (percent < format_.size()) conversion();
     }
-    const bool is_tuple = values_.is_sequence() && values_.sequence().is_tuple();
-    const size_t available = is_tuple ? values_.sequence().items.size() : values_.is_dict() ? 0 : 1;
-    if (next_ < available && !named_) fail("not all arguments converted during string formatting");
+    if (next_ < num_required()) fail("not all arguments converted during string formatting");
     return out_.take();
   }
 
@@ -215,6 +214,15 @@ class PercentFormatter {
     out_.append(format_number(truncates ? Value(to_int(value.number())) : value, spec));
   }
 
+  // All of a tuple has to be used, and a single value; what can be indexed may stand for a mapping that is
+  // not asked.
+  size_t num_required() const {
+    if (values_.is_sequence() && values_.sequence().is_tuple()) return values_.sequence().items.size();
+    const bool indexable = values_.is_dict() || values_.is_undefined() ||
+                           (values_.is_sequence() && values_.sequence().is_indexable());
+    return indexable ? 0 : 1;
+  }
+
   Value next() {
     if (values_.is_sequence() && values_.sequence().is_tuple()) {
       const std::vector<Value>& items = values_.sequence().items;
@@ -226,7 +234,6 @@ class PercentFormatter {
   }
 
   Value named(std::string_view name) {
-    named_ = true;
     if (!values_.is_dict()) fail("format requires a mapping");
     const Value* value = find_key(values_.dict(), name);
     if (!value) fail("format key '" + std::string(name) + "' is missing");
@@ -239,7 +246,6 @@ class PercentFormatter {
   TextBuilder out_;
   size_t at_ = 0;
   size_t next_ = 0;
-  bool named_ = false;
 };
 
 // ---- str.format
@@ -283,6 +289,8 @@ std::string format_value(Runtime& runtime, const Value& value, std::string_view 
     spec.type = 'g';
     return format_number(value, spec);
   }
+  if (value.is_undefined() && !spec_text.empty())
+    fail("unsupported format string passed to Undefined.__format__");
   if (spec.type && spec.type != 's') fail(std::string("unknown format code '") + spec.type + "' for text");
   return pad(cut(str_of(runtime, value), spec.precision), spec, '<');
 }
@@ -339,13 +347,18 @@ class BraceFormatter {
     const size_t end = std::min(name.find_first_of(".["), name.size());
     Value value = argument(name.substr(0, end));
     for (size_t at = end; at < name.size();) {
-      if (name[at] != '[') fail("attributes are not reachable from a format string");
+      if (name[at] == '.') {
+        const size_t stop = std::min(name.find_first_of(".[", at + 1), name.size());
+        value = attribute(runtime_, value, name.substr(at + 1, stop - at - 1));
+        at = stop;
+        continue;
+      }
+      if (name[at] != '[') fail("only '.' or '[' can follow ']' in a format field");
       const size_t close = name.find(']', at);
       if (close == std::string_view::npos) fail("missing ']' in format string");
       const std::string_view key = name.substr(at + 1, close - at - 1);
       Int index = 0;
       value = subscript(runtime_, value, parse_int(key, 10, index) ? Value(index) : runtime_.text(key));
-      require_defined(value);
       at = close + 1;
     }
     return value;

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 
+#include "engine/text/jinja/access.h"
 #include "engine/text/jinja/builtins.h"
 #include "engine/text/jinja/format.h"
 #include "engine/text/jinja/loop.h"
+#include "engine/text/jinja/operators.h"
 #include "engine/text/jinja/scope.h"
 
 namespace serval::jinja {
@@ -138,16 +140,18 @@ class Interpreter {
       ~Finish() { loop.finish(); }
     } finish{*loop};
 
-    bool ran = false;
+    bool completed = false;
     while (const std::optional<Value> item = loop->advance()) {
-      ran = true;
       runtime_.step();
       const ScopePtr inner = std::make_shared<Scope>(scope);
       assign(node.target, *item, inner);
       inner->set("loop", std::shared_ptr<Object>(loop));
-      if (execute(node.body, inner, out) == Flow::kBreak) break;
+      const Flow flow = execute(node.body, inner, out);
+      if (flow == Flow::kBreak) break;
+      completed |= flow == Flow::kNormal;
     }
-    if (!ran) execute(node.otherwise, std::make_shared<Scope>(scope), out);
+    // As in Jinja, an iteration that was cut short does not count: "else" runs unless one came to its end.
+    if (!completed) execute(node.otherwise, std::make_shared<Scope>(scope), out);
   }
 
   Flow execute(const SetStmt& node, const ScopePtr& scope, TextBuilder&) {

@@ -4,7 +4,7 @@
 #include <charconv>
 
 #include "engine/text/jinja/failure.h"
-#include "engine/text/jinja/operators.h"
+#include "engine/text/jinja/numbers.h"
 #include "engine/text/jinja/unicode.h"
 #include "kernels/base/utf8.h"
 

@@ -1,7 +1,7 @@
 #include "engine/text/jinja/loop.h"
 
 #include "engine/text/jinja/failure.h"
-#include "engine/text/jinja/methods.h"
+#include "engine/text/jinja/parameters.h"
 
 namespace serval::jinja {
 namespace {

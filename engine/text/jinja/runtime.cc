@@ -1,5 +1,7 @@
 #include "engine/text/jinja/runtime.h"
 
+#include <time.h>
+
 #include <algorithm>
 #include <boost/json.hpp>
 
@@ -8,11 +10,19 @@
 namespace serval::jinja {
 namespace {
 
-// Between looks at the clock: this much work, a step counting as kStepWork and a byte as one.
-constexpr size_t kClockWork = 64 * 1024;
-constexpr size_t kStepWork = 256;
+// This many bytes read or written are work like a node's evaluation.
+constexpr size_t kStepBytes = 1024;
+// Steps between looks at the clock.
+constexpr int64_t kClockSteps = 256;
 // Live memory of a render, its converted context included, in units of the longest output.
 constexpr size_t kLiveOutputs = 16;
+
+// What this thread has spent on a core.
+std::chrono::nanoseconds running_time() {
+  struct timespec time {};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return std::chrono::seconds(time.tv_sec) + std::chrono::nanoseconds(time.tv_nsec);
+}
 
 }  // namespace
 
@@ -20,21 +30,28 @@ Runtime::Runtime(const TemplateLimits& limits, int64_t now_unix_s)
     : limits_(limits),
       now_unix_s_(now_unix_s),
       max_live_bytes_(kLiveOutputs * limits.max_output_bytes),
+      started_running_(running_time()),
       deadline_(std::chrono::steady_clock::now() + std::chrono::milliseconds(limits.max_wall_ms)) {}
 
 void Runtime::step(size_t bytes) {
-  if (++steps_ > limits_.max_steps) {
+  steps_ += 1 + static_cast<int64_t>(bytes / kStepBytes);
+  if (steps_ > limits_.max_steps) {
     fail_limit("the template takes more than " + std::to_string(limits_.max_steps) + " steps");
   }
-  work_until_clock_ += kStepWork + bytes;
-  if (work_until_clock_ >= kClockWork) check_clock();
+  if (steps_ >= next_clock_) check_clock();
 }
 
 void Runtime::check_clock() {
-  work_until_clock_ = 0;
-  if (limits_.max_wall_ms > 0 && std::chrono::steady_clock::now() > deadline_) {
+  next_clock_ = steps_ + kClockSteps;
+  if (limits_.max_wall_ms <= 0) return;
+  const auto now = std::chrono::steady_clock::now();
+  if (now <= deadline_) return;
+  // On a busy machine the thread may have waited for most of that time, which is not the template's doing.
+  const auto left = std::chrono::milliseconds(limits_.max_wall_ms) - (running_time() - started_running_);
+  if (left.count() <= 0) {
     fail_limit("the template takes more than " + std::to_string(limits_.max_wall_ms) + " ms");
   }
+  deadline_ = now + left;
 }
 
 void Runtime::require_size(size_t bytes) const {
@@ -178,7 +195,7 @@ std::vector<Value> iterate(Runtime& runtime, const Value& value) {
     runtime.require_size(text.size());
     for (size_t at = 0; at < text.size();) {
       const size_t bytes = char_bytes(text, at);
-      items.push_back(runtime.text(text.substr(at, bytes), value.text().safe));
+      items.push_back(runtime.text(text.substr(at, bytes)));
       at += bytes;
     }
   } else if (!value.is_undefined()) {

@@ -20,8 +20,8 @@ class Runtime {
   Runtime(const TemplateLimits& limits, int64_t now_unix_s);
   Runtime(const Runtime&) = delete;
 
-  // Counts one evaluated node, or one item looked at by a builtin. `bytes` read or written on top of that
-  // only make the clock be looked at earlier.
+  // Counts one evaluated node, or one item looked at by a builtin; and the bytes read or written on top of
+  // that, by the KiB.
   void step(size_t bytes = 0);
   // Fails unless a string or list of this many bytes may be built. Call before allocating.
   void require_size(size_t bytes) const;
@@ -66,9 +66,10 @@ class Runtime {
   const TemplateLimits limits_;
   const int64_t now_unix_s_;
   const size_t max_live_bytes_;
-  const std::chrono::steady_clock::time_point deadline_;
+  const std::chrono::nanoseconds started_running_;
+  std::chrono::steady_clock::time_point deadline_;
   int64_t steps_ = 0;
-  size_t work_until_clock_ = 0;
+  int64_t next_clock_ = 0;
   size_t live_bytes_ = 0;
   int node_depth_ = 0;
   int macro_depth_ = 0;

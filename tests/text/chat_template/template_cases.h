@@ -22,9 +22,11 @@ std::string shared_missing();
 std::string own_file(const std::string& name);
 std::vector<boost::json::object> json_lines(const std::string& text);
 
-// Parses and renders with limits that only stop what does not end.
-Result<std::string> render_once(std::string_view source, const boost::json::object& context,
-                                const TemplateLimits& limits = {.max_wall_ms = 0});
+// The default limits without the clock, so that a busy machine changes no result.
+inline constexpr TemplateLimits kUnclocked{.max_wall_ms = 0};
+
+Result<std::string> render_once(std::string_view source, const boost::json::object& context = {},
+                                const TemplateLimits& limits = kUnclocked);
 
 // What transformers hands to a template, from a case of cases.jsonl and its context of contexts.json.
 boost::json::object case_context(const boost::json::object& shared_context, bool add_generation_prompt);
