@@ -8,6 +8,7 @@
 #include "loadtest/bench_engine.h"
 #include "loadtest/bench_kernels.h"
 #include "loadtest/bench_main.h"
+#include "loadtest/simulate_main.h"
 #include "server/app.h"
 #include "server/config.h"
 #include "server/version.h"
@@ -22,6 +23,7 @@ constexpr const char* kUsage =
     "  config [--config FILE] [settings]        print the settings in effect; --markdown documents them all\n"
     "  bench kernels|engine [settings]          measure this machine's kernels or the engine without HTTP\n"
     "  bench --url URL [options]                load against an endpoint; serval bench --help\n"
+    "  simulate --cost FILE [options]           what a fleet would do; serval simulate --help\n"
     "  version\n"
     "\n"
     "MODEL is a Hugging Face folder, or the name of one in the local Hugging Face cache.\n"
@@ -66,6 +68,13 @@ int run(std::vector<std::string> arguments) {
       return 0;
     }
     return serval::bench_load({arguments.begin() + 1, arguments.end()});
+  }
+  if (!arguments.empty() && arguments[0] == "simulate") {
+    if (arguments.size() == 1 || arguments[1] == "--help") {
+      std::cout << serval::simulate_help();
+      return 0;
+    }
+    return serval::simulate_main({arguments.begin() + 1, arguments.end()});
   }
   if (arguments.empty() || take_flag(arguments, "--help") || arguments[0] == "help") {
     std::cout << kUsage << serval::knob_help();

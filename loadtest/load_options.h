@@ -1,0 +1,32 @@
+// The options that `serval bench` and `serval simulate` share: what to send, when, and what counts as good.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "loadtest/measure.h"
+#include "loadtest/workload.h"
+
+namespace serval::load {
+
+struct LoadOptions {
+  std::vector<std::string> urls;
+  std::string trace, json, html, compare_a, compare_b, record, model, api_key, arrival = "poisson";
+  int warmup = 0;
+  int rounds = 1;
+  bool search = false;
+  bool chat = false, respect_eos = false, keep_text = false;
+  double max_duration_s = 3600, timeout_s = 600, temperature = 0, scrape_every_s = 0.25;
+  int concurrency = 0;
+  Slo slo;
+  WorkloadOptions workload;
+};
+
+// Throws std::runtime_error with a sentence naming the option.
+LoadOptions parse_load_options(const std::vector<std::string>& arguments);
+std::string load_options_help();  // a line an option
+
+std::vector<PlannedRequest> make_workload(const LoadOptions& options);
+void write_file(const std::string& path, const std::string& text);
+
+}  // namespace serval::load
