@@ -19,7 +19,7 @@ def main() -> int:
                 skipped += 1
                 output = (case.findtext("system-out") or "").splitlines()
                 reasons = [line.strip() for line in output if line.strip() and not line.startswith(("[", "Note:", "Running main"))]
-                print(f"skipped {name}: {skip.get('message') or ''} {' '.join(reasons[-1:])}")
+                print(f"skipped {name}: {' '.join(reasons[-1:]) or skip.get('message')}")
             else:
                 passed += 1
     print(f"== {passed} tests passed, {failed} failed, {skipped} skipped")
