@@ -107,6 +107,7 @@ void check_stop_strings(const GenerateRequest& r, const ServiceLimits& limits, C
   out.stop = r.stop;
   out.include_stop = r.include_stop_str_in_output;
   out.skip_special = r.skip_special_tokens;
+  out.continues_text = true;  // the output follows its prompt: a space it begins with is its own
 }
 
 void check_logprobs(const GenerateRequest& r, const ServiceLimits& limits, Checks& checks, SamplingParams& out) {

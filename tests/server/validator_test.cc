@@ -182,6 +182,10 @@ TEST(Validator, ModelDefaultsApplyWhereTheRequestIsSilent) {
   EXPECT_EQ(world.check(request)->requests[0].sampling.temperature, 0.0f);
 }
 
+TEST(Validator, OutputContinuesItsPrompt) {
+  EXPECT_TRUE(World().check(completion())->detokenizer.continues_text);
+}
+
 TEST(Validator, PriorityNeedsThePriorityPolicy) {
   World world;
   GenerateRequest request = completion();
