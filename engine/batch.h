@@ -1,5 +1,6 @@
-// The two values that cross between the brain and the muscle: a Batch goes down, a ModelOutput comes back. Both are plain values
-// without a pointer in them, so they can be recorded, replayed, and one day sent to another rank. Their vectors are recycled.
+// The two values that cross between the brain and the muscle: a Batch goes down, a ModelOutput comes back.
+// Both are plain values without a pointer in them, so they can be recorded, replayed, and one day sent to
+// another rank. Their vectors are recycled.
 #pragma once
 
 #include <cstdint>
@@ -16,30 +17,33 @@ using BlockId = int32_t;
 
 inline constexpr int kMaxKvGroups = 2;  // full attention, windowed attention; recurrent state will be a third
 
-// Work for one sequence in one step: token i of `tokens` (a range of Batch::tokens) sits at position first_pos + i.
+// Work for one sequence in one step: token i of `tokens` (a range of Batch::tokens) sits at position
+// first_pos + i.
 struct SeqStep {
   SeqId seq = 0;
   SlotId slot = 0;
   int32_t first_pos = 0;
   int32_t tokens_begin = 0;  // into Batch::tokens (and Batch::parents when there are drafts)
   int32_t num_tokens = 0;
-  int32_t num_drafts = 0;    // the last num_drafts of the tokens are guesses to verify
-  bool sample = false;       // false for all but the last chunk of the known tokens
+  int32_t num_drafts = 0;        // the last num_drafts of the tokens are guesses to verify
+  bool sample = false;           // false for all but the last chunk of the known tokens
   bool prompt_logprobs = false;  // report log-probabilities of the prompt tokens that follow this step's rows
-  int32_t mask = -1;         // first of its rows of Batch::masks, one for each sampled row; -1: unconstrained
+  int32_t mask = -1;  // first of its rows of Batch::masks, one for each sampled row; -1: unconstrained
   // Appended to the slot's block table, per KV group: ranges of Batch::blocks.
   int32_t blocks_begin[kMaxKvGroups] = {0, 0};
   int32_t num_blocks[kMaxKvGroups] = {0, 0};
 };
 
-// A sequence that enters a slot (first time, or again after a preemption): everything the runner must know of it, sent once.
+// A sequence that enters a slot (first time, or again after a preemption): everything the runner must know of
+// it, sent once.
 struct Admission {
   SeqId seq = 0;
   SlotId slot = 0;
-  SamplingParams sampling;        // seed already that of this choice
-  std::vector<TokenId> tokens;    // all known tokens: prompt, then output so far
+  SamplingParams sampling;      // seed already that of this choice
+  std::vector<TokenId> tokens;  // all known tokens: prompt, then output so far
   int32_t num_prompt = 0;
-  int32_t first_block[kMaxKvGroups] = {0, 0};  // table index of the first block in the first SeqStep (a windowed group may skip)
+  int32_t first_block[kMaxKvGroups] = {
+      0, 0};  // table index of the first block in the first SeqStep (a windowed group may skip)
 };
 
 struct GroupBlockCopy {
@@ -51,13 +55,14 @@ struct Batch {
   uint64_t step = 0;
   std::vector<SeqStep> seqs;
   std::vector<TokenId> tokens;
-  std::vector<int32_t> parents;  // drafts as a tree: index within the sequence's tokens of each token's parent; empty without drafts
+  std::vector<int32_t> parents;  // drafts as a tree: index within the sequence's tokens of each token's
+                                 // parent; empty without drafts
   std::vector<BlockId> blocks;
-  std::vector<Admission> admitted;   // only the first num_admitted are live: the rest keep their memory
+  std::vector<Admission> admitted;  // only the first num_admitted are live: the rest keep their memory
   int32_t num_admitted = 0;
   std::vector<GroupBlockCopy> copies;  // to do before the forward, in order
-  std::vector<SlotId> freed;           // slots whose sequences left since the last batch; may be reused in `admitted`
-  std::vector<uint32_t> masks;         // [num masks, ceil(vocab / 32)]
+  std::vector<SlotId> freed;  // slots whose sequences left since the last batch; may be reused in `admitted`
+  std::vector<uint32_t> masks;  // [num masks, ceil(vocab / 32)]
 
   // Nothing for a runner to do or to know.
   bool empty() const { return seqs.empty() && num_admitted == 0; }
@@ -88,7 +93,8 @@ struct SeqOutput {
   int32_t num_tokens = 0;    // 0 when the step did not sample
   int32_t prompt_begin = 0;  // into ModelOutput::prompt_tokens: positions first_pos+1 .. of this step's rows
   int32_t num_prompt = 0;
-  bool failed = false;       // a NaN, or no finite logit: this sequence ends with kNumericalError, nobody else's does
+  bool failed =
+      false;  // a NaN, or no finite logit: this sequence ends with kNumericalError, nobody else's does
 };
 
 struct ModelOutput {
@@ -105,7 +111,8 @@ struct ModelOutput {
   }
 };
 
-// The KV memory as the scheduler sees it: how many blocks each group has and which positions a group may forget.
+// The KV memory as the scheduler sees it: how many blocks each group has and which positions a group may
+// forget.
 struct KvGroupGeometry {
   int32_t num_blocks = 0;
   int32_t window = 0;  // 0: every position stays; w: blocks wholly before pos - w + 1 may be freed

@@ -1,5 +1,5 @@
-// Plain settings of the engine, by value. The server's one description of every knob (server/config.cc) fills them; there is no
-// global configuration.
+// Plain settings of the engine, by value. The server's one description of every knob (server/config.cc) fills
+// them; there is no global configuration.
 #pragma once
 
 #include <cstddef>
@@ -25,7 +25,8 @@ struct SchedulerConfig {
 struct EngineConfig {
   DeviceConfig device;
   SchedulerConfig scheduler;
-  size_t kv_cache_bytes = 0;  // 0: enough for max_num_seqs * max_model_len, bounded by a share of the memory that is free
+  size_t kv_cache_bytes =
+      0;  // 0: enough for max_num_seqs * max_model_len, bounded by a share of the memory that is free
   int block_size = 16;
   std::string kv_dtype = "auto";  // auto, f32, bf16
   std::string record_path;        // when set, scheduler inputs are recorded for replay

@@ -17,7 +17,9 @@
 namespace serval {
 namespace {
 
-Time steady_now() { return std::chrono::steady_clock::now().time_since_epoch(); }
+Time steady_now() {
+  return std::chrono::steady_clock::now().time_since_epoch();
+}
 
 struct Abort {
   RequestId id;
@@ -32,8 +34,12 @@ using Message = std::variant<Request, Abort, StopMatched>;
 }  // namespace
 
 struct Engine::Impl {
-  Impl(const EngineConfig& engine_config, const BlockGeometry& geometry, ExecuteStep execute_step, EventSink event_sink)
-      : config(engine_config), scheduler(config.scheduler, geometry), execute(std::move(execute_step)), sink(std::move(event_sink)) {
+  Impl(const EngineConfig& engine_config, const BlockGeometry& geometry, ExecuteStep execute_step,
+       EventSink event_sink)
+      : config(engine_config),
+        scheduler(config.scheduler, geometry),
+        execute(std::move(execute_step)),
+        sink(std::move(event_sink)) {
     if (!config.record_path.empty()) recorder.emplace(config.record_path, config.scheduler, geometry);
     stats.last_progress_ns = steady_now().count();
     stats.scheduler = scheduler.stats();
@@ -51,7 +57,8 @@ struct Engine::Impl {
     thread.join();
   }
 
-  // --- the engine thread --------------------------------------------------------------------------------------------------
+  // --- the engine thread
+  // --------------------------------------------------------------------------------------------------
 
   void loop() {
     while (take_inbox()) {
@@ -126,7 +133,8 @@ struct Engine::Impl {
     stats.max_step_seqs = std::max(stats.max_step_seqs, stats.last_step_seqs);
     bool decodes = false, prompts = false;
     for (const SeqStep& step : batch.seqs) (step.num_tokens > 1 || !step.sample ? prompts : decodes) = true;
-    if (decodes && prompts) stats.max_mixed_step_seqs = std::max(stats.max_mixed_step_seqs, stats.last_step_seqs);
+    if (decodes && prompts)
+      stats.max_mixed_step_seqs = std::max(stats.max_mixed_step_seqs, stats.last_step_seqs);
   }
 
   void snapshot() {
@@ -186,17 +194,24 @@ Result<void> Engine::submit(Request request) {
   const int limit = impl_->config.scheduler.max_num_seqs + impl_->config.scheduler.max_waiting;
   if (impl_->num_open.fetch_add(request.n) + request.n > limit) {
     impl_->num_open.fetch_sub(request.n);
-    return Error{ErrorKind::kOverloaded, "queue_full", "The queue is full (" + std::to_string(limit) + " sequences); try again later.", "", 1};
+    return Error{ErrorKind::kOverloaded, "queue_full",
+                 "The queue is full (" + std::to_string(limit) + " sequences); try again later.", "", 1};
   }
   impl_->send(std::move(request));
   return {};
 }
 
-void Engine::abort(RequestId id) { impl_->send(Abort{id}); }
+void Engine::abort(RequestId id) {
+  impl_->send(Abort{id});
+}
 
-void Engine::stop_string_matched(RequestId id, int index, int num_output) { impl_->send(StopMatched{id, index, num_output}); }
+void Engine::stop_string_matched(RequestId id, int index, int num_output) {
+  impl_->send(StopMatched{id, index, num_output});
+}
 
-bool Engine::idle() const { return impl_->num_open.load() == 0; }
+bool Engine::idle() const {
+  return impl_->num_open.load() == 0;
+}
 
 EngineStats Engine::stats() const {
   std::lock_guard lock(impl_->stats_mutex);

@@ -1,5 +1,5 @@
-// The loop that alternates a pure decision (Scheduler) with a device function (a ModelRunner's execute), and the only thread-safe door
-// to both.
+// The loop that alternates a pure decision (Scheduler) with a device function (a ModelRunner's execute), and
+// the only thread-safe door to both.
 #pragma once
 
 #include <functional>
@@ -15,8 +15,8 @@ namespace serval {
 
 // Runs one step: fills the output from the batch. Called on the engine thread only.
 using ExecuteStep = std::function<void(const Batch&, ModelOutput&)>;
-// Called on the engine thread after every step that had events. The batch may be swapped with an empty (recycled) one; the callee
-// must not block and must not allocate in steady state.
+// Called on the engine thread after every step that had events. The batch may be swapped with an empty
+// (recycled) one; the callee must not block and must not allocate in steady state.
 using EventSink = std::function<void(EventBatch&)>;
 
 class Engine {
@@ -25,12 +25,15 @@ class Engine {
   Engine(const EngineConfig& config, const BlockGeometry& geometry, ExecuteStep execute, EventSink sink);
   ~Engine();  // ends the loop after the step at hand; whatever still runs ends with kAborted
 
-  // Any thread; never waits for a step. The request must already be valid (the one validator has seen it): prompt not empty,
-  // prompt + max_tokens <= max_model_len, fits(). Fails with kOverloaded when the queue is full.
+  // Any thread; never waits for a step. The request must already be valid (the one validator has seen it):
+  // prompt not empty, prompt + max_tokens <= max_model_len, fits(). Fails with kOverloaded when the queue is
+  // full.
   Result<void> submit(Request request);
-  // Any thread. Takes effect before the next step: blocks are freed and one kAborted event per unfinished sequence is published.
+  // Any thread. Takes effect before the next step: blocks are freed and one kAborted event per unfinished
+  // sequence is published.
   void abort(RequestId id);
-  // Any thread. The text layer matched a stop string in sequence `index` after `num_output` tokens; later tokens are dropped.
+  // Any thread. The text layer matched a stop string in sequence `index` after `num_output` tokens; later
+  // tokens are dropped.
   void stop_string_matched(RequestId id, int index, int num_output);
 
   bool idle() const;          // nothing waiting or running

@@ -15,8 +15,8 @@ struct SchedulerStats {
   // Since start.
   uint64_t num_preemptions = 0;
   uint64_t num_evicted_blocks = 0;
-  uint64_t prompt_tokens = 0;          // of admitted requests
-  uint64_t prompt_tokens_computed = 0; // rows really computed for prompts, recomputation included
+  uint64_t prompt_tokens = 0;           // of admitted requests
+  uint64_t prompt_tokens_computed = 0;  // rows really computed for prompts, recomputation included
   uint64_t generation_tokens = 0;
   uint64_t prefix_query_tokens = 0;  // prompt tokens looked up
   uint64_t prefix_hit_tokens = 0;    // of those, found
@@ -25,14 +25,14 @@ struct SchedulerStats {
 
 struct EngineStats {
   SchedulerStats scheduler;
-  uint64_t steps = 0;                // forward steps completed: the heartbeat
+  uint64_t steps = 0;  // forward steps completed: the heartbeat
   double step_seconds_total = 0;
   int32_t last_step_tokens = 0;
   int32_t last_step_seqs = 0;
   int32_t max_step_seqs = 0;        // most sequences of any step
   int32_t max_mixed_step_seqs = 0;  // ... of any that had prompt rows beside decoding ones
   bool has_runnable_work = false;
-  int64_t last_progress_ns = 0;      // steady clock, of the last completed step or of idleness
+  int64_t last_progress_ns = 0;  // steady clock, of the last completed step or of idleness
 };
 
 }  // namespace serval

@@ -1,10 +1,11 @@
-// The device seam: memory and every operation a decoder needs, on one device. The forward pass (engine/model/transformer.cc) is
-// written against this page; a backend knows nothing of requests.
+// The device seam: memory and every operation a decoder needs, on one device. The forward pass
+// (engine/model/transformer.cc) is written against this page; a backend knows nothing of requests.
 //
-// Law 1 (invariance) is a promise of this interface: every output row of every op depends only on that row's own inputs, bit for
-// bit, whatever the number of rows in the call and whatever the other rows hold. One backend instance is used by one thread at a
-// time (the engine thread); it may fan out to its own workers inside a call. Ops return when the result can be read by the next
-// op on the same backend. Nothing here allocates except allocate() and pack_linear().
+// Law 1 (invariance) is a promise of this interface: every output row of every op depends only on that row's
+// own inputs, bit for bit, whatever the number of rows in the call and whatever the other rows hold. One
+// backend instance is used by one thread at a time (the engine thread); it may fan out to its own workers
+// inside a call. Ops return when the result can be read by the next op on the same backend. Nothing here
+// allocates except allocate() and pack_linear().
 #pragma once
 
 #include <memory>
@@ -29,9 +30,10 @@ struct LinearWeight {
 
 enum class Activation : uint8_t { kSilu, kGeluTanh };
 
-// One layer's paged keys and values. The layout inside a block belongs to the backend; blocks are copied with copy_kv_blocks.
+// One layer's paged keys and values. The layout inside a block belongs to the backend; blocks are copied with
+// copy_kv_blocks.
 struct KvLayer {
-  void* keys = nullptr;    // num_blocks * block_bytes_k
+  void* keys = nullptr;  // num_blocks * block_bytes_k
   void* values = nullptr;
   DType dtype = DType::kBF16;
   int num_blocks = 0;
@@ -44,9 +46,9 @@ struct KvLayer {
 };
 
 // The ragged rows of one step, for attention; one per KV group since each group has its own block tables.
-// Sequence i owns rows [row_start[i], row_start[i+1]); its row j sits at position first_pos[i] + j and sees positions 0..own
-// (the KV of this step's rows is already written). block_table[i * table_stride + p / block_size] holds position p;
-// entries wholly before a windowed group's window are -1 and never read.
+// Sequence i owns rows [row_start[i], row_start[i+1]); its row j sits at position first_pos[i] + j and sees
+// positions 0..own (the KV of this step's rows is already written). block_table[i * table_stride + p /
+// block_size] holds position p; entries wholly before a windowed group's window are -1 and never read.
 struct AttentionBatch {
   int num_seqs = 0;
   int num_rows = 0;
@@ -65,7 +67,8 @@ struct AttentionArgs {
   Tensor out;      // [num_rows, num_heads * head_dim] f32
 };
 
-// Rotary embedding in the half-rotation layout (Su et al. 2021; pair (i, i + rotary_dim/2)), cos/sin from a table by position.
+// Rotary embedding in the half-rotation layout (Su et al. 2021; pair (i, i + rotary_dim/2)), cos/sin from a
+// table by position.
 struct RopeArgs {
   Tensor x;                            // [num_rows, num_heads, head_dim] f32, in place
   int64_t row_stride = 0;              // elements between rows of x (x may be a slice of the fused qkv)
@@ -86,26 +89,36 @@ class Backend {
  public:
   virtual ~Backend() = default;
 
-  virtual std::string_view name() const = 0;          // "cpu-avx512", ...: goes into logs and the cache of law 1's meaning
-  virtual Buffer allocate(size_t bytes) = 0;          // zeroed, 64-byte aligned (huge pages where they help); throws at start-up
-  // Fuses the parts' rows in order (q, k, v -> one [nq+nk+nv, k]); all parts share k and dtype. Biases: empty, or one per part.
+  virtual std::string_view name()
+      const = 0;  // "cpu-avx512", ...: goes into logs and the cache of law 1's meaning
+  virtual Buffer allocate(
+      size_t bytes) = 0;  // zeroed, 64-byte aligned (huge pages where they help); throws at start-up
+  // Fuses the parts' rows in order (q, k, v -> one [nq+nk+nv, k]); all parts share k and dtype. Biases:
+  // empty, or one per part.
   virtual LinearWeight pack_linear(std::span<const Tensor> parts, std::span<const Tensor> biases) = 0;
-  virtual size_t packed_bytes(int64_t n, int64_t k, DType dtype, bool bias) const = 0;  // what pack_linear will take
+  virtual size_t packed_bytes(int64_t n, int64_t k, DType dtype,
+                              bool bias) const = 0;  // what pack_linear will take
   virtual DType preferred_kv_dtype(DType weights) const = 0;
   // Bytes the backend itself needs for scratch when no call has more than these many rows.
   virtual size_t reserve(int max_rows, int max_heads, int head_dim, int64_t max_k, int64_t max_n) = 0;
 
-  virtual void embed(const LinearWeight& table, std::span<const int32_t> ids, const Tensor& out) = 0;  // out [rows, k] f32
-  // residual += x (x may be absent: data null); out = rms_norm(residual) * weight. residual, out: [rows, dim] f32; weight f32 [dim].
-  virtual void add_rms_norm(const Tensor& residual, const Tensor& x, const Tensor& weight, float eps, const Tensor& out) = 0;
-  // In place over each head of each row: x [rows, heads, head_dim] with row_stride elements between rows (Qwen3's q_norm, k_norm).
+  virtual void embed(const LinearWeight& table, std::span<const int32_t> ids,
+                     const Tensor& out) = 0;  // out [rows, k] f32
+  // residual += x (x may be absent: data null); out = rms_norm(residual) * weight. residual, out: [rows, dim]
+  // f32; weight f32 [dim].
+  virtual void add_rms_norm(const Tensor& residual, const Tensor& x, const Tensor& weight, float eps,
+                            const Tensor& out) = 0;
+  // In place over each head of each row: x [rows, heads, head_dim] with row_stride elements between rows
+  // (Qwen3's q_norm, k_norm).
   virtual void head_rms_norm(const Tensor& x, int64_t row_stride, const Tensor& weight, float eps) = 0;
-  virtual void linear(const Tensor& x, const LinearWeight& w, const Tensor& out) = 0;  // [m, k] f32 -> [m, n] f32
+  virtual void linear(const Tensor& x, const LinearWeight& w,
+                      const Tensor& out) = 0;  // [m, k] f32 -> [m, n] f32
   virtual void rope(const RopeArgs& args) = 0;
   virtual void write_kv(const WriteKvArgs& args) = 0;
   // q rows may be a slice of the fused qkv: q_row_stride elements between rows.
   virtual void attention(const AttentionArgs& args, int64_t q_row_stride) = 0;
-  virtual void gated_activation(Activation act, const Tensor& gate_up, const Tensor& out) = 0;  // [m, 2f] -> act(gate) * up [m, f]
+  virtual void gated_activation(Activation act, const Tensor& gate_up,
+                                const Tensor& out) = 0;  // [m, 2f] -> act(gate) * up [m, f]
   virtual void gather_rows(const Tensor& x, std::span<const int32_t> rows, const Tensor& out) = 0;
   virtual void copy_kv_blocks(const KvLayer& kv, std::span<const BlockCopy> copies) = 0;
   virtual void sample(const SampleArgs& args) = 0;

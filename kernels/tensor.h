@@ -13,7 +13,9 @@ namespace serval {
 
 enum class DType : uint8_t { kF32, kF16, kBF16, kI32 };
 
-constexpr size_t dtype_bytes(DType type) { return type == DType::kF32 || type == DType::kI32 ? 4 : 2; }
+constexpr size_t dtype_bytes(DType type) {
+  return type == DType::kF32 || type == DType::kI32 ? 4 : 2;
+}
 constexpr const char* dtype_name(DType type) {
   constexpr const char* kNames[] = {"f32", "f16", "bf16", "i32"};
   return kNames[static_cast<int>(type)];

@@ -16,7 +16,8 @@ namespace {
 
 using namespace load;
 
-Report run_once(const LoadOptions& options, const std::string& url, const std::vector<PlannedRequest>& workload, const std::string& label) {
+Report run_once(const LoadOptions& options, const std::string& url,
+                const std::vector<PlannedRequest>& workload, const std::string& label) {
   DriverOptions driver;
   driver.target = parse_url(url);
   driver.model = options.model;
@@ -29,7 +30,8 @@ Report run_once(const LoadOptions& options, const std::string& url, const std::v
   driver.max_duration_s = options.max_duration_s;
   driver.scrape_every_s = options.scrape_every_s;
   if (options.warmup > 0) {
-    std::vector<PlannedRequest> first(workload.begin(), workload.begin() + std::min<size_t>(options.warmup, workload.size()));
+    std::vector<PlannedRequest> first(workload.begin(),
+                                      workload.begin() + std::min<size_t>(options.warmup, workload.size()));
     for (PlannedRequest& request : first) request.after = -1;
     DriverOptions warm = driver;
     warm.concurrency = std::max(1, options.concurrency);
@@ -67,15 +69,16 @@ void record(const std::string& path, const std::vector<PlannedRequest>& workload
   write_file(path, lines);
 }
 
-// Doubles the rate until the SLOs break, then halves the gap: the highest rate at which 99 % of the requests are good.
+// Doubles the rate until the SLOs break, then halves the gap: the highest rate at which 99 % of the requests
+// are good.
 int search(LoadOptions options, const std::string& label) {
   double good = 0, bad = 0, rate = options.workload.rate;
   for (int step = 0; step < 12 && (bad == 0 || bad / std::max(good, 1e-9) > 1.1); ++step) {
     options.workload.rate = rate;
     const Report report = run_once(options, options.urls[0], make_workload(options), label);
     const bool met = report.summary.good_share >= 0.99;
-    std::printf("%8.2f requests/s: %.1f %% good, ttft p99 %.1f ms, tpot p99 %.2f ms\n", rate, report.summary.good_share * 100,
-                report.summary.ttft_ms.p99, report.summary.tpot_ms.p99);
+    std::printf("%8.2f requests/s: %.1f %% good, ttft p99 %.1f ms, tpot p99 %.2f ms\n", rate,
+                report.summary.good_share * 100, report.summary.ttft_ms.p99, report.summary.tpot_ms.p99);
     std::fflush(stdout);
     (met ? good : bad) = rate;
     rate = bad == 0 ? rate * 2 : good == 0 ? rate / 2 : (good + bad) / 2;
@@ -88,7 +91,8 @@ int search(LoadOptions options, const std::string& label) {
 
 std::string bench_load_help() {
   return "usage: serval bench --url URL [options]      load against an OpenAI-compatible endpoint\n"
-         "       serval bench --compare A.json B.json\n\n" + load_options_help();
+         "       serval bench --compare A.json B.json\n\n" +
+         load_options_help();
 }
 
 int bench_load(const std::vector<std::string>& arguments) {
@@ -97,8 +101,10 @@ int bench_load(const std::vector<std::string>& arguments) {
     std::cout << compare_text(options.compare_a, options.compare_b);
     return 0;
   }
-  if (options.urls.empty()) throw std::runtime_error("serval bench needs --url; serval bench --help lists its options");
-  if (options.concurrency == 0 && options.workload.rate == 0 && options.trace.empty()) options.concurrency = 8;
+  if (options.urls.empty())
+    throw std::runtime_error("serval bench needs --url; serval bench --help lists its options");
+  if (options.concurrency == 0 && options.workload.rate == 0 && options.trace.empty())
+    options.concurrency = 8;
   std::string label = "serval bench";
   for (const std::string& argument : arguments) label += " " + argument;
   if (!options.api_key.empty()) label.replace(label.find(options.api_key), options.api_key.size(), "KEY");

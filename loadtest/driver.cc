@@ -20,16 +20,19 @@ using asio::ip::tcp;
 using boost::system::error_code;
 using Clock = std::chrono::steady_clock;
 
-std::string request_head(const Target& target, const std::string& method, const std::string& path, const std::string& key, size_t length) {
+std::string request_head(const Target& target, const std::string& method, const std::string& path,
+                         const std::string& key, size_t length) {
   std::ostringstream head;
-  head << method << ' ' << path << " HTTP/1.1\r\nHost: " << target.host << ':' << target.port << "\r\nAccept: */*\r\n";
+  head << method << ' ' << path << " HTTP/1.1\r\nHost: " << target.host << ':' << target.port
+       << "\r\nAccept: */*\r\n";
   if (!key.empty()) head << "Authorization: Bearer " << key << "\r\n";
   if (method == "POST") head << "Content-Type: application/json\r\nContent-Length: " << length << "\r\n";
   head << "\r\n";
   return head.str();
 }
 
-std::string request_body(const DriverOptions& options, const std::string& model, const PlannedRequest& planned) {
+std::string request_body(const DriverOptions& options, const std::string& model,
+                         const PlannedRequest& planned) {
   json::object body;
   body["model"] = model;
   body["max_tokens"] = planned.output_tokens;
@@ -93,7 +96,13 @@ class Stream : public std::enable_shared_from_this<Stream> {
 class Run {
  public:
   Run(const DriverOptions& options, const std::vector<PlannedRequest>& workload, std::string model)
-      : options_(options), workload_(workload), model_(std::move(model)), timer_(io_), scrape_timer_(io_), progress_timer_(io_), limit_(io_) {
+      : options_(options),
+        workload_(workload),
+        model_(std::move(model)),
+        timer_(io_),
+        scrape_timer_(io_),
+        progress_timer_(io_),
+        limit_(io_) {
     tcp::resolver resolver(io_);
     error_code failed;
     endpoints_ = resolver.resolve(options.target.host, options.target.port, failed);
@@ -108,7 +117,8 @@ class Run {
 
   DriverResult go() {
     start_ = Clock::now();
-    limit_.expires_after(std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(options_.max_duration_s)));
+    limit_.expires_after(
+        std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(options_.max_duration_s)));
     limit_.async_wait([this](error_code failed) {
       if (!failed) time_is_up();
     });
@@ -148,7 +158,8 @@ class Run {
   void schedule_next() {
     while (next_ < workload_.size() && workload_[next_].after >= 0) ++next_;  // those follow another
     if (next_ >= workload_.size() || stopped_) return;
-    timer_.expires_at(start_ + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(workload_[next_].at_s)));
+    timer_.expires_at(start_ + std::chrono::duration_cast<Clock::duration>(
+                                   std::chrono::duration<double>(workload_[next_].at_s)));
     timer_.async_wait([this](error_code failed) {
       if (failed || stopped_) return;
       const double present = now();
@@ -161,7 +172,8 @@ class Run {
   }
 
   void fill_closed_loop() {
-    while (!stopped_ && static_cast<int>(busy_.size()) + num_thinking_ < options_.concurrency && next_ < workload_.size()) {
+    while (!stopped_ && static_cast<int>(busy_.size()) + num_thinking_ < options_.concurrency &&
+           next_ < workload_.size()) {
       const size_t index = next_++;
       if (workload_[index].after < 0) launch(index, now());
     }
@@ -171,7 +183,8 @@ class Run {
   void launch_later(size_t index) {
     ++num_thinking_;
     auto timer = std::make_shared<asio::steady_timer>(io_);
-    timer->expires_after(std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(workload_[index].think_s)));
+    timer->expires_after(
+        std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(workload_[index].think_s)));
     timer->async_wait([this, timer, index](error_code failed) {
       --num_thinking_;
       if (!failed && !stopped_) launch(index, now());
@@ -193,7 +206,8 @@ class Run {
   }
 
   void scrape() {
-    scrape_timer_.expires_after(std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(options_.scrape_every_s)));
+    scrape_timer_.expires_after(
+        std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(options_.scrape_every_s)));
     scrape_timer_.async_wait([this](error_code failed) {
       if (failed) return;
       fetch_metrics();
@@ -212,28 +226,32 @@ class Run {
     auto fetch = std::make_shared<Fetch>(io_);
     fetch->message = request_head(options_.target, "GET", "/metrics", options_.api_key, 0);
     const double at = now();
-    asio::async_connect(fetch->socket, endpoints_, [this, fetch, at](error_code failed, const tcp::endpoint&) {
-      if (failed) return;  // no metrics here: ask no more
-      asio::async_write(fetch->socket, asio::buffer(fetch->message), [this, fetch, at](error_code failed_write, size_t) {
-        if (failed_write) return;
-        read_metrics(fetch, at);
-      });
-    });
+    asio::async_connect(fetch->socket, endpoints_,
+                        [this, fetch, at](error_code failed, const tcp::endpoint&) {
+                          if (failed) return;  // no metrics here: ask no more
+                          asio::async_write(fetch->socket, asio::buffer(fetch->message),
+                                            [this, fetch, at](error_code failed_write, size_t) {
+                                              if (failed_write) return;
+                                              read_metrics(fetch, at);
+                                            });
+                        });
   }
   template <class Fetch>
   void read_metrics(std::shared_ptr<Fetch> fetch, double at) {
-    fetch->socket.async_read_some(asio::buffer(fetch->buffer), [this, fetch, at](error_code failed, size_t size) {
-      auto state = ResponseReader::State::kMalformed;
-      if (!failed) state = fetch->reader.feed({fetch->buffer.data(), size});
-      if (failed == asio::error::eof) state = fetch->reader.end_of_stream();
-      if (state == ResponseReader::State::kNeedMore) return read_metrics(fetch, at);
-      if (state != ResponseReader::State::kComplete || fetch->reader.status() != 200) return;
-      const std::string& text = fetch->reader.body();
-      const double running = series(text, "vllm:num_requests_running", -1);
-      if (running < 0) return;
-      result_.samples.push_back({at, running, series(text, "vllm:num_requests_waiting", 0), series(text, "vllm:kv_cache_usage_perc", 0)});
-      if (!stopped_) scrape();
-    });
+    fetch->socket.async_read_some(
+        asio::buffer(fetch->buffer), [this, fetch, at](error_code failed, size_t size) {
+          auto state = ResponseReader::State::kMalformed;
+          if (!failed) state = fetch->reader.feed({fetch->buffer.data(), size});
+          if (failed == asio::error::eof) state = fetch->reader.end_of_stream();
+          if (state == ResponseReader::State::kNeedMore) return read_metrics(fetch, at);
+          if (state != ResponseReader::State::kComplete || fetch->reader.status() != 200) return;
+          const std::string& text = fetch->reader.body();
+          const double running = series(text, "vllm:num_requests_running", -1);
+          if (running < 0) return;
+          result_.samples.push_back({at, running, series(text, "vllm:num_requests_waiting", 0),
+                                     series(text, "vllm:kv_cache_usage_perc", 0)});
+          if (!stopped_) scrape();
+        });
   }
 
   void tell() {
@@ -251,7 +269,8 @@ class Run {
     for (size_t i = 0; i < workload_.size(); ++i) {
       Outcome& missing = outcome(i);
       if (missing.sent_s == 0 && missing.end_s == 0 && missing.error.empty()) {
-        missing.intended_s = options_.concurrency > 0 || workload_[i].after >= 0 ? now() : std::min(workload_[i].at_s, now());
+        missing.intended_s =
+            options_.concurrency > 0 || workload_[i].after >= 0 ? now() : std::min(workload_[i].at_s, now());
         missing.end_s = now();
         missing.error = "not sent: time was up";
       }
@@ -291,7 +310,8 @@ void Stream::start(size_t index) {
   busy_ = true;
   reader_ = std::make_unique<ResponseReader>([this](std::string_view data) { event(data); });
   outgoing_ = run_.message(index);
-  deadline_.expires_after(std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(run_.options().request_timeout_s)));
+  deadline_.expires_after(std::chrono::duration_cast<Clock::duration>(
+      std::chrono::duration<double>(run_.options().request_timeout_s)));
   deadline_.async_wait([self = shared_from_this(), index](error_code failed) {
     if (!failed && self->busy_ && self->index_ == index) self->fail("timeout");
   });
@@ -300,14 +320,15 @@ void Stream::start(size_t index) {
 
 void Stream::connect() {
   fresh_ = true;
-  asio::async_connect(socket_, run_.endpoints(), [self = shared_from_this()](error_code failed, const tcp::endpoint&) {
-    if (!self->busy_) return;
-    if (failed) return self->fail("connect");
-    error_code ignored;
-    self->socket_.set_option(tcp::no_delay(true), ignored);
-    self->connected_ = true;
-    self->send();
-  });
+  asio::async_connect(socket_, run_.endpoints(),
+                      [self = shared_from_this()](error_code failed, const tcp::endpoint&) {
+                        if (!self->busy_) return;
+                        if (failed) return self->fail("connect");
+                        error_code ignored;
+                        self->socket_.set_option(tcp::no_delay(true), ignored);
+                        self->connected_ = true;
+                        self->send();
+                      });
 }
 
 void Stream::send() {
@@ -355,7 +376,8 @@ void Stream::event(std::string_view data) {
   if (choices && choices->is_array() && !choices->get_array().empty()) {
     const json::object* choice = choices->get_array()[0].if_object();
     const json::value* text = choice ? choice->if_contains("text") : nullptr;
-    if (const json::value* delta = choice ? choice->if_contains("delta") : nullptr; delta && delta->is_object()) {
+    if (const json::value* delta = choice ? choice->if_contains("delta") : nullptr;
+        delta && delta->is_object()) {
       text = delta->get_object().if_contains("content");
     }
     // A chunk counts when it carries text: a role, or a bare finish, is no token.
@@ -371,7 +393,8 @@ void Stream::event(std::string_view data) {
     };
     outcome.prompt_tokens = number(usage->get_object(), "prompt_tokens");
     outcome.output_tokens = number(usage->get_object(), "completion_tokens");
-    if (const json::value* details = usage->get_object().if_contains("prompt_tokens_details"); details && details->is_object()) {
+    if (const json::value* details = usage->get_object().if_contains("prompt_tokens_details");
+        details && details->is_object()) {
       outcome.cached_tokens = number(details->get_object(), "cached_tokens");
     }
   }
@@ -411,7 +434,8 @@ void Stream::finish() {
 
 Target parse_url(const std::string& url) {
   constexpr std::string_view kScheme = "http://";
-  if (!url.starts_with(kScheme)) throw std::runtime_error("--url is '" + url + "'; it must begin with http://");
+  if (!url.starts_with(kScheme))
+    throw std::runtime_error("--url is '" + url + "'; it must begin with http://");
   Target target;
   const std::string rest = url.substr(kScheme.size());
   const size_t slash = rest.find('/');
@@ -421,7 +445,8 @@ Target parse_url(const std::string& url) {
   target.port = colon == std::string::npos ? "80" : authority.substr(colon + 1);
   target.base = slash == std::string::npos ? "" : rest.substr(slash);
   while (target.base.ends_with("/")) target.base.pop_back();
-  if (target.host.empty() || target.port.empty() || target.port.find_first_not_of("0123456789") != std::string::npos) {
+  if (target.host.empty() || target.port.empty() ||
+      target.port.find_first_not_of("0123456789") != std::string::npos) {
     throw std::runtime_error("--url is '" + url + "'; it must look like http://HOST:PORT/v1");
   }
   return target;
@@ -448,7 +473,8 @@ DriverResult drive(const DriverOptions& options, const std::vector<PlannedReques
   std::string model = options.model;
   if (model.empty()) {
     error_code failed;
-    const json::value listed = json::parse(http_get(options.target, options.target.base + "/models", options.api_key), failed);
+    const json::value listed =
+        json::parse(http_get(options.target, options.target.base + "/models", options.api_key), failed);
     if (!failed && listed.is_object() && listed.get_object().contains("data")) {
       const json::value& data = listed.get_object().at("data");
       if (data.is_array() && !data.get_array().empty() && data.get_array()[0].is_object()) {
@@ -457,7 +483,8 @@ DriverResult drive(const DriverOptions& options, const std::vector<PlannedReques
       }
     }
     if (model.empty()) {
-      throw std::runtime_error("no model is listed at http://" + options.target.host + ":" + options.target.port + options.target.base +
+      throw std::runtime_error("no model is listed at http://" + options.target.host + ":" +
+                               options.target.port + options.target.base +
                                "/models; is the server there? (--model names one)");
     }
   }

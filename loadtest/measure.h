@@ -1,4 +1,5 @@
-// What was seen of each request, and the figures made of it. Pure arithmetic; definitions in docs/loadtest.md.
+// What was seen of each request, and the figures made of it. Pure arithmetic; definitions in
+// docs/loadtest.md.
 #pragma once
 
 #include <cstdint>
@@ -8,8 +9,9 @@
 
 namespace serval::load {
 
-// Times in seconds since the run's start. `intended_s` is when the request should have been sent; in an open loop latency counts from
-// there, so that a sender held up by a slow server does not hide the wait (coordinated omission).
+// Times in seconds since the run's start. `intended_s` is when the request should have been sent; in an open
+// loop latency counts from there, so that a sender held up by a slow server does not hide the wait
+// (coordinated omission).
 struct Outcome {
   double intended_s = 0;
   double sent_s = 0;

@@ -24,7 +24,7 @@ std::string format(const char* pattern, ...) {
 }
 
 const std::pair<const char*, Percentiles Summary::*> kLatencies[] = {
-    {"ttft_ms", &Summary::ttft_ms}, {"tpot_ms", &Summary::tpot_ms},          {"itl_ms", &Summary::itl_ms},
+    {"ttft_ms", &Summary::ttft_ms}, {"tpot_ms", &Summary::tpot_ms},         {"itl_ms", &Summary::itl_ms},
     {"e2e_ms", &Summary::e2e_ms},   {"send_lag_ms", &Summary::send_lag_ms},
 };
 
@@ -36,18 +36,23 @@ json::object to_json(const Percentiles& p) {
 
 std::string report_text(const Report& r) {
   const Summary& s = r.summary;
-  std::string out = format("%zu requests to %s (%s), %zu succeeded, %.2f s\n", s.num_requests, r.url.c_str(), r.model.c_str(), s.num_ok, s.duration_s);
+  std::string out = format("%zu requests to %s (%s), %zu succeeded, %.2f s\n", s.num_requests, r.url.c_str(),
+                           r.model.c_str(), s.num_ok, s.duration_s);
   for (const auto& [kind, count] : s.errors) out += format("  failed: %d x %s\n", count, kind.c_str());
-  out += format("  throughput   %.2f requests/s, %.1f output tokens/s, %.1f tokens/s in all\n", s.requests_per_s, s.output_tokens_per_s, s.total_tokens_per_s);
+  out += format("  throughput   %.2f requests/s, %.1f output tokens/s, %.1f tokens/s in all\n",
+                s.requests_per_s, s.output_tokens_per_s, s.total_tokens_per_s);
   if (r.slo.ttft_ms > 0 || r.slo.tpot_ms > 0) {
-    out += format("  goodput      %.2f requests/s met ttft %.0f ms, tpot %.0f ms (%.1f %% of all)\n", s.goodput_per_s, r.slo.ttft_ms, r.slo.tpot_ms, s.good_share * 100);
+    out += format("  goodput      %.2f requests/s met ttft %.0f ms, tpot %.0f ms (%.1f %% of all)\n",
+                  s.goodput_per_s, r.slo.ttft_ms, r.slo.tpot_ms, s.good_share * 100);
   }
-  out += format("  tokens       %lld in, %lld out, %lld of the prompts cached\n", static_cast<long long>(s.prompt_tokens),
-                static_cast<long long>(s.output_tokens), static_cast<long long>(s.cached_tokens));
+  out += format("  tokens       %lld in, %lld out, %lld of the prompts cached\n",
+                static_cast<long long>(s.prompt_tokens), static_cast<long long>(s.output_tokens),
+                static_cast<long long>(s.cached_tokens));
   out += "               mean       p50       p90       p95       p99       max\n";
   for (const auto& [name, member] : kLatencies) {
     const Percentiles& p = s.*member;
-    out += format("  %-11s%10.2f%10.2f%10.2f%10.2f%10.2f%10.2f\n", name, p.mean, p.p50, p.p90, p.p95, p.p99, p.max);
+    out += format("  %-11s%10.2f%10.2f%10.2f%10.2f%10.2f%10.2f\n", name, p.mean, p.p50, p.p90, p.p95, p.p99,
+                  p.max);
   }
   return out;
 }
@@ -65,7 +70,10 @@ std::string report_json(const Report& r) {
   out["requests_per_s"] = s.requests_per_s;
   out["output_tokens_per_s"] = s.output_tokens_per_s;
   out["total_tokens_per_s"] = s.total_tokens_per_s;
-  out["goodput"] = {{"requests_per_s", s.goodput_per_s}, {"share", s.good_share}, {"slo_ttft_ms", r.slo.ttft_ms}, {"slo_tpot_ms", r.slo.tpot_ms}};
+  out["goodput"] = {{"requests_per_s", s.goodput_per_s},
+                    {"share", s.good_share},
+                    {"slo_ttft_ms", r.slo.ttft_ms},
+                    {"slo_tpot_ms", r.slo.tpot_ms}};
   out["prompt_tokens"] = s.prompt_tokens;
   out["output_tokens"] = s.output_tokens;
   out["cached_tokens"] = s.cached_tokens;
@@ -74,7 +82,10 @@ std::string report_json(const Report& r) {
   out["errors"] = std::move(errors);
   json::array samples;
   for (const ServerSample& sample : r.samples) {
-    samples.push_back({{"at_s", sample.at_s}, {"running", sample.running}, {"waiting", sample.waiting}, {"kv_usage", sample.kv_usage}});
+    samples.push_back({{"at_s", sample.at_s},
+                       {"running", sample.running},
+                       {"waiting", sample.waiting},
+                       {"kv_usage", sample.kv_usage}});
   }
   out["server"] = std::move(samples);
   return json::serialize(out) + "\n";
@@ -93,7 +104,8 @@ std::vector<std::pair<std::string, double>> read_figures(const std::string& path
     if (value.is_number()) figures.emplace_back(name, value.to_number<double>());
     if (!value.is_object() || name == "errors") continue;
     for (const auto& [inner, number] : value.get_object()) {
-      if (number.is_number()) figures.emplace_back(std::string(name) + "." + std::string(inner), number.to_number<double>());
+      if (number.is_number())
+        figures.emplace_back(std::string(name) + "." + std::string(inner), number.to_number<double>());
     }
   }
   return figures;
@@ -106,19 +118,23 @@ std::string compare_text(const std::string& a_path, const std::string& b_path) {
   for (const auto& [name, value] : a) {
     for (const auto& [other, second] : b) {
       if (name != other) continue;
-      out += format("%-28s%14.3f%14.3f%10s\n", name.c_str(), value, second, value != 0 ? format("%.3f", second / value).c_str() : "-");
+      out += format("%-28s%14.3f%14.3f%10s\n", name.c_str(), value, second,
+                    value != 0 ? format("%.3f", second / value).c_str() : "-");
     }
   }
   return out;
 }
 
 std::string table_text(const std::vector<Report>& reports) {
-  std::string out = format("%-32s%8s%10s%12s%11s%11s%11s%11s%8s\n", "endpoint", "ok", "req/s", "out tok/s", "ttft p50", "ttft p99", "tpot p50", "tpot p99", "cached");
+  std::string out = format("%-32s%8s%10s%12s%11s%11s%11s%11s%8s\n", "endpoint", "ok", "req/s", "out tok/s",
+                           "ttft p50", "ttft p99", "tpot p50", "tpot p99", "cached");
   for (const Report& r : reports) {
     const Summary& s = r.summary;
-    out += format("%-32s%8zu%10.2f%12.1f%11.2f%11.2f%11.2f%11.2f%7.1f%%\n", r.label.substr(0, 31).c_str(), s.num_ok, s.requests_per_s, s.output_tokens_per_s,
-                  s.ttft_ms.p50, s.ttft_ms.p99, s.tpot_ms.p50, s.tpot_ms.p99,
-                  s.prompt_tokens ? 100.0 * static_cast<double>(s.cached_tokens) / static_cast<double>(s.prompt_tokens) : 0);
+    out += format(
+        "%-32s%8zu%10.2f%12.1f%11.2f%11.2f%11.2f%11.2f%7.1f%%\n", r.label.substr(0, 31).c_str(), s.num_ok,
+        s.requests_per_s, s.output_tokens_per_s, s.ttft_ms.p50, s.ttft_ms.p99, s.tpot_ms.p50, s.tpot_ms.p99,
+        s.prompt_tokens ? 100.0 * static_cast<double>(s.cached_tokens) / static_cast<double>(s.prompt_tokens)
+                        : 0);
   }
   return out;
 }

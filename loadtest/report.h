@@ -11,7 +11,7 @@
 namespace serval::load {
 
 struct Report {
-  std::string label;    // what was run, as a command line
+  std::string label;  // what was run, as a command line
   std::string url;
   std::string model;
   Slo slo;
@@ -24,7 +24,8 @@ std::string report_text(const Report& report);
 std::string report_json(const Report& report);
 std::string report_html(const Report& report);
 
-// The figures of a JSON report written earlier, by their dotted names ("ttft_ms.p50"). Throws std::runtime_error with a sentence.
+// The figures of a JSON report written earlier, by their dotted names ("ttft_ms.p50"). Throws
+// std::runtime_error with a sentence.
 std::vector<std::pair<std::string, double>> read_figures(const std::string& path);
 // Two of them side by side with the ratio B / A.
 std::string compare_text(const std::string& a_path, const std::string& b_path);

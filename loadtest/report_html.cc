@@ -17,7 +17,11 @@ std::string number(double value) {
   if (value != 0 && std::abs(value) < 0.01) {
     std::snprintf(text, sizeof text, "%.1e", value);
   } else {
-    std::snprintf(text, sizeof text, std::abs(value) >= 100 ? "%.0f" : std::abs(value) >= 10 ? "%.1f" : "%.2f", value);
+    std::snprintf(text, sizeof text,
+                  std::abs(value) >= 100  ? "%.0f"
+                  : std::abs(value) >= 10 ? "%.1f"
+                                          : "%.2f",
+                  value);
   }
   return text;
 }
@@ -25,10 +29,14 @@ std::string number(double value) {
 std::string escape(const std::string& text) {
   std::string out;
   for (const char c : text) {
-    if (c == '<') out += "&lt;";
-    else if (c == '>') out += "&gt;";
-    else if (c == '&') out += "&amp;";
-    else out += c;
+    if (c == '<')
+      out += "&lt;";
+    else if (c == '>')
+      out += "&gt;";
+    else if (c == '&')
+      out += "&amp;";
+    else
+      out += c;
   }
   return out;
 }
@@ -47,35 +55,47 @@ double round_step(double top) {
 class Chart {
  public:
   Chart(std::string title, std::string x_name, double x_max, std::string y_name, double y_max)
-      : title_(std::move(title)), x_name_(std::move(x_name)), y_name_(std::move(y_name)), x_max_(std::max(x_max, 1e-9)), y_max_(std::max(y_max, 1e-9)) {}
+      : title_(std::move(title)),
+        x_name_(std::move(x_name)),
+        y_name_(std::move(y_name)),
+        x_max_(std::max(x_max, 1e-9)),
+        y_max_(std::max(y_max, 1e-9)) {}
 
   double x(double value) const { return kLeft + value / x_max_ * (kWidth - kLeft - kRight); }
   double y(double value) const { return kHeight - kBottom - value / y_max_ * (kHeight - kTop - kBottom); }
 
-  void line(const std::vector<std::pair<double, double>>& points, const std::string& colour, const std::string& name) {
+  void line(const std::vector<std::pair<double, double>>& points, const std::string& colour,
+            const std::string& name) {
     std::string path;
     for (const auto& [px, py] : points) path += number_pair(x(px), y(py));
     inside_ += "<polyline fill='none' stroke='" + colour + "' stroke-width='1.8' points='" + path + "'/>";
     if (!name.empty()) {
       const double at = kLeft + 8 + 110.0 * num_names_++;
-      inside_ += "<rect x='" + number(at) + "' y='8' width='12' height='4' fill='" + colour + "'/><text x='" + number(at + 16) + "' y='14'>" + name + "</text>";
+      inside_ += "<rect x='" + number(at) + "' y='8' width='12' height='4' fill='" + colour + "'/><text x='" +
+                 number(at + 16) + "' y='14'>" + name + "</text>";
     }
   }
   void bar(double from, double to, double at, double thickness, const std::string& colour) {
-    inside_ += "<rect x='" + number2(x(from)) + "' y='" + number2(y(at)) + "' width='" + number2(std::max(0.6, x(to) - x(from))) + "' height='" +
-               number2(thickness) + "' fill='" + colour + "'/>";
+    inside_ += "<rect x='" + number2(x(from)) + "' y='" + number2(y(at)) + "' width='" +
+               number2(std::max(0.6, x(to) - x(from))) + "' height='" + number2(thickness) + "' fill='" +
+               colour + "'/>";
   }
 
   std::string svg() const {
     std::string out = "<figure><figcaption>" + title_ + "</figcaption><svg viewBox='0 0 640 260'>";
     const double x_step = round_step(x_max_), y_step = round_step(y_max_);
     for (double v = 0; v <= x_max_ * 1.0001; v += x_step) {
-      out += "<line class='grid' x1='" + number2(x(v)) + "' x2='" + number2(x(v)) + "' y1='26' y2='222'/><text text-anchor='middle' x='" + number2(x(v)) + "' y='236'>" + number(v) + "</text>";
+      out += "<line class='grid' x1='" + number2(x(v)) + "' x2='" + number2(x(v)) +
+             "' y1='26' y2='222'/><text text-anchor='middle' x='" + number2(x(v)) + "' y='236'>" + number(v) +
+             "</text>";
     }
     for (double v = 0; v <= y_max_ * 1.0001; v += y_step) {
-      out += "<line class='grid' x1='62' x2='626' y1='" + number2(y(v)) + "' y2='" + number2(y(v)) + "'/><text text-anchor='end' x='56' y='" + number2(y(v) + 4) + "'>" + number(v) + "</text>";
+      out += "<line class='grid' x1='62' x2='626' y1='" + number2(y(v)) + "' y2='" + number2(y(v)) +
+             "'/><text text-anchor='end' x='56' y='" + number2(y(v) + 4) + "'>" + number(v) + "</text>";
     }
-    out += "<text text-anchor='middle' x='344' y='254'>" + x_name_ + "</text><text text-anchor='middle' transform='translate(12 124) rotate(-90)'>" + y_name_ + "</text>";
+    out += "<text text-anchor='middle' x='344' y='254'>" + x_name_ +
+           "</text><text text-anchor='middle' transform='translate(12 124) rotate(-90)'>" + y_name_ +
+           "</text>";
     return out + inside_ + "</svg></figure>";
   }
 
@@ -100,7 +120,8 @@ std::string latency_cdf(const std::string& title, const std::string& of, std::ve
   Chart chart(title, "milliseconds", top, "share of " + of, 1);
   std::vector<std::pair<double, double>> points{{0, 0}};
   const size_t step = std::max<size_t>(1, values.size() / 500);
-  for (size_t i = 0; i < values.size() && values[i] <= top; i += step) points.emplace_back(values[i], static_cast<double>(i + 1) / static_cast<double>(values.size()));
+  for (size_t i = 0; i < values.size() && values[i] <= top; i += step)
+    points.emplace_back(values[i], static_cast<double>(i + 1) / static_cast<double>(values.size()));
   chart.line(points, "#1f6f8b", "");
   return chart.svg();
 }
@@ -109,19 +130,23 @@ std::string throughput(const std::vector<Outcome>& outcomes, double end) {
   const int bins = 60;
   std::vector<double> tokens(bins, 0);
   for (const Outcome& o : outcomes) {
-    for (const double at : o.token_s) tokens[std::min(bins - 1, static_cast<int>(at / end * bins))] += bins / end;
+    for (const double at : o.token_s)
+      tokens[std::min(bins - 1, static_cast<int>(at / end * bins))] += bins / end;
   }
   std::vector<std::pair<double, double>> points;
   for (int i = 0; i < bins; ++i) points.emplace_back((i + 0.5) * end / bins, tokens[i]);
-  Chart chart("Output over time", "seconds", end, "tokens / s", *std::max_element(tokens.begin(), tokens.end()) * 1.05);
+  Chart chart("Output over time", "seconds", end, "tokens / s",
+              *std::max_element(tokens.begin(), tokens.end()) * 1.05);
   chart.line(points, "#1f6f8b", "");
   return chart.svg();
 }
 
-// Each request a row: waiting for its first token, then generating, with a mark for every gap of more than twice its own median.
+// Each request a row: waiting for its first token, then generating, with a mark for every gap of more than
+// twice its own median.
 std::string timeline(const std::vector<Outcome>& outcomes, double end) {
   const size_t shown = std::min<size_t>(outcomes.size(), 200);
-  Chart chart("Requests over time (the first " + std::to_string(shown) + "): waiting, generating, failed", "seconds", end, "request", static_cast<double>(shown));
+  Chart chart("Requests over time (the first " + std::to_string(shown) + "): waiting, generating, failed",
+              "seconds", end, "request", static_cast<double>(shown));
   const double thickness = std::max(0.8, (kHeight - kTop - kBottom) / static_cast<double>(shown) - 0.3);
   for (size_t i = 0; i < shown; ++i) {
     const Outcome& o = outcomes[i];
@@ -159,33 +184,47 @@ std::string report_html(const Report& r) {
     if (!o.error.empty() || o.token_s.empty()) continue;
     ttft.push_back((o.token_s.front() - o.intended_s) * 1e3);
     e2e.push_back((o.end_s - o.intended_s) * 1e3);
-    if (o.output_tokens > 1) tpot.push_back((o.token_s.back() - o.token_s.front()) * 1e3 / (o.output_tokens - 1));
+    if (o.output_tokens > 1)
+      tpot.push_back((o.token_s.back() - o.token_s.front()) * 1e3 / (o.output_tokens - 1));
     for (size_t i = 1; i < o.token_s.size(); ++i) itl.push_back((o.token_s[i] - o.token_s[i - 1]) * 1e3);
   }
   std::string rows;
-  const std::pair<const char*, const Percentiles*> latencies[] = {
-      {"TTFT", &s.ttft_ms}, {"TPOT", &s.tpot_ms}, {"ITL", &s.itl_ms}, {"E2E", &s.e2e_ms}, {"send lag", &s.send_lag_ms}};
+  const std::pair<const char*, const Percentiles*> latencies[] = {{"TTFT", &s.ttft_ms},
+                                                                  {"TPOT", &s.tpot_ms},
+                                                                  {"ITL", &s.itl_ms},
+                                                                  {"E2E", &s.e2e_ms},
+                                                                  {"send lag", &s.send_lag_ms}};
   for (const auto& [name, p] : latencies) {
     rows += std::string("<tr><th>") + name + "</th>";
-    for (const double v : {p->mean, p->p50, p->p90, p->p95, p->p99, p->max}) rows += "<td>" + number(v) + "</td>";
+    for (const double v : {p->mean, p->p50, p->p90, p->p95, p->p99, p->max})
+      rows += "<td>" + number(v) + "</td>";
     rows += "</tr>";
   }
   std::string errors;
-  for (const auto& [kind, count] : s.errors) errors += "<li>" + std::to_string(count) + " × " + escape(kind) + "</li>";
+  for (const auto& [kind, count] : s.errors)
+    errors += "<li>" + std::to_string(count) + " × " + escape(kind) + "</li>";
   return "<!doctype html><html lang='en'><meta charset='utf-8'><title>Load report</title><style>"
          "body{font:15px/1.45 system-ui,sans-serif;max-width:1320px;margin:2em auto;padding:0 1em;color:#222}"
          "h1{font-size:1.3em}code{background:#f3f1ec;padding:.1em .3em}table{border-collapse:collapse}"
          "td,th{padding:.2em .8em;text-align:right;border-bottom:1px solid #ddd}th{text-align:left}"
-         ".plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(520px,1fr));gap:1em}figure{margin:0}"
-         "figcaption{font-weight:600;margin:.5em 0}svg text{font:11px system-ui,sans-serif;fill:#555}.grid{stroke:#e5e2db}"
-         "</style><h1>Load report: " + escape(r.model) + "</h1><p><code>" + escape(r.label) + "</code></p><p>" +
-         std::to_string(s.num_requests) + " requests to " + escape(r.url) + ", " + std::to_string(s.num_ok) + " succeeded in " + number(s.duration_s) +
-         " s: " + number(s.requests_per_s) + " requests/s, " + number(s.output_tokens_per_s) + " output tokens/s, goodput " + number(s.goodput_per_s) +
-         " requests/s (" + number(s.good_share * 100) + " %). Prompt tokens " + std::to_string(s.prompt_tokens) + ", of them cached " +
-         std::to_string(s.cached_tokens) + ".</p>" + (errors.empty() ? "" : "<p>Failed:</p><ul>" + errors + "</ul>") +
-         "<table><tr><th>ms</th><th>mean</th><th>p50</th><th>p90</th><th>p95</th><th>p99</th><th>max</th></tr>" + rows + "</table><div class='plots'>" +
-         latency_cdf("Time to first token", "requests", ttft) + latency_cdf("Time per output token", "requests", tpot) + latency_cdf("Inter-token latency", "gaps", itl) +
-         latency_cdf("End to end", "requests", e2e) + throughput(r.outcomes, end) + batch(r.samples, end) + timeline(r.outcomes, end) + "</div></html>\n";
+         ".plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(520px,1fr));gap:1em}figure{margin:"
+         "0}"
+         "figcaption{font-weight:600;margin:.5em 0}svg text{font:11px "
+         "system-ui,sans-serif;fill:#555}.grid{stroke:#e5e2db}"
+         "</style><h1>Load report: " +
+         escape(r.model) + "</h1><p><code>" + escape(r.label) + "</code></p><p>" +
+         std::to_string(s.num_requests) + " requests to " + escape(r.url) + ", " + std::to_string(s.num_ok) +
+         " succeeded in " + number(s.duration_s) + " s: " + number(s.requests_per_s) + " requests/s, " +
+         number(s.output_tokens_per_s) + " output tokens/s, goodput " + number(s.goodput_per_s) +
+         " requests/s (" + number(s.good_share * 100) + " %). Prompt tokens " +
+         std::to_string(s.prompt_tokens) + ", of them cached " + std::to_string(s.cached_tokens) + ".</p>" +
+         (errors.empty() ? "" : "<p>Failed:</p><ul>" + errors + "</ul>") +
+         "<table><tr><th>ms</th><th>mean</th><th>p50</th><th>p90</th><th>p95</th><th>p99</th><th>max</th></"
+         "tr>" +
+         rows + "</table><div class='plots'>" + latency_cdf("Time to first token", "requests", ttft) +
+         latency_cdf("Time per output token", "requests", tpot) +
+         latency_cdf("Inter-token latency", "gaps", itl) + latency_cdf("End to end", "requests", e2e) +
+         throughput(r.outcomes, end) + batch(r.samples, end) + timeline(r.outcomes, end) + "</div></html>\n";
 }
 
 }  // namespace serval::load

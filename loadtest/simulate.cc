@@ -17,9 +17,12 @@ namespace {
 constexpr int kCoefficients = 4;
 using Row = std::array<double, kCoefficients>;
 
-Row features(const StepShape& shape) { return {1, shape.rows, shape.seqs, shape.context}; }
+Row features(const StepShape& shape) {
+  return {1, shape.rows, shape.seqs, shape.context};
+}
 
-// Solves the normal equations over the coefficients in `used` by elimination with pivoting; false when they are singular.
+// Solves the normal equations over the coefficients in `used` by elimination with pivoting; false when they
+// are singular.
 bool solve(const std::vector<StepSample>& samples, const std::array<bool, kCoefficients>& used, Row& result) {
   double a[kCoefficients][kCoefficients + 1] = {};
   for (const StepSample& sample : samples) {
@@ -59,12 +62,15 @@ std::vector<TokenId> prompt_ids(const PlannedRequest& planned) {
   if (!planned.token_ids.empty()) return {planned.token_ids.begin(), planned.token_ids.end()};
   std::vector<TokenId> ids;
   std::stringstream words(planned.prompt);
-  for (std::string word; words >> word;) ids.push_back(static_cast<TokenId>(std::hash<std::string>{}(word) % 30'000));
+  for (std::string word; words >> word;)
+    ids.push_back(static_cast<TokenId>(std::hash<std::string>{}(word) % 30'000));
   if (ids.empty()) ids.push_back(0);
   return ids;
 }
 
-Time to_time(double seconds) { return Time{static_cast<int64_t>(seconds * 1e9)}; }
+Time to_time(double seconds) {
+  return Time{static_cast<int64_t>(seconds * 1e9)};
+}
 
 // One server: the real scheduler, and a clock that jumps from step to step.
 class Replica {
@@ -92,7 +98,8 @@ class Replica {
     outcomes_[index].prompt_tokens = static_cast<int>(request.prompt.size());
     const int64_t tokens = static_cast<int64_t>(request.prompt.size()) + planned.output_tokens;
     if (tokens > options_.scheduler.max_model_len ||
-        !fits(options_.geometry, options_.scheduler, static_cast<int>(request.prompt.size()), planned.output_tokens, 1)) {
+        !fits(options_.geometry, options_.scheduler, static_cast<int>(request.prompt.size()),
+              planned.output_tokens, 1)) {
       outcomes_[index].error = "too long";
       return false;
     }
@@ -140,8 +147,10 @@ class Replica {
   void see(const TokenEvent& event) {
     Outcome& outcome = outcomes_[event.request - 1];
     if (event.token >= 0) {
-      if (outcome.token_s.size() < 2) outcome.token_s.push_back(now_);
-      else outcome.token_s[1] = now_;
+      if (outcome.token_s.size() < 2)
+        outcome.token_s.push_back(now_);
+      else
+        outcome.token_s[1] = now_;
       outcome.output_tokens = event.num_output;
       outcome.cached_tokens = event.cached_tokens;
     }
@@ -162,12 +171,14 @@ class Replica {
   uint64_t steps_ = 0;
 };
 
-size_t choose(const SimulationOptions& options, const std::vector<std::unique_ptr<Replica>>& replicas, const PlannedRequest& planned, size_t index) {
+size_t choose(const SimulationOptions& options, const std::vector<std::unique_ptr<Replica>>& replicas,
+              const PlannedRequest& planned, size_t index) {
   if (options.routing == Routing::kRoundRobin) return index % replicas.size();
   if (options.routing == Routing::kPrefix) {
     const std::vector<TokenId> ids = prompt_ids(planned);
     uint64_t hash = 0xcbf29ce484222325ull;
-    for (size_t i = 0; i < std::min<size_t>(ids.size(), 2 * options.geometry.block_size); ++i) hash = (hash ^ static_cast<uint64_t>(ids[i])) * 0x100000001b3ull;
+    for (size_t i = 0; i < std::min<size_t>(ids.size(), 2 * options.geometry.block_size); ++i)
+      hash = (hash ^ static_cast<uint64_t>(ids[i])) * 0x100000001b3ull;
     return hash % replicas.size();
   }
   size_t best = 0;
@@ -184,13 +195,15 @@ StepShape shape_of(const Batch& batch) {
   shape.rows = static_cast<double>(batch.tokens.size());
   shape.seqs = static_cast<double>(batch.seqs.size());
   for (const SeqStep& step : batch.seqs) {
-    shape.context += (static_cast<double>(step.first_pos) + (step.num_tokens + 1) / 2.0) * step.num_tokens / 1000;
+    shape.context +=
+        (static_cast<double>(step.first_pos) + (step.num_tokens + 1) / 2.0) * step.num_tokens / 1000;
   }
   return shape;
 }
 
 StepCost fit_step_cost(const std::vector<StepSample>& samples) {
-  if (samples.size() < kCoefficients) throw std::runtime_error("a step-time model needs at least 4 measured steps");
+  if (samples.size() < kCoefficients)
+    throw std::runtime_error("a step-time model needs at least 4 measured steps");
   std::array<bool, kCoefficients> used{true, true, true, true};
   Row result{};
   for (int round = 0; round < kCoefficients; ++round) {
@@ -205,7 +218,10 @@ StepCost fit_step_cost(const std::vector<StepSample>& samples) {
 }
 
 std::string cost_json(const StepCost& cost) {
-  const boost::json::object out{{"step_ms", cost.step}, {"row_ms", cost.row}, {"seq_ms", cost.seq}, {"context_ms_per_1000", cost.context}};
+  const boost::json::object out{{"step_ms", cost.step},
+                                {"row_ms", cost.row},
+                                {"seq_ms", cost.seq},
+                                {"context_ms_per_1000", cost.context}};
   return boost::json::serialize(out) + "\n";
 }
 
@@ -216,10 +232,15 @@ StepCost read_cost(const std::string& path) {
   boost::system::error_code failed;
   const boost::json::value root = boost::json::parse(text.str(), failed);
   StepCost cost;
-  const std::pair<const char*, double*> fields[] = {{"step_ms", &cost.step}, {"row_ms", &cost.row}, {"seq_ms", &cost.seq}, {"context_ms_per_1000", &cost.context}};
+  const std::pair<const char*, double*> fields[] = {{"step_ms", &cost.step},
+                                                    {"row_ms", &cost.row},
+                                                    {"seq_ms", &cost.seq},
+                                                    {"context_ms_per_1000", &cost.context}};
   for (const auto& [name, field] : fields) {
-    const boost::json::value* value = !failed && root.is_object() ? root.get_object().if_contains(name) : nullptr;
-    if (!value || !value->is_number() || !(value->to_number<double>() >= 0)) throw std::runtime_error(path + " has no " + name + ": not a step-time model");
+    const boost::json::value* value =
+        !failed && root.is_object() ? root.get_object().if_contains(name) : nullptr;
+    if (!value || !value->is_number() || !(value->to_number<double>() >= 0))
+      throw std::runtime_error(path + " has no " + name + ": not a step-time model");
     *field = value->to_number<double>();
   }
   return cost;
@@ -229,7 +250,8 @@ SimulationResult simulate(const SimulationOptions& options, const std::vector<Pl
   SimulationResult result;
   result.outcomes.resize(workload.size());
   std::vector<std::unique_ptr<Replica>> replicas;
-  for (int i = 0; i < options.replicas; ++i) replicas.push_back(std::make_unique<Replica>(options, result.outcomes));
+  for (int i = 0; i < options.replicas; ++i)
+    replicas.push_back(std::make_unique<Replica>(options, result.outcomes));
   for (size_t i = 0; i < workload.size(); ++i) {
     const double at = workload[i].at_s;
     for (const auto& replica : replicas) replica->advance(at);
@@ -244,7 +266,8 @@ SimulationResult simulate(const SimulationOptions& options, const std::vector<Pl
   return result;
 }
 
-int find_replicas(SimulationOptions options, const std::vector<PlannedRequest>& workload, const Slo& slo, int most) {
+int find_replicas(SimulationOptions options, const std::vector<PlannedRequest>& workload, const Slo& slo,
+                  int most) {
   const auto meets = [&](int replicas) {
     options.replicas = replicas;
     return summarise(simulate(options, workload).outcomes, slo).good_share >= 0.99;

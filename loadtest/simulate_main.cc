@@ -27,7 +27,8 @@ using Clock = std::chrono::steady_clock;
 struct Settings {
   std::string cost, fit, validate, routing = "least-loaded";
   int replicas = 1, find_replicas = 0;
-  int max_num_seqs = 64, max_num_batched_tokens = 512, max_model_len = 2048, kv_blocks = 8192, block_size = 16;
+  int max_num_seqs = 64, max_num_batched_tokens = 512, max_model_len = 2048, kv_blocks = 8192,
+      block_size = 16;
 };
 
 struct SettingRow {
@@ -39,10 +40,13 @@ struct SettingRow {
 };
 const SettingRow kSettings[] = {
     {"--cost", "FILE", "step-time model: written by --fit, read otherwise", &Settings::cost, nullptr},
-    {"--fit", "MODEL", "measure this machine's steps with the model, write the step-time model, and end", &Settings::fit, nullptr},
-    {"--validate", "MODEL", "also run the workload on the real engine, without HTTP, and compare", &Settings::validate, nullptr},
+    {"--fit", "MODEL", "measure this machine's steps with the model, write the step-time model, and end",
+     &Settings::fit, nullptr},
+    {"--validate", "MODEL", "also run the workload on the real engine, without HTTP, and compare",
+     &Settings::validate, nullptr},
     {"--replicas", "N", "servers (1)", nullptr, &Settings::replicas},
-    {"--find-replicas", "MOST", "the fewest servers at which 99 % of the requests meet the SLOs", nullptr, &Settings::find_replicas},
+    {"--find-replicas", "MOST", "the fewest servers at which 99 % of the requests meet the SLOs", nullptr,
+     &Settings::find_replicas},
     {"--routing", "KIND", "round-robin, least-loaded or prefix (least-loaded)", &Settings::routing, nullptr},
     {"--max-num-seqs", "N", "as serval serve (64)", nullptr, &Settings::max_num_seqs},
     {"--max-num-batched-tokens", "N", "as serval serve (512)", nullptr, &Settings::max_num_batched_tokens},
@@ -55,7 +59,8 @@ const SettingRow kSettings[] = {
 Settings take_settings(std::vector<std::string>& arguments) {
   Settings settings;
   for (size_t i = 0; i < arguments.size();) {
-    const auto row = std::find_if(std::begin(kSettings), std::end(kSettings), [&](const SettingRow& r) { return arguments[i] == r.name; });
+    const auto row = std::find_if(std::begin(kSettings), std::end(kSettings),
+                                  [&](const SettingRow& r) { return arguments[i] == r.name; });
     if (row == std::end(kSettings)) {
       ++i;
       continue;
@@ -67,7 +72,8 @@ Settings take_settings(std::vector<std::string>& arguments) {
     } else {
       char* end = nullptr;
       const long number = std::strtol(value.c_str(), &end, 10);
-      if (value.empty() || *end != '\0' || number < 1 || number > 100'000'000) throw std::runtime_error(arguments[i] + " is '" + value + "'; it must be a whole number from 1");
+      if (value.empty() || *end != '\0' || number < 1 || number > 100'000'000)
+        throw std::runtime_error(arguments[i] + " is '" + value + "'; it must be a whole number from 1");
       settings.*row->number = static_cast<int>(number);
     }
     arguments.erase(arguments.begin() + i, arguments.begin() + i + 2);
@@ -78,15 +84,20 @@ Settings take_settings(std::vector<std::string>& arguments) {
 SimulationOptions simulation(const Settings& settings) {
   SimulationOptions options;
   options.scheduler.max_num_seqs = settings.max_num_seqs;
-  options.scheduler.max_num_batched_tokens = options.scheduler.max_prefill_chunk = settings.max_num_batched_tokens;
+  options.scheduler.max_num_batched_tokens = options.scheduler.max_prefill_chunk =
+      settings.max_num_batched_tokens;
   options.scheduler.max_model_len = settings.max_model_len;
   options.scheduler.max_waiting = 10'000'000;
   options.geometry.block_size = settings.block_size;
   options.geometry.groups[0].num_blocks = settings.kv_blocks;
   options.replicas = settings.replicas;
-  if (settings.routing == "round-robin") options.routing = Routing::kRoundRobin;
-  else if (settings.routing == "prefix") options.routing = Routing::kPrefix;
-  else if (settings.routing != "least-loaded") throw std::runtime_error("--routing is '" + settings.routing + "'; it must be round-robin, least-loaded or prefix");
+  if (settings.routing == "round-robin")
+    options.routing = Routing::kRoundRobin;
+  else if (settings.routing == "prefix")
+    options.routing = Routing::kPrefix;
+  else if (settings.routing != "least-loaded")
+    throw std::runtime_error("--routing is '" + settings.routing +
+                             "'; it must be round-robin, least-loaded or prefix");
   return options;
 }
 
@@ -98,10 +109,12 @@ class EngineRun {
     config_.scheduler.max_waiting = 100'000;
     config_.block_size = settings.block_size;
     const auto folder = resolve_model(model);
-    config_.scheduler.max_model_len = std::min(config_.scheduler.max_model_len, read_model_config(folder).max_positions);
+    config_.scheduler.max_model_len =
+        std::min(config_.scheduler.max_model_len, read_model_config(folder).max_positions);
     runner_ = std::make_unique<ModelRunner>(folder, config_);
     engine_ = std::make_unique<Engine>(
-        config_, runner_->plan().geometry, [this](const Batch& batch, ModelOutput& output) { step(batch, output); },
+        config_, runner_->plan().geometry,
+        [this](const Batch& batch, ModelOutput& output) { step(batch, output); },
         [this](EventBatch& events) { see(events); });
   }
 
@@ -114,7 +127,8 @@ class EngineRun {
       base_ = next_id_;
     }
     for (size_t i = 0; i < workload.size(); ++i) {
-      std::this_thread::sleep_until(begin_ + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(workload[i].at_s)));
+      std::this_thread::sleep_until(begin_ + std::chrono::duration_cast<Clock::duration>(
+                                                 std::chrono::duration<double>(workload[i].at_s)));
       Request request;
       request.id = next_id_++;
       request.prompt.assign(workload[i].token_ids.begin(), workload[i].token_ids.end());
@@ -125,7 +139,8 @@ class EngineRun {
       request.sampling.temperature = 0;
       outcomes_[i].intended_s = outcomes_[i].sent_s = workload[i].at_s;
       outcomes_[i].prompt_tokens = static_cast<int>(request.prompt.size());
-      if (const auto submitted = engine_->submit(std::move(request)); !submitted) throw std::runtime_error(submitted.error().message);
+      if (const auto submitted = engine_->submit(std::move(request)); !submitted)
+        throw std::runtime_error(submitted.error().message);
     }
     std::unique_lock lock(mutex_);
     ended_.wait(lock, [&] { return open_ == 0; });
@@ -138,15 +153,16 @@ class EngineRun {
   SchedulerConfig scheduler() const { return config_.scheduler; }
 
  private:
-  // A step's cost begins where the one before ended, while there is more to do: scheduling and delivery are part of it. A longer pause
-  // is taken for idleness.
+  // A step's cost begins where the one before ended, while there is more to do: scheduling and delivery are
+  // part of it. A longer pause is taken for idleness.
   void step(const Batch& batch, ModelOutput& output) {
     constexpr auto kIdle = std::chrono::milliseconds(1);
     Clock::time_point begin = Clock::now();
     if (begin - last_end_ < kIdle) begin = last_end_;
     runner_->execute(batch, output);
     last_end_ = Clock::now();
-    samples_.push_back({shape_of(batch), std::chrono::duration<double, std::milli>(last_end_ - begin).count()});
+    samples_.push_back(
+        {shape_of(batch), std::chrono::duration<double, std::milli>(last_end_ - begin).count()});
   }
   void see(EventBatch& events) {
     const double now = std::chrono::duration<double>(Clock::now() - begin_).count();
@@ -175,7 +191,7 @@ class EngineRun {
   int open_ = 0;
   RequestId next_id_ = 1, base_ = 1;
   Clock::time_point begin_, last_end_;  // last_end_: the engine thread's
-  std::unique_ptr<Engine> engine_;  // last: its thread uses what stands above
+  std::unique_ptr<Engine> engine_;      // last: its thread uses what stands above
 };
 
 int fit(const Settings& settings) {
@@ -192,16 +208,20 @@ int fit(const Settings& settings) {
       options.num_requests = streams;
       options.input_tokens = input;
       options.output_tokens = 48;
-      if (streams == 1 && input == 16) run.run(synthetic_workload(options)), run.forget_samples();  // warms caches
+      if (streams == 1 && input == 16)
+        run.run(synthetic_workload(options)), run.forget_samples();  // warms caches
       run.run(synthetic_workload(options));
     }
   }
   const StepCost cost = fit_step_cost(run.samples());
   std::vector<double> error;
-  for (const StepSample& sample : run.samples()) error.push_back(std::abs(cost.milliseconds(sample.shape) / sample.milliseconds - 1) * 100);
+  for (const StepSample& sample : run.samples())
+    error.push_back(std::abs(cost.milliseconds(sample.shape) / sample.milliseconds - 1) * 100);
   const Percentiles p = percentiles(error);
-  std::printf("%zu steps: %.4f ms + %.4f per row + %.4f per sequence + %.4f per 1000 positions attended; off by %.1f %% (median), %.1f %% (p90)\n",
-              error.size(), cost.step, cost.row, cost.seq, cost.context, p.p50, p.p90);
+  std::printf(
+      "%zu steps: %.4f ms + %.4f per row + %.4f per sequence + %.4f per 1000 positions attended; off by %.1f "
+      "%% (median), %.1f %% (p90)\n",
+      error.size(), cost.step, cost.row, cost.seq, cost.context, p.p50, p.p90);
   write_file(settings.cost, cost_json(cost));
   return 0;
 }
@@ -209,16 +229,21 @@ int fit(const Settings& settings) {
 void compare(const Summary& predicted, const Summary& measured) {
   std::printf("\n%-12s%12s%12s%12s\n", "", "predicted", "measured", "pred/meas");
   const std::tuple<const char*, double, double> rows[] = {
-      {"ttft p50", predicted.ttft_ms.p50, measured.ttft_ms.p50}, {"ttft p90", predicted.ttft_ms.p90, measured.ttft_ms.p90},
-      {"tpot p50", predicted.tpot_ms.p50, measured.tpot_ms.p50}, {"tpot p90", predicted.tpot_ms.p90, measured.tpot_ms.p90},
+      {"ttft p50", predicted.ttft_ms.p50, measured.ttft_ms.p50},
+      {"ttft p90", predicted.ttft_ms.p90, measured.ttft_ms.p90},
+      {"tpot p50", predicted.tpot_ms.p50, measured.tpot_ms.p50},
+      {"tpot p90", predicted.tpot_ms.p90, measured.tpot_ms.p90},
       {"tokens/s", predicted.output_tokens_per_s, measured.output_tokens_per_s}};
-  for (const auto& [name, a, b] : rows) std::printf("%-12s%12.2f%12.2f%12.3f\n", name, a, b, b > 0 ? a / b : 0);
+  for (const auto& [name, a, b] : rows)
+    std::printf("%-12s%12.2f%12.2f%12.3f\n", name, a, b, b > 0 ? a / b : 0);
 }
 
 }  // namespace
 
 std::string simulate_help() {
-  std::string out = "usage: serval simulate --fit MODEL --cost FILE\n       serval simulate --cost FILE [options]      options of serval bench say what to send\n\n";
+  std::string out =
+      "usage: serval simulate --fit MODEL --cost FILE\n       serval simulate --cost FILE [options]      "
+      "options of serval bench say what to send\n\n";
   for (const SettingRow& row : kSettings) {
     std::string left = std::string("  ") + row.name + " " + row.value;
     left.resize(std::max<size_t>(left.size() + 1, 32), ' ');
@@ -230,7 +255,9 @@ std::string simulate_help() {
 int simulate_main(std::vector<std::string> arguments) {
   const Settings settings = take_settings(arguments);
   if (!settings.fit.empty()) return fit(settings);
-  if (settings.cost.empty()) throw std::runtime_error("serval simulate needs --cost FILE (made by --fit); serval simulate --help lists its options");
+  if (settings.cost.empty())
+    throw std::runtime_error(
+        "serval simulate needs --cost FILE (made by --fit); serval simulate --help lists its options");
   LoadOptions load = parse_load_options(arguments);
   load.workload.send_token_ids = true;
   const std::vector<PlannedRequest> workload = make_workload(load);
@@ -266,7 +293,8 @@ int simulate_main(std::vector<std::string> arguments) {
   if (!load.json.empty()) write_file(load.json, report_json(report));
   if (real) {
     // Warms the machine, with prompts the prefix cache will not find again.
-    std::vector<PlannedRequest> warmup(workload.begin(), workload.begin() + std::min<size_t>(8, workload.size()));
+    std::vector<PlannedRequest> warmup(workload.begin(),
+                                       workload.begin() + std::min<size_t>(8, workload.size()));
     for (PlannedRequest& request : warmup) std::reverse(request.token_ids.begin(), request.token_ids.end());
     real->run(warmup);
     compare(report.summary, summarise(real->run(workload), load.slo));

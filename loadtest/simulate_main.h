@@ -1,4 +1,5 @@
-// `serval simulate`: measures a machine's step cost, and asks what a fleet of such machines would do. docs/loadtest.md.
+// `serval simulate`: measures a machine's step cost, and asks what a fleet of such machines would do.
+// docs/loadtest.md.
 #pragma once
 
 #include <string>

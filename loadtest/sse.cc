@@ -1,8 +1,8 @@
 #include "loadtest/sse.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cctype>
+#include <charconv>
 
 namespace serval::load {
 namespace {
@@ -35,7 +35,8 @@ ResponseReader::State ResponseReader::feed(std::string_view bytes) {
 ResponseReader::State ResponseReader::take_head() {
   if (!head_.starts_with("HTTP/1.") || head_.size() < 12) return State::kMalformed;
   keep_alive_ = head_[7] == '1';
-  if (std::from_chars(head_.data() + 9, head_.data() + 12, status_).ec != std::errc()) return State::kMalformed;
+  if (std::from_chars(head_.data() + 9, head_.data() + 12, status_).ec != std::errc())
+    return State::kMalformed;
   for (size_t at = head_.find("\r\n") + 2; at < head_.size();) {
     const size_t end = head_.find("\r\n", at);
     const std::string_view field(head_.data() + at, end - at);
@@ -86,7 +87,8 @@ ResponseReader::State ResponseReader::take_body(std::string_view bytes) {
         continue;
       }
       size_t size = 0;
-      const auto parsed = std::from_chars(chunk_line_.data(), chunk_line_.data() + chunk_line_.size(), size, 16);
+      const auto parsed =
+          std::from_chars(chunk_line_.data(), chunk_line_.data() + chunk_line_.size(), size, 16);
       if (parsed.ec != std::errc() || size > kMaxBody) return State::kMalformed;
       chunk_line_.clear();
       last_chunk_ = size == 0;

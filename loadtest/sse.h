@@ -1,5 +1,5 @@
-// Takes an HTTP/1.1 response off the wire, whole or as server-sent events, however it is cut into packets. Pure; the client's half of
-// what the server's framing must be read by.
+// Takes an HTTP/1.1 response off the wire, whole or as server-sent events, however it is cut into packets.
+// Pure; the client's half of what the server's framing must be read by.
 #pragma once
 
 #include <functional>

@@ -24,7 +24,8 @@ constexpr size_t kMaxTraceBytes = size_t{1} << 30;
 std::string read_file(const std::string& path) {
   std::ifstream file(path, std::ios::binary | std::ios::ate);
   if (!file) throw std::runtime_error("cannot read the trace " + path);
-  if (static_cast<size_t>(file.tellg()) > kMaxTraceBytes) throw std::runtime_error("the trace " + path + " is larger than 1 GiB");
+  if (static_cast<size_t>(file.tellg()) > kMaxTraceBytes)
+    throw std::runtime_error("the trace " + path + " is larger than 1 GiB");
   file.seekg(0);
   std::stringstream text;
   text << file.rdbuf();
@@ -45,13 +46,16 @@ int scaled(double tokens, const WorkloadOptions& options) {
   return std::max(1, static_cast<int>(std::lround(tokens * options.scale_lengths)));
 }
 
-// Token ids that stand for `key`: the same key always gives the same ids, and different keys practically never do.
+// Token ids that stand for `key`: the same key always gives the same ids, and different keys practically
+// never do.
 void append_keyed_ids(uint64_t key, int count, const WorkloadOptions& options, std::vector<int32_t>& ids) {
   std::mt19937_64 random(key * 0x9e3779b97f4a7c15ull + options.seed);
-  for (int i = 0; i < count; ++i) ids.push_back(options.first_id + static_cast<int>(random() % options.num_ids));
+  for (int i = 0; i < count; ++i)
+    ids.push_back(options.first_id + static_cast<int>(random() % options.num_ids));
 }
 
-PlannedRequest synthetic_entry(uint64_t key, double at_s, int input, int output, const WorkloadOptions& options) {
+PlannedRequest synthetic_entry(uint64_t key, double at_s, int input, int output,
+                               const WorkloadOptions& options) {
   WorkloadOptions one = options;
   one.num_requests = 1;
   one.seed = options.seed * 1'000'003 + key;
@@ -65,31 +69,37 @@ PlannedRequest synthetic_entry(uint64_t key, double at_s, int input, int output,
 }
 
 // TIMESTAMP,ContextTokens,GeneratedTokens with times like 2023-11-16 18:15:46.6805900.
-std::vector<PlannedRequest> azure(const std::string& path, const std::vector<std::string>& lines, const WorkloadOptions& options) {
+std::vector<PlannedRequest> azure(const std::string& path, const std::vector<std::string>& lines,
+                                  const WorkloadOptions& options) {
   std::vector<PlannedRequest> requests;
   double first = -1;
   for (size_t i = 1; i < lines.size() && requests.size() < static_cast<size_t>(options.num_requests); ++i) {
     if (lines[i].empty()) continue;
     int year, month, day, hour, minute, context, generated;
     double second;
-    if (std::sscanf(lines[i].c_str(), "%d-%d-%d %d:%d:%lf,%d,%d", &year, &month, &day, &hour, &minute, &second, &context, &generated) != 8) {
+    if (std::sscanf(lines[i].c_str(), "%d-%d-%d %d:%d:%lf,%d,%d", &year, &month, &day, &hour, &minute,
+                    &second, &context, &generated) != 8) {
       bad_line(path, i + 1, "not TIMESTAMP,ContextTokens,GeneratedTokens");
     }
     const double at = ((day * 24.0 + hour) * 60 + minute) * 60 + second;
     if (first < 0) first = at;
-    requests.push_back(synthetic_entry(i, (at - first) / options.scale_rate, scaled(context, options), scaled(generated, options), options));
+    requests.push_back(synthetic_entry(i, (at - first) / options.scale_rate, scaled(context, options),
+                                       scaled(generated, options), options));
   }
   return requests;
 }
 
 int64_t integer(const json::object& entry, const char* name, const std::string& path, size_t line) {
   const json::value* value = entry.if_contains(name);
-  if (!value || !value->is_int64() || value->get_int64() < 0) bad_line(path, line, std::string(name) + " is not a whole number");
+  if (!value || !value->is_int64() || value->get_int64() < 0)
+    bad_line(path, line, std::string(name) + " is not a whole number");
   return value->get_int64();
 }
 
-// A hash id stands for block_tokens tokens; equal ids are equal text, so equal prefixes of ids are shared prefixes.
-PlannedRequest mooncake(const json::object& entry, const std::string& path, size_t line, const WorkloadOptions& options) {
+// A hash id stands for block_tokens tokens; equal ids are equal text, so equal prefixes of ids are shared
+// prefixes.
+PlannedRequest mooncake(const json::object& entry, const std::string& path, size_t line,
+                        const WorkloadOptions& options) {
   PlannedRequest request;
   request.at_s = static_cast<double>(integer(entry, "timestamp", path, line)) / 1000 / options.scale_rate;
   request.output_tokens = scaled(static_cast<double>(integer(entry, "output_length", path, line)), options);
@@ -101,13 +111,15 @@ PlannedRequest mooncake(const json::object& entry, const std::string& path, size
     if (!hash.is_int64()) bad_line(path, line, "hash_ids has something else than whole numbers");
     const int room = length - static_cast<int>(request.token_ids.size());
     if (room <= 0) break;
-    append_keyed_ids(static_cast<uint64_t>(hash.get_int64()), std::min(block, room), options, request.token_ids);
+    append_keyed_ids(static_cast<uint64_t>(hash.get_int64()), std::min(block, room), options,
+                     request.token_ids);
   }
   return request;
 }
 
 // A conversation's user turns: each waits for the one before it.
-void add_turns(const std::vector<std::string>& turns, const WorkloadOptions& options, std::vector<PlannedRequest>& requests) {
+void add_turns(const std::vector<std::string>& turns, const WorkloadOptions& options,
+               std::vector<PlannedRequest>& requests) {
   std::string history;
   int previous = -1;
   for (const std::string& turn : turns) {
@@ -123,8 +135,8 @@ void add_turns(const std::vector<std::string>& turns, const WorkloadOptions& opt
   }
 }
 
-void add_json_entry(const json::value& value, const std::string& path, size_t line, const WorkloadOptions& options,
-                    std::vector<PlannedRequest>& requests) {
+void add_json_entry(const json::value& value, const std::string& path, size_t line,
+                    const WorkloadOptions& options, std::vector<PlannedRequest>& requests) {
   const json::object* entry = value.if_object();
   if (!entry) bad_line(path, line, "not a JSON object");
   if (entry->if_contains("hash_ids")) {
@@ -138,7 +150,8 @@ void add_json_entry(const json::value& value, const std::string& path, size_t li
       const json::object* said = message.if_object();
       const json::value* from = said ? said->if_contains("from") : nullptr;
       const json::value* text = said ? said->if_contains("value") : nullptr;
-      if (from && (*from == "human" || *from == "user") && text && text->is_string()) turns.emplace_back(text->get_string());
+      if (from && (*from == "human" || *from == "user") && text && text->is_string())
+        turns.emplace_back(text->get_string());
     }
   } else if (const json::value* list = entry->if_contains("turns"); list && list->is_array()) {
     for (const json::value& turn : list->get_array()) {
@@ -153,14 +166,16 @@ void add_json_entry(const json::value& value, const std::string& path, size_t li
       }
     }
     const json::value* ids = entry->if_contains("token_ids");
-    if (turns.empty() && !ids) bad_line(path, line, "has none of prompt, question, text, turns, conversations, hash_ids, token_ids");
+    if (turns.empty() && !ids)
+      bad_line(path, line, "has none of prompt, question, text, turns, conversations, hash_ids, token_ids");
   }
   const size_t first = requests.size();
   if (!turns.empty()) {
     add_turns(turns, options, requests);
   } else {
     PlannedRequest request;
-    for (const json::value& id : entry->at("token_ids").as_array()) request.token_ids.push_back(static_cast<int32_t>(id.to_number<int64_t>()));
+    for (const json::value& id : entry->at("token_ids").as_array())
+      request.token_ids.push_back(static_cast<int32_t>(id.to_number<int64_t>()));
     request.output_tokens = options.output_tokens;
     requests.push_back(std::move(request));
   }
@@ -168,13 +183,15 @@ void add_json_entry(const json::value& value, const std::string& path, size_t li
   if (const json::value* at = entry->if_contains("at_s"); at && at->is_number() && first < requests.size()) {
     requests[first].at_s = at->to_number<double>() / options.scale_rate;
   }
-  if (const json::value* out = entry->if_contains("output_tokens"); out && out->is_int64() && first < requests.size()) {
+  if (const json::value* out = entry->if_contains("output_tokens");
+      out && out->is_int64() && first < requests.size()) {
     requests[first].output_tokens = static_cast<int>(std::clamp<int64_t>(out->get_int64(), 1, 1 << 20));
   }
 }
 
-// ServeGen: rows of "window start (s), rate (1/s), cv of gaps, family, two parameters"; lengths from the dataset beside it, by the
-// 6-hour window they belong to: {"0": {"input_tokens": "{34: 0.001, ...}", "output_tokens": ...}, ...}.
+// ServeGen: rows of "window start (s), rate (1/s), cv of gaps, family, two parameters"; lengths from the
+// dataset beside it, by the 6-hour window they belong to: {"0": {"input_tokens": "{34: 0.001, ...}",
+// "output_tokens": ...}, ...}.
 class ServeGenLengths {
  public:
   explicit ServeGenLengths(const std::string& path) {
@@ -231,7 +248,8 @@ class ServeGenLengths {
   std::map<double, Window> windows_;
 };
 
-std::vector<PlannedRequest> servegen(const std::string& path, const std::vector<std::string>& lines, const WorkloadOptions& options) {
+std::vector<PlannedRequest> servegen(const std::string& path, const std::vector<std::string>& lines,
+                                     const WorkloadOptions& options) {
   std::string dataset = path;
   const size_t tail = dataset.rfind("-trace.csv");
   if (tail == std::string::npos) throw std::runtime_error(path + ": a ServeGen trace is named ...-trace.csv");
@@ -243,7 +261,8 @@ std::vector<PlannedRequest> servegen(const std::string& path, const std::vector<
     if (lines[i].empty()) continue;
     double start, rate, cv, first, second;
     char family[16];
-    if (std::sscanf(lines[i].c_str(), "%lf,%lf,%lf,%15[^,],%lf,%lf", &start, &rate, &cv, family, &first, &second) != 6) {
+    if (std::sscanf(lines[i].c_str(), "%lf,%lf,%lf,%15[^,],%lf,%lf", &start, &rate, &cv, family, &first,
+                    &second) != 6) {
       bad_line(path, i + 1, "not window start, rate, cv, family and two parameters");
     }
     if (!(first > 0) || !(second > 0)) continue;  // a window without requests
@@ -256,7 +275,8 @@ std::vector<PlannedRequest> servegen(const std::string& path, const std::vector<
       at += is_gamma ? gamma(random) : weibull(random);
       if (at >= next) break;
       const auto [input, output] = lengths.draw(at, random);
-      requests.push_back(synthetic_entry(requests.size(), at / options.scale_rate, scaled(input, options), scaled(output, options), options));
+      requests.push_back(synthetic_entry(requests.size(), at / options.scale_rate, scaled(input, options),
+                                         scaled(output, options), options));
     }
   }
   return requests;
@@ -278,7 +298,8 @@ std::vector<PlannedRequest> trace_workload(const std::string& path, const Worklo
     boost::system::error_code failed;
     const json::value root = json::parse(text, failed);
     if (failed || !root.is_array()) throw std::runtime_error(path + ": not a JSON list");
-    for (size_t i = 0; i < root.get_array().size() && requests.size() < static_cast<size_t>(options.num_requests); ++i) {
+    for (size_t i = 0;
+         i < root.get_array().size() && requests.size() < static_cast<size_t>(options.num_requests); ++i) {
       add_json_entry(root.get_array()[i], path, i + 1, options, requests);
     }
   } else if (text[start] == '{') {
@@ -294,10 +315,12 @@ std::vector<PlannedRequest> trace_workload(const std::string& path, const Worklo
       if (!lines[i].empty()) add_turns({lines[i]}, options, requests);
     }
   }
-  // The sender needs the earliest first; an equal time keeps the file's order. References to earlier turns move along.
+  // The sender needs the earliest first; an equal time keeps the file's order. References to earlier turns
+  // move along.
   std::vector<int> order(requests.size());
   for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int>(i);
-  std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return requests[a].at_s < requests[b].at_s; });
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int a, int b) { return requests[a].at_s < requests[b].at_s; });
   std::vector<int> position(requests.size());
   for (size_t i = 0; i < order.size(); ++i) position[order[i]] = static_cast<int>(i);
   std::vector<PlannedRequest> sorted;

@@ -9,9 +9,11 @@ namespace serval::load {
 namespace {
 
 // Short common words: nearly every tokenizer has each, with its space, as one token.
-constexpr std::array kWords = {"the", "of", "and", "to", "in", "a", "is", "that", "for", "it", "as", "was", "with", "be", "by", "on",
-                               "not", "he", "his", "but", "at", "are", "this", "have", "had", "from", "or", "one", "all", "were", "her", "she",
-                               "there", "would", "their", "we", "him", "been", "has", "when", "who", "will", "no", "more", "if", "out", "so", "up"};
+constexpr std::array kWords = {"the", "of",   "and",   "to",    "in",    "a",    "is",  "that", "for", "it",
+                               "as",  "was",  "with",  "be",    "by",    "on",   "not", "he",   "his", "but",
+                               "at",  "are",  "this",  "have",  "had",   "from", "or",  "one",  "all", "were",
+                               "her", "she",  "there", "would", "their", "we",   "him", "been", "has", "when",
+                               "who", "will", "no",    "more",  "if",    "out",  "so",  "up"};
 
 int jittered(int mean, double jitter, std::mt19937_64& random) {
   if (jitter <= 0) return std::max(1, mean);
@@ -59,7 +61,8 @@ void assign_arrivals(const WorkloadOptions& options, std::vector<PlannedRequest>
   for (size_t i = 0; i < requests.size(); ++i) {
     requests[i].at_s = now;
     const double share = requests.size() > 1 ? static_cast<double>(i) / (requests.size() - 1) : 0;
-    const double rate = options.ramp_to > 0 ? options.rate + share * (options.ramp_to - options.rate) : options.rate;
+    const double rate =
+        options.ramp_to > 0 ? options.rate + share * (options.ramp_to - options.rate) : options.rate;
     const double gap = options.arrival == Arrival::kConstant  ? 1
                        : options.arrival == Arrival::kPoisson ? exponential(random)
                                                               : gamma(random);

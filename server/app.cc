@@ -43,7 +43,8 @@ std::string read_text(const fs::path& path) {
   return text.str();
 }
 
-// chat_template.jinja, else the template (or the one named "default") of tokenizer_config.json; absent for a plain model.
+// chat_template.jinja, else the template (or the one named "default") of tokenizer_config.json; absent for a
+// plain model.
 std::optional<std::string> chat_template_source(const fs::path& folder) {
   if (fs::exists(folder / "chat_template.jinja")) return read_text(folder / "chat_template.jinja");
   const fs::path config_path = folder / "tokenizer_config.json";
@@ -62,14 +63,16 @@ std::optional<std::string> chat_template_source(const fs::path& folder) {
       if (name && *name == "default" && text && text->is_string()) return std::string(text->get_string());
     }
   }
-  throw std::runtime_error(config_path.string() + ": chat_template is neither a text nor a list with one named default");
+  throw std::runtime_error(config_path.string() +
+                           ": chat_template is neither a text nor a list with one named default");
 }
 
 std::optional<ChatTemplate> load_chat_template(const fs::path& folder) {
   const std::optional<std::string> source = chat_template_source(folder);
   if (!source) return std::nullopt;
   Result<ChatTemplate> parsed = ChatTemplate::parse(*source);
-  if (!parsed) throw std::runtime_error("the model's chat template cannot be used: " + parsed.error().message);
+  if (!parsed)
+    throw std::runtime_error("the model's chat template cannot be used: " + parsed.error().message);
   return std::move(*parsed);
 }
 
@@ -83,14 +86,16 @@ std::optional<int64_t> parse_template_time(const std::string& text) {
   return timegm(&time);
 }
 
-bool is_loopback(const std::string& host) { return host == "localhost" || host == "::1" || host.starts_with("127."); }
+bool is_loopback(const std::string& host) {
+  return host == "localhost" || host == "::1" || host.starts_with("127.");
+}
 
 // The settings that depend on the model: its context, and units and names in the engine's own terms.
 void resolve(const ModelConfig& model, ServerConfig& config) {
   SchedulerConfig& scheduler = config.engine.scheduler;
   if (config.max_model_len > model.max_positions) {
-    throw std::runtime_error("max_model_len is " + std::to_string(config.max_model_len) + "; this model was made for " +
-                             std::to_string(model.max_positions));
+    throw std::runtime_error("max_model_len is " + std::to_string(config.max_model_len) +
+                             "; this model was made for " + std::to_string(model.max_positions));
   }
   scheduler.max_model_len = config.max_model_len > 0 ? config.max_model_len : model.max_positions;
   scheduler.max_prefill_chunk = std::min(scheduler.max_prefill_chunk, scheduler.max_num_batched_tokens);
@@ -100,7 +105,8 @@ void resolve(const ModelConfig& model, ServerConfig& config) {
                              "), or decodes would wait for each other");
   }
   if ((config.engine.block_size & (config.engine.block_size - 1)) != 0) {
-    throw std::runtime_error("block_size is " + std::to_string(config.engine.block_size) + "; it must be a power of two");
+    throw std::runtime_error("block_size is " + std::to_string(config.engine.block_size) +
+                             "; it must be a power of two");
   }
   scheduler.policy = config.policy == "priority" ? QueuePolicy::kPriority : QueuePolicy::kFcfs;
   config.engine.kv_cache_bytes = static_cast<size_t>(config.kv_cache_mib) << 20;
@@ -126,10 +132,12 @@ HttpConfig http_config(const ServerConfig& config) {
   return http;
 }
 
-std::unique_ptr<GrpcServer> start_grpc(const ServerConfig& config, const ApiKeys& keys, InferenceService& service) {
+std::unique_ptr<GrpcServer> start_grpc(const ServerConfig& config, const ApiKeys& keys,
+                                       InferenceService& service) {
   if (!config.grpc) return nullptr;
   if (!is_loopback(config.grpc_host) && keys.empty() && !config.insecure) {
-    throw std::runtime_error("grpc_host is " + config.grpc_host + "; other addresses than loopback need api_keys or insecure");
+    throw std::runtime_error("grpc_host is " + config.grpc_host +
+                             "; other addresses than loopback need api_keys or insecure");
   }
   GrpcConfig grpc;
   grpc.host = config.grpc_host;
@@ -214,9 +222,11 @@ int serve(const std::string& model, ServerConfig config) {
   resolve(model_config, config);
 
   ServiceConfig service_config;
-  service_config.model_id =
-      config.served_model_name.empty() ? fs::weakly_canonical(folder).filename().string() : config.served_model_name;
-  if (config.served_model_name.empty() && !fs::is_directory(model)) service_config.model_id = model;  // a name of the cache
+  service_config.model_id = config.served_model_name.empty()
+                                ? fs::weakly_canonical(folder).filename().string()
+                                : config.served_model_name;
+  if (config.served_model_name.empty() && !fs::is_directory(model))
+    service_config.model_id = model;  // a name of the cache
   service_config.aliases = config.model_aliases;
   service_config.created = std::time(nullptr);
   service_config.limits = config.limits;
@@ -228,12 +238,14 @@ int serve(const std::string& model, ServerConfig config) {
 
   // The listeners open before the model is loaded: probes get an answer at once, requests a 503.
   ServiceMetrics metrics(model_id);
-  EngineService service(std::move(service_config), load_tokenizer(folder), load_chat_template(folder), metrics);
+  EngineService service(std::move(service_config), load_tokenizer(folder), load_chat_template(folder),
+                        metrics);
   RouteTable routes;
   RequestOptions request_options;
   request_options.strict = config.strict_parameters;
   routes.add(openai_routes(service, request_options));
-  routes.add(admin_routes(service, [&metrics] { return metrics.text(); }, kVersion));
+  routes.add(admin_routes(
+      service, [&metrics] { return metrics.text(); }, kVersion));
   HttpHooks hooks;
   hooks.response = [&metrics](const std::string& route, int status) { metrics.http_response(route, status); };
   hooks.client_gone = [&metrics](const char* reason) { metrics.client_gone(reason); };
@@ -241,18 +253,22 @@ int serve(const std::string& model, ServerConfig config) {
   http.start();
   const ApiKeys keys(config.api_keys);
   const std::unique_ptr<GrpcServer> grpc = start_grpc(config, keys, service);
-  log_info("listening", {{"host", config.host}, {"http_port", http.port()}, {"grpc_port", grpc ? grpc->port() : 0}});
+  log_info("listening",
+           {{"host", config.host}, {"http_port", http.port()}, {"grpc_port", grpc ? grpc->port() : 0}});
 
   ModelRunner runner(folder, config.engine, progress_lines());
   const BlockGeometry geometry = runner.plan().geometry;
   {
     Engine engine(
-        config.engine, geometry, [&runner](const Batch& batch, ModelOutput& output) { runner.execute(batch, output); },
+        config.engine, geometry,
+        [&runner](const Batch& batch, ModelOutput& output) { runner.execute(batch, output); },
         service.event_sink());
     service.attach(&engine, geometry);
     metrics.set_engine([&engine] { return engine.stats(); }, geometry);
     if (grpc) grpc->set_serving(true);
-    log_info("ready", {{"model", model_id}, {"context", config.limits.max_model_len}, {"planned_mib", runner.plan().total_bytes() >> 20}});
+    log_info("ready", {{"model", model_id},
+                       {"context", config.limits.max_model_len},
+                       {"planned_mib", runner.plan().total_bytes() >> 20}});
 
     signals.wait();
     if (grpc) grpc->set_serving(false);
@@ -272,7 +288,8 @@ std::string plan_text(const std::string& model, ServerConfig config) {
   const fs::path folder = resolve_model(model);
   const ModelConfig model_config = read_model_config(folder);
   resolve(model_config, config);
-  // What a process with these libraries, this tokenizer and this template holds before the engine: measured here and now.
+  // What a process with these libraries, this tokenizer and this template holds before the engine: measured
+  // here and now.
   const std::unique_ptr<Tokenizer> tokenizer = load_tokenizer(folder);
   const std::optional<ChatTemplate> chat_template = load_chat_template(folder);
   const size_t process_bytes = resident_bytes();
@@ -280,11 +297,13 @@ std::string plan_text(const std::string& model, ServerConfig config) {
   const MemoryPlan plan = plan_memory(model_config, config.engine, *backend);
   std::ostringstream out;
   const auto row = [&](const char* name, size_t bytes, const std::string& what) {
-    out << std::left << std::setw(12) << name << std::right << std::setw(16) << bytes << " bytes  " << what << "\n";
+    out << std::left << std::setw(12) << name << std::right << std::setw(16) << bytes << " bytes  " << what
+        << "\n";
   };
   row("weights", plan.weight_bytes, "packed for " + std::string(backend->name()));
   row("kv_cache", plan.kv_cache_bytes,
-      std::to_string(plan.geometry.groups[0].num_blocks) + " blocks of " + std::to_string(plan.geometry.block_size) + " positions");
+      std::to_string(plan.geometry.groups[0].num_blocks) + " blocks of " +
+          std::to_string(plan.geometry.block_size) + " positions");
   row("workspace", plan.workspace_bytes, "activations, logits, scratch");
   row("tables", plan.table_bytes, "histories, block tables, scheduler");
   row("process", process_bytes, "program, libraries, tokenizer");

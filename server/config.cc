@@ -24,10 +24,12 @@ std::string kebab(std::string name) {
 int64_t parse_number(const std::string& text, const Knob& knob, const std::string& source) {
   int64_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size()) reject(source, knob.name, "is '" + text + "'; it must be a whole number");
+  if (error != std::errc() || end != text.data() + text.size())
+    reject(source, knob.name, "is '" + text + "'; it must be a whole number");
   if (value < knob.min || value > knob.max) {
     reject(source, knob.name,
-           "is " + text + "; it must be between " + std::to_string(knob.min) + " and " + std::to_string(knob.max));
+           "is " + text + "; it must be between " + std::to_string(knob.min) + " and " +
+               std::to_string(knob.max));
   }
   return value;
 }
@@ -46,7 +48,8 @@ void set_text(const Knob& knob, const std::string& text, const std::string& sour
   } else if (auto* const* field = std::get_if<int64_t*>(&knob.field)) {
     **field = parse_number(text, knob, source);
   } else if (auto* const* field = std::get_if<std::string*>(&knob.field)) {
-    if (!knob.choices.empty() && std::find(knob.choices.begin(), knob.choices.end(), text) == knob.choices.end()) {
+    if (!knob.choices.empty() &&
+        std::find(knob.choices.begin(), knob.choices.end(), text) == knob.choices.end()) {
       std::string all;
       for (const std::string& choice : knob.choices) all += (all.empty() ? "" : ", ") + choice;
       reject(source, knob.name, "is '" + text + "'; it must be one of " + all);
@@ -68,7 +71,8 @@ std::string get_text(const Knob& knob) {
   if (auto* const* field = std::get_if<int64_t*>(&knob.field)) return std::to_string(**field);
   if (auto* const* field = std::get_if<std::string*>(&knob.field)) return **field;
   std::string joined;
-  for (const std::string& item : *std::get<std::vector<std::string>*>(knob.field)) joined += (joined.empty() ? "" : ",") + item;
+  for (const std::string& item : *std::get<std::vector<std::string>*>(knob.field))
+    joined += (joined.empty() ? "" : ",") + item;
   return joined;
 }
 
@@ -126,12 +130,14 @@ std::vector<Knob> knobs(ServerConfig& c) {
   ServiceLimits& l = c.limits;
   constexpr int64_t kGiB = int64_t{1} << 30;
   return {
-      {"host", "Addresses", "address HTTP listens on; other than loopback needs api_keys or insecure", &c.host},
+      {"host", "Addresses", "address HTTP listens on; other than loopback needs api_keys or insecure",
+       &c.host},
       {"port", "Addresses", "HTTP port; 0 takes a free one", &c.port, 0, 65535},
       {"grpc", "Addresses", "whether to serve gRPC", &c.grpc},
       {"grpc_host", "Addresses", "address gRPC listens on; the same rule as host", &c.grpc_host},
       {"grpc_port", "Addresses", "gRPC port; 0 takes a free one", &c.grpc_port, 0, 65535},
-      {"served_model_name", "Addresses", "name the model answers to; empty: the folder's name", &c.served_model_name},
+      {"served_model_name", "Addresses", "name the model answers to; empty: the folder's name",
+       &c.served_model_name},
       {"model_aliases", "Addresses", "further names of the model", &c.model_aliases},
       {"api_keys", "Addresses", "keys that may use the API; none: open, on loopback only", &c.api_keys},
       {"insecure", "Addresses", "allow other addresses than loopback without keys", &c.insecure},
@@ -139,30 +145,52 @@ std::vector<Knob> knobs(ServerConfig& c) {
       {"io_threads", "HTTP", "threads that read and write connections", &c.io_threads, 1, 64},
       {"text_threads", "HTTP", "threads that render templates and tokenise", &c.text_threads, 1, 64},
       {"max_body_bytes", "HTTP", "largest request body", &c.max_body_bytes, 1024, kGiB},
-      {"max_connections", "HTTP", "connections open at once; more wait in the listen queue", &c.max_connections, 1, 1'000'000},
-      {"header_timeout_ms", "HTTP", "time for a request's head to arrive", &c.header_timeout_ms, 10, 3'600'000},
+      {"max_connections", "HTTP", "connections open at once; more wait in the listen queue",
+       &c.max_connections, 1, 1'000'000},
+      {"header_timeout_ms", "HTTP", "time for a request's head to arrive", &c.header_timeout_ms, 10,
+       3'600'000},
       {"body_timeout_ms", "HTTP", "longest pause while a body arrives", &c.body_timeout_ms, 10, 3'600'000},
-      {"keep_alive_timeout_ms", "HTTP", "how long an idle connection is kept", &c.keep_alive_timeout_ms, 10, 3'600'000},
-      {"write_stall_timeout_ms", "HTTP", "longest time a reader may take nothing", &c.write_stall_timeout_ms, 10, 3'600'000},
-      {"stream_buffer_bytes", "HTTP", "unsent bytes of one stream before its reader is cut off", &c.stream_buffer_bytes, 1024, kGiB},
-      {"strict_parameters", "HTTP", "answer 400 to unknown request fields instead of ignoring them", &c.strict_parameters},
+      {"keep_alive_timeout_ms", "HTTP", "how long an idle connection is kept", &c.keep_alive_timeout_ms, 10,
+       3'600'000},
+      {"write_stall_timeout_ms", "HTTP", "longest time a reader may take nothing", &c.write_stall_timeout_ms,
+       10, 3'600'000},
+      {"stream_buffer_bytes", "HTTP", "unsent bytes of one stream before its reader is cut off",
+       &c.stream_buffer_bytes, 1024, kGiB},
+      {"strict_parameters", "HTTP", "answer 400 to unknown request fields instead of ignoring them",
+       &c.strict_parameters},
 
       {"drain_timeout_s", "Life", "time running requests get after SIGTERM", &c.drain_timeout_s, 0, 86'400},
-      {"stall_timeout_s", "Life", "work without a completed step for this long turns /live red", &c.stall_timeout_s, 1, 86'400},
-      {"log_level", "Life", "least severe line that is written", &c.log_level, 0, 0, {"debug", "info", "warn", "error"}},
-      {"template_time", "Life", "ISO 8601 time that chat templates read instead of the clock", &c.template_time},
+      {"stall_timeout_s", "Life", "work without a completed step for this long turns /live red",
+       &c.stall_timeout_s, 1, 86'400},
+      {"log_level",
+       "Life",
+       "least severe line that is written",
+       &c.log_level,
+       0,
+       0,
+       {"debug", "info", "warn", "error"}},
+      {"template_time", "Life", "ISO 8601 time that chat templates read instead of the clock",
+       &c.template_time},
 
-      {"max_model_len", "Engine", "positions of a sequence, prompt and output; 0: what the model was made for", &c.max_model_len, 0, 10'000'000},
+      {"max_model_len", "Engine",
+       "positions of a sequence, prompt and output; 0: what the model was made for", &c.max_model_len, 0,
+       10'000'000},
       {"max_num_seqs", "Engine", "sequences that run together", &s.max_num_seqs, 1, 4096},
-      {"max_num_batched_tokens", "Engine", "token budget of one step", &s.max_num_batched_tokens, 1, 1'000'000},
-      {"max_prefill_chunk", "Engine", "most prompt tokens of one sequence in one step", &s.max_prefill_chunk, 1, 1'000'000},
-      {"max_waiting", "Engine", "sequences queued beyond the running ones; more are answered 429", &s.max_waiting, 0, 1'000'000},
+      {"max_num_batched_tokens", "Engine", "token budget of one step", &s.max_num_batched_tokens, 1,
+       1'000'000},
+      {"max_prefill_chunk", "Engine", "most prompt tokens of one sequence in one step", &s.max_prefill_chunk,
+       1, 1'000'000},
+      {"max_waiting", "Engine", "sequences queued beyond the running ones; more are answered 429",
+       &s.max_waiting, 0, 1'000'000},
       {"policy", "Engine", "order of the queue", &c.policy, 0, 0, {"fcfs", "priority"}},
       {"prefix_cache", "Engine", "reuse the KV of prompts that begin alike", &s.enable_prefix_cache},
-      {"kv_cache_mib", "Engine", "memory for keys and values; 0: enough for max_num_seqs full sequences, within what is free", &c.kv_cache_mib, 0, int64_t{1} << 24},
+      {"kv_cache_mib", "Engine",
+       "memory for keys and values; 0: enough for max_num_seqs full sequences, within what is free",
+       &c.kv_cache_mib, 0, int64_t{1} << 24},
       {"block_size", "Engine", "positions in a KV block", &c.engine.block_size, 8, 256},
       {"kv_dtype", "Engine", "precision of the KV cache", &c.engine.kv_dtype, 0, 0, {"auto", "f32", "bf16"}},
-      {"threads", "Engine", "threads that compute; 0: one per core this process may use", &d.num_threads, 0, 1024},
+      {"threads", "Engine", "threads that compute; 0: one per core this process may use", &d.num_threads, 0,
+       1024},
       {"isa", "Engine", "instruction set", &d.isa, 0, 0, {"auto", "generic", "avx2", "avx512", "avx512bf16"}},
       {"pin_threads", "Engine", "bind computing threads to cores", &d.pin_threads},
       {"record", "Engine", "file to record the scheduler's inputs to, for replay", &c.engine.record_path},
@@ -173,11 +201,13 @@ std::vector<Knob> knobs(ServerConfig& c) {
       {"max_stop_bytes", "Limits", "bytes of one stop string", &l.max_stop_bytes, 1, 65'536},
       {"max_stop_token_ids", "Limits", "stop token ids", &l.max_stop_token_ids, 0, 65'536},
       {"max_logit_bias", "Limits", "entries of logit_bias", &l.max_logit_bias, 0, 1'000'000},
-      {"max_chat_logprobs", "Limits", "top_logprobs of a chat, and prompt_logprobs", &l.max_chat_logprobs, 0, 1024},
+      {"max_chat_logprobs", "Limits", "top_logprobs of a chat, and prompt_logprobs", &l.max_chat_logprobs, 0,
+       1024},
       {"max_completion_logprobs", "Limits", "logprobs of a completion", &l.max_completion_logprobs, 0, 1024},
       {"max_messages", "Limits", "messages of a chat", &l.max_messages, 1, 1'000'000},
       {"max_cache_salt_bytes", "Limits", "bytes of cache_salt", &l.max_cache_salt_bytes, 1, 65'536},
-      {"default_completion_tokens", "Limits", "max_tokens of a completion that names none", &l.default_completion_tokens, 1, 1'000'000},
+      {"default_completion_tokens", "Limits", "max_tokens of a completion that names none",
+       &l.default_completion_tokens, 1, 1'000'000},
   };
 }
 
@@ -263,7 +293,8 @@ std::string knob_help() {
     std::string left = "  --" + kebab(knob.name);
     if (left.size() < 30) left.resize(30, ' ');
     const std::string value = get_text(knob);
-    out += left + " " + knob.help + " (" + range_text(knob) + (value.empty() ? "" : "; default " + value) + ")\n";
+    out += left + " " + knob.help + " (" + range_text(knob) + (value.empty() ? "" : "; default " + value) +
+           ")\n";
   }
   return out;
 }
@@ -272,18 +303,24 @@ std::string knob_markdown() {
   ServerConfig defaults;
   std::string out =
       "# Configuration\n\n"
-      "Generated by `serval config --markdown`; a test compares this page with the table in `server/config.cc`.\n\n"
-      "Every setting has one name: a key of the YAML file given with `--config FILE`, and, with dashes, an option of\n"
-      "`serval serve`. The command line wins over the file. An unknown key, a wrong type or a value out of its range ends\n"
-      "the start with a sentence. Flags take `--name` and `--no-name`; lists take `a,b` on the command line.\n"
+      "Generated by `serval config --markdown`; a test compares this page with the table in "
+      "`server/config.cc`.\n\n"
+      "Every setting has one name: a key of the YAML file given with `--config FILE`, and, with dashes, an "
+      "option of\n"
+      "`serval serve`. The command line wins over the file. An unknown key, a wrong type or a value out of "
+      "its range ends\n"
+      "the start with a sentence. Flags take `--name` and `--no-name`; lists take `a,b` on the command "
+      "line.\n"
       "`serval config` prints what is in effect.\n";
   std::string section;
   for (const Knob& knob : knobs(defaults)) {
     if (knob.section != section) {
-      out += "\n## " + (section = knob.section) + "\n\n| setting | default | range | meaning |\n|---|---|---|---|\n";
+      out += "\n## " + (section = knob.section) +
+             "\n\n| setting | default | range | meaning |\n|---|---|---|---|\n";
     }
     const std::string value = get_text(knob);
-    out += "| `" + knob.name + "` | " + (value.empty() ? "" : "`" + value + "`") + " | " + range_text(knob) + " | " + knob.help + " |\n";
+    out += "| `" + knob.name + "` | " + (value.empty() ? "" : "`" + value + "`") + " | " + range_text(knob) +
+           " | " + knob.help + " |\n";
   }
   return out;
 }

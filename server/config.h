@@ -1,5 +1,6 @@
-// Every knob of the daemon, once: a row in config.cc gives its name, default, range and help, and from the rows come the YAML keys,
-// the command line, --help, the range checks, docs/config.md and the dump of what is in effect.
+// Every knob of the daemon, once: a row in config.cc gives its name, default, range and help, and from the
+// rows come the YAML keys, the command line, --help, the range checks, docs/config.md and the dump of what is
+// in effect.
 #pragma once
 
 #include <cstdint>

@@ -14,14 +14,16 @@
 namespace serval {
 namespace {
 
-Time steady_now() { return std::chrono::steady_clock::now().time_since_epoch(); }
+Time steady_now() {
+  return std::chrono::steady_clock::now().time_since_epoch();
+}
 
 Error not_ready(const std::string& reason) {
   return {ErrorKind::kUnavailable, reason, "The server is " + reason + "; try again shortly.", "", 1};
 }
 
-// Events the engine has published and the delivery thread has not yet taken. Both sides keep their memory, so that in steady state
-// publishing allocates nothing.
+// Events the engine has published and the delivery thread has not yet taken. Both sides keep their memory, so
+// that in steady state publishing allocates nothing.
 struct Mailbox {
   EventBatch batch;
   std::vector<Time> times;  // of batch.events
@@ -50,8 +52,8 @@ struct Mailbox {
 }  // namespace
 
 struct EngineService::Impl {
-  Impl(ServiceConfig service_config, std::shared_ptr<const Tokenizer> service_tokenizer, std::optional<ChatTemplate> chat_template,
-       ServiceMetrics& service_metrics)
+  Impl(ServiceConfig service_config, std::shared_ptr<const Tokenizer> service_tokenizer,
+       std::optional<ChatTemplate> chat_template, ServiceMetrics& service_metrics)
       : config(std::move(service_config)),
         tokenizer(std::move(service_tokenizer)),
         prompts(tokenizer, std::move(chat_template), config.limits, config.template_time),
@@ -71,7 +73,8 @@ struct EngineService::Impl {
     delivery.join();
   }
 
-  // --- the registry of open generations, by engine request id -------------------------------------------------------------
+  // --- the registry of open generations, by engine request id
+  // -------------------------------------------------------------
 
   struct Entry {
     std::shared_ptr<GenerationState> state;
@@ -98,18 +101,22 @@ struct EngineService::Impl {
     for (const RequestId id : ids) target->abort(id);
   }
 
-  // --- the delivery thread ------------------------------------------------------------------------------------------------
+  // --- the delivery thread
+  // ------------------------------------------------------------------------------------------------
 
   void deliver_loop() {
     for (;;) {
       {
         std::unique_lock lock(mail_mutex);
-        mail_arrived.wait(lock, [&] { return stopping || !incoming.times.empty() || !incoming.batch.prompt_parts.empty(); });
+        mail_arrived.wait(lock, [&] {
+          return stopping || !incoming.times.empty() || !incoming.batch.prompt_parts.empty();
+        });
         if (stopping && incoming.times.empty()) return;
         std::swap(incoming, outgoing);
       }
       for (const EventBatch::PromptPart& part : outgoing.batch.prompt_parts) {
-        if (const auto entry = find(part.request)) entry->state->deliver_prompt_logprobs(entry->prompt_index, part);
+        if (const auto entry = find(part.request))
+          entry->state->deliver_prompt_logprobs(entry->prompt_index, part);
       }
       for (size_t i = 0; i < outgoing.times.size(); ++i) deliver(outgoing.batch.events[i], outgoing.times[i]);
       outgoing.clear();
@@ -119,9 +126,11 @@ struct EngineService::Impl {
   void deliver(const TokenEvent& event, Time time) {
     const auto entry = find(event.request);
     if (!entry) return;  // cancelled, or failed earlier in this batch
-    const GenerationState::Outcome outcome = entry->state->deliver(entry->prompt_index, event, outgoing.batch, time, metrics);
+    const GenerationState::Outcome outcome =
+        entry->state->deliver(entry->prompt_index, event, outgoing.batch, time, metrics);
     if (outcome.stop_sequence) {
-      if (Engine* const target = engine.load()) target->stop_string_matched(event.request, event.index, event.num_output);
+      if (Engine* const target = engine.load())
+        target->stop_string_matched(event.request, event.index, event.num_output);
     }
     if (!outcome.finished) return;
     metrics.finished(entry->state->record(time));
@@ -177,7 +186,8 @@ class RunningGeneration final : public Generation {
 
 EngineService::EngineService(ServiceConfig config, std::shared_ptr<const Tokenizer> tokenizer,
                              std::optional<ChatTemplate> chat_template, ServiceMetrics& metrics)
-    : impl_(std::make_unique<Impl>(std::move(config), std::move(tokenizer), std::move(chat_template), metrics)) {}
+    : impl_(std::make_unique<Impl>(std::move(config), std::move(tokenizer), std::move(chat_template),
+                                   metrics)) {}
 
 EngineService::~EngineService() = default;
 
@@ -197,7 +207,9 @@ void EngineService::attach(Engine* engine, const BlockGeometry& geometry) {
   impl_->engine = engine;
 }
 
-void EngineService::begin_drain() { impl_->draining = true; }
+void EngineService::begin_drain() {
+  impl_->draining = true;
+}
 
 bool EngineService::wait_until_idle(Time timeout) {
   std::unique_lock lock(impl_->registry_mutex);
@@ -205,7 +217,8 @@ bool EngineService::wait_until_idle(Time timeout) {
 }
 
 void EngineService::abort_all() {
-  std::vector<std::pair<std::shared_ptr<GenerationState>, std::shared_ptr<const std::vector<RequestId>>>> open;
+  std::vector<std::pair<std::shared_ptr<GenerationState>, std::shared_ptr<const std::vector<RequestId>>>>
+      open;
   {
     std::lock_guard lock(impl_->registry_mutex);
     for (const auto& [id, entry] : impl_->registry) {
@@ -213,7 +226,8 @@ void EngineService::abort_all() {
     }
   }
   for (const auto& [state, ids] : open) {
-    state->fail({ErrorKind::kUnavailable, "draining", "The server is shutting down and ended this request.", "", 1});
+    state->fail(
+        {ErrorKind::kUnavailable, "draining", "The server is shutting down and ended this request.", "", 1});
     impl_->abort_in_engine(*ids);
     impl_->unregister(*ids);
   }
@@ -236,8 +250,8 @@ Result<std::unique_ptr<Generation>> EngineService::generate(const GenerateReques
     std::lock_guard lock(impl.random_mutex);
     random_seed = impl.random();
   }
-  Result<ValidatedRequest> valid = validate(request, *prompts, impl.config.limits, impl.config.defaults, impl.geometry,
-                                            impl.config.scheduler, random_seed);
+  Result<ValidatedRequest> valid = validate(request, *prompts, impl.config.limits, impl.config.defaults,
+                                            impl.geometry, impl.config.scheduler, random_seed);
   if (!valid) return refuse(valid.error());
 
   const SamplingParams& sampling = valid->requests.front().sampling;
@@ -251,14 +265,16 @@ Result<std::unique_ptr<Generation>> EngineService::generate(const GenerateReques
   options.include_stop = request.include_stop_str_in_output;
   options.drop_output = valid->drop_output;
   options.received = received;
-  auto state = std::make_shared<GenerationState>(*impl.tokenizer, valid->detokenizer, std::move(options), std::move(observer));
+  auto state = std::make_shared<GenerationState>(*impl.tokenizer, valid->detokenizer, std::move(options),
+                                                 std::move(observer));
 
   // Registered before submitted: the first event may come before submit returns.
   auto ids = std::make_shared<std::vector<RequestId>>();
   {
     std::lock_guard lock(impl.registry_mutex);
     for (size_t i = 0; i < valid->requests.size(); ++i) ids->push_back(impl.next_id++);
-    for (size_t i = 0; i < ids->size(); ++i) impl.registry.emplace((*ids)[i], Impl::Entry{state, ids, static_cast<int>(i)});
+    for (size_t i = 0; i < ids->size(); ++i)
+      impl.registry.emplace((*ids)[i], Impl::Entry{state, ids, static_cast<int>(i)});
   }
   Engine* const engine = impl.engine.load();
   for (size_t i = 0; i < valid->requests.size(); ++i) {
@@ -281,10 +297,12 @@ Result<std::unique_ptr<Generation>> EngineService::generate(const GenerateReques
 
 Result<std::vector<PromptInfo>> EngineService::render(const GenerateRequest& request) {
   const ServiceConfig& config = impl_->config;
-  const bool known = request.model.empty() || request.model == config.model_id ||
-                     std::find(config.aliases.begin(), config.aliases.end(), request.model) != config.aliases.end();
+  const bool known =
+      request.model.empty() || request.model == config.model_id ||
+      std::find(config.aliases.begin(), config.aliases.end(), request.model) != config.aliases.end();
   if (!known) {
-    return Error{ErrorKind::kNotFound, "model_not_found", "The model `" + request.model.substr(0, 128) + "` does not exist here.", "model"};
+    return Error{ErrorKind::kNotFound, "model_not_found",
+                 "The model `" + request.model.substr(0, 128) + "` does not exist here.", "model"};
   }
   return impl_->prompts.build(request);
 }
@@ -303,12 +321,15 @@ Result<std::string> EngineService::detokenize(const std::vector<int64_t>& token_
   return impl_->tokenizer->decode(ids, /*skip_special=*/false);
 }
 
-std::string EngineService::token_text(TokenId id) const { return std::string(impl_->tokenizer->token_bytes(id)); }
+std::string EngineService::token_text(TokenId id) const {
+  return std::string(impl_->tokenizer->token_bytes(id));
+}
 
 std::vector<ModelInfo> EngineService::models() const {
   const ServiceConfig& config = impl_->config;
   std::vector<ModelInfo> result{{config.model_id, config.created, config.limits.max_model_len}};
-  for (const std::string& alias : config.aliases) result.push_back({alias, config.created, config.limits.max_model_len});
+  for (const std::string& alias : config.aliases)
+    result.push_back({alias, config.created, config.limits.max_model_len});
   return result;
 }
 

@@ -1,5 +1,6 @@
-// The InferenceService over a real Engine: prepares prompts, validates, submits, and turns TokenEvents into Deltas on a delivery
-// thread of its own (detokenise, stop strings, log-probabilities), so that neither the engine nor an I/O thread waits for text.
+// The InferenceService over a real Engine: prepares prompts, validates, submits, and turns TokenEvents into
+// Deltas on a delivery thread of its own (detokenise, stop strings, log-probabilities), so that neither the
+// engine nor an I/O thread waits for text.
 #pragma once
 
 #include <atomic>
@@ -31,8 +32,8 @@ struct ServiceConfig {
 
 class EngineService final : public InferenceService {
  public:
-  EngineService(ServiceConfig config, std::shared_ptr<const Tokenizer> tokenizer, std::optional<ChatTemplate> chat_template,
-                ServiceMetrics& metrics);
+  EngineService(ServiceConfig config, std::shared_ptr<const Tokenizer> tokenizer,
+                std::optional<ChatTemplate> chat_template, ServiceMetrics& metrics);
   ~EngineService() override;
 
   // Give this to the Engine; it hands events to the delivery thread.

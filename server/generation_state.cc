@@ -5,27 +5,33 @@
 namespace serval {
 namespace {
 
-double seconds(Time time) { return std::chrono::duration<double>(time).count(); }
+double seconds(Time time) {
+  return std::chrono::duration<double>(time).count();
+}
 
 Error finish_error(FinishReason reason) {
   switch (reason) {
     case FinishReason::kDeadline:
-      return {ErrorKind::kDeadlineExceeded, "deadline_exceeded", "The request's deadline passed before it was finished.", ""};
+      return {ErrorKind::kDeadlineExceeded, "deadline_exceeded",
+              "The request's deadline passed before it was finished.", ""};
     case FinishReason::kNumericalError:
-      return {ErrorKind::kInternal, "numerical_error", "The model's output for this request was not finite.", ""};
+      return {ErrorKind::kInternal, "numerical_error", "The model's output for this request was not finite.",
+              ""};
     default:
-      return {ErrorKind::kUnavailable, "aborted", "The server ended this request before it was finished.", "", 1};
+      return {ErrorKind::kUnavailable, "aborted", "The server ended this request before it was finished.", "",
+              1};
   }
 }
 
 bool is_answer(FinishReason reason) {
-  return reason == FinishReason::kStop || reason == FinishReason::kStopString || reason == FinishReason::kLength;
+  return reason == FinishReason::kStop || reason == FinishReason::kStopString ||
+         reason == FinishReason::kLength;
 }
 
 }  // namespace
 
-GenerationState::GenerationState(const Tokenizer& tokenizer, const DetokenizerOptions& detokenizer, Options options,
-                                 std::shared_ptr<GenerationObserver> observer)
+GenerationState::GenerationState(const Tokenizer& tokenizer, const DetokenizerOptions& detokenizer,
+                                 Options options, std::shared_ptr<GenerationObserver> observer)
     : tokenizer_(tokenizer), options_(std::move(options)), observer_(std::move(observer)) {
   const int num_choices = static_cast<int>(options_.prompts.size()) * options_.n;
   choices_.reserve(num_choices);
@@ -66,7 +72,8 @@ void GenerationState::deliver_prompt_logprobs(int prompt_index, const EventBatch
   }
 }
 
-GenerationState::Outcome GenerationState::deliver(int prompt_index, const TokenEvent& event, const EventBatch& batch, Time now,
+GenerationState::Outcome GenerationState::deliver(int prompt_index, const TokenEvent& event,
+                                                  const EventBatch& batch, Time now,
                                                   ServiceMetrics& metrics) {
   Outcome outcome;
   std::lock_guard lock(mutex_);
@@ -104,7 +111,8 @@ void GenerationState::add_token(Choice& choice, const TokenEvent& event, const E
     delta.logprobs.push_back(std::move(entry));
   }
   // The id that ended the sequence is reported, but it is not text unless a stop id's text was asked for.
-  const bool is_eos = std::find(options_.eos_token_ids.begin(), options_.eos_token_ids.end(), event.token) != options_.eos_token_ids.end();
+  const bool is_eos = std::find(options_.eos_token_ids.begin(), options_.eos_token_ids.end(), event.token) !=
+                      options_.eos_token_ids.end();
   if (event.finish == FinishReason::kStop && (is_eos || !options_.include_stop)) return;
   choice.detokenizer.push(event.token, delta.text);
 }
@@ -126,7 +134,8 @@ void GenerationState::finish_choice(Choice& choice, const TokenEvent& event, Out
   if (finish != FinishReason::kNone) {
     if (finish != FinishReason::kStopString) choice.detokenizer.finish(delta.text);
     if (finish == FinishReason::kStop &&
-        std::find(options_.eos_token_ids.begin(), options_.eos_token_ids.end(), event.token) == options_.eos_token_ids.end()) {
+        std::find(options_.eos_token_ids.begin(), options_.eos_token_ids.end(), event.token) ==
+            options_.eos_token_ids.end()) {
       delta.stop_reason = event.token;
     }
     delta.finish = finish;

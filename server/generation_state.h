@@ -1,5 +1,6 @@
-// One accepted request on its way out: turns the TokenEvents of its sequences into Deltas. Detokenises, matches stop strings, holds
-// back what is not yet certain, and counts usage. Knows nothing of the engine or of transports.
+// One accepted request on its way out: turns the TokenEvents of its sequences into Deltas. Detokenises,
+// matches stop strings, holds back what is not yet certain, and counts usage. Knows nothing of the engine or
+// of transports.
 #pragma once
 
 #include <memory>
@@ -38,11 +39,13 @@ class GenerationState {
                   std::shared_ptr<GenerationObserver> observer);
 
   // Delivery thread. `prompt_index` says which of the request's prompts the event belongs to.
-  Outcome deliver(int prompt_index, const TokenEvent& event, const EventBatch& batch, Time now, ServiceMetrics& metrics);
+  Outcome deliver(int prompt_index, const TokenEvent& event, const EventBatch& batch, Time now,
+                  ServiceMetrics& metrics);
   void deliver_prompt_logprobs(int prompt_index, const EventBatch::PromptPart& part);
   // Ends it with an error, unless it has ended or was cancelled. Any thread.
   void fail(const Error& error);
-  // No observer call starts after this returns. Any thread but an observer's own call. False: it had already ended.
+  // No observer call starts after this returns. Any thread but an observer's own call. False: it had already
+  // ended.
   bool cancel();
 
   RequestRecord record(Time now) const;

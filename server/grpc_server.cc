@@ -3,12 +3,12 @@
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>
 
-#include <chrono>
 #include <algorithm>
+#include <chrono>
 #include <deque>
+#include <mutex>
 #include <optional>
 #include <set>
-#include <mutex>
 #include <stdexcept>
 
 #include "serval/v1/inference.grpc.pb.h"
@@ -19,15 +19,24 @@ namespace {
 
 grpc::StatusCode status_code(ErrorKind kind) {
   switch (kind) {
-    case ErrorKind::kInvalidRequest: return grpc::StatusCode::INVALID_ARGUMENT;
-    case ErrorKind::kUnauthenticated: return grpc::StatusCode::UNAUTHENTICATED;
-    case ErrorKind::kPermissionDenied: return grpc::StatusCode::PERMISSION_DENIED;
-    case ErrorKind::kNotFound: return grpc::StatusCode::NOT_FOUND;
-    case ErrorKind::kOverloaded: return grpc::StatusCode::RESOURCE_EXHAUSTED;
-    case ErrorKind::kUnavailable: return grpc::StatusCode::UNAVAILABLE;
-    case ErrorKind::kDeadlineExceeded: return grpc::StatusCode::DEADLINE_EXCEEDED;
-    case ErrorKind::kCancelled: return grpc::StatusCode::CANCELLED;
-    case ErrorKind::kInternal: return grpc::StatusCode::INTERNAL;
+    case ErrorKind::kInvalidRequest:
+      return grpc::StatusCode::INVALID_ARGUMENT;
+    case ErrorKind::kUnauthenticated:
+      return grpc::StatusCode::UNAUTHENTICATED;
+    case ErrorKind::kPermissionDenied:
+      return grpc::StatusCode::PERMISSION_DENIED;
+    case ErrorKind::kNotFound:
+      return grpc::StatusCode::NOT_FOUND;
+    case ErrorKind::kOverloaded:
+      return grpc::StatusCode::RESOURCE_EXHAUSTED;
+    case ErrorKind::kUnavailable:
+      return grpc::StatusCode::UNAVAILABLE;
+    case ErrorKind::kDeadlineExceeded:
+      return grpc::StatusCode::DEADLINE_EXCEEDED;
+    case ErrorKind::kCancelled:
+      return grpc::StatusCode::CANCELLED;
+    case ErrorKind::kInternal:
+      return grpc::StatusCode::INTERNAL;
   }
   return grpc::StatusCode::INTERNAL;
 }
@@ -54,7 +63,8 @@ GenerateRequest from_proto(const v1::GenerateRequest& proto) {
   if (proto.prompt_case() == v1::GenerateRequest::kText) {
     r.prompts.emplace_back(proto.text());
   } else if (proto.prompt_case() == v1::GenerateRequest::kTokenIds) {
-    r.prompts.emplace_back(std::vector<TokenId>(proto.token_ids().ids().begin(), proto.token_ids().ids().end()));
+    r.prompts.emplace_back(
+        std::vector<TokenId>(proto.token_ids().ids().begin(), proto.token_ids().ids().end()));
   }
   copy_optional(proto.has_n(), proto.n(), r.n);
   copy_optional(proto.has_priority(), proto.priority(), r.priority);
@@ -104,7 +114,8 @@ void to_proto(const Delta& delta, v1::GenerateResponse& out) {
   if (const auto* token = std::get_if<TokenId>(&delta.stop_reason)) out.set_stop_token_id(*token);
 }
 
-// One Generate call. The reactor belongs to gRPC and dies in OnDone; the stream is what the delivery thread holds on to.
+// One Generate call. The reactor belongs to gRPC and dies in OnDone; the stream is what the delivery thread
+// holds on to.
 class GenerateStream final : public GenerationObserver, public std::enable_shared_from_this<GenerateStream> {
  public:
   class Reactor final : public grpc::ServerWriteReactor<v1::GenerateResponse> {
@@ -121,7 +132,8 @@ class GenerateStream final : public GenerationObserver, public std::enable_share
     std::shared_ptr<GenerateStream> stream_;
   };
 
-  GenerateStream(grpc::CallbackServerContext& context, size_t buffer_bytes) : context_(context), buffer_bytes_(buffer_bytes) {}
+  GenerateStream(grpc::CallbackServerContext& context, size_t buffer_bytes)
+      : context_(context), buffer_bytes_(buffer_bytes) {}
 
   Reactor* make_reactor() {
     reactor_ = new Reactor(shared_from_this());
@@ -177,7 +189,8 @@ class GenerateStream final : public GenerationObserver, public std::enable_share
   }
 
  private:
-  // Starts the next write, or finishes; called with mutex_ held. Nothing goes out before start() is through with the prompt.
+  // Starts the next write, or finishes; called with mutex_ held. Nothing goes out before start() is through
+  // with the prompt.
   void pump() {
     if (!reactor_ || writing_ || closed_ || !started_) return;
     if (!queue_.empty()) {
@@ -293,7 +306,8 @@ class Handlers final : public v1::Inference::CallbackService {
  private:
   std::optional<Error> refuse(const grpc::CallbackServerContext& context) const {
     if (!config_.authorize || config_.authorize(bearer_of(context))) return std::nullopt;
-    return Error{ErrorKind::kUnauthenticated, "invalid_api_key", "A valid key is needed: metadata 'authorization: Bearer KEY'.", ""};
+    return Error{ErrorKind::kUnauthenticated, "invalid_api_key",
+                 "A valid key is needed: metadata 'authorization: Bearer KEY'.", ""};
   }
 
   const GrpcConfig& config_;
@@ -303,14 +317,16 @@ class Handlers final : public v1::Inference::CallbackService {
 }  // namespace
 
 struct GrpcServer::Impl {
-  Impl(const GrpcConfig& grpc_config, InferenceService& service) : config(grpc_config), handlers(config, service) {}
+  Impl(const GrpcConfig& grpc_config, InferenceService& service)
+      : config(grpc_config), handlers(config, service) {}
   const GrpcConfig config;
   Handlers handlers;
   std::unique_ptr<grpc::Server> server;
   int port = 0;
 };
 
-GrpcServer::GrpcServer(const GrpcConfig& config, InferenceService& service) : impl_(std::make_unique<Impl>(config, service)) {
+GrpcServer::GrpcServer(const GrpcConfig& config, InferenceService& service)
+    : impl_(std::make_unique<Impl>(config, service)) {
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
@@ -319,16 +335,21 @@ GrpcServer::GrpcServer(const GrpcConfig& config, InferenceService& service) : im
   builder.SetMaxReceiveMessageSize(config.max_message_bytes);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, config.max_concurrent_streams);
   builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, 8 << 10);
-  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);  // two daemons on one port is a mistake, not a feature
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT,
+                             0);  // two daemons on one port is a mistake, not a feature
   builder.RegisterService(&impl_->handlers);
   impl_->server = builder.BuildAndStart();
   if (!impl_->server || impl_->port == 0) throw std::runtime_error("cannot listen for gRPC on " + address);
   set_serving(false);
 }
 
-GrpcServer::~GrpcServer() { shutdown(0); }
+GrpcServer::~GrpcServer() {
+  shutdown(0);
+}
 
-int GrpcServer::port() const { return impl_->port; }
+int GrpcServer::port() const {
+  return impl_->port;
+}
 
 void GrpcServer::set_serving(bool serving) {
   if (auto* health = impl_->server->GetHealthCheckService()) health->SetServingStatus(serving);

@@ -1,5 +1,5 @@
-// The gRPC transport: proto messages to the same InferenceService that HTTP calls, and back. Cancellation and deadlines of a call
-// reach the scheduler. Also grpc.health.v1 and reflection.
+// The gRPC transport: proto messages to the same InferenceService that HTTP calls, and back. Cancellation and
+// deadlines of a call reach the scheduler. Also grpc.health.v1 and reflection.
 #pragma once
 
 #include <functional>
@@ -13,10 +13,11 @@ class InferenceService;
 
 struct GrpcConfig {
   std::string host = "127.0.0.1";
-  int port = 0;                                // 0: any free port, see GrpcServer::port()
-  int max_message_bytes = 4 << 20;             // of one request
-  size_t stream_buffer_bytes = 256 << 10;      // unsent answer of one call; a reader that falls further behind is cut off
-  int max_concurrent_streams = 1024;           // per connection
+  int port = 0;                     // 0: any free port, see GrpcServer::port()
+  int max_message_bytes = 4 << 20;  // of one request
+  size_t stream_buffer_bytes =
+      256 << 10;  // unsent answer of one call; a reader that falls further behind is cut off
+  int max_concurrent_streams = 1024;                       // per connection
   std::function<bool(std::string_view bearer)> authorize;  // empty: every caller may
 };
 

@@ -1,4 +1,5 @@
-// `serval`: picks the subcommand, reads the settings, and turns whatever the world got wrong at start into one sentence.
+// `serval`: picks the subcommand, reads the settings, and turns whatever the world got wrong at start into
+// one sentence.
 
 #include <iostream>
 #include <stdexcept>
@@ -56,8 +57,10 @@ bool take_flag(std::vector<std::string>& arguments, const std::string& name) {
   return false;
 }
 
-std::string one_positional(const std::vector<std::string>& rest, const std::string& command, const std::string& what) {
-  if (rest.size() != 1) throw std::runtime_error("serval " + command + " takes one " + what + "; --help shows how");
+std::string one_positional(const std::vector<std::string>& rest, const std::string& command,
+                           const std::string& what) {
+  if (rest.size() != 1)
+    throw std::runtime_error("serval " + command + " takes one " + what + "; --help shows how");
   return rest[0];
 }
 
@@ -88,7 +91,8 @@ int run(std::vector<std::string> arguments) {
   }
   const bool markdown = command == "config" && take_flag(arguments, "--markdown");
   serval::ServerConfig config;
-  if (const std::string file = take_option(arguments, "--config"); !file.empty()) serval::load_yaml_file(file, config);
+  if (const std::string file = take_option(arguments, "--config"); !file.empty())
+    serval::load_yaml_file(file, config);
   const std::vector<std::string> rest = serval::parse_arguments(arguments, config);
   if (command == "serve") return serval::serve(one_positional(rest, command, "MODEL"), std::move(config));
   if (command == "plan") {

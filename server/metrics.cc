@@ -20,7 +20,8 @@ using prometheus::MetricFamily;
 using prometheus::MetricType;
 
 // Finer at the low end than the peers': a small model's first token takes well under a millisecond.
-const std::vector<double> kLatencyBuckets = {0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300};
+const std::vector<double> kLatencyBuckets = {0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
+                                             0.5,    1,     2.5,    5,     10,   30,    60,   300};
 const std::vector<double> kTokenBuckets = {1, 4, 16, 64, 256, 1024, 4096, 16384, 65536};
 const std::vector<double> kChoiceBuckets = {1, 2, 4, 8, 16};
 
@@ -56,12 +57,17 @@ constexpr std::array<std::pair<const char*, const char*>, 25> kVllmNames = {{
 const char* reason_name(FinishReason reason) {
   switch (reason) {
     case FinishReason::kStop:
-    case FinishReason::kStopString: return "stop";
-    case FinishReason::kLength: return "length";
-    case FinishReason::kNumericalError: return "error";
-    case FinishReason::kDeadline: return "deadline";
+    case FinishReason::kStopString:
+      return "stop";
+    case FinishReason::kLength:
+      return "length";
+    case FinishReason::kNumericalError:
+      return "error";
+    case FinishReason::kDeadline:
+      return "deadline";
     case FinishReason::kNone:
-    case FinishReason::kAborted: return "abort";
+    case FinishReason::kAborted:
+      return "abort";
   }
   return "error";
 }
@@ -72,15 +78,25 @@ struct ServiceMetrics::Impl {
   explicit Impl(std::string model) : labels{{"model_name", std::move(model)}, {"engine", "0"}} {}
 
   prometheus::Histogram& histogram(const char* name, const char* help, const std::vector<double>& buckets) {
-    return prometheus::BuildHistogram().Name(std::string("serval:") + name).Help(help).Labels(labels).Register(registry).Add({}, buckets);
+    return prometheus::BuildHistogram()
+        .Name(std::string("serval:") + name)
+        .Help(help)
+        .Labels(labels)
+        .Register(registry)
+        .Add({}, buckets);
   }
   prometheus::Family<prometheus::Counter>& counters(const char* name, const char* help) {
-    return prometheus::BuildCounter().Name(std::string("serval:") + name).Help(help).Labels(labels).Register(registry);
+    return prometheus::BuildCounter()
+        .Name(std::string("serval:") + name)
+        .Help(help)
+        .Labels(labels)
+        .Register(registry);
   }
 
   // A family of one kind whose values come from the engine's snapshot.
-  MetricFamily family(const char* name, const char* help, MetricType type,
-                      const std::vector<std::pair<std::map<std::string, std::string>, double>>& values) const {
+  MetricFamily family(
+      const char* name, const char* help, MetricType type,
+      const std::vector<std::pair<std::map<std::string, std::string>, double>>& values) const {
     MetricFamily result{std::string("serval:") + name, help, type, {}};
     for (const auto& [extra, value] : values) {
       ClientMetric metric;
@@ -114,7 +130,8 @@ struct ServiceMetrics::Impl {
     const int in_use = s.num_blocks - s.num_free_blocks - s.num_cached_blocks;
     gauge("kv_cache_usage_perc", "Share of the KV blocks that running sequences hold, 0 to 1.",
           s.num_blocks ? static_cast<double>(in_use) / s.num_blocks : 0);
-    gauge("kv_blocks_cached", "KV blocks only the prefix cache holds; they can be evicted.", s.num_cached_blocks);
+    gauge("kv_blocks_cached", "KV blocks only the prefix cache holds; they can be evicted.",
+          s.num_cached_blocks);
     gauge("kv_blocks_free", "KV blocks that hold nothing.", s.num_free_blocks);
     out.push_back(family("cache_config_info", "The KV cache's shape, as labels.", MetricType::Gauge,
                          {{{{"block_size", std::to_string(geo.block_size)},
@@ -124,44 +141,64 @@ struct ServiceMetrics::Impl {
     counter("prompt_tokens_total", "Prompt tokens of admitted requests.", s.prompt_tokens);
     counter("generation_tokens_total", "Tokens generated.", s.generation_tokens);
     counter("prompt_tokens_cached_total", "Prompt tokens taken from the prefix cache.", s.prefix_hit_tokens);
-    out.push_back(family("prompt_tokens_by_source_total", "Prompt tokens by where their KV came from.", MetricType::Counter,
+    out.push_back(family("prompt_tokens_by_source_total", "Prompt tokens by where their KV came from.",
+                         MetricType::Counter,
                          {{{{"source", "local_compute"}}, static_cast<double>(s.prompt_tokens_computed)},
                           {{{"source", "local_cache_hit"}}, static_cast<double>(s.prefix_hit_tokens)}}));
-    counter("preemptions_total", "Sequences that gave their blocks back and were computed again.", s.num_preemptions);
-    counter("prefix_cache_queries_total", "Prompt tokens looked up in the prefix cache.", s.prefix_query_tokens);
+    counter("preemptions_total", "Sequences that gave their blocks back and were computed again.",
+            s.num_preemptions);
+    counter("prefix_cache_queries_total", "Prompt tokens looked up in the prefix cache.",
+            s.prefix_query_tokens);
     counter("prefix_cache_hits_total", "Of those, tokens found.", s.prefix_hit_tokens);
     counter("kv_blocks_evicted_total", "Cached blocks evicted to make room.", s.num_evicted_blocks);
     counter("engine_steps_total", "Forward steps completed: the engine's heartbeat.", stats.steps);
     gauge("engine_step_max_seqs", "Most sequences any step had.", stats.max_step_seqs);
-    gauge("engine_step_max_mixed_seqs", "Most sequences any step had that computed prompts beside decoding.", stats.max_mixed_step_seqs);
+    gauge("engine_step_max_mixed_seqs", "Most sequences any step had that computed prompts beside decoding.",
+          stats.max_mixed_step_seqs);
     counter("engine_step_seconds_total", "Time spent in forward steps.", stats.step_seconds_total);
   }
 
   const prometheus::Labels labels;
   prometheus::Registry registry;
-  prometheus::Histogram& ttft = histogram("time_to_first_token_seconds", "From receiving a request to its first token.", kLatencyBuckets);
-  prometheus::Histogram& itl = histogram("inter_token_latency_seconds", "Between two tokens of one choice.", kLatencyBuckets);
-  prometheus::Histogram& tpot = histogram("request_time_per_output_token_seconds", "Mean time per output token after the first.", kLatencyBuckets);
-  prometheus::Histogram& e2e = histogram("e2e_request_latency_seconds", "From receiving a request to its end.", kLatencyBuckets);
-  prometheus::Histogram& queue = histogram("request_queue_time_seconds", "Until first scheduled.", kLatencyBuckets);
-  prometheus::Histogram& prefill = histogram("request_prefill_time_seconds", "From first scheduled to the first token.", kLatencyBuckets);
-  prometheus::Histogram& decode = histogram("request_decode_time_seconds", "From the first token to the end.", kLatencyBuckets);
-  prometheus::Histogram& inference = histogram("request_inference_time_seconds", "From first scheduled to the end.", kLatencyBuckets);
-  prometheus::Histogram& prompt_tokens = histogram("request_prompt_tokens", "Prompt tokens of a request.", kTokenBuckets);
-  prometheus::Histogram& output_tokens = histogram("request_generation_tokens", "Output tokens of a request.", kTokenBuckets);
-  prometheus::Histogram& max_tokens = histogram("request_params_max_tokens", "The output budget of a request.", kTokenBuckets);
+  prometheus::Histogram& ttft = histogram("time_to_first_token_seconds",
+                                          "From receiving a request to its first token.", kLatencyBuckets);
+  prometheus::Histogram& itl =
+      histogram("inter_token_latency_seconds", "Between two tokens of one choice.", kLatencyBuckets);
+  prometheus::Histogram& tpot = histogram("request_time_per_output_token_seconds",
+                                          "Mean time per output token after the first.", kLatencyBuckets);
+  prometheus::Histogram& e2e =
+      histogram("e2e_request_latency_seconds", "From receiving a request to its end.", kLatencyBuckets);
+  prometheus::Histogram& queue =
+      histogram("request_queue_time_seconds", "Until first scheduled.", kLatencyBuckets);
+  prometheus::Histogram& prefill =
+      histogram("request_prefill_time_seconds", "From first scheduled to the first token.", kLatencyBuckets);
+  prometheus::Histogram& decode =
+      histogram("request_decode_time_seconds", "From the first token to the end.", kLatencyBuckets);
+  prometheus::Histogram& inference =
+      histogram("request_inference_time_seconds", "From first scheduled to the end.", kLatencyBuckets);
+  prometheus::Histogram& prompt_tokens =
+      histogram("request_prompt_tokens", "Prompt tokens of a request.", kTokenBuckets);
+  prometheus::Histogram& output_tokens =
+      histogram("request_generation_tokens", "Output tokens of a request.", kTokenBuckets);
+  prometheus::Histogram& max_tokens =
+      histogram("request_params_max_tokens", "The output budget of a request.", kTokenBuckets);
   prometheus::Histogram& choices = histogram("request_params_n", "Choices asked for.", kChoiceBuckets);
-  prometheus::Family<prometheus::Counter>& success = counters("request_success_total", "Requests ended, by reason.");
-  prometheus::Family<prometheus::Counter>& rejections = counters("requests_rejected_total", "Requests refused before they were queued, by code.");
-  prometheus::Family<prometheus::Counter>& gone = counters("requests_aborted_total", "Requests whose client left, by how.");
-  prometheus::Family<prometheus::Counter>& http = counters("http_requests_total", "HTTP responses by route and status.");
+  prometheus::Family<prometheus::Counter>& success =
+      counters("request_success_total", "Requests ended, by reason.");
+  prometheus::Family<prometheus::Counter>& rejections =
+      counters("requests_rejected_total", "Requests refused before they were queued, by code.");
+  prometheus::Family<prometheus::Counter>& gone =
+      counters("requests_aborted_total", "Requests whose client left, by how.");
+  prometheus::Family<prometheus::Counter>& http =
+      counters("http_requests_total", "HTTP responses by route and status.");
 
   mutable std::mutex engine_mutex;
   std::function<EngineStats()> engine;
   BlockGeometry geometry;
 };
 
-ServiceMetrics::ServiceMetrics(std::string model_name) : impl_(std::make_unique<Impl>(std::move(model_name))) {}
+ServiceMetrics::ServiceMetrics(std::string model_name)
+    : impl_(std::make_unique<Impl>(std::move(model_name))) {}
 ServiceMetrics::~ServiceMetrics() = default;
 
 void ServiceMetrics::set_engine(std::function<EngineStats()> stats, const BlockGeometry& geometry) {
@@ -170,8 +207,12 @@ void ServiceMetrics::set_engine(std::function<EngineStats()> stats, const BlockG
   impl_->geometry = geometry;
 }
 
-void ServiceMetrics::first_token(double seconds) { impl_->ttft.Observe(seconds); }
-void ServiceMetrics::inter_token(double seconds) { impl_->itl.Observe(seconds); }
+void ServiceMetrics::first_token(double seconds) {
+  impl_->ttft.Observe(seconds);
+}
+void ServiceMetrics::inter_token(double seconds) {
+  impl_->itl.Observe(seconds);
+}
 
 void ServiceMetrics::finished(const RequestRecord& r) {
   impl_->success.Add({{"finished_reason", reason_name(r.finish)}}).Increment();
@@ -188,8 +229,12 @@ void ServiceMetrics::finished(const RequestRecord& r) {
   if (r.output_tokens > 1) impl_->tpot.Observe((r.total_s - r.first_s) / (r.output_tokens - 1));
 }
 
-void ServiceMetrics::rejected(const Error& error) { impl_->rejections.Add({{"code", error.code}}).Increment(); }
-void ServiceMetrics::client_gone(const char* reason) { impl_->gone.Add({{"reason", reason}}).Increment(); }
+void ServiceMetrics::rejected(const Error& error) {
+  impl_->rejections.Add({{"code", error.code}}).Increment();
+}
+void ServiceMetrics::client_gone(const char* reason) {
+  impl_->gone.Add({{"reason", reason}}).Increment();
+}
 void ServiceMetrics::http_response(const std::string& route, int status) {
   impl_->http.Add({{"route", route}, {"status", std::to_string(status)}}).Increment();
 }
@@ -197,8 +242,8 @@ void ServiceMetrics::http_response(const std::string& route, int status) {
 std::string ServiceMetrics::text() const {
   std::vector<MetricFamily> families = impl_->registry.Collect();
   impl_->collect_engine(families);
-  families.push_back(impl_->family("log_lines_dropped_total", "Log lines a full pipe refused.", MetricType::Counter,
-                                   {{{}, static_cast<double>(log_lines_dropped())}}));
+  families.push_back(impl_->family("log_lines_dropped_total", "Log lines a full pipe refused.",
+                                   MetricType::Counter, {{{}, static_cast<double>(log_lines_dropped())}}));
   std::vector<MetricFamily> renamed;
   for (const MetricFamily& family : families) {
     for (const auto& [native, theirs] : kVllmNames) {

@@ -1,6 +1,6 @@
-// What the service counts and measures, and its Prometheus text. Native names are serval:*; the vllm:* names that dashboards and
-// autoscalers already read are the same series under a second name (docs/api.md). Any thread; a scrape reads a snapshot of the
-// engine's counters and never takes the engine's time.
+// What the service counts and measures, and its Prometheus text. Native names are serval:*; the vllm:* names
+// that dashboards and autoscalers already read are the same series under a second name (docs/api.md). Any
+// thread; a scrape reads a snapshot of the engine's counters and never takes the engine's time.
 #pragma once
 
 #include <functional>
@@ -20,8 +20,8 @@ struct RequestRecord {
   int output_tokens = 0;
   int max_tokens = 0;
   int n = 1;
-  double queue_s = 0;   // until first scheduled
-  double first_s = 0;   // until the first token; 0 when there was none
+  double queue_s = 0;  // until first scheduled
+  double first_s = 0;  // until the first token; 0 when there was none
   double total_s = 0;
 };
 
@@ -30,13 +30,14 @@ class ServiceMetrics {
   explicit ServiceMetrics(std::string model_name);
   ~ServiceMetrics();
 
-  // Where engine counters come from; without one they are absent. Set again to nullptr before the engine goes.
+  // Where engine counters come from; without one they are absent. Set again to nullptr before the engine
+  // goes.
   void set_engine(std::function<EngineStats()> stats, const BlockGeometry& geometry);
 
   void first_token(double seconds);
   void inter_token(double seconds);
   void finished(const RequestRecord& record);
-  void rejected(const Error& error);  // refused before it was queued, by code
+  void rejected(const Error& error);     // refused before it was queued, by code
   void client_gone(const char* reason);  // "disconnect", "client_stall"
   void http_response(const std::string& route, int status);
 

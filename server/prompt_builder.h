@@ -1,5 +1,5 @@
-// From what the client sent to the text and ids the model is fed: chat template and tokenizer, and the checks of their inputs.
-// Immutable after construction; any thread.
+// From what the client sent to the text and ids the model is fed: chat template and tokenizer, and the checks
+// of their inputs. Immutable after construction; any thread.
 #pragma once
 
 #include <boost/json/fwd.hpp>
@@ -17,8 +17,8 @@ namespace serval {
 class PromptBuilder {
  public:
   // `fixed_time`: what strftime_now reads in templates (--template-time); the clock when absent.
-  PromptBuilder(std::shared_ptr<const Tokenizer> tokenizer, std::optional<ChatTemplate> chat_template, ServiceLimits limits,
-                std::optional<int64_t> fixed_time);
+  PromptBuilder(std::shared_ptr<const Tokenizer> tokenizer, std::optional<ChatTemplate> chat_template,
+                ServiceLimits limits, std::optional<int64_t> fixed_time);
 
   // One PromptInfo per prompt (a chat is one). Errors name the field.
   Result<std::vector<PromptInfo>> build(const GenerateRequest& request) const;

@@ -1,6 +1,6 @@
-// The one validator: every limit of a request is checked here, once, whichever transport brought it (law 5). Pure: it reads the
-// request, its tokenised prompts and the limits, and gives either what the engine and the detokenizer need or one Error naming
-// the field.
+// The one validator: every limit of a request is checked here, once, whichever transport brought it (law 5).
+// Pure: it reads the request, its tokenised prompts and the limits, and gives either what the engine and the
+// detokenizer need or one Error naming the field.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,8 @@
 
 namespace serval {
 
-// What a request may ask for. The first two are the model's, the others are configured; a value at the limit passes, one beyond is a 400.
+// What a request may ask for. The first two are the model's, the others are configured; a value at the limit
+// passes, one beyond is a 400.
 struct ServiceLimits {
   int max_model_len = 0;  // positions: prompt + output
   int vocab_size = 0;     // output width; bounds every token id a client gives
@@ -34,13 +35,15 @@ struct ServiceLimits {
 struct ValidatedRequest {
   std::vector<Request> requests;  // one per prompt; ids are given later
   DetokenizerOptions detokenizer;
-  bool drop_output = false;  // max_tokens 0 with echo: one token is computed for the prompt's sake and not shown
+  bool drop_output =
+      false;  // max_tokens 0 with echo: one token is computed for the prompt's sake and not shown
 };
 
-// `geometry` and `scheduler` are those of the running engine (a request whose worst case can never fit is refused, not queued).
-// random_seed is used when the request has none.
+// `geometry` and `scheduler` are those of the running engine (a request whose worst case can never fit is
+// refused, not queued). random_seed is used when the request has none.
 Result<ValidatedRequest> validate(const GenerateRequest& request, const std::vector<PromptInfo>& prompts,
                                   const ServiceLimits& limits, const GenerationDefaults& defaults,
-                                  const BlockGeometry& geometry, const SchedulerConfig& scheduler, uint64_t random_seed);
+                                  const BlockGeometry& geometry, const SchedulerConfig& scheduler,
+                                  uint64_t random_seed);
 
 }  // namespace serval

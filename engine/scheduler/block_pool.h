@@ -1,5 +1,6 @@
-// Which KV blocks of one group exist and who holds them. A block is held by references (BlockRef) and freed by nobody: it returns to
-// the free list when its last reference goes. Pure bookkeeping; single-threaded; allocates only in its constructor.
+// Which KV blocks of one group exist and who holds them. A block is held by references (BlockRef) and freed
+// by nobody: it returns to the free list when its last reference goes. Pure bookkeeping; single-threaded;
+// allocates only in its constructor.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +19,8 @@ class BlockRef {
  public:
   BlockRef() = default;
   BlockRef(const BlockRef& other);
-  BlockRef(BlockRef&& other) noexcept : pool_(std::exchange(other.pool_, nullptr)), id_(std::exchange(other.id_, -1)) {}
+  BlockRef(BlockRef&& other) noexcept
+      : pool_(std::exchange(other.pool_, nullptr)), id_(std::exchange(other.id_, -1)) {}
   BlockRef& operator=(BlockRef other) noexcept {
     std::swap(pool_, other.pool_);
     std::swap(id_, other.id_);

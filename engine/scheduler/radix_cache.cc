@@ -36,7 +36,8 @@ RadixCache::~RadixCache() {
 }
 
 size_t RadixCache::bucket(NodeId parent, TokenId first) const {
-  uint64_t h = (static_cast<uint64_t>(static_cast<uint32_t>(parent)) << 32 | static_cast<uint32_t>(first)) * 0x9e3779b97f4a7c15ull;
+  uint64_t h = (static_cast<uint64_t>(static_cast<uint32_t>(parent)) << 32 | static_cast<uint32_t>(first)) *
+               0x9e3779b97f4a7c15ull;
   h ^= h >> 29;
   return static_cast<size_t>(h) & (buckets_.size() - 1);
 }
@@ -115,8 +116,9 @@ void RadixCache::unlist(NodeId id) {
   node.listed = false;
 }
 
-// Puts the node where its last use belongs in the list of evictable nodes, or takes it out. A node gets in at the new end when a
-// sequence leaves it, near the old end when its last child was evicted: both searches are short.
+// Puts the node where its last use belongs in the list of evictable nodes, or takes it out. A node gets in at
+// the new end when a sequence leaves it, near the old end when its last child was evicted: both searches are
+// short.
 void RadixCache::update_listing(NodeId id) {
   unlist(id);
   Node& node = nodes_[id];
@@ -140,8 +142,8 @@ RadixCache::Match RadixCache::match(std::string_view salt, std::span<const Token
   if (known == roots_.end()) return best;
   best.node = known->second;
 
-  // run_start[g]: from which position on the group's blocks are there without a gap, up to the depth reached. A match of depth d
-  // is usable when the window before d, positions > d - window, lies in the run.
+  // run_start[g]: from which position on the group's blocks are there without a gap, up to the depth reached.
+  // A match of depth d is usable when the window before d, positions > d - window, lies in the run.
   std::array<int32_t, kMaxKvGroups> run_start{};
   const auto extend = [&](NodeId node, int32_t begin, int32_t end) {
     bool usable = true;
@@ -205,7 +207,8 @@ RadixCache::NodeId RadixCache::insert(NodeId parent, std::span<const TokenId> to
   SERVAL_CHECK(!tokens.empty() && static_cast<int>(tokens.size()) <= geometry_.block_size, tokens.size());
   const bool is_whole = static_cast<int>(tokens.size()) == geometry_.block_size;
   NodeId outgrown = kNone;
-  for (NodeId child = buckets_[bucket(parent, tokens[0])]; child != kNone; child = nodes_[child].next_in_bucket) {
+  for (NodeId child = buckets_[bucket(parent, tokens[0])]; child != kNone;
+       child = nodes_[child].next_in_bucket) {
     if (nodes_[child].parent != parent) continue;
     const int common = common_prefix(tokens_of(child), tokens);
     if (common == static_cast<int>(tokens.size())) {
@@ -218,7 +221,8 @@ RadixCache::NodeId RadixCache::insert(NodeId parent, std::span<const TokenId> to
       }
       return child;
     }
-    if (common == nodes_[child].num_tokens && nodes_[child].pins == 0) outgrown = child;  // a tail this block continues
+    if (common == nodes_[child].num_tokens && nodes_[child].pins == 0)
+      outgrown = child;  // a tail this block continues
   }
   // The parent must not be what makes room for its own child.
   pin(parent);
@@ -285,13 +289,15 @@ void RadixCache::check_invariants() const {
       SERVAL_CHECK(above.parent == kNone || above.num_tokens == geometry_.block_size, i);
       ++children[node.parent];
     }
-    SERVAL_CHECK(node.listed == (node.num_children == 0 && node.pins == 0), i, node.listed, node.num_children, node.pins);
+    SERVAL_CHECK(node.listed == (node.num_children == 0 && node.pins == 0), i, node.listed, node.num_children,
+                 node.pins);
     for (int g = 0; g < geometry_.num_groups; ++g) {
       if (node.blocks[g]) SERVAL_CHECK(pools_[g]->cached(node.blocks[g].id()), i, g);
     }
   }
   for (size_t i = 0; i < nodes_.size(); ++i) {
-    if (nodes_[i].in_use) SERVAL_CHECK(children[i] == nodes_[i].num_children, i, children[i], nodes_[i].num_children);
+    if (nodes_[i].in_use)
+      SERVAL_CHECK(children[i] == nodes_[i].num_children, i, children[i], nodes_[i].num_children);
   }
   for (NodeId id = oldest_; id != kNone; id = nodes_[id].newer) {
     ++listed;

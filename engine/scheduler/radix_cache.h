@@ -1,9 +1,11 @@
-// Token prefixes whose KV is in memory: a tree with one node a block. Inner nodes hold whole blocks, a leaf may hold a part of one, so
-// a match is exact to the token (the partial block is copied by whoever takes it). Equality of tokens decides, hashes only find.
-// Roots are told apart by cache_salt. Pure; single-threaded; allocates in its constructor, and for a salt not seen before.
+// Token prefixes whose KV is in memory: a tree with one node a block. Inner nodes hold whole blocks, a leaf
+// may hold a part of one, so a match is exact to the token (the partial block is copied by whoever takes it).
+// Equality of tokens decides, hashes only find. Roots are told apart by cache_salt. Pure; single-threaded;
+// allocates in its constructor, and for a salt not seen before.
 //
-// Eviction frees least recently used leaves that no running sequence stands on. A windowed group's blocks may also be dropped from
-// inside the tree: such a node still leads to its children, and a match ends only where the window before it is complete.
+// Eviction frees least recently used leaves that no running sequence stands on. A windowed group's blocks may
+// also be dropped from inside the tree: such a node still leads to its children, and a match ends only where
+// the window before it is complete.
 #pragma once
 
 #include <array>
@@ -40,10 +42,11 @@ class RadixCache {
 
   // The root of a salt, made when it is not there; kNone when nodes ran out.
   NodeId root(std::string_view salt);
-  // Adds the block that follows `parent` (tokens: 1..block_size of them; fewer only for a tail). `blocks` has one block per group, empty
-  // where a windowed group has none. Returns the node that now stands for these tokens, or kNone when nothing was added (a tail that
-  // is already covered, or nodes ran out).
-  NodeId insert(NodeId parent, std::span<const TokenId> tokens, const std::array<BlockRef, kMaxKvGroups>& blocks);
+  // Adds the block that follows `parent` (tokens: 1..block_size of them; fewer only for a tail). `blocks` has
+  // one block per group, empty where a windowed group has none. Returns the node that now stands for these
+  // tokens, or kNone when nothing was added (a tail that is already covered, or nodes ran out).
+  NodeId insert(NodeId parent, std::span<const TokenId> tokens,
+                const std::array<BlockRef, kMaxKvGroups>& blocks);
 
   const BlockRef& block(NodeId node, int group) const { return nodes_[node].blocks[group]; }
   NodeId parent(NodeId node) const { return nodes_[node].parent; }
@@ -82,7 +85,8 @@ class RadixCache {
   };
 
   std::span<TokenId> tokens_of(NodeId node) {
-    return {tokens_.data() + static_cast<size_t>(node) * geometry_.block_size, static_cast<size_t>(nodes_[node].num_tokens)};
+    return {tokens_.data() + static_cast<size_t>(node) * geometry_.block_size,
+            static_cast<size_t>(nodes_[node].num_tokens)};
   }
   size_t bucket(NodeId parent, TokenId first) const;
   NodeId new_node();
@@ -101,7 +105,7 @@ class RadixCache {
   std::vector<NodeId> free_nodes_;
   std::vector<NodeId> buckets_;
   std::unordered_map<std::string, NodeId> roots_;
-  std::vector<std::string> salt_of_;  // by node, of roots
+  std::vector<std::string> salt_of_;        // by node, of roots
   NodeId oldest_ = kNone, newest_ = kNone;  // evictable: leaves without pins, by last use
   NodeId window_hand_ = 0;                  // where the sweep for window blocks goes on
   uint64_t clock_ = 0;

@@ -25,12 +25,15 @@ std::vector<T> read_list(std::istream& in) {
   return values;
 }
 
-std::vector<int> bytes_of(const std::string& text) { return {text.begin(), text.end()}; }
+std::vector<int> bytes_of(const std::string& text) {
+  return {text.begin(), text.end()};
+}
 
 void write_request(std::ostream& out, const Request& r) {
   const SamplingParams& s = r.sampling;
-  out << r.id << ' ' << r.n << ' ' << r.priority << ' ' << r.deadline.count() << ' ' << s.seed << ' ' << s.max_tokens << ' '
-      << s.min_tokens << ' ' << s.ignore_eos << ' ' << s.num_logprobs << ' ' << s.num_prompt_logprobs;
+  out << r.id << ' ' << r.n << ' ' << r.priority << ' ' << r.deadline.count() << ' ' << s.seed << ' '
+      << s.max_tokens << ' ' << s.min_tokens << ' ' << s.ignore_eos << ' ' << s.num_logprobs << ' '
+      << s.num_prompt_logprobs;
   write_list(out, r.prompt);
   write_list(out, s.eos_token_ids);
   write_list(out, s.stop_token_ids);
@@ -42,8 +45,8 @@ Request read_request(std::istream& in) {
   Request r;
   SamplingParams& s = r.sampling;
   int64_t deadline = 0;
-  in >> r.id >> r.n >> r.priority >> deadline >> s.seed >> s.max_tokens >> s.min_tokens >> s.ignore_eos >> s.num_logprobs >>
-      s.num_prompt_logprobs;
+  in >> r.id >> r.n >> r.priority >> deadline >> s.seed >> s.max_tokens >> s.min_tokens >> s.ignore_eos >>
+      s.num_logprobs >> s.num_prompt_logprobs;
   r.deadline = Time{deadline};
   r.prompt = read_list<TokenId>(in);
   s.eos_token_ids = read_list<TokenId>(in);
@@ -83,9 +86,10 @@ ModelOutput read_output(std::istream& in) {
 
 Recorder::Recorder(const std::string& path, const SchedulerConfig& c, const BlockGeometry& g) : file_(path) {
   if (!file_) throw std::runtime_error("cannot write the recording " + path);
-  file_ << "serval-scheduler 1\nconfig " << c.max_num_seqs << ' ' << c.max_num_batched_tokens << ' ' << c.max_prefill_chunk << ' '
-        << c.max_model_len << ' ' << c.max_waiting << ' ' << static_cast<int>(c.policy) << ' ' << c.enable_prefix_cache << ' '
-        << g.block_size << ' ' << g.num_groups;
+  file_ << "serval-scheduler 1\nconfig " << c.max_num_seqs << ' ' << c.max_num_batched_tokens << ' '
+        << c.max_prefill_chunk << ' ' << c.max_model_len << ' ' << c.max_waiting << ' '
+        << static_cast<int>(c.policy) << ' ' << c.enable_prefix_cache << ' ' << g.block_size << ' '
+        << g.num_groups;
   for (int i = 0; i < g.num_groups; ++i) file_ << ' ' << g.groups[i].num_blocks << ' ' << g.groups[i].window;
   file_ << '\n';
 }
@@ -95,11 +99,15 @@ void Recorder::add(const Request& request, Time now) {
   write_request(file_, request);
   file_ << '\n';
 }
-void Recorder::abort(RequestId id) { file_ << "abort " << id << '\n'; }
+void Recorder::abort(RequestId id) {
+  file_ << "abort " << id << '\n';
+}
 void Recorder::stop_string_matched(RequestId id, int index, int num_output) {
   file_ << "stop " << id << ' ' << index << ' ' << num_output << '\n';
 }
-void Recorder::next_batch(Time now) { file_ << "next " << now.count() << '\n'; }
+void Recorder::next_batch(Time now) {
+  file_ << "next " << now.count() << '\n';
+}
 void Recorder::apply(const ModelOutput& output, Time now) {
   file_ << "apply " << now.count() << ' ';
   write_output(file_, output);
@@ -110,7 +118,9 @@ void replay(const std::string& path, const std::function<void(const Batch&)>& on
   std::ifstream file(path);
   std::string line;
   size_t number = 0;
-  const auto bad = [&] { throw std::runtime_error(path + " line " + std::to_string(number) + " is not a scheduler recording"); };
+  const auto bad = [&] {
+    throw std::runtime_error(path + " line " + std::to_string(number) + " is not a scheduler recording");
+  };
   std::unique_ptr<Scheduler> scheduler;
   Batch batch;
   EventBatch events;
@@ -129,8 +139,8 @@ void replay(const std::string& path, const std::function<void(const Batch&)>& on
       SchedulerConfig c;
       BlockGeometry g;
       int policy = 0;
-      in >> c.max_num_seqs >> c.max_num_batched_tokens >> c.max_prefill_chunk >> c.max_model_len >> c.max_waiting >> policy >>
-          c.enable_prefix_cache >> g.block_size >> g.num_groups;
+      in >> c.max_num_seqs >> c.max_num_batched_tokens >> c.max_prefill_chunk >> c.max_model_len >>
+          c.max_waiting >> policy >> c.enable_prefix_cache >> g.block_size >> g.num_groups;
       c.policy = static_cast<QueuePolicy>(policy);
       if (!in || g.num_groups < 1 || g.num_groups > kMaxKvGroups) bad();
       for (int i = 0; i < g.num_groups; ++i) in >> g.groups[i].num_blocks >> g.groups[i].window;

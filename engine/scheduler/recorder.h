@@ -1,4 +1,5 @@
-// Every input of a Scheduler in order, as lines of text, so that a day can be replayed: the same inputs give the same batches.
+// Every input of a Scheduler in order, as lines of text, so that a day can be replayed: the same inputs give
+// the same batches.
 #pragma once
 
 #include <fstream>
@@ -26,8 +27,8 @@ class Recorder {
   std::ofstream file_;
 };
 
-// Feeds a recorded day to a new Scheduler and hands out every batch it makes. Throws std::runtime_error naming the line that cannot be
-// read.
+// Feeds a recorded day to a new Scheduler and hands out every batch it makes. Throws std::runtime_error
+// naming the line that cannot be read.
 void replay(const std::string& path, const std::function<void(const Batch&)>& on_batch);
 
 }  // namespace serval

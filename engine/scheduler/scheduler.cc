@@ -7,7 +7,9 @@
 namespace serval {
 namespace {
 
-int32_t blocks_for(int32_t tokens, int32_t block_size) { return (tokens + block_size - 1) / block_size; }
+int32_t blocks_for(int32_t tokens, int32_t block_size) {
+  return (tokens + block_size - 1) / block_size;
+}
 
 // First table index that a row at position `next` still reads.
 int32_t first_needed_block(const KvGroupGeometry& group, int32_t next, int32_t block_size) {
@@ -22,20 +24,23 @@ std::vector<BlockPool*> borrow(const std::vector<std::unique_ptr<BlockPool>>& po
 
 std::vector<std::unique_ptr<BlockPool>> make_pools(const BlockGeometry& geometry) {
   std::vector<std::unique_ptr<BlockPool>> pools;
-  for (int g = 0; g < geometry.num_groups; ++g) pools.push_back(std::make_unique<BlockPool>(geometry.groups[g].num_blocks));
+  for (int g = 0; g < geometry.num_groups; ++g)
+    pools.push_back(std::make_unique<BlockPool>(geometry.groups[g].num_blocks));
   return pools;
 }
 
 }  // namespace
 
-bool fits(const BlockGeometry& geometry, const SchedulerConfig& config, int prompt_tokens, int max_tokens, int n) {
+bool fits(const BlockGeometry& geometry, const SchedulerConfig& config, int prompt_tokens, int max_tokens,
+          int n) {
   const int32_t length = std::min(prompt_tokens + max_tokens, config.max_model_len);
   for (int g = 0; g < geometry.num_groups; ++g) {
     const KvGroupGeometry& group = geometry.groups[g];
     int64_t blocks = blocks_for(length, geometry.block_size);
     // A window never spans more than window + chunk positions, at most one block askew at each end.
     if (group.window > 0) {
-      blocks = std::min<int64_t>(blocks, blocks_for(group.window + config.max_prefill_chunk, geometry.block_size) + 2);
+      blocks = std::min<int64_t>(
+          blocks, blocks_for(group.window + config.max_prefill_chunk, geometry.block_size) + 2);
     }
     if (blocks * n > group.num_blocks) return false;
   }
@@ -44,7 +49,8 @@ bool fits(const BlockGeometry& geometry, const SchedulerConfig& config, int prom
 
 Scheduler::Scheduler(const SchedulerConfig& config, const BlockGeometry& geometry)
     : config_(config), geometry_(geometry), pools_(make_pools(geometry)), cache_(geometry, borrow(pools_)) {
-  SERVAL_CHECK(config.max_num_batched_tokens >= config.max_num_seqs, config.max_num_batched_tokens, config.max_num_seqs);
+  SERVAL_CHECK(config.max_num_batched_tokens >= config.max_num_seqs, config.max_num_batched_tokens,
+               config.max_num_seqs);
   for (SlotId slot = config.max_num_seqs - 1; slot >= 0; --slot) free_slots_.push_back(slot);
   const size_t most = static_cast<size_t>(config.max_num_seqs) + config.max_waiting;
   running_.reserve(config.max_num_seqs);
@@ -59,14 +65,16 @@ Scheduler::Scheduler(const SchedulerConfig& config, const BlockGeometry& geometr
 Scheduler::~Scheduler() = default;
 
 Result<void> Scheduler::add(Request request, Time) {
-  if (running_.size() + waiting_.size() + request.n > static_cast<size_t>(config_.max_num_seqs) + config_.max_waiting) {
+  if (running_.size() + waiting_.size() + request.n >
+      static_cast<size_t>(config_.max_num_seqs) + config_.max_waiting) {
     return Error{ErrorKind::kOverloaded, "queue_full", "The queue is full; try again later.", "", 1};
   }
   const auto params = std::make_shared<const Request>(std::move(request));
   SERVAL_CHECK(!params->prompt.empty() && params->n > 0, params->id);
   std::vector<Sequence*>& members = requests_[params->id];
   SERVAL_CHECK(members.empty(), params->id);
-  const size_t most_tokens = std::min<size_t>(params->prompt.size() + params->sampling.max_tokens, config_.max_model_len) + 1;
+  const size_t most_tokens =
+      std::min<size_t>(params->prompt.size() + params->sampling.max_tokens, config_.max_model_len) + 1;
   for (int i = 0; i < params->n; ++i) {
     auto seq = std::make_unique<Sequence>();
     seq->id = next_seq_++;
@@ -76,7 +84,8 @@ Result<void> Scheduler::add(Request request, Time) {
     seq->arrival = next_arrival_++;
     seq->tokens.reserve(most_tokens);
     seq->tokens = params->prompt;
-    for (int g = 0; g < geometry_.num_groups; ++g) seq->blocks[g].reserve(blocks_for(most_tokens, geometry_.block_size) + 1);
+    for (int g = 0; g < geometry_.num_groups; ++g)
+      seq->blocks[g].reserve(blocks_for(most_tokens, geometry_.block_size) + 1);
     if (i > 0) seq->parent = members[0];
     members.push_back(seq.get());
     insert_waiting(seq.get());
@@ -87,7 +96,9 @@ Result<void> Scheduler::add(Request request, Time) {
 }
 
 void Scheduler::insert_waiting(Sequence* seq) {
-  const auto before = [&](const Sequence* a, const Sequence* b) { return goes_before(config_.policy, *a, *b); };
+  const auto before = [&](const Sequence* a, const Sequence* b) {
+    return goes_before(config_.policy, *a, *b);
+  };
   waiting_.insert(std::lower_bound(waiting_.begin(), waiting_.end(), seq, before), seq);
 }
 
@@ -119,7 +130,9 @@ void Scheduler::stop_string_matched(RequestId id, int index, int) {
 }
 
 void Scheduler::expire(Time now) {
-  const auto late = [&](const Sequence* seq) { return seq->params->deadline != Time{0} && now >= seq->params->deadline; };
+  const auto late = [&](const Sequence* seq) {
+    return seq->params->deadline != Time{0} && now >= seq->params->deadline;
+  };
   for (std::vector<Sequence*>* line : {&running_, &waiting_}) {
     for (size_t i = 0; i < line->size();) {
       Sequence* seq = (*line)[i];
@@ -132,7 +145,8 @@ void Scheduler::expire(Time now) {
   }
 }
 
-// --- planning a step ----------------------------------------------------------------------------------------------------
+// --- planning a step
+// ----------------------------------------------------------------------------------------------------
 
 void Scheduler::next_batch(Time now, Batch& batch) {
   SERVAL_CHECK(in_flight_.empty(), in_flight_.size());
@@ -141,7 +155,8 @@ void Scheduler::next_batch(Time now, Batch& batch) {
   expire(now);
   sweep_finished();
 
-  // The oldest goes first whatever it does, so that it always gets on; then decodes, which cost one row each; then prompts.
+  // The oldest goes first whatever it does, so that it always gets on; then decodes, which cost one row each;
+  // then prompts.
   order_.clear();
   int32_t decodes = 0;
   if (!running_.empty()) order_.push_back(running_[0]);
@@ -183,7 +198,8 @@ bool Scheduler::schedule(Sequence& seq, int32_t most, Batch& batch) {
   return true;
 }
 
-// Holds blocks for positions up to `end` in every group. False when some could not be had; what was had is kept.
+// Holds blocks for positions up to `end` in every group. False when some could not be had; what was had is
+// kept.
 bool Scheduler::grow(Sequence& seq, int32_t end) {
   const int32_t wanted = blocks_for(end, geometry_.block_size);
   for (int g = 0; g < geometry_.num_groups; ++g) {
@@ -202,7 +218,8 @@ BlockRef Scheduler::allocate(int group) {
   return block;
 }
 
-// Takes the memory of the last in line, if one behind `below` has any and is not in this step. Only what frees blocks counts.
+// Takes the memory of the last in line, if one behind `below` has any and is not in this step. Only what
+// frees blocks counts.
 bool Scheduler::preempt_one(const Sequence& below) {
   for (size_t i = running_.size(); i-- > 0;) {
     Sequence& victim = *running_[i];
@@ -238,11 +255,13 @@ void Scheduler::admit_waiting(Time now, int32_t& budget, Batch& batch) {
     }
     if (!admit(seq, now, batch)) return;  // no overtaking: whoever is first gets the next blocks
     waiting_.erase(waiting_.begin() + i);
-    if (schedule(seq, std::min(config_.max_prefill_chunk, budget), batch)) budget -= in_flight_.back().num_rows;
+    if (schedule(seq, std::min(config_.max_prefill_chunk, budget), batch))
+      budget -= in_flight_.back().num_rows;
   }
 }
 
-// Gives a waiting sequence a slot and the KV that is already there. False, and nothing changed, when its known tokens do not fit.
+// Gives a waiting sequence a slot and the KV that is already there. False, and nothing changed, when its
+// known tokens do not fit.
 bool Scheduler::admit(Sequence& seq, Time now, Batch& batch) {
   Prefix prefix;
   if (seq.parent) {
@@ -251,16 +270,21 @@ bool Scheduler::admit(Sequence& seq, Time now, Batch& batch) {
     prefix = find_prefix(seq);
   }
   for (int g = 0; g < geometry_.num_groups; ++g) {
-    const int32_t wanted = blocks_for(seq.num_known(), geometry_.block_size) - static_cast<int32_t>(prefix.blocks[g].size());
-    const int32_t most_at_once = geometry_.groups[g].window == 0
-                                     ? wanted
-                                     : std::min(wanted, blocks_for(geometry_.groups[g].window + config_.max_prefill_chunk, geometry_.block_size) + 1);
+    const int32_t wanted =
+        blocks_for(seq.num_known(), geometry_.block_size) - static_cast<int32_t>(prefix.blocks[g].size());
+    const int32_t most_at_once =
+        geometry_.groups[g].window == 0
+            ? wanted
+            : std::min(wanted, blocks_for(geometry_.groups[g].window + config_.max_prefill_chunk,
+                                          geometry_.block_size) +
+                                   1);
     if (most_at_once > pools_[g]->num_free() + pools_[g]->num_cached_only()) return false;
   }
   std::array<BlockRef, kMaxKvGroups> copied;
   for (int g = 0; g < geometry_.num_groups && prefix.partial_tokens > 0; ++g) {
     copied[g] = allocate(g);
-    if (!copied[g]) return false;  // what is cached only is pinned by those that run: when they go on, it can be had
+    if (!copied[g])
+      return false;  // what is cached only is pinned by those that run: when they go on, it can be had
   }
 
   for (int g = 0; g < geometry_.num_groups; ++g) {
@@ -291,7 +315,9 @@ bool Scheduler::admit(Sequence& seq, Time now, Batch& batch) {
   seq.state = SeqState::kRunning;
   seq.slot = free_slots_.back();
   free_slots_.pop_back();
-  const auto before = [&](const Sequence* a, const Sequence* b) { return goes_before(config_.policy, *a, *b); };
+  const auto before = [&](const Sequence* a, const Sequence* b) {
+    return goes_before(config_.policy, *a, *b);
+  };
   running_.insert(std::lower_bound(running_.begin(), running_.end(), &seq, before), &seq);
 
   if (batch.num_admitted == static_cast<int32_t>(batch.admitted.size())) batch.admitted.emplace_back();
@@ -306,7 +332,8 @@ bool Scheduler::admit(Sequence& seq, Time now, Batch& batch) {
   return true;
 }
 
-// What the cache has of the sequence's known tokens; the last one is always computed, to have logits to sample from.
+// What the cache has of the sequence's known tokens; the last one is always computed, to have logits to
+// sample from.
 Scheduler::Prefix Scheduler::find_prefix(const Sequence& seq) {
   Prefix prefix;
   const std::span<const TokenId> wanted(seq.tokens.data(), seq.tokens.size() - 1);
@@ -328,7 +355,8 @@ Scheduler::Prefix Scheduler::find_prefix(const Sequence& seq) {
   return prefix;
 }
 
-// All but the last prompt token of the sequence it forks from: whole blocks shared, the one they part in copied.
+// All but the last prompt token of the sequence it forks from: whole blocks shared, the one they part in
+// copied.
 Scheduler::Prefix Scheduler::fork_prefix(const Sequence& parent) const {
   Prefix prefix;
   prefix.num_tokens = parent.num_prompt() - 1;
@@ -337,7 +365,9 @@ Scheduler::Prefix Scheduler::fork_prefix(const Sequence& parent) const {
   for (int g = 0; g < geometry_.num_groups; ++g) {
     const int32_t first = first_needed_block(geometry_.groups[g], prefix.num_tokens, geometry_.block_size);
     // A parent far ahead has forgotten its window's beginning: then there is nothing to share.
-    if (parent.first_block[g] > first || parent.blocks[g].size() < static_cast<size_t>(whole) + (prefix.partial_tokens > 0)) return {};
+    if (parent.first_block[g] > first ||
+        parent.blocks[g].size() < static_cast<size_t>(whole) + (prefix.partial_tokens > 0))
+      return {};
     prefix.blocks[g].resize(whole);
     for (int32_t i = first; i < whole; ++i) prefix.blocks[g][i] = parent.blocks[g][i];
     if (prefix.partial_tokens > 0) prefix.partial[g] = parent.blocks[g][whole];
@@ -353,8 +383,10 @@ void Scheduler::emit_step(Sequence& seq, int32_t rows, Batch& batch) {
   step.tokens_begin = static_cast<int32_t>(batch.tokens.size());
   step.num_tokens = rows;
   step.sample = rows == seq.num_to_compute();
-  step.prompt_logprobs = seq.params->sampling.num_prompt_logprobs >= 0 && seq.num_computed < seq.num_prompt() - 1;
-  batch.tokens.insert(batch.tokens.end(), seq.tokens.begin() + seq.num_computed, seq.tokens.begin() + seq.num_computed + rows);
+  step.prompt_logprobs =
+      seq.params->sampling.num_prompt_logprobs >= 0 && seq.num_computed < seq.num_prompt() - 1;
+  batch.tokens.insert(batch.tokens.end(), seq.tokens.begin() + seq.num_computed,
+                      seq.tokens.begin() + seq.num_computed + rows);
   for (int g = 0; g < geometry_.num_groups; ++g) {
     step.blocks_begin[g] = static_cast<int32_t>(batch.blocks.size());
     for (; seq.num_told[g] < static_cast<int32_t>(seq.blocks[g].size()); ++seq.num_told[g]) {
@@ -362,16 +394,19 @@ void Scheduler::emit_step(Sequence& seq, int32_t rows, Batch& batch) {
     }
     step.num_blocks[g] = static_cast<int32_t>(batch.blocks.size()) - step.blocks_begin[g];
   }
-  if (seq.num_computed < seq.num_prompt()) stats_.prompt_tokens_computed += std::min(rows, seq.num_prompt() - seq.num_computed);
+  if (seq.num_computed < seq.num_prompt())
+    stats_.prompt_tokens_computed += std::min(rows, seq.num_prompt() - seq.num_computed);
   batch.seqs.push_back(step);
   seq.num_in_step = rows;
   in_flight_.push_back({&seq, seq.num_computed, rows});
 }
 
-// --- taking a result in -------------------------------------------------------------------------------------------------
+// --- taking a result in
+// -------------------------------------------------------------------------------------------------
 
 void Scheduler::apply(const ModelOutput& output, Time, EventBatch& events) {
-  SERVAL_CHECK(output.step == step_ && output.seqs.size() == in_flight_.size(), output.step, step_, output.seqs.size(), in_flight_.size());
+  SERVAL_CHECK(output.step == step_ && output.seqs.size() == in_flight_.size(), output.step, step_,
+               output.seqs.size(), in_flight_.size());
   for (size_t i = 0; i < in_flight_.size(); ++i) {
     Sequence& seq = *in_flight_[i].seq;
     const SeqOutput& out = output.seqs[i];
@@ -398,9 +433,12 @@ void Scheduler::apply(const ModelOutput& output, Time, EventBatch& events) {
 }
 
 // A sampled step leaves all but the newest token computed, however many drafts were accepted.
-void Scheduler::apply_tokens(Sequence& seq, const SeqOutput& out, const ModelOutput& output, EventBatch& events) {
+void Scheduler::apply_tokens(Sequence& seq, const SeqOutput& out, const ModelOutput& output,
+                             EventBatch& events) {
   const SamplingParams& sampling = seq.params->sampling;
-  const auto is_in = [](const std::vector<TokenId>& ids, TokenId id) { return std::find(ids.begin(), ids.end(), id) != ids.end(); };
+  const auto is_in = [](const std::vector<TokenId>& ids, TokenId id) {
+    return std::find(ids.begin(), ids.end(), id) != ids.end();
+  };
   for (int32_t t = 0; t < out.num_tokens; ++t) {
     const TokenOutput& token = output.tokens[out.tokens_begin + t];
     seq.num_computed = seq.num_known();
@@ -417,10 +455,12 @@ void Scheduler::apply_tokens(Sequence& seq, const SeqOutput& out, const ModelOut
     event.num_top = token.num_top;
     event.cached_tokens = seq.cached_tokens;
     event.first_scheduled = seq.first_scheduled;
-    events.top.insert(events.top.end(), output.top.begin() + token.top_begin, output.top.begin() + token.top_begin + token.num_top);
+    events.top.insert(events.top.end(), output.top.begin() + token.top_begin,
+                      output.top.begin() + token.top_begin + token.num_top);
 
     const bool may_stop = seq.num_output() >= sampling.min_tokens;
-    if (may_stop && ((!sampling.ignore_eos && is_in(sampling.eos_token_ids, token.token)) || is_in(sampling.stop_token_ids, token.token))) {
+    if (may_stop && ((!sampling.ignore_eos && is_in(sampling.eos_token_ids, token.token)) ||
+                     is_in(sampling.stop_token_ids, token.token))) {
       event.finish = FinishReason::kStop;
     } else if (seq.num_output() >= sampling.max_tokens || seq.num_known() >= config_.max_model_len) {
       event.finish = FinishReason::kLength;
@@ -433,7 +473,8 @@ void Scheduler::apply_tokens(Sequence& seq, const SeqOutput& out, const ModelOut
   }
 }
 
-void Scheduler::apply_prompt_logprobs(Sequence& seq, const SeqOutput& out, const ModelOutput& output, EventBatch& events) {
+void Scheduler::apply_prompt_logprobs(Sequence& seq, const SeqOutput& out, const ModelOutput& output,
+                                      EventBatch& events) {
   if (out.num_prompt == 0) return;
   EventBatch::PromptPart part;
   part.request = seq.request;
@@ -445,13 +486,15 @@ void Scheduler::apply_prompt_logprobs(Sequence& seq, const SeqOutput& out, const
     entry.token = given.token;
     entry.logprob = given.logprob;
     entry.rank = given.rank;
-    entry.top.assign(output.top.begin() + given.top_begin, output.top.begin() + given.top_begin + given.num_top);
+    entry.top.assign(output.top.begin() + given.top_begin,
+                     output.top.begin() + given.top_begin + given.num_top);
     part.logprobs.push_back(std::move(entry));
   }
   events.prompt_parts.push_back(std::move(part));
 }
 
-// --- memory and ends ----------------------------------------------------------------------------------------------------
+// --- memory and ends
+// ----------------------------------------------------------------------------------------------------
 
 // Puts whole computed blocks into the prefix cache, and the tail when the sequence is about to let go.
 void Scheduler::cache_computed(Sequence& seq, bool with_tail) {
@@ -471,7 +514,8 @@ void Scheduler::cache_computed(Sequence& seq, bool with_tail) {
   }
   const int32_t tail = seq.num_computed - seq.num_cached_blocks * size;
   if (with_tail && seq.node != RadixCache::kNone && tail > 0) {
-    cache_.insert(seq.node, {seq.tokens.data() + seq.num_cached_blocks * size, static_cast<size_t>(tail)}, blocks_at(seq.num_cached_blocks));
+    cache_.insert(seq.node, {seq.tokens.data() + seq.num_cached_blocks * size, static_cast<size_t>(tail)},
+                  blocks_at(seq.num_cached_blocks));
   }
 }
 
@@ -512,7 +556,8 @@ void Scheduler::finish(Sequence& seq, FinishReason reason, EventBatch& events) {
   for (Sequence* other : requests_[seq.request]) {
     if (other->parent == &seq) other->parent = nullptr;
   }
-  if (seq.state == SeqState::kRunning && reason != FinishReason::kNumericalError) cache_computed(seq, /*with_tail=*/true);
+  if (seq.state == SeqState::kRunning && reason != FinishReason::kNumericalError)
+    cache_computed(seq, /*with_tail=*/true);
   seq.state = SeqState::kFinished;
   finished_.push_back(&seq);
   if (seq.num_in_step == 0) release(seq);
@@ -582,7 +627,8 @@ void Scheduler::check_invariants() const {
     slots += seq->slot >= 0;
     SERVAL_CHECK(seq->num_computed <= seq->num_known(), id, seq->num_computed, seq->num_known());
     if (seq->state == SeqState::kWaiting) {
-      SERVAL_CHECK(seq->slot < 0 && seq->num_computed == 0 && seq->blocks[0].empty(), id, seq->slot, seq->num_computed);
+      SERVAL_CHECK(seq->slot < 0 && seq->num_computed == 0 && seq->blocks[0].empty(), id, seq->slot,
+                   seq->num_computed);
     }
     if (seq->state != SeqState::kRunning) continue;
     SERVAL_CHECK(seq->slot >= 0, id);
@@ -592,8 +638,10 @@ void Scheduler::check_invariants() const {
     }
   }
   SERVAL_CHECK(slots == static_cast<size_t>(config_.max_num_seqs), slots, config_.max_num_seqs);
-  for (size_t i = 1; i < running_.size(); ++i) SERVAL_CHECK(goes_before(config_.policy, *running_[i - 1], *running_[i]), i);
-  for (size_t i = 1; i < waiting_.size(); ++i) SERVAL_CHECK(goes_before(config_.policy, *waiting_[i - 1], *waiting_[i]), i);
+  for (size_t i = 1; i < running_.size(); ++i)
+    SERVAL_CHECK(goes_before(config_.policy, *running_[i - 1], *running_[i]), i);
+  for (size_t i = 1; i < waiting_.size(); ++i)
+    SERVAL_CHECK(goes_before(config_.policy, *waiting_[i - 1], *waiting_[i]), i);
 }
 
 }  // namespace serval

@@ -1,8 +1,9 @@
-// The decision: which tokens of which sequences run next. Pure: no device, clock, lock or I/O; the same inputs and times give the same
-// batches, so a recorded day replays. Single-threaded by contract. Rules and invariants: docs/scheduler.md.
+// The decision: which tokens of which sequences run next. Pure: no device, clock, lock or I/O; the same
+// inputs and times give the same batches, so a recorded day replays. Single-threaded by contract. Rules and
+// invariants: docs/scheduler.md.
 //
-// One rule covers prompts, decoding, cache hits, resumed sequences and drafts: computed tokens catch up with known tokens, within the
-// step's token budget.
+// One rule covers prompts, decoding, cache hits, resumed sequences and drafts: computed tokens catch up with
+// known tokens, within the step's token budget.
 #pragma once
 
 #include <memory>
@@ -20,16 +21,18 @@
 
 namespace serval {
 
-// Whether a request's worst case, all n sequences at full length, fits the KV memory when it is alone. The validator asks before a
-// request is queued, so that nothing waits for what can never be.
-bool fits(const BlockGeometry& geometry, const SchedulerConfig& config, int prompt_tokens, int max_tokens, int n);
+// Whether a request's worst case, all n sequences at full length, fits the KV memory when it is alone. The
+// validator asks before a request is queued, so that nothing waits for what can never be.
+bool fits(const BlockGeometry& geometry, const SchedulerConfig& config, int prompt_tokens, int max_tokens,
+          int n);
 
 class Scheduler {
  public:
   Scheduler(const SchedulerConfig& config, const BlockGeometry& geometry);
   ~Scheduler();
 
-  // Queues a valid request (see Engine::submit). Fails with kOverloaded, code queue_full. May allocate; nothing below does in steady state.
+  // Queues a valid request (see Engine::submit). Fails with kOverloaded, code queue_full. May allocate;
+  // nothing below does in steady state.
   Result<void> add(Request request, Time now);
   // Ends every sequence of the request; takes effect in the next events. Unknown ids are ignored.
   void abort(RequestId id);
@@ -37,9 +40,11 @@ class Scheduler {
   // The text layer saw a stop string end after `num_output` tokens of that sequence.
   void stop_string_matched(RequestId id, int index, int num_output);
 
-  // Fills `batch` with the next step's work; empty when there is nothing to run. One step is in flight at a time.
+  // Fills `batch` with the next step's work; empty when there is nothing to run. One step is in flight at a
+  // time.
   void next_batch(Time now, Batch& batch);
-  // Takes the step's result in and appends what happened to `events`, ends decided since the last call included.
+  // Takes the step's result in and appends what happened to `events`, ends decided since the last call
+  // included.
   void apply(const ModelOutput& output, Time now, EventBatch& events);
   // Events that wait for no step (aborts, deadlines); also part of apply().
   void take_events(EventBatch& events);
@@ -54,11 +59,11 @@ class Scheduler {
   friend struct SchedulerPeer;  // a test spoils a count to show that check_invariants sees it
   // KV that is already there for a sequence about to be admitted.
   struct Prefix {
-    std::array<std::vector<BlockRef>, kMaxKvGroups> blocks;   // whole blocks, by table index
-    std::array<BlockRef, kMaxKvGroups> partial;               // one more, of which
-    int32_t partial_tokens = 0;                               // these positions are to be copied
-    int32_t num_tokens = 0;                                   // in all
-    RadixCache::NodeId node = RadixCache::kNone;              // where the whole blocks end in the cache
+    std::array<std::vector<BlockRef>, kMaxKvGroups> blocks;  // whole blocks, by table index
+    std::array<BlockRef, kMaxKvGroups> partial;              // one more, of which
+    int32_t partial_tokens = 0;                              // these positions are to be copied
+    int32_t num_tokens = 0;                                  // in all
+    RadixCache::NodeId node = RadixCache::kNone;             // where the whole blocks end in the cache
     int32_t num_node_blocks = 0;
   };
   struct InFlight {
@@ -79,7 +84,8 @@ class Scheduler {
   void preempt(Sequence& seq);
   void emit_step(Sequence& seq, int32_t rows, Batch& batch);
   void apply_tokens(Sequence& seq, const SeqOutput& out, const ModelOutput& output, EventBatch& events);
-  void apply_prompt_logprobs(Sequence& seq, const SeqOutput& out, const ModelOutput& output, EventBatch& events);
+  void apply_prompt_logprobs(Sequence& seq, const SeqOutput& out, const ModelOutput& output,
+                             EventBatch& events);
   void forget_passed_window(Sequence& seq);
   void cache_computed(Sequence& seq, bool with_tail);
   void release(Sequence& seq);

@@ -1,5 +1,6 @@
-// Checks of our own mistakes: shared state that is wrong must not be served from. A failed check prints where, what and the
-// values, then aborts; a supervisor restarts us. Nothing a client sends may ever reach one (that is a Result, see status.h).
+// Checks of our own mistakes: shared state that is wrong must not be served from. A failed check prints
+// where, what and the values, then aborts; a supervisor restarts us. Nothing a client sends may ever reach
+// one (that is a Result, see status.h).
 #pragma once
 
 #include <cstdio>
@@ -9,8 +10,10 @@
 
 namespace serval::internal {
 
-[[noreturn]] inline void check_failed(const char* file, int line, const char* expression, const std::string& values) {
-  std::fprintf(stderr, "%s:%d: check failed: %s%s%s\n", file, line, expression, values.empty() ? "" : ": ", values.c_str());
+[[noreturn]] inline void check_failed(const char* file, int line, const char* expression,
+                                      const std::string& values) {
+  std::fprintf(stderr, "%s:%d: check failed: %s%s%s\n", file, line, expression, values.empty() ? "" : ": ",
+               values.c_str());
   std::fflush(stderr);
   std::abort();
 }
@@ -25,12 +28,13 @@ std::string join_values(const Values&... values) {
 
 }  // namespace serval::internal
 
-// SERVAL_CHECK(condition, values...): always on. SERVAL_DCHECK: only in debug builds, for checks inside hot loops.
-#define SERVAL_CHECK(condition, ...)                                                     \
-  do {                                                                                   \
-    if (!(condition)) [[unlikely]]                                                       \
-      ::serval::internal::check_failed(__FILE__, __LINE__, #condition,                   \
-                                       ::serval::internal::join_values(__VA_ARGS__));    \
+// SERVAL_CHECK(condition, values...): always on. SERVAL_DCHECK: only in debug builds, for checks inside hot
+// loops.
+#define SERVAL_CHECK(condition, ...)                                                  \
+  do {                                                                                \
+    if (!(condition)) [[unlikely]]                                                    \
+      ::serval::internal::check_failed(__FILE__, __LINE__, #condition,                \
+                                       ::serval::internal::join_values(__VA_ARGS__)); \
   } while (false)
 
 #ifdef NDEBUG

@@ -30,9 +30,13 @@ void append_escaped(std::string& out, std::string_view text) {
 
 }  // namespace
 
-void set_log_level(LogLevel level) { g_level = level; }
+void set_log_level(LogLevel level) {
+  g_level = level;
+}
 
-uint64_t log_lines_dropped() { return g_dropped; }
+uint64_t log_lines_dropped() {
+  return g_dropped;
+}
 
 void log(LogLevel level, std::string_view message, std::initializer_list<LogField> fields) {
   if (level < g_level.load(std::memory_order_relaxed)) return;

@@ -1,5 +1,6 @@
-// One line per event on stderr: level, seconds since start, message, then key=value pairs. Control bytes are escaped, so a
-// client's bytes cannot forge a line. Any thread; a line is one write(2); lines beyond the pipe's room are dropped and counted.
+// One line per event on stderr: level, seconds since start, message, then key=value pairs. Control bytes are
+// escaped, so a client's bytes cannot forge a line. Any thread; a line is one write(2); lines beyond the
+// pipe's room are dropped and counted.
 #pragma once
 
 #include <cstdint>
@@ -18,8 +19,8 @@ struct LogField {
   LogField(std::string_view k, const char* v) : key(k), value(v) {}
   LogField(std::string_view k, const std::string& v) : key(k), value(v) {}
   template <class Number>
-    requires std::is_arithmetic_v<Number>
-  LogField(std::string_view k, Number v) : key(k), value(std::to_string(v)) {}
+  requires std::is_arithmetic_v<Number> LogField(std::string_view k, Number v)
+      : key(k), value(std::to_string(v)) {}
 };
 
 void set_log_level(LogLevel level);

@@ -1,5 +1,5 @@
-// What can go wrong with one request, as a value that travels from where it happened to the JSON body or gRPC status that
-// tells the client. Nothing is thrown on the engine or worker threads.
+// What can go wrong with one request, as a value that travels from where it happened to the JSON body or gRPC
+// status that tells the client. Nothing is thrown on the engine or worker threads.
 #pragma once
 
 #include <string>
@@ -10,7 +10,8 @@
 
 namespace serval {
 
-// The kind decides the transport status (HTTP 400, 404, 429...; gRPC INVALID_ARGUMENT...); `code` is the machine-readable detail.
+// The kind decides the transport status (HTTP 400, 404, 429...; gRPC INVALID_ARGUMENT...); `code` is the
+// machine-readable detail.
 enum class ErrorKind {
   kInvalidRequest,    // 400 INVALID_ARGUMENT
   kUnauthenticated,   // 401
@@ -25,9 +26,10 @@ enum class ErrorKind {
 
 struct Error {
   ErrorKind kind = ErrorKind::kInternal;
-  std::string code;     // e.g. "context_length_exceeded"
-  std::string message;  // one sentence for a person; names limits and the values seen, never addresses or paths
-  std::string param;    // the request field to blame, empty when there is none
+  std::string code;  // e.g. "context_length_exceeded"
+  std::string
+      message;        // one sentence for a person; names limits and the values seen, never addresses or paths
+  std::string param;  // the request field to blame, empty when there is none
   int retry_after_s = 0;
 };
 

@@ -1,4 +1,5 @@
-// The engine's loop and its door, with a model that is a function: many threads, exactly one end for every sequence.
+// The engine's loop and its door, with a model that is a function: many threads, exactly one end for every
+// sequence.
 
 #include "engine/engine.h"
 
@@ -119,7 +120,8 @@ TEST_F(EngineTest, ItsEndAbortsWhatStillRuns) {
   for (RequestId id = 1; id <= 12; ++id) EXPECT_TRUE(engine_->submit(request(id, 100)).ok());
   engine_.reset();
   EXPECT_EQ(finished_.size(), 12u);
-  for (const auto& [key, reason] : finished_) EXPECT_TRUE(reason == FinishReason::kAborted || reason == FinishReason::kLength);
+  for (const auto& [key, reason] : finished_)
+    EXPECT_TRUE(reason == FinishReason::kAborted || reason == FinishReason::kLength);
 }
 
 TEST_F(EngineTest, AStepThatHangsIsSeenInTheSnapshot) {

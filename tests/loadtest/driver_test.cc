@@ -34,20 +34,25 @@ std::vector<PlannedRequest> requests(int count, int tokens, double gap_s) {
 std::vector<double> ms_between(const std::vector<ScriptedServer::Record>& records) {
   std::vector<double> gaps;
   for (const auto& record : records) {
-    for (size_t i = 1; i < record.tokens.size(); ++i) gaps.push_back(std::chrono::duration<double, std::milli>(record.tokens[i] - record.tokens[i - 1]).count());
+    for (size_t i = 1; i < record.tokens.size(); ++i)
+      gaps.push_back(
+          std::chrono::duration<double, std::milli>(record.tokens[i] - record.tokens[i - 1]).count());
   }
   return gaps;
 }
 
 TEST(Driver, LatenciesAreThoseTheServerRecorded) {
-  ScriptedServer server([](int i) { return ScriptedServer::Script{std::chrono::milliseconds(20 + i % 5 * 10), std::chrono::milliseconds(8)}; });
+  ScriptedServer server([](int i) {
+    return ScriptedServer::Script{std::chrono::milliseconds(20 + i % 5 * 10), std::chrono::milliseconds(8)};
+  });
   DriverOptions options = options_for(server);
   options.concurrency = 4;
   const DriverResult result = drive(options, requests(40, 6, 0));
   const Summary seen = summarise(result.outcomes, {});
   ASSERT_EQ(seen.num_ok, 40u);
   std::vector<double> ttft;
-  for (const auto& record : server.records()) ttft.push_back(std::chrono::duration<double, std::milli>(record.tokens[0] - record.received).count());
+  for (const auto& record : server.records())
+    ttft.push_back(std::chrono::duration<double, std::milli>(record.tokens[0] - record.received).count());
   const Percentiles true_ttft = percentiles(ttft), true_itl = percentiles(ms_between(server.records()));
   // Within 2 %, and the loopback's own fraction of a millisecond on a busy machine.
   EXPECT_NEAR(seen.ttft_ms.p50, true_ttft.p50, 0.02 * true_ttft.p50 + 2);
@@ -59,9 +64,13 @@ TEST(Driver, LatenciesAreThoseTheServerRecorded) {
 }
 
 TEST(Driver, AnOpenLoopCountsTheWaitAStalledServerCauses) {
-  // The server handles one request at a time and stalls once for 300 ms. Requests meant for that time wait; a loop that only sends
-  // after an answer would see one slow request of 60, an open one sees all those behind it too.
-  const auto script = [](int i) { return ScriptedServer::Script{i == 20 ? std::chrono::milliseconds(300) : std::chrono::milliseconds(1), std::chrono::milliseconds(1)}; };
+  // The server handles one request at a time and stalls once for 300 ms. Requests meant for that time wait; a
+  // loop that only sends after an answer would see one slow request of 60, an open one sees all those behind
+  // it too.
+  const auto script = [](int i) {
+    return ScriptedServer::Script{i == 20 ? std::chrono::milliseconds(300) : std::chrono::milliseconds(1),
+                                  std::chrono::milliseconds(1)};
+  };
   ScriptedServer open_server(script, /*serial=*/true);
   const DriverResult open = drive(options_for(open_server), requests(60, 1, 0.01));
   ScriptedServer closed_server(script, /*serial=*/true);
@@ -70,7 +79,8 @@ TEST(Driver, AnOpenLoopCountsTheWaitAStalledServerCauses) {
   const DriverResult closed = drive(closed_options, requests(60, 1, 0));
   const auto slow = [](const DriverResult& result) {
     int count = 0;
-    for (const Outcome& outcome : result.outcomes) count += outcome.error.empty() && outcome.token_s.front() - outcome.intended_s > 0.1;
+    for (const Outcome& outcome : result.outcomes)
+      count += outcome.error.empty() && outcome.token_s.front() - outcome.intended_s > 0.1;
     return count;
   };
   EXPECT_GE(slow(open), 8);
@@ -90,11 +100,15 @@ TEST(Driver, FailuresAreCountedByKindAndEndNothingElse) {
   const Summary seen = summarise(drive(options, requests(12, 3, 0)).outcomes, {});
   EXPECT_EQ(seen.num_ok, 4u);
   EXPECT_EQ(seen.errors.at("status 429"), 4);
-  EXPECT_EQ(seen.errors.at("connection lost") + (seen.errors.count("malformed answer") ? seen.errors.at("malformed answer") : 0), 4);
+  EXPECT_EQ(seen.errors.at("connection lost") +
+                (seen.errors.count("malformed answer") ? seen.errors.at("malformed answer") : 0),
+            4);
 }
 
 TEST(Driver, ARunEndsByTimeAndSaysWhatWasNotDone) {
-  ScriptedServer server([](int) { return ScriptedServer::Script{std::chrono::milliseconds(50), std::chrono::milliseconds(1)}; });
+  ScriptedServer server([](int) {
+    return ScriptedServer::Script{std::chrono::milliseconds(50), std::chrono::milliseconds(1)};
+  });
   DriverOptions options = options_for(server);
   options.concurrency = 1;
   options.max_duration_s = 0.3;
@@ -111,7 +125,8 @@ TEST(Driver, ATurnWaitsForTheOneBeforeIt) {
   workload[2].after = 1;
   workload[2].think_s = 0.05;
   const DriverResult result = drive(options_for(server), workload);
-  for (int i = 1; i < 3; ++i) EXPECT_GE(result.outcomes[i].sent_s, result.outcomes[i - 1].end_s + workload[i].think_s);
+  for (int i = 1; i < 3; ++i)
+    EXPECT_GE(result.outcomes[i].sent_s, result.outcomes[i - 1].end_s + workload[i].think_s);
 }
 
 TEST(Driver, TheReportHasEveryFigureAndComparesWithItself) {
@@ -130,10 +145,12 @@ TEST(Driver, TheReportHasEveryFigureAndComparesWithItself) {
   for (const auto& [name, value] : read_figures(path)) names.push_back(name);
   for (const char* latency : {"ttft_ms", "tpot_ms", "itl_ms", "e2e_ms"}) {
     for (const char* figure : {"mean", "p50", "p90", "p95", "p99", "max"}) {
-      EXPECT_NE(std::find(names.begin(), names.end(), std::string(latency) + "." + figure), names.end()) << latency << figure;
+      EXPECT_NE(std::find(names.begin(), names.end(), std::string(latency) + "." + figure), names.end())
+          << latency << figure;
     }
   }
-  for (const char* name : {"requests_per_s", "output_tokens_per_s", "goodput.requests_per_s", "cached_tokens"}) {
+  for (const char* name :
+       {"requests_per_s", "output_tokens_per_s", "goodput.requests_per_s", "cached_tokens"}) {
     EXPECT_NE(std::find(names.begin(), names.end(), name), names.end()) << name;
   }
   EXPECT_NE(compare_text(path, path).find("1.000"), std::string::npos);
@@ -147,7 +164,8 @@ TEST(Driver, UrlsAreTakenApartOrRefused) {
   const Target target = parse_url("http://localhost:8000/v1/");
   EXPECT_EQ(target.host + "|" + target.port + "|" + target.base, "localhost|8000|/v1");
   EXPECT_EQ(parse_url("http://h").port, "80");
-  for (const char* bad : {"https://h", "h:80", "http://", "http://h:x/v1"}) EXPECT_THROW(parse_url(bad), std::runtime_error) << bad;
+  for (const char* bad : {"https://h", "h:80", "http://", "http://h:x/v1"})
+    EXPECT_THROW(parse_url(bad), std::runtime_error) << bad;
 }
 
 }  // namespace

@@ -1,7 +1,7 @@
 #include "tests/loadtest/scripted_server.h"
 
-#include <boost/asio.hpp>
 #include <algorithm>
+#include <boost/asio.hpp>
 #include <cstdio>
 #include <cstdlib>
 #include <deque>
@@ -28,33 +28,41 @@ int max_tokens_of(const std::string& body) {
 }  // namespace
 
 struct ScriptedServer::Impl : std::enable_shared_from_this<Impl> {
-  Impl(std::function<Script(int)> chosen, bool is_serial) : script(std::move(chosen)), serial(is_serial), acceptor(io, {asio::ip::make_address("127.0.0.1"), 0}) {}
+  Impl(std::function<Script(int)> chosen, bool is_serial)
+      : script(std::move(chosen)),
+        serial(is_serial),
+        acceptor(io, {asio::ip::make_address("127.0.0.1"), 0}) {}
 
   struct Connection : std::enable_shared_from_this<Connection> {
     explicit Connection(Impl& owner) : impl(owner), socket(owner.io), timer(owner.io) {}
 
     void read_head() {
-      asio::async_read_until(socket, asio::dynamic_buffer(input), "\r\n\r\n", [self = shared_from_this()](error_code failed, size_t size) {
-        if (!failed) self->read_body(size);
-      });
+      asio::async_read_until(socket, asio::dynamic_buffer(input), "\r\n\r\n",
+                             [self = shared_from_this()](error_code failed, size_t size) {
+                               if (!failed) self->read_body(size);
+                             });
     }
     void read_body(size_t head_size) {
       size_t length = 0;
       const size_t at = input.find("Content-Length: ");
-      if (at != std::string::npos && at < head_size) length = std::strtoul(input.c_str() + at + 16, nullptr, 10);
+      if (at != std::string::npos && at < head_size)
+        length = std::strtoul(input.c_str() + at + 16, nullptr, 10);
       const size_t have = std::min(input.size() - head_size, length);
-      asio::async_read(socket, asio::dynamic_buffer(input), asio::transfer_exactly(length - have), [self = shared_from_this(), head_size, length](error_code failed, size_t) {
-        if (failed) return;
-        const std::string head = self->input.substr(0, head_size), body = self->input.substr(head_size, length);
-        self->input.erase(0, head_size + length);
-        self->answer(head, body);
-      });
+      asio::async_read(socket, asio::dynamic_buffer(input), asio::transfer_exactly(length - have),
+                       [self = shared_from_this(), head_size, length](error_code failed, size_t) {
+                         if (failed) return;
+                         const std::string head = self->input.substr(0, head_size),
+                                           body = self->input.substr(head_size, length);
+                         self->input.erase(0, head_size + length);
+                         self->answer(head, body);
+                       });
     }
     void answer(const std::string& head, const std::string& body) {
       if (head.starts_with("GET")) {
         const bool models = head.find("/models") != std::string::npos;
         const std::string text = models ? R"({"object":"list","data":[{"id":"scripted"}]})" : "";
-        return write("HTTP/1.1 " + std::string(models ? "200 OK" : "404 Not Found") + "\r\nContent-Length: " + std::to_string(text.size()) + "\r\n\r\n" + text,
+        return write("HTTP/1.1 " + std::string(models ? "200 OK" : "404 Not Found") +
+                         "\r\nContent-Length: " + std::to_string(text.size()) + "\r\n\r\n" + text,
                      [self = shared_from_this()] { self->read_head(); });
       }
       {
@@ -70,9 +78,11 @@ struct ScriptedServer::Impl : std::enable_shared_from_this<Impl> {
     }
     void begin() {
       if (how.status != 200) {
-        return write("HTTP/1.1 " + std::to_string(how.status) + " X\r\nContent-Length: 2\r\n\r\n{}", [self = shared_from_this()] { self->over(); });
+        return write("HTTP/1.1 " + std::to_string(how.status) + " X\r\nContent-Length: 2\r\n\r\n{}",
+                     [self = shared_from_this()] { self->over(); });
       }
-      write("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n", [self = shared_from_this()] { self->next(self->how.first_delay); });
+      write("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n",
+            [self = shared_from_this()] { self->next(self->how.first_delay); });
     }
     void next(std::chrono::microseconds delay) {
       timer.expires_after(delay);
@@ -86,8 +96,9 @@ struct ScriptedServer::Impl : std::enable_shared_from_this<Impl> {
       const bool last = --left == 0;
       std::string text = chunk("data: {\"choices\":[{\"text\":\"x\",\"finish_reason\":null}]}\n\n");
       if (last) {
-        text += chunk("data: {\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":" + std::to_string(total) +
-                      ",\"prompt_tokens_details\":{\"cached_tokens\":2}}}\n\n") + chunk("data: [DONE]\n\n") + "0\r\n\r\n";
+        text += chunk("data: {\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":" +
+                      std::to_string(total) + ",\"prompt_tokens_details\":{\"cached_tokens\":2}}}\n\n") +
+                chunk("data: [DONE]\n\n") + "0\r\n\r\n";
       }
       write(text, [self = shared_from_this(), last] {
         if (self->how.drop_after_first_token) return self->over();
@@ -103,9 +114,10 @@ struct ScriptedServer::Impl : std::enable_shared_from_this<Impl> {
     template <class Then>
     void write(std::string text, Then then) {
       output = std::move(text);
-      asio::async_write(socket, asio::buffer(output), [self = shared_from_this(), then](error_code failed, size_t) {
-        if (!failed) then();
-      });
+      asio::async_write(socket, asio::buffer(output),
+                        [self = shared_from_this(), then](error_code failed, size_t) {
+                          if (!failed) then();
+                        });
     }
 
     Impl& impl;
@@ -137,7 +149,8 @@ struct ScriptedServer::Impl : std::enable_shared_from_this<Impl> {
   std::thread thread;
 };
 
-ScriptedServer::ScriptedServer(std::function<Script(int)> script, bool serial) : impl_(std::make_shared<Impl>(std::move(script), serial)) {
+ScriptedServer::ScriptedServer(std::function<Script(int)> script, bool serial)
+    : impl_(std::make_shared<Impl>(std::move(script), serial)) {
   impl_->accept();
   impl_->thread = std::thread([impl = impl_.get()] { impl->io.run(); });
 }
@@ -148,7 +161,9 @@ ScriptedServer::~ScriptedServer() {
   impl_->waiting.clear();
 }
 
-std::string ScriptedServer::url() const { return "http://127.0.0.1:" + std::to_string(impl_->acceptor.local_endpoint().port()) + "/v1"; }
+std::string ScriptedServer::url() const {
+  return "http://127.0.0.1:" + std::to_string(impl_->acceptor.local_endpoint().port()) + "/v1";
+}
 
 std::vector<ScriptedServer::Record> ScriptedServer::records() const {
   std::lock_guard lock(impl_->mutex);

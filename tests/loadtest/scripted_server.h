@@ -1,5 +1,5 @@
-// A server whose delays are known: it streams tokens by a script and keeps a record of when it really sent each. What a load harness
-// reports is held against that record, not against the clock on the wall.
+// A server whose delays are known: it streams tokens by a script and keeps a record of when it really sent
+// each. What a load harness reports is held against that record, not against the clock on the wall.
 #pragma once
 
 #include <chrono>
@@ -25,7 +25,8 @@ class ScriptedServer {
     std::vector<Clock::time_point> tokens;
   };
 
-  // `script` says how the n-th request (from 0) is answered. Serves on one thread; `serial` makes requests wait for each other.
+  // `script` says how the n-th request (from 0) is answered. Serves on one thread; `serial` makes requests
+  // wait for each other.
   ScriptedServer(std::function<Script(int)> script, bool serial = false);
   ~ScriptedServer();
 

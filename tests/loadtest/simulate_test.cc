@@ -86,11 +86,13 @@ TEST(Simulate, TheStepCostIsFoundAgainFromNoisySteps) {
   std::uniform_real_distribution<double> noise(0.97, 1.03);
   std::vector<StepSample> samples;
   for (int i = 0; i < 500; ++i) {
-    const StepShape shape{static_cast<double>(1 + random() % 300), static_cast<double>(1 + random() % 32), static_cast<double>(random() % 40)};
+    const StepShape shape{static_cast<double>(1 + random() % 300), static_cast<double>(1 + random() % 32),
+                          static_cast<double>(random() % 40)};
     samples.push_back({shape, truth.milliseconds(shape) * noise(random)});
   }
   const StepCost found = fit_step_cost(samples);
-  for (const StepSample& sample : samples) EXPECT_NEAR(found.milliseconds(sample.shape) / truth.milliseconds(sample.shape), 1, 0.04);
+  for (const StepSample& sample : samples)
+    EXPECT_NEAR(found.milliseconds(sample.shape) / truth.milliseconds(sample.shape), 1, 0.04);
   EXPECT_THROW(fit_step_cost({}), std::runtime_error);
 }
 

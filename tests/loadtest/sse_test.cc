@@ -29,7 +29,8 @@ TEST(ResponseReader, ReadsAStreamCutAtEveryByte) {
 
 TEST(ResponseReader, ReadsWholeAnswersByLengthAndByClose) {
   ResponseReader by_length([](std::string_view) {});
-  EXPECT_EQ(by_length.feed("HTTP/1.1 429 Too Many\r\nContent-Length: 3\r\nConnection: close\r\n\r\nabc"), ResponseReader::State::kComplete);
+  EXPECT_EQ(by_length.feed("HTTP/1.1 429 Too Many\r\nContent-Length: 3\r\nConnection: close\r\n\r\nabc"),
+            ResponseReader::State::kComplete);
   EXPECT_EQ(by_length.status(), 429);
   EXPECT_EQ(by_length.body(), "abc");
   EXPECT_FALSE(by_length.keep_alive());
@@ -40,7 +41,8 @@ TEST(ResponseReader, ReadsWholeAnswersByLengthAndByClose) {
 }
 
 TEST(ResponseReader, RefusesWhatIsNoHttp) {
-  for (const char* text : {"SSH-2.0-x\r\n\r\n", "HTTP/1.1 xx\r\n\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"}) {
+  for (const char* text : {"SSH-2.0-x\r\n\r\n", "HTTP/1.1 xx\r\n\r\n",
+                           "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"}) {
     ResponseReader reader([](std::string_view) {});
     EXPECT_EQ(reader.feed(text), ResponseReader::State::kMalformed) << text;
   }

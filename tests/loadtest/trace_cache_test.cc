@@ -11,7 +11,8 @@
 namespace serval {
 namespace {
 
-// Requests of the Mooncake trace one at a time (lengths / 16, so that a hash block is 32 tokens), through a cache of `num_blocks`.
+// Requests of the Mooncake trace one at a time (lengths / 16, so that a hash block is 32 tokens), through a
+// cache of `num_blocks`.
 double hit_ratio(const std::vector<load::PlannedRequest>& requests, int num_blocks) {
   SchedulerConfig config;
   config.max_num_seqs = 1;
@@ -49,14 +50,16 @@ double hit_ratio(const std::vector<load::PlannedRequest>& requests, int num_bloc
 }
 
 TEST(PrefixCacheOnATrace, FindsWhatAnIdealLruFinds) {
-  const std::string path = std::string(SERVAL_SOURCE_DIR) + "/../shared/data/trace-mooncake-synthetic/synthetic_trace.jsonl";
+  const std::string path =
+      std::string(SERVAL_SOURCE_DIR) + "/../shared/data/trace-mooncake-synthetic/synthetic_trace.jsonl";
   if (!std::filesystem::exists(path)) GTEST_SKIP() << "../shared/data/trace-mooncake-synthetic is absent";
   load::WorkloadOptions options;
   options.num_requests = 1'000'000;
   options.scale_lengths = 1.0 / 16;
   options.num_ids = 10'000;
   const auto requests = load::trace_workload(path, options);
-  for (const auto& [blocks, ideal] : {std::pair{1000, 0.084}, {5000, 0.279}, {10'000, 0.424}, {30'000, 0.624}}) {
+  for (const auto& [blocks, ideal] :
+       {std::pair{1000, 0.084}, {5000, 0.279}, {10'000, 0.424}, {30'000, 0.624}}) {
     const double found = hit_ratio(requests, blocks);
     std::printf("%6d blocks: %.3f of the prompt tokens cached, ideal %.3f\n", blocks, found, ideal);
     EXPECT_NEAR(found, ideal, 0.02) << blocks;

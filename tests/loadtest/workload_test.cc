@@ -1,4 +1,5 @@
-// Workloads: the same seed gives the same one, traces are read as published, arrivals have the moments they should.
+// Workloads: the same seed gives the same one, traces are read as published, arrivals have the moments they
+// should.
 
 #include "loadtest/workload.h"
 
@@ -14,12 +15,15 @@
 namespace serval::load {
 namespace {
 
-std::string shared(const std::string& path) { return std::string(SERVAL_SOURCE_DIR) + "/../shared/data/" + path; }
+std::string shared(const std::string& path) {
+  return std::string(SERVAL_SOURCE_DIR) + "/../shared/data/" + path;
+}
 
 #define NEEDS_SHARED(path) \
   if (!std::filesystem::exists(shared(path))) GTEST_SKIP() << "../shared/data/" << path << " is absent"
 
-std::vector<PlannedRequest> from_text(const std::string& name, const std::string& text, const WorkloadOptions& options) {
+std::vector<PlannedRequest> from_text(const std::string& name, const std::string& text,
+                                      const WorkloadOptions& options) {
   const std::string path = testing::TempDir() + "/" + name;
   std::ofstream(path) << text;
   auto requests = trace_workload(path, options);
@@ -45,7 +49,8 @@ TEST(Workload, TheSameSeedIsTheSameWorkload) {
 }
 
 TEST(Workload, ArrivalsHaveTheRateAndSpreadAskedFor) {
-  for (const auto& [arrival, cv] : {std::pair{Arrival::kConstant, 0.0}, {Arrival::kPoisson, 1.0}, {Arrival::kGamma, 3.0}}) {
+  for (const auto& [arrival, cv] :
+       {std::pair{Arrival::kConstant, 0.0}, {Arrival::kPoisson, 1.0}, {Arrival::kGamma, 3.0}}) {
     WorkloadOptions options;
     options.num_requests = 40'000;
     options.input_tokens = 1;
@@ -84,7 +89,8 @@ TEST(Workload, SharedPrefixesAreShared) {
   const auto requests = synthetic_workload(options);
   for (const auto& request : requests) {
     ASSERT_EQ(request.token_ids.size(), 60u);
-    EXPECT_TRUE(std::equal(request.token_ids.begin(), request.token_ids.begin() + 50, requests[0].token_ids.begin()));
+    EXPECT_TRUE(
+        std::equal(request.token_ids.begin(), request.token_ids.begin() + 50, requests[0].token_ids.begin()));
   }
   EXPECT_NE(requests[0].token_ids, requests[1].token_ids);
 }
@@ -92,20 +98,26 @@ TEST(Workload, SharedPrefixesAreShared) {
 TEST(Workload, MooncakeHashesBecomeSharedPrefixes) {
   WorkloadOptions options;
   options.block_tokens = 4;
-  const auto requests = from_text("m.jsonl",
-                                  "{\"timestamp\": 0, \"input_length\": 10, \"output_length\": 3, \"hash_ids\": [1, 2, 3]}\n"
-                                  "{\"timestamp\": 1500, \"input_length\": 12, \"output_length\": 5, \"hash_ids\": [1, 2, 9]}\n", options);
+  const auto requests = from_text(
+      "m.jsonl",
+      "{\"timestamp\": 0, \"input_length\": 10, \"output_length\": 3, \"hash_ids\": [1, 2, 3]}\n"
+      "{\"timestamp\": 1500, \"input_length\": 12, \"output_length\": 5, \"hash_ids\": [1, 2, 9]}\n",
+      options);
   ASSERT_EQ(requests.size(), 2u);
   EXPECT_EQ(requests[0].token_ids.size(), 10u);
   EXPECT_EQ(requests[1].at_s, 1.5);
-  EXPECT_TRUE(std::equal(requests[0].token_ids.begin(), requests[0].token_ids.begin() + 8, requests[1].token_ids.begin()));
+  EXPECT_TRUE(std::equal(requests[0].token_ids.begin(), requests[0].token_ids.begin() + 8,
+                         requests[1].token_ids.begin()));
   EXPECT_NE(requests[0].token_ids[8], requests[1].token_ids[8]);
 }
 
 TEST(Workload, ConversationsBecomeTurnsThatWait) {
   WorkloadOptions options;
   options.think_s = 2;
-  const auto requests = from_text("s.json", R"([{"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}, {"from": "human", "value": "c"}]}])", options);
+  const auto requests = from_text(
+      "s.json",
+      R"([{"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}, {"from": "human", "value": "c"}]}])",
+      options);
   ASSERT_EQ(requests.size(), 2u);
   EXPECT_EQ(requests[1].after, 0);
   EXPECT_EQ(requests[1].think_s, 2);
@@ -113,7 +125,10 @@ TEST(Workload, ConversationsBecomeTurnsThatWait) {
 }
 
 TEST(Workload, ARecordedRunReplays) {
-  const auto requests = from_text("r.jsonl", "{\"at_s\": 0.5, \"output_tokens\": 9, \"token_ids\": [1, 2]}\n{\"at_s\": 0.25, \"output_tokens\": 8, \"prompt\": \"p\"}\n", {});
+  const auto requests = from_text("r.jsonl",
+                                  "{\"at_s\": 0.5, \"output_tokens\": 9, \"token_ids\": [1, 2]}\n{\"at_s\": "
+                                  "0.25, \"output_tokens\": 8, \"prompt\": \"p\"}\n",
+                                  {});
   ASSERT_EQ(requests.size(), 2u);
   EXPECT_EQ(requests[0].prompt, "p");
   EXPECT_EQ(requests[0].output_tokens, 8);
@@ -122,7 +137,8 @@ TEST(Workload, ARecordedRunReplays) {
 }
 
 TEST(Workload, ABadTraceNamesItsLine) {
-  for (const char* text : {"{\"a\": 1}\n", "{\"hash_ids\": [1]}\n", "{oops\n", "TIMESTAMP,ContextTokens,GeneratedTokens\nnonsense\n"}) {
+  for (const char* text : {"{\"a\": 1}\n", "{\"hash_ids\": [1]}\n", "{oops\n",
+                           "TIMESTAMP,ContextTokens,GeneratedTokens\nnonsense\n"}) {
     try {
       from_text("bad.jsonl", text, {});
       ADD_FAILURE() << text;
@@ -142,7 +158,8 @@ TEST(Workload, ReadsTheAzureTraceWhole) {
   const auto requests = trace_workload(shared(path), options);
   EXPECT_EQ(requests.size(), 19'366u);
   EXPECT_NEAR(requests.back().at_s, 58 * 60, 180);
-  EXPECT_TRUE(std::is_sorted(requests.begin(), requests.end(), [](const auto& a, const auto& b) { return a.at_s < b.at_s; }));
+  EXPECT_TRUE(std::is_sorted(requests.begin(), requests.end(),
+                             [](const auto& a, const auto& b) { return a.at_s < b.at_s; }));
 }
 
 TEST(Workload, ReadsTheMooncakeTraceWhole) {
@@ -159,8 +176,11 @@ TEST(Workload, ReadsAServeGenWindow) {
   const std::string trace = "trace-servegen-m-small/chunk-12-trace.csv";
   NEEDS_SHARED(trace);
   const std::string copy = testing::TempDir() + "/chunk-12";
-  std::filesystem::copy_file(shared(trace), copy + "-trace.csv", std::filesystem::copy_options::overwrite_existing);
-  if (std::system(("xz -dc '" + shared("trace-servegen-m-small/chunk-12-dataset.json.xz") + "' > '" + copy + "-dataset.json'").c_str()) != 0) {
+  std::filesystem::copy_file(shared(trace), copy + "-trace.csv",
+                             std::filesystem::copy_options::overwrite_existing);
+  if (std::system(("xz -dc '" + shared("trace-servegen-m-small/chunk-12-dataset.json.xz") + "' > '" + copy +
+                   "-dataset.json'")
+                      .c_str()) != 0) {
     GTEST_SKIP() << "xz is not there to unpack the dataset";
   }
   WorkloadOptions options;

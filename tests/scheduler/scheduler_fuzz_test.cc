@@ -1,5 +1,6 @@
-// Random days: requests of all kinds come, are aborted, stopped, preempted and fail, over pools from bare minimum to ample and all
-// layouts of KV groups, with check_invariants after every step. The fake runner checks every position a row reads.
+// Random days: requests of all kinds come, are aborted, stopped, preempted and fail, over pools from bare
+// minimum to ample and all layouts of KV groups, with check_invariants after every step. The fake runner
+// checks every position a row reads.
 
 #include <gtest/gtest.h>
 
@@ -21,8 +22,11 @@ struct Day {
 
 class RandomDay {
  public:
-  explicit RandomDay(const Day& day) : day_(day), random_(day.seed), scheduler_(day.config, day.geometry), runner_(day.geometry) {
-    runner_.fails = [this](SeqId seq, int position) { return (seq * 31 + position) % 997 == 0 && day_.seed % 2 == 1; };
+  explicit RandomDay(const Day& day)
+      : day_(day), random_(day.seed), scheduler_(day.config, day.geometry), runner_(day.geometry) {
+    runner_.fails = [this](SeqId seq, int position) {
+      return (seq * 31 + position) % 997 == 0 && day_.seed % 2 == 1;
+    };
   }
 
   void run() {
@@ -66,19 +70,23 @@ class RandomDay {
     const int length = 1 + static_cast<int>(pick(longest));
     // Prompts share beginnings, so that the cache has something to do.
     std::mt19937_64 prefix(pick(4));
-    for (int i = 0; i < length; ++i) request.prompt.push_back(static_cast<TokenId>(i < length * 2 / 3 ? prefix() % 50 : pick(50)));
+    for (int i = 0; i < length; ++i)
+      request.prompt.push_back(static_cast<TokenId>(i < length * 2 / 3 ? prefix() % 50 : pick(50)));
     request.n = pick(5) == 0 ? 1 + static_cast<int>(pick(3)) : 1;
-    request.sampling.max_tokens = 1 + static_cast<int>(pick(std::min(40, day_.config.max_model_len - length)));
+    request.sampling.max_tokens =
+        1 + static_cast<int>(pick(std::min(40, day_.config.max_model_len - length)));
     request.sampling.seed = pick(1000);
     request.sampling.eos_token_ids = {7};
     request.sampling.ignore_eos = pick(2) == 0;
     request.priority = static_cast<int>(pick(3));
     request.cache_salt = pick(4) == 0 ? "other" : "";
     if (pick(20) == 0) request.deadline = now_ + Time{static_cast<int64_t>(pick(30))};
-    while (request.n > 1 && !fits(day_.geometry, day_.config, length, request.sampling.max_tokens, request.n)) --request.n;
+    while (request.n > 1 && !fits(day_.geometry, day_.config, length, request.sampling.max_tokens, request.n))
+      --request.n;
     if (!fits(day_.geometry, day_.config, length, request.sampling.max_tokens, request.n)) return;
     Open open;
-    for (int i = 0; i < request.n; ++i) open.choices.push_back({request.prompt, seed_of_choice(request.sampling.seed, i)});
+    for (int i = 0; i < request.n; ++i)
+      open.choices.push_back({request.prompt, seed_of_choice(request.sampling.seed, i)});
     const RequestId id = request.id;
     if (scheduler_.add(std::move(request), now_)) open_[id] = std::move(open);
   }
@@ -115,7 +123,8 @@ class RandomDay {
     Choice& choice = it->second.choices[event.index];
     ASSERT_FALSE(choice.done);
     if (event.token >= 0) {
-      ASSERT_EQ(event.token, runner_.next_token(choice.history, choice.seed)) << "the schedule changed a token";
+      ASSERT_EQ(event.token, runner_.next_token(choice.history, choice.seed))
+          << "the schedule changed a token";
       choice.history.push_back(event.token);
     }
     if (event.finish == FinishReason::kNone) return;
@@ -164,7 +173,8 @@ TEST(SchedulerFuzz, AHundredThousandRandomStepsKeepEveryInvariant) {
           day.num_steps = 2200;
           RandomDay run(day);
           run.run();
-          if (testing::Test::HasFatalFailure()) FAIL() << "seed " << day.seed << " blocks " << blocks << " groups " << windows.size();
+          if (testing::Test::HasFatalFailure())
+            FAIL() << "seed " << day.seed << " blocks " << blocks << " groups " << windows.size();
           preemptions += run.preemptions;
           hits += run.hits;
           steps += day.num_steps;

@@ -206,8 +206,10 @@ TEST(Scheduler, ForksComputeThePromptOnceAndDrawEachTheirOwn) {
     w.start();
     w.add(World::request(1, prompt_of(37), 12, 4));
     w.run();
-    for (int i = 0; i < 4; ++i) EXPECT_EQ((w.tokens[{1, i}]), w.alone(prompt_of(37), 12, seed_of_choice(11, i))) << i;
-    EXPECT_EQ(w.scheduler->stats().prompt_tokens_computed, 37u + 3) << "each fork computes its last prompt token only";
+    for (int i = 0; i < 4; ++i)
+      EXPECT_EQ((w.tokens[{1, i}]), w.alone(prompt_of(37), 12, seed_of_choice(11, i))) << i;
+    EXPECT_EQ(w.scheduler->stats().prompt_tokens_computed, 37u + 3)
+        << "each fork computes its last prompt token only";
   }
 }
 
@@ -215,7 +217,8 @@ TEST(Scheduler, WasteIsUnderOneBlockASequence) {
   World w;
   w.config.enable_prefix_cache = false;
   w.start();
-  for (RequestId id = 1; id <= 8; ++id) w.add(World::request(id, prompt_of(5 + static_cast<int>(id) * 3, static_cast<int>(id)), 30));
+  for (RequestId id = 1; id <= 8; ++id)
+    w.add(World::request(id, prompt_of(5 + static_cast<int>(id) * 3, static_cast<int>(id)), 30));
   for (int i = 0; i < 20; ++i) {
     w.step();
     int tokens = 0;
@@ -248,7 +251,8 @@ TEST(Scheduler, UnderPressureTheOldestProgressesAndAllFinishWithTheirOwnTokens) 
     }
   }
   EXPECT_GT(w.scheduler->stats().num_preemptions, 0u);
-  for (RequestId id = 1; id <= 6; ++id) EXPECT_EQ((w.tokens[{id, 0}]), w.alone(prompt_of(20, static_cast<int>(id)), 50)) << id;
+  for (RequestId id = 1; id <= 6; ++id)
+    EXPECT_EQ((w.tokens[{id, 0}]), w.alone(prompt_of(20, static_cast<int>(id)), 50)) << id;
 }
 
 TEST(Scheduler, AnAbortFreesItsBlocksBeforeTheNextStep) {
@@ -377,7 +381,8 @@ TEST(Scheduler, AWindowedGroupForgetsWhatHasPassed) {
   w.start();
   w.add(World::request(1, prompt_of(100), 100));
   w.run();
-  EXPECT_EQ((w.tokens[{1, 0}]), w.alone(prompt_of(100), 100));  // 200 positions through 40 blocks of 8, never more than 5 held
+  EXPECT_EQ((w.tokens[{1, 0}]),
+            w.alone(prompt_of(100), 100));  // 200 positions through 40 blocks of 8, never more than 5 held
 }
 
 TEST(Scheduler, AMatchEndsWhereTheWindowBeforeItIsWhole) {
@@ -406,10 +411,12 @@ TEST(Scheduler, ARecordedDayReplaysToTheSameBatches) {
   std::vector<std::vector<int64_t>> seen, again;
   const auto flat = [](const Batch& b) {
     std::vector<int64_t> out{static_cast<int64_t>(b.step)};
-    for (const SeqStep& s : b.seqs) out.insert(out.end(), {static_cast<int64_t>(s.seq), s.slot, s.first_pos, s.num_tokens, s.sample});
+    for (const SeqStep& s : b.seqs)
+      out.insert(out.end(), {static_cast<int64_t>(s.seq), s.slot, s.first_pos, s.num_tokens, s.sample});
     out.insert(out.end(), b.tokens.begin(), b.tokens.end());
     out.insert(out.end(), b.blocks.begin(), b.blocks.end());
-    for (const GroupBlockCopy& c : b.copies) out.insert(out.end(), {c.group, c.copy.from, c.copy.to, c.copy.num_tokens});
+    for (const GroupBlockCopy& c : b.copies)
+      out.insert(out.end(), {c.group, c.copy.from, c.copy.to, c.copy.num_tokens});
     out.insert(out.end(), b.freed.begin(), b.freed.end());
     return out;
   };
@@ -418,7 +425,8 @@ TEST(Scheduler, ARecordedDayReplaysToTheSameBatches) {
     for (int i = 0; i < 120 || w.scheduler->has_work(); ++i) {
       w.now += Time{1};
       if (i % 7 == 0 && i < 100) {
-        Request r = World::request(static_cast<RequestId>(i + 1), prompt_of(10 + i % 30, i % 3), 20, 1 + i % 2);
+        Request r =
+            World::request(static_cast<RequestId>(i + 1), prompt_of(10 + i % 30, i % 3), 20, 1 + i % 2);
         r.cache_salt = i % 4 == 0 ? "x y" : "";
         recorder.add(r, w.now);
         (void)w.scheduler->add(r, w.now);

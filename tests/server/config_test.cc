@@ -22,7 +22,8 @@ std::string error_of(const std::function<void()>& action) {
 TEST(Config, YamlAndCommandLineSetTheSameFields) {
   ServerConfig yaml, line;
   load_yaml_text("port: 9000\npolicy: priority\nprefix_cache: false\napi_keys: [a, b]\n", "test", yaml);
-  const auto rest = parse_arguments({"--port", "9000", "MODEL", "--policy=priority", "--no-prefix-cache", "--api-keys", "a,b"}, line);
+  const auto rest = parse_arguments(
+      {"--port", "9000", "MODEL", "--policy=priority", "--no-prefix-cache", "--api-keys", "a,b"}, line);
   EXPECT_EQ(rest, std::vector<std::string>{"MODEL"});
   EXPECT_EQ(dump_yaml(yaml), dump_yaml(line));
   EXPECT_EQ(line.port, 9000);
@@ -34,7 +35,8 @@ TEST(Config, EveryNumberIsRefusedJustOutsideItsRange) {
   ServerConfig defaults;
   for (const Knob& knob : knobs(defaults)) {
     if (!std::holds_alternative<int*>(knob.field) && !std::holds_alternative<int64_t*>(knob.field)) continue;
-    for (const auto& [value, good] : {std::pair{knob.min, true}, {knob.min - 1, false}, {knob.max, true}, {knob.max + 1, false}}) {
+    for (const auto& [value, good] :
+         {std::pair{knob.min, true}, {knob.min - 1, false}, {knob.max, true}, {knob.max + 1, false}}) {
       ServerConfig config;
       const std::string text = knob.name + ": " + std::to_string(value) + "\n";
       const std::string error = error_of([&] { load_yaml_text(text, "test", config); });
@@ -60,9 +62,15 @@ TEST(Config, DefaultsAreInsideTheirRanges) {
 
 TEST(Config, MistakesAreSentencesThatNameTheSetting) {
   const std::pair<const char*, const char*> cases[] = {
-      {"prot: 1", "unknown setting 'prot'"}, {"port: abc", "port is 'abc'"},      {"port: 1.5", "port is '1.5'"},
-      {"port: [1]", "port must be"},         {"grpc: yes", "grpc is 'yes'"},      {"policy: lifo", "policy is 'lifo'"},
-      {"- port", "must be a map"},           {"port: 1\nport: 2", "port is given twice"}, {"api_keys: {a: b}", "api_keys must be"},
+      {"prot: 1", "unknown setting 'prot'"},
+      {"port: abc", "port is 'abc'"},
+      {"port: 1.5", "port is '1.5'"},
+      {"port: [1]", "port must be"},
+      {"grpc: yes", "grpc is 'yes'"},
+      {"policy: lifo", "policy is 'lifo'"},
+      {"- port", "must be a map"},
+      {"port: 1\nport: 2", "port is given twice"},
+      {"api_keys: {a: b}", "api_keys must be"},
       {"port: 'x", "not valid YAML"},
   };
   for (const auto& [text, words] : cases) {
@@ -72,7 +80,8 @@ TEST(Config, MistakesAreSentencesThatNameTheSetting) {
     EXPECT_NE(error.find("test.yaml"), std::string::npos) << error;
   }
   ServerConfig config;
-  EXPECT_NE(error_of([&] { parse_arguments({"--no-port"}, config); }).find("unknown option"), std::string::npos);
+  EXPECT_NE(error_of([&] { parse_arguments({"--no-port"}, config); }).find("unknown option"),
+            std::string::npos);
   EXPECT_NE(error_of([&] { parse_arguments({"--port"}, config); }).find("needs a value"), std::string::npos);
 }
 

@@ -1,4 +1,5 @@
-// The service over a real Engine whose model is a function: texts, stop strings, usage, log-probabilities, cancellation, drain.
+// The service over a real Engine whose model is a function: texts, stop strings, usage, log-probabilities,
+// cancellation, drain.
 
 #include "server/engine_service.h"
 
@@ -152,7 +153,8 @@ TEST_F(EngineServiceTest, DeliversTheTextOfTheTokensAndCountsThem) {
   EXPECT_EQ(got->usage.prompt_tokens, 3);
   EXPECT_EQ(got->usage.completion_tokens, 20);
   std::vector<TokenId> ids;
-  for (const Delta& delta : got->deltas) ids.insert(ids.end(), delta.token_ids.begin(), delta.token_ids.end());
+  for (const Delta& delta : got->deltas)
+    ids.insert(ids.end(), delta.token_ids.begin(), delta.token_ids.end());
   EXPECT_EQ(ids, expected);
 }
 
@@ -276,7 +278,8 @@ TEST_F(EngineServiceTest, DrainingRefusesNewAndFinishesOld) {
   std::string reason;
   EXPECT_FALSE(service_->ready(&reason));
   EXPECT_EQ(reason, "draining");
-  EXPECT_EQ(service_->generate(completion(1), std::make_shared<Collector>()).error().kind, ErrorKind::kUnavailable);
+  EXPECT_EQ(service_->generate(completion(1), std::make_shared<Collector>()).error().kind,
+            ErrorKind::kUnavailable);
   EXPECT_TRUE(service_->wait_until_idle(std::chrono::seconds(30)));
   EXPECT_EQ(collector->usage.completion_tokens, 30);
 }
@@ -295,7 +298,8 @@ TEST_F(EngineServiceTest, AbortAllEndsEveryGenerationWithAnError) {
 
 TEST_F(EngineServiceTest, NamesReachTheModelAndOthersAreNotFound) {
   EngineService starting(config_, tokenizer_, std::nullopt, metrics_);
-  EXPECT_EQ(starting.generate(completion(1), std::make_shared<Collector>()).error().kind, ErrorKind::kUnavailable);
+  EXPECT_EQ(starting.generate(completion(1), std::make_shared<Collector>()).error().kind,
+            ErrorKind::kUnavailable);
   start();
   for (const char* name : {"", "m", "alias"}) {
     GenerateRequest request = completion(1);
@@ -326,7 +330,8 @@ TEST_F(EngineServiceTest, LivenessFollowsProgress) {
   hold.lock();
   auto collector = std::make_shared<Collector>();
   auto generation = service_->generate(completion(5), collector);
-  while (service_->live()) std::this_thread::sleep_for(std::chrono::milliseconds(20));  // ends only because the step is stuck
+  while (service_->live())
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));  // ends only because the step is stuck
   hold.unlock();
   collector->wait();
   EXPECT_TRUE(service_->live());

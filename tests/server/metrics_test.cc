@@ -94,10 +94,12 @@ TEST(Metrics, AFinishedRequestGoesIntoEveryHistogramOfItsPhases) {
   metrics.finished(record);
   const std::string text = metrics.text();
   const std::pair<const char*, double> sums[] = {
-      {"time_to_first_token_seconds", 0.25}, {"inter_token_latency_seconds", 0.125}, {"e2e_request_latency_seconds", 3.5},
-      {"request_queue_time_seconds", 0.5},   {"request_prefill_time_seconds", 1.0},   {"request_decode_time_seconds", 2.0},
-      {"request_inference_time_seconds", 3.0}, {"request_time_per_output_token_seconds", 0.5}, {"request_prompt_tokens", 10},
-      {"request_generation_tokens", 5},      {"request_params_max_tokens", 40},       {"request_params_n", 2},
+      {"time_to_first_token_seconds", 0.25},   {"inter_token_latency_seconds", 0.125},
+      {"e2e_request_latency_seconds", 3.5},    {"request_queue_time_seconds", 0.5},
+      {"request_prefill_time_seconds", 1.0},   {"request_decode_time_seconds", 2.0},
+      {"request_inference_time_seconds", 3.0}, {"request_time_per_output_token_seconds", 0.5},
+      {"request_prompt_tokens", 10},           {"request_generation_tokens", 5},
+      {"request_params_max_tokens", 40},       {"request_params_n", 2},
   };
   for (const auto& [name, sum] : sums) {
     for (const char* prefix : {"serval:", "vllm:"}) {
@@ -111,9 +113,10 @@ TEST(Metrics, AFinishedRequestGoesIntoEveryHistogramOfItsPhases) {
 
 TEST(Metrics, EveryEndHasItsReason) {
   ServiceMetrics metrics("m");
-  const std::pair<FinishReason, const char*> reasons[] = {{FinishReason::kStop, "stop"},      {FinishReason::kLength, "length"},
-                                                          {FinishReason::kNone, "abort"},     {FinishReason::kAborted, "abort"},
-                                                          {FinishReason::kDeadline, "deadline"}, {FinishReason::kNumericalError, "error"}};
+  const std::pair<FinishReason, const char*> reasons[] = {
+      {FinishReason::kStop, "stop"},         {FinishReason::kLength, "length"},
+      {FinishReason::kNone, "abort"},        {FinishReason::kAborted, "abort"},
+      {FinishReason::kDeadline, "deadline"}, {FinishReason::kNumericalError, "error"}};
   for (const auto& [reason, name] : reasons) {
     RequestRecord record;
     record.finish = reason;

@@ -1,6 +1,7 @@
-// A model without a model: a function Batch -> ModelOutput whose tokens depend on the sequence's own history alone, so that any two
-// schedules of the same request must give the same tokens. It keeps the KV of every block it was told of as the token written there,
-// so that a wrong block table, copy or reuse shows as a wrong history.
+// A model without a model: a function Batch -> ModelOutput whose tokens depend on the sequence's own history
+// alone, so that any two schedules of the same request must give the same tokens. It keeps the KV of every
+// block it was told of as the token written there, so that a wrong block table, copy or reuse shows as a
+// wrong history.
 #pragma once
 
 #include <cstdint>
@@ -67,7 +68,8 @@ class FakeRunner {
     Slot& slot = slots_.at(step.slot);
     SERVAL_CHECK(slot.seq == step.seq, slot.seq, step.seq);
     for (int g = 0; g < geometry_.num_groups; ++g) {
-      for (int i = 0; i < step.num_blocks[g]; ++i) slot.table[g].push_back(batch.blocks[step.blocks_begin[g] + i]);
+      for (int i = 0; i < step.num_blocks[g]; ++i)
+        slot.table[g].push_back(batch.blocks[step.blocks_begin[g] + i]);
       for (int i = 0; i < step.num_tokens; ++i) {
         const int pos = step.first_pos + i;
         const TokenId token = batch.tokens[step.tokens_begin + i];
@@ -85,7 +87,8 @@ class FakeRunner {
     for (int g = 0; g < geometry_.num_groups; ++g) {
       const int window = geometry_.groups[g].window;
       for (int pos = window == 0 ? 0 : std::max(0, last - window + 1); pos <= last; ++pos) {
-        const TokenId seen = cell(g, slot.table[g].at(pos / geometry_.block_size), pos % geometry_.block_size);
+        const TokenId seen =
+            cell(g, slot.table[g].at(pos / geometry_.block_size), pos % geometry_.block_size);
         SERVAL_CHECK(seen == slot.tokens[pos], step.seq, g, pos, seen, slot.tokens[pos]);
       }
     }
