@@ -1,0 +1,197 @@
+// Scheduler::apply: a step's result taken in, and what becomes of memory when sequences go on or end.
+#include "engine/scheduler/scheduler.h"
+
+#include <algorithm>
+
+#include "engine/scheduler/block_math.h"
+
+namespace serval {
+
+// -------------------------------------------------------------------------------------------------
+
+void Scheduler::apply(const ModelOutput& output, Time, EventBatch& events) {
+  SERVAL_CHECK(output.step == step_ && output.seqs.size() == in_flight_.size(), output.step, step_,
+               output.seqs.size(), in_flight_.size());
+  for (size_t i = 0; i < in_flight_.size(); ++i) {
+    Sequence& seq = *in_flight_[i].seq;
+    const SeqOutput& out = output.seqs[i];
+    SERVAL_CHECK(out.seq == seq.id, out.seq, seq.id);
+    seq.num_in_step = 0;
+    if (seq.state == SeqState::kFinished) {  // it ended while the step ran: its rows are dropped
+      release(seq);
+      continue;
+    }
+    if (out.failed) {
+      finish(seq, FinishReason::kNumericalError, events);
+      continue;
+    }
+    apply_prompt_logprobs(seq, out, output, events);
+    seq.num_computed += out.num_tokens > 0 ? 0 : in_flight_[i].num_rows;
+    if (out.num_tokens > 0) apply_tokens(seq, out, output, events);
+    if (seq.state == SeqState::kFinished) continue;
+    cache_computed(seq, /*with_tail=*/false);
+    forget_passed_window(seq);
+  }
+  in_flight_.clear();
+  take_events(events);
+  sweep_finished();
+}
+
+// A sampled step leaves all but the newest token computed, however many drafts were accepted.
+void Scheduler::apply_tokens(Sequence& seq, const SeqOutput& out, const ModelOutput& output,
+                             EventBatch& events) {
+  const SamplingParams& sampling = seq.params->sampling;
+  const auto is_in = [](const std::vector<TokenId>& ids, TokenId id) {
+    return std::find(ids.begin(), ids.end(), id) != ids.end();
+  };
+  for (int32_t t = 0; t < out.num_tokens; ++t) {
+    const TokenOutput& token = output.tokens[out.tokens_begin + t];
+    seq.num_computed = seq.num_known();
+    seq.tokens.push_back(token.token);
+    ++stats_.generation_tokens;
+    TokenEvent event;
+    event.request = seq.request;
+    event.index = seq.index;
+    event.token = token.token;
+    event.num_output = seq.num_output();
+    event.logprob = token.logprob;
+    event.rank = token.rank;
+    event.top_begin = static_cast<int32_t>(events.top.size());
+    event.num_top = token.num_top;
+    event.cached_tokens = seq.cached_tokens;
+    event.first_scheduled = seq.first_scheduled;
+    events.top.insert(events.top.end(), output.top.begin() + token.top_begin,
+                      output.top.begin() + token.top_begin + token.num_top);
+
+    const bool may_stop = seq.num_output() >= sampling.min_tokens;
+    if (may_stop && ((!sampling.ignore_eos && is_in(sampling.eos_token_ids, token.token)) ||
+                     is_in(sampling.stop_token_ids, token.token))) {
+      event.finish = FinishReason::kStop;
+    } else if (seq.num_output() >= sampling.max_tokens || seq.num_known() >= config_.max_model_len) {
+      event.finish = FinishReason::kLength;
+    }
+    events.events.push_back(event);
+    if (event.finish != FinishReason::kNone) {
+      finish(seq, event.finish, events);
+      return;
+    }
+  }
+}
+
+void Scheduler::apply_prompt_logprobs(Sequence& seq, const SeqOutput& out, const ModelOutput& output,
+                                      EventBatch& events) {
+  if (out.num_prompt == 0) return;
+  EventBatch::PromptPart part;
+  part.request = seq.request;
+  part.first_position = output.seqs.empty() ? 0 : seq.num_computed + 1;
+  if (seq.index != 0) return;  // the prompt is one; choice 0 reports it
+  for (int32_t i = 0; i < out.num_prompt; ++i) {
+    const TokenOutput& given = output.prompt_tokens[out.prompt_begin + i];
+    PromptLogprob entry;
+    entry.token = given.token;
+    entry.logprob = given.logprob;
+    entry.rank = given.rank;
+    entry.top.assign(output.top.begin() + given.top_begin,
+                     output.top.begin() + given.top_begin + given.num_top);
+    part.logprobs.push_back(std::move(entry));
+  }
+  events.prompt_parts.push_back(std::move(part));
+}
+
+// ----------------------------------------------------------------------------------------------------
+
+// Puts whole computed blocks into the prefix cache, and the tail when the sequence is about to let go.
+void Scheduler::cache_computed(Sequence& seq, bool with_tail) {
+  const int32_t size = geometry_.block_size;
+  const auto blocks_at = [&](int32_t index) {
+    std::array<BlockRef, kMaxKvGroups> blocks;
+    for (int g = 0; g < geometry_.num_groups; ++g) blocks[g] = seq.blocks[g][index];
+    return blocks;
+  };
+  while (seq.node != RadixCache::kNone && (seq.num_cached_blocks + 1) * size <= seq.num_computed) {
+    const std::span<const TokenId> tokens(seq.tokens.data() + seq.num_cached_blocks * size, size);
+    const RadixCache::NodeId next = cache_.insert(seq.node, tokens, blocks_at(seq.num_cached_blocks));
+    if (next != RadixCache::kNone) cache_.pin(next);
+    cache_.unpin(seq.node);
+    seq.node = next;  // kNone when the cache has no node left: this sequence is cached no further
+    ++seq.num_cached_blocks;
+  }
+  const int32_t tail = seq.num_computed - seq.num_cached_blocks * size;
+  if (with_tail && seq.node != RadixCache::kNone && tail > 0) {
+    cache_.insert(seq.node, {seq.tokens.data() + seq.num_cached_blocks * size, static_cast<size_t>(tail)},
+                  blocks_at(seq.num_cached_blocks));
+  }
+}
+
+void Scheduler::forget_passed_window(Sequence& seq) {
+  for (int g = 0; g < geometry_.num_groups; ++g) {
+    const int32_t first = first_needed_block(geometry_.groups[g], seq.num_computed, geometry_.block_size);
+    for (; seq.first_block[g] < first; ++seq.first_block[g]) seq.blocks[g][seq.first_block[g]] = BlockRef();
+  }
+}
+
+// Lets go of slot and memory.
+void Scheduler::release(Sequence& seq) {
+  if (seq.node != RadixCache::kNone) cache_.unpin(seq.node);
+  seq.node = RadixCache::kNone;
+  seq.num_cached_blocks = 0;
+  seq.num_computed = 0;
+  for (int g = 0; g < geometry_.num_groups; ++g) {
+    seq.blocks[g].clear();
+    seq.first_block[g] = seq.num_told[g] = 0;
+  }
+  if (seq.slot >= 0) {
+    free_slots_.push_back(seq.slot);
+    freed_slots_.push_back(seq.slot);
+    seq.slot = -1;
+  }
+}
+
+void Scheduler::finish(Sequence& seq, FinishReason reason, EventBatch& events) {
+  SERVAL_CHECK(seq.state != SeqState::kFinished, seq.id);
+  const bool published = !events.events.empty() && events.events.back().request == seq.request &&
+                         events.events.back().index == seq.index && events.events.back().finish == reason &&
+                         events.events.back().token >= 0;
+  if (!published) publish_finish(seq, reason, events);
+  ++stats_.finished[static_cast<int>(reason)];
+  std::vector<Sequence*>& line = seq.state == SeqState::kRunning ? running_ : waiting_;
+  line.erase(std::find(line.begin(), line.end(), &seq));
+  // Forks that still wait for this one compute their prompt themselves, with what the cache has of it.
+  for (Sequence* other : requests_[seq.request]) {
+    if (other->parent == &seq) other->parent = nullptr;
+  }
+  if (seq.state == SeqState::kRunning && reason != FinishReason::kNumericalError)
+    cache_computed(seq, /*with_tail=*/true);
+  seq.state = SeqState::kFinished;
+  finished_.push_back(&seq);
+  if (seq.num_in_step == 0) release(seq);
+}
+
+void Scheduler::publish_finish(const Sequence& seq, FinishReason reason, EventBatch& events) const {
+  TokenEvent event;
+  event.request = seq.request;
+  event.index = seq.index;
+  event.num_output = seq.num_output();
+  event.cached_tokens = seq.cached_tokens;
+  event.first_scheduled = seq.first_scheduled;
+  event.finish = reason;
+  events.events.push_back(event);
+}
+
+void Scheduler::take_events(EventBatch& events) {
+  events.events.insert(events.events.end(), pending_.events.begin(), pending_.events.end());
+  pending_.clear();
+}
+
+void Scheduler::sweep_finished() {
+  std::erase_if(finished_, [&](Sequence* seq) {
+    if (seq->num_in_step > 0) return false;
+    std::vector<Sequence*>& members = requests_[seq->request];
+    std::erase(members, seq);
+    if (members.empty()) requests_.erase(seq->request);
+    sequences_.erase(seq->id);
+    return true;
+  });
+}
+
+}  // namespace serval

@@ -1,0 +1,266 @@
+// Scheduler::next_batch: what runs in the next step, in the order it is decided.
+#include "engine/scheduler/scheduler.h"
+
+#include <algorithm>
+
+#include "engine/scheduler/block_math.h"
+#include "engine/scheduler/queue_policy.h"
+
+namespace serval {
+
+// ----------------------------------------------------------------------------------------------------
+
+void Scheduler::next_batch(Time now, Batch& batch) {
+  SERVAL_CHECK(in_flight_.empty(), in_flight_.size());
+  batch.clear();
+  batch.step = ++step_;
+  expire(now);
+  sweep_finished();
+
+  // The oldest goes first whatever it does, so that it always gets on; then decodes, which cost one row each;
+  // then prompts.
+  order_.clear();
+  int32_t decodes = 0;
+  if (!running_.empty()) order_.push_back(running_[0]);
+  for (const bool want_decoding : {true, false}) {
+    for (size_t i = 1; i < running_.size(); ++i) {
+      if (running_[i]->is_decoding() == want_decoding) order_.push_back(running_[i]);
+    }
+    if (want_decoding) decodes = static_cast<int32_t>(order_.size()) - (running_.empty() ? 0 : 1);
+  }
+  int32_t budget = config_.max_num_batched_tokens;
+  for (size_t i = 0; i < order_.size() && budget > 0; ++i) {
+    Sequence& seq = *order_[i];
+    if (seq.state != SeqState::kRunning) continue;  // preempted for one before it
+    // A prompt leaves room for the decodes behind it.
+    const int32_t reserved = i == 0 ? decodes : 0;
+    const int32_t most = std::max(1, std::min(config_.max_prefill_chunk, budget - reserved));
+    if (schedule(seq, most, batch)) budget -= in_flight_.back().num_rows;
+  }
+  admit_waiting(now, budget, batch);
+  if (batch.empty()) return;  // nobody will see it: the freed slots are told with the next
+  batch.freed.assign(freed_slots_.begin(), freed_slots_.end());
+  freed_slots_.clear();
+}
+
+// Gives the sequence up to `most` rows of this step. False when there is no memory for even one.
+bool Scheduler::schedule(Sequence& seq, int32_t most, Batch& batch) {
+  const int32_t begin = seq.num_computed;
+  int32_t end = begin + std::min(seq.num_to_compute(), most);
+  while (!grow(seq, end)) {
+    if (preempt_one(seq)) continue;
+    // Nobody younger can give way: do what the blocks at hand allow.
+    for (int g = 0; g < geometry_.num_groups; ++g) {
+      end = std::min(end, static_cast<int32_t>(seq.blocks[g].size()) * geometry_.block_size);
+    }
+    if (end <= begin) return false;
+    break;
+  }
+  emit_step(seq, end - begin, batch);
+  return true;
+}
+
+// Holds blocks for positions up to `end` in every group. False when some could not be had; what was had is
+// kept.
+bool Scheduler::grow(Sequence& seq, int32_t end) {
+  const int32_t wanted = blocks_for(end, geometry_.block_size);
+  for (int g = 0; g < geometry_.num_groups; ++g) {
+    while (static_cast<int32_t>(seq.blocks[g].size()) < wanted) {
+      BlockRef block = allocate(g);
+      if (!block) return false;
+      seq.blocks[g].push_back(std::move(block));
+    }
+  }
+  return true;
+}
+
+BlockRef Scheduler::allocate(int group) {
+  BlockRef block = pools_[group]->allocate();
+  if (!block && cache_.evict_one(group)) block = pools_[group]->allocate();
+  return block;
+}
+
+// Takes the memory of the last in line, if one behind `below` has any and is not in this step. Only what
+// frees blocks counts.
+bool Scheduler::preempt_one(const Sequence& below) {
+  for (size_t i = running_.size(); i-- > 0;) {
+    Sequence& victim = *running_[i];
+    if (&victim == &below || !goes_before(config_.policy, below, victim)) return false;
+    if (victim.num_in_step > 0) continue;
+    bool frees = false;
+    for (int g = 0; g < geometry_.num_groups; ++g) {
+      for (const BlockRef& block : victim.blocks[g]) frees = frees || block;
+    }
+    if (!frees) continue;
+    preempt(victim);
+    return true;
+  }
+  return false;
+}
+
+void Scheduler::preempt(Sequence& seq) {
+  cache_computed(seq, /*with_tail=*/true);
+  release(seq);
+  running_.erase(std::find(running_.begin(), running_.end(), &seq));
+  seq.state = SeqState::kWaiting;
+  insert_waiting(&seq);
+  ++stats_.num_preemptions;
+}
+
+void Scheduler::admit_waiting(Time now, int32_t& budget, Batch& batch) {
+  for (size_t i = 0; i < waiting_.size() && budget > 0 && !free_slots_.empty();) {
+    Sequence& seq = *waiting_[i];
+    // A fork waits until the prompt it shares is computed; those behind it need not.
+    if (seq.parent && seq.parent->num_computed < seq.num_prompt() - 1) {
+      ++i;
+      continue;
+    }
+    if (!admit(seq, now, batch)) return;  // no overtaking: whoever is first gets the next blocks
+    waiting_.erase(waiting_.begin() + i);
+    if (schedule(seq, std::min(config_.max_prefill_chunk, budget), batch))
+      budget -= in_flight_.back().num_rows;
+  }
+}
+
+// Gives a waiting sequence a slot and the KV that is already there. False, and nothing changed, when its
+// known tokens do not fit.
+bool Scheduler::admit(Sequence& seq, Time now, Batch& batch) {
+  Prefix prefix;
+  if (seq.parent) {
+    prefix = fork_prefix(*seq.parent);
+  } else if (config_.enable_prefix_cache && seq.params->sampling.num_prompt_logprobs < 0) {
+    prefix = find_prefix(seq);
+  }
+  for (int g = 0; g < geometry_.num_groups; ++g) {
+    const int32_t wanted =
+        blocks_for(seq.num_known(), geometry_.block_size) - static_cast<int32_t>(prefix.blocks[g].size());
+    const int32_t most_at_once =
+        geometry_.groups[g].window == 0
+            ? wanted
+            : std::min(wanted, blocks_for(geometry_.groups[g].window + config_.max_prefill_chunk,
+                                          geometry_.block_size) +
+                                   1);
+    if (most_at_once > pools_[g]->num_free() + pools_[g]->num_cached_only()) return false;
+  }
+  std::array<BlockRef, kMaxKvGroups> copied;
+  for (int g = 0; g < geometry_.num_groups && prefix.partial_tokens > 0; ++g) {
+    copied[g] = allocate(g);
+    if (!copied[g])
+      return false;  // what is cached only is pinned by those that run: when they go on, it can be had
+  }
+
+  for (int g = 0; g < geometry_.num_groups; ++g) {
+    seq.first_block[g] = first_needed_block(geometry_.groups[g], prefix.num_tokens, geometry_.block_size);
+    for (BlockRef& block : prefix.blocks[g]) seq.blocks[g].push_back(std::move(block));
+    if (prefix.partial_tokens > 0) {
+      batch.copies.push_back({g, {prefix.partial[g].id(), copied[g].id(), prefix.partial_tokens}});
+      seq.blocks[g].push_back(std::move(copied[g]));
+    }
+    seq.num_told[g] = seq.first_block[g];
+  }
+  seq.num_computed = prefix.num_tokens;
+  if (config_.enable_prefix_cache) {
+    seq.node = prefix.node != RadixCache::kNone ? prefix.node : cache_.root(seq.params->cache_salt);
+    seq.num_cached_blocks = prefix.num_node_blocks;
+    if (seq.node != RadixCache::kNone) cache_.pin(seq.node);
+  }
+  if (!seq.admitted_before) {
+    seq.admitted_before = true;
+    seq.first_scheduled = now;
+    seq.cached_tokens = prefix.num_tokens;
+    if (!seq.parent && config_.enable_prefix_cache) {
+      stats_.prefix_query_tokens += seq.num_prompt();
+      stats_.prefix_hit_tokens += prefix.num_tokens;
+    }
+  }
+  seq.parent = nullptr;
+  seq.state = SeqState::kRunning;
+  seq.slot = free_slots_.back();
+  free_slots_.pop_back();
+  const auto before = [&](const Sequence* a, const Sequence* b) {
+    return goes_before(config_.policy, *a, *b);
+  };
+  running_.insert(std::lower_bound(running_.begin(), running_.end(), &seq, before), &seq);
+
+  if (batch.num_admitted == static_cast<int32_t>(batch.admitted.size())) batch.admitted.emplace_back();
+  Admission& admission = batch.admitted[batch.num_admitted++];
+  admission.seq = seq.id;
+  admission.slot = seq.slot;
+  admission.sampling = seq.params->sampling;
+  admission.sampling.seed = seed_of_choice(seq.params->sampling.seed, seq.index);
+  admission.tokens = seq.tokens;
+  admission.num_prompt = seq.num_prompt();
+  for (int g = 0; g < geometry_.num_groups; ++g) admission.first_block[g] = seq.first_block[g];
+  return true;
+}
+
+// What the cache has of the sequence's known tokens; the last one is always computed, to have logits to
+// sample from.
+Scheduler::Prefix Scheduler::find_prefix(const Sequence& seq) {
+  Prefix prefix;
+  const std::span<const TokenId> wanted(seq.tokens.data(), seq.tokens.size() - 1);
+  const RadixCache::Match match = cache_.match(seq.params->cache_salt, wanted);
+  if (match.node == RadixCache::kNone) return prefix;
+  prefix.node = match.node;
+  prefix.num_node_blocks = match.num_blocks;
+  prefix.partial_tokens = match.partial_tokens;
+  prefix.num_tokens = match.num_blocks * geometry_.block_size + match.partial_tokens;
+  for (int g = 0; g < geometry_.num_groups; ++g) {
+    prefix.blocks[g].resize(match.num_blocks);
+    const int32_t first = first_needed_block(geometry_.groups[g], prefix.num_tokens, geometry_.block_size);
+    RadixCache::NodeId node = match.node;
+    for (int32_t i = match.num_blocks - 1; i >= 0; --i, node = cache_.parent(node)) {
+      if (i >= first) prefix.blocks[g][i] = cache_.block(node, g);
+    }
+    if (match.partial != RadixCache::kNone) prefix.partial[g] = cache_.block(match.partial, g);
+  }
+  return prefix;
+}
+
+// All but the last prompt token of the sequence it forks from: whole blocks shared, the one they part in
+// copied.
+Scheduler::Prefix Scheduler::fork_prefix(const Sequence& parent) const {
+  Prefix prefix;
+  prefix.num_tokens = parent.num_prompt() - 1;
+  const int32_t whole = prefix.num_tokens / geometry_.block_size;
+  prefix.partial_tokens = prefix.num_tokens % geometry_.block_size;
+  for (int g = 0; g < geometry_.num_groups; ++g) {
+    const int32_t first = first_needed_block(geometry_.groups[g], prefix.num_tokens, geometry_.block_size);
+    // A parent far ahead has forgotten its window's beginning: then there is nothing to share.
+    if (parent.first_block[g] > first ||
+        parent.blocks[g].size() < static_cast<size_t>(whole) + (prefix.partial_tokens > 0))
+      return {};
+    prefix.blocks[g].resize(whole);
+    for (int32_t i = first; i < whole; ++i) prefix.blocks[g][i] = parent.blocks[g][i];
+    if (prefix.partial_tokens > 0) prefix.partial[g] = parent.blocks[g][whole];
+  }
+  return prefix;
+}
+
+void Scheduler::emit_step(Sequence& seq, int32_t rows, Batch& batch) {
+  SeqStep step;
+  step.seq = seq.id;
+  step.slot = seq.slot;
+  step.first_pos = seq.num_computed;
+  step.tokens_begin = static_cast<int32_t>(batch.tokens.size());
+  step.num_tokens = rows;
+  step.sample = rows == seq.num_to_compute();
+  step.prompt_logprobs =
+      seq.params->sampling.num_prompt_logprobs >= 0 && seq.num_computed < seq.num_prompt() - 1;
+  batch.tokens.insert(batch.tokens.end(), seq.tokens.begin() + seq.num_computed,
+                      seq.tokens.begin() + seq.num_computed + rows);
+  for (int g = 0; g < geometry_.num_groups; ++g) {
+    step.blocks_begin[g] = static_cast<int32_t>(batch.blocks.size());
+    for (; seq.num_told[g] < static_cast<int32_t>(seq.blocks[g].size()); ++seq.num_told[g]) {
+      batch.blocks.push_back(seq.blocks[g][seq.num_told[g]].id());
+    }
+    step.num_blocks[g] = static_cast<int32_t>(batch.blocks.size()) - step.blocks_begin[g];
+  }
+  if (seq.num_computed < seq.num_prompt())
+    stats_.prompt_tokens_computed += std::min(rows, seq.num_prompt() - seq.num_computed);
+  batch.seqs.push_back(step);
+  seq.num_in_step = rows;
+  in_flight_.push_back({&seq, seq.num_computed, rows});
+}
+
+}  // namespace serval
