@@ -1,6 +1,6 @@
 """Measures an exported model: bits per byte on the held-out pages, and whether unseen chat prompts end.
 
-    python eval.py ../serval-nano [--data DIR] [--show]
+    python eval.py ../serval-nano [--data DIR] [--show] [--draft ../serval-nano-draft]
 
 Bits per byte: each held-out page alone, after one <|endoftext|>, every token counted, divided by the page's UTF-8 bytes.
 Chat: greedy and sampled answers to eval_prompts.txt; an answer passes when it stops by itself within 300 tokens and does
@@ -68,10 +68,25 @@ def chat(model, tokenizer, prompts, sample, show):
     return good
 
 
+@torch.no_grad()
+def agreement(model, draft, tokenizer, prompts):
+    """Of the model's greedy answer tokens, the share that the draft would have proposed at the same place."""
+    equal = total = 0
+    for prompt in prompts:
+        ids = answer(model, tokenizer, prompt, False)
+        text = tokenizer.apply_chat_template([{"role": "user", "content": prompt}], add_generation_prompt=True, tokenize=False)
+        before = tokenizer(text, add_special_tokens=False).input_ids
+        guesses = draft(torch.tensor([before + ids])).logits[0, len(before) - 1:-1].argmax(-1).tolist()
+        equal += sum(g == i for g, i in zip(guesses, ids))
+        total += len(ids)
+    return equal, total
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=pathlib.Path)
     parser.add_argument("--data", type=pathlib.Path, default=HERE / "../../../../shared/data", help="folder of corpus-*")
+    parser.add_argument("--draft", type=pathlib.Path, help="only measure how often this model proposes the other's token")
     parser.add_argument("--show", action="store_true", help="print every answer")
     args = parser.parse_args()
     model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32).eval()
@@ -80,6 +95,11 @@ def main():
     print(f"{args.model.name}: {sum(p.numel() for p in model.parameters())} parameters, folder {size} bytes")
 
     prompts = read_prompts(HERE / "eval_prompts.txt")
+    if args.draft:
+        draft = AutoModelForCausalLM.from_pretrained(args.draft, dtype=torch.float32).eval()
+        equal, total = agreement(model, draft, tokenizer, prompts)
+        print(f"the draft proposes {equal} of {total} greedy tokens ({100 * equal / total:.0f} %)")
+        return
     for name, sample in (("greedy", False), ("sampled as in generation_config.json, seed 1", True)):
         start = time.time()
         good = chat(model, tokenizer, prompts, sample, args.show)
