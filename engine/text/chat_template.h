@@ -1,6 +1,7 @@
-// A bounded interpreter of the Jinja subset that chat templates use. The reference is Jinja2 as transformers runs it:
-// trim_blocks, lstrip_blocks, loop controls, tojson without ASCII escapes, strftime_now, raise_exception.
-// A template is data from a model folder, its context is data from a client: neither can crash, hang or exhaust us.
+// A bounded interpreter of the Jinja subset that chat templates use. The reference is Jinja2 as transformers
+// runs it: trim_blocks, lstrip_blocks, loop controls, tojson without ASCII escapes, strftime_now,
+// raise_exception. A template is data from a model folder, its context is data from a client: neither can
+// crash, hang or exhaust us.
 #pragma once
 
 #include <boost/json/fwd.hpp>
@@ -15,10 +16,10 @@
 namespace serval {
 
 struct TemplateLimits {
-  int max_depth = 64;                      // nested blocks, expressions, macro calls
-  int64_t max_steps = 1'000'000;           // evaluated nodes
-  size_t max_output_bytes = 4 << 20;       // also bounds every intermediate string and list
-  int max_wall_ms = 100;                   // between steps; time the thread waited for a core does not count; 0: none
+  int max_depth = 64;                 // nested blocks, expressions, macro calls
+  int64_t max_steps = 1'000'000;      // evaluated nodes
+  size_t max_output_bytes = 4 << 20;  // also bounds every intermediate string and list
+  int max_wall_ms = 100;  // between steps; time the thread waited for a core does not count; 0: none
 };
 
 class ChatTemplate {
@@ -30,10 +31,10 @@ class ChatTemplate {
   ChatTemplate& operator=(ChatTemplate&&) noexcept;
   ~ChatTemplate();
 
-  // context: messages, tools (null if none), documents, add_generation_prompt, bos_token, eos_token and extra variables.
-  // now_unix_s: what strftime_now reads (the caller's clock or --template-time), rendered in UTC.
-  // Any thread; const. Errors: code "template_raised" with the template's own words when it called raise_exception,
-  // "template_error" for a type error, "template_limit" for a limit.
+  // context: messages, tools (null if none), documents, add_generation_prompt, bos_token, eos_token and extra
+  // variables. now_unix_s: what strftime_now reads (the caller's clock or --template-time), rendered in UTC.
+  // Any thread; const. Errors: code "template_raised" with the template's own words when it called
+  // raise_exception, "template_error" for a type error, "template_limit" for a limit.
   Result<std::string> render(const boost::json::object& context, int64_t now_unix_s) const;
 
  private:

@@ -68,6 +68,7 @@ Value last_filter(Runtime& rt, const Value& v, const CallArgs& args) {
   Parameters("last", args, {});
   if (v.is_sequence() && v.sequence().kind == Sequence::Kind::kGenerator)
     fail("'generator' object is not reversible");
+  if (v.is_text() && !v.str().empty()) return subscript(rt, v, Value::of(-1));
   const std::vector<Value> items = iterate(rt, v);
   return items.empty() ? Value::undefined("No last item, sequence was empty.") : items.back();
 }

@@ -132,7 +132,7 @@ CASES = [
     ("{{ 3.14159 | round(2) }} {{ 2.5 | round }} {{ 3.5 | round }} {{ 2.675 | round(2) }} {{ 42.55 | round(1, 'floor') }} {{ 42.51 | round(1, 'ceil') }} {{ 1234 | round(-2) }} {{ 5 | round }} {{ -3 | abs }} {{ -2.5 | abs }}", {}),
     ("{{ 'a\\nb\\n\\nc' | indent }}|{{ 'a\\nb' | indent(2, true) }}|{{ 'a\\n\\nb' | indent(2, blank=true) }}|{{ 'a\\nb' | indent('> ') }}|{{ 'a\\n' | indent(1) }}|", {}),
     ("{{ '<a href=\"x\">&\\'' | e }} {{ '<b>' | safe }} {{ ('<b>' | safe) + '<i>' }} {{ '<i>' + ('<b>' | safe) }} {{ ('<' | safe) ~ '<' }} {{ '<x>' | escape | escape }} {{ '<x>' | e | forceescape }}", {}),
-    ("{{ ('<' | safe).upper() + '>' }} {{ ('<a>' | safe)[1:] + '<' }} {{ (('a' | safe) * 2) + '<' }} {{ ['<', '<' | safe] | join('>') }} {{ ('%s' | safe) | string is escaped }}", {}),
+    ("{{ ('<' | safe).upper() + '>' }} {{ ('<a>' | safe)[1:] + '<' }} {{ (('a' | safe) * 2) + '<' }} {{ ['<', '<' | safe] | join('>') }} {{ ('%s' | safe) | string is escaped }} {{ [('<' | safe) | last, ('<' | safe) | first] }}", {}),
     ("{{ [1, 2, 3, 4, 5] | batch(2) | list }} {{ [1, 2, 3] | batch(2, 'x') | list }} {{ [1, 2, 3, 4, 5] | slice(2) | list }} {{ [1, 2, 3] | slice(2, 0) | list }}", {}),
     ("{{ 'hello big world' | truncate(9, leeway=0) }} {{ 'hello big world' | truncate(9, true, leeway=0) }} {{ 'abc' | truncate(3) }} {{ 'one two_three é' | wordcount }} {{ 'ab' | center(6) }}|", {}),
     ("{{ '%s-%s' | format('a', 1) }} {{ 'a b/ü?' | urlencode }} {{ {'a b': 'c&d'} | urlencode }} {{ {'a': 1} | attr('keys') is callable }} {{ {'a': 1} | attr('a') is defined }}", {}),
