@@ -164,7 +164,10 @@ inline Vec exp(Vec x) {
   p = fma(p, r, broadcast(0.166665763f));
   p = fma(p, r, broadcast(0.5f));
   p = fma(p * r, r, r) + 1.0f;
-  const Vec scaled = as_floats(as_ints(p) + (as_ints(shifted) << 23));
+  // Unsigned, for a NaN's bits may overflow here; it is replaced below.
+  using Bits = uint32_t __attribute__((vector_size(kLanes * 4)));
+  const Vec scaled =
+      reinterpret_cast<Vec>(reinterpret_cast<Bits>(p) + (reinterpret_cast<Bits>(shifted) << 23));
   return x < kLow ? Vec{} : (x == x ? scaled : x);
 }
 
