@@ -179,9 +179,9 @@ TEST_F(HttpServerTest, PipelinedRequestsWaitInTheSocketWhileOneIsAnswered) {
   ASSERT_TRUE(service.wait_until([&] { return service.num_started() == 1; }));
   std::this_thread::sleep_for(milliseconds(100));
   EXPECT_EQ(num_responses, 0);  // the first is not answered, so none is; and the flood stands still
-  client.shutdown_send();
-  client.reset();
+  client.shutdown_send();  // also ends the flood's waiting
   flood.join();
+  client.reset();
   EXPECT_TRUE(service.wait_until([&] { return service.num_cancelled() == 1; }));
 }
 
@@ -372,6 +372,7 @@ TEST_F(HttpServerTest, TheStreamBufferLimitHoldsToTheByte) {
     const size_t really_waiting = waiting_before_second(client);  // a header may have a digit more this time
     EXPECT_EQ(client.read_until("0\r\n\r\n"), really_waiting + framing + second_bytes <= kLimit) << over;
   }
+  server->stop();  // the handler looks at this frame
 }
 
 TEST_F(HttpServerTest, ConnectionsBeyondTheLimitWaitForRoom) {

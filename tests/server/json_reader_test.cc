@@ -130,7 +130,7 @@ TEST(JsonWriter, WhateverItIsGivenTheResultIsJson) {
   JsonWriter json(out);
   json.begin_object();
   json.member("text",
-              std::string("a\"\\\n\t\x01\x7f\xc3\xa9\xff\xc3\xe2\x82\xf0\x9f\x98\x80\xed\xa0\x80\0", 24));
+              std::string("a\"\\\n\t\x01\x7f\xc3\xa9\xff\xc3\xe2\x82\xf0\x9f\x98\x80\xed\xa0\x80\0", 21));
   json.key("inf").number(INFINITY).key("minus").number(-INFINITY).key("nan").number(NAN).key("tiny").number(
       1e-38f);
   json.key("whole")
