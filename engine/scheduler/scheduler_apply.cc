@@ -189,7 +189,8 @@ void Scheduler::sweep_finished() {
     std::vector<Sequence*>& members = requests_[seq->request];
     std::erase(members, seq);
     if (members.empty()) requests_.erase(seq->request);
-    sequences_.erase(seq->id);
+    const SeqId id = seq->id;  // the key must outlive what it erases
+    sequences_.erase(id);
     return true;
   });
 }
