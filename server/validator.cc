@@ -1,5 +1,6 @@
 #include "server/validator.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <string>
@@ -19,6 +20,9 @@ std::string number(double value) {
 Error out_of_range(const std::string& param, double value, const std::string& range) {
   return invalid(param, "value_out_of_range", param + " is " + number(value) + "; it must be " + range + ".");
 }
+
+// Smaller penalties are used as this one: it already decides every draw, and a quotient by less could leave the floats.
+constexpr double kLeastRepetitionPenalty = 1e-6;
 
 // Collects the first error of a chain of checks, so that the rules below read as a table.
 class Checks {
@@ -75,7 +79,7 @@ void check_sampling(const GenerateRequest& r, const ServiceLimits& limits, const
   out.top_k = top_k <= 0 ? 0 : static_cast<int>(std::min<int64_t>(top_k, limits.vocab_size));
   out.presence_penalty = static_cast<float>(r.presence_penalty.value_or(0));
   out.frequency_penalty = static_cast<float>(r.frequency_penalty.value_or(0));
-  out.repetition_penalty = static_cast<float>(repetition);
+  out.repetition_penalty = static_cast<float>(std::max(repetition, kLeastRepetitionPenalty));
 }
 
 void check_token_lists(const GenerateRequest& r, const ServiceLimits& limits, const GenerationDefaults& defaults, Checks& checks,

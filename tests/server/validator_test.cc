@@ -136,6 +136,15 @@ TEST(Validator, ChatLogprobsGoToTwentyUnderTheirOwnName) {
   EXPECT_EQ(world.check(request).error().param, "top_logprobs");
 }
 
+TEST(Validator, ARepetitionPenaltyAsSmallAsADoubleCanBeLeavesLogitsFinite) {
+  const World world;
+  GenerateRequest request = completion();
+  request.repetition_penalty = std::numeric_limits<double>::denorm_min();
+  const Result<ValidatedRequest> valid = world.check(request);
+  ASSERT_TRUE(valid.ok()) << valid.error().message;
+  EXPECT_TRUE(std::isfinite(1e6f / valid->requests[0].sampling.repetition_penalty));
+}
+
 TEST(Validator, AnAbsentBudgetIsClampedAndAnExplicitOneIsRefused) {
   World world;
   GenerateRequest request = chat();
