@@ -116,6 +116,9 @@ class TreeBuilder {
   std::string text_;  // of a key or string that came in parts
 };
 
+// Of a key that an error names: the answer does not grow with the request.
+constexpr size_t kMaxNamedKeyBytes = 64;
+
 Error refused(const char* code, std::string message) {
   return invalid("", code, std::move(message));
 }
@@ -131,8 +134,8 @@ Result<std::shared_ptr<const json::object>> read_json_object(std::string_view te
   const size_t used = parser.write_some(false, text.data(), text.size(), error);
   const TreeBuilder& built = parser.handler();
   if (built.has_duplicate()) {
-    return invalid(built.duplicate(), "duplicate_key",
-                   "The body has the key \"" + built.duplicate() + "\" twice in one object.");
+    const std::string key = built.duplicate().substr(0, kMaxNamedKeyBytes);
+    return invalid(key, "duplicate_key", "The body has the key \"" + key + "\" twice in one object.");
   }
   if (built.too_large())
     return refused("json_too_large",

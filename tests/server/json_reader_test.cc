@@ -99,6 +99,14 @@ TEST(JsonReader, ADuplicateKeyIsNamedAtAnyDepth) {
   EXPECT_EQ(code_of(R"({"a":{"a":{"a":1}},"b":[{"a":1},{"a":2}]})"), "");
 }
 
+TEST(JsonReader, ALongDuplicateKeyIsNamedShortly) {
+  const std::string key(100'000, 'k');
+  const auto result = read_json_object("{\"" + key + "\":1,\"" + key + "\":2}");
+  ASSERT_FALSE(result.ok());
+  EXPECT_EQ(result.error().code, "duplicate_key");
+  EXPECT_LT(result.error().param.size() + result.error().message.size(), 256u);
+}
+
 TEST(JsonReader, NumbersKeepWhatReadersMustSee) {
   const auto result = read_json_object(
       R"({"a":-0,"b":9223372036854775807,"c":9223372036854775808,"d":18446744073709551616,"e":1e400,"f":-0.0})");
