@@ -21,7 +21,7 @@ Error bad_messages(std::string message, const std::string& param = "messages") {
 
 // Templates are written for text content; an array of text parts becomes its texts, a line each.
 Result<json::value> flat_content(const json::value& content, const std::string& where) {
-  if (content.is_string() || content.is_null()) return content;
+  if (content.is_string()) return content;
   if (!content.is_array()) return bad_messages(where + ".content must be a string, null or an array of parts.");
   std::string text;
   for (const json::value& part : content.get_array()) {
@@ -56,12 +56,13 @@ Result<json::array> normalise_messages(const json::value* messages, int max_mess
     }
     json::object copy = *message;
     if (name == "developer") copy["role"] = "system";
-    if (const json::value* content = message->if_contains("content")) {
+    const json::value* content = message->if_contains("content");
+    if (content && !content->is_null()) {
       Result<json::value> flat = flat_content(*content, where);
       if (!flat) return flat.error();
       copy["content"] = std::move(*flat);
     } else if (name != "assistant") {
-      return bad_messages(where + ".content is missing.");
+      return bad_messages(where + ".content is missing; only an assistant's may be null.");
     } else {
       copy["content"] = nullptr;
     }

@@ -59,6 +59,7 @@ TEST_F(PromptBuilderTest, NamesWhatIsWrongWithMessages) {
       R"({"messages": [1]})",
       R"({"messages": [{"role": "wizard", "content": "x"}]})",
       R"({"messages": [{"role": "user"}]})",
+      R"({"messages": [{"role": "user", "content": null}]})",
       R"({"messages": [{"role": "user", "content": 1}]})",
       R"({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]})",
       R"({"messages": [{"role": "user", "content": "1"}, {"role": "user", "content": "2"}, {"role": "user", "content": "3"},
