@@ -107,6 +107,8 @@ void refuse_tools(FieldReader& reader) {
     reader.fail("tools", "not_supported", "is not supported by this server.");
   }
   refuse_unless(reader, "tool_choice", {"none", "auto"});
+  if (const json::value* choice = reader.find("tool_choice"); choice && *choice == "auto")
+    reader.fail("tool_choice", "invalid_tools", "needs tools to choose from.");
   refuse_unless(reader, "function_call", {"none", "auto"});
 }
 

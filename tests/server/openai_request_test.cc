@@ -217,6 +217,7 @@ TEST(OpenAiRequest, FeaturesNotBuiltAreRefusedByName) {
   EXPECT_EQ(chat_error("\"tools\":[]"), "invalid_tools tools");
   EXPECT_EQ(chat_error("\"tools\":{}"), "invalid_type tools");
   EXPECT_EQ(chat_error("\"tool_choice\":5"), "invalid_type tool_choice");
+  EXPECT_EQ(chat_error("\"tool_choice\":\"auto\""), "invalid_tools tool_choice");
   EXPECT_EQ(chat_error("\"modalities\":\"text\""), "invalid_type modalities");
   expect_both("\"response_format\":\"text\"", "invalid_type response_format");
   expect_both("\"kv_transfer_params\":{}", "not_allowed kv_transfer_params");
@@ -230,7 +231,7 @@ TEST(OpenAiRequest, TheirHarmlessValuesPass) {
         "\"guided_json\":null", "\"bad_words\":[]"}) {
     expect_both(field, "");
   }
-  for (const char* field : {"\"tools\":null", "\"tool_choice\":\"none\"", "\"tool_choice\":\"auto\"",
+  for (const char* field : {"\"tools\":null", "\"tool_choice\":\"none\"",
                             "\"modalities\":[\"text\"]", "\"function_call\":\"none\"", "\"echo\":false"}) {
     EXPECT_EQ(chat_error(field), "") << field;
   }
