@@ -185,6 +185,14 @@ Result<ValidatedRequest> validate(const GenerateRequest& r, const std::vector<Pr
   }
   if (checks.failed()) return checks.error();
 
+  // What exceeds even an empty server is the request's fault: "try again later" would be a lie.
+  const int64_t most_sequences = int64_t{scheduler.max_num_seqs} + scheduler.max_waiting;
+  if (static_cast<int64_t>(prompts.size()) * n > most_sequences) {
+    return invalid(n > 1 ? "n" : "prompt", "value_out_of_range",
+                   "The request asks for " + std::to_string(prompts.size() * n) + " sequences; this server queues at most " +
+                       std::to_string(most_sequences) + ". Ask for fewer choices or prompts at once.");
+  }
+
   sampling.seed = r.seed ? static_cast<uint64_t>(*r.seed) : random_seed;
   for (size_t i = 0; i < prompts.size(); ++i) {
     const PromptInfo& prompt = prompts[i];

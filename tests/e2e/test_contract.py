@@ -245,6 +245,7 @@ def test_garbage_at_both_ports_is_turned_away(daemon):
         (COMPLETIONS, {"max_tokens": 0}, (400, "value_out_of_range", "max_tokens")),
         (COMPLETIONS, {"logprobs": 6}, (400, "value_out_of_range", "logprobs")),
         (COMPLETIONS, {"prompt": [1, "a"]}, (400, "invalid_prompt", "prompt")),
+        (COMPLETIONS, {"prompt": ["Hi"] * 64, "n": 16}, (400, "value_out_of_range", "n")),  # never fits: not "later"
         (COMPLETIONS, {"model": "é" * 200}, (404, "model_not_found", "model")),
         (CHATS, {"messages": [{"role": "user", "content": None}]}, (400, "invalid_messages", "messages")),
         (CHATS, {"tool_choice": "auto"}, (400, "invalid_tools", "tool_choice")),

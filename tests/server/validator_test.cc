@@ -145,6 +145,22 @@ TEST(Validator, ARepetitionPenaltyAsSmallAsADoubleCanBeLeavesLogitsFinite) {
   EXPECT_TRUE(std::isfinite(1e6f / valid->requests[0].sampling.repetition_penalty));
 }
 
+TEST(Validator, MoreSequencesThanAnEmptyServerTakesAreRefusedForGood) {
+  World world;
+  world.scheduler.max_num_seqs = 4;
+  world.scheduler.max_waiting = 2;
+  world.prompts.assign(3, world.prompts[0]);
+  GenerateRequest request = completion();
+  request.n = 2;
+  EXPECT_TRUE(world.check(request).ok());
+  request.n = 3;
+  EXPECT_EQ(world.check(request).error().kind, ErrorKind::kInvalidRequest);
+  EXPECT_EQ(world.check(request).error().param, "n");
+  request.n = 1;
+  world.prompts.assign(7, world.prompts[0]);
+  EXPECT_EQ(world.check(request).error().param, "prompt");
+}
+
 TEST(Validator, AnAbsentBudgetIsClampedAndAnExplicitOneIsRefused) {
   World world;
   GenerateRequest request = chat();
