@@ -35,7 +35,7 @@ void install_handler() {
   std::call_once(once, [] {
     struct sigaction action {};
     action.sa_sigaction = on_sigbus;
-    action.sa_flags = SA_SIGINFO | SA_NODEFER;
+    action.sa_flags = SA_SIGINFO;
     sigemptyset(&action.sa_mask);
     sigaction(SIGBUS, &action, &previous_action);
   });
@@ -44,7 +44,7 @@ void install_handler() {
 // False when a page of the source is no longer backed by the file. Holds nothing that a jump would leak.
 bool guarded_copy(void* to, const void* from, size_t bytes) {
   sigjmp_buf escape;
-  if (sigsetjmp(escape, 0) != 0) {
+  if (sigsetjmp(escape, 1) != 0) {  // 1: the jump also unblocks SIGBUS, which its handler runs with blocked
     copy_escape = nullptr;
     return false;
   }
