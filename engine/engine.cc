@@ -17,10 +17,6 @@
 namespace serval {
 namespace {
 
-Time steady_now() {
-  return std::chrono::steady_clock::now().time_since_epoch();
-}
-
 struct Abort {
   RequestId id;
 };
@@ -33,6 +29,10 @@ using Message = std::variant<Request, Abort, StopMatched>;
 
 }  // namespace
 
+Time engine_now() {
+  return std::chrono::steady_clock::now().time_since_epoch();
+}
+
 struct Engine::Impl {
   Impl(const EngineConfig& engine_config, const BlockGeometry& geometry, ExecuteStep execute_step,
        EventSink event_sink)
@@ -41,7 +41,7 @@ struct Engine::Impl {
         execute(std::move(execute_step)),
         sink(std::move(event_sink)) {
     if (!config.record_path.empty()) recorder.emplace(config.record_path, config.scheduler, geometry);
-    stats.last_progress_ns = steady_now().count();
+    stats.last_progress_ns = engine_now().count();
     stats.scheduler = scheduler.stats();
     inbox.reserve(1024);
     taken.reserve(1024);
@@ -57,18 +57,17 @@ struct Engine::Impl {
     thread.join();
   }
 
-  // --- the engine thread
-  // --------------------------------------------------------------------------------------------------
+  // --- the engine thread ---
 
   void loop() {
     while (take_inbox()) {
-      const Time now = steady_now();
+      const Time now = engine_now();
       if (recorder) recorder->next_batch(now);
       scheduler.next_batch(now, batch);  // decide
       if (!batch.empty()) {
         step_begins();
         execute(batch, output);  // compute
-        const Time done = steady_now();
+        const Time done = engine_now();
         if (recorder) recorder->apply(output, done);
         scheduler.apply(output, done, events);
         count_step(done - now);
@@ -95,7 +94,7 @@ struct Engine::Impl {
 
   void take(Message& message) {
     if (Request* request = std::get_if<Request>(&message)) {
-      const Time now = steady_now();
+      const Time now = engine_now();
       if (recorder) recorder->add(*request, now);
       const Result<void> added = scheduler.add(std::move(*request), now);
       SERVAL_CHECK(added.ok(), "the door counts what the line holds");
@@ -141,7 +140,7 @@ struct Engine::Impl {
     std::lock_guard lock(stats_mutex);
     stats.scheduler = scheduler.stats();
     stats.has_runnable_work = scheduler.has_work();
-    stats.last_progress_ns = steady_now().count();
+    stats.last_progress_ns = engine_now().count();
   }
 
   void abort_everything() {

@@ -13,6 +13,9 @@
 
 namespace serval {
 
+// The clock of every Time an engine gives or takes. Any thread.
+Time engine_now();
+
 // Runs one step: fills the output from the batch. Called on the engine thread only.
 using ExecuteStep = std::function<void(const Batch&, ModelOutput&)>;
 // Called on the engine thread after every step that had events. The batch may be swapped with an empty

@@ -14,10 +14,6 @@
 namespace serval {
 namespace {
 
-Time steady_now() {
-  return std::chrono::steady_clock::now().time_since_epoch();
-}
-
 Error not_ready(const std::string& reason) {
   return {ErrorKind::kUnavailable, reason, "The server is " + reason + "; try again shortly.", "", 1};
 }
@@ -73,8 +69,7 @@ struct EngineService::Impl {
     delivery.join();
   }
 
-  // --- the registry of open generations, by engine request id
-  // -------------------------------------------------------------
+  // --- the registry of open generations, by engine request id ---
 
   struct Entry {
     std::shared_ptr<GenerationState> state;
@@ -101,8 +96,7 @@ struct EngineService::Impl {
     for (const RequestId id : ids) target->abort(id);
   }
 
-  // --- the delivery thread
-  // ------------------------------------------------------------------------------------------------
+  // --- the delivery thread ---
 
   void deliver_loop() {
     for (;;) {
@@ -195,7 +189,7 @@ EventSink EngineService::event_sink() {
   return [impl = impl_.get()](EventBatch& batch) {
     {
       std::lock_guard lock(impl->mail_mutex);
-      impl->incoming.append(batch, steady_now());
+      impl->incoming.append(batch, engine_now());
     }
     impl->mail_arrived.notify_one();
     batch.clear();
@@ -240,7 +234,7 @@ Result<std::unique_ptr<Generation>> EngineService::generate(const GenerateReques
     impl.metrics.rejected(error);
     return error;
   };
-  const Time received = steady_now();
+  const Time received = engine_now();
   if (std::string reason; !ready(&reason)) return refuse(not_ready(reason));
   Result<std::vector<PromptInfo>> prompts = render(request);
   if (!prompts) return refuse(prompts.error());
@@ -289,7 +283,7 @@ Result<std::unique_ptr<Generation>> EngineService::generate(const GenerateReques
     }
   }
   return std::unique_ptr<Generation>(std::make_unique<RunningGeneration>(state, [&impl, ids, state] {
-    impl.metrics.finished(state->record(steady_now()));
+    impl.metrics.finished(state->record(engine_now()));
     impl.abort_in_engine(*ids);
     impl.unregister(*ids);
   }));
@@ -343,7 +337,7 @@ bool EngineService::live() const {
   Engine* const engine = impl_->engine.load();
   if (!engine) return true;  // starting, or already taken down in order
   const EngineStats stats = engine->stats();
-  const Time since = steady_now() - Time{stats.last_progress_ns};
+  const Time since = engine_now() - Time{stats.last_progress_ns};
   return !stats.has_runnable_work || since < std::chrono::seconds(impl_->config.stall_seconds);
 }
 

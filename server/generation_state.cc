@@ -58,12 +58,15 @@ TokenLogprob GenerationState::named(TokenId token, float logprob, int rank) cons
   return result;
 }
 
+bool GenerationState::is_eos(TokenId token) const {
+  const std::vector<TokenId>& ids = options_.eos_token_ids;
+  return std::find(ids.begin(), ids.end(), token) != ids.end();
+}
+
 void GenerationState::deliver_prompt_logprobs(int prompt_index, const EventBatch::PromptPart& part) {
   std::vector<TokenLogprob>& known = prompt_logprobs_[prompt_index];
-  // A preempted prompt is computed again: positions already reported are not reported twice.
-  for (size_t i = 0; i < part.logprobs.size(); ++i) {
-    if (part.first_position + i != known.size()) continue;
-    const PromptLogprob& given = part.logprobs[i];
+  SERVAL_DCHECK(static_cast<size_t>(part.first_position) == known.size(), part.first_position, known.size());
+  for (const PromptLogprob& given : part.logprobs) {
     TokenLogprob entry = named(given.token, given.logprob, given.rank);
     for (const TopLogprob& top : given.top) {
       entry.top.push_back(named(top.token, top.logprob, static_cast<int>(entry.top.size()) + 1));
@@ -111,9 +114,7 @@ void GenerationState::add_token(Choice& choice, const TokenEvent& event, const E
     delta.logprobs.push_back(std::move(entry));
   }
   // The id that ended the sequence is reported, but it is not text unless a stop id's text was asked for.
-  const bool is_eos = std::find(options_.eos_token_ids.begin(), options_.eos_token_ids.end(), event.token) !=
-                      options_.eos_token_ids.end();
-  if (event.finish == FinishReason::kStop && (is_eos || !options_.include_stop)) return;
+  if (event.finish == FinishReason::kStop && (is_eos(event.token) || !options_.include_stop)) return;
   choice.detokenizer.push(event.token, delta.text);
 }
 
@@ -133,11 +134,7 @@ void GenerationState::finish_choice(Choice& choice, const TokenEvent& event, Out
   }
   if (finish != FinishReason::kNone) {
     if (finish != FinishReason::kStopString) choice.detokenizer.finish(delta.text);
-    if (finish == FinishReason::kStop &&
-        std::find(options_.eos_token_ids.begin(), options_.eos_token_ids.end(), event.token) ==
-            options_.eos_token_ids.end()) {
-      delta.stop_reason = event.token;
-    }
+    if (finish == FinishReason::kStop && !is_eos(event.token)) delta.stop_reason = event.token;
     delta.finish = finish;
     choice.done = true;
     emit(choice);

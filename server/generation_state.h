@@ -63,6 +63,7 @@ class GenerationState {
   void finish_choice(Choice& choice, const TokenEvent& event, Outcome& outcome);
   void add_token(Choice& choice, const TokenEvent& event, const EventBatch& batch);
   TokenLogprob named(TokenId token, float logprob, int rank) const;
+  bool is_eos(TokenId token) const;
   void emit(Choice& choice);
 
   const Tokenizer& tokenizer_;

@@ -80,18 +80,18 @@ Result<void> Scheduler::add(Request request, Time) {
       seq->blocks[g].reserve(blocks_for(most_tokens, geometry_.block_size) + 1);
     if (i > 0) seq->parent = members[0];
     members.push_back(seq.get());
-    insert_waiting(seq.get());
+    insert_in_order(waiting_, seq.get());
     sequences_.emplace(seq->id, std::move(seq));
   }
   stats_.prompt_tokens += params->prompt.size();
   return {};
 }
 
-void Scheduler::insert_waiting(Sequence* seq) {
+void Scheduler::insert_in_order(std::vector<Sequence*>& line, Sequence* seq) const {
   const auto before = [&](const Sequence* a, const Sequence* b) {
     return goes_before(config_.policy, *a, *b);
   };
-  waiting_.insert(std::lower_bound(waiting_.begin(), waiting_.end(), seq, before), seq);
+  line.insert(std::lower_bound(line.begin(), line.end(), seq, before), seq);
 }
 
 Sequence* Scheduler::find(RequestId id, int index) {
@@ -152,7 +152,9 @@ void Scheduler::check_invariants() const {
   cache_.check_invariants();
   for (int g = 0; g < geometry_.num_groups; ++g) {
     std::vector<int> refs(pools_[g]->num_blocks(), 0);
-    cache_.for_each_block([&](BlockId id, int group) { refs[id] += group == g; });
+    cache_.for_each_block([&](BlockId id, int group) {
+      if (group == g) ++refs[id];  // ids of another group may lie beyond this one's
+    });
     std::vector<int> cached = refs;
     for (const auto& [id, seq] : sequences_) {
       for (const BlockRef& block : seq->blocks[g]) {

@@ -50,7 +50,6 @@ class Scheduler {
   void take_events(EventBatch& events);
 
   bool has_work() const { return !running_.empty() || !waiting_.empty(); }
-  bool has_events() const { return !pending_.events.empty(); }
   SchedulerStats stats() const;
   // Every block accounted for, every count consistent; aborts with values otherwise. Slow: for tests.
   void check_invariants() const;
@@ -68,7 +67,6 @@ class Scheduler {
   };
   struct InFlight {
     Sequence* seq;
-    int32_t first_pos;
     int32_t num_rows;
   };
 
@@ -90,9 +88,9 @@ class Scheduler {
   void cache_computed(Sequence& seq, bool with_tail);
   void release(Sequence& seq);
   void finish(Sequence& seq, FinishReason reason, EventBatch& events);
-  void publish_finish(const Sequence& seq, FinishReason reason, EventBatch& events) const;
+  void end(Sequence& seq, FinishReason reason);
   void sweep_finished();
-  void insert_waiting(Sequence* seq);
+  void insert_in_order(std::vector<Sequence*>& line, Sequence* seq) const;
   Sequence* find(RequestId id, int index);
 
   const SchedulerConfig config_;

@@ -7,8 +7,6 @@
 
 namespace serval {
 
-// -------------------------------------------------------------------------------------------------
-
 void Scheduler::apply(const ModelOutput& output, Time, EventBatch& events) {
   SERVAL_CHECK(output.step == step_ && output.seqs.size() == in_flight_.size(), output.step, step_,
                output.seqs.size(), in_flight_.size());
@@ -72,7 +70,7 @@ void Scheduler::apply_tokens(Sequence& seq, const SeqOutput& out, const ModelOut
     }
     events.events.push_back(event);
     if (event.finish != FinishReason::kNone) {
-      finish(seq, event.finish, events);
+      end(seq, event.finish);
       return;
     }
   }
@@ -80,12 +78,15 @@ void Scheduler::apply_tokens(Sequence& seq, const SeqOutput& out, const ModelOut
 
 void Scheduler::apply_prompt_logprobs(Sequence& seq, const SeqOutput& out, const ModelOutput& output,
                                       EventBatch& events) {
-  if (out.num_prompt == 0) return;
+  if (seq.index != 0) return;  // the prompt is one; choice 0 reports it
+  // A preempted prompt is computed again: what was reported is not reported twice.
+  const int32_t first_position = seq.num_computed + 1;
+  const int32_t first = std::max(0, seq.num_prompt_reported + 1 - first_position);
+  if (first >= out.num_prompt) return;
   EventBatch::PromptPart part;
   part.request = seq.request;
-  part.first_position = output.seqs.empty() ? 0 : seq.num_computed + 1;
-  if (seq.index != 0) return;  // the prompt is one; choice 0 reports it
-  for (int32_t i = 0; i < out.num_prompt; ++i) {
+  part.first_position = first_position + first;
+  for (int32_t i = first; i < out.num_prompt; ++i) {
     const TokenOutput& given = output.prompt_tokens[out.prompt_begin + i];
     PromptLogprob entry;
     entry.token = given.token;
@@ -96,9 +97,8 @@ void Scheduler::apply_prompt_logprobs(Sequence& seq, const SeqOutput& out, const
     part.logprobs.push_back(std::move(entry));
   }
   events.prompt_parts.push_back(std::move(part));
+  seq.num_prompt_reported = first_position + out.num_prompt - 1;
 }
-
-// ----------------------------------------------------------------------------------------------------
 
 // Puts whole computed blocks into the prefix cache, and the tail when the sequence is about to let go.
 void Scheduler::cache_computed(Sequence& seq, bool with_tail) {
@@ -147,12 +147,21 @@ void Scheduler::release(Sequence& seq) {
   }
 }
 
+// An end that no token's event carries.
 void Scheduler::finish(Sequence& seq, FinishReason reason, EventBatch& events) {
+  TokenEvent event;
+  event.request = seq.request;
+  event.index = seq.index;
+  event.num_output = seq.num_output();
+  event.cached_tokens = seq.cached_tokens;
+  event.first_scheduled = seq.first_scheduled;
+  event.finish = reason;
+  events.events.push_back(event);
+  end(seq, reason);
+}
+
+void Scheduler::end(Sequence& seq, FinishReason reason) {
   SERVAL_CHECK(seq.state != SeqState::kFinished, seq.id);
-  const bool published = !events.events.empty() && events.events.back().request == seq.request &&
-                         events.events.back().index == seq.index && events.events.back().finish == reason &&
-                         events.events.back().token >= 0;
-  if (!published) publish_finish(seq, reason, events);
   ++stats_.finished[static_cast<int>(reason)];
   std::vector<Sequence*>& line = seq.state == SeqState::kRunning ? running_ : waiting_;
   line.erase(std::find(line.begin(), line.end(), &seq));
@@ -165,17 +174,6 @@ void Scheduler::finish(Sequence& seq, FinishReason reason, EventBatch& events) {
   seq.state = SeqState::kFinished;
   finished_.push_back(&seq);
   if (seq.num_in_step == 0) release(seq);
-}
-
-void Scheduler::publish_finish(const Sequence& seq, FinishReason reason, EventBatch& events) const {
-  TokenEvent event;
-  event.request = seq.request;
-  event.index = seq.index;
-  event.num_output = seq.num_output();
-  event.cached_tokens = seq.cached_tokens;
-  event.first_scheduled = seq.first_scheduled;
-  event.finish = reason;
-  events.events.push_back(event);
 }
 
 void Scheduler::take_events(EventBatch& events) {

@@ -8,8 +8,6 @@
 
 namespace serval {
 
-// ----------------------------------------------------------------------------------------------------
-
 void Scheduler::next_batch(Time now, Batch& batch) {
   SERVAL_CHECK(in_flight_.empty(), in_flight_.size());
   batch.clear();
@@ -103,7 +101,7 @@ void Scheduler::preempt(Sequence& seq) {
   release(seq);
   running_.erase(std::find(running_.begin(), running_.end(), &seq));
   seq.state = SeqState::kWaiting;
-  insert_waiting(&seq);
+  insert_in_order(waiting_, &seq);
   ++stats_.num_preemptions;
 }
 
@@ -177,10 +175,7 @@ bool Scheduler::admit(Sequence& seq, Time now, Batch& batch) {
   seq.state = SeqState::kRunning;
   seq.slot = free_slots_.back();
   free_slots_.pop_back();
-  const auto before = [&](const Sequence* a, const Sequence* b) {
-    return goes_before(config_.policy, *a, *b);
-  };
-  running_.insert(std::lower_bound(running_.begin(), running_.end(), &seq, before), &seq);
+  insert_in_order(running_, &seq);
 
   if (batch.num_admitted == static_cast<int32_t>(batch.admitted.size())) batch.admitted.emplace_back();
   Admission& admission = batch.admitted[batch.num_admitted++];
@@ -260,7 +255,7 @@ void Scheduler::emit_step(Sequence& seq, int32_t rows, Batch& batch) {
     stats_.prompt_tokens_computed += std::min(rows, seq.num_prompt() - seq.num_computed);
   batch.seqs.push_back(step);
   seq.num_in_step = rows;
-  in_flight_.push_back({&seq, seq.num_computed, rows});
+  in_flight_.push_back({&seq, rows});
 }
 
 }  // namespace serval

@@ -43,7 +43,7 @@ struct Sequence {
   int32_t cached_tokens = 0;      // prompt tokens found in the cache when first admitted
   Time first_scheduled{0};
   bool admitted_before = false;
-  int32_t prompt_logprobs_from = 0;  // prompt positions already reported
+  int32_t num_prompt_reported = 0;  // prompt positions whose log-probabilities were published
 
   int32_t num_known() const { return static_cast<int32_t>(tokens.size()); }
   int32_t num_prompt() const { return static_cast<int32_t>(params->prompt.size()); }

@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <fstream>
 #include <map>
+#include <numeric>
 #include <set>
 
 #include "engine/scheduler/recorder.h"
@@ -34,6 +35,7 @@ struct World {
   std::map<std::pair<RequestId, int>, std::vector<TokenId>> tokens;
   std::map<std::pair<RequestId, int>, FinishReason> finished;
   std::map<std::pair<RequestId, int>, int> cached;
+  std::vector<EventBatch::PromptPart> prompt_parts;
 
   World() {
     config.max_num_seqs = 8;
@@ -69,6 +71,7 @@ struct World {
     }
     scheduler->take_events(events);
     scheduler->check_invariants();
+    for (EventBatch::PromptPart& part : events.prompt_parts) prompt_parts.push_back(std::move(part));
     for (const TokenEvent& e : events.events) {
       const std::pair key{e.request, e.index};
       if (e.token >= 0) tokens[key].push_back(e.token);
@@ -197,6 +200,31 @@ TEST(Scheduler, PromptLogprobsReadNoCache) {
   w.add(r);
   w.run();
   EXPECT_EQ((w.cached[{2, 0}]), 0);
+}
+
+TEST(Scheduler, PromptLogprobsAreReportedOnceThoughThePromptIsComputedTwice) {
+  World w;
+  w.geometry.groups[0].num_blocks = 10;
+  w.config.max_model_len = 80;
+  w.config.max_num_batched_tokens = 16;
+  w.config.max_prefill_chunk = 16;
+  w.start();
+  w.add(World::request(1, prompt_of(20), 50));
+  Request r = World::request(2, prompt_of(30, 1), 40);
+  r.sampling.num_prompt_logprobs = 0;
+  w.add(r);
+  w.run();
+  EXPECT_GT(w.scheduler->stats().num_preemptions, 0u);
+  std::vector<int> positions;
+  for (const EventBatch::PromptPart& part : w.prompt_parts) {
+    for (size_t i = 0; i < part.logprobs.size(); ++i) {
+      positions.push_back(part.first_position + static_cast<int>(i));
+      EXPECT_EQ(part.logprobs[i].token, r.prompt[positions.back()]);
+    }
+  }
+  std::vector<int> once(29);
+  std::iota(once.begin(), once.end(), 1);
+  EXPECT_EQ(positions, once);
 }
 
 TEST(Scheduler, ForksComputeThePromptOnceAndDrawEachTheirOwn) {

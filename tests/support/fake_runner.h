@@ -35,6 +35,7 @@ class FakeRunner {
       slot.seq = a.seq;
       slot.sampling = a.sampling;
       slot.tokens = a.tokens;
+      slot.num_prompt = a.num_prompt;
       for (int g = 0; g < geometry_.num_groups; ++g) slot.table[g].assign(a.first_block[g], -1);
     }
     for (const GroupBlockCopy& c : batch.copies) {
@@ -57,6 +58,7 @@ class FakeRunner {
     SeqId seq = 0;
     SamplingParams sampling;
     std::vector<TokenId> tokens;
+    int num_prompt = 0;
     std::vector<BlockId> table[kMaxKvGroups];
   };
   TokenId& cell(int group, BlockId block, int offset) {
@@ -91,6 +93,12 @@ class FakeRunner {
             cell(g, slot.table[g].at(pos / geometry_.block_size), pos % geometry_.block_size);
         SERVAL_CHECK(seen == slot.tokens[pos], step.seq, g, pos, seen, slot.tokens[pos]);
       }
+    }
+    out.prompt_begin = static_cast<int32_t>(output.prompt_tokens.size());
+    for (int pos = step.first_pos + 1; step.prompt_logprobs && pos <= last + 1 && pos < slot.num_prompt;
+         ++pos) {
+      output.prompt_tokens.push_back({slot.tokens[pos], -2.0f, 1, 0, 0});
+      ++out.num_prompt;
     }
     if (fails && fails(step.seq, last)) {
       out.failed = true;
