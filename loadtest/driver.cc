@@ -20,6 +20,10 @@ using asio::ip::tcp;
 using boost::system::error_code;
 using Clock = std::chrono::steady_clock;
 
+Clock::duration to_duration(double seconds) {
+  return std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
+}
+
 std::string request_head(const Target& target, const std::string& method, const std::string& path,
                          const std::string& key, size_t length) {
   std::ostringstream head;
@@ -117,8 +121,7 @@ class Run {
 
   DriverResult go() {
     start_ = Clock::now();
-    limit_.expires_after(
-        std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(options_.max_duration_s)));
+    limit_.expires_after(to_duration(options_.max_duration_s));
     limit_.async_wait([this](error_code failed) {
       if (!failed) time_is_up();
     });
@@ -158,8 +161,7 @@ class Run {
   void schedule_next() {
     while (next_ < workload_.size() && workload_[next_].after >= 0) ++next_;  // those follow another
     if (next_ >= workload_.size() || stopped_) return;
-    timer_.expires_at(start_ + std::chrono::duration_cast<Clock::duration>(
-                                   std::chrono::duration<double>(workload_[next_].at_s)));
+    timer_.expires_at(start_ + to_duration(workload_[next_].at_s));
     timer_.async_wait([this](error_code failed) {
       if (failed || stopped_) return;
       const double present = now();
@@ -183,8 +185,7 @@ class Run {
   void launch_later(size_t index) {
     ++num_thinking_;
     auto timer = std::make_shared<asio::steady_timer>(io_);
-    timer->expires_after(
-        std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(workload_[index].think_s)));
+    timer->expires_after(to_duration(workload_[index].think_s));
     timer->async_wait([this, timer, index](error_code failed) {
       --num_thinking_;
       if (!failed && !stopped_) launch(index, now());
@@ -206,8 +207,7 @@ class Run {
   }
 
   void scrape() {
-    scrape_timer_.expires_after(
-        std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(options_.scrape_every_s)));
+    scrape_timer_.expires_after(to_duration(options_.scrape_every_s));
     scrape_timer_.async_wait([this](error_code failed) {
       if (failed) return;
       fetch_metrics();
@@ -310,8 +310,7 @@ void Stream::start(size_t index) {
   busy_ = true;
   reader_ = std::make_unique<ResponseReader>([this](std::string_view data) { event(data); });
   outgoing_ = run_.message(index);
-  deadline_.expires_after(std::chrono::duration_cast<Clock::duration>(
-      std::chrono::duration<double>(run_.options().request_timeout_s)));
+  deadline_.expires_after(to_duration(run_.options().request_timeout_s));
   deadline_.async_wait([self = shared_from_this(), index](error_code failed) {
     if (!failed && self->busy_ && self->index_ == index) self->fail("timeout");
   });

@@ -26,10 +26,41 @@ Percentiles percentiles(std::vector<double> values) {
   return result;
 }
 
+namespace {
+
+double ttft_ms(const Outcome& o) {
+  return (o.token_s.front() - o.intended_s) * 1e3;
+}
+bool has_tpot(const Outcome& o) {
+  return !o.token_s.empty() && o.output_tokens > 1;
+}
+double tpot_ms(const Outcome& o) {
+  return (o.token_s.back() - o.token_s.front()) * 1e3 / (o.output_tokens - 1);
+}
+
+bool is_good(const Outcome& o, const Slo& slo) {
+  if (slo.ttft_ms > 0 && !o.token_s.empty() && ttft_ms(o) > slo.ttft_ms) return false;
+  return slo.tpot_ms <= 0 || !has_tpot(o) || tpot_ms(o) <= slo.tpot_ms;
+}
+
+}  // namespace
+
+Latencies latencies(const std::vector<Outcome>& outcomes) {
+  Latencies l;
+  for (const Outcome& o : outcomes) {
+    if (!o.error.empty()) continue;
+    l.send_lag.push_back((o.sent_s - o.intended_s) * 1e3);
+    l.e2e.push_back((o.end_s - o.intended_s) * 1e3);
+    if (!o.token_s.empty()) l.ttft.push_back(ttft_ms(o));
+    for (size_t i = 1; i < o.token_s.size(); ++i) l.itl.push_back((o.token_s[i] - o.token_s[i - 1]) * 1e3);
+    if (has_tpot(o)) l.tpot.push_back(tpot_ms(o));
+  }
+  return l;
+}
+
 Summary summarise(const std::vector<Outcome>& outcomes, const Slo& slo) {
   Summary s;
   s.num_requests = outcomes.size();
-  std::vector<double> ttft, tpot, itl, e2e, lag;
   double first = INFINITY, last = 0;
   size_t num_good = 0;
   for (const Outcome& o : outcomes) {
@@ -43,25 +74,14 @@ Summary summarise(const std::vector<Outcome>& outcomes, const Slo& slo) {
     s.prompt_tokens += o.prompt_tokens;
     s.output_tokens += o.output_tokens;
     s.cached_tokens += o.cached_tokens;
-    lag.push_back((o.sent_s - o.intended_s) * 1e3);
-    e2e.push_back((o.end_s - o.intended_s) * 1e3);
-    bool good = true;
-    if (!o.token_s.empty()) {
-      ttft.push_back((o.token_s.front() - o.intended_s) * 1e3);
-      good = slo.ttft_ms <= 0 || ttft.back() <= slo.ttft_ms;
-      for (size_t i = 1; i < o.token_s.size(); ++i) itl.push_back((o.token_s[i] - o.token_s[i - 1]) * 1e3);
-      if (o.output_tokens > 1) {
-        tpot.push_back((o.token_s.back() - o.token_s.front()) * 1e3 / (o.output_tokens - 1));
-        good = good && (slo.tpot_ms <= 0 || tpot.back() <= slo.tpot_ms);
-      }
-    }
-    num_good += good;
+    num_good += is_good(o, slo);
   }
-  s.ttft_ms = percentiles(std::move(ttft));
-  s.tpot_ms = percentiles(std::move(tpot));
-  s.itl_ms = percentiles(std::move(itl));
-  s.e2e_ms = percentiles(std::move(e2e));
-  s.send_lag_ms = percentiles(std::move(lag));
+  Latencies l = latencies(outcomes);
+  s.ttft_ms = percentiles(std::move(l.ttft));
+  s.tpot_ms = percentiles(std::move(l.tpot));
+  s.itl_ms = percentiles(std::move(l.itl));
+  s.e2e_ms = percentiles(std::move(l.e2e));
+  s.send_lag_ms = percentiles(std::move(l.send_lag));
   s.duration_s = outcomes.empty() ? 0 : last - first;
   if (s.duration_s > 0) {
     s.requests_per_s = static_cast<double>(s.num_ok) / s.duration_s;

@@ -31,6 +31,13 @@ struct Percentiles {
 // Linear interpolation between the two nearest ranks.
 Percentiles percentiles(std::vector<double> values);
 
+// The latencies of the requests that succeeded, in milliseconds; itl has one value a gap, the others one a
+// request.
+struct Latencies {
+  std::vector<double> ttft, tpot, itl, e2e, send_lag;
+};
+Latencies latencies(const std::vector<Outcome>& outcomes);
+
 struct Slo {
   double ttft_ms = 0;  // 0: none
   double tpot_ms = 0;

@@ -178,16 +178,8 @@ std::string batch(const std::vector<ServerSample>& samples, double end) {
 std::string report_html(const Report& r) {
   const Summary& s = r.summary;
   double end = 1e-3;
-  std::vector<double> ttft, tpot, itl, e2e;
-  for (const Outcome& o : r.outcomes) {
-    end = std::max(end, o.end_s);
-    if (!o.error.empty() || o.token_s.empty()) continue;
-    ttft.push_back((o.token_s.front() - o.intended_s) * 1e3);
-    e2e.push_back((o.end_s - o.intended_s) * 1e3);
-    if (o.output_tokens > 1)
-      tpot.push_back((o.token_s.back() - o.token_s.front()) * 1e3 / (o.output_tokens - 1));
-    for (size_t i = 1; i < o.token_s.size(); ++i) itl.push_back((o.token_s[i] - o.token_s[i - 1]) * 1e3);
-  }
+  for (const Outcome& o : r.outcomes) end = std::max(end, o.end_s);
+  const Latencies seen = latencies(r.outcomes);
   std::string rows;
   const std::pair<const char*, const Percentiles*> latencies[] = {{"TTFT", &s.ttft_ms},
                                                                   {"TPOT", &s.tpot_ms},
@@ -221,10 +213,11 @@ std::string report_html(const Report& r) {
          (errors.empty() ? "" : "<p>Failed:</p><ul>" + errors + "</ul>") +
          "<table><tr><th>ms</th><th>mean</th><th>p50</th><th>p90</th><th>p95</th><th>p99</th><th>max</th></"
          "tr>" +
-         rows + "</table><div class='plots'>" + latency_cdf("Time to first token", "requests", ttft) +
-         latency_cdf("Time per output token", "requests", tpot) +
-         latency_cdf("Inter-token latency", "gaps", itl) + latency_cdf("End to end", "requests", e2e) +
-         throughput(r.outcomes, end) + batch(r.samples, end) + timeline(r.outcomes, end) + "</div></html>\n";
+         rows + "</table><div class='plots'>" + latency_cdf("Time to first token", "requests", seen.ttft) +
+         latency_cdf("Time per output token", "requests", seen.tpot) +
+         latency_cdf("Inter-token latency", "gaps", seen.itl) +
+         latency_cdf("End to end", "requests", seen.e2e) + throughput(r.outcomes, end) +
+         batch(r.samples, end) + timeline(r.outcomes, end) + "</div></html>\n";
 }
 
 }  // namespace serval::load
