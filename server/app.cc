@@ -1,5 +1,6 @@
 #include "server/app.h"
 
+#include <arpa/inet.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -86,8 +87,11 @@ std::optional<int64_t> parse_template_time(const std::string& text) {
   return timegm(&time);
 }
 
+// An address, not a name that begins like one: "127.example.org" is somewhere else.
 bool is_loopback(const std::string& host) {
-  return host == "localhost" || host == "::1" || host.starts_with("127.");
+  in_addr v4;
+  if (inet_pton(AF_INET, host.c_str(), &v4) == 1) return ntohl(v4.s_addr) >> 24 == 127;
+  return host == "localhost" || host == "::1";
 }
 
 // The settings that depend on the model: its context, and units and names in the engine's own terms.
