@@ -35,6 +35,10 @@ LIBRARIES = {
 }
 
 
+# The two headers through which kernels see either the device or its emulation.
+EMULATION_DOORS = ("kernels/cuda/simt.h", "kernels/cuda/ptx.h")
+
+
 def home(path: pathlib.Path) -> str:
     relative = path.relative_to(ROOT).as_posix()
     return max((folder for folder in ALLOWED if relative.startswith(folder + "/")), key=len)
@@ -43,15 +47,19 @@ def home(path: pathlib.Path) -> str:
 def problems():
     for top in ("kernels", "engine", "server", "loadtest"):
         for path in sorted((ROOT / top).rglob("*")):
-            if path.suffix not in (".h", ".cc"):
+            if path.suffix not in (".h", ".cc", ".cu", ".cuh"):
                 continue
             folder = home(path)
             for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+                if re.match(r"\s*#.*__CUDA(CC|_ARCH)__", line) and path.relative_to(ROOT).as_posix() not in EMULATION_DOORS:
+                    yield f"{path.relative_to(ROOT)}:{number}: only {' and '.join(EMULATION_DOORS)} may tell host from device"
                 found = re.match(r'\s*#\s*include\s+([<"])([^>"]+)[>"]', line)
                 if not found:
                     continue
                 quote, header = found.groups()
                 where = f"{path.relative_to(ROOT)}:{number}"
+                if where.split(":")[0] in EMULATION_DOORS and header.startswith("tests/simt/"):
+                    continue
                 if quote == '"' and not header.startswith(tuple(ALLOWED[folder])):
                     yield f"{where}: {folder} may not include {header}"
                 for prefix, folders in LIBRARIES.items():

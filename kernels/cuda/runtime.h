@@ -1,0 +1,55 @@
+// The device's memory, streams, events and graphs: the few calls that the backend needs. Two bodies:
+// runtime.cu over the CUDA runtime, tests/simt/runtime.cc over the emulation. A call that fails ends the
+// process (a dead device or our own mistake), but for the ones that say otherwise.
+#pragma once
+
+#include <cstddef>
+#include <string>
+
+#include "kernels/cuda/simt.h"
+
+namespace serval::cuda {
+
+using simt::Stream;
+using Event = void*;
+using Graph = void*;
+
+struct DeviceProperties {
+  std::string name;
+  int compute_capability = 0;  // 10 * major + minor
+  int num_sms = 0;
+  size_t total_bytes = 0;
+  size_t shared_bytes_per_block = 0;
+};
+
+// Why device 0 cannot be used, in one sentence; empty when it can.
+std::string device_problem();
+DeviceProperties device_properties();
+size_t free_device_bytes();
+
+void* allocate_device(size_t bytes);  // null when there is not enough
+void free_device(void* memory);
+void* allocate_pinned(
+    size_t bytes);  // host memory that copies run from and to without waiting; null likewise
+void free_pinned(void* memory);
+
+Stream create_stream();
+void destroy_stream(Stream stream);
+void synchronize(Stream stream);
+void copy_to_device(Stream stream, void* to, const void* from, size_t bytes);
+void copy_to_host(Stream stream, void* to, const void* from, size_t bytes);
+void copy_on_device(Stream stream, void* to, const void* from, size_t bytes);
+void clear(Stream stream, void* memory, size_t bytes);
+
+Event create_event();
+void destroy_event(Event event);
+void record(Event event, Stream stream);
+void wait(Event event);  // the calling thread, until what was recorded is done
+
+// Between the two, work given to the stream is kept instead of done.
+void begin_capture(Stream stream);
+Graph end_capture(Stream stream);
+void launch_graph(Graph graph, Stream stream);
+void destroy_graph(Graph graph);
+
+}  // namespace serval::cuda

@@ -1,0 +1,156 @@
+// kernels/cuda/runtime.h over the emulation: device memory is host memory between guard bytes, filled with
+// not-a-number; a stream does its work at once; a graph is the list of what was given to the stream.
+#include "kernels/cuda/runtime.h"
+
+#include <cstring>
+#include <functional>
+#include <map>
+#include <mutex>
+#include <utility>
+#include <vector>
+
+#include "kernels/base/check.h"
+#include "tests/simt/runtime.h"
+
+namespace serval {
+namespace {
+
+using Work = std::function<void()>;
+
+struct EmulatedGraph {
+  std::vector<Work> work;
+};
+struct EmulatedStream {
+  EmulatedGraph* captured = nullptr;
+};
+
+constexpr size_t kGuard = 256;
+constexpr unsigned char kGuardByte = 0xa5;
+
+std::mutex allocations_mutex;
+std::map<unsigned char*, size_t>& allocations() {
+  static std::map<unsigned char*, size_t> live;
+  return live;
+}
+
+void check_guards_of(const unsigned char* memory, size_t bytes) {
+  for (size_t i = 0; i < kGuard; ++i) {
+    SERVAL_CHECK(memory[-1 - static_cast<ptrdiff_t>(i)] == kGuardByte, "written before an allocation", i,
+                 bytes);
+    SERVAL_CHECK(memory[bytes + i] == kGuardByte, "written beyond an allocation", i, bytes);
+  }
+}
+
+void give(void* stream, Work work) {
+  auto* const s = static_cast<EmulatedStream*>(stream);
+  if (s && s->captured) {
+    s->captured->work.push_back(std::move(work));
+  } else {
+    work();
+  }
+}
+
+}  // namespace
+
+namespace simt {
+
+void check_guards() {
+  std::lock_guard lock(allocations_mutex);
+  for (const auto& [memory, bytes] : allocations()) check_guards_of(memory, bytes);
+}
+size_t num_live_allocations() {
+  std::lock_guard lock(allocations_mutex);
+  return allocations().size();
+}
+
+void emulation::submit(void* stream, std::function<void()> work) {
+  give(stream, std::move(work));
+}
+
+}  // namespace simt
+
+namespace cuda {
+
+std::string device_problem() {
+  return {};
+}
+DeviceProperties device_properties() {
+  return {.name = "emulated",
+          .compute_capability = 90,
+          .num_sms = 4,
+          .total_bytes = size_t{2} << 30,
+          .shared_bytes_per_block = size_t{227} << 10};
+}
+size_t free_device_bytes() {
+  return size_t{1} << 30;
+}
+
+void* allocate_device(size_t bytes) {
+  auto* const raw =
+      static_cast<unsigned char*>(std::aligned_alloc(256, (bytes + 2 * kGuard + 255) / 256 * 256));
+  unsigned char* const memory = raw + kGuard;
+  std::memset(raw, kGuardByte, kGuard);
+  std::memset(memory, 0xff, bytes);
+  std::memset(memory + bytes, kGuardByte, kGuard);
+  std::lock_guard lock(allocations_mutex);
+  allocations()[memory] = bytes;
+  return memory;
+}
+void free_device(void* memory) {
+  auto* const bytes = static_cast<unsigned char*>(memory);
+  std::lock_guard lock(allocations_mutex);
+  const auto found = allocations().find(bytes);
+  SERVAL_CHECK(found != allocations().end(), "freed what was not allocated");
+  check_guards_of(bytes, found->second);
+  allocations().erase(found);
+  std::free(bytes - kGuard);
+}
+void* allocate_pinned(size_t bytes) {
+  return std::malloc(bytes);
+}
+void free_pinned(void* memory) {
+  std::free(memory);
+}
+
+Stream create_stream() {
+  return new EmulatedStream;
+}
+void destroy_stream(Stream stream) {
+  delete static_cast<EmulatedStream*>(stream);
+}
+void synchronize(Stream) {}
+void copy_to_device(Stream stream, void* to, const void* from, size_t bytes) {
+  give(stream, [=] { std::memcpy(to, from, bytes); });
+}
+void copy_to_host(Stream stream, void* to, const void* from, size_t bytes) {
+  give(stream, [=] { std::memcpy(to, from, bytes); });
+}
+void copy_on_device(Stream stream, void* to, const void* from, size_t bytes) {
+  give(stream, [=] { std::memmove(to, from, bytes); });
+}
+void clear(Stream stream, void* memory, size_t bytes) {
+  give(stream, [=] { std::memset(memory, 0, bytes); });
+}
+
+Event create_event() {
+  return nullptr;
+}
+void destroy_event(Event) {}
+void record(Event, Stream) {}
+void wait(Event) {}
+
+void begin_capture(Stream stream) {
+  static_cast<EmulatedStream*>(stream)->captured = new EmulatedGraph;
+}
+Graph end_capture(Stream stream) {
+  return std::exchange(static_cast<EmulatedStream*>(stream)->captured, nullptr);
+}
+void launch_graph(Graph graph, Stream) {
+  for (const Work& work : static_cast<EmulatedGraph*>(graph)->work) work();
+}
+void destroy_graph(Graph graph) {
+  delete static_cast<EmulatedGraph*>(graph);
+}
+
+}  // namespace cuda
+}  // namespace serval
