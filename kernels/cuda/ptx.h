@@ -62,6 +62,11 @@ SERVAL_DEVICE float exp2_fast(float x) {
   return y;
 }
 
+// a * b, rounded: never fused with an addition, so that two kernels give one result.
+SERVAL_DEVICE float multiply_rounded(float a, float b) {
+  return __fmul_rn(a, b);
+}
+
 // Reads that are used once: past the first-level cache.
 SERVAL_DEVICE Bytes16 load_streaming(const void* address) {
   Bytes16 v;

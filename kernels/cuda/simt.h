@@ -20,7 +20,8 @@
 #define SERVAL_DEVICE __device__ __forceinline__
 #define SERVAL_HOST_DEVICE __host__ __device__ __forceinline__
 #define SERVAL_UNROLL _Pragma("unroll")
-#define SERVAL_MAX_THREADS(threads) __launch_bounds__(threads)
+#define SERVAL_NO_UNROLL _Pragma("unroll 1")
+#define SERVAL_MAX_THREADS(threads) __launch_bounds__(threads, 1)
 
 namespace serval::simt {
 
@@ -133,6 +134,7 @@ void launch(Stream stream, const LaunchShape& shape, Args... args) {
 #define SERVAL_DEVICE inline
 #define SERVAL_HOST_DEVICE inline
 #define SERVAL_UNROLL
+#define SERVAL_NO_UNROLL
 #define SERVAL_MAX_THREADS(threads)
 
 #include "tests/simt/emulation.h"

@@ -56,6 +56,10 @@ inline float exp2_fast(float x) {
   return std::exp2(x) < 0x1p-126f ? 0.0f : std::exp2(x);
 }
 
+inline float multiply_rounded(float a, float b) {
+  return a * b;
+}
+
 inline Bytes16 load_streaming(const void* address) {
   Bytes16 v;
   std::memcpy(&v, address, sizeof v);

@@ -1,0 +1,247 @@
+#include "kernels/cuda/elementwise.h"
+
+#include <cmath>
+
+#include "kernels/cuda/vector.h"
+
+namespace serval::cuda {
+namespace {
+
+using simt::Shared;
+using simt::SharedMemory;
+
+constexpr int kRowThreads = 256;
+constexpr int kHeadWarps = 4;
+constexpr int kMaxWarps = 32;
+
+int vectors_of(int dim) {
+  return (dim + kVector - 1) / kVector;
+}
+
+// One block a row. The row waits in shared memory between the sum and the scaling; a thread reads there only
+// what it wrote itself.
+template <class T>
+SERVAL_KERNEL void SERVAL_MAX_THREADS(kRowThreads) add_rms_norm_kernel(AddRmsNormArgs<T> args) {
+  SharedMemory memory;
+  const int dim = args.dim, num_vectors = (dim + kVector - 1) / kVector;
+  const Shared<float> row = memory.take<float>(num_vectors * kVector);
+  const Shared<float> scratch = memory.take<float>(kMaxWarps);
+  const bool aligned = is_vectorised(dim);
+  const int64_t begin = int64_t{simt::block_x()} * dim;
+  float sum = 0;
+  for (int i = simt::thread() * kVector; i < dim; i += simt::num_threads() * kVector) {
+    float value[kVector];
+    load_vector(args.residual + begin + i, dim - i, aligned, value);
+    if (args.x != nullptr) {
+      float added[kVector];
+      load_vector(args.x + begin + i, dim - i, aligned, added);
+      SERVAL_UNROLL
+      for (int j = 0; j < kVector; ++j) value[j] = to_float(from_float<T>(value[j] + added[j]));
+      store_vector(args.residual + begin + i, dim - i, aligned, value);
+    }
+    SERVAL_UNROLL
+    for (int j = 0; j < kVector; ++j) {
+      row.set(i + j, value[j]);
+      sum += value[j] * value[j];
+    }
+  }
+  const float mean = simt::block_sum(sum, scratch) / static_cast<float>(dim);
+  const float scale = 1.0f / sqrtf(mean + args.eps);
+  for (int i = simt::thread() * kVector; i < dim; i += simt::num_threads() * kVector) {
+    float value[kVector];
+    SERVAL_UNROLL
+    for (int j = 0; j < kVector; ++j)
+      value[j] = i + j < dim ? row.get(i + j) * scale * args.weight[i + j] : 0.0f;
+    store_vector(args.out + begin + i, dim - i, aligned, value);
+  }
+}
+
+// One block a row, one warp a head at a time: normalise into shared memory, rotate out of it.
+template <class T>
+SERVAL_KERNEL void SERVAL_MAX_THREADS(kHeadWarps* simt::kWarp)
+    prepare_heads_kernel(PrepareHeadsArgs<T> args) {
+  SharedMemory memory;
+  const int head_dim = args.head_dim, half = args.rotary_dim / 2;
+  const Shared<float> head = memory.take<float>(kHeadWarps * head_dim).at(simt::warp() * head_dim, head_dim);
+  const int64_t r = simt::block_x();
+  const int32_t slot = args.keys != nullptr ? args.slots[r] : 0;
+  const float* const angles =
+      args.cos_sin != nullptr ? args.cos_sin + int64_t{args.positions[r]} * args.rotary_dim : nullptr;
+  const int num_heads =
+      args.num_q + (args.k != nullptr ? args.num_kv : 0) + (args.v != nullptr ? args.num_kv : 0);
+  for (int h = simt::warp(); h < num_heads; h += kHeadWarps) {
+    const bool is_q = h < args.num_q, is_v = h >= args.num_q + args.num_kv;
+    const int kv_head = (h - args.num_q) % (args.num_kv > 0 ? args.num_kv : 1);
+    T* const x = is_q ? args.q + r * args.row_stride + int64_t{h} * head_dim
+                      : (is_v ? args.v : args.k) + r * args.row_stride + int64_t{kv_head} * head_dim;
+    const float* const norm = is_q ? args.q_norm : (is_v ? nullptr : args.k_norm);
+    simt::sync_warp();  // the head before has been read
+    float sum = 0;
+    for (int d = simt::lane(); d < head_dim; d += simt::kWarp) {
+      const float value = to_float(x[d]);
+      sum += value * value;
+      head.set(d, value);
+    }
+    float scale = 1;
+    if (norm != nullptr) scale = 1.0f / sqrtf(simt::warp_sum(sum) / static_cast<float>(head_dim) + args.eps);
+    simt::sync_warp();
+    const auto normalised = [&](int d) {
+      const float value = head.get(d);
+      return norm != nullptr ? to_float(from_float<T>(value * scale * norm[d])) : value;
+    };
+    const bool is_stored = !is_q && args.keys != nullptr;
+    if (is_stored && slot < 0) continue;
+    const int64_t at = is_stored
+                           ? ((int64_t{slot / args.block_size} * args.num_kv + kv_head) * args.block_size +
+                              slot % args.block_size) *
+                                 head_dim
+                           : 0;
+    void* const cache = is_v ? args.values : args.keys;
+    const float inverse = 1.0f / (is_v ? args.value_scale : args.key_scale);
+    for (int d = simt::lane(); d < head_dim; d += simt::kWarp) {
+      float value = normalised(d);
+      if (angles != nullptr && !is_v && d < args.rotary_dim) {
+        const bool is_low = d < half;
+        const int i = is_low ? d : d - half;
+        const float other = normalised(is_low ? d + half : d - half);
+        value = value * angles[i] + (is_low ? -other : other) * angles[half + i];
+      }
+      if (!is_stored) {
+        x[d] = from_float<T>(value);
+      } else if (args.is_fp8) {
+        static_cast<Fp8*>(cache)[at + d] = fp8_from_float(value * inverse);
+      } else {
+        static_cast<T*>(cache)[at + d] = from_float<T>(value);
+      }
+    }
+  }
+}
+
+SERVAL_DEVICE float silu(float x) {
+  return x / (1.0f + expf(-x));
+}
+// Hendrycks and Gimpel 2016, the tanh form.
+SERVAL_DEVICE float gelu_tanh(float x) {
+  return 0.5f * x * (1.0f + tanhf(0.7978845608f * (x + 0.044715f * x * x * x)));
+}
+
+template <class T, bool is_gelu>
+SERVAL_KERNEL void SERVAL_MAX_THREADS(kRowThreads)
+    gated_activation_kernel(const T* gate_up, T* out, int width) {
+  const bool aligned = is_vectorised(width);
+  const int i = (simt::block_y() * kRowThreads + simt::thread()) * kVector;
+  if (i >= width) return;
+  const T* const row = gate_up + int64_t{simt::block_x()} * 2 * width;
+  float gate[kVector], up[kVector];
+  load_vector(row + i, width - i, aligned, gate);
+  load_vector(row + width + i, width - i, aligned, up);
+  SERVAL_UNROLL
+  for (int j = 0; j < kVector; ++j) gate[j] = (is_gelu ? gelu_tanh(gate[j]) : silu(gate[j])) * up[j];
+  store_vector(out + int64_t{simt::block_x()} * width + i, width - i, aligned, gate);
+}
+
+// One block copies one row of `dim` numbers.
+template <class T>
+SERVAL_DEVICE void copy_row(const T* from, T* to, int dim) {
+  if (is_vectorised(dim)) {
+    for (int i = simt::thread(); i < dim / kVector; i += simt::num_threads())
+      reinterpret_cast<Vector<T>*>(to)[i] = reinterpret_cast<const Vector<T>*>(from)[i];
+  } else {
+    for (int i = simt::thread(); i < dim; i += simt::num_threads()) to[i] = from[i];
+  }
+}
+
+template <class T>
+SERVAL_KERNEL void SERVAL_MAX_THREADS(kRowThreads)
+    embed_kernel(const T* table, const int32_t* ids, const int32_t* last_tokens, T* out, int dim) {
+  const int64_t r = simt::block_x();
+  const int32_t id = ids[r] >= 0 ? ids[r] : last_tokens[-1 - ids[r]];
+  copy_row(table + int64_t{id} * dim, out + r * dim, dim);
+}
+
+template <class T>
+SERVAL_KERNEL void SERVAL_MAX_THREADS(kRowThreads)
+    gather_rows_kernel(const T* x, const int32_t* rows, T* out, int dim) {
+  const int64_t r = simt::block_x();
+  copy_row(x + int64_t{rows[r]} * dim, out + r * dim, dim);
+}
+
+SERVAL_KERNEL void SERVAL_MAX_THREADS(kRowThreads) soft_cap_kernel(float* x, int64_t count, float cap) {
+  const int64_t i = int64_t{simt::block_x()} * kRowThreads + simt::thread();
+  if (i < count) x[i] = cap * tanhf(x[i] / cap);
+}
+
+SERVAL_KERNEL void SERVAL_MAX_THREADS(kRowThreads)
+    copy_blocks_kernel(char* memory, const int32_t* from_to, int64_t block_bytes) {
+  const char* const from = memory + from_to[2 * simt::block_x()] * block_bytes;
+  char* const to = memory + from_to[2 * simt::block_x() + 1] * block_bytes;
+  for (int64_t i = simt::thread(); i < block_bytes / 16; i += simt::num_threads())
+    reinterpret_cast<Bytes16*>(to)[i] = reinterpret_cast<const Bytes16*>(from)[i];
+}
+
+}  // namespace
+
+template <class T>
+void add_rms_norm(simt::Stream stream, const AddRmsNormArgs<T>& args) {
+  const size_t shared = sizeof(float) * (vectors_of(args.dim) * kVector + kMaxWarps);
+  simt::launch<add_rms_norm_kernel<T>>(
+      stream, {.grid_x = args.rows, .threads = kRowThreads, .shared_bytes = shared}, args);
+}
+
+template <class T>
+void prepare_heads(simt::Stream stream, const PrepareHeadsArgs<T>& args) {
+  simt::launch<prepare_heads_kernel<T>>(
+      stream,
+      {.grid_x = args.rows,
+       .threads = kHeadWarps * simt::kWarp,
+       .shared_bytes = (kHeadWarps * args.head_dim * sizeof(float) + 15) / 16 * 16},
+      args);
+}
+
+template <class T>
+void gated_activation(simt::Stream stream, bool is_gelu, const T* gate_up, T* out, int rows, int width) {
+  const simt::LaunchShape shape{
+      .grid_x = rows, .grid_y = (vectors_of(width) + kRowThreads - 1) / kRowThreads, .threads = kRowThreads};
+  if (is_gelu) {
+    simt::launch<gated_activation_kernel<T, true>>(stream, shape, gate_up, out, width);
+  } else {
+    simt::launch<gated_activation_kernel<T, false>>(stream, shape, gate_up, out, width);
+  }
+}
+
+template <class T>
+void embed(simt::Stream stream, const T* table, const int32_t* ids, const int32_t* last_tokens, T* out,
+           int rows, int dim) {
+  simt::launch<embed_kernel<T>>(stream, {.grid_x = rows, .threads = kRowThreads}, table, ids, last_tokens,
+                                out, dim);
+}
+
+template <class T>
+void gather_rows(simt::Stream stream, const T* x, const int32_t* rows, T* out, int num_rows, int dim) {
+  simt::launch<gather_rows_kernel<T>>(stream, {.grid_x = num_rows, .threads = kRowThreads}, x, rows, out,
+                                      dim);
+}
+
+void soft_cap(simt::Stream stream, float* x, int64_t count, float cap) {
+  simt::launch<soft_cap_kernel>(
+      stream, {.grid_x = static_cast<int>((count + kRowThreads - 1) / kRowThreads), .threads = kRowThreads},
+      x, count, cap);
+}
+
+void copy_blocks(simt::Stream stream, void* memory, const int32_t* from_to, int num_copies,
+                 int64_t block_bytes) {
+  simt::launch<copy_blocks_kernel>(stream, {.grid_x = num_copies, .threads = kRowThreads},
+                                   static_cast<char*>(memory), from_to, block_bytes);
+}
+
+#define SERVAL_INSTANTIATE(T)                                                                   \
+  template void add_rms_norm<T>(simt::Stream, const AddRmsNormArgs<T>&);                        \
+  template void prepare_heads<T>(simt::Stream, const PrepareHeadsArgs<T>&);                     \
+  template void gated_activation<T>(simt::Stream, bool, const T*, T*, int, int);                \
+  template void embed<T>(simt::Stream, const T*, const int32_t*, const int32_t*, T*, int, int); \
+  template void gather_rows<T>(simt::Stream, const T*, const int32_t*, T*, int, int);
+SERVAL_INSTANTIATE(Bf16)
+SERVAL_INSTANTIATE(Half)
+#undef SERVAL_INSTANTIATE
+
+}  // namespace serval::cuda

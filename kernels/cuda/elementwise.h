@@ -1,0 +1,71 @@
+// Launchers of the row-wise kernels: norms, rotation and KV write, gates, embedding, copies. Raw device
+// pointers and strides in elements; they check nothing that their caller knows. T is Bf16 or Half. Every
+// output row depends on its own inputs alone, and its sums run over one tree fixed by the row's length.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cuda/number.h"
+
+namespace serval::cuda {
+
+// residual += x (x may be null), rounded to T; out = residual / rms(residual) * weight. Zhang and Sennrich
+// 2019.
+template <class T>
+struct AddRmsNormArgs {
+  T* residual;  // [rows, dim]
+  const T* x;
+  const float* weight;  // [dim]
+  float eps;
+  T* out;
+  int rows, dim;
+};
+template <class T>
+void add_rms_norm(simt::Stream stream, const AddRmsNormArgs<T>& args);
+
+// What becomes of a row's query, key and value heads before attention; each part may be left out.
+template <class T>
+struct PrepareHeadsArgs {
+  T* q = nullptr;  // [rows, num_q, head_dim] with row_stride between rows; k and v likewise
+  T* k = nullptr;
+  T* v = nullptr;
+  int rows = 0, num_q = 0, num_kv = 0, head_dim = 0;
+  int64_t row_stride = 0;
+  const float* q_norm = nullptr;  // [head_dim]: RMS norm of each head; null: none
+  const float* k_norm = nullptr;
+  float eps = 0;
+  const int32_t* positions = nullptr;
+  const float* cos_sin = nullptr;  // [positions, rotary_dim], cosines then sines; null: no rotation
+  int rotary_dim = 0;
+  // The paged cache, [block][kv head][position][dim]; null keys: q and k are written back in place instead.
+  const int32_t* slots = nullptr;  // block * block_size + offset; negative: this row is not stored
+  void* keys = nullptr;
+  void* values = nullptr;
+  bool is_fp8 = false;
+  float key_scale = 1, value_scale = 1;  // an fp8 number times the scale is the value
+  int block_size = 0;
+};
+template <class T>
+void prepare_heads(simt::Stream stream, const PrepareHeadsArgs<T>& args);
+
+// out[r][i] = act(gate_up[r][i]) * gate_up[r][width + i].
+template <class T>
+void gated_activation(simt::Stream stream, bool is_gelu, const T* gate_up, T* out, int rows, int width);
+
+// out[r] = table[id of r]; a negative id i stands for last_tokens[-1 - i].
+template <class T>
+void embed(simt::Stream stream, const T* table, const int32_t* ids, const int32_t* last_tokens, T* out,
+           int rows, int dim);
+
+// out[r] = x[rows[r]].
+template <class T>
+void gather_rows(simt::Stream stream, const T* x, const int32_t* rows, T* out, int num_rows, int dim);
+
+// x = cap * tanh(x / cap), in place.
+void soft_cap(simt::Stream stream, float* x, int64_t count, float cap);
+
+// Copies whole blocks of one layer's keys or values; block_bytes is a multiple of 16.
+void copy_blocks(simt::Stream stream, void* memory, const int32_t* from_to, int num_copies,
+                 int64_t block_bytes);
+
+}  // namespace serval::cuda
