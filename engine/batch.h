@@ -15,7 +15,8 @@ using SeqId = uint64_t;  // one decode stream of a request
 using SlotId = int32_t;  // a running sequence's row in the runner's tables, 0..max_num_seqs-1
 using BlockId = int32_t;
 
-inline constexpr int kMaxKvGroups = 2;  // full attention, windowed attention; recurrent state will be a third
+// In Batch::tokens: the token that the sequence's step before drew, which only the device knows yet.
+inline constexpr TokenId kTokenOnDevice = -1;
 
 // Work for one sequence in one step: token i of `tokens` (a range of Batch::tokens) sits at position
 // first_pos + i.

@@ -6,8 +6,13 @@
 // backend instance is used by one thread at a time (the engine thread); it may fan out to its own workers
 // inside a call. Ops return when the result can be read by the next op on the same backend. Nothing here
 // allocates except allocate() and pack_linear().
+//
+// Tensors and Buffers are the device's memory, which the host may not be able to touch: upload() and
+// download() move bytes between the two. Arrays of integers (spans, the pointers of AttentionBatch) are host
+// memory.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -58,19 +63,49 @@ struct AttentionBatch {
   int table_stride = 0;
 };
 
+// The block tables of one KV group: where this step's rows are written and what they may read.
+struct KvGroupInput {
+  const int32_t* slots =
+      nullptr;  // [num_rows]: block * block_size + offset, where a row's K and V go; -1: nowhere
+  AttentionBatch attention;
+};
+
+// What one forward pass reads: flat arrays over the rows of a step. A plain view; the runner owns the memory.
+struct ForwardInput {
+  // [num_rows], each in [0, vocab), or -1 - s for the token that was drawn last for slot s
+  std::span<const int32_t> token_ids;
+  std::span<const int32_t> positions;  // [num_rows], each in [0, max_positions of the Transformer)
+  KvGroupInput groups[kMaxKvGroups];   // the first ModelSpec::kv_groups.size() are read
+
+  int num_rows() const { return static_cast<int>(token_ids.size()); }
+};
+
+// The largest calls that will be made: what reserve() makes scratch for.
+struct BackendLimits {
+  int max_rows = 0;        // of a step
+  int max_logit_rows = 0;  // of one sample()
+  int max_seqs = 0;        // of a step, and slots
+  int max_model_len = 0;
+  int table_stride = 0;  // entries of a sequence's block table
+  int num_heads = 0, num_kv_heads = 0, head_dim = 0;
+  int64_t max_k = 0, max_n = 0;  // of a weight; max_n also bounds the vocabulary
+  int num_kv_groups = 1;
+  int windows[kMaxKvGroups] = {};
+};
+
 struct AttentionArgs {
-  Tensor q;  // [num_rows, num_heads, head_dim] f32, already rotated
+  Tensor q;  // [num_rows, num_heads, head_dim], already rotated
   KvLayer kv;
   const AttentionBatch* batch = nullptr;
   float scale = 1.0f;
   int window = 0;  // 0: all; w: a row at position p sees positions > p - w
-  Tensor out;      // [num_rows, num_heads * head_dim] f32
+  Tensor out;      // [num_rows, num_heads * head_dim]
 };
 
 // Rotary embedding in the half-rotation layout (Su et al. 2021; pair (i, i + rotary_dim/2)), cos/sin from a
 // table by position.
 struct RopeArgs {
-  Tensor x;                            // [num_rows, num_heads, head_dim] f32, in place
+  Tensor x;                            // [num_rows, num_heads, head_dim], in place
   int64_t row_stride = 0;              // elements between rows of x (x may be a slice of the fused qkv)
   const int32_t* positions = nullptr;  // [num_rows]
   Tensor cos_sin;                      // [max_positions, rotary_dim] f32: cos half then sin half
@@ -78,10 +113,26 @@ struct RopeArgs {
 };
 
 struct WriteKvArgs {
-  Tensor k;                        // [num_rows, num_kv_heads, head_dim] f32
+  Tensor k;                        // [num_rows, num_kv_heads, head_dim]
   Tensor v;                        // the same
   int64_t row_stride = 0;          // elements between rows of k and of v
   const int32_t* slots = nullptr;  // [num_rows]: block * block_size + offset
+  KvLayer kv;
+};
+
+// All that happens to the fused projection between it and attention: heads are normalised (where there is a
+// weight), queries and keys rotated, keys and values stored. q is left in place for attention.
+struct PrepareHeadsArgs {
+  Tensor q;  // [num_rows, num_heads, head_dim]; k and v lie behind it in the same rows
+  Tensor k;  // [num_rows, num_kv_heads, head_dim]
+  Tensor v;
+  int64_t row_stride = 0;
+  Tensor q_norm, k_norm;  // f32 [head_dim]; data null: none
+  float eps = 0;
+  const int32_t* positions = nullptr;
+  Tensor cos_sin;
+  int rotary_dim = 0;
+  const int32_t* slots = nullptr;
   KvLayer kv;
 };
 
@@ -89,39 +140,62 @@ class Backend {
  public:
   virtual ~Backend() = default;
 
-  virtual std::string_view name()
-      const = 0;  // "cpu-avx512", ...: goes into logs and the cache of law 1's meaning
-  virtual Buffer allocate(
-      size_t bytes) = 0;  // zeroed, 64-byte aligned (huge pages where they help); throws at start-up
+  // "cpu-avx512", ...: goes into logs and the cache of law 1's meaning
+  virtual std::string_view name() const = 0;
+  // Zeroed, 64-byte aligned (huge pages where they help); throws at start-up.
+  virtual Buffer allocate(size_t bytes) = 0;
+  virtual void upload(void* to, const void* from, size_t bytes) = 0;    // done when it returns
+  virtual void download(void* to, const void* from, size_t bytes) = 0;  // waits for what was asked before
+  // Bytes of memory that are free for allocate().
+  virtual size_t available_bytes() const = 0;
+  // Of every activation but logits, which are f32.
+  virtual DType activation_dtype(DType weights) const = 0;
   // Fuses the parts' rows in order (q, k, v -> one [nq+nk+nv, k]); all parts share k and dtype. Biases:
   // empty, or one per part.
   virtual LinearWeight pack_linear(std::span<const Tensor> parts, std::span<const Tensor> biases) = 0;
   virtual size_t packed_bytes(int64_t n, int64_t k, DType dtype,
                               bool bias) const = 0;  // what pack_linear will take
   virtual DType preferred_kv_dtype(DType weights) const = 0;
-  // Bytes the backend itself needs for scratch when no call has more than these many rows.
-  virtual size_t reserve(int max_rows, int max_heads, int head_dim, int64_t max_k, int64_t max_n) = 0;
+  virtual bool takes_kv_dtype(DType kv, DType weights) const = 0;
+  // Allocates scratch for calls within these limits; returns the bytes of the device's memory it holds.
+  virtual size_t reserve(const BackendLimits& limits) = 0;
+
+  // A step begins: the arrays of `input` are what its ops will be given, and are not read after this returns.
+  virtual void begin_step(const ForwardInput& input) = 0;
+  // Rows that a step of num_rows sampled rows should have for run_captured; the runner adds empty ones (slot
+  // -1).
+  virtual int padded_rows(int num_rows) const { return num_rows; }
+  // Runs `body`, which calls the same ops with the same memory each time it is run for this number of rows: a
+  // backend may keep what it did and repeat that.
+  virtual void run_captured(int /*num_rows*/, const std::function<void()>& body) { body(); }
 
   virtual void embed(const LinearWeight& table, std::span<const int32_t> ids,
-                     const Tensor& out) = 0;  // out [rows, k] f32
-  // residual += x (x may be absent: data null); out = rms_norm(residual) * weight. residual, out: [rows, dim]
-  // f32; weight f32 [dim].
+                     const Tensor& out) = 0;  // out [rows, k]
+  // residual += x (x may be absent: data null); out = rms_norm(residual) * weight. residual, out: [rows,
+  // dim]; weight f32 [dim].
   virtual void add_rms_norm(const Tensor& residual, const Tensor& x, const Tensor& weight, float eps,
                             const Tensor& out) = 0;
   // In place over each head of each row: x [rows, heads, head_dim] with row_stride elements between rows
   // (Qwen3's q_norm, k_norm).
   virtual void head_rms_norm(const Tensor& x, int64_t row_stride, const Tensor& weight, float eps) = 0;
   virtual void linear(const Tensor& x, const LinearWeight& w,
-                      const Tensor& out) = 0;  // [m, k] f32 -> [m, n] f32
+                      const Tensor& out) = 0;  // [m, k] -> [m, n], of activations or f32
   virtual void rope(const RopeArgs& args) = 0;
   virtual void write_kv(const WriteKvArgs& args) = 0;
+  // head_rms_norm, rope and write_kv in one: by default those three.
+  virtual void prepare_heads(const PrepareHeadsArgs& args);
   // q rows may be a slice of the fused qkv: q_row_stride elements between rows.
   virtual void attention(const AttentionArgs& args, int64_t q_row_stride) = 0;
   virtual void gated_activation(Activation act, const Tensor& gate_up,
                                 const Tensor& out) = 0;  // [m, 2f] -> act(gate) * up [m, f]
   virtual void gather_rows(const Tensor& x, std::span<const int32_t> rows, const Tensor& out) = 0;
   virtual void copy_kv_blocks(const KvLayer& kv, std::span<const BlockCopy> copies) = 0;
-  virtual void sample(const SampleArgs& args) = 0;
+  // Begins to draw; the returned ticket's results and top are filled when deliver(ticket) returns, if not
+  // before. At most kMaxTickets tickets may be open. What the args point to may be reused at once, but for
+  // those two.
+  virtual int sample(const SampleArgs& args) = 0;
+  virtual void deliver(int ticket) = 0;
+  static constexpr int kMaxTickets = 4;
 };
 
 // Throws std::runtime_error with a sentence when the device or the instruction set is not there.

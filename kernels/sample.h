@@ -27,6 +27,7 @@ struct SampleRow {
   float repetition_penalty = 1.0f;  // over prompt and output
   float presence_penalty = 0.0f;    // over output
   float frequency_penalty = 0.0f;   // over output
+  int32_t slot = -1;                // >= 0: the drawn token becomes the one drawn last for this slot
   uint64_t seed = 0;
   int64_t position = 0;              // position of the token being drawn
   const int32_t* history = nullptr;  // prompt then output ids; read only when a penalty is on

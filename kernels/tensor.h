@@ -11,13 +11,14 @@
 
 namespace serval {
 
-enum class DType : uint8_t { kF32, kF16, kBF16, kI32 };
+enum class DType : uint8_t { kF32, kF16, kBF16, kI32, kF8 };  // kF8: E4M3
 
 constexpr size_t dtype_bytes(DType type) {
-  return type == DType::kF32 || type == DType::kI32 ? 4 : 2;
+  constexpr size_t kBytes[] = {4, 2, 2, 4, 1};
+  return kBytes[static_cast<int>(type)];
 }
 constexpr const char* dtype_name(DType type) {
-  constexpr const char* kNames[] = {"f32", "f16", "bf16", "i32"};
+  constexpr const char* kNames[] = {"f32", "f16", "bf16", "i32", "f8"};
   return kNames[static_cast<int>(type)];
 }
 
@@ -45,6 +46,10 @@ struct Tensor {
   template <class T>
   T* as() const {
     return static_cast<T*>(data);
+  }
+  // The same view, `elements` further on.
+  void* at(int64_t elements) const {
+    return static_cast<std::byte*>(data) + elements * static_cast<int64_t>(dtype_bytes(dtype));
   }
 };
 

@@ -6,6 +6,8 @@
 
 namespace serval {
 
+inline constexpr int kMaxKvGroups = 2;  // full attention, windowed attention; recurrent state will be a third
+
 struct LogitBias {
   int32_t token = 0;
   float bias = 0;
@@ -24,10 +26,11 @@ struct BlockCopy {
 };
 
 struct DeviceConfig {
-  std::string device = "cpu";
-  int num_threads = 0;       // 0: every core this process may use
-  std::string isa = "auto";  // auto, generic, avx2, avx512, avx512bf16
+  std::string device = "cpu";  // cpu, cuda, or auto: cuda when this build and machine have it, else cpu
+  int num_threads = 0;         // 0: every core this process may use
+  std::string isa = "auto";    // auto, generic, avx2, avx512, avx512bf16
   bool pin_threads = true;
+  bool invariant = true;  // on cuda: law 1 holds, without the vendor's matrix products
 };
 
 }  // namespace serval

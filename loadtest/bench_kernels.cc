@@ -210,7 +210,11 @@ bool row_has_the_same_bits(Backend& backend, const LinearWeight& w, Activations&
 
 int bench_kernels(const DeviceConfig& device, std::ostream& out) {
   cpu::CpuBackend backend(device);
-  backend.reserve(kLargestRows, AttentionBench::kHeads, AttentionBench::kHeadDim, kInputs, kOutputs);
+  backend.reserve({.max_rows = kLargestRows,
+                   .num_heads = AttentionBench::kHeads,
+                   .head_dim = AttentionBench::kHeadDim,
+                   .max_k = kInputs,
+                   .max_n = kOutputs});
   Machine machine(device, backend);
   Activations rows;
   out << std::fixed << std::setprecision(1);
@@ -256,7 +260,8 @@ int bench_kernels(const DeviceConfig& device, std::ostream& out) {
     DeviceConfig forced = device;
     forced.isa = isa;
     cpu::CpuBackend forced_backend(forced);
-    forced_backend.reserve(kLargestRows, 1, 8, kInputs, kOutputs);
+    forced_backend.reserve(
+        {.max_rows = kLargestRows, .num_heads = 1, .head_dim = 8, .max_k = kInputs, .max_n = kOutputs});
     Machine forced_machine(forced, forced_backend);
     WeightRing ring(forced_backend, DType::kBF16);
     const bool same = row_has_the_same_bits(forced_backend, ring.next(), rows);

@@ -67,6 +67,7 @@ void convert_from(const void* from, Decode decode, void* to, DType to_type, size
     case DType::kBF16:
       return transform<From, Decode, uint16_t>(from, decode, to, to_bf16, count);
     case DType::kI32:
+    case DType::kF8:
       break;
   }
   SERVAL_CHECK(false, dtype_name(to_type));
@@ -93,6 +94,7 @@ void convert(const void* from, DType from_type, void* to, DType to_type, size_t 
     case DType::kBF16:
       return convert_from<uint16_t>(from, from_bf16, to, to_type, count);
     case DType::kI32:
+    case DType::kF8:
       break;
   }
   SERVAL_CHECK(false, dtype_name(from_type));
@@ -107,6 +109,7 @@ bool all_finite(const void* values, DType type, size_t count) {
     case DType::kBF16:
       return none_has<uint16_t>(values, count, 0x7f80);
     case DType::kI32:
+    case DType::kF8:
       break;
   }
   SERVAL_CHECK(false, dtype_name(type));

@@ -5,7 +5,6 @@
 
 #include <span>
 
-#include "engine/model/forward_input.h"
 #include "engine/model/model_spec.h"
 #include "engine/model/weights.h"
 #include "engine/model/workspace.h"
@@ -15,18 +14,27 @@ namespace serval {
 
 class Transformer {
  public:
-  // max_positions: positions a row may have (the rotation table's height), at most spec.max_positions. Calls
-  // backend.reserve() for max_rows rows, so that no op has to grow anything later. The backend outlives the
-  // transformer.
-  Transformer(ModelSpec spec, ModelWeights weights, int max_positions, int max_rows, Backend& backend);
+  // How far the steps of this transformer may go: what its scratch is made for.
+  struct Limits {
+    int max_positions = 0;  // positions a row may have, at most spec.max_positions
+    int max_rows = 0;       // of a step
+    int max_logit_rows = 0;
+    int max_seqs = 0;      // of a step
+    int table_stride = 0;  // entries of a sequence's block table
+  };
+  // Calls backend.reserve() for these limits, so that no op has to grow anything later. The backend outlives
+  // the transformer.
+  Transformer(ModelSpec spec, ModelWeights weights, const Limits& limits, Backend& backend);
 
   // Runs input's rows through every layer, writing their K and V into `kv` (one entry per layer). Leaves the
-  // final-norm hidden rows in ws.h. 1 <= num_rows <= ws.max_rows().
+  // final-norm hidden rows in ws.h. 1 <= num_rows <= ws.max_rows(). The step has begun (Backend::begin_step).
   void forward(const ForwardInput& input, std::span<const KvLayer> kv, Workspace& ws);
 
   // Logits of some rows of the last forward: [rows.size(), vocab] f32 in ws.logits, valid until the next
   // call. At most ws.max_logit_rows() rows a call; more of them (prompt log-probabilities) take more calls.
   Tensor logits(std::span<const int32_t> rows, Workspace& ws);
+  // Of every row of the last forward, at most ws.max_logit_rows() of them.
+  Tensor all_logits(Workspace& ws);
 
   const ModelSpec& spec() const { return spec_; }
   const ModelWeights& weights() const { return weights_; }
@@ -34,9 +42,9 @@ class Transformer {
   // The rotation table: what the constructor allocates beside the weights it was given and the backend's own
   // scratch.
   static size_t planned_bytes(const ModelSpec& spec, int max_positions);
-  // Makes the backend ready for forwards of up to max_rows rows; returns the bytes of scratch it holds for
-  // them. The constructor does it too; a plan asks before there is anything to construct from.
-  static size_t reserve_scratch(const ModelSpec& spec, int max_rows, Backend& backend);
+  // Makes the backend ready for steps within the limits; returns the bytes of scratch it holds for them. The
+  // constructor does it too; a plan asks before there is anything to construct from.
+  static size_t reserve_scratch(const ModelSpec& spec, const Limits& limits, Backend& backend);
 
  private:
   // residual += x (x may be absent); out = rms_norm(residual) * weight

@@ -96,7 +96,7 @@ void load_slot(const LinearSlot& slot, DType type, Staging& staging, Backend& ba
 void load_slot(const VectorSlot& slot, DType, Staging& staging, Backend& backend) {
   const Tensor source = staging.load(slot.source, DType::kF32);
   *slot.target = backend.allocate(source.num_bytes());
-  std::memcpy(slot.target->data(), source.data, source.num_bytes());
+  backend.upload(slot.target->data(), source.data, source.num_bytes());
 }
 
 // A tied model may repeat its embedding as the head; a head that differs would have to be honoured, and the

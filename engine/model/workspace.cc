@@ -9,25 +9,31 @@
 namespace serval {
 namespace {
 
-// Floats each activation takes, rounded up so that the next one starts on a cache line.
+// Bytes each activation takes, rounded up so that the next one starts on a cache line.
 struct Sizes {
   size_t hidden_rows, last, logits, scratch;
 
-  Sizes(const ModelSpec& spec, int max_rows, int max_logit_rows) {
-    const auto aligned = [](int64_t floats) { return static_cast<size_t>((floats + 15) / 16 * 16); };
-    int64_t widest = 0;
+  Sizes(const ModelSpec& spec, int max_rows, int max_logit_rows, DType activation) {
+    const auto bytes_of = [](int64_t elements, DType type) {
+      return (static_cast<size_t>(elements) * dtype_bytes(type) + 63) / 64 * 64;
+    };
+    hidden_rows = bytes_of(int64_t{max_rows} * spec.hidden_size, activation);
+    last = bytes_of(int64_t{max_logit_rows} * spec.hidden_size, activation);
+    logits = bytes_of(int64_t{max_logit_rows} * spec.vocab_size, DType::kF32);
+    scratch = bytes_of(max_rows * widest(spec), activation);
+  }
+  size_t bytes() const { return 3 * hidden_rows + last + logits + scratch; }
+
+  // Elements of a row of the scratch.
+  static int64_t widest(const ModelSpec& spec) {
+    int64_t most = 0;
     for (const LayerSpec& layer : spec.layers) {
       const auto& attention = std::get<GqaSpec>(layer.attention);
       const auto& ffn = std::get<DenseFfnSpec>(layer.ffn);
-      widest =
-          std::max({widest, attention.qkv_size() + attention.q_size(), int64_t{3} * ffn.intermediate_size});
+      most = std::max({most, attention.qkv_size() + attention.q_size(), int64_t{3} * ffn.intermediate_size});
     }
-    hidden_rows = aligned(int64_t{max_rows} * spec.hidden_size);
-    last = aligned(int64_t{max_logit_rows} * spec.hidden_size);
-    logits = aligned(int64_t{max_logit_rows} * spec.vocab_size);
-    scratch = aligned(max_rows * widest);
+    return most;
   }
-  size_t bytes() const { return (3 * hidden_rows + last + logits + scratch) * sizeof(float); }
 };
 
 }  // namespace
@@ -35,20 +41,21 @@ struct Sizes {
 Workspace::Workspace(const ModelSpec& spec, int max_rows, int max_logit_rows, Backend& backend)
     : max_rows_(max_rows), max_logit_rows_(max_logit_rows) {
   SERVAL_CHECK(max_rows > 0 && max_logit_rows > 0, max_rows, max_logit_rows);
-  const Sizes sizes(spec, max_rows, max_logit_rows);
+  const DType activation = backend.activation_dtype(spec.weight_dtype);
+  const Sizes sizes(spec, max_rows, max_logit_rows, activation);
   buffer_ = backend.allocate(sizes.bytes());
-  float* next = buffer_.as<float>();
-  const auto cut = [&next](size_t floats) { return std::exchange(next, next + floats); };
+  auto* next = buffer_.as<std::byte>();
+  const auto cut = [&next](size_t bytes) { return std::exchange(next, next + bytes); };
   for (Tensor* rows : {&residual, &x, &h}) {
-    *rows = Tensor(cut(sizes.hidden_rows), DType::kF32, {max_rows, spec.hidden_size});
+    *rows = Tensor(cut(sizes.hidden_rows), activation, {max_rows, spec.hidden_size});
   }
-  last = Tensor(cut(sizes.last), DType::kF32, {max_logit_rows, spec.hidden_size});
+  last = Tensor(cut(sizes.last), activation, {max_logit_rows, spec.hidden_size});
   logits = Tensor(cut(sizes.logits), DType::kF32, {max_logit_rows, spec.vocab_size});
-  scratch = cut(sizes.scratch);
+  scratch = Tensor(cut(sizes.scratch), activation, {max_rows * Sizes::widest(spec)});
 }
 
-size_t Workspace::planned_bytes(const ModelSpec& spec, int max_rows, int max_logit_rows) {
-  return Sizes(spec, max_rows, max_logit_rows).bytes();
+size_t Workspace::planned_bytes(const ModelSpec& spec, int max_rows, int max_logit_rows, DType activation) {
+  return Sizes(spec, max_rows, max_logit_rows, activation).bytes();
 }
 
 void Workspace::start(int num_rows) {

@@ -14,7 +14,7 @@ class Workspace {
   Workspace(const ModelSpec& spec, int max_rows, int max_logit_rows, Backend& backend);
 
   // What the constructor allocates.
-  static size_t planned_bytes(const ModelSpec& spec, int max_rows, int max_logit_rows);
+  static size_t planned_bytes(const ModelSpec& spec, int max_rows, int max_logit_rows, DType activation);
 
   // Sets the row dimension of the activations, or of `last` and `logits`; no memory moves.
   void start(int num_rows);
@@ -23,12 +23,12 @@ class Workspace {
   int max_rows() const { return max_rows_; }
   int max_logit_rows() const { return max_logit_rows_; }
 
-  // All f32. qkv and attention are dead once the attention block is done, so gate_up and ffn share their
-  // memory.
-  Tensor residual, x, h;     // [num_rows, hidden]
-  Tensor last;               // [num_logit_rows, hidden]
-  Tensor logits;             // [num_logit_rows, vocab]
-  float* scratch = nullptr;  // of a block: cut by it into qkv + attention, or gate_up + activated
+  // Of the backend's activation type; logits f32. qkv and attention are dead once the attention block is
+  // done, so gate_up and ffn share their memory.
+  Tensor residual, x, h;  // [num_rows, hidden]
+  Tensor last;            // [num_logit_rows, hidden]
+  Tensor logits;          // [num_logit_rows, vocab]
+  Tensor scratch;         // [elements] of a block: cut by it into qkv + attention, or gate_up + activated
 
  private:
   int max_rows_ = 0;

@@ -2,7 +2,6 @@
 
 #include <variant>
 
-#include "engine/runner/touch.h"
 #include "kernels/base/check.h"
 
 namespace serval {
@@ -48,7 +47,6 @@ size_t KvCache::planned_bytes(const ModelSpec& spec, const BlockGeometry& geomet
 KvCache::KvCache(const ModelSpec& spec, const BlockGeometry& geometry, DType dtype, Backend& backend)
     : backend_(backend), layers_(spec.layers.size()) {
   memory_ = backend.allocate(planned_bytes(spec, geometry, dtype));
-  touch(memory_.data(), memory_.bytes);
   auto* next = memory_.as<std::byte>();
   for (size_t g = 0; g < spec.kv_groups.size(); ++g) {
     group_layers_.push_back(spec.kv_groups[g].layers);

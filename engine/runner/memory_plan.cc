@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <limits>
 #include <stdexcept>
+#include <utility>
 
 #include "engine/model/model_spec.h"
 #include "engine/model/transformer.h"
@@ -14,7 +15,6 @@
 #include "engine/runner/model_input.h"
 #include "engine/runner/sampler.h"
 #include "engine/runner/slot_table.h"
-#include "engine/runner/system_memory.h"
 
 namespace serval {
 namespace {
@@ -92,9 +92,24 @@ BlockGeometry geometry_for(const ModelSpec& spec, const EngineConfig& config, do
 
 DType kv_dtype_of(const std::string& name, const ModelSpec& spec, const Backend& backend) {
   if (name == "auto") return backend.preferred_kv_dtype(spec.weight_dtype);
-  if (name == "f32") return DType::kF32;
-  if (name == "bf16") return DType::kBF16;
-  throw std::runtime_error("kv_dtype is '" + name + "'; it takes auto, f32 or bf16");
+  constexpr std::pair<const char*, DType> kTypes[] = {
+      {"f32", DType::kF32}, {"f16", DType::kF16}, {"bf16", DType::kBF16}, {"fp8", DType::kF8}};
+  for (const auto& [type_name, type] : kTypes) {
+    if (name != type_name) continue;
+    if (backend.takes_kv_dtype(type, spec.weight_dtype)) return type;
+    throw std::runtime_error("kv_dtype is '" + name + "', which the device " + std::string(backend.name()) +
+                             " does not take with " + dtype_name(spec.weight_dtype) + " weights");
+  }
+  throw std::runtime_error("kv_dtype is '" + name + "'; it takes auto, f32, f16, bf16 or fp8");
+}
+
+Transformer::Limits transformer_limits(const EngineConfig& config) {
+  const SchedulerConfig& s = config.scheduler;
+  return {.max_positions = s.max_model_len,
+          .max_rows = s.max_num_batched_tokens,
+          .max_logit_rows = max_logit_rows(s),
+          .max_seqs = s.max_num_seqs,
+          .table_stride = (s.max_model_len + config.block_size - 1) / config.block_size};
 }
 
 int max_logit_rows(const SchedulerConfig& config) {
@@ -108,15 +123,16 @@ MemoryPlan plan_memory(const ModelSpec& spec, const EngineConfig& config, Backen
   const DType kv_dtype = kv_dtype_of(config.kv_dtype, spec, backend);
   MemoryPlan plan;
   plan.weight_bytes = planned_weight_bytes(spec, backend);
-  plan.workspace_bytes = Workspace::planned_bytes(spec, s.max_num_batched_tokens, max_logit_rows(s)) +
+  plan.workspace_bytes = Workspace::planned_bytes(spec, s.max_num_batched_tokens, max_logit_rows(s),
+                                                  backend.activation_dtype(spec.weight_dtype)) +
                          Transformer::planned_bytes(spec, s.max_model_len) +
-                         Transformer::reserve_scratch(spec, s.max_num_batched_tokens, backend);
+                         Transformer::reserve_scratch(spec, transformer_limits(config), backend);
   // The tables' size does not depend on how many blocks there are, only on how many a sequence may hold.
   const BlockGeometry one = geometry_for(spec, config, 1);
   const int table_stride = (s.max_model_len + config.block_size - 1) / config.block_size;
   plan.table_bytes = SlotTable::planned_bytes(s.max_num_seqs, s.max_model_len, one) +
                      ModelInput::planned_bytes(s.max_num_batched_tokens, s.max_num_seqs, table_stride, one) +
-                     Sampler::planned_bytes(s.max_num_batched_tokens);
+                     Sampler::planned_bytes(s.max_num_batched_tokens, s.max_num_seqs);
   const size_t fixed = plan.total_bytes();
   if (fixed > available) {
     throw std::runtime_error("the model needs " + size_text(fixed) + " before its KV cache, but only " +
@@ -149,7 +165,7 @@ MemoryPlan plan_memory(const ModelSpec& spec, const EngineConfig& config, Backen
 }
 
 MemoryPlan plan_memory(const ModelConfig& model, const EngineConfig& config, Backend& backend) {
-  return plan_memory(make_model_spec(model), config, backend, available_memory_bytes());
+  return plan_memory(make_model_spec(model), config, backend, backend.available_bytes());
 }
 
 }  // namespace serval

@@ -5,6 +5,7 @@
 
 #include "engine/config.h"
 #include "engine/model/model_spec.h"
+#include "engine/model/transformer.h"
 #include "engine/runner/model_runner.h"
 
 namespace serval {
@@ -14,6 +15,9 @@ DType kv_dtype_of(const std::string& name, const ModelSpec& spec, const Backend&
 
 // Rows of one Transformer::logits call: a step of plain decoding takes one call.
 int max_logit_rows(const SchedulerConfig& config);
+
+// What the transformer's scratch is made for.
+Transformer::Limits transformer_limits(const EngineConfig& config);
 
 // plan_memory() when this much memory is available.
 MemoryPlan plan_memory(const ModelSpec& spec, const EngineConfig& config, Backend& backend,

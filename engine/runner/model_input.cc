@@ -25,7 +25,8 @@ size_t ModelInput::planned_bytes(int max_rows, int max_seqs, int table_stride,
   return sizeof(int32_t) * (2 * max_rows + 2 * max_seqs + 1 + geometry.num_groups * per_group);
 }
 
-const ForwardInput& ModelInput::build(const Batch& batch, const SlotTable& slots) {
+// The rows of the batch; returns how many.
+int ModelInput::fill(const Batch& batch, const SlotTable& slots) {
   SERVAL_CHECK(batch.seqs.size() <= first_pos_.size(), batch.seqs.size(), first_pos_.size());
   const int block_size = geometry_.block_size;
   int row = 0;
@@ -36,7 +37,10 @@ const ForwardInput& ModelInput::build(const Batch& batch, const SlotTable& slots
                  token_ids_.size());
     row_start_[i] = row;
     first_pos_[i] = step.first_pos;
-    std::copy_n(slot.tokens + step.first_pos, step.num_tokens, token_ids_.begin() + row);
+    for (int j = 0; j < step.num_tokens; ++j) {
+      const TokenId token = slot.tokens[step.first_pos + j];
+      token_ids_[row + j] = token == kTokenOnDevice ? -1 - step.slot : token;
+    }
     const int end = step.first_pos + step.num_tokens;
     for (int g = 0; g < geometry_.num_groups; ++g) {
       Group& group = groups_[g];
@@ -52,13 +56,21 @@ const ForwardInput& ModelInput::build(const Batch& batch, const SlotTable& slots
     for (int p = step.first_pos; p < end; ++p) positions_[row++] = p;
   }
   row_start_[batch.seqs.size()] = row;
+  return row;
+}
 
-  input_.token_ids = {token_ids_.data(), static_cast<size_t>(row)};
-  input_.positions = {positions_.data(), static_cast<size_t>(row)};
+const ForwardInput& ModelInput::view(const Batch& batch, int rows, int padded_rows) {
+  SERVAL_CHECK(padded_rows >= rows && padded_rows <= static_cast<int>(token_ids_.size()), rows, padded_rows,
+               token_ids_.size());
+  std::fill(token_ids_.begin() + rows, token_ids_.begin() + padded_rows, 0);
+  std::fill(positions_.begin() + rows, positions_.begin() + padded_rows, 0);
+  input_.token_ids = {token_ids_.data(), static_cast<size_t>(padded_rows)};
+  input_.positions = {positions_.data(), static_cast<size_t>(padded_rows)};
   for (int g = 0; g < geometry_.num_groups; ++g) {
+    std::fill(groups_[g].slots.begin() + rows, groups_[g].slots.begin() + padded_rows, -1);
     input_.groups[g].slots = groups_[g].slots.data();
     input_.groups[g].attention = {.num_seqs = static_cast<int>(batch.seqs.size()),
-                                  .num_rows = row,
+                                  .num_rows = padded_rows,
                                   .row_start = row_start_.data(),
                                   .first_pos = first_pos_.data(),
                                   .block_table = groups_[g].block_table.data(),

@@ -5,8 +5,8 @@
 #include <vector>
 
 #include "engine/batch.h"
-#include "engine/model/forward_input.h"
 #include "engine/runner/slot_table.h"
+#include "kernels/backend.h"
 
 namespace serval {
 
@@ -17,9 +17,17 @@ class ModelInput {
   static size_t planned_bytes(int max_rows, int max_seqs, int table_stride, const BlockGeometry& geometry);
 
   // `slots` is already updated from the batch. The view is good until the next call.
-  const ForwardInput& build(const Batch& batch, const SlotTable& slots);
+  // padded_rows(n): how many rows a step of n rows shall have; those added belong to no sequence.
+  template <class PaddedRows>
+  const ForwardInput& build(const Batch& batch, const SlotTable& slots, const PaddedRows& padded_rows) {
+    const int rows = fill(batch, slots);
+    return view(batch, rows, padded_rows(rows));
+  }
 
  private:
+  int fill(const Batch& batch, const SlotTable& slots);
+  const ForwardInput& view(const Batch& batch, int rows, int padded_rows);
+
   struct Group {
     std::vector<int32_t> slots;        // [max_rows]
     std::vector<int32_t> block_table;  // [max_seqs, table_stride]

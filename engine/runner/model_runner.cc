@@ -1,5 +1,6 @@
 #include "engine/runner/model_runner.h"
 
+#include <algorithm>
 #include <utility>
 #include <variant>
 
@@ -10,8 +11,6 @@
 #include "engine/runner/model_input.h"
 #include "engine/runner/sampler.h"
 #include "engine/runner/slot_table.h"
-#include "engine/runner/system_memory.h"
-#include "engine/runner/touch.h"
 #include "kernels/base/check.h"
 
 namespace serval {
@@ -42,14 +41,21 @@ struct ModelRunner::Impl {
         slots(engine.scheduler.max_num_seqs, engine.scheduler.max_model_len, plan.geometry),
         input(engine.scheduler.max_num_batched_tokens, engine.scheduler.max_num_seqs, slots.table_stride(),
               plan.geometry),
-        sampler(engine.scheduler.max_num_batched_tokens),
-        transformer(std::move(spec), std::move(weights), engine.scheduler.max_model_len,
-                    engine.scheduler.max_num_batched_tokens, *backend) {
+        sampler(engine.scheduler.max_num_batched_tokens, engine.scheduler.max_num_seqs),
+        transformer(std::move(spec), std::move(weights), transformer_limits(engine), *backend) {
     const size_t weight_bytes = held_bytes(transformer.weights());
     SERVAL_CHECK(weight_bytes == plan.weight_bytes && kv.bytes() == plan.kv_cache_bytes, weight_bytes,
                  plan.weight_bytes, kv.bytes(), plan.kv_cache_bytes);
-    touch(workspace.residual.data,
-          Workspace::planned_bytes(transformer.spec(), workspace.max_rows(), workspace.max_logit_rows()));
+  }
+
+  // Every row is drawn from, once, and their logits fit into the workspace.
+  bool samples_every_row(const Batch& batch) const {
+    if (batch.seqs.empty() || static_cast<int>(batch.tokens.size()) > workspace.max_logit_rows())
+      return false;
+    return std::all_of(batch.seqs.begin(), batch.seqs.end(), [&](const SeqStep& step) {
+      return step.sample && step.num_tokens == 1 + step.num_drafts &&
+             !(step.prompt_logprobs && step.first_pos < slots.of(step).num_prompt - 1);
+    });
   }
 
   ModelConfig config;
@@ -68,7 +74,7 @@ ModelRunner::ModelRunner(const std::filesystem::path& model_dir, const EngineCon
   ModelConfig model = read_model_config(model_dir);
   ModelSpec spec = make_model_spec(model);
   std::unique_ptr<Backend> backend = make_backend(config.device);
-  const MemoryPlan plan = plan_memory(spec, config, *backend, available_memory_bytes());
+  const MemoryPlan plan = plan_memory(spec, config, *backend, backend->available_bytes());
   ModelWeights weights = load_weights(model_dir, spec, *backend, progress);
   impl_ = std::make_unique<Impl>(std::move(model), std::move(spec), std::move(backend), plan, config,
                                  std::move(weights));
@@ -77,14 +83,36 @@ ModelRunner::ModelRunner(const std::filesystem::path& model_dir, const EngineCon
 ModelRunner::~ModelRunner() = default;
 
 void ModelRunner::execute(const Batch& batch, ModelOutput& output) {
+  launch(batch);
+  wait(output);
+}
+
+void ModelRunner::launch(const Batch& batch) {
   Impl& r = *impl_;
-  output.clear();
-  output.step = batch.step;
   r.slots.update(batch);
+  // A step that draws from every one of its rows, decoding and verification, is the same work each time.
+  const bool is_sampled_whole = r.samples_every_row(batch);
+  const ForwardInput& input = r.input.build(
+      batch, r.slots, [&](int rows) { return is_sampled_whole ? r.backend->padded_rows(rows) : rows; });
+  r.backend->begin_step(input);
   r.kv.copy(batch.copies);
-  if (batch.seqs.empty()) return;
-  r.transformer.forward(r.input.build(batch, r.slots), r.kv.layers(), r.workspace);
-  r.sampler.run(batch, r.slots, r.transformer, r.workspace, *r.backend, output);
+  Tensor all_logits;
+  if (is_sampled_whole) {
+    r.backend->run_captured(input.num_rows(), [&] {
+      r.transformer.forward(input, r.kv.layers(), r.workspace);
+      r.transformer.all_logits(r.workspace);
+    });
+    all_logits = r.workspace.logits;
+  } else if (!batch.seqs.empty()) {
+    r.transformer.forward(input, r.kv.layers(), r.workspace);
+  }
+  r.sampler.begin(batch, r.slots, is_sampled_whole ? &all_logits : nullptr, r.transformer, r.workspace,
+                  *r.backend);
+}
+
+void ModelRunner::wait(ModelOutput& output) {
+  output.clear();
+  impl_->sampler.collect(impl_->slots, *impl_->backend, output);
 }
 
 const MemoryPlan& ModelRunner::plan() const {

@@ -41,9 +41,13 @@ class ModelRunner {
               const LoadProgress& progress = {});
   ~ModelRunner();
 
-  // `output` is cleared and filled. Rows of a sequence whose logits are not finite mark only that sequence as
-  // failed.
-  void execute(const Batch& batch, ModelOutput& output);
+  // Starts a step; at most two may be on their way. `batch` is not needed afterwards. A token of a step that
+  // was not waited for yet is kTokenOnDevice in the next.
+  void launch(const Batch& batch);
+  // Waits for the oldest step on its way; `output` is cleared and filled. Rows of a sequence whose logits are
+  // not finite mark only that sequence as failed.
+  void wait(ModelOutput& output);
+  void execute(const Batch& batch, ModelOutput& output);  // launch, then wait
 
   const MemoryPlan& plan() const;
   const ModelConfig& model_config() const;

@@ -66,77 +66,108 @@ void check_chain(const Batch& batch, const SeqStep& step) {
 
 }  // namespace
 
-Sampler::Sampler(int max_rows) {
-  rows_.reserve(max_rows);
-  params_.reserve(max_rows);
-  results_.reserve(max_rows);
-  top_.reserve(static_cast<size_t>(max_rows) * kUsualTopLogprobs);
+Sampler::Sampler(int max_rows, int max_seqs) {
+  for (Step& step : steps_) {
+    step.seqs.reserve(max_seqs);
+    step.drafts.reserve(max_rows);
+    step.rows.reserve(max_rows);
+    step.params.reserve(max_rows);
+    step.results.reserve(max_rows);
+    step.top.reserve(static_cast<size_t>(max_rows) * kUsualTopLogprobs);
+  }
 }
 
-size_t Sampler::planned_bytes(int max_rows) {
-  return max_rows * (sizeof(int32_t) + sizeof(SampleRow) + sizeof(SampleResult) +
-                     kUsualTopLogprobs * sizeof(TopLogprob));
+size_t Sampler::planned_bytes(int max_rows, int max_seqs) {
+  return 2 * (max_rows * (sizeof(TokenId) + sizeof(int32_t) + sizeof(SampleRow) + sizeof(SampleResult) +
+                          kUsualTopLogprobs * sizeof(TopLogprob)) +
+              max_seqs * sizeof(Wanted));
 }
 
-void Sampler::run(const Batch& batch, const SlotTable& slots, Transformer& transformer, Workspace& ws,
-                  Backend& backend, ModelOutput& output) {
-  want_rows(batch, slots, transformer.spec().vocab_size);
-  sample_rows(transformer, ws, backend);
-  collect(batch, slots, output);
+void Sampler::begin(const Batch& batch, const SlotTable& slots, const Tensor* all_logits,
+                    Transformer& transformer, Workspace& ws, Backend& backend) {
+  SERVAL_CHECK(num_begun_ - num_collected_ < 2, num_begun_, num_collected_);
+  Step& step = steps_[num_begun_++ % 2];
+  step.number = batch.step;
+  want_rows(batch, slots, transformer.spec().vocab_size, step);
+  draw(all_logits, transformer, ws, backend, step);
 }
 
-void Sampler::want_rows(const Batch& batch, const SlotTable& slots, int vocab) {
-  rows_.clear();
-  params_.clear();
+void Sampler::want_rows(const Batch& batch, const SlotTable& slots, int vocab, Step& out) {
+  out.seqs.clear();
+  out.drafts.clear();
+  out.rows.clear();
+  out.params.clear();
   const size_t mask_words = (static_cast<size_t>(vocab) + 31) / 32;
   int first_row = 0;
   for (const SeqStep& step : batch.seqs) {
     const Slot& slot = slots.of(step);
     check_chain(batch, step);
-    for (int i = 0; i < num_prompt_rows(step, slot); ++i) {
-      rows_.push_back(first_row + i);
-      params_.push_back(prompt_row(slot, step.first_pos + i));
-    }
     const int known = step.num_tokens - step.num_drafts;
-    for (int i = 0; i < num_sampled_rows(step); ++i) {
+    const Wanted wanted{.seq = step.seq,
+                        .slot = step.slot,
+                        .next_pos = step.first_pos + known,
+                        .num_prompt = num_prompt_rows(step, slot),
+                        .num_sampled = num_sampled_rows(step),
+                        .first_draft = static_cast<int32_t>(out.drafts.size())};
+    out.seqs.push_back(wanted);
+    for (int i = 0; i < step.num_drafts; ++i)
+      out.drafts.push_back(batch.tokens[step.tokens_begin + known + i]);
+    for (int i = 0; i < wanted.num_prompt; ++i) {
+      out.rows.push_back(first_row + i);
+      out.params.push_back(prompt_row(slot, step.first_pos + i));
+    }
+    for (int i = 0; i < wanted.num_sampled; ++i) {
       const uint32_t* mask = nullptr;
       if (step.mask >= 0) {
         SERVAL_CHECK((step.mask + i + 1) * mask_words <= batch.masks.size(), step.mask, i,
                      batch.masks.size());
         mask = batch.masks.data() + (step.mask + i) * mask_words;
       }
-      rows_.push_back(first_row + known - 1 + i);
-      params_.push_back(sampled_row(slot, step.first_pos + known - 1 + i, mask));
+      out.rows.push_back(first_row + known - 1 + i);
+      out.params.push_back(sampled_row(slot, step.first_pos + known - 1 + i, mask));
+      // With drafts only the host can tell which of the draws is the last.
+      if (step.num_drafts == 0) out.params.back().slot = step.slot;
     }
     first_row += step.num_tokens;
   }
-  top_stride_ = 0;
-  for (SampleRow& row : params_) {
+  out.top_stride = 0;
+  for (SampleRow& row : out.params) {
     row.num_top = std::min(row.num_top, vocab);
-    top_stride_ = std::max(top_stride_, row.num_top);
+    out.top_stride = std::max(out.top_stride, row.num_top);
   }
 }
 
-void Sampler::sample_rows(Transformer& transformer, Workspace& ws, Backend& backend) {
-  results_.resize(rows_.size());
-  top_.resize(rows_.size() * top_stride_);
-  const std::span<const int32_t> rows(rows_);
+void Sampler::draw(const Tensor* all_logits, Transformer& transformer, Workspace& ws, Backend& backend,
+                   Step& step) {
+  step.results.resize(step.rows.size());
+  step.top.resize(step.rows.size() * step.top_stride);
+  step.ticket = -1;
+  const std::span<const int32_t> rows(step.rows);
   for (size_t begin = 0; begin < rows.size();) {
     const size_t count = std::min(rows.size() - begin, static_cast<size_t>(ws.max_logit_rows()));
-    backend.sample({.logits = transformer.logits(rows.subspan(begin, count), ws),
-                    .rows = params_.data() + begin,
-                    .results = results_.data() + begin,
-                    .top = top_.data() + begin * top_stride_,
-                    .top_stride = top_stride_});
+    Tensor logits;
+    if (all_logits != nullptr) {
+      SERVAL_CHECK(count == rows.size(), count, rows.size());
+      logits = *all_logits;
+      logits.dims[0] = static_cast<int64_t>(count);
+    } else {
+      logits = transformer.logits(rows.subspan(begin, count), ws);
+    }
+    if (step.ticket >= 0) backend.deliver(step.ticket);
+    step.ticket = backend.sample({.logits = logits,
+                                  .rows = step.params.data() + begin,
+                                  .results = step.results.data() + begin,
+                                  .top = step.top.data() + begin * step.top_stride,
+                                  .top_stride = step.top_stride});
     begin += count;
   }
 }
 
-TokenOutput Sampler::emit(int index, ModelOutput& output) const {
-  const SampleResult& result = results_[index];
-  const int num_top = std::max(params_[index].num_top, 0);
+TokenOutput Sampler::emit(const Step& step, int index, ModelOutput& output) {
+  const SampleResult& result = step.results[index];
+  const int num_top = std::max(step.params[index].num_top, 0);
   const auto top_begin = static_cast<int32_t>(output.top.size());
-  const auto best = top_.begin() + static_cast<int64_t>(index) * top_stride_;
+  const auto best = step.top.begin() + static_cast<int64_t>(index) * step.top_stride;
   output.top.insert(output.top.end(), best, best + num_top);
   return {.token = result.token,
           .logprob = result.logprob,
@@ -145,33 +176,35 @@ TokenOutput Sampler::emit(int index, ModelOutput& output) const {
           .num_top = num_top};
 }
 
-void Sampler::collect(const Batch& batch, const SlotTable& slots, ModelOutput& output) {
-  int next = 0;  // into results_
-  for (const SeqStep& step : batch.seqs) {
-    const int num_prompt = num_prompt_rows(step, slots.of(step));
-    const int num_sampled = num_sampled_rows(step);
-    const int first_sampled = next + num_prompt;
+void Sampler::collect(SlotTable& slots, Backend& backend, ModelOutput& output) {
+  SERVAL_CHECK(num_collected_ < num_begun_, num_collected_, num_begun_);
+  const Step& step = steps_[num_collected_++ % 2];
+  if (step.ticket >= 0) backend.deliver(step.ticket);
+  output.step = step.number;
+  int next = 0;  // into results
+  for (const Wanted& wanted : step.seqs) {
+    const int first_sampled = next + wanted.num_prompt;
     SeqOutput out;
-    out.seq = step.seq;
+    out.seq = wanted.seq;
     out.tokens_begin = static_cast<int32_t>(output.tokens.size());
     out.prompt_begin = static_cast<int32_t>(output.prompt_tokens.size());
-    const int real_without_doubt = num_prompt + std::min(num_sampled, 1);
-    for (int i = next; i < next + real_without_doubt; ++i) out.failed |= !results_[i].finite;
+    const int real_without_doubt = wanted.num_prompt + std::min(wanted.num_sampled, 1);
+    for (int i = next; i < next + real_without_doubt; ++i) out.failed |= !step.results[i].finite;
     if (!out.failed) {
-      for (int i = next; i < first_sampled; ++i) output.prompt_tokens.push_back(emit(i, output));
-      out.num_prompt = num_prompt;
-      const int first_draft = step.tokens_begin + step.num_tokens - step.num_drafts;
-      for (int i = 0; i < num_sampled; ++i) {
+      for (int i = next; i < first_sampled; ++i) output.prompt_tokens.push_back(emit(step, i, output));
+      out.num_prompt = wanted.num_prompt;
+      for (int i = 0; i < wanted.num_sampled; ++i) {
         // Draw i > 0 is real when draw i - 1 equals its draft. One that is not finite is left to the next
         // step, where it is the first and fails the sequence.
-        if (i > 0 && output.tokens.back().token != batch.tokens[first_draft + i - 1]) break;
-        if (!results_[first_sampled + i].finite) break;
-        output.tokens.push_back(emit(first_sampled + i, output));
+        if (i > 0 && output.tokens.back().token != step.drafts[wanted.first_draft + i - 1]) break;
+        if (!step.results[first_sampled + i].finite) break;
+        output.tokens.push_back(emit(step, first_sampled + i, output));
+        slots.learn(wanted.seq, wanted.slot, wanted.next_pos + i, output.tokens.back().token);
         ++out.num_tokens;
       }
     }
     output.seqs.push_back(out);
-    next = first_sampled + num_sampled;
+    next = first_sampled + wanted.num_sampled;
   }
 }
 

@@ -19,26 +19,47 @@ namespace serval {
 class Sampler {
  public:
   // max_rows: most rows of one step; any of them may need logits (prompt log-probabilities).
-  explicit Sampler(int max_rows);
+  Sampler(int max_rows, int max_seqs);
 
-  static size_t planned_bytes(int max_rows);
+  static size_t planned_bytes(int max_rows, int max_seqs);
 
-  // After transformer.forward() of this batch: fills `output`, in the order of batch.seqs.
-  void run(const Batch& batch, const SlotTable& slots, Transformer& transformer, Workspace& ws,
-           Backend& backend, ModelOutput& output);
+  // After transformer.forward() of this batch: begins the step's draws. all_logits: those of every row of the
+  // step, when they are there already; the batch then samples every row. At most two steps may be begun and
+  // not collected. Afterwards the batch is not needed.
+  void begin(const Batch& batch, const SlotTable& slots, const Tensor* all_logits, Transformer& transformer,
+             Workspace& ws, Backend& backend);
+  // Waits for the oldest step that was begun and fills `output`, in the order of its batch.seqs. Tells the
+  // slot table the tokens that it did not know.
+  void collect(SlotTable& slots, Backend& backend, ModelOutput& output);
 
  private:
-  void want_rows(const Batch& batch, const SlotTable& slots, int vocab);
-  void sample_rows(Transformer& transformer, Workspace& ws, Backend& backend);
-  void collect(const Batch& batch, const SlotTable& slots, ModelOutput& output);
-  TokenOutput emit(int index, ModelOutput& output) const;
+  // What collect() must know of a sequence's step.
+  struct Wanted {
+    SeqId seq;
+    SlotId slot;
+    int32_t next_pos;  // of the first drawn token
+    int32_t num_prompt, num_sampled;
+    int32_t first_draft;  // into Step::drafts
+  };
+  struct Step {
+    uint64_t number = 0;
+    std::vector<Wanted> seqs;
+    std::vector<TokenId> drafts;
+    // Parallel: the rows that need logits, prompt rows of a sequence before its sampled ones.
+    std::vector<int32_t> rows;
+    std::vector<SampleRow> params;
+    std::vector<SampleResult> results;
+    std::vector<TopLogprob> top;  // [rows, top_stride]
+    int top_stride = 0;
+    int ticket = -1;  // of the last draw; those before it are delivered
+  };
+  static void want_rows(const Batch& batch, const SlotTable& slots, int vocab, Step& step);
+  static void draw(const Tensor* all_logits, Transformer& transformer, Workspace& ws, Backend& backend,
+                   Step& step);
+  static TokenOutput emit(const Step& step, int index, ModelOutput& output);
 
-  // Parallel: the rows that need logits, prompt rows of a sequence before its sampled ones.
-  std::vector<int32_t> rows_;
-  std::vector<SampleRow> params_;
-  std::vector<SampleResult> results_;
-  std::vector<TopLogprob> top_;  // [rows, top_stride_]
-  int top_stride_ = 0;
+  Step steps_[2];
+  int num_begun_ = 0, num_collected_ = 0;
 };
 
 }  // namespace serval

@@ -79,6 +79,11 @@ void SlotTable::admit(const Admission& admission) {
   }
 }
 
+void SlotTable::learn(SeqId seq, SlotId id, int position, TokenId token) {
+  Slot& slot = slots_[id];
+  if (slot.live && slot.seq == seq && position < max_model_len_) slot.tokens[position] = token;
+}
+
 void SlotTable::append(const Batch& batch, const SeqStep& step) {
   Slot& slot = slots_[index_of(step)];
   for (int g = 0; g < geometry_.num_groups; ++g) {

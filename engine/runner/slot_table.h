@@ -30,6 +30,9 @@ class SlotTable {
   // The table side of a batch: sequences that left, then those that came, then what each step appends.
   void update(const Batch& batch);
 
+  // The token at a position of the sequence, now known; nothing when the slot is another's by now.
+  void learn(SeqId seq, SlotId slot, int position, TokenId token);
+
   const Slot& of(const SeqStep& step) const { return slots_[index_of(step)]; }
   int table_stride() const { return table_stride_; }
 

@@ -57,7 +57,8 @@ void CpuBackend::write_kv(const WriteKvArgs& args) {
   const int64_t limit = int64_t{args.kv.num_blocks} * block_size;
   for_rows(rows, 4 * heads * head_dim, [&](int64_t r) {
     const int32_t slot = args.slots[r];
-    SERVAL_CHECK(slot >= 0 && slot < limit, slot, limit);
+    if (slot < 0) return;
+    SERVAL_CHECK(slot < limit, slot, limit);
     const int offset = slot % block_size;
     for (int h = 0; h < heads; ++h) {
       const size_t head =

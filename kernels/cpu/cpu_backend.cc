@@ -5,9 +5,11 @@
 #include <cstdlib>
 #include <cstring>
 #include <stdexcept>
+#include <tuple>
 
 #include "kernels/base/check.h"
 #include "kernels/cpu/dispatch.h"
+#include "kernels/cpu/system_memory.h"
 
 namespace serval::cpu {
 namespace {
@@ -48,9 +50,21 @@ DType CpuBackend::preferred_kv_dtype(DType weights) const {
   return weights == DType::kBF16 ? DType::kBF16 : DType::kF32;
 }
 
-size_t CpuBackend::reserve(int max_rows, int max_heads, int head_dim, int64_t max_k, int64_t max_n) {
-  SERVAL_CHECK(max_rows > 0 && max_heads > 0 && head_dim > 0 && max_k > 0 && max_n > 0, max_rows, max_heads,
-               head_dim, max_k, max_n);
+void CpuBackend::upload(void* to, const void* from, size_t bytes) {
+  std::memcpy(to, from, bytes);
+}
+void CpuBackend::download(void* to, const void* from, size_t bytes) {
+  std::memcpy(to, from, bytes);
+}
+
+size_t CpuBackend::available_bytes() const {
+  return available_memory_bytes();
+}
+
+size_t CpuBackend::reserve(const BackendLimits& limits) {
+  const auto& [max_rows, max_k, max_n] = std::tie(limits.max_rows, limits.max_k, limits.max_n);
+  SERVAL_CHECK(max_rows > 0 && limits.num_heads > 0 && limits.head_dim > 0 && max_k > 0 && max_n > 0,
+               max_rows, limits.num_heads, limits.head_dim, max_k, max_n);
   const auto grow = [this](Buffer& buffer, size_t bytes) {
     if (buffer.bytes < bytes) buffer = allocate(bytes);
     return buffer.bytes;
@@ -58,14 +72,20 @@ size_t CpuBackend::reserve(int max_rows, int max_heads, int head_dim, int64_t ma
   size_t total =
       grow(packed_rows_, static_cast<size_t>(max_rows) * padded_k(max_k, kLargestKMultiple) * sizeof(float));
   total += grow(task_starts_, (static_cast<size_t>(max_rows) + 1) * sizeof(int32_t));
-  attend_floats_ = std::max(attend_floats_, attend_floats(max_heads, head_dim));
+  attend_floats_ = std::max(attend_floats_, attend_floats(limits.num_heads, limits.head_dim));
   total += grow(attend_scratch_, pool_.num_threads() * attend_floats_ * sizeof(float));
   sample_scratch_.reserve(pool_.num_threads(), max_n);
+  last_drawn_.resize(std::max<size_t>(last_drawn_.size(), limits.max_seqs), -1);
   return total + SampleScratch::bytes(pool_.num_threads(), sample_scratch_.vocab());
 }
 
-void CpuBackend::sample(const SampleArgs& args) {
+int CpuBackend::sample(const SampleArgs& args) {
   sample_rows(args, pool_, sample_scratch_);
+  for (int64_t r = 0; r < args.logits.dim(0); ++r) {
+    const int32_t slot = args.rows[r].slot;
+    if (slot >= 0) last_drawn_[slot] = args.results[r].token;
+  }
+  return 0;
 }
 
 }  // namespace serval::cpu

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <string>
+#include <vector>
 
 #include "kernels/backend.h"
 #include "kernels/cpu/kernel_table.h"
@@ -23,10 +24,16 @@ class CpuBackend final : public Backend {
   const KernelTable& kernels() const { return kernels_; }
 
   Buffer allocate(size_t bytes) override;
+  void upload(void* to, const void* from, size_t bytes) override;
+  void download(void* to, const void* from, size_t bytes) override;
+  size_t available_bytes() const override;
+  DType activation_dtype(DType) const override { return DType::kF32; }
   LinearWeight pack_linear(std::span<const Tensor> parts, std::span<const Tensor> biases) override;
   size_t packed_bytes(int64_t n, int64_t k, DType dtype, bool bias) const override;
   DType preferred_kv_dtype(DType weights) const override;
-  size_t reserve(int max_rows, int max_heads, int head_dim, int64_t max_k, int64_t max_n) override;
+  bool takes_kv_dtype(DType kv, DType) const override { return kv == DType::kF32 || kv == DType::kBF16; }
+  size_t reserve(const BackendLimits& limits) override;
+  void begin_step(const ForwardInput&) override {}
 
   void embed(const LinearWeight& table, std::span<const int32_t> ids, const Tensor& out) override;
   void add_rms_norm(const Tensor& residual, const Tensor& x, const Tensor& weight, float eps,
@@ -39,7 +46,8 @@ class CpuBackend final : public Backend {
   void gated_activation(Activation act, const Tensor& gate_up, const Tensor& out) override;
   void gather_rows(const Tensor& x, std::span<const int32_t> rows, const Tensor& out) override;
   void copy_kv_blocks(const KvLayer& kv, std::span<const BlockCopy> copies) override;
-  void sample(const SampleArgs& args) override;
+  int sample(const SampleArgs& args) override;
+  void deliver(int) override {}
 
  private:
   // Runs body(row) for every row; several rows to a task when a row is little work.
@@ -56,6 +64,7 @@ class CpuBackend final : public Backend {
   Buffer attend_scratch_;  // float [threads][attend_floats_]
   size_t attend_floats_ = 0;
   SampleScratch sample_scratch_;
+  std::vector<int32_t> last_drawn_;  // by slot
 };
 
 // Elements of a packed row of k activations or weights.

@@ -125,11 +125,12 @@ void CpuBackend::embed(const LinearWeight& table, std::span<const int32_t> ids, 
   SERVAL_CHECK(out.dim(0) == static_cast<int64_t>(ids.size()) && out.dim(1) == table.k, out.dim(0),
                ids.size(), out.dim(1), table.k);
   for_rows(static_cast<int64_t>(ids.size()), table.k, [&](int64_t r) {
-    SERVAL_CHECK(ids[r] >= 0 && ids[r] < table.n, ids[r], table.n);
-    const std::byte* const panel = table.packed.as<std::byte>() + ids[r] / kPanel * stride;
+    const int32_t id = ids[r] >= 0 ? ids[r] : last_drawn_.at(-1 - ids[r]);
+    SERVAL_CHECK(id >= 0 && id < table.n, ids[r], id, table.n);
+    const std::byte* const panel = table.packed.as<std::byte>() + id / kPanel * stride;
     float* const to = out.as<float>() + r * table.k;
     for (int64_t i = 0; i < table.k; ++i)
-      to[i] = element_as_float(panel + panel_index(ids[r] % kPanel, i, multiple) * dtype_bytes(table.dtype),
+      to[i] = element_as_float(panel + panel_index(id % kPanel, i, multiple) * dtype_bytes(table.dtype),
                                table.dtype);
   });
 }

@@ -171,14 +171,6 @@ SERVAL_KERNEL void SERVAL_MAX_THREADS(kRowThreads) soft_cap_kernel(float* x, int
   if (i < count) x[i] = cap * tanhf(x[i] / cap);
 }
 
-SERVAL_KERNEL void SERVAL_MAX_THREADS(kRowThreads)
-    copy_blocks_kernel(char* memory, const int32_t* from_to, int64_t block_bytes) {
-  const char* const from = memory + from_to[2 * simt::block_x()] * block_bytes;
-  char* const to = memory + from_to[2 * simt::block_x() + 1] * block_bytes;
-  for (int64_t i = simt::thread(); i < block_bytes / 16; i += simt::num_threads())
-    reinterpret_cast<Bytes16*>(to)[i] = reinterpret_cast<const Bytes16*>(from)[i];
-}
-
 }  // namespace
 
 template <class T>
@@ -226,12 +218,6 @@ void soft_cap(simt::Stream stream, float* x, int64_t count, float cap) {
   simt::launch<soft_cap_kernel>(
       stream, {.grid_x = static_cast<int>((count + kRowThreads - 1) / kRowThreads), .threads = kRowThreads},
       x, count, cap);
-}
-
-void copy_blocks(simt::Stream stream, void* memory, const int32_t* from_to, int num_copies,
-                 int64_t block_bytes) {
-  simt::launch<copy_blocks_kernel>(stream, {.grid_x = num_copies, .threads = kRowThreads},
-                                   static_cast<char*>(memory), from_to, block_bytes);
 }
 
 #define SERVAL_INSTANTIATE(T)                                                                   \

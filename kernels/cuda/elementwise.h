@@ -1,10 +1,11 @@
-// Launchers of the row-wise kernels: norms, rotation and KV write, gates, embedding, copies. Raw device
+// Launchers of the row-wise kernels: norms, rotation and KV write, gates, embedding. Raw device
 // pointers and strides in elements; they check nothing that their caller knows. T is Bf16 or Half. Every
 // output row depends on its own inputs alone, and its sums run over one tree fixed by the row's length.
 #pragma once
 
 #include <cstdint>
 
+#include "kernels/cuda/launch_shape.h"
 #include "kernels/cuda/number.h"
 
 namespace serval::cuda {
@@ -63,9 +64,5 @@ void gather_rows(simt::Stream stream, const T* x, const int32_t* rows, T* out, i
 
 // x = cap * tanh(x / cap), in place.
 void soft_cap(simt::Stream stream, float* x, int64_t count, float cap);
-
-// Copies whole blocks of one layer's keys or values; block_bytes is a multiple of 16.
-void copy_blocks(simt::Stream stream, void* memory, const int32_t* from_to, int num_copies,
-                 int64_t block_bytes);
 
 }  // namespace serval::cuda

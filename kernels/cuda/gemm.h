@@ -11,6 +11,7 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/launch_shape.h"
 #include "kernels/cuda/number.h"
 
 namespace serval::cuda {

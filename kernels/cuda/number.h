@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "kernels/cuda/simt.h"
+#include "kernels/host_device.h"
 
 namespace serval::cuda {
 

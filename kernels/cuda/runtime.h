@@ -6,7 +6,7 @@
 #include <cstddef>
 #include <string>
 
-#include "kernels/cuda/simt.h"
+#include "kernels/cuda/launch_shape.h"
 
 namespace serval::cuda {
 

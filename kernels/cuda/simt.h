@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/launch_shape.h"
+#include "kernels/host_device.h"
 
 #if defined(__CUDACC__)
 
@@ -18,7 +19,6 @@
 
 #define SERVAL_KERNEL __global__
 #define SERVAL_DEVICE __device__ __forceinline__
-#define SERVAL_HOST_DEVICE __host__ __device__ __forceinline__
 #define SERVAL_UNROLL _Pragma("unroll")
 #define SERVAL_NO_UNROLL _Pragma("unroll 1")
 #define SERVAL_MAX_THREADS(threads) __launch_bounds__(threads, 1)
@@ -132,7 +132,6 @@ void launch(Stream stream, const LaunchShape& shape, Args... args) {
 
 #define SERVAL_KERNEL
 #define SERVAL_DEVICE inline
-#define SERVAL_HOST_DEVICE inline
 #define SERVAL_UNROLL
 #define SERVAL_NO_UNROLL
 #define SERVAL_MAX_THREADS(threads)

@@ -57,7 +57,7 @@ TEST_P(Invariance, LinearRowsDoNotDependOnHowManyThereAre) {
 // k in several cache blocks, which only a call with several tiles has: partial sums wait in memory.
 TEST_P(Invariance, LinearRowsDoNotDependOnCacheBlocks) {
   const auto backend = backend_of(GetParam());
-  backend->reserve(64, 1, 8, 9001, 64);
+  backend->reserve({.max_rows = 64, .num_heads = 1, .head_dim = 8, .max_k = 9001, .max_n = 64});
   Random random(2);
   for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
     const int64_t k = 9001, n = 40;

@@ -90,7 +90,7 @@ TEST_P(Ops, LinearEqualsTheProductInDouble) {
 
 // Long k in several cache blocks and several blocks of rows.
 TEST_P(Ops, LinearSurvivesItsOwnBlocking) {
-  backend_->reserve(400, 4, 64, 9000, 64);
+  backend_->reserve({.max_rows = 400, .num_heads = 4, .head_dim = 64, .max_k = 9000, .max_n = 64});
   for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
     const bool rounds = dtype == DType::kBF16 && GetParam() == "avx512bf16";
     check_linear(*backend_, dtype, rounds, {27, 8999, {36}, true});

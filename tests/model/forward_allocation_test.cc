@@ -6,6 +6,7 @@
 
 #include "engine/model/transformer.h"
 #include "engine/model/weight_loader.h"
+#include "tests/model/paged_driver.h"
 #include "tests/model/test_devices.h"
 #include "tests/support/allocation_counter.h"
 
@@ -18,7 +19,7 @@ TEST(Forward, AllocatesNothingFromItsFirstCallOn) {
   ModelSpec spec = make_model_spec(read_model_config(folder));
   ModelWeights weights = load_weights(folder, spec, *backend);
   constexpr int kRows = 24;
-  Transformer transformer(std::move(spec), std::move(weights), 64, kRows, *backend);
+  Transformer transformer(std::move(spec), std::move(weights), driver_limits(64, kRows), *backend);
   Workspace workspace(transformer.spec(), kRows, 4, *backend);
 
   std::vector<Buffer> memory;

@@ -125,7 +125,7 @@ class Golden : public ::testing::TestWithParam<std::tuple<std::string, ModelCase
     ModelSpec spec = make_model_spec(read_model_config(folder));
     ModelWeights weights = load_weights(folder, spec, *backend_);
     if (off != nullptr) off->switch_off(spec, weights);
-    return Transformer(std::move(spec), std::move(weights), kMaxLen, kMaxLen, *backend_);
+    return Transformer(std::move(spec), std::move(weights), driver_limits(kMaxLen, kMaxLen), *backend_);
   }
 
   // The worst of all prompts.

@@ -10,6 +10,7 @@ namespace serval::testing {
 PagedDriver::PagedDriver(Transformer& transformer, Backend& backend, DType kv_dtype, int num_seqs,
                          int max_len, int max_rows)
     : transformer_(transformer),
+      backend_(backend),
       num_seqs_(num_seqs),
       blocks_per_seq_((max_len + kBlockSize - 1) / kBlockSize),
       workspace_(transformer.spec(), max_rows, max_rows, backend),
@@ -65,11 +66,14 @@ std::vector<float> PagedDriver::step(std::span<const Work> work) {
                                      .block_table = tables_[g].data(),
                                      .table_stride = blocks_per_seq_}};
   }
+  backend_.begin_step(input);
   transformer_.forward(input, kv_, workspace_);
   rows_.resize(ids_.size());
   std::iota(rows_.begin(), rows_.end(), 0);
   const Tensor logits = transformer_.logits(rows_, workspace_);
-  return {logits.as<float>(), logits.as<float>() + logits.num_elements()};
+  std::vector<float> values(logits.num_elements());
+  backend_.download(values.data(), logits.data, logits.num_bytes());
+  return values;
 }
 
 std::vector<float> PagedDriver::run(int seq, std::span<const int32_t> tokens, int chunk) {

@@ -10,6 +10,15 @@
 
 namespace serval::testing {
 
+// What a Transformer must be made for to be driven: sequences of max_len, steps of max_rows rows.
+inline Transformer::Limits driver_limits(int max_len, int max_rows) {
+  return {.max_positions = max_len,
+          .max_rows = max_rows,
+          .max_logit_rows = max_rows,
+          .max_seqs = max_rows,
+          .table_stride = max_len};
+}
+
 class PagedDriver {
  public:
   PagedDriver(Transformer& transformer, Backend& backend, DType kv_dtype, int num_seqs, int max_len,
@@ -32,6 +41,7 @@ class PagedDriver {
   int block_of(int seq, int index) const { return (blocks_per_seq_ - 1 - index) * num_seqs_ + seq; }
 
   Transformer& transformer_;
+  Backend& backend_;
   int num_seqs_;
   int blocks_per_seq_;
   Workspace workspace_;

@@ -51,7 +51,13 @@ class PlainBackend final : public Backend {
     return static_cast<size_t>(n * k + (bias ? n : 0)) * sizeof(float);
   }
   DType preferred_kv_dtype(DType) const override { return DType::kF32; }
-  size_t reserve(int, int, int, int64_t, int64_t) override { return 0; }
+  bool takes_kv_dtype(DType kv, DType) const override { return kv == DType::kF32; }
+  DType activation_dtype(DType) const override { return DType::kF32; }
+  size_t reserve(const BackendLimits&) override { return 0; }
+  void upload(void* to, const void* from, size_t bytes) override { std::memcpy(to, from, bytes); }
+  void download(void* to, const void* from, size_t bytes) override { std::memcpy(to, from, bytes); }
+  size_t available_bytes() const override { return size_t{1} << 30; }
+  void begin_step(const ForwardInput&) override {}
 
   void embed(const LinearWeight& table, std::span<const int32_t> ids, const Tensor& out) override {
     for (size_t i = 0; i < ids.size(); ++i) {
@@ -178,7 +184,11 @@ class PlainBackend final : public Backend {
   void copy_kv_blocks(const KvLayer&, std::span<const BlockCopy>) override {
     SERVAL_CHECK(false, "not a kernel test");
   }
-  void sample(const SampleArgs&) override { SERVAL_CHECK(false, "not a kernel test"); }
+  int sample(const SampleArgs&) override {
+    SERVAL_CHECK(false, "not a kernel test");
+    return 0;
+  }
+  void deliver(int) override {}
 
  private:
   static void norm(const float* x, const float* weight, int64_t dim, float eps, float* out) {

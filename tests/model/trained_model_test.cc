@@ -86,7 +86,8 @@ class TrainedModel : public ::testing::TestWithParam<std::string> {
     ModelSpec spec = make_model_spec(read_model_config(folder));
     ModelWeights weights = load_weights(folder, spec, *backend_);
     const int max_positions = std::min(512, spec.max_positions);
-    return Transformer(std::move(spec), std::move(weights), max_positions, max_positions, *backend_);
+    return Transformer(std::move(spec), std::move(weights), driver_limits(max_positions, max_positions),
+                       *backend_);
   }
   std::unique_ptr<Backend> backend_;
 };

@@ -7,7 +7,7 @@
 
 #include <fstream>
 
-#include "engine/runner/system_memory.h"
+#include "kernels/cpu/system_memory.h"
 #include "loadtest/random_model.h"
 #include "loadtest/temp_folder.h"
 

@@ -10,6 +10,8 @@
 #include <vector>
 
 #include "kernels/base/check.h"
+#include "kernels/cuda/vendor_gemm.h"
+#include "tests/simt/emulation.h"
 #include "tests/simt/runtime.h"
 
 namespace serval {
@@ -73,6 +75,9 @@ namespace cuda {
 
 std::string device_problem() {
   return {};
+}
+std::unique_ptr<VendorGemm> VendorGemm::load() {
+  return nullptr;
 }
 DeviceProperties device_properties() {
   return {.name = "emulated",

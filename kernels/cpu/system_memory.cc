@@ -1,4 +1,4 @@
-#include "engine/runner/system_memory.h"
+#include "kernels/cpu/system_memory.h"
 
 #include <algorithm>
 #include <fstream>

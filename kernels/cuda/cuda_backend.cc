@@ -1,0 +1,455 @@
+#include "kernels/cuda/cuda_backend.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <stdexcept>
+
+#include "kernels/base/check.h"
+#include "kernels/base/log.h"
+#include "kernels/cpu/float_bits.h"
+#include "kernels/cuda/elementwise.h"
+#include "kernels/cuda/gemm.h"
+
+namespace serval::cuda {
+namespace {
+
+// Sizes of captured steps: small ones exactly, large ones in steps that waste little.
+constexpr int kLadder[] = {1, 2, 4, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256};
+constexpr int kLadderStep = 64;  // beyond
+constexpr int kBlocksPerSm = 2;
+
+// Calls run with a number type: Bf16 or Half.
+template <class Run>
+void with_number(DType type, const Run& run) {
+  if (type == DType::kBF16) return run(Bf16());
+  SERVAL_CHECK(type == DType::kF16, dtype_name(type));
+  run(Half());
+}
+
+template <class T>
+T* as(const Tensor& tensor) {
+  return static_cast<T*>(tensor.data);
+}
+
+}  // namespace
+
+CudaBackend::CudaBackend(const DeviceConfig& config)
+    : device_([] {
+        const std::string problem = device_problem();
+        if (!problem.empty()) throw std::runtime_error("device is 'cuda', but " + problem);
+        return device_properties();
+      }()),
+      is_invariant_(config.invariant),
+      stream_(create_stream()),
+      staging_(stream_),
+      sampler_(stream_) {
+  name_ = "cuda-sm" + std::to_string(device_.compute_capability);
+  if (!is_invariant_) vendor_gemm_ = VendorGemm::load();
+}
+
+CudaBackend::~CudaBackend() {
+  synchronize(stream_);
+  for (const auto& [rows, graph] : graphs_) destroy_graph(graph);
+  destroy_stream(stream_);
+}
+
+Buffer CudaBackend::allocate(size_t bytes) {
+  Buffer buffer;
+  if (bytes == 0) return buffer;
+  void* const memory = allocate_device(bytes);
+  if (memory == nullptr)
+    throw std::runtime_error(device_.name + " has no " + std::to_string(bytes) + " bytes of memory left");
+  buffer.memory = {memory, [](void* p) { free_device(p); }};
+  buffer.bytes = bytes;
+  clear(stream_, memory, bytes);
+  synchronize(stream_);
+  return buffer;
+}
+
+void CudaBackend::upload(void* to, const void* from, size_t bytes) {
+  copy_to_device(stream_, to, from, bytes);
+  synchronize(stream_);
+}
+
+void CudaBackend::download(void* to, const void* from, size_t bytes) {
+  copy_to_host(stream_, to, from, bytes);
+  synchronize(stream_);
+}
+
+DType CudaBackend::activation_dtype(DType weights) const {
+  return weights == DType::kF16 ? DType::kF16 : DType::kBF16;
+}
+
+bool CudaBackend::takes_kv_dtype(DType kv, DType weights) const {
+  return kv == activation_dtype(weights) || kv == DType::kF8;
+}
+
+LinearWeight CudaBackend::pack_linear(std::span<const Tensor> parts, std::span<const Tensor> biases) {
+  SERVAL_CHECK(!parts.empty() && (biases.empty() || biases.size() == parts.size()), parts.size(),
+               biases.size());
+  LinearWeight w;
+  w.k = parts[0].dim(1);
+  w.dtype = activation_dtype(parts[0].dtype);
+  for (const Tensor& part : parts) {
+    SERVAL_CHECK(part.dim(1) == w.k && part.dtype == parts[0].dtype, part.dim(1), w.k);
+    w.n += part.dim(0);
+  }
+  w.packed = allocate(packed_bytes(w.n, w.k, w.dtype, false));
+  auto* to = w.packed.as<uint16_t>();
+  for (const Tensor& part : parts) {
+    const auto count = static_cast<size_t>(part.num_elements());
+    if (part.dtype == DType::kF32) {
+      std::vector<uint16_t> rounded(count);
+      for (size_t i = 0; i < count; ++i) rounded[i] = cpu::float_to_bf16(part.as<float>()[i]);
+      upload(to, rounded.data(), count * sizeof(uint16_t));
+    } else {
+      upload(to, part.data, count * sizeof(uint16_t));
+    }
+    to += count;
+  }
+  if (!biases.empty()) {
+    std::vector<float> bias;
+    for (const Tensor& part : biases)
+      bias.insert(bias.end(), part.as<float>(), part.as<float>() + part.num_elements());
+    w.bias = allocate(bias.size() * sizeof(float));
+    upload(w.bias.data(), bias.data(), w.bias.bytes);
+  }
+  return w;
+}
+
+size_t CudaBackend::packed_bytes(int64_t n, int64_t k, DType, bool bias) const {
+  return static_cast<size_t>(n * k) * sizeof(uint16_t) + (bias ? static_cast<size_t>(n) * sizeof(float) : 0);
+}
+
+int32_t* CudaBackend::take_ints(int64_t count) {
+  int32_t* const taken = int_memory_.as<int32_t>() + ints_taken_;
+  ints_taken_ += (count + 15) / 16 * 16;  // a cache line each
+  SERVAL_CHECK(ints_taken_ * sizeof(int32_t) <= int_memory_.bytes, ints_taken_, int_memory_.bytes);
+  return taken;
+}
+
+size_t CudaBackend::reserve(const BackendLimits& limits) {
+  SERVAL_CHECK(
+      limits.num_heads > 0 && limits.num_kv_heads > 0 && limits.head_dim > 0 && limits.head_dim <= 256,
+      limits.num_heads, limits.num_kv_heads, limits.head_dim);
+  if (limits_.max_rows > 0) {  // a plan asked before; the limits of one model do not change
+    SERVAL_CHECK(limits.max_rows == limits_.max_rows && limits.max_seqs == limits_.max_seqs, limits.max_rows,
+                 limits_.max_rows, limits.max_seqs, limits_.max_seqs);
+    return int_memory_.bytes + item_memory_.bytes + sampler_bytes_;
+  }
+  limits_ = limits;
+  const int64_t rows = limits.max_rows, seqs = limits.max_seqs;
+  const int64_t starts = seqs + 1, table = seqs * limits.table_stride;
+  list_ints_ = rows;
+  const int64_t group_ints = rows + table + 2 + 2 * starts;
+  const int64_t ints = 2 * rows + starts + seqs + limits.num_kv_groups * group_ints + list_ints_;
+  constexpr int64_t kPieces = 16;  // what rounding each piece to a cache line may add
+  int_memory_ = allocate(sizeof(int32_t) * (ints + 16 * kPieces));
+  token_ids_ = take_ints(rows);
+  positions_ = take_ints(rows);
+  row_start_ = take_ints(starts);
+  first_pos_ = take_ints(seqs);
+  for (int g = 0; g < limits.num_kv_groups; ++g) {
+    groups_[g] = {.slots = take_ints(rows),
+                  .block_table = take_ints(table),
+                  .counts = take_ints(2),
+                  .item_start = take_ints(starts),
+                  .tile_start = take_ints(starts)};
+  }
+  list_ = take_ints(list_ints_);
+  mirrors_.reserve(4 + 2 * kMaxKvGroups);
+  host_starts_.resize(2 * starts);
+  staging_.reserve(sizeof(int32_t) * (ints + 16 * kPieces) + 64 * kPieces);
+
+  // Items of a step that decodes every sequence at its full length, but no more than fill the device many
+  // times over: sequences beyond take the kernel that needs no scratch.
+  const int64_t chunks = tiles_of(limits.max_model_len, kChunkKeys);
+  constexpr int64_t kItemsPerSm = 64;
+  max_items_ =
+      static_cast<int>(std::min(seqs * chunks, std::max<int64_t>(chunks, device_.num_sms * kItemsPerSm)));
+  item_memory_ = allocate(sizeof(float) * max_items_ * item_floats(limits.num_kv_heads, limits.head_dim));
+
+  const size_t lists_of_a_row = static_cast<size_t>(limits.max_model_len) + limits.max_n / 32 + 4096;
+  sampler_bytes_ = sampler_.reserve(limits.max_logit_rows, limits.max_n, limits.max_seqs,
+                                    limits.max_logit_rows * lists_of_a_row);
+  for (const int rung : kLadder)
+    if (rung < limits.max_logit_rows) ladder_.push_back(rung);
+  for (int rung = 256 + kLadderStep; rung < limits.max_logit_rows; rung += kLadderStep)
+    ladder_.push_back(rung);
+  ladder_.push_back(limits.max_logit_rows);
+  for (const int rung : ladder_) graphs_[rung] = nullptr;  // no map node is made later
+  return int_memory_.bytes + item_memory_.bytes + sampler_bytes_;
+}
+
+// --- the arrays of a step ---
+
+void CudaBackend::mirror(const int32_t* host, int32_t* device, int64_t count) {
+  staging_.copy(device, host, sizeof(int32_t) * count);
+  mirrors_.push_back({host, device});
+}
+
+const int32_t* CudaBackend::device_array(const int32_t* host) const {
+  for (const Mirror& m : mirrors_)
+    if (m.host == host) return m.device;
+  SERVAL_CHECK(false, "an op was given an array that is not the step's");
+  return nullptr;
+}
+
+const CudaBackend::Group& CudaBackend::group_of(const AttentionBatch& batch) const {
+  for (const Group& group : groups_)
+    if (group.host_table == batch.block_table) return group;
+  SERVAL_CHECK(false, "an op was given block tables that are not the step's");
+  return groups_[0];
+}
+
+void CudaBackend::begin_step(const ForwardInput& input) {
+  staging_.begin_step();
+  mirrors_.clear();
+  list_used_ = 0;
+  const int rows = input.num_rows();
+  if (rows == 0) return;
+  mirror(input.token_ids.data(), token_ids_, rows);
+  mirror(input.positions.data(), positions_, rows);
+  const AttentionBatch& first = input.groups[0].attention;
+  SERVAL_CHECK(rows <= limits_.max_rows && first.num_seqs <= limits_.max_seqs, rows, limits_.max_rows,
+               first.num_seqs, limits_.max_seqs);
+  mirror(first.row_start, row_start_, first.num_seqs + 1);
+  mirror(first.first_pos, first_pos_, first.num_seqs);
+  is_split_only_ = true;
+  const int starts = first.num_seqs + 1;
+  for (int g = 0; g < limits_.num_kv_groups; ++g) {
+    const KvGroupInput& in = input.groups[g];
+    Group& group = groups_[g];
+    SERVAL_CHECK(in.attention.table_stride <= limits_.table_stride, in.attention.table_stride,
+                 limits_.table_stride);
+    mirror(in.slots, group.slots, rows);
+    staging_.copy(group.block_table, in.attention.block_table,
+                  sizeof(int32_t) * in.attention.num_seqs * in.attention.table_stride);
+    group.host_table = in.attention.block_table;
+    const std::span<int32_t> items(host_starts_.data(), starts), tiles(host_starts_.data() + starts, starts);
+    group.plan = plan_attention(in.attention, limits_.num_heads / limits_.num_kv_heads, limits_.windows[g],
+                                max_items_, items, tiles);
+    is_split_only_ &= group.plan.num_tiles == 0;
+    const int32_t counts[2] = {in.attention.num_seqs, in.attention.table_stride};
+    staging_.copy(group.counts, counts, sizeof counts);
+    staging_.copy(group.item_start, items.data(), sizeof(int32_t) * starts);
+    staging_.copy(group.tile_start, tiles.data(), sizeof(int32_t) * starts);
+  }
+}
+
+int CudaBackend::padded_rows(int num_rows) const {
+  const auto rung = std::lower_bound(ladder_.begin(), ladder_.end(), num_rows);
+  return rung == ladder_.end() ? num_rows : *rung;
+}
+
+void CudaBackend::run_captured(int num_rows, const std::function<void()>& body) {
+  const auto found = graphs_.find(num_rows);
+  if (found == graphs_.end() || !is_split_only_) return body();
+  if (found->second == nullptr) {
+    begin_capture(stream_);
+    body();
+    found->second = end_capture(stream_);
+  }
+  launch_graph(found->second, stream_);
+}
+
+const int32_t* CudaBackend::stage_list(const int32_t* values, int64_t count) {
+  SERVAL_CHECK(list_used_ + count <= list_ints_, list_used_, count, list_ints_);
+  int32_t* const list = list_ + list_used_;
+  list_used_ += count;
+  staging_.copy(list, values, sizeof(int32_t) * count);
+  return list;
+}
+
+// --- ops ---
+
+void CudaBackend::embed(const LinearWeight& table, std::span<const int32_t> ids, const Tensor& out) {
+  with_number(out.dtype, [&](auto number) {
+    using T = decltype(number);
+    cuda::embed<T>(stream_, table.packed.as<T>(), device_array(ids.data()), sampler_.last_tokens(),
+                   as<T>(out), static_cast<int>(ids.size()), static_cast<int>(table.k));
+  });
+}
+
+void CudaBackend::add_rms_norm(const Tensor& residual, const Tensor& x, const Tensor& weight, float eps,
+                               const Tensor& out) {
+  with_number(out.dtype, [&](auto number) {
+    using T = decltype(number);
+    cuda::add_rms_norm<T>(stream_, {.residual = as<T>(residual),
+                                    .x = as<T>(x),
+                                    .weight = as<float>(weight),
+                                    .eps = eps,
+                                    .out = as<T>(out),
+                                    .rows = static_cast<int>(residual.dim(0)),
+                                    .dim = static_cast<int>(residual.dim(1))});
+  });
+}
+
+void CudaBackend::prepare_heads(const serval::PrepareHeadsArgs& args) {
+  SERVAL_CHECK(args.kv.dtype == args.q.dtype || args.kv.dtype == DType::kF8, dtype_name(args.kv.dtype));
+  with_number(args.q.dtype, [&](auto number) {
+    using T = decltype(number);
+    cuda::prepare_heads<T>(stream_, {.q = as<T>(args.q),
+                                     .k = as<T>(args.k),
+                                     .v = as<T>(args.v),
+                                     .rows = static_cast<int>(args.q.dim(0)),
+                                     .num_q = static_cast<int>(args.q.dim(1)),
+                                     .num_kv = static_cast<int>(args.k.dim(1)),
+                                     .head_dim = static_cast<int>(args.q.dim(2)),
+                                     .row_stride = args.row_stride,
+                                     .q_norm = as<float>(args.q_norm),
+                                     .k_norm = as<float>(args.k_norm),
+                                     .eps = args.eps,
+                                     .positions = device_array(args.positions),
+                                     .cos_sin = as<float>(args.cos_sin),
+                                     .rotary_dim = args.rotary_dim,
+                                     .slots = device_array(args.slots),
+                                     .keys = args.kv.keys,
+                                     .values = args.kv.values,
+                                     .is_fp8 = args.kv.dtype == DType::kF8,
+                                     .block_size = args.kv.block_size});
+  });
+}
+
+void CudaBackend::head_rms_norm(const Tensor& x, int64_t row_stride, const Tensor& weight, float eps) {
+  with_number(x.dtype, [&](auto number) {
+    using T = decltype(number);
+    cuda::prepare_heads<T>(stream_, {.q = as<T>(x),
+                                     .rows = static_cast<int>(x.dim(0)),
+                                     .num_q = static_cast<int>(x.dim(1)),
+                                     .head_dim = static_cast<int>(x.dim(2)),
+                                     .row_stride = row_stride,
+                                     .q_norm = as<float>(weight),
+                                     .eps = eps});
+  });
+}
+
+void CudaBackend::rope(const RopeArgs& args) {
+  with_number(args.x.dtype, [&](auto number) {
+    using T = decltype(number);
+    cuda::prepare_heads<T>(stream_, {.q = as<T>(args.x),
+                                     .rows = static_cast<int>(args.x.dim(0)),
+                                     .num_q = static_cast<int>(args.x.dim(1)),
+                                     .head_dim = static_cast<int>(args.x.dim(2)),
+                                     .row_stride = args.row_stride,
+                                     .positions = device_array(args.positions),
+                                     .cos_sin = as<float>(args.cos_sin),
+                                     .rotary_dim = args.rotary_dim});
+  });
+}
+
+void CudaBackend::write_kv(const WriteKvArgs& args) {
+  with_number(args.k.dtype, [&](auto number) {
+    using T = decltype(number);
+    cuda::prepare_heads<T>(stream_, {.k = as<T>(args.k),
+                                     .v = as<T>(args.v),
+                                     .rows = static_cast<int>(args.k.dim(0)),
+                                     .num_kv = static_cast<int>(args.k.dim(1)),
+                                     .head_dim = static_cast<int>(args.k.dim(2)),
+                                     .row_stride = args.row_stride,
+                                     .slots = device_array(args.slots),
+                                     .keys = args.kv.keys,
+                                     .values = args.kv.values,
+                                     .is_fp8 = args.kv.dtype == DType::kF8,
+                                     .block_size = args.kv.block_size});
+  });
+}
+
+void CudaBackend::linear(const Tensor& x, const LinearWeight& w, const Tensor& out) {
+  const auto m = static_cast<int>(x.dim(0)), n = static_cast<int>(w.n), k = static_cast<int>(w.k);
+  SERVAL_CHECK(x.dtype == w.dtype && x.dim(1) == k && out.dim(0) == m && out.dim(1) == n, dtype_name(x.dtype),
+               dtype_name(w.dtype), x.dim(1), k, out.dim(0), m, out.dim(1), n);
+  if (vendor_gemm_ && m > kSkinnyRows && w.bias.data() == nullptr &&
+      vendor_gemm_->multiply(stream_, x.dtype, out.dtype, x.data, w.packed.data(), out.data, m, n, k))
+    return;
+  with_number(x.dtype, [&](auto number) {
+    using T = decltype(number);
+    if (out.dtype == DType::kF32) {
+      gemm<T, float>(stream_, {as<T>(x), w.packed.as<T>(), w.bias.as<float>(), as<float>(out), m, n, k});
+    } else {
+      gemm<T, T>(stream_, {as<T>(x), w.packed.as<T>(), w.bias.as<float>(), as<T>(out), m, n, k});
+    }
+  });
+}
+
+void CudaBackend::attention(const AttentionArgs& args, int64_t q_row_stride) {
+  const Group& group = group_of(*args.batch);
+  const KvLayer& kv = args.kv;
+  const auto num_heads = static_cast<int>(args.q.dim(1));
+  SERVAL_CHECK(num_heads * limits_.num_kv_heads == limits_.num_heads * kv.num_kv_heads, num_heads,
+               kv.num_kv_heads, "every layer packs as many heads to a KV head");
+  SERVAL_CHECK(std::has_single_bit(static_cast<unsigned>(kv.block_size)), kv.block_size);
+  SERVAL_CHECK(kv.head_dim % (kv.dtype == DType::kF8 ? 16 : 8) == 0, kv.head_dim);
+  auto* const states = item_memory_.as<float>();
+  const AttentionParams params{
+      .q = args.q.data,
+      .q_stride = q_row_stride,
+      .out = args.out.data,
+      .keys = kv.keys,
+      .values = kv.values,
+      .is_fp8 = kv.dtype == DType::kF8,
+      .num_heads = num_heads,
+      .num_kv_heads = kv.num_kv_heads,
+      .head_dim = kv.head_dim,
+      .block_shift = std::countr_zero(static_cast<unsigned>(kv.block_size)),
+      .scale = args.scale,
+      .window = args.window,
+      .counts = group.counts,
+      .row_start = row_start_,
+      .first_pos = first_pos_,
+      .block_table = group.block_table,
+      .item_start = group.item_start,
+      .tile_start = group.tile_start,
+      .item_state = states,
+      .item_out = states + int64_t{max_items_} * limits_.num_kv_heads * kItemRows * 2};
+  const int blocks = device_.num_sms * kBlocksPerSm;
+  with_number(args.q.dtype, [&](auto number) {
+    using T = decltype(number);
+    if (is_split_only_ || group.plan.num_items > 0)
+      attend_split<T>(stream_, params, blocks, args.batch->num_rows, device_.shared_bytes_per_block);
+    if (!is_split_only_) attend_tiles<T>(stream_, params, blocks);
+  });
+}
+
+void CudaBackend::gated_activation(Activation act, const Tensor& gate_up, const Tensor& out) {
+  with_number(out.dtype, [&](auto number) {
+    using T = decltype(number);
+    cuda::gated_activation<T>(stream_, act == Activation::kGeluTanh, as<T>(gate_up), as<T>(out),
+                              static_cast<int>(out.dim(0)), static_cast<int>(out.dim(1)));
+  });
+}
+
+void CudaBackend::gather_rows(const Tensor& x, std::span<const int32_t> rows, const Tensor& out) {
+  const int32_t* const list = stage_list(rows.data(), static_cast<int64_t>(rows.size()));
+  with_number(out.dtype, [&](auto number) {
+    using T = decltype(number);
+    cuda::gather_rows<T>(stream_, as<T>(x), list, as<T>(out), static_cast<int>(rows.size()),
+                         static_cast<int>(out.dim(1)));
+  });
+}
+
+void CudaBackend::copy_kv_blocks(const KvLayer& kv, std::span<const BlockCopy> copies) {
+  // Rare (the first step of a fork or of a partial hit): the whole block is the simplest superset.
+  const size_t bytes = kv.block_bytes();
+  for (const BlockCopy& copy : copies) {
+    SERVAL_CHECK(copy.from >= 0 && copy.from < kv.num_blocks && copy.to >= 0 && copy.to < kv.num_blocks,
+                 copy.from, copy.to, kv.num_blocks);
+    for (void* const side : {kv.keys, kv.values}) {
+      auto* const blocks = static_cast<std::byte*>(side);
+      copy_on_device(stream_, blocks + copy.to * bytes, blocks + copy.from * bytes, bytes);
+    }
+  }
+}
+
+int CudaBackend::sample(const SampleArgs& args) {
+  const int ticket = sampler_.launch(args);
+  tickets_[ticket] = args;
+  return ticket;
+}
+
+void CudaBackend::deliver(int ticket) {
+  sampler_.deliver(ticket, tickets_[ticket].results, tickets_[ticket].top);
+}
+
+}  // namespace serval::cuda
