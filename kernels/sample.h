@@ -12,6 +12,7 @@
 
 #include <cstdint>
 
+#include "kernels/host_device.h"
 #include "kernels/tensor.h"
 #include "kernels/values.h"
 
@@ -27,10 +28,11 @@ struct SampleRow {
   float repetition_penalty = 1.0f;  // over prompt and output
   float presence_penalty = 0.0f;    // over output
   float frequency_penalty = 0.0f;   // over output
-  int32_t slot = -1;                // >= 0: the drawn token becomes the one drawn last for this slot
   uint64_t seed = 0;
-  int64_t position = 0;              // position of the token being drawn
-  const int32_t* history = nullptr;  // prompt then output ids; read only when a penalty is on
+  int64_t position = 0;  // position of the token being drawn
+  // Prompt then output ids; read only when a penalty is on. -1 stands for the
+  // token drawn last for the slot before this draw.
+  const int32_t* history = nullptr;
   int num_history = 0;
   int num_prompt = 0;
   const LogitBias* logit_bias = nullptr;
@@ -40,6 +42,14 @@ struct SampleRow {
   const uint32_t* mask = nullptr;  // bit t set: token t allowed; null: all
   int num_top = -1;     // best tokens to report with log-probabilities; -1: not even the drawn token's
   int32_t forced = -1;  // >= 0: report this token (of a given prompt) instead of drawing one
+  int32_t slot = -1;    // >= 0: the drawn token becomes this slot's last; at most one row of a call each
+
+  SERVAL_HOST_DEVICE bool has_penalty() const {
+    return repetition_penalty != 1.0f || presence_penalty != 0.0f || frequency_penalty != 0.0f;
+  }
+  SERVAL_HOST_DEVICE bool changes_logits() const {
+    return mask != nullptr || num_logit_bias > 0 || num_banned > 0 || has_penalty();
+  }
 };
 
 struct SampleResult {

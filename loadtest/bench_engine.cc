@@ -10,7 +10,7 @@
 #include "engine/engine.h"
 #include "engine/runner/model_runner.h"
 #include "kernels/base/check.h"
-#include "kernels/cpu/gumbel.h"
+#include "kernels/gumbel.h"
 #include "loadtest/random_model.h"
 #include "loadtest/temp_folder.h"
 

@@ -8,7 +8,7 @@
 
 #include "engine/model/float_convert.h"
 #include "engine/model/weight_map.h"
-#include "kernels/cpu/gumbel.h"
+#include "kernels/gumbel.h"
 
 namespace serval {
 namespace {

@@ -8,7 +8,7 @@
 #include <limits>
 
 #include "kernels/base/check.h"
-#include "kernels/cpu/gumbel.h"
+#include "kernels/gumbel.h"
 
 namespace serval {
 namespace {
@@ -198,31 +198,6 @@ int64_t select_mass(uint64_t* keys, int64_t count, double mass) {
   return low;
 }
 
-// The race of exponential clocks (gumbel.h): the token whose clock of rate p rings first.
-class Race {
- public:
-  Race(uint64_t seed, int64_t position) : stream_(noise_stream(seed, position)) {}
-
-  // Returns whether the token leads now.
-  bool enter(float p, int32_t token) {
-    const double uniform = token_uniform(stream_, token);
-    if (uniform > best_ * p) return false;
-    const double time = exponential_time(uniform) / p;
-    if (time > best_ || (time == best_ && token > token_)) return false;
-    best_ = time;
-    token_ = token;
-    return true;
-  }
-  // Below this logarithm of p no token can still win.
-  float hopeless_log_p() const { return static_cast<float>(std::log(kSmallestUniform / best_)); }
-  int32_t winner() const { return token_; }
-
- private:
-  uint64_t stream_;
-  double best_ = std::numeric_limits<double>::infinity();
-  int32_t token_ = -1;
-};
-
 // Bounds on log p that only spare work are loosened by this, far more than exp_lanes and log can be off
 // together.
 constexpr float kLogSlack = 1e-3f;
@@ -301,15 +276,6 @@ int32_t draw(const Row& row, const SampleRow& params, const SampleScratch::Worke
   return race.winner();
 }
 
-bool has_penalty(const SampleRow& params) {
-  return params.repetition_penalty != 1.0f || params.presence_penalty != 0.0f ||
-         params.frequency_penalty != 0.0f;
-}
-
-bool changes_logits(const SampleRow& params) {
-  return params.mask != nullptr || params.num_logit_bias > 0 || params.num_banned > 0 || has_penalty(params);
-}
-
 // Repetition as in Keskar et al. 2019 (CTRL, section 4.1), with the sign rule that Hugging Face made common:
 // a positive logit is divided, another multiplied, once for each distinct token of prompt and output.
 // Frequency and presence as in OpenAI's interface: subtracted by count, and once, over the output.
@@ -340,7 +306,7 @@ void change_logits(const SampleRow& params, float* logits, int64_t vocab, uint32
   }
   for (int i = 0; i < params.num_logit_bias; ++i)
     logits[params.logit_bias[i].token] += params.logit_bias[i].bias;
-  if (has_penalty(params)) penalise(params, logits, seen);
+  if (params.has_penalty()) penalise(params, logits, seen);
   for (int i = 0; i < params.num_banned; ++i) logits[params.banned[i]] = -kInfinity;
 }
 
@@ -375,7 +341,7 @@ SampleResult sample_row(const SampleRow& params, float* logits, int64_t vocab,
   if (!result.finite) return result;
   if (params.forced >= 0) {
     result.token = params.forced;
-  } else if (!changes_logits(params)) {
+  } else if (!params.changes_logits()) {
     result.token = draw(raw, params, worker);
   } else {
     if (params.num_top >= 0)

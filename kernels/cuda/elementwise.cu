@@ -18,6 +18,12 @@ int vectors_of(int dim) {
   return (dim + kVector - 1) / kVector;
 }
 
+// Threads for a row: one a vector, in whole warps, up to kRowThreads. A function of the row's length alone.
+int threads_of(int dim) {
+  const int warps = (vectors_of(dim) + simt::kWarp - 1) / simt::kWarp;
+  return warps < kRowThreads / simt::kWarp ? warps * simt::kWarp : kRowThreads;
+}
+
 // One block a row. The row waits in shared memory between the sum and the scaling; a thread reads there only
 // what it wrote itself.
 template <class T>
@@ -129,7 +135,7 @@ template <class T, bool is_gelu>
 SERVAL_KERNEL void SERVAL_MAX_THREADS(kRowThreads)
     gated_activation_kernel(const T* gate_up, T* out, int width) {
   const bool aligned = is_vectorised(width);
-  const int i = (simt::block_y() * kRowThreads + simt::thread()) * kVector;
+  const int i = (simt::block_y() * simt::num_threads() + simt::thread()) * kVector;
   if (i >= width) return;
   const T* const row = gate_up + int64_t{simt::block_x()} * 2 * width;
   float gate[kVector], up[kVector];
@@ -177,7 +183,7 @@ template <class T>
 void add_rms_norm(simt::Stream stream, const AddRmsNormArgs<T>& args) {
   const size_t shared = sizeof(float) * (vectors_of(args.dim) * kVector + kMaxWarps);
   simt::launch<add_rms_norm_kernel<T>>(
-      stream, {.grid_x = args.rows, .threads = kRowThreads, .shared_bytes = shared}, args);
+      stream, {.grid_x = args.rows, .threads = threads_of(args.dim), .shared_bytes = shared}, args);
 }
 
 template <class T>
@@ -204,13 +210,13 @@ void gated_activation(simt::Stream stream, bool is_gelu, const T* gate_up, T* ou
 template <class T>
 void embed(simt::Stream stream, const T* table, const int32_t* ids, const int32_t* last_tokens, T* out,
            int rows, int dim) {
-  simt::launch<embed_kernel<T>>(stream, {.grid_x = rows, .threads = kRowThreads}, table, ids, last_tokens,
+  simt::launch<embed_kernel<T>>(stream, {.grid_x = rows, .threads = threads_of(dim)}, table, ids, last_tokens,
                                 out, dim);
 }
 
 template <class T>
 void gather_rows(simt::Stream stream, const T* x, const int32_t* rows, T* out, int num_rows, int dim) {
-  simt::launch<gather_rows_kernel<T>>(stream, {.grid_x = num_rows, .threads = kRowThreads}, x, rows, out,
+  simt::launch<gather_rows_kernel<T>>(stream, {.grid_x = num_rows, .threads = threads_of(dim)}, x, rows, out,
                                       dim);
 }
 

@@ -11,7 +11,7 @@
 #include <random>
 #include <vector>
 
-#include "kernels/cpu/gumbel.h"
+#include "kernels/gumbel.h"
 
 namespace serval {
 namespace {

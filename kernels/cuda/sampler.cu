@@ -1,0 +1,169 @@
+#include "kernels/cuda/sampler.h"
+
+#include <algorithm>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+
+#include "kernels/base/check.h"
+#include "kernels/cuda/sample_kernel.h"
+
+namespace serval::cuda {
+
+constexpr size_t kSharedBytes = BlockSpace::kBytes + kMaxTop * sizeof(uint64_t) + 16;
+
+// Threads of a block: all, unless the vocabulary has fewer than sixteen logits for each. A result does not
+// depend on it.
+int threads_for(int64_t vocab) {
+  int threads = kMaxSelectThreads;
+  while (threads > simt::kWarp && 16 * threads > vocab) threads /= 2;
+  return threads;
+}
+
+// One block for each row, or, when there are more rows than blocks, one for every grid_x-th. raw, counts:
+// [grid_x, vocab]; keys: [grid_x, OwnKeys::capacity()].
+SERVAL_KERNEL void SERVAL_MAX_THREADS(kMaxSelectThreads)
+    sample_kernel(SampleKernelArgs args, float* raw, uint32_t* counts, uint64_t* keys) {
+  simt::SharedMemory memory;
+  const BlockSpace space(memory);
+  const simt::Shared<uint64_t> best = memory.take<uint64_t>(kMaxTop);
+  const simt::Shared<uint32_t> num_best = memory.take<uint32_t>(1);
+  const int64_t block = simt::block_x();
+  const RowSpace row_space{.raw = raw + block * args.vocab,
+                           .counts = counts + block * args.vocab,
+                           .keys = keys + block * OwnKeys::capacity(args.vocab, simt::num_threads())};
+  for (int r = simt::block_x(); r < args.num_rows; r += simt::grid_x())
+    sample_row(args, r, row_space, space, best, num_best);
+}
+
+DeviceSampler::DeviceSampler(Stream stream) : stream_(stream) {}
+
+DeviceSampler::~DeviceSampler() {
+  if (max_rows_ == 0) return;
+  synchronize(stream_);  // nothing may use what is freed now
+  for (Ticket& ticket : tickets_) destroy_event(ticket.done);
+}
+
+DeviceSampler::DeviceMemory DeviceSampler::take_device(size_t bytes) {
+  DeviceMemory memory(allocate_device(bytes));
+  if (!memory)
+    throw std::runtime_error("the device has no " + std::to_string(bytes) + " bytes left for sampling");
+  device_bytes_ += bytes;
+  return memory;
+}
+
+size_t DeviceSampler::reserve(int max_rows, int64_t vocab, int max_slots, size_t max_list_ints) {
+  SERVAL_CHECK(max_rows_ == 0 && max_rows > 0 && vocab > 0 && vocab <= kMaxIds && max_slots >= 0, max_rows_,
+               max_rows, vocab, max_slots);
+  // A block fills a multiprocessor's load queues; more blocks than multiprocessors would only take memory.
+  num_blocks_ = std::min(max_rows, device_properties().num_sms);
+  const size_t inputs_bytes = max_rows * sizeof(SampleRow) + max_list_ints * sizeof(int32_t);
+  const size_t results_bytes = max_rows * sizeof(SampleResult);
+  const size_t top_bytes = size_t{kMaxTop} * max_rows * sizeof(TopLogprob);
+  const size_t row_bytes = static_cast<size_t>(num_blocks_ * vocab) * sizeof(float);
+  const size_t slots_bytes = std::max(max_slots, 1) * sizeof(int32_t);
+  inputs_ = take_device(inputs_bytes);
+  results_ = take_device(results_bytes);
+  top_ = take_device(top_bytes);
+  last_tokens_ = take_device(slots_bytes);
+  raw_ = take_device(row_bytes);
+  counts_ = take_device(row_bytes);
+  keys_ = take_device(static_cast<size_t>(num_blocks_ * OwnKeys::capacity(vocab, threads_for(vocab))) *
+                      sizeof(uint64_t));
+  for (Ticket& ticket : tickets_) {
+    ticket.inputs.reset(allocate_pinned(inputs_bytes));
+    ticket.results.reset(allocate_pinned(results_bytes));
+    ticket.top.reset(allocate_pinned(top_bytes));
+    if (!ticket.inputs || !ticket.results || !ticket.top)
+      throw std::runtime_error("there is no page-locked memory left for sampling");
+    ticket.done = create_event();
+  }
+  clear(stream_, last_tokens_.get(), slots_bytes);
+  clear(stream_, counts_.get(), row_bytes);
+  max_rows_ = max_rows;
+  vocab_ = vocab;
+  max_slots_ = max_slots;
+  max_list_ints_ = max_list_ints;
+  return device_bytes_;
+}
+
+size_t DeviceSampler::stage(const SampleArgs& args, int num_rows, Ticket& ticket) const {
+  auto* const rows = static_cast<SampleRow*>(ticket.inputs.get());
+  auto* const lists = reinterpret_cast<int32_t*>(rows + num_rows);
+  const auto* const device_lists =
+      reinterpret_cast<const int32_t*>(static_cast<const SampleRow*>(inputs_.get()) + num_rows);
+  size_t num_ints = 0;
+  // Copies a list and makes its pointer the one of the copy on the device.
+  const auto move_list = [&]<class T>(const T*& list, size_t count) {
+    const size_t ints = count * sizeof(T) / sizeof(int32_t);
+    SERVAL_CHECK(num_ints + ints <= max_list_ints_, num_ints, ints, max_list_ints_);
+    std::memcpy(lists + num_ints, list, count * sizeof(T));
+    list = reinterpret_cast<const T*>(device_lists + num_ints);
+    num_ints += ints;
+  };
+  for (int r = 0; r < num_rows; ++r) {
+    SampleRow& row = rows[r] = args.rows[r];
+    SERVAL_CHECK(row.num_top <= args.top_stride && row.num_top <= vocab_ && row.slot < max_slots_, r,
+                 row.num_top, args.top_stride, row.slot, max_slots_);
+    if (row.has_penalty()) move_list(row.history, static_cast<size_t>(row.num_history));
+    if (row.num_logit_bias > 0) move_list(row.logit_bias, static_cast<size_t>(row.num_logit_bias));
+    if (row.num_banned > 0) move_list(row.banned, static_cast<size_t>(row.num_banned));
+    if (row.mask != nullptr) move_list(row.mask, static_cast<size_t>(vocab_ + 31) / 32);
+  }
+  return num_rows * sizeof(SampleRow) + num_ints * sizeof(int32_t);
+}
+
+int DeviceSampler::launch(const SampleArgs& args) {
+  const auto num_rows = static_cast<int>(args.logits.dim(0));
+  SERVAL_CHECK(args.logits.dtype == DType::kF32 && args.logits.dim(1) == vocab_ && num_rows <= max_rows_ &&
+                   args.top_stride <= kMaxTop,
+               dtype_name(args.logits.dtype), args.logits.dim(1), vocab_, num_rows, max_rows_,
+               args.top_stride);
+  const auto free = std::find_if(tickets_.begin(), tickets_.end(), [](const Ticket& t) { return !t.is_out; });
+  SERVAL_CHECK(free != tickets_.end(), "launches that nobody delivers", kMaxTickets);
+  Ticket& ticket = *free;
+  ticket.is_out = true;
+  ticket.num_rows = num_rows;
+  ticket.top_stride = args.top_stride;
+  copy_to_device(stream_, inputs_.get(), ticket.inputs.get(), stage(args, num_rows, ticket));
+  simt::launch<sample_kernel>(stream_,
+                              {.grid_x = std::min(num_rows, num_blocks_),
+                               .threads = threads_for(vocab_),
+                               .shared_bytes = kSharedBytes},
+                              SampleKernelArgs{.logits = args.logits.as<float>(),
+                                               .rows = static_cast<const SampleRow*>(inputs_.get()),
+                                               .results = static_cast<SampleResult*>(results_.get()),
+                                               .top = static_cast<TopLogprob*>(top_.get()),
+                                               .top_stride = args.top_stride,
+                                               .num_rows = num_rows,
+                                               .vocab = static_cast<int>(vocab_),
+                                               .last_tokens = last_tokens()},
+                              static_cast<float*>(raw_.get()), static_cast<uint32_t*>(counts_.get()),
+                              static_cast<uint64_t*>(keys_.get()));
+  copy_to_host(stream_, ticket.results.get(), results_.get(), num_rows * sizeof(SampleResult));
+  if (args.top_stride > 0) {
+    copy_to_host(stream_, ticket.top.get(), top_.get(),
+                 size_t{sizeof(TopLogprob)} * num_rows * args.top_stride);
+  }
+  record(ticket.done, stream_);
+  return static_cast<int>(free - tickets_.begin());
+}
+
+void DeviceSampler::deliver(int ticket_index, SampleResult* results, TopLogprob* top) {
+  SERVAL_CHECK(ticket_index >= 0 && ticket_index < kMaxTickets && tickets_[ticket_index].is_out,
+               ticket_index);
+  Ticket& ticket = tickets_[ticket_index];
+  wait(ticket.done);
+  const auto* const drawn = static_cast<const SampleResult*>(ticket.results.get());
+  const auto* const best = static_cast<const TopLogprob*>(ticket.top.get());
+  const auto* const rows = static_cast<const SampleRow*>(ticket.inputs.get());
+  std::copy(drawn, drawn + ticket.num_rows, results);
+  for (int r = 0; r < ticket.num_rows; ++r) {
+    const size_t begin = size_t{1} * r * ticket.top_stride;
+    if (drawn[r].finite && rows[r].num_top > 0)
+      std::copy(best + begin, best + begin + rows[r].num_top, top + begin);
+  }
+  ticket.is_out = false;
+}
+
+}  // namespace serval::cuda
