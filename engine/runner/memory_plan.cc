@@ -149,7 +149,7 @@ MemoryPlan plan_memory(const ModelSpec& spec, const EngineConfig& config, Backen
                             ? static_cast<double>(config.kv_cache_bytes)
                             : std::min(per_sequence * s.max_num_seqs, room * kDefaultKvShare);
   if (budget > room) {
-    throw std::runtime_error("kv_cache_bytes asks for " + size_text(config.kv_cache_bytes) + ", but beside " +
+    throw std::runtime_error("kv_cache_mib asks for " + size_text(config.kv_cache_bytes) + ", but beside " +
                              size_text(fixed) + " for the model only " + size_text(available - fixed) +
                              " of memory are available");
   }
@@ -157,7 +157,7 @@ MemoryPlan plan_memory(const ModelSpec& spec, const EngineConfig& config, Backen
     throw std::runtime_error("a KV cache of " + size_text(static_cast<size_t>(budget)) +
                              " cannot hold one sequence of max_model_len " + std::to_string(s.max_model_len) +
                              ", which takes " + size_text(static_cast<size_t>(per_sequence)) +
-                             ": lower max_model_len or raise kv_cache_bytes");
+                             ": lower max_model_len or raise kv_cache_mib");
   }
   plan.geometry = geometry_for(spec, config, budget / per_sequence);
   plan.kv_cache_bytes = KvCache::planned_bytes(spec, plan.geometry, kv_dtype);

@@ -93,9 +93,9 @@ TEST(MemoryPlan, RefusesWithASentenceWhatCannotFit) {
   EXPECT_EQ(plan(kPlenty), "");
   EXPECT_THAT(plan(1000), ::testing::HasSubstr("before its KV cache"));
   config.kv_cache_bytes = kPlenty;
-  EXPECT_THAT(plan(kPlenty), ::testing::HasSubstr("kv_cache_bytes asks for 64.00 GiB"));
+  EXPECT_THAT(plan(kPlenty), ::testing::HasSubstr("kv_cache_mib asks for 64.00 GiB"));
   config.kv_cache_bytes = 10000;
-  EXPECT_THAT(plan(kPlenty), ::testing::HasSubstr("lower max_model_len or raise kv_cache_bytes"));
+  EXPECT_THAT(plan(kPlenty), ::testing::HasSubstr("lower max_model_len or raise kv_cache_mib"));
   config.kv_cache_bytes = 0;
   config.scheduler.max_model_len = 1025;
   EXPECT_THAT(plan(kPlenty), ::testing::HasSubstr("knows only 1024 positions"));
