@@ -1,7 +1,6 @@
 #include "server/app.h"
 
 #include <arpa/inet.h>
-#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -29,6 +28,7 @@
 #include "server/http_server.h"
 #include "server/metrics.h"
 #include "server/openai_handlers.h"
+#include "server/stop_signals.h"
 #include "server/version.h"
 
 namespace serval {
@@ -118,6 +118,12 @@ void resolve(const ModelConfig& model, ServerConfig& config) {
   config.limits.vocab_size = model.vocab_size;
 }
 
+// Said before anything listens or loads. Leaves the file there: the recorder will write it.
+void check_record_path(const std::string& path) {
+  if (!path.empty() && !std::ofstream(path, std::ios::app))
+    throw std::runtime_error("record is " + path + ", which cannot be written");
+}
+
 HttpConfig http_config(const ServerConfig& config) {
   HttpConfig http;
   http.host = config.host;
@@ -157,39 +163,19 @@ LogLevel log_level(const std::string& name) {
   return name == "error" ? LogLevel::kError : LogLevel::kInfo;
 }
 
-// Says how far loading is, at most ten times.
-LoadProgress progress_lines() {
-  return [last = size_t{0}](size_t done, size_t total) mutable {
+// A signal came before the server was ready: what was built so far is taken down, and that is no failure.
+struct StoppedEarly {};
+
+// Says how far loading is, at most ten times, and gives up when nobody wants the model any more.
+LoadProgress progress_lines(const StopSignals& signals) {
+  return [&signals, last = size_t{0}](size_t done, size_t total) mutable {
+    if (signals.pending()) throw StoppedEarly{};
     const size_t tenth = total == 0 ? 10 : done * 10 / total;
     if (tenth == last) return;
     last = tenth;
     log_info("loading weights", {{"percent", tenth * 10}, {"mib", total >> 20}});
   };
 }
-
-// SIGINT and SIGTERM, for whichever thread waits; blocked everywhere else.
-class Signals {
- public:
-  Signals() {
-    signal(SIGPIPE, SIG_IGN);  // a client that left is an error code of write
-    sigemptyset(&set_);
-    sigaddset(&set_, SIGINT);
-    sigaddset(&set_, SIGTERM);
-    pthread_sigmask(SIG_BLOCK, &set_, nullptr);
-  }
-  void wait() {
-    int number = 0;
-    sigwait(&set_, &number);
-  }
-  // True when one came within the time.
-  bool wait_for(std::chrono::milliseconds time) {
-    const timespec limit{time.count() / 1000, time.count() % 1000 * 1'000'000};
-    return sigtimedwait(&set_, nullptr, &limit) > 0;
-  }
-
- private:
-  sigset_t set_;
-};
 
 size_t resident_bytes() {
   std::ifstream statm("/proc/self/statm");
@@ -199,7 +185,7 @@ size_t resident_bytes() {
 }
 
 // Running requests go on until they end, the budget is spent, or a second signal comes.
-void drain(EngineService& service, Signals& signals, int budget_s) {
+void drain(EngineService& service, StopSignals& signals, int budget_s) {
   log_info("draining", {{"seconds", budget_s}});
   service.begin_drain();
   const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(budget_s);
@@ -216,14 +202,12 @@ void drain(EngineService& service, Signals& signals, int budget_s) {
   service.abort_all();
 }
 
-}  // namespace
-
-int serve(const std::string& model, ServerConfig config) {
-  Signals signals;
+void serve_until_stopped(const std::string& model, ServerConfig config, StopSignals& signals) {
   set_log_level(log_level(config.log_level));
   const fs::path folder = resolve_model(model);
   const ModelConfig model_config = read_model_config(folder);
   resolve(model_config, config);
+  check_record_path(config.engine.record_path);
 
   ServiceConfig service_config;
   service_config.model_id = config.served_model_name.empty()
@@ -260,8 +244,9 @@ int serve(const std::string& model, ServerConfig config) {
   log_info("listening",
            {{"host", config.host}, {"http_port", http.port()}, {"grpc_port", grpc ? grpc->port() : 0}});
 
-  ModelRunner runner(folder, config.engine, progress_lines());
+  ModelRunner runner(folder, config.engine, progress_lines(signals));
   const BlockGeometry geometry = runner.plan().geometry;
+  if (signals.pending()) throw StoppedEarly{};
   {
     Engine engine(
         config.engine, geometry,
@@ -284,8 +269,17 @@ int serve(const std::string& model, ServerConfig config) {
     metrics.set_engine(nullptr, geometry);
     service.attach(nullptr, geometry);
   }
+}
+
+}  // namespace
+
+void serve(const std::string& model, ServerConfig config, StopSignals& signals) {
+  try {
+    serve_until_stopped(model, std::move(config), signals);
+  } catch (const StoppedEarly&) {
+    log_info("stopped before it was ready");
+  }
   log_info("ended");
-  return 0;
 }
 
 std::string plan_text(const std::string& model, ServerConfig config) {

@@ -5,13 +5,13 @@
 #include <string>
 
 #include "server/config.h"
+#include "server/stop_signals.h"
 
 namespace serval {
 
-// Runs `serval serve` until a signal; returns the exit code. Throws std::runtime_error with a sentence when
-// it cannot start. Blocks SIGINT and SIGTERM in every thread and waits for them itself: the first drains, a
-// second ends at once.
-int serve(const std::string& model, ServerConfig config);
+// Runs `serval serve` until a signal: the first drains (before the server is ready it ends at once), a second
+// ends what still runs. Throws std::runtime_error with a sentence when it cannot start.
+void serve(const std::string& model, ServerConfig config, StopSignals& signals);
 
 // `serval plan`: the memory plan as a table, from the configuration files alone.
 std::string plan_text(const std::string& model, ServerConfig config);

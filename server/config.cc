@@ -251,7 +251,7 @@ std::vector<std::string> parse_arguments(const std::vector<std::string>& argumen
       }
       knob = nullptr;
     }
-    if (!knob) throw std::runtime_error("unknown option " + argument + "; --help lists them");
+    if (!knob) throw UsageError("unknown option " + argument + "; --help lists them");
     if (equals != std::string::npos) {
       set_text(*knob, argument.substr(equals + 1), source);
     } else if (bool* const* flag = std::get_if<bool*>(&knob->field)) {
@@ -259,7 +259,7 @@ std::vector<std::string> parse_arguments(const std::vector<std::string>& argumen
     } else if (i + 1 < arguments.size()) {
       set_text(*knob, arguments[++i], source);
     } else {
-      throw std::runtime_error(argument + " needs a value");
+      throw UsageError(argument + " needs a value");
     }
   }
   return rest;
@@ -311,7 +311,11 @@ std::string knob_markdown() {
       "its range ends\n"
       "the start with a sentence. Flags take `--name` and `--no-name`; lists take `a,b` on the command "
       "line.\n"
-      "`serval config` prints what is in effect.\n";
+      "`serval config` prints what is in effect.\n\n"
+      "Exit codes: 0 done, or stopped by SIGTERM or SIGINT; 1 a simulation's answer is no; 2 the command line "
+      "cannot be understood\n"
+      "(unknown command or option, a missing value); 3 a setting, a file of the model or the machine is not as "
+      "it must be.\n";
   std::string section;
   for (const Knob& knob : knobs(defaults)) {
     if (knob.section != section) {

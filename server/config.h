@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -13,6 +14,11 @@
 #include "server/validator.h"
 
 namespace serval {
+
+// The command line cannot be understood, as against a setting that cannot be obeyed: another exit code.
+struct UsageError : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
 
 struct ServerConfig {
   // Who answers where.
@@ -69,7 +75,8 @@ std::vector<Knob> knobs(ServerConfig& config);
 // All three throw std::runtime_error with one sentence naming the knob, the value and the range.
 void load_yaml_file(const std::string& path, ServerConfig& config);
 void load_yaml_text(const std::string& text, const std::string& source, ServerConfig& config);
-// Consumes --name value, --name=value, --flag and --no-flag; returns what is left (positional arguments).
+// Consumes --name value, --name=value, --flag and --no-flag; returns what is left (positional arguments). An
+// unknown option or a missing value is a UsageError.
 std::vector<std::string> parse_arguments(const std::vector<std::string>& arguments, ServerConfig& config);
 
 std::string dump_yaml(const ServerConfig& config);  // what is in effect; keys are never shown

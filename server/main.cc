@@ -2,10 +2,13 @@
 // one sentence.
 
 #include <iostream>
+#include <optional>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "kernels/cpu/dispatch.h"
 #include "loadtest/bench_engine.h"
 #include "loadtest/bench_kernels.h"
 #include "loadtest/bench_main.h"
@@ -16,6 +19,10 @@
 
 namespace {
 
+// 1 is a measuring command's own "no" (serval simulate: too few replicas).
+constexpr int kUsageExit = 2;        // the command line cannot be understood
+constexpr int kCannotStartExit = 3;  // a setting, a model file or the machine is not as it must be
+
 constexpr const char* kUsage =
     "usage: serval COMMAND [OPTIONS]\n"
     "\n"
@@ -25,9 +32,12 @@ constexpr const char* kUsage =
     "  bench kernels|engine [settings]          measure this machine's kernels or the engine without HTTP\n"
     "  bench --url URL [options]                load against an endpoint; serval bench --help\n"
     "  simulate --cost FILE [options]           what a fleet would do; serval simulate --help\n"
-    "  version\n"
+    "  version                                  the version and how it was built; also --version\n"
     "\n"
     "MODEL is a Hugging Face folder, or the name of one in the local Hugging Face cache.\n"
+    "Exit codes: 0 done, or stopped by a signal; 1 a simulation's answer is no; 2 the command line is wrong;\n"
+    "3 a setting, the model or the machine is.\n"
+    "\n"
     "Every setting is --name VALUE, --name=VALUE, or --name / --no-name for flags:\n";
 
 // Takes `name VALUE` or `name=VALUE` out of the arguments.
@@ -39,7 +49,7 @@ std::string take_option(std::vector<std::string>& arguments, const std::string& 
       return value;
     }
     if (arguments[i] == name) {
-      if (i + 1 == arguments.size()) throw std::runtime_error(name + " needs a value");
+      if (i + 1 == arguments.size()) throw serval::UsageError(name + " needs a value");
       const std::string value = arguments[i + 1];
       arguments.erase(arguments.begin() + i, arguments.begin() + i + 2);
       return value;
@@ -60,11 +70,22 @@ bool take_flag(std::vector<std::string>& arguments, const std::string& name) {
 std::string one_positional(const std::vector<std::string>& rest, const std::string& command,
                            const std::string& what) {
   if (rest.size() != 1)
-    throw std::runtime_error("serval " + command + " takes one " + what + "; --help shows how");
+    throw serval::UsageError("serval " + command + " takes one " + what + "; --help shows how");
   return rest[0];
 }
 
-int run(std::vector<std::string> arguments) {
+// How this binary came to be, a fact a line.
+std::string build_facts() {
+  std::string text;
+  if (*serval::kRevision) text += std::string("revision: ") + serval::kRevision + "\n";
+  text += std::string("compiler: ") + serval::kCompiler + ", " + serval::kBuildType + "\n";
+  text += "instruction sets that run here:";
+  for (const std::string& isa : serval::cpu::runnable_isas()) text += " " + isa;
+  return text + "\n";
+}
+
+// `signals`: made for `serve` alone; every other command is ended by a signal as usual.
+int run(std::vector<std::string> arguments, std::optional<serval::StopSignals>& signals) {
   if (arguments.size() >= 2 && arguments[0] == "bench" && arguments[1].starts_with("--")) {
     if (arguments[1] == "--help") {
       std::cout << serval::bench_load_help();
@@ -85,8 +106,8 @@ int run(std::vector<std::string> arguments) {
   }
   const std::string command = arguments[0];
   arguments.erase(arguments.begin());
-  if (command == "version") {
-    std::cout << "serval " << serval::kVersion << "\n";
+  if (command == "version" || command == "--version") {
+    std::cout << "serval " << serval::kVersion << "\n" << build_facts();
     return 0;
   }
   const bool markdown = command == "config" && take_flag(arguments, "--markdown");
@@ -94,7 +115,10 @@ int run(std::vector<std::string> arguments) {
   if (const std::string file = take_option(arguments, "--config"); !file.empty())
     serval::load_yaml_file(file, config);
   const std::vector<std::string> rest = serval::parse_arguments(arguments, config);
-  if (command == "serve") return serval::serve(one_positional(rest, command, "MODEL"), std::move(config));
+  if (command == "serve") {
+    serval::serve(one_positional(rest, command, "MODEL"), std::move(config), *signals);
+    return 0;
+  }
   if (command == "plan") {
     std::cout << serval::plan_text(one_positional(rest, command, "MODEL"), std::move(config));
     return 0;
@@ -107,18 +131,23 @@ int run(std::vector<std::string> arguments) {
     const std::string what = one_positional(rest, command, "of kernels, engine");
     if (what == "kernels") return serval::bench_kernels(config.engine.device, std::cout);
     if (what == "engine") return serval::bench_engine(config.engine.device, std::cout);
-    throw std::runtime_error("serval bench knows kernels and engine, not '" + what + "'");
+    throw serval::UsageError("serval bench knows kernels and engine, not '" + what + "'");
   }
-  throw std::runtime_error("unknown command '" + command + "'; serval --help lists them");
+  throw serval::UsageError("unknown command '" + command + "'; serval --help lists them");
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
+  std::optional<serval::StopSignals> signals;
+  if (argc > 1 && std::string_view(argv[1]) == "serve") signals.emplace();
   try {
-    return run(std::vector<std::string>(argv + 1, argv + argc));
+    return run(std::vector<std::string>(argv + 1, argv + argc), signals);
+  } catch (const serval::UsageError& error) {
+    std::cerr << "serval: " << error.what() << "\n";
+    return kUsageExit;
   } catch (const std::exception& error) {
     std::cerr << "serval: " << error.what() << "\n";
-    return 1;
+    return kCannotStartExit;
   }
 }

@@ -85,6 +85,19 @@ TEST(Config, MistakesAreSentencesThatNameTheSetting) {
   EXPECT_NE(error_of([&] { parse_arguments({"--port"}, config); }).find("needs a value"), std::string::npos);
 }
 
+TEST(Config, ALineThatCannotBeUnderstoodIsNotAValueThatCannotBeUsed) {
+  ServerConfig config;
+  EXPECT_THROW(parse_arguments({"--prot", "1"}, config), UsageError);
+  EXPECT_THROW(parse_arguments({"--port"}, config), UsageError);
+  try {
+    parse_arguments({"--port", "x"}, config);
+    FAIL() << "x is a port";
+  } catch (const UsageError&) {
+    FAIL() << "the option was understood";
+  } catch (const std::runtime_error&) {
+  }
+}
+
 TEST(Config, KeysAreNotShown) {
   ServerConfig config;
   config.api_keys = {"very-secret"};
