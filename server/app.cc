@@ -132,13 +132,19 @@ HttpConfig http_config(const ServerConfig& config) {
   http.insecure = config.insecure;
   http.io_threads = config.io_threads;
   http.text_threads = config.text_threads;
+  http.head.max_request_line_bytes = static_cast<size_t>(config.max_request_line_bytes);
+  http.head.max_header_bytes = static_cast<size_t>(config.max_header_bytes);
+  http.head.max_fields = config.max_header_fields;
   http.body.max_bytes = static_cast<size_t>(config.max_body_bytes);
+  http.max_total_body_bytes = static_cast<size_t>(config.max_total_body_bytes);
   http.max_connections = config.max_connections;
   http.stream_buffer_bytes = static_cast<size_t>(config.stream_buffer_bytes);
   http.header_timeout = HttpConfig::Duration(config.header_timeout_ms);
   http.body_timeout = HttpConfig::Duration(config.body_timeout_ms);
+  http.body_total_timeout = HttpConfig::Duration(config.body_total_timeout_ms);
   http.keep_alive_timeout = HttpConfig::Duration(config.keep_alive_timeout_ms);
   http.write_stall_timeout = HttpConfig::Duration(config.write_stall_timeout_ms);
+  http.linger_timeout = HttpConfig::Duration(config.linger_timeout_ms);
   return http;
 }
 

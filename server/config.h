@@ -35,12 +35,18 @@ struct ServerConfig {
   // HTTP.
   int io_threads = 1;
   int text_threads = 1;
+  int max_request_line_bytes = 8 << 10;
+  int max_header_bytes = 16 << 10;
+  int max_header_fields = 100;
   int64_t max_body_bytes = 8 << 20;
+  int64_t max_total_body_bytes = 256 << 20;
   int max_connections = 4096;
   int header_timeout_ms = 10'000;
   int body_timeout_ms = 30'000;
+  int body_total_timeout_ms = 300'000;
   int keep_alive_timeout_ms = 60'000;
   int write_stall_timeout_ms = 30'000;
+  int linger_timeout_ms = 1'000;
   int64_t stream_buffer_bytes = 256 << 10;
   bool strict_parameters = false;
 
