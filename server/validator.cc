@@ -148,12 +148,12 @@ Result<int> output_budget(const GenerateRequest& r, int64_t prompt_tokens, const
   if (*r.max_tokens < least) {
     return out_of_range(r.max_tokens_param, static_cast<double>(*r.max_tokens), "at least " + std::to_string(least));
   }
-  // The comparison cannot overflow: room is small, and max_tokens is any int64.
-  if (*r.max_tokens > room || room < 1) {
+  // The comparison cannot overflow: room is small, and max_tokens is any int64. Nothing to generate needs no room.
+  if (*r.max_tokens > room) {
     if (*r.max_tokens > std::numeric_limits<int32_t>::max()) {
       return out_of_range(r.max_tokens_param, static_cast<double>(*r.max_tokens), "at most " + std::to_string(limits.max_model_len));
     }
-    return overflow(room < 1 ? prompt_param : r.max_tokens_param, std::max<int64_t>(*r.max_tokens, 1));
+    return overflow(room < least ? prompt_param : r.max_tokens_param, *r.max_tokens);
   }
   return static_cast<int>(*r.max_tokens);
 }

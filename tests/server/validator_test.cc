@@ -188,6 +188,21 @@ TEST(Validator, ZeroTokensAreAllowedOnlyWithEcho) {
   EXPECT_EQ(valid->requests[0].sampling.max_tokens, 1);
 }
 
+TEST(Validator, APromptThatFillsTheContextIsServedWhenNothingIsGenerated) {
+  World world;
+  GenerateRequest request = completion();
+  request.echo = true;
+  request.max_tokens = 0;
+  world.prompts[0].token_ids.assign(kContext, 1);
+  EXPECT_TRUE(world.check(request).ok()) << world.check(request).error().message;
+  request.max_tokens = 1;
+  EXPECT_EQ(world.check(request).error().param, "max_tokens");
+  request.max_tokens = 0;
+  world.prompts[0].token_ids.push_back(1);
+  EXPECT_EQ(world.check(request).error().code, "context_length_exceeded");
+  EXPECT_EQ(world.check(request).error().param, "prompt");
+}
+
 TEST(Validator, EchoWithLogprobsAsksForThePromptsToo) {
   const World world;
   GenerateRequest request = completion();
