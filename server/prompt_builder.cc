@@ -15,62 +15,6 @@ namespace json = boost::json;
 constexpr std::array kTemplateVariables = {"enable_thinking", "thinking",       "thinking_budget", "reasoning_effort",
                                            "date_string",     "preserve_thinking", "clear_thinking",  "model_identity"};
 
-Error bad_messages(std::string message, const std::string& param = "messages") {
-  return invalid(param, "invalid_messages", std::move(message));
-}
-
-// Templates are written for text content; an array of text parts becomes its texts, a line each.
-Result<json::value> flat_content(const json::value& content, const std::string& where) {
-  if (content.is_string()) return content;
-  if (!content.is_array()) return bad_messages(where + ".content must be a string, null or an array of parts.");
-  std::string text;
-  for (const json::value& part : content.get_array()) {
-    const json::object* object = part.if_object();
-    const json::value* type = object ? object->if_contains("type") : nullptr;
-    const json::value* piece = object ? object->if_contains("text") : nullptr;
-    if (!type || *type != "text" || !piece || !piece->is_string()) {
-      return bad_messages(where + ".content may only have parts of type \"text\" with a string in text.");
-    }
-    if (!text.empty()) text += '\n';
-    text += std::string_view(piece->get_string());
-  }
-  return json::value(json::string(text));
-}
-
-Result<json::array> normalise_messages(const json::value* messages, int max_messages) {
-  if (!messages || !messages->is_array()) return bad_messages("messages must be an array.");
-  const json::array& given = messages->get_array();
-  if (given.empty() || given.size() > static_cast<size_t>(max_messages)) {
-    return bad_messages("messages has " + std::to_string(given.size()) + " items; it must have 1 to " + std::to_string(max_messages) + ".");
-  }
-  json::array result;
-  for (size_t i = 0; i < given.size(); ++i) {
-    const std::string where = "messages[" + std::to_string(i) + "]";
-    const json::object* message = given[i].if_object();
-    const json::value* role = message ? message->if_contains("role") : nullptr;
-    if (!role || !role->is_string()) return bad_messages(where + " must be an object with a string in role.");
-    const std::string_view name = role->get_string();
-    constexpr std::array kRoles = {"system", "developer", "user", "assistant", "tool", "function"};
-    if (std::find(kRoles.begin(), kRoles.end(), name) == kRoles.end()) {
-      return bad_messages(where + ".role is not one of system, developer, user, assistant, tool, function.");
-    }
-    json::object copy = *message;
-    if (name == "developer") copy["role"] = "system";
-    const json::value* content = message->if_contains("content");
-    if (content && !content->is_null()) {
-      Result<json::value> flat = flat_content(*content, where);
-      if (!flat) return flat.error();
-      copy["content"] = std::move(*flat);
-    } else if (name != "assistant") {
-      return bad_messages(where + ".content is missing; only an assistant's may be null.");
-    } else {
-      copy["content"] = nullptr;
-    }
-    result.push_back(std::move(copy));
-  }
-  return result;
-}
-
 Result<void> add_template_variables(const json::value* kwargs, json::object& context) {
   if (!kwargs || kwargs->is_null()) return {};
   const json::object* given = kwargs->if_object();
@@ -96,7 +40,9 @@ std::string token_name(const Tokenizer& tokenizer, TokenId id) {
 
 PromptBuilder::PromptBuilder(std::shared_ptr<const Tokenizer> tokenizer, std::optional<ChatTemplate> chat_template,
                              ServiceLimits limits, std::optional<int64_t> fixed_time)
-    : tokenizer_(std::move(tokenizer)), chat_template_(std::move(chat_template)), limits_(limits), fixed_time_(fixed_time) {}
+    : tokenizer_(std::move(tokenizer)), chat_template_(std::move(chat_template)), limits_(limits), fixed_time_(fixed_time) {
+  if (chat_template_) tool_call_style_ = find_tool_call_style(*chat_template_);
+}
 
 Result<std::vector<PromptInfo>> PromptBuilder::build(const GenerateRequest& request) const {
   std::vector<PromptInfo> prompts;
@@ -124,7 +70,7 @@ Result<PromptInfo> PromptBuilder::build_chat(const GenerateRequest& request) con
     return invalid("messages", "no_chat_template", "This model has no chat template; use /v1/completions.");
   }
   SERVAL_CHECK(request.chat != nullptr);
-  Result<json::array> messages = normalise_messages(request.chat->if_contains("messages"), limits_.max_messages);
+  Result<json::array> messages = normalise_messages(request.chat->if_contains("messages"), limits_.max_messages, tool_call_style_);
   if (!messages) return messages.error();
   json::object context;
   if (Result<void> added = add_template_variables(request.chat->if_contains("chat_template_kwargs"), context); !added) {

@@ -9,6 +9,7 @@
 
 #include "engine/text/chat_template.h"
 #include "engine/text/tokenizer.h"
+#include "server/chat_messages.h"
 #include "server/inference_service.h"
 #include "server/validator.h"
 
@@ -29,6 +30,7 @@ class PromptBuilder {
 
   std::shared_ptr<const Tokenizer> tokenizer_;
   std::optional<ChatTemplate> chat_template_;
+  ToolCallStyle tool_call_style_;
   ServiceLimits limits_;
   std::optional<int64_t> fixed_time_;
 };

@@ -155,6 +155,31 @@ def test_a_prompt_beyond_the_context_says_how_much(client):
     assert error.value.code == "context_length_exceeded"
 
 
+def test_a_prompt_that_fills_the_context_can_be_scored(daemon, client):
+    context = client.models.list().data[0].max_model_len
+    ask = lambda size, **more: client.completions.create(model="serval-nano", prompt=[5] * size, max_tokens=0, echo=True, **more)  # noqa: E731
+    answer = ask(context, logprobs=0)
+    assert answer.usage.prompt_tokens == context and answer.usage.completion_tokens == 0
+    assert len(answer.choices[0].logprobs.token_logprobs) == context
+    with pytest.raises(openai.BadRequestError) as error:
+        ask(context + 1)
+    assert error.value.code == "context_length_exceeded" and error.value.param == "prompt"
+
+
+def test_a_chat_with_a_tool_call_in_its_history_is_answered(client):
+    call = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Ulm"}'}}
+    answer = client.chat.completions.create(
+        model="serval-nano",
+        max_tokens=4,
+        messages=[
+            *CHAT,
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "c1", "content": "sunny"},
+        ],
+    )
+    assert answer.usage.completion_tokens > 0
+
+
 def test_an_unknown_model_is_404(client):
     with pytest.raises(openai.NotFoundError) as error:
         client.chat.completions.create(model="gpt-9", messages=CHAT)

@@ -45,10 +45,10 @@ TEST_F(PromptBuilderTest, RendersRolesPartsAndTheGenerationPrompt) {
     {"role": "assistant", "content": null}]})");
   auto prompts = builder().build(request);
   ASSERT_TRUE(prompts.ok()) << prompts.error().message;
-  EXPECT_EQ((*prompts)[0].text, "[system]be kind[user]a\nb[assistant]None>");
+  EXPECT_EQ((*prompts)[0].text, "[system]be kind[user]a\nb[assistant]>");
   EXPECT_EQ(tokenizer_->decode((*prompts)[0].token_ids, false), (*prompts)[0].text);
   request.add_generation_prompt = false;
-  EXPECT_EQ((*builder().build(request))[0].text.back(), 'e');
+  EXPECT_EQ((*builder().build(request))[0].text.back(), ']');
 }
 
 TEST_F(PromptBuilderTest, NamesWhatIsWrongWithMessages) {
@@ -70,6 +70,56 @@ TEST_F(PromptBuilderTest, NamesWhatIsWrongWithMessages) {
     EXPECT_EQ(error.code, "invalid_messages") << text;
     EXPECT_EQ(error.param, "messages") << text;
   }
+}
+
+// One chat with a tool call as every OpenAI client sends it, through the ways published templates write one.
+TEST_F(PromptBuilderTest, AToolCallReachesTheTemplateTheWayItTakesOne) {
+  const std::string call = R"({"role": "assistant", "content": null, "tool_calls": [{"id": "c1", "type": "function",
+      "function": {"name": "weather", "arguments": "{\"city\": \"Ulm\"}"}}]})";
+  const std::string text = R"({"messages": [{"role": "user", "content": "x"}, )" + call +
+                           R"(, {"role": "tool", "tool_call_id": "c1", "content": "sun"}]})";
+  const std::pair<const char*, const char*> templates[] = {
+      // Knows no tools and adds content to a text: the call is lost, the chat is not.
+      {"{% for m in messages %}{{ '[' + m.role + ']' + m.content }}{% endfor %}", "[user]x[assistant][tool]sun"},
+      // Writes null as it writes any value.
+      {"{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}", "[user]x[assistant][tool]sun"},
+      // Writes the arguments with tojson.
+      {"{% for m in messages %}[{{ m.role }}]{{ m.content or '' }}{% for c in m.tool_calls or [] %}"
+       "{{ c.function.name }}{{ c.function.arguments | tojson }}{% endfor %}{% endfor %}",
+       "[user]x[assistant]weather{\"city\": \"Ulm\"}[tool]sun"},
+      // Walks through them.
+      {"{% for m in messages %}[{{ m.role }}]{{ m.content or '' }}{% for c in m.tool_calls or [] %}"
+       "{{ c.function.name }}{% for k, v in c.function.arguments | items %}({{ k }}={{ v }}){% endfor %}"
+       "{% endfor %}{% endfor %}",
+       "[user]x[assistant]weather(city=Ulm)[tool]sun"},
+      // Takes them for a text, and content none for the sign of a call.
+      {"{% for m in messages %}[{{ m.role }}]{% if m.content is none %}{% for c in m.tool_calls %}"
+       "{{ c['function']['name'] + c['function']['arguments'] }}{% endfor %}{% else %}{{ m.content }}{% endif %}"
+       "{% endfor %}",
+       "[user]x[assistant]weather{\"city\": \"Ulm\"}[tool]sun"},
+      // The same, but adds the content before it.
+      {"{% for m in messages %}{{ '[' + m.role + ']' + m.content }}{% for c in m.tool_calls or [] %}"
+       "{{ c['function']['name'] + c['function']['arguments'] }}{% endfor %}{% endfor %}",
+       "[user]x[assistant]weather{\"city\": \"Ulm\"}[tool]sun"},
+  };
+  for (const auto& [source, expected] : templates) {
+    const auto prompts = builder(source).build(chat(text));
+    ASSERT_TRUE(prompts.ok()) << source << prompts.error().message;
+    EXPECT_EQ((*prompts)[0].text, expected) << source;
+  }
+}
+
+TEST_F(PromptBuilderTest, ArgumentsThatAreNoJsonStayWhatTheModelWrote) {
+  auto with = builder(
+      "{% for m in messages %}{{ m.content or '' }}{% for c in m.tool_calls or [] %}{{ c.function.name }}"
+      "{{ c.function.arguments | tojson }}{% endfor %}{% endfor %}");
+  const auto rendered = [&](const std::string& calls) {
+    return with.build(chat(R"({"messages": [{"role": "assistant", "tool_calls": [)" + calls + "]}]}"));
+  };
+  EXPECT_EQ((*rendered(R"({"function": {"name": "f", "arguments": "{\"a\": "}})"))[0].text, R"(f"{\"a\": ")");
+  EXPECT_EQ((*rendered(R"({"function": {"name": "g", "arguments": {"b": 1}}})"))[0].text, R"(g{"b": 1})");
+  for (const char* misshapen : {R"("i")", R"({"function": "h"})", R"({"function": {"name": "j"}})", "{}"})
+    EXPECT_EQ(error_of(rendered(misshapen)).code, "template_error") << misshapen;
 }
 
 TEST_F(PromptBuilderTest, OnlyKnownScalarsReachTheTemplate) {

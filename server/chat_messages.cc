@@ -1,0 +1,124 @@
+#include "server/chat_messages.h"
+
+#include <algorithm>
+#include <array>
+#include <boost/json.hpp>
+#include <string_view>
+
+#include "kernels/base/check.h"
+
+namespace serval {
+namespace {
+
+namespace json = boost::json;
+
+Error bad_messages(std::string message) {
+  return invalid("messages", "invalid_messages", std::move(message));
+}
+
+// Templates are written for text content; an array of text parts becomes its texts, a line each.
+Result<json::value> flat_content(const json::value& content, const std::string& where) {
+  if (content.is_string()) return content;
+  if (!content.is_array())
+    return bad_messages(where + ".content must be a string, null or an array of parts.");
+  std::string text;
+  for (const json::value& part : content.get_array()) {
+    const json::object* object = part.if_object();
+    const json::value* type = object ? object->if_contains("type") : nullptr;
+    const json::value* piece = object ? object->if_contains("text") : nullptr;
+    if (!type || *type != "text" || !piece || !piece->is_string()) {
+      return bad_messages(where + ".content may only have parts of type \"text\" with a string in text.");
+    }
+    if (!text.empty()) text += '\n';
+    text += std::string_view(piece->get_string());
+  }
+  return json::value(json::string(text));
+}
+
+bool has_tool_calls(const json::object& message) {
+  const json::value* calls = message.if_contains("tool_calls");
+  return calls && calls->is_array() && !calls->get_array().empty();
+}
+
+// Arguments that are no JSON stay the string they are: a model wrote them, and the client only repeats them.
+void parse_arguments(json::array& calls) {
+  for (json::value& call : calls) {
+    json::object* const object = call.if_object();
+    json::value* const function = object ? object->if_contains("function") : nullptr;
+    json::object* const fields = function ? function->if_object() : nullptr;
+    json::value* const arguments = fields ? fields->if_contains("arguments") : nullptr;
+    if (!arguments || !arguments->is_string()) continue;
+    boost::system::error_code failed;
+    json::value parsed = json::parse(std::string_view(arguments->get_string()), failed);
+    if (!failed) *arguments = std::move(parsed);
+  }
+}
+
+}  // namespace
+
+ToolCallStyle find_tool_call_style(const ChatTemplate& chat_template) {
+  for (const ToolCallStyle style :
+       {ToolCallStyle{true, true}, {false, true}, {true, false}, {false, false}}) {
+    const json::value chat = {
+        {{"role", "user"}, {"content", "Hello"}},
+        {{"role", "assistant"},
+         {"content", nullptr},
+         {"tool_calls",
+          json::array{
+              {{"id", "call00000"},
+               {"type", "function"},
+               {"function", {{"name", "serval_probe"}, {"arguments", R"({"key": "serval_value"})"}}}}}}}};
+    Result<json::array> messages = normalise_messages(&chat, 2, style);
+    SERVAL_CHECK(messages.ok());
+    const json::object context = {
+        {"messages", std::move(*messages)}, {"tools", nullptr}, {"documents", nullptr},
+        {"add_generation_prompt", false},   {"bos_token", ""},  {"eos_token", ""}};
+    const Result<std::string> text = chat_template.render(context, /*now_unix_s=*/0);
+    if (text.ok() && text->find("serval_probe") != std::string::npos &&
+        text->find("serval_value") != std::string::npos && text->find("None") == std::string::npos) {
+      return style;
+    }
+  }
+  return {};
+}
+
+Result<json::array> normalise_messages(const json::value* messages, int max_messages,
+                                       const ToolCallStyle& style) {
+  if (!messages || !messages->is_array()) return bad_messages("messages must be an array.");
+  const json::array& given = messages->get_array();
+  if (given.empty() || given.size() > static_cast<size_t>(max_messages)) {
+    return bad_messages("messages has " + std::to_string(given.size()) + " items; it must have 1 to " +
+                        std::to_string(max_messages) + ".");
+  }
+  json::array result;
+  for (size_t i = 0; i < given.size(); ++i) {
+    const std::string where = "messages[" + std::to_string(i) + "]";
+    const json::object* message = given[i].if_object();
+    const json::value* role = message ? message->if_contains("role") : nullptr;
+    if (!role || !role->is_string()) return bad_messages(where + " must be an object with a string in role.");
+    const std::string_view name = role->get_string();
+    constexpr std::array kRoles = {"system", "developer", "user", "assistant", "tool", "function"};
+    if (std::find(kRoles.begin(), kRoles.end(), name) == kRoles.end()) {
+      return bad_messages(where + ".role is not one of system, developer, user, assistant, tool, function.");
+    }
+    json::object copy = *message;
+    if (name == "developer") copy["role"] = "system";
+    const json::value* content = message->if_contains("content");
+    if (content && !content->is_null()) {
+      Result<json::value> flat = flat_content(*content, where);
+      if (!flat) return flat.error();
+      copy["content"] = std::move(*flat);
+    } else if (name != "assistant") {
+      return bad_messages(where + ".content is missing; only an assistant's may be null.");
+    } else if (has_tool_calls(copy) && style.null_content) {
+      copy["content"] = nullptr;
+    } else {
+      copy["content"] = "";
+    }
+    if (style.object_arguments && has_tool_calls(copy)) parse_arguments(copy.at("tool_calls").get_array());
+    result.push_back(std::move(copy));
+  }
+  return result;
+}
+
+}  // namespace serval
