@@ -143,7 +143,7 @@ std::vector<Knob> knobs(ServerConfig& c) {
       {"insecure", "Addresses", "allow other addresses than loopback without keys", &c.insecure},
 
       {"io_threads", "HTTP", "threads that read and write connections", &c.io_threads, 1, 64},
-      {"text_threads", "HTTP", "threads that render templates and tokenise", &c.text_threads, 1, 64},
+      {"text_threads", "HTTP", "threads that render templates and tokenise; one more takes bodies above 64 KiB", &c.text_threads, 1, 64},
       {"max_request_line_bytes", "HTTP", "longest request line; a longer one is answered 414",
        &c.max_request_line_bytes, 64, 1 << 20},
       {"max_header_bytes", "HTTP", "header fields of a request together; more are answered 431",

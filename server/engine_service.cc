@@ -69,6 +69,16 @@ struct EngineService::Impl {
     delivery.join();
   }
 
+  std::optional<Error> unknown_model(const GenerateRequest& request) const {
+    const std::string& name = request.model;
+    const auto& aliases = config.aliases;
+    if (name.empty() || name == config.model_id ||
+        std::find(aliases.begin(), aliases.end(), name) != aliases.end())
+      return std::nullopt;
+    return Error{ErrorKind::kNotFound, "model_not_found",
+                 "The model `" + name.substr(0, 128) + "` does not exist here.", "model"};
+  }
+
   // --- the registry of open generations, by engine request id ---
 
   struct Entry {
@@ -236,7 +246,8 @@ Result<std::unique_ptr<Generation>> EngineService::generate(const GenerateReques
   };
   const Time received = engine_now();
   if (std::string reason; !ready(&reason)) return refuse(not_ready(reason));
-  Result<std::vector<PromptInfo>> prompts = render(request);
+  if (std::optional<Error> unknown = impl.unknown_model(request)) return refuse(*unknown);
+  Result<std::vector<PromptInfo>> prompts = impl.prompts.build(request, {.must_fit = true});
   if (!prompts) return refuse(prompts.error());
 
   uint64_t random_seed;
@@ -290,15 +301,15 @@ Result<std::unique_ptr<Generation>> EngineService::generate(const GenerateReques
 }
 
 Result<std::vector<PromptInfo>> EngineService::render(const GenerateRequest& request) {
-  const ServiceConfig& config = impl_->config;
-  const bool known =
-      request.model.empty() || request.model == config.model_id ||
-      std::find(config.aliases.begin(), config.aliases.end(), request.model) != config.aliases.end();
-  if (!known) {
-    return Error{ErrorKind::kNotFound, "model_not_found",
-                 "The model `" + request.model.substr(0, 128) + "` does not exist here.", "model"};
-  }
-  return impl_->prompts.build(request);
+  if (std::optional<Error> unknown = impl_->unknown_model(request)) return *unknown;
+  return impl_->prompts.build(request, {});
+}
+
+Result<PromptInfo> EngineService::tokenize(const GenerateRequest& request) {
+  if (std::optional<Error> unknown = impl_->unknown_model(request)) return *unknown;
+  Result<std::vector<PromptInfo>> prompts = impl_->prompts.build(request, {.may_be_empty = true});
+  if (!prompts) return prompts.error();
+  return std::move(prompts->front());
 }
 
 Result<std::string> EngineService::detokenize(const std::vector<int64_t>& token_ids) {

@@ -50,6 +50,7 @@ class EngineService final : public InferenceService {
   Result<std::unique_ptr<Generation>> generate(const GenerateRequest& request,
                                                std::shared_ptr<GenerationObserver> observer) override;
   Result<std::vector<PromptInfo>> render(const GenerateRequest& request) override;
+  Result<PromptInfo> tokenize(const GenerateRequest& request) override;
   Result<std::string> detokenize(const std::vector<int64_t>& token_ids) override;
   std::string token_text(TokenId id) const override;
   std::vector<ModelInfo> models() const override;

@@ -18,6 +18,9 @@ namespace serval {
 
 class HttpSession;
 
+// A text of this size takes a few milliseconds to tokenise; a request's largest body can take seconds.
+constexpr size_t kLongBodyBytes = 64 << 10;
+
 struct HttpContext {
   HttpContext(HttpConfig http_config, RouteTable route_table, HttpHooks http_hooks)
       : config(std::move(http_config)),
@@ -25,7 +28,14 @@ struct HttpContext {
         hooks(std::move(http_hooks)),
         keys(config.api_keys),
         io(config.io_threads),
-        text_pool(static_cast<size_t>(config.text_threads)) {}
+        text_pool(static_cast<size_t>(config.text_threads)),
+        long_text_pool(1) {}
+
+  // Where a request's template and tokenising run: long ones by themselves, so that they wait for each other
+  // and nobody waits for them.
+  boost::asio::thread_pool& pool_for(size_t body_bytes) {
+    return body_bytes > kLongBodyBytes ? long_text_pool : text_pool;
+  }
 
   // False: the server is stopping, or full. Any thread.
   bool register_session(HttpSession* session, std::weak_ptr<HttpSession> reference);
@@ -38,6 +48,7 @@ struct HttpContext {
 
   boost::asio::io_context io;
   boost::asio::thread_pool text_pool;
+  boost::asio::thread_pool long_text_pool;
 
   std::atomic<bool> draining{false};
   std::atomic<size_t> body_bytes{0};  // request bodies in memory

@@ -203,7 +203,8 @@ void HttpServer::stop() {
   }
   impl_->stop_accepting();
   for (const auto& session : impl_->open_sessions()) session->abort();
-  context.text_pool.join();  // what is queued sees its exchange gone and ends at once
+  context.text_pool.join();
+  context.long_text_pool.join();  // what is queued sees its exchange gone and ends at once
   impl_->work.reset();
   for (std::thread& thread : impl_->threads) thread.join();
   impl_->threads.clear();

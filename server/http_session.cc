@@ -234,6 +234,7 @@ void HttpSession::charge_body(size_t bytes) {
 void HttpSession::dispatch(HttpRequest request) {
   request.id = request_id_;
   request.received = received_;
+  const size_t body_bytes = request.body.size();
   exchange_ = std::make_shared<HttpExchange>(std::move(request), weak_from_this());
   const auto run = [](const Route& route, const std::shared_ptr<HttpExchange>& exchange) {
     try {
@@ -247,14 +248,15 @@ void HttpSession::dispatch(HttpRequest request) {
     run(*route_, exchange_);
     return;
   }
-  asio::post(context_->text_pool, [run, route = route_, exchange = exchange_, weak = weak_from_this()] {
-    if (exchange->gone()) return;
-    run(*route, exchange);
-    // The handler has taken the body and is done with it, however long its answer takes.
-    exchange->post([weak] {
-      if (const auto session = weak.lock()) session->charge_body(0);
-    });
-  });
+  asio::post(context_->pool_for(body_bytes),
+             [run, route = route_, exchange = exchange_, weak = weak_from_this()] {
+               if (exchange->gone()) return;
+               run(*route, exchange);
+               // The handler has taken the body and is done with it, however long its answer takes.
+               exchange->post([weak] {
+                 if (const auto session = weak.lock()) session->charge_body(0);
+               });
+             });
 }
 
 // --- answering ---

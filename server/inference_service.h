@@ -106,8 +106,10 @@ class InferenceService {
   // then queues. An Error here means nothing was queued.
   virtual Result<std::unique_ptr<Generation>> generate(const GenerateRequest& request,
                                                        std::shared_ptr<GenerationObserver> observer) = 0;
-  // What generate would feed the model, without running it (…/render, /tokenize).
+  // What generate would feed the model, without running it (…/render); however long.
   virtual Result<std::vector<PromptInfo>> render(const GenerateRequest& request) = 0;
+  // The ids of one text or chat as they are: none for an empty text.
+  virtual Result<PromptInfo> tokenize(const GenerateRequest& request) = 0;
   virtual Result<std::string> detokenize(const std::vector<int64_t>& token_ids) = 0;
   virtual std::string token_text(TokenId id) const = 0;
 

@@ -118,18 +118,17 @@ void tokenize(InferenceService& service, const RequestOptions& options, const Ex
     exchange->respond(error_response(request.error()));
     return;
   }
-  const Result<std::vector<PromptInfo>> prompts = service.render(request->generate);
-  if (!prompts) {
-    exchange->respond(error_response(prompts.error()));
+  const Result<PromptInfo> prompt = service.tokenize(request->generate);
+  if (!prompt) {
+    exchange->respond(error_response(prompt.error()));
     return;
   }
-  const PromptInfo& prompt = prompts.value().front();
   const std::optional<ModelInfo> model = find_model(service, request->generate.model);
   std::vector<std::string> strings;
   if (request->return_token_strs) {
-    for (const TokenId id : prompt.token_ids) strings.push_back(service.token_text(id));
+    for (const TokenId id : prompt->token_ids) strings.push_back(service.token_text(id));
   }
-  exchange->respond(json_response(tokenize_body(prompt, model ? model->max_model_len : 0,
+  exchange->respond(json_response(tokenize_body(*prompt, model ? model->max_model_len : 0,
                                                 request->return_token_strs ? &strings : nullptr)));
 }
 

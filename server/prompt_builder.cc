@@ -44,10 +44,10 @@ PromptBuilder::PromptBuilder(std::shared_ptr<const Tokenizer> tokenizer, std::op
   if (chat_template_) tool_call_style_ = find_tool_call_style(*chat_template_);
 }
 
-Result<std::vector<PromptInfo>> PromptBuilder::build(const GenerateRequest& request) const {
+Result<std::vector<PromptInfo>> PromptBuilder::build(const GenerateRequest& request, const PromptRules& rules) const {
   std::vector<PromptInfo> prompts;
   if (request.kind == GenerateRequest::Kind::kChat) {
-    Result<PromptInfo> prompt = build_chat(request);
+    Result<PromptInfo> prompt = build_chat(request, rules);
     if (!prompt) return prompt.error();
     prompts.push_back(std::move(*prompt));
     return prompts;
@@ -58,14 +58,21 @@ Result<std::vector<PromptInfo>> PromptBuilder::build(const GenerateRequest& requ
                        std::to_string(limits_.max_prompts) + ".");
   }
   for (const PromptInput& input : request.prompts) {
-    Result<PromptInfo> prompt = build_completion(request, input);
+    Result<PromptInfo> prompt = build_completion(request, input, rules);
     if (!prompt) return prompt.error();
     prompts.push_back(std::move(*prompt));
   }
   return prompts;
 }
 
-Result<PromptInfo> PromptBuilder::build_chat(const GenerateRequest& request) const {
+Result<void> PromptBuilder::check_fit(size_t least_tokens, const char* param) const {
+  if (least_tokens <= static_cast<size_t>(limits_.max_model_len)) return {};
+  return invalid(param, "context_length_exceeded",
+                 "This model's context is " + std::to_string(limits_.max_model_len) + " tokens; " + param + " has at least " +
+                     std::to_string(least_tokens) + ".");
+}
+
+Result<PromptInfo> PromptBuilder::build_chat(const GenerateRequest& request, const PromptRules& rules) const {
   if (!chat_template_) {
     return invalid("messages", "no_chat_template", "This model has no chat template; use /v1/completions.");
   }
@@ -93,18 +100,28 @@ Result<PromptInfo> PromptBuilder::build_chat(const GenerateRequest& request) con
   }
   PromptInfo prompt;
   prompt.text = std::move(*text);
+  if (rules.must_fit) {
+    if (Result<void> fits = check_fit(tokenizer_->least_tokens(prompt.text), "messages"); !fits) return fits.error();
+  }
   prompt.token_ids = tokenizer_->encode(prompt.text, /*add_special=*/false);
-  if (prompt.token_ids.empty()) return invalid("messages", "empty_prompt", "The rendered chat has no tokens.");
+  if (prompt.token_ids.empty() && !rules.may_be_empty) return invalid("messages", "empty_prompt", "The rendered chat has no tokens.");
   return prompt;
 }
 
-Result<PromptInfo> PromptBuilder::build_completion(const GenerateRequest& request, const PromptInput& input) const {
+Result<PromptInfo> PromptBuilder::build_completion(const GenerateRequest& request, const PromptInput& input,
+                                                       const PromptRules& rules) const {
   PromptInfo prompt;
   if (const auto* text = std::get_if<std::string>(&input)) {
+    if (rules.must_fit) {
+      if (Result<void> fits = check_fit(tokenizer_->least_tokens(*text), "prompt"); !fits) return fits.error();
+    }
     prompt.text = *text;
     prompt.token_ids = tokenizer_->encode(*text, request.add_special_tokens);
   } else {
     prompt.token_ids = std::get<std::vector<TokenId>>(input);
+    if (rules.must_fit) {
+      if (Result<void> fits = check_fit(prompt.token_ids.size(), "prompt"); !fits) return fits.error();
+    }
     for (const TokenId id : prompt.token_ids) {
       if (id >= 0 && id < limits_.vocab_size) continue;
       return invalid("prompt", "invalid_token_id",
@@ -113,7 +130,7 @@ Result<PromptInfo> PromptBuilder::build_completion(const GenerateRequest& reques
     }
     prompt.text = tokenizer_->decode(prompt.token_ids, /*skip_special=*/false);
   }
-  if (prompt.token_ids.empty()) {
+  if (prompt.token_ids.empty() && !rules.may_be_empty) {
     if (tokenizer_->bos_id() < 0) return invalid("prompt", "empty_prompt", "prompt has no tokens, and this model has no BOS to start from.");
     prompt.token_ids.push_back(tokenizer_->bos_id());
   }

@@ -15,6 +15,12 @@
 
 namespace serval {
 
+// What a prompt must be for what it is built for.
+struct PromptRules {
+  bool must_fit = false;  // one that cannot fit in the context is refused, if possible before it is tokenised
+  bool may_be_empty = false;  // no ids for an empty text; otherwise the BOS, or an error without one
+};
+
 class PromptBuilder {
  public:
   // `fixed_time`: what strftime_now reads in templates (--template-time); the clock when absent.
@@ -22,11 +28,13 @@ class PromptBuilder {
                 ServiceLimits limits, std::optional<int64_t> fixed_time);
 
   // One PromptInfo per prompt (a chat is one). Errors name the field.
-  Result<std::vector<PromptInfo>> build(const GenerateRequest& request) const;
+  Result<std::vector<PromptInfo>> build(const GenerateRequest& request, const PromptRules& rules) const;
 
  private:
-  Result<PromptInfo> build_chat(const GenerateRequest& request) const;
-  Result<PromptInfo> build_completion(const GenerateRequest& request, const PromptInput& input) const;
+  Result<PromptInfo> build_chat(const GenerateRequest& request, const PromptRules& rules) const;
+  Result<PromptInfo> build_completion(const GenerateRequest& request, const PromptInput& input,
+                                      const PromptRules& rules) const;
+  Result<void> check_fit(size_t least_tokens, const char* param) const;
 
   std::shared_ptr<const Tokenizer> tokenizer_;
   std::optional<ChatTemplate> chat_template_;

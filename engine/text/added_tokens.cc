@@ -82,6 +82,11 @@ AddedTokenMatcher::AddedTokenMatcher(std::vector<AddedToken> tokens) : tokens_(s
   }
 }
 
+bool AddedTokenMatcher::strips() const {
+  return std::any_of(tokens_.begin(), tokens_.end(),
+                     [](const AddedToken& t) { return t.lstrip || t.rstrip; });
+}
+
 int32_t AddedTokenMatcher::find_child(int32_t node, uint8_t byte) const {
   int32_t child = nodes_[node].child;
   while (child >= 0 && nodes_[child].byte != byte) child = nodes_[child].sibling;

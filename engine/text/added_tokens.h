@@ -40,6 +40,7 @@ class AddedTokenMatcher {
   void split(std::string_view text, bool match_special, std::vector<TextSegment>& segments) const;
 
   bool empty() const { return tokens_.empty(); }
+  bool strips() const;  // whether some token takes white space beside it
 
  private:
   struct Node {  // of a byte trie; children are a linked list

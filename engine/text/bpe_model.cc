@@ -6,6 +6,7 @@
 #include <functional>
 #include <stdexcept>
 
+#include "engine/text/byte_alphabet.h"
 #include "kernels/base/utf8.h"
 
 namespace serval {
@@ -126,6 +127,32 @@ void BpeModel::encode(std::string_view piece, Scratch& scratch, std::vector<Toke
     queue_pair(scratch, left);
   }
   for (int32_t i = symbols.empty() ? -1 : 0; i >= 0; i = symbols[i].next) ids.push_back(symbols[i].id);
+}
+
+Loss BpeModel::loss(bool byte_pieces) const {
+  const auto is_there = [](TokenId id) { return id >= 0; };
+  bool covers = !byte_tokens_.empty() && std::all_of(byte_tokens_.begin(), byte_tokens_.end(), is_there);
+  if (byte_pieces && !covers) {
+    covers = true;
+    for (int byte = 0; byte < 0xF5; ++byte) {
+      const bool in_utf8 = byte != 0xC0 && byte != 0xC1;  // nor are 0xF5 to 0xFF
+      covers &= !in_utf8 || vocabulary_.find(byte_character(static_cast<unsigned char>(byte))) >= 0;
+    }
+  }
+  const bool one_unk_each = options_.unk_id >= 0 && !options_.fuse_unk;
+  return covers || one_unk_each ? Loss::kNothing : Loss::kAnything;
+}
+
+size_t BpeModel::longest_token(bool byte_pieces) const {
+  size_t longest = 4;  // one character, as the unknown token
+  for (TokenId id = 0; id < vocabulary_.size(); ++id) {
+    const std::string_view name = vocabulary_.name(id);
+    const auto starts_character = [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; };
+    longest = std::max(
+        longest, byte_pieces ? static_cast<size_t>(std::count_if(name.begin(), name.end(), starts_character))
+                             : name.size());
+  }
+  return longest;
 }
 
 }  // namespace serval

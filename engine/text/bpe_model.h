@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "engine/text/token_bound.h"
 #include "engine/text/tokenizer.h"
 #include "engine/text/vocabulary.h"
 
@@ -43,6 +44,12 @@ class BpeModel {
   void encode(std::string_view piece, Scratch& scratch, std::vector<TokenId>& ids) const;
 
   const Vocabulary& vocabulary() const { return vocabulary_; }
+
+  // What encode may leave out, or join without bound: nothing when every character of a piece is sure to be
+  // in tokens of its own. `byte_pieces`: pieces are in the byte alphabet.
+  Loss loss(bool byte_pieces) const;
+  // Most bytes of a piece in one token; characters of it when byte_pieces.
+  size_t longest_token(bool byte_pieces) const;
 
  private:
   struct Merge {

@@ -18,6 +18,7 @@ BpeTokenizer::BpeTokenizer(Parts parts) : parts_(std::move(parts)) {
   raw_matcher_ = AddedTokenMatcher(std::move(raw));
   normalized_matcher_ = AddedTokenMatcher(std::move(normalized));
   fill_table();
+  find_bound();
 }
 
 void BpeTokenizer::fill_table() {
@@ -61,6 +62,23 @@ void BpeTokenizer::fill_table() {
                                  ", which no token has");
     }
   }
+}
+
+void BpeTokenizer::find_bound() {
+  const bool bytes = parts_.pretokenizer.writes_bytes();
+  bound_.loss = std::max({parts_.normalizer.loss(), parts_.pretokenizer.loss(), parts_.model.loss(bytes)});
+  bound_.most_bytes = parts_.model.longest_token(bytes) * parts_.normalizer.most_shrink();
+  for (const AddedToken& token : parts_.added) {
+    if (token.lstrip || token.rstrip) bound_.loss = std::max(bound_.loss, Loss::kWhiteSpace);
+    size_t bytes = token.content.size();
+    if (token.normalized)
+      bytes = parts_.normalizer.apply(token.content).size() * parts_.normalizer.most_shrink();
+    bound_.most_bytes = std::max(bound_.most_bytes, bytes);
+  }
+}
+
+size_t BpeTokenizer::least_tokens(std::string_view text) const {
+  return is_valid_utf8(text) ? bound_.least_tokens(text) : 0;
 }
 
 TokenId BpeTokenizer::token_to_id(std::string_view token) const {

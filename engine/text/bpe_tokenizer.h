@@ -10,6 +10,7 @@
 #include "engine/text/bpe_model.h"
 #include "engine/text/normalizer.h"
 #include "engine/text/pretokenizer.h"
+#include "engine/text/token_bound.h"
 #include "engine/text/token_decoder.h"
 #include "engine/text/token_table.h"
 #include "engine/text/tokenizer.h"
@@ -32,6 +33,7 @@ class BpeTokenizer final : public Tokenizer {
   explicit BpeTokenizer(Parts parts);
 
   std::vector<TokenId> encode(std::string_view text, bool add_special, bool parse_special) const override;
+  size_t least_tokens(std::string_view text) const override;
   std::string_view token_bytes(TokenId id) const override { return table_.bytes(id); }
   bool is_special(TokenId id) const override { return table_.is_special(id); }
   bool strips_leading_space() const override { return parts_.decoder.strips_leading_space(); }
@@ -42,12 +44,14 @@ class BpeTokenizer final : public Tokenizer {
 
  private:
   void fill_table();
+  void find_bound();
 
   Parts parts_;
   AddedTokenMatcher raw_matcher_;         // added tokens looked for in the text as it came
   AddedTokenMatcher normalized_matcher_;  // and in normalised text
   std::map<std::string, TokenId, std::less<>> added_ids_;
   TokenTable table_;
+  TokenBound bound_;
 };
 
 }  // namespace serval

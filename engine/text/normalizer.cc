@@ -23,6 +23,10 @@ enum class Kind { kUnicodeForm, kLowercase, kPrepend, kReplace, kStrip };
 
 constexpr double kMaxGrowth = 64;
 constexpr double kFormGrowth = 11;  // U+FDFA, three bytes, becomes 18 characters of 33 bytes in NFKC and NFKD
+// A normal form composes at most four characters into one of two bytes or more, and turns at most one into an
+// ASCII character (Unicode 3.11, and UAX 15 on expansion factors); a character has at most four bytes.
+constexpr size_t kFormShrink = 8;
+constexpr size_t kLowercaseShrink = 4;  // U+212A, three bytes, becomes k
 constexpr size_t kLongRun = 32;
 
 // ICU sorts a run of combining marks by insertion, which is quadratic for a run nobody writes but anybody can
@@ -170,6 +174,8 @@ Normalizer Normalizer::from_json(const boost::json::value* value) {
   std::vector<Step> steps;
   double growth = 1;
   bool has_form = false;
+  Loss loss = Loss::kNothing;
+  size_t shrink = 1;
   for (const boost::json::object* part : flatten_sequence(value, "normalizers", "normalizer")) {
     const std::string_view type = get_string(*part, "type", "normalizer");
     const std::string where = "normalizer " + std::string(type);
@@ -178,9 +184,11 @@ Normalizer Normalizer::from_json(const boost::json::value* value) {
       step.kind = Kind::kUnicodeForm;
       step.form = form;
       if (!std::exchange(has_form, true)) growth *= kFormGrowth;
+      shrink *= kFormShrink;
     } else if (type == "Lowercase") {
       step.kind = Kind::kLowercase;
       growth *= 1.5;
+      shrink *= kLowercaseShrink;
     } else if (type == "Prepend") {
       step.kind = Kind::kPrepend;
       step.content = get_string(*part, "prepend", where);
@@ -194,15 +202,20 @@ Normalizer Normalizer::from_json(const boost::json::value* value) {
         const std::string_view text = get_string(pattern, "String", where + ".pattern");
         if (text.empty()) throw std::runtime_error(where + " has an empty pattern");
         step.pattern.emplace(escape_regex(text));
+        if (step.content.size() < text.size()) loss = Loss::kAnything;
         growth *= std::max(1.0, static_cast<double>(step.content.size()) / static_cast<double>(text.size()));
       } else {
         step.pattern.emplace(get_string(pattern, "Regex", where + ".pattern"));
+        loss = Loss::kAnything;
         growth *= 1.0 + static_cast<double>(step.content.size());
       }
     } else if (type == "Strip") {
       step.kind = Kind::kStrip;
       step.left = get_bool(*part, "strip_left", true, where);
       step.right = get_bool(*part, "strip_right", true, where);
+      // What an earlier replacement made into white space would be lost with it.
+      const bool replaces = std::any_of(steps.begin(), steps.end(), [](const Step& s) { return s.kind == Kind::kReplace; });
+      loss = std::max(loss, replaces ? Loss::kAnything : Loss::kWhiteSpace);
     } else {
       throw std::runtime_error("the normalizer type '" + std::string(type) + "' is not supported");
     }
@@ -210,7 +223,10 @@ Normalizer Normalizer::from_json(const boost::json::value* value) {
       throw std::runtime_error("the normalizer could make text more than 64 times longer");
     steps.push_back(std::move(step));
   }
-  return Normalizer(std::move(steps));
+  Normalizer normalizer(std::move(steps));
+  normalizer.loss_ = loss;
+  normalizer.most_shrink_ = shrink;
+  return normalizer;
 }
 
 std::string Normalizer::apply(std::string_view text) const {

@@ -8,6 +8,8 @@
 #include <string_view>
 #include <vector>
 
+#include "engine/text/token_bound.h"
+
 namespace serval {
 
 class Normalizer {
@@ -25,10 +27,16 @@ class Normalizer {
   // `text` is valid UTF-8, and so is the result. Any thread; linear.
   std::string apply(std::string_view text) const;
 
+  // What apply may leave out, and how many bytes of a text one byte of the result stands for at most.
+  Loss loss() const { return loss_; }
+  size_t most_shrink() const { return most_shrink_; }
+
  private:
   struct Step;
   explicit Normalizer(std::vector<Step> steps);
   std::vector<Step> steps_;
+  Loss loss_ = Loss::kNothing;
+  size_t most_shrink_ = 1;
 };
 
 }  // namespace serval

@@ -1,5 +1,6 @@
 #include "engine/text/pretokenizer.h"
 
+#include <algorithm>
 #include <optional>
 #include <stdexcept>
 #include <utility>
@@ -169,22 +170,24 @@ class PreTokenizer::Builder {
       byte_level(get_bool(part, "add_prefix_space", true, where), get_bool(part, "use_regex", true, where));
     } else if (type == "Split") {
       split(split_pattern(part, where), behavior_named(get_string(part, "behavior", where)),
-            get_bool(part, "invert", false, where));
+            get_bool(part, "invert", false, where), Loss::kAnything);
     } else if (type == "Digits") {
       const bool individual = get_bool(part, "individual_digits", false, where);
       split("\\p{N}", individual ? SplitBehavior::kIsolated : SplitBehavior::kContiguous);
     } else if (type == "Metaspace") {
       metaspace(part, where);
     } else if (type == "Whitespace") {
-      split(kWordsAndSymbols, SplitBehavior::kRemoved, /*invert=*/true);
+      split(kWordsAndSymbols, SplitBehavior::kRemoved, /*invert=*/true, Loss::kWhiteSpace);
     } else if (type == "WhitespaceSplit") {
-      split("\\s", SplitBehavior::kRemoved);
+      split("\\s", SplitBehavior::kRemoved, /*invert=*/false, Loss::kWhiteSpace);
     } else if (type == "Punctuation") {
-      split(kPunctuation, find_member(part, "behavior") == nullptr
-                              ? SplitBehavior::kIsolated
-                              : behavior_named(get_string(part, "behavior", where)));
+      split(kPunctuation,
+            find_member(part, "behavior") == nullptr ? SplitBehavior::kIsolated
+                                                     : behavior_named(get_string(part, "behavior", where)),
+            /*invert=*/false, Loss::kAnything);
     } else if (type == "CharDelimiterSplit") {
-      split(escape_regex(get_string(part, "delimiter", where)), SplitBehavior::kRemoved);
+      split(escape_regex(get_string(part, "delimiter", where)), SplitBehavior::kRemoved, /*invert=*/false,
+            Loss::kAnything);
     } else {
       throw std::runtime_error("the pre_tokenizer type '" + std::string(type) + "' is not supported");
     }
@@ -197,10 +200,18 @@ class PreTokenizer::Builder {
     steps_.push_back({.kind = Step::Kind::kMapBytes});
   }
 
-  PreTokenizer build() { return PreTokenizer(std::move(steps_)); }
+  PreTokenizer build() {
+    PreTokenizer result(std::move(steps_));
+    result.loss_ = loss_;
+    result.writes_bytes_ = has_byte_level_;
+    return result;
+  }
 
  private:
-  void split(std::string_view pattern, SplitBehavior behavior, bool invert = false) {
+  // `if_removed`: what goes when the behavior is to remove.
+  void split(std::string_view pattern, SplitBehavior behavior, bool invert = false,
+             Loss if_removed = Loss::kNothing) {
+    if (behavior == SplitBehavior::kRemoved) loss_ = std::max(loss_, if_removed);
     Step step{.kind = Step::Kind::kSplit, .behavior = behavior, .invert = invert};
     step.pattern.emplace(pattern);
     steps_.push_back(std::move(step));
@@ -241,6 +252,7 @@ class PreTokenizer::Builder {
   std::vector<Step> steps_;
   bool has_byte_level_ = false;
   bool has_metaspace_ = false;
+  Loss loss_ = Loss::kNothing;
 };
 
 PreTokenizer::PreTokenizer(std::vector<Step> steps) : steps_(std::move(steps)) {}

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "engine/text/split_regex.h"
+#include "engine/text/token_bound.h"
 
 namespace serval {
 
@@ -47,11 +48,18 @@ class PreTokenizer {
   // Replaces `pieces`. Any thread; linear.
   void split(std::string_view segment, bool starts_text, Pieces& pieces) const;
 
+  // What lies between the pieces, at most.
+  Loss loss() const { return loss_; }
+  // Whether pieces are in the byte alphabet: a character for each byte of the text.
+  bool writes_bytes() const { return writes_bytes_; }
+
  private:
   struct Step;
   class Builder;
   explicit PreTokenizer(std::vector<Step> steps);
   std::vector<Step> steps_;
+  Loss loss_ = Loss::kNothing;
+  bool writes_bytes_ = false;
 };
 
 }  // namespace serval

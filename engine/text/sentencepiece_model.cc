@@ -158,7 +158,10 @@ void read_trainer(std::string_view bytes, SentencePieceModel& model) {
 
 void read_normalizer(std::string_view bytes, SentencePieceModel& model) {
   for (WireReader reader(bytes); reader.next();) {
-    if (reader.field() == 2) check_charsmap(reader.data());
+    if (reader.field() == 2) {
+      check_charsmap(reader.data());
+      model.maps_characters |= !reader.data().empty();
+    }
     if (reader.field() == 3) model.add_dummy_prefix = reader.number() != 0;
     if (reader.field() == 4) model.remove_extra_whitespaces = reader.number() != 0;
   }

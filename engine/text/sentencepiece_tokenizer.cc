@@ -9,6 +9,7 @@
 
 #include "engine/text/added_tokens.h"
 #include "engine/text/sentencepiece_model.h"
+#include "engine/text/token_bound.h"
 #include "engine/text/token_table.h"
 #include "kernels/base/utf8.h"
 
@@ -73,6 +74,10 @@ class SentencePieceTokenizer final : public Tokenizer {
     return ids;
   }
 
+  size_t least_tokens(std::string_view text) const override {
+    return is_valid_utf8(text) ? bound_.least_tokens(text) : 0;
+  }
+
   std::string_view token_bytes(TokenId id) const override { return table_.bytes(id); }
   bool is_special(TokenId id) const override { return table_.is_special(id); }
   bool strips_leading_space() const override { return strips_leading_space_; }
@@ -109,6 +114,7 @@ class SentencePieceTokenizer final : public Tokenizer {
     };
     bos_id_ = role(config.bos_token, processor_.bos_id());
     eos_id_ = role(config.eos_token, processor_.eos_id());
+    find_bound(model);
     if (bos_id_ >= 0) prefix_.push_back(bos_id_);
     apply_bos_eos(config, bos_id_, eos_id_, prefix_, suffix_);
   }
@@ -146,6 +152,17 @@ class SentencePieceTokenizer final : public Tokenizer {
     matcher_ = AddedTokenMatcher(std::move(added));
   }
 
+  // Without byte pieces a run of unknown characters is one token, and a table of characters may map any to
+  // nothing: then there is no bound.
+  void find_bound(const SentencePieceModel& model) {
+    if (!model.byte_fallback || model.maps_characters) return;
+    bound_.loss = model.remove_extra_whitespaces || matcher_.strips() ? Loss::kWhiteSpace : Loss::kNothing;
+    for (TokenId id = 0; id < table_.size(); ++id)
+      bound_.most_bytes = std::max(bound_.most_bytes, table_.bytes(id).size());
+    for (const Piece& piece : model.pieces)
+      bound_.most_bytes = std::max(bound_.most_bytes, piece.text.size());
+  }
+
   [[noreturn]] static void fail_shared(const std::string& name, const AddedToken& token) {
     throw std::runtime_error("tokens '" + name + "' and '" + token.content + "' share the id " +
                              std::to_string(token.id));
@@ -173,6 +190,7 @@ class SentencePieceTokenizer final : public Tokenizer {
   AddedTokenMatcher matcher_;
   std::map<std::string, TokenId, std::less<>> ids_;
   TokenTable table_;
+  TokenBound bound_;
   std::vector<TokenId> prefix_, suffix_;
   TokenId num_pieces_;  // of the model itself
   TokenId unk_id_;

@@ -276,6 +276,21 @@ def test_ids_of_a_text_give_back_the_text(daemon):
             assert http.post("/detokenize", json={"tokens": answer["tokens"]}).json() == {"prompt": text}
 
 
+def test_an_empty_text_has_no_tokens(daemon):
+    answer = httpx.post(daemon.url + "/tokenize", json={"prompt": ""})
+    assert answer.status_code == 200, answer.text
+    assert (answer.json()["count"], answer.json()["tokens"]) == (0, [])
+
+
+@pytest.mark.parametrize("path, param", [(COMPLETIONS, "prompt"), (CHATS, "messages")])
+def test_a_prompt_of_megabytes_is_refused_for_its_size(daemon, path, param):
+    flood = "word " * 400_000
+    body = {"prompt": flood} if path == COMPLETIONS else {"messages": [{"role": "user", "content": flood}]}
+    error = httpx.post(daemon.url + path, json={**body, "max_tokens": 1}, timeout=60).json()["error"]
+    assert (error["code"], error["param"]) == ("context_length_exceeded", param)
+    assert "at least" in error["message"]
+
+
 def test_a_rendered_chat_is_what_is_fed(daemon):
     chat = {"messages": [{"role": "user", "content": "Hi 😀"}]}
     rendered = httpx.post(daemon.url + CHATS + "/render", json=chat).json()

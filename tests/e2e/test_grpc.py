@@ -73,6 +73,15 @@ def test_the_same_validator_answers_invalid_argument(generated, channel, fields,
     assert ("serval-param", param) in error.value.trailing_metadata()
 
 
+def test_a_prompt_of_megabytes_is_the_same_error(generated, channel):
+    pb, stubs = generated
+    with pytest.raises(grpc.RpcError) as error:
+        list(stubs.InferenceStub(channel).Generate(pb.GenerateRequest(text="word " * 400_000)))
+    assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    metadata = error.value.trailing_metadata()
+    assert ("serval-code", "context_length_exceeded") in metadata and ("serval-param", "prompt") in metadata
+
+
 def endless(pb):
     return pb.GenerateRequest(text="Once", sampling=pb.SamplingParams(max_tokens=1900, ignore_eos=True))
 

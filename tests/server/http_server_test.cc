@@ -310,6 +310,21 @@ TEST_F(HttpServerTest, ATakenPortIsASentence) {
 
 // --- resources ---
 
+TEST_F(HttpServerTest, ALongTextKeepsNoShortOneWaiting) {
+  HttpConfig config;
+  config.text_threads = 1;
+  start(config);
+  service.hold_tokenizing_above(100'000);
+  RawHttpClient slow(server->port()), behind(server->port());
+  const std::string long_text = post("/tokenize", "{\"prompt\":\"" + std::string(100'001, 'a') + "\"}");
+  slow.send(long_text);
+  behind.send(long_text);
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(ask(post("/tokenize", "{\"prompt\":\"ab\"}")).status, 200);
+  service.release();
+  EXPECT_EQ(slow.read_response()->status, 200);
+  EXPECT_EQ(behind.read_response()->status, 200);
+}
+
 TEST_F(HttpServerTest, BodiesInMemoryAreBoundedOverAllConnections) {
   HttpConfig config;
   config.max_total_body_bytes = 100'000;

@@ -43,12 +43,12 @@ TEST_F(PromptBuilderTest, RendersRolesPartsAndTheGenerationPrompt) {
     {"role": "developer", "content": "be kind"},
     {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
     {"role": "assistant", "content": null}]})");
-  auto prompts = builder().build(request);
+  auto prompts = builder().build(request, {});
   ASSERT_TRUE(prompts.ok()) << prompts.error().message;
   EXPECT_EQ((*prompts)[0].text, "[system]be kind[user]a\nb[assistant]>");
   EXPECT_EQ(tokenizer_->decode((*prompts)[0].token_ids, false), (*prompts)[0].text);
   request.add_generation_prompt = false;
-  EXPECT_EQ((*builder().build(request))[0].text.back(), ']');
+  EXPECT_EQ((*builder().build(request, {}))[0].text.back(), ']');
 }
 
 TEST_F(PromptBuilderTest, NamesWhatIsWrongWithMessages) {
@@ -66,7 +66,7 @@ TEST_F(PromptBuilderTest, NamesWhatIsWrongWithMessages) {
                        {"role": "user", "content": "4"}, {"role": "user", "content": "5"}]})",
   };
   for (const char* text : cases) {
-    const Error error = error_of(builder().build(chat(text)));
+    const Error error = error_of(builder().build(chat(text), {}));
     EXPECT_EQ(error.code, "invalid_messages") << text;
     EXPECT_EQ(error.param, "messages") << text;
   }
@@ -103,7 +103,7 @@ TEST_F(PromptBuilderTest, AToolCallReachesTheTemplateTheWayItTakesOne) {
        "[user]x[assistant]weather{\"city\": \"Ulm\"}[tool]sun"},
   };
   for (const auto& [source, expected] : templates) {
-    const auto prompts = builder(source).build(chat(text));
+    const auto prompts = builder(source).build(chat(text), {});
     ASSERT_TRUE(prompts.ok()) << source << prompts.error().message;
     EXPECT_EQ((*prompts)[0].text, expected) << source;
   }
@@ -114,7 +114,7 @@ TEST_F(PromptBuilderTest, ArgumentsThatAreNoJsonStayWhatTheModelWrote) {
       "{% for m in messages %}{{ m.content or '' }}{% for c in m.tool_calls or [] %}{{ c.function.name }}"
       "{{ c.function.arguments | tojson }}{% endfor %}{% endfor %}");
   const auto rendered = [&](const std::string& calls) {
-    return with.build(chat(R"({"messages": [{"role": "assistant", "tool_calls": [)" + calls + "]}]}"));
+    return with.build(chat(R"({"messages": [{"role": "assistant", "tool_calls": [)" + calls + "]}]}"), {});
   };
   EXPECT_EQ((*rendered(R"({"function": {"name": "f", "arguments": "{\"a\": "}})"))[0].text, R"(f"{\"a\": ")");
   EXPECT_EQ((*rendered(R"({"function": {"name": "g", "arguments": {"b": 1}}})"))[0].text, R"(g{"b": 1})");
@@ -125,15 +125,15 @@ TEST_F(PromptBuilderTest, ArgumentsThatAreNoJsonStayWhatTheModelWrote) {
 TEST_F(PromptBuilderTest, OnlyKnownScalarsReachTheTemplate) {
   auto with = builder("{{ enable_thinking }}{{ messages[0].content }}");
   const std::string head = R"({"messages": [{"role": "user", "content": "x"}], "chat_template_kwargs": )";
-  EXPECT_EQ((*with.build(chat(head + R"({"enable_thinking": false}})")))[0].text, "Falsex");
+  EXPECT_EQ((*with.build(chat(head + R"({"enable_thinking": false}})"), {}))[0].text, "Falsex");
   for (const char* kwargs : {R"({"messages": "y"}})", R"({"chat_template": "y"}})", R"({"enable_thinking": [1]}})", R"(3})"}) {
-    EXPECT_EQ(error_of(with.build(chat(head + kwargs))).param, "chat_template_kwargs") << kwargs;
+    EXPECT_EQ(error_of(with.build(chat(head + kwargs), {})).param, "chat_template_kwargs") << kwargs;
   }
 }
 
 TEST_F(PromptBuilderTest, ATemplateThatRefusesIsThisRequestsError) {
   const Error error = error_of(builder("{{ raise_exception('no system role here') }}").build(
-      chat(R"({"messages": [{"role": "user", "content": "x"}]})")));
+      chat(R"({"messages": [{"role": "user", "content": "x"}]})"), {}));
   EXPECT_EQ(error.kind, ErrorKind::kInvalidRequest);
   EXPECT_EQ(error.code, "template_raised");
   EXPECT_NE(error.message.find("no system role here"), std::string::npos);
@@ -141,30 +141,56 @@ TEST_F(PromptBuilderTest, ATemplateThatRefusesIsThisRequestsError) {
 
 TEST_F(PromptBuilderTest, AModelWithoutTemplateSaysSo) {
   PromptBuilder without(tokenizer_, std::nullopt, limits_, 0);
-  EXPECT_EQ(error_of(without.build(chat(R"({"messages": [{"role": "user", "content": "x"}]})"))).code, "no_chat_template");
+  EXPECT_EQ(error_of(without.build(chat(R"({"messages": [{"role": "user", "content": "x"}]})"), {})).code, "no_chat_template");
 }
 
 TEST_F(PromptBuilderTest, PromptIdsAndCountsAreBounded) {
   GenerateRequest request;
   const int vocab = limits_.vocab_size;
   request.prompts = {std::vector<TokenId>{0, vocab - 1}};
-  EXPECT_TRUE(builder().build(request).ok());
+  EXPECT_TRUE(builder().build(request, {}).ok());
   request.prompts = {std::vector<TokenId>{vocab}};
-  EXPECT_EQ(error_of(builder().build(request)).code, "invalid_token_id");
+  EXPECT_EQ(error_of(builder().build(request, {})).code, "invalid_token_id");
   request.prompts = {std::vector<TokenId>{-1}};
-  EXPECT_EQ(error_of(builder().build(request)).code, "invalid_token_id");
+  EXPECT_EQ(error_of(builder().build(request, {})).code, "invalid_token_id");
   request.prompts.assign(3, "a");
-  EXPECT_TRUE(builder().build(request).ok());
+  EXPECT_TRUE(builder().build(request, {}).ok());
   request.prompts.assign(4, "a");
-  EXPECT_EQ(error_of(builder().build(request)).code, "invalid_prompt");
+  EXPECT_EQ(error_of(builder().build(request, {})).code, "invalid_prompt");
   request.prompts.clear();
-  EXPECT_EQ(error_of(builder().build(request)).code, "invalid_prompt");
+  EXPECT_EQ(error_of(builder().build(request, {})).code, "invalid_prompt");
+}
+
+TEST_F(PromptBuilderTest, AFloodOfTextIsRefusedFromItsSizeWhenItMustFit) {
+  const std::string flood(4'000'000, 'a');
+  GenerateRequest request;
+  request.prompts = {flood};
+  const Error refused = error_of(builder().build(request, {.must_fit = true}));
+  EXPECT_EQ(refused.code, "context_length_exceeded");
+  EXPECT_EQ(refused.param, "prompt");
+  EXPECT_EQ(error_of(builder().build(chat(R"({"messages": [{"role": "user", "content": ")" + flood + R"("}]})"), {.must_fit = true})).param,
+            "messages");
+  request.prompts = {std::vector<TokenId>(limits_.max_model_len + 1, 5)};
+  EXPECT_EQ(error_of(builder().build(request, {.must_fit = true})).code, "context_length_exceeded");
+  EXPECT_TRUE(builder().build(request, {}).ok());
+  request.prompts = {std::vector<TokenId>(limits_.max_model_len, 5)};
+  EXPECT_TRUE(builder().build(request, {.must_fit = true}).ok());
+  // As many long tokens as the context takes are no flood, whatever their bytes.
+  const std::string fits = tokenizer_->decode(std::vector<TokenId>(limits_.max_model_len, 5), false);
+  request.prompts = {fits};
+  EXPECT_TRUE(builder().build(request, {.must_fit = true}).ok());
+}
+
+TEST_F(PromptBuilderTest, AnEmptyTextHasNoIdsWhereItMayBeEmpty) {
+  GenerateRequest request;
+  request.prompts = {std::string()};
+  EXPECT_TRUE((*builder().build(request, {.may_be_empty = true}))[0].token_ids.empty());
 }
 
 TEST_F(PromptBuilderTest, AnEmptyPromptBecomesBosOrAnError) {
   GenerateRequest request;
   request.prompts = {std::string()};
-  const auto prompts = builder().build(request);
+  const auto prompts = builder().build(request, {});
   if (tokenizer_->bos_id() >= 0) {
     EXPECT_EQ((*prompts)[0].token_ids, std::vector<TokenId>{tokenizer_->bos_id()});
   } else {

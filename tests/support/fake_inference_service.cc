@@ -157,6 +157,22 @@ Result<std::vector<PromptInfo>> FakeInferenceService::render(const GenerateReque
   return prompts;
 }
 
+void FakeInferenceService::hold_tokenizing_above(size_t bytes) {
+  std::lock_guard lock(mutex_);
+  most_unheld_bytes_ = bytes;
+}
+
+Result<PromptInfo> FakeInferenceService::tokenize(const GenerateRequest& request) {
+  if (const auto* text =
+          request.prompts.empty() ? nullptr : std::get_if<std::string>(&request.prompts.front())) {
+    std::unique_lock lock(mutex_);
+    if (text->size() > most_unheld_bytes_) change_.wait(lock, [&] { return released_; });
+  }
+  Result<std::vector<PromptInfo>> prompts = render(request);
+  if (!prompts) return prompts.error();
+  return std::move(prompts->front());
+}
+
 Result<std::string> FakeInferenceService::detokenize(const std::vector<int64_t>& token_ids) {
   std::string text;
   for (const int64_t id : token_ids) {

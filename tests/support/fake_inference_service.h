@@ -36,6 +36,8 @@ class FakeInferenceService final : public InferenceService {
   void set_script(Script script);
   void set_script(std::function<Script(const GenerateRequest&)> script);
   void release();  // lets every held generation go on, now and later
+  // From now on tokenize() of a longer prompt waits for release(), as if it took that long.
+  void hold_tokenizing_above(size_t bytes);
   void set_ready(bool ready, std::string reason = "");
   void set_live(bool live);
 
@@ -49,6 +51,7 @@ class FakeInferenceService final : public InferenceService {
   Result<std::unique_ptr<Generation>> generate(const GenerateRequest& request,
                                                std::shared_ptr<GenerationObserver> observer) override;
   Result<std::vector<PromptInfo>> render(const GenerateRequest& request) override;
+  Result<PromptInfo> tokenize(const GenerateRequest& request) override;
   Result<std::string> detokenize(const std::vector<int64_t>& token_ids) override;
   std::string token_text(TokenId id) const override;
   std::vector<ModelInfo> models() const override;
@@ -66,6 +69,7 @@ class FakeInferenceService final : public InferenceService {
   std::function<Script(const GenerateRequest&)> script_;
   GenerateRequest last_request_;
   bool released_ = false;
+  size_t most_unheld_bytes_ = SIZE_MAX;
   bool ready_ = true;
   std::string reason_;
   bool live_ = true;

@@ -17,6 +17,7 @@ class FakeTokenizer final : public Tokenizer {
       : tokens_(std::move(tokens)), special_(std::move(special)), strips_(strips) {}
 
   std::vector<TokenId> encode(std::string_view, bool, bool) const override { return {}; }
+  size_t least_tokens(std::string_view) const override { return 0; }
   std::string_view token_bytes(TokenId id) const override {
     return id >= 0 && id < vocab_size() ? std::string_view(tokens_[id]) : std::string_view();
   }
