@@ -28,6 +28,7 @@ void answer(const Exchange& exchange, std::optional<HttpResponse> refusal) {
   HttpResponse response;
   if (refusal) {
     response = std::move(*refusal);
+    response.refusal.clear();  // a probe's no is its answer
   } else {
     response.body = R"({"status":"ok"})";
   }

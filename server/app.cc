@@ -149,7 +149,7 @@ HttpConfig http_config(const ServerConfig& config) {
 }
 
 std::unique_ptr<GrpcServer> start_grpc(const ServerConfig& config, const ApiKeys& keys,
-                                       InferenceService& service) {
+                                       InferenceService& service, ServiceMetrics& metrics) {
   if (!config.grpc) return nullptr;
   if (!is_loopback(config.grpc_host) && keys.empty() && !config.insecure) {
     throw std::runtime_error("grpc_host is " + config.grpc_host +
@@ -159,6 +159,7 @@ std::unique_ptr<GrpcServer> start_grpc(const ServerConfig& config, const ApiKeys
   grpc.host = config.grpc_host;
   grpc.port = config.grpc_port;
   grpc.stream_buffer_bytes = static_cast<size_t>(config.stream_buffer_bytes);
+  grpc.refused = [&metrics](const std::string& code) { metrics.rejected(code); };
   if (!keys.empty()) grpc.authorize = [&keys](std::string_view bearer) { return keys.accepts(bearer); };
   return std::make_unique<GrpcServer>(grpc, service);
 }
@@ -237,16 +238,18 @@ void serve_until_stopped(const std::string& model, ServerConfig config, StopSign
   RouteTable routes;
   RequestOptions request_options;
   request_options.strict = config.strict_parameters;
+  request_options.on_ignored = [&metrics](int count) { metrics.fields_ignored(count); };
   routes.add(openai_routes(service, request_options));
   routes.add(admin_routes(
       service, [&metrics] { return metrics.text(); }, kVersion));
   HttpHooks hooks;
   hooks.response = [&metrics](const std::string& route, int status) { metrics.http_response(route, status); };
+  hooks.refused = [&metrics](const std::string& code) { metrics.rejected(code); };
   hooks.client_gone = [&metrics](const char* reason) { metrics.client_gone(reason); };
   HttpServer http(http_config(config), std::move(routes), std::move(hooks));
   http.start();
   const ApiKeys keys(config.api_keys);
-  const std::unique_ptr<GrpcServer> grpc = start_grpc(config, keys, service);
+  const std::unique_ptr<GrpcServer> grpc = start_grpc(config, keys, service, metrics);
   log_info("listening",
            {{"host", config.host}, {"http_port", http.port()}, {"grpc_port", grpc ? grpc->port() : 0}});
 

@@ -240,15 +240,11 @@ void EngineService::abort_all() {
 Result<std::unique_ptr<Generation>> EngineService::generate(const GenerateRequest& request,
                                                             std::shared_ptr<GenerationObserver> observer) {
   Impl& impl = *impl_;
-  const auto refuse = [&](const Error& error) {
-    impl.metrics.rejected(error);
-    return error;
-  };
   const Time received = engine_now();
-  if (std::string reason; !ready(&reason)) return refuse(not_ready(reason));
-  if (std::optional<Error> unknown = impl.unknown_model(request)) return refuse(*unknown);
+  if (std::string reason; !ready(&reason)) return not_ready(reason);
+  if (std::optional<Error> unknown = impl.unknown_model(request)) return *unknown;
   Result<std::vector<PromptInfo>> prompts = impl.prompts.build(request, {.must_fit = true});
-  if (!prompts) return refuse(prompts.error());
+  if (!prompts) return prompts.error();
 
   uint64_t random_seed;
   {
@@ -257,7 +253,7 @@ Result<std::unique_ptr<Generation>> EngineService::generate(const GenerateReques
   }
   Result<ValidatedRequest> valid = validate(request, *prompts, impl.config.limits, impl.config.defaults,
                                             impl.geometry, impl.config.scheduler, random_seed);
-  if (!valid) return refuse(valid.error());
+  if (!valid) return valid.error();
 
   const SamplingParams& sampling = valid->requests.front().sampling;
   GenerationState::Options options;
@@ -290,7 +286,7 @@ Result<std::unique_ptr<Generation>> EngineService::generate(const GenerateReques
       state->cancel();
       impl.abort_in_engine(*ids);
       impl.unregister(*ids);
-      return refuse(submitted.error());
+      return submitted.error();
     }
   }
   return std::unique_ptr<Generation>(std::make_unique<RunningGeneration>(state, [&impl, ids, state] {

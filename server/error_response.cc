@@ -92,6 +92,7 @@ HttpResponse error_response(int status, std::string_view code, std::string_view 
   HttpResponse response;
   response.status = status;
   response.body = error_body(status, code, message, param);
+  response.refusal = code;
   add_retry_advice(response, 1);
   return response;
 }
@@ -100,6 +101,7 @@ HttpResponse error_response(const Error& error) {
   HttpResponse response;
   response.status = http_status(error.kind);
   response.body = error_body(error);
+  response.refusal = error.code;
   add_retry_advice(response, error.retry_after_s);
   return response;
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 
 namespace serval {
 
@@ -153,6 +154,13 @@ std::vector<std::string> FieldReader::short_strings(std::string_view name) {
 
 void FieldReader::ignore(std::initializer_list<std::string_view> names) {
   asked_.insert(asked_.end(), names);
+}
+
+int FieldReader::num_unknown() const {
+  const std::set<std::string_view> known(asked_.begin(), asked_.end());
+  const auto given = std::count_if(known.begin(), known.end(),
+                                   [&](std::string_view name) { return object_.contains(name); });
+  return static_cast<int>(object_.size()) - static_cast<int>(given);
 }
 
 std::optional<std::string> FieldReader::unknown() const {

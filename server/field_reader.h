@@ -43,8 +43,9 @@ class FieldReader {
 
   // Fields that are accepted and have no meaning here.
   void ignore(std::initializer_list<std::string_view> names);
-  // The first field nobody asked for.
+  // The first field nobody asked for, and how many there are.
   std::optional<std::string> unknown() const;
+  int num_unknown() const;
 
   void fail(std::string_view name, const char* code, std::string message);
   void fail(Error error);

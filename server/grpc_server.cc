@@ -132,8 +132,8 @@ class GenerateStream final : public GenerationObserver, public std::enable_share
     std::shared_ptr<GenerateStream> stream_;
   };
 
-  GenerateStream(grpc::CallbackServerContext& context, size_t buffer_bytes)
-      : context_(context), buffer_bytes_(buffer_bytes) {}
+  GenerateStream(grpc::CallbackServerContext& context, const GrpcConfig& config)
+      : context_(context), config_(config) {}
 
   Reactor* make_reactor() {
     reactor_ = new Reactor(shared_from_this());
@@ -158,11 +158,12 @@ class GenerateStream final : public GenerationObserver, public std::enable_share
   void on_delta(Delta&& delta) override {
     std::lock_guard lock(mutex_);
     if (closed_) return;
+    answered_ = true;
     v1::GenerateResponse message;
     to_proto(delta, message);
     queued_bytes_ += message.ByteSizeLong();
     queue_.push_back(std::move(message));
-    if (queued_bytes_ > buffer_bytes_) {
+    if (queued_bytes_ > config_.stream_buffer_bytes) {
       closed_ = true;
       context_.TryCancel();  // the generation is cancelled from OnCancel: not from inside an observer call
       return;
@@ -184,6 +185,7 @@ class GenerateStream final : public GenerationObserver, public std::enable_share
     std::lock_guard lock(mutex_);
     if (closed_ || end_) return;
     started_ = true;
+    if (!answered_ && config_.refused) config_.refused(error.code);
     end_ = to_status(error, context_);
     pump();
   }
@@ -237,7 +239,7 @@ class GenerateStream final : public GenerationObserver, public std::enable_share
   }
 
   grpc::CallbackServerContext& context_;
-  const size_t buffer_bytes_;
+  const GrpcConfig& config_;
   std::mutex mutex_;
   Reactor* reactor_ = nullptr;
   std::unique_ptr<Generation> generation_;
@@ -248,6 +250,7 @@ class GenerateStream final : public GenerationObserver, public std::enable_share
   v1::GenerateResponse current_;
   std::optional<grpc::Status> end_;
   bool started_ = false;
+  bool answered_ = false;  // with more than an error
   bool writing_ = false;
   bool cancelled_ = false;
   bool closed_ = false;    // nothing more will be written
@@ -276,7 +279,7 @@ class Handlers final : public v1::Inference::CallbackService {
 
   grpc::ServerWriteReactor<v1::GenerateResponse>* Generate(grpc::CallbackServerContext* context,
                                                            const v1::GenerateRequest* request) override {
-    auto stream = std::make_shared<GenerateStream>(*context, config_.stream_buffer_bytes);
+    auto stream = std::make_shared<GenerateStream>(*context, config_);
     auto* reactor = stream->make_reactor();
     if (const auto refusal = refuse(*context)) {
       stream->on_error(*refusal);
@@ -290,6 +293,7 @@ class Handlers final : public v1::Inference::CallbackService {
                                        v1::ListModelsResponse* response) override {
     auto* reactor = context->DefaultReactor();
     if (const auto refusal = refuse(*context)) {
+      if (config_.refused) config_.refused(refusal->code);
       reactor->Finish(to_status(*refusal, *context));
       return reactor;
     }

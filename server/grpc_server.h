@@ -19,6 +19,7 @@ struct GrpcConfig {
       256 << 10;  // unsent answer of one call; a reader that falls further behind is cut off
   int max_concurrent_streams = 1024;                       // per connection
   std::function<bool(std::string_view bearer)> authorize;  // empty: every caller may
+  std::function<void(const std::string& code)> refused;    // told of every call that an error answers
 };
 
 class GrpcServer {

@@ -48,6 +48,7 @@ struct HttpConfig {
 // Observations, for metrics. Called on I/O threads; must not block.
 struct HttpHooks {
   std::function<void(const std::string& route, int status)> response;
+  std::function<void(const std::string& code)> refused;  // beside `response`, when that is an error
   std::function<void(const char* reason)>
       client_gone;  // "disconnect" or "client_stall", while a request was open
 };

@@ -268,6 +268,7 @@ void HttpSession::respond(const HttpExchange& exchange, HttpResponse response) {
 void HttpSession::answer(HttpResponse response) {
   keep_alive_ &= !response.close;
   answer_begun_ = answer_complete_ = true;
+  if (!response.refusal.empty() && context_->hooks.refused) context_->hooks.refused(response.refusal);
   if (response.status != 204)
     response.fields.push_back({"Content-Length", std::to_string(response.body.size())});
   append_head(response.status, response.status == 204 ? std::string_view() : response.content_type,

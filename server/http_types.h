@@ -37,6 +37,7 @@ struct HttpResponse {
   std::string content_type = "application/json";
   std::vector<HttpField> fields;  // besides those every answer has
   bool close = false;             // the connection ends after this answer
+  std::string refusal;            // why the request was refused, as an error code; empty when it was not
 };
 
 std::string_view status_text(int status);

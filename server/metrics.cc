@@ -186,7 +186,9 @@ struct ServiceMetrics::Impl {
   prometheus::Family<prometheus::Counter>& success =
       counters("request_success_total", "Requests ended, by reason.");
   prometheus::Family<prometheus::Counter>& rejections =
-      counters("requests_rejected_total", "Requests refused before they were queued, by code.");
+      counters("requests_rejected_total", "Requests answered with an error, by its code.");
+  prometheus::Counter& ignored =
+      counters("request_fields_ignored_total", "Unknown fields of requests, which were ignored.").Add({});
   prometheus::Family<prometheus::Counter>& gone =
       counters("requests_aborted_total", "Requests whose client left, by how.");
   prometheus::Family<prometheus::Counter>& http =
@@ -229,8 +231,11 @@ void ServiceMetrics::finished(const RequestRecord& r) {
   if (r.output_tokens > 1) impl_->tpot.Observe((r.total_s - r.first_s) / (r.output_tokens - 1));
 }
 
-void ServiceMetrics::rejected(const Error& error) {
-  impl_->rejections.Add({{"code", error.code}}).Increment();
+void ServiceMetrics::rejected(const std::string& code) {
+  impl_->rejections.Add({{"code", code}}).Increment();
+}
+void ServiceMetrics::fields_ignored(int count) {
+  impl_->ignored.Increment(count);
 }
 void ServiceMetrics::client_gone(const char* reason) {
   impl_->gone.Add({{"reason", reason}}).Increment();

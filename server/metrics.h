@@ -37,8 +37,9 @@ class ServiceMetrics {
   void first_token(double seconds);
   void inter_token(double seconds);
   void finished(const RequestRecord& record);
-  void rejected(const Error& error);     // refused before it was queued, by code
-  void client_gone(const char* reason);  // "disconnect", "client_stall"
+  void rejected(const std::string& code);  // answered with this error instead of served
+  void fields_ignored(int count);          // of requests, which no URL of ours knows
+  void client_gone(const char* reason);    // "disconnect", "client_stall"
   void http_response(const std::string& route, int status);
 
   std::string text() const;

@@ -180,6 +180,8 @@ void read_stream_options(FieldReader& reader, OpenAiRequest& out, const RequestO
   if (options.strict) {
     if (const auto unknown = nested.unknown())
       reader.fail(*unknown, "unknown_parameter", "is not a parameter of this URL.");
+  } else if (options.on_ignored) {
+    if (const int ignored = nested.num_unknown(); ignored > 0) options.on_ignored(ignored);
   }
 }
 
@@ -227,7 +229,7 @@ void read_common(FieldReader& reader, OpenAiRequest& out, const RequestOptions& 
                  "web_search_options", "reasoning_effort", "parallel_tool_calls"});
 }
 
-// The first error of the whole translation, if there was one.
+// The first error of the whole translation, if there was one. Otherwise reports what was ignored.
 template <class T>
 Result<T> finish(FieldReader& reader, T&& value, const RequestOptions& options) {
   if (reader.failed()) return reader.error();
@@ -235,6 +237,8 @@ Result<T> finish(FieldReader& reader, T&& value, const RequestOptions& options) 
     if (const auto unknown = reader.unknown()) {
       return invalid(*unknown, "unknown_parameter", *unknown + " is not a parameter of this URL.");
     }
+  } else if (options.on_ignored) {
+    if (const int ignored = reader.num_unknown(); ignored > 0) options.on_ignored(ignored);
   }
   return std::move(value);
 }

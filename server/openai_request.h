@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -14,7 +15,8 @@
 namespace serval {
 
 struct RequestOptions {
-  bool strict = false;  // refuse fields that are not known, instead of ignoring them
+  bool strict = false;                        // refuse fields that are not known, instead of ignoring them
+  std::function<void(int count)> on_ignored;  // told how many of a good request were
 };
 
 struct OpenAiRequest {

@@ -4,6 +4,7 @@ import sys
 import time
 
 import grpc
+import httpx
 import pytest
 from conftest import ROOT
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -80,6 +81,21 @@ def test_a_prompt_of_megabytes_is_the_same_error(generated, channel):
     assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
     metadata = error.value.trailing_metadata()
     assert ("serval-code", "context_length_exceeded") in metadata and ("serval-param", "prompt") in metadata
+
+
+def test_refusals_of_both_doors_and_ignored_fields_are_counted(start_daemon, generated):
+    pb, stubs = generated
+    daemon = start_daemon()
+    with grpc.insecure_channel(f"127.0.0.1:{daemon.grpc_port}") as channel, pytest.raises(grpc.RpcError):
+        list(stubs.InferenceStub(channel).Generate(pb.GenerateRequest(text="x", sampling=pb.SamplingParams(temperature=3))))
+    post = lambda **fields: httpx.post(daemon.url + "/v1/completions", json={"prompt": "x", "max_tokens": 1, **fields})  # noqa: E731
+    assert post(temperature=3).status_code == 400
+    assert post(temperature="x").status_code == 400
+    assert post(temprature=3, **{"x" * 1000: 1}).status_code == 200
+    assert daemon.metric("serval:requests_rejected_total", code="value_out_of_range") == 2
+    assert daemon.metric("serval:requests_rejected_total", code="invalid_type") == 1
+    assert daemon.metric("serval:request_fields_ignored_total") == 2
+    assert "xxx" not in httpx.get(daemon.url + "/metrics").text
 
 
 def endless(pb):

@@ -6,7 +6,9 @@
 
 #include <atomic>
 #include <boost/json.hpp>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 
 #include "server/admin_handlers.h"
@@ -26,6 +28,10 @@ class HttpTest : public ::testing::Test {
         service, [] { return std::string("serval:up 1\n"); }, "1.2.3"));
     HttpHooks hooks;
     hooks.response = [this](const std::string&, int) { ++num_responses; };
+    hooks.refused = [this](const std::string& code) {
+      std::lock_guard lock(refusals_mutex);
+      ++refusals[code];
+    };
     hooks.client_gone = [this](const char* reason) {
       std::string_view(reason) == "disconnect" ? ++num_disconnects : ++num_stalls;
     };
@@ -62,6 +68,8 @@ class HttpTest : public ::testing::Test {
 
   FakeInferenceService service;
   std::unique_ptr<HttpServer> server;
+  std::mutex refusals_mutex;
+  std::map<std::string, int> refusals;  // by code
   std::atomic<int> num_responses{0}, num_disconnects{0}, num_stalls{0};
 };
 

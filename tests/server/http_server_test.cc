@@ -227,6 +227,26 @@ TEST_F(HttpServerTest, HeadAnswersLikeGetWithoutABody) {
   EXPECT_EQ(client.read_response()->body, R"({"version":"1.2.3"})");
 }
 
+TEST_F(HttpServerTest, EveryRefusedRequestIsCountedByItsCode) {
+  HttpConfig config;
+  config.api_keys = {"key"};
+  start(config);
+  const std::string key = "Authorization: Bearer key\r\n";
+  service.set_script({.refusal = Error{ErrorKind::kOverloaded, "queue_full", "Full.", "", 1}});
+  ask(get("/version"));
+  ask(get("/nowhere", key));
+  ask("GET /version HTTP/1.1\r\n\r\n");
+  ask(post("/v1/completions", "{\"prompt\":\"x\"}", key));
+  ask(post("/v1/completions", "{\"prompt\":\"x\",\"n\":\"y\"}", key));
+  ask(post("/v1/completions", "{\"prompt\":\"x\",\"n\":[]}", key));
+  ask(get("/version", key));
+  service.set_ready(false, "starting");
+  EXPECT_EQ(ask(get("/ready")).status, 503);
+  std::lock_guard lock(refusals_mutex);
+  EXPECT_EQ(refusals, (std::map<std::string, int>{
+                          {"invalid_api_key", 1}, {"unknown_url", 1}, {"malformed_http", 1}, {"queue_full", 1}, {"invalid_type", 2}}));
+}
+
 TEST_F(HttpServerTest, OptionsNamesTheMethods) {
   start();
   const auto allow = [&](const std::string& target) {

@@ -133,12 +133,14 @@ TEST(Metrics, EveryEndHasItsReason) {
 
 TEST(Metrics, RefusalsDeparturesAndResponsesAreCountedByKind) {
   ServiceMetrics metrics("m");
-  metrics.rejected(invalid("n", "value_out_of_range", ""));
-  metrics.rejected(invalid("n", "value_out_of_range", ""));
+  metrics.rejected("value_out_of_range");
+  metrics.rejected("value_out_of_range");
+  metrics.fields_ignored(3);
   metrics.client_gone("disconnect");
   metrics.http_response("/v1/models", 200);
   const std::string text = metrics.text();
   EXPECT_EQ(value(text, "serval:requests_rejected_total", {"code=\"value_out_of_range\""}), 2);
+  EXPECT_EQ(value(text, "serval:request_fields_ignored_total"), 3);
   EXPECT_EQ(value(text, "serval:requests_aborted_total", {"reason=\"disconnect\""}), 1);
   EXPECT_EQ(value(text, "serval:http_requests_total", {"route=\"/v1/models\"", "status=\"200\""}), 1);
 }

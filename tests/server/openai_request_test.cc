@@ -26,6 +26,25 @@ void expect_both(const std::string& field, const std::string& error) {
   EXPECT_EQ(completion_error(field), error) << field;
 }
 
+TEST(OpenAiRequest, WhatIsIgnoredBecauseUnknownIsCounted) {
+  int ignored = 0;
+  const RequestOptions options{.on_ignored = [&](int count) { ignored += count; }};
+  const auto chat = [&](const std::string& fields) {
+    return parse_chat_request("{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]" + fields + "}", options).ok();
+  };
+  EXPECT_TRUE(chat(""));
+  EXPECT_TRUE(chat(",\"store\":true,\"tool_choice\":\"none\",\"user\":\"me\",\"n\":1"));
+  EXPECT_EQ(ignored, 0);
+  EXPECT_TRUE(chat(",\"temprature\":1,\"x\":null,\"stream\":true,\"stream_options\":{\"include_usage\":true,\"y\":1}"));
+  EXPECT_EQ(ignored, 3);
+  EXPECT_TRUE(parse_completion_request("{\"prompt\":\"x\",\"messages\":[]}", options).ok());
+  EXPECT_TRUE(parse_tokenize_request("{\"prompt\":\"x\",\"z\":[1,2]}", options).ok());
+  EXPECT_TRUE(parse_detokenize_request("{\"tokens\":[1],\"z\":{\"a\":1}}", options).ok());
+  EXPECT_EQ(ignored, 6);
+  EXPECT_FALSE(chat(",\"temprature\":1,\"n\":\"x\""));  // refused: nothing was ignored
+  EXPECT_EQ(ignored, 6);
+}
+
 TEST(OpenAiRequest, IntegersAreIntegers) {
   for (const std::string name : {"n", "max_tokens", "max_completion_tokens", "min_tokens", "top_k", "seed",
                                  "prompt_logprobs", "priority"}) {
