@@ -69,6 +69,13 @@ Value member(Runtime& runtime, const Value& object, std::string_view name) {
   return bind_method(object, name);
 }
 
+// A dictionary's methods that the sandbox withholds. They are there all the same, so that object.name finds
+// one of them, undefined, before it would look for a key.
+bool changes_dictionary(std::string_view name) {
+  constexpr std::string_view kMethods[] = {"clear", "pop", "popitem", "setdefault", "update"};
+  return std::find(std::begin(kMethods), std::end(kMethods), name) != std::end(kMethods);
+}
+
 }  // namespace
 
 Value subscript(Runtime& runtime, const Value& object, const Value& key) {
@@ -82,7 +89,7 @@ Value subscript(Runtime& runtime, const Value& object, const Value& key) {
 Value attribute(Runtime& runtime, const Value& object, std::string_view name) {
   require_defined(object);
   Value found = member(runtime, object, name);
-  if (!found.is_undefined() || !object.is_dict()) return found;
+  if (!found.is_undefined() || !object.is_dict() || changes_dictionary(name)) return found;
   if (const Value* value = find_key(object.dict(), name)) return *value;
   return found;
 }

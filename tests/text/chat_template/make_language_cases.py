@@ -57,6 +57,13 @@ CASES = [
     ("{{ nope.x }}", {}), ("{{ nope['x'] }}", {}), ("{{ d.a.b.c }}", {"d": {}}), ("{{ x[1:] }}", {"x": None}), ("{{ [1][::0] }}", {}),
     ("{{ ''.__class__ }}|{{ {}.__class__ }}|{{ [].__len__ }}|{{ d['__class__'] }}", {"d": {}}),
     ("{{ ''.__class__.__mro__ }}", {}), ("{{ range.__globals__ }}|", {}), ("{{ [].append(1) }}", {}), ("{{ {}.pop('x') }}", {}),
+    # The sandbox hides what would change a value: undefined when it is read, an error when it is called.
+    ("{% set q = namespace(ids=[]) %}{% set _ = q.ids.append('x') %}{{ q.ids }}", {}), ("{{ [1, 2].pop(0) }}", {}),
+    ("{{ [2, 1].sort() }}", {}), ("{{ {'x': 1}.update({}) }}", {}), ("{{ {}.setdefault('x', 1) }}", {}), ("[{{ [1].append }}]", {}),
+    ("{{ [1].append is defined }}{{ [1]['append'] is defined }}{{ {}.update is defined }}{{ [1].pop is callable }}", {}),
+    ("{{ [].append(1) if false else 2 }}", {}), ("{{ [1].append or 3 }}{{ [1].append | default('d') }}", {}),
+    ("{% set d = {'pop': 5} %}{{ d['pop'] }}[{{ d.pop }}]", {}), ("{{ d['pop'] }}[{{ d.pop }}]{{ d.items.x }}", {"d": {"pop": 5, "items": 6}}),
+    ("{{ [1].copy() + [2] }}{{ [1, 1].count(1) }}{{ [3, 4].index(4) }}", {}),
     ("{{ {'a': 1}.update({}) is defined }}", {}),
     # methods of texts
     ("{{ '  x '.strip() }}|{{ 'xxaxx'.strip('x') }}|{{ 'abcba'.lstrip('ab') }}|{{ 'abc  '.rstrip() }}|{{ '\\u3000é\\n'.strip() }}", {}),
