@@ -74,10 +74,11 @@ ToolCallStyle find_tool_call_style(const ChatTemplate& chat_template) {
         {"messages", std::move(*messages)}, {"tools", nullptr}, {"documents", nullptr},
         {"add_generation_prompt", false},   {"bos_token", ""},  {"eos_token", ""}};
     const Result<std::string> text = chat_template.render(context, /*now_unix_s=*/0);
-    if (text.ok() && text->find("serval_probe") != std::string::npos &&
-        text->find("serval_value") != std::string::npos && text->find("None") == std::string::npos) {
+    const auto shows = [&](const char* words) { return text->find(words) != std::string::npos; };
+    // Python's way to print null, or a text inside a dictionary, is not what a model was taught.
+    if (text.ok() && shows("serval_probe") && shows("serval_value") && !shows("None") &&
+        !shows("'serval_value'"))
       return style;
-    }
   }
   return {};
 }

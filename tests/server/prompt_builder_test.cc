@@ -97,7 +97,11 @@ TEST_F(PromptBuilderTest, AToolCallReachesTheTemplateTheWayItTakesOne) {
        "{{ c['function']['name'] + c['function']['arguments'] }}{% endfor %}{% else %}{{ m.content }}{% endif %}"
        "{% endfor %}",
        "[user]x[assistant]weather{\"city\": \"Ulm\"}[tool]sun"},
-      // The same, but adds the content before it.
+      // Prints them, whatever they are.
+      {"{% for m in messages %}[{{ m.role }}]{{ m.content or '' }}{% for c in m.tool_calls or [] %}"
+       "{{ c.function.name }}{{ c.function.arguments }}{% endfor %}{% endfor %}",
+       "[user]x[assistant]weather{\"city\": \"Ulm\"}[tool]sun"},
+      // As above, but adds the content before it.
       {"{% for m in messages %}{{ '[' + m.role + ']' + m.content }}{% for c in m.tool_calls or [] %}"
        "{{ c['function']['name'] + c['function']['arguments'] }}{% endfor %}{% endfor %}",
        "[user]x[assistant]weather{\"city\": \"Ulm\"}[tool]sun"},
