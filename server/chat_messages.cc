@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "kernels/base/check.h"
+#include "server/json_reader.h"
 
 namespace serval {
 namespace {
@@ -40,7 +41,8 @@ bool has_tool_calls(const json::object& message) {
   return calls && calls->is_array() && !calls->get_array().empty();
 }
 
-// Arguments that are no JSON stay the string they are: a model wrote them, and the client only repeats them.
+// Arguments that are no JSON object stay the string they are: a model wrote them, and the client only repeats
+// them.
 void parse_arguments(json::array& calls) {
   for (json::value& call : calls) {
     json::object* const object = call.if_object();
@@ -48,9 +50,8 @@ void parse_arguments(json::array& calls) {
     json::object* const fields = function ? function->if_object() : nullptr;
     json::value* const arguments = fields ? fields->if_contains("arguments") : nullptr;
     if (!arguments || !arguments->is_string()) continue;
-    boost::system::error_code failed;
-    json::value parsed = json::parse(std::string_view(arguments->get_string()), failed);
-    if (!failed) *arguments = std::move(parsed);
+    const auto parsed = read_json_object(std::string_view(arguments->get_string()));
+    if (parsed) *arguments = **parsed;
   }
 }
 

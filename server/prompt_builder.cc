@@ -109,7 +109,7 @@ Result<PromptInfo> PromptBuilder::build_chat(const GenerateRequest& request, con
 }
 
 Result<PromptInfo> PromptBuilder::build_completion(const GenerateRequest& request, const PromptInput& input,
-                                                       const PromptRules& rules) const {
+                                                    const PromptRules& rules) const {
   PromptInfo prompt;
   if (const auto* text = std::get_if<std::string>(&input)) {
     if (rules.must_fit) {
