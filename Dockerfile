@@ -1,11 +1,13 @@
 # Two stages: build with the toolchain, run with the libraries alone.
-#   docker build -t serval . && docker run --rm -p 127.0.0.1:8000:8000 serval
+#   docker build --build-arg REVISION=$(git rev-parse --short=12 HEAD) -t serval . && docker run --rm -p 127.0.0.1:8000:8000 serval
 FROM debian:bookworm AS build
 WORKDIR /src
 COPY deploy/install-packages deploy/install-packages
 RUN deploy/install-packages build
 COPY . .
-RUN cmake --preset release -DSERVAL_TESTS=OFF && cmake --build build/release --target serval && strip build/release/server/serval
+# What serval --version shows; the sources come without their history.
+ARG REVISION=
+RUN cmake --preset release -DSERVAL_TESTS=OFF "-DSERVAL_REVISION=$REVISION" && cmake --build build/release --target serval && strip build/release/server/serval
 
 FROM debian:bookworm-slim
 COPY deploy/install-packages /tmp/install-packages
