@@ -2,12 +2,12 @@
 #include <boost/json.hpp>
 #include <cmath>
 #include <cstdio>
-#include <fstream>
-#include <map>
+#include <filesystem>
 #include <random>
-#include <sstream>
 #include <stdexcept>
 
+#include "loadtest/servegen.h"
+#include "loadtest/trace_parts.h"
 #include "loadtest/workload.h"
 
 namespace serval::load {
@@ -15,57 +15,12 @@ namespace {
 
 namespace json = boost::json;
 
-constexpr size_t kMaxTraceBytes = size_t{1} << 30;
-
-[[noreturn]] void bad_line(const std::string& path, size_t line, const std::string& why) {
-  throw std::runtime_error(path + " line " + std::to_string(line) + ": " + why);
-}
-
-std::string read_file(const std::string& path) {
-  std::ifstream file(path, std::ios::binary | std::ios::ate);
-  if (!file) throw std::runtime_error("cannot read the trace " + path);
-  if (static_cast<size_t>(file.tellg()) > kMaxTraceBytes)
-    throw std::runtime_error("the trace " + path + " is larger than 1 GiB");
-  file.seekg(0);
-  std::stringstream text;
-  text << file.rdbuf();
-  return text.str();
-}
-
-std::vector<std::string> lines_of(const std::string& text) {
-  std::vector<std::string> lines;
-  std::stringstream stream(text);
-  for (std::string line; std::getline(stream, line);) {
-    if (!line.empty() && line.back() == '\r') line.pop_back();
-    lines.push_back(line);
-  }
-  return lines;
-}
-
-int scaled(double tokens, const WorkloadOptions& options) {
-  return std::max(1, static_cast<int>(std::lround(tokens * options.scale_lengths)));
-}
-
 // Token ids that stand for `key`: the same key always gives the same ids, and different keys practically
 // never do.
 void append_keyed_ids(uint64_t key, int count, const WorkloadOptions& options, std::vector<int32_t>& ids) {
   std::mt19937_64 random(key * 0x9e3779b97f4a7c15ull + options.seed);
   for (int i = 0; i < count; ++i)
     ids.push_back(options.first_id + static_cast<int>(random() % options.num_ids));
-}
-
-PlannedRequest synthetic_entry(uint64_t key, double at_s, int input, int output,
-                               const WorkloadOptions& options) {
-  WorkloadOptions one = options;
-  one.num_requests = 1;
-  one.seed = options.seed * 1'000'003 + key;
-  one.input_tokens = input;
-  one.output_tokens = output;
-  one.length_jitter = 0;
-  one.rate = 0;
-  PlannedRequest request = std::move(synthetic_workload(one)[0]);
-  request.at_s = at_s;
-  return request;
 }
 
 // TIMESTAMP,ContextTokens,GeneratedTokens with times like 2023-11-16 18:15:46.6805900.
@@ -135,6 +90,18 @@ void add_turns(const std::vector<std::string>& turns, const WorkloadOptions& opt
   }
 }
 
+// A text; or messages, of which those of the user; or lists of either, a turn each.
+void append_user_texts(const json::value& said, std::vector<std::string>& turns) {
+  if (said.is_string()) turns.emplace_back(said.get_string());
+  if (said.is_array()) {
+    for (const json::value& part : said.get_array()) append_user_texts(part, turns);
+  }
+  if (!said.is_object()) return;
+  const json::value* role = said.get_object().if_contains("role");
+  const json::value* content = said.get_object().if_contains("content");
+  if (role && *role == "user" && content && content->is_string()) turns.emplace_back(content->get_string());
+}
+
 void add_json_entry(const json::value& value, const std::string& path, size_t line,
                     const WorkloadOptions& options, std::vector<PlannedRequest>& requests) {
   const json::object* entry = value.if_object();
@@ -158,16 +125,14 @@ void add_json_entry(const json::value& value, const std::string& path, size_t li
       if (turn.is_string()) turns.emplace_back(turn.get_string());
     }
   } else {
-    for (const char* name : {"prompt", "question", "text"}) {
-      const json::value* text = entry->if_contains(name);
-      if (text && text->is_string()) {
-        turns.emplace_back(text->get_string());
-        break;
-      }
+    for (const char* name : {"prompt", "question", "text", "messages"}) {
+      const json::value* said = entry->if_contains(name);
+      if (said && turns.empty()) append_user_texts(*said, turns);
     }
     const json::value* ids = entry->if_contains("token_ids");
     if (turns.empty() && !ids)
-      bad_line(path, line, "has none of prompt, question, text, turns, conversations, hash_ids, token_ids");
+      bad_line(path, line,
+               "has none of prompt, question, text, messages, turns, conversations, hash_ids, token_ids");
   }
   const size_t first = requests.size();
   if (!turns.empty()) {
@@ -189,111 +154,16 @@ void add_json_entry(const json::value& value, const std::string& path, size_t li
   }
 }
 
-// ServeGen: rows of "window start (s), rate (1/s), cv of gaps, family, two parameters"; lengths from the
-// dataset beside it, by the 6-hour window they belong to: {"0": {"input_tokens": "{34: 0.001, ...}",
-// "output_tokens": ...}, ...}.
-class ServeGenLengths {
- public:
-  explicit ServeGenLengths(const std::string& path) {
-    const json::value root = json::parse(read_file(path));
-    for (const auto& [window, entry] : root.as_object()) {
-      Window parsed;
-      parsed.input = distribution(std::string(entry.at("input_tokens").as_string()), path);
-      parsed.output = distribution(std::string(entry.at("output_tokens").as_string()), path);
-      windows_[std::stod(std::string(window))] = std::move(parsed);
-    }
-    if (windows_.empty()) throw std::runtime_error(path + ": no window of lengths");
-  }
-  std::pair<int, int> draw(double at_s, std::mt19937_64& random) const {
-    auto window = windows_.upper_bound(at_s);
-    if (window != windows_.begin()) --window;
-    return {window->second.input.draw(random), window->second.output.draw(random)};
-  }
-
- private:
-  struct Distribution {
-    std::vector<int> values;
-    std::vector<double> cumulative;
-    int draw(std::mt19937_64& random) const {
-      const double at = std::uniform_real_distribution<double>(0, cumulative.back())(random);
-      const size_t i = std::lower_bound(cumulative.begin(), cumulative.end(), at) - cumulative.begin();
-      return values[std::min(i, values.size() - 1)];
-    }
-  };
-  struct Window {
-    Distribution input, output;
-  };
-  static Distribution distribution(const std::string& text, const std::string& path) {
-    Distribution result;
-    double sum = 0;
-    const char* at = text.c_str();
-    for (int tokens, used; *at != '\0';) {
-      double mass;
-      if (*at == '{' || *at == ',' || *at == ' ') {
-        ++at;
-      } else if (*at == '}') {
-        break;
-      } else if (std::sscanf(at, "%d: %lf%n", &tokens, &mass, &used) == 2) {
-        sum += mass;
-        result.values.push_back(tokens);
-        result.cumulative.push_back(sum);
-        at += used;
-      } else {
-        throw std::runtime_error(path + ": a distribution is not {tokens: mass, ...}");
-      }
-    }
-    if (result.values.empty() || !(sum > 0)) throw std::runtime_error(path + ": an empty distribution");
-    return result;
-  }
-  std::map<double, Window> windows_;
-};
-
-std::vector<PlannedRequest> servegen(const std::string& path, const std::vector<std::string>& lines,
-                                     const WorkloadOptions& options) {
-  std::string dataset = path;
-  const size_t tail = dataset.rfind("-trace.csv");
-  if (tail == std::string::npos) throw std::runtime_error(path + ": a ServeGen trace is named ...-trace.csv");
-  dataset.replace(tail, std::string::npos, "-dataset.json");
-  const ServeGenLengths lengths(dataset);
-  std::mt19937_64 random(options.seed);
-  std::vector<PlannedRequest> requests;
-  for (size_t i = 0; i < lines.size() && requests.size() < static_cast<size_t>(options.num_requests); ++i) {
-    if (lines[i].empty()) continue;
-    double start, rate, cv, first, second;
-    char family[16];
-    if (std::sscanf(lines[i].c_str(), "%lf,%lf,%lf,%15[^,],%lf,%lf", &start, &rate, &cv, family, &first,
-                    &second) != 6) {
-      bad_line(path, i + 1, "not window start, rate, cv, family and two parameters");
-    }
-    if (!(first > 0) || !(second > 0)) continue;  // a window without requests
-    double next = i + 1 < lines.size() ? std::strtod(lines[i + 1].c_str(), nullptr) : start + 600;
-    if (next <= start) next = start + 600;
-    const bool is_gamma = std::string(family) == "Gamma";
-    std::gamma_distribution<double> gamma(first, second);
-    std::weibull_distribution<double> weibull(first, second);
-    for (double at = start; requests.size() < static_cast<size_t>(options.num_requests);) {
-      at += is_gamma ? gamma(random) : weibull(random);
-      if (at >= next) break;
-      const auto [input, output] = lengths.draw(at, random);
-      requests.push_back(synthetic_entry(requests.size(), at / options.scale_rate, scaled(input, options),
-                                         scaled(output, options), options));
-    }
-  }
-  return requests;
-}
-
-}  // namespace
-
-std::vector<PlannedRequest> trace_workload(const std::string& path, const WorkloadOptions& options) {
-  const std::string text = read_file(path);
+// Any trace in one file, by what it looks like.
+std::vector<PlannedRequest> file_requests(const std::string& path, const WorkloadOptions& options) {
+  if (path.ends_with("-trace.csv")) return servegen_client(path, options);
+  const std::string text = read_trace_file(path);
   const std::vector<std::string> lines = lines_of(text);
   const size_t start = text.find_first_not_of(" \t\r\n");
   if (start == std::string::npos) throw std::runtime_error("the trace " + path + " is empty");
   std::vector<PlannedRequest> requests;
   if (lines[0].starts_with("TIMESTAMP,")) {
     requests = azure(path, lines, options);
-  } else if (path.ends_with("-trace.csv")) {
-    requests = servegen(path, lines, options);
   } else if (text[start] == '[') {
     boost::system::error_code failed;
     const json::value root = json::parse(text, failed);
@@ -315,6 +185,14 @@ std::vector<PlannedRequest> trace_workload(const std::string& path, const Worklo
       if (!lines[i].empty()) add_turns({lines[i]}, options, requests);
     }
   }
+  return requests;
+}
+
+}  // namespace
+
+std::vector<PlannedRequest> trace_workload(const std::string& path, const WorkloadOptions& options) {
+  std::vector<PlannedRequest> requests =
+      std::filesystem::is_directory(path) ? servegen_folder(path, options) : file_requests(path, options);
   // The sender needs the earliest first; an equal time keeps the file's order. References to earlier turns
   // move along.
   std::vector<int> order(requests.size());
@@ -325,6 +203,7 @@ std::vector<PlannedRequest> trace_workload(const std::string& path, const Worklo
   for (size_t i = 0; i < order.size(); ++i) position[order[i]] = static_cast<int>(i);
   std::vector<PlannedRequest> sorted;
   for (const int i : order) {
+    if (sorted.size() == static_cast<size_t>(options.num_requests)) break;
     sorted.push_back(std::move(requests[i]));
     if (sorted.back().after >= 0) sorted.back().after = position[sorted.back().after];
   }

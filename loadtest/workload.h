@@ -49,10 +49,10 @@ struct WorkloadOptions {
 std::vector<PlannedRequest> synthetic_workload(const WorkloadOptions& options);
 
 // Reads a trace by what it looks like: Azure LLM 2023 csv (TIMESTAMP,ContextTokens,GeneratedTokens), Mooncake
-// jsonl (hash_ids become shared prefixes), ServeGen window csv (with FILE's dataset json beside it),
-// ShareGPT-like json ([{"conversations": [...]}]), jsonl of prompts ("prompt", "question" or "turns"),
-// recorded runs, plain text (a prompt a line). At most num_requests. Throws std::runtime_error with a
-// sentence naming the line.
+// jsonl (hash_ids become shared prefixes), ServeGen windows (servegen.h; of a folder, all clients together),
+// ShareGPT-like json ([{"conversations": [...]}]), jsonl of prompts ("prompt", "question", "messages" or
+// "turns"), recorded runs, plain text (a prompt a line). A file may be packed as .xz or .gz. At most
+// num_requests. Throws std::runtime_error with a sentence naming the line.
 std::vector<PlannedRequest> trace_workload(const std::string& path, const WorkloadOptions& options);
 
 // Gives requests their send times by rate, arrival process and seed (first at 0).

@@ -17,12 +17,12 @@ ALLOWED = {
     "engine/runner": ["engine/runner/", "engine/model/", "kernels/", *NOUNS],
     "engine": ["engine/engine.h", "engine/scheduler/", "engine/runner/", *NOUNS],
     "server": ["server/", "engine/", "kernels/", "serval/v1/", "loadtest/"],
-    "loadtest": ["loadtest/", "engine/", "kernels/"],
+    "loadtest": ["loadtest/", "engine/", "kernels/", "serval/v1/"],
 }
 
 # library header prefix -> folders that may include it.
 LIBRARIES = {
-    "grpcpp/": ["server"],
+    "grpcpp/": ["server", "loadtest"],
     "prometheus/": ["server"],
     "yaml-cpp/": ["server"],
     "boost/asio": ["server", "loadtest"],
@@ -32,6 +32,8 @@ LIBRARIES = {
     "unicode/": ["engine/text"],
     "pcre2": ["engine/text"],
     "immintrin.h": ["kernels"],
+    "lzma.h": ["loadtest"],
+    "zlib.h": ["loadtest"],
 }
 
 

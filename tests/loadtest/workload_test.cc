@@ -172,22 +172,58 @@ TEST(Workload, ReadsTheMooncakeTraceWhole) {
   EXPECT_EQ(requests.size(), 3'993u);
 }
 
-TEST(Workload, ReadsAServeGenWindow) {
+TEST(Workload, ReadsAServeGenWindowWithItsPackedLengths) {
   const std::string trace = "trace-servegen-m-small/chunk-12-trace.csv";
   NEEDS_SHARED(trace);
-  const std::string copy = testing::TempDir() + "/chunk-12";
-  std::filesystem::copy_file(shared(trace), copy + "-trace.csv",
-                             std::filesystem::copy_options::overwrite_existing);
-  if (std::system(("xz -dc '" + shared("trace-servegen-m-small/chunk-12-dataset.json.xz") + "' > '" + copy +
-                   "-dataset.json'")
-                      .c_str()) != 0) {
-    GTEST_SKIP() << "xz is not there to unpack the dataset";
-  }
   WorkloadOptions options;
   options.num_requests = 5000;
-  const auto requests = trace_workload(copy + "-trace.csv", options);
+  const auto requests = trace_workload(shared(trace), options);
   ASSERT_EQ(requests.size(), 5000u);
   EXPECT_NEAR(5000 / requests.back().at_s, 62.8, 6);  // the first window's rate
+}
+
+TEST(Workload, AFolderOfServeGenClientsIsTheirSum) {
+  const std::string folder = "trace-servegen-m-small";
+  NEEDS_SHARED(folder);
+  WorkloadOptions options;
+  options.num_requests = 4000;
+  options.scale_lengths = 0.01;
+  const auto all = trace_workload(shared(folder), options);
+  const auto one = trace_workload(shared(folder + "/chunk-12-trace.csv"), options);
+  ASSERT_EQ(all.size(), 4000u);
+  EXPECT_LT(all.back().at_s, one.back().at_s);  // eight clients send the same number sooner
+  EXPECT_TRUE(
+      std::is_sorted(all.begin(), all.end(), [](const auto& a, const auto& b) { return a.at_s < b.at_s; }));
+}
+
+// Every set of prompts and texts is a trace as it lies there.
+TEST(Workload, ReadsEverySharedSetOfPrompts) {
+  for (const auto& [path, count] : {std::pair{"prompts-humaneval/HumanEval.jsonl.gz", 164},
+                                    {"prompts-mt-bench/question.jsonl", 160},
+                                    {"corpus-gsm8k-train/train.jsonl", 7473},
+                                    {"tools-bfcl/BFCL_v4_simple_python.json", 400},
+                                    {"tok-pool/texts.jsonl", 0},
+                                    {"corpus-english/alice.txt", 0}}) {
+    NEEDS_SHARED(path);
+    WorkloadOptions options;
+    options.num_requests = 10'000;
+    const auto requests = trace_workload(shared(path), options);
+    if (count > 0)
+      EXPECT_EQ(requests.size(), static_cast<size_t>(count)) << path;
+    else
+      EXPECT_GT(requests.size(), 100u) << path;
+    for (const auto& request : requests) EXPECT_FALSE(request.prompt.empty()) << path;
+  }
+}
+
+TEST(Workload, MessagesAreTheTurnsOfTheirUser) {
+  const auto requests = from_text(
+      "m.jsonl",
+      R"({"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "a"}, {"role": "user", "content": "b"}]})",
+      {});
+  ASSERT_EQ(requests.size(), 2u);
+  EXPECT_EQ(requests[0].prompt, "a");
+  EXPECT_EQ(requests[1].after, 0);
 }
 
 }  // namespace
