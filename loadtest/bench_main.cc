@@ -46,6 +46,7 @@ Report run_once(const LoadOptions& options, const std::string& url,
   report.label = label;
   report.url = url;
   report.model = result.model;
+  report.started_ns = result.started_ns;
   report.slo = options.slo;
   report.summary = summarise(result.outcomes, options.slo);
   report.outcomes = std::move(result.outcomes);

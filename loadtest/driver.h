@@ -1,6 +1,6 @@
-// Sends a workload to an OpenAI-compatible endpoint and watches what comes back: one thread, thousands of
-// streams. Traffic goes where the URL says and nowhere else, and ends by itself: by count, by time, by
-// request.
+// Sends a workload to an OpenAI-compatible or Serval gRPC endpoint and watches what comes back: one thread,
+// thousands of streams. Traffic goes where the URL says and nowhere else, and ends by itself: by count, by
+// time, by request.
 #pragma once
 
 #include <functional>
@@ -16,8 +16,9 @@ struct Target {
   std::string host;  // name or address
   std::string port;
   std::string base;  // path before /completions, e.g. "/v1"
+  bool is_grpc = false;
 };
-// http://HOST[:PORT][/PATH]; throws std::runtime_error with a sentence otherwise.
+// http://HOST[:PORT][/PATH] or grpc://HOST:PORT; throws std::runtime_error with a sentence otherwise.
 Target parse_url(const std::string& url);
 
 struct DriverOptions {
@@ -39,13 +40,11 @@ struct DriverOptions {
 
 struct DriverResult {
   std::string model;
+  int64_t started_ns = 0;             // when the outcomes' time began, on the monotonic clock
   std::vector<Outcome> outcomes;      // in the workload's order
   std::vector<ServerSample> samples;  // empty when the server shows no such metrics
 };
 
 DriverResult drive(const DriverOptions& options, const std::vector<PlannedRequest>& workload);
-
-// One GET, for start-up questions; "" on any failure.
-std::string http_get(const Target& target, const std::string& path, const std::string& api_key);
 
 }  // namespace serval::load

@@ -32,6 +32,26 @@ json::object to_json(const Percentiles& p) {
   return {{"mean", p.mean}, {"p50", p.p50}, {"p90", p.p90}, {"p95", p.p95}, {"p99", p.p99}, {"max", p.max}};
 }
 
+// Each request in a few columns, in the order they were planned; null where a figure has no meaning.
+json::object by_request(const std::vector<Outcome>& outcomes) {
+  json::array at, first, last, end, output;
+  const auto after_ms = [](const Outcome& o, double time_s) {
+    return o.error.empty() && !o.token_s.empty() ? json::value((time_s - o.intended_s) * 1e3) : json::value();
+  };
+  for (const Outcome& o : outcomes) {
+    at.push_back(o.intended_s);
+    first.push_back(after_ms(o, o.token_s.empty() ? 0 : o.token_s.front()));
+    last.push_back(after_ms(o, o.token_s.empty() ? 0 : o.token_s.back()));
+    end.push_back(after_ms(o, o.end_s));
+    output.push_back(o.output_tokens);
+  }
+  return {{"at_s", std::move(at)},
+          {"ttft_ms", std::move(first)},
+          {"last_token_ms", std::move(last)},
+          {"e2e_ms", std::move(end)},
+          {"output_tokens", std::move(output)}};
+}
+
 }  // namespace
 
 std::string report_text(const Report& r) {
@@ -66,6 +86,7 @@ std::string report_json(const Report& r) {
   out["requests"] = s.num_requests;
   out["succeeded"] = s.num_ok;
   out["duration_s"] = s.duration_s;
+  out["started_ns"] = r.started_ns;
   for (const auto& [name, member] : kLatencies) out[name] = to_json(s.*member);
   out["requests_per_s"] = s.requests_per_s;
   out["output_tokens_per_s"] = s.output_tokens_per_s;
@@ -80,6 +101,7 @@ std::string report_json(const Report& r) {
   json::object errors;
   for (const auto& [kind, count] : s.errors) errors[kind] = count;
   out["errors"] = std::move(errors);
+  out["by_request"] = by_request(r.outcomes);
   json::array samples;
   for (const ServerSample& sample : r.samples) {
     samples.push_back({{"at_s", sample.at_s},

@@ -14,6 +14,7 @@ struct Report {
   std::string label;  // what was run, as a command line
   std::string url;
   std::string model;
+  int64_t started_ns = 0;  // on this machine's monotonic clock, to lay the run beside a server's recording
   Slo slo;
   Summary summary;
   std::vector<Outcome> outcomes;

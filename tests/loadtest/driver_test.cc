@@ -164,6 +164,8 @@ TEST(Driver, UrlsAreTakenApartOrRefused) {
   const Target target = parse_url("http://localhost:8000/v1/");
   EXPECT_EQ(target.host + "|" + target.port + "|" + target.base, "localhost|8000|/v1");
   EXPECT_EQ(parse_url("http://h").port, "80");
+  EXPECT_FALSE(target.is_grpc);
+  EXPECT_TRUE(parse_url("grpc://127.0.0.1:9000").is_grpc);
   for (const char* bad : {"https://h", "h:80", "http://", "http://h:x/v1"})
     EXPECT_THROW(parse_url(bad), std::runtime_error) << bad;
 }
