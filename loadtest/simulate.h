@@ -1,65 +1,55 @@
 // What a fleet would do with a workload, without the fleet: the real Scheduler under a virtual clock, with a
-// step-time model in place of the device. Answers "how many replicas for this trace at this SLO".
+// cost model in place of the device. Answers "how many replicas for this trace at this SLO".
 #pragma once
 
-#include <functional>
 #include <string>
 #include <vector>
 
 #include "engine/batch.h"
 #include "engine/config.h"
+#include "loadtest/cost_model.h"
 #include "loadtest/measure.h"
 #include "loadtest/workload.h"
 
 namespace serval::load {
 
-// What a step's time depends on.
-struct StepShape {
-  double rows = 0;     // tokens computed
-  double seqs = 0;     // sequences in the step
-  double context = 0;  // positions all rows together attend to, in thousands
-};
-StepShape shape_of(const Batch& batch);
-
-// milliseconds = step + row * rows + seq * seqs + context * context
-struct StepCost {
-  double step = 1, row = 0, seq = 0, context = 0;
-  double milliseconds(const StepShape& shape) const {
-    return step + row * shape.rows + seq * shape.seqs + context * shape.context;
-  }
-};
-
-struct StepSample {
-  StepShape shape;
-  double milliseconds = 0;
-};
-// Least squares on relative error (a short step counts as much as a long one); no coefficient is negative.
-// Throws std::runtime_error with fewer samples than coefficients.
-StepCost fit_step_cost(const std::vector<StepSample>& samples);
-
-std::string cost_json(const StepCost& cost);
-StepCost read_cost(const std::string& path);  // throws std::runtime_error with a sentence
-
 enum class Routing : uint8_t { kRoundRobin, kLeastLoaded, kPrefix };
+
+// How a prompt's KV goes from a prefill replica to a decode replica. A replica sends one prompt at a time.
+struct KvLink {
+  double bytes_per_token = 0;
+  double bytes_per_s = 0;  // 0: no time passes
+  double latency_s = 0;    // of every transfer
+};
 
 struct SimulationOptions {
   SchedulerConfig scheduler;
   BlockGeometry geometry;
-  StepCost cost;
+  CostModel cost;
   int replicas = 1;
-  Routing routing = Routing::kLeastLoaded;
+  // > 0: so many replicas compute prompts and a first token, and the `replicas` only decode.
+  int prefill_replicas = 0;
+  KvLink link;
+  Routing routing = Routing::kLeastLoaded;  // in each pool
+  int concurrency = 0;                      // > 0: closed loop of that many; 0: by the workload's times
+  uint64_t seed = 0;                        // of what is drawn from the cost model's spreads
 };
 
 struct SimulationResult {
   std::vector<Outcome> outcomes;  // in the workload's order; token_s has first and last only
-  std::vector<uint64_t> steps;    // per replica
+  std::vector<uint64_t> steps;    // per replica, prefill replicas first
 };
-// Open loop by the workload's times. Requests that can never fit fail with "too long". Prompts are their
-// token ids; text prompts count a word as a token.
+// Requests that can never fit fail with "too long". Prompts are their token ids; text prompts count a word as
+// a token. A turn of a conversation waits for the one before it, as it does in a real run.
 SimulationResult simulate(const SimulationOptions& options, const std::vector<PlannedRequest>& workload);
 
-// Fewest replicas at which 99 % of the requests meet the SLO; 0 when even `most` do not.
-int find_replicas(SimulationOptions options, const std::vector<PlannedRequest>& workload, const Slo& slo,
-                  int most);
+struct FleetSize {
+  int prefill_replicas = 0;
+  int replicas = 0;  // 0: even the most replicas do not do
+};
+// The smallest fleet of at most `most` replicas in which 99 % of the requests meet the SLO; of two pools when
+// the options have prefill replicas.
+FleetSize find_fleet(SimulationOptions options, const std::vector<PlannedRequest>& workload, const Slo& slo,
+                     int most);
 
 }  // namespace serval::load

@@ -2,18 +2,14 @@
 
 #include <algorithm>
 #include <chrono>
-#include <condition_variable>
+#include <cmath>
 #include <cstdio>
-#include <functional>
 #include <iostream>
-#include <mutex>
-#include <random>
+#include <memory>
 #include <stdexcept>
-#include <thread>
 
-#include "engine/engine.h"
-#include "engine/model/model_config.h"
-#include "engine/runner/model_runner.h"
+#include "loadtest/engine_run.h"
+#include "loadtest/fit_recording.h"
 #include "loadtest/load_options.h"
 #include "loadtest/report.h"
 #include "loadtest/simulate.h"
@@ -25,10 +21,11 @@ using namespace load;
 using Clock = std::chrono::steady_clock;
 
 struct Settings {
-  std::string cost, fit, validate, routing = "least-loaded";
-  int replicas = 1, find_replicas = 0;
-  int max_num_seqs = 64, max_num_batched_tokens = 512, max_model_len = 2048, kv_blocks = 8192,
-      block_size = 16;
+  std::string cost, fit, fit_recording, fit_report, validate, against, routing = "least-loaded";
+  double replicas = 1, prefill_replicas = 0, find_replicas = 0;
+  double max_num_seqs = 64, max_num_batched_tokens = 512, max_model_len = 2048, kv_blocks = 8192,
+         block_size = 16;
+  double kv_bytes_per_token = 0, link_gbytes_per_s = 0, link_latency_ms = 0;
 };
 
 struct SettingRow {
@@ -36,17 +33,33 @@ struct SettingRow {
   const char* value;
   const char* help;
   std::string Settings::*text;
-  int Settings::*number;
+  double Settings::*number;
+  bool whole = true;
 };
 const SettingRow kSettings[] = {
-    {"--cost", "FILE", "step-time model: written by --fit, read otherwise", &Settings::cost, nullptr},
-    {"--fit", "MODEL", "measure this machine's steps with the model, write the step-time model, and end",
+    {"--cost", "FILE", "cost model: written by --fit and --fit-recording, read otherwise", &Settings::cost,
+     nullptr},
+    {"--fit", "MODEL", "measure this machine's steps with the model, without HTTP; write the cost model",
      &Settings::fit, nullptr},
+    {"--fit-recording", "FILE", "fit to what `serval serve --record FILE` recorded; write the cost model",
+     &Settings::fit_recording, nullptr},
+    {"--fit-report", "FILE", "... and what `serval bench --json FILE` saw of the same run",
+     &Settings::fit_report, nullptr},
     {"--validate", "MODEL", "also run the workload on the real engine, without HTTP, and compare",
      &Settings::validate, nullptr},
+    {"--against", "FILE", "compare with a report that `serval bench --json` wrote of the same workload",
+     &Settings::against, nullptr},
     {"--replicas", "N", "servers (1)", nullptr, &Settings::replicas},
-    {"--find-replicas", "MOST", "the fewest servers at which 99 % of the requests meet the SLOs", nullptr,
-     &Settings::find_replicas},
+    {"--prefill-replicas", "N", "servers before them that compute prompts; the others then only decode",
+     nullptr, &Settings::prefill_replicas},
+    {"--kv-bytes-per-token", "B", "what goes between the two for each prompt token (0)", nullptr,
+     &Settings::kv_bytes_per_token},
+    {"--link-gbytes-per-s", "G", "how fast, for each prefill server; 0: in no time (0)", nullptr,
+     &Settings::link_gbytes_per_s, false},
+    {"--link-latency-ms", "MS", "of every transfer (0)", nullptr, &Settings::link_latency_ms, false},
+    {"--find-replicas", "MOST",
+     "the fewest servers at which 99 % of the requests meet the SLOs; of both kinds with --prefill-replicas",
+     nullptr, &Settings::find_replicas},
     {"--routing", "KIND", "round-robin, least-loaded or prefix (least-loaded)", &Settings::routing, nullptr},
     {"--max-num-seqs", "N", "as serval serve (64)", nullptr, &Settings::max_num_seqs},
     {"--max-num-batched-tokens", "N", "as serval serve (512)", nullptr, &Settings::max_num_batched_tokens},
@@ -71,10 +84,12 @@ Settings take_settings(std::vector<std::string>& arguments) {
       settings.*row->text = value;
     } else {
       char* end = nullptr;
-      const long number = std::strtol(value.c_str(), &end, 10);
-      if (value.empty() || *end != '\0' || number < 1 || number > 100'000'000)
-        throw std::runtime_error(arguments[i] + " is '" + value + "'; it must be a whole number from 1");
-      settings.*row->number = static_cast<int>(number);
+      const double number = std::strtod(value.c_str(), &end);
+      const bool is_good = row->whole ? number >= 1 && number == std::floor(number) : number >= 0;
+      if (value.empty() || *end != '\0' || !is_good || number > 1e8)
+        throw std::runtime_error(arguments[i] + " is '" + value + "'; it must be a " +
+                                 (row->whole ? "whole number from 1" : "number from 0"));
+      settings.*row->number = number;
     }
     arguments.erase(arguments.begin() + i, arguments.begin() + i + 2);
   }
@@ -82,15 +97,19 @@ Settings take_settings(std::vector<std::string>& arguments) {
 }
 
 SimulationOptions simulation(const Settings& settings) {
+  const auto whole = [](double number) { return static_cast<int>(number); };
   SimulationOptions options;
-  options.scheduler.max_num_seqs = settings.max_num_seqs;
+  options.scheduler.max_num_seqs = whole(settings.max_num_seqs);
   options.scheduler.max_num_batched_tokens = options.scheduler.max_prefill_chunk =
-      settings.max_num_batched_tokens;
-  options.scheduler.max_model_len = settings.max_model_len;
+      whole(settings.max_num_batched_tokens);
+  options.scheduler.max_model_len = whole(settings.max_model_len);
   options.scheduler.max_waiting = 10'000'000;
-  options.geometry.block_size = settings.block_size;
-  options.geometry.groups[0].num_blocks = settings.kv_blocks;
-  options.replicas = settings.replicas;
+  options.geometry.block_size = whole(settings.block_size);
+  options.geometry.groups[0].num_blocks = whole(settings.kv_blocks);
+  options.replicas = whole(settings.replicas);
+  options.prefill_replicas = whole(settings.prefill_replicas);
+  options.link = {settings.kv_bytes_per_token, settings.link_gbytes_per_s * 1e9,
+                  settings.link_latency_ms / 1e3};
   if (settings.routing == "round-robin")
     options.routing = Routing::kRoundRobin;
   else if (settings.routing == "prefix")
@@ -101,102 +120,8 @@ SimulationOptions simulation(const Settings& settings) {
   return options;
 }
 
-// Runs a workload on the real engine at its own times; outcomes as a client without a network would see them.
-class EngineRun {
- public:
-  EngineRun(const std::string& model, const Settings& settings) : settings_(settings) {
-    config_.scheduler = simulation(settings).scheduler;
-    config_.scheduler.max_waiting = 100'000;
-    config_.block_size = settings.block_size;
-    const auto folder = resolve_model(model);
-    config_.scheduler.max_model_len =
-        std::min(config_.scheduler.max_model_len, read_model_config(folder).max_positions);
-    runner_ = std::make_unique<ModelRunner>(folder, config_);
-    engine_ = std::make_unique<Engine>(
-        config_, runner_->plan().geometry,
-        [this](const Batch& batch, ModelOutput& output) { step(batch, output); },
-        [this](EventBatch& events) { see(events); });
-  }
-
-  std::vector<Outcome> run(const std::vector<PlannedRequest>& workload) {
-    {
-      std::lock_guard lock(mutex_);
-      outcomes_.assign(workload.size(), {});
-      open_ = static_cast<int>(workload.size());
-      begin_ = Clock::now();
-      base_ = next_id_;
-    }
-    for (size_t i = 0; i < workload.size(); ++i) {
-      std::this_thread::sleep_until(begin_ + std::chrono::duration_cast<Clock::duration>(
-                                                 std::chrono::duration<double>(workload[i].at_s)));
-      Request request;
-      request.id = next_id_++;
-      request.prompt.assign(workload[i].token_ids.begin(), workload[i].token_ids.end());
-      const int vocab = runner_->vocab_size();
-      for (TokenId& id : request.prompt) id %= vocab;
-      request.sampling.max_tokens = workload[i].output_tokens;
-      request.sampling.ignore_eos = true;
-      request.sampling.temperature = 0;
-      outcomes_[i].intended_s = outcomes_[i].sent_s = workload[i].at_s;
-      outcomes_[i].prompt_tokens = static_cast<int>(request.prompt.size());
-      if (const auto submitted = engine_->submit(std::move(request)); !submitted)
-        throw std::runtime_error(submitted.error().message);
-    }
-    std::unique_lock lock(mutex_);
-    ended_.wait(lock, [&] { return open_ == 0; });
-    return outcomes_;
-  }
-
-  std::vector<StepSample> samples() const { return samples_; }
-  void forget_samples() { samples_.clear(); }
-  BlockGeometry geometry() const { return runner_->plan().geometry; }
-  SchedulerConfig scheduler() const { return config_.scheduler; }
-
- private:
-  // A step's cost begins where the one before ended, while there is more to do: scheduling and delivery are
-  // part of it. A longer pause is taken for idleness.
-  void step(const Batch& batch, ModelOutput& output) {
-    constexpr auto kIdle = std::chrono::milliseconds(1);
-    Clock::time_point begin = Clock::now();
-    if (begin - last_end_ < kIdle) begin = last_end_;
-    runner_->execute(batch, output);
-    last_end_ = Clock::now();
-    samples_.push_back(
-        {shape_of(batch), std::chrono::duration<double, std::milli>(last_end_ - begin).count()});
-  }
-  void see(EventBatch& events) {
-    const double now = std::chrono::duration<double>(Clock::now() - begin_).count();
-    std::lock_guard lock(mutex_);
-    for (const TokenEvent& event : events.events) {
-      Outcome& outcome = outcomes_[event.request - base_];
-      if (event.token >= 0) {
-        outcome.token_s.push_back(now);
-        outcome.output_tokens = event.num_output;
-        outcome.cached_tokens = event.cached_tokens;
-      }
-      if (event.finish == FinishReason::kNone) continue;
-      outcome.end_s = now;
-      if (--open_ == 0) ended_.notify_one();
-    }
-    events.clear();
-  }
-
-  const Settings settings_;
-  EngineConfig config_;
-  std::unique_ptr<ModelRunner> runner_;
-  std::mutex mutex_;
-  std::condition_variable ended_;
-  std::vector<Outcome> outcomes_;
-  std::vector<StepSample> samples_;
-  int open_ = 0;
-  RequestId next_id_ = 1, base_ = 1;
-  Clock::time_point begin_, last_end_;  // last_end_: the engine thread's
-  std::unique_ptr<Engine> engine_;      // last: its thread uses what stands above
-};
-
-int fit(const Settings& settings) {
-  if (settings.cost.empty()) throw std::runtime_error("--fit needs --cost FILE to write to");
-  EngineRun run(settings.fit, settings);
+std::vector<StepSample> measure_steps(const Settings& settings) {
+  EngineRun run(settings.fit, simulation(settings).scheduler, static_cast<int>(settings.block_size));
   // All sizes of steps: few and many streams, short and long prompts, short and long contexts.
   WorkloadOptions options;
   options.send_token_ids = true;
@@ -213,37 +138,65 @@ int fit(const Settings& settings) {
       run.run(synthetic_workload(options));
     }
   }
-  const StepCost cost = fit_step_cost(run.samples());
-  std::vector<double> error;
-  for (const StepSample& sample : run.samples())
-    error.push_back(std::abs(cost.milliseconds(sample.shape) / sample.milliseconds - 1) * 100);
-  const Percentiles p = percentiles(error);
-  std::printf(
-      "%zu steps: %.4f ms + %.4f per row + %.4f per sequence + %.4f per 1000 positions attended; off by %.1f "
-      "%% (median), %.1f %% (p90)\n",
-      error.size(), cost.step, cost.row, cost.seq, cost.context, p.p50, p.p90);
+  return run.samples();
+}
+
+int fit(const Settings& settings) {
+  if (settings.cost.empty()) throw std::runtime_error("fitting needs --cost FILE to write to");
+  if (settings.fit_recording.empty() != settings.fit_report.empty())
+    throw std::runtime_error("--fit-recording and --fit-report go together");
+  const CostModel cost = settings.fit.empty() ? fit_recording(settings.fit_recording, settings.fit_report)
+                                              : fit_steps(measure_steps(settings));
+  for (const auto& [name, step] : {std::pair{"decode", &cost.decode}, {"prompt", &cost.prompt}}) {
+    std::printf("%s steps: %.4f ms + %.4f per row + %.4f per sequence + %.4f per 1000 positions attended\n",
+                name, step->step, step->row, step->seq, step->context);
+  }
+  for (const auto& [name, spread] : {std::pair{"to the engine, idle", &cost.arrival_idle},
+                                     {"to the engine, busy", &cost.arrival_busy},
+                                     {"first token back", &cost.first_token},
+                                     {"last token back", &cost.last_token}}) {
+    if (spread->shares.empty()) continue;
+    const Percentiles p = percentiles(spread->shares);
+    std::printf("%-20s: %.3f ms mean, %.3f p50, %.3f p90\n", name, p.mean, p.p50, p.p90);
+  }
   write_file(settings.cost, cost_json(cost));
   return 0;
 }
 
-void compare(const Summary& predicted, const Summary& measured) {
-  std::printf("\n%-12s%12s%12s%12s\n", "", "predicted", "measured", "pred/meas");
-  const std::tuple<const char*, double, double> rows[] = {
-      {"ttft p50", predicted.ttft_ms.p50, measured.ttft_ms.p50},
-      {"ttft p90", predicted.ttft_ms.p90, measured.ttft_ms.p90},
-      {"tpot p50", predicted.tpot_ms.p50, measured.tpot_ms.p50},
-      {"tpot p90", predicted.tpot_ms.p90, measured.tpot_ms.p90},
-      {"tokens/s", predicted.output_tokens_per_s, measured.output_tokens_per_s}};
-  for (const auto& [name, a, b] : rows)
-    std::printf("%-12s%12.2f%12.2f%12.3f\n", name, a, b, b > 0 ? a / b : 0);
+// Figures by the names they have in a report.
+using Figures = std::vector<std::pair<std::string, double>>;
+
+Figures figures_of(const Summary& summary) {
+  return {{"ttft_ms.p50", summary.ttft_ms.p50}, {"ttft_ms.p90", summary.ttft_ms.p90},
+          {"tpot_ms.p50", summary.tpot_ms.p50}, {"tpot_ms.p90", summary.tpot_ms.p90},
+          {"e2e_ms.p50", summary.e2e_ms.p50},   {"output_tokens_per_s", summary.output_tokens_per_s}};
+}
+
+std::string fleet_name(const FleetSize& size) {
+  const auto count = [](int n, const std::string& what) {
+    return std::to_string(n) + " " + what + (n == 1 ? "" : "s");
+  };
+  if (size.prefill_replicas == 0) return count(size.replicas, "replica");
+  return count(size.prefill_replicas, "prefill replica") + " and " + count(size.replicas, "decode replica");
+}
+
+void compare(const Figures& predicted, const Figures& measured) {
+  std::printf("\n%-22s%12s%12s%12s\n", "", "predicted", "measured", "pred/meas");
+  for (const auto& [name, a] : predicted) {
+    const auto b =
+        std::find_if(measured.begin(), measured.end(), [&](const auto& m) { return m.first == name; });
+    if (b != measured.end() && b->second > 0)
+      std::printf("%-22s%12.3f%12.3f%12.3f\n", name.c_str(), a, b->second, a / b->second);
+  }
 }
 
 }  // namespace
 
 std::string simulate_help() {
   std::string out =
-      "usage: serval simulate --fit MODEL --cost FILE\n       serval simulate --cost FILE [options]      "
-      "options of serval bench say what to send\n\n";
+      "usage: serval simulate --fit MODEL --cost FILE\n"
+      "       serval simulate --fit-recording FILE --fit-report FILE --cost FILE\n"
+      "       serval simulate --cost FILE [options]      options of serval bench say what to send\n\n";
   for (const SettingRow& row : kSettings) {
     std::string left = std::string("  ") + row.name + " " + row.value;
     left.resize(std::max<size_t>(left.size() + 1, 32), ' ');
@@ -254,7 +207,7 @@ std::string simulate_help() {
 
 int simulate_main(std::vector<std::string> arguments) {
   const Settings settings = take_settings(arguments);
-  if (!settings.fit.empty()) return fit(settings);
+  if (!settings.fit.empty() || !settings.fit_recording.empty()) return fit(settings);
   if (settings.cost.empty())
     throw std::runtime_error(
         "serval simulate needs --cost FILE (made by --fit); serval simulate --help lists its options");
@@ -263,26 +216,30 @@ int simulate_main(std::vector<std::string> arguments) {
   const std::vector<PlannedRequest> workload = make_workload(load);
   SimulationOptions options = simulation(settings);
   options.cost = read_cost(settings.cost);
+  options.concurrency = load.concurrency;
+  options.seed = load.workload.seed;
 
   std::unique_ptr<EngineRun> real;
   if (!settings.validate.empty()) {
-    real = std::make_unique<EngineRun>(settings.validate, settings);
+    real = std::make_unique<EngineRun>(settings.validate, options.scheduler, options.geometry.block_size);
     options.geometry = real->geometry();
     options.scheduler.max_model_len = real->scheduler().max_model_len;
   }
   const Clock::time_point begin = Clock::now();
   if (settings.find_replicas > 0) {
-    const int needed = find_replicas(options, workload, load.slo, settings.find_replicas);
-    if (needed == 0) {
-      std::printf("%d replicas do not meet the SLOs\n", settings.find_replicas);
+    const int most = static_cast<int>(settings.find_replicas);
+    const FleetSize needed = find_fleet(options, workload, load.slo, most);
+    if (needed.replicas == 0) {
+      std::printf("%d replicas do not meet the SLOs\n", most);
       return 1;
     }
-    std::printf("%d replicas meet the SLOs\n", needed);
-    options.replicas = needed;
+    std::printf("%s meet the SLOs\n", fleet_name(needed).c_str());
+    options.prefill_replicas = needed.prefill_replicas;
+    options.replicas = needed.replicas;
   }
   Report report;
   report.label = "simulation";
-  report.url = std::to_string(options.replicas) + " simulated replica" + (options.replicas == 1 ? "" : "s");
+  report.url = "simulated: " + fleet_name({options.prefill_replicas, options.replicas});
   report.model = settings.cost;
   report.slo = load.slo;
   report.outcomes = simulate(options, workload).outcomes;
@@ -297,8 +254,9 @@ int simulate_main(std::vector<std::string> arguments) {
                                        workload.begin() + std::min<size_t>(8, workload.size()));
     for (PlannedRequest& request : warmup) std::reverse(request.token_ids.begin(), request.token_ids.end());
     real->run(warmup);
-    compare(report.summary, summarise(real->run(workload), load.slo));
+    compare(figures_of(report.summary), figures_of(summarise(real->run(workload), load.slo)));
   }
+  if (!settings.against.empty()) compare(figures_of(report.summary), read_figures(settings.against));
   return 0;
 }
 

@@ -114,7 +114,7 @@ void Recorder::apply(const ModelOutput& output, Time now) {
   file_ << '\n';
 }
 
-void replay(const std::string& path, const std::function<void(const Batch&)>& on_batch) {
+void replay(const std::string& path, const Replay& watch) {
   std::ifstream file(path);
   std::string line;
   size_t number = 0;
@@ -152,6 +152,7 @@ void replay(const std::string& path, const std::function<void(const Batch&)>& on
       in >> now;
       Request request = read_request(in);
       if (!in) bad();
+      if (watch.on_add) watch.on_add(request, Time{now});
       (void)scheduler->add(std::move(request), Time{now});
     } else if (what == "abort") {
       in >> id;
@@ -163,13 +164,14 @@ void replay(const std::string& path, const std::function<void(const Batch&)>& on
     } else if (what == "next") {
       in >> now;
       scheduler->next_batch(Time{now}, batch);
-      on_batch(batch);
+      if (watch.on_batch) watch.on_batch(batch, Time{now});
     } else if (what == "apply") {
       in >> now;
       const ModelOutput output = read_output(in);
       if (!in) bad();
       events.clear();
       scheduler->apply(output, Time{now}, events);
+      if (watch.on_events) watch.on_events(events, Time{now});
     } else {
       bad();
     }

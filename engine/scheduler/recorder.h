@@ -27,8 +27,15 @@ class Recorder {
   std::ofstream file_;
 };
 
-// Feeds a recorded day to a new Scheduler and hands out every batch it makes. Throws std::runtime_error
-// naming the line that cannot be read.
-void replay(const std::string& path, const std::function<void(const Batch&)>& on_batch);
+// What a replay tells, each with the time it was recorded at. Any may be empty.
+struct Replay {
+  std::function<void(const Request&, Time)> on_add;
+  std::function<void(const Batch&, Time)> on_batch;
+  std::function<void(const EventBatch&, Time)> on_events;  // of the step just applied
+};
+
+// Feeds a recorded day to a new Scheduler and tells what it makes of it. Throws std::runtime_error naming the
+// line that cannot be read.
+void replay(const std::string& path, const Replay& watch);
 
 }  // namespace serval

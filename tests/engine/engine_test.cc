@@ -149,7 +149,7 @@ TEST_F(EngineTest, ARecordedRunReplays) {
   }();
   engine_.reset();
   uint64_t replayed = 0;
-  replay(config_.record_path, [&](const Batch& batch) { replayed += !batch.empty(); });
+  replay(config_.record_path, {.on_batch = [&](const Batch& batch, Time) { replayed += !batch.empty(); }});
   EXPECT_GE(replayed, steps);
   std::remove(config_.record_path.c_str());
 }

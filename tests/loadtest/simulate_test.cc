@@ -18,7 +18,7 @@ SimulationOptions options() {
   o.scheduler.max_num_batched_tokens = 256;
   o.scheduler.max_prefill_chunk = 256;
   o.geometry.groups[0].num_blocks = 1024;
-  o.cost = {1.0, 0.01, 0.1, 0.0};
+  o.cost.decode = o.cost.prompt = {1.0, 0.01, 0.1, 0.0, {}};
   return o;
 }
 
@@ -51,10 +51,14 @@ TEST(Simulate, ReplicasShareTheLoadAndMoreAreFaster) {
   const Summary four = summarise(simulate(o, requests).outcomes, {});
   EXPECT_EQ(one.num_ok, 400u);
   EXPECT_LT(four.ttft_ms.p90, one.ttft_ms.p90 / 2);
-  const int needed = find_replicas(o, requests, {four.ttft_ms.max + 1, 0}, 16);
-  EXPECT_GE(needed, 1);
-  EXPECT_LE(needed, 4);
-  EXPECT_EQ(find_replicas(o, requests, {1e-6, 0}, 2), 0);
+  const Slo slo{four.ttft_ms.p99, 0};
+  const FleetSize needed = find_fleet(o, requests, slo, 16);
+  EXPECT_EQ(needed.prefill_replicas, 0);
+  o.replicas = needed.replicas;
+  EXPECT_GE(summarise(simulate(o, requests).outcomes, slo).good_share, 0.99);
+  o.replicas = needed.replicas - 1;
+  EXPECT_LT(summarise(simulate(o, requests).outcomes, slo).good_share, 0.99);
+  EXPECT_EQ(find_fleet(o, requests, {1e-6, 0}, 2).replicas, 0);
 }
 
 TEST(Simulate, PrefixRoutingKeepsSharedPromptsTogether) {
@@ -80,39 +84,6 @@ TEST(Simulate, PrefixRoutingKeepsSharedPromptsTogether) {
   EXPECT_GT(cached(Routing::kPrefix), cached(Routing::kRoundRobin));
 }
 
-TEST(Simulate, TheStepCostIsFoundAgainFromNoisySteps) {
-  const StepCost truth{0.8, 0.02, 0.05, 0.3};
-  std::mt19937 random(3);
-  std::uniform_real_distribution<double> noise(0.97, 1.03);
-  std::vector<StepSample> samples;
-  for (int i = 0; i < 500; ++i) {
-    const StepShape shape{static_cast<double>(1 + random() % 300), static_cast<double>(1 + random() % 32),
-                          static_cast<double>(random() % 40)};
-    samples.push_back({shape, truth.milliseconds(shape) * noise(random)});
-  }
-  const StepCost found = fit_step_cost(samples);
-  for (const StepSample& sample : samples)
-    EXPECT_NEAR(found.milliseconds(sample.shape) / truth.milliseconds(sample.shape), 1, 0.04);
-  EXPECT_THROW(fit_step_cost({}), std::runtime_error);
-}
-
-TEST(Simulate, ACostWithoutInfluenceIsZeroNotNegative) {
-  std::vector<StepSample> samples;
-  for (int i = 1; i < 50; ++i) samples.push_back({{static_cast<double>(i), 1, 50.0 - i}, 1 + 0.1 * i});
-  const StepCost found = fit_step_cost(samples);
-  for (const double value : {found.step, found.row, found.seq, found.context}) EXPECT_GE(value, 0);
-}
-
-TEST(Simulate, TheCostModelIsKeptInAFile) {
-  const std::string path = testing::TempDir() + "/cost.json";
-  std::ofstream(path) << cost_json({1, 2, 3, 4});
-  const StepCost read = read_cost(path);
-  EXPECT_EQ(read.step + read.row * 10 + read.seq * 100 + read.context * 1000, 4321);
-  std::ofstream(path) << "{}";
-  EXPECT_THROW(read_cost(path), std::runtime_error);
-  std::remove(path.c_str());
-}
-
 TEST(Simulate, WhatNeverFitsFailsAlone) {
   SimulationOptions o = options();
   auto requests = workload(3, 0, 10, 5);
@@ -120,6 +91,138 @@ TEST(Simulate, WhatNeverFitsFailsAlone) {
   const auto result = simulate(o, requests);
   EXPECT_EQ(result.outcomes[1].error, "too long");
   EXPECT_TRUE(result.outcomes[0].error.empty() && result.outcomes[2].error.empty());
+}
+
+TEST(Simulate, WhatSurroundsAStepIsPartOfTheLatency) {
+  SimulationOptions o = options();
+  o.cost.arrival_idle = Spread{{3}};
+  o.cost.arrival_busy = Spread{{5}};
+  o.cost.first_token = Spread{{0.5}};
+  o.cost.last_token = Spread{{0.25}};
+  const auto result = simulate(o, workload(1, 0, 100, 5));
+  EXPECT_NEAR(result.outcomes[0].token_s[0] * 1e3, 3 + 2.1 + 0.5, 1e-6);
+  EXPECT_NEAR(result.outcomes[0].end_s * 1e3, 3 + 2.1 + 4 * 1.11 + 0.25, 1e-6);
+}
+
+TEST(Simulate, TheSameSeedDrawsTheSame) {
+  SimulationOptions o = options();
+  o.cost.decode.residuals = o.cost.prompt.residuals = {{1, Spread{{0.5, 1, 1.5}}}};
+  const auto requests = workload(50, 0.002, 64, 32);
+  const auto ends = [&](uint64_t seed) {
+    o.seed = seed;
+    std::vector<double> times;
+    for (const Outcome& outcome : simulate(o, requests).outcomes) times.push_back(outcome.end_s);
+    return times;
+  };
+  EXPECT_EQ(ends(1), ends(1));
+  EXPECT_NE(ends(1), ends(2));
+}
+
+TEST(Simulate, AClosedLoopKeepsItsNumberOpen) {
+  SimulationOptions o = options();
+  o.concurrency = 3;
+  const auto outcomes = simulate(o, workload(30, 0, 16, 8)).outcomes;
+  EXPECT_EQ(summarise(outcomes, {}).num_ok, 30u);
+  for (size_t i = 3; i < outcomes.size(); ++i) {
+    const double at = outcomes[i].intended_s;
+    int open = 0, just_ended = 0;
+    for (const Outcome& other : outcomes) {
+      open += other.intended_s < at && other.end_s > at;
+      just_ended += other.end_s == at;
+    }
+    EXPECT_LE(open, 2);
+    EXPECT_GT(just_ended, 0);
+  }
+}
+
+TEST(Simulate, ATurnWaitsForTheOneBeforeIt) {
+  auto requests = workload(3, 0, 16, 8);
+  requests[1].after = 0;
+  requests[2].after = 1;
+  requests[2].think_s = 0.5;
+  const auto outcomes = simulate(options(), requests).outcomes;
+  EXPECT_EQ(outcomes[1].intended_s, outcomes[0].end_s);
+  EXPECT_EQ(outcomes[2].intended_s, outcomes[1].end_s + 0.5);
+}
+
+SimulationOptions two_pools(int prefill, int decode) {
+  SimulationOptions o = options();
+  o.prefill_replicas = prefill;
+  o.replicas = decode;
+  o.link = {1000, 1e6, 0.002};  // a millisecond a token, and two for the way
+  return o;
+}
+
+TEST(SimulatePools, ARequestIsPrefilledSentAndDecoded) {
+  const SimulationOptions o = two_pools(1, 1);
+  const auto result = simulate(o, workload(1, 0, 100, 5));
+  const Outcome& outcome = result.outcomes[0];
+  EXPECT_NEAR(outcome.token_s[0] * 1e3, 2.1, 1e-6);
+  // Then 100 ms of sending, 2 ms on the way, and four steps of a row each: the prompt is not computed again.
+  EXPECT_NEAR(outcome.end_s * 1e3, 2.1 + 100 + 2 + 4 * 1.11, 1e-5);
+  EXPECT_EQ(outcome.output_tokens, 5);
+  EXPECT_EQ(result.steps, (std::vector<uint64_t>{1, 4}));
+}
+
+TEST(SimulatePools, OneTokenNeedsNoDecoding) {
+  const auto result = simulate(two_pools(1, 1), workload(2, 0.1, 100, 1));
+  EXPECT_EQ(result.steps[1], 0u);
+  EXPECT_EQ(result.outcomes[1].output_tokens, 1);
+  EXPECT_NEAR(result.outcomes[1].end_s * 1e3, 100 + 2.1, 1e-5);
+}
+
+TEST(SimulatePools, APrefillReplicaSendsOnePromptAtATime) {
+  const auto outcomes = simulate(two_pools(1, 1), workload(2, 0, 100, 2)).outcomes;
+  // Both are computed in one step; the second's KV waits for the first's.
+  EXPECT_NEAR((outcomes[1].end_s - outcomes[0].end_s) * 1e3, 100, 1);
+}
+
+TEST(SimulatePools, DecodingIsNotHeldUpByPrompts) {
+  auto requests = workload(60, 0.01, 200, 40);
+  SimulationOptions pools = two_pools(1, 1);
+  pools.link = {};
+  pools.cost.prompt.row = 0.05;
+  SimulationOptions both = options();
+  both.replicas = 2;
+  both.cost = pools.cost;
+  both.routing = pools.routing = Routing::kRoundRobin;
+  const Summary apart = summarise(simulate(pools, requests).outcomes, {});
+  const Summary mixed = summarise(simulate(both, requests).outcomes, {});
+  EXPECT_EQ(apart.num_ok, 60u);
+  EXPECT_EQ(apart.output_tokens, mixed.output_tokens);
+  EXPECT_LT(apart.tpot_ms.max, mixed.tpot_ms.max);
+}
+
+TEST(SimulatePools, EveryRoutingServesEveryRequest) {
+  const auto requests = workload(200, 0.001, 50, 10);
+  for (const Routing routing : {Routing::kRoundRobin, Routing::kLeastLoaded, Routing::kPrefix}) {
+    SimulationOptions o = two_pools(2, 3);
+    o.routing = routing;
+    o.link = {};
+    const auto result = simulate(o, requests);
+    EXPECT_EQ(summarise(result.outcomes, {}).num_ok, 200u);
+    EXPECT_EQ(summarise(result.outcomes, {}).output_tokens, 2000);
+    for (const uint64_t steps : result.steps) EXPECT_GT(steps, 0u);
+  }
+}
+
+TEST(SimulatePools, TheSmallestFleetOfTwoPoolsIsFound) {
+  SimulationOptions o = two_pools(1, 1);
+  o.link = {};
+  const auto requests = workload(300, 0.002, 200, 20);
+  const Slo slo{20, 3};
+  const FleetSize found = find_fleet(o, requests, slo, 12);
+  ASSERT_GT(found.replicas, 0);
+  const auto good = [&](int prefill, int decode) {
+    o.prefill_replicas = prefill;
+    o.replicas = decode;
+    return summarise(simulate(o, requests).outcomes, slo).good_share >= 0.99;
+  };
+  EXPECT_TRUE(good(found.prefill_replicas, found.replicas));
+  const int smaller = found.prefill_replicas + found.replicas - 1;
+  for (int prefill = 1; prefill < smaller; ++prefill)
+    EXPECT_FALSE(good(prefill, smaller - prefill)) << prefill;
+  EXPECT_EQ(find_fleet(o, requests, {1e-6, 0}, 3).replicas, 0);
 }
 
 }  // namespace

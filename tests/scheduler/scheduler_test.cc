@@ -473,11 +473,11 @@ TEST(Scheduler, ARecordedDayReplaysToTheSameBatches) {
       w.events.clear();
     }
   }
-  replay(path, [&](const Batch& batch) { again.push_back(flat(batch)); });
+  replay(path, {.on_batch = [&](const Batch& batch, Time) { again.push_back(flat(batch)); }});
   EXPECT_EQ(seen, again);
   EXPECT_GT(w.scheduler->stats().num_preemptions, 0u);
   std::ofstream(path, std::ios::app) << "nonsense\n";
-  EXPECT_THROW(replay(path, [](const Batch&) {}), std::runtime_error);
+  EXPECT_THROW(replay(path, {}), std::runtime_error);
   std::remove(path.c_str());
 }
 
