@@ -65,6 +65,7 @@ Result<void> Scheduler::add(Request request, Time) {
   SERVAL_CHECK(!params->prompt.empty() && params->n > 0, params->id);
   std::vector<Sequence*>& members = requests_[params->id];
   SERVAL_CHECK(members.empty(), params->id);
+  if (params->deadline != Time{0}) next_deadline_ = std::min(next_deadline_, params->deadline);
   const size_t most_tokens =
       std::min<size_t>(params->prompt.size() + params->sampling.max_tokens, config_.max_model_len) + 1;
   for (int i = 0; i < params->n; ++i) {
@@ -122,17 +123,18 @@ void Scheduler::stop_string_matched(RequestId id, int index, int) {
 }
 
 void Scheduler::expire(Time now) {
-  const auto late = [&](const Sequence* seq) {
-    return seq->params->deadline != Time{0} && now >= seq->params->deadline;
-  };
+  if (now < next_deadline_) return;
+  next_deadline_ = Time::max();
   for (std::vector<Sequence*>* line : {&running_, &waiting_}) {
     for (size_t i = 0; i < line->size();) {
       Sequence* seq = (*line)[i];
-      if (late(seq)) {
+      const Time deadline = seq->params->deadline;
+      if (deadline != Time{0} && now >= deadline) {
         finish(*seq, FinishReason::kDeadline, pending_);  // leaves the line
-      } else {
-        ++i;
+        continue;
       }
+      if (deadline != Time{0}) next_deadline_ = std::min(next_deadline_, deadline);
+      ++i;
     }
   }
 }

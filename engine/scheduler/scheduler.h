@@ -109,6 +109,7 @@ class Scheduler {
   EventBatch pending_;
   SeqId next_seq_ = 1;
   uint64_t next_arrival_ = 1;
+  Time next_deadline_ = Time::max();  // no unfinished request's is earlier, so that most steps need not look
   uint64_t step_ = 0;
   SchedulerStats stats_;
 };
