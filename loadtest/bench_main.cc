@@ -29,6 +29,7 @@ Report run_once(const LoadOptions& options, const std::string& url,
   driver.request_timeout_s = options.timeout_s;
   driver.max_duration_s = options.max_duration_s;
   driver.scrape_every_s = options.scrape_every_s;
+  driver.keep_text = options.keep_text;
   if (options.warmup > 0) {
     std::vector<PlannedRequest> first(workload.begin(),
                                       workload.begin() + std::min<size_t>(options.warmup, workload.size()));
@@ -88,10 +89,17 @@ int search(LoadOptions options, const std::string& label) {
   return good > 0 ? 0 : 1;
 }
 
+// Without a pace of its own a load keeps eight requests open.
+void pace(LoadOptions& options) {
+  if (options.concurrency == 0 && options.workload.rate == 0 && options.trace.empty())
+    options.concurrency = 8;
+}
+
 }  // namespace
 
 std::string bench_load_help() {
-  return "usage: serval bench --url URL [options]      load against an OpenAI-compatible endpoint\n"
+  return "usage: serval bench --url URL [options]      load against an OpenAI-compatible or gRPC endpoint\n"
+         "       serval bench peers --url URL --url URL [--rounds N] [options]\n"
          "       serval bench --compare A.json B.json\n\n" +
          load_options_help();
 }
@@ -104,28 +112,42 @@ int bench_load(const std::vector<std::string>& arguments) {
   }
   if (options.urls.empty())
     throw std::runtime_error("serval bench needs --url; serval bench --help lists its options");
-  if (options.concurrency == 0 && options.workload.rate == 0 && options.trace.empty())
-    options.concurrency = 8;
+  if (options.urls.size() > 1)
+    throw std::runtime_error("serval bench takes one --url; serval bench peers takes several, in turns");
+  pace(options);
   std::string label = "serval bench";
   for (const std::string& argument : arguments) label += " " + argument;
   if (!options.api_key.empty()) label.replace(label.find(options.api_key), options.api_key.size(), "KEY");
   if (options.search) return search(options, label);
   const std::vector<PlannedRequest> workload = make_workload(options);
-
-  if (options.urls.size() > 1) {
-    std::vector<Report> reports;
-    for (int round = 0; round < options.rounds; ++round) {
-      for (const std::string& url : options.urls) reports.push_back(run_once(options, url, workload, url));
-    }
-    std::cout << table_text(reports);
-    return 0;
-  }
   const Report report = run_once(options, options.urls[0], workload, label);
   std::cout << report_text(report);
   if (!options.json.empty()) write_file(options.json, report_json(report));
   if (!options.html.empty()) write_file(options.html, report_html(report));
   if (!options.record.empty()) record(options.record, workload, report);
   return report.summary.num_ok == report.summary.num_requests ? 0 : 1;
+}
+
+int bench_peers(const std::vector<std::string>& arguments) {
+  LoadOptions options = parse_load_options(arguments);
+  if (options.urls.size() < 2) throw std::runtime_error("serval bench peers needs --url at least twice");
+  if (options.search || !options.json.empty() || !options.html.empty() || !options.record.empty())
+    throw std::runtime_error(
+        "serval bench peers prints a table; --search, --json, --html and --record are "
+        "for one endpoint");
+  pace(options);
+  const std::vector<PlannedRequest> workload = make_workload(options);
+  std::vector<Report> reports;
+  bool all_ok = true;
+  for (int round = 0; round < options.rounds; ++round) {
+    for (const std::string& url : options.urls) {
+      reports.push_back(run_once(options, url, workload, url));
+      all_ok = all_ok && reports.back().summary.num_ok == workload.size();
+    }
+    std::reverse(options.urls.begin(), options.urls.end());
+  }
+  std::cout << table_text(reports);
+  return all_ok ? 0 : 1;
 }
 
 }  // namespace serval

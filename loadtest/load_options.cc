@@ -43,7 +43,7 @@ const std::vector<OptionRow>& rows() {
     return [=](LoadOptions& o, const std::string& value) { o.*member = value; };
   };
   static const std::vector<OptionRow> table = {
-      {"--url", "URL", "endpoint, e.g. http://127.0.0.1:8000/v1; several are run in turn",
+      {"--url", "URL", "endpoint: http://127.0.0.1:8000/v1, or grpc://127.0.0.1:8001 of a Serval",
        [](LoadOptions& o, const std::string& v) { o.urls.push_back(v); }},
       {"--requests", "N", "requests to send (100)", workload(&WorkloadOptions::num_requests, 1, 10'000'000)},
       {"--rate", "R", "open loop: requests per second", workload(&WorkloadOptions::rate, 0, 1e6)},
@@ -64,7 +64,9 @@ const std::vector<OptionRow>& rows() {
       {"--shared-prefix-tokens", "P", "tokens all synthetic prompts begin with",
        workload(&WorkloadOptions::shared_prefix_tokens, 0, 10'000'000)},
       {"--trace", "FILE",
-       "Azure csv, Mooncake jsonl, ServeGen csv, ShareGPT json, jsonl or text of prompts, a recorded run",
+       "Azure csv, Mooncake jsonl, ServeGen csv or folder, ShareGPT json, jsonl or text of prompts, a "
+       "recorded run; "
+       ".xz and .gz too",
        text(&LoadOptions::trace)},
       {"--scale-lengths", "F", "a trace's lengths times this",
        workload(&WorkloadOptions::scale_lengths, 1e-6, 1e6)},
@@ -82,7 +84,7 @@ const std::vector<OptionRow>& rows() {
        workload(&WorkloadOptions::num_ids, 1, 1'000'000'000)},
       {"--seed", "S", "of everything random (0)", workload(&WorkloadOptions::seed, 0, 9e15)},
       {"--warmup", "N", "requests sent first and not counted", number(&LoadOptions::warmup, 0, 1'000'000)},
-      {"--rounds", "N", "with several URLs: how often they take turns",
+      {"--rounds", "N", "of bench peers: how often the endpoints take turns (3)",
        number(&LoadOptions::rounds, 1, 1000)},
       {"--slo-ttft", "MS", "a good request's first token comes within this",
        [](LoadOptions& o, const std::string& v) { o.slo.ttft_ms = to_number("--slo-ttft", v, 0, 1e9); }},
@@ -99,6 +101,8 @@ const std::vector<OptionRow>& rows() {
       {"--scrape-every", "S", "seconds between looks at the server's /metrics; 0: none (0.25)",
        number(&LoadOptions::scrape_every_s, 0, 3600)},
       {"--json", "FILE", "write the figures", text(&LoadOptions::json)},
+      {"--keep-text", "", "... with every answer's text in them",
+       [](LoadOptions& o, const std::string&) { o.keep_text = true; }},
       {"--html", "FILE", "write the report", text(&LoadOptions::html)},
       {"--record", "FILE", "write what was sent, to be replayed with --trace", text(&LoadOptions::record)},
   };

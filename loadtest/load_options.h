@@ -13,7 +13,7 @@ struct LoadOptions {
   std::vector<std::string> urls;
   std::string trace, json, html, compare_a, compare_b, record, model, api_key, arrival = "poisson";
   int warmup = 0;
-  int rounds = 1;
+  int rounds = 3;
   bool search = false;
   bool chat = false, respect_eos = false, keep_text = false;
   double max_duration_s = 3600, timeout_s = 600, temperature = 0, scrape_every_s = 0.25;

@@ -1,10 +1,12 @@
 #include "loadtest/report.h"
 
+#include <array>
 #include <boost/json.hpp>
 #include <cmath>
 #include <cstdarg>
 #include <cstdio>
 #include <fstream>
+#include <map>
 #include <sstream>
 #include <stdexcept>
 
@@ -34,7 +36,7 @@ json::object to_json(const Percentiles& p) {
 
 // Each request in a few columns, in the order they were planned; null where a figure has no meaning.
 json::object by_request(const std::vector<Outcome>& outcomes) {
-  json::array at, first, last, end, output;
+  json::array at, first, last, end, output, text;
   const auto after_ms = [](const Outcome& o, double time_s) {
     return o.error.empty() && !o.token_s.empty() ? json::value((time_s - o.intended_s) * 1e3) : json::value();
   };
@@ -44,12 +46,11 @@ json::object by_request(const std::vector<Outcome>& outcomes) {
     last.push_back(after_ms(o, o.token_s.empty() ? 0 : o.token_s.back()));
     end.push_back(after_ms(o, o.end_s));
     output.push_back(o.output_tokens);
+    text.emplace_back(o.text);  // empty unless it was to be kept
   }
-  return {{"at_s", std::move(at)},
-          {"ttft_ms", std::move(first)},
-          {"last_token_ms", std::move(last)},
-          {"e2e_ms", std::move(end)},
-          {"output_tokens", std::move(output)}};
+  return {
+      {"at_s", std::move(at)},    {"ttft_ms", std::move(first)},        {"last_token_ms", std::move(last)},
+      {"e2e_ms", std::move(end)}, {"output_tokens", std::move(output)}, {"text", std::move(text)}};
 }
 
 }  // namespace
@@ -148,15 +149,38 @@ std::string compare_text(const std::string& a_path, const std::string& b_path) {
 }
 
 std::string table_text(const std::vector<Report>& reports) {
-  std::string out = format("%-32s%8s%10s%12s%11s%11s%11s%11s%8s\n", "endpoint", "ok", "req/s", "out tok/s",
-                           "ttft p50", "ttft p99", "tpot p50", "tpot p99", "cached");
-  for (const Report& r : reports) {
-    const Summary& s = r.summary;
-    out += format(
-        "%-32s%8zu%10.2f%12.1f%11.2f%11.2f%11.2f%11.2f%7.1f%%\n", r.label.substr(0, 31).c_str(), s.num_ok,
-        s.requests_per_s, s.output_tokens_per_s, s.ttft_ms.p50, s.ttft_ms.p99, s.tpot_ms.p50, s.tpot_ms.p99,
+  const auto figures = [](const Summary& s) {
+    const double cached =
         s.prompt_tokens ? 100.0 * static_cast<double>(s.cached_tokens) / static_cast<double>(s.prompt_tokens)
-                        : 0);
+                        : 0;
+    return std::array{static_cast<double>(s.num_ok),
+                      s.requests_per_s,
+                      s.output_tokens_per_s,
+                      s.ttft_ms.p50,
+                      s.ttft_ms.p99,
+                      s.tpot_ms.p50,
+                      s.tpot_ms.p99,
+                      cached};
+  };
+  const auto row = [](const std::string& name, const auto& f) {
+    return format("%-40s%8.0f%10.2f%12.1f%11.2f%11.2f%11.3f%11.3f%7.1f%%\n", name.substr(0, 39).c_str(), f[0],
+                  f[1], f[2], f[3], f[4], f[5], f[6], f[7]);
+  };
+  std::string out = format("%-40s%8s%10s%12s%11s%11s%11s%11s%8s\n", "endpoint", "ok", "req/s", "out tok/s",
+                           "ttft p50", "ttft p99", "tpot p50", "tpot p99", "cached");
+  std::map<std::string, std::vector<Summary>> by_label;
+  for (const Report& r : reports) {
+    out += row(r.label, figures(r.summary));
+    by_label[r.label].push_back(r.summary);
+  }
+  for (const auto& [label, runs] : by_label) {
+    auto medians = figures(runs[0]);
+    for (size_t i = 0; i < medians.size(); ++i) {
+      std::vector<double> values;
+      for (const Summary& run : runs) values.push_back(figures(run)[i]);
+      medians[i] = percentiles(std::move(values)).p50;
+    }
+    out += row("median " + label, medians);
   }
   return out;
 }

@@ -30,7 +30,7 @@ std::string report_html(const Report& report);
 std::vector<std::pair<std::string, double>> read_figures(const std::string& path);
 // Two of them side by side with the ratio B / A.
 std::string compare_text(const std::string& a_path, const std::string& b_path);
-// Several runs of one workload as a table, a row each.
+// Several runs of one workload as a table, a row each; then the medians of the runs with the same label.
 std::string table_text(const std::vector<Report>& reports);
 
 }  // namespace serval::load

@@ -12,6 +12,7 @@
 #include "loadtest/bench_engine.h"
 #include "loadtest/bench_kernels.h"
 #include "loadtest/bench_main.h"
+#include "loadtest/bench_overhead.h"
 #include "loadtest/simulate_main.h"
 #include "server/app.h"
 #include "server/config.h"
@@ -31,6 +32,8 @@ constexpr const char* kUsage =
     "  config [--config FILE] [settings]        print the settings in effect; --markdown documents them all\n"
     "  bench kernels|engine [settings]          measure this machine's kernels or the engine without HTTP\n"
     "  bench --url URL [options]                load against an endpoint; serval bench --help\n"
+    "  bench peers --url URL --url URL ...      the same load against several, in turns\n"
+    "  bench overhead                           what the load harness itself costs\n"
     "  simulate --cost FILE [options]           what a fleet would do; serval simulate --help\n"
     "  version                                  the version and how it was built; also --version\n"
     "\n"
@@ -93,6 +96,8 @@ int run(std::vector<std::string> arguments, std::optional<serval::StopSignals>& 
     }
     return serval::bench_load({arguments.begin() + 1, arguments.end()});
   }
+  if (arguments.size() >= 2 && arguments[0] == "bench" && arguments[1] == "peers")
+    return serval::bench_peers({arguments.begin() + 2, arguments.end()});
   if (!arguments.empty() && arguments[0] == "simulate") {
     if (arguments.size() == 1 || arguments[1] == "--help") {
       std::cout << serval::simulate_help();
@@ -128,10 +133,11 @@ int run(std::vector<std::string> arguments, std::optional<serval::StopSignals>& 
     return 0;
   }
   if (command == "bench") {
-    const std::string what = one_positional(rest, command, "of kernels, engine");
+    const std::string what = one_positional(rest, command, "of kernels, engine, overhead");
     if (what == "kernels") return serval::bench_kernels(config.engine.device, std::cout);
     if (what == "engine") return serval::bench_engine(config.engine.device, std::cout);
-    throw serval::UsageError("serval bench knows kernels and engine, not '" + what + "'");
+    if (what == "overhead") return serval::bench_overhead(std::cout);
+    throw serval::UsageError("serval bench knows kernels, engine, overhead and peers, not '" + what + "'");
   }
   throw serval::UsageError("unknown command '" + command + "'; serval --help lists them");
 }

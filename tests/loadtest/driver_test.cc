@@ -8,7 +8,7 @@
 #include <cstdio>
 
 #include "loadtest/report.h"
-#include "tests/loadtest/scripted_server.h"
+#include "loadtest/scripted_server.h"
 
 namespace serval::load {
 namespace {
@@ -158,6 +158,20 @@ TEST(Driver, TheReportHasEveryFigureAndComparesWithItself) {
   EXPECT_EQ(page.find("src="), std::string::npos);  // self-contained
   EXPECT_NE(page.find("<polyline"), std::string::npos);
   std::remove(path.c_str());
+}
+
+TEST(Report, ATableEndsWithTheMediansOfEachEndpoint) {
+  std::vector<Report> reports(4);
+  for (int i = 0; i < 4; ++i) {
+    reports[i].label = i % 2 == 0 ? "http://a" : "http://b";
+    reports[i].summary.requests_per_s = 10 * i;
+  }
+  const std::string table = table_text(reports);
+  const size_t a = table.find("median http://a"), b = table.find("median http://b");
+  ASSERT_NE(a, std::string::npos);
+  ASSERT_NE(b, std::string::npos);
+  EXPECT_NE(table.substr(a, b - a).find(" 10.00 "), std::string::npos) << table;
+  EXPECT_NE(table.substr(b).find(" 20.00 "), std::string::npos) << table;
 }
 
 TEST(Driver, UrlsAreTakenApartOrRefused) {

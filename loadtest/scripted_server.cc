@@ -1,4 +1,4 @@
-#include "tests/loadtest/scripted_server.h"
+#include "loadtest/scripted_server.h"
 
 #include <algorithm>
 #include <boost/asio.hpp>
