@@ -96,8 +96,13 @@ int run(std::vector<std::string> arguments, std::optional<serval::StopSignals>& 
     }
     return serval::bench_load({arguments.begin() + 1, arguments.end()});
   }
-  if (arguments.size() >= 2 && arguments[0] == "bench" && arguments[1] == "peers")
+  if (arguments.size() >= 2 && arguments[0] == "bench" && arguments[1] == "peers") {
+    if (take_flag(arguments, "--help")) {
+      std::cout << serval::bench_load_help();
+      return 0;
+    }
     return serval::bench_peers({arguments.begin() + 2, arguments.end()});
+  }
   if (!arguments.empty() && arguments[0] == "simulate") {
     if (arguments.size() == 1 || arguments[1] == "--help") {
       std::cout << serval::simulate_help();
