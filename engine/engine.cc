@@ -25,7 +25,7 @@ struct StopMatched {
   int index;
   int num_output;
 };
-using Message = std::variant<Request, Abort, StopMatched>;
+using Message = std::variant<std::unique_ptr<Submission>, Abort, StopMatched>;
 
 }  // namespace
 
@@ -45,6 +45,9 @@ struct Engine::Impl {
     stats.scheduler = scheduler.stats();
     inbox.reserve(1024);
     taken.reserve(1024);
+    retired.reserve(most_retired());
+    scheduler.reserve(batch);
+    events.events.reserve(2 * most_retired());
     thread = std::thread([this] { loop(); });
   }
 
@@ -74,6 +77,7 @@ struct Engine::Impl {
       }
       scheduler.take_events(events);
       publish();
+      hand_back();
       snapshot();
     }
     abort_everything();
@@ -93,10 +97,10 @@ struct Engine::Impl {
   }
 
   void take(Message& message) {
-    if (Request* request = std::get_if<Request>(&message)) {
+    if (auto* submission = std::get_if<std::unique_ptr<Submission>>(&message)) {
       const Time now = engine_now();
-      if (recorder) recorder->add(*request, now);
-      const Result<void> added = scheduler.add(std::move(*request), now);
+      if (recorder) recorder->add(**submission, now);
+      const Result<void> added = scheduler.add(std::move(*submission), now);
       SERVAL_CHECK(added.ok(), "the door counts what the line holds");
     } else if (const Abort* abort = std::get_if<Abort>(&message)) {
       if (recorder) recorder->abort(abort->id);
@@ -115,6 +119,12 @@ struct Engine::Impl {
     num_open.fetch_sub(finished);
     sink(events);
     events.clear();
+  }
+
+  // What the requests that are over have held is freed by the next thread that submits, not by this one.
+  void hand_back() {
+    const std::lock_guard lock(inbox_mutex);
+    scheduler.take_retired(retired);
   }
 
   // From here on somebody waits for a step: should it hang, the snapshot says so.
@@ -167,6 +177,7 @@ struct Engine::Impl {
   std::mutex inbox_mutex;
   std::condition_variable inbox_filled;
   std::vector<Message> inbox;
+  std::vector<std::unique_ptr<Submission>> retired;  // never more than could be open at the last submission
   bool stopping = false;
   std::atomic<int> num_open{0};  // sequences submitted and not yet finished
 
@@ -174,6 +185,23 @@ struct Engine::Impl {
   EngineStats stats;
 
   std::thread thread;
+
+  // Sequences that wait, run, or have ended in a step that is not over.
+  size_t most_retired() const {
+    return static_cast<size_t>(2) * config.scheduler.max_num_seqs + config.scheduler.max_waiting;
+  }
+
+  void submit(Request request) {
+    std::unique_ptr<Submission> submission = scheduler.prepare(std::move(request));
+    std::vector<std::unique_ptr<Submission>> to_free;
+    to_free.reserve(most_retired());
+    {
+      std::lock_guard lock(inbox_mutex);
+      inbox.push_back(std::move(submission));
+      std::swap(to_free, retired);
+    }
+    inbox_filled.notify_one();
+  }
 
   void send(Message message) {
     {
@@ -196,7 +224,7 @@ Result<void> Engine::submit(Request request) {
     return Error{ErrorKind::kOverloaded, "queue_full",
                  "The queue is full (" + std::to_string(limit) + " sequences); try again later.", "", 1};
   }
-  impl_->send(std::move(request));
+  impl_->submit(std::move(request));
   return {};
 }
 

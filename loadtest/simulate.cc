@@ -42,7 +42,7 @@ class Replica {
   // Puts a request into the line. The error's kind when that cannot be: "" is success.
   std::string add(size_t index, std::vector<TokenId> prompt, int output_tokens, double now) {
     const int length = static_cast<int>(prompt.size());
-    if (length + output_tokens > config_.max_model_len || !fits(geometry_, config_, length, output_tokens, 1))
+    if (length + output_tokens > config_.max_model_len || !fits(geometry_, config_, length, output_tokens))
       return "too long";
     Request request;
     request.id = index + 1;

@@ -213,9 +213,9 @@ Result<ValidatedRequest> validate(const GenerateRequest& r, const std::vector<Pr
     request.sampling.min_tokens = static_cast<int>(r.min_tokens.value_or(0));
     request.priority = static_cast<int>(r.priority.value_or(0));
     request.cache_salt = r.cache_salt.value_or("");
-    if (!fits(geometry, scheduler, static_cast<int>(request.prompt.size()), request.sampling.max_tokens, request.n)) {
-      return invalid(n > 1 ? "n" : r.max_tokens_param, "context_length_exceeded",
-                     "The request may need KV memory for " + std::to_string(n) + " x " +
+    if (!fits(geometry, scheduler, static_cast<int>(request.prompt.size()), request.sampling.max_tokens)) {
+      return invalid(r.max_tokens_param, "context_length_exceeded",
+                     "The request may need KV memory for " +
                          std::to_string(request.prompt.size() + request.sampling.max_tokens) +
                          " tokens, more than the whole cache holds; ask for less.");
     }

@@ -8,8 +8,8 @@ namespace serval {
 
 // True when `a` goes before `b`. A strict order: arrival decides ties.
 inline bool goes_before(QueuePolicy policy, const Sequence& a, const Sequence& b) {
-  if (policy == QueuePolicy::kPriority && a.params->priority != b.params->priority) {
-    return a.params->priority < b.params->priority;
+  if (policy == QueuePolicy::kPriority && a.request().priority != b.request().priority) {
+    return a.request().priority < b.request().priority;
   }
   return a.arrival < b.arrival;
 }

@@ -1,12 +1,13 @@
 #include "engine/scheduler/radix_cache.h"
 
 #include <algorithm>
+#include <functional>
 
 namespace serval {
 namespace {
 
-int num_nodes_for(const BlockGeometry& geometry) {
-  int total = 16;
+int num_nodes_for(const BlockGeometry& geometry, int max_roots) {
+  int total = 16 + max_roots;
   for (int g = 0; g < geometry.num_groups; ++g) total += 2 * geometry.groups[g].num_blocks;
   return total;
 }
@@ -18,10 +19,10 @@ int common_prefix(std::span<const TokenId> a, std::span<const TokenId> b) {
 
 }  // namespace
 
-RadixCache::RadixCache(const BlockGeometry& geometry, std::vector<BlockPool*> pools)
-    : geometry_(geometry), pools_(std::move(pools)), nodes_(num_nodes_for(geometry)) {
+RadixCache::RadixCache(const BlockGeometry& geometry, std::vector<BlockPool*> pools, int max_roots)
+    : geometry_(geometry), pools_(std::move(pools)), nodes_(num_nodes_for(geometry, max_roots)) {
   tokens_.resize(nodes_.size() * geometry_.block_size);
-  salt_of_.resize(nodes_.size());
+  salts_.resize(nodes_.size());
   free_nodes_.reserve(nodes_.size());
   for (int i = static_cast<int>(nodes_.size()) - 1; i >= 0; --i) free_nodes_.push_back(i);
   size_t num_buckets = 64;
@@ -42,6 +43,15 @@ size_t RadixCache::bucket(NodeId parent, TokenId first) const {
   return static_cast<size_t>(h) & (buckets_.size() - 1);
 }
 
+size_t RadixCache::root_bucket(std::string_view salt) const {
+  return std::hash<std::string_view>{}(salt) & (buckets_.size() - 1);
+}
+
+size_t RadixCache::bucket_of(NodeId node) {
+  const NodeId parent = nodes_[node].parent;
+  return parent == kNone ? root_bucket(salts_[node]) : bucket(parent, tokens_of(node)[0]);
+}
+
 RadixCache::NodeId RadixCache::new_node() {
   if (free_nodes_.empty() && oldest_ != kNone) remove(oldest_);
   if (free_nodes_.empty()) return kNone;
@@ -53,31 +63,34 @@ RadixCache::NodeId RadixCache::new_node() {
   return id;
 }
 
-RadixCache::NodeId RadixCache::root(std::string_view salt) {
-  const auto known = roots_.find(std::string(salt));
-  if (known != roots_.end()) return known->second;
+RadixCache::NodeId RadixCache::root(std::string& salt) {
+  for (NodeId id = buckets_[root_bucket(salt)]; id != kNone; id = nodes_[id].next_in_bucket) {
+    if (nodes_[id].parent == kNone && salts_[id] == salt) return id;
+  }
   const NodeId id = new_node();
   if (id == kNone) return kNone;
-  roots_.emplace(salt, id);
-  salt_of_[id] = salt;
+  std::swap(salts_[id], salt);
+  attach(id, kNone);
   update_listing(id);
   return id;
 }
 
 void RadixCache::attach(NodeId node, NodeId parent) {
   nodes_[node].parent = parent;
-  NodeId& head = buckets_[bucket(parent, tokens_of(node)[0])];
+  NodeId& head = buckets_[bucket_of(node)];
   nodes_[node].next_in_bucket = head;
   head = node;
+  if (parent == kNone) return;
   ++nodes_[parent].num_children;
   update_listing(parent);
 }
 
 void RadixCache::detach(NodeId node) {
-  const NodeId parent = nodes_[node].parent;
-  NodeId* link = &buckets_[bucket(parent, tokens_of(node)[0])];
+  NodeId* link = &buckets_[bucket_of(node)];
   while (*link != node) link = &nodes_[*link].next_in_bucket;
   *link = nodes_[node].next_in_bucket;
+  const NodeId parent = nodes_[node].parent;
+  if (parent == kNone) return;
   --nodes_[parent].num_children;
   update_listing(parent);
 }
@@ -97,12 +110,7 @@ void RadixCache::remove(NodeId id) {
     num_evicted_ += node.blocks[g] ? 1 : 0;
     drop_block(id, g);
   }
-  if (node.parent == kNone) {
-    roots_.erase(salt_of_[id]);
-    salt_of_[id].clear();
-  } else {
-    detach(id);
-  }
+  detach(id);
   node = Node{};
   free_nodes_.push_back(id);
 }
@@ -136,11 +144,9 @@ void RadixCache::update_listing(NodeId id) {
   node.listed = true;
 }
 
-RadixCache::Match RadixCache::match(std::string_view salt, std::span<const TokenId> tokens) {
+RadixCache::Match RadixCache::match(NodeId root, std::span<const TokenId> tokens) {
   Match best;
-  const auto known = roots_.find(std::string(salt));
-  if (known == roots_.end()) return best;
-  best.node = known->second;
+  best.node = root;
 
   // run_start[g]: from which position on the group's blocks are there without a gap, up to the depth reached.
   // A match of depth d is usable when the window before d, positions > d - window, lies in the run.
@@ -214,7 +220,7 @@ RadixCache::NodeId RadixCache::insert(NodeId parent, std::span<const TokenId> to
     if (common == static_cast<int>(tokens.size())) {
       if (!is_whole) return kNone;  // a longer or equal one covers this tail
       for (int g = 0; g < geometry_.num_groups; ++g) {
-        // A windowed block that was dropped comes back with whoever computed it again.
+        // A block that was dropped comes back with whoever computed it again.
         if (nodes_[child].blocks[g] || !blocks[g]) continue;
         nodes_[child].blocks[g] = blocks[g];
         pools_[g]->set_cached(blocks[g].id(), true);
@@ -257,13 +263,13 @@ void RadixCache::unpin(NodeId node) {
 
 bool RadixCache::evict_one(int group) {
   const int before = pools_[group]->num_free();
-  if (geometry_.groups[group].window > 0 && evict_window_block(group)) return true;
+  if (geometry_.groups[group].window > 0 && evict_inside(group)) return true;
   while (oldest_ != kNone && pools_[group]->num_free() == before) remove(oldest_);
-  return pools_[group]->num_free() > before;
+  return pools_[group]->num_free() > before || evict_inside(group);
 }
 
-// Second-chance sweep over the nodes: any block that only the cache holds may go, wherever it is in the tree.
-bool RadixCache::evict_window_block(int group) {
+// Sweeps over the nodes: any block that only the cache holds may go, wherever it is in the tree.
+bool RadixCache::evict_inside(int group) {
   if (pools_[group]->num_cached_only() == 0) return false;
   for (size_t looked = 0; looked < nodes_.size(); ++looked) {
     window_hand_ = (window_hand_ + 1) % static_cast<NodeId>(nodes_.size());

@@ -1,11 +1,12 @@
 // Token prefixes whose KV is in memory: a tree with one node a block. Inner nodes hold whole blocks, a leaf
 // may hold a part of one, so a match is exact to the token (the partial block is copied by whoever takes it).
 // Equality of tokens decides, hashes only find. Roots are told apart by cache_salt. Pure; single-threaded;
-// allocates in its constructor, and for a salt not seen before.
+// allocates in its constructor only.
 //
 // Eviction frees least recently used leaves that no running sequence stands on. A windowed group's blocks may
 // also be dropped from inside the tree: such a node still leads to its children, and a match ends only where
-// the window before it is complete.
+// the window before it is complete. So may, when no leaf is left, the block of a node on which sequences
+// stand that computed the same tokens into blocks of their own: all that only the cache holds can be had.
 #pragma once
 
 #include <array>
@@ -13,7 +14,6 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <vector>
 
 #include "engine/batch.h"
@@ -26,22 +26,24 @@ class RadixCache {
   using NodeId = int32_t;
   static constexpr NodeId kNone = -1;
 
-  RadixCache(const BlockGeometry& geometry, std::vector<BlockPool*> pools);
+  // `max_roots`: how many roots may be pinned at once.
+  RadixCache(const BlockGeometry& geometry, std::vector<BlockPool*> pools, int max_roots);
   ~RadixCache();  // gives its blocks back; the pools outlive it
   RadixCache(const RadixCache&) = delete;
   RadixCache& operator=(const RadixCache&) = delete;
 
   struct Match {
-    NodeId node = kNone;     // deepest whole block; the root's id when none matched, kNone without a root
+    NodeId node = kNone;     // deepest whole block; the root when none matched
     int32_t num_blocks = 0;  // whole blocks on the path
     NodeId partial = kNone;  // a child of `node` whose first partial_tokens tokens go on matching
     int32_t partial_tokens = 0;
   };
-  // The longest usable prefix of `tokens`. Touches the path.
-  Match match(std::string_view salt, std::span<const TokenId> tokens);
+  // The longest usable prefix of `tokens` below a root. Touches the path.
+  Match match(NodeId root, std::span<const TokenId> tokens);
 
-  // The root of a salt, made when it is not there; kNone when nodes ran out.
-  NodeId root(std::string_view salt);
+  // The root of a salt, made when it is not there. A new root keeps the salt by swapping it for a string that
+  // has served its time. kNone when nodes ran out.
+  NodeId root(std::string& salt);
   // Adds the block that follows `parent` (tokens: 1..block_size of them; fewer only for a tail). `blocks` has
   // one block per group, empty where a windowed group has none. Returns the node that now stands for these
   // tokens, or kNone when nothing was added (a tail that is already covered, or nodes ran out).
@@ -74,7 +76,7 @@ class RadixCache {
   struct Node {
     bool in_use = false;
     NodeId parent = kNone;
-    NodeId next_in_bucket = kNone;  // siblings whose first token falls into the same bucket
+    NodeId next_in_bucket = kNone;  // nodes whose parent and first token, or roots whose salt, fall together
     int32_t num_tokens = 0;
     int32_t num_children = 0;
     int32_t pins = 0;
@@ -89,6 +91,8 @@ class RadixCache {
             static_cast<size_t>(nodes_[node].num_tokens)};
   }
   size_t bucket(NodeId parent, TokenId first) const;
+  size_t root_bucket(std::string_view salt) const;
+  size_t bucket_of(NodeId node);
   NodeId new_node();
   void attach(NodeId node, NodeId parent);
   void detach(NodeId node);
@@ -96,7 +100,7 @@ class RadixCache {
   void drop_block(NodeId node, int group);
   void update_listing(NodeId node);
   void unlist(NodeId node);
-  bool evict_window_block(int group);
+  bool evict_inside(int group);
 
   const BlockGeometry geometry_;
   std::vector<BlockPool*> pools_;
@@ -104,10 +108,9 @@ class RadixCache {
   std::vector<TokenId> tokens_;  // [num nodes, block_size]
   std::vector<NodeId> free_nodes_;
   std::vector<NodeId> buckets_;
-  std::unordered_map<std::string, NodeId> roots_;
-  std::vector<std::string> salt_of_;        // by node, of roots
+  std::vector<std::string> salts_;          // by node; of roots
   NodeId oldest_ = kNone, newest_ = kNone;  // evictable: leaves without pins, by last use
-  NodeId window_hand_ = 0;                  // where the sweep for window blocks goes on
+  NodeId window_hand_ = 0;                  // where the sweep for inner blocks goes on
   uint64_t clock_ = 0;
   uint64_t num_evicted_ = 0;
 };

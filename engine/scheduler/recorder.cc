@@ -15,11 +15,13 @@ void write_list(std::ostream& out, const Range& values) {
   for (const auto& value : values) out << ' ' << value;
 }
 
+constexpr int32_t kMostRead = 100'000'000;  // more is no recording of ours
+
 template <class T>
 std::vector<T> read_list(std::istream& in) {
   size_t size = 0;
   in >> size;
-  if (size > 100'000'000) in.setstate(std::ios::failbit);
+  if (size > kMostRead) in.setstate(std::ios::failbit);
   std::vector<T> values(in ? size : 0);
   for (T& value : values) in >> value;
   return values;
@@ -29,12 +31,13 @@ std::vector<int> bytes_of(const std::string& text) {
   return {text.begin(), text.end()};
 }
 
-void write_request(std::ostream& out, const Request& r) {
+void write_request(std::ostream& out, const Submission& submission) {
+  const Request& r = submission.request;
   const SamplingParams& s = r.sampling;
   out << r.id << ' ' << r.n << ' ' << r.priority << ' ' << r.deadline.count() << ' ' << s.seed << ' '
       << s.max_tokens << ' ' << s.min_tokens << ' ' << s.ignore_eos << ' ' << s.num_logprobs << ' '
       << s.num_prompt_logprobs;
-  write_list(out, r.prompt);
+  write_list(out, submission.sequences.front().tokens);
   write_list(out, s.eos_token_ids);
   write_list(out, s.stop_token_ids);
   write_list(out, bytes_of(r.cache_salt));
@@ -56,11 +59,13 @@ Request read_request(std::istream& in) {
   return r;
 }
 
+// Of the log-probabilities only that they were there: what they are decides nothing.
 void write_output(std::ostream& out, const ModelOutput& output) {
   out << output.step << ' ' << output.seqs.size();
   for (const SeqOutput& seq : output.seqs) {
     out << ' ' << seq.seq << ' ' << seq.failed << ' ' << seq.num_tokens;
     for (int32_t t = 0; t < seq.num_tokens; ++t) out << ' ' << output.tokens[seq.tokens_begin + t].token;
+    out << ' ' << seq.num_prompt;
   }
 }
 
@@ -77,6 +82,10 @@ ModelOutput read_output(std::istream& in) {
       in >> token.token;
       output.tokens.push_back(token);
     }
+    in >> seq.num_prompt;
+    if (seq.num_prompt < 0 || seq.num_prompt > kMostRead) in.setstate(std::ios::failbit);
+    seq.prompt_begin = static_cast<int32_t>(output.prompt_tokens.size());
+    if (in) output.prompt_tokens.resize(output.prompt_tokens.size() + seq.num_prompt);
     output.seqs.push_back(seq);
   }
   return output;
@@ -86,7 +95,7 @@ ModelOutput read_output(std::istream& in) {
 
 Recorder::Recorder(const std::string& path, const SchedulerConfig& c, const BlockGeometry& g) : file_(path) {
   if (!file_) throw std::runtime_error("cannot write the recording " + path);
-  file_ << "serval-scheduler 1\nconfig " << c.max_num_seqs << ' ' << c.max_num_batched_tokens << ' '
+  file_ << "serval-scheduler 2\nconfig " << c.max_num_seqs << ' ' << c.max_num_batched_tokens << ' '
         << c.max_prefill_chunk << ' ' << c.max_model_len << ' ' << c.max_waiting << ' '
         << static_cast<int>(c.policy) << ' ' << c.enable_prefix_cache << ' ' << g.block_size << ' '
         << g.num_groups;
@@ -94,9 +103,9 @@ Recorder::Recorder(const std::string& path, const SchedulerConfig& c, const Bloc
   file_ << '\n';
 }
 
-void Recorder::add(const Request& request, Time now) {
+void Recorder::add(const Submission& submission, Time now) {
   file_ << "add " << now.count() << ' ';
-  write_request(file_, request);
+  write_request(file_, submission);
   file_ << '\n';
 }
 void Recorder::abort(RequestId id) {
@@ -127,7 +136,7 @@ void replay(const std::string& path, const Replay& watch) {
   while (std::getline(file, line)) {
     ++number;
     if (number == 1) {
-      if (line != "serval-scheduler 1") bad();
+      if (line != "serval-scheduler 2") bad();
       continue;
     }
     std::istringstream in(line);

@@ -1,5 +1,5 @@
 // Every input of a Scheduler in order, as lines of text, so that a day can be replayed: the same inputs give
-// the same batches.
+// the same batches. Writing may allocate: a recording engine is being looked at, not measured.
 #pragma once
 
 #include <fstream>
@@ -9,6 +9,7 @@
 #include "engine/batch.h"
 #include "engine/config.h"
 #include "engine/request.h"
+#include "engine/scheduler/sequence.h"
 
 namespace serval {
 
@@ -17,7 +18,7 @@ class Recorder {
   // Throws std::runtime_error when the file cannot be written. The head of the file is the configuration.
   Recorder(const std::string& path, const SchedulerConfig& config, const BlockGeometry& geometry);
 
-  void add(const Request& request, Time now);
+  void add(const Submission& submission, Time now);
   void abort(RequestId id);
   void stop_string_matched(RequestId id, int index, int num_output);
   void next_batch(Time now);

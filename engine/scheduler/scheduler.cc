@@ -21,71 +21,118 @@ std::vector<std::unique_ptr<BlockPool>> make_pools(const BlockGeometry& geometry
   return pools;
 }
 
+// Room for so many of a request's own ids and biases is there from the start; a longer list keeps its size.
+constexpr size_t kUsualList = 16;
+
+// Sequences that wait or run.
+int most_open(const SchedulerConfig& config) {
+  return config.max_num_seqs + config.max_waiting;
+}
+
 }  // namespace
 
-bool fits(const BlockGeometry& geometry, const SchedulerConfig& config, int prompt_tokens, int max_tokens,
-          int n) {
-  const int32_t length = std::min(prompt_tokens + max_tokens, config.max_model_len);
+bool fits(const BlockGeometry& geometry, const SchedulerConfig& config, int prompt_tokens, int max_tokens) {
+  const int32_t size = geometry.block_size;
+  // The last token is drawn, but its KV is never needed.
+  const int32_t positions = std::min(prompt_tokens + max_tokens, config.max_model_len) - 1;
   for (int g = 0; g < geometry.num_groups; ++g) {
     const KvGroupGeometry& group = geometry.groups[g];
-    int64_t blocks = blocks_for(length, geometry.block_size);
-    // A window never spans more than window + chunk positions, at most one block askew at each end.
-    if (group.window > 0) {
-      blocks = std::min<int64_t>(
-          blocks, blocks_for(group.window + config.max_prefill_chunk, geometry.block_size) + 2);
-    }
-    if (blocks * n > group.num_blocks) return false;
+    const int32_t span = group.window == 0 ? positions : std::min(group.window, positions);
+    // A row reads the span that ends at it. It touches most blocks when it begins as late in one as can be.
+    const int32_t askew = std::min(size - 1, positions - span);
+    if (blocks_for(askew + span, size) > group.num_blocks) return false;
   }
   return true;
 }
 
 Scheduler::Scheduler(const SchedulerConfig& config, const BlockGeometry& geometry)
-    : config_(config), geometry_(geometry), pools_(make_pools(geometry)), cache_(geometry, borrow(pools_)) {
+    : config_(config),
+      geometry_(geometry),
+      pools_(make_pools(geometry)),
+      cache_(geometry, borrow(pools_), most_open(config)) {
   SERVAL_CHECK(config.max_num_batched_tokens >= config.max_num_seqs, config.max_num_batched_tokens,
                config.max_num_seqs);
   for (SlotId slot = config.max_num_seqs - 1; slot >= 0; --slot) free_slots_.push_back(slot);
-  const size_t most = static_cast<size_t>(config.max_num_seqs) + config.max_waiting;
+  const size_t most = most_open(config);
+  requests_.reserve(most + config.max_num_seqs);  // those whose end waits for a step are no longer open
+  retired_.reserve(requests_.capacity());
   running_.reserve(config.max_num_seqs);
   order_.reserve(config.max_num_seqs);
   in_flight_.reserve(config.max_num_seqs);
   freed_slots_.reserve(config.max_num_seqs);
   waiting_.reserve(most);
-  finished_.reserve(most);
+  finished_.reserve(requests_.capacity());
   pending_.events.reserve(most);
 }
 
 Scheduler::~Scheduler() = default;
 
-Result<void> Scheduler::add(Request request, Time) {
-  if (running_.size() + waiting_.size() + request.n >
-      static_cast<size_t>(config_.max_num_seqs) + config_.max_waiting) {
+std::unique_ptr<Submission> Scheduler::prepare(Request request) const {
+  SERVAL_CHECK(!request.prompt.empty() && request.n > 0, request.id);
+  auto submission = std::make_unique<Submission>();
+  submission->num_prompt = static_cast<int32_t>(request.prompt.size());
+  const int32_t most_tokens =
+      std::min(submission->num_prompt + request.sampling.max_tokens, config_.max_model_len) + 1;
+  submission->sequences.resize(request.n);
+  for (int i = request.n - 1; i >= 0; --i) {
+    Sequence& seq = submission->sequences[i];
+    seq.of = submission.get();
+    seq.index = i;
+    seq.parent = i > 0 ? &submission->sequences[0] : nullptr;
+    if (i == 0) seq.tokens = std::move(request.prompt);
+    seq.tokens.reserve(most_tokens);
+    if (i > 0) seq.tokens = request.prompt;
+    for (int g = 0; g < geometry_.num_groups; ++g)
+      seq.blocks[g].reserve(blocks_for(most_tokens, geometry_.block_size) + 1);
+  }
+  submission->request = std::move(request);
+  return submission;
+}
+
+Result<void> Scheduler::add(Request request, Time now) {
+  retired_.clear();
+  return add(prepare(std::move(request)), now);
+}
+
+Result<void> Scheduler::add(std::unique_ptr<Submission> submission, Time) {
+  const RequestId id = submission->request.id;
+  if (running_.size() + waiting_.size() + submission->sequences.size() >
+      static_cast<size_t>(most_open(config_))) {
     return Error{ErrorKind::kOverloaded, "queue_full", "The queue is full; try again later.", "", 1};
   }
-  const auto params = std::make_shared<const Request>(std::move(request));
-  SERVAL_CHECK(!params->prompt.empty() && params->n > 0, params->id);
-  std::vector<Sequence*>& members = requests_[params->id];
-  SERVAL_CHECK(members.empty(), params->id);
-  if (params->deadline != Time{0}) next_deadline_ = std::min(next_deadline_, params->deadline);
-  const size_t most_tokens =
-      std::min<size_t>(params->prompt.size() + params->sampling.max_tokens, config_.max_model_len) + 1;
-  for (int i = 0; i < params->n; ++i) {
-    auto seq = std::make_unique<Sequence>();
-    seq->id = next_seq_++;
-    seq->request = params->id;
-    seq->index = i;
-    seq->params = params;
-    seq->arrival = next_arrival_++;
-    seq->tokens.reserve(most_tokens);
-    seq->tokens = params->prompt;
-    for (int g = 0; g < geometry_.num_groups; ++g)
-      seq->blocks[g].reserve(blocks_for(most_tokens, geometry_.block_size) + 1);
-    if (i > 0) seq->parent = members[0];
-    members.push_back(seq.get());
-    insert_in_order(waiting_, seq.get());
-    sequences_.emplace(seq->id, std::move(seq));
+  SERVAL_CHECK(!find(id), id);
+  const Time deadline = submission->request.deadline;
+  if (deadline != Time{0}) next_deadline_ = std::min(next_deadline_, deadline);
+  for (Sequence& seq : submission->sequences) {
+    seq.id = next_seq_++;
+    seq.arrival = next_arrival_++;
+    insert_in_order(waiting_, &seq);
   }
-  stats_.prompt_tokens += params->prompt.size();
+  stats_.prompt_tokens += submission->num_prompt;
+  requests_.insert(requests_.begin() + place_of(id), std::move(submission));
   return {};
+}
+
+void Scheduler::take_retired(std::vector<std::unique_ptr<Submission>>& retired) {
+  for (std::unique_ptr<Submission>& submission : retired_) retired.push_back(std::move(submission));
+  retired_.clear();
+}
+
+void Scheduler::reserve(Batch& batch) const {
+  const size_t most = config_.max_num_seqs;
+  const size_t most_blocks = blocks_for(config_.max_model_len, geometry_.block_size);
+  batch.seqs.reserve(most);
+  batch.tokens.reserve(config_.max_num_batched_tokens);
+  batch.blocks.reserve(most * most_blocks * geometry_.num_groups);
+  batch.admitted.resize(most);
+  for (Admission& admission : batch.admitted) {
+    admission.tokens.reserve(config_.max_model_len);
+    admission.sampling.eos_token_ids.reserve(kUsualList);
+    admission.sampling.stop_token_ids.reserve(kUsualList);
+    admission.sampling.logit_bias.reserve(kUsualList);
+  }
+  batch.copies.reserve(most * geometry_.num_groups);
+  batch.freed.reserve(most);
 }
 
 void Scheduler::insert_in_order(std::vector<Sequence*>& line, Sequence* seq) const {
@@ -95,20 +142,22 @@ void Scheduler::insert_in_order(std::vector<Sequence*>& line, Sequence* seq) con
   line.insert(std::lower_bound(line.begin(), line.end(), seq, before), seq);
 }
 
-Sequence* Scheduler::find(RequestId id, int index) {
-  const auto it = requests_.find(id);
-  if (it == requests_.end()) return nullptr;
-  for (Sequence* seq : it->second) {
-    if (seq->index == index) return seq;
-  }
-  return nullptr;
+// Where in requests_ the id is, or would be.
+size_t Scheduler::place_of(RequestId id) const {
+  const auto before = [](const std::unique_ptr<Submission>& a, RequestId b) { return a->request.id < b; };
+  return std::lower_bound(requests_.begin(), requests_.end(), id, before) - requests_.begin();
+}
+
+Submission* Scheduler::find(RequestId id) const {
+  const size_t place = place_of(id);
+  return place < requests_.size() && requests_[place]->request.id == id ? requests_[place].get() : nullptr;
 }
 
 void Scheduler::abort(RequestId id) {
-  const auto it = requests_.find(id);
-  if (it == requests_.end()) return;
-  for (Sequence* seq : it->second) {
-    if (seq->state != SeqState::kFinished) finish(*seq, FinishReason::kAborted, pending_);
+  Submission* const submission = find(id);
+  if (!submission) return;
+  for (Sequence& seq : submission->sequences) {
+    if (seq.state != SeqState::kFinished) finish(seq, FinishReason::kAborted, pending_);
   }
 }
 
@@ -118,8 +167,10 @@ void Scheduler::abort_all() {
 }
 
 void Scheduler::stop_string_matched(RequestId id, int index, int) {
-  Sequence* seq = find(id, index);
-  if (seq && seq->state != SeqState::kFinished) finish(*seq, FinishReason::kStopString, pending_);
+  Submission* const submission = find(id);
+  if (!submission || index < 0 || index >= static_cast<int>(submission->sequences.size())) return;
+  Sequence& seq = submission->sequences[index];
+  if (seq.state != SeqState::kFinished) finish(seq, FinishReason::kStopString, pending_);
 }
 
 void Scheduler::expire(Time now) {
@@ -128,7 +179,7 @@ void Scheduler::expire(Time now) {
   for (std::vector<Sequence*>* line : {&running_, &waiting_}) {
     for (size_t i = 0; i < line->size();) {
       Sequence* seq = (*line)[i];
-      const Time deadline = seq->params->deadline;
+      const Time deadline = seq->request().deadline;
       if (deadline != Time{0} && now >= deadline) {
         finish(*seq, FinishReason::kDeadline, pending_);  // leaves the line
         continue;
@@ -158,9 +209,11 @@ void Scheduler::check_invariants() const {
       if (group == g) ++refs[id];  // ids of another group may lie beyond this one's
     });
     std::vector<int> cached = refs;
-    for (const auto& [id, seq] : sequences_) {
-      for (const BlockRef& block : seq->blocks[g]) {
-        if (block) ++refs[block.id()];
+    for (const auto& submission : requests_) {
+      for (const Sequence& seq : submission->sequences) {
+        for (const BlockRef& block : seq.blocks[g]) {
+          if (block) ++refs[block.id()];
+        }
       }
     }
     int free = 0, cached_only = 0;
@@ -173,26 +226,34 @@ void Scheduler::check_invariants() const {
     SERVAL_CHECK(free == pools_[g]->num_free(), g, free, pools_[g]->num_free());
     SERVAL_CHECK(cached_only == pools_[g]->num_cached_only(), g, cached_only, pools_[g]->num_cached_only());
   }
-  size_t slots = free_slots_.size();
-  for (const auto& [id, seq] : sequences_) {
-    slots += seq->slot >= 0;
-    SERVAL_CHECK(seq->num_computed <= seq->num_known(), id, seq->num_computed, seq->num_known());
-    if (seq->state == SeqState::kWaiting) {
-      SERVAL_CHECK(seq->slot < 0 && seq->num_computed == 0 && seq->blocks[0].empty(), id, seq->slot,
-                   seq->num_computed);
-    }
-    if (seq->state != SeqState::kRunning) continue;
-    SERVAL_CHECK(seq->slot >= 0, id);
-    const int32_t held = blocks_for(seq->num_computed + std::max(seq->num_in_step, 0), geometry_.block_size);
-    for (int g = 0; g < geometry_.num_groups; ++g) {
-      SERVAL_CHECK(static_cast<int32_t>(seq->blocks[g].size()) >= held, id, g, seq->blocks[g].size(), held);
+  size_t slots = free_slots_.size(), open = 0;
+  for (const auto& submission : requests_) {
+    for (const Sequence& seq : submission->sequences) {
+      check_sequence(seq);
+      slots += seq.slot >= 0;
+      open += seq.state != SeqState::kFinished;
     }
   }
   SERVAL_CHECK(slots == static_cast<size_t>(config_.max_num_seqs), slots, config_.max_num_seqs);
+  SERVAL_CHECK(open == running_.size() + waiting_.size(), open, running_.size(), waiting_.size());
   for (size_t i = 1; i < running_.size(); ++i)
     SERVAL_CHECK(goes_before(config_.policy, *running_[i - 1], *running_[i]), i);
   for (size_t i = 1; i < waiting_.size(); ++i)
     SERVAL_CHECK(goes_before(config_.policy, *waiting_[i - 1], *waiting_[i]), i);
+}
+
+void Scheduler::check_sequence(const Sequence& seq) const {
+  SERVAL_CHECK(seq.num_computed <= seq.num_known(), seq.id, seq.num_computed, seq.num_known());
+  if (seq.state == SeqState::kWaiting) {
+    SERVAL_CHECK(seq.slot < 0 && seq.num_computed == 0 && seq.blocks[0].empty(), seq.id, seq.slot,
+                 seq.num_computed);
+  }
+  if (seq.state != SeqState::kRunning) return;
+  SERVAL_CHECK(seq.slot >= 0, seq.id);
+  const int32_t held = blocks_for(seq.num_computed + seq.num_in_step, geometry_.block_size);
+  for (int g = 0; g < geometry_.num_groups; ++g) {
+    SERVAL_CHECK(static_cast<int32_t>(seq.blocks[g].size()) >= held, seq.id, g, seq.blocks[g].size(), held);
+  }
 }
 
 }  // namespace serval

@@ -4,10 +4,12 @@
 //
 // One rule covers prompts, decoding, cache hits, resumed sequences and drafts: computed tokens catch up with
 // known tokens, within the step's token budget.
+//
+// A request comes with its memory (prepare) and goes with it (take_retired): between the two nothing here
+// allocates or frees.
 #pragma once
 
 #include <memory>
-#include <unordered_map>
 #include <vector>
 
 #include "engine/batch.h"
@@ -21,25 +23,34 @@
 
 namespace serval {
 
-// Whether a request's worst case, all n sequences at full length, fits the KV memory when it is alone. The
-// validator asks before a request is queued, so that nothing waits for what can never be.
-bool fits(const BlockGeometry& geometry, const SchedulerConfig& config, int prompt_tokens, int max_tokens,
-          int n);
+// Whether a sequence at its full length fits the KV memory when it is alone, so that a request can ever end:
+// the n sequences of one make way for each other like those of different requests. Exact: with one block less
+// it would wait for ever. The validator asks before a request is queued.
+bool fits(const BlockGeometry& geometry, const SchedulerConfig& config, int prompt_tokens, int max_tokens);
 
 class Scheduler {
  public:
   Scheduler(const SchedulerConfig& config, const BlockGeometry& geometry);
   ~Scheduler();
 
-  // Queues a valid request (see Engine::submit). Fails with kOverloaded, code queue_full. May allocate;
-  // nothing below does in steady state.
+  // A valid request (see Engine::submit) with all the memory it will need. Any thread; allocates.
+  std::unique_ptr<Submission> prepare(Request request) const;
+  // Queues a request. Fails with kOverloaded, code queue_full.
+  Result<void> add(std::unique_ptr<Submission> submission, Time now);
+  // The same for callers that may allocate and free: prepares, and drops what has retired.
   Result<void> add(Request request, Time now);
+  // Appends the requests that are over, for another thread to free. Taken or not, there are never more of
+  // them than were added since the last call.
+  void take_retired(std::vector<std::unique_ptr<Submission>>& retired);
+
   // Ends every sequence of the request; takes effect in the next events. Unknown ids are ignored.
   void abort(RequestId id);
   void abort_all();
   // The text layer saw a stop string end after `num_output` tokens of that sequence.
   void stop_string_matched(RequestId id, int index, int num_output);
 
+  // Gives a batch room for every step there can be.
+  void reserve(Batch& batch) const;
   // Fills `batch` with the next step's work; empty when there is nothing to run. One step is in flight at a
   // time.
   void next_batch(Time now, Batch& batch);
@@ -56,15 +67,8 @@ class Scheduler {
 
  private:
   friend struct SchedulerPeer;  // a test spoils a count to show that check_invariants sees it
-  // KV that is already there for a sequence about to be admitted.
-  struct Prefix {
-    std::array<std::vector<BlockRef>, kMaxKvGroups> blocks;  // whole blocks, by table index
-    std::array<BlockRef, kMaxKvGroups> partial;              // one more, of which
-    int32_t partial_tokens = 0;                              // these positions are to be copied
-    int32_t num_tokens = 0;                                  // in all
-    RadixCache::NodeId node = RadixCache::kNone;             // where the whole blocks end in the cache
-    int32_t num_node_blocks = 0;
-  };
+  // Per KV group the block whose first positions a sequence about to run can copy; held until it has.
+  using PartialBlock = std::array<BlockRef, kMaxKvGroups>;
   struct InFlight {
     Sequence* seq;
     int32_t num_rows;
@@ -74,8 +78,12 @@ class Scheduler {
   bool schedule(Sequence& seq, int32_t most, Batch& batch);
   void admit_waiting(Time now, int32_t& budget, Batch& batch);
   bool admit(Sequence& seq, Time now, Batch& batch);
-  Prefix find_prefix(const Sequence& seq);
-  Prefix fork_prefix(const Sequence& parent) const;
+  bool has_room(const Sequence& seq) const;
+  int32_t take_cached(Sequence& seq, PartialBlock& partial);
+  int32_t take_forked(Sequence& seq, PartialBlock& partial);
+  bool copy_partial(Sequence& seq, const PartialBlock& partial, int32_t num_tokens, Batch& batch);
+  void enter_slot(Sequence& seq, Batch& batch);
+  void stand_on(Sequence& seq, RadixCache::NodeId node, int32_t num_blocks);
   BlockRef allocate(int group);
   bool grow(Sequence& seq, int32_t end);
   bool preempt_one(const Sequence& below);
@@ -91,14 +99,16 @@ class Scheduler {
   void end(Sequence& seq, FinishReason reason);
   void sweep_finished();
   void insert_in_order(std::vector<Sequence*>& line, Sequence* seq) const;
-  Sequence* find(RequestId id, int index);
+  void check_sequence(const Sequence& seq) const;
+  size_t place_of(RequestId id) const;
+  Submission* find(RequestId id) const;
 
   const SchedulerConfig config_;
   const BlockGeometry geometry_;
   std::vector<std::unique_ptr<BlockPool>> pools_;  // per group; outlive the cache and the sequences
   RadixCache cache_;
-  std::unordered_map<SeqId, std::unique_ptr<Sequence>> sequences_;
-  std::unordered_map<RequestId, std::vector<Sequence*>> requests_;
+  std::vector<std::unique_ptr<Submission>> requests_;  // by id
+  std::vector<std::unique_ptr<Submission>> retired_;
   std::vector<Sequence*> running_;  // in policy order
   std::vector<Sequence*> waiting_;  // in policy order, first goes first
   std::vector<SlotId> free_slots_;

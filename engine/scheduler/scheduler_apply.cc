@@ -38,7 +38,7 @@ void Scheduler::apply(const ModelOutput& output, Time, EventBatch& events) {
 // A sampled step leaves all but the newest token computed, however many drafts were accepted.
 void Scheduler::apply_tokens(Sequence& seq, const SeqOutput& out, const ModelOutput& output,
                              EventBatch& events) {
-  const SamplingParams& sampling = seq.params->sampling;
+  const SamplingParams& sampling = seq.request().sampling;
   const auto is_in = [](const std::vector<TokenId>& ids, TokenId id) {
     return std::find(ids.begin(), ids.end(), id) != ids.end();
   };
@@ -48,7 +48,7 @@ void Scheduler::apply_tokens(Sequence& seq, const SeqOutput& out, const ModelOut
     seq.tokens.push_back(token.token);
     ++stats_.generation_tokens;
     TokenEvent event;
-    event.request = seq.request;
+    event.request = seq.request().id;
     event.index = seq.index;
     event.token = token.token;
     event.num_output = seq.num_output();
@@ -84,7 +84,7 @@ void Scheduler::apply_prompt_logprobs(Sequence& seq, const SeqOutput& out, const
   const int32_t first = std::max(0, seq.num_prompt_reported + 1 - first_position);
   if (first >= out.num_prompt) return;
   EventBatch::PromptPart part;
-  part.request = seq.request;
+  part.request = seq.request().id;
   part.first_position = first_position + first;
   for (int32_t i = first; i < out.num_prompt; ++i) {
     const TokenOutput& given = output.prompt_tokens[out.prompt_begin + i];
@@ -150,7 +150,7 @@ void Scheduler::release(Sequence& seq) {
 // An end that no token's event carries.
 void Scheduler::finish(Sequence& seq, FinishReason reason, EventBatch& events) {
   TokenEvent event;
-  event.request = seq.request;
+  event.request = seq.request().id;
   event.index = seq.index;
   event.num_output = seq.num_output();
   event.cached_tokens = seq.cached_tokens;
@@ -166,8 +166,8 @@ void Scheduler::end(Sequence& seq, FinishReason reason) {
   std::vector<Sequence*>& line = seq.state == SeqState::kRunning ? running_ : waiting_;
   line.erase(std::find(line.begin(), line.end(), &seq));
   // Forks that still wait for this one compute their prompt themselves, with what the cache has of it.
-  for (Sequence* other : requests_[seq.request]) {
-    if (other->parent == &seq) other->parent = nullptr;
+  for (Sequence& sibling : seq.of->sequences) {
+    if (sibling.parent == &seq) sibling.parent = nullptr;
   }
   if (seq.state == SeqState::kRunning && reason != FinishReason::kNumericalError)
     cache_computed(seq, /*with_tail=*/true);
@@ -181,14 +181,16 @@ void Scheduler::take_events(EventBatch& events) {
   pending_.clear();
 }
 
+// Takes leave of finished sequences that no step holds, and of requests when their last one goes.
 void Scheduler::sweep_finished() {
-  std::erase_if(finished_, [&](Sequence* seq) {
+  std::erase_if(finished_, [&](const Sequence* seq) {
     if (seq->num_in_step > 0) return false;
-    std::vector<Sequence*>& members = requests_[seq->request];
-    std::erase(members, seq);
-    if (members.empty()) requests_.erase(seq->request);
-    const SeqId id = seq->id;  // the key must outlive what it erases
-    sequences_.erase(id);
+    Submission& submission = *seq->of;
+    if (++submission.num_gone < static_cast<int32_t>(submission.sequences.size())) return true;
+    if (submission.root != RadixCache::kNone) cache_.unpin(submission.root);
+    const size_t place = place_of(submission.request.id);
+    retired_.push_back(std::move(requests_[place]));
+    requests_.erase(requests_.begin() + place);
     return true;
   });
 }

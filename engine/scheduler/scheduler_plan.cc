@@ -61,15 +61,17 @@ bool Scheduler::schedule(Sequence& seq, int32_t most, Batch& batch) {
 // Holds blocks for positions up to `end` in every group. False when some could not be had; what was had is
 // kept.
 bool Scheduler::grow(Sequence& seq, int32_t end) {
-  const int32_t wanted = blocks_for(end, geometry_.block_size);
+  const size_t wanted = blocks_for(end, geometry_.block_size);
+  bool has_all = true;
   for (int g = 0; g < geometry_.num_groups; ++g) {
-    while (static_cast<int32_t>(seq.blocks[g].size()) < wanted) {
+    while (seq.blocks[g].size() < wanted) {
       BlockRef block = allocate(g);
-      if (!block) return false;
+      if (!block) break;
       seq.blocks[g].push_back(std::move(block));
     }
+    has_all = has_all && seq.blocks[g].size() >= wanted;
   }
-  return true;
+  return has_all;
 }
 
 BlockRef Scheduler::allocate(int group) {
@@ -120,58 +122,119 @@ void Scheduler::admit_waiting(Time now, int32_t& budget, Batch& batch) {
   }
 }
 
-// Gives a waiting sequence a slot and the KV that is already there. False, and nothing changed, when its
-// known tokens do not fit.
+// Gives a waiting sequence a slot and the KV that is already there. False, and nothing changed, when there is
+// no room for its known tokens. Alone it always gets in: it can go in small steps.
 bool Scheduler::admit(Sequence& seq, Time now, Batch& batch) {
-  Prefix prefix;
-  if (seq.parent) {
-    prefix = fork_prefix(*seq.parent);
-  } else if (config_.enable_prefix_cache && seq.params->sampling.num_prompt_logprobs < 0) {
-    prefix = find_prefix(seq);
+  PartialBlock partial;
+  const bool is_fork = seq.parent != nullptr;
+  const int32_t num_partial = is_fork ? take_forked(seq, partial) : take_cached(seq, partial);
+  const bool has_begun =
+      (running_.empty() || has_room(seq)) && copy_partial(seq, partial, num_partial, batch);
+  if (!has_begun && !running_.empty()) {
+    release(seq);
+    return false;
   }
-  for (int g = 0; g < geometry_.num_groups; ++g) {
-    const int32_t wanted =
-        blocks_for(seq.num_known(), geometry_.block_size) - static_cast<int32_t>(prefix.blocks[g].size());
-    const int32_t most_at_once =
-        geometry_.groups[g].window == 0
-            ? wanted
-            : std::min(wanted, blocks_for(geometry_.groups[g].window + config_.max_prefill_chunk,
-                                          geometry_.block_size) +
-                                   1);
-    if (most_at_once > pools_[g]->num_free() + pools_[g]->num_cached_only()) return false;
-  }
-  std::array<BlockRef, kMaxKvGroups> copied;
-  for (int g = 0; g < geometry_.num_groups && prefix.partial_tokens > 0; ++g) {
-    copied[g] = allocate(g);
-    if (!copied[g])
-      return false;  // what is cached only is pinned by those that run: when they go on, it can be had
-  }
-
-  for (int g = 0; g < geometry_.num_groups; ++g) {
-    seq.first_block[g] = first_needed_block(geometry_.groups[g], prefix.num_tokens, geometry_.block_size);
-    for (BlockRef& block : prefix.blocks[g]) seq.blocks[g].push_back(std::move(block));
-    if (prefix.partial_tokens > 0) {
-      batch.copies.push_back({g, {prefix.partial[g].id(), copied[g].id(), prefix.partial_tokens}});
-      seq.blocks[g].push_back(std::move(copied[g]));
-    }
-    seq.num_told[g] = seq.first_block[g];
-  }
-  seq.num_computed = prefix.num_tokens;
-  if (config_.enable_prefix_cache) {
-    seq.node = prefix.node != RadixCache::kNone ? prefix.node : cache_.root(seq.params->cache_salt);
-    seq.num_cached_blocks = prefix.num_node_blocks;
-    if (seq.node != RadixCache::kNone) cache_.pin(seq.node);
-  }
+  seq.parent = nullptr;
   if (!seq.admitted_before) {
     seq.admitted_before = true;
     seq.first_scheduled = now;
-    seq.cached_tokens = prefix.num_tokens;
-    if (!seq.parent && config_.enable_prefix_cache) {
+    seq.cached_tokens = seq.num_computed;
+    if (!is_fork && config_.enable_prefix_cache) {
       stats_.prefix_query_tokens += seq.num_prompt();
-      stats_.prefix_hit_tokens += prefix.num_tokens;
+      stats_.prefix_hit_tokens += seq.num_computed;
     }
   }
-  seq.parent = nullptr;
+  enter_slot(seq, batch);
+  return true;
+}
+
+// Whether the blocks that the sequence's known tokens need, beside those it has, can be had.
+bool Scheduler::has_room(const Sequence& seq) const {
+  for (int g = 0; g < geometry_.num_groups; ++g) {
+    const int32_t window = geometry_.groups[g].window;
+    int32_t wanted =
+        blocks_for(seq.num_known(), geometry_.block_size) - static_cast<int32_t>(seq.blocks[g].size());
+    if (window > 0)
+      wanted = std::min(wanted, blocks_for(window + config_.max_prefill_chunk, geometry_.block_size) + 1);
+    if (wanted > pools_[g]->num_free() + pools_[g]->num_cached_only()) return false;
+  }
+  return true;
+}
+
+// Takes what the cache has of the sequence's known tokens; the last one is always computed, to have logits to
+// sample from. Returns how many positions of `partial` go on from there.
+int32_t Scheduler::take_cached(Sequence& seq, PartialBlock& partial) {
+  if (!config_.enable_prefix_cache) return 0;
+  Submission& submission = *seq.of;
+  if (submission.root == RadixCache::kNone) {
+    submission.root = cache_.root(submission.request.cache_salt);
+    if (submission.root == RadixCache::kNone) return 0;
+    cache_.pin(submission.root);
+  }
+  if (submission.request.sampling.num_prompt_logprobs >= 0) {
+    stand_on(seq, submission.root, 0);
+    return 0;
+  }
+  const RadixCache::Match match = cache_.match(submission.root, {seq.tokens.data(), seq.tokens.size() - 1});
+  stand_on(seq, match.node, match.num_blocks);
+  seq.num_computed = match.num_blocks * geometry_.block_size;
+  for (int g = 0; g < geometry_.num_groups; ++g) {
+    seq.first_block[g] = first_needed_block(geometry_.groups[g], seq.num_computed, geometry_.block_size);
+    seq.blocks[g].resize(match.num_blocks);
+    RadixCache::NodeId node = match.node;
+    for (int32_t i = match.num_blocks - 1; i >= seq.first_block[g]; --i, node = cache_.parent(node))
+      seq.blocks[g][i] = cache_.block(node, g);
+    if (match.partial != RadixCache::kNone) partial[g] = cache_.block(match.partial, g);
+  }
+  return match.partial_tokens;
+}
+
+// Takes all but the last prompt token of the sequence it forks from: whole blocks are shared, of the one they
+// part in `partial` has the returned number of positions. Nothing when the parent, far ahead, has forgotten
+// its window's beginning.
+int32_t Scheduler::take_forked(Sequence& seq, PartialBlock& partial) {
+  const Sequence& parent = *seq.parent;
+  const int32_t size = geometry_.block_size;
+  const int32_t shared = seq.num_prompt() - 1, whole = shared / size, rest = shared % size;
+  if (seq.of->root != RadixCache::kNone) stand_on(seq, seq.of->root, 0);
+  for (int g = 0; g < geometry_.num_groups; ++g) {
+    if (parent.first_block[g] > first_needed_block(geometry_.groups[g], shared, size)) return 0;
+  }
+  seq.num_computed = whole * size;
+  for (int g = 0; g < geometry_.num_groups; ++g) {
+    seq.first_block[g] = first_needed_block(geometry_.groups[g], shared, size);
+    seq.blocks[g].resize(whole);
+    for (int32_t i = seq.first_block[g]; i < whole; ++i) seq.blocks[g][i] = parent.blocks[g][i];
+    if (rest > 0) partial[g] = parent.blocks[g][whole];
+  }
+  return rest;
+}
+
+// The first positions of `partial` go into a block of the sequence's own. False when there is none to be had;
+// one that starts from the cache can then compute them.
+bool Scheduler::copy_partial(Sequence& seq, const PartialBlock& partial, int32_t num_tokens, Batch& batch) {
+  if (num_tokens == 0) return true;
+  PartialBlock own;
+  for (int g = 0; g < geometry_.num_groups; ++g) {
+    own[g] = allocate(g);
+    if (!own[g]) return false;
+  }
+  for (int g = 0; g < geometry_.num_groups; ++g) {
+    if (partial[g]) batch.copies.push_back({g, {partial[g].id(), own[g].id(), num_tokens}});
+    seq.blocks[g].push_back(std::move(own[g]));
+  }
+  seq.num_computed += num_tokens;
+  forget_passed_window(seq);
+  return true;
+}
+
+void Scheduler::stand_on(Sequence& seq, RadixCache::NodeId node, int32_t num_blocks) {
+  cache_.pin(node);
+  seq.node = node;
+  seq.num_cached_blocks = num_blocks;
+}
+
+void Scheduler::enter_slot(Sequence& seq, Batch& batch) {
   seq.state = SeqState::kRunning;
   seq.slot = free_slots_.back();
   free_slots_.pop_back();
@@ -181,55 +244,12 @@ bool Scheduler::admit(Sequence& seq, Time now, Batch& batch) {
   Admission& admission = batch.admitted[batch.num_admitted++];
   admission.seq = seq.id;
   admission.slot = seq.slot;
-  admission.sampling = seq.params->sampling;
-  admission.sampling.seed = seed_of_choice(seq.params->sampling.seed, seq.index);
+  admission.sampling = seq.request().sampling;
+  admission.sampling.seed = seed_of_choice(admission.sampling.seed, seq.index);
   admission.tokens = seq.tokens;
   admission.num_prompt = seq.num_prompt();
-  for (int g = 0; g < geometry_.num_groups; ++g) admission.first_block[g] = seq.first_block[g];
-  return true;
-}
-
-// What the cache has of the sequence's known tokens; the last one is always computed, to have logits to
-// sample from.
-Scheduler::Prefix Scheduler::find_prefix(const Sequence& seq) {
-  Prefix prefix;
-  const std::span<const TokenId> wanted(seq.tokens.data(), seq.tokens.size() - 1);
-  const RadixCache::Match match = cache_.match(seq.params->cache_salt, wanted);
-  if (match.node == RadixCache::kNone) return prefix;
-  prefix.node = match.node;
-  prefix.num_node_blocks = match.num_blocks;
-  prefix.partial_tokens = match.partial_tokens;
-  prefix.num_tokens = match.num_blocks * geometry_.block_size + match.partial_tokens;
-  for (int g = 0; g < geometry_.num_groups; ++g) {
-    prefix.blocks[g].resize(match.num_blocks);
-    const int32_t first = first_needed_block(geometry_.groups[g], prefix.num_tokens, geometry_.block_size);
-    RadixCache::NodeId node = match.node;
-    for (int32_t i = match.num_blocks - 1; i >= 0; --i, node = cache_.parent(node)) {
-      if (i >= first) prefix.blocks[g][i] = cache_.block(node, g);
-    }
-    if (match.partial != RadixCache::kNone) prefix.partial[g] = cache_.block(match.partial, g);
-  }
-  return prefix;
-}
-
-// All but the last prompt token of the sequence it forks from: whole blocks shared, the one they part in
-// copied.
-Scheduler::Prefix Scheduler::fork_prefix(const Sequence& parent) const {
-  Prefix prefix;
-  prefix.num_tokens = parent.num_prompt() - 1;
-  const int32_t whole = prefix.num_tokens / geometry_.block_size;
-  prefix.partial_tokens = prefix.num_tokens % geometry_.block_size;
-  for (int g = 0; g < geometry_.num_groups; ++g) {
-    const int32_t first = first_needed_block(geometry_.groups[g], prefix.num_tokens, geometry_.block_size);
-    // A parent far ahead has forgotten its window's beginning: then there is nothing to share.
-    if (parent.first_block[g] > first ||
-        parent.blocks[g].size() < static_cast<size_t>(whole) + (prefix.partial_tokens > 0))
-      return {};
-    prefix.blocks[g].resize(whole);
-    for (int32_t i = first; i < whole; ++i) prefix.blocks[g][i] = parent.blocks[g][i];
-    if (prefix.partial_tokens > 0) prefix.partial[g] = parent.blocks[g][whole];
-  }
-  return prefix;
+  for (int g = 0; g < geometry_.num_groups; ++g)
+    admission.first_block[g] = seq.num_told[g] = seq.first_block[g];
 }
 
 void Scheduler::emit_step(Sequence& seq, int32_t rows, Batch& batch) {
@@ -241,7 +261,7 @@ void Scheduler::emit_step(Sequence& seq, int32_t rows, Batch& batch) {
   step.num_tokens = rows;
   step.sample = rows == seq.num_to_compute();
   step.prompt_logprobs =
-      seq.params->sampling.num_prompt_logprobs >= 0 && seq.num_computed < seq.num_prompt() - 1;
+      seq.request().sampling.num_prompt_logprobs >= 0 && seq.num_computed < seq.num_prompt() - 1;
   batch.tokens.insert(batch.tokens.end(), seq.tokens.begin() + seq.num_computed,
                       seq.tokens.begin() + seq.num_computed + rows);
   for (int g = 0; g < geometry_.num_groups; ++g) {

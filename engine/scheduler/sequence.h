@@ -1,4 +1,5 @@
-// One decode stream of a request, as the scheduler sees it. Private to engine/scheduler.
+// One decode stream of a request, and a request with all the memory its streams will ever need, as the
+// scheduler sees them. Private to engine/scheduler, but for the Submission that a submitting thread prepares.
 #pragma once
 
 #include <array>
@@ -19,13 +20,14 @@ enum class SeqState : uint8_t {
   kFinished,  // its finish was published; gone as soon as no step holds it
 };
 
+struct Submission;
+
 struct Sequence {
+  Submission* of = nullptr;  // whose n sequences are siblings
   SeqId id = 0;
-  RequestId request = 0;
-  int32_t index = 0;                      // which of the request's n
-  std::shared_ptr<const Request> params;  // shared by the n sequences of a request
-  uint64_t arrival = 0;                   // order of age; a preempted sequence keeps its own
-  Sequence* parent = nullptr;             // choice 0, while this one waits to fork from it; nullptr otherwise
+  int32_t index = 0;           // which of the request's n
+  uint64_t arrival = 0;        // order of age; a preempted sequence keeps its own
+  Sequence* parent = nullptr;  // choice 0, while this one waits to fork from it; nullptr otherwise
   SeqState state = SeqState::kWaiting;
 
   std::vector<TokenId> tokens;  // known tokens: the prompt, then output
@@ -45,11 +47,30 @@ struct Sequence {
   bool admitted_before = false;
   int32_t num_prompt_reported = 0;  // prompt positions whose log-probabilities were published
 
+  inline const Request& request() const;
+  inline int32_t num_prompt() const;
   int32_t num_known() const { return static_cast<int32_t>(tokens.size()); }
-  int32_t num_prompt() const { return static_cast<int32_t>(params->prompt.size()); }
   int32_t num_output() const { return num_known() - num_prompt(); }
   int32_t num_to_compute() const { return num_known() - num_computed; }
   bool is_decoding() const { return num_to_compute() == 1; }
 };
+
+// Scheduler::prepare makes it on the thread that submits: token histories with room for all output, block
+// tables of the full length. The scheduler fills them without allocating, and gives the whole back when the
+// last sequence is gone.
+struct Submission {
+  Request request;  // its prompt has moved into the first sequence
+  int32_t num_prompt = 0;
+  std::vector<Sequence> sequences;              // the request's n; they never move
+  int32_t num_gone = 0;                         // of them: finished, and held by no step
+  RadixCache::NodeId root = RadixCache::kNone;  // of its salt in the prefix cache, pinned; kNone: not yet
+};
+
+const Request& Sequence::request() const {
+  return of->request;
+}
+int32_t Sequence::num_prompt() const {
+  return of->num_prompt;
+}
 
 }  // namespace serval

@@ -10,15 +10,18 @@
 #include <cstdio>
 #include <map>
 #include <mutex>
+#include <optional>
+#include <random>
 #include <thread>
 
 #include "engine/scheduler/recorder.h"
+#include "tests/support/allocation_counter.h"
 #include "tests/support/fake_runner.h"
 
 namespace serval {
 namespace {
 
-class EngineTest : public testing::Test {
+class EngineTest : public ::testing::Test {
  protected:
   EngineTest() {
     config_.scheduler.max_num_seqs = 8;
@@ -138,8 +141,49 @@ TEST_F(EngineTest, AStepThatHangsIsSeenInTheSnapshot) {
   while (engine_->stats().last_progress_ns == progress) std::this_thread::yield();
 }
 
+TEST_F(EngineTest, ItsThreadAllocatesNothingFromTheFirstStepOn) {
+  config_.scheduler.max_model_len = 96;
+  geometry_.groups[0].num_blocks = 24;  // of 8: sequences give way to each other
+  runner_ = std::make_unique<FakeRunner>(geometry_);
+  std::optional<testing::AllocationCounter> counter;
+  int64_t by_the_model = 0;
+  std::atomic<int64_t> by_the_engine{0};
+  int steps = 0;
+  std::atomic<int> num_ended{0};
+  Engine engine(
+      config_, geometry_,
+      [&](const Batch& batch, ModelOutput& output) {
+        if (++steps == 1) counter.emplace();
+        const int64_t before = counter->count_on_this_thread();
+        (*runner_)(batch, output);
+        by_the_model += counter->count_on_this_thread() - before;
+      },
+      [&](EventBatch& batch) {
+        for (const TokenEvent& event : batch.events) num_ended += event.finish != FinishReason::kNone;
+        if (counter) by_the_engine = counter->count_on_this_thread() - by_the_model;
+      });
+  std::mt19937_64 random(9);
+  int num_submitted = 0;
+  for (RequestId id = 1; id <= 1500; ++id) {
+    Request r = request(id, 1 + static_cast<int>(random() % 40), 1 + static_cast<int>(random() % 4 == 0));
+    r.prompt.resize(3 + random() % 50, 5);  // they share a beginning, and the cache
+    r.sampling.stop_token_ids = {static_cast<TokenId>(random() % 50)};
+    const int n = r.n;
+    while (!engine.submit(r).ok()) std::this_thread::yield();
+    num_submitted += n;
+    if (random() % 5 == 0) engine.abort(id - random() % 5);
+    if (random() % 5 == 0) engine.stop_string_matched(id - random() % 5, 0, 1);
+  }
+  while (num_ended < num_submitted) std::this_thread::yield();
+  const SchedulerStats stats = engine.stats().scheduler;
+  EXPECT_GT(engine.stats().steps, 1000u);
+  EXPECT_GT(stats.num_preemptions, 100u);
+  EXPECT_GT(stats.prefix_hit_tokens, 1000u);
+  EXPECT_EQ(by_the_engine, 0);
+}
+
 TEST_F(EngineTest, ARecordedRunReplays) {
-  config_.record_path = testing::TempDir() + "/engine-day.txt";
+  config_.record_path = ::testing::TempDir() + "/engine-day.txt";
   start();
   for (RequestId id = 1; id <= 10; ++id) EXPECT_TRUE(engine_->submit(request(id, 10)).ok());
   wait_for_ends(10);

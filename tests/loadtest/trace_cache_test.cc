@@ -34,7 +34,7 @@ double hit_ratio(const std::vector<load::PlannedRequest>& requests, int num_bloc
     request.id = id++;
     request.prompt = planned.token_ids;
     request.sampling.max_tokens = 1;
-    if (!fits(geometry, config, static_cast<int>(request.prompt.size()), 1, 1)) continue;
+    if (!fits(geometry, config, static_cast<int>(request.prompt.size()), 1)) continue;
     prompt += static_cast<int64_t>(request.prompt.size());
     EXPECT_TRUE(scheduler.add(std::move(request), now).ok());
     while (scheduler.has_work()) {

@@ -81,9 +81,7 @@ class RandomDay {
     request.priority = static_cast<int>(pick(3));
     request.cache_salt = pick(4) == 0 ? "other" : "";
     if (pick(20) == 0) request.deadline = now_ + Time{static_cast<int64_t>(pick(30))};
-    while (request.n > 1 && !fits(day_.geometry, day_.config, length, request.sampling.max_tokens, request.n))
-      --request.n;
-    if (!fits(day_.geometry, day_.config, length, request.sampling.max_tokens, request.n)) return;
+    if (!fits(day_.geometry, day_.config, length, request.sampling.max_tokens)) return;
     Open open;
     for (int i = 0; i < request.n; ++i)
       open.choices.push_back({request.prompt, seed_of_choice(request.sampling.seed, i)});

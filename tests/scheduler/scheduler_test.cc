@@ -5,14 +5,11 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cstdio>
-#include <fstream>
 #include <map>
 #include <numeric>
+#include <random>
 #include <set>
 
-#include "engine/scheduler/recorder.h"
-#include "tests/support/allocation_counter.h"
 #include "tests/support/fake_runner.h"
 
 namespace serval {
@@ -430,81 +427,6 @@ TEST(Scheduler, AMatchEndsWhereTheWindowBeforeItIsWhole) {
   EXPECT_EQ((w.tokens[{9, 0}]), (w.tokens[{1, 0}]));
 }
 
-TEST(Scheduler, ARecordedDayReplaysToTheSameBatches) {
-  World w;
-  w.geometry.groups[0].num_blocks = 14;
-  w.config.max_model_len = 100;
-  w.start();
-  const std::string path = ::testing::TempDir() + "/day.txt";
-  std::vector<std::vector<int64_t>> seen, again;
-  const auto flat = [](const Batch& b) {
-    std::vector<int64_t> out{static_cast<int64_t>(b.step)};
-    for (const SeqStep& s : b.seqs)
-      out.insert(out.end(), {static_cast<int64_t>(s.seq), s.slot, s.first_pos, s.num_tokens, s.sample});
-    out.insert(out.end(), b.tokens.begin(), b.tokens.end());
-    out.insert(out.end(), b.blocks.begin(), b.blocks.end());
-    for (const GroupBlockCopy& c : b.copies)
-      out.insert(out.end(), {c.group, c.copy.from, c.copy.to, c.copy.num_tokens});
-    out.insert(out.end(), b.freed.begin(), b.freed.end());
-    return out;
-  };
-  {
-    Recorder recorder(path, w.config, w.geometry);
-    for (int i = 0; i < 120 || w.scheduler->has_work(); ++i) {
-      w.now += Time{1};
-      if (i % 7 == 0 && i < 100) {
-        Request r =
-            World::request(static_cast<RequestId>(i + 1), prompt_of(10 + i % 30, i % 3), 20, 1 + i % 2);
-        r.cache_salt = i % 4 == 0 ? "x y" : "";
-        recorder.add(r, w.now);
-        (void)w.scheduler->add(r, w.now);
-      }
-      if (i % 23 == 5) {
-        recorder.abort(static_cast<RequestId>(i / 7 * 7 + 1));
-        w.scheduler->abort(static_cast<RequestId>(i / 7 * 7 + 1));
-      }
-      recorder.next_batch(w.now);
-      w.scheduler->next_batch(w.now, w.batch);
-      seen.push_back(flat(w.batch));
-      if (w.batch.empty()) continue;
-      (*w.runner)(w.batch, w.output);
-      recorder.apply(w.output, w.now);
-      w.scheduler->apply(w.output, w.now, w.events);
-      w.events.clear();
-    }
-  }
-  replay(path, {.on_batch = [&](const Batch& batch, Time) { again.push_back(flat(batch)); }});
-  EXPECT_EQ(seen, again);
-  EXPECT_GT(w.scheduler->stats().num_preemptions, 0u);
-  std::ofstream(path, std::ios::app) << "nonsense\n";
-  EXPECT_THROW(replay(path, {}), std::runtime_error);
-  std::remove(path.c_str());
-}
-
-TEST(Scheduler, DecodingAllocatesNothing) {
-  World w;
-  w.config.max_num_seqs = 4;
-  w.start();
-  for (RequestId id = 1; id <= 4; ++id) w.add(World::request(id, prompt_of(20, static_cast<int>(id)), 200));
-  for (int i = 0; i < 20; ++i) w.step();
-  w.events.events.reserve(64);
-  for (int i = 0; i < 100; ++i) {
-    w.now += Time{1};
-    {
-      serval::testing::AllocationCounter counter;
-      w.scheduler->next_batch(w.now, w.batch);
-      EXPECT_EQ(counter.count(), 0) << "next_batch, step " << i;
-    }
-    (*w.runner)(w.batch, w.output);
-    {
-      serval::testing::AllocationCounter counter;
-      w.scheduler->apply(w.output, w.now, w.events);
-      EXPECT_EQ(counter.count(), 0) << "apply, step " << i;
-    }
-    w.events.clear();
-  }
-}
-
 TEST(Scheduler, ABlockNobodyAccountsForIsCaught) {
   World w;
   w.start();
@@ -517,13 +439,53 @@ TEST(Scheduler, ABlockNobodyAccountsForIsCaught) {
       "check failed");
 }
 
-TEST(Scheduler, FitsCountsWholeBlocksOfEveryChoice) {
-  World w;
-  w.geometry.groups[0].num_blocks = 10;
-  EXPECT_TRUE(fits(w.geometry, w.config, 72, 8, 1));
-  EXPECT_FALSE(fits(w.geometry, w.config, 73, 8, 1));
-  EXPECT_TRUE(fits(w.geometry, w.config, 32, 8, 2));
-  EXPECT_FALSE(fits(w.geometry, w.config, 33, 8, 2));
+TEST(Scheduler, FitsIsExactToTheBlock) {
+  std::mt19937_64 random(5);
+  const auto pick = [&](int n) { return static_cast<int>(random() % n); };
+  // The request alone, twice, so that the second finds the cache full of the first. False: it waits for ever.
+  const auto ends = [](const World& like, int prompt, int max_tokens, int n) {
+    World w;
+    w.config = like.config;
+    w.geometry = like.geometry;
+    w.start();
+    for (RequestId id = 1; id <= 2; ++id) {
+      w.add(World::request(id, prompt_of(prompt), max_tokens, n));
+      int idle = 0;
+      while (w.scheduler->has_work() && idle < 3) idle += w.step() ? 0 : 1;
+      if (w.scheduler->has_work()) return false;
+    }
+    return true;
+  };
+  for (int i = 0; i < 400; ++i) {
+    World w;
+    w.config.max_model_len = 60;
+    w.config.max_prefill_chunk = 1 + pick(30);
+    w.config.enable_prefix_cache = pick(4) != 0;
+    w.geometry.block_size = 1 << pick(5);
+    w.geometry.num_groups = 1 + pick(2);
+    const int prompt = 1 + pick(40), max_tokens = 1 + pick(30), n = 1 + pick(3);
+    for (int g = 0; g < w.geometry.num_groups; ++g)
+      w.geometry.groups[g] = {200, g == 1 || pick(3) == 0 ? 1 + pick(40) : 0};
+    for (int g = 0; g < w.geometry.num_groups; ++g) {  // each group's pool as small as fits() allows
+      while (fits(w.geometry, w.config, prompt, max_tokens)) --w.geometry.groups[g].num_blocks;
+      ++w.geometry.groups[g].num_blocks;
+    }
+    SCOPED_TRACE(testing::Message() << "case " << i << ": prompt " << prompt << ", max_tokens " << max_tokens
+                                    << ", n " << n << ", block_size " << w.geometry.block_size << ", windows "
+                                    << w.geometry.groups[0].window << " and " << w.geometry.groups[1].window
+                                    << ", blocks " << w.geometry.groups[0].num_blocks << " and "
+                                    << w.geometry.groups[1].num_blocks << " cache "
+                                    << w.config.enable_prefix_cache);
+    ASSERT_TRUE(ends(w, prompt, max_tokens, n));
+    for (int g = 0; g < w.geometry.num_groups; ++g) {
+      World less;
+      less.config = w.config;
+      less.geometry = w.geometry;
+      --less.geometry.groups[g].num_blocks;
+      ASSERT_FALSE(fits(less.geometry, less.config, prompt, max_tokens));
+      ASSERT_FALSE(ends(less, prompt, max_tokens, 1)) << "group " << g;
+    }
+  }
 }
 
 }  // namespace

@@ -241,13 +241,13 @@ TEST(Validator, ARequestThatCanNeverFitIsRefusedNotQueued) {
   World world;
   world.geometry.groups[0].num_blocks = 3;  // 48 positions
   GenerateRequest request = completion();
-  request.max_tokens = 44;
+  request.max_tokens = 45;  // the last token's KV is not needed
   EXPECT_TRUE(world.check(request).ok());
-  request.max_tokens = 45;
+  request.n = 4;  // they take turns
+  EXPECT_TRUE(world.check(request).ok());
+  request.max_tokens = 46;
   EXPECT_EQ(world.check(request).error().code, "context_length_exceeded");
-  request.max_tokens = 40;
-  request.n = 4;
-  EXPECT_EQ(world.check(request).error().param, "n");
+  EXPECT_EQ(world.check(request).error().param, "max_tokens");
 }
 
 TEST(Validator, PromptsOfOneCallDrawWithNoiseOfTheirOwn) {

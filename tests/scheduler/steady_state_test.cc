@@ -1,0 +1,74 @@
+// The law that a decision allocates nothing: not while requests come, fork, find the cache, give way, are
+// aborted and end.
+#include <gtest/gtest.h>
+
+#include "engine/scheduler/scheduler.h"
+#include "tests/scheduler/random_life.h"
+#include "tests/support/allocation_counter.h"
+#include "tests/support/fake_runner.h"
+
+namespace serval::testing {
+namespace {
+
+TEST(SchedulerSteadyState, AllocatesNothingWhateverHappens) {
+  RandomLife life(3);
+  Scheduler scheduler(life.config, life.geometry);
+  FakeRunner runner(life.geometry);
+  runner.fails = [](SeqId seq, int position) { return (seq * 31 + position) % 997 == 0; };
+  Batch batch;
+  ModelOutput output;
+  EventBatch events;
+  std::vector<std::unique_ptr<Submission>> retired;
+  scheduler.reserve(batch);
+  events.events.reserve(256);
+  retired.reserve(64);
+  Time now{0};
+  int forks = 0;
+  int64_t allocations = 0;
+  for (int step = 0; step < 5000; ++step) {
+    now += Time{1};
+    std::vector<std::unique_ptr<Submission>> arriving;
+    const SchedulerStats stats = scheduler.stats();
+    while (stats.num_running + stats.num_waiting + static_cast<int>(arriving.size()) < 20 &&
+           life.pick(2) == 0) {
+      arriving.push_back(scheduler.prepare(life.next_request(now)));
+      forks += static_cast<int>(arriving.back()->sequences.size()) - 1;
+    }
+    const RequestId victim = life.last_id - life.pick(12);
+    const uint64_t mood = life.pick(30);
+    {
+      const AllocationCounter counter;
+      for (std::unique_ptr<Submission>& submission : arriving)
+        ASSERT_TRUE(scheduler.add(std::move(submission), now).ok());
+      if (mood == 0) scheduler.abort(victim);
+      scheduler.next_batch(now, batch);
+      allocations += counter.count_on_this_thread();
+    }
+    runner(batch, output);
+    {
+      const AllocationCounter counter;
+      if (mood == 1) scheduler.abort(victim);
+      if (mood == 2) scheduler.stop_string_matched(victim, 0, 1);
+      if (!batch.empty()) scheduler.apply(output, now, events);
+      scheduler.take_events(events);
+      scheduler.take_retired(retired);
+      allocations += counter.count_on_this_thread();
+    }
+    ASSERT_EQ(allocations, 0) << "step " << step;
+    scheduler.check_invariants();
+    events.clear();
+    retired.clear();
+  }
+  const SchedulerStats stats = scheduler.stats();
+  EXPECT_GT(forks, 100);  // the life was full enough to show something
+  EXPECT_GT(stats.num_preemptions, 100u);
+  EXPECT_GT(stats.num_evicted_blocks, 1000u);
+  EXPECT_GT(stats.prefix_hit_tokens, 1000u);
+  for (const FinishReason reason :
+       {FinishReason::kStop, FinishReason::kStopString, FinishReason::kLength, FinishReason::kAborted,
+        FinishReason::kDeadline, FinishReason::kNumericalError})
+    EXPECT_GT(stats.finished[static_cast<int>(reason)], 5u) << static_cast<int>(reason);
+}
+
+}  // namespace
+}  // namespace serval::testing
