@@ -15,8 +15,11 @@ using SeqId = uint64_t;  // one decode stream of a request
 using SlotId = int32_t;  // a running sequence's row in the runner's tables, 0..max_num_seqs-1
 using BlockId = int32_t;
 
-// In Batch::tokens: the token that the sequence's step before drew, which only the device knows yet.
+// In Batch::tokens: the token that this sequence's slot drew in the step before, which only the device knows
+// yet. At most the last of a sequence's tokens. When that draw failed, any id of the vocabulary will do: the
+// row's result is dropped.
 inline constexpr TokenId kTokenOnDevice = -1;
+inline constexpr int kMaxStepsInFlight = 2;  // one runs, the next waits behind it
 
 // Work for one sequence in one step: token i of `tokens` (a range of Batch::tokens) sits at position
 // first_pos + i.

@@ -1,6 +1,7 @@
 #include "engine/engine.h"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -33,12 +34,22 @@ Time engine_now() {
   return std::chrono::steady_clock::now().time_since_epoch();
 }
 
+StepExecutor run_in_turn(std::function<void(const Batch&, ModelOutput&)> execute) {
+  const auto launched = std::make_shared<const Batch*>(nullptr);
+  StepExecutor executor;
+  executor.launch = [launched](const Batch& batch) { *launched = &batch; };
+  executor.wait = [launched, execute = std::move(execute)](ModelOutput& output) {
+    execute(**launched, output);
+  };
+  return executor;
+}
+
 struct Engine::Impl {
-  Impl(const EngineConfig& engine_config, const BlockGeometry& geometry, ExecuteStep execute_step,
+  Impl(const EngineConfig& engine_config, const BlockGeometry& geometry, StepExecutor step_executor,
        EventSink event_sink)
       : config(engine_config),
         scheduler(config.scheduler, geometry),
-        execute(std::move(execute_step)),
+        executor(std::move(step_executor)),
         sink(std::move(event_sink)) {
     if (!config.record_path.empty()) recorder.emplace(config.record_path, config.scheduler, geometry);
     stats.last_progress_ns = engine_now().count();
@@ -46,7 +57,7 @@ struct Engine::Impl {
     inbox.reserve(1024);
     taken.reserve(1024);
     retired.reserve(most_retired());
-    scheduler.reserve(batch);
+    for (InFlight& step : in_flight) scheduler.reserve(step.batch);
     events.events.reserve(2 * most_retired());
     thread = std::thread([this] { loop(); });
   }
@@ -60,34 +71,61 @@ struct Engine::Impl {
     thread.join();
   }
 
+  struct InFlight {
+    Batch batch;
+    Time begin{0};
+  };
+
   // --- the engine thread ---
 
+  // Without overlap a step is over before the next is planned. With it the device has the next step by the
+  // time it is done with one, unless all that could run waits for that one.
   void loop() {
+    const int most_in_flight = executor.overlap ? kMaxStepsInFlight : 1;
     while (take_inbox()) {
-      const Time now = engine_now();
-      if (recorder) recorder->next_batch(now);
-      scheduler.next_batch(now, batch);  // decide
-      if (!batch.empty()) {
-        step_begins();
-        execute(batch, output);  // compute
-        const Time done = engine_now();
-        if (recorder) recorder->apply(output, done);
-        scheduler.apply(output, done, events);
-        count_step(done - now);
-      }
+      const bool launched = plan_and_launch();
+      if (num_in_flight == most_in_flight || (!launched && num_in_flight > 0)) land();
       scheduler.take_events(events);
       publish();
       hand_back();
       snapshot();
     }
+    while (num_in_flight > 0) land();
     abort_everything();
+  }
+
+  // Decides the next step and starts it. False when there is nothing to run now.
+  bool plan_and_launch() {
+    InFlight& next = in_flight[(oldest + num_in_flight) % in_flight.size()];
+    next.begin = engine_now();
+    if (recorder) recorder->next_batch(next.begin);
+    scheduler.next_batch(next.begin, next.batch);
+    if (next.batch.empty()) return false;
+    step_begins(next.begin);
+    executor.launch(next.batch);
+    ++num_in_flight;
+    return true;
+  }
+
+  // Waits for the oldest step in flight and takes its result in.
+  void land() {
+    const InFlight& step = in_flight[oldest];
+    executor.wait(output);
+    const Time now = engine_now();
+    if (recorder) recorder->apply(output, now);
+    scheduler.apply(output, now, events);
+    count_step(step.batch, now - std::max(step.begin, last_over), now);
+    last_over = now;
+    oldest = (oldest + 1) % static_cast<int>(in_flight.size());
+    --num_in_flight;
   }
 
   // Hands what other threads sent to the scheduler. Waits while there is nothing to do. False: stop.
   bool take_inbox() {
     {
       std::unique_lock lock(inbox_mutex);
-      inbox_filled.wait(lock, [&] { return stopping || !inbox.empty() || scheduler.has_work(); });
+      inbox_filled.wait(
+          lock, [&] { return stopping || !inbox.empty() || num_in_flight > 0 || scheduler.has_work(); });
       if (stopping) return false;
       std::swap(inbox, taken);
     }
@@ -128,13 +166,15 @@ struct Engine::Impl {
   }
 
   // From here on somebody waits for a step: should it hang, the snapshot says so.
-  void step_begins() {
+  void step_begins(Time now) {
     std::lock_guard lock(stats_mutex);
     stats.has_runnable_work = true;
+    if (num_in_flight == 0) stats.last_progress_ns = now.count();  // up to now there was nothing to wait for
   }
 
-  void count_step(Time duration) {
+  void count_step(const Batch& batch, Time duration, Time now) {
     std::lock_guard lock(stats_mutex);
+    stats.last_progress_ns = now.count();
     ++stats.steps;
     stats.step_seconds_total += std::chrono::duration<double>(duration).count();
     stats.last_step_tokens = static_cast<int32_t>(batch.tokens.size());
@@ -149,8 +189,8 @@ struct Engine::Impl {
   void snapshot() {
     std::lock_guard lock(stats_mutex);
     stats.scheduler = scheduler.stats();
-    stats.has_runnable_work = scheduler.has_work();
-    stats.last_progress_ns = engine_now().count();
+    stats.has_runnable_work = num_in_flight > 0 || scheduler.has_work();
+    if (num_in_flight == 0) stats.last_progress_ns = engine_now().count();
   }
 
   void abort_everything() {
@@ -166,10 +206,12 @@ struct Engine::Impl {
 
   const EngineConfig config;
   Scheduler scheduler;
-  const ExecuteStep execute;
+  const StepExecutor executor;
   const EventSink sink;
   std::optional<Recorder> recorder;
-  Batch batch;
+  std::array<InFlight, kMaxStepsInFlight> in_flight;  // a ring
+  int oldest = 0, num_in_flight = 0;
+  Time last_over{0};  // when the last step was over
   ModelOutput output;
   EventBatch events;
   std::vector<Message> taken;
@@ -212,8 +254,9 @@ struct Engine::Impl {
   }
 };
 
-Engine::Engine(const EngineConfig& config, const BlockGeometry& geometry, ExecuteStep execute, EventSink sink)
-    : impl_(std::make_unique<Impl>(config, geometry, std::move(execute), std::move(sink))) {}
+Engine::Engine(const EngineConfig& config, const BlockGeometry& geometry, StepExecutor executor,
+               EventSink sink)
+    : impl_(std::make_unique<Impl>(config, geometry, std::move(executor), std::move(sink))) {}
 
 Engine::~Engine() = default;
 

@@ -1,5 +1,5 @@
-// The loop that alternates a pure decision (Scheduler) with a device function (a ModelRunner's execute), and
-// the only thread-safe door to both.
+// The loop that alternates a pure decision (Scheduler) with a device function (StepExecutor), and the only
+// thread-safe door to both.
 #pragma once
 
 #include <functional>
@@ -16,8 +16,23 @@ namespace serval {
 // The clock of every Time an engine gives or takes. Any thread.
 Time engine_now();
 
-// Runs one step: fills the output from the batch. Called on the engine thread only.
-using ExecuteStep = std::function<void(const Batch&, ModelOutput&)>;
+// What runs steps. Called on the engine thread only; steps are over in the order they were launched.
+struct StepExecutor {
+  std::function<void(const Batch&)> launch;  // starts a step; the batch stays as it is until the step is over
+  std::function<void(ModelOutput&)> wait;    // until the oldest step launched is over; gives its result
+  // The next step may be launched while one runs. Its batch then has kTokenOnDevice where that step's token
+  // goes, and steps must see each other's effects as if they ran in turn.
+  bool overlap = false;
+};
+// An executor that computes on the calling thread, a step at a time.
+StepExecutor run_in_turn(std::function<void(const Batch&, ModelOutput&)> execute);
+// A ModelRunner, one step ahead when its device works on its own. The runner outlives the executor.
+template <class Runner>
+StepExecutor run_on(Runner& runner) {
+  return {.launch = [&runner](const Batch& batch) { runner.launch(batch); },
+          .wait = [&runner](ModelOutput& output) { runner.wait(output); },
+          .overlap = runner.is_asynchronous()};
+}
 // Called on the engine thread after every step that had events. The batch may be swapped with an empty
 // (recycled) one; the callee must not block and must not allocate in steady state.
 using EventSink = std::function<void(EventBatch&)>;
@@ -25,8 +40,8 @@ using EventSink = std::function<void(EventBatch&)>;
 class Engine {
  public:
   // Starts the engine thread. Throws std::runtime_error when a recording is asked for and cannot be written.
-  Engine(const EngineConfig& config, const BlockGeometry& geometry, ExecuteStep execute, EventSink sink);
-  ~Engine();  // ends the loop after the step at hand; whatever still runs ends with kAborted
+  Engine(const EngineConfig& config, const BlockGeometry& geometry, StepExecutor executor, EventSink sink);
+  ~Engine();  // ends the loop when what was launched is over; whatever still runs ends with kAborted
 
   // Any thread; never waits for a step. The request must already be valid (the one validator has seen it):
   // prompt not empty, prompt + max_tokens <= max_model_len, fits(). Fails with kOverloaded when the queue is

@@ -41,9 +41,10 @@ struct Request {
   std::vector<TokenId> prompt;  // at least one token
   int n = 1;  // sequences to draw; they share the prompt's KV. Sequence i draws with seed_of_choice(seed, i)
   SamplingParams sampling;
-  int priority = 0;        // lower runs first, when the policy is priority
-  std::string cache_salt;  // opaque bytes: part of the prefix cache's root
-  Time deadline{0};        // 0: none; past it the request ends with kDeadline
+  int priority = 0;          // lower runs first, when the policy is priority
+  bool constrained = false;  // each token is drawn under a mask that depends on the tokens before it
+  std::string cache_salt;    // opaque bytes: part of the prefix cache's root
+  Time deadline{0};          // 0: none; past it the request ends with kDeadline
 };
 
 // Sequence 0 keeps the request's own seed, so n = 1 and the first of n = 4 are the same draw.

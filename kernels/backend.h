@@ -142,6 +142,8 @@ class Backend {
 
   // "cpu-avx512", ...: goes into logs and the cache of law 1's meaning
   virtual std::string_view name() const = 0;
+  // Ops return before they are done; whoever needs a result waits with deliver() or download().
+  virtual bool is_asynchronous() const { return false; }
   // Zeroed, 64-byte aligned (huge pages where they help); throws at start-up.
   virtual Buffer allocate(size_t bytes) = 0;
   virtual void upload(void* to, const void* from, size_t bytes) = 0;    // done when it returns

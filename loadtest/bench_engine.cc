@@ -92,10 +92,8 @@ class Bench {
  public:
   Bench(const std::filesystem::path& model, const EngineConfig& config)
       : runner_(model, config),
-        engine_(
-            config, runner_.plan().geometry,
-            [this](const Batch& batch, ModelOutput& output) { runner_.execute(batch, output); },
-            [this](EventBatch& events) { watch_.see(events); }) {}
+        engine_(config, runner_.plan().geometry, run_on(runner_),
+                [this](EventBatch& events) { watch_.see(events); }) {}
 
   double decode_tokens_per_s(int streams) {
     run(streams, kDecodePrompt, kDecodeTokens);

@@ -26,7 +26,7 @@ struct EngineRun::Impl {
     runner = std::make_unique<ModelRunner>(folder, config);
     engine = std::make_unique<Engine>(
         config, runner->plan().geometry,
-        [this](const Batch& batch, ModelOutput& output) { step(batch, output); },
+        run_in_turn([this](const Batch& batch, ModelOutput& output) { step(batch, output); }),
         [this](EventBatch& events) { see(events); });
   }
 

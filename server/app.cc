@@ -257,10 +257,7 @@ void serve_until_stopped(const std::string& model, ServerConfig config, StopSign
   const BlockGeometry geometry = runner.plan().geometry;
   if (signals.pending()) throw StoppedEarly{};
   {
-    Engine engine(
-        config.engine, geometry,
-        [&runner](const Batch& batch, ModelOutput& output) { runner.execute(batch, output); },
-        service.event_sink());
+    Engine engine(config.engine, geometry, run_on(runner), service.event_sink());
     service.attach(&engine, geometry);
     metrics.set_engine([&engine] { return engine.stats(); }, geometry);
     if (grpc) grpc->set_serving(true);

@@ -115,6 +115,9 @@ void ModelRunner::wait(ModelOutput& output) {
   impl_->sampler.collect(impl_->slots, *impl_->backend, output);
 }
 
+bool ModelRunner::is_asynchronous() const {
+  return impl_->backend->is_asynchronous();
+}
 const MemoryPlan& ModelRunner::plan() const {
   return impl_->plan;
 }

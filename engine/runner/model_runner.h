@@ -49,6 +49,8 @@ class ModelRunner {
   void wait(ModelOutput& output);
   void execute(const Batch& batch, ModelOutput& output);  // launch, then wait
 
+  // The device works on its own: a step may be launched while another runs, and should be.
+  bool is_asynchronous() const;
   const MemoryPlan& plan() const;
   const ModelConfig& model_config() const;
   int vocab_size() const;  // output width: the bound of every caller-supplied token id

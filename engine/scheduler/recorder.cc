@@ -36,7 +36,7 @@ void write_request(std::ostream& out, const Submission& submission) {
   const SamplingParams& s = r.sampling;
   out << r.id << ' ' << r.n << ' ' << r.priority << ' ' << r.deadline.count() << ' ' << s.seed << ' '
       << s.max_tokens << ' ' << s.min_tokens << ' ' << s.ignore_eos << ' ' << s.num_logprobs << ' '
-      << s.num_prompt_logprobs;
+      << s.num_prompt_logprobs << ' ' << r.constrained;
   write_list(out, submission.sequences.front().tokens);
   write_list(out, s.eos_token_ids);
   write_list(out, s.stop_token_ids);
@@ -49,7 +49,7 @@ Request read_request(std::istream& in) {
   SamplingParams& s = r.sampling;
   int64_t deadline = 0;
   in >> r.id >> r.n >> r.priority >> deadline >> s.seed >> s.max_tokens >> s.min_tokens >> s.ignore_eos >>
-      s.num_logprobs >> s.num_prompt_logprobs;
+      s.num_logprobs >> s.num_prompt_logprobs >> r.constrained;
   r.deadline = Time{deadline};
   r.prompt = read_list<TokenId>(in);
   s.eos_token_ids = read_list<TokenId>(in);

@@ -58,7 +58,7 @@ Scheduler::Scheduler(const SchedulerConfig& config, const BlockGeometry& geometr
   retired_.reserve(requests_.capacity());
   running_.reserve(config.max_num_seqs);
   order_.reserve(config.max_num_seqs);
-  in_flight_.reserve(config.max_num_seqs);
+  for (Step& step : steps_) step.rows.reserve(config.max_num_seqs);
   freed_slots_.reserve(config.max_num_seqs);
   waiting_.reserve(most);
   finished_.reserve(requests_.capacity());
@@ -72,18 +72,20 @@ std::unique_ptr<Submission> Scheduler::prepare(Request request) const {
   auto submission = std::make_unique<Submission>();
   submission->num_prompt = static_cast<int32_t>(request.prompt.size());
   const int32_t most_tokens =
-      std::min(submission->num_prompt + request.sampling.max_tokens, config_.max_model_len) + 1;
+      std::min(submission->num_prompt + request.sampling.max_tokens, config_.max_model_len);
+  SERVAL_CHECK(most_tokens > submission->num_prompt, request.id, most_tokens, submission->num_prompt);
   submission->sequences.resize(request.n);
   for (int i = request.n - 1; i >= 0; --i) {
     Sequence& seq = submission->sequences[i];
     seq.of = submission.get();
     seq.index = i;
+    seq.most_tokens = most_tokens;
     seq.parent = i > 0 ? &submission->sequences[0] : nullptr;
     if (i == 0) seq.tokens = std::move(request.prompt);
     seq.tokens.reserve(most_tokens);
     if (i > 0) seq.tokens = request.prompt;
     for (int g = 0; g < geometry_.num_groups; ++g)
-      seq.blocks[g].reserve(blocks_for(most_tokens, geometry_.block_size) + 1);
+      seq.blocks[g].reserve(blocks_for(most_tokens, geometry_.block_size));
   }
   submission->request = std::move(request);
   return submission;
@@ -227,13 +229,17 @@ void Scheduler::check_invariants() const {
     SERVAL_CHECK(cached_only == pools_[g]->num_cached_only(), g, cached_only, pools_[g]->num_cached_only());
   }
   size_t slots = free_slots_.size(), open = 0;
+  int in_flight = 0, held = 0;
   for (const auto& submission : requests_) {
     for (const Sequence& seq : submission->sequences) {
       check_sequence(seq);
       slots += seq.slot >= 0;
+      in_flight += seq.num_in_flight;
       open += seq.state != SeqState::kFinished;
     }
   }
+  for (int i = 0; i < num_in_flight_; ++i) held += static_cast<int>(steps_[i].rows.size());
+  SERVAL_CHECK(held == in_flight, held, in_flight);
   SERVAL_CHECK(slots == static_cast<size_t>(config_.max_num_seqs), slots, config_.max_num_seqs);
   SERVAL_CHECK(open == running_.size() + waiting_.size(), open, running_.size(), waiting_.size());
   for (size_t i = 1; i < running_.size(); ++i)
@@ -245,12 +251,16 @@ void Scheduler::check_invariants() const {
 void Scheduler::check_sequence(const Sequence& seq) const {
   SERVAL_CHECK(seq.num_computed <= seq.num_known(), seq.id, seq.num_computed, seq.num_known());
   if (seq.state == SeqState::kWaiting) {
-    SERVAL_CHECK(seq.slot < 0 && seq.num_computed == 0 && seq.blocks[0].empty(), seq.id, seq.slot,
-                 seq.num_computed);
+    SERVAL_CHECK(seq.slot < 0 && seq.next_row() == 0 && seq.num_in_flight == 0 && seq.blocks[0].empty(),
+                 seq.id, seq.slot, seq.num_computed, seq.num_in_flight);
   }
   if (seq.state != SeqState::kRunning) return;
   SERVAL_CHECK(seq.slot >= 0, seq.id);
-  const int32_t held = blocks_for(seq.num_computed + seq.num_in_step, geometry_.block_size);
+  SERVAL_CHECK(seq.num_unknown <= seq.num_in_flight && seq.num_in_flight <= kMaxStepsInFlight, seq.id,
+               seq.num_unknown, seq.num_in_flight);
+  SERVAL_CHECK((seq.num_rows_ahead == 0) == (seq.num_in_flight == 0), seq.id, seq.num_rows_ahead);
+  SERVAL_CHECK(static_cast<int32_t>(seq.tokens.size()) <= seq.most_tokens, seq.id, seq.tokens.size());
+  const int32_t held = blocks_for(seq.next_row(), geometry_.block_size);
   for (int g = 0; g < geometry_.num_groups; ++g) {
     SERVAL_CHECK(static_cast<int32_t>(seq.blocks[g].size()) >= held, seq.id, g, seq.blocks[g].size(), held);
   }

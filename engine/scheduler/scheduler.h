@@ -3,12 +3,14 @@
 // invariants: docs/scheduler.md.
 //
 // One rule covers prompts, decoding, cache hits, resumed sequences and drafts: computed tokens catch up with
-// known tokens, within the step's token budget.
+// known tokens, within the step's token budget. A step may be planned while the one before it runs: a token
+// that only the device knows counts as known, and only its value is missing (kTokenOnDevice).
 //
 // A request comes with its memory (prepare) and goes with it (take_retired): between the two nothing here
 // allocates or frees.
 #pragma once
 
+#include <array>
 #include <memory>
 #include <vector>
 
@@ -51,11 +53,12 @@ class Scheduler {
 
   // Gives a batch room for every step there can be.
   void reserve(Batch& batch) const;
-  // Fills `batch` with the next step's work; empty when there is nothing to run. One step is in flight at a
-  // time.
+  // Fills `batch` with the next step's work; empty when there is nothing to run, or nothing before a step in
+  // flight is over. A batch that is not empty is in flight from here on, as the last of at most
+  // kMaxStepsInFlight.
   void next_batch(Time now, Batch& batch);
-  // Takes the step's result in and appends what happened to `events`, ends decided since the last call
-  // included.
+  // Takes the result of the oldest step in flight in and appends what happened to `events`, ends decided
+  // since the last call included.
   void apply(const ModelOutput& output, Time now, EventBatch& events);
   // Events that wait for no step (aborts, deadlines); also part of apply().
   void take_events(EventBatch& events);
@@ -69,13 +72,19 @@ class Scheduler {
   friend struct SchedulerPeer;  // a test spoils a count to show that check_invariants sees it
   // Per KV group the block whose first positions a sequence about to run can copy; held until it has.
   using PartialBlock = std::array<BlockRef, kMaxKvGroups>;
-  struct InFlight {
+  struct Rows {
     Sequence* seq;
-    int32_t num_rows;
+    int32_t count;
+    bool sample;
+  };
+  struct Step {
+    uint64_t number = 0;
+    std::vector<Rows> rows;  // in the order of Batch::seqs
   };
 
   void expire(Time now);
-  bool schedule(Sequence& seq, int32_t most, Batch& batch);
+  bool plan_running(int32_t& budget, Batch& batch);
+  int32_t schedule(Sequence& seq, int32_t most, Batch& batch);
   void admit_waiting(Time now, int32_t& budget, Batch& batch);
   bool admit(Sequence& seq, Time now, Batch& batch);
   bool has_room(const Sequence& seq) const;
@@ -112,8 +121,9 @@ class Scheduler {
   std::vector<Sequence*> running_;  // in policy order
   std::vector<Sequence*> waiting_;  // in policy order, first goes first
   std::vector<SlotId> free_slots_;
-  std::vector<SlotId> freed_slots_;  // for the next batch to tell
-  std::vector<InFlight> in_flight_;
+  std::vector<SlotId> freed_slots_;            // for the next batch to tell
+  std::array<Step, kMaxStepsInFlight> steps_;  // in flight, oldest first; then the one being planned
+  int num_in_flight_ = 0;
   std::vector<Sequence*> order_;     // scratch of next_batch
   std::vector<Sequence*> finished_;  // to be swept once no step holds them
   EventBatch pending_;

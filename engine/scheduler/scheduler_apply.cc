@@ -8,29 +8,38 @@
 namespace serval {
 
 void Scheduler::apply(const ModelOutput& output, Time, EventBatch& events) {
-  SERVAL_CHECK(output.step == step_ && output.seqs.size() == in_flight_.size(), output.step, step_,
-               output.seqs.size(), in_flight_.size());
-  for (size_t i = 0; i < in_flight_.size(); ++i) {
-    Sequence& seq = *in_flight_[i].seq;
+  SERVAL_CHECK(num_in_flight_ > 0);
+  const Step& step = steps_[0];
+  SERVAL_CHECK(output.step == step.number && output.seqs.size() == step.rows.size(), output.step, step.number,
+               output.seqs.size(), step.rows.size());
+  for (size_t i = 0; i < step.rows.size(); ++i) {
+    const Rows& rows = step.rows[i];
+    Sequence& seq = *rows.seq;
     const SeqOutput& out = output.seqs[i];
     SERVAL_CHECK(out.seq == seq.id, out.seq, seq.id);
-    seq.num_in_step = 0;
-    if (seq.state == SeqState::kFinished) {  // it ended while the step ran: its rows are dropped
-      release(seq);
+    --seq.num_in_flight;
+    seq.num_rows_ahead -= rows.count;
+    if (seq.state == SeqState::kFinished) {  // it ended before the step was over: its rows are dropped
+      if (seq.num_in_flight == 0) release(seq);
       continue;
     }
     if (out.failed) {
       finish(seq, FinishReason::kNumericalError, events);
       continue;
     }
+    SERVAL_CHECK((out.num_tokens > 0) == rows.sample, seq.id, out.num_tokens, rows.sample);
     apply_prompt_logprobs(seq, out, output, events);
-    seq.num_computed += out.num_tokens > 0 ? 0 : in_flight_[i].num_rows;
-    if (out.num_tokens > 0) apply_tokens(seq, out, output, events);
+    if (rows.sample) {
+      apply_tokens(seq, out, output, events);
+    } else {
+      seq.num_computed += rows.count;
+    }
     if (seq.state == SeqState::kFinished) continue;
     cache_computed(seq, /*with_tail=*/false);
     forget_passed_window(seq);
   }
-  in_flight_.clear();
+  std::rotate(steps_.begin(), steps_.begin() + 1, steps_.end());
+  --num_in_flight_;
   take_events(events);
   sweep_finished();
 }
@@ -45,7 +54,7 @@ void Scheduler::apply_tokens(Sequence& seq, const SeqOutput& out, const ModelOut
   for (int32_t t = 0; t < out.num_tokens; ++t) {
     const TokenOutput& token = output.tokens[out.tokens_begin + t];
     seq.num_computed = seq.num_known();
-    seq.tokens.push_back(token.token);
+    seq.take(token.token);
     ++stats_.generation_tokens;
     TokenEvent event;
     event.request = seq.request().id;
@@ -65,7 +74,7 @@ void Scheduler::apply_tokens(Sequence& seq, const SeqOutput& out, const ModelOut
     if (may_stop && ((!sampling.ignore_eos && is_in(sampling.eos_token_ids, token.token)) ||
                      is_in(sampling.stop_token_ids, token.token))) {
       event.finish = FinishReason::kStop;
-    } else if (seq.num_output() >= sampling.max_tokens || seq.num_known() >= config_.max_model_len) {
+    } else if (seq.num_known() >= seq.most_tokens) {
       event.finish = FinishReason::kLength;
     }
     events.events.push_back(event);
@@ -136,6 +145,7 @@ void Scheduler::release(Sequence& seq) {
   seq.node = RadixCache::kNone;
   seq.num_cached_blocks = 0;
   seq.num_computed = 0;
+  SERVAL_CHECK(seq.num_in_flight == 0, seq.id, seq.num_in_flight);
   for (int g = 0; g < geometry_.num_groups; ++g) {
     seq.blocks[g].clear();
     seq.first_block[g] = seq.num_told[g] = 0;
@@ -173,7 +183,7 @@ void Scheduler::end(Sequence& seq, FinishReason reason) {
     cache_computed(seq, /*with_tail=*/true);
   seq.state = SeqState::kFinished;
   finished_.push_back(&seq);
-  if (seq.num_in_step == 0) release(seq);
+  if (seq.num_in_flight == 0) release(seq);
 }
 
 void Scheduler::take_events(EventBatch& events) {
@@ -184,7 +194,7 @@ void Scheduler::take_events(EventBatch& events) {
 // Takes leave of finished sequences that no step holds, and of requests when their last one goes.
 void Scheduler::sweep_finished() {
   std::erase_if(finished_, [&](const Sequence* seq) {
-    if (seq->num_in_step > 0) return false;
+    if (seq->num_in_flight > 0) return false;
     Submission& submission = *seq->of;
     if (++submission.num_gone < static_cast<int32_t>(submission.sequences.size())) return true;
     if (submission.root != RadixCache::kNone) cache_.unpin(submission.root);

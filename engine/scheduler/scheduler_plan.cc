@@ -9,14 +9,24 @@
 namespace serval {
 
 void Scheduler::next_batch(Time now, Batch& batch) {
-  SERVAL_CHECK(in_flight_.empty(), in_flight_.size());
+  SERVAL_CHECK(num_in_flight_ < kMaxStepsInFlight, num_in_flight_);
   batch.clear();
-  batch.step = ++step_;
+  batch.step = steps_[num_in_flight_].number = ++step_;
+  steps_[num_in_flight_].rows.clear();
   expire(now);
   sweep_finished();
+  int32_t budget = config_.max_num_batched_tokens;
+  if (plan_running(budget, batch)) admit_waiting(now, budget, batch);
+  if (batch.empty()) return;  // nobody will see it: the freed slots are told with the next
+  batch.freed.assign(freed_slots_.begin(), freed_slots_.end());
+  freed_slots_.clear();
+  ++num_in_flight_;
+}
 
-  // The oldest goes first whatever it does, so that it always gets on; then decodes, which cost one row each;
-  // then prompts.
+// The oldest goes first whatever it does, so that it always gets on; then decodes, which cost one row each;
+// then prompts. False when one lacks memory that a step in flight may hold: nobody is planned past it, so
+// that when that step is over those behind it can give way.
+bool Scheduler::plan_running(int32_t& budget, Batch& batch) {
   order_.clear();
   int32_t decodes = 0;
   if (!running_.empty()) order_.push_back(running_[0]);
@@ -26,36 +36,35 @@ void Scheduler::next_batch(Time now, Batch& batch) {
     }
     if (want_decoding) decodes = static_cast<int32_t>(order_.size()) - (running_.empty() ? 0 : 1);
   }
-  int32_t budget = config_.max_num_batched_tokens;
   for (size_t i = 0; i < order_.size() && budget > 0; ++i) {
     Sequence& seq = *order_[i];
     if (seq.state != SeqState::kRunning) continue;  // preempted for one before it
+    if (seq.num_to_plan() == 0) continue;           // its last token, or one it waits for, is in flight
     // A prompt leaves room for the decodes behind it.
     const int32_t reserved = i == 0 ? decodes : 0;
     const int32_t most = std::max(1, std::min(config_.max_prefill_chunk, budget - reserved));
-    if (schedule(seq, most, batch)) budget -= in_flight_.back().num_rows;
+    const int32_t rows = schedule(seq, most, batch);
+    if (rows == 0 && num_in_flight_ > 0) return false;
+    budget -= rows;
   }
-  admit_waiting(now, budget, batch);
-  if (batch.empty()) return;  // nobody will see it: the freed slots are told with the next
-  batch.freed.assign(freed_slots_.begin(), freed_slots_.end());
-  freed_slots_.clear();
+  return true;
 }
 
-// Gives the sequence up to `most` rows of this step. False when there is no memory for even one.
-bool Scheduler::schedule(Sequence& seq, int32_t most, Batch& batch) {
-  const int32_t begin = seq.num_computed;
-  int32_t end = begin + std::min(seq.num_to_compute(), most);
+// Gives the sequence up to `most` rows of this step; returns how many. 0: there is no memory for even one.
+int32_t Scheduler::schedule(Sequence& seq, int32_t most, Batch& batch) {
+  const int32_t begin = seq.next_row();
+  int32_t end = begin + std::min(seq.num_to_plan(), most);
   while (!grow(seq, end)) {
     if (preempt_one(seq)) continue;
     // Nobody younger can give way: do what the blocks at hand allow.
     for (int g = 0; g < geometry_.num_groups; ++g) {
       end = std::min(end, static_cast<int32_t>(seq.blocks[g].size()) * geometry_.block_size);
     }
-    if (end <= begin) return false;
+    if (end <= begin) return 0;
     break;
   }
   emit_step(seq, end - begin, batch);
-  return true;
+  return end - begin;
 }
 
 // Holds blocks for positions up to `end` in every group. False when some could not be had; what was had is
@@ -80,13 +89,13 @@ BlockRef Scheduler::allocate(int group) {
   return block;
 }
 
-// Takes the memory of the last in line, if one behind `below` has any and is not in this step. Only what
-// frees blocks counts.
+// Takes the memory of the last in line, if one behind `below` has any and is in no step. Only what frees
+// blocks counts.
 bool Scheduler::preempt_one(const Sequence& below) {
   for (size_t i = running_.size(); i-- > 0;) {
     Sequence& victim = *running_[i];
     if (&victim == &below || !goes_before(config_.policy, below, victim)) return false;
-    if (victim.num_in_step > 0) continue;
+    if (victim.num_in_flight > 0) continue;
     bool frees = false;
     for (int g = 0; g < geometry_.num_groups; ++g) {
       for (const BlockRef& block : victim.blocks[g]) frees = frees || block;
@@ -117,8 +126,7 @@ void Scheduler::admit_waiting(Time now, int32_t& budget, Batch& batch) {
     }
     if (!admit(seq, now, batch)) return;  // no overtaking: whoever is first gets the next blocks
     waiting_.erase(waiting_.begin() + i);
-    if (schedule(seq, std::min(config_.max_prefill_chunk, budget), batch))
-      budget -= in_flight_.back().num_rows;
+    budget -= schedule(seq, std::min(config_.max_prefill_chunk, budget), batch);
   }
 }
 
@@ -253,17 +261,16 @@ void Scheduler::enter_slot(Sequence& seq, Batch& batch) {
 }
 
 void Scheduler::emit_step(Sequence& seq, int32_t rows, Batch& batch) {
+  const int32_t begin = seq.next_row(), end = begin + rows;
   SeqStep step;
   step.seq = seq.id;
   step.slot = seq.slot;
-  step.first_pos = seq.num_computed;
+  step.first_pos = begin;
   step.tokens_begin = static_cast<int32_t>(batch.tokens.size());
   step.num_tokens = rows;
-  step.sample = rows == seq.num_to_compute();
-  step.prompt_logprobs =
-      seq.request().sampling.num_prompt_logprobs >= 0 && seq.num_computed < seq.num_prompt() - 1;
-  batch.tokens.insert(batch.tokens.end(), seq.tokens.begin() + seq.num_computed,
-                      seq.tokens.begin() + seq.num_computed + rows);
+  step.sample = end == static_cast<int32_t>(seq.tokens.size());
+  step.prompt_logprobs = seq.request().sampling.num_prompt_logprobs >= 0 && begin < seq.num_prompt() - 1;
+  batch.tokens.insert(batch.tokens.end(), seq.tokens.begin() + begin, seq.tokens.begin() + end);
   for (int g = 0; g < geometry_.num_groups; ++g) {
     step.blocks_begin[g] = static_cast<int32_t>(batch.blocks.size());
     for (; seq.num_told[g] < static_cast<int32_t>(seq.blocks[g].size()); ++seq.num_told[g]) {
@@ -271,11 +278,15 @@ void Scheduler::emit_step(Sequence& seq, int32_t rows, Batch& batch) {
     }
     step.num_blocks[g] = static_cast<int32_t>(batch.blocks.size()) - step.blocks_begin[g];
   }
-  if (seq.num_computed < seq.num_prompt())
-    stats_.prompt_tokens_computed += std::min(rows, seq.num_prompt() - seq.num_computed);
+  if (begin < seq.num_prompt()) stats_.prompt_tokens_computed += std::min(rows, seq.num_prompt() - begin);
   batch.seqs.push_back(step);
-  seq.num_in_step = rows;
-  in_flight_.push_back({&seq, rows});
+  if (step.sample) {
+    seq.tokens.push_back(kTokenOnDevice);
+    ++seq.num_unknown;
+  }
+  seq.num_rows_ahead += rows;
+  ++seq.num_in_flight;
+  steps_[num_in_flight_].rows.push_back({&seq, rows, step.sample});
 }
 
 }  // namespace serval

@@ -2,6 +2,7 @@
 // scheduler sees them. Private to engine/scheduler, but for the Submission that a submitting thread prepares.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <memory>
@@ -30,9 +31,14 @@ struct Sequence {
   Sequence* parent = nullptr;  // choice 0, while this one waits to fork from it; nullptr otherwise
   SeqState state = SeqState::kWaiting;
 
-  std::vector<TokenId> tokens;  // known tokens: the prompt, then output
-  int32_t num_computed = 0;  // of them, how many have KV; the rule is that this catches up with tokens.size()
-  int32_t num_in_step = 0;   // rows of the step in flight
+  // Known tokens: the prompt, then output; then one kTokenOnDevice for each token that a step in flight
+  // draws.
+  std::vector<TokenId> tokens;
+  int32_t most_tokens = 0;   // prompt and output, when it ends by length; the last one's KV is not needed
+  int32_t num_unknown = 0;   // tokens at the end that are not known yet
+  int32_t num_computed = 0;  // positions whose KV is there: the rule is that this catches up with the tokens
+  int32_t num_rows_ahead = 0;  // positions behind them that steps in flight compute
+  int32_t num_in_flight = 0;   // steps that hold it: until they are over it keeps slot and blocks
 
   SlotId slot = -1;
   // Per KV group: block of table index i at blocks[i]; empty where a window has passed.
@@ -49,10 +55,21 @@ struct Sequence {
 
   inline const Request& request() const;
   inline int32_t num_prompt() const;
-  int32_t num_known() const { return static_cast<int32_t>(tokens.size()); }
+  int32_t num_known() const { return static_cast<int32_t>(tokens.size()) - num_unknown; }
   int32_t num_output() const { return num_known() - num_prompt(); }
-  int32_t num_to_compute() const { return num_known() - num_computed; }
-  bool is_decoding() const { return num_to_compute() == 1; }
+  int32_t next_row() const { return num_computed + num_rows_ahead; }
+  // Rows that can be planned. A constrained sequence waits for its token: without it there is no mask.
+  int32_t num_to_plan() const {
+    if (request().constrained && num_unknown > 0) return 0;
+    return std::min(static_cast<int32_t>(tokens.size()), most_tokens - 1) - next_row();
+  }
+  bool is_decoding() const { return num_to_plan() == 1; }
+  // A token that a step has drawn: the oldest that was not known, or one more.
+  void take(TokenId token) {
+    if (num_unknown == 0) return tokens.push_back(token);
+    tokens[num_known()] = token;
+    --num_unknown;
+  }
 };
 
 // Scheduler::prepare makes it on the thread that submits: token histories with room for all output, block

@@ -6,12 +6,15 @@
 
 namespace serval::testing {
 
-EngineDriver::EngineDriver(const std::filesystem::path& model, const EngineConfig& config)
+EngineDriver::EngineDriver(const std::filesystem::path& model, const EngineConfig& config, Order order)
     : runner_(model, config),
-      engine_(
-          config, runner_.plan().geometry,
-          [this](const Batch& batch, ModelOutput& output) { runner_.execute(batch, output); },
-          [this](EventBatch& batch) { take(batch); }) {}
+      engine_(config, runner_.plan().geometry,
+              order == Order::kAsTheDeviceLikes
+                  ? run_on(runner_)
+                  : StepExecutor{.launch = [this](const Batch& batch) { runner_.launch(batch); },
+                                 .wait = [this](ModelOutput& output) { runner_.wait(output); },
+                                 .overlap = order == Order::kOneAhead},
+              [this](EventBatch& batch) { take(batch); }) {}
 
 RequestId EngineDriver::submit(Request request) {
   const RequestId id = ++next_id_;

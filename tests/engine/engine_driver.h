@@ -29,7 +29,10 @@ struct Told {
 
 class EngineDriver {
  public:
-  EngineDriver(const std::filesystem::path& model, const EngineConfig& config);
+  // When the next step may be launched: when the one before is over, or one ahead of it.
+  enum class Order { kAsTheDeviceLikes, kInTurn, kOneAhead };
+  EngineDriver(const std::filesystem::path& model, const EngineConfig& config,
+               Order order = Order::kAsTheDeviceLikes);
 
   // Returns the request's id. Aborts the test when the engine refuses.
   RequestId submit(Request request);

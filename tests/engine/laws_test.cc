@@ -112,7 +112,7 @@ class Laws : public ::testing::TestWithParam<std::tuple<const char*, int>> {
   const std::filesystem::path& model() const { return model_folder(kKinds[std::get<1>(GetParam())]); }
 
   Told alone(const Request& request) const {
-    EngineDriver driver(model(), config_for(device()));
+    EngineDriver driver(model(), config_for(device()), EngineDriver::Order::kInTurn);
     return driver.wait(driver.submit(request))[0];
   }
 };
@@ -212,6 +212,20 @@ TEST_P(Laws, EachOfNSequencesIsTheOneItsSeedGivesAlone) {
     EXPECT_TRUE(choices[i].same_bits(alone(single))) << "choice " << i;
   }
   EXPECT_FALSE(choices[0].same_bits(choices[1]));
+}
+
+TEST_P(Laws, PlanningOneStepAheadChangesNoBit) {
+  for (const float temperature : {0.0f, 0.8f}) {
+    const Told expected = alone(the_request(temperature));
+    for (const auto order : {EngineDriver::Order::kInTurn, EngineDriver::Order::kOneAhead}) {
+      EngineDriver driver(model(), config_for(device()), order);
+      std::vector<RequestId> others;
+      for (int i = 0; i < 4; ++i)
+        others.push_back(driver.submit(make_request(700 + i, 9 + 20 * i, 12 + 9 * i, 0.8f)));
+      EXPECT_TRUE(driver.wait(driver.submit(the_request(temperature)))[0].same_bits(expected));
+      for (const RequestId id : others) driver.wait(id);
+    }
+  }
 }
 
 TEST_P(Laws, ThreadsChangeNoBit) {

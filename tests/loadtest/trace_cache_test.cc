@@ -40,6 +40,7 @@ double hit_ratio(const std::vector<load::PlannedRequest>& requests, int num_bloc
     while (scheduler.has_work()) {
       now += Time{1};
       scheduler.next_batch(now, batch);
+      if (batch.empty()) continue;
       runner(batch, output);
       scheduler.apply(output, now, events);
     }

@@ -7,9 +7,8 @@
 #include <fstream>
 #include <stdexcept>
 
-#include "engine/scheduler/scheduler.h"
 #include "tests/scheduler/random_life.h"
-#include "tests/support/fake_runner.h"
+#include "tests/scheduler/scheduler_driver.h"
 
 namespace serval::testing {
 namespace {
@@ -44,36 +43,32 @@ class RecorderTest : public ::testing::Test {
 };
 
 TEST_F(RecorderTest, ALifeReplaysToTheSameBatches) {
-  for (const uint64_t seed : {5, 6, 7}) {
+  for (const uint64_t seed : {5, 6, 7, 8}) {
     RandomLife life(seed);
     life.config.policy = seed % 2 == 0 ? QueuePolicy::kPriority : QueuePolicy::kFcfs;
     std::vector<std::vector<int64_t>> seen, again;
     {
-      Scheduler scheduler(life.config, life.geometry);
-      FakeRunner runner(life.geometry);
-      runner.fails = [](SeqId seq, int position) { return (seq * 31 + position) % 499 == 0; };
+      SchedulerDriver driver(life.config, life.geometry, seed < 7 ? 1 : kMaxStepsInFlight);
+      driver.runner.fails = [](SeqId seq, int position) { return (seq * 31 + position) % 499 == 0; };
+      Scheduler& scheduler = driver.scheduler;
       Recorder recorder(path_, life.config, life.geometry);
-      Batch batch;
-      ModelOutput output;
-      EventBatch events;
-      Time now{0};
       int forks = 0, copies = 0, prompt_logprobs = 0;
       for (int step = 0; step < 1500; ++step) {
-        now += Time{1};
+        driver.now += Time{1};
         if (life.pick(2) == 0) {
-          Request r = life.next_request(now);
+          Request r = life.next_request(driver.now);
           if (life.pick(5) == 0) r.sampling.num_prompt_logprobs = 0;
+          r.constrained = life.pick(5) == 0;
           forks += r.n - 1;
           std::unique_ptr<Submission> submission = scheduler.prepare(std::move(r));
-          recorder.add(*submission, now);
-          (void)scheduler.add(std::move(submission), now);  // refused ones are a part of the day
+          recorder.add(*submission, driver.now);
+          (void)scheduler.add(std::move(submission), driver.now);  // refused ones are a part of the day
         }
-        recorder.next_batch(now);
-        scheduler.next_batch(now, batch);
+        recorder.next_batch(driver.now);
+        const Batch& batch = driver.plan();
         seen.push_back(flat(batch));
         copies += static_cast<int>(batch.copies.size());
-        if (batch.empty()) continue;
-        runner(batch, output);
+        driver.run();
         const RequestId id = life.last_id - life.pick(9);
         if (life.pick(9) == 0) {
           recorder.abort(id);
@@ -82,17 +77,18 @@ TEST_F(RecorderTest, ALifeReplaysToTheSameBatches) {
           recorder.stop_string_matched(id, 0, 1);
           scheduler.stop_string_matched(id, 0, 1);
         }
-        recorder.apply(output, now);
-        scheduler.apply(output, now, events);
-        prompt_logprobs += static_cast<int>(events.prompt_parts.size());
-        events.clear();
+        if (!driver.is_due()) continue;
+        recorder.apply(driver.due(), driver.now);
+        driver.land();
+        prompt_logprobs += static_cast<int>(driver.events.prompt_parts.size());
+        driver.events.clear();
       }
       EXPECT_GT(scheduler.stats().num_preemptions, 50u);
       EXPECT_GT(forks, 50);
       EXPECT_GT(copies, 50);
       EXPECT_GT(prompt_logprobs, 50);
     }
-    replay(path_, [&](const Batch& batch) { again.push_back(flat(batch)); });
+    replay(path_, {.on_batch = [&](const Batch& batch, Time) { again.push_back(flat(batch)); }});
     ASSERT_EQ(seen.size(), again.size());
     for (size_t i = 0; i < seen.size(); ++i)
       ASSERT_EQ(seen[i], again[i]) << "seed " << seed << " batch " << i;
@@ -102,10 +98,10 @@ TEST_F(RecorderTest, ALifeReplaysToTheSameBatches) {
 TEST_F(RecorderTest, RefusesWhatIsNoRecording) {
   const RandomLife life(1);
   { const Recorder recorder(path_, life.config, life.geometry); }
-  EXPECT_NO_THROW(replay(path_, [](const Batch&) {}));
+  EXPECT_NO_THROW(replay(path_, {}));
   std::ofstream(path_, std::ios::app) << "nonsense\n";
-  EXPECT_THROW(replay(path_, [](const Batch&) {}), std::runtime_error);
-  EXPECT_THROW(replay(path_ + ".absent", [](const Batch&) {}), std::runtime_error);
+  EXPECT_THROW(replay(path_, {}), std::runtime_error);
+  EXPECT_THROW(replay(path_ + ".absent", {}), std::runtime_error);
   EXPECT_THROW(Recorder("/nowhere/at/all", life.config, life.geometry), std::runtime_error);
 }
 

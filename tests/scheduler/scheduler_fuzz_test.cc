@@ -1,14 +1,13 @@
 // Random days: requests of all kinds come, are aborted, stopped, preempted and fail, over pools from bare
-// minimum to ample and all layouts of KV groups, with check_invariants after every step. The fake runner
-// checks every position a row reads.
+// minimum to ample and all layouts of KV groups, in turn and a step ahead, with check_invariants after every
+// step. The fake runner checks every position a row reads.
 
 #include <gtest/gtest.h>
 
 #include <map>
 #include <random>
 
-#include "engine/scheduler/scheduler.h"
-#include "tests/support/fake_runner.h"
+#include "tests/scheduler/scheduler_driver.h"
 
 namespace serval {
 namespace {
@@ -16,6 +15,7 @@ namespace {
 struct Day {
   SchedulerConfig config;
   BlockGeometry geometry;
+  int depth;  // steps in flight
   uint64_t seed;
   int num_steps;
 };
@@ -23,8 +23,8 @@ struct Day {
 class RandomDay {
  public:
   explicit RandomDay(const Day& day)
-      : day_(day), random_(day.seed), scheduler_(day.config, day.geometry), runner_(day.geometry) {
-    runner_.fails = [this](SeqId seq, int position) {
+      : day_(day), random_(day.seed), driver_(day.config, day.geometry, day.depth) {
+    driver_.runner.fails = [this](SeqId seq, int position) {
       return (seq * 31 + position) % 997 == 0 && day_.seed % 2 == 1;
     };
   }
@@ -35,12 +35,12 @@ class RandomDay {
       if (pick(40) == 0 && !open_.empty()) abort_one();
       one_step();
     }
-    for (int i = 0; scheduler_.has_work(); ++i) {
+    for (int i = 0; !driver_.is_idle(); ++i) {
       ASSERT_LT(i, 100'000) << "the day does not end";
       one_step();
     }
     EXPECT_TRUE(open_.empty());
-    const SchedulerStats stats = scheduler_.stats();
+    const SchedulerStats stats = driver_.scheduler.stats();
     EXPECT_EQ(stats.num_running + stats.num_waiting, 0);
     EXPECT_EQ(stats.num_free_blocks + stats.num_cached_blocks, stats.num_blocks);
     preemptions += stats.num_preemptions;
@@ -78,41 +78,43 @@ class RandomDay {
     request.sampling.seed = pick(1000);
     request.sampling.eos_token_ids = {7};
     request.sampling.ignore_eos = pick(2) == 0;
+    request.constrained = pick(10) == 0;
     request.priority = static_cast<int>(pick(3));
     request.cache_salt = pick(4) == 0 ? "other" : "";
-    if (pick(20) == 0) request.deadline = now_ + Time{static_cast<int64_t>(pick(30))};
+    if (pick(20) == 0) request.deadline = driver_.now + Time{static_cast<int64_t>(pick(30))};
     if (!fits(day_.geometry, day_.config, length, request.sampling.max_tokens)) return;
     Open open;
     for (int i = 0; i < request.n; ++i)
       open.choices.push_back({request.prompt, seed_of_choice(request.sampling.seed, i)});
     const RequestId id = request.id;
-    if (scheduler_.add(std::move(request), now_)) open_[id] = std::move(open);
+    if (driver_.scheduler.add(std::move(request), driver_.now)) open_[id] = std::move(open);
   }
 
   void abort_one() {
     auto it = open_.begin();
     std::advance(it, pick(open_.size()));
     if (pick(2) == 0) {
-      scheduler_.abort(it->first);
+      driver_.scheduler.abort(it->first);
     } else {
-      scheduler_.stop_string_matched(it->first, static_cast<int>(pick(it->second.choices.size())), 1);
+      driver_.scheduler.stop_string_matched(it->first, static_cast<int>(pick(it->second.choices.size())), 1);
     }
   }
 
   void one_step() {
-    now_ += Time{1};
-    scheduler_.next_batch(now_, batch_);
-    scheduler_.check_invariants();
+    driver_.now += Time{1};
+    const Batch& batch = driver_.plan();
+    driver_.scheduler.check_invariants();
     int rows = 0;
-    for (const SeqStep& step : batch_.seqs) rows += step.num_tokens;
+    for (const SeqStep& step : batch.seqs) rows += step.num_tokens;
     ASSERT_LE(rows, day_.config.max_num_batched_tokens);
-    ASSERT_EQ(rows, static_cast<int>(batch_.tokens.size()));
-    runner_(batch_, output_);
+    ASSERT_EQ(rows, static_cast<int>(batch.tokens.size()));
+    driver_.run();
     if (pick(30) == 0 && !open_.empty()) abort_one();  // while the step is in flight
-    events_.clear();
-    scheduler_.apply(output_, now_, events_);
-    scheduler_.check_invariants();
-    for (const TokenEvent& event : events_.events) take(event);
+    if (driver_.is_due()) driver_.land();
+    driver_.scheduler.take_events(driver_.events);
+    driver_.scheduler.check_invariants();
+    for (const TokenEvent& event : driver_.events.events) take(event);
+    driver_.events.clear();
   }
 
   void take(const TokenEvent& event) {
@@ -121,7 +123,7 @@ class RandomDay {
     Choice& choice = it->second.choices[event.index];
     ASSERT_FALSE(choice.done);
     if (event.token >= 0) {
-      ASSERT_EQ(event.token, runner_.next_token(choice.history, choice.seed))
+      ASSERT_EQ(event.token, driver_.runner.next_token(choice.history, choice.seed))
           << "the schedule changed a token";
       choice.history.push_back(event.token);
     }
@@ -132,14 +134,9 @@ class RandomDay {
 
   Day day_;
   std::mt19937_64 random_;
-  Scheduler scheduler_;
-  FakeRunner runner_;
+  testing::SchedulerDriver driver_;
   std::map<RequestId, Open> open_;
   RequestId next_id_ = 1;
-  Time now_{0};
-  Batch batch_;
-  ModelOutput output_;
-  EventBatch events_;
 };
 
 BlockGeometry geometry(int blocks, std::vector<int> windows) {
@@ -157,7 +154,10 @@ TEST(SchedulerFuzz, AHundredThousandRandomStepsKeepEveryInvariant) {
   for (const int blocks : {17, 24, 40, 200}) {
     for (const std::vector<int>& windows : {std::vector<int>{0}, {0, 24}, {24}}) {
       for (const bool cache : {true, false}) {
-        for (const QueuePolicy policy : {QueuePolicy::kFcfs, QueuePolicy::kPriority}) {
+        for (const auto& [policy, depth] : {std::pair{QueuePolicy::kFcfs, 1},
+                                            {QueuePolicy::kPriority, 1},
+                                            {QueuePolicy::kFcfs, 2},
+                                            {QueuePolicy::kPriority, 2}}) {
           Day day;
           day.config.max_num_seqs = blocks < 30 ? 6 : 16;
           day.config.max_num_batched_tokens = 32;
@@ -167,12 +167,14 @@ TEST(SchedulerFuzz, AHundredThousandRandomStepsKeepEveryInvariant) {
           day.config.policy = policy;
           day.config.enable_prefix_cache = cache;
           day.geometry = geometry(blocks, windows);
+          day.depth = depth;
           day.seed = seed++;
-          day.num_steps = 2200;
+          day.num_steps = 1500;
           RandomDay run(day);
           run.run();
-          if (testing::Test::HasFatalFailure())
-            FAIL() << "seed " << day.seed << " blocks " << blocks << " groups " << windows.size();
+          if (::testing::Test::HasFatalFailure())
+            FAIL() << "seed " << day.seed << " blocks " << blocks << " groups " << windows.size() << " depth "
+                   << depth;
           preemptions += run.preemptions;
           hits += run.hits;
           steps += day.num_steps;

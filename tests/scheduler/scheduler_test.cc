@@ -10,7 +10,7 @@
 #include <random>
 #include <set>
 
-#include "tests/support/fake_runner.h"
+#include "tests/scheduler/scheduler_driver.h"
 
 namespace serval {
 
@@ -439,23 +439,21 @@ TEST(Scheduler, ABlockNobodyAccountsForIsCaught) {
       "check failed");
 }
 
+// A request alone, twice, so that the second finds the cache full of the first. False: it waits for ever.
+bool ends(const World& like, int prompt, int max_tokens, int n, int depth) {
+  testing::SchedulerDriver driver(like.config, like.geometry, depth);
+  for (RequestId id = 1; id <= 2; ++id) {
+    if (!driver.scheduler.add(World::request(id, prompt_of(prompt), max_tokens, n), driver.now)) return false;
+    for (int idle = 0; !driver.is_idle(); idle = driver.turn().empty() ? idle + 1 : 0) {
+      if (idle > kMaxStepsInFlight) return false;
+    }
+  }
+  return true;
+}
+
 TEST(Scheduler, FitsIsExactToTheBlock) {
   std::mt19937_64 random(5);
   const auto pick = [&](int n) { return static_cast<int>(random() % n); };
-  // The request alone, twice, so that the second finds the cache full of the first. False: it waits for ever.
-  const auto ends = [](const World& like, int prompt, int max_tokens, int n) {
-    World w;
-    w.config = like.config;
-    w.geometry = like.geometry;
-    w.start();
-    for (RequestId id = 1; id <= 2; ++id) {
-      w.add(World::request(id, prompt_of(prompt), max_tokens, n));
-      int idle = 0;
-      while (w.scheduler->has_work() && idle < 3) idle += w.step() ? 0 : 1;
-      if (w.scheduler->has_work()) return false;
-    }
-    return true;
-  };
   for (int i = 0; i < 400; ++i) {
     World w;
     w.config.max_model_len = 60;
@@ -470,20 +468,19 @@ TEST(Scheduler, FitsIsExactToTheBlock) {
       while (fits(w.geometry, w.config, prompt, max_tokens)) --w.geometry.groups[g].num_blocks;
       ++w.geometry.groups[g].num_blocks;
     }
-    SCOPED_TRACE(testing::Message() << "case " << i << ": prompt " << prompt << ", max_tokens " << max_tokens
-                                    << ", n " << n << ", block_size " << w.geometry.block_size << ", windows "
-                                    << w.geometry.groups[0].window << " and " << w.geometry.groups[1].window
-                                    << ", blocks " << w.geometry.groups[0].num_blocks << " and "
-                                    << w.geometry.groups[1].num_blocks << " cache "
-                                    << w.config.enable_prefix_cache);
-    ASSERT_TRUE(ends(w, prompt, max_tokens, n));
-    for (int g = 0; g < w.geometry.num_groups; ++g) {
-      World less;
-      less.config = w.config;
-      less.geometry = w.geometry;
-      --less.geometry.groups[g].num_blocks;
-      ASSERT_FALSE(fits(less.geometry, less.config, prompt, max_tokens));
-      ASSERT_FALSE(ends(less, prompt, max_tokens, 1)) << "group " << g;
+    SCOPED_TRACE(::testing::Message()
+                 << "case " << i << ": prompt " << prompt << ", max_tokens " << max_tokens << ", n " << n
+                 << ", block_size " << w.geometry.block_size);
+    for (int depth = 1; depth <= kMaxStepsInFlight; ++depth) {
+      ASSERT_TRUE(ends(w, prompt, max_tokens, n, depth)) << "depth " << depth;
+      for (int g = 0; g < w.geometry.num_groups; ++g) {
+        World less;
+        less.config = w.config;
+        less.geometry = w.geometry;
+        --less.geometry.groups[g].num_blocks;
+        ASSERT_FALSE(fits(less.geometry, less.config, prompt, max_tokens));
+        ASSERT_FALSE(ends(less, prompt, max_tokens, 1, depth)) << "depth " << depth << ", group " << g;
+      }
     }
   }
 }

@@ -2,36 +2,33 @@
 // aborted and end.
 #include <gtest/gtest.h>
 
-#include "engine/scheduler/scheduler.h"
 #include "tests/scheduler/random_life.h"
+#include "tests/scheduler/scheduler_driver.h"
 #include "tests/support/allocation_counter.h"
-#include "tests/support/fake_runner.h"
 
 namespace serval::testing {
 namespace {
 
-TEST(SchedulerSteadyState, AllocatesNothingWhateverHappens) {
+class SchedulerSteadyState : public ::testing::TestWithParam<int> {};
+INSTANTIATE_TEST_SUITE_P(StepsInFlight, SchedulerSteadyState, ::testing::Range(1, kMaxStepsInFlight + 1));
+
+TEST_P(SchedulerSteadyState, AllocatesNothingWhateverHappens) {
   RandomLife life(3);
-  Scheduler scheduler(life.config, life.geometry);
-  FakeRunner runner(life.geometry);
-  runner.fails = [](SeqId seq, int position) { return (seq * 31 + position) % 997 == 0; };
-  Batch batch;
-  ModelOutput output;
-  EventBatch events;
+  SchedulerDriver driver(life.config, life.geometry, GetParam());
+  Scheduler& scheduler = driver.scheduler;
+  driver.reserve();
+  driver.runner.fails = [](SeqId seq, int position) { return (seq * 31 + position) % 997 == 0; };
   std::vector<std::unique_ptr<Submission>> retired;
-  scheduler.reserve(batch);
-  events.events.reserve(256);
   retired.reserve(64);
-  Time now{0};
   int forks = 0;
   int64_t allocations = 0;
   for (int step = 0; step < 5000; ++step) {
-    now += Time{1};
+    driver.now += Time{1};
     std::vector<std::unique_ptr<Submission>> arriving;
     const SchedulerStats stats = scheduler.stats();
     while (stats.num_running + stats.num_waiting + static_cast<int>(arriving.size()) < 20 &&
            life.pick(2) == 0) {
-      arriving.push_back(scheduler.prepare(life.next_request(now)));
+      arriving.push_back(scheduler.prepare(life.next_request(driver.now)));
       forks += static_cast<int>(arriving.back()->sequences.size()) - 1;
     }
     const RequestId victim = life.last_id - life.pick(12);
@@ -39,24 +36,24 @@ TEST(SchedulerSteadyState, AllocatesNothingWhateverHappens) {
     {
       const AllocationCounter counter;
       for (std::unique_ptr<Submission>& submission : arriving)
-        ASSERT_TRUE(scheduler.add(std::move(submission), now).ok());
+        ASSERT_TRUE(scheduler.add(std::move(submission), driver.now).ok());
       if (mood == 0) scheduler.abort(victim);
-      scheduler.next_batch(now, batch);
+      driver.plan();
       allocations += counter.count_on_this_thread();
     }
-    runner(batch, output);
+    driver.run();
     {
       const AllocationCounter counter;
       if (mood == 1) scheduler.abort(victim);
       if (mood == 2) scheduler.stop_string_matched(victim, 0, 1);
-      if (!batch.empty()) scheduler.apply(output, now, events);
-      scheduler.take_events(events);
+      if (driver.is_due()) driver.land();
+      scheduler.take_events(driver.events);
       scheduler.take_retired(retired);
       allocations += counter.count_on_this_thread();
     }
     ASSERT_EQ(allocations, 0) << "step " << step;
     scheduler.check_invariants();
-    events.clear();
+    driver.events.clear();
     retired.clear();
   }
   const SchedulerStats stats = scheduler.stats();

@@ -102,10 +102,10 @@ class EngineServiceTest : public testing::Test {
     engine.scheduler = config_.scheduler;
     engine_ = std::make_unique<Engine>(
         engine, geometry_,
-        [this](const Batch& batch, ModelOutput& output) {
+        run_in_turn([this](const Batch& batch, ModelOutput& output) {
           if (slow_) std::this_thread::sleep_for(std::chrono::milliseconds(2));
           (*runner_)(batch, output);
-        },
+        }),
         service_->event_sink());
     service_->attach(engine_.get(), geometry_);
   }
@@ -320,10 +320,10 @@ TEST_F(EngineServiceTest, LivenessFollowsProgress) {
   engine.scheduler = config_.scheduler;
   engine_ = std::make_unique<Engine>(
       engine, geometry_,
-      [&](const Batch& batch, ModelOutput& output) {
+      run_in_turn([&](const Batch& batch, ModelOutput& output) {
         std::lock_guard wait(stuck);
         (*runner_)(batch, output);
-      },
+      }),
       service_->event_sink());
   service_->attach(engine_.get(), geometry_);
   EXPECT_TRUE(service_->live());

@@ -1,7 +1,7 @@
 // A model without a model: a function Batch -> ModelOutput whose tokens depend on the sequence's own history
 // alone, so that any two schedules of the same request must give the same tokens. It keeps the KV of every
 // block it was told of as the token written there, so that a wrong block table, copy or reuse shows as a
-// wrong history.
+// wrong history. A token that only the device knows it takes from the slot, if the batch before drew it.
 #pragma once
 
 #include <cstdint>
@@ -27,6 +27,7 @@ class FakeRunner {
   void operator()(const Batch& batch, ModelOutput& output) {
     output.clear();
     output.step = batch.step;
+    ++num_batches_;
     for (const SlotId slot : batch.freed) slots_.erase(slot);
     for (int32_t i = 0; i < batch.num_admitted; ++i) {
       const Admission& a = batch.admitted[i];
@@ -59,6 +60,7 @@ class FakeRunner {
     SamplingParams sampling;
     std::vector<TokenId> tokens;
     int num_prompt = 0;
+    uint64_t last_draw = 0;  // the batch that drew the last of the tokens
     std::vector<BlockId> table[kMaxKvGroups];
   };
   TokenId& cell(int group, BlockId block, int offset) {
@@ -74,7 +76,12 @@ class FakeRunner {
         slot.table[g].push_back(batch.blocks[step.blocks_begin[g] + i]);
       for (int i = 0; i < step.num_tokens; ++i) {
         const int pos = step.first_pos + i;
-        const TokenId token = batch.tokens[step.tokens_begin + i];
+        TokenId token = batch.tokens[step.tokens_begin + i];
+        if (token == kTokenOnDevice) {
+          SERVAL_CHECK(slot.last_draw + 1 == num_batches_ && i + 1 == step.num_tokens, step.seq, pos,
+                       slot.last_draw, num_batches_);
+          token = slot.tokens.back();
+        }
         SERVAL_CHECK(pos < static_cast<int>(slot.tokens.size()) && slot.tokens[pos] == token, pos, token);
         cell(g, slot.table[g].at(pos / geometry_.block_size), pos % geometry_.block_size) = token;
       }
@@ -100,20 +107,22 @@ class FakeRunner {
       output.prompt_tokens.push_back({slot.tokens[pos], -2.0f, 1, 0, 0});
       ++out.num_prompt;
     }
-    if (fails && fails(step.seq, last)) {
-      out.failed = true;
-    } else if (step.sample) {
-      out.tokens_begin = static_cast<int32_t>(output.tokens.size());
-      out.num_tokens = 1;
-      const TokenId token = next_token(slot.tokens, slot.sampling.seed);
-      slot.tokens.push_back(token);
-      output.tokens.push_back({token, -1.0f, 1, 0, 0});
-    }
+    out.failed = fails && fails(step.seq, last);
+    if (!step.sample) return out;
+    // A row that fails leaves some token, too, for the step that may already wait behind.
+    const TokenId token = out.failed ? 0 : next_token(slot.tokens, slot.sampling.seed);
+    slot.tokens.push_back(token);
+    slot.last_draw = num_batches_;
+    if (out.failed) return out;
+    out.tokens_begin = static_cast<int32_t>(output.tokens.size());
+    out.num_tokens = 1;
+    output.tokens.push_back({token, -1.0f, 1, 0, 0});
     return out;
   }
 
   BlockGeometry geometry_;
   int vocab_;
+  uint64_t num_batches_ = 0;
   std::vector<TokenId> memory_[kMaxKvGroups];
   std::map<SlotId, Slot> slots_;
 };

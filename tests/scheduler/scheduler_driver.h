@@ -1,0 +1,73 @@
+// A scheduler over a fake device that has up to `depth` steps in flight: plan, run, land, like the engine's
+// loop, one call at a time.
+#pragma once
+
+#include <array>
+
+#include "engine/scheduler/scheduler.h"
+#include "tests/support/fake_runner.h"
+
+namespace serval::testing {
+
+class SchedulerDriver {
+ public:
+  SchedulerDriver(const SchedulerConfig& config, const BlockGeometry& geometry, int depth)
+      : scheduler(config, geometry), runner(geometry), depth_(depth) {}
+
+  Scheduler scheduler;
+  FakeRunner runner;
+  EventBatch events;
+  Time now{0};
+
+  // Decides the next step; empty when there is nothing to launch.
+  const Batch& plan() {
+    scheduler.next_batch(now, next().batch);
+    return next().batch;
+  }
+  // The device does what was planned last. Its result is there at once, but for nobody to see.
+  void run() {
+    launched_ = !next().batch.empty();
+    if (!launched_) return;
+    runner(next().batch, next().output);
+    ++num_in_flight_;
+  }
+  // The oldest step's result is due: no more can be launched before it is taken in.
+  bool is_due() const { return num_in_flight_ == depth_ || (num_in_flight_ > 0 && !launched_); }
+  const ModelOutput& due() const { return steps_[oldest_].output; }
+  void land() {
+    scheduler.apply(due(), now, events);
+    oldest_ = (oldest_ + 1) % kMaxStepsInFlight;
+    --num_in_flight_;
+  }
+  // A turn of the loop, with the invariants checked; what happened is appended to `events`.
+  const Batch& turn() {
+    now += Time{1};
+    const Batch& batch = plan();
+    scheduler.check_invariants();
+    run();
+    if (is_due()) land();
+    scheduler.take_events(events);
+    scheduler.check_invariants();
+    return batch;
+  }
+  bool is_idle() const { return num_in_flight_ == 0 && !scheduler.has_work(); }
+
+  void reserve() {
+    for (Step& step : steps_) scheduler.reserve(step.batch);
+    events.events.reserve(256);
+  }
+
+ private:
+  struct Step {
+    Batch batch;
+    ModelOutput output;
+  };
+  Step& next() { return steps_[(oldest_ + num_in_flight_) % kMaxStepsInFlight]; }
+
+  const int depth_;
+  std::array<Step, kMaxStepsInFlight> steps_;
+  int oldest_ = 0, num_in_flight_ = 0;
+  bool launched_ = false;
+};
+
+}  // namespace serval::testing
