@@ -75,16 +75,12 @@ size_t CpuBackend::reserve(const BackendLimits& limits) {
   attend_floats_ = std::max(attend_floats_, attend_floats(limits.num_heads, limits.head_dim));
   total += grow(attend_scratch_, pool_.num_threads() * attend_floats_ * sizeof(float));
   sample_scratch_.reserve(pool_.num_threads(), max_n);
-  last_drawn_.resize(std::max<size_t>(last_drawn_.size(), limits.max_seqs), 0);
+  sample_scratch_.last_drawn.resize(std::max<size_t>(sample_scratch_.last_drawn.size(), limits.max_seqs), 0);
   return total + SampleScratch::bytes(pool_.num_threads(), sample_scratch_.vocab());
 }
 
 int CpuBackend::sample(const SampleArgs& args) {
   sample_rows(args, pool_, sample_scratch_);
-  for (int64_t r = 0; r < args.logits.dim(0); ++r) {
-    const int32_t slot = args.rows[r].slot;
-    if (slot >= 0 && args.results[r].finite) last_drawn_[slot] = args.results[r].token;
-  }
   return 0;
 }
 

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <string>
-#include <vector>
 
 #include "kernels/backend.h"
 #include "kernels/cpu/kernel_table.h"
@@ -64,7 +63,6 @@ class CpuBackend final : public Backend {
   Buffer attend_scratch_;  // float [threads][attend_floats_]
   size_t attend_floats_ = 0;
   SampleScratch sample_scratch_;
-  std::vector<int32_t> last_drawn_;  // by slot
 };
 
 // Elements of a packed row of k activations or weights.

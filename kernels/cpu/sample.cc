@@ -279,11 +279,12 @@ int32_t draw(const Row& row, const SampleRow& params, const SampleScratch::Worke
 // Repetition as in Keskar et al. 2019 (CTRL, section 4.1), with the sign rule that Hugging Face made common:
 // a positive logit is divided, another multiplied, once for each distinct token of prompt and output.
 // Frequency and presence as in OpenAI's interface: subtracted by count, and once, over the output.
-void penalise(const SampleRow& params, float* logits, uint32_t* seen) {
+void penalise(const SampleRow& params, int32_t last_drawn, float* logits, uint32_t* seen) {
   constexpr uint32_t kDone = 0x80000000u;
-  for (int i = params.num_prompt; i < params.num_history; ++i) ++seen[params.history[i]];
+  const auto token_at = [&](int i) { return params.history[i] >= 0 ? params.history[i] : last_drawn; };
+  for (int i = params.num_prompt; i < params.num_history; ++i) ++seen[token_at(i)];
   for (int i = 0; i < params.num_history; ++i) {
-    const int32_t token = params.history[i];
+    const int32_t token = token_at(i);
     if ((seen[token] & kDone) != 0) continue;
     float& logit = logits[token];
     logit = logit > 0 ? logit / params.repetition_penalty : logit * params.repetition_penalty;
@@ -291,10 +292,11 @@ void penalise(const SampleRow& params, float* logits, uint32_t* seen) {
       logit -= static_cast<float>(seen[token]) * params.frequency_penalty + params.presence_penalty;
     seen[token] |= kDone;
   }
-  for (int i = 0; i < params.num_history; ++i) seen[params.history[i]] = 0;
+  for (int i = 0; i < params.num_history; ++i) seen[token_at(i)] = 0;
 }
 
-void change_logits(const SampleRow& params, float* logits, int64_t vocab, uint32_t* seen) {
+void change_logits(const SampleRow& params, int32_t last_drawn, float* logits, int64_t vocab,
+                   uint32_t* seen) {
   if (params.mask != nullptr) {
     for (int64_t begin = 0; begin < vocab; begin += 32) {
       const uint32_t allowed = params.mask[begin / 32];
@@ -306,7 +308,7 @@ void change_logits(const SampleRow& params, float* logits, int64_t vocab, uint32
   }
   for (int i = 0; i < params.num_logit_bias; ++i)
     logits[params.logit_bias[i].token] += params.logit_bias[i].bias;
-  if (params.has_penalty()) penalise(params, logits, seen);
+  if (params.has_penalty()) penalise(params, last_drawn, logits, seen);
   for (int i = 0; i < params.num_banned; ++i) logits[params.banned[i]] = -kInfinity;
 }
 
@@ -333,7 +335,7 @@ void report(const Row& raw, const SampleRow& params, const SampleScratch::Worker
     top[i] = {key_token(worker.candidates[i]), logprob(key_value(worker.candidates[i]))};
 }
 
-SampleResult sample_row(const SampleRow& params, float* logits, int64_t vocab,
+SampleResult sample_row(const SampleRow& params, int32_t last_drawn, float* logits, int64_t vocab,
                         const SampleScratch::Worker& worker, TopLogprob* top) {
   SampleResult result;
   Row raw(logits, vocab, worker.raw_block_max);
@@ -346,7 +348,7 @@ SampleResult sample_row(const SampleRow& params, float* logits, int64_t vocab,
   } else {
     if (params.num_top >= 0)
       raw.logits = static_cast<float*>(std::memcpy(worker.raw, logits, vocab * sizeof(float)));
-    change_logits(params, logits, vocab, worker.seen);
+    change_logits(params, last_drawn, logits, vocab, worker.seen);
     const Row changed(logits, vocab, worker.block_max);
     result.finite = changed.is_usable();
     if (!result.finite) return result;
@@ -410,8 +412,10 @@ void sample_rows(const SampleArgs& args, ThreadPool& pool, SampleScratch& scratc
     SERVAL_DCHECK(params.num_top <= args.top_stride && params.num_top <= vocab, params.num_top,
                   args.top_stride, vocab);
     TopLogprob* const top = args.top == nullptr ? nullptr : args.top + r * args.top_stride;
-    args.results[r] =
-        sample_row(params, args.logits.as<float>() + r * vocab, vocab, scratch.worker(worker), top);
+    const int32_t last_drawn = params.slot >= 0 ? scratch.last_drawn.at(params.slot) : 0;
+    args.results[r] = sample_row(params, last_drawn, args.logits.as<float>() + r * vocab, vocab,
+                                 scratch.worker(worker), top);
+    if (params.slot >= 0 && args.results[r].finite) scratch.last_drawn[params.slot] = args.results[r].token;
   });
 }
 

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/sample.h"
@@ -31,6 +32,10 @@ class SampleScratch {
     uint32_t* seen;        // [vocab] how often a token occurs; zero between rows
   };
   Worker worker(int index) const;
+
+  // By slot (SampleRow::slot): the token drawn last. Room for slots is made before serving; a slot is 0 at
+  // first.
+  std::vector<int32_t> last_drawn;
 
  private:
   int num_workers_ = 0;

@@ -7,6 +7,7 @@
 
 #include <cstdio>
 #include <fstream>
+#include <memory>
 #include <stdexcept>
 
 #include "engine/scheduler/recorder.h"
@@ -53,8 +54,9 @@ class FitRecording : public testing::Test {
         Outcome outcome;
         outcome.intended_s = static_cast<double>(now - kStartNs - 300'000) / 1e9;
         report.outcomes.push_back(outcome);
-        recorder.add(request, Time{now});
-        ASSERT_TRUE(scheduler.add(std::move(request), Time{now}).ok());
+        std::unique_ptr<Submission> submission = scheduler.prepare(std::move(request));
+        recorder.add(*submission, Time{now});
+        ASSERT_TRUE(scheduler.add(std::move(submission), Time{now}).ok());
       }
       while (scheduler.has_work()) {
         recorder.next_batch(Time{now});
