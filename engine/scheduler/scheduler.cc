@@ -259,6 +259,8 @@ void Scheduler::check_sequence(const Sequence& seq) const {
   SERVAL_CHECK(seq.num_unknown <= seq.num_in_flight && seq.num_in_flight <= kMaxStepsInFlight, seq.id,
                seq.num_unknown, seq.num_in_flight);
   SERVAL_CHECK((seq.num_rows_ahead == 0) == (seq.num_in_flight == 0), seq.id, seq.num_rows_ahead);
+  SERVAL_CHECK(seq.num_cached_blocks * geometry_.block_size <= seq.num_computed, seq.id,
+               seq.num_cached_blocks, seq.num_computed);
   SERVAL_CHECK(static_cast<int32_t>(seq.tokens.size()) <= seq.most_tokens, seq.id, seq.tokens.size());
   const int32_t held = blocks_for(seq.next_row(), geometry_.block_size);
   for (int g = 0; g < geometry_.num_groups; ++g) {
