@@ -97,6 +97,8 @@ Settings take_settings(std::vector<std::string>& arguments) {
 }
 
 SimulationOptions simulation(const Settings& settings) {
+  if (settings.max_num_batched_tokens < settings.max_num_seqs)
+    throw std::runtime_error("--max-num-batched-tokens must be at least --max-num-seqs");
   const auto whole = [](double number) { return static_cast<int>(number); };
   SimulationOptions options;
   options.scheduler.max_num_seqs = whole(settings.max_num_seqs);
