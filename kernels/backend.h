@@ -200,7 +200,11 @@ class Backend {
   static constexpr int kMaxTickets = 4;
 };
 
-// Throws std::runtime_error with a sentence when the device or the instruction set is not there.
+// Why no CUDA device can be used, in one sentence; empty when one can.
+std::string cuda_problem();
+
+// Throws std::runtime_error with a sentence when the device or the instruction set is not there. "auto" takes
+// the CPU then, and says why in one line of log.
 std::unique_ptr<Backend> make_backend(const DeviceConfig& config);
 
 }  // namespace serval

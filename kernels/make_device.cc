@@ -9,9 +9,7 @@
 #endif
 
 namespace serval {
-namespace {
 
-// Why cuda cannot be had; empty when it can.
 std::string cuda_problem() {
 #if SERVAL_CUDA
   return cuda::device_problem();
@@ -19,6 +17,8 @@ std::string cuda_problem() {
   return "this build knows only the CPU";
 #endif
 }
+
+namespace {
 
 std::unique_ptr<Backend> make_cuda([[maybe_unused]] const DeviceConfig& config) {
 #if SERVAL_CUDA

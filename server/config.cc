@@ -143,17 +143,19 @@ std::vector<Knob> knobs(ServerConfig& c) {
       {"insecure", "Addresses", "allow other addresses than loopback without keys", &c.insecure},
 
       {"io_threads", "HTTP", "threads that read and write connections", &c.io_threads, 1, 64},
-      {"text_threads", "HTTP", "threads that render templates and tokenise; one more takes bodies above 64 KiB", &c.text_threads, 1, 64},
+      {"text_threads", "HTTP",
+       "threads that render templates and tokenise; one more takes bodies above 64 KiB", &c.text_threads, 1,
+       64},
       {"max_request_line_bytes", "HTTP", "longest request line; a longer one is answered 414",
        &c.max_request_line_bytes, 64, 1 << 20},
       {"max_header_bytes", "HTTP", "header fields of a request together; more are answered 431",
        &c.max_header_bytes, 128, 1 << 20},
-      {"max_header_fields", "HTTP", "header fields of a request; more are answered 431",
-       &c.max_header_fields, 4, 10'000},
+      {"max_header_fields", "HTTP", "header fields of a request; more are answered 431", &c.max_header_fields,
+       4, 10'000},
       {"max_body_bytes", "HTTP", "largest request body", &c.max_body_bytes, 1024, kGiB},
       {"max_total_body_bytes", "HTTP",
-       "request bodies in memory at once, over all connections; beyond it 429", &c.max_total_body_bytes,
-       1024, 1024 * kGiB},
+       "request bodies in memory at once, over all connections; beyond it 429", &c.max_total_body_bytes, 1024,
+       1024 * kGiB},
       {"max_connections", "HTTP", "connections open at once; more wait in the listen queue",
        &c.max_connections, 1, 1'000'000},
       {"header_timeout_ms", "HTTP", "time for a request's head to arrive", &c.header_timeout_ms, 10,
@@ -201,10 +203,32 @@ std::vector<Knob> knobs(ServerConfig& c) {
        "memory for keys and values; 0: enough for max_num_seqs full sequences, within what is free",
        &c.kv_cache_mib, 0, int64_t{1} << 24},
       {"block_size", "Engine", "positions in a KV block", &c.engine.block_size, 8, 256},
-      {"kv_dtype", "Engine", "precision of the KV cache", &c.engine.kv_dtype, 0, 0, {"auto", "f32", "bf16"}},
-      {"threads", "Engine", "threads that compute; 0: one per core this process may use", &d.num_threads, 0,
-       1024},
-      {"isa", "Engine", "instruction set", &d.isa, 0, 0, {"auto", "generic", "avx2", "avx512", "avx512bf16"}},
+      {"kv_dtype",
+       "Engine",
+       "precision of the KV cache",
+       &c.engine.kv_dtype,
+       0,
+       0,
+       {"auto", "f32", "f16", "bf16", "fp8"}},
+      {"device",
+       "Engine",
+       "what computes; auto: a CUDA device where this build and machine have one, else the CPU",
+       &d.device,
+       0,
+       0,
+       {"auto", "cpu", "cuda"}},
+      {"invariant", "Engine",
+       "on CUDA: a request's tokens do not depend on what runs beside it; off: products by cuBLASLt",
+       &d.invariant},
+      {"threads", "Engine", "threads that compute on the CPU; 0: one per core this process may use",
+       &d.num_threads, 0, 1024},
+      {"isa",
+       "Engine",
+       "instruction set of the CPU",
+       &d.isa,
+       0,
+       0,
+       {"auto", "generic", "avx2", "avx512", "avx512bf16"}},
       {"pin_threads", "Engine", "bind computing threads to cores", &d.pin_threads},
       {"record", "Engine", "file to record the scheduler's inputs to, for replay", &c.engine.record_path},
 
@@ -325,9 +349,11 @@ std::string knob_markdown() {
       "the start with a sentence. Flags take `--name` and `--no-name`; lists take `a,b` on the command "
       "line.\n"
       "`serval config` prints what is in effect.\n\n"
-      "Exit codes: 0 done, or stopped by SIGTERM or SIGINT; 1 a simulation's answer is no; 2 the command line "
+      "Exit codes: 0 done, or stopped by SIGTERM or SIGINT; 1 a simulation's answer is no; 2 the command "
+      "line "
       "cannot be understood\n"
-      "(unknown command or option, a missing value); 3 a setting, a file of the model or the machine is not as "
+      "(unknown command or option, a missing value); 3 a setting, a file of the model or the machine is not "
+      "as "
       "it must be.\n";
   std::string section;
   for (const Knob& knob : knobs(defaults)) {

@@ -59,7 +59,7 @@ struct ServerConfig {
   // What a request may ask for; the model's own limits are filled in at start.
   ServiceLimits limits;
 
-  EngineConfig engine;
+  EngineConfig engine{.device = {.device = "auto"}};
   int64_t kv_cache_mib = 0;     // engine.kv_cache_bytes in the unit people write
   int max_model_len = 0;        // 0: what the model was made for
   std::string policy = "fcfs";  // engine.scheduler.policy by name

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "kernels/backend.h"
 #include "kernels/cpu/dispatch.h"
 #include "loadtest/bench_engine.h"
 #include "loadtest/bench_kernels.h"
@@ -38,7 +39,8 @@ constexpr const char* kUsage =
     "  version                                  the version and how it was built; also --version\n"
     "\n"
     "MODEL is a Hugging Face folder, or the name of one in the local Hugging Face cache.\n"
-    "Exit codes: 0 done, or stopped by a signal; 1 a simulation's answer is no; 2 the command line is wrong;\n"
+    "Exit codes: 0 done, or stopped by a signal; 1 a simulation's answer is no; 2 the command line is "
+    "wrong;\n"
     "3 a setting, the model or the machine is.\n"
     "\n"
     "Every setting is --name VALUE, --name=VALUE, or --name / --no-name for flags:\n";
@@ -84,7 +86,8 @@ std::string build_facts() {
   text += std::string("compiler: ") + serval::kCompiler + ", " + serval::kBuildType + "\n";
   text += "instruction sets that run here:";
   for (const std::string& isa : serval::cpu::runnable_isas()) text += " " + isa;
-  return text + "\n";
+  const std::string problem = serval::cuda_problem();
+  return text + "\nCUDA: " + (problem.empty() ? "ready" : problem) + "\n";
 }
 
 // `signals`: made for `serve` alone; every other command is ended by a signal as usual.

@@ -11,21 +11,26 @@ namespace {
 
 namespace json = boost::json;
 
-// Variables a client may hand to the template: what published templates read. Anything else could shadow what the server sets.
-constexpr std::array kTemplateVariables = {"enable_thinking", "thinking",       "thinking_budget", "reasoning_effort",
-                                           "date_string",     "preserve_thinking", "clear_thinking",  "model_identity"};
+// Variables a client may hand to the template: what published templates read. Anything else could shadow what
+// the server sets.
+constexpr std::array kTemplateVariables = {"enable_thinking",  "thinking",      "thinking_budget",
+                                           "reasoning_effort", "date_string",   "preserve_thinking",
+                                           "clear_thinking",   "model_identity"};
 
 Result<void> add_template_variables(const json::value* kwargs, json::object& context) {
   if (!kwargs || kwargs->is_null()) return {};
   const json::object* given = kwargs->if_object();
-  if (!given) return invalid("chat_template_kwargs", "invalid_type", "chat_template_kwargs must be an object.");
+  if (!given)
+    return invalid("chat_template_kwargs", "invalid_type", "chat_template_kwargs must be an object.");
   for (const auto& [key, value] : *given) {
     const std::string name(key);
     if (std::find(kTemplateVariables.begin(), kTemplateVariables.end(), name) == kTemplateVariables.end()) {
-      return invalid("chat_template_kwargs", "not_allowed", "chat_template_kwargs has a name that is not allowed: " + name.substr(0, 64) + ".");
+      return invalid("chat_template_kwargs", "not_allowed",
+                     "chat_template_kwargs has a name that is not allowed: " + name.substr(0, 64) + ".");
     }
     if (value.is_object() || value.is_array()) {
-      return invalid("chat_template_kwargs", "invalid_type", "chat_template_kwargs." + name + " must be a string, number, boolean or null.");
+      return invalid("chat_template_kwargs", "invalid_type",
+                     "chat_template_kwargs." + name + " must be a string, number, boolean or null.");
     }
     context[key] = value;
   }
@@ -38,13 +43,18 @@ std::string token_name(const Tokenizer& tokenizer, TokenId id) {
 
 }  // namespace
 
-PromptBuilder::PromptBuilder(std::shared_ptr<const Tokenizer> tokenizer, std::optional<ChatTemplate> chat_template,
-                             ServiceLimits limits, std::optional<int64_t> fixed_time)
-    : tokenizer_(std::move(tokenizer)), chat_template_(std::move(chat_template)), limits_(limits), fixed_time_(fixed_time) {
+PromptBuilder::PromptBuilder(std::shared_ptr<const Tokenizer> tokenizer,
+                             std::optional<ChatTemplate> chat_template, ServiceLimits limits,
+                             std::optional<int64_t> fixed_time)
+    : tokenizer_(std::move(tokenizer)),
+      chat_template_(std::move(chat_template)),
+      limits_(limits),
+      fixed_time_(fixed_time) {
   if (chat_template_) tool_call_style_ = find_tool_call_style(*chat_template_);
 }
 
-Result<std::vector<PromptInfo>> PromptBuilder::build(const GenerateRequest& request, const PromptRules& rules) const {
+Result<std::vector<PromptInfo>> PromptBuilder::build(const GenerateRequest& request,
+                                                     const PromptRules& rules) const {
   std::vector<PromptInfo> prompts;
   if (request.kind == GenerateRequest::Kind::kChat) {
     Result<PromptInfo> prompt = build_chat(request, rules);
@@ -68,8 +78,8 @@ Result<std::vector<PromptInfo>> PromptBuilder::build(const GenerateRequest& requ
 Result<void> PromptBuilder::check_fit(size_t least_tokens, const char* param) const {
   if (least_tokens <= static_cast<size_t>(limits_.max_model_len)) return {};
   return invalid(param, "context_length_exceeded",
-                 "This model's context is " + std::to_string(limits_.max_model_len) + " tokens; " + param + " has at least " +
-                     std::to_string(least_tokens) + ".");
+                 "This model's context is " + std::to_string(limits_.max_model_len) + " tokens; " + param +
+                     " has at least " + std::to_string(least_tokens) + ".");
 }
 
 Result<PromptInfo> PromptBuilder::build_chat(const GenerateRequest& request, const PromptRules& rules) const {
@@ -77,10 +87,12 @@ Result<PromptInfo> PromptBuilder::build_chat(const GenerateRequest& request, con
     return invalid("messages", "no_chat_template", "This model has no chat template; use /v1/completions.");
   }
   SERVAL_CHECK(request.chat != nullptr);
-  Result<json::array> messages = normalise_messages(request.chat->if_contains("messages"), limits_.max_messages, tool_call_style_);
+  Result<json::array> messages =
+      normalise_messages(request.chat->if_contains("messages"), limits_.max_messages, tool_call_style_);
   if (!messages) return messages.error();
   json::object context;
-  if (Result<void> added = add_template_variables(request.chat->if_contains("chat_template_kwargs"), context); !added) {
+  if (Result<void> added = add_template_variables(request.chat->if_contains("chat_template_kwargs"), context);
+      !added) {
     return added.error();
   }
   context["messages"] = std::move(*messages);
@@ -91,7 +103,8 @@ Result<PromptInfo> PromptBuilder::build_chat(const GenerateRequest& request, con
   context["eos_token"] = token_name(*tokenizer_, tokenizer_->eos_id());
 
   const int64_t now = fixed_time_.value_or(
-      std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count());
+      std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch())
+          .count());
   Result<std::string> text = chat_template_->render(context, now);
   if (!text) {
     Error error = text.error();
@@ -101,19 +114,22 @@ Result<PromptInfo> PromptBuilder::build_chat(const GenerateRequest& request, con
   PromptInfo prompt;
   prompt.text = std::move(*text);
   if (rules.must_fit) {
-    if (Result<void> fits = check_fit(tokenizer_->least_tokens(prompt.text), "messages"); !fits) return fits.error();
+    if (Result<void> fits = check_fit(tokenizer_->least_tokens(prompt.text), "messages"); !fits)
+      return fits.error();
   }
   prompt.token_ids = tokenizer_->encode(prompt.text, /*add_special=*/false);
-  if (prompt.token_ids.empty() && !rules.may_be_empty) return invalid("messages", "empty_prompt", "The rendered chat has no tokens.");
+  if (prompt.token_ids.empty() && !rules.may_be_empty)
+    return invalid("messages", "empty_prompt", "The rendered chat has no tokens.");
   return prompt;
 }
 
 Result<PromptInfo> PromptBuilder::build_completion(const GenerateRequest& request, const PromptInput& input,
-                                                    const PromptRules& rules) const {
+                                                   const PromptRules& rules) const {
   PromptInfo prompt;
   if (const auto* text = std::get_if<std::string>(&input)) {
     if (rules.must_fit) {
-      if (Result<void> fits = check_fit(tokenizer_->least_tokens(*text), "prompt"); !fits) return fits.error();
+      if (Result<void> fits = check_fit(tokenizer_->least_tokens(*text), "prompt"); !fits)
+        return fits.error();
     }
     prompt.text = *text;
     prompt.token_ids = tokenizer_->encode(*text, request.add_special_tokens);
@@ -131,7 +147,9 @@ Result<PromptInfo> PromptBuilder::build_completion(const GenerateRequest& reques
     prompt.text = tokenizer_->decode(prompt.token_ids, /*skip_special=*/false);
   }
   if (prompt.token_ids.empty() && !rules.may_be_empty) {
-    if (tokenizer_->bos_id() < 0) return invalid("prompt", "empty_prompt", "prompt has no tokens, and this model has no BOS to start from.");
+    if (tokenizer_->bos_id() < 0)
+      return invalid("prompt", "empty_prompt",
+                     "prompt has no tokens, and this model has no BOS to start from.");
     prompt.token_ids.push_back(tokenizer_->bos_id());
   }
   return prompt;

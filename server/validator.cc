@@ -11,7 +11,8 @@ namespace serval {
 namespace {
 
 std::string number(double value) {
-  if (value == std::floor(value) && std::abs(value) < 1e15) return std::to_string(static_cast<int64_t>(value));
+  if (value == std::floor(value) && std::abs(value) < 1e15)
+    return std::to_string(static_cast<int64_t>(value));
   std::string text = std::to_string(value);
   while (text.back() == '0') text.pop_back();
   return text;
@@ -21,7 +22,8 @@ Error out_of_range(const std::string& param, double value, const std::string& ra
   return invalid(param, "value_out_of_range", param + " is " + number(value) + "; it must be " + range + ".");
 }
 
-// Smaller penalties are used as this one: it already decides every draw, and a quotient by less could leave the floats.
+// Smaller penalties are used as this one: it already decides every draw, and a quotient by less could leave
+// the floats.
 constexpr double kLeastRepetitionPenalty = 1e-6;
 
 // Collects the first error of a chain of checks, so that the rules below read as a table.
@@ -31,13 +33,15 @@ class Checks {
   void range(const char* param, double value, double lo, double hi, bool open_low = false) {
     if (failed_) return;
     if (std::isfinite(value) && value <= hi && (open_low ? value > lo : value >= lo)) return;
-    fail(out_of_range(param, value, (open_low ? "greater than " : "between ") + number(lo) +
-                                        (open_low ? " and at most " : " and ") + number(hi)));
+    fail(out_of_range(param, value,
+                      (open_low ? "greater than " : "between ") + number(lo) +
+                          (open_low ? " and at most " : " and ") + number(hi)));
   }
   void size(const char* param, size_t size, size_t most, const char* what) {
     if (failed_ || size <= most) return;
     fail(invalid(param, "value_out_of_range",
-                 std::string(param) + " has " + std::to_string(size) + " " + what + "; at most " + std::to_string(most) + " are allowed."));
+                 std::string(param) + " has " + std::to_string(size) + " " + what + "; at most " +
+                     std::to_string(most) + " are allowed."));
   }
   void token_id(const char* param, int64_t id, int vocab_size) {
     if (failed_ || (id >= 0 && id < vocab_size)) return;
@@ -57,8 +61,8 @@ class Checks {
   bool failed_ = false;
 };
 
-void check_sampling(const GenerateRequest& r, const ServiceLimits& limits, const GenerationDefaults& defaults, Checks& checks,
-                    SamplingParams& out) {
+void check_sampling(const GenerateRequest& r, const ServiceLimits& limits, const GenerationDefaults& defaults,
+                    Checks& checks, SamplingParams& out) {
   const double temperature = r.temperature.value_or(defaults.temperature.value_or(1.0f));
   const double top_p = r.top_p.value_or(defaults.top_p.value_or(1.0f));
   const double min_p = r.min_p.value_or(defaults.min_p.value_or(0.0f));
@@ -67,8 +71,10 @@ void check_sampling(const GenerateRequest& r, const ServiceLimits& limits, const
   checks.range("temperature", temperature, 0, 2);
   checks.range("top_p", top_p, 0, 1, /*open_low=*/true);
   checks.range("min_p", min_p, 0, 1);
-  // A client's top_k beyond the vocabulary is a mistake; a model's default beyond it (50 of 32) only means "all".
-  checks.range("top_k", static_cast<double>(top_k), -1, r.top_k ? limits.vocab_size : std::numeric_limits<int32_t>::max());
+  // A client's top_k beyond the vocabulary is a mistake; a model's default beyond it (50 of 32) only means
+  // "all".
+  checks.range("top_k", static_cast<double>(top_k), -1,
+               r.top_k ? limits.vocab_size : std::numeric_limits<int32_t>::max());
   checks.range("presence_penalty", r.presence_penalty.value_or(0), -2, 2);
   checks.range("frequency_penalty", r.frequency_penalty.value_or(0), -2, 2);
   checks.range("repetition_penalty", repetition, 0, 10, /*open_low=*/true);
@@ -82,8 +88,8 @@ void check_sampling(const GenerateRequest& r, const ServiceLimits& limits, const
   out.repetition_penalty = static_cast<float>(std::max(repetition, kLeastRepetitionPenalty));
 }
 
-void check_token_lists(const GenerateRequest& r, const ServiceLimits& limits, const GenerationDefaults& defaults, Checks& checks,
-                       SamplingParams& out) {
+void check_token_lists(const GenerateRequest& r, const ServiceLimits& limits,
+                       const GenerationDefaults& defaults, Checks& checks, SamplingParams& out) {
   checks.size("logit_bias", r.logit_bias.size(), limits.max_logit_bias, "entries");
   for (const auto& [token, bias] : r.logit_bias) {
     checks.token_id("logit_bias", token, limits.vocab_size);
@@ -101,10 +107,13 @@ void check_token_lists(const GenerateRequest& r, const ServiceLimits& limits, co
   out.ignore_eos = r.ignore_eos;
 }
 
-void check_stop_strings(const GenerateRequest& r, const ServiceLimits& limits, Checks& checks, DetokenizerOptions& out) {
+void check_stop_strings(const GenerateRequest& r, const ServiceLimits& limits, Checks& checks,
+                        DetokenizerOptions& out) {
   checks.size("stop", r.stop.size(), limits.max_stop, "strings");
   for (const std::string& stop : r.stop) {
-    if (stop.empty()) checks.fail(invalid("stop", "value_out_of_range", "stop has an empty string; each must have at least one byte."));
+    if (stop.empty())
+      checks.fail(invalid("stop", "value_out_of_range",
+                          "stop has an empty string; each must have at least one byte."));
     checks.size("stop", stop.size(), limits.max_stop_bytes, "bytes in one string");
   }
   if (checks.failed()) return;
@@ -114,13 +123,15 @@ void check_stop_strings(const GenerateRequest& r, const ServiceLimits& limits, C
   out.continues_text = true;  // the output follows its prompt: a space it begins with is its own
 }
 
-void check_logprobs(const GenerateRequest& r, const ServiceLimits& limits, Checks& checks, SamplingParams& out) {
+void check_logprobs(const GenerateRequest& r, const ServiceLimits& limits, Checks& checks,
+                    SamplingParams& out) {
   const bool chat = r.kind == GenerateRequest::Kind::kChat;
   if (r.logprobs) {
     checks.range(chat ? "top_logprobs" : "logprobs", static_cast<double>(*r.logprobs), 0,
                  chat ? limits.max_chat_logprobs : limits.max_completion_logprobs);
   }
-  if (r.prompt_logprobs) checks.range("prompt_logprobs", static_cast<double>(*r.prompt_logprobs), 0, limits.max_chat_logprobs);
+  if (r.prompt_logprobs)
+    checks.range("prompt_logprobs", static_cast<double>(*r.prompt_logprobs), 0, limits.max_chat_logprobs);
   if (checks.failed()) return;
   // More than the vocabulary cannot be listed; asking for 20 of a tiny model's 16 ids is no mistake.
   const auto listed = [&](int64_t k) { return static_cast<int>(std::min<int64_t>(k, limits.vocab_size)); };
@@ -129,15 +140,17 @@ void check_logprobs(const GenerateRequest& r, const ServiceLimits& limits, Check
   if (r.echo && r.logprobs && !r.prompt_logprobs) out.num_prompt_logprobs = out.num_logprobs;
 }
 
-// The output budget of one prompt, or an error. An explicit budget that does not fit is refused; an absent one is clamped.
+// The output budget of one prompt, or an error. An explicit budget that does not fit is refused; an absent
+// one is clamped.
 Result<int> output_budget(const GenerateRequest& r, int64_t prompt_tokens, const ServiceLimits& limits) {
   const int64_t room = limits.max_model_len - prompt_tokens;
   const char* prompt_param = r.kind == GenerateRequest::Kind::kChat ? "messages" : "prompt";
   const auto overflow = [&](const std::string& param, int64_t asked) {
     return invalid(param, "context_length_exceeded",
-                   "This model's context is " + std::to_string(limits.max_model_len) + " tokens; the request needs " +
-                       std::to_string(prompt_tokens + asked) + " (" + std::to_string(prompt_tokens) + " in the prompt, " +
-                       std::to_string(asked) + " for the output).");
+                   "This model's context is " + std::to_string(limits.max_model_len) +
+                       " tokens; the request needs " + std::to_string(prompt_tokens + asked) + " (" +
+                       std::to_string(prompt_tokens) + " in the prompt, " + std::to_string(asked) +
+                       " for the output).");
   };
   if (!r.max_tokens) {
     if (room < 1) return overflow(prompt_param, 1);
@@ -146,12 +159,15 @@ Result<int> output_budget(const GenerateRequest& r, int64_t prompt_tokens, const
   }
   const int64_t least = r.echo ? 0 : 1;
   if (*r.max_tokens < least) {
-    return out_of_range(r.max_tokens_param, static_cast<double>(*r.max_tokens), "at least " + std::to_string(least));
+    return out_of_range(r.max_tokens_param, static_cast<double>(*r.max_tokens),
+                        "at least " + std::to_string(least));
   }
-  // The comparison cannot overflow: room is small, and max_tokens is any int64. Nothing to generate needs no room.
+  // The comparison cannot overflow: room is small, and max_tokens is any int64. Nothing to generate needs no
+  // room.
   if (*r.max_tokens > room) {
     if (*r.max_tokens > std::numeric_limits<int32_t>::max()) {
-      return out_of_range(r.max_tokens_param, static_cast<double>(*r.max_tokens), "at most " + std::to_string(limits.max_model_len));
+      return out_of_range(r.max_tokens_param, static_cast<double>(*r.max_tokens),
+                          "at most " + std::to_string(limits.max_model_len));
     }
     return overflow(room < least ? prompt_param : r.max_tokens_param, *r.max_tokens);
   }
@@ -160,9 +176,10 @@ Result<int> output_budget(const GenerateRequest& r, int64_t prompt_tokens, const
 
 }  // namespace
 
-Result<ValidatedRequest> validate(const GenerateRequest& r, const std::vector<PromptInfo>& prompts, const ServiceLimits& limits,
-                                  const GenerationDefaults& defaults, const BlockGeometry& geometry,
-                                  const SchedulerConfig& scheduler, uint64_t random_seed) {
+Result<ValidatedRequest> validate(const GenerateRequest& r, const std::vector<PromptInfo>& prompts,
+                                  const ServiceLimits& limits, const GenerationDefaults& defaults,
+                                  const BlockGeometry& geometry, const SchedulerConfig& scheduler,
+                                  uint64_t random_seed) {
   Checks checks;
   ValidatedRequest valid;
   SamplingParams sampling;
@@ -173,11 +190,13 @@ Result<ValidatedRequest> validate(const GenerateRequest& r, const std::vector<Pr
   check_stop_strings(r, limits, checks, valid.detokenizer);
   check_logprobs(r, limits, checks, sampling);
   if (r.cache_salt) {
-    if (r.cache_salt->empty()) checks.fail(invalid("cache_salt", "value_out_of_range", "cache_salt is empty; leave it out instead."));
+    if (r.cache_salt->empty())
+      checks.fail(invalid("cache_salt", "value_out_of_range", "cache_salt is empty; leave it out instead."));
     checks.size("cache_salt", r.cache_salt->size(), limits.max_cache_salt_bytes, "bytes");
   }
   if (r.priority) {
-    checks.range("priority", static_cast<double>(*r.priority), std::numeric_limits<int32_t>::min(), std::numeric_limits<int32_t>::max());
+    checks.range("priority", static_cast<double>(*r.priority), std::numeric_limits<int32_t>::min(),
+                 std::numeric_limits<int32_t>::max());
     if (*r.priority != 0 && scheduler.policy != QueuePolicy::kPriority) {
       checks.fail({ErrorKind::kPermissionDenied, "priority_not_allowed",
                    "priority is only obeyed when the server runs with --policy priority.", "priority"});
@@ -189,8 +208,9 @@ Result<ValidatedRequest> validate(const GenerateRequest& r, const std::vector<Pr
   const int64_t most_sequences = int64_t{scheduler.max_num_seqs} + scheduler.max_waiting;
   if (static_cast<int64_t>(prompts.size()) * n > most_sequences) {
     return invalid(n > 1 ? "n" : "prompt", "value_out_of_range",
-                   "The request asks for " + std::to_string(prompts.size() * n) + " sequences; this server queues at most " +
-                       std::to_string(most_sequences) + ". Ask for fewer choices or prompts at once.");
+                   "The request asks for " + std::to_string(prompts.size() * n) +
+                       " sequences; this server queues at most " + std::to_string(most_sequences) +
+                       ". Ask for fewer choices or prompts at once.");
   }
 
   sampling.seed = r.seed ? static_cast<uint64_t>(*r.seed) : random_seed;
