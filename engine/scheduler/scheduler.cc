@@ -29,12 +29,18 @@ int most_open(const SchedulerConfig& config) {
   return config.max_num_seqs + config.max_waiting;
 }
 
+// Tokens a sequence may have in the end. A prompt may fill the context, to be scored: then one more is drawn, whose
+// KV nobody needs.
+int32_t most_tokens_of(const SchedulerConfig& config, int32_t prompt_tokens, int32_t max_tokens) {
+  return std::max(std::min(prompt_tokens + max_tokens, config.max_model_len), prompt_tokens + 1);
+}
+
 }  // namespace
 
 bool fits(const BlockGeometry& geometry, const SchedulerConfig& config, int prompt_tokens, int max_tokens) {
   const int32_t size = geometry.block_size;
   // The last token is drawn, but its KV is never needed.
-  const int32_t positions = std::min(prompt_tokens + max_tokens, config.max_model_len) - 1;
+  const int32_t positions = most_tokens_of(config, prompt_tokens, max_tokens) - 1;
   for (int g = 0; g < geometry.num_groups; ++g) {
     const KvGroupGeometry& group = geometry.groups[g];
     const int32_t span = group.window == 0 ? positions : std::min(group.window, positions);
@@ -71,9 +77,8 @@ std::unique_ptr<Submission> Scheduler::prepare(Request request) const {
   SERVAL_CHECK(!request.prompt.empty() && request.n > 0, request.id);
   auto submission = std::make_unique<Submission>();
   submission->num_prompt = static_cast<int32_t>(request.prompt.size());
-  const int32_t most_tokens =
-      std::min(submission->num_prompt + request.sampling.max_tokens, config_.max_model_len);
-  SERVAL_CHECK(most_tokens > submission->num_prompt, request.id, most_tokens, submission->num_prompt);
+  SERVAL_CHECK(submission->num_prompt <= config_.max_model_len, request.id, submission->num_prompt);
+  const int32_t most_tokens = most_tokens_of(config_, submission->num_prompt, request.sampling.max_tokens);
   submission->sequences.resize(request.n);
   for (int i = request.n - 1; i >= 0; --i) {
     Sequence& seq = submission->sequences[i];
