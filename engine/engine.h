@@ -47,8 +47,8 @@ class Engine {
   // prompt not empty, prompt + max_tokens <= max_model_len, fits(). Fails with kOverloaded when the queue is
   // full.
   Result<void> submit(Request request);
-  // Any thread. Takes effect before the next step: blocks are freed and one kAborted event per unfinished
-  // sequence is published.
+  // Any thread. Takes effect before the next step is planned: one kAborted event per unfinished sequence is
+  // published, and blocks are freed as soon as no step in flight writes to them.
   void abort(RequestId id);
   // Any thread. The text layer matched a stop string in sequence `index` after `num_output` tokens; later
   // tokens are dropped.
