@@ -286,7 +286,7 @@ TEST_P(EngineTest, ItsThreadAllocatesNothingFromTheFirstStepOn) {
 }
 
 TEST_P(EngineTest, ARecordedRunReplays) {
-  config_.record_path = ::testing::TempDir() + "/engine-day.txt";
+  config_.record_path = ::testing::TempDir() + (GetParam() ? "/day-one-ahead.txt" : "/day-in-turn.txt");
   start();
   for (RequestId id = 1; id <= 10; ++id) EXPECT_TRUE(engine_->submit(request(id, 10)).ok());
   wait_for_ends(10);
