@@ -88,7 +88,8 @@ struct BackendLimits {
   int max_model_len = 0;
   int table_stride = 0;  // entries of a sequence's block table
   int num_heads = 0, num_kv_heads = 0, head_dim = 0;
-  int64_t max_k = 0, max_n = 0;  // of a weight; max_n also bounds the vocabulary
+  int64_t max_k = 0, max_n = 0;  // of a weight
+  int64_t vocab = 0;             // logits of a row
   int num_kv_groups = 1;
   int windows[kMaxKvGroups] = {};
 };

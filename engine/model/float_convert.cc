@@ -1,53 +1,12 @@
 #include "engine/model/float_convert.h"
 
-#include <bit>
-#include <cmath>
 #include <cstdint>
 
 #include "kernels/base/check.h"
+#include "kernels/float_bits.h"
 
 namespace serval {
 namespace {
-
-float from_bf16(uint16_t bits) {
-  return std::bit_cast<float>(uint32_t{bits} << 16);
-}
-
-uint16_t to_bf16(float value) {
-  const auto bits = std::bit_cast<uint32_t>(value);
-  if (std::isnan(value))
-    return static_cast<uint16_t>(bits >> 16 | 0x40);  // rounding could carry a NaN into infinity
-  return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
-
-// Half precision: 1 sign, 5 exponent (bias 15), 10 fraction bits.
-float from_f16(uint16_t bits) {
-  const uint32_t sign = uint32_t{bits & 0x8000u} << 16;
-  const uint32_t exponent = bits >> 10 & 0x1f;
-  const uint32_t fraction = bits & 0x3ff;
-  if (exponent == 0) {  // zero or subnormal: fraction * 2^-24, exact in f32
-    const float magnitude = static_cast<float>(fraction) * 0x1p-24f;
-    return std::bit_cast<float>(std::bit_cast<uint32_t>(magnitude) | sign);
-  }
-  const uint32_t wide = exponent == 0x1f ? 0xff : exponent + 112;
-  return std::bit_cast<float>(sign | wide << 23 | fraction << 13);
-}
-
-uint16_t to_f16(float value) {
-  const auto bits = std::bit_cast<uint32_t>(value);
-  const auto sign = static_cast<uint16_t>(bits >> 16 & 0x8000);
-  const uint32_t magnitude = bits & 0x7fffffff;
-  if (magnitude > 0x7f800000) return sign | 0x7e00;   // NaN
-  if (magnitude >= 0x477ff000) return sign | 0x7c00;  // from 65520 on, rounding reaches infinity
-  if (magnitude < 0x38800000) {
-    // Below 2^-14 the result counts units of 2^-24; adding 2^23 units to the f32 makes its own rounding do
-    // ours.
-    const float shifted = std::bit_cast<float>(magnitude) * 0x1p24f + 0x1p23f;
-    return sign | static_cast<uint16_t>(std::bit_cast<uint32_t>(shifted) & 0x7ff);
-  }
-  const uint32_t rounded = magnitude + 0xfff + (magnitude >> 13 & 1);
-  return sign | static_cast<uint16_t>((rounded - 0x38000000) >> 13);
-}
 
 template <class From, class Decode, class To, class Encode>
 void transform(const void* from, Decode decode, void* to, Encode encode, size_t count) {
@@ -63,9 +22,9 @@ void convert_from(const void* from, Decode decode, void* to, DType to_type, size
     case DType::kF32:
       return transform<From, Decode, float>(from, decode, to, same, count);
     case DType::kF16:
-      return transform<From, Decode, uint16_t>(from, decode, to, to_f16, count);
+      return transform<From, Decode, uint16_t>(from, decode, to, float_to_half, count);
     case DType::kBF16:
-      return transform<From, Decode, uint16_t>(from, decode, to, to_bf16, count);
+      return transform<From, Decode, uint16_t>(from, decode, to, float_to_bf16, count);
     case DType::kI32:
     case DType::kF8:
       break;
@@ -90,9 +49,9 @@ void convert(const void* from, DType from_type, void* to, DType to_type, size_t 
     case DType::kF32:
       return convert_from<float>(from, same, to, to_type, count);
     case DType::kF16:
-      return convert_from<uint16_t>(from, from_f16, to, to_type, count);
+      return convert_from<uint16_t>(from, half_to_float, to, to_type, count);
     case DType::kBF16:
-      return convert_from<uint16_t>(from, from_bf16, to, to_type, count);
+      return convert_from<uint16_t>(from, bf16_to_float, to, to_type, count);
     case DType::kI32:
     case DType::kF8:
       break;

@@ -31,6 +31,7 @@ size_t Transformer::reserve_scratch(const ModelSpec& spec, const Limits& limits,
                      .table_stride = limits.table_stride,
                      .max_k = spec.hidden_size,
                      .max_n = spec.vocab_size,
+                     .vocab = spec.vocab_size,
                      .num_kv_groups = static_cast<int>(spec.kv_groups.size())};
   for (int g = 0; g < most.num_kv_groups; ++g) most.windows[g] = spec.kv_groups[g].window;
   for (const LayerSpec& layer : spec.layers) {

@@ -5,7 +5,7 @@
 
 #include "kernels/base/check.h"
 #include "kernels/cpu/cpu_backend.h"
-#include "kernels/cpu/float_bits.h"
+#include "kernels/float_bits.h"
 
 namespace serval::cpu {
 namespace {

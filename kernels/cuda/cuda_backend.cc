@@ -7,7 +7,7 @@
 
 #include "kernels/base/check.h"
 #include "kernels/base/log.h"
-#include "kernels/cpu/float_bits.h"
+#include "kernels/float_bits.h"
 #include "kernels/cuda/elementwise.h"
 #include "kernels/cuda/gemm.h"
 
@@ -101,7 +101,7 @@ LinearWeight CudaBackend::pack_linear(std::span<const Tensor> parts, std::span<c
     const auto count = static_cast<size_t>(part.num_elements());
     if (part.dtype == DType::kF32) {
       std::vector<uint16_t> rounded(count);
-      for (size_t i = 0; i < count; ++i) rounded[i] = cpu::float_to_bf16(part.as<float>()[i]);
+      for (size_t i = 0; i < count; ++i) rounded[i] = float_to_bf16(part.as<float>()[i]);
       upload(to, rounded.data(), count * sizeof(uint16_t));
     } else {
       upload(to, part.data, count * sizeof(uint16_t));
@@ -170,8 +170,8 @@ size_t CudaBackend::reserve(const BackendLimits& limits) {
       static_cast<int>(std::min(seqs * chunks, std::max<int64_t>(chunks, device_.num_sms * kItemsPerSm)));
   item_memory_ = allocate(sizeof(float) * max_items_ * item_floats(limits.num_kv_heads, limits.head_dim));
 
-  const size_t lists_of_a_row = static_cast<size_t>(limits.max_model_len) + limits.max_n / 32 + 4096;
-  sampler_bytes_ = sampler_.reserve(limits.max_logit_rows, limits.max_n, limits.max_seqs,
+  const size_t lists_of_a_row = static_cast<size_t>(limits.max_model_len) + limits.vocab / 32 + 4096;
+  sampler_bytes_ = sampler_.reserve(limits.max_logit_rows, limits.vocab, limits.max_seqs,
                                     limits.max_logit_rows * lists_of_a_row);
   for (const int rung : kLadder)
     if (rung < limits.max_logit_rows) ladder_.push_back(rung);

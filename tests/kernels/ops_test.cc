@@ -65,7 +65,7 @@ void check_linear(Backend& backend, DType dtype, bool rounds_activations, const 
         for (int64_t i = 0; i < c.k; ++i) {
           const float a = x[r * c.k + i];
           const double product = double{weights[p].values[j * c.k + i]} *
-                                 (rounds_activations ? cpu::bf16_to_float(cpu::float_to_bf16(a)) : a);
+                                 (rounds_activations ? bf16_to_float(float_to_bf16(a)) : a);
           sum += product;
           magnitude += std::abs(product);
         }

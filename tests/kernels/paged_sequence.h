@@ -104,7 +104,7 @@ class PagedSequence {
     std::vector<double> out(q_row());
     const int first = shape_.window == 0 ? 0 : std::max(0, position - shape_.window + 1);
     const auto stored = [&](float x) {
-      return shape_.dtype == DType::kBF16 ? cpu::bf16_to_float(cpu::float_to_bf16(x)) : x;
+      return shape_.dtype == DType::kBF16 ? bf16_to_float(float_to_bf16(x)) : x;
     };
     for (int h = 0; h < shape_.heads; ++h) {
       const size_t at = static_cast<size_t>(h / (shape_.heads / shape_.kv_heads)) * shape_.head_dim;

@@ -9,7 +9,7 @@
 
 #include "kernels/backend.h"
 #include "kernels/cpu/dispatch.h"
-#include "kernels/cpu/float_bits.h"
+#include "kernels/float_bits.h"
 
 namespace serval::testing {
 
@@ -62,8 +62,8 @@ struct Stored {
         std::memcpy(&bytes[i * 4], &source[i], 4);
         continue;
       }
-      const uint16_t bits = type == DType::kBF16 ? cpu::float_to_bf16(source[i]) : truncated_half(source[i]);
-      values[i] = type == DType::kBF16 ? cpu::bf16_to_float(bits) : cpu::half_to_float(bits);
+      const uint16_t bits = type == DType::kBF16 ? float_to_bf16(source[i]) : truncated_half(source[i]);
+      values[i] = type == DType::kBF16 ? bf16_to_float(bits) : half_to_float(bits);
       std::memcpy(&bytes[i * 2], &bits, 2);
     }
   }

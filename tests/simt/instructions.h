@@ -8,44 +8,29 @@
 
 #include "kernels/cuda/number.h"
 #include "kernels/cuda/simt.h"
+#include "kernels/float_bits.h"
 
 namespace serval::cuda {
 
 inline float to_float(Bf16 number) {
-  return float_of(static_cast<uint32_t>(number.bits) << 16);
+  return bf16_to_float(number.bits);
+}
+inline float to_float(Half number) {
+  return half_to_float(number.bits);
 }
 inline float to_float(float number) {
   return number;
-}
-inline float to_float(Half number) {
-  const uint32_t sign = (number.bits & 0x8000u) << 16;
-  const uint32_t exponent = number.bits >> 10 & 31u, mantissa = number.bits & 0x3ffu;
-  if (exponent == 0) return float_of(sign | bits_of(static_cast<float>(mantissa) * 0x1p-24f));
-  if (exponent == 31) return float_of(sign | 0x7f800000u | mantissa << 13);
-  return float_of(sign | (exponent + 112) << 23 | mantissa << 13);
 }
 
 template <class T>
 T from_float(float value);
 template <>
 inline Bf16 from_float<Bf16>(float value) {
-  const uint32_t bits = bits_of(value);
-  if (value != value) return {0x7fff};
-  return {static_cast<uint16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16)};
+  return {float_to_bf16(value)};
 }
 template <>
 inline Half from_float<Half>(float value) {
-  const uint32_t bits = bits_of(value);
-  const auto sign = static_cast<uint16_t>(bits >> 16 & 0x8000u);
-  const uint32_t magnitude = bits & 0x7fffffffu;
-  if (magnitude > 0x7f800000u) return {0x7fff};
-  if (magnitude >= 0x477ff000u) return {static_cast<uint16_t>(sign | 0x7c00u)};  // rounds to 2^16 or more
-  if (magnitude < 0x38800000u) {
-    // Below 2^-14 multiples of 2^-24: adding one half leaves exactly those bits of a float.
-    return {static_cast<uint16_t>(sign | (bits_of(float_of(magnitude) + 0.5f) - bits_of(0.5f)))};
-  }
-  const uint32_t rounded = magnitude + 0xfffu + (magnitude >> 13 & 1u);
-  return {static_cast<uint16_t>(sign | ((rounded >> 13) - (112u << 10)))};
+  return {float_to_half(value)};
 }
 template <>
 inline float from_float<float>(float value) {

@@ -1,0 +1,479 @@
+#include "tests/kernels/op_table.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <numeric>
+#include <random>
+
+#include "kernels/float_bits.h"
+
+namespace serval::testing {
+namespace {
+
+constexpr int kMaxRows = 160, kMaxLen = 640, kBlockSize = 16, kVocab = 501;
+
+// Values as the device stores them, and as the reference reads them.
+struct Values {
+  Tensor tensor;
+  std::vector<double> exact;
+};
+
+// Moves numbers to and from a backend in the type it computes with.
+class Bench {
+ public:
+  Bench(Backend& backend, DType weights, uint32_t seed)
+      : backend_(backend), type_(backend.activation_dtype(weights)), random_(seed) {}
+
+  DType type() const { return type_; }
+  double tolerance() const { return precision_of(type_).relative; }
+  std::mt19937& random() { return random_; }
+
+  Values numbers(std::initializer_list<int64_t> shape, DType type, float scale = 1) {
+    Values values;
+    int64_t count = 1;
+    for (const int64_t d : shape) count *= d;
+    std::normal_distribution<float> normal(0, scale);
+    std::vector<std::byte> bytes(count * dtype_bytes(type));
+    for (int64_t i = 0; i < count; ++i) {
+      const float value = normal(random_) * (random_() % 97 == 0 ? 8 : 1);
+      values.exact.push_back(store(value, type, bytes.data() + i * dtype_bytes(type)));
+    }
+    values.tensor = Tensor(place(bytes.size()), type, shape);
+    backend_.upload(values.tensor.data, bytes.data(), bytes.size());
+    return values;
+  }
+  Values numbers(std::initializer_list<int64_t> shape) { return numbers(shape, type_); }
+
+  // Not-a-number until an op writes it.
+  Tensor poison(std::initializer_list<int64_t> shape, DType type) {
+    Tensor tensor(nullptr, type, shape);
+    const std::vector<std::byte> bytes(tensor.num_bytes(), std::byte{0xff});
+    tensor.data = place(bytes.size());
+    backend_.upload(tensor.data, bytes.data(), bytes.size());
+    return tensor;
+  }
+
+  std::vector<double> read(const Tensor& tensor) {
+    std::vector<std::byte> bytes(tensor.num_bytes());
+    backend_.download(bytes.data(), tensor.data, bytes.size());
+    std::vector<double> values;
+    for (int64_t i = 0; i < tensor.num_elements(); ++i)
+      values.push_back(load(tensor.dtype, bytes.data() + i * dtype_bytes(tensor.dtype)));
+    return values;
+  }
+
+  LinearWeight weight(int64_t n, int64_t k, DType type, bool has_bias, std::vector<double>& exact,
+                      std::vector<double>& bias) {
+    std::normal_distribution<float> normal(0, 0.2f);
+    std::vector<std::byte> bytes(n * k * dtype_bytes(type));
+    for (int64_t i = 0; i < n * k; ++i)
+      exact.push_back(store(normal(random_), type, bytes.data() + i * dtype_bytes(type)));
+    std::vector<float> biases;
+    for (int64_t i = 0; i < n && has_bias; ++i) biases.push_back(normal(random_));
+    bias.assign(biases.begin(), biases.end());
+    const Tensor part(bytes.data(), type, {n, k}), added(biases.data(), DType::kF32, {n});
+    return has_bias ? backend_.pack_linear({&part, 1}, {&added, 1}) : backend_.pack_linear({&part, 1}, {});
+  }
+
+ private:
+  static double store(float value, DType type, std::byte* to) {
+    if (type == DType::kF32) {
+      std::memcpy(to, &value, 4);
+      return value;
+    }
+    const uint16_t bits = type == DType::kBF16 ? float_to_bf16(value) : float_to_half(value);
+    std::memcpy(to, &bits, 2);
+    return load(type, to);
+  }
+  static double load(DType type, const std::byte* from) {
+    if (type == DType::kF32) {
+      float value;
+      std::memcpy(&value, from, 4);
+      return value;
+    }
+    uint16_t bits;
+    std::memcpy(&bits, from, 2);
+    return type == DType::kBF16 ? bf16_to_float(bits) : half_to_float(bits);
+  }
+  void* place(size_t bytes) {
+    memory_.push_back(backend_.allocate(std::max<size_t>(bytes, 16)));
+    return memory_.back().data();
+  }
+
+  Backend& backend_;
+  DType type_;
+  std::mt19937 random_;
+  std::vector<Buffer> memory_;
+};
+
+void expect_near(const std::vector<double>& got, const std::vector<double>& want,
+                 const std::vector<double>& size, double tolerance, const std::string& what) {
+  ASSERT_EQ(got.size(), want.size()) << what;
+  for (size_t i = 0; i < got.size(); ++i) {
+    // A NaN compares with nothing: the negated test catches it.
+    if (!(std::abs(got[i] - want[i]) <= tolerance * (std::abs(want[i]) + size[i]) + 1e-6)) {
+      ADD_FAILURE() << what << ", element " << i << ": " << got[i] << " instead of " << want[i];
+      return;
+    }
+  }
+}
+
+void check_linear(Backend& backend, DType weights, int64_t m, int64_t n, int64_t k, bool has_bias) {
+  Bench bench(backend, weights, static_cast<uint32_t>(m * 7 + n * 3 + k));
+  std::vector<double> weight, bias;
+  const LinearWeight w = bench.weight(n, k, weights, has_bias, weight, bias);
+  const Values x = bench.numbers({m, k});
+  for (const DType out_type : {bench.type(), DType::kF32}) {
+    const Tensor out = bench.poison({m, n}, out_type);
+    backend.linear(x.tensor, w, out);
+    std::vector<double> want, size;
+    for (int64_t i = 0; i < m; ++i) {
+      for (int64_t j = 0; j < n; ++j) {
+        double sum = has_bias ? bias[j] : 0, terms = std::abs(sum);
+        for (int64_t d = 0; d < k; ++d) {
+          // Weights that the backend keeps in fewer bits are compared after that rounding.
+          double v = weight[j * k + d];
+          if (w.dtype == DType::kBF16) v = bf16_to_float(float_to_bf16(static_cast<float>(v)));
+          sum += x.exact[i * k + d] * v;
+          terms += std::abs(x.exact[i * k + d] * v);
+        }
+        want.push_back(sum);
+        size.push_back(terms);
+      }
+    }
+    // The bf16 dot products of a CPU round the activations too.
+    const bool rounds_x = backend.name() == "cpu-avx512bf16" && weights == DType::kBF16;
+    const double tolerance = rounds_x ? 0x1p-8 : precision_of(out_type).relative;
+    // Sums in f32 err by the size of their terms; rounding the sum errs by the size of the sum.
+    for (double& terms : size) terms *= rounds_x ? 1 : 1e-6 / tolerance;
+    expect_near(bench.read(out), want, size, tolerance,
+                "linear " + std::to_string(m) + "x" + std::to_string(n) + "x" + std::to_string(k));
+  }
+}
+
+void check_norm(Backend& backend, DType weights, int64_t rows, int64_t dim, bool has_x) {
+  Bench bench(backend, weights, static_cast<uint32_t>(rows + dim));
+  const Values residual = bench.numbers({rows, dim}), x = bench.numbers({rows, dim}),
+               weight = bench.numbers({dim}, DType::kF32);
+  const Tensor out = bench.poison({rows, dim}, bench.type());
+  backend.add_rms_norm(residual.tensor, has_x ? x.tensor : Tensor(), weight.tensor, 1e-5f, out);
+  const std::vector<double> sums = bench.read(residual.tensor);
+  std::vector<double> want, size(rows * dim, 0.0), sum_size;
+  for (int64_t r = 0; r < rows; ++r) {
+    double squares = 0;
+    for (int64_t d = 0; d < dim; ++d) squares += sums[r * dim + d] * sums[r * dim + d];
+    for (int64_t d = 0; d < dim; ++d)
+      want.push_back(sums[r * dim + d] / std::sqrt(squares / static_cast<double>(dim) + 1e-5) *
+                     weight.exact[d]);
+  }
+  std::vector<double> added;
+  for (int64_t i = 0; i < rows * dim; ++i) added.push_back(residual.exact[i] + (has_x ? x.exact[i] : 0));
+  expect_near(sums, added, size, bench.tolerance(), "residual");
+  expect_near(bench.read(out), want, size, bench.tolerance(), "norm");
+}
+
+void check_gate(Backend& backend, DType weights, int64_t rows, int64_t width) {
+  Bench bench(backend, weights, 5);
+  const Values in = bench.numbers({rows, 2 * width});
+  for (const Activation act : {Activation::kSilu, Activation::kGeluTanh}) {
+    const Tensor out = bench.poison({rows, width}, bench.type());
+    backend.gated_activation(act, in.tensor, out);
+    std::vector<double> want, size(rows * width, 0.0);
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t i = 0; i < width; ++i) {
+        const double g = in.exact[r * 2 * width + i], up = in.exact[r * 2 * width + width + i];
+        const double gelu = 0.5 * g * (1 + std::tanh(std::sqrt(2 / M_PI) * (g + 0.044715 * g * g * g)));
+        want.push_back((act == Activation::kSilu ? g / (1 + std::exp(-g)) : gelu) * up);
+      }
+    }
+    for (size_t i = 0; i < size.size(); ++i) size[i] = 0.02;  // an exponential's own error
+    expect_near(bench.read(out), want, size, std::max(bench.tolerance(), 1e-5), "gate");
+  }
+}
+
+// Heads are prepared and stored, then attended to: sequences of which each has `past` positions stored by an
+// earlier step and `rows` new ones.
+struct Seq {
+  int past, rows;
+};
+
+void check_attention(Backend& backend, DType weights, const std::vector<Seq>& seqs, int heads, int kv_heads,
+                     int head_dim, int window) {
+  Bench bench(backend, weights, static_cast<uint32_t>(heads * 100 + head_dim + window));
+  const DType kv_type = backend.preferred_kv_dtype(weights);
+  int num_blocks = 2;
+  for (const Seq& s : seqs) num_blocks += (s.past + s.rows + kBlockSize - 1) / kBlockSize;
+  KvLayer kv{.dtype = kv_type,
+             .num_blocks = num_blocks,
+             .block_size = kBlockSize,
+             .num_kv_heads = kv_heads,
+             .head_dim = head_dim};
+  const int64_t cache = static_cast<int64_t>(kv.block_bytes() * num_blocks / dtype_bytes(kv_type));
+  kv.keys = bench.poison({cache}, kv_type).data;
+  kv.values = bench.poison({cache}, kv_type).data;
+
+  std::vector<int32_t> free(num_blocks);
+  std::iota(free.begin(), free.end(), 0);
+  std::shuffle(free.begin(), free.end(), bench.random());
+  const int stride = kMaxLen / kBlockSize;
+  std::vector<int32_t> table(seqs.size() * stride, -1);
+  for (size_t s = 0; s < seqs.size(); ++s) {
+    for (int b = 0; b * kBlockSize < seqs[s].past + seqs[s].rows; ++b) {
+      table[s * stride + b] = free.back();
+      free.pop_back();
+    }
+  }
+  const int rotary = head_dim / 2 * 2;
+  std::vector<float> angles;
+  for (int p = 0; p < kMaxLen; ++p)
+    for (int i = 0; i < rotary; ++i)
+      angles.push_back(i < rotary / 2 ? std::cos(p / std::pow(100.0, i / 8.0))
+                                      : std::sin(p / std::pow(100.0, (i - rotary / 2) / 8.0)));
+  const Tensor cos_sin = bench.poison({kMaxLen, rotary}, DType::kF32);
+  backend.upload(cos_sin.data, angles.data(), angles.size() * sizeof(float));
+  const Values q_norm = bench.numbers({head_dim}, DType::kF32),
+               k_norm = bench.numbers({head_dim}, DType::kF32);
+
+  const int64_t width = int64_t{heads + 2 * kv_heads} * head_dim;
+  // keys[s][pos][h][d], values likewise, as the definition makes them
+  std::vector<std::vector<double>> keys(seqs.size()), values(seqs.size());
+  const auto step = [&](bool is_past) {
+    std::vector<int32_t> ids, positions, slots, row_start = {0}, first_pos;
+    for (size_t s = 0; s < seqs.size(); ++s) {
+      const int first = is_past ? 0 : seqs[s].past, count = is_past ? seqs[s].past : seqs[s].rows;
+      first_pos.push_back(first);
+      for (int p = first; p < first + count; ++p) {
+        ids.push_back(0);
+        positions.push_back(p);
+        slots.push_back(table[s * stride + p / kBlockSize] * kBlockSize + p % kBlockSize);
+      }
+      row_start.push_back(static_cast<int32_t>(ids.size()));
+    }
+    const auto rows = static_cast<int64_t>(ids.size());
+    if (rows == 0) return;
+    ForwardInput input{.token_ids = ids, .positions = positions, .groups = {}};
+    input.groups[0] = {.slots = slots.data(),
+                       .attention = {.num_seqs = static_cast<int>(seqs.size()),
+                                     .num_rows = static_cast<int>(rows),
+                                     .row_start = row_start.data(),
+                                     .first_pos = first_pos.data(),
+                                     .block_table = table.data(),
+                                     .table_stride = stride}};
+    input.groups[1] = input.groups[0];
+    backend.begin_step(input);
+    const Values qkv = bench.numbers({rows, width});
+    const auto head_at = [&](int64_t element, int count) {
+      return Tensor(qkv.tensor.at(element), bench.type(), {rows, count, head_dim});
+    };
+    backend.prepare_heads({.q = head_at(0, heads),
+                           .k = head_at(int64_t{heads} * head_dim, kv_heads),
+                           .v = head_at(int64_t{heads + kv_heads} * head_dim, kv_heads),
+                           .row_stride = width,
+                           .q_norm = q_norm.tensor,
+                           .k_norm = k_norm.tensor,
+                           .eps = 1e-6f,
+                           .positions = positions.data(),
+                           .cos_sin = cos_sin,
+                           .rotary_dim = rotary,
+                           .slots = slots.data(),
+                           .kv = kv});
+    // The definition, from the numbers that went in.
+    const auto prepared = [&](int64_t row, int64_t head, const std::vector<double>* norm) {
+      std::vector<double> x(qkv.exact.begin() + row * width + head * head_dim,
+                            qkv.exact.begin() + row * width + (head + 1) * head_dim);
+      if (norm == nullptr) return x;
+      double squares = 0;
+      for (const double v : x) squares += v * v;
+      for (int d = 0; d < head_dim; ++d) x[d] *= (*norm)[d] / std::sqrt(squares / head_dim + 1e-6);
+      const std::vector<double> before = x;
+      for (int i = 0; i < rotary / 2; ++i) {
+        const double c = angles[positions[row] * rotary + i],
+                     sn = angles[positions[row] * rotary + rotary / 2 + i];
+        x[i] = before[i] * c - before[i + rotary / 2] * sn;
+        x[i + rotary / 2] = before[i + rotary / 2] * c + before[i] * sn;
+      }
+      return x;
+    };
+    for (size_t s = 0; s < seqs.size(); ++s) {
+      for (int r = row_start[s]; r < row_start[s + 1]; ++r) {
+        for (int h = 0; h < kv_heads; ++h) {
+          const std::vector<double> k = prepared(r, heads + h, &k_norm.exact),
+                                    v = prepared(r, heads + kv_heads + h, nullptr);
+          keys[s].insert(keys[s].end(), k.begin(), k.end());
+          values[s].insert(values[s].end(), v.begin(), v.end());
+        }
+      }
+    }
+    if (is_past) return;
+    const Tensor out = bench.poison({rows, int64_t{heads} * head_dim}, bench.type());
+    const float scale = 1 / std::sqrt(static_cast<float>(head_dim)) / 4;
+    backend.attention({.q = head_at(0, heads),
+                       .kv = kv,
+                       .batch = &input.groups[0].attention,
+                       .scale = scale,
+                       .window = window,
+                       .out = out},
+                      width);
+    std::vector<double> want, size;
+    for (size_t s = 0; s < seqs.size(); ++s) {
+      for (int r = row_start[s]; r < row_start[s + 1]; ++r) {
+        for (int h = 0; h < heads; ++h) {
+          const std::vector<double> q = prepared(r, h, &q_norm.exact);
+          const int own = positions[r], first = window > 0 ? std::max(0, own - window + 1) : 0,
+                    kv_head = h / (heads / kv_heads);
+          std::vector<double> logits, sum(head_dim, 0.0);
+          for (int p = first; p <= own; ++p) {
+            double dot = 0;
+            for (int d = 0; d < head_dim; ++d)
+              dot += q[d] * keys[s][(int64_t{p} * kv_heads + kv_head) * head_dim + d];
+            logits.push_back(dot * scale);
+          }
+          const double most = *std::max_element(logits.begin(), logits.end());
+          double total = 0, largest = 0;
+          for (int p = first; p <= own; ++p) {
+            const double weight = std::exp(logits[p - first] - most);
+            total += weight;
+            for (int d = 0; d < head_dim; ++d) {
+              const double v = values[s][(int64_t{p} * kv_heads + kv_head) * head_dim + d];
+              sum[d] += weight * v;
+              largest = std::max(largest, std::abs(v));
+            }
+          }
+          for (const double v : sum) {
+            want.push_back(v / total);
+            size.push_back(largest);  // rounded queries and keys move weights between values
+          }
+        }
+      }
+    }
+    const double rounding = std::max(bench.tolerance(), precision_of(kv_type).relative);
+    expect_near(bench.read(out), want, size, std::max(4 * rounding, 1e-5), "attention");
+  };
+  step(true);
+  step(false);
+}
+
+void check_rows(Backend& backend, DType weights) {
+  Bench bench(backend, weights, 9);
+  std::vector<double> table, none;
+  const LinearWeight w = bench.weight(37, 72, weights, false, table, none);
+  const std::vector<int32_t> ids = {36, 0, 5}, positions = {0, 1, 2}, slots = {0, 1, 2}, row_start = {0, 3},
+                             first_pos = {0}, blocks = {0}, rows = {2, 2, 0};
+  ForwardInput input{.token_ids = ids, .positions = positions, .groups = {}};
+  input.groups[0] = {.slots = slots.data(),
+                     .attention = {.num_seqs = 1,
+                                   .num_rows = 3,
+                                   .row_start = row_start.data(),
+                                   .first_pos = first_pos.data(),
+                                   .block_table = blocks.data(),
+                                   .table_stride = 1}};
+  input.groups[1] = input.groups[0];
+  backend.begin_step(input);
+  const Tensor out = bench.poison({3, 72}, bench.type()), some = bench.poison({3, 72}, bench.type());
+  backend.embed(w, ids, out);
+  backend.gather_rows(out, rows, some);
+  std::vector<double> want, gathered, size(3 * 72, 0.0);
+  for (const int32_t id : ids)
+    want.insert(want.end(), table.begin() + id * 72, table.begin() + (id + 1) * 72);
+  expect_near(bench.read(out), want, size, bench.tolerance(), "embed");
+  for (const int32_t r : rows)
+    gathered.insert(gathered.end(), want.begin() + r * 72, want.begin() + (r + 1) * 72);
+  expect_near(bench.read(some), gathered, size, bench.tolerance(), "gather");
+}
+
+// The draw itself is tried in sample_test.cc and sampler_test.cc; here, that tokens, log-probabilities and
+// the token drawn last come out of the backend.
+void check_sample(Backend& backend, DType weights) {
+  Bench bench(backend, weights, 10);
+  const Values logits = bench.numbers({3, kVocab}, DType::kF32);
+  std::vector<SampleRow> rows(3);
+  for (int i = 0; i < 3; ++i) {
+    rows[i].num_top = 2;
+    rows[i].temperature = 0;
+    rows[i].slot = i;
+  }
+  std::vector<SampleResult> results(3);
+  std::vector<TopLogprob> top(6);
+  backend.deliver(backend.sample({.logits = logits.tensor,
+                                  .rows = rows.data(),
+                                  .results = results.data(),
+                                  .top = top.data(),
+                                  .top_stride = 2}));
+  for (int i = 0; i < 3; ++i) {
+    const auto row = logits.exact.begin() + i * kVocab;
+    const auto best = std::max_element(row, row + kVocab);
+    double sum = 0;
+    for (int t = 0; t < kVocab; ++t) sum += std::exp(row[t] - *best);
+    EXPECT_EQ(results[i].token, best - row);
+    EXPECT_EQ(results[i].rank, 1);
+    EXPECT_NEAR(results[i].logprob, -std::log(sum), 1e-5);
+    EXPECT_EQ(top[2 * i].token, results[i].token);
+    EXPECT_GE(top[2 * i].logprob, top[2 * i + 1].logprob);
+  }
+}
+
+}  // namespace
+
+OpPrecision precision_of(DType activation) {
+  if (activation == DType::kF32) return {1e-5};
+  return {activation == DType::kBF16 ? 1.01 * 0x1p-8 : 1.01 * 0x1p-11};
+}
+
+BackendLimits op_table_limits() {
+  return {.max_rows = 700,
+          .max_logit_rows = kMaxRows,
+          .max_seqs = 16,
+          .max_model_len = kMaxLen,
+          .table_stride = kMaxLen / kBlockSize,
+          .num_heads = 4,
+          .num_kv_heads = 2,
+          .head_dim = 128,
+          .max_k = 1100,
+          .max_n = 600,
+          .vocab = kVocab,
+          .num_kv_groups = 1};
+}
+
+const std::vector<OpCase>& op_table() {
+  static const std::vector<OpCase> table = [] {
+    std::vector<OpCase> cases;
+    for (const auto& [m, n, k] : std::vector<std::tuple<int, int, int>>{{1, 16, 32},
+                                                                        {1, 33, 172},
+                                                                        {2, 17, 8},
+                                                                        {7, 130, 1032},
+                                                                        {16, 65, 520},
+                                                                        {17, 48, 72},
+                                                                        {63, 40, 100},
+                                                                        {129, 50, 64}}) {
+      for (const bool has_bias : {false, true}) {
+        cases.push_back({"linear_" + std::to_string(m) + "_" + std::to_string(n) + "_" + std::to_string(k) +
+                             (has_bias ? "_bias" : ""),
+                         [=](Backend& b, DType w) { check_linear(b, w, m, n, k, has_bias); }});
+      }
+    }
+    for (const int dim : {1, 7, 64, 200, 1030}) {
+      for (const bool has_x : {false, true})
+        cases.push_back({"norm_" + std::to_string(dim) + (has_x ? "_added" : ""),
+                         [=](Backend& b, DType w) { check_norm(b, w, 3, dim, has_x); }});
+    }
+    for (const int width : {1, 12, 65, 300})
+      cases.push_back(
+          {"gate_" + std::to_string(width), [=](Backend& b, DType w) { check_gate(b, w, 3, width); }});
+    const std::vector<Seq> ragged = {{0, 1}, {17, 1}, {255, 2}, {0, 37}, {300, 5}};
+    for (const int head_dim : {8, 64, 96, 128})
+      cases.push_back({"attention_dim_" + std::to_string(head_dim),
+                       [=](Backend& b, DType w) { check_attention(b, w, ragged, 4, 2, head_dim, 0); }});
+    for (const int window : {1, 20, 270})
+      cases.push_back({"attention_window_" + std::to_string(window),
+                       [=](Backend& b, DType w) { check_attention(b, w, ragged, 4, 2, 64, window); }});
+    cases.push_back({"rows", check_rows});
+    cases.push_back({"sample", check_sample});
+    return cases;
+  }();
+  return table;
+}
+
+}  // namespace serval::testing

@@ -1,0 +1,38 @@
+// The op table on the devices that this test is compiled for (SERVAL_OP_DEVICES).
+#include <gtest/gtest.h>
+
+#include <stdexcept>
+
+#include "tests/kernels/op_table.h"
+
+namespace serval::testing {
+namespace {
+
+class OpTable : public ::testing::TestWithParam<std::tuple<const char*, DType>> {};
+
+TEST_P(OpTable, MatchesTheDefinition) {
+  const auto& [device, weights] = GetParam();
+  const bool is_cuda = std::string_view(device) == "cuda";
+  std::unique_ptr<Backend> backend;
+  try {
+    backend = is_cuda ? make_backend({.device = "cuda"}) : make_backend({.num_threads = 2, .isa = device});
+  } catch (const std::runtime_error& absent) {
+    GTEST_SKIP() << absent.what();
+  }
+  backend->reserve(op_table_limits());
+  for (const OpCase& op : op_table()) {
+    SCOPED_TRACE(op.name);
+    op.run(*backend, weights);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(EveryDevice, OpTable,
+                         ::testing::Combine(::testing::Values(SERVAL_OP_DEVICES),
+                                            ::testing::Values(DType::kF32, DType::kF16, DType::kBF16)),
+                         [](const auto& info) {
+                           return std::string(std::get<0>(info.param)) + "_" +
+                                  dtype_name(std::get<1>(info.param));
+                         });
+
+}  // namespace
+}  // namespace serval::testing
