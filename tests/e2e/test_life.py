@@ -107,6 +107,30 @@ def test_the_version_says_how_the_binary_was_built():
     assert run("version").stdout == text
 
 
+def cuda_problem():
+    """Why this binary cannot use a CUDA device here, in its own words; "ready" when it can."""
+    lines = subprocess.run([BINARY, "--version"], capture_output=True, text=True, check=True).stdout.splitlines()
+    return next(line for line in lines if line.startswith("CUDA: ")).removeprefix("CUDA: ")
+
+
+def test_without_a_gpu_the_same_binary_says_so_and_serves_on_the_cpu(start_daemon):
+    if cuda_problem() == "ready":
+        pytest.skip("this machine has a CUDA device")
+    daemon = start_daemon("--device", "auto")
+    assert daemon.client().completions.create(model="serval-nano", prompt="Once", max_tokens=3).usage.completion_tokens == 3
+    assert "serving on the CPU" in daemon.log() and cuda_problem() in daemon.log()
+    refused = subprocess.run([BINARY, "serve", MODEL, "--port", "0", "--device", "cuda"], capture_output=True, text=True, timeout=30, check=False)
+    assert refused.returncode == 3 and cuda_problem() in refused.stderr, refused.stderr
+
+
+def test_on_a_gpu_the_daemon_says_what_the_cpu_says(start_daemon):
+    if cuda_problem() != "ready":
+        pytest.skip(f"no GPU: {cuda_problem()}")
+    ask = dict(model="serval-nano", prompt="Once upon a time", max_tokens=8, temperature=0)
+    texts = [start_daemon("--device", device).client().completions.create(**ask).choices[0].text for device in ("cuda", "cpu")]
+    assert texts[0] == texts[1]
+
+
 def test_a_signal_that_comes_before_the_server_is_ready_ends_it_in_order():
     process = subprocess.Popen(
         [str(BINARY), "serve", str(MODEL), *ANY_PORT], stderr=subprocess.PIPE, text=True
