@@ -143,9 +143,11 @@ SERVAL_DEVICE Cut cut_bins(const BlockSpace& space, uint64_t need) {
     space.cut.set(1, weight);
     space.cut.set(2, need - above);
   }
-  for (int i = first; i < first + num_own; i += kBinsPerVector) {
-    space.low.store(i, Bytes16{});
-    space.high.store(i, Bytes16{});
+  if (mine != 0) {
+    for (int i = first; i < first + num_own; i += kBinsPerVector) {
+      space.low.store(i, Bytes16{});
+      space.high.store(i, Bytes16{});
+    }
   }
   simt::sync_block();
   return {static_cast<uint32_t>(space.cut.get(0)), space.cut.get(1), space.cut.get(2)};
