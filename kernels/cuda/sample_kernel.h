@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <limits>
 
 #include "kernels/cuda/block_select.h"
 #include "kernels/gumbel.h"
@@ -13,7 +14,7 @@
 
 namespace serval::cuda {
 
-inline constexpr int kMaxTop = 32;  // most tokens that a row reports
+inline constexpr int kMaxTop = 1024;  // most tokens that a row reports
 
 struct SampleKernelArgs {
   float* logits;  // [num_rows, vocab], overwritten
@@ -267,18 +268,18 @@ SERVAL_DEVICE void report(const float* raw, int vocab, const RowScan& scan, int 
   };
   result.logprob = logprob(value);
   if (num_top == 0) return;
-  const int t = simt::thread();
-  if (t == 0) num_best.set(0, 0);
+  if (simt::thread() == 0) num_best.set(0, 0);
   const uint64_t least = select_top(raw, vocab, num_top, scan, space, keys);
   keys.for_each([&](uint64_t key) {
     if (key >= least) best.set(static_cast<int>(num_best.atomic_add(0, 1u)), key);
   });
   simt::sync_block();
-  if (t >= num_top) return;
-  const uint64_t own = best.get(t);
-  int place = 0;
-  for (int i = 0; i < num_top; ++i) place += best.get(i) > own;
-  top[place] = {key_id(own), logprob(float_of_ordered(key_value(own)))};
+  for (int i = simt::thread(); i < num_top; i += simt::num_threads()) {
+    const uint64_t own = best.get(i);
+    int place = 0;
+    for (int j = 0; j < num_top; ++j) place += best.get(j) > own;
+    top[place] = {key_id(own), logprob(float_of_ordered(key_value(own)))};
+  }
 }
 
 // A block's memory for its rows; `keys` has OwnKeys::capacity().
@@ -297,24 +298,20 @@ SERVAL_DEVICE void sample_row(const SampleKernelArgs& args, int r, const RowSpac
   float* const row = args.logits + int64_t{r} * vocab;
   const OwnKeys keys(row_space.keys);
   const RowScan scan = scan_row(row, vocab, space, [](int, float logit) { return logit; });
-  SampleResult result;
-  result.finite = scan.is_usable;
   const float* raw = row;
-  if (!result.finite) {
-  } else if (params.forced >= 0) {
-    result.token = params.forced;
-  } else if (!params.changes_logits()) {
-    result.token = draw(row, vocab, params, scan, space, keys);
-  } else {
+  RowScan changed = scan;
+  if (scan.is_usable && params.forced < 0 && params.changes_logits()) {
     if (params.num_top >= 0) {
       for (int i = simt::thread(); i < vocab; i += simt::num_threads()) row_space.raw[i] = row[i];
       raw = row_space.raw;
       simt::sync_block();
     }
-    const RowScan changed = change_logits(params, row, vocab, row_space.counts, args.last_tokens, space);
-    result.finite = changed.is_usable;
-    if (result.finite) result.token = draw(row, vocab, params, changed, space, keys);
+    changed = change_logits(params, row, vocab, row_space.counts, args.last_tokens, space);
   }
+  SampleResult result;
+  result.finite = changed.is_usable;
+  if (result.finite)
+    result.token = params.forced >= 0 ? params.forced : draw(row, vocab, params, changed, space, keys);
   if (result.finite && params.num_top >= 0) {
     report(raw, vocab, scan, params.num_top, space, best, num_best, keys, result,
            args.top + int64_t{r} * args.top_stride);

@@ -9,6 +9,7 @@
 #include "kernels/cuda/sample_kernel.h"
 
 namespace serval::cuda {
+namespace {
 
 constexpr size_t kSharedBytes = BlockSpace::kBytes + kMaxTop * sizeof(uint64_t) + 16;
 
@@ -19,6 +20,8 @@ int threads_for(int64_t vocab) {
   while (threads > simt::kWarp && 16 * threads > vocab) threads /= 2;
   return threads;
 }
+
+}  // namespace
 
 // One block for each row, or, when there are more rows than blocks, one for every grid_x-th. raw, counts:
 // [grid_x, vocab]; keys: [grid_x, OwnKeys::capacity()].
@@ -105,6 +108,9 @@ size_t DeviceSampler::stage(const SampleArgs& args, int num_rows, Ticket& ticket
     SampleRow& row = rows[r] = args.rows[r];
     SERVAL_CHECK(row.num_top <= args.top_stride && row.num_top <= vocab_ && row.slot < max_slots_, r,
                  row.num_top, args.top_stride, row.slot, max_slots_);
+    SERVAL_DCHECK(row.slot >= 0 || !row.has_penalty() ||
+                      std::count(row.history, row.history + row.num_history, -1) == 0,
+                  "a history names the last token of no slot", r);
     if (row.has_penalty()) move_list(row.history, static_cast<size_t>(row.num_history));
     if (row.num_logit_bias > 0) move_list(row.logit_bias, static_cast<size_t>(row.num_logit_bias));
     if (row.num_banned > 0) move_list(row.banned, static_cast<size_t>(row.num_banned));

@@ -43,7 +43,7 @@ class DeviceSampler {
 
   // Gives the rows to the stream. args.logits is device memory and is overwritten; everything that the rows
   // point to is host memory and is copied before the call returns. args.results and args.top are not used.
-  // Parameters must be in range (the validator's work), at most 32 tokens reported. At most kMaxTickets
+  // Parameters must be in range (the validator's work), at most 1024 tokens reported. At most kMaxTickets
   // launches may be undelivered.
   int launch(const SampleArgs& args);
   // Waits for a launch and copies its results out as SampleArgs describes them; ends the ticket.

@@ -1,8 +1,9 @@
 // What a kernel may use of the machine: indices, barriers, warp exchanges, shared memory, atomics and the
 // launch. With nvcc it is CUDA; with the host compiler it is the emulation of tests/simt, which runs the same
 // kernel source on a machine without a GPU and reports races, out-of-bounds accesses and deadlocks.
-// Together with ptx.h the only place where host and device differ. Kernels are one-dimensional in the block;
-// lanes 0..31 of a warp are its consecutive threads. Every warp is whole: blocks are multiples of 32.
+// Together with ptx.h the only place where host and device differ, but for the mark of
+// kernels/host_device.h. Kernels are one-dimensional in the block; lanes 0..31 of a warp are its consecutive
+// threads. Every warp is whole: blocks are multiples of 32.
 #pragma once
 
 #include <cstddef>
