@@ -47,7 +47,8 @@ inline constexpr int kBins = 1 << kDigitBits;
 inline constexpr int kBinsPerVector = 4;
 static_assert(kBins / kMaxSelectThreads % kBinsPerVector == 0, "a thread's bins are read as vectors");
 
-// A block's shared memory for the steps below.
+// A block's shared memory for the steps below. No barrier follows its construction: a reduction must come
+// before the first selection.
 struct BlockSpace {
   // Sums of 64 bits as two words, since 32 bits are what shared memory adds at once. Zero between selections.
   simt::Shared<uint32_t> low, high;    // [kBins]
@@ -64,7 +65,6 @@ struct BlockSpace {
       low.store(i, Bytes16{});
       high.store(i, Bytes16{});
     }
-    simt::sync_block();
   }
 };
 

@@ -1,7 +1,6 @@
 #include "kernels/cuda/sampler.h"
 
 #include <algorithm>
-#include <cstring>
 #include <stdexcept>
 #include <string>
 
@@ -100,7 +99,7 @@ size_t DeviceSampler::stage(const SampleArgs& args, int num_rows, Ticket& ticket
   const auto move_list = [&]<class T>(const T*& list, size_t count) {
     const size_t ints = count * sizeof(T) / sizeof(int32_t);
     SERVAL_CHECK(num_ints + ints <= max_list_ints_, num_ints, ints, max_list_ints_);
-    std::memcpy(lists + num_ints, list, count * sizeof(T));
+    std::copy_n(list, count, reinterpret_cast<T*>(lists + num_ints));
     list = reinterpret_cast<const T*>(device_lists + num_ints);
     num_ints += ints;
   };
