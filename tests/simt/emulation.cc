@@ -23,8 +23,9 @@ void set_schedule_seed(uint64_t seed) {
 
 namespace emulation {
 
-thread_local Thread* current = nullptr;
-thread_local int current_block_x = 0, current_block_y = 0, current_grid_x = 0, current_num_threads = 0;
+constinit thread_local Thread* current = nullptr;
+constinit thread_local int current_block_x = 0, current_block_y = 0, current_grid_x = 0,
+                           current_num_threads = 0;
 
 namespace {
 

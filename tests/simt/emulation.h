@@ -70,8 +70,9 @@ struct Thread {
 };
 
 // What the running thread of the running block can do. One block runs at a time on a host thread.
-extern thread_local Thread* current;
-extern thread_local int current_block_x, current_block_y, current_grid_x, current_num_threads;
+// constinit spares the wrapper around them, in which GCC 12 sees null pointers under -fsanitize=null.
+extern constinit thread_local Thread* current;
+extern constinit thread_local int current_block_x, current_block_y, current_grid_x, current_num_threads;
 
 void barrier();
 void warp_barrier();
