@@ -68,6 +68,8 @@ void SlotTable::admit(const Admission& admission) {
     slot.end_ids.insert(slot.end_ids.end(), slot.sampling.eos_token_ids.begin(),
                         slot.sampling.eos_token_ids.end());
   }
+  std::sort(slot.end_ids.begin(), slot.end_ids.end());
+  slot.end_ids.erase(std::unique(slot.end_ids.begin(), slot.end_ids.end()), slot.end_ids.end());
   slot.num_prompt = admission.num_prompt;
   std::copy(admission.tokens.begin(), admission.tokens.end(), slot.tokens);
   slot.num_tokens = num_tokens;

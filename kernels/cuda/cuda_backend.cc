@@ -7,9 +7,9 @@
 
 #include "kernels/base/check.h"
 #include "kernels/base/log.h"
-#include "kernels/float_bits.h"
 #include "kernels/cuda/elementwise.h"
 #include "kernels/cuda/gemm.h"
+#include "kernels/float_bits.h"
 
 namespace serval::cuda {
 namespace {
@@ -170,9 +170,11 @@ size_t CudaBackend::reserve(const BackendLimits& limits) {
       static_cast<int>(std::min(seqs * chunks, std::max<int64_t>(chunks, device_.num_sms * kItemsPerSm)));
   item_memory_ = allocate(sizeof(float) * max_items_ * item_floats(limits.num_kv_heads, limits.head_dim));
 
-  const size_t lists_of_a_row = static_cast<size_t>(limits.max_model_len) + limits.vocab / 32 + 4096;
-  sampler_bytes_ = sampler_.reserve(limits.max_logit_rows, limits.vocab, limits.max_seqs,
-                                    limits.max_logit_rows * lists_of_a_row);
+  // Room for any one row (its biases and bans name each token once), and for as many usual ones as may come.
+  const auto usual = static_cast<size_t>(limits.max_model_len + limits.vocab / 32 + 64);
+  const auto most = static_cast<size_t>(limits.max_model_len + limits.vocab / 32 + 1 + 3 * limits.vocab);
+  max_list_ints_ = std::max(limits.max_logit_rows * usual, most);
+  sampler_bytes_ = sampler_.reserve(limits.max_logit_rows, limits.vocab, limits.max_seqs, max_list_ints_);
   for (const int rung : kLadder)
     if (rung < limits.max_logit_rows) ladder_.push_back(rung);
   for (int rung = 256 + kLadderStep; rung < limits.max_logit_rows; rung += kLadderStep)
@@ -443,9 +445,29 @@ void CudaBackend::copy_kv_blocks(const KvLayer& kv, std::span<const BlockCopy> c
 }
 
 int CudaBackend::sample(const SampleArgs& args) {
-  const int ticket = sampler_.launch(args);
-  tickets_[ticket] = args;
-  return ticket;
+  // As many rows at once as their lists have room; nearly always all of them.
+  const auto list_ints = [&](const SampleRow& row) {
+    return static_cast<size_t>((row.has_penalty() ? row.num_history : 0) + 2 * row.num_logit_bias +
+                               row.num_banned + (row.mask != nullptr ? (limits_.vocab + 31) / 32 : 0));
+  };
+  const int64_t num_rows = args.logits.dim(0), vocab = args.logits.dim(1);
+  for (int64_t begin = 0;;) {
+    int64_t end = begin;
+    for (size_t ints = 0; end < num_rows; ++end) {
+      ints += list_ints(args.rows[end]);
+      if (ints > max_list_ints_ && end > begin) break;
+    }
+    SampleArgs some = args;
+    some.logits = Tensor(args.logits.at(begin * vocab), DType::kF32, {end - begin, vocab});
+    some.rows += begin;
+    some.results += begin;
+    if (some.top != nullptr) some.top += begin * args.top_stride;
+    const int ticket = sampler_.launch(some);
+    tickets_[ticket] = some;
+    if (end == num_rows) return ticket;
+    deliver(ticket);
+    begin = end;
+  }
 }
 
 void CudaBackend::deliver(int ticket) {

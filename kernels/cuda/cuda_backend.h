@@ -106,7 +106,7 @@ class CudaBackend final : public Backend {
   std::vector<Mirror> mirrors_;
   std::vector<int32_t> host_starts_;  // scratch of begin_step
   Buffer item_memory_;                // states of all items, then their values
-  size_t sampler_bytes_ = 0;
+  size_t sampler_bytes_ = 0, max_list_ints_ = 0;
   int max_items_ = 0;
   bool is_split_only_ =
       false;  // every sequence of the step is split: attention needs only one of its kernels

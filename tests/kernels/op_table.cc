@@ -415,6 +415,23 @@ void check_sample(Backend& backend, DType weights) {
   }
 }
 
+// More lists than a backend may have room for at once.
+void check_sample_biased(Backend& backend, DType weights) {
+  Bench bench(backend, weights, 11);
+  const Values logits = bench.numbers({kMaxRows, kVocab}, DType::kF32);
+  std::vector<LogitBias> biases(static_cast<size_t>(kMaxRows) * kVocab);
+  std::vector<SampleRow> rows(kMaxRows);
+  for (int i = 0; i < kMaxRows; ++i) {
+    for (int t = 0; t < kVocab; ++t) biases[i * kVocab + t] = {t, t == 3 * i % kVocab ? 100.0f : 0.0f};
+    rows[i].temperature = 0;
+    rows[i].logit_bias = biases.data() + i * kVocab;
+    rows[i].num_logit_bias = kVocab;
+  }
+  std::vector<SampleResult> results(kMaxRows);
+  backend.deliver(backend.sample({.logits = logits.tensor, .rows = rows.data(), .results = results.data()}));
+  for (int i = 0; i < kMaxRows; ++i) EXPECT_EQ(results[i].token, 3 * i % kVocab);
+}
+
 }  // namespace
 
 OpPrecision precision_of(DType activation) {
@@ -471,6 +488,7 @@ const std::vector<OpCase>& op_table() {
                        [=](Backend& b, DType w) { check_attention(b, w, ragged, 4, 2, 64, window); }});
     cases.push_back({"rows", check_rows});
     cases.push_back({"sample", check_sample});
+    cases.push_back({"sample_biased", check_sample_biased});
     return cases;
   }();
   return table;

@@ -86,6 +86,7 @@ std::vector<Drawn> sample_on_cpu(const std::vector<Case>& cases) {
   static ThreadPool pool(1, false);
   static SampleScratch scratch;
   Call call(cases);
+  scratch.last_drawn.assign(8, 0);
   sample_rows(call.args(call.logits.data()), pool, scratch);
   return call.drawn();
 }
