@@ -168,8 +168,11 @@ class Backend {
   // Rows that a step of num_rows sampled rows should have for run_captured; the runner adds empty ones (slot
   // -1).
   virtual int padded_rows(int num_rows) const { return num_rows; }
-  // Runs `body`, which calls the same ops with the same memory each time it is run for this number of rows: a
-  // backend may keep what it did and repeat that.
+  // A backend may keep what a body does and repeat that. At start-up capture() hands it the body for each
+  // number of rows that it names; run_captured() is then given the same body, which calls the same ops with
+  // the same memory each time.
+  virtual std::span<const int> captured_rows() const { return {}; }
+  virtual void capture(int /*num_rows*/, const std::function<void()>& /*body*/) {}
   virtual void run_captured(int /*num_rows*/, const std::function<void()>& body) { body(); }
 
   virtual void embed(const LinearWeight& table, std::span<const int32_t> ids,

@@ -8,7 +8,6 @@ namespace serval {
 
 ModelInput::ModelInput(int max_rows, int max_seqs, int table_stride, const BlockGeometry& geometry)
     : geometry_(geometry),
-      table_stride_(table_stride),
       token_ids_(max_rows),
       positions_(max_rows),
       row_start_(max_seqs + 1),
@@ -29,6 +28,11 @@ size_t ModelInput::planned_bytes(int max_rows, int max_seqs, int table_stride,
 int ModelInput::fill(const Batch& batch, const SlotTable& slots) {
   SERVAL_CHECK(batch.seqs.size() <= first_pos_.size(), batch.seqs.size(), first_pos_.size());
   const int block_size = geometry_.block_size;
+  // As wide as the longest table of this step: a device copies no more than is used.
+  step_stride_ = 1;
+  for (const SeqStep& step : batch.seqs)
+    for (int g = 0; g < geometry_.num_groups; ++g)
+      step_stride_ = std::max(step_stride_, slots.of(step).num_blocks[g]);
   int row = 0;
   for (size_t i = 0; i < batch.seqs.size(); ++i) {
     const SeqStep& step = batch.seqs[i];
@@ -51,7 +55,7 @@ int ModelInput::fill(const Batch& batch, const SlotTable& slots) {
         group.slots[row + p - step.first_pos] = block * block_size + p % block_size;
       }
       std::copy_n(slot.blocks[g], slot.num_blocks[g],
-                  group.block_table.begin() + static_cast<int64_t>(i) * table_stride_);
+                  group.block_table.begin() + static_cast<int64_t>(i) * step_stride_);
     }
     for (int p = step.first_pos; p < end; ++p) positions_[row++] = p;
   }
@@ -74,7 +78,7 @@ const ForwardInput& ModelInput::view(const Batch& batch, int rows, int padded_ro
                                   .row_start = row_start_.data(),
                                   .first_pos = first_pos_.data(),
                                   .block_table = groups_[g].block_table.data(),
-                                  .table_stride = table_stride_};
+                                  .table_stride = step_stride_};
   }
   return input_;
 }

@@ -30,11 +30,11 @@ class ModelInput {
 
   struct Group {
     std::vector<int32_t> slots;        // [max_rows]
-    std::vector<int32_t> block_table;  // [max_seqs, table_stride]
+    std::vector<int32_t> block_table;  // [max_seqs, step_stride_]
   };
 
   BlockGeometry geometry_;
-  int table_stride_;
+  int step_stride_ = 1;                         // of this step's block tables, at most what was planned for
   std::vector<int32_t> token_ids_, positions_;  // [max_rows]
   std::vector<int32_t> row_start_, first_pos_;  // [max_seqs + 1], [max_seqs]
   Group groups_[kMaxKvGroups];

@@ -46,6 +46,21 @@ struct ModelRunner::Impl {
     const size_t weight_bytes = held_bytes(transformer.weights());
     SERVAL_CHECK(weight_bytes == plan.weight_bytes && kv.bytes() == plan.kv_cache_bytes, weight_bytes,
                  plan.weight_bytes, kv.bytes(), plan.kv_cache_bytes);
+    capture_steps();
+  }
+
+  void forward_and_head(const ForwardInput& step) {
+    transformer.forward(step, kv.layers(), workspace);
+    transformer.all_logits(workspace);
+  }
+
+  // Lets the backend see, before it serves, the steps that it wants to repeat: rows of no sequence.
+  void capture_steps() {
+    for (const int rows : backend->captured_rows()) {
+      const ForwardInput& step = input.build({}, slots, [&](int) { return rows; });
+      backend->begin_step(step);
+      backend->capture(rows, [&] { forward_and_head(step); });
+    }
   }
 
   // Every row is drawn from, once, and their logits fit into the workspace.
@@ -98,10 +113,8 @@ void ModelRunner::launch(const Batch& batch) {
   r.kv.copy(batch.copies);
   Tensor all_logits;
   if (is_sampled_whole) {
-    r.backend->run_captured(input.num_rows(), [&] {
-      r.transformer.forward(input, r.kv.layers(), r.workspace);
-      r.transformer.all_logits(r.workspace);
-    });
+    r.backend->run_captured(input.num_rows(), [&] { r.forward_and_head(input); });
+    r.workspace.start_logits(input.num_rows());
     all_logits = r.workspace.logits;
   } else if (!batch.seqs.empty()) {
     r.transformer.forward(input, r.kv.layers(), r.workspace);

@@ -50,7 +50,8 @@ CudaBackend::CudaBackend(const DeviceConfig& config)
 
 CudaBackend::~CudaBackend() {
   synchronize(stream_);
-  for (const auto& [rows, graph] : graphs_) destroy_graph(graph);
+  for (const Graph graph : graphs_)
+    if (graph != nullptr) destroy_graph(graph);
   destroy_stream(stream_);
 }
 
@@ -180,7 +181,7 @@ size_t CudaBackend::reserve(const BackendLimits& limits) {
   for (int rung = 256 + kLadderStep; rung < limits.max_logit_rows; rung += kLadderStep)
     ladder_.push_back(rung);
   ladder_.push_back(limits.max_logit_rows);
-  for (const int rung : ladder_) graphs_[rung] = nullptr;  // no map node is made later
+  graphs_.resize(ladder_.size());
   return int_memory_.bytes + item_memory_.bytes + sampler_bytes_;
 }
 
@@ -246,14 +247,21 @@ int CudaBackend::padded_rows(int num_rows) const {
 }
 
 void CudaBackend::run_captured(int num_rows, const std::function<void()>& body) {
-  const auto found = graphs_.find(num_rows);
-  if (found == graphs_.end() || !is_split_only_) return body();
-  if (found->second == nullptr) {
-    begin_capture(stream_);
-    body();
-    found->second = end_capture(stream_);
-  }
-  launch_graph(found->second, stream_);
+  const auto rung = std::lower_bound(ladder_.begin(), ladder_.end(), num_rows) - ladder_.begin();
+  const bool is_captured =
+      rung < std::ssize(ladder_) && ladder_[rung] == num_rows && graphs_[rung] != nullptr;
+  // What was captured knows only the kernel of split sequences.
+  if (!is_captured || !is_split_only_) return body();
+  launch_graph(graphs_[rung], stream_);
+}
+
+void CudaBackend::capture(int num_rows, const std::function<void()>& body) {
+  const auto rung = std::lower_bound(ladder_.begin(), ladder_.end(), num_rows) - ladder_.begin();
+  SERVAL_CHECK(rung < std::ssize(ladder_) && ladder_[rung] == num_rows && graphs_[rung] == nullptr, num_rows);
+  SERVAL_CHECK(is_split_only_, "a captured step has no tiles");
+  begin_capture(stream_);
+  body();
+  graphs_[rung] = end_capture(stream_);
 }
 
 const int32_t* CudaBackend::stage_list(const int32_t* values, int64_t count) {

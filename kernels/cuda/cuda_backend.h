@@ -7,7 +7,6 @@
 #pragma once
 
 #include <array>
-#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -43,6 +42,8 @@ class CudaBackend final : public Backend {
 
   void begin_step(const ForwardInput& input) override;
   int padded_rows(int num_rows) const override;
+  std::span<const int> captured_rows() const override { return ladder_; }
+  void capture(int num_rows, const std::function<void()>& body) override;
   void run_captured(int num_rows, const std::function<void()>& body) override;
 
   void embed(const LinearWeight& table, std::span<const int32_t> ids, const Tensor& out) override;
@@ -112,7 +113,7 @@ class CudaBackend final : public Backend {
       false;  // every sequence of the step is split: attention needs only one of its kernels
 
   std::vector<int> ladder_;
-  std::map<int, Graph> graphs_;  // by padded rows
+  std::vector<Graph> graphs_;  // of the ladder's sizes; null until captured
   std::array<SampleArgs, kMaxTickets> tickets_;
 };
 
