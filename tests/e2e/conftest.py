@@ -24,9 +24,9 @@ def pytest_configure(config):
 class Daemon:
     """One `serval serve` process; its ports are free ones it chose itself and printed."""
 
-    def __init__(self, *options, model=MODEL, wait_ready=True):
+    def __init__(self, *options, model=MODEL, wait_ready=True, binary=BINARY):
         self.process = subprocess.Popen(
-            [str(BINARY), "serve", str(model), "--port", "0", "--grpc-port", "0", *map(str, options)],
+            [str(binary), "serve", str(model), "--port", "0", "--grpc-port", "0", *map(str, options)],
             stderr=subprocess.PIPE,
             text=True,
         )
