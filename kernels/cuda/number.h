@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "kernels/float_bits.h"
 #include "kernels/host_device.h"
 
 namespace serval::cuda {
@@ -59,6 +60,29 @@ SERVAL_HOST_DEVICE Fp8 fp8_from_float(float value) {
 // Exact, subnormals too.
 SERVAL_HOST_DEVICE Half half_of_fp8_over_256(Fp8 number) {
   return {static_cast<uint16_t>((number.bits & 0x80u) << 8 | (number.bits & 0x7fu) << 7)};
+}
+
+// On the host: the value of a number's bits, exact.
+inline float value_of(float number) {
+  return number;
+}
+inline float value_of(Bf16 number) {
+  return bf16_to_float(number.bits);
+}
+inline float value_of(Half number) {
+  return half_to_float(number.bits);
+}
+inline float value_of(Fp8 number) {
+  if ((number.bits & 0x7fu) == 0x7fu) return float_of(0x7fc00000u);
+  return value_of(half_of_fp8_over_256(number)) * 256.0f;
+}
+
+// On the host, as the device's instruction: nearest, ties to even; too large becomes infinite, NaN becomes 0x7fff.
+inline Bf16 bf16_from_float(float value) {
+  return {value != value ? uint16_t{0x7fff} : float_to_bf16(value)};
+}
+inline Half half_from_float(float value) {
+  return {value != value ? uint16_t{0x7fff} : float_to_half(value)};
 }
 
 }  // namespace serval::cuda

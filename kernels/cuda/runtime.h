@@ -20,6 +20,7 @@ struct DeviceProperties {
   int num_sms = 0;
   size_t total_bytes = 0;
   size_t shared_bytes_per_block = 0;
+  bool is_emulated = false;  // no hardware: results mean something, times do not
 };
 
 // Why device 0 cannot be used, in one sentence; empty when it can.
@@ -45,6 +46,9 @@ Event create_event();
 void destroy_event(Event event);
 void record(Event event, Stream stream);
 void wait(Event event);  // the calling thread, until what was recorded is done
+// Milliseconds between two events made by create_timing_event that are both done; 0 in the emulation.
+Event create_timing_event();
+float elapsed_ms(Event begin, Event end);
 
 // Between the two, work given to the stream is kept instead of done.
 void begin_capture(Stream stream);

@@ -8,15 +8,14 @@
 
 #include "kernels/cuda/number.h"
 #include "kernels/cuda/simt.h"
-#include "kernels/float_bits.h"
 
 namespace serval::cuda {
 
 inline float to_float(Bf16 number) {
-  return bf16_to_float(number.bits);
+  return value_of(number);
 }
 inline float to_float(Half number) {
-  return half_to_float(number.bits);
+  return value_of(number);
 }
 inline float to_float(float number) {
   return number;
@@ -26,11 +25,11 @@ template <class T>
 T from_float(float value);
 template <>
 inline Bf16 from_float<Bf16>(float value) {
-  return {float_to_bf16(value)};
+  return bf16_from_float(value);
 }
 template <>
 inline Half from_float<Half>(float value) {
-  return {float_to_half(value)};
+  return half_from_float(value);
 }
 template <>
 inline float from_float<float>(float value) {

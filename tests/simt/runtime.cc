@@ -84,7 +84,8 @@ DeviceProperties device_properties() {
           .compute_capability = 90,
           .num_sms = 4,
           .total_bytes = size_t{2} << 30,
-          .shared_bytes_per_block = size_t{227} << 10};
+          .shared_bytes_per_block = size_t{227} << 10,
+          .is_emulated = true};
 }
 size_t free_device_bytes() {
   return size_t{1} << 30;
@@ -143,6 +144,12 @@ Event create_event() {
 void destroy_event(Event) {}
 void record(Event, Stream) {}
 void wait(Event) {}
+Event create_timing_event() {
+  return nullptr;
+}
+float elapsed_ms(Event, Event) {
+  return 0;
+}
 
 void begin_capture(Stream stream) {
   static_cast<EmulatedStream*>(stream)->captured = new EmulatedGraph;
