@@ -60,12 +60,14 @@ SERVAL_KERNEL void multiply_unit(int digit, float* sums) {
   if constexpr (kind == ProductKind::kInt8) {
     int32_t c[4] = {0, 0, 0, 0};
     mma_m16n8k32_int8(c, a, b);
+    SERVAL_UNROLL
     for (int i = 0; i < 4; ++i) to[i] = static_cast<float>(c[i]);
   } else {
     float c[4] = {0, 0, 0, 0};
     if constexpr (kind == ProductKind::kBf16) mma_m16n8k16<Bf16>(c, a, b);
     if constexpr (kind == ProductKind::kHalf) mma_m16n8k16<Half>(c, a, b);
     if constexpr (kind == ProductKind::kFp8) mma_m16n8k32_fp8(c, a, b);
+    SERVAL_UNROLL
     for (int i = 0; i < 4; ++i) to[i] = c[i];
   }
 }

@@ -1,0 +1,236 @@
+#include "loadtest/gpu/gpu_main.h"
+
+#include <boost/json/parse.hpp>
+#include <boost/json/serialize.hpp>
+#include <ctime>
+#include <exception>
+#include <fstream>
+#include <ostream>
+#include <sstream>
+#include <stdexcept>
+
+#include "kernels/cuda/vendor_gemm.h"
+#include "loadtest/gpu/bench.h"
+#include "loadtest/gpu/check.h"
+#include "loadtest/gpu/fragment_dump.h"
+#include "loadtest/gpu/model_bench.h"
+#include "loadtest/gpu/workloads.h"
+
+namespace serval::gpu {
+namespace {
+
+namespace json = boost::json;
+
+constexpr int kDone = 0, kFound = 1, kUsage = 2, kNoDevice = 3;
+
+constexpr const char* kHelp =
+    "usage: serval-gpu MODE [OPTIONS]\n"
+    "\n"
+    "  check        every kernel against its definition in double precision, and bits where two must agree\n"
+    "  invariance   a row alone, in company, at another index, in other chunks: the same bits\n"
+    "  fragments    what each matrix instruction and conversion does, as JSON on the standard output\n"
+    "  bench        every kernel against its floor, its prediction and its gates\n"
+    "  model        Llama-3.1-8B with random weights: time per token, time to the first one\n"
+    "  ledger       the tables of bench and model as Markdown, without a device\n"
+    "\n"
+    "  --json FILE         results so far, complete after every row\n"
+    "  --deadline SECONDS  begin no further row after this time\n"
+    "  --commit ID         noted in the results\n"
+    "  --small             of check and invariance: only shapes that an emulated device does in seconds\n"
+    "  --compare FILE      of fragments: say what differs from another dump instead of printing\n"
+    "  --no-invariant      of model: with the vendor's matrix products\n"
+    "\n"
+    "Exit codes: 0 done; 1 something is wrong or missed what it must reach; 2 the command line is wrong;\n"
+    "3 there is no device for it.\n";
+
+struct UsageError : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+struct Options {
+  std::string mode, json_file, commit, compare_file;
+  double deadline_s = 0;
+  bool is_small = false, is_invariant = true;
+};
+
+double positive_number(const std::string& name, const std::string& text) {
+  std::istringstream in(text);
+  double value = 0;
+  if (!(in >> value) || !in.eof() || value <= 0)
+    throw UsageError(name + " takes a positive number, not '" + text + "'");
+  return value;
+}
+
+Options parse(const std::vector<std::string>& arguments) {
+  if (arguments.empty()) throw UsageError("serval-gpu needs a mode; --help lists them");
+  Options options;
+  options.mode = arguments[0];
+  for (size_t i = 1; i < arguments.size(); ++i) {
+    const std::string& name = arguments[i];
+    const auto value = [&] {
+      if (i + 1 == arguments.size()) throw UsageError(name + " needs a value");
+      return arguments[++i];
+    };
+    if (name == "--small") {
+      options.is_small = true;
+    } else if (name == "--no-invariant") {
+      options.is_invariant = false;
+    } else if (name == "--json") {
+      options.json_file = value();
+    } else if (name == "--commit") {
+      options.commit = value();
+    } else if (name == "--compare") {
+      options.compare_file = value();
+    } else if (name == "--deadline") {
+      options.deadline_s = positive_number("--deadline", value());
+    } else {
+      throw UsageError("unknown option '" + name + "'; --help lists them");
+    }
+  }
+  return options;
+}
+
+std::string today() {
+  const std::time_t now = std::time(nullptr);
+  char text[16];
+  std::strftime(text, sizeof text, "%Y-%m-%d", std::gmtime(&now));
+  return text;
+}
+
+Report open_report(const Options& options, const cuda::DeviceProperties& device) {
+  return Report(options.json_file, {{"mode", options.mode},
+                                    {"device", device.name},
+                                    {"compute_capability", device.compute_capability},
+                                    {"multiprocessors", device.num_sms},
+                                    {"memory_bytes", device.total_bytes},
+                                    {"date", today()},
+                                    {"commit", options.commit}});
+}
+
+int run_checks(const std::vector<Check>& checks, const Options& options, Report& report, std::ostream& out) {
+  const Deadline deadline(options.deadline_s);
+  int wrong = 0;
+  size_t done = 0;
+  for (; done < checks.size() && !deadline.has_passed(); ++done) {
+    const Check& check = checks[done];
+    const Finding finding = run_check(check);
+    const bool is_right = finding.problem().empty();
+    wrong += !is_right;
+    out << (is_right ? "ok     " : "WRONG  ") << check.kernel << ", " << check.shape << ": "
+        << (is_right ? "error " + std::to_string(finding.worst()) + " of what is allowed" : finding.problem())
+        << "\n"
+        << std::flush;
+    report.add({{"kernel", check.kernel},
+                {"shape", check.shape},
+                {"error", finding.worst()},
+                {"problem", finding.problem()}});
+  }
+  out << done << " of " << checks.size() << " checks run, " << wrong << " wrong\n";
+  return wrong == 0 ? kDone : kFound;
+}
+
+std::vector<Check> all_checks(Sizes sizes) {
+  std::vector<Check> all;
+  for (const auto family : {row_checks, gemm_checks, attention_checks, sampler_checks}) {
+    const std::vector<Check> checks = family(sizes);
+    all.insert(all.end(), checks.begin(), checks.end());
+  }
+  return all;
+}
+
+int run_fragments(const Options& options, std::ostream& out) {
+  const json::object dump = dump_fragments();
+  if (!options.json_file.empty()) {
+    std::ofstream file(options.json_file);
+    file << json::serialize(dump) << "\n";
+    file.close();
+    if (!file) throw std::runtime_error("cannot write " + options.json_file);
+  }
+  if (options.compare_file.empty()) {
+    if (options.json_file.empty()) out << json::serialize(dump) << "\n";
+    return kDone;
+  }
+  std::ifstream file(options.compare_file);
+  std::ostringstream text;
+  text << file.rdbuf();
+  if (!file) throw std::runtime_error("cannot read " + options.compare_file);
+  json::error_code problem;
+  const json::value other = json::parse(text.str(), problem);
+  if (problem || !other.is_object()) throw std::runtime_error(options.compare_file + " is not a dump");
+  const std::vector<std::string> differences = compare_fragments(dump, other.get_object());
+  for (const std::string& difference : differences) out << difference << "\n";
+  if (differences.empty()) out << "the dumps agree\n";
+  return differences.empty() ? kDone : kFound;
+}
+
+int run_bench(const Options& options, Report& report, std::ostream& out) {
+  const std::unique_ptr<cuda::VendorGemm> vendor = cuda::VendorGemm::load();
+  const simt::Stream stream = cuda::create_stream();
+  const Measure measure_row = [&](const Row& row) {
+    return measure(make_workload(row.work, vendor.get()), stream);
+  };
+  const int missed = run_rows(kernel_rows(), measure_row, Deadline(options.deadline_s), report, out);
+  cuda::destroy_stream(stream);
+  return missed == 0 ? kDone : kFound;
+}
+
+int run_model(const Options& options, Report& report, std::ostream& out) {
+  const Deadline deadline(options.deadline_s);
+  ModelBenchLimits limits;
+  limits.is_invariant = options.is_invariant;
+  ModelBench model(LlamaShape{}, limits);
+  const Measure measure_row = [&](const Row& row) {
+    if (const auto* decode = std::get_if<ModelDecodeWork>(&row.work))
+      return model.decode(decode->batch, decode->context);
+    return model.prefill(std::get<ModelPrefillWork>(row.work).length);
+  };
+  return run_rows(model_rows(), measure_row, deadline, report, out) == 0 ? kDone : kFound;
+}
+
+int run(const Options& options, std::ostream& out, std::ostream& error) {
+  if (options.mode == "ledger") {
+    out << ledger();
+    return kDone;
+  }
+  const bool is_timed = options.mode == "bench" || options.mode == "model";
+  if (!is_timed && options.mode != "check" && options.mode != "invariance" && options.mode != "fragments")
+    throw UsageError("unknown mode '" + options.mode + "'; --help lists them");
+  if (const std::string problem = cuda::device_problem(); !problem.empty()) {
+    error << "serval-gpu: " << problem << "\n";
+    return kNoDevice;
+  }
+  const cuda::DeviceProperties device = cuda::device_properties();
+  if (is_timed && device.is_emulated) {
+    error << "serval-gpu: the device is emulated, and times on it mean nothing\n";
+    return kNoDevice;
+  }
+  if (options.mode == "fragments") return run_fragments(options, out);
+  out << device.name << ", compute capability " << device.compute_capability << ", " << device.num_sms
+      << " multiprocessors\n";
+  Report report = open_report(options, device);
+  const Sizes sizes = options.is_small ? Sizes::kSmall : Sizes::kAll;
+  if (options.mode == "check") return run_checks(all_checks(sizes), options, report, out);
+  if (options.mode == "invariance") return run_checks(invariance_checks(sizes), options, report, out);
+  if (options.mode == "bench") return run_bench(options, report, out);
+  return run_model(options, report, out);
+}
+
+}  // namespace
+
+int gpu_main(const std::vector<std::string>& arguments, std::ostream& out, std::ostream& error) {
+  if (!arguments.empty() && (arguments[0] == "--help" || arguments[0] == "help")) {
+    out << kHelp;
+    return kDone;
+  }
+  try {
+    return run(parse(arguments), out, error);
+  } catch (const UsageError& e) {
+    error << "serval-gpu: " << e.what() << "\n";
+    return kUsage;
+  } catch (const std::exception& e) {
+    error << "serval-gpu: " << e.what() << "\n";
+    return kNoDevice;
+  }
+}
+
+}  // namespace serval::gpu
