@@ -41,7 +41,6 @@ CudaBackend::CudaBackend(const DeviceConfig& config)
         return device_properties();
       }()),
       is_invariant_(config.invariant),
-      stream_(create_stream()),
       staging_(stream_),
       sampler_(stream_) {
   name_ = "cuda-sm" + std::to_string(device_.compute_capability);
@@ -52,7 +51,6 @@ CudaBackend::~CudaBackend() {
   synchronize(stream_);
   for (const Graph graph : graphs_)
     if (graph != nullptr) destroy_graph(graph);
-  destroy_stream(stream_);
 }
 
 Buffer CudaBackend::allocate(size_t bytes) {

@@ -89,7 +89,7 @@ class CudaBackend final : public Backend {
   std::string name_;
   DeviceProperties device_;
   bool is_invariant_;
-  Stream stream_;
+  const OwnedStream stream_;  // before all that waits for it when it is destroyed
   Staging staging_;
   DeviceSampler sampler_;
   std::unique_ptr<VendorGemm> vendor_gemm_;

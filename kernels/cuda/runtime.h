@@ -42,6 +42,19 @@ void copy_to_host(Stream stream, void* to, const void* from, size_t bytes);
 void copy_on_device(Stream stream, void* to, const void* from, size_t bytes);
 void clear(Stream stream, void* memory, size_t bytes);
 
+// A stream for as long as this lives.
+class OwnedStream {
+ public:
+  OwnedStream() : stream_(create_stream()) {}
+  ~OwnedStream() { destroy_stream(stream_); }
+  OwnedStream(const OwnedStream&) = delete;
+  OwnedStream& operator=(const OwnedStream&) = delete;
+  operator Stream() const { return stream_; }
+
+ private:
+  Stream stream_;
+};
+
 Event create_event();
 void destroy_event(Event event);
 void record(Event event, Stream stream);

@@ -165,12 +165,11 @@ int run_fragments(const Options& options, std::ostream& out) {
 
 int run_bench(const Options& options, Report& report, std::ostream& out) {
   const std::unique_ptr<cuda::VendorGemm> vendor = cuda::VendorGemm::load();
-  const simt::Stream stream = cuda::create_stream();
+  const cuda::OwnedStream stream;
   const Measure measure_row = [&](const Row& row) {
     return measure(make_workload(row.work, vendor.get()), stream);
   };
   const int missed = run_rows(kernel_rows(), measure_row, Deadline(options.deadline_s), report, out);
-  cuda::destroy_stream(stream);
   return missed == 0 ? kDone : kFound;
 }
 

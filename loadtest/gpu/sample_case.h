@@ -80,14 +80,9 @@ std::vector<Drawn> sample_on_cpu(const std::vector<SampleCase>& cases);
 class SampleDevice {
  public:
   SampleDevice(int max_rows, int64_t vocab, int max_slots = 4, size_t max_list_ints = 1 << 16)
-      : stream_(cuda::create_stream()), sampler_(stream_) {
+      : sampler_(stream_) {
     sampler_.reserve(max_rows, vocab, max_slots, max_list_ints);
     logits_.reset(static_cast<float*>(cuda::allocate_device(sizeof(float) * max_rows * vocab)));
-  }
-  ~SampleDevice() {
-    cuda::synchronize(stream_);
-    logits_.reset();
-    cuda::destroy_stream(stream_);
   }
 
   int launch(SampleCall& call) {
@@ -105,7 +100,7 @@ class SampleDevice {
   cuda::DeviceSampler& sampler() { return sampler_; }
 
  private:
-  cuda::Stream stream_;
+  const cuda::OwnedStream stream_;
   cuda::DeviceSampler sampler_;
   std::unique_ptr<float, cuda::FreeDevice> logits_;
 };

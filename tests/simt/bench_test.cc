@@ -21,15 +21,6 @@ namespace {
 
 namespace json = boost::json;
 
-class Stream {
- public:
-  ~Stream() { cuda::destroy_stream(stream_); }
-  simt::Stream get() const { return stream_; }
-
- private:
-  simt::Stream stream_ = cuda::create_stream();
-};
-
 TEST(Workload, RunsEveryKernelOfTheTable) {
   const size_t before = simt::num_live_allocations();
   const Work all[] = {CopyWork{1 << 16},
@@ -44,16 +35,16 @@ TEST(Workload, RunsEveryKernelOfTheTable) {
                       SampleWork{1, true}};
   for (const Work& work : all) {
     SCOPED_TRACE(work.index());
-    const Stream stream;
+    const cuda::OwnedStream stream;
     const Workload workload = make_workload(work, nullptr);
     EXPECT_GE(workload.num_copies, 1);
-    workload.launch(stream.get(), 0);
-    for (int i = 0; i < 2; ++i) workload.launch(stream.get(), workload.num_copies - 1);
+    workload.launch(stream, 0);
+    for (int i = 0; i < 2; ++i) workload.launch(stream, workload.num_copies - 1);
     if (workload.is_capturable) {
-      cuda::begin_capture(stream.get());
-      workload.launch(stream.get(), 0);
-      const cuda::Graph graph = cuda::end_capture(stream.get());
-      cuda::launch_graph(graph, stream.get());
+      cuda::begin_capture(stream);
+      workload.launch(stream, 0);
+      const cuda::Graph graph = cuda::end_capture(stream);
+      cuda::launch_graph(graph, stream);
       cuda::destroy_graph(graph);
     }
     simt::check_guards();
@@ -69,7 +60,7 @@ TEST(Workload, RotatesItsMemoryBeyondTheCache) {
 }
 
 TEST(Measure, LaunchesEveryCopyInAGraphAndReplaysIt) {
-  const Stream stream;
+  const cuda::OwnedStream stream;
   for (const int copies : {1, 7, 33}) {
     for (const bool is_capturable : {true, false}) {
       std::vector<int> launched(copies);
@@ -80,7 +71,7 @@ TEST(Measure, LaunchesEveryCopyInAGraphAndReplaysIt) {
                                   cuda::copy_on_device(on, &captured, &captured, sizeof captured);
                               },
                               copies, is_capturable};
-      const Measurement measured = measure(workload, stream.get());
+      const Measurement measured = measure(workload, stream);
       EXPECT_EQ(measured.launches, std::max(kLaunches, copies));
       EXPECT_EQ(measured.replays, kReplays);
       EXPECT_EQ(measured.us, 0);  // the emulated device's clock stands still

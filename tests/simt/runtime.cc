@@ -6,6 +6,7 @@
 #include <functional>
 #include <map>
 #include <mutex>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -43,8 +44,21 @@ void check_guards_of(const unsigned char* memory, size_t bytes) {
   }
 }
 
+std::set<void*>& streams() {
+  static std::set<void*> live;
+  return live;
+}
+std::mutex streams_mutex;
+
+// Null is the default stream; another one must have been created and not destroyed.
+EmulatedStream* live_stream(void* stream) {
+  std::lock_guard lock(streams_mutex);
+  SERVAL_CHECK(stream == nullptr || streams().contains(stream), "a stream that does not live");
+  return static_cast<EmulatedStream*>(stream);
+}
+
 void give(void* stream, Work work) {
-  auto* const s = static_cast<EmulatedStream*>(stream);
+  auto* const s = live_stream(stream);
   if (s && s->captured) {
     s->captured->work.push_back(std::move(work));
   } else {
@@ -119,12 +133,20 @@ void free_pinned(void* memory) {
 }
 
 Stream create_stream() {
-  return new EmulatedStream;
+  auto* const stream = new EmulatedStream;
+  std::lock_guard lock(streams_mutex);
+  streams().insert(stream);
+  return stream;
 }
 void destroy_stream(Stream stream) {
-  delete static_cast<EmulatedStream*>(stream);
+  auto* const s = live_stream(stream);
+  std::lock_guard lock(streams_mutex);
+  streams().erase(stream);
+  delete s;
 }
-void synchronize(Stream) {}
+void synchronize(Stream stream) {
+  live_stream(stream);
+}
 void copy_to_device(Stream stream, void* to, const void* from, size_t bytes) {
   give(stream, [=] { std::memcpy(to, from, bytes); });
 }
@@ -142,7 +164,9 @@ Event create_event() {
   return nullptr;
 }
 void destroy_event(Event) {}
-void record(Event, Stream) {}
+void record(Event, Stream stream) {
+  live_stream(stream);
+}
 void wait(Event) {}
 Event create_timing_event() {
   return nullptr;
@@ -152,12 +176,13 @@ float elapsed_ms(Event, Event) {
 }
 
 void begin_capture(Stream stream) {
-  static_cast<EmulatedStream*>(stream)->captured = new EmulatedGraph;
+  live_stream(stream)->captured = new EmulatedGraph;
 }
 Graph end_capture(Stream stream) {
-  return std::exchange(static_cast<EmulatedStream*>(stream)->captured, nullptr);
+  return std::exchange(live_stream(stream)->captured, nullptr);
 }
-void launch_graph(Graph graph, Stream) {
+void launch_graph(Graph graph, Stream stream) {
+  live_stream(stream);
   for (const Work& work : static_cast<EmulatedGraph*>(graph)->work) work();
 }
 void destroy_graph(Graph graph) {
