@@ -148,7 +148,7 @@ std::vector<Check> gemm_checks(Sizes sizes) {
       add<Bf16, Bf16>(checks, m, 6144, 4096, false);
       add<Bf16, Bf16>(checks, m, 4096, 14336, false);
     }
-    add<Bf16, float>(checks, 64, 128256, 4096, false);
+    add<Bf16, float>(checks, 64, 128256, 512, false);
   }
   return checks;
 }

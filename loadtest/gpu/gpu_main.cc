@@ -37,6 +37,7 @@ constexpr const char* kHelp =
     "  --deadline SECONDS  begin no further row after this time\n"
     "  --commit ID         noted in the results\n"
     "  --small             of check and invariance: only shapes that an emulated device does in seconds\n"
+    "  --results FILE      of ledger, any number of times: measured times from a file of --json\n"
     "  --compare FILE      of fragments: say what differs from another dump instead of printing\n"
     "  --no-invariant      of model: with the vendor's matrix products\n"
     "\n"
@@ -49,6 +50,7 @@ struct UsageError : std::runtime_error {
 
 struct Options {
   std::string mode, json_file, commit, compare_file;
+  std::vector<std::string> result_files;
   double deadline_s = 0;
   bool is_small = false, is_invariant = true;
 };
@@ -79,6 +81,8 @@ Options parse(const std::vector<std::string>& arguments) {
       options.json_file = value();
     } else if (name == "--commit") {
       options.commit = value();
+    } else if (name == "--results") {
+      options.result_files.push_back(value());
     } else if (name == "--compare") {
       options.compare_file = value();
     } else if (name == "--deadline") {
@@ -138,6 +142,39 @@ std::vector<Check> all_checks(Sizes sizes) {
   return all;
 }
 
+json::object read_object(const std::string& path) {
+  std::ifstream file(path);
+  std::ostringstream text;
+  text << file.rdbuf();
+  if (!file) throw std::runtime_error("cannot read " + path);
+  json::error_code problem;
+  json::value content = json::parse(text.str(), problem);
+  if (problem || !content.is_object()) throw std::runtime_error(path + " holds no JSON object");
+  return content.get_object();
+}
+
+// The measured rows of a report, appended.
+void add_results(const std::string& path, std::vector<LedgerEntry>& measured) {
+  const json::object report = read_object(path);
+  const auto text = [&](const json::object& from, const char* key) {
+    const json::value* const value = from.if_contains(key);
+    if (value == nullptr || !value->is_string())
+      throw std::runtime_error(path + " is not a report of serval-gpu: '" + key + "' is missing");
+    return std::string(value->get_string());
+  };
+  const json::value* const rows = report.if_contains("rows");
+  if (rows == nullptr || !rows->is_array())
+    throw std::runtime_error(path + " is not a report of serval-gpu: 'rows' is missing");
+  for (const json::value& value : rows->get_array()) {
+    if (!value.is_object()) throw std::runtime_error(path + " has a row that is no object");
+    const json::object& row = value.get_object();
+    const json::value* const us = row.if_contains("measured_us");
+    if (us == nullptr || !us->is_number()) continue;  // it could not be measured
+    measured.push_back({text(row, "kernel"), text(row, "shape"), us->to_number<double>(),
+                        text(report, "date"), text(report, "commit"), text(report, "device")});
+  }
+}
+
 int run_fragments(const Options& options, std::ostream& out) {
   const json::object dump = dump_fragments();
   if (!options.json_file.empty()) {
@@ -150,14 +187,8 @@ int run_fragments(const Options& options, std::ostream& out) {
     if (options.json_file.empty()) out << json::serialize(dump) << "\n";
     return kDone;
   }
-  std::ifstream file(options.compare_file);
-  std::ostringstream text;
-  text << file.rdbuf();
-  if (!file) throw std::runtime_error("cannot read " + options.compare_file);
-  json::error_code problem;
-  const json::value other = json::parse(text.str(), problem);
-  if (problem || !other.is_object()) throw std::runtime_error(options.compare_file + " is not a dump");
-  const std::vector<std::string> differences = compare_fragments(dump, other.get_object());
+  const json::object other = read_object(options.compare_file);
+  const std::vector<std::string> differences = compare_fragments(dump, other);
   for (const std::string& difference : differences) out << difference << "\n";
   if (differences.empty()) out << "the dumps agree\n";
   return differences.empty() ? kDone : kFound;
@@ -188,7 +219,9 @@ int run_model(const Options& options, Report& report, std::ostream& out) {
 
 int run(const Options& options, std::ostream& out, std::ostream& error) {
   if (options.mode == "ledger") {
-    out << ledger();
+    std::vector<LedgerEntry> measured;
+    for (const std::string& path : options.result_files) add_results(path, measured);
+    out << ledger(measured);
     return kDone;
   }
   const bool is_timed = options.mode == "bench" || options.mode == "model";

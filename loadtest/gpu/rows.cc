@@ -189,14 +189,23 @@ std::string cell(double us) {
   return text;
 }
 
-void write_table(std::ostringstream& out, const std::vector<Row>& rows) {
+void write_table(std::ostringstream& out, const std::vector<Row>& rows,
+                 const std::vector<LedgerEntry>& measured) {
   out << "| kernel | shape | floor µs | predicted µs | must µs | good µs | measured µs | date | commit | "
          "device |\n"
          "|---|---|---|---|---|---|---|---|---|---|\n";
   for (const Row& row : rows) {
     out << "| " << row.kernel << " | " << row.shape << " | " << cell(row.floor_us) << " | "
-        << cell(row.predicted_us) << " | " << cell(row.must_us) << " | " << cell(row.good_us)
-        << " | not measured | | | |\n";
+        << cell(row.predicted_us) << " | " << cell(row.must_us) << " | " << cell(row.good_us) << " | ";
+    const auto entry = std::find_if(measured.rbegin(), measured.rend(), [&](const LedgerEntry& e) {
+      return e.kernel == row.kernel && e.shape == row.shape;
+    });
+    if (entry == measured.rend()) {
+      out << "not measured | | | |\n";
+    } else {
+      out << cell(entry->measured_us) << " | " << entry->date << " | " << entry->commit << " | "
+          << entry->device << " |\n";
+    }
   }
 }
 
@@ -246,12 +255,12 @@ std::vector<Row> model_rows() {
   return rows;
 }
 
-std::string ledger() {
+std::string ledger(const std::vector<LedgerEntry>& measured) {
   std::ostringstream out;
   out << "## Kernels\n\n";
-  write_table(out, kernel_rows());
+  write_table(out, kernel_rows(), measured);
   out << "\n## The whole model\n\n";
-  write_table(out, model_rows());
+  write_table(out, model_rows(), measured);
   return out.str();
 }
 

@@ -61,7 +61,14 @@ inline constexpr double kProductRate = 788e12;  // FLOP/s
 std::vector<Row> kernel_rows();
 std::vector<Row> model_rows();
 
-// The two tables as Markdown, with nothing measured: docs/gpu-ledger.md.
-std::string ledger();
+// What a run found for a row.
+struct LedgerEntry {
+  std::string kernel, shape;
+  double measured_us = 0;
+  std::string date, commit, device;
+};
+// The two tables as Markdown, docs/gpu-ledger.md: a row that several runs measured shows the last entry's
+// time.
+std::string ledger(const std::vector<LedgerEntry>& measured);
 
 }  // namespace serval::gpu

@@ -1,6 +1,7 @@
 #include "loadtest/gpu/workloads.h"
 
 #include <algorithm>
+#include <cmath>
 #include <deque>
 #include <numeric>
 #include <stdexcept>
@@ -98,11 +99,16 @@ Workload make(const HeadsWork& w) {
     positions[r] = 17 * r;
     slots[r] = r * kBlockSize + r % kBlockSize;  // each row's sequence has blocks of its own
   }
+  std::vector<float> cos_sin;  // true rotations: rows keep their size however often they are turned
+  for (int p = 0; p < 17 * w.rows; ++p) {
+    for (int i = 0; i < kLlama.head_dim; ++i) {
+      const float angle = 0.37f * p + i % (kLlama.head_dim / 2);
+      cos_sin.push_back(i < kLlama.head_dim / 2 ? std::cos(angle) : std::sin(angle));
+    }
+  }
   const Kept qkv = random<Bf16>(copies * count), keys = room(cache * sizeof(Bf16)),
              values = room(cache * sizeof(Bf16)), device_positions = keep(positions),
-             device_slots = keep(slots),
-             // Between -1 and 1 like sines, so that rotating in place again and again stays finite.
-      angles = random<float>(static_cast<size_t>(17) * w.rows * kLlama.head_dim, 0.3f);
+             device_slots = keep(slots), angles = keep(cos_sin);
   return {[=](simt::Stream stream, int copy) {
             cuda::PrepareHeadsArgs<Bf16> args;
             args.q = as<Bf16>(qkv) + copy * count;
