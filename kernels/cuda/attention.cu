@@ -74,21 +74,8 @@ SERVAL_KERNEL void SERVAL_MAX_THREADS(kMaxSplitWarps* simt::kWarp) attend_items_
     const QueryRows rows = query_rows(p, seq, kv_head, first_packed);
     WarpAttention<T, kDim> attention;
     attention.clear();
-    Bytes16 query[2][attention.kPanels];
-    if constexpr (attention.kKeepsQuery) {
-      SERVAL_UNROLL
-      for (int panel = 0; panel < kDim / 32; ++panel) {
-        query[0][panel] = attention.load_query(p, rows, 0, panel);
-        query[1][panel] = attention.load_query(p, rows, 1, panel);
-      }
-    }
-    const auto query_at = [&](int i, int panel) {
-      if constexpr (attention.kKeepsQuery) {
-        return query[i][panel];
-      } else {
-        return attention.load_query(p, rows, i, panel);
-      }
-    };
+    const auto query = attention.keep_query(p, rows);
+    const auto query_at = [&](int i, int panel) { return attention.query_part(p, rows, query, i, panel); };
     const int first_tile = first / kTileKeys * kTileKeys;
     const auto start = [&](int pos, int stage) {
       if (pos <= last) {
@@ -207,21 +194,8 @@ SERVAL_KERNEL void SERVAL_MAX_THREADS(kTileWarps* simt::kWarp) attend_tiles_kern
     const int warp_last = first_pos + std::min((warp_packed + 15) / heads_per_kv, num_rows - 1);
     WarpAttention<T, kDim> attention;
     attention.clear();
-    Bytes16 query[2][attention.kPanels];
-    if constexpr (attention.kKeepsQuery) {
-      SERVAL_UNROLL
-      for (int panel = 0; panel < kDim / 32; ++panel) {
-        query[0][panel] = attention.load_query(p, rows, 0, panel);
-        query[1][panel] = attention.load_query(p, rows, 1, panel);
-      }
-    }
-    const auto query_at = [&](int i, int panel) {
-      if constexpr (attention.kKeepsQuery) {
-        return query[i][panel];
-      } else {
-        return attention.load_query(p, rows, i, panel);
-      }
-    };
+    const auto query = attention.keep_query(p, rows);
+    const auto query_at = [&](int i, int panel) { return attention.query_part(p, rows, query, i, panel); };
     float max[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0};  // of the chunks merged so far
     const auto merge_chunk = [&](bool is_first, bool is_final) {
       attention.end_chunk();

@@ -141,6 +141,30 @@ struct WarpAttention {
     return eight;
   }
 
+  // The query as far as it is kept in registers; where it is not, its parts are read again for every tile.
+  struct KeptQuery {
+    Bytes16 part[2][kKeepsQuery ? kPanels : 1];
+  };
+  static SERVAL_DEVICE KeptQuery keep_query(const AttentionParams& p, const QueryRows& rows) {
+    KeptQuery query{};
+    if constexpr (kKeepsQuery) {
+      SERVAL_UNROLL
+      for (int panel = 0; panel < kPanels; ++panel) {
+        query.part[0][panel] = load_query(p, rows, 0, panel);
+        query.part[1][panel] = load_query(p, rows, 1, panel);
+      }
+    }
+    return query;
+  }
+  static SERVAL_DEVICE Bytes16 query_part(const AttentionParams& p, const QueryRows& rows,
+                                          const KeptQuery& query, int i, int panel) {
+    if constexpr (kKeepsQuery) {
+      return query.part[i][panel];
+    } else {
+      return load_query(p, rows, i, panel);
+    }
+  }
+
   // Takes the tile's keys in. `query(i, panel)` gives row i's part of the query.
   template <class Query>
   SERVAL_DEVICE void take_tile(const AttentionParams& p, const QueryRows& rows, const Query& query,
