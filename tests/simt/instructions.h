@@ -1,5 +1,6 @@
 // The host side of kernels/cuda/ptx.h: each instruction with the results and the fragment layout of the PTX
-// manual, over the emulation's fibers. Unconfirmed until compared with a dump from a GPU (docs/gpu-ledger.md).
+// manual, over the emulation's fibers. Unconfirmed until compared with a dump from a GPU
+// (docs/gpu-ledger.md).
 #pragma once
 
 #include <cmath>
