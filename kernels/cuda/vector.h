@@ -18,8 +18,8 @@ SERVAL_HOST_DEVICE bool is_vectorised(int64_t stride) {
   return stride % kVector == 0;
 }
 
-// The first `valid` of eight elements; zeros behind them. is_aligned: `from` is where a vector may start, and
-// valid is at least eight or memory beyond `valid` is not touched.
+// The first `valid` of eight elements, zeros behind them; memory beyond `valid` is not touched. is_aligned:
+// `from` is where a vector may start.
 template <class T>
 SERVAL_DEVICE void load_vector(const T* from, int valid, bool is_aligned, float (&x)[kVector]) {
   if (is_aligned && valid >= kVector) {
