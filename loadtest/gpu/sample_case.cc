@@ -78,7 +78,7 @@ bool same_bits(const Drawn& a, const Drawn& b) {
          a.result.finite == b.result.finite &&
          std::memcmp(&a.result.logprob, &b.result.logprob, sizeof(float)) == 0 &&
          a.top.size() == b.top.size() &&
-         std::memcmp(a.top.data(), b.top.data(), a.top.size() * sizeof(TopLogprob)) == 0;
+         (a.top.empty() || std::memcmp(a.top.data(), b.top.data(), a.top.size() * sizeof(TopLogprob)) == 0);
 }
 
 }  // namespace serval::gpu

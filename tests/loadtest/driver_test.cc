@@ -70,7 +70,7 @@ double worst_share_of_tolerance() {
 TEST(Driver, LatenciesAreThoseTheServerRecorded) {
   // A busy machine may hold either side up between an event and its stamp: one undisturbed run is enough.
   double best = worst_share_of_tolerance();
-  for (int attempt = 0; attempt < 5 && best > 1; ++attempt) best = std::min(best, worst_share_of_tolerance());
+  for (int attempt = 0; attempt < 20 && best > 1; ++attempt) best = std::min(best, worst_share_of_tolerance());
   EXPECT_LE(best, 1);
 }
 
