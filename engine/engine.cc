@@ -86,9 +86,9 @@ struct Engine::Impl {
       const bool launched = plan_and_launch();
       if (num_in_flight == most_in_flight || (!launched && num_in_flight > 0)) land();
       scheduler.take_events(events);
+      snapshot();  // before anybody is told: who hears of an end finds it in the statistics
       publish();
       hand_back();
-      snapshot();
     }
     while (num_in_flight > 0) land();
     abort_everything();
