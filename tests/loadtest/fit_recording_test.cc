@@ -4,6 +4,7 @@
 #include "loadtest/fit_recording.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cstdio>
 #include <fstream>
@@ -79,7 +80,8 @@ class FitRecording : public testing::Test {
 
   SchedulerConfig config_;
   BlockGeometry geometry_;
-  const std::string recording_ = testing::TempDir() + "/fit.rec", report_ = testing::TempDir() + "/fit.json";
+  const std::string recording_ = testing::TempDir() + "/fit-" + std::to_string(getpid()) + ".rec",
+                    report_ = testing::TempDir() + "/fit-" + std::to_string(getpid()) + ".json";
 };
 
 TEST_F(FitRecording, FindsTheTimesOfStepsAndOfTheWayThereAndBack) {

@@ -1,6 +1,7 @@
 #include "loadtest/packed_file.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cstdio>
 #include <fstream>
@@ -26,7 +27,8 @@ std::string bytes(const unsigned char (&data)[kSize]) {
 }
 
 std::string unpacked(const std::string& content, size_t max_bytes = 1000) {
-  const std::string path = testing::TempDir() + "/packed";
+  const std::string path =
+      testing::TempDir() + "/packed-" + std::to_string(getpid());  // tests run side by side
   std::ofstream(path, std::ios::binary) << content;
   struct Remove {
     const std::string& path;

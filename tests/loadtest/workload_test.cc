@@ -4,6 +4,7 @@
 #include "loadtest/workload.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -24,7 +25,7 @@ std::string shared(const std::string& path) {
 
 std::vector<PlannedRequest> from_text(const std::string& name, const std::string& text,
                                       const WorkloadOptions& options) {
-  const std::string path = testing::TempDir() + "/" + name;
+  const std::string path = testing::TempDir() + "/" + std::to_string(getpid()) + "-" + name;
   std::ofstream(path) << text;
   auto requests = trace_workload(path, options);
   std::remove(path.c_str());

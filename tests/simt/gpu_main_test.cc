@@ -3,6 +3,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <boost/json/parse.hpp>
@@ -33,7 +34,7 @@ std::string read(const std::filesystem::path& path) {
 }
 
 std::string temporary(const char* name) {
-  return std::filesystem::path(testing::TempDir()) / name;
+  return std::filesystem::path(testing::TempDir()) / (std::to_string(getpid()) + "-" + name);
 }
 
 TEST(GpuMain, RefusesACommandLineThatItDoesNotUnderstand) {
