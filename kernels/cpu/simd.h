@@ -41,8 +41,16 @@ inline IntVec load_ints(const void* p) {
   std::memcpy(&v, p, sizeof v);
   return v;
 }
+// One load with a broadcast where x is in memory. (Vec{} + x is not that: it makes 0 of -0, so a compiler must
+// add and then shuffle, on the very ports that multiply.)
 inline Vec broadcast(float x) {
-  return Vec{} + x;
+#if defined(__AVX512F__)
+  return _mm512_set1_ps(x);
+#elif defined(__AVX2__)
+  return _mm256_set1_ps(x);
+#else
+  return Vec{x, x, x, x};
+#endif
 }
 inline Vec as_floats(IntVec v) {
   return reinterpret_cast<Vec>(v);
