@@ -28,6 +28,7 @@
 #include "server/http_server.h"
 #include "server/metrics.h"
 #include "server/openai_handlers.h"
+#include "server/process_limits.h"
 #include "server/stop_signals.h"
 #include "server/version.h"
 
@@ -211,6 +212,7 @@ void drain(EngineService& service, StopSignals& signals, int budget_s) {
 
 void serve_until_stopped(const std::string& model, ServerConfig config, StopSignals& signals) {
   set_log_level(log_level(config.log_level));
+  raise_descriptor_limit(config.max_connections);
   const fs::path folder = resolve_model(model);
   const ModelConfig model_config = read_model_config(folder);
   resolve(model_config, config);

@@ -8,6 +8,7 @@
 #include <tuple>
 
 #include "kernels/base/check.h"
+#include "kernels/base/log.h"
 #include "kernels/cpu/dispatch.h"
 #include "kernels/cpu/system_memory.h"
 
@@ -21,11 +22,18 @@ size_t round_up(size_t value, size_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
 }
 
+ThreadPlan threads_for(const DeviceConfig& config) {
+  ThreadPlan plan = plan_threads(config.num_threads, config.pin_threads, allowed_cpus());
+  if (config.num_threads == 0)
+    log_info("computing threads", {{"threads", plan.num_threads}, {"reason", plan.reason}});
+  return plan;
+}
+
 }  // namespace
 
 CpuBackend::CpuBackend(const DeviceConfig& config)
     : kernels_(choose_kernels(config.isa)),
-      pool_(config.num_threads, config.pin_threads),
+      pool_(threads_for(config)),
       name_(std::string("cpu-") + kernels_.name) {}
 
 Buffer CpuBackend::allocate(size_t bytes) {

@@ -4,6 +4,7 @@
 #include <sched.h>
 
 #include <chrono>
+#include <memory>
 
 #include "kernels/base/check.h"
 
@@ -59,42 +60,27 @@ class ScopedFloatControl {
 #endif
 };
 
-cpu_set_t usable_cpus() {
-  cpu_set_t cpus;
-  CPU_ZERO(&cpus);
-  if (sched_getaffinity(0, sizeof cpus, &cpus) != 0 || CPU_COUNT(&cpus) == 0) CPU_SET(0, &cpus);
-  return cpus;
-}
-
-int nth_cpu(const cpu_set_t& cpus, int n) {
-  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu)
-    if (CPU_ISSET(cpu, &cpus) && n-- == 0) return cpu;
-  return -1;
+// A container may forbid it; the thread then floats, which costs speed and nothing else.
+void bind(std::thread& thread, int cpu) {
+  const std::unique_ptr<cpu_set_t, void (*)(cpu_set_t*)> set(CPU_ALLOC(cpu + 1),
+                                                             [](cpu_set_t* s) { CPU_FREE(s); });
+  const size_t bytes = CPU_ALLOC_SIZE(cpu + 1);
+  CPU_ZERO_S(bytes, set.get());
+  CPU_SET_S(cpu, bytes, set.get());
+  pthread_setaffinity_np(thread.native_handle(), bytes, set.get());
 }
 
 }  // namespace
 
-int usable_cores() {
-  const cpu_set_t cpus = usable_cpus();
-  return CPU_COUNT(&cpus);
-}
-
-ThreadPool::ThreadPool(int num_threads, bool pin) {
-  const cpu_set_t cpus = usable_cpus();
-  const int cores = CPU_COUNT(&cpus);
-  num_threads_ = num_threads > 0 ? num_threads : cores;
-  spin_ = num_threads_ <= cores;
+ThreadPool::ThreadPool(const ThreadPlan& plan) : num_threads_(plan.num_threads), spin_(plan.spin) {
   for (int worker = 1; worker < num_threads_; ++worker) {
     threads_.emplace_back([this, worker] { worker_loop(worker); });
-    if (pin && num_threads_ <= cores) {
-      cpu_set_t one;
-      CPU_ZERO(&one);
-      CPU_SET(nth_cpu(cpus, worker), &one);
-      // A container may forbid it; the thread then floats, which costs speed and nothing else.
-      pthread_setaffinity_np(threads_.back().native_handle(), sizeof one, &one);
-    }
+    if (!plan.pins.empty()) bind(threads_.back(), plan.pins[worker]);
   }
 }
+
+ThreadPool::ThreadPool(int num_threads, bool pin)
+    : ThreadPool(plan_threads(num_threads, pin, allowed_cpus())) {}
 
 ThreadPool::~ThreadPool() {
   stop_.store(true);

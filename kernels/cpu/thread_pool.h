@@ -1,7 +1,7 @@
 // Fork-join over the cores of one device. The calling thread is worker 0 and works too; the other workers are
-// threads pinned to one core each. Tasks are claimed one at a time, so a worker that sleeps late or lost its
-// core (a shared machine) delays a call by the one task it holds at most, and by nothing when it holds none.
-// Knows nothing of tensors.
+// threads, pinned to one core each where the plan says so. Tasks are claimed one at a time, so a worker that
+// sleeps late or lost its core (a shared machine) delays a call by the one task it holds at most, and by
+// nothing when it holds none. Knows nothing of tensors.
 //
 // Who computes a task never shows in its result: tasks write disjoint outputs, and every thread runs them
 // under the same floating point control word. Between calls a worker spins for some tens of microseconds,
@@ -14,13 +14,15 @@
 #include <type_traits>
 #include <vector>
 
+#include "kernels/cpu/thread_plan.h"
+
 namespace serval {
 
 class ThreadPool {
  public:
-  // num_threads 0: as many as cores this process may run on (sched_getaffinity). More threads than cores are
-  // allowed and then not pinned. The caller is never pinned: its affinity would leak into every thread it
-  // starts later.
+  // The caller is never pinned: its affinity would leak into every thread it starts later.
+  explicit ThreadPool(const ThreadPlan& plan);
+  // plan_threads() of this machine.
   explicit ThreadPool(int num_threads = 0, bool pin = true);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -64,12 +66,9 @@ class ThreadPool {
   std::atomic<bool> caller_sleeps_{false};
   std::atomic<bool> stop_{false};
 
-  int num_threads_ = 1;
-  bool spin_ = true;  // false when threads outnumber cores: spinning would only keep others from working
+  int num_threads_;
+  bool spin_;
   std::vector<std::thread> threads_;
 };
-
-// Number of cores the calling thread may run on.
-int usable_cores();
 
 }  // namespace serval

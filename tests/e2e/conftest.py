@@ -24,9 +24,10 @@ def pytest_configure(config):
 class Daemon:
     """One `serval serve` process; its ports are free ones it chose itself and printed."""
 
-    def __init__(self, *options, model=MODEL, wait_ready=True, binary=BINARY):
+    def __init__(self, *options, model=MODEL, wait_ready=True, binary=BINARY, before=()):
+        """before: a command that runs the daemon as its last arguments."""
         self.process = subprocess.Popen(
-            [str(binary), "serve", str(model), "--port", "0", "--grpc-port", "0", *map(str, options)],
+            [*before, str(binary), "serve", str(model), "--port", "0", "--grpc-port", "0", *map(str, options)],
             stderr=subprocess.PIPE,
             text=True,
         )

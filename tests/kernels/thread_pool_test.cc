@@ -90,35 +90,39 @@ TEST(ThreadPool, ServesOneCallerAfterAnother) {
   }
 }
 
-TEST(ThreadPool, CountsTheCoresItMayUseAndLeavesTheCallerFree) {
+TEST(ThreadPool, LeavesTheCallerFree) {
   cpu_set_t before;
   ASSERT_EQ(sched_getaffinity(0, sizeof before, &before), 0);
   ThreadPool pool;
-  EXPECT_EQ(pool.num_threads(), CPU_COUNT(&before));
   pool.for_each(10, [](int, int64_t) {});
   cpu_set_t after;
   ASSERT_EQ(sched_getaffinity(0, sizeof after, &after), 0);
   EXPECT_TRUE(CPU_EQUAL(&before, &after));
 }
 
-TEST(ThreadPool, PinsWorkersToDifferentCores) {
-  const int cores = usable_cores();
-  if (cores < 2) GTEST_SKIP() << "one core only";
-  ThreadPool pool(2, /*pin=*/true);
-  int allowed = 0;
-  for (int round = 0; round < 50 && allowed == 0; ++round) {
+// The CPUs that worker 1 of two may run on.
+std::vector<int> cpus_of_second_worker(ThreadPool& pool) {
+  std::vector<int> cpus;
+  for (int round = 0; round < 50 && cpus.empty(); ++round) {
     std::atomic<int> arrived{0};
     pool.for_each(2, [&](int worker, int64_t) {
-      if (worker == 1) {
-        cpu_set_t mine;
-        sched_getaffinity(0, sizeof mine, &mine);
-        allowed = CPU_COUNT(&mine);
-      }
+      if (worker == 1) cpus = allowed_cpus();
       arrived.fetch_add(1);
       while (arrived.load() < 2) std::this_thread::yield();
     });
   }
-  EXPECT_EQ(allowed, 1);
+  return cpus;
+}
+
+TEST(ThreadPool, PinsWorkersToTheCpusOfThePlan) {
+  const std::vector<int> cpus = allowed_cpus();
+  if (cpus.size() < 2) GTEST_SKIP() << "one CPU only";
+  ThreadPlan plan{.num_threads = 2, .pins = {cpus[0], cpus[1]}};
+  ThreadPool pinned(plan);
+  EXPECT_EQ(cpus_of_second_worker(pinned), std::vector<int>{cpus[1]});
+  plan.pins.clear();
+  ThreadPool floating(plan);
+  EXPECT_EQ(cpus_of_second_worker(floating), cpus);
 }
 
 #if defined(__x86_64__)
