@@ -270,7 +270,29 @@ void Scheduler::check_sequence(const Sequence& seq) const {
   const int32_t held = blocks_for(seq.next_row(), geometry_.block_size);
   for (int g = 0; g < geometry_.num_groups; ++g) {
     SERVAL_CHECK(static_cast<int32_t>(seq.blocks[g].size()) >= held, seq.id, g, seq.blocks[g].size(), held);
+    // What rows are yet to be written to is nobody else's.
+    for (size_t i = seq.num_computed / geometry_.block_size; i < seq.blocks[g].size(); ++i) {
+      const BlockRef& block = seq.blocks[g][i];
+      if (block) SERVAL_CHECK(pools_[g]->refs(block.id()) == 1 && !pools_[g]->cached(block.id()), seq.id, g, i);
+    }
   }
+  check_path(seq);
+}
+
+// The path to the node it stands on says its tokens, and what it shares with the cache is from there.
+void Scheduler::check_path(const Sequence& seq) const {
+  if (seq.node == RadixCache::kNone) return;
+  RadixCache::NodeId node = seq.node;
+  for (int32_t i = seq.num_cached_blocks; i-- > 0; node = cache_.parent(node)) {
+    const std::span<const TokenId> tokens(seq.tokens.data() + i * geometry_.block_size, geometry_.block_size);
+    SERVAL_CHECK(std::ranges::equal(cache_.tokens_of(node), tokens), seq.id, i, node);
+    for (int g = 0; g < geometry_.num_groups; ++g) {
+      const BlockRef& block = seq.blocks[g][i];
+      const RadixCache::NodeId holder = block ? cache_.holder(block.id(), g) : RadixCache::kNone;
+      SERVAL_CHECK(holder == RadixCache::kNone || holder == node, seq.id, g, i, holder, node);
+    }
+  }
+  SERVAL_CHECK(node == seq.of->root, seq.id, node, seq.of->root);
 }
 
 }  // namespace serval

@@ -88,6 +88,7 @@ class Scheduler {
   void admit_waiting(Time now, int32_t& budget, Batch& batch);
   bool admit(Sequence& seq, Time now, Batch& batch);
   bool has_room(const Sequence& seq) const;
+  bool holds_window(const Sequence& seq, int32_t next) const;
   int32_t take_cached(Sequence& seq, PartialBlock& partial);
   int32_t take_forked(Sequence& seq, PartialBlock& partial);
   bool copy_partial(Sequence& seq, const PartialBlock& partial, int32_t num_tokens, Batch& batch);
@@ -109,6 +110,7 @@ class Scheduler {
   void sweep_finished();
   void insert_in_order(std::vector<Sequence*>& line, Sequence* seq) const;
   void check_sequence(const Sequence& seq) const;
+  void check_path(const Sequence& seq) const;
   size_t place_of(RequestId id) const;
   Submission* find(RequestId id) const;
 

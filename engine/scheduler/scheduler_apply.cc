@@ -124,9 +124,13 @@ void Scheduler::cache_computed(Sequence& seq, bool with_tail) {
     cache_.unpin(seq.node);
     seq.node = next;  // kNone when the cache has no node left: this sequence is cached no further
     ++seq.num_cached_blocks;
+    if (next != RadixCache::kNone && seq.num_cached_blocks == seq.num_prompt() / size)
+      cache_.want_window(next, seq.num_cached_blocks);  // the same prompt may come again
   }
+  if (!with_tail || seq.node == RadixCache::kNone) return;
+  cache_.want_window(seq.node, seq.num_cached_blocks);
   const int32_t tail = seq.num_computed - seq.num_cached_blocks * size;
-  if (with_tail && seq.node != RadixCache::kNone && tail > 0) {
+  if (tail > 0) {
     cache_.insert(seq.node, {seq.tokens.data() + seq.num_cached_blocks * size, static_cast<size_t>(tail)},
                   blocks_at(seq.num_cached_blocks));
   }

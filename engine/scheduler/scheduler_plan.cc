@@ -134,7 +134,7 @@ void Scheduler::admit_waiting(Time now, int32_t& budget, Batch& batch) {
 // no room for its known tokens. Alone it always gets in: it can go in small steps.
 bool Scheduler::admit(Sequence& seq, Time now, Batch& batch) {
   PartialBlock partial;
-  const bool is_fork = seq.parent != nullptr;
+  const bool is_fork = seq.parent && holds_window(*seq.parent, seq.num_prompt() - 1);
   const int32_t num_partial = is_fork ? take_forked(seq, partial) : take_cached(seq, partial);
   const bool has_begun =
       (running_.empty() || has_room(seq)) && copy_partial(seq, partial, num_partial, batch);
@@ -197,17 +197,21 @@ int32_t Scheduler::take_cached(Sequence& seq, PartialBlock& partial) {
   return match.partial_tokens;
 }
 
+// Whether the sequence still has the KV that a row at position `next` reads: one far ahead has let go of it.
+bool Scheduler::holds_window(const Sequence& seq, int32_t next) const {
+  for (int g = 0; g < geometry_.num_groups; ++g) {
+    if (seq.first_block[g] > first_needed_block(geometry_.groups[g], next, geometry_.block_size)) return false;
+  }
+  return true;
+}
+
 // Takes all but the last prompt token of the sequence it forks from: whole blocks are shared, of the one they
-// part in `partial` has the returned number of positions. Nothing when the parent, far ahead, has forgotten
-// its window's beginning.
+// part in `partial` has the returned number of positions.
 int32_t Scheduler::take_forked(Sequence& seq, PartialBlock& partial) {
   const Sequence& parent = *seq.parent;
   const int32_t size = geometry_.block_size;
   const int32_t shared = seq.num_prompt() - 1, whole = shared / size, rest = shared % size;
   if (seq.of->root != RadixCache::kNone) stand_on(seq, seq.of->root, 0);
-  for (int g = 0; g < geometry_.num_groups; ++g) {
-    if (parent.first_block[g] > first_needed_block(geometry_.groups[g], shared, size)) return 0;
-  }
   seq.num_computed = whole * size;
   for (int g = 0; g < geometry_.num_groups; ++g) {
     seq.first_block[g] = first_needed_block(geometry_.groups[g], shared, size);

@@ -27,6 +27,7 @@ class RandomDay {
     driver_.runner.fails = [this](SeqId seq, int position) {
       return (seq * 31 + position) % 997 == 0 && day_.seed % 2 == 1;
     };
+    driver_.runner.salt_of = [this](SeqId seq) { return salts_.at(seq); };
   }
 
   void run() {
@@ -87,7 +88,10 @@ class RandomDay {
     for (int i = 0; i < request.n; ++i)
       open.choices.push_back({request.prompt, seed_of_choice(request.sampling.seed, i)});
     const RequestId id = request.id;
-    if (driver_.scheduler.add(std::move(request), driver_.now)) open_[id] = std::move(open);
+    const uint64_t salt = request.cache_salt.size();
+    if (!driver_.scheduler.add(std::move(request), driver_.now)) return;
+    salts_.resize(salts_.size() + open.choices.size(), salt);
+    open_[id] = std::move(open);
   }
 
   void abort_one() {
@@ -136,6 +140,7 @@ class RandomDay {
   std::mt19937_64 random_;
   testing::SchedulerDriver driver_;
   std::map<RequestId, Open> open_;
+  std::vector<uint64_t> salts_{0};  // by SeqId; they count from 1
   RequestId next_id_ = 1;
 };
 

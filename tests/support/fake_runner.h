@@ -1,7 +1,8 @@
 // A model without a model: a function Batch -> ModelOutput whose tokens depend on the sequence's own history
-// alone, so that any two schedules of the same request must give the same tokens. It keeps the KV of every
-// block it was told of as the token written there, so that a wrong block table, copy or reuse shows as a
-// wrong history. A token that only the device knows it takes from the slot, if the batch before drew it.
+// alone, so that any two schedules of the same request must give the same tokens. What it writes at a position
+// is, as a real model's KV, a function of all tokens up to there (and of the cache's salt, where a test tells
+// it), so that a wrong block table, copy or reuse shows, also that of equal tokens behind other ones. A token
+// that only the device knows it takes from the slot, if the batch before drew it.
 #pragma once
 
 #include <cstdint>
@@ -18,11 +19,12 @@ class FakeRunner {
  public:
   explicit FakeRunner(const BlockGeometry& geometry, int vocab = 50) : geometry_(geometry), vocab_(vocab) {
     for (int g = 0; g < geometry.num_groups; ++g) {
-      memory_[g].assign(static_cast<size_t>(geometry.groups[g].num_blocks) * geometry.block_size, -1);
+      memory_[g].assign(static_cast<size_t>(geometry.groups[g].num_blocks) * geometry.block_size, 0);
     }
   }
 
   std::function<bool(SeqId, int position)> fails;  // optional: which rows have no finite logits
+  std::function<uint64_t(SeqId)> salt_of;          // optional: sequences of different ones share no block
 
   void operator()(const Batch& batch, ModelOutput& output) {
     output.clear();
@@ -37,6 +39,7 @@ class FakeRunner {
       slot.sampling = a.sampling;
       slot.tokens = a.tokens;
       slot.num_prompt = a.num_prompt;
+      slot.kv.assign(1, salt_of ? ~salt_of(a.seq) : ~uint64_t{0});
       for (int g = 0; g < geometry_.num_groups; ++g) slot.table[g].assign(a.first_block[g], -1);
     }
     for (const GroupBlockCopy& c : batch.copies) {
@@ -59,11 +62,21 @@ class FakeRunner {
     SeqId seq = 0;
     SamplingParams sampling;
     std::vector<TokenId> tokens;
+    std::vector<uint64_t> kv;  // [positions + 1]: at p + 1 what belongs into the cells of position p
     int num_prompt = 0;
     uint64_t last_draw = 0;  // the batch that drew the last of the tokens
     std::vector<BlockId> table[kMaxKvGroups];
   };
-  TokenId& cell(int group, BlockId block, int offset) {
+  static uint64_t mix(uint64_t h, TokenId token) {
+    h = (h ^ static_cast<uint32_t>(token)) * 0x9e3779b97f4a7c15ull;
+    return h ^ h >> 29;
+  }
+  static uint64_t kv_of(Slot& slot, int position) {
+    while (static_cast<int>(slot.kv.size()) <= position + 1)
+      slot.kv.push_back(mix(slot.kv.back(), slot.tokens.at(slot.kv.size() - 1)));
+    return slot.kv[position + 1];
+  }
+  uint64_t& cell(int group, BlockId block, int offset) {
     SERVAL_CHECK(block >= 0, group, offset);
     return memory_[group][static_cast<size_t>(block) * geometry_.block_size + offset];
   }
@@ -83,7 +96,8 @@ class FakeRunner {
           token = slot.tokens.back();
         }
         SERVAL_CHECK(pos < static_cast<int>(slot.tokens.size()) && slot.tokens[pos] == token, pos, token);
-        cell(g, slot.table[g].at(pos / geometry_.block_size), pos % geometry_.block_size) = token;
+        cell(g, slot.table[g].at(pos / geometry_.block_size), pos % geometry_.block_size) =
+            kv_of(slot, pos);
       }
     }
   }
@@ -96,9 +110,9 @@ class FakeRunner {
     for (int g = 0; g < geometry_.num_groups; ++g) {
       const int window = geometry_.groups[g].window;
       for (int pos = window == 0 ? 0 : std::max(0, last - window + 1); pos <= last; ++pos) {
-        const TokenId seen =
+        const uint64_t seen =
             cell(g, slot.table[g].at(pos / geometry_.block_size), pos % geometry_.block_size);
-        SERVAL_CHECK(seen == slot.tokens[pos], step.seq, g, pos, seen, slot.tokens[pos]);
+        SERVAL_CHECK(seen == kv_of(slot, pos), step.seq, g, pos, slot.tokens[pos]);
       }
     }
     out.prompt_begin = static_cast<int32_t>(output.prompt_tokens.size());
@@ -123,7 +137,7 @@ class FakeRunner {
   BlockGeometry geometry_;
   int vocab_;
   uint64_t num_batches_ = 0;
-  std::vector<TokenId> memory_[kMaxKvGroups];
+  std::vector<uint64_t> memory_[kMaxKvGroups];
   std::map<SlotId, Slot> slots_;
 };
 
