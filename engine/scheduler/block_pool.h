@@ -118,7 +118,7 @@ class BlockPool {
   std::vector<uint8_t> cached_;
   std::vector<uint8_t> wanted_;
   std::vector<BlockId> free_;
-  std::vector<Links> links_;             // of the blocks that only the cache holds,
+  std::vector<Links> links_;           // of the blocks that only the cache holds,
   BlockId oldest_ = -1, newest_ = -1;  // in the order in which they go
   int num_cached_only_ = 0;
 };

@@ -106,25 +106,38 @@ bool RadixCache::extend(Runs& runs, NodeId node, int32_t end) const {
 RadixCache::Match RadixCache::match(NodeId root, std::span<const TokenId> tokens) {
   Match best;
   best.node = root;
-  const auto size = static_cast<size_t>(geometry_.block_size);
   Runs runs{}, runs_of_best{};
-  NodeId at = root;
+  Place at{root, nodes_[root].born, 0};
   touch(root);
-  for (size_t depth = 0; depth + size <= tokens.size(); depth += size) {
-    const NodeId child = find(at, tokens.subspan(depth, size));
-    if (child == kNone) break;
-    touch(child);
-    at = child;
-    const auto end = static_cast<int32_t>(depth + size);
-    if (!extend(runs, child, end)) continue;
-    best.node = child;
-    best.num_blocks = end / geometry_.block_size;
+  while (step_down(at, tokens)) {
+    touch(at.node);
+    if (!extend(runs, at.node, at.num_blocks * geometry_.block_size)) continue;
+    best.node = at.node;
+    best.num_blocks = at.num_blocks;
     runs_of_best = runs;
   }
-  list_newest(at);
+  list_newest(at.node);
+  best.reached = at;
   want_window(best.node, best.num_blocks);
-  match_partial(best, runs_of_best, tokens.subspan(best.num_blocks * size));
+  match_partial(best, runs_of_best, tokens.subspan(best.num_blocks * geometry_.block_size));
   return best;
+}
+
+// To the child that holds the next whole block of `tokens`.
+bool RadixCache::step_down(Place& at, std::span<const TokenId> tokens) {
+  const size_t size = geometry_.block_size, begin = at.num_blocks * size;
+  const NodeId child = begin + size <= tokens.size() ? find(at.node, tokens.subspan(begin, size)) : kNone;
+  if (child == kNone) return false;
+  at = {child, nodes_[child].born, at.num_blocks + 1};
+  return true;
+}
+
+int32_t RadixCache::follow(Place& place, std::span<const TokenId> tokens) {
+  if (place.node == kNone) return 0;
+  if (nodes_[place.node].born != place.born) return -1;
+  int32_t gained = 0;
+  while (step_down(place, tokens)) ++gained;
+  return gained;
 }
 
 // Of the children used last, the usable one that shares most of what follows the match.
@@ -154,6 +167,7 @@ RadixCache::NodeId RadixCache::new_node() {
   const NodeId id = free_nodes_.back();
   free_nodes_.pop_back();
   nodes_[id].in_use = true;
+  nodes_[id].born = ++clock_;
   return id;
 }
 
@@ -199,7 +213,8 @@ RadixCache::NodeId RadixCache::insert(NodeId parent, std::span<const TokenId> to
   unpin(parent);
   if (id == kNone) return kNone;
   nodes_[id].num_tokens = static_cast<int32_t>(tokens.size());
-  std::copy(tokens.begin(), tokens.end(), tokens_.begin() + static_cast<ptrdiff_t>(id) * geometry_.block_size);
+  std::copy(tokens.begin(), tokens.end(),
+            tokens_.begin() + static_cast<ptrdiff_t>(id) * geometry_.block_size);
   for (int g = 0; g < geometry_.num_groups; ++g) give_block(id, g, blocks[g]);
   if (!is_whole) want_block(id);  // a tail is where a sequence ended
   attach(id, parent);
@@ -243,8 +258,8 @@ void RadixCache::enter_children(NodeId id) {
 
 void RadixCache::leave_children(NodeId id) {
   const Node& node = nodes_[id];
-  (node.previous_child == kNone ? nodes_[node.parent].last_child
-                                : nodes_[node.previous_child].next_child) = node.next_child;
+  (node.previous_child == kNone ? nodes_[node.parent].last_child : nodes_[node.previous_child].next_child) =
+      node.next_child;
   if (node.next_child != kNone) nodes_[node.next_child].previous_child = node.previous_child;
 }
 
@@ -400,7 +415,8 @@ void RadixCache::check_invariants() const {
   }
   for (size_t i = 0; i < nodes_.size(); ++i) {
     if (!nodes_[i].in_use) continue;
-    SERVAL_CHECK(children[i] == nodes_[i].num_children && walked[i] == children[i], i, children[i], walked[i]);
+    SERVAL_CHECK(children[i] == nodes_[i].num_children && walked[i] == children[i], i, children[i],
+                 walked[i]);
   }
   for (NodeId id = oldest_; id != kNone; id = nodes_[id].newer, --listed) {
     const NodeId next = nodes_[id].newer;

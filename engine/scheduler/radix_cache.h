@@ -39,14 +39,24 @@ class RadixCache {
   RadixCache(const RadixCache&) = delete;
   RadixCache& operator=(const RadixCache&) = delete;
 
+  // Where in the cache a sequence's tokens led when they were looked up; holds nothing. Default: nowhere.
+  struct Place {
+    NodeId node = kNone;
+    uint64_t born = 0;  // tells a node from the one that had its number before
+    int32_t num_blocks = 0;
+  };
   struct Match {
     NodeId node = kNone;     // deepest whole block; the root when none matched
     int32_t num_blocks = 0;  // whole blocks on the path
     NodeId partial = kNone;  // a child of `node` whose first partial_tokens tokens go on matching
     int32_t partial_tokens = 0;
+    Place reached;  // the deepest node of whole blocks, usable or not
   };
   // The longest usable prefix of `tokens` below a root. Touches the path and wants the window it ends with.
   Match match(NodeId root, std::span<const TokenId> tokens);
+
+  // Goes on from the place with what was inserted below it since. Returns how many blocks, -1: it is gone.
+  int32_t follow(Place& place, std::span<const TokenId> tokens);
 
   // The root of a salt, made when it is not there. A new root keeps the salt by swapping it for a string that
   // has served its time. kNone when nodes ran out.
@@ -98,6 +108,7 @@ class RadixCache {
     int32_t num_children = 0;
     int32_t pins = 0;
     uint64_t last_used = 0;
+    uint64_t born = 0;
     NodeId parent = kNone;
     NodeId next_in_bucket = kNone, previous_in_bucket = kNone;  // nodes whose hashes fall together
     NodeId last_child = kNone;                                  // the one used last
@@ -112,6 +123,7 @@ class RadixCache {
   size_t root_bucket(std::string_view salt) const;
   size_t bucket_of(NodeId node) const;
   NodeId find(NodeId parent, std::span<const TokenId> tokens);
+  bool step_down(Place& at, std::span<const TokenId> tokens);
   bool extend(Runs& runs, NodeId node, int32_t end) const;
   void match_partial(Match& match, const Runs& runs, std::span<const TokenId> rest);
   NodeId new_node();
@@ -136,7 +148,7 @@ class RadixCache {
   std::vector<TokenId> tokens_;  // [num nodes, block_size]
   std::vector<NodeId> free_nodes_;
   std::vector<NodeId> buckets_;
-  std::vector<std::string> salts_;                          // by node; of roots
+  std::vector<std::string> salts_;                         // by node; of roots
   std::array<std::vector<NodeId>, kMaxKvGroups> holders_;  // by block of the group: the node that has it
   // Nodes by last use. A leaf without pins is always among them; those that cannot be evicted may be, and
   // leave when they are met at the old end.

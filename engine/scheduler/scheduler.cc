@@ -29,8 +29,8 @@ int most_open(const SchedulerConfig& config) {
   return config.max_num_seqs + config.max_waiting;
 }
 
-// Tokens a sequence may have in the end. A prompt may fill the context, to be scored: then one more is drawn, whose
-// KV nobody needs.
+// Tokens a sequence may have in the end. A prompt may fill the context, to be scored: then one more is drawn,
+// whose KV nobody needs.
 int32_t most_tokens_of(const SchedulerConfig& config, int32_t prompt_tokens, int32_t max_tokens) {
   return std::max(std::min(prompt_tokens + max_tokens, config.max_model_len), prompt_tokens + 1);
 }
@@ -273,7 +273,8 @@ void Scheduler::check_sequence(const Sequence& seq) const {
     // What rows are yet to be written to is nobody else's.
     for (size_t i = seq.num_computed / geometry_.block_size; i < seq.blocks[g].size(); ++i) {
       const BlockRef& block = seq.blocks[g][i];
-      if (block) SERVAL_CHECK(pools_[g]->refs(block.id()) == 1 && !pools_[g]->cached(block.id()), seq.id, g, i);
+      if (block)
+        SERVAL_CHECK(pools_[g]->refs(block.id()) == 1 && !pools_[g]->cached(block.id()), seq.id, g, i);
     }
   }
   check_path(seq);

@@ -87,7 +87,12 @@ class Scheduler {
   int32_t schedule(Sequence& seq, int32_t most, Batch& batch);
   void admit_waiting(Time now, int32_t& budget, Batch& batch);
   bool admit(Sequence& seq, Time now, Batch& batch);
+  int32_t num_available(int group) const {
+    return pools_[group]->num_free() + pools_[group]->num_cached_only();
+  }
+  int32_t num_lacking(const Sequence& seq, int group) const;
   bool has_room(const Sequence& seq) const;
+  bool may_have_room(Sequence& seq);
   bool holds_window(const Sequence& seq, int32_t next) const;
   int32_t take_cached(Sequence& seq, PartialBlock& partial);
   int32_t take_forked(Sequence& seq, PartialBlock& partial);
@@ -133,6 +138,7 @@ class Scheduler {
   uint64_t next_arrival_ = 1;
   Time next_deadline_ = Time::max();  // no unfinished request's is earlier, so that most steps need not look
   uint64_t step_ = 0;
+  uint64_t num_admitted_ = 0;
   SchedulerStats stats_;
 };
 

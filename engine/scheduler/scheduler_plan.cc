@@ -133,16 +133,24 @@ void Scheduler::admit_waiting(Time now, int32_t& budget, Batch& batch) {
 // Gives a waiting sequence a slot and the KV that is already there. False, and nothing changed, when there is
 // no room for its known tokens. Alone it always gets in: it can go in small steps.
 bool Scheduler::admit(Sequence& seq, Time now, Batch& batch) {
+  if (!may_have_room(seq)) return false;
+  std::array<int32_t, kMaxKvGroups> available{};
+  for (int g = 0; g < geometry_.num_groups; ++g) available[g] = num_available(g);
   PartialBlock partial;
   const bool is_fork = seq.parent && holds_window(*seq.parent, seq.num_prompt() - 1);
   const int32_t num_partial = is_fork ? take_forked(seq, partial) : take_cached(seq, partial);
   const bool has_begun =
       (running_.empty() || has_room(seq)) && copy_partial(seq, partial, num_partial, batch);
   if (!has_begun && !running_.empty()) {
+    seq.refusal = {.num_admitted = num_admitted_};
+    for (int g = 0; g < geometry_.num_groups; ++g)
+      seq.refusal->wanted[g] = num_lacking(seq, g) + available[g] - num_available(g);
     release(seq);
     return false;
   }
   seq.parent = nullptr;
+  seq.refusal.reset();
+  ++num_admitted_;
   if (!seq.admitted_before) {
     seq.admitted_before = true;
     seq.first_scheduled = now;
@@ -156,15 +164,32 @@ bool Scheduler::admit(Sequence& seq, Time now, Batch& batch) {
   return true;
 }
 
-// Whether the blocks that the sequence's known tokens need, beside those it has, can be had.
+// Blocks of the group that the sequence's known tokens need beside those it has.
+int32_t Scheduler::num_lacking(const Sequence& seq, int group) const {
+  const int32_t window = geometry_.groups[group].window;
+  const int32_t lacking =
+      blocks_for(seq.num_known(), geometry_.block_size) - static_cast<int32_t>(seq.blocks[group].size());
+  if (window == 0) return lacking;
+  return std::min(lacking, blocks_for(window + config_.max_prefill_chunk, geometry_.block_size) + 1);
+}
+
 bool Scheduler::has_room(const Sequence& seq) const {
   for (int g = 0; g < geometry_.num_groups; ++g) {
-    const int32_t window = geometry_.groups[g].window;
-    int32_t wanted =
-        blocks_for(seq.num_known(), geometry_.block_size) - static_cast<int32_t>(seq.blocks[g].size());
-    if (window > 0)
-      wanted = std::min(wanted, blocks_for(window + config_.max_prefill_chunk, geometry_.block_size) + 1);
-    if (wanted > pools_[g]->num_free() + pools_[g]->num_cached_only()) return false;
+    if (num_lacking(seq, g) > num_available(g)) return false;
+  }
+  return true;
+}
+
+// False when the sequence was refused and nothing has come that could change this. Costs nothing that grows
+// with its length, so that it may be asked at every step.
+bool Scheduler::may_have_room(Sequence& seq) {
+  if (!seq.refusal || running_.empty() || seq.refusal->num_admitted != num_admitted_) return true;
+  Sequence::Refusal& refusal = *seq.refusal;
+  const int32_t gained = cache_.follow(seq.reached, {seq.tokens.data(), seq.tokens.size() - 1});
+  if (gained < 0) return true;
+  for (int g = 0; g < geometry_.num_groups; ++g) {
+    refusal.wanted[g] -= gained;
+    if (refusal.wanted[g] > num_available(g)) return false;
   }
   return true;
 }
@@ -184,6 +209,7 @@ int32_t Scheduler::take_cached(Sequence& seq, PartialBlock& partial) {
     return 0;
   }
   const RadixCache::Match match = cache_.match(submission.root, {seq.tokens.data(), seq.tokens.size() - 1});
+  seq.reached = match.reached;
   stand_on(seq, match.node, match.num_blocks);
   seq.num_computed = match.num_blocks * geometry_.block_size;
   for (int g = 0; g < geometry_.num_groups; ++g) {
@@ -200,7 +226,8 @@ int32_t Scheduler::take_cached(Sequence& seq, PartialBlock& partial) {
 // Whether the sequence still has the KV that a row at position `next` reads: one far ahead has let go of it.
 bool Scheduler::holds_window(const Sequence& seq, int32_t next) const {
   for (int g = 0; g < geometry_.num_groups; ++g) {
-    if (seq.first_block[g] > first_needed_block(geometry_.groups[g], next, geometry_.block_size)) return false;
+    if (seq.first_block[g] > first_needed_block(geometry_.groups[g], next, geometry_.block_size))
+      return false;
   }
   return true;
 }

@@ -6,6 +6,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "engine/batch.h"
@@ -51,6 +52,15 @@ struct Sequence {
   int32_t cached_tokens = 0;      // prompt tokens found in the cache when first admitted
   Time first_scheduled{0};
   bool admitted_before = false;
+  // Where its last look into the cache ended, and what it lacked when it was refused after that: until so
+  // many blocks are free or only cached, or the cache has more of its tokens, or somebody else was admitted,
+  // it would be refused again.
+  struct Refusal {
+    std::array<int32_t, kMaxKvGroups> wanted{};
+    uint64_t num_admitted = 0;
+  };
+  RadixCache::Place reached;
+  std::optional<Refusal> refusal;
   int32_t num_prompt_reported = 0;  // prompt positions whose log-probabilities were published
 
   inline const Request& request() const;

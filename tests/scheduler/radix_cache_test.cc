@@ -115,7 +115,8 @@ class PlainCache {
     int at = root, whole = 0;
     touch(root);
     for (; (whole + 1) * size_ <= static_cast<int>(tokens.size()); ++whole) {
-      const int child = child_of(at, Tokens(tokens.begin() + whole * size_, tokens.begin() + (whole + 1) * size_));
+      const int child =
+          child_of(at, Tokens(tokens.begin() + whole * size_, tokens.begin() + (whole + 1) * size_));
       if (child < 0) break;
       touch(at = child);
     }
@@ -223,8 +224,10 @@ class Twins {
 
   void run(int num_requests) {
     for (int i = 0; i < num_requests && !::testing::Test::HasFatalFailure(); ++i) {
-      if (open_.size() < 3 && pick(2) == 0) begin();
-      else if (!open_.empty()) advance(pick(open_.size()));
+      if (open_.size() < 3 && pick(2) == 0)
+        begin();
+      else if (!open_.empty())
+        advance(pick(open_.size()));
       compare();
     }
   }
@@ -246,7 +249,8 @@ class Twins {
     std::string text(static_cast<size_t>(salt), 's');
     // Few different tokens, so that requests share beginnings of every length.
     const auto length = 1 + pick(14);
-    for (uint64_t i = 0; i < length; ++i) open.tokens.push_back(static_cast<TokenId>(pick(i % 4 == 0 ? 12 : 2)));
+    for (uint64_t i = 0; i < length; ++i)
+      open.tokens.push_back(static_cast<TokenId>(pick(i % 4 == 0 ? 12 : 2)));
     open.root = real_.cache.root(text);
     open.plain_root = plain_.root(Tokens(static_cast<size_t>(salt), 's'));
     real_.cache.pin(open.root);
@@ -361,7 +365,8 @@ TEST(RadixCache, LettingGoOfANodeIsAUse) {
 TEST(RadixCache, OfSeveralChildrenTheOneThatSharesMostIsTaken) {
   Cached c(geometry_of(8, {{32, 0}}));
   const Tokens shared = numbers(8, 0);
-  for (const int common : {2, 6, 4}) c.serve(joined(shared, joined(numbers(common, 50), numbers(5, 100 * common))));
+  for (const int common : {2, 6, 4})
+    c.serve(joined(shared, joined(numbers(common, 50), numbers(5, 100 * common))));
   const RadixCache::Match match = c.match(joined(shared, numbers(7, 50)));
   EXPECT_EQ(match.num_blocks, 1);
   EXPECT_EQ(match.partial_tokens, 6);

@@ -11,13 +11,9 @@
 #include <set>
 
 #include "tests/scheduler/scheduler_driver.h"
+#include "tests/scheduler/scheduler_peer.h"
 
 namespace serval {
-
-struct SchedulerPeer {
-  static BlockRef take_block(Scheduler& scheduler) { return scheduler.pools_[0]->allocate(); }
-};
-
 namespace {
 
 struct World {

@@ -16,7 +16,8 @@ constexpr int kBlockSize = 16, kWindow = 512, kMostTokens = 32'768;
 // begins one.
 class Chats {
  public:
-  Chats(const BlockGeometry& geometry, int first_tokens) : first_tokens_(first_tokens), scheduler_(config(), geometry) {}
+  Chats(const BlockGeometry& geometry, int first_tokens)
+      : first_tokens_(first_tokens), scheduler_(config(), geometry) {}
 
   double hit_rate(int num_turns) {
     for (int i = 0; i < num_turns; ++i) {
@@ -105,7 +106,8 @@ TEST(WindowedCache, ChatsFindNearlyWhatAModelWithoutWindowsFinds) {
       RecordProperty("hit_rate_" + std::to_string(first_tokens) + "_" + std::to_string(blocks),
                      std::to_string(mixed) + " " + std::to_string(alone) + " of " + std::to_string(ideal));
       EXPECT_GT(mixed, floor * ideal) << first_tokens << " first tokens, " << blocks << " windowed blocks";
-      EXPECT_GT(alone, floor * ideal) << first_tokens << " first tokens, " << blocks << " blocks, all windowed";
+      EXPECT_GT(alone, floor * ideal)
+          << first_tokens << " first tokens, " << blocks << " blocks, all windowed";
     }
   }
 }

@@ -1,8 +1,8 @@
 // A model without a model: a function Batch -> ModelOutput whose tokens depend on the sequence's own history
-// alone, so that any two schedules of the same request must give the same tokens. What it writes at a position
-// is, as a real model's KV, a function of all tokens up to there (and of the cache's salt, where a test tells
-// it), so that a wrong block table, copy or reuse shows, also that of equal tokens behind other ones. A token
-// that only the device knows it takes from the slot, if the batch before drew it.
+// alone, so that any two schedules of the same request must give the same tokens. What it writes at a
+// position is, as a real model's KV, a function of all tokens up to there (and of the cache's salt, where a
+// test tells it), so that a wrong block table, copy or reuse shows, also that of equal tokens behind other
+// ones. A token that only the device knows it takes from the slot, if the batch before drew it.
 #pragma once
 
 #include <cstdint>
@@ -96,8 +96,7 @@ class FakeRunner {
           token = slot.tokens.back();
         }
         SERVAL_CHECK(pos < static_cast<int>(slot.tokens.size()) && slot.tokens[pos] == token, pos, token);
-        cell(g, slot.table[g].at(pos / geometry_.block_size), pos % geometry_.block_size) =
-            kv_of(slot, pos);
+        cell(g, slot.table[g].at(pos / geometry_.block_size), pos % geometry_.block_size) = kv_of(slot, pos);
       }
     }
   }

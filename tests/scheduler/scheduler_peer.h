@@ -1,0 +1,13 @@
+// What a test may see and spoil inside a scheduler.
+#pragma once
+
+#include "engine/scheduler/scheduler.h"
+
+namespace serval {
+
+struct SchedulerPeer {
+  static BlockRef take_block(Scheduler& scheduler) { return scheduler.pools_[0]->allocate(); }
+  static const RadixCache& cache(const Scheduler& scheduler) { return scheduler.cache_; }
+};
+
+}  // namespace serval
