@@ -56,7 +56,7 @@ std::vector<Route> admin_routes(InferenceService& service, std::function<std::st
             .handler = [&service](const Exchange& e) { answer(e, not_ready(service)); },
             .access = Access::kOpen},
       Route{.method = "GET", .path = "/health", .handler = health, .access = Access::kOpen},
-      Route{.method = "GET", .path = "/ping", .handler = health},
+      Route{.method = "GET", .path = "/ping", .handler = health, .access = Access::kOpen},
       Route{.method = "GET",
             .path = "/metrics",
             .handler =

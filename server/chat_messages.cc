@@ -17,28 +17,65 @@ Error bad_messages(std::string message) {
   return invalid("messages", "invalid_messages", std::move(message));
 }
 
-// Templates are written for text content; an array of text parts becomes its texts, a line each.
-Result<json::value> flat_content(const json::value& content, const std::string& where) {
+// What the schema has and a text model cannot read.
+constexpr std::array kUnservedParts = {"image_url", "input_audio", "file", "video_url", "audio_url"};
+
+// The text of one part of a message's content. `where`: the part, for errors.
+Result<std::string_view> text_of_part(const json::value& part, bool from_assistant,
+                                      const std::string& where) {
+  const json::object* const object = part.if_object();
+  const json::value* const type = object ? object->if_contains("type") : nullptr;
+  if (!type || !type->is_string()) return bad_messages(where + " must be an object with a string in type.");
+  const std::string_view name = type->get_string();
+  if (std::find(kUnservedParts.begin(), kUnservedParts.end(), name) != kUnservedParts.end()) {
+    return invalid("messages", "not_supported",
+                   where + " is of type \"" + std::string(name) + "\"; this server takes text only.");
+  }
+  if (name != "text" && !(from_assistant && name == "refusal")) {
+    return bad_messages(where + ".type must be \"text\"" +
+                        (from_assistant      ? " or \"refusal\""
+                         : name == "refusal" ? "; only an assistant's may be \"refusal\""
+                                             : "") +
+                        ".");
+  }
+  const json::value* const text = object->if_contains(name);
+  if (!text || !text->is_string())
+    return bad_messages(where + "." + std::string(name) + " must be a string.");
+  return std::string_view(text->get_string());
+}
+
+// Templates are written for text content; an array of parts becomes its texts, a line each.
+Result<json::value> flat_content(const json::value& content, bool from_assistant, const std::string& where) {
   if (content.is_string()) return content;
-  if (!content.is_array())
-    return bad_messages(where + ".content must be a string, null or an array of parts.");
+  if (!content.is_array()) return bad_messages(where + " must be a string, null or an array of parts.");
   std::string text;
-  for (const json::value& part : content.get_array()) {
-    const json::object* object = part.if_object();
-    const json::value* type = object ? object->if_contains("type") : nullptr;
-    const json::value* piece = object ? object->if_contains("text") : nullptr;
-    if (!type || *type != "text" || !piece || !piece->is_string()) {
-      return bad_messages(where + ".content may only have parts of type \"text\" with a string in text.");
-    }
+  for (size_t i = 0; i < content.get_array().size(); ++i) {
+    const Result<std::string_view> piece =
+        text_of_part(content.get_array()[i], from_assistant, where + "[" + std::to_string(i) + "]");
+    if (!piece) return piece.error();
     if (!text.empty()) text += '\n';
-    text += std::string_view(piece->get_string());
+    text += *piece;
   }
   return json::value(json::string(text));
+}
+
+// Null counts as absent.
+const json::value* given_value(const json::object& message, std::string_view name) {
+  const json::value* value = message.if_contains(name);
+  return value && !value->is_null() ? value : nullptr;
 }
 
 bool has_tool_calls(const json::object& message) {
   const json::value* calls = message.if_contains("tool_calls");
   return calls && calls->is_array() && !calls->get_array().empty();
+}
+
+// The older way to call a tool, a message each, becomes the newer one: templates know no other.
+void renew_function_call(json::object& message) {
+  const json::value* const call = given_value(message, "function_call");
+  if (call && !has_tool_calls(message))
+    message["tool_calls"] = json::array{{{"type", "function"}, {"function", *call}}};
+  message.erase("function_call");
 }
 
 // Arguments that are no JSON object stay the string they are: a model wrote them, and the client only repeats
@@ -105,13 +142,22 @@ Result<json::array> normalise_messages(const json::value* messages, int max_mess
     }
     json::object copy = *message;
     if (name == "developer") copy["role"] = "system";
-    const json::value* content = message->if_contains("content");
-    if (content && !content->is_null()) {
-      Result<json::value> flat = flat_content(*content, where);
+    if (name == "function") copy["role"] = "tool";
+    if (name == "assistant") renew_function_call(copy);
+    const bool from_assistant = name == "assistant";
+    const json::value* content = given_value(*message, "content");
+    if (from_assistant && given_value(*message, "audio")) {
+      return invalid("messages", "not_supported",
+                     where + ".audio refers to an answer in sound; this server takes text only.");
+    }
+    // An assistant that refused said that instead of a content.
+    if (from_assistant && !content) content = given_value(*message, "refusal");
+    if (content) {
+      Result<json::value> flat = flat_content(*content, from_assistant, where + ".content");
       if (!flat) return flat.error();
       copy["content"] = std::move(*flat);
-    } else if (name != "assistant") {
-      return bad_messages(where + ".content is missing; only an assistant's may be null.");
+    } else if (!from_assistant && name != "function") {
+      return bad_messages(where + ".content is missing; only an assistant's or a function's may be null.");
     } else if (has_tool_calls(copy) && style.null_content) {
       copy["content"] = nullptr;
     } else {

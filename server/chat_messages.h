@@ -1,5 +1,6 @@
 // A chat's messages, from what a client sent to what a template reads: checked, developer as system, parts of
-// text as one text, tool calls the way this template takes them. Knows nothing of tokens.
+// text as one text, a refusal as the content it stood for, functions as tools, tool calls the way this
+// template takes them. Knows nothing of tokens.
 #pragma once
 
 #include <boost/json/fwd.hpp>

@@ -34,10 +34,9 @@ std::optional<int64_t> FieldReader::as_integer(std::string_view name, const json
     return std::nullopt;
   }
   const double number = value.is_double() ? value.get_double() : static_cast<double>(value.get_uint64());
-  if (number == 0 && !std::signbit(number)) return 0;
   if (std::isfinite(number) && number != std::floor(number)) {
     fail(name, "invalid_type", "must be an integer.");
-  } else if (number == 0 || !(std::abs(number) < 0x1p53)) {
+  } else if (!(std::abs(number) < 0x1p53)) {
     fail(name, "value_out_of_range", "is not a 64-bit integer.");
   } else {
     return static_cast<int64_t>(number);
@@ -74,11 +73,11 @@ std::optional<double> FieldReader::number(std::string_view name) {
     return std::nullopt;
   }
   const double number = value->to_number<double>();
-  if (!std::isfinite(number) || (number == 0 && std::signbit(number))) {
+  if (!std::isfinite(number)) {
     fail(name, "value_out_of_range", "is not a number that can be meant.");
     return std::nullopt;
   }
-  return number;
+  return number == 0 ? 0 : number;  // -0.0, as rounding leaves it
 }
 
 std::optional<bool> FieldReader::boolean(std::string_view name) {

@@ -22,6 +22,12 @@ bool is_sane_request_id(std::string_view id) {
   });
 }
 
+// A path in a sentence. It has only visible ASCII (http_guard), but may be kilobytes.
+std::string shown(std::string_view path) {
+  constexpr size_t kMost = 128;
+  return path.size() <= kMost ? std::string(path) : std::string(path.substr(0, kMost)) + "...";
+}
+
 }  // namespace
 
 RequestReader::State RequestReader::feed(std::string_view bytes, size_t* used) {
@@ -90,12 +96,14 @@ void RequestReader::route_request(const GuardedHead& head, HttpHead&& raw) {
   }
   if (!match.route) {
     if (!match.allow.empty()) {
-      refuse_with({405, "method_not_allowed", "This URL does not answer that method.", close},
+      refuse_with({405, "method_not_allowed",
+                   shown(head.path) + " does not answer that method; it answers " + match.allow + ".", close},
                   {{"Allow", match.allow}});
     } else if (!is_known_method(raw.method)) {
       refuse({501, "method_not_allowed", "This server does not know that method.", close});
     } else {
-      refuse({404, "unknown_url", "Unknown URL.", close});
+      refuse(
+          {404, "unknown_url", "Unknown URL: " + shown(head.path) + ". " + routes_.hint(head.path), close});
     }
     return;
   }
@@ -130,7 +138,9 @@ std::optional<HttpError> RequestReader::check_body(const BodyFraming& body) cons
   }
   if (!has_body) return HttpError{400, "empty_body", "The request needs a JSON body.", /*close=*/false};
   if (!is_json_media_type(request_.field("content-type"))) {
-    return HttpError{415, "unsupported_media_type", "The body must be application/json in UTF-8."};
+    return HttpError{
+        415, "unsupported_media_type",
+        "The body must be JSON in UTF-8 and say so; with curl: -H 'Content-Type: application/json'."};
   }
   const std::string_view coding = request_.field("content-encoding");
   if (!coding.empty() && !equal_ignoring_case(coding, "identity")) {

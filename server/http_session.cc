@@ -17,6 +17,7 @@ namespace {
 
 namespace asio = boost::asio;
 
+constexpr int kMaxEmptyLines = 4;
 constexpr size_t kReadBytes = 64 << 10;
 constexpr std::chrono::milliseconds kWatchInterval{250};
 constexpr auto kNever = std::chrono::steady_clock::time_point::max();
@@ -139,15 +140,23 @@ void HttpSession::on_client_eof() {
 
 void HttpSession::advance() {
   while (state_ == State::kIdle || state_ == State::kReading) {
-    if (state_ == State::kIdle && unread().empty()) {
-      await_request();
-      return;
+    if (state_ == State::kIdle) {
+      skip_empty_lines();
+      if (unread().empty() || unread() == "\r") {
+        await_request();
+        return;
+      }
+      begin_request();
     }
-    if (state_ == State::kIdle) begin_request();
     if (!read_request()) break;
   }
   // Whoever has closed its side in the middle of a request wants no answer.
   if (client_eof_ && state_ == State::kReading) close(nullptr);
+}
+
+// Some clients end a body with a line of its own. RFC 9112 2.2: such lines before a request mean nothing.
+void HttpSession::skip_empty_lines() {
+  for (; num_empty_lines_ < kMaxEmptyLines && unread().starts_with("\r\n"); ++num_empty_lines_) consume(2);
 }
 
 void HttpSession::await_request() {
@@ -165,6 +174,7 @@ void HttpSession::begin_request() {
   reader_.emplace(config_.head, config_.body, context_->routes, context_->keys);
   received_ = Clock::now();
   request_id_ = "req_" + unique_id();
+  num_empty_lines_ = 0;
   route_ = nullptr;
   chunked_answer_ = answer_begun_ = answer_complete_ = false;
   // The first request's time began with the connection.

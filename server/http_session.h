@@ -57,6 +57,7 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   // The stages. advance() takes a request as far as the bytes that are here allow.
   void advance();
   void await_request();
+  void skip_empty_lines();
   void begin_request();
   bool read_request();
   void begin_body();
@@ -93,6 +94,7 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
 
   std::string input_;
   size_t input_pos_ = 0;
+  int num_empty_lines_ = 0;  // before the next request
   bool reading_ = false;
   bool client_eof_ = false;  // the client has closed its sending side
 

@@ -73,7 +73,7 @@ void list_models(InferenceService& service, const Exchange& exchange) {
 void show_model(InferenceService& service, const Exchange& exchange) {
   const std::optional<std::string> name = percent_decode(exchange->request().path_tail);
   if (!name || has_dot_segment(*name) || name->find('\0') != std::string::npos) {
-    exchange->respond(error_response(404, "unknown_url", "Unknown URL."));
+    exchange->respond(error_response(404, "unknown_url", "Unknown URL: no model has such a name."));
   } else if (const std::optional<ModelInfo> model = find_model(service, *name)) {
     exchange->respond(json_response(model_body(*model)));
   } else {

@@ -29,7 +29,6 @@ struct RefusedField {
 };
 
 constexpr RefusedField kRefusedFields[] = {
-    {"functions"},
     {"suffix"},
     {"use_beam_search"},
     {"logits_processors"},
@@ -48,6 +47,7 @@ constexpr RefusedField kRefusedFields[] = {
     {"bad_words"},
     {"allowed_token_ids"},
     {"logprob_token_ids"},
+    {"return_tokens_as_token_ids"},
     {"truncate_prompt_tokens", RefusedWhen::kAnyValue},
     {"prompt_embeds", RefusedWhen::kAnyValue},
     {"documents"},
@@ -84,32 +84,29 @@ void refuse_unbuilt(FieldReader& reader) {
   }
 }
 
-// `name` may only be absent, or a string equal to one of `harmless`.
-void refuse_unless(FieldReader& reader, std::string_view name,
-                   std::initializer_list<std::string_view> harmless) {
-  const json::value* value = reader.find(name);
-  if (!value) return;
-  if (const json::string* text = value->if_string()) {
-    for (const std::string_view word : harmless) {
-      if (std::string_view(text->data(), text->size()) == word) return;
-    }
-  } else if (!value->is_object()) {
-    reader.fail(name, "invalid_type", "must be a string or an object.");
-  }
-  reader.fail(name, "not_supported", "asks for something this server does not support.");
+// The field of a client's tools, when a model could call one of them.
+const char* find_tools(FieldReader& reader, const char* list, const char* choice) {
+  const json::value* const tools = reader.find(list);
+  const json::value* const chosen = reader.find(choice);
+  if (tools && !tools->is_array()) reader.fail(list, "invalid_type", "must be an array.");
+  if (chosen && !chosen->is_string() && !chosen->is_object())
+    reader.fail(choice, "invalid_type", "must be a string or an object.");
+  if (reader.failed()) return nullptr;
+  const bool has_tools = tools && !tools->get_array().empty();
+  if (!chosen || *chosen == "auto") return has_tools ? list : nullptr;
+  if (*chosen == "none") return nullptr;
+  return has_tools ? list : choice;
 }
 
+// Tools that may not be called leave the answer a text: the model is not shown them.
 void refuse_tools(FieldReader& reader) {
-  if (const json::value* tools = reader.find("tools")) {
-    if (!tools->is_array()) reader.fail("tools", "invalid_type", "must be an array.");
-    if (!reader.failed() && tools->get_array().empty())
-      reader.fail("tools", "invalid_tools", "is empty; leave it out instead.");
-    reader.fail("tools", "not_supported", "is not supported by this server.");
+  const char* const tools = find_tools(reader, "tools", "tool_choice");
+  const char* const functions = find_tools(reader, "functions", "function_call");
+  if (const char* const name = tools ? tools : functions) {
+    reader.fail(invalid(name, "not_supported",
+                        "tools are not supported by this server: leave them out, or set tool_choice to "
+                        "\"none\" for an answer in text."));
   }
-  refuse_unless(reader, "tool_choice", {"none", "auto"});
-  if (const json::value* choice = reader.find("tool_choice"); choice && *choice == "auto")
-    reader.fail("tool_choice", "invalid_tools", "needs tools to choose from.");
-  refuse_unless(reader, "function_call", {"none", "auto"});
 }
 
 void refuse_response_formats(FieldReader& reader) {
@@ -175,7 +172,9 @@ void read_stream_options(FieldReader& reader, OpenAiRequest& out, const RequestO
   }
   FieldReader nested(given->get_object(), "stream_options.");
   out.include_usage = nested.boolean("include_usage").value_or(false);
-  nested.ignore({"include_obfuscation", "continuous_usage_stats"});
+  nested.ignore({"include_obfuscation"});
+  if (nested.boolean("continuous_usage_stats").value_or(false))
+    nested.fail("continuous_usage_stats", "not_supported", "is not supported by this server.");
   if (nested.failed()) reader.fail(nested.error());
   if (options.strict) {
     if (const auto unknown = nested.unknown())

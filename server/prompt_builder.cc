@@ -77,9 +77,7 @@ Result<std::vector<PromptInfo>> PromptBuilder::build(const GenerateRequest& requ
 
 Result<void> PromptBuilder::check_fit(size_t least_tokens, const char* param) const {
   if (least_tokens <= static_cast<size_t>(limits_.max_model_len)) return {};
-  return invalid(param, "context_length_exceeded",
-                 "This model's context is " + std::to_string(limits_.max_model_len) + " tokens; " + param +
-                     " has at least " + std::to_string(least_tokens) + ".");
+  return context_overflow(param, limits_, param, static_cast<int64_t>(least_tokens), 1, /*at_least=*/true);
 }
 
 Result<PromptInfo> PromptBuilder::build_chat(const GenerateRequest& request, const PromptRules& rules) const {

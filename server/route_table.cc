@@ -43,4 +43,22 @@ RouteTable::Match RouteTable::find(std::string_view method, std::string_view pat
   return match;
 }
 
+std::string RouteTable::hint(std::string_view path) const {
+  constexpr std::string_view kBase = "/v1";
+  while (path.size() > 1 && path.back() == '/') path.remove_suffix(1);
+  std::vector<std::string> candidates{std::string(path), std::string(kBase) + std::string(path)};
+  if (path.starts_with(kBase)) candidates.emplace_back(path.substr(kBase.size()));
+  constexpr size_t kMostShownBytes = 128;
+  for (const std::string& candidate : candidates) {
+    if (candidate.size() <= kMostShownBytes && !find("", candidate).allow.empty())
+      return "Did you mean " + candidate + "?";
+  }
+  std::string all;
+  for (const Route& route : routes_) {
+    if (route.path.ends_with('/') || route.path.ends_with('*')) continue;
+    all += (all.empty() ? "This server has " : ", ") + route.path;
+  }
+  return all + ".";
+}
+
 }  // namespace serval

@@ -44,6 +44,9 @@ class RouteTable {
     std::string allow;  // when the path is known but not with this method: the methods it has
   };
   Match find(std::string_view method, std::string_view path) const;
+  // For whoever asked for a path that is not here: the one that was probably meant ("/v1" left out, or given
+  // twice; a slash too many), else all there are.
+  std::string hint(std::string_view path) const;
   const std::vector<Route>& routes() const { return routes_; }
 
  private:

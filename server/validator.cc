@@ -5,6 +5,7 @@
 #include <limits>
 #include <string>
 
+#include "engine/sampling_ranges.h"
 #include "engine/scheduler/scheduler.h"
 
 namespace serval {
@@ -26,16 +27,20 @@ Error out_of_range(const std::string& param, double value, const std::string& ra
 // the floats.
 constexpr double kLeastRepetitionPenalty = 1e-6;
 
+constexpr int64_t kAllTheRoom = -1;   // as max_tokens
+constexpr int64_t kAnotherSeed = -1;  // as seed: one of the server's, like none at all
+
 // Collects the first error of a chain of checks, so that the rules below read as a table.
 class Checks {
  public:
-  // lo <= value <= hi; `open_low` excludes lo itself. NaN and infinities fail every range.
-  void range(const char* param, double value, double lo, double hi, bool open_low = false) {
-    if (failed_) return;
-    if (std::isfinite(value) && value <= hi && (open_low ? value > lo : value >= lo)) return;
+  void range(const char* param, double value, const NumberRange& range) {
+    if (failed_ || range.holds(value)) return;
     fail(out_of_range(param, value,
-                      (open_low ? "greater than " : "between ") + number(lo) +
-                          (open_low ? " and at most " : " and ") + number(hi)));
+                      (range.open_low ? "greater than " : "between ") + number(range.low) +
+                          (range.open_low ? " and at most " : " and ") + number(range.high)));
+  }
+  void range(const char* param, int64_t value, int64_t low, int64_t high) {
+    range(param, static_cast<double>(value), {static_cast<double>(low), static_cast<double>(high)});
   }
   void size(const char* param, size_t size, size_t most, const char* what) {
     if (failed_ || size <= most) return;
@@ -68,20 +73,19 @@ void check_sampling(const GenerateRequest& r, const ServiceLimits& limits, const
   const double min_p = r.min_p.value_or(defaults.min_p.value_or(0.0f));
   const int64_t top_k = r.top_k.value_or(defaults.top_k.value_or(0));
   const double repetition = r.repetition_penalty.value_or(defaults.repetition_penalty.value_or(1.0f));
-  checks.range("temperature", temperature, 0, 2);
-  checks.range("top_p", top_p, 0, 1, /*open_low=*/true);
-  checks.range("min_p", min_p, 0, 1);
-  // A client's top_k beyond the vocabulary is a mistake; a model's default beyond it (50 of 32) only means
-  // "all".
-  checks.range("top_k", static_cast<double>(top_k), -1,
-               r.top_k ? limits.vocab_size : std::numeric_limits<int32_t>::max());
-  checks.range("presence_penalty", r.presence_penalty.value_or(0), -2, 2);
-  checks.range("frequency_penalty", r.frequency_penalty.value_or(0), -2, 2);
-  checks.range("repetition_penalty", repetition, 0, 10, /*open_low=*/true);
+  checks.range("temperature", temperature, kTemperatureRange);
+  checks.range("top_p", top_p, kTopPRange);
+  checks.range("min_p", min_p, kMinPRange);
+  checks.range("top_k", top_k, kLeastTopK, std::numeric_limits<int32_t>::max());
+  checks.range("presence_penalty", r.presence_penalty.value_or(0), kAdditivePenaltyRange);
+  checks.range("frequency_penalty", r.frequency_penalty.value_or(0), kAdditivePenaltyRange);
+  checks.range("repetition_penalty", repetition, kRepetitionPenaltyRange);
   if (checks.failed()) return;
-  out.temperature = static_cast<float>(temperature);
+  // The smallest set of tokens that holds nothing of the mass is the most likely one.
+  out.temperature = top_p > 0 ? static_cast<float>(temperature) : 0.0f;
   out.top_p = static_cast<float>(top_p);
   out.min_p = static_cast<float>(min_p);
+  // More than there are (50 of 32) means all of them.
   out.top_k = top_k <= 0 ? 0 : static_cast<int>(std::min<int64_t>(top_k, limits.vocab_size));
   out.presence_penalty = static_cast<float>(r.presence_penalty.value_or(0));
   out.frequency_penalty = static_cast<float>(r.frequency_penalty.value_or(0));
@@ -93,7 +97,7 @@ void check_token_lists(const GenerateRequest& r, const ServiceLimits& limits,
   checks.size("logit_bias", r.logit_bias.size(), limits.max_logit_bias, "entries");
   for (const auto& [token, bias] : r.logit_bias) {
     checks.token_id("logit_bias", token, limits.vocab_size);
-    checks.range("logit_bias", bias, -100, 100);
+    checks.range("logit_bias", bias, {-100, 100});
     if (checks.failed()) return;
     out.logit_bias.push_back({static_cast<TokenId>(token), static_cast<float>(bias)});
   }
@@ -127,11 +131,10 @@ void check_logprobs(const GenerateRequest& r, const ServiceLimits& limits, Check
                     SamplingParams& out) {
   const bool chat = r.kind == GenerateRequest::Kind::kChat;
   if (r.logprobs) {
-    checks.range(chat ? "top_logprobs" : "logprobs", static_cast<double>(*r.logprobs), 0,
+    checks.range(chat ? "top_logprobs" : "logprobs", *r.logprobs, 0,
                  chat ? limits.max_chat_logprobs : limits.max_completion_logprobs);
   }
-  if (r.prompt_logprobs)
-    checks.range("prompt_logprobs", static_cast<double>(*r.prompt_logprobs), 0, limits.max_chat_logprobs);
+  if (r.prompt_logprobs) checks.range("prompt_logprobs", *r.prompt_logprobs, 0, limits.max_chat_logprobs);
   if (checks.failed()) return;
   // More than the vocabulary cannot be listed; asking for 20 of a tiny model's 16 ids is no mistake.
   const auto listed = [&](int64_t k) { return static_cast<int>(std::min<int64_t>(k, limits.vocab_size)); };
@@ -141,23 +144,20 @@ void check_logprobs(const GenerateRequest& r, const ServiceLimits& limits, Check
 }
 
 // The output budget of one prompt, or an error. An explicit budget that does not fit is refused; an absent
-// one is clamped.
+// one is clamped, and -1 asks for all the room there is.
 Result<int> output_budget(const GenerateRequest& r, int64_t prompt_tokens, const ServiceLimits& limits) {
+  const bool chat = r.kind == GenerateRequest::Kind::kChat;
   const int64_t room = limits.max_model_len - prompt_tokens;
-  const char* prompt_param = r.kind == GenerateRequest::Kind::kChat ? "messages" : "prompt";
+  const std::string prompt_param = chat ? "messages" : "prompt";
   const auto overflow = [&](const std::string& param, int64_t asked) {
-    return invalid(param, "context_length_exceeded",
-                   "This model's context is " + std::to_string(limits.max_model_len) +
-                       " tokens; the request needs " + std::to_string(prompt_tokens + asked) + " (" +
-                       std::to_string(prompt_tokens) + " in the prompt, " + std::to_string(asked) +
-                       " for the output).");
+    return context_overflow(param, limits, prompt_param, prompt_tokens, asked);
   };
-  if (!r.max_tokens) {
+  if (!r.max_tokens || *r.max_tokens == kAllTheRoom) {
     if (room < 1) return overflow(prompt_param, 1);
-    if (r.kind == GenerateRequest::Kind::kChat) return static_cast<int>(room);
+    if (chat || r.max_tokens) return static_cast<int>(room);
     return static_cast<int>(std::min<int64_t>(room, limits.default_completion_tokens));
   }
-  const int64_t least = r.echo ? 0 : 1;
+  const int64_t least = chat ? 1 : 0;  // a completion of nothing scores its prompt
   if (*r.max_tokens < least) {
     return out_of_range(r.max_tokens_param, static_cast<double>(*r.max_tokens),
                         "at least " + std::to_string(least));
@@ -176,6 +176,18 @@ Result<int> output_budget(const GenerateRequest& r, int64_t prompt_tokens, const
 
 }  // namespace
 
+Error context_overflow(const std::string& param, const ServiceLimits& limits, const std::string& prompt_param,
+                       int64_t prompt_tokens, int64_t output_tokens, bool at_least) {
+  const std::string about = at_least ? "at least " : "";
+  return invalid(
+      param, "context_length_exceeded",
+      "This model's maximum context length is " + std::to_string(limits.max_model_len) +
+          " tokens. However, you requested " + about + std::to_string(prompt_tokens + output_tokens) +
+          " tokens (" + about + std::to_string(prompt_tokens) + " in the " + prompt_param + ", " +
+          std::to_string(output_tokens) + " in the completion). Please reduce the length of the " +
+          prompt_param + (param == prompt_param ? "" : " or " + param) + ". (context_length_exceeded)");
+}
+
 Result<ValidatedRequest> validate(const GenerateRequest& r, const std::vector<PromptInfo>& prompts,
                                   const ServiceLimits& limits, const GenerationDefaults& defaults,
                                   const BlockGeometry& geometry, const SchedulerConfig& scheduler,
@@ -184,7 +196,7 @@ Result<ValidatedRequest> validate(const GenerateRequest& r, const std::vector<Pr
   ValidatedRequest valid;
   SamplingParams sampling;
   const int64_t n = r.n.value_or(1);
-  checks.range("n", static_cast<double>(n), 1, limits.max_n);
+  checks.range("n", n, 1, limits.max_n);
   check_sampling(r, limits, defaults, checks, sampling);
   check_token_lists(r, limits, defaults, checks, sampling);
   check_stop_strings(r, limits, checks, valid.detokenizer);
@@ -195,7 +207,7 @@ Result<ValidatedRequest> validate(const GenerateRequest& r, const std::vector<Pr
     checks.size("cache_salt", r.cache_salt->size(), limits.max_cache_salt_bytes, "bytes");
   }
   if (r.priority) {
-    checks.range("priority", static_cast<double>(*r.priority), std::numeric_limits<int32_t>::min(),
+    checks.range("priority", *r.priority, std::numeric_limits<int32_t>::min(),
                  std::numeric_limits<int32_t>::max());
     if (*r.priority != 0 && scheduler.policy != QueuePolicy::kPriority) {
       checks.fail({ErrorKind::kPermissionDenied, "priority_not_allowed",
@@ -213,7 +225,7 @@ Result<ValidatedRequest> validate(const GenerateRequest& r, const std::vector<Pr
                        ". Ask for fewer choices or prompts at once.");
   }
 
-  sampling.seed = r.seed ? static_cast<uint64_t>(*r.seed) : random_seed;
+  sampling.seed = r.seed && *r.seed != kAnotherSeed ? static_cast<uint64_t>(*r.seed) : random_seed;
   for (size_t i = 0; i < prompts.size(); ++i) {
     const PromptInfo& prompt = prompts[i];
     Result<int> budget = output_budget(r, static_cast<int64_t>(prompt.token_ids.size()), limits);
@@ -237,7 +249,7 @@ Result<ValidatedRequest> validate(const GenerateRequest& r, const std::vector<Pr
       return invalid(r.max_tokens_param, "context_length_exceeded",
                      "The request may need KV memory for " +
                          std::to_string(request.prompt.size() + request.sampling.max_tokens) +
-                         " tokens, more than the whole cache holds; ask for less.");
+                         " tokens, more than the whole cache holds; ask for less. (context_length_exceeded)");
     }
     valid.requests.push_back(std::move(request));
   }

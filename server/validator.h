@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "engine/batch.h"
@@ -38,6 +39,12 @@ struct ValidatedRequest {
   bool drop_output =
       false;  // max_tokens 0 with echo: one token is computed for the prompt's sake and not shown
 };
+
+// That prompt and output do not fit the context. Clients read sentences, not codes: LangChain looks for the
+// code in it, litellm for its first words, and both fall back to shorter prompts when they find them.
+// `prompt_param`: "messages" or "prompt"; `at_least`: the prompt was not counted to its end.
+Error context_overflow(const std::string& param, const ServiceLimits& limits, const std::string& prompt_param,
+                       int64_t prompt_tokens, int64_t output_tokens, bool at_least = false);
 
 // `geometry` and `scheduler` are those of the running engine (a request whose worst case can never fit is
 // refused, not queued). random_seed is used when the request has none.

@@ -131,7 +131,7 @@ def test_token_ids_in_and_out(client):
     "arguments, param",
     [
         ({"temperature": 2.5}, "temperature"),
-        ({"top_p": 0}, "top_p"),
+        ({"top_p": 1.5}, "top_p"),
         ({"n": 17}, "n"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"logit_bias": {"99999999": 1}}, "logit_bias"),
@@ -153,6 +153,54 @@ def test_a_prompt_beyond_the_context_says_how_much(client):
     with pytest.raises(openai.BadRequestError) as error:
         client.completions.create(model="serval-nano", prompt="word " * 8000, max_tokens=1)
     assert error.value.code == "context_length_exceeded"
+
+
+def test_frameworks_know_an_overflow_by_its_words(client):
+    """LangChain and litellm see str(error) and nothing else; they fall back to other prompts when they find these words."""
+    with pytest.raises(openai.BadRequestError) as error:
+        client.chat.completions.create(model="serval-nano", messages=[{"role": "user", "content": "word " * 8000}])
+    assert "context_length_exceeded" in str(error.value)
+    assert "this model's maximum context length is" in str(error.value).lower()
+
+
+@pytest.mark.long
+def test_langchain_and_litellm_raise_their_own_class_for_an_overflow(daemon, client):
+    langchain_openai = pytest.importorskip("langchain_openai", reason="pip install langchain-openai litellm: 430 MB")
+    litellm = pytest.importorskip("litellm", reason="pip install langchain-openai litellm: 430 MB")
+    from langchain_openai.chat_models.base import OpenAIContextOverflowError
+
+    long_text = "word " * 8000
+    chat = langchain_openai.ChatOpenAI(model="serval-nano", base_url=daemon.url + "/v1", api_key="none", max_retries=0)
+    with pytest.raises(OpenAIContextOverflowError):
+        chat.invoke(long_text)
+    with pytest.raises(litellm.ContextWindowExceededError):
+        litellm.completion(
+            model="openai/serval-nano",
+            api_base=daemon.url + "/v1",
+            api_key="none",
+            messages=[{"role": "user", "content": long_text}],
+            num_retries=0,
+        )
+
+
+def test_sampling_without_a_seed_of_its_own_differs_and_no_mass_is_the_most_likely(client):
+    ask = lambda **more: client.completions.create(model="serval-nano", prompt="Once", max_tokens=32, **more).choices[0].text  # noqa: E731
+    for nothing in ({}, {"seed": None}, {"seed": -1}):
+        assert len({ask(temperature=1, **nothing) for _ in range(4)}) > 1
+    assert {ask(temperature=1, top_p=0) for _ in range(4)} == {ask(temperature=0)}
+
+
+def test_a_client_with_tools_it_may_not_call_gets_text(client):
+    tools = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}]
+    ask = lambda **more: client.chat.completions.create(model="serval-nano", messages=CHAT, max_tokens=8, temperature=0, **more)  # noqa: E731
+    answer = ask(tools=tools, tool_choice="none").choices[0].message
+    assert answer.content == ask().choices[0].message.content and not answer.tool_calls
+
+
+def test_a_base_url_without_v1_is_told_the_right_one(daemon):
+    client = openai.OpenAI(base_url=daemon.url, api_key="none", max_retries=0)
+    with pytest.raises(openai.NotFoundError, match="Did you mean /v1/chat/completions"):
+        client.chat.completions.create(model="serval-nano", messages=CHAT)
 
 
 def test_a_prompt_that_fills_the_context_can_be_scored(daemon, client):

@@ -79,7 +79,10 @@ std::vector<Case> cases() {
       {"folded host", "GET /version HTTP/1.1\r\nHost: a\r\n\tb\r\n\r\n", 400, "malformed_http"},
       {"folded other field", with_header("X-A: b\r\n c\r\n"), 200, "", false},
       // Syntax.
-      {"empty first line", "\r\nGET /version HTTP/1.1\r\nHost: a\r\n\r\n", 400, "malformed_http"},
+      {"four empty lines first", repeat("\r\n", 4) + "GET /version HTTP/1.1\r\nHost: a\r\n\r\n", 200, "", false},
+      {"five empty lines first", repeat("\r\n", 5) + "GET /version HTTP/1.1\r\nHost: a\r\n\r\n", 400,
+       "malformed_http"},
+      {"bare LF first", "\nGET /version HTTP/1.1\r\nHost: a\r\n\r\n", 400, "malformed_http"},
       {"bare LF", "GET /version HTTP/1.1\nHost: a\n\n", 400, "malformed_http"},
       {"bare CR", "GET /version HTTP/1.1\r\nHost: a\rb\r\n\r\n", 400, "malformed_http"},
       {"NUL in target", std::string("GET /ver\0sion HTTP/1.1\r\nHost: a\r\n\r\n", 35), 400, "malformed_http"},

@@ -108,6 +108,53 @@ TEST_F(HttpServerTest, SilenceEndsAConnectionWithoutAWord) {
   EXPECT_TRUE(idle.closed_by_server());
 }
 
+TEST_F(HttpServerTest, AnEmptyLineAfterABodyIsNoRequest) {
+  HttpConfig config;
+  config.header_timeout = milliseconds(100);
+  start(config);
+  RawHttpClient client(server->port());
+  for (int i = 0; i < 8; ++i) {  // each request has empty lines of its own
+    client.send(post("/tokenize", "{\"prompt\":\"x\"}") + "\r\n");
+    EXPECT_EQ(client.read_response()->status, 200);
+  }
+  std::this_thread::sleep_for(milliseconds(300));  // longer than a head may take
+  client.send("\r");
+  client.send("\n" + get("/version"));
+  const auto response = client.read_response();
+  ASSERT_TRUE(response.has_value());
+  EXPECT_EQ(response->status, 200);
+}
+
+TEST_F(HttpServerTest, AnUnknownUrlIsNamedAndTheOneThatWasMeant) {
+  start();
+  const auto message = [&](const std::string& request, int status) {
+    const RawResponse response = ask(request);
+    EXPECT_EQ(response.status, status);
+    return error_field(response, "message");
+  };
+  EXPECT_EQ(message(post("/chat/completions", "{}"), 404),
+            "Unknown URL: /chat/completions. Did you mean /v1/chat/completions?");
+  EXPECT_EQ(message(post("/v1/v1/completions", "{}"), 404),
+            "Unknown URL: /v1/v1/completions. Did you mean /v1/completions?");
+  EXPECT_EQ(message(get("/models"), 404), "Unknown URL: /models. Did you mean /v1/models?");
+  EXPECT_EQ(message(get("/version/"), 404), "Unknown URL: /version/. Did you mean /version?");
+  const std::string unbuilt = message(post("/v1/responses", "{}"), 404);
+  EXPECT_THAT(unbuilt, HasSubstr("Unknown URL: /v1/responses. This server has /v1/models, "));
+  EXPECT_THAT(unbuilt, HasSubstr("/v1/chat/completions"));
+  EXPECT_LT(message(get("/" + std::string(8000, 'x')), 404).size(), 1024u);
+  EXPECT_EQ(message(get("/v1/completions"), 405),
+            "/v1/completions does not answer that method; it answers POST, OPTIONS.");
+}
+
+TEST_F(HttpServerTest, AMissingContentTypeShowsTheHeaderThatIsMissing) {
+  start();
+  const RawResponse response =
+      ask("POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+          "Content-Length: 2\r\n\r\n{}");
+  EXPECT_EQ(response.status, 415);
+  EXPECT_THAT(error_field(response, "message"), HasSubstr("-H 'Content-Type: application/json'"));
+}
+
 TEST_F(HttpServerTest, ABodyCutShortByTheClientGetsNoAnswer) {
   start();
   RawHttpClient client(server->port());
@@ -298,7 +345,7 @@ TEST_F(HttpServerTest, EveryRouteWantsTheKeyButTheProbes) {
     EXPECT_EQ(request("Authorization: Bearer first\r\nAuthorization: Bearer first\r\n").status, 400);
     EXPECT_EQ(request("Authorization: Bearer first\r\nx-api-key: first\r\n").status, 400);
   }
-  EXPECT_EQ(open, "/live /ready /health ");
+  EXPECT_EQ(open, "/live /ready /health /ping ");
   EXPECT_EQ(ask(get("/v1/models?api_key=first")).status, 401);
 }
 

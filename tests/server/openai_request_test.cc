@@ -49,11 +49,11 @@ TEST(OpenAiRequest, IntegersAreIntegers) {
   for (const std::string name : {"n", "max_tokens", "max_completion_tokens", "min_tokens", "top_k", "seed",
                                  "prompt_logprobs", "priority"}) {
     const auto with = [&](const std::string& value) { return "\"" + name + "\":" + value; };
-    for (const char* good : {"1", "2.0", "1e2", "null", "-1"}) expect_both(with(good), "");
+    for (const char* good : {"1", "2.0", "1e2", "null", "-1", "-0", "-0.0"}) expect_both(with(good), "");
     for (const char* bad : {"true", "1.5", "\"1\"", "[]", "{}", "[1]"})
       expect_both(with(bad), "invalid_type " + name);
     for (const char* bad :
-         {"9223372036854775808", "18446744073709551616", "1e400", "-1e400", "-0", "-0.0", "1e18"}) {
+         {"9223372036854775808", "18446744073709551616", "1e400", "-1e400", "1e18"}) {
       expect_both(with(bad), "value_out_of_range " + name);
     }
   }
@@ -65,9 +65,9 @@ TEST(OpenAiRequest, NumbersAreFiniteNumbers) {
   for (const std::string name :
        {"temperature", "top_p", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty"}) {
     const auto with = [&](const std::string& value) { return "\"" + name + "\":" + value; };
-    for (const char* good : {"0", "0.5", "1e-3", "null", "-2"}) expect_both(with(good), "");
+    for (const char* good : {"0", "0.5", "1e-3", "null", "-2", "-0", "-0.0"}) expect_both(with(good), "");
     for (const char* bad : {"true", "\"1\"", "[]", "{}"}) expect_both(with(bad), "invalid_type " + name);
-    for (const char* bad : {"1e400", "-1e400", "-0", "-0.0"})
+    for (const char* bad : {"1e400", "-1e400"})
       expect_both(with(bad), "value_out_of_range " + name);
   }
 }
@@ -205,7 +205,6 @@ TEST(OpenAiRequest, StreamOptionsNeedAStream) {
 
 TEST(OpenAiRequest, FeaturesNotBuiltAreRefusedByName) {
   for (const auto& [field, name] : std::initializer_list<std::pair<const char*, const char*>>{
-           {"\"functions\":[{\"name\":\"f\"}]", "functions"},
            {"\"suffix\":\"end\"", "suffix"},
            {"\"use_beam_search\":true", "use_beam_search"},
            {"\"logits_processors\":[\"x\"]", "logits_processors"},
@@ -218,36 +217,69 @@ TEST(OpenAiRequest, FeaturesNotBuiltAreRefusedByName) {
            {"\"allowed_token_ids\":[1]", "allowed_token_ids"},
            {"\"response_format\":{\"type\":\"json_object\"}", "response_format"},
            {"\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{}}", "response_format"},
+           {"\"stream\":true,\"stream_options\":{\"continuous_usage_stats\":true}",
+            "stream_options.continuous_usage_stats"},
+           {"\"return_tokens_as_token_ids\":true", "return_tokens_as_token_ids"},
            {"\"best_of\":2", "best_of"},
            {"\"n\":2,\"best_of\":3", "best_of"}}) {
     expect_both(field, "not_supported " + std::string(name));
   }
   for (const auto& [field, name] : std::initializer_list<std::pair<const char*, const char*>>{
-           {"\"tools\":[{\"type\":\"function\"}]", "tools"},
-           {"\"tool_choice\":\"required\"", "tool_choice"},
-           {"\"tool_choice\":{\"type\":\"function\"}", "tool_choice"},
-           {"\"function_call\":{\"name\":\"f\"}", "function_call"},
            {"\"modalities\":[\"text\",\"audio\"]", "modalities"},
            {"\"continue_final_message\":true", "continue_final_message"},
            {"\"documents\":[{}]", "documents"},
            {"\"echo\":true", "echo"}}) {
     EXPECT_EQ(chat_error(field), "not_supported " + std::string(name)) << field;
   }
-  EXPECT_EQ(chat_error("\"tools\":[]"), "invalid_tools tools");
   EXPECT_EQ(chat_error("\"tools\":{}"), "invalid_type tools");
   EXPECT_EQ(chat_error("\"tool_choice\":5"), "invalid_type tool_choice");
-  EXPECT_EQ(chat_error("\"tool_choice\":\"auto\""), "invalid_tools tool_choice");
   EXPECT_EQ(chat_error("\"modalities\":\"text\""), "invalid_type modalities");
   expect_both("\"response_format\":\"text\"", "invalid_type response_format");
   expect_both("\"kv_transfer_params\":{}", "not_allowed kv_transfer_params");
   expect_both("\"bootstrap_host\":\"10.0.0.1\"", "not_allowed bootstrap_host");
 }
 
+TEST(OpenAiRequest, ToolsThatMayNotBeCalledLeaveTheAnswerAText) {
+  const std::string tools = "\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}]";
+  const std::string functions = "\"functions\":[{\"name\":\"f\"}]";
+  for (const std::string& field :
+       {tools + ",\"tool_choice\":\"none\"", functions + ",\"function_call\":\"none\"",
+        std::string("\"tools\":[]"), std::string("\"tools\":null,\"tool_choice\":null"),
+        std::string("\"tools\":[],\"tool_choice\":\"auto\""), std::string("\"tool_choice\":\"auto\"")}) {
+    EXPECT_EQ(chat_error(field), "") << field;
+    EXPECT_EQ(chat_error(field, /*strict=*/true), "") << field;
+  }
+}
+
+TEST(OpenAiRequest, EveryOtherUseOfToolsIsRefusedInTheSameWords) {
+  const std::string tools = "\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}]";
+  for (const auto& [field, param] : std::initializer_list<std::pair<std::string, const char*>>{
+           {tools, "tools"},
+           {tools + ",\"tool_choice\":null", "tools"},
+           {tools + ",\"tool_choice\":\"auto\"", "tools"},
+           {tools + ",\"tool_choice\":\"required\"", "tools"},
+           {tools + ",\"tool_choice\":{\"type\":\"function\",\"function\":{\"name\":\"f\"}}", "tools"},
+           {"\"tool_choice\":\"required\"", "tool_choice"},
+           {"\"tool_choice\":{\"type\":\"function\"}", "tool_choice"},
+           {"\"functions\":[{\"name\":\"f\"}]", "functions"},
+           {"\"functions\":[{\"name\":\"f\"}],\"function_call\":{\"name\":\"f\"}", "functions"},
+           {"\"function_call\":{\"name\":\"f\"}", "function_call"}}) {
+    const auto refused = parse_chat_request("{\"messages\":[]," + field + "}", {});
+    ASSERT_FALSE(refused.ok()) << field;
+    EXPECT_EQ(refused.error().code, "not_supported") << field;
+    EXPECT_EQ(refused.error().param, param) << field;
+    EXPECT_EQ(refused.error().message,
+              "tools are not supported by this server: leave them out, or set tool_choice to \"none\" for an "
+              "answer in text.");
+  }
+}
+
 TEST(OpenAiRequest, TheirHarmlessValuesPass) {
   for (const char* field :
        {"\"functions\":[]", "\"suffix\":null", "\"suffix\":\"\"", "\"use_beam_search\":false",
         "\"best_of\":1", "\"n\":3,\"best_of\":3", "\"response_format\":{\"type\":\"text\"}",
-        "\"guided_json\":null", "\"bad_words\":[]"}) {
+        "\"guided_json\":null", "\"bad_words\":[]", "\"return_tokens_as_token_ids\":false",
+        "\"stream\":true,\"stream_options\":{\"continuous_usage_stats\":false}"}) {
     expect_both(field, "");
   }
   for (const char* field : {"\"tools\":null", "\"tool_choice\":\"none\"",

@@ -61,7 +61,11 @@ TEST_F(PromptBuilderTest, NamesWhatIsWrongWithMessages) {
       R"({"messages": [{"role": "user"}]})",
       R"({"messages": [{"role": "user", "content": null}]})",
       R"({"messages": [{"role": "user", "content": 1}]})",
-      R"({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]})",
+      R"({"messages": [{"role": "user", "content": [{"type": "poem", "text": "x"}]}]})",
+      R"({"messages": [{"role": "user", "content": [{"type": "text"}]}]})",
+      R"({"messages": [{"role": "user", "content": ["x"]}]})",
+      R"({"messages": [{"role": "user", "content": [{"type": "refusal", "refusal": "x"}]}]})",
+      R"({"messages": [{"role": "assistant", "content": [{"type": "refusal", "text": "x"}]}]})",
       R"({"messages": [{"role": "user", "content": "1"}, {"role": "user", "content": "2"}, {"role": "user", "content": "3"},
                        {"role": "user", "content": "4"}, {"role": "user", "content": "5"}]})",
   };
@@ -70,6 +74,57 @@ TEST_F(PromptBuilderTest, NamesWhatIsWrongWithMessages) {
     EXPECT_EQ(error.code, "invalid_messages") << text;
     EXPECT_EQ(error.param, "messages") << text;
   }
+}
+
+TEST_F(PromptBuilderTest, TakesEveryFormOfContentThatIsText) {
+  limits_.max_messages = 16;
+  const char* parts = R"([{"type": "text", "text": "a"}, {"type": "text", "text": "b", "cache_control": {}}])";
+  std::string messages;
+  std::string wanted;
+  for (const char* role : {"system", "developer", "user", "assistant", "tool", "function"}) {
+    messages += std::string(R"({"role": ")") + role + R"(", "content": )" + parts + "}, ";
+    const std::string_view name = role;
+    wanted += "[" + std::string(name == "developer" ? "system" : name == "function" ? "tool" : name) + "]a\nb";
+  }
+  messages += R"({"role": "function", "name": "f", "content": null},
+                 {"role": "assistant", "content": [{"type": "text", "text": "I"}, {"type": "refusal", "refusal": "won't"}]},
+                 {"role": "assistant", "content": null, "refusal": "no", "audio": null},
+                 {"role": "assistant", "content": "said", "refusal": null},
+                 {"role": "assistant"}])";
+  wanted += "[tool][assistant]I\nwon't[assistant]no[assistant]said[assistant]>";
+  const auto prompts = builder().build(chat("{\"messages\": [" + messages + "}"), {});
+  ASSERT_TRUE(prompts.ok()) << prompts.error().message;
+  EXPECT_EQ((*prompts)[0].text, wanted);
+}
+
+TEST_F(PromptBuilderTest, RefusesWhatIsNoTextByName) {
+  const std::pair<const char*, const char*> cases[] = {
+      {R"({"role": "user", "content": [{"type": "text", "text": "x"}, {"type": "image_url", "image_url": {"url": "data:,"}}]})",
+       "messages[0].content[1] is of type \"image_url\"; this server takes text only."},
+      {R"({"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]})",
+       "messages[0].content[0] is of type \"input_audio\"; this server takes text only."},
+      {R"({"role": "user", "content": [{"type": "file", "file": {}}]})",
+       "messages[0].content[0] is of type \"file\"; this server takes text only."},
+      {R"({"role": "assistant", "content": null, "audio": {"id": "a1"}})",
+       "messages[0].audio refers to an answer in sound; this server takes text only."},
+  };
+  for (const auto& [message, sentence] : cases) {
+    const Error error = error_of(builder().build(chat("{\"messages\": [" + std::string(message) + "]}"), {}));
+    EXPECT_EQ(error.code, "not_supported");
+    EXPECT_EQ(error.param, "messages");
+    EXPECT_EQ(error.message, sentence);
+  }
+}
+
+TEST_F(PromptBuilderTest, TheOlderFunctionCallIsAToolCall) {
+  auto with = builder(
+      "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% for c in m.tool_calls or [] %}{{ c.function.name }}"
+      "{{ c.function.arguments | tojson }}{% endfor %}{% endfor %}");
+  const auto prompts = with.build(chat(R"({"messages": [
+      {"role": "assistant", "content": null, "function_call": {"name": "weather", "arguments": "{\"city\": \"Ulm\"}"}},
+      {"role": "function", "name": "weather", "content": "sun"}]})"), {});
+  ASSERT_TRUE(prompts.ok()) << prompts.error().message;
+  EXPECT_EQ((*prompts)[0].text, R"([assistant]weather{"city": "Ulm"}[tool]sun)");
 }
 
 // One chat with a tool call as every OpenAI client sends it, through the ways published templates write one.
@@ -172,6 +227,8 @@ TEST_F(PromptBuilderTest, AFloodOfTextIsRefusedFromItsSizeWhenItMustFit) {
   const Error refused = error_of(builder().build(request, {.must_fit = true}));
   EXPECT_EQ(refused.code, "context_length_exceeded");
   EXPECT_EQ(refused.param, "prompt");
+  EXPECT_EQ(refused.message.rfind("This model's maximum context length is 2048 tokens. However, you requested at least ", 0), 0u)
+      << refused.message;
   EXPECT_EQ(error_of(builder().build(chat(R"({"messages": [{"role": "user", "content": ")" + flood + R"("}]})"), {.must_fit = true})).param,
             "messages");
   request.prompts = {std::vector<TokenId>(limits_.max_model_len + 1, 5)};

@@ -65,12 +65,12 @@ const EdgeCase kEdges[] = {
     {"temperature_low", "temperature", SET(temperature, 0.0), SET(temperature, -0.0001)},
     {"temperature_infinite", "temperature", SET(temperature, 1.0), SET(temperature, kInf)},
     {"temperature_nan", "temperature", SET(temperature, 1.0), SET(temperature, std::nan(""))},
-    {"top_p_low", "top_p", SET(top_p, 1e-6), SET(top_p, 0.0)},
+    {"top_p_low", "top_p", SET(top_p, 0.0), SET(top_p, -0.0001)},
     {"top_p_high", "top_p", SET(top_p, 1.0), SET(top_p, 1.0001)},
     {"min_p_low", "min_p", SET(min_p, 0.0), SET(min_p, -0.0001)},
     {"min_p_high", "min_p", SET(min_p, 1.0), SET(min_p, 1.0001)},
     {"top_k_low", "top_k", SET(top_k, -1), SET(top_k, -2)},
-    {"top_k_high", "top_k", SET(top_k, kVocab), SET(top_k, kVocab + 1)},
+    {"top_k_high", "top_k", SET(top_k, std::numeric_limits<int32_t>::max()), SET(top_k, int64_t{1} << 31)},
     {"presence_low", "presence_penalty", SET(presence_penalty, -2.0), SET(presence_penalty, -2.0001)},
     {"presence_high", "presence_penalty", SET(presence_penalty, 2.0), SET(presence_penalty, 2.0001)},
     {"frequency_low", "frequency_penalty", SET(frequency_penalty, -2.0), SET(frequency_penalty, -2.0001)},
@@ -80,7 +80,7 @@ const EdgeCase kEdges[] = {
     {"n_low", "n", SET(n, 1), SET(n, 0)},
     {"n_high", "n", SET(n, 16), SET(n, 17)},
     {"n_huge", "n", SET(n, 2), SET(n, std::numeric_limits<int64_t>::max())},
-    {"max_tokens_low", "max_tokens", SET(max_tokens, 1), SET(max_tokens, 0)},
+    {"max_tokens_low", "max_tokens", SET(max_tokens, 0), SET(max_tokens, -2)},
     {"max_tokens_high", "max_tokens", SET(max_tokens, kContext - 4), SET(max_tokens, kContext - 3), "context_length_exceeded"},
     {"max_tokens_huge", "max_tokens", SET(max_tokens, 5), SET(max_tokens, std::numeric_limits<int64_t>::max())},
     {"min_tokens_low", "min_tokens", SET(min_tokens, 0), SET(min_tokens, -1)},
@@ -176,16 +176,76 @@ TEST(Validator, AnAbsentBudgetIsClampedAndAnExplicitOneIsRefused) {
   EXPECT_EQ(world.check(request).error().param, "prompt");
 }
 
-TEST(Validator, ZeroTokensAreAllowedOnlyWithEcho) {
+TEST(Validator, ACompletionMayBeOfNothingAndAChatMayNot) {
   const World world;
-  GenerateRequest request = completion();
+  GenerateRequest request = chat();
   request.max_tokens = 0;
   EXPECT_EQ(world.check(request).error().param, "max_tokens");
-  request.echo = true;
+  request = completion();
+  request.max_tokens = 0;
   const auto valid = world.check(request);
   ASSERT_TRUE(valid.ok());
   EXPECT_TRUE(valid->drop_output);
   EXPECT_EQ(valid->requests[0].sampling.max_tokens, 1);
+}
+
+TEST(Validator, MinusOneTokensAreAllThatFit) {
+  World world;
+  for (GenerateRequest request : {chat(), completion()}) {
+    request.max_tokens = -1;
+    EXPECT_EQ(world.check(request)->requests[0].sampling.max_tokens, kContext - 4);
+  }
+  world.prompts[0].token_ids.assign(kContext, 1);
+  GenerateRequest request = completion();
+  request.max_tokens = -1;
+  EXPECT_EQ(world.check(request).error().param, "prompt");
+}
+
+TEST(Validator, ATopPOfNothingIsTheMostLikelyToken) {
+  World world;
+  GenerateRequest request = completion();
+  request.temperature = 1.5;
+  request.top_p = 0;
+  EXPECT_EQ(world.check(request)->requests[0].sampling.temperature, 0);
+  request.top_p.reset();
+  EXPECT_EQ(world.check(request)->requests[0].sampling.temperature, 1.5f);
+  world.defaults.top_p = 0;
+  EXPECT_EQ(world.check(request)->requests[0].sampling.temperature, 0);
+}
+
+TEST(Validator, TheSeedMinusOneIsTheServersChoiceLikeNone) {
+  const World world;  // whose random seed is 7
+  GenerateRequest request = completion();
+  EXPECT_EQ(world.check(request)->requests[0].sampling.seed, 7u);
+  request.seed = -1;
+  EXPECT_EQ(world.check(request)->requests[0].sampling.seed, 7u);
+  request.seed = -2;
+  EXPECT_EQ(world.check(request)->requests[0].sampling.seed, static_cast<uint64_t>(-2));
+}
+
+TEST(Validator, MoreTopKThanTheVocabularyIsAllOfIt) {
+  const World world;
+  GenerateRequest request = completion();
+  for (const auto& [given, used] : {std::pair{-1, 0}, {0, 0}, {1, 1}, {kVocab, kVocab}, {kVocab + 1, kVocab}}) {
+    request.top_k = given;
+    EXPECT_EQ(world.check(request)->requests[0].sampling.top_k, used) << given;
+  }
+}
+
+TEST(Validator, AnOverflowIsSaidInTheWordsThatClientsLookFor) {
+  World world;
+  GenerateRequest request = chat();
+  request.max_tokens = kContext - 3;
+  EXPECT_EQ(world.check(request).error().message,
+            "This model's maximum context length is 64 tokens. However, you requested 65 tokens (4 in the "
+            "messages, 61 in the completion). Please reduce the length of the messages or max_tokens. "
+            "(context_length_exceeded)");
+  world.prompts[0].token_ids.assign(kContext, 1);
+  request.max_tokens.reset();
+  EXPECT_EQ(world.check(request).error().message,
+            "This model's maximum context length is 64 tokens. However, you requested 65 tokens (64 in the "
+            "messages, 1 in the completion). Please reduce the length of the messages. "
+            "(context_length_exceeded)");
 }
 
 TEST(Validator, APromptThatFillsTheContextIsServedWhenNothingIsGenerated) {
@@ -214,7 +274,7 @@ TEST(Validator, EchoWithLogprobsAsksForThePromptsToo) {
 TEST(Validator, ModelDefaultsApplyWhereTheRequestIsSilent) {
   World world;
   world.defaults.temperature = 0.5f;
-  world.defaults.top_k = 1'000'000;  // a published default larger than the vocabulary means all of it
+  world.defaults.top_k = 1'000'000;
   GenerateRequest request = completion();
   EXPECT_EQ(world.check(request)->requests[0].sampling.temperature, 0.5f);
   EXPECT_EQ(world.check(request)->requests[0].sampling.top_k, kVocab);
