@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <boost/json.hpp>
 #include <chrono>
 #include <cstdio>
 #include <ctime>
@@ -16,11 +15,9 @@
 #include <stdexcept>
 
 #include "engine/engine.h"
-#include "engine/model/model_config.h"
 #include "engine/runner/model_runner.h"
-#include "engine/text/chat_template.h"
-#include "engine/text/tokenizer.h"
 #include "kernels/base/log.h"
+#include "kernels/base/regular_file.h"
 #include "server/admin_handlers.h"
 #include "server/api_keys.h"
 #include "server/engine_service.h"
@@ -29,6 +26,7 @@
 #include "server/metrics.h"
 #include "server/openai_handlers.h"
 #include "server/process_limits.h"
+#include "server/served_model.h"
 #include "server/stop_signals.h"
 #include "server/version.h"
 
@@ -36,47 +34,6 @@ namespace serval {
 namespace {
 
 namespace fs = std::filesystem;
-
-std::string read_text(const fs::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) throw std::runtime_error("cannot read " + path.string());
-  std::stringstream text;
-  text << file.rdbuf();
-  return text.str();
-}
-
-// chat_template.jinja, else the template (or the one named "default") of tokenizer_config.json; absent for a
-// plain model.
-std::optional<std::string> chat_template_source(const fs::path& folder) {
-  if (fs::exists(folder / "chat_template.jinja")) return read_text(folder / "chat_template.jinja");
-  const fs::path config_path = folder / "tokenizer_config.json";
-  if (!fs::exists(config_path)) return std::nullopt;
-  boost::system::error_code failed;
-  const boost::json::value config = boost::json::parse(read_text(config_path), failed);
-  if (failed || !config.is_object()) throw std::runtime_error(config_path.string() + ": not a JSON object");
-  const boost::json::value* source = config.get_object().if_contains("chat_template");
-  if (!source || source->is_null()) return std::nullopt;
-  if (source->is_string()) return std::string(source->get_string());
-  if (source->is_array()) {
-    for (const boost::json::value& entry : source->get_array()) {
-      const boost::json::object* named = entry.if_object();
-      const boost::json::value* name = named ? named->if_contains("name") : nullptr;
-      const boost::json::value* text = named ? named->if_contains("template") : nullptr;
-      if (name && *name == "default" && text && text->is_string()) return std::string(text->get_string());
-    }
-  }
-  throw std::runtime_error(config_path.string() +
-                           ": chat_template is neither a text nor a list with one named default");
-}
-
-std::optional<ChatTemplate> load_chat_template(const fs::path& folder) {
-  const std::optional<std::string> source = chat_template_source(folder);
-  if (!source) return std::nullopt;
-  Result<ChatTemplate> parsed = ChatTemplate::parse(*source);
-  if (!parsed)
-    throw std::runtime_error("the model's chat template cannot be used: " + parsed.error().message);
-  return std::move(*parsed);
-}
 
 std::optional<int64_t> parse_template_time(const std::string& text) {
   if (text.empty()) return std::nullopt;
@@ -121,8 +78,12 @@ void resolve(const ModelConfig& model, ServerConfig& config) {
 
 // Said before anything listens or loads. Leaves the file there: the recorder will write it.
 void check_record_path(const std::string& path) {
-  if (!path.empty() && !std::ofstream(path, std::ios::app))
-    throw std::runtime_error("record is " + path + ", which cannot be written");
+  if (path.empty()) return;
+  try {
+    require_writable_file(path);
+  } catch (const std::runtime_error& refused) {
+    throw std::runtime_error(std::string("record: ") + refused.what());
+  }
 }
 
 HttpConfig http_config(const ServerConfig& config) {
@@ -213,29 +174,24 @@ void drain(EngineService& service, StopSignals& signals, int budget_s) {
 void serve_until_stopped(const std::string& model, ServerConfig config, StopSignals& signals) {
   set_log_level(log_level(config.log_level));
   raise_descriptor_limit(config.max_connections);
-  const fs::path folder = resolve_model(model);
-  const ModelConfig model_config = read_model_config(folder);
-  resolve(model_config, config);
+  ServedModel served = read_served_model(model);
+  resolve(served.config, config);
   check_record_path(config.engine.record_path);
 
   ServiceConfig service_config;
-  service_config.model_id = config.served_model_name.empty()
-                                ? fs::weakly_canonical(folder).filename().string()
-                                : config.served_model_name;
-  if (config.served_model_name.empty() && !fs::is_directory(model))
-    service_config.model_id = model;  // a name of the cache
+  service_config.model_id = config.served_model_name.empty() ? served.name : config.served_model_name;
   service_config.aliases = config.model_aliases;
   service_config.created = std::time(nullptr);
   service_config.limits = config.limits;
   service_config.template_time = parse_template_time(config.template_time);
   service_config.stall_seconds = config.stall_timeout_s;
-  service_config.defaults = read_generation_defaults(folder);
+  service_config.defaults = served.defaults;
   service_config.scheduler = config.engine.scheduler;
   const std::string model_id = service_config.model_id;
 
   // The listeners open before the model is loaded: probes get an answer at once, requests a 503.
   ServiceMetrics metrics(model_id);
-  EngineService service(std::move(service_config), load_tokenizer(folder), load_chat_template(folder),
+  EngineService service(std::move(service_config), served.tokenizer, std::move(served.chat_template),
                         metrics);
   RouteTable routes;
   RequestOptions request_options;
@@ -255,7 +211,7 @@ void serve_until_stopped(const std::string& model, ServerConfig config, StopSign
   log_info("listening",
            {{"host", config.host}, {"http_port", http.port()}, {"grpc_port", grpc ? grpc->port() : 0}});
 
-  ModelRunner runner(folder, config.engine, progress_lines(signals));
+  ModelRunner runner(served.folder, config.engine, progress_lines(signals));
   const BlockGeometry geometry = runner.plan().geometry;
   if (signals.pending()) throw StoppedEarly{};
   {
@@ -291,16 +247,13 @@ void serve(const std::string& model, ServerConfig config, StopSignals& signals) 
 }
 
 std::string plan_text(const std::string& model, ServerConfig config) {
-  const fs::path folder = resolve_model(model);
-  const ModelConfig model_config = read_model_config(folder);
-  resolve(model_config, config);
+  const ServedModel served = read_served_model(model);
+  resolve(served.config, config);
   // What a process with these libraries, this tokenizer and this template holds before the engine: measured
   // here and now.
-  const std::unique_ptr<Tokenizer> tokenizer = load_tokenizer(folder);
-  const std::optional<ChatTemplate> chat_template = load_chat_template(folder);
   const size_t process_bytes = resident_bytes();
   const std::unique_ptr<Backend> backend = make_backend(config.engine.device);
-  const MemoryPlan plan = plan_memory(model_config, config.engine, *backend);
+  const MemoryPlan plan = plan_memory(served.config, config.engine, *backend);
   std::ostringstream out;
   const auto row = [&](const char* name, size_t bytes, const std::string& what) {
     out << std::left << std::setw(12) << name << std::right << std::setw(16) << bytes << " bytes  " << what

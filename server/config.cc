@@ -5,12 +5,15 @@
 #include <algorithm>
 #include <charconv>
 #include <climits>
-#include <fstream>
 #include <sstream>
 #include <stdexcept>
 
+#include "kernels/base/regular_file.h"
+
 namespace serval {
 namespace {
+
+constexpr size_t kMaxFileBytes = size_t{1} << 20;
 
 std::string kebab(std::string name) {
   std::replace(name.begin(), name.end(), '_', '-');
@@ -260,11 +263,7 @@ void load_yaml_text(const std::string& text, const std::string& source, ServerCo
 }
 
 void load_yaml_file(const std::string& path, ServerConfig& config) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) throw std::runtime_error("cannot read the configuration file " + path);
-  std::stringstream text;
-  text << file.rdbuf();
-  load_yaml_text(text.str(), path, config);
+  load_yaml_text(read_regular_file(path, kMaxFileBytes), path, config);
 }
 
 std::vector<std::string> parse_arguments(const std::vector<std::string>& arguments, ServerConfig& config) {

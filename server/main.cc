@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kernels/backend.h"
+#include "kernels/base/shown.h"
 #include "kernels/cpu/dispatch.h"
 #include "loadtest/bench_engine.h"
 #include "loadtest/bench_kernels.h"
@@ -90,6 +91,11 @@ std::string build_facts() {
   return text + "\nCUDA: " + (problem.empty() ? "ready" : problem) + "\n";
 }
 
+// What a file or an argument put into the sentence reaches the terminal as one line of bounded length.
+void say(const std::exception& error) {
+  std::cerr << "serval: " << serval::shown(error.what(), serval::kMostSentenceBytes) << "\n";
+}
+
 // `signals`: made for `serve` alone; every other command is ended by a signal as usual.
 int run(std::vector<std::string> arguments, std::optional<serval::StopSignals>& signals) {
   if (arguments.size() >= 2 && arguments[0] == "bench" && arguments[1].starts_with("--")) {
@@ -158,10 +164,10 @@ int main(int argc, char** argv) {
   try {
     return run(std::vector<std::string>(argv + 1, argv + argc), signals);
   } catch (const serval::UsageError& error) {
-    std::cerr << "serval: " << error.what() << "\n";
+    say(error);
     return kUsageExit;
   } catch (const std::exception& error) {
-    std::cerr << "serval: " << error.what() << "\n";
+    say(error);
     return kCannotStartExit;
   }
 }

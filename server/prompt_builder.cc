@@ -37,6 +37,16 @@ Result<void> add_template_variables(const json::value* kwargs, json::object& con
   return {};
 }
 
+// Last of all, whatever made the ids: one that the model has no row for would read another's memory.
+Result<void> check_ids(const std::vector<TokenId>& ids, int vocab_size, const char* param) {
+  const auto beyond =
+      std::find_if(ids.begin(), ids.end(), [&](TokenId id) { return id < 0 || id >= vocab_size; });
+  if (beyond == ids.end()) return {};
+  return invalid(param, "invalid_prompt",
+                 std::string(param) + " has a text that becomes token id " + std::to_string(*beyond) +
+                     "; this model's ids are 0 to " + std::to_string(vocab_size - 1) + ".");
+}
+
 std::string token_name(const Tokenizer& tokenizer, TokenId id) {
   return id < 0 ? std::string() : std::string(tokenizer.token_bytes(id));
 }
@@ -118,6 +128,8 @@ Result<PromptInfo> PromptBuilder::build_chat(const GenerateRequest& request, con
   prompt.token_ids = tokenizer_->encode(prompt.text, /*add_special=*/false);
   if (prompt.token_ids.empty() && !rules.may_be_empty)
     return invalid("messages", "empty_prompt", "The rendered chat has no tokens.");
+  if (Result<void> fits = check_ids(prompt.token_ids, limits_.vocab_size, "messages"); !fits)
+    return fits.error();
   return prompt;
 }
 
@@ -150,6 +162,8 @@ Result<PromptInfo> PromptBuilder::build_completion(const GenerateRequest& reques
                      "prompt has no tokens, and this model has no BOS to start from.");
     prompt.token_ids.push_back(tokenizer_->bos_id());
   }
+  if (Result<void> fits = check_ids(prompt.token_ids, limits_.vocab_size, "prompt"); !fits)
+    return fits.error();
   return prompt;
 }
 

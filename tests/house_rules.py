@@ -8,7 +8,7 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 # folder -> prefixes of our own headers it may include. "engine/" alone stands for the nouns, engine/*.h.
-NOUNS = ["engine/request.h", "engine/batch.h", "engine/config.h", "engine/stats.h", "kernels/base/", "kernels/values.h", "kernels/tensor.h"]
+NOUNS = ["engine/request.h", "engine/batch.h", "engine/config.h", "engine/sampling_ranges.h", "engine/stats.h", "kernels/base/", "kernels/values.h", "kernels/tensor.h"]
 ALLOWED = {
     "kernels": ["kernels/"],
     "engine/scheduler": ["engine/scheduler/", *NOUNS],

@@ -4,6 +4,8 @@
 #include <stdexcept>
 #include <utility>
 
+#include "kernels/base/shown.h"
+
 namespace serval {
 namespace {
 
@@ -68,14 +70,26 @@ ModelSpec qwen3(const ModelConfig& config) {
 
 constexpr Architecture kArchitectures[] = {
     {"LlamaForCausalLM",
+     "llama",
      llama,
      {.reads_attention_bias = true, .reads_mlp_bias = true, .requires_num_kv_heads = false}},
-    {"MistralForCausalLM", llama, {.window = WindowRule::kAllLayers}},
-    {"Qwen2ForCausalLM", qwen2, {.window = WindowRule::kPerLayer, .reads_attention_bias = true}},
+    {"MistralForCausalLM", "mistral", llama, {.window = WindowRule::kAllLayers}},
+    {"Qwen2ForCausalLM", "qwen2", qwen2, {.window = WindowRule::kPerLayer, .reads_attention_bias = true}},
     {"Qwen3ForCausalLM",
+     "qwen3",
      qwen3,
      {.window = WindowRule::kPerLayer, .reads_attention_bias = true, .requires_head_dim = true}},
 };
+
+const Architecture& find_row(std::string_view Architecture::*key, std::string_view wanted, const char* what) {
+  std::string supported;
+  for (const Architecture& row : kArchitectures) {
+    if (row.*key == wanted) return row;
+    supported += (supported.empty() ? "" : ", ") + std::string(row.*key);
+  }
+  throw std::runtime_error("the " + std::string(what) + " " + in_quotes(wanted) +
+                           " is not supported; supported are " + supported);
+}
 
 }  // namespace
 
@@ -84,13 +98,11 @@ std::span<const Architecture> architectures() {
 }
 
 const Architecture& find_architecture(std::string_view name) {
-  std::string supported;
-  for (const Architecture& row : kArchitectures) {
-    if (row.name == name) return row;
-    supported += (supported.empty() ? "" : ", ") + std::string(row.name);
-  }
-  throw std::runtime_error("the architecture '" + std::string(name.substr(0, 80)) +
-                           "' is not supported; supported are " + supported);
+  return find_row(&Architecture::name, name, "architecture");
+}
+
+const Architecture& find_architecture_of_type(std::string_view model_type) {
+  return find_row(&Architecture::model_type, model_type, "model_type");
 }
 
 ModelSpec make_model_spec(const ModelConfig& config) {

@@ -29,13 +29,15 @@ struct ConfigDialect {
 };
 
 struct Architecture {
-  std::string_view name;  // as config.json's "architectures" spells it
+  std::string_view name;        // as config.json's "architectures" spells it
+  std::string_view model_type;  // its "model_type", which decides where "architectures" says nothing
   ModelSpec (*make_spec)(const ModelConfig&);
   ConfigDialect dialect;
 };
 
 std::span<const Architecture> architectures();
-// Throws std::runtime_error with a sentence that lists what is supported.
+// Throw std::runtime_error with a sentence that lists what is supported.
 const Architecture& find_architecture(std::string_view name);
+const Architecture& find_architecture_of_type(std::string_view model_type);
 
 }  // namespace serval

@@ -5,7 +5,7 @@
 #include <string>
 #include <utility>
 
-#include "engine/model/mapped_file.h"
+#include "kernels/base/regular_file.h"
 
 namespace serval {
 namespace {
@@ -36,14 +36,7 @@ class BoundedResource final : public boost::json::memory_resource {
 }  // namespace
 
 boost::json::object read_json_object(const std::filesystem::path& path, size_t max_bytes) {
-  const MappedFile file(path);
-  if (file.size() > max_bytes) {
-    throw std::runtime_error(path.string() + " has " + std::to_string(file.size()) +
-                             " bytes, more than the " + std::to_string(max_bytes) + " allowed");
-  }
-  std::string text(file.size(), '\0');
-  file.copy(0, text.size(), text.data());
-
+  const std::string text = read_regular_file(path, max_bytes);
   try {
     boost::system::error_code error;
     const size_t limit = 4 * text.size() + (size_t{32} << 20);

@@ -1,10 +1,8 @@
 #include "engine/model/mapped_file.h"
 
-#include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -15,6 +13,7 @@
 #include <utility>
 
 #include "kernels/base/check.h"
+#include "kernels/base/regular_file.h"
 
 namespace serval {
 namespace {
@@ -61,21 +60,14 @@ constexpr size_t kPieceBytes = size_t{8} << 20;
 }  // namespace
 
 MappedFile::MappedFile(const std::filesystem::path& path) : path_(path) {
-  // O_NONBLOCK: opening a FIFO must not wait for its writer; for a regular file it changes nothing.
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (fd < 0) throw std::runtime_error("cannot open " + path.string() + ": " + std::strerror(errno));
-  struct stat info {};
-  const bool is_file = ::fstat(fd, &info) == 0 && S_ISREG(info.st_mode);
+  const OpenFile file(path);
   void* memory = nullptr;
-  if (is_file && info.st_size > 0) {
-    size_ = static_cast<size_t>(info.st_size);
-    memory = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, fd, 0);
+  if (file.size() > 0) {
+    size_ = file.size();
+    memory = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file.descriptor(), 0);
   }
-  const int error = errno;
-  ::close(fd);
-  if (!is_file) throw std::runtime_error(path.string() + " is not a regular file");
   if (memory == MAP_FAILED) {
-    throw std::runtime_error("cannot map " + path.string() + ": " + std::strerror(error));
+    throw std::runtime_error("cannot map " + path.string() + ": " + std::strerror(errno));
   }
   data_ = static_cast<const std::byte*>(memory);
   install_handler();

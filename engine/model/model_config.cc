@@ -3,114 +3,28 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <sstream>
 #include <stdexcept>
 #include <string_view>
 
 #include "engine/model/architectures.h"
+#include "engine/model/config_fields.h"
 #include "engine/model/json_file.h"
+#include "engine/model/quantization.h"
 #include "engine/model/safetensors.h"
+#include "kernels/base/shown.h"
 
 namespace serval {
 namespace {
 
 namespace json = boost::json;
 
-constexpr size_t kMaxConfigBytes = size_t{4} << 20;
-
 // Limits far above any published model and far below where a product of two of them leaves 63 bits.
-constexpr int kMaxVocab = 1 << 22;
 constexpr int kMaxHidden = 1 << 16;
 constexpr int kMaxIntermediate = 1 << 19;
 constexpr int kMaxLayers = 1024;
 constexpr int kMaxHeads = 1024;
 constexpr int kMaxHeadDim = 256;
 constexpr int kMaxPositions = 1 << 24;
-
-// A value as the file has it, for a sentence.
-std::string shown(const json::value& value) {
-  constexpr size_t kMaxShown = 80;
-  if (value.is_object()) return "an object";
-  if (value.is_array()) return "an array";
-  std::string text = json::serialize(value);
-  if (text.size() > kMaxShown) text.replace(kMaxShown, std::string::npos, "...");
-  return text;
-}
-
-// An object of the file, asked field by field; JSON null is the same as absent. Every complaint names the
-// file and the field.
-class Fields {
- public:
-  Fields(const json::object& object, std::string file, std::string prefix = {})
-      : object_(&object), file_(std::move(file)), prefix_(std::move(prefix)) {}
-
-  [[noreturn]] void refuse(std::string_view field, const std::string& why) const {
-    throw std::runtime_error(file_ + ": " + prefix_ + std::string(field) + " " + why);
-  }
-
-  const json::value* find(std::string_view field) const {
-    const json::value* value = object_->if_contains(field);
-    return value == nullptr || value->is_null() ? nullptr : value;
-  }
-
-  std::optional<int> find_int(std::string_view field, int low, int high) const {
-    const json::value* value = find(field);
-    if (value == nullptr) return std::nullopt;
-    if (value->is_int64() && value->get_int64() >= low && value->get_int64() <= high) {
-      return static_cast<int>(value->get_int64());
-    }
-    refuse(field, "must be an integer from " + std::to_string(low) + " to " + std::to_string(high) +
-                      ", not " + shown(*value));
-  }
-
-  int get_int(std::string_view field, int low, int high) const {
-    const std::optional<int> value = find_int(field, low, high);
-    if (!value) refuse(field, "is missing");
-    return *value;
-  }
-
-  std::optional<double> find_number(std::string_view field, double low, double high) const {
-    const json::value* value = find(field);
-    if (value == nullptr) return std::nullopt;
-    const double number = value->is_number() ? value->to_number<double>() : std::nan("");
-    if (number >= low && number <= high) return number;
-    std::ostringstream why;
-    why << "must be a number from " << low << " to " << high << ", not " << shown(*value);
-    refuse(field, why.str());
-  }
-
-  std::optional<double> find_positive(std::string_view field, double high) const {
-    const std::optional<double> number = find_number(field, 0, high);
-    if (number == 0.0) refuse(field, "must be above 0");
-    return number;
-  }
-
-  bool get_bool(std::string_view field, bool when_absent) const {
-    const json::value* value = find(field);
-    if (value == nullptr) return when_absent;
-    if (!value->is_bool()) refuse(field, "must be true or false, not " + shown(*value));
-    return value->get_bool();
-  }
-
-  std::optional<std::string> find_string(std::string_view field) const {
-    const json::value* value = find(field);
-    if (value == nullptr) return std::nullopt;
-    if (!value->is_string()) refuse(field, "must be a string, not " + shown(*value));
-    return std::string(value->get_string());
-  }
-
-  std::optional<Fields> find_object(std::string_view field) const {
-    const json::value* value = find(field);
-    if (value == nullptr) return std::nullopt;
-    if (!value->is_object()) refuse(field, "must be an object, not " + shown(*value));
-    return Fields(value->get_object(), file_, prefix_ + std::string(field) + ".");
-  }
-
- private:
-  const json::object* object_;
-  std::string file_;
-  std::string prefix_;
-};
 
 // Fields with which other families change the forward pass. We compute as if each had its neutral value (or
 // were absent), so any other value is refused rather than answered wrongly.
@@ -119,8 +33,6 @@ struct NeutralField {
   std::optional<double> neutral;  // none: nothing but null or false will do
 };
 constexpr NeutralField kNeutralFields[] = {
-    {"quantization_config", {}},
-    {"compression_config", {}},
     {"attn_logit_softcapping", {}},
     {"final_logit_softcapping", {}},
     {"query_pre_attn_scalar", {}},
@@ -153,7 +65,8 @@ void refuse_unsupported(const Fields& config) {
     const json::value* value = config.find(field.name);
     if (value == nullptr || (value->is_bool() && !value->get_bool())) continue;
     if (field.neutral && value->is_number() && value->to_number<double>() == *field.neutral) continue;
-    config.refuse(field.name, "would change the output and is not supported (it is " + shown(*value) + ")");
+    config.refuse(field.name,
+                  "would change the output and is not supported (it is " + shown_value(*value) + ")");
   }
 }
 
@@ -161,8 +74,7 @@ Activation read_activation(const Fields& config) {
   const std::string name = config.find_string("hidden_act").value_or("silu");
   if (name == "silu") return Activation::kSilu;
   if (name == "gelu_pytorch_tanh") return Activation::kGeluTanh;
-  config.refuse("hidden_act",
-                "'" + name.substr(0, 80) + "' is not supported; supported are silu, gelu_pytorch_tanh");
+  config.refuse("hidden_act", in_quotes(name) + " is not supported; supported are silu, gelu_pytorch_tanh");
 }
 
 // Two spellings are in use: rope_theta beside a rope_scaling object, and a rope_parameters object that holds
@@ -185,8 +97,7 @@ void read_rope(const Fields& file, ModelConfig& config) {
   RopeScaling& scaling = config.rope_scaling;
   if (type == "default") return;
   if (type != "linear" && type != "llama3") {
-    rope->refuse(type_field,
-                 "'" + type.substr(0, 80) + "' is not supported; supported are default, linear, llama3");
+    rope->refuse(type_field, in_quotes(type) + " is not supported; supported are default, linear, llama3");
   }
   scaling.type = type == "linear" ? RopeScaling::Type::kLinear : RopeScaling::Type::kLlama3;
   const std::optional<double> factor = rope->find_positive("factor", 1e6);
@@ -220,7 +131,7 @@ std::optional<std::vector<bool>> read_layer_types(const Fields& file, int num_la
                        (type.get_string() == "full_attention" || type.get_string() == "sliding_attention");
     if (!known)
       file.refuse("layer_types",
-                  "holds " + shown(type) + "; supported are full_attention, sliding_attention");
+                  "holds " + shown_value(type) + "; supported are full_attention, sliding_attention");
     windowed.push_back(type.get_string() == "sliding_attention");
   }
   return windowed;
@@ -278,8 +189,7 @@ DType read_dtype(const Fields& file, const std::filesystem::path& model_dir) {
   if (name == "float16") return DType::kF16;
   if (name == "bfloat16") return DType::kBF16;
   if (name && name != "auto") {
-    file.refuse(field,
-                "'" + name->substr(0, 80) + "' is not supported; supported are float32, float16, bfloat16");
+    file.refuse(field, in_quotes(*name) + " is not supported; supported are float32, float16, bfloat16");
   }
   const Checkpoint checkpoint(model_dir);
   const TensorInfo* embedding = checkpoint.find("model.embed_tokens.weight");
@@ -291,13 +201,37 @@ DType read_dtype(const Fields& file, const std::filesystem::path& model_dir) {
   return *embedding->dtype;
 }
 
-std::string read_architecture(const Fields& file) {
+// "architectures" names one; tools that convert or fine-tune leave it out, null or empty: then model_type
+// says which.
+const Architecture& read_architecture(const Fields& file) {
+  const auto row = [&](const Architecture& (*find)(std::string_view), std::string_view name) -> const auto& {
+    try {
+      return find(name);
+    } catch (const std::runtime_error& unknown) {
+      throw std::runtime_error(file.file() + ": " + unknown.what());
+    }
+  };
   const json::value* names = file.find("architectures");
-  if (names == nullptr || !names->is_array() || names->get_array().size() != 1 ||
-      !names->get_array()[0].is_string()) {
+  if (names == nullptr || (names->is_array() && names->get_array().empty())) {
+    const std::optional<std::string> type = file.find_string("model_type");
+    if (!type)
+      file.refuse("architectures", "names no architecture, and there is no model_type to tell it by");
+    return row(find_architecture_of_type, *type);
+  }
+  if (!names->is_array() || names->get_array().size() != 1 || !names->get_array()[0].is_string()) {
     file.refuse("architectures", "must be an array with the name of one architecture");
   }
-  return std::string(names->get_array()[0].get_string());
+  return row(find_architecture, names->get_array()[0].get_string());
+}
+
+void refuse_quantised(const Fields& file) {
+  for (const char* field : {"quantization_config", "compression_config"}) {
+    const json::value* value = file.find(field);
+    if (value == nullptr || (value->is_bool() && !value->get_bool())) continue;
+    file.refuse(field, "says that the weights are quantised: " + quantization_name(*value) +
+                           " weights are not supported; use the folder with the float32, float16 or "
+                           "bfloat16 weights they were made from");
+  }
 }
 
 }  // namespace
@@ -307,16 +241,13 @@ ModelConfig read_model_config(const std::filesystem::path& model_dir) {
   const json::object object = read_json_object(path, kMaxConfigBytes);
   const Fields file(object, path.string());
 
-  ModelConfig config;
-  config.architecture = read_architecture(file);
-  const ConfigDialect* dialect = nullptr;
-  try {
-    dialect = &find_architecture(config.architecture).dialect;
-  } catch (const std::runtime_error& unknown) {
-    throw std::runtime_error(path.string() + ": " + unknown.what());
-  }
+  const Architecture& architecture = read_architecture(file);
+  const ConfigDialect* dialect = &architecture.dialect;
+  refuse_quantised(file);
   refuse_unsupported(file);
 
+  ModelConfig config;
+  config.architecture = architecture.name;
   config.model_type = file.find_string("model_type").value_or("");
   config.vocab_size = file.get_int("vocab_size", 1, kMaxVocab);
   config.hidden_size = file.get_int("hidden_size", 1, kMaxHidden);
@@ -356,54 +287,6 @@ ModelConfig read_model_config(const std::filesystem::path& model_dir) {
   read_windows(file, dialect->window, config);
   config.dtype = read_dtype(file, model_dir);
   return config;
-}
-
-namespace {
-
-std::vector<int32_t> read_eos(const Fields& file) {
-  constexpr size_t kMaxEosIds = 64;
-  const json::value* value = file.find("eos_token_id");
-  if (value == nullptr) return {};
-  json::array one;
-  if (!value->is_array()) one.push_back(*value);
-  const json::array& ids = value->is_array() ? value->get_array() : one;
-  if (ids.size() > kMaxEosIds) file.refuse("eos_token_id", "holds more than 64 ids");
-  std::vector<int32_t> out;
-  for (const json::value& id : ids) {
-    if (!id.is_int64() || id.get_int64() < 0 || id.get_int64() >= kMaxVocab) {
-      file.refuse("eos_token_id", "must be a token id or an array of them, not " + shown(id));
-    }
-    out.push_back(static_cast<int32_t>(id.get_int64()));
-  }
-  return out;
-}
-
-}  // namespace
-
-GenerationDefaults read_generation_defaults(const std::filesystem::path& model_dir) {
-  const auto to_float = [](std::optional<double> x) {
-    return x ? std::optional<float>(static_cast<float>(*x)) : std::nullopt;
-  };
-  GenerationDefaults defaults;
-  const std::filesystem::path generation_path = model_dir / "generation_config.json";
-  if (std::filesystem::exists(generation_path)) {
-    const json::object object = read_json_object(generation_path, kMaxConfigBytes);
-    const Fields file(object, generation_path.string());
-    defaults.temperature = to_float(file.find_number("temperature", 0, 100));
-    defaults.top_p = to_float(file.find_positive("top_p", 1));
-    defaults.min_p = to_float(file.find_number("min_p", 0, 1));
-    defaults.repetition_penalty = to_float(file.find_positive("repetition_penalty", 100));
-    defaults.top_k = file.find_int("top_k", 0, kMaxVocab);
-    defaults.eos_token_ids = read_eos(file);
-    defaults.bos_token_id = file.find_int("bos_token_id", 0, kMaxVocab).value_or(-1);
-  }
-  const std::filesystem::path config_path = model_dir / "config.json";
-  const json::object object = read_json_object(config_path, kMaxConfigBytes);
-  const Fields file(object, config_path.string());
-  if (defaults.eos_token_ids.empty()) defaults.eos_token_ids = read_eos(file);
-  if (defaults.bos_token_id < 0)
-    defaults.bos_token_id = file.find_int("bos_token_id", 0, kMaxVocab).value_or(-1);
-  return defaults;
 }
 
 }  // namespace serval

@@ -54,9 +54,11 @@ struct GenerationDefaults {
   int32_t bos_token_id = -1;
 };
 
-// Throw std::runtime_error with a sentence that names the file and the field.
+// Both throw std::runtime_error with a sentence that names the file and the field.
 ModelConfig read_model_config(const std::filesystem::path& model_dir);
-GenerationDefaults read_generation_defaults(const std::filesystem::path& model_dir);
+// Numbers outside of the ranges a request is held to (sampling_ranges.h) are moved to the nearest end, ids
+// from vocab_size on left out, each with a line in the log.
+GenerationDefaults read_generation_defaults(const std::filesystem::path& model_dir, int vocab_size);
 
 // MODEL: a folder, or the name ("org/name") of one in the local Hugging Face cache ($HF_HUB_CACHE,
 // $HF_HOME/hub,

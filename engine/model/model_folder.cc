@@ -1,13 +1,14 @@
 // Where a model's folder is: resolve_model() of model_config.h, with what it knows of the Hugging Face
 // cache's layout (hub/models--org--name/refs/main names a folder of hub/models--org--name/snapshots).
+#include <algorithm>
 #include <cstdlib>
-#include <fstream>
-#include <iomanip>
 #include <stdexcept>
 #include <string>
 #include <string_view>
 
 #include "engine/model/model_config.h"
+#include "engine/model/other_formats.h"
+#include "kernels/base/regular_file.h"
 
 namespace serval {
 namespace {
@@ -45,9 +46,16 @@ fs::path resolve_model(const std::string& model) {
   std::error_code ignored;
   if (fs::is_directory(model, ignored)) {
     if (!fs::exists(fs::path(model) / "config.json", ignored)) {
-      throw std::runtime_error("the folder " + model + " holds no config.json");
+      const std::string other = other_format_in(model);
+      throw std::runtime_error("the folder " + model + " holds no config.json" +
+                               (other.empty() ? "" : "; " + other));
     }
     return model;
+  }
+  if (fs::exists(model, ignored)) {
+    const std::string other = other_format(model);
+    throw std::runtime_error(other.empty() ? model + " is not a folder; MODEL is one, or a name of the cache"
+                                           : other);
   }
   if (!is_repository_name(model)) throw std::runtime_error("there is no model folder " + model);
 
@@ -55,13 +63,17 @@ fs::path resolve_model(const std::string& model) {
   if (const size_t slash = folder.find('/'); slash != std::string::npos) folder.replace(slash, 1, "--");
   const fs::path repository = cache_folder() / folder;
   std::string revision;
-  std::ifstream(repository / "refs" / "main") >> std::setw(64) >> revision;
+  if (fs::exists(repository / "refs" / "main", ignored)) {
+    revision = read_regular_file(repository / "refs" / "main", 256);
+    revision.resize(std::min(revision.find_first_of(" \r\n"), revision.size()));
+  }
   const bool is_hash =
       !revision.empty() && revision.find_first_not_of("0123456789abcdef") == std::string::npos;
   const fs::path snapshot = repository / "snapshots" / revision;
   if (!is_hash || !fs::exists(snapshot / "config.json", ignored)) {
     throw std::runtime_error("there is no folder " + model +
-                             ", and no complete model of that name in the cache " + cache_folder().string());
+                             ", and no complete model of that name in the cache " + cache_folder().string() +
+                             "; `huggingface-cli download " + model + "` fetches one");
   }
   return snapshot;
 }

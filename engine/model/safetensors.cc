@@ -9,6 +9,8 @@
 #include <utility>
 
 #include "engine/model/json_file.h"
+#include "engine/model/other_formats.h"
+#include "kernels/base/shown.h"
 
 namespace serval {
 namespace {
@@ -29,17 +31,6 @@ constexpr std::array kFormatTypes = {
     FormatType{"BOOL", 1, {}},         FormatType{"F8_E4M3", 1, {}},      FormatType{"F8_E5M2", 1, {}},
     FormatType{"F8_E8M0", 1, {}},      FormatType{"C64", 8, {}},
 };
-
-std::string in_quotes(std::string_view name) {
-  // Names come from the file: cut and escaped, so that a sentence stays one readable line.
-  constexpr size_t kMaxShown = 120;
-  std::string out = "'";
-  for (const char c : name.substr(0, kMaxShown)) {
-    out += static_cast<unsigned char>(c) < 0x20 || c == 0x7f ? '?' : c;
-  }
-  if (name.size() > kMaxShown) out += "...";
-  return out += "'";
-}
 
 // Receives the header as parser events, so that no tree is ever built: the header has one legal structure and
 // anything else is refused where it appears, however deep or long it would have gone on.
@@ -285,8 +276,10 @@ Checkpoint::Checkpoint(const std::filesystem::path& model_dir, size_t max_header
   } else if (std::filesystem::exists(index)) {
     open_shards(index, max_header_bytes);
   } else {
+    const std::string other = other_format_in(model_dir);
     throw std::runtime_error(model_dir.string() +
-                             " holds neither model.safetensors nor model.safetensors.index.json");
+                             " holds neither model.safetensors nor model.safetensors.index.json" +
+                             (other.empty() ? "" : "; " + other));
   }
   std::sort(tensors_.begin(), tensors_.end(),
             [](const TensorInfo& a, const TensorInfo& b) { return a.name < b.name; });
@@ -330,7 +323,7 @@ void Checkpoint::open_shards(const std::filesystem::path& index_path, size_t max
       for (const auto& [tensor, home] : map->get_object()) {
         if (home.get_string() == shard && !found.contains(std::string_view(tensor))) {
           throw std::runtime_error(index_name + ": tensor " + in_quotes(tensor) + " is missing from " +
-                                   shard);
+                                   in_quotes(shard));
         }
       }
     }

@@ -14,6 +14,7 @@
 #include "engine/model/safetensors.h"
 #include "engine/model/weight_map.h"
 #include "kernels/base/log.h"
+#include "kernels/base/shown.h"
 
 namespace serval {
 namespace {
@@ -22,6 +23,22 @@ std::string shape_text(std::span<const int64_t> shape) {
   std::string text = "[";
   for (const int64_t dim : shape) text += (text.size() > 1 ? ", " : "") + std::to_string(dim);
   return text + "]";
+}
+
+// What the checkpoint must have, as the slot wants it.
+const TensorInfo& find_tensor(const Checkpoint& checkpoint, const SourceTensor& source) {
+  const TensorInfo* info = checkpoint.find(source.name);
+  if (info == nullptr) throw std::runtime_error("the checkpoint lacks the tensor " + in_quotes(source.name));
+  const std::string subject = checkpoint.file_of(*info).string() + ": tensor " + in_quotes(source.name);
+  if (info->shape != source.shape) {
+    throw std::runtime_error(subject + " has shape " + shape_text(info->shape) +
+                             ", the configuration asks for " + shape_text(source.shape));
+  }
+  if (!info->dtype || *info->dtype == DType::kI32) {
+    throw std::runtime_error(subject + " has dtype " + std::string(info->dtype_name) +
+                             "; supported are F32, F16, BF16");
+  }
+  return *info;
 }
 
 // Memory for one slot's tensors on their way; freed with the slot, so that the loader never holds more than
@@ -33,14 +50,14 @@ class Staging {
 
   // The tensor's values in `type`. The view is good until clear().
   Tensor load(const SourceTensor& source, DType type) {
-    const TensorInfo& info = find(source);
+    const TensorInfo& info = find_tensor(checkpoint_, source);
     const auto count = static_cast<size_t>(source.num_elements());
     std::byte* raw = take(info.bytes);
     checkpoint_.read(info, raw);
     done_ += info.bytes;
     if (!all_finite(raw, *info.dtype, count)) {
       log_warn("a weight is not finite",
-               {{"tensor", info.name}, {"file", checkpoint_.file_of(info).string()}});
+               {{"tensor", shown(info.name)}, {"file", checkpoint_.file_of(info).string()}});
     }
     Tensor view(raw, *info.dtype, {source.shape[0]});
     if (source.shape.size() == 2) view = Tensor(raw, *info.dtype, {source.shape[0], source.shape[1]});
@@ -56,27 +73,12 @@ class Staging {
     pieces_.clear();
     if (progress_) progress_(done_, checkpoint_.total_bytes());
   }
-  void skip(const TensorInfo& info) { done_ += info.bytes; }
+  void skip(size_t bytes) { done_ += bytes; }
 
  private:
   // Uninitialised, aligned for any element.
   std::byte* take(size_t bytes) {
     return pieces_.emplace_back(std::make_unique_for_overwrite<std::byte[]>(bytes)).get();
-  }
-
-  const TensorInfo& find(const SourceTensor& source) const {
-    const TensorInfo* info = checkpoint_.find(source.name);
-    if (info == nullptr) throw std::runtime_error("the checkpoint lacks the tensor '" + source.name + "'");
-    const std::string subject = checkpoint_.file_of(*info).string() + ": tensor '" + source.name + "'";
-    if (info->shape != source.shape) {
-      throw std::runtime_error(subject + " has shape " + shape_text(info->shape) +
-                               ", the configuration asks for " + shape_text(source.shape));
-    }
-    if (!info->dtype || *info->dtype == DType::kI32) {
-      throw std::runtime_error(subject + " has dtype " + std::string(info->dtype_name) +
-                               "; supported are F32, F16, BF16");
-    }
-    return *info;
   }
 
   const Checkpoint& checkpoint_;
@@ -113,37 +115,47 @@ void check_tied_head(const Checkpoint& checkpoint, const TensorInfo& head) {
     same = std::memcmp(a.get(), b.get(), head.bytes) == 0;
   }
   if (!same) {
-    throw std::runtime_error(checkpoint.file_of(head).string() + ": tensor '" + head.name +
-                             "' differs from the embedding although the configuration ties them");
+    throw std::runtime_error(checkpoint.file_of(head).string() + ": tensor " + in_quotes(head.name) +
+                             " differs from the embedding although the configuration ties them");
   }
 }
 
-// Every tensor of the checkpoint must have a slot: one we would leave out silently would change the output.
-void check_unexpected(const Checkpoint& checkpoint, const std::vector<WeightSlot>& slots, bool tied,
-                      Staging& staging) {
-  std::unordered_set<std::string_view> expected;
-  const auto expect = [&](const SourceTensor& source) { expected.insert(source.name); };
+// Holds the checkpoint's headers against the slots: every tensor is there as the slot wants it, and every
+// tensor has a slot, because one we would leave out silently would change the output. Returns the bytes of
+// those that need none.
+size_t check_tensors(const Checkpoint& checkpoint, const std::vector<WeightSlot>& slots, bool tied) {
+  std::vector<const SourceTensor*> wanted;
   for (const WeightSlot& slot : slots) {
     if (const auto* linear = std::get_if<LinearSlot>(&slot)) {
-      for (const SourceTensor& part : linear->parts) expect(part);
-      for (const SourceTensor& bias : linear->biases) expect(bias);
+      for (const SourceTensor& part : linear->parts) wanted.push_back(&part);
+      for (const SourceTensor& bias : linear->biases) wanted.push_back(&bias);
     } else {
-      expect(std::get<VectorSlot>(slot).source);
+      wanted.push_back(&std::get<VectorSlot>(slot).source);
     }
   }
+  std::unordered_set<std::string_view> expected;
+  for (const SourceTensor* source : wanted) expected.insert(source->name);
+  size_t bytes = 0;
   for (const TensorInfo& tensor : checkpoint.tensors()) {
     if (expected.contains(tensor.name)) continue;
     if (tied && tensor.name == kHeadTensor) {
       check_tied_head(checkpoint, tensor);
     } else if (!is_ignorable_tensor(tensor.name)) {
-      throw std::runtime_error(checkpoint.file_of(tensor).string() + ": tensor '" + tensor.name +
-                               "' has no place in this model");
+      throw std::runtime_error(checkpoint.file_of(tensor).string() + ": tensor " + in_quotes(tensor.name) +
+                               " has no place in this model");
     }
-    staging.skip(tensor);
+    bytes += tensor.bytes;
   }
+  for (const SourceTensor* source : wanted) find_tensor(checkpoint, *source);
+  return bytes;
 }
 
 }  // namespace
+
+void check_weights(const std::filesystem::path& model_dir, const ModelSpec& spec) {
+  ModelWeights weights;
+  check_tensors(Checkpoint(model_dir), map_weights(spec, weights), spec.tied_embeddings);
+}
 
 ModelWeights load_weights(const std::filesystem::path& model_dir, const ModelSpec& spec, Backend& backend,
                           const WeightProgress& progress) {
@@ -151,7 +163,7 @@ ModelWeights load_weights(const std::filesystem::path& model_dir, const ModelSpe
   ModelWeights weights;
   const std::vector<WeightSlot> slots = map_weights(spec, weights);
   Staging staging(checkpoint, progress);
-  check_unexpected(checkpoint, slots, spec.tied_embeddings, staging);
+  staging.skip(check_tensors(checkpoint, slots, spec.tied_embeddings));
   for (const WeightSlot& slot : slots) {
     std::visit([&](const auto& s) { load_slot(s, spec.weight_dtype, staging, backend); }, slot);
     staging.clear();

@@ -23,6 +23,10 @@ using WeightProgress = std::function<void(size_t, size_t)>;
 ModelWeights load_weights(const std::filesystem::path& model_dir, const ModelSpec& spec, Backend& backend,
                           const WeightProgress& progress = {});
 
+// Throws what load_weights would throw for the names, shapes and types of the tensors, from the headers alone
+// (and the bytes of a head that a tied model repeats).
+void check_weights(const std::filesystem::path& model_dir, const ModelSpec& spec);
+
 // What load_weights will hold, exactly, from the specification alone.
 size_t planned_weight_bytes(const ModelSpec& spec, const Backend& backend);
 

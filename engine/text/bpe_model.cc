@@ -7,6 +7,7 @@
 #include <stdexcept>
 
 #include "engine/text/byte_alphabet.h"
+#include "kernels/base/shown.h"
 #include "kernels/base/utf8.h"
 
 namespace serval {
@@ -37,8 +38,8 @@ BpeModel::BpeModel(Vocabulary vocabulary, const std::vector<std::pair<TokenId, T
     name += vocabulary_.name(right);
     const TokenId result = vocabulary_.find(name);
     if (result < 0) {
-      throw std::runtime_error("merge " + std::to_string(rank) + " makes '" + name.substr(0, 64) +
-                               "', which is not in the vocabulary");
+      throw std::runtime_error("merge " + std::to_string(rank) + " makes " + in_quotes(name) +
+                               ", which is not in the vocabulary");
     }
     const uint64_t pair = pair_key(left, right);
     size_t slot = slot_of(pair);

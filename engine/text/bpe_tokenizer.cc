@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "kernels/base/shown.h"
 #include "kernels/base/utf8.h"
 
 namespace serval {
@@ -28,7 +29,7 @@ void BpeTokenizer::fill_table() {
       2 * (int64_t{vocabulary.size()} + static_cast<int64_t>(parts_.added.size())) + 65'536;
   for (const AddedToken& token : parts_.added) {
     if (token.id > max_id) {
-      throw std::runtime_error("added token '" + token.content.substr(0, 64) + "' has the id " +
+      throw std::runtime_error("added token " + in_quotes(token.content) + " has the id " +
                                std::to_string(token.id) + ", which is out of place in a vocabulary of " +
                                std::to_string(vocabulary.size()));
     }
@@ -39,9 +40,8 @@ void BpeTokenizer::fill_table() {
     const std::string_view name = vocabulary.name(token.id);
     const AddedToken* other = added_at[token.id];
     if (other != nullptr || (!name.empty() && name != token.content)) {
-      throw std::runtime_error(
-          "tokens '" + std::string(other ? other->content.substr(0, 64) : name.substr(0, 64)) + "' and '" +
-          token.content.substr(0, 64) + "' share the id " + std::to_string(token.id));
+      throw std::runtime_error("tokens " + in_quotes(other ? other->content : name) + " and " +
+                               in_quotes(token.content) + " share the id " + std::to_string(token.id));
     }
     added_at[token.id] = &token;
   }

@@ -1,7 +1,8 @@
 #include "engine/text/model_json.h"
 
-#include <fstream>
 #include <stdexcept>
+
+#include "kernels/base/shown.h"
 
 namespace serval {
 namespace json = boost::json;
@@ -52,21 +53,6 @@ void flatten(const json::value& value, std::string_view list_key, std::string_vi
 
 }  // namespace
 
-std::string read_model_file(const std::filesystem::path& path, size_t max_bytes) {
-  std::ifstream file(path, std::ios::binary | std::ios::ate);
-  if (!file) throw std::runtime_error("it cannot be opened");
-  const std::streamoff size = file.tellg();
-  if (size < 0) throw std::runtime_error("it cannot be read");
-  if (static_cast<uint64_t>(size) > max_bytes) {
-    throw std::runtime_error("it has " + std::to_string(size) + " bytes; at most " +
-                             std::to_string(max_bytes) + " are supported");
-  }
-  std::string text(static_cast<size_t>(size), '\0');
-  file.seekg(0);
-  if (!file.read(text.data(), size)) throw std::runtime_error("it cannot be read");
-  return text;
-}
-
 json::object parse_model_json(std::string_view text) {
   if (text.size() > kMaxJsonBytes) {
     throw std::runtime_error("it has " + std::to_string(text.size()) + " bytes; at most " +
@@ -107,7 +93,7 @@ const json::value* find_member(const json::object& object, std::string_view key)
 
 const json::value& get_member(const json::object& object, std::string_view key, std::string_view where) {
   const json::value* value = find_member(object, key);
-  if (value == nullptr) fail(where, "has no '" + std::string(key) + "'");
+  if (value == nullptr) fail(where, "has no " + in_quotes(key));
   return *value;
 }
 

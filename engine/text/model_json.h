@@ -5,15 +5,11 @@
 
 #include <boost/json.hpp>
 #include <cstdint>
-#include <filesystem>
 #include <string>
 #include <string_view>
 #include <vector>
 
 namespace serval {
-
-// The whole file, at most max_bytes of it.
-std::string read_model_file(const std::filesystem::path& path, size_t max_bytes);
 
 // The object the file holds. Files above 64 MiB are refused, and so are those whose values would take several
 // times the memory of their text (more than one value in 20 bytes, beyond the first million).

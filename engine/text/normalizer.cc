@@ -13,8 +13,9 @@
 
 #include "engine/text/model_json.h"
 #include "engine/text/split_regex.h"
-#include "kernels/base/utf8.h"
 #include "kernels/base/check.h"
+#include "kernels/base/shown.h"
+#include "kernels/base/utf8.h"
 
 namespace serval {
 namespace {
@@ -214,10 +215,11 @@ Normalizer Normalizer::from_json(const boost::json::value* value) {
       step.left = get_bool(*part, "strip_left", true, where);
       step.right = get_bool(*part, "strip_right", true, where);
       // What an earlier replacement made into white space would be lost with it.
-      const bool replaces = std::any_of(steps.begin(), steps.end(), [](const Step& s) { return s.kind == Kind::kReplace; });
+      const bool replaces =
+          std::any_of(steps.begin(), steps.end(), [](const Step& s) { return s.kind == Kind::kReplace; });
       loss = std::max(loss, replaces ? Loss::kAnything : Loss::kWhiteSpace);
     } else {
-      throw std::runtime_error("the normalizer type '" + std::string(type) + "' is not supported");
+      throw std::runtime_error("the normalizer type " + in_quotes(type) + " is not supported");
     }
     if (growth > kMaxGrowth)
       throw std::runtime_error("the normalizer could make text more than 64 times longer");

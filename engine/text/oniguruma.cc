@@ -3,6 +3,7 @@
 #include <stdexcept>
 
 #include "engine/text/split_regex.h"
+#include "kernels/base/shown.h"
 #include "kernels/base/utf8.h"
 
 namespace serval {
@@ -57,8 +58,8 @@ class Translator {
   bool starts(std::string_view text) const { return pattern_.substr(pos_).starts_with(text); }
 
   [[noreturn]] void refuse(std::string_view construct) const {
-    throw std::runtime_error("the pattern '" + std::string(pattern_.substr(0, 200)) + "' uses " +
-                             std::string(construct) + ", which is not supported");
+    throw std::runtime_error("the pattern " + in_quotes(pattern_) + " uses " + std::string(construct) +
+                             ", which is not supported");
   }
 
   void members(std::string_view set, bool negated, bool in_class) {

@@ -7,6 +7,7 @@
 
 #include "engine/text/byte_alphabet.h"
 #include "engine/text/model_json.h"
+#include "kernels/base/shown.h"
 
 namespace serval {
 namespace {
@@ -26,7 +27,7 @@ SplitBehavior behavior_named(std::string_view name) {
   if (name == "MergedWithPrevious") return SplitBehavior::kMergedWithPrevious;
   if (name == "MergedWithNext") return SplitBehavior::kMergedWithNext;
   if (name == "Contiguous") return SplitBehavior::kContiguous;
-  throw std::runtime_error("the pre_tokenizer behavior '" + std::string(name) + "' is not supported");
+  throw std::runtime_error("the pre_tokenizer behavior " + in_quotes(name) + " is not supported");
 }
 
 struct Section {
@@ -189,7 +190,7 @@ class PreTokenizer::Builder {
       split(escape_regex(get_string(part, "delimiter", where)), SplitBehavior::kRemoved, /*invert=*/false,
             Loss::kAnything);
     } else {
-      throw std::runtime_error("the pre_tokenizer type '" + std::string(type) + "' is not supported");
+      throw std::runtime_error("the pre_tokenizer type " + in_quotes(type) + " is not supported");
     }
   }
 
@@ -233,8 +234,8 @@ class PreTokenizer::Builder {
         get_bool(part, "add_prefix_space", true, where) ? "always" : "never";  // older files
     if (find_member(part, "prepend_scheme") != nullptr) scheme = get_string(part, "prepend_scheme", where);
     if (scheme != "always" && scheme != "first" && scheme != "never") {
-      throw std::runtime_error(where + ".prepend_scheme is '" + std::string(scheme) +
-                               "', which is not supported");
+      throw std::runtime_error(where + ".prepend_scheme is " + in_quotes(scheme) +
+                               ", which is not supported");
     }
     steps_.push_back({.kind = Step::Kind::kReplaceSpaces, .text = replacement});
     if (scheme != "never")

@@ -6,6 +6,7 @@
 #include <stdexcept>
 #include <unordered_set>
 
+#include "kernels/base/shown.h"
 #include "kernels/base/utf8.h"
 
 namespace serval {
@@ -137,9 +138,9 @@ SentencePieceModel::Piece read_piece(std::string_view bytes) {
   }
   if (piece.text.empty() || piece.text.size() > kMaxPieceBytes || !is_valid_utf8(piece.text))
     fail("a piece has no valid text");
-  if (!std::isfinite(piece.score)) fail("the piece '" + piece.text + "' has no finite score");
+  if (!std::isfinite(piece.score)) fail("the piece " + in_quotes(piece.text) + " has no finite score");
   if (piece.type < SentencePieceModel::kNormal || piece.type > SentencePieceModel::kByte) {
-    fail("the piece '" + piece.text + "' has the unknown type " + std::to_string(piece.type));
+    fail("the piece " + in_quotes(piece.text) + " has the unknown type " + std::to_string(piece.type));
   }
   return piece;
 }
@@ -179,7 +180,7 @@ SentencePieceModel SentencePieceModel::parse(std::string_view proto) {
         if (model.pieces.size() == kMaxPieces)
           fail("it has more than " + std::to_string(kMaxPieces) + " pieces");
         Piece piece = read_piece(reader.data());
-        if (!seen.insert(piece.text).second) fail("the piece '" + piece.text + "' is there twice");
+        if (!seen.insert(piece.text).second) fail("the piece " + in_quotes(piece.text) + " is there twice");
         if (piece.type == kUnknown) {
           if (model.unk_id >= 0) fail("it has two unknown pieces");
           model.unk_id = static_cast<int>(model.pieces.size());

@@ -11,6 +11,7 @@
 #include "engine/text/sentencepiece_model.h"
 #include "engine/text/token_bound.h"
 #include "engine/text/token_table.h"
+#include "kernels/base/shown.h"
 #include "kernels/base/utf8.h"
 
 namespace serval {
@@ -95,6 +96,11 @@ class SentencePieceTokenizer final : public Tokenizer {
       : num_pieces_(static_cast<TokenId>(model.pieces.size())),
         unk_id_(model.unk_id),
         strips_leading_space_(model.add_dummy_prefix || model.remove_extra_whitespaces) {
+    if (num_pieces_ > config.num_rows) {
+      throw std::runtime_error("the model file has " + std::to_string(num_pieces_) +
+                               " pieces, but the model has rows for " + std::to_string(config.num_rows) +
+                               " tokens only: the tokenizer is another model's");
+    }
     std::string extended;
     const auto names_a_byte = [](const Piece& piece) { return piece.text.starts_with("<0x"); };
     if (!model.byte_fallback && std::none_of(model.pieces.begin(), model.pieces.end(), names_a_byte)) {
@@ -137,7 +143,7 @@ class SentencePieceTokenizer final : public Tokenizer {
       if (next == added.end() || next->id != id) {
         table_.add(is_piece ? bytes_of(model.pieces[id]) : std::string(), false);
         if (static_cast<size_t>(id) > 2 * num_pieces + 65'536) {
-          throw std::runtime_error("the added token '" + next->content + "' has the id " +
+          throw std::runtime_error("the added token " + in_quotes(next->content) + " has the id " +
                                    std::to_string(next->id) + ", which is out of place in a vocabulary of " +
                                    std::to_string(num_pieces));
         }
@@ -164,8 +170,8 @@ class SentencePieceTokenizer final : public Tokenizer {
   }
 
   [[noreturn]] static void fail_shared(const std::string& name, const AddedToken& token) {
-    throw std::runtime_error("tokens '" + name + "' and '" + token.content + "' share the id " +
-                             std::to_string(token.id));
+    throw std::runtime_error("tokens " + in_quotes(name) + " and " + in_quotes(token.content) +
+                             " share the id " + std::to_string(token.id));
   }
 
   void append_encoded(const sentencepiece::SentencePieceProcessor& processor, std::string_view text,

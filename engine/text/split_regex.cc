@@ -7,8 +7,9 @@
 #include <optional>
 #include <stdexcept>
 
-#include "kernels/base/utf8.h"
 #include "kernels/base/check.h"
+#include "kernels/base/shown.h"
+#include "kernels/base/utf8.h"
 
 namespace serval {
 namespace {
@@ -88,8 +89,8 @@ SplitRegex::SplitRegex(std::string_view pattern) : code_(std::make_unique<Code>(
   if (!code_->code) {
     PCRE2_UCHAR message[256];
     pcre2_get_error_message(error, message, sizeof message);
-    throw std::runtime_error("the pattern '" + std::string(pattern.substr(0, 200)) +
-                             "' is not valid: " + reinterpret_cast<const char*>(message));
+    throw std::runtime_error("the pattern " + in_quotes(pattern) +
+                             " is not valid: " + reinterpret_cast<const char*>(message));
   }
   // Without executable memory this fails and PCRE2 interprets: slower, the same matches.
   pcre2_jit_compile(code_->code.get(), PCRE2_JIT_COMPLETE | PCRE2_JIT_PARTIAL_HARD);

@@ -5,6 +5,7 @@
 
 #include "engine/text/byte_alphabet.h"
 #include "engine/text/model_json.h"
+#include "kernels/base/shown.h"
 #include "kernels/base/utf8.h"
 
 namespace serval {
@@ -77,7 +78,7 @@ void TokenDecoder::add(const boost::json::object& part) {
                        get_string(part, "prepend_scheme", where) == "never";
     strips_leading_space_ = get_bool(part, "add_prefix_space", true, where) && !never;
   } else {
-    throw std::runtime_error("the decoder type '" + std::string(type) + "' is not supported");
+    throw std::runtime_error("the decoder type " + in_quotes(type) + " is not supported");
   }
 }
 
@@ -95,8 +96,7 @@ void TokenDecoder::add_strip(const boost::json::object& part) {
 
 void TokenDecoder::add_replacement(std::string_view from, std::string_view to) {
   if (from.empty() || to.size() > kMaxReplacementBytes * from.size() || !replaced_.empty()) {
-    throw std::runtime_error("a decoder's replacement of '" + std::string(from.substr(0, 64)) +
-                             "' is not supported");
+    throw std::runtime_error("a decoder's replacement of " + in_quotes(from) + " is not supported");
   }
   replaced_ = from;
   replacement_ = to;

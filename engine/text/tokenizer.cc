@@ -3,10 +3,10 @@
 #include <stdexcept>
 
 #include "engine/text/detokenizer.h"
-#include "engine/text/model_json.h"
 #include "engine/text/sentencepiece_tokenizer.h"
 #include "engine/text/tokenizer_config.h"
 #include "engine/text/tokenizer_json.h"
+#include "kernels/base/regular_file.h"
 
 namespace serval {
 namespace {
@@ -25,27 +25,28 @@ auto reading(const std::filesystem::path& file, Read read) {
 
 }  // namespace
 
-std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& model_dir) {
-  const auto has = [&](const char* name) { return std::filesystem::is_regular_file(model_dir / name); };
-  const auto text_of = [&](const char* name) { return read_model_file(model_dir / name, kMaxFileBytes); };
+std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& model_dir, int num_rows) {
+  const auto has = [&](const char* name) { return std::filesystem::exists(model_dir / name); };
+  const auto text_of = [&](const char* name) { return read_regular_file(model_dir / name, kMaxFileBytes); };
 
   TokenizerConfig config;
   if (has("tokenizer_config.json")) {
-    config = reading(model_dir / "tokenizer_config.json",
-                     [&] { return TokenizerConfig::parse(text_of("tokenizer_config.json")); });
+    const std::string text = text_of("tokenizer_config.json");
+    config = reading(model_dir / "tokenizer_config.json", [&] { return TokenizerConfig::parse(text); });
   }
+  config.num_rows = num_rows;
   if (has("tokenizer.json")) {
-    return reading(model_dir / "tokenizer.json",
-                   [&] { return tokenizer_from_json(text_of("tokenizer.json"), config); });
+    const std::string text = text_of("tokenizer.json");
+    return reading(model_dir / "tokenizer.json", [&] { return tokenizer_from_json(text, config); });
   }
   if (has("tokenizer.model")) {
-    return reading(model_dir / "tokenizer.model",
-                   [&] { return tokenizer_from_sentencepiece(text_of("tokenizer.model"), config); });
+    const std::string text = text_of("tokenizer.model");
+    return reading(model_dir / "tokenizer.model", [&] { return tokenizer_from_sentencepiece(text, config); });
   }
   if (has("vocab.json") && has("merges.txt")) {
-    return reading(model_dir / "vocab.json", [&] {
-      return tokenizer_from_vocab_and_merges(text_of("vocab.json"), text_of("merges.txt"), config);
-    });
+    const std::string vocab = text_of("vocab.json"), merges = text_of("merges.txt");
+    return reading(model_dir / "vocab.json",
+                   [&] { return tokenizer_from_vocab_and_merges(vocab, merges, config); });
   }
   throw std::runtime_error(
       model_dir.string() +

@@ -1,9 +1,10 @@
-// Text <-> token ids. Implementations: byte-level BPE and byte-fallback BPE from tokenizer.json, sentencepiece from tokenizer.model.
-// Immutable after loading; every method may be called from any thread.
+// Text <-> token ids. Implementations: byte-level BPE and byte-fallback BPE from tokenizer.json,
+// sentencepiece from tokenizer.model. Immutable after loading; every method may be called from any thread.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
+#include <limits>
 #include <memory>
 #include <span>
 #include <string>
@@ -18,33 +19,39 @@ class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
 
-  // add_special: surround with BOS/EOS as the tokenizer's own post-processor says. parse_special: the names of special tokens in
-  // the text ("<|im_end|>") become their ids; otherwise they are plain text (as for user content that must not forge turns).
-  // Linear in the text's size. Text must be valid UTF-8 (the JSON layer has made sure); invalid bytes are encoded as U+FFFD.
-  virtual std::vector<TokenId> encode(std::string_view text, bool add_special, bool parse_special = true) const = 0;
+  // add_special: surround with BOS/EOS as the tokenizer's own post-processor says. parse_special: the names
+  // of special tokens in the text ("<|im_end|>") become their ids; otherwise they are plain text (as for user
+  // content that must not forge turns). Linear in the text's size. Text must be valid UTF-8 (the JSON layer
+  // has made sure); invalid bytes are encoded as U+FFFD.
+  virtual std::vector<TokenId> encode(std::string_view text, bool add_special,
+                                      bool parse_special = true) const = 0;
 
-  // At most encode(text, …).size(), from the bytes of the text alone; 0 when this tokenizer may drop or join without bound. `text` as
-  // for encode. Far faster than encode.
+  // At most encode(text, …).size(), from the bytes of the text alone; 0 when this tokenizer may drop or join
+  // without bound. `text` as for encode. Far faster than encode.
   virtual size_t least_tokens(std::string_view text) const = 0;
 
-  // The exact bytes one id stands for when it follows other text (a sentencepiece "▁" is a space); special tokens give their name.
-  // Ids outside the vocabulary, or holes in it, give "".
+  // The exact bytes one id stands for when it follows other text (a sentencepiece "▁" is a space); special
+  // tokens give their name. Ids outside the vocabulary, or holes in it, give "".
   virtual std::string_view token_bytes(TokenId id) const = 0;
   virtual bool is_special(TokenId id) const = 0;
   // True when the decoder drops one leading space at the start of a text (sentencepiece's dummy prefix).
   virtual bool strips_leading_space() const = 0;
 
-  virtual int vocab_size() const = 0;                            // 1 + the largest id
-  virtual TokenId token_to_id(std::string_view token) const = 0;  // of a token's name (vocabulary or added); -1 when unknown
-  virtual TokenId bos_id() const = 0;                            // -1 when there is none
+  virtual int vocab_size() const = 0;  // 1 + the largest id
+  virtual TokenId token_to_id(
+      std::string_view token) const = 0;  // of a token's name (vocabulary or added); -1 when unknown
+  virtual TokenId bos_id() const = 0;     // -1 when there is none
   virtual TokenId eos_id() const = 0;
 
   // All ids at once, by the same rules as Detokenizer: invalid UTF-8 becomes U+FFFD.
   std::string decode(std::span<const TokenId> ids, bool skip_special) const;
 };
 
-// Reads tokenizer.json, or tokenizer.model when there is no tokenizer.json, with tokenizer_config.json beside it.
-// Throws std::runtime_error with a sentence naming the file and what is wrong or not supported.
-std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& model_dir);
+// Reads tokenizer.json, or tokenizer.model when there is no tokenizer.json, with tokenizer_config.json beside
+// it. num_rows: of the model's embedding; every id that encode() gives is below it. Added tokens beyond it
+// are read as text, with a line in the log; an ordinary token beyond it is refused. Throws std::runtime_error
+// with a sentence naming the file and what is wrong or not supported.
+std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& model_dir,
+                                          int num_rows = std::numeric_limits<int>::max());
 
 }  // namespace serval

@@ -5,6 +5,8 @@
 #include <unordered_set>
 
 #include "engine/text/model_json.h"
+#include "kernels/base/log.h"
+#include "kernels/base/shown.h"
 
 namespace serval {
 namespace json = boost::json;
@@ -27,8 +29,8 @@ TokenId id_of_key(std::string_view key) {
   TokenId id = -1;
   const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), id);
   if (error != std::errc() || end != key.data() + key.size() || id < 0) {
-    throw std::runtime_error("added_tokens_decoder has the key '" + std::string(key.substr(0, 64)) +
-                             "', which is not a token id");
+    throw std::runtime_error("added_tokens_decoder has the key " + in_quotes(key) +
+                             ", which is not a token id");
   }
   return id;
 }
@@ -38,6 +40,21 @@ void require(std::optional<bool> wanted, TokenId id, const char* what) {
     throw std::runtime_error(std::string("tokenizer_config.json asks for a ") + what +
                              " token, but the vocabulary has none");
   }
+}
+
+void leave_out_without_row(int num_rows, std::vector<AddedToken>& tokens) {
+  constexpr int kMostNamed = 8;
+  int num_left_out = 0;
+  std::string names;
+  std::erase_if(tokens, [&](const AddedToken& token) {
+    if (token.id < num_rows) return false;
+    if (num_left_out++ < kMostNamed)
+      names += (names.empty() ? "" : ", ") + in_quotes(token.content) + " = " + std::to_string(token.id);
+    return true;
+  });
+  if (num_left_out == 0) return;
+  log_warn("added tokens that the model has no rows for are read as text",
+           {{"count", num_left_out}, {"tokens", names}, {"rows", num_rows}});
 }
 
 }  // namespace
@@ -102,6 +119,7 @@ std::vector<AddedToken> join_added_tokens(std::vector<AddedToken> listed, const 
   for (const AddedToken& token : config.added_tokens) add(token);
   for (const std::string& name : config.special_names)
     add({.content = name, .special = true, .normalized = false});
+  leave_out_without_row(config.num_rows, joined);
   return joined;
 }
 

@@ -4,6 +4,7 @@
 
 #include <boost/json/fwd.hpp>
 #include <functional>
+#include <limits>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -14,10 +15,11 @@
 namespace serval {
 
 struct TokenizerConfig {
-  std::string tokenizer_class;             // "" when not said
-  std::string bos_token, eos_token;        // names, "" for none
-  std::vector<std::string> special_names;  // of all tokens with a role, those two included
-  std::vector<AddedToken> added_tokens;    // "added_tokens_decoder"
+  int num_rows = std::numeric_limits<int>::max();  // ids the model has rows for: from 0 up to before this one
+  std::string tokenizer_class;                     // "" when not said
+  std::string bos_token, eos_token;                // names, "" for none
+  std::vector<std::string> special_names;          // of all tokens with a role, those two included
+  std::vector<AddedToken> added_tokens;            // "added_tokens_decoder"
   std::optional<bool> add_bos_token, add_eos_token;
   bool add_prefix_space = false;
   bool legacy = true;  // sentencepiece: text after a special token gets a leading space of its own
@@ -32,7 +34,8 @@ AddedToken read_added_token(const boost::json::object& object, std::string_view 
 // The added tokens that `listed` (tokenizer.json, a sentencepiece model) and the configuration name together,
 // special names found in the vocabulary included. `find` gives a vocabulary name's id or -1; that id
 // overrules a declared one, as in the reference implementation. Of equal contents the first counts. Names
-// without any id are left out.
+// without any id are left out, and so are ids that the model has no row for (a pad token that was added
+// without enlarging the model): their names are text like any other, and a line in the log says so.
 std::vector<AddedToken> join_added_tokens(std::vector<AddedToken> listed, const TokenizerConfig& config,
                                           const std::function<TokenId(std::string_view)>& find);
 

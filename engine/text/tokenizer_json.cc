@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <stdexcept>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
 #include "engine/text/bpe_tokenizer.h"
 #include "engine/text/model_json.h"
+#include "kernels/base/shown.h"
 
 namespace serval {
 namespace json = boost::json;
@@ -22,12 +24,39 @@ constexpr std::string_view kGpt2EndOfText = "<|endoftext|>";
   throw std::runtime_error(what + " is not supported");
 }
 
-Vocabulary read_vocabulary(const json::object& vocab) {
+// Which names of the vocabulary are tokens of the model. One that is an added token too may lie behind the
+// model's rows: it is left out here and, with a line in the log, there (join_added_tokens). An ordinary one
+// may not, because any text could become it.
+class Rows {
+ public:
+  Rows(const TokenizerConfig& config, const std::vector<AddedToken>& listed) : num_rows_(config.num_rows) {
+    for (const auto* tokens : {&listed, &config.added_tokens}) {
+      for (const AddedToken& token : *tokens) added_.insert(token.content);
+    }
+    added_.insert(config.special_names.begin(), config.special_names.end());
+  }
+
+  bool hold(std::string_view name, TokenId id) const {
+    if (id < num_rows_) return true;
+    if (added_.contains(name)) return false;
+    throw std::runtime_error("token " + in_quotes(name) + " has the id " + std::to_string(id) +
+                             ", but the model has rows for " + std::to_string(num_rows_) +
+                             " tokens only: the tokenizer is another model's");
+  }
+
+ private:
+  int num_rows_;
+  std::unordered_set<std::string_view> added_;  // views of the two lists
+};
+
+Vocabulary read_vocabulary(const json::object& vocab, const Rows& rows) {
   if (vocab.size() > kMaxTokens) refuse("a vocabulary of " + std::to_string(vocab.size()) + " tokens");
   std::vector<std::pair<std::string, TokenId>> entries;
   entries.reserve(vocab.size());
-  for (const auto& [name, id] : vocab)
-    entries.emplace_back(name, as_id(id, "the id of a token in the vocabulary"));
+  for (const auto& [name, value] : vocab) {
+    const TokenId id = as_id(value, "the id of a token in the vocabulary");
+    if (rows.hold(name, id)) entries.emplace_back(name, id);
+  }
   return Vocabulary(std::move(entries));
 }
 
@@ -39,8 +68,7 @@ class MergeReader {
   void add_line(std::string_view line) {
     const size_t space = line.find(' ');
     if (space == std::string_view::npos || line.find(' ', space + 1) != std::string_view::npos) {
-      throw std::runtime_error(place() + " is '" + std::string(line.substr(0, 64)) +
-                               "', not two tokens with a space between");
+      throw std::runtime_error(place() + " is " + in_quotes(line) + ", not two tokens with a space between");
     }
     add(line.substr(0, space), line.substr(space + 1));
   }
@@ -52,8 +80,7 @@ class MergeReader {
   TokenId find(std::string_view name) const {
     const TokenId id = vocabulary_.find(name);
     if (id < 0) {
-      throw std::runtime_error(place() + " uses '" + std::string(name.substr(0, 64)) +
-                               "', which is not in the vocabulary");
+      throw std::runtime_error(place() + " uses " + in_quotes(name) + ", which is not in the vocabulary");
     }
     return id;
   }
@@ -81,10 +108,10 @@ void refuse_unless_empty(const json::object& model, std::string_view key) {
     refuse("a model with " + std::string(key));
 }
 
-BpeModel read_model(const json::object& model) {
+BpeModel read_model(const json::object& model, const Rows& rows) {
   const bool typed = find_member(model, "type") != nullptr;  // old files have no type
   if (typed && get_string(model, "type", "model") != "BPE") {
-    refuse("the model type '" + std::string(get_string(model, "type", "model")) + "'");
+    refuse("the model type " + in_quotes(get_string(model, "type", "model")));
   }
   refuse_unless_empty(model, "continuing_subword_prefix");
   refuse_unless_empty(model, "end_of_word_suffix");
@@ -92,7 +119,8 @@ BpeModel read_model(const json::object& model) {
   if (dropout != nullptr && (!dropout->is_number() || dropout->to_number<double>() != 0))
     refuse("a model with dropout");
 
-  Vocabulary vocabulary = read_vocabulary(as_object(get_member(model, "vocab", "model"), "model.vocab"));
+  Vocabulary vocabulary =
+      read_vocabulary(as_object(get_member(model, "vocab", "model"), "model.vocab"), rows);
   const Merges merges =
       read_merges(as_array(get_member(model, "merges", "model"), "model.merges"), vocabulary);
   BpeOptions options;
@@ -103,7 +131,7 @@ BpeModel read_model(const json::object& model) {
     const std::string_view unk = get_string(model, "unk_token", "model");
     options.unk_id = vocabulary.find(unk);
     if (options.unk_id < 0)
-      throw std::runtime_error("model.unk_token '" + std::string(unk) + "' is not in the vocabulary");
+      throw std::runtime_error("model.unk_token " + in_quotes(unk) + " is not in the vocabulary");
   }
   return BpeModel(std::move(vocabulary), merges, options);
 }
@@ -156,7 +184,7 @@ void read_post_processor(const json::value* value, std::vector<TokenId>& prefix,
   for (const json::object* processor : flatten_sequence(value, "processors", "post_processor")) {
     const std::string_view type = get_string(*processor, "type", "post_processor");
     if (type == "ByteLevel") continue;  // about offsets, not ids
-    if (type != "TemplateProcessing") refuse("the post_processor type '" + std::string(type) + "'");
+    if (type != "TemplateProcessing") refuse("the post_processor type " + in_quotes(type));
     if (std::exchange(seen_template, true)) refuse("a post_processor with two templates");
     read_template(*processor, prefix, suffix);
   }
@@ -185,14 +213,15 @@ std::unique_ptr<Tokenizer> assemble(BpeTokenizer::Parts parts, std::vector<Added
 std::unique_ptr<Tokenizer> tokenizer_from_json(std::string_view tokenizer_json,
                                                const TokenizerConfig& config) {
   const json::object file = parse_model_json(tokenizer_json);
+  std::vector<AddedToken> added = read_added_tokens(find_member(file, "added_tokens"));
   BpeTokenizer::Parts parts{
-      .model = read_model(as_object(get_member(file, "model", "the file"), "model")),
+      .model = read_model(as_object(get_member(file, "model", "the file"), "model"), Rows(config, added)),
       .normalizer = Normalizer::from_json(find_member(file, "normalizer")),
       .pretokenizer = PreTokenizer::from_json(find_member(file, "pre_tokenizer")),
       .decoder = TokenDecoder::from_json(find_member(file, "decoder")),
   };
   read_post_processor(find_member(file, "post_processor"), parts.prefix, parts.suffix);
-  return assemble(std::move(parts), read_added_tokens(find_member(file, "added_tokens")), config);
+  return assemble(std::move(parts), std::move(added), config);
 }
 
 std::unique_ptr<Tokenizer> tokenizer_from_vocab_and_merges(std::string_view vocab_json,
@@ -202,7 +231,7 @@ std::unique_ptr<Tokenizer> tokenizer_from_vocab_and_merges(std::string_view voca
     throw std::runtime_error("vocab.json and merges.txt alone do not say how a " + config.tokenizer_class +
                              " cuts text; a tokenizer.json is needed");
   }
-  Vocabulary vocabulary = read_vocabulary(parse_model_json(vocab_json));
+  Vocabulary vocabulary = read_vocabulary(parse_model_json(vocab_json), Rows(config, {}));
   MergeReader reader(vocabulary);
   while (!merges_text.empty()) {
     const size_t end = std::min(merges_text.find('\n'), merges_text.size());

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "kernels/base/shown.h"
+
 namespace serval {
 
 Vocabulary::Vocabulary(std::vector<std::pair<std::string, TokenId>> entries) {
@@ -10,7 +12,7 @@ Vocabulary::Vocabulary(std::vector<std::pair<std::string, TokenId>> entries) {
   TokenId largest = -1;
   for (const auto& [name, id] : entries) {
     if (id < 0 || id > max_id) {
-      throw std::runtime_error("token '" + name.substr(0, 64) + "' has the id " + std::to_string(id) +
+      throw std::runtime_error("token " + in_quotes(name) + " has the id " + std::to_string(id) +
                                ", which is out of place among " + std::to_string(entries.size()) + " tokens");
     }
     largest = std::max(largest, id);
@@ -20,13 +22,13 @@ Vocabulary::Vocabulary(std::vector<std::pair<std::string, TokenId>> entries) {
   std::vector<bool> taken(names_.size());
   for (auto& [name, id] : entries) {
     if (taken[id]) {
-      throw std::runtime_error("tokens '" + names_[id].substr(0, 64) + "' and '" + name.substr(0, 64) +
-                               "' share the id " + std::to_string(id));
+      throw std::runtime_error("tokens " + in_quotes(names_[id]) + " and " + in_quotes(name) +
+                               " share the id " + std::to_string(id));
     }
     taken[id] = true;
     names_[id] = std::move(name);
     if (!ids_.emplace(names_[id], id).second) {
-      throw std::runtime_error("token '" + names_[id].substr(0, 64) + "' is there twice");
+      throw std::runtime_error("token " + in_quotes(names_[id]) + " is there twice");
     }
   }
 }

@@ -3,9 +3,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <boost/json.hpp>
 #include <random>
 
+#include "engine/model/architectures.h"
 #include "engine/model/model_spec.h"
 #include "tests/model/test_files.h"
 
@@ -13,9 +15,12 @@ namespace serval::testing {
 namespace {
 
 namespace json = boost::json;
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Not;
+using ::testing::SizeIs;
 
 // A published Llama 3.1 8B configuration's facts.
 json::object llama() {
@@ -117,21 +122,13 @@ TEST(ModelConfig, RefusesRotationsItCannotCompute) {
 
 TEST(ModelConfig, RefusesFieldsThatWouldChangeTheOutput) {
   const std::pair<const char*, json::value> kFields[] = {
-      {"quantization_config", {{"quant_method", "gptq"}}},
-      {"attn_logit_softcapping", 50.0},
-      {"final_logit_softcapping", 30.0},
-      {"query_pre_attn_scalar", 256},
-      {"attention_multiplier", 0.5},
-      {"embedding_multiplier", 12.0},
-      {"residual_multiplier", 0.22},
-      {"logits_scaling", 8.0},
-      {"logit_scale", 0.0625},
-      {"partial_rotary_factor", 0.75},
-      {"clip_qkv", 8.0},
-      {"num_local_experts", 8},
-      {"use_qk_norm", true},
-      {"is_encoder_decoder", true},
-      {"attention_chunk_size", 8192},
+      {"attn_logit_softcapping", 50.0}, {"final_logit_softcapping", 30.0},
+      {"query_pre_attn_scalar", 256},   {"attention_multiplier", 0.5},
+      {"embedding_multiplier", 12.0},   {"residual_multiplier", 0.22},
+      {"logits_scaling", 8.0},          {"logit_scale", 0.0625},
+      {"partial_rotary_factor", 0.75},  {"clip_qkv", 8.0},
+      {"num_local_experts", 8},         {"use_qk_norm", true},
+      {"is_encoder_decoder", true},     {"attention_chunk_size", 8192},
   };
   for (const auto& [field, value] : kFields) {
     EXPECT_THAT(verdict(with(llama(), field, value)),
@@ -156,7 +153,8 @@ TEST(ModelConfig, NamesWhatIsSupportedWhenAnArchitectureIsNot) {
       verdict(with(llama(), "architectures", {"GPT2LMHeadModel"})),
       HasSubstr(
           "the architecture 'GPT2LMHeadModel' is not supported; supported are LlamaForCausalLM, Mistral"));
-  EXPECT_THAT(verdict(without(llama(), "architectures")), HasSubstr("architectures must be an array"));
+  EXPECT_THAT(verdict(with(llama(), "architectures", "LlamaForCausalLM")),
+              HasSubstr("architectures must be an array"));
   EXPECT_THAT(verdict(with(llama(), "architectures", {"LlamaForCausalLM", "X"})),
               HasSubstr("architectures must be"));
 }
@@ -257,7 +255,7 @@ TEST(ModelConfig, RefusesFilesThatAreNotConfigurations) {
   EXPECT_THAT(verdict_on(""), HasSubstr("not valid JSON"));
   EXPECT_THAT(verdict_on("[]"), HasSubstr("must hold a JSON object"));
   EXPECT_THAT(verdict_on(std::string(1'000'000, '[')), HasSubstr("not valid JSON"));
-  EXPECT_THAT(verdict_on(std::string(5'000'000, ' ')), HasSubstr("more than the 4194304 allowed"));
+  EXPECT_THAT(verdict_on(std::string(5'000'000, ' ')), HasSubstr("at most 4194304 are supported"));
 }
 
 TEST(ModelConfig, NeverCrashesOnMutatedFiles) {
@@ -293,34 +291,162 @@ TEST(ModelConfig, NeverCrashesOnMutatedFiles) {
   }
 }
 
-TEST(GenerationDefaults, ComeFromTheGenerationConfigThenTheConfig) {
-  const TemporaryFolder folder;
-  folder.write("config.json", json::serialize(llama()));
-  GenerationDefaults defaults = read_generation_defaults(folder.path());
+TEST(ModelConfig, IsKnownByItsModelTypeWhenItNamesNoArchitecture) {
+  for (const Architecture& architecture : architectures()) {
+    const bool is_qwen3 = architecture.model_type == "qwen3";
+    json::object named = is_qwen3 ? with(qwen2(), "head_dim", 16) : qwen2();
+    if (architecture.model_type != "qwen2" && !is_qwen3) named.erase("use_sliding_window");
+    if (architecture.model_type == "llama") named.erase("sliding_window");
+    named["architectures"] = {json::string(architecture.name)};
+    const json::object typed = with(named, "model_type", json::string(architecture.model_type));
+    for (const json::value& nothing : {json::value(nullptr), json::value(json::array())}) {
+      EXPECT_EQ(read(with(typed, "architectures", nothing)).architecture, architecture.name);
+    }
+    EXPECT_EQ(read(without(typed, "architectures")).architecture, architecture.name);
+  }
+  EXPECT_THAT(
+      verdict(with(without(qwen2(), "architectures"), "model_type", "gpt_oss")),
+      HasSubstr("config.json: the model_type 'gpt_oss' is not supported; supported are llama, mistral"));
+  EXPECT_THAT(verdict(without(qwen2(), "architectures")), HasSubstr("there is no model_type"));
+}
+
+TEST(ModelConfig, RefusesQuantisedWeightsByTheirMethodAndBits) {
+  const std::pair<const char*, const char*> kCases[] = {
+      {R"({"quant_method": "awq", "bits": 4, "group_size": 128, "version": "gemm"})", "AWQ, 4 bit weights"},
+      {R"({"quant_method": "gptq", "bits": 8})", "GPTQ, 8 bit weights"},
+      {R"({"quant_method": "fp8", "weight_block_size": [128, 128]})", "FP8 weights"},
+      {R"({"quant_method": "bitsandbytes", "load_in_4bit": true, "load_in_8bit": false})",
+       "bitsandbytes, 4 bit weights"},
+      {R"({"load_in_8bit": true, "_load_in_4bit": false})", "bitsandbytes, 8 bit weights"},
+      {R"({"quant_method": "compressed-tensors", "config_groups": {"group_0": {
+           "input_activations": {"num_bits": 4, "type": "int"}, "weights": {"num_bits": 8, "type": "float"}}}})",
+       "compressed-tensors, 8 bit float weights"},
+      {R"({"config_groups": {"group_0": {"weights": {"num_bits": 4, "type": "int"}}}})",
+       "compressed-tensors, 4 bit weights"},
+      {R"({"quantization_config": {"quant_method": "hqq", "quant_config": {"weight_quant_params": {"nbits": 3}}}})",
+       "HQQ, 3 bit weights"},
+      {R"({"quant_method": "evil\n\u001b[31m"})", "evil\\x0a\\x1b[31m weights"},
+      {R"({"something": "else"})", "quantised weights"},
+      {R"(true)", "quantised weights"},
+  };
+  for (const auto& [config, words] : kCases) {
+    for (const char* field : {"quantization_config", "compression_config"}) {
+      EXPECT_THAT(verdict(with(llama(), field, json::parse(config))),
+                  AllOf(HasSubstr(field), HasSubstr(std::string(words) + " are not supported")))
+          << config;
+    }
+  }
+  EXPECT_THAT(verdict(with(llama(), "quantization_config", nullptr)), IsEmpty());
+}
+
+TEST(ModelConfig, ShowsNamesOfTheFileOnOneLineAndCut) {
+  const json::string name("evil\n\x1b[2J" + std::string(5000, 'x'));
+  for (const char* field : {"hidden_act", "model_type", "torch_dtype"}) {
+    const json::object config =
+        with(std::string(field) == "model_type" ? without(qwen2(), "architectures") : qwen2(), field, name);
+    EXPECT_THAT(verdict(config),
+                AllOf(HasSubstr("'evil\\x0a\\x1b[2Jxxx"), Not(HasSubstr("\n")), SizeIs(::testing::Lt(600u))))
+        << field;
+  }
+  EXPECT_THAT(verdict(with(qwen2(), "architectures", {name})), HasSubstr("'evil\\x0a\\x1b[2J"));
+  EXPECT_THAT(verdict(with(qwen2(), "vocab_size", name)), SizeIs(::testing::Lt(600u)));
+}
+
+constexpr int kVocab = 128'256;
+
+class GenerationDefaultsTest : public ::testing::Test {
+ protected:
+  GenerationDefaultsTest() { folder_.write("config.json", json::serialize(llama())); }
+
+  // What the file gives, and what was said about it.
+  GenerationDefaults read(std::string_view text) {
+    folder_.write("generation_config.json", text);
+    ::testing::internal::CaptureStderr();
+    GenerationDefaults defaults = read_generation_defaults(folder_.path(), kVocab);
+    said_ = ::testing::internal::GetCapturedStderr();
+    return defaults;
+  }
+  std::string complaint_of(std::string_view text) {
+    folder_.write("generation_config.json", text);
+    return complaint([&] { read_generation_defaults(folder_.path(), kVocab); });
+  }
+
+  TemporaryFolder folder_;
+  std::string said_;
+};
+
+TEST_F(GenerationDefaultsTest, ComeFromTheGenerationConfigThenTheConfig) {
+  GenerationDefaults defaults = read_generation_defaults(folder_.path(), kVocab);
   EXPECT_THAT(defaults.eos_token_ids, ElementsAre(128001, 128009));
   EXPECT_EQ(defaults.bos_token_id, 128000);
   EXPECT_FALSE(defaults.temperature || defaults.top_p || defaults.top_k || defaults.min_p ||
                defaults.repetition_penalty);
 
-  folder.write(
-      "generation_config.json",
-      R"({"eos_token_id": 5, "temperature": 0.0, "top_p": 0.9, "top_k": 20, "repetition_penalty": 1.1, "min_p": 0.05})");
-  defaults = read_generation_defaults(folder.path());
+  defaults = read(
+      R"({"eos_token_id": 5, "temperature": 0.5, "top_p": 0.9, "top_k": 20, "repetition_penalty": 1.1, "min_p": 0.05})");
   EXPECT_THAT(defaults.eos_token_ids, ElementsAre(5));
   EXPECT_EQ(defaults.bos_token_id, 128000);
-  EXPECT_EQ(defaults.temperature, 0.0f);
+  EXPECT_EQ(defaults.temperature, 0.5f);
   EXPECT_EQ(defaults.top_p, 0.9f);
   EXPECT_EQ(defaults.top_k, 20);
   EXPECT_EQ(defaults.repetition_penalty, 1.1f);
   EXPECT_EQ(defaults.min_p, 0.05f);
+  EXPECT_THAT(said_, IsEmpty());
+}
 
-  for (const char* bad :
-       {R"({"temperature": -1})", R"({"top_p": 0})", R"({"top_p": 1.5})", R"({"top_k": -1})",
-        R"({"repetition_penalty": 0})", R"({"eos_token_id": "x"})", R"({"eos_token_id": [-1]})"}) {
-    folder.write("generation_config.json", bad);
-    EXPECT_THAT(complaint([&] { read_generation_defaults(folder.path()); }),
-                HasSubstr("generation_config.json"))
-        << bad;
+TEST_F(GenerationDefaultsTest, TakeEveryValueThatARequestMayHave) {
+  GenerationDefaults defaults = read(
+      R"({"do_sample": true, "temperature": 0, "top_p": 0, "top_k": 0, "repetition_penalty": 1.0, "min_p": 0})");
+  EXPECT_EQ(defaults.temperature, 0.0f);
+  EXPECT_EQ(defaults.top_p, 0.0f);
+  EXPECT_EQ(defaults.top_k, 0);
+  EXPECT_EQ(defaults.repetition_penalty, 1.0f);
+  EXPECT_EQ(defaults.min_p, 0.0f);
+  EXPECT_EQ(read(R"({"top_k": -1})").top_k, 0);
+  EXPECT_EQ(read(R"({"top_k": 50.0})").top_k, 50);
+  EXPECT_EQ(read(R"({"top_k": 3000000000})").top_k, 0);
+  EXPECT_EQ(read(R"({"do_sample": false, "temperature": 0.6})").temperature, 0.0f);
+  EXPECT_EQ(read(R"({"temperature": 2, "repetition_penalty": 10})").temperature, 2.0f);
+  EXPECT_THAT(said_, IsEmpty());
+}
+
+TEST_F(GenerationDefaultsTest, MoveWhatIsOutOfRangeToTheNearestEndAndSaySo) {
+  EXPECT_EQ(read(R"({"temperature": 5})").temperature, 2.0f);
+  EXPECT_THAT(said_, AllOf(HasSubstr("generation_config.json"), HasSubstr("temperature"), HasSubstr("=5 ")));
+  EXPECT_EQ(std::count(said_.begin(), said_.end(), '\n'), 1);
+  EXPECT_EQ(read(R"({"temperature": -1})").temperature, 0.0f);
+  EXPECT_THAT(said_, HasSubstr("temperature"));
+  EXPECT_EQ(read(R"({"repetition_penalty": 50})").repetition_penalty, 10.0f);
+  EXPECT_THAT(said_, HasSubstr("repetition_penalty"));
+  EXPECT_EQ(read(R"({"top_p": 1.5})").top_p, 1.0f);
+  EXPECT_EQ(read(R"({"min_p": 1e400})").min_p, 1.0f);
+  EXPECT_EQ(read(R"({"top_k": -2})").top_k, 0);
+  EXPECT_THAT(said_, HasSubstr("top_k"));
+}
+
+TEST_F(GenerationDefaultsTest, LeaveOutIdsThatTheModelHasNoRowsForAndSaySo) {
+  const std::string ids = "[5, 128256, 4000000, 99999999999]";
+  GenerationDefaults defaults =
+      read(R"({"eos_token_id": )" + ids + R"(, "bos_token_id": 128256, "pad_token_id": 128256})");
+  EXPECT_THAT(defaults.eos_token_ids, ElementsAre(5));
+  EXPECT_EQ(defaults.bos_token_id, 128000) << "the configuration's, which fits";
+  EXPECT_THAT(said_, AllOf(HasSubstr("128256, 4000000, 99999999999"), HasSubstr("eos_token_id")));
+  EXPECT_EQ(read(R"({"eos_token_id": 128255})").eos_token_ids.front(), 128255);
+  EXPECT_THAT(said_, IsEmpty());
+}
+
+TEST_F(GenerationDefaultsTest, RefuseWhatMeansNothingByFileAndField) {
+  const std::pair<const char*, const char*> kCases[] = {
+      {R"({"repetition_penalty": 0})", "repetition_penalty must be above 0"},
+      {R"({"repetition_penalty": -1})", "repetition_penalty must be above 0"},
+      {R"({"temperature": "warm"})", "temperature must be a number"},
+      {R"({"top_k": 1.5})", "top_k must be an integer"},
+      {R"({"do_sample": "no"})", "do_sample must be true or false"},
+      {R"({"eos_token_id": "x"})", "eos_token_id must be a token id"},
+      {R"({"eos_token_id": [-1]})", "eos_token_id must be a token id"},
+  };
+  for (const auto& [text, words] : kCases) {
+    EXPECT_THAT(complaint_of(text), AllOf(HasSubstr("generation_config.json: "), HasSubstr(words)));
   }
 }
 

@@ -4,12 +4,15 @@
 #include <cstdlib>
 
 #include "engine/model/model_config.h"
+#include "engine/model/safetensors.h"
 #include "tests/model/test_files.h"
 
 namespace serval::testing {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 // Sets one of the cache's environment variables for a test and puts the old value back.
 class ScopedVariable {
@@ -45,6 +48,27 @@ TEST_F(ModelFolder, IsAFolderThatHoldsAConfiguration) {
   EXPECT_THAT(complaint([&] { resolve_model(folder_.path().string()); }), HasSubstr("holds no config.json"));
   folder_.write("config.json", "{}");
   EXPECT_EQ(resolve_model(folder_.path().string()), folder_.path());
+}
+
+TEST_F(ModelFolder, SaysWhatIsThereInsteadAndWhatToDo) {
+  const auto gguf = folder_.write("tiny.Q4_K_M.gguf", "GGUF");
+  EXPECT_THAT(
+      complaint([&] { resolve_model(gguf.string()); }),
+      AllOf(HasSubstr("tiny.Q4_K_M.gguf is a GGUF file"), HasSubstr("serve the Hugging Face folder")));
+  EXPECT_THAT(complaint([&] { resolve_model(folder_.path().string()); }),
+              AllOf(HasSubstr("holds no config.json"), HasSubstr("tiny.Q4_K_M.gguf is a GGUF file")));
+  const auto text = folder_.write("notes.txt", "");
+  EXPECT_THAT(complaint([&] { resolve_model(text.string()); }), HasSubstr("is not a folder"));
+
+  std::filesystem::remove(gguf);
+  folder_.write("config.json", "{}");
+  EXPECT_THAT(complaint([&] { Checkpoint checkpoint(folder_.path()); }), Not(HasSubstr("not supported")));
+  folder_.write("pytorch_model-00001-of-00002.bin", "");
+  EXPECT_THAT(
+      complaint([&] { Checkpoint checkpoint(folder_.path()); }),
+      AllOf(HasSubstr("holds neither model.safetensors"),
+            HasSubstr("pytorch_model-00001-of-00002.bin is a PyTorch file"), HasSubstr("convert it")));
+  EXPECT_THAT(complaint([] { resolve_model("acme/tiny"); }), HasSubstr("huggingface-cli download acme/tiny"));
 }
 
 TEST_F(ModelFolder, IsFoundByNameInTheCache) {

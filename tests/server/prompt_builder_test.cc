@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <boost/json.hpp>
 #include <fstream>
 #include <sstream>
@@ -218,6 +219,24 @@ TEST_F(PromptBuilderTest, PromptIdsAndCountsAreBounded) {
   EXPECT_EQ(error_of(builder().build(request, {})).code, "invalid_prompt");
   request.prompts.clear();
   EXPECT_EQ(error_of(builder().build(request, {})).code, "invalid_prompt");
+}
+
+// The tokenizer gives no such id for a model that it was loaded for; this is what would still stand before the
+// embedding's memory.
+TEST_F(PromptBuilderTest, ATextThatBecomesAnIdBeyondTheModelIsRefused) {
+  GenerateRequest request;
+  request.prompts = {"Once upon a time"};
+  const std::vector<TokenId> ids = (*builder().build(request, {}))[0].token_ids;
+  const TokenId largest = *std::max_element(ids.begin(), ids.end());
+  limits_.vocab_size = largest + 1;
+  EXPECT_TRUE(builder().build(request, {}).ok());
+  limits_.vocab_size = largest;
+  Error refused = error_of(builder().build(request, {}));
+  EXPECT_EQ(refused.code, "invalid_prompt");
+  EXPECT_EQ(refused.param, "prompt");
+  refused = error_of(builder("Once upon a time").build(chat(R"({"messages": [{"role": "user", "content": "x"}]})"), {}));
+  EXPECT_EQ(refused.code, "invalid_prompt");
+  EXPECT_EQ(refused.param, "messages");
 }
 
 TEST_F(PromptBuilderTest, AFloodOfTextIsRefusedFromItsSizeWhenItMustFit) {

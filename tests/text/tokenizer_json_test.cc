@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <boost/json.hpp>
 #include <random>
@@ -144,6 +145,79 @@ TEST(TokenizerFolder, AddsTokensThatOnlyTheConfigurationNames) {
   EXPECT_EQ(tokenizer->token_bytes(299), "");
   EXPECT_TRUE(tokenizer->is_special(300));
   EXPECT_TRUE(tokenizer->is_special(tokenizer->token_to_id("hello")));
+}
+
+// The error of a load for so many rows; "" when it loads. `said`: what was logged.
+std::string load_for_rows(const ModelFolder& folder, int num_rows, std::unique_ptr<Tokenizer>& tokenizer,
+                          std::string& said) {
+  testing::internal::CaptureStderr();
+  std::string error;
+  try {
+    tokenizer = load_tokenizer(folder.path(), num_rows);
+  } catch (const std::runtime_error& refused) {
+    error = refused.what();
+  }
+  said = testing::internal::GetCapturedStderr();
+  return error;
+}
+
+TEST(TokenizerFolder, ReadsAddedTokensBeyondTheModelsRowsAsText) {
+  const int rows =
+      load_tokenizer(ModelFolder({{"tokenizer.json", tiny_byte_level_json()}}).path())->vocab_size();
+  const auto numbered = [&](int more) { return std::to_string(rows + more); };
+  // One in tokenizer.json's list, two in the configuration's, and one of them an ordinary name of the
+  // vocabulary as well.
+  json::object file = json::parse(tiny_byte_level_json()).as_object();
+  json::object added = file["added_tokens"].as_array()[0].as_object();
+  added["id"] = rows;
+  added["content"] = "[PAD]";
+  file["added_tokens"].as_array().push_back(added);
+  file["model"].as_object()["vocab"].as_object()["[MASK]"] = rows + 1;
+  const ModelFolder folder({{"tokenizer.json", json::serialize(file)},
+                            {"tokenizer_config.json",
+                             R"({"pad_token": "[PAD]", "mask_token": "[MASK]", "added_tokens_decoder": {")" +
+                                 numbered(2) + R"(": {"content": "<tool>", "special": true}}})"}});
+  std::unique_ptr<Tokenizer> tokenizer;
+  std::string said;
+  ASSERT_EQ(load_for_rows(folder, rows, tokenizer, said), "");
+  EXPECT_EQ(std::count(said.begin(), said.end(), '\n'), 1) << said;
+  EXPECT_THAT(said, AllOf(HasSubstr("'[PAD]' = " + numbered(0)), HasSubstr("'<tool>' = " + numbered(2)),
+                          HasSubstr("rows=" + std::to_string(rows))));
+  EXPECT_LE(tokenizer->vocab_size(), rows);
+  for (const char* name : {"[PAD]", "<tool>", "[MASK]", "<|end|>"}) {
+    for (const bool special : {false, true}) {
+      const std::string text = std::string("a") + name + "b";
+      const std::vector<TokenId> ids = tokenizer->encode(text, true, special);
+      EXPECT_LT(*std::max_element(ids.begin(), ids.end()), rows) << name;
+      EXPECT_EQ(tokenizer->decode(ids, false), text);
+    }
+  }
+  // With rows for all of them they are what they were.
+  ASSERT_EQ(load_for_rows(folder, rows + 3, tokenizer, said), "");
+  EXPECT_EQ(said, "");
+  EXPECT_EQ(tokenizer->encode("[PAD]", false), std::vector<TokenId>{rows});
+  EXPECT_EQ(tokenizer->encode("<tool>", false), std::vector<TokenId>{rows + 2});
+}
+
+TEST(TokenizerFolder, IsRefusedWhenOrdinaryTokensLieBeyondTheModelsRows) {
+  std::unique_ptr<Tokenizer> tokenizer;
+  std::string said;
+  const ModelFolder bytes({{"tokenizer.json", tiny_byte_level_json()}});
+  EXPECT_THAT(load_for_rows(bytes, 257, tokenizer, said),
+              AllOf(HasSubstr("tokenizer.json: token "), HasSubstr("rows for 257 tokens only")));
+  EXPECT_THAT(load_for_rows(bytes, 1, tokenizer, said), HasSubstr("rows for 1 tokens only"));
+  json::object vocab;
+  for (int byte = 0; byte < 256; ++byte) vocab[byte_character(static_cast<unsigned char>(byte))] = byte;
+  const ModelFolder gpt2({{"vocab.json", json::serialize(vocab)}, {"merges.txt", "#version: 0.2\n"}});
+  EXPECT_EQ(load_for_rows(gpt2, 256, tokenizer, said), "");
+  EXPECT_THAT(load_for_rows(gpt2, 255, tokenizer, said), HasSubstr("has the id 255"));
+  // A template that puts such an id around a text cannot be obeyed.
+  json::value file = json::parse(tiny_byte_fallback_json());
+  const int rows =
+      load_tokenizer(ModelFolder({{"tokenizer.json", json::serialize(file)}}).path())->vocab_size();
+  file.at_pointer("/post_processor/special_tokens/<s>/ids/0") = rows;
+  EXPECT_THAT(load_for_rows(ModelFolder({{"tokenizer.json", json::serialize(file)}}), rows, tokenizer, said),
+              HasSubstr("which no token has"));
 }
 
 TEST(TokenizerFolder, ReadsVocabularyAndMergesOfGpt2) {
