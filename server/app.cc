@@ -92,6 +92,7 @@ HttpConfig http_config(const ServerConfig& config) {
   http.port = static_cast<uint16_t>(config.port);
   http.api_keys = config.api_keys;
   http.insecure = config.insecure;
+  http.cors_allow_origins = config.cors_allow_origins;
   http.io_threads = config.io_threads;
   http.text_threads = config.text_threads;
   http.head.max_request_line_bytes = static_cast<size_t>(config.max_request_line_bytes);

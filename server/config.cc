@@ -174,6 +174,9 @@ std::vector<Knob> knobs(ServerConfig& c) {
        &c.linger_timeout_ms, 10, 3'600'000},
       {"stream_buffer_bytes", "HTTP", "unsent bytes of one stream before its reader is cut off",
        &c.stream_buffer_bytes, 1024, kGiB},
+      {"cors_allow_origins", "HTTP",
+       "origins whose pages may call from a browser, as http://localhost:3000; *: any; none: no page may",
+       &c.cors_allow_origins},
       {"strict_parameters", "HTTP", "answer 400 to unknown request fields instead of ignoring them",
        &c.strict_parameters},
 

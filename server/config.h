@@ -33,6 +33,7 @@ struct ServerConfig {
   bool insecure = false;
 
   // HTTP.
+  std::vector<std::string> cors_allow_origins;
   int io_threads = 1;
   int text_threads = 1;
   int max_request_line_bytes = 8 << 10;

@@ -12,6 +12,7 @@
 #include <unordered_map>
 
 #include "server/api_keys.h"
+#include "server/cors.h"
 #include "server/http_server.h"
 
 namespace serval {
@@ -27,6 +28,7 @@ struct HttpContext {
         routes(std::move(route_table)),
         hooks(std::move(http_hooks)),
         keys(config.api_keys),
+        cors(config.cors_allow_origins),
         io(config.io_threads),
         text_pool(static_cast<size_t>(config.text_threads)),
         long_text_pool(1) {}
@@ -45,6 +47,7 @@ struct HttpContext {
   const RouteTable routes;
   const HttpHooks hooks;
   const ApiKeys keys;
+  const CorsPolicy cors;
 
   boost::asio::io_context io;
   boost::asio::thread_pool text_pool;

@@ -67,6 +67,7 @@ void RequestReader::accept_head(std::string_view bytes) {
   }
   http_1_0_ = head->http_1_0;
   head_only_ = head->method == "HEAD";
+  cors_fields_ = cors_.answer_fields(&*head);
   for (const HttpField& field : head->fields) {
     if (!equal_ignoring_case(field.name, "x-request-id")) continue;
     if (is_sane_request_id(field.value)) request_.id = field.value;
@@ -87,11 +88,15 @@ void RequestReader::route_request(const GuardedHead& head, HttpHead&& raw) {
   const bool close = head.body.kind != BodyFraming::Kind::kNone;
   const RouteTable::Match match = routes_.find(raw.method, head.path);
   const bool any_target = head.path == "*";
-  if (raw.method == "OPTIONS" && (any_target || !match.allow.empty())) {
+  const std::string allow = any_target ? "GET, HEAD, POST, OPTIONS" : match.allow;
+  // A preflight is answered for unknown paths too: the page may then read the 404.
+  std::optional<std::vector<HttpField>> preflight = cors_.preflight_fields(raw);
+  if (preflight || (raw.method == "OPTIONS" && !allow.empty())) {
     state_ = State::kRefused;
     refusal_.status = 204;
     refusal_.close = close;
-    refusal_.fields.push_back({"Allow", any_target ? "GET, HEAD, POST, OPTIONS" : match.allow});
+    if (preflight) refusal_.fields = std::move(*preflight);
+    if (!allow.empty()) refusal_.fields.push_back({"Allow", allow});
     return;
   }
   if (!match.route) {

@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "server/api_keys.h"
+#include "server/cors.h"
 #include "server/http_body.h"
 #include "server/http_guard.h"
 #include "server/http_head.h"
@@ -27,8 +28,13 @@ class RequestReader {
 
   // All must outlive the reader.
   RequestReader(const HeadLimits& head_limits, const BodyLimits& body_limits, const RouteTable& routes,
-                const ApiKeys& keys)
-      : body_limits_(body_limits), routes_(routes), keys_(keys), scanner_(head_limits) {}
+                const ApiKeys& keys, const CorsPolicy& cors)
+      : body_limits_(body_limits),
+        routes_(routes),
+        keys_(keys),
+        cors_(cors),
+        scanner_(head_limits),
+        cors_fields_(cors.answer_fields(nullptr)) {}
 
   // `bytes`: everything received and not yet used. Says in `used` how much of it is done with.
   State feed(std::string_view bytes, size_t* used);
@@ -45,6 +51,7 @@ class RequestReader {
   std::string_view request_id() const {
     return request_.id;
   }  // the client's own, empty when it gave no sane one
+  const std::vector<HttpField>& cors_fields() const { return cors_fields_; }  // for every answer
   bool keep_alive() const { return keep_alive_; }
   bool http_1_0() const { return http_1_0_; }
   bool head_only() const { return head_only_; }
@@ -60,9 +67,11 @@ class RequestReader {
   const BodyLimits& body_limits_;
   const RouteTable& routes_;
   const ApiKeys& keys_;
+  const CorsPolicy& cors_;
   State state_ = State::kHead;
   HeadScanner scanner_;
   std::optional<BodyDecoder> decoder_;
+  std::vector<HttpField> cors_fields_;
   HttpRequest request_;
   HttpResponse refusal_;
   const Route* route_ = nullptr;

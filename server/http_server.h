@@ -22,6 +22,7 @@ struct HttpConfig {
   uint16_t port = 0;                  // 0: any free port, see HttpServer::port()
   std::vector<std::string> api_keys;  // none: open, and then only on loopback unless insecure
   bool insecure = false;
+  std::vector<std::string> cors_allow_origins;  // see CorsPolicy
 
   int io_threads = 1;
   int text_threads = 1;

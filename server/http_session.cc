@@ -171,7 +171,7 @@ void HttpSession::await_request() {
 
 void HttpSession::begin_request() {
   state_ = State::kReading;
-  reader_.emplace(config_.head, config_.body, context_->routes, context_->keys);
+  reader_.emplace(config_.head, config_.body, context_->routes, context_->keys, context_->cors);
   received_ = Clock::now();
   request_id_ = "req_" + unique_id();
   num_empty_lines_ = 0;
@@ -304,6 +304,7 @@ void HttpSession::append_head(int status, std::string_view content_type,
   line("openai-processing-ms", std::to_string(elapsed));
   line("openai-version", "2020-10-01");
   for (const HttpField& field : fields) line(field.name, field.value);
+  for (const HttpField& field : reader_->cors_fields()) line(field.name, field.value);
   if (!keep_alive_) {
     line("Connection", "close");
   } else if (http_1_0_) {
