@@ -169,8 +169,8 @@ class Backend {
   // -1).
   virtual int padded_rows(int num_rows) const { return num_rows; }
   // A backend may keep what a body does and repeat that. At start-up capture() hands it the body for each
-  // number of rows that it names; run_captured() is then given the same body, which calls the same ops with
-  // the same memory each time.
+  // number of rows that it names, which has run once plainly before; run_captured() is then given the same
+  // body, which calls the same ops with the same memory each time.
   virtual std::span<const int> captured_rows() const { return {}; }
   virtual void capture(int /*num_rows*/, const std::function<void()>& /*body*/) {}
   virtual void run_captured(int /*num_rows*/, const std::function<void()>& body) { body(); }

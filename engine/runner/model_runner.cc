@@ -46,7 +46,6 @@ struct ModelRunner::Impl {
     const size_t weight_bytes = held_bytes(transformer.weights());
     SERVAL_CHECK(weight_bytes == plan.weight_bytes && kv.bytes() == plan.kv_cache_bytes, weight_bytes,
                  plan.weight_bytes, kv.bytes(), plan.kv_cache_bytes);
-    capture_steps();
   }
 
   void forward_and_head(const ForwardInput& step) {
@@ -54,13 +53,39 @@ struct ModelRunner::Impl {
     transformer.all_logits(workspace);
   }
 
-  // Lets the backend see, before it serves, the steps that it wants to repeat: rows of no sequence.
+  // Lets the backend see, before it serves, the steps that it wants to repeat: rows of no sequence. Each runs
+  // plainly first, so that whatever is loaded or chosen at a first use is there when it is captured.
   void capture_steps() {
     for (const int rows : backend->captured_rows()) {
       const ForwardInput& step = input.build({}, slots, [&](int) { return rows; });
       backend->begin_step(step);
+      forward_and_head(step);
+      backend->begin_step(step);
       backend->capture(rows, [&] { forward_and_head(step); });
     }
+  }
+
+  // A sequence that is a prompt of a few tokens and leaves again. Its blocks are anybody's afterwards.
+  Batch warming_prompt(const EngineConfig& engine) const {
+    constexpr int kTokens = 40;  // more rows than attention by split contexts takes
+    int tokens = std::min({kTokens, engine.scheduler.max_num_batched_tokens, engine.scheduler.max_model_len - 1});
+    for (int g = 0; g < plan.geometry.num_groups; ++g)
+      tokens = std::min(tokens, plan.geometry.groups[g].num_blocks * plan.geometry.block_size);
+    Batch batch;
+    batch.tokens.assign(tokens, 0);
+    SeqStep& step = batch.seqs.emplace_back();
+    step.num_tokens = tokens;
+    step.sample = true;
+    for (int g = 0; g < plan.geometry.num_groups; ++g) {
+      step.blocks_begin[g] = static_cast<int32_t>(batch.blocks.size());
+      step.num_blocks[g] = (tokens + plan.geometry.block_size - 1) / plan.geometry.block_size;
+      for (int b = 0; b < step.num_blocks[g]; ++b) batch.blocks.push_back(b);
+    }
+    Admission& newcomer = batch.admitted.emplace_back();
+    newcomer.tokens = batch.tokens;
+    newcomer.num_prompt = tokens;
+    batch.num_admitted = 1;
+    return batch;
   }
 
   // Every row is drawn from, once, and their logits fit into the workspace.
@@ -93,6 +118,17 @@ ModelRunner::ModelRunner(const std::filesystem::path& model_dir, const EngineCon
   ModelWeights weights = load_weights(model_dir, spec, *backend, progress);
   impl_ = std::make_unique<Impl>(std::move(model), std::move(spec), std::move(backend), plan, config,
                                  std::move(weights));
+  if (is_asynchronous()) warm_up(config);
+}
+
+// Kernels of prompts and the sampler are never captured: they are loaded here and not at the first request.
+void ModelRunner::warm_up(const EngineConfig& config) {
+  ModelOutput output;
+  execute(impl_->warming_prompt(config), output);
+  Batch leave;
+  leave.freed = {0};
+  impl_->slots.update(leave);
+  impl_->capture_steps();
 }
 
 ModelRunner::~ModelRunner() = default;

@@ -57,6 +57,7 @@ class ModelRunner {
 
  private:
   struct Impl;
+  void warm_up(const EngineConfig& config);
   std::unique_ptr<Impl> impl_;
 };
 

@@ -245,12 +245,17 @@ int CudaBackend::padded_rows(int num_rows) const {
 }
 
 void CudaBackend::run_captured(int num_rows, const std::function<void()>& body) {
+  const int rung = captured_rung(num_rows);
+  // What was captured knows only the kernel of split sequences.
+  if (rung < 0 || !is_split_only_) return body();
+  launch_graph(graphs_[rung], stream_);
+}
+
+int CudaBackend::captured_rung(int num_rows) const {
   const auto rung = std::lower_bound(ladder_.begin(), ladder_.end(), num_rows) - ladder_.begin();
   const bool is_captured =
       rung < std::ssize(ladder_) && ladder_[rung] == num_rows && graphs_[rung] != nullptr;
-  // What was captured knows only the kernel of split sequences.
-  if (!is_captured || !is_split_only_) return body();
-  launch_graph(graphs_[rung], stream_);
+  return is_captured ? static_cast<int>(rung) : -1;
 }
 
 void CudaBackend::capture(int num_rows, const std::function<void()>& body) {

@@ -43,6 +43,7 @@ class CudaBackend final : public Backend {
   void begin_step(const ForwardInput& input) override;
   int padded_rows(int num_rows) const override;
   std::span<const int> captured_rows() const override { return ladder_; }
+  bool is_captured(int num_rows) const { return captured_rung(num_rows) >= 0; }
   void capture(int num_rows, const std::function<void()>& body) override;
   void run_captured(int num_rows, const std::function<void()>& body) override;
 
@@ -83,6 +84,7 @@ class CudaBackend final : public Backend {
   // Where a mirrored array lies. Another one is our own mistake.
   const int32_t* device_array(const int32_t* host) const;
   const Group& group_of(const AttentionBatch& batch) const;
+  int captured_rung(int num_rows) const;  // of graphs_; -1: none is kept for so many rows
   const int32_t* stage_list(const int32_t* values, int64_t count);  // one op's own list
   int32_t* take_ints(int64_t count);                                // at reserve: a piece of int_memory_
 

@@ -77,9 +77,11 @@ void synchronize(Stream stream) {
   CUDA_CHECK(cudaStreamSynchronize(native(stream)));
 }
 void copy_to_device(Stream stream, void* to, const void* from, size_t bytes) {
+  if (bytes == 0) return;  // nothing may come from nowhere
   CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, native(stream)));
 }
 void copy_to_host(Stream stream, void* to, const void* from, size_t bytes) {
+  if (bytes == 0) return;
   CUDA_CHECK(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, native(stream)));
 }
 void copy_on_device(Stream stream, void* to, const void* from, size_t bytes) {

@@ -37,6 +37,7 @@ void free_pinned(void* memory);
 Stream create_stream();
 void destroy_stream(Stream stream);
 void synchronize(Stream stream);
+// Copies of no bytes do nothing, whatever their addresses.
 void copy_to_device(Stream stream, void* to, const void* from, size_t bytes);
 void copy_to_host(Stream stream, void* to, const void* from, size_t bytes);
 void copy_on_device(Stream stream, void* to, const void* from, size_t bytes);

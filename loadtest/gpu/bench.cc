@@ -9,6 +9,7 @@ namespace serval::gpu {
 namespace json = boost::json;
 
 double scale_of(const Row& row, const Ceilings& ceilings) {
+  if (row.limit == Limit::kLatency) return 1;
   if (row.limit == Limit::kMemory) return ceilings.bandwidth > 0 ? kBandwidth / ceilings.bandwidth : 1;
   return ceilings.product_rate > 0 ? kProductRate / ceilings.product_rate : 1;
 }

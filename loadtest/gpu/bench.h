@@ -12,7 +12,7 @@
 namespace serval::gpu {
 
 // What this machine was found to do; 0: not measured yet. Floors and gates are those of an H200 and are
-// scaled by it, so that another card is judged by what it can do.
+// scaled by it, so that another card is judged by what it can do; latencies are not.
 struct Ceilings {
   double bandwidth = 0;     // bytes/s, of a copy
   double product_rate = 0;  // FLOP/s, of cuBLASLt at 8192^3

@@ -5,21 +5,26 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <functional>
 #include <string>
 #include <vector>
 
 namespace serval::gpu {
 
-// What a check found: the worst error as a share of what is allowed, and the first thing that was wrong.
+// What a check found: the worst error as a share of what is allowed, how many numbers were further off than that, and the
+// first thing that was wrong. A few numbers at less than twice what is allowed speak of a tolerance drawn too tight; many, or
+// far ones, of a kernel.
 class Finding {
  public:
   void expect_near(double got, double want, double allowed, const std::string& where) {
     const double error = std::abs(got - want) / allowed;
+    ++num_compared_;
     if (error <= 1) {
       worst_ = std::max(worst_, error);
     } else if (got != want) {  // not-a-number too
       worst_ = std::max(worst_, std::isfinite(error) ? error : 1e9);
+      ++num_beyond_;
       fail(where + " is " + std::to_string(got) + ", not " + std::to_string(want) + " within " +
            std::to_string(allowed));
     }
@@ -33,10 +38,13 @@ class Finding {
   }
 
   double worst() const { return worst_; }
+  int64_t num_compared() const { return num_compared_; }
+  int64_t num_beyond() const { return num_beyond_; }
   const std::string& problem() const { return problem_; }  // empty: passed
 
  private:
   double worst_ = 0;
+  int64_t num_compared_ = 0, num_beyond_ = 0;
   std::string problem_;
 };
 

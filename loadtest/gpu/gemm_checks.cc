@@ -53,7 +53,9 @@ struct Product {
         sum += term;
         size += std::abs(term);
       }
-      finding.expect_near(got[at], sum, std::abs(sum) * kEpsilon<Out> + size * 1e-6 + 1e-6,
+      // Tensor cores align the products of 16 terms and cut them off below some 25 bits: an error of each step of k that
+      // grows with the terms' sizes and not with their sum.
+      finding.expect_near(got[at], sum, std::abs(sum) * kEpsilon<Out> + size * 4e-6 + 1e-6,
                           "row " + std::to_string(i) + ", column " + std::to_string(j));
     }
   }

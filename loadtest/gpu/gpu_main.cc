@@ -1,5 +1,6 @@
 #include "loadtest/gpu/gpu_main.h"
 
+#include <algorithm>
 #include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
 #include <ctime>
@@ -13,6 +14,7 @@
 #include "loadtest/gpu/bench.h"
 #include "loadtest/gpu/check.h"
 #include "loadtest/gpu/fragment_dump.h"
+#include "loadtest/gpu/hopper_probe.h"
 #include "loadtest/gpu/model_bench.h"
 #include "loadtest/gpu/workloads.h"
 
@@ -31,11 +33,13 @@ constexpr const char* kHelp =
     "  fragments    what each matrix instruction and conversion does, as JSON on the standard output\n"
     "  bench        every kernel against its floor, its prediction and its gates\n"
     "  model        Llama-3.1-8B with random weights: time per token, time to the first one\n"
+    "  probe        whether wgmma and mma.sync give the same bits, and what dependent launches save\n"
     "  ledger       the tables of bench and model as Markdown, without a device\n"
     "\n"
     "  --json FILE         results so far, complete after every row\n"
     "  --deadline SECONDS  begin no further row after this time\n"
     "  --commit ID         noted in the results\n"
+    "  --only TEXT         of check, invariance, bench and model: rows whose 'KERNEL, SHAPE' holds it, or another's TEXT\n"
     "  --small             of check and invariance: only shapes that an emulated device does in seconds\n"
     "  --results FILE      of ledger, any number of times: measured times from a file of --json\n"
     "  --compare FILE      of fragments: say what differs from another dump instead of printing\n"
@@ -50,7 +54,7 @@ struct UsageError : std::runtime_error {
 
 struct Options {
   std::string mode, json_file, commit, compare_file;
-  std::vector<std::string> result_files;
+  std::vector<std::string> result_files, only;
   double deadline_s = 0;
   bool is_small = false, is_invariant = true;
 };
@@ -85,6 +89,8 @@ Options parse(const std::vector<std::string>& arguments) {
       options.result_files.push_back(value());
     } else if (name == "--compare") {
       options.compare_file = value();
+    } else if (name == "--only") {
+      options.only.push_back(value());
     } else if (name == "--deadline") {
       options.deadline_s = positive_number("--deadline", value());
     } else {
@@ -111,6 +117,27 @@ Report open_report(const Options& options, const cuda::DeviceProperties& device)
                                     {"commit", options.commit}});
 }
 
+// Of checks or rows those that --only asks for. None is a mistake in the command line.
+template <class Item>
+std::vector<Item> chosen(std::vector<Item> items, const Options& options) {
+  if (options.only.empty()) return items;
+  std::erase_if(items, [&](const Item& item) {
+    const std::string name = item.kernel + ", " + item.shape;
+    return std::none_of(options.only.begin(), options.only.end(),
+                        [&](const std::string& text) { return name.find(text) != std::string::npos; });
+  });
+  if (items.empty()) throw UsageError("nothing of " + options.mode + " holds '" + options.only.front() + "'");
+  return items;
+}
+
+// A wrong finding with how far off how many numbers were, so that a tolerance can be told from a fault.
+std::string sentence_of(const Finding& finding) {
+  if (finding.problem().empty()) return "error " + std::to_string(finding.worst()) + " of what is allowed";
+  if (finding.num_beyond() == 0) return finding.problem();
+  return finding.problem() + "; " + std::to_string(finding.num_beyond()) + " of " + std::to_string(finding.num_compared()) +
+         " numbers are further off than allowed, the worst by " + std::to_string(finding.worst()) + " times";
+}
+
 int run_checks(const std::vector<Check>& checks, const Options& options, Report& report, std::ostream& out) {
   const Deadline deadline(options.deadline_s);
   int wrong = 0;
@@ -120,13 +147,13 @@ int run_checks(const std::vector<Check>& checks, const Options& options, Report&
     const Finding finding = run_check(check);
     const bool is_right = finding.problem().empty();
     wrong += !is_right;
-    out << (is_right ? "ok     " : "WRONG  ") << check.kernel << ", " << check.shape << ": "
-        << (is_right ? "error " + std::to_string(finding.worst()) + " of what is allowed" : finding.problem())
+    out << (is_right ? "ok     " : "WRONG  ") << check.kernel << ", " << check.shape << ": " << sentence_of(finding)
         << "\n"
         << std::flush;
     report.add({{"kernel", check.kernel},
                 {"shape", check.shape},
                 {"error", finding.worst()},
+                {"beyond", finding.num_beyond()},
                 {"problem", finding.problem()}});
   }
   out << done << " of " << checks.size() << " checks run, " << wrong << " wrong\n";
@@ -175,14 +202,18 @@ void add_results(const std::string& path, std::vector<LedgerEntry>& measured) {
   }
 }
 
+// path empty: nothing is written.
+void write_json(const std::string& path, const json::object& content) {
+  if (path.empty()) return;
+  std::ofstream file(path);
+  file << json::serialize(content) << "\n";
+  file.close();
+  if (!file) throw std::runtime_error("cannot write " + path);
+}
+
 int run_fragments(const Options& options, std::ostream& out) {
   const json::object dump = dump_fragments();
-  if (!options.json_file.empty()) {
-    std::ofstream file(options.json_file);
-    file << json::serialize(dump) << "\n";
-    file.close();
-    if (!file) throw std::runtime_error("cannot write " + options.json_file);
-  }
+  write_json(options.json_file, dump);
   if (options.compare_file.empty()) {
     if (options.json_file.empty()) out << json::serialize(dump) << "\n";
     return kDone;
@@ -194,18 +225,26 @@ int run_fragments(const Options& options, std::ostream& out) {
   return differences.empty() ? kDone : kFound;
 }
 
+int run_probe(const Options& options, std::ostream& out) {
+  const json::object found = probe_hopper();
+  write_json(options.json_file, found);
+  out << json::serialize(found) << "\n";
+  return found.contains("problem") ? kNoDevice : kDone;
+}
+
 int run_bench(const Options& options, Report& report, std::ostream& out) {
   const std::unique_ptr<cuda::VendorGemm> vendor = cuda::VendorGemm::load();
   const cuda::OwnedStream stream;
   const Measure measure_row = [&](const Row& row) {
     return measure(make_workload(row.work, vendor.get()), stream);
   };
-  const int missed = run_rows(kernel_rows(), measure_row, Deadline(options.deadline_s), report, out);
+  const int missed = run_rows(chosen(kernel_rows(), options), measure_row, Deadline(options.deadline_s), report, out);
   return missed == 0 ? kDone : kFound;
 }
 
 int run_model(const Options& options, Report& report, std::ostream& out) {
   const Deadline deadline(options.deadline_s);
+  const std::vector<Row> rows = chosen(model_rows(), options);
   ModelBenchLimits limits;
   limits.is_invariant = options.is_invariant;
   ModelBench model(LlamaShape{}, limits);
@@ -214,7 +253,7 @@ int run_model(const Options& options, Report& report, std::ostream& out) {
       return model.decode(decode->batch, decode->context);
     return model.prefill(std::get<ModelPrefillWork>(row.work).length);
   };
-  return run_rows(model_rows(), measure_row, deadline, report, out) == 0 ? kDone : kFound;
+  return run_rows(rows, measure_row, deadline, report, out) == 0 ? kDone : kFound;
 }
 
 int run(const Options& options, std::ostream& out, std::ostream& error) {
@@ -225,24 +264,26 @@ int run(const Options& options, std::ostream& out, std::ostream& error) {
     return kDone;
   }
   const bool is_timed = options.mode == "bench" || options.mode == "model";
-  if (!is_timed && options.mode != "check" && options.mode != "invariance" && options.mode != "fragments")
+  if (!is_timed && options.mode != "check" && options.mode != "invariance" && options.mode != "fragments" &&
+      options.mode != "probe")
     throw UsageError("unknown mode '" + options.mode + "'; --help lists them");
   if (const std::string problem = cuda::device_problem(); !problem.empty()) {
     error << "serval-gpu: " << problem << "\n";
     return kNoDevice;
   }
   const cuda::DeviceProperties device = cuda::device_properties();
-  if (is_timed && device.is_emulated) {
+  if ((is_timed || options.mode == "probe") && device.is_emulated) {
     error << "serval-gpu: the device is emulated, and times on it mean nothing\n";
     return kNoDevice;
   }
   if (options.mode == "fragments") return run_fragments(options, out);
+  if (options.mode == "probe") return run_probe(options, out);
   out << device.name << ", compute capability " << device.compute_capability << ", " << device.num_sms
       << " multiprocessors\n";
   Report report = open_report(options, device);
   const Sizes sizes = options.is_small ? Sizes::kSmall : Sizes::kAll;
-  if (options.mode == "check") return run_checks(all_checks(sizes), options, report, out);
-  if (options.mode == "invariance") return run_checks(invariance_checks(sizes), options, report, out);
+  if (options.mode == "check") return run_checks(chosen(all_checks(sizes), options), options, report, out);
+  if (options.mode == "invariance") return run_checks(chosen(invariance_checks(sizes), options), options, report, out);
   if (options.mode == "bench") return run_bench(options, report, out);
   return run_model(options, report, out);
 }

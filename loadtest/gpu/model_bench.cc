@@ -237,11 +237,18 @@ Measurement ModelBench::decode(int batch, int context) {
     const ForwardInput& input = arrays.set(context - kWarmSteps - kSteps + step, 1, [&](int seq, int) {
       return step == 0 ? seq % m.shape.vocab : -1 - seq;
     });
-    m.backend.begin_step(input);
-    m.backend.run_captured(batch, [&] {
+    const auto forward = [&] {
       m.transformer.forward(input, m.kv.layers, m.workspace);
       m.transformer.all_logits(m.workspace);
-    });
+    };
+    if (!m.backend.is_captured(batch)) {  // as ModelRunner does before it serves: plainly, then kept
+      m.backend.begin_step(input);
+      forward();
+      m.backend.begin_step(input);
+      m.backend.capture(batch, forward);
+    }
+    m.backend.begin_step(input);
+    m.backend.run_captured(batch, forward);
     // Not the workspace's own view: a graph that is repeated does not set its rows again.
     const Tensor logits(m.workspace.logits.data, DType::kF32, {batch, m.shape.vocab});
     const int ticket = m.draw(logits, results[step % 2]);
@@ -254,6 +261,10 @@ Measurement ModelBench::decode(int batch, int context) {
   }
   m.collect(pending, results[(kWarmSteps + kSteps - 1) % 2]);
   return summarise(std::move(us), 1);
+}
+
+bool ModelBench::is_captured(int batch) const {
+  return impl_->backend.is_captured(batch);
 }
 
 Measurement ModelBench::prefill(int length) {

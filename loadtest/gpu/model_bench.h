@@ -24,9 +24,11 @@ class ModelBench {
   ModelBench(const LlamaShape& shape, const ModelBenchLimits& limits);
   ~ModelBench();
 
-  // Steps of `batch` sequences whose contexts end at `context`; one step is launched ahead, as the engine
-  // does. Throws std::runtime_error when the keys and values do not fit, or when a row is not finite.
+  // Steps of `batch` sequences whose contexts end at `context`, from a captured graph; one step is launched
+  // ahead, as the engine does. Throws std::runtime_error when the keys and values do not fit, or when a row is not finite.
   Measurement decode(int batch, int context);
+  // Whether steps of so many sequences are launched as one graph.
+  bool is_captured(int batch) const;
   // One prompt up to its first token.
   Measurement prefill(int length);
 

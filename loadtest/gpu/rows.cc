@@ -5,6 +5,7 @@
 #include <sstream>
 
 #include "loadtest/gpu/llama_shape.h"
+#include "loadtest/gpu/micro_kernels.h"
 
 namespace serval::gpu {
 namespace {
@@ -49,7 +50,10 @@ Row copy_row() {
 }
 
 Row gemm_row(const std::string& name, const GemmWork& w, Gate gate = {}) {
-  const double bytes = 2.0 * w.n * w.k, flops = 2.0 * w.m * w.n * w.k;  // weights are what counts
+  const double flops = 2.0 * w.m * w.n * w.k;
+  // Weights are what counts; from eight rows on what goes in and comes out is no longer nothing.
+  const double rows = w.m < 8 ? 0 : 2.0 * w.m * w.k + (w.is_f32_out ? 4.0 : 2.0) * w.m * w.n;
+  const double bytes = 2.0 * w.n * w.k + rows;
   const double memory = memory_us(bytes), products = product_us(flops);
   const double rate = w.is_vendor ? kProductRate : kOurProductRate;
   return {.kernel = w.is_vendor ? "GEMM cuBLASLt" : "GEMM",
@@ -74,16 +78,21 @@ Row decode_row(const DecodeAttentionWork& w, Gate gate = {}) {
           .good_us = gate.good_us};
 }
 
+// Of the last `rows` positions of a context.
+double causal_flops(int context, int rows) {
+  return 4.0 * (double(rows) * context - 0.5 * rows * rows) * kLlama.num_heads * kLlama.head_dim;
+}
 double causal_flops(int length) {
-  return 2.0 * length * length * kLlama.num_heads * kLlama.head_dim;
+  return causal_flops(length, length);
 }
 
 // Gates as rates: FLOP/s.
-Row prefill_row(int length, double must_rate = 0, double good_rate = 0) {
-  const double flops = causal_flops(length);
+Row prefill_row(const PrefillAttentionWork& w, double must_rate = 0, double good_rate = 0) {
+  const double flops = causal_flops(w.context, w.rows);
   return {.kernel = "prefill attention, causal",
-          .shape = context_name(length),
-          .work = PrefillAttentionWork{length},
+          .shape = w.rows == w.context ? context_name(w.context)
+                                       : std::to_string(w.rows) + " of " + context_name(w.context),
+          .work = w,
           .limit = Limit::kProducts,
           .floor_us = product_us(flops, kAttentionRate),
           .predicted_us = product_us(flops, kOurAttentionRate) + kKernelUs,
@@ -112,17 +121,49 @@ Row heads_row(int rows, Gate gate) {
           .good_us = gate.good_us};
 }
 
-Row sample_row(bool is_top_p, Gate gate) {
-  constexpr int kRows = 64;
-  const double pass = memory_us(4.0 * kRows * kLlama.vocab);
-  const int passes = is_top_p ? 4 : 1;  // top-p: the largest, the sum, the edge, the draw
-  return {.kernel = is_top_p ? "sampling, top-p" : "sampling, greedy",
-          .shape = times(kRows, kLlama.vocab),
-          .work = SampleWork{kRows, is_top_p},
+Row sample_row(Sampling kind, int rows, Gate gate = {}) {
+  struct Kind {
+    const char* name;
+    int passes;  // temperature: the largest, the sum, the draw; top-p: the edge too
+  };
+  constexpr Kind kKinds[] = {{"sampling, greedy", 1}, {"sampling, temperature", 3}, {"sampling, top-p", 4}, {"sampling, top-p, peaked", 4}};
+  const auto& [name, passes] = kKinds[static_cast<int>(kind)];
+  const double pass = memory_us(4.0 * rows * kLlama.vocab);
+  return {.kernel = name,
+          .shape = times(rows, kLlama.vocab),
+          .work = SampleWork{rows, kind},
           .floor_us = pass,
           .predicted_us = passes * pass + kKernelUs,
           .must_us = gate.must_us,
           .good_us = gate.good_us};
+}
+
+// Second-level cache reads of an H200 as public microbenchmarks have them.
+constexpr double kCachedBandwidth = 5.7e12;
+
+Row read_row(const ReadWork& w, const char* shape) {
+  const double floor = w.bytes / (w.is_cached ? kCachedBandwidth : kBandwidth) * 1e6;
+  return {.kernel = w.is_cached ? "machine: cached reads" : "machine: reads",
+          .shape = shape,
+          .work = w,
+          .floor_us = floor,
+          .predicted_us = floor + kKernelUs};
+}
+
+Row register_product_row() {
+  constexpr RegisterProductWork kWork{132, 20000};
+  constexpr double kSyncShare = 0.62;  // of the warp-group products' rate
+  const double floor = product_us(product_flops(kWork.blocks, kWork.rounds));
+  return {.kernel = "machine: mma.sync from registers",
+          .shape = std::to_string(kWork.blocks) + " blocks",
+          .work = kWork,
+          .limit = Limit::kProducts,
+          .floor_us = floor,
+          .predicted_us = floor / kSyncShare};
+}
+
+Row latency_row(const char* kernel, const char* shape, const Work& work, double floor, double predicted) {
+  return {.kernel = kernel, .shape = shape, .work = work, .limit = Limit::kLatency, .floor_us = floor, .predicted_us = predicted};
 }
 
 struct Matrix {
@@ -213,11 +254,17 @@ void write_table(std::ostringstream& out, const std::vector<Row>& rows,
 
 std::vector<Row> kernel_rows() {
   constexpr int kCube = 8192;
-  std::vector<Row> rows = {copy_row()};
-  for (const bool is_vendor : {true, false}) {
-    rows.push_back(gemm_row("8192x8192x8192", {kCube, kCube, kCube, is_vendor, false}));
-    rows.back().kernel = is_vendor ? "ceiling: product, cuBLASLt" : "ceiling: product, own";
-  }
+  const auto cube_row = [&](const char* kernel, bool is_vendor) {
+    Row row = gemm_row("8192x8192x8192", {kCube, kCube, kCube, is_vendor, false});
+    row.kernel = kernel;
+    return row;
+  };
+  std::vector<Row> rows = {copy_row(), cube_row("ceiling: product, cuBLASLt", true)};
+  rows.push_back(read_row({1 << 30, false}, "1 GiB"));
+  rows.push_back(read_row({40e6, true}, "40 MB again and again"));
+  rows.push_back(latency_row("machine: kernel that does nothing", "in a graph", EmptyWork{}, 0.9, kLaunchUs));
+  rows.push_back(latency_row("machine: copy to the device and an event", "4 KiB", SmallCopyWork{4096}, 5, 10));
+  rows.push_back(register_product_row());
   rows.push_back(decode_row({64, 8192, false}, {625, 570}));
   rows.push_back(decode_row({64, 1024, false}, {95, 80}));
   rows.push_back(decode_row({1, 8192, false}, {16, 12}));
@@ -228,9 +275,12 @@ std::vector<Row> kernel_rows() {
   add_gemm(rows, 64, true);
   rows.push_back(norm_row(64, {4, 2.5}));
   rows.push_back(heads_row(64, {4, 2.5}));
-  rows.push_back(sample_row(false, {15, 10}));
-  rows.push_back(sample_row(true, {60, 35}));
-  rows.push_back(prefill_row(4096, 480e12, 560e12));
+  rows.push_back(sample_row(Sampling::kGreedy, 64, {15, 10}));
+  rows.push_back(sample_row(Sampling::kTopP, 64, {60, 35}));
+  rows.push_back(sample_row(Sampling::kPeaked, 64));
+  for (const int m : {32, 128}) add_gemm(rows, m, false);
+  rows.push_back(prefill_row({4096, 4096}, 480e12, 560e12));
+  rows.push_back(prefill_row({8192, 512}));
   add_gemm(rows, 2048, true);
   add_gemm(rows, 2048, false);
   rows.push_back(norm_row(8192, {78, 70}));
@@ -238,10 +288,16 @@ std::vector<Row> kernel_rows() {
   rows.push_back(decode_row({64, 1024, true}));
   rows.push_back(decode_row({1, 8192, true}));
   rows.push_back(decode_row({1, 1024, true}));
-  rows.push_back(prefill_row(2048));
-  rows.push_back(prefill_row(16384, 560e12, 610e12));
-  for (const int m : {8, 256}) add_gemm(rows, m, false);
-  for (const int m : {1, 8, 16, 256}) add_gemm(rows, m, true);
+  rows.push_back(decode_row({16, 1024, false}));
+  rows.push_back(decode_row({256, 1024, false}));
+  rows.push_back(prefill_row({2048, 2048}));
+  rows.push_back(prefill_row({16384, 16384}, 560e12, 610e12));
+  for (const int m : {8, 24, 256, 512}) add_gemm(rows, m, false);
+  for (const int m : {1, 8, 16, 32, 128, 256, 512}) add_gemm(rows, m, true);
+  for (const int count : {1, 256}) rows.push_back(sample_row(Sampling::kGreedy, count));
+  for (const int count : {1, 64, 256}) rows.push_back(sample_row(Sampling::kTemperature, count));
+  for (const int count : {1, 256}) rows.push_back(sample_row(Sampling::kTopP, count));
+  rows.push_back(cube_row("ceiling: product, own", false));
   return rows;
 }
 

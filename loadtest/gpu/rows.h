@@ -29,11 +29,26 @@ struct DecodeAttentionWork {
   bool is_fp8;
 };
 struct PrefillAttentionWork {
-  int length;
+  int context, rows;  // the last `rows` positions of the context
 };
+// kPeaked: top-p over logits that fall like a language's word counts, as a model's do; the other kinds are flat.
+enum class Sampling { kGreedy, kTemperature, kTopP, kPeaked };
 struct SampleWork {
   int rows;
-  bool is_top_p;
+  Sampling kind;
+};
+// What the machine does by itself: reads, once or again and again from the second-level cache; products from registers;
+// launches of nothing; a small copy to the device with an event behind it.
+struct ReadWork {
+  double bytes;
+  bool is_cached;
+};
+struct RegisterProductWork {
+  int blocks, rounds;
+};
+struct EmptyWork {};
+struct SmallCopyWork {
+  int bytes;
 };
 struct ModelDecodeWork {
   int batch, context;
@@ -42,9 +57,9 @@ struct ModelPrefillWork {
   int length;
 };
 using Work = std::variant<CopyWork, GemmWork, NormWork, HeadsWork, DecodeAttentionWork, PrefillAttentionWork,
-                          SampleWork, ModelDecodeWork, ModelPrefillWork>;
+                          SampleWork, ReadWork, RegisterProductWork, EmptyWork, SmallCopyWork, ModelDecodeWork, ModelPrefillWork>;
 
-enum class Limit { kMemory, kProducts };  // what the floor comes from
+enum class Limit { kMemory, kProducts, kLatency };  // what the floor comes from
 
 struct Row {
   std::string kernel, shape;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <deque>
 #include <numeric>
 #include <stdexcept>
@@ -13,6 +14,7 @@
 #include "kernels/cuda/gemm.h"
 #include "kernels/cuda/vendor_gemm.h"
 #include "loadtest/gpu/llama_shape.h"
+#include "loadtest/gpu/micro_kernels.h"
 #include "loadtest/gpu/random_memory.h"
 
 namespace serval::gpu {
@@ -195,17 +197,30 @@ Workload make(const DecodeAttentionWork& w) {
   return w.is_fp8 ? make_attention<Fp8>(w.batch, w.context, 1) : make_attention<Bf16>(w.batch, w.context, 1);
 }
 Workload make(const PrefillAttentionWork& w) {
-  return make_attention<Bf16>(1, w.length, w.length);
+  return make_attention<Bf16>(1, w.context, w.rows);
+}
+
+// Normal, or the logarithm of Zipf's law (one over the rank) over shuffled ranks, the same in every row.
+Kept logits_of(const SampleWork& work) {
+  const size_t count = static_cast<size_t>(work.rows) * kLlama.vocab;
+  if (work.kind != Sampling::kPeaked) return random<float>(count, 2);
+  std::vector<int> ranks(kLlama.vocab);
+  std::iota(ranks.begin(), ranks.end(), 1);
+  std::mt19937 shuffle(5);
+  std::shuffle(ranks.begin(), ranks.end(), shuffle);
+  std::vector<float> logits(count);
+  for (size_t i = 0; i < count; ++i) logits[i] = -1.5f * std::log(static_cast<float>(ranks[i % kLlama.vocab]));
+  return keep(logits);
 }
 
 // The sampler with all that a step does around its kernel: it hands over parameters and fetches tokens, which
 // no graph can keep.
-struct Sampling {
-  explicit Sampling(const SampleWork& work)
-      : rows(work.rows), logits(random<float>(static_cast<size_t>(work.rows) * kLlama.vocab, 2)) {
+struct SamplingStep {
+  explicit SamplingStep(const SampleWork& work) : rows(work.rows), logits(logits_of(work)) {
+    const bool has_top_p = work.kind == Sampling::kTopP || work.kind == Sampling::kPeaked;
     for (int r = 0; r < work.rows; ++r) {
-      rows[r].temperature = work.is_top_p ? 0.8f : 0.0f;
-      rows[r].top_p = work.is_top_p ? 0.9f : 1.0f;
+      rows[r].temperature = work.kind == Sampling::kGreedy ? 0.0f : 0.8f;
+      rows[r].top_p = has_top_p ? 0.9f : 1.0f;
       rows[r].seed = static_cast<uint64_t>(r);
     }
     results.resize(rows.size());
@@ -219,7 +234,7 @@ struct Sampling {
 };
 
 Workload make(const SampleWork& w) {
-  const auto s = std::make_shared<Sampling>(w);
+  const auto s = std::make_shared<SamplingStep>(w);
   return {
       .launch =
           [s](simt::Stream stream, int) {
@@ -240,6 +255,39 @@ Workload make(const SampleWork& w) {
                                     .results = s->results.data()}));
           },
       .is_capturable = false};
+}
+
+Workload make(const ReadWork& w) {
+  const auto bytes = static_cast<int64_t>(w.bytes) / 16 * 16;
+  const int copies = w.is_cached ? 1 : copies_beyond_cache(w.bytes);
+  const auto numbers = static_cast<size_t>(bytes) / sizeof(float);
+  const Kept from = random<float>(copies * numbers), sums = keep(std::vector<uint32_t>(kReadBlocks));
+  return {[=](simt::Stream stream, int copy) { read_once(stream, as<float>(from) + copy * numbers, bytes, as<uint32_t>(sums)); }, copies};
+}
+
+Workload make(const RegisterProductWork& w) {
+  const Kept sums = room(sizeof(float) * w.blocks * kProductThreads);
+  return {[=](simt::Stream stream, int) { multiply_registers(stream, w.blocks, w.rounds, as<float>(sums)); }};
+}
+
+Workload make(const EmptyWork&) {
+  return {[](simt::Stream stream, int) { do_nothing(stream); }};
+}
+
+// From pinned memory, then an event that the host waits for: what a step pays to hand over its arrays, one way and back.
+Workload make(const SmallCopyWork& w) {
+  const auto bytes = static_cast<size_t>(w.bytes);
+  const std::shared_ptr<void> from(cuda::allocate_pinned(bytes), cuda::free_pinned), event(cuda::create_event(), cuda::destroy_event);
+  if (from == nullptr) throw std::runtime_error("no pinned memory is left");
+  std::memset(from.get(), 1, bytes);
+  const Kept to = room(bytes);
+  return {.launch =
+              [=](simt::Stream stream, int) {
+                cuda::copy_to_device(stream, to.get(), from.get(), bytes);
+                cuda::record(event.get(), stream);
+                cuda::wait(event.get());
+              },
+          .is_capturable = false};
 }
 
 Workload make(const ModelDecodeWork&) {

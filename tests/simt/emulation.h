@@ -8,6 +8,7 @@
 // of summation inside a matrix product, speed.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <cstring>
 #include <functional>
@@ -18,6 +19,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "kernels/base/check.h"
 #include "kernels/cuda/launch_shape.h"
 
 namespace serval::simt {
@@ -98,6 +100,7 @@ void wait_copies(int most_pending);
 void run_grid(int grid_x, int grid_y, int threads, size_t shared_bytes, const std::function<void()>& kernel);
 // Runs now, or is recorded when the stream is being captured (tests/simt/runtime.cc).
 void submit(void* stream, std::function<void()> work);
+bool is_capturing(void* stream);
 
 }  // namespace emulation
 
@@ -255,6 +258,10 @@ class SharedMemory {
 
 template <auto kernel, class... Args>
 void launch(Stream stream, const LaunchShape& shape, Args... args) {
+  // A device loads a kernel at its first launch, which a capture is no place for.
+  static std::atomic<bool> is_loaded = false;
+  if (!emulation::is_capturing(stream)) is_loaded = true;
+  SERVAL_CHECK(is_loaded.load(), "a kernel's first launch was captured");
   emulation::submit(stream, [shape, arguments = std::make_tuple(args...)] {
     emulation::run_grid(shape.grid_x, shape.grid_y, shape.threads, shape.shared_bytes,
                         [&arguments] { std::apply(kernel, arguments); });

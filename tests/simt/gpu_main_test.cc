@@ -48,7 +48,7 @@ TEST(GpuMain, RefusesACommandLineThatItDoesNotUnderstand) {
 }
 
 TEST(GpuMain, RefusesToTimeAnEmulatedDevice) {
-  for (const char* mode : {"bench", "model"}) {
+  for (const char* mode : {"bench", "model", "probe"}) {
     const Ran ran = run({mode});
     EXPECT_EQ(ran.code, 3);
     EXPECT_EQ(ran.error, "serval-gpu: the device is emulated, and times on it mean nothing\n");
@@ -66,6 +66,16 @@ TEST(GpuMain, RunsChecksUntilItsDeadlineAndReportsThem) {
   EXPECT_FALSE(report.at("rows").as_array().empty());
   EXPECT_EQ(report.at("rows").at(0).at("problem"), "");
   std::filesystem::remove(path);
+}
+
+TEST(GpuMain, RunsOnlyWhatHoldsTheTextThatWasAskedFor) {
+  const Ran ran = run({"check", "--small", "--only", "gemm, bf16, 1 x 16"});
+  EXPECT_EQ(ran.code, 0) << ran.out;
+  EXPECT_THAT(ran.out, HasSubstr("1 of 1 checks run"));
+  EXPECT_THAT(run({"check", "--small", "--only", "gemm, bf16, 1 x 16", "--only", "with bias, 17 x"}).out, HasSubstr("2 of 2 checks run"));
+  const Ran none = run({"invariance", "--small", "--only", "no such kernel"});
+  EXPECT_EQ(none.code, 2);
+  EXPECT_THAT(none.error, HasSubstr("'no such kernel'"));
 }
 
 TEST(GpuMain, DumpsFragmentsAndComparesThem) {

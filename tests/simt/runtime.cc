@@ -82,6 +82,10 @@ size_t num_live_allocations() {
 void emulation::submit(void* stream, std::function<void()> work) {
   give(stream, std::move(work));
 }
+bool emulation::is_capturing(void* stream) {
+  const EmulatedStream* const s = live_stream(stream);
+  return s != nullptr && s->captured != nullptr;
+}
 
 }  // namespace simt
 
