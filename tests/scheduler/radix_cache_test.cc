@@ -43,7 +43,9 @@ struct Cached {
   }
   NodeId root(std::string salt = "") { return cache.root(salt); }
   RadixCache::Match match(const Tokens& tokens, const std::string& salt = "") {
-    return cache.match(root(salt), tokens);
+    const RadixCache::Match found = cache.match(root(salt), tokens);
+    cache.check_invariants();
+    return found;
   }
   BlockRef allocate(int group) {
     BlockRef block = pools[group]->allocate();
@@ -384,10 +386,14 @@ TEST(RadixCache, TheBestUsableChildIsTakenWhenTheBestOnesBlockIsGone) {
   c.match(shared);
   ASSERT_TRUE(c.cache.evict_one(1));
   ASSERT_TRUE(c.cache.block(second, 1) && !c.cache.block(first, 1));
-  const RadixCache::Match match = c.match(joined(shared, numbers(7, 50)));
-  EXPECT_EQ(match.num_blocks, 1);
-  EXPECT_EQ(match.partial, second);
-  EXPECT_EQ(match.partial_tokens, 3);
+  EXPECT_EQ(c.cache.num_evicted_blocks(), 1u);
+  for (const NodeId tried_first : {second, first}) {
+    if (tried_first == first) c.match(joined(shared, joined(numbers(6, 50), numbers(2, 200))));
+    const RadixCache::Match match = c.match(joined(shared, numbers(7, 50)));
+    EXPECT_EQ(match.num_blocks, 1);
+    EXPECT_EQ(match.partial, second);
+    EXPECT_EQ(match.partial_tokens, 3);
+  }
 }
 
 TEST(RadixCache, ATailOfAnotherLengthGivesWayToTheBlockThatContinuesIt) {
@@ -415,6 +421,15 @@ TEST(RadixCache, APassedWindowGoesBeforeWhatAMatchMayEndWith) {
   c.match(a);  // ends there: its last two blocks are wanted
   c.serve(b);  // more blocks than there are: it takes its own again and again
   EXPECT_EQ(c.match(a).num_blocks, 3);
+}
+
+TEST(RadixCache, TheBlockAMatchEndedInsideOfIsWantedToo) {
+  Cached c(geometry_of(4, {{64, 0}, {6, 8}}));
+  const Tokens a = numbers(12, 0);
+  c.serve(a);
+  EXPECT_EQ(c.match(numbers(10, 0)).partial_tokens, 2);
+  c.serve(numbers(40, 500));
+  EXPECT_EQ(c.match(numbers(10, 0)).partial_tokens, 2);
 }
 
 // --- what it costs ---

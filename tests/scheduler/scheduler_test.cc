@@ -157,6 +157,28 @@ TEST(Scheduler, AFollowUpFindsThePromptAndTheAnswer) {
   EXPECT_EQ((w.cached[{2, 0}]), 29);  // the last token of the answer was sampled but never computed
 }
 
+TEST(Scheduler, CountsEveryTokenLookedUpFoundComputedAndDrawn) {
+  World w;
+  w.geometry.groups[0].num_blocks = 8;
+  w.start();
+  w.add(World::request(1, prompt_of(20), 3));
+  w.run();
+  w.add(World::request(2, prompt_of(20), 5));
+  w.run();
+  SchedulerStats stats = w.scheduler->stats();
+  EXPECT_EQ(stats.prompt_tokens, 40u);
+  EXPECT_EQ(stats.prefix_query_tokens, 40u);
+  EXPECT_EQ(stats.prefix_hit_tokens, 19u);
+  EXPECT_EQ(stats.prompt_tokens_computed, 21u);
+  EXPECT_EQ(stats.generation_tokens, 8u);
+  EXPECT_EQ(stats.num_evicted_blocks, 1u) << "a tail that another continues";
+  w.add(World::request(3, prompt_of(60, 1), 4));  // needs all eight
+  w.run();
+  stats = w.scheduler->stats();
+  EXPECT_EQ(stats.num_evicted_blocks, 4u);
+  EXPECT_EQ(stats.num_cached_blocks, 8);
+}
+
 TEST(Scheduler, ASaltSeparatesCachesAndNoCacheMeansNone) {
   World w;
   w.start();

@@ -6,6 +6,7 @@
 #include <random>
 
 #include "engine/scheduler/scheduler.h"
+#include "tests/scheduler/scheduler_driver.h"
 
 namespace serval {
 namespace {
@@ -110,6 +111,50 @@ TEST(WindowedCache, ChatsFindNearlyWhatAModelWithoutWindowsFinds) {
           << first_tokens << " first tokens, " << blocks << " blocks, all windowed";
     }
   }
+}
+
+// A prompt may come again though its answer has left the window behind.
+TEST(WindowedCache, APromptIsFoundAgainAfterALongAnswer) {
+  SchedulerConfig config;
+  config.max_num_seqs = 1;
+  config.max_model_len = 2048;
+  testing::SchedulerDriver driver(config, geometry({{1000, 0}, {70, 128}}), 1);
+  int cached = 0;
+  const auto serve = [&](RequestId id, int length, int topic, int max_tokens) {
+    Request request;
+    request.id = id;
+    for (int i = 0; i < length; ++i) request.prompt.push_back((i + 1) * topic % 50);
+    request.sampling.max_tokens = max_tokens;
+    ASSERT_TRUE(driver.scheduler.add(std::move(request), driver.now).ok());
+    while (!driver.is_idle()) driver.turn();
+    cached = driver.events.events.back().cached_tokens;
+  };
+  serve(1, 300, 7, 600);
+  serve(2, 900, 11, 1);  // takes more blocks than are free
+  EXPECT_EQ(cached, 0);
+  serve(3, 300, 7, 1);
+  EXPECT_GE(cached, 300 - kBlockSize);
+}
+
+// The second choice comes late: the first is a window ahead by then and shares nothing with it any more.
+TEST(WindowedCache, AForkThatComesLateTakesThePromptFromTheCache) {
+  SchedulerConfig config;
+  config.max_num_seqs = 2;
+  config.max_model_len = 2048;
+  testing::SchedulerDriver driver(config, geometry({{1000, 0}, {200, 64}}), 1);
+  for (const RequestId id : {1, 2}) {
+    Request request;
+    request.id = id;
+    for (int i = 0; i < 200; ++i) request.prompt.push_back(static_cast<TokenId>((i * 7 + id) % 50));
+    request.n = static_cast<int>(id);
+    request.sampling.max_tokens = id == 1 ? 150 : 400;
+    ASSERT_TRUE(driver.scheduler.add(std::move(request), driver.now).ok());
+  }
+  while (!driver.is_idle()) driver.turn();
+  EXPECT_LE(driver.scheduler.stats().prompt_tokens_computed, 400u + kBlockSize);
+  const SchedulerStats stats = driver.scheduler.stats();
+  EXPECT_EQ(stats.prefix_query_tokens, 600u);
+  EXPECT_EQ(stats.prefix_hit_tokens + stats.prompt_tokens_computed, 600u);
 }
 
 }  // namespace
