@@ -12,6 +12,7 @@
 
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/dispatch.h"
+#include "loadtest/kernel_shares.h"
 
 namespace serval {
 namespace {
@@ -251,6 +252,16 @@ int bench_kernels(const DeviceConfig& device, std::ostream& out) {
     for (const AttentionBench& shape :
          {AttentionBench{1, 8192, 1}, AttentionBench{32, 512, 1}, AttentionBench{1, 512, 512}})
       shape.run(machine, backend, dtype, out);
+  }
+
+  out << "\none thread, all in cache, against the best loop of each set: GFLOP/s (share)\n";
+  for (const std::string& isa : cpu::runnable_isas()) {
+    out << "  " << isa << "\n";
+    for (const KernelShare& share : measure_kernel_shares(isa))
+      out << "    " << std::left << std::setw(40) << share.kernel << std::right << std::setprecision(1)
+          << std::setw(8) << share.gflops << std::setprecision(0) << std::setw(7) << 100 * share.share
+          << " %\n";
+    out << std::flush;
   }
 
   out << "\nlaw 1: a row of 1 against the same row of 64, bf16 weights\n"

@@ -41,7 +41,7 @@ int64_t peak_bf16(int64_t iterations) {
 using Bf16Format = Bf16DotFormat;
 constexpr auto kPeakBf16 = peak_bf16;
 #else
-using Bf16Format = Bf16WidenedFormat;
+using Bf16Format = FmaFormat<Bf16Weights>;
 constexpr int64_t (*kPeakBf16)(int64_t) = nullptr;
 #endif
 
@@ -67,7 +67,7 @@ int32_t read_all(const void* memory, int64_t bytes) {
 extern const KernelTable SERVAL_TABLE;
 const KernelTable SERVAL_TABLE = {
     .name = SERVAL_STRING(SERVAL_ISA),
-    .linear = {linear_kernel<F32Format>(), linear_kernel<F16Format>(), linear_kernel<Bf16Format>()},
+    .linear = {linear_kernel<FmaFormat<F32Weights>>(), linear_kernel<FmaFormat<F16Weights>>(), linear_kernel<Bf16Format>()},
     .attend_f32 = attend<F32Kv>,
     .attend_bf16 = attend<Bf16Kv>,
     .rms_norm = rms_norm,

@@ -10,7 +10,7 @@
 #include <cstdint>
 #include <cstring>
 
-#if defined(__AVX512F__) || defined(__AVX2__)
+#if defined(__SSE2__)
 #include <immintrin.h>
 #endif
 
@@ -41,8 +41,8 @@ inline IntVec load_ints(const void* p) {
   std::memcpy(&v, p, sizeof v);
   return v;
 }
-// One load with a broadcast where x is in memory. (Vec{} + x is not that: it makes 0 of -0, so a compiler must
-// add and then shuffle, on the very ports that multiply.)
+// One load with a broadcast where x is in memory. (Vec{} + x is not that: it makes 0 of -0, so a compiler
+// must add and then shuffle, on the very ports that multiply.)
 inline Vec broadcast(float x) {
 #if defined(__AVX512F__)
   return _mm512_set1_ps(x);
@@ -142,15 +142,20 @@ inline Vec load_halves(const uint16_t* p) {
 #elif defined(__AVX2__)
   return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 #else
-  IntVec h;
-  for (int i = 0; i < kLanes; ++i) h[i] = p[i];
-  // Exponent and mantissa in a float's place, then the difference of the exponent biases as a power of two:
-  // subnormal halves come out right too. Infinities and NaNs keep their all-ones exponent.
-  const IntVec magnitude = (h & 0x7fff) << 13;
-  const Vec finite = as_floats(magnitude) * 0x1p112f;
-  const IntVec special = magnitude | 0x7f800000;
-  const IntVec sign = (h & 0x8000) << 16;
-  return as_floats(((h & 0x7c00) == 0x7c00 ? special : as_ints(finite)) | sign);
+  // In the high half of each lane: sign, exponent and mantissa in order.
+#if defined(__SSE2__)
+  const auto high = reinterpret_cast<IntVec>(
+      _mm_unpacklo_epi16(_mm_setzero_si128(), _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+#else
+  IntVec high;
+  for (int i = 0; i < kLanes; ++i) high[i] = static_cast<int32_t>(uint32_t{p[i]} << 16);
+#endif
+  // The magnitude in a float's place, times the difference of the exponent biases: subnormal halves come out
+  // right too. Infinities and NaNs get back their all-ones exponent.
+  const IntVec magnitude = (high & 0x7fffffff) >> 3;
+  const IntVec special = (magnitude > 0x0f7fffff) & 0x7f800000;
+  return as_floats(as_ints(as_floats(magnitude) * 0x1p112f) | special |
+                   (high & static_cast<int32_t>(0x80000000)));
 #endif
 }
 
