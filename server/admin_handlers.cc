@@ -50,13 +50,15 @@ std::vector<Route> admin_routes(InferenceService& service, std::function<std::st
       Route{.method = "GET",
             .path = "/live",
             .handler = [&service](const Exchange& e) { answer(e, not_live(service)); },
-            .access = Access::kOpen},
+            .access = Access::kOpen,
+            .quiet = true},
       Route{.method = "GET",
             .path = "/ready",
             .handler = [&service](const Exchange& e) { answer(e, not_ready(service)); },
-            .access = Access::kOpen},
-      Route{.method = "GET", .path = "/health", .handler = health, .access = Access::kOpen},
-      Route{.method = "GET", .path = "/ping", .handler = health, .access = Access::kOpen},
+            .access = Access::kOpen,
+            .quiet = true},
+      Route{.method = "GET", .path = "/health", .handler = health, .access = Access::kOpen, .quiet = true},
+      Route{.method = "GET", .path = "/ping", .handler = health, .access = Access::kOpen, .quiet = true},
       Route{.method = "GET",
             .path = "/metrics",
             .handler =
@@ -65,7 +67,8 @@ std::vector<Route> admin_routes(InferenceService& service, std::function<std::st
                   response.content_type = "text/plain; version=0.0.4; charset=utf-8";
                   response.body = metrics();
                   exchange->respond(std::move(response));
-                }},
+                },
+            .quiet = true},
       Route{.method = "GET",
             .path = "/version",
             .handler =

@@ -3,6 +3,8 @@
 #include <openssl/crypto.h>
 #include <openssl/sha.h>
 
+#include <optional>
+
 namespace serval {
 namespace {
 
@@ -18,16 +20,18 @@ ApiKeys::ApiKeys(const std::vector<std::string>& keys) {
   for (const std::string& key : keys) digests_.push_back(digest_of(key));
 }
 
-bool ApiKeys::accepts(std::string_view key) const {
+int ApiKeys::find(std::string_view key) const {
   const Digest digest = digest_of(key);
-  int matches = 0;
-  for (const Digest& known : digests_)
-    matches |= CRYPTO_memcmp(digest.data(), known.data(), known.size()) == 0;
-  return matches != 0;
+  int found = 0;
+  for (size_t i = 0; i < digests_.size(); ++i) {
+    const bool matches = CRYPTO_memcmp(digest.data(), digests_[i].data(), digest.size()) == 0;
+    found += static_cast<int>(matches & (found == 0)) * static_cast<int>(i + 1);
+  }
+  return found;
 }
 
-std::optional<HttpError> ApiKeys::check(const HttpHead& head) const {
-  if (empty()) return std::nullopt;
+std::variant<int, HttpError> ApiKeys::check(const HttpHead& head) const {
+  if (empty()) return 0;
   const HttpError refused{401, "invalid_api_key", "A valid API key is needed: Authorization: Bearer KEY.",
                           /*close=*/false};
   std::optional<std::string_view> key;
@@ -43,7 +47,9 @@ std::optional<HttpError> ApiKeys::check(const HttpHead& head) const {
     }
     key = value;
   }
-  return key && accepts(*key) ? std::nullopt : std::optional(refused);
+  const int found = key ? find(*key) : 0;
+  if (found == 0) return refused;
+  return found;
 }
 
 }  // namespace serval

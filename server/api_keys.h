@@ -3,9 +3,9 @@
 
 #include <array>
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <string_view>
+#include <variant>
 #include <vector>
 
 #include "server/http_guard.h"
@@ -18,9 +18,12 @@ class ApiKeys {
   explicit ApiKeys(const std::vector<std::string>& keys);
 
   bool empty() const { return digests_.empty(); }
-  bool accepts(std::string_view key) const;
-  // Reads `Authorization: Bearer` or x-api-key from the head. Nothing when the caller may go on.
-  std::optional<HttpError> check(const HttpHead& head) const;
+  bool accepts(std::string_view key) const { return find(key) > 0; }
+  // The key's position, from 1; 0: it is none of ours.
+  int find(std::string_view key) const;
+  // Reads `Authorization: Bearer` or x-api-key from the head. The key's position (0 when none is needed), or
+  // why the caller may not go on.
+  std::variant<int, HttpError> check(const HttpHead& head) const;
 
  private:
   using Digest = std::array<unsigned char, 32>;

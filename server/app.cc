@@ -205,6 +205,7 @@ void serve_until_stopped(const std::string& model, ServerConfig config, StopSign
   hooks.response = [&metrics](const std::string& route, int status) { metrics.http_response(route, status); };
   hooks.refused = [&metrics](const std::string& code) { metrics.rejected(code); };
   hooks.client_gone = [&metrics](const char* reason) { metrics.client_gone(reason); };
+  hooks.ended = log_request;
   HttpServer http(http_config(config), std::move(routes), std::move(hooks));
   http.start();
   const ApiKeys keys(config.api_keys);

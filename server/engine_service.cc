@@ -180,6 +180,7 @@ class RunningGeneration final : public Generation {
   }
   const std::vector<PromptInfo>& prompts() const override { return state_->prompts(); }
   int num_choices() const override { return state_->num_choices(); }
+  RequestRecord record() const override { return state_->record(engine_now()); }
 
  private:
   std::shared_ptr<GenerationState> state_;

@@ -59,7 +59,7 @@ class GenerationRun : public std::enable_shared_from_this<GenerationRun> {
       pieces_[i].delta.index = static_cast<int>(i);
       if (context_.echo) pieces_[i].echoed = context_.prompt_of(static_cast<int>(i)).text;
     }
-    exchange->own(shared_from_this());
+    exchange->own(shared_from_this(), [this] { return generation_->record(); });
     attached_ = true;
     drain(*exchange);
   }

@@ -175,6 +175,7 @@ bool GenerationState::cancel() {
 }
 
 RequestRecord GenerationState::record(Time now) const {
+  std::lock_guard lock(mutex_);
   RequestRecord record;
   record.finish = last_finish_;
   record.prompt_tokens = static_cast<int>(usage_.prompt_tokens);

@@ -48,7 +48,7 @@ class GenerationState {
   // ended.
   bool cancel();
 
-  RequestRecord record(Time now) const;
+  RequestRecord record(Time now) const;  // any thread but an observer's own call
   const std::vector<PromptInfo>& prompts() const { return options_.prompts; }
   int num_choices() const { return static_cast<int>(choices_.size()); }
 
@@ -68,7 +68,7 @@ class GenerationState {
 
   const Tokenizer& tokenizer_;
   const Options options_;
-  std::mutex mutex_;  // held while the observer runs
+  mutable std::mutex mutex_;  // held while the observer runs
   std::shared_ptr<GenerationObserver> observer_;
   std::vector<Choice> choices_;
   std::vector<std::vector<TokenLogprob>> prompt_logprobs_;  // per prompt

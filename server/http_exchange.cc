@@ -47,6 +47,7 @@ void HttpExchange::end_stream(bool close_connection) {
 
 void HttpExchange::end() {
   gone_.store(true, std::memory_order_relaxed);
+  record_ = nullptr;
   owned_.reset();
 }
 

@@ -6,10 +6,12 @@
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
 #include "server/http_types.h"
+#include "server/request_record.h"
 
 namespace serval {
 
@@ -36,8 +38,12 @@ class HttpExchange : public std::enable_shared_from_this<HttpExchange> {
 
   // --- on the connection's strand only ---
 
-  // Keeps `work` until the exchange is over.
-  void own(std::shared_ptr<void> work) { owned_ = std::move(work); }
+  // Keeps `work` until the exchange is over; `record` (which may refer to it) tells what was measured of it.
+  void own(std::shared_ptr<void> work, std::function<RequestRecord()> record) {
+    owned_ = std::move(work);
+    record_ = std::move(record);
+  }
+  std::optional<RequestRecord> record() const { return record_ ? std::optional(record_()) : std::nullopt; }
   // Status 200 and an open-ended body of server-sent events.
   void start_stream();
   bool stream_started() const { return stream_started_; }
@@ -54,6 +60,7 @@ class HttpExchange : public std::enable_shared_from_this<HttpExchange> {
   HttpRequest request_;
   std::weak_ptr<HttpSession> session_;
   std::shared_ptr<void> owned_;
+  std::function<RequestRecord()> record_;
   std::atomic<bool> gone_{false};
   bool stream_started_ = false;
 };

@@ -66,7 +66,8 @@ void RequestReader::accept_head(std::string_view bytes) {
     return;
   }
   http_1_0_ = head->http_1_0;
-  head_only_ = head->method == "HEAD";
+  method_ = head->method;
+  head_only_ = method_ == "HEAD";
   cors_fields_ = cors_.answer_fields(&*head);
   for (const HttpField& field : head->fields) {
     if (!equal_ignoring_case(field.name, "x-request-id")) continue;
@@ -82,6 +83,7 @@ void RequestReader::accept_head(std::string_view bytes) {
 }
 
 void RequestReader::route_request(const GuardedHead& head, HttpHead&& raw) {
+  path_ = head.path;
   keep_alive_ = head.keep_alive;
   expects_continue_ = head.expects_continue;
   // A refused request's body is not read, so the next request could not be found behind it.
@@ -114,16 +116,18 @@ void RequestReader::route_request(const GuardedHead& head, HttpHead&& raw) {
   }
   route_ = match.route;
   if (route_->access == Access::kKey) {
-    if (std::optional<HttpError> error = keys_.check(raw)) {
+    std::variant<int, HttpError> checked = keys_.check(raw);
+    if (HttpError* const error = std::get_if<HttpError>(&checked)) {
       error->close |= close;
       std::vector<HttpField> fields;
       if (error->status == 401) fields.push_back({"WWW-Authenticate", "Bearer"});
       refuse_with(*error, std::move(fields));
       return;
     }
+    key_ = std::get<int>(checked);
   }
-  request_.method = std::move(raw.method);
-  request_.path = head.path;
+  request_.method = method_;
+  request_.path = path_;
   request_.query = head.query;
   request_.path_tail = std::string(match.path_tail);
   request_.fields = std::move(raw.fields);

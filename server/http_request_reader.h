@@ -51,6 +51,9 @@ class RequestReader {
   std::string_view request_id() const {
     return request_.id;
   }  // the client's own, empty when it gave no sane one
+  std::string_view method() const { return method_; }
+  std::string_view path() const { return path_; }
+  int key() const { return key_; }                                            // see ApiKeys::check
   const std::vector<HttpField>& cors_fields() const { return cors_fields_; }  // for every answer
   bool keep_alive() const { return keep_alive_; }
   bool http_1_0() const { return http_1_0_; }
@@ -72,6 +75,8 @@ class RequestReader {
   HeadScanner scanner_;
   std::optional<BodyDecoder> decoder_;
   std::vector<HttpField> cors_fields_;
+  std::string method_, path_;
+  int key_ = 0;
   HttpRequest request_;
   HttpResponse refusal_;
   const Route* route_ = nullptr;

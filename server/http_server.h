@@ -11,6 +11,7 @@
 
 #include "server/http_body.h"
 #include "server/http_head.h"
+#include "server/request_log.h"
 #include "server/route_table.h"
 
 namespace serval {
@@ -46,12 +47,13 @@ struct HttpConfig {
       1'000};  // after the last answer, for the client to read it before the connection is gone
 };
 
-// Observations, for metrics. Called on I/O threads; must not block.
+// Observations, for metrics and the log. Called on I/O threads; must not block.
 struct HttpHooks {
   std::function<void(const std::string& route, int status)> response;
   std::function<void(const std::string& code)> refused;  // beside `response`, when that is an error
   std::function<void(const char* reason)>
       client_gone;  // "disconnect" or "client_stall", while a request was open
+  std::function<void(const RequestEnd& end)> ended;  // every request that was read, once
 };
 
 class HttpServer {

@@ -176,6 +176,8 @@ void HttpSession::begin_request() {
   request_id_ = "req_" + unique_id();
   num_empty_lines_ = 0;
   route_ = nullptr;
+  status_ = 0;
+  refusal_.clear();
   chunked_answer_ = answer_begun_ = answer_complete_ = false;
   // The first request's time began with the connection.
   if (served_any_ || read_deadline_ == kNever) read_deadline_ = received_ + config_.header_timeout;
@@ -278,7 +280,8 @@ void HttpSession::respond(const HttpExchange& exchange, HttpResponse response) {
 void HttpSession::answer(HttpResponse response) {
   keep_alive_ &= !response.close;
   answer_begun_ = answer_complete_ = true;
-  if (!response.refusal.empty() && context_->hooks.refused) context_->hooks.refused(response.refusal);
+  refusal_ = std::move(response.refusal);
+  if (!refusal_.empty() && context_->hooks.refused) context_->hooks.refused(refusal_);
   if (response.status != 204)
     response.fields.push_back({"Content-Length", std::to_string(response.body.size())});
   append_head(response.status, response.status == 204 ? std::string_view() : response.content_type,
@@ -290,6 +293,7 @@ void HttpSession::answer(HttpResponse response) {
 void HttpSession::append_head(int status, std::string_view content_type,
                               const std::vector<HttpField>& fields) {
   if (context_->draining) keep_alive_ = false;
+  status_ = status;
   const auto elapsed =
       std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - received_).count();
   const auto line = [this](std::string_view name, std::string_view value) {
@@ -398,7 +402,24 @@ void HttpSession::on_written(boost::system::error_code error, size_t n) {
   }
 }
 
+// `gone`: why the client did not get all of its answer; null when it did.
+void HttpSession::tell_end(const char* gone) {
+  if (!context_->hooks.ended) return;
+  constexpr int kClientLeft = 499;
+  context_->hooks.ended({.method = reader_->method(),
+                         .path = reader_->path(),
+                         .id = request_id_,
+                         .key = reader_->key(),
+                         .status = answer_begun_ ? status_ : kClientLeft,
+                         .code = refusal_,
+                         .gone = gone ? gone : "",
+                         .total_s = std::chrono::duration<double>(Clock::now() - received_).count(),
+                         .quiet = route_ && route_->quiet,
+                         .generation = exchange_ ? exchange_->record() : std::nullopt});
+}
+
 void HttpSession::answer_finished() {
+  tell_end(nullptr);
   if (exchange_) exchange_->end();
   exchange_.reset();
   reader_.reset();
@@ -435,6 +456,7 @@ void HttpSession::linger() {
 // `reason`: why an open request ends without its answer; null when none does, or when it is our doing.
 void HttpSession::close(const char* reason) {
   if (state_ == State::kClosed) return;
+  if (state_ == State::kAnswering) tell_end(reason ? reason : "aborted");
   state_ = State::kClosed;
   if (exchange_) {
     if (reason && context_->hooks.client_gone) context_->hooks.client_gone(reason);

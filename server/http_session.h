@@ -72,6 +72,7 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   void on_written(boost::system::error_code error, size_t n);
   void answer_finished();
   void linger();
+  void tell_end(const char* gone);
   void close(const char* reason);
 
   // Deadlines: one timer, armed for the earliest.
@@ -110,6 +111,8 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   bool head_only_ = false;
   bool chunked_answer_ = false;
   bool answer_begun_ = false;
+  int status_ = 0;                // of the answer, once begun
+  std::string refusal_;           // its error's code
   bool answer_complete_ = false;  // every byte of it is in output_
 
   std::string output_;     // waiting

@@ -13,6 +13,7 @@
 
 #include "engine/request.h"
 #include "kernels/base/status.h"
+#include "server/request_record.h"
 
 namespace serval {
 
@@ -90,6 +91,8 @@ class Generation {
   virtual void cancel() = 0;
   virtual const std::vector<PromptInfo>& prompts() const = 0;
   virtual int num_choices() const = 0;
+  // What was measured of it so far. Any thread, but not from an observer's own call.
+  virtual RequestRecord record() const = 0;
 };
 
 struct ModelInfo {

@@ -54,24 +54,6 @@ constexpr std::array<std::pair<const char*, const char*>, 25> kVllmNames = {{
     {"request_params_n", "request_params_n"},
 }};
 
-const char* reason_name(FinishReason reason) {
-  switch (reason) {
-    case FinishReason::kStop:
-    case FinishReason::kStopString:
-      return "stop";
-    case FinishReason::kLength:
-      return "length";
-    case FinishReason::kNumericalError:
-      return "error";
-    case FinishReason::kDeadline:
-      return "deadline";
-    case FinishReason::kNone:
-    case FinishReason::kAborted:
-      return "abort";
-  }
-  return "error";
-}
-
 }  // namespace
 
 struct ServiceMetrics::Impl {
@@ -217,7 +199,7 @@ void ServiceMetrics::inter_token(double seconds) {
 }
 
 void ServiceMetrics::finished(const RequestRecord& r) {
-  impl_->success.Add({{"finished_reason", reason_name(r.finish)}}).Increment();
+  impl_->success.Add({{"finished_reason", finished_reason(r.finish)}}).Increment();
   impl_->e2e.Observe(r.total_s);
   impl_->prompt_tokens.Observe(r.prompt_tokens);
   impl_->output_tokens.Observe(r.output_tokens);

@@ -10,20 +10,9 @@
 #include "engine/batch.h"
 #include "engine/stats.h"
 #include "kernels/base/status.h"
+#include "server/request_record.h"
 
 namespace serval {
-
-// One finished request, whatever its end. Times in seconds since it was received.
-struct RequestRecord {
-  FinishReason finish = FinishReason::kNone;  // of its last choice
-  int prompt_tokens = 0;
-  int output_tokens = 0;
-  int max_tokens = 0;
-  int n = 1;
-  double queue_s = 0;  // until first scheduled
-  double first_s = 0;  // until the first token; 0 when there was none
-  double total_s = 0;
-};
 
 class ServiceMetrics {
  public:

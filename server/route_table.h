@@ -28,6 +28,7 @@ struct Route {
   BodyKind body = BodyKind::kNone;
   RunsOn runs_on = RunsOn::kInline;
   Access access = Access::kKey;
+  bool quiet = false;  // asked all the time: unless refused, worth no line of the log above debug
   bool ends_with_client =
       false;  // a client that closes its sending side has left: the answer is not finished for nobody
 };

@@ -9,7 +9,10 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <sstream>
 #include <string>
+#include <thread>
+#include <vector>
 
 #include "server/admin_handlers.h"
 #include "server/http_server.h"
@@ -34,6 +37,14 @@ class HttpTest : public ::testing::Test {
     };
     hooks.client_gone = [this](const char* reason) {
       std::string_view(reason) == "disconnect" ? ++num_disconnects : ++num_stalls;
+    };
+    hooks.ended = [this](const RequestEnd& end) {
+      std::ostringstream line;
+      line << end.method << ' ' << end.path << ' ' << end.status << ' ' << end.code << ' ' << end.gone << " key "
+           << end.key << ' ' << end.id << (end.quiet ? " quiet" : "");
+      if (end.generation) line << " tokens " << end.generation->prompt_tokens << '+' << end.generation->output_tokens;
+      std::lock_guard lock(ends_mutex);
+      ends.push_back(line.str());
     };
     server = std::make_unique<HttpServer>(std::move(config), std::move(routes), std::move(hooks));
     server->start();
@@ -70,6 +81,19 @@ class HttpTest : public ::testing::Test {
   std::unique_ptr<HttpServer> server;
   std::mutex refusals_mutex;
   std::map<std::string, int> refusals;  // by code
+  // The ends told so far; waits for `num` of them.
+  std::vector<std::string> ended(size_t num) {
+    for (int i = 0; i < 2000; ++i) {
+      {
+        std::lock_guard lock(ends_mutex);
+        if (ends.size() >= num) return ends;
+      }
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+    return {};
+  }
+  std::mutex ends_mutex;
+  std::vector<std::string> ends;
   std::atomic<int> num_responses{0}, num_disconnects{0}, num_stalls{0};
 };
 

@@ -501,6 +501,52 @@ TEST_F(HttpServerTest, OutOfDescriptorsAcceptingPausesAndResumes) {
   EXPECT_EQ(answered_meanwhile, 1);
 }
 
+// --- what is told of each request ---
+
+TEST_F(HttpServerTest, EveryRequestThatWasReadHasOneEnd) {
+  HttpConfig config;
+  config.api_keys = {"first", "second"};
+  start(config);
+  service.set_script({.deltas = {token(0, "a", 1), token(0, "b", 2, FinishReason::kStop)},
+                      .usage = {.prompt_tokens = 3, .completion_tokens = 2}});
+  const std::string chat = "/v1/chat/completions";
+  const auto fields = [](const std::string& id, const std::string& key) {
+    return "X-Request-Id: " + id + "\r\nx-api-key: " + key + "\r\n";
+  };
+  for (const auto& [request, end] : std::initializer_list<std::pair<std::string, const char*>>{
+           {post(chat, "{\"messages\":[]}", fields("a", "first")),
+            "POST /v1/chat/completions 200   key 1 a tokens 3+2"},
+           {post(chat, "{\"messages\":[],\"stream\":true}", fields("b", "second")),
+            "POST /v1/chat/completions 200   key 2 b tokens 3+2"},
+           {post(chat, "{", fields("c", "second")), "POST /v1/chat/completions 400 invalid_json  key 2 c"},
+           {post(chat, "{}", fields("d", "third")), "POST /v1/chat/completions 401 invalid_api_key  key 0 d"},
+           {get("/secret?token=x", fields("e", "first")), "GET /secret 404 unknown_url  key 0 e"},
+           {get("/live", "X-Request-Id: f\r\n"), "GET /live 200   key 0 f quiet"}}) {
+    ask(request);
+    EXPECT_EQ(ended(1), std::vector<std::string>{end});
+    std::lock_guard lock(ends_mutex);
+    ends.clear();
+  }
+  ask("nonsense\r\n\r\n");
+  EXPECT_THAT(ended(1).at(0), ::testing::StartsWith("  400 malformed_http  key 0 req_"));
+}
+
+TEST_F(HttpServerTest, AClientThatLeavesIsAnEndToo) {
+  start();
+  service.set_script({.deltas = {token(0, "a", 1)}, .forever = true, .usage = {.prompt_tokens = 3}});
+  RawHttpClient client(server->port());
+  client.send(post("/v1/completions", "{\"prompt\":\"x\",\"stream\":true}", "X-Request-Id: left\r\n"));
+  ASSERT_TRUE(client.read_until("\"text\":\"a\""));
+  client.close();
+  EXPECT_EQ(ended(1), std::vector<std::string>{"POST /v1/completions 200  disconnect key 0 left tokens 3+0"});
+  service.set_script({.deltas = {token(0, "a", 1)}, .hold_before = 0});
+  RawHttpClient early(server->port());
+  early.send(post("/v1/completions", "{\"prompt\":\"x\"}", "X-Request-Id: early\r\n"));
+  ASSERT_TRUE(service.wait_until([&] { return service.num_started() == 2; }));
+  early.close();
+  EXPECT_THAT(ended(2).at(1), HasSubstr("POST /v1/completions 499  disconnect key 0 early"));
+}
+
 // --- pages of other origins ---
 
 const std::string kPage = "Origin: http://page.example:3000\r\n";

@@ -27,6 +27,11 @@ class FakeInferenceService::Handle final : public Generation {
   }
   const std::vector<PromptInfo>& prompts() const override { return run_->prompts; }
   int num_choices() const override { return run_->script.n * static_cast<int>(run_->prompts.size()); }
+  RequestRecord record() const override {
+    return {.finish = run_->script.deltas.empty() ? FinishReason::kNone : run_->script.deltas.back().finish,
+            .prompt_tokens = static_cast<int>(run_->script.usage.prompt_tokens),
+            .output_tokens = static_cast<int>(run_->script.usage.completion_tokens)};
+  }
 
  private:
   FakeInferenceService& service_;
