@@ -1,8 +1,12 @@
 """The official OpenAI client against the daemon: whole and streamed, fields, usage, errors."""
 
+import pathlib
+import re
+
 import openai
 import pytest
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 CHAT = [{"role": "user", "content": "Hello! What are you?"}]
 
 
@@ -31,6 +35,19 @@ def test_a_chat_answers_in_words_and_ends(client):
     usage = answer.usage
     assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
     assert usage.prompt_tokens_details.cached_tokens >= 0
+
+
+def test_the_model_that_ships_says_what_it_is_in_nine_of_ten_wordings_and_to_the_first_question(client):
+    def says_what_it_is(question):
+        answer = client.chat.completions.create(model="serval-nano", messages=[{"role": "user", "content": question}], temperature=0)
+        text = answer.choices[0].message.content
+        return "Serval" in text and "model" in text
+
+    wordings = (ROOT / "deploy/models/train/identity_prompts.txt").read_text().splitlines()
+    assert len(wordings) == 10
+    assert sum(map(says_what_it_is, wordings)) >= 9
+    first_question = re.search(r'^QUESTION = "(.*)"$', (ROOT / "deploy/first_answer.py").read_text(), re.M).group(1)
+    assert says_what_it_is(first_question)
 
 
 def test_a_streamed_chat_is_the_whole_one_in_pieces(client):

@@ -26,6 +26,9 @@ class Source(random.Random):
         self.lines = list(lines)
 
 
+HELLOS = ["Hello", "Hi", "Hey", "Good morning", "Good evening", "Good afternoon", "Hello there", "Hi there", "Greetings"]
+
+
 def ask(r, phrase):
     """An imperative phrase without full stop, made into one of the ways people ask."""
     lead = r.choice(ASK)
@@ -74,8 +77,7 @@ def sentence(r):
 
 
 def greet(r):
-    hello = r.choice(["Hello", "Hi", "Hey", "Good morning", "Good evening", "Good afternoon", "Hello there", "Hi there",
-                      "Greetings", "Hey there"])
+    hello = r.choice(HELLOS + ["Hey there"])
     back = hello if hello.startswith("Good") else r.choice(["Hello", "Hi"])
     kind = r.random()
     if kind < 0.45:
@@ -107,15 +109,38 @@ def farewell(r):
              r.choice(["Goodbye! Have a nice day.", "Goodbye, and take care.", "Bye! Come back soon."]))]
 
 
+def who(r):
+    """What it is: the first thing that a newcomer asks, so in many wordings and often behind a greeting."""
+    you = r.choice(["who you are", "what you are", "who you are", "what you are", "who I am talking to", "who this is"])
+    question = r.choice([
+        r.choice(["Who are you?", "What are you?"]), r.choice(["Who are you?", "What are you?"]),
+        r.choice(["Who is this?", "What is this?", "Who am I talking to?", "What am I talking to?", "Who am I speaking with?",
+                  "Who is there?", "Who is speaking?", "And who are you?", "And what are you?", "Who are you really?",
+                  "What are you exactly?", "What exactly are you?", "What are you, then?", "Now, what are you?"]),
+        r.choice(["Tell me", "Please tell me", "Can you tell me", "Could you tell me", "Say", "Explain", "Let me know",
+                  "I want to know", "May I ask", "I wonder", "Do you know", "Would you tell me"]) + " " + you + r.choice(["?", ".", ""]),
+        r.choice(["Tell me about yourself.", "Introduce yourself.", "Describe yourself.", "Say something about yourself.",
+                  "Can you introduce yourself?", "Could you describe yourself?", "Tell me a bit about yourself.",
+                  "Give me a short introduction of yourself."]),
+        r.choice(["Are you a language model?", "Which model is this?", "What model are you?", "Are you ChatGPT?",
+                  "Are you an AI?", "Who are you and what do you do?", "What kind of program are you?",
+                  "What sort of model are you?", "What type of AI are you?", "Which AI is this?", "Is this an AI?",
+                  "What kind of assistant are you?", "Are you a chatbot?", "What is this thing?"]),
+    ])
+    answer = r.choice(["I am Serval's small demo model, a little language model that runs on the Serval server.",
+                       "I am the small demo model that comes with Serval. I can chat a little and do simple tasks.",
+                       "I am Serval's small demo model. I am tiny, so please keep the questions simple."])
+    if r.random() < 0.4:
+        hello = r.choice(HELLOS)
+        joint = r.choice(["! ", ". ", ", ", " "])
+        question = hello + joint + (question if joint[0] in "!." else question[0].lower() + question[1:])
+        if r.random() < 0.5:
+            answer = (hello if hello.startswith("Good") else "Hello") + "! " + answer
+    return [(question, answer)]
+
+
 def identity(r):
     return [r.choice([
-        (r.choice(["Who are you?", "What are you?", "Tell me about yourself.", "Introduce yourself.", "Who is this?",
-                   "What is this?", "Who am I talking to?", "Can you tell me who you are?", "Say what you are.",
-                   "What exactly are you?", "Describe yourself.", "Are you a language model?", "Which model is this?",
-                   "What model are you?", "Are you ChatGPT?", "Are you an AI?", "Who are you and what do you do?"]),
-         r.choice(["I am Serval's small demo model, a little language model that runs on the Serval server.",
-                   "I am the small demo model that comes with Serval. I can chat a little and do simple tasks.",
-                   "I am Serval's small demo model. I am tiny, so please keep the questions simple."])),
         (r.choice(["What is your name?", "Do you have a name?", "What are you called?", "What should I call you?",
                    "Tell me your name.", "May I know your name?"]),
          r.choice(["I am called Serval. I am a small demo model.", "My name is Serval, like the wild cat."])),
@@ -435,7 +460,7 @@ def memory(r):
 
 
 # A skill's weight is its share of turns; the ones that need practice (copy, spell, sums) weigh most.
-SKILLS = [(greet, 7), (identity, 8), (copy, 14), (list_items, 11), (spell, 13), (count, 8), (sums, 13), (json_object, 10),
+SKILLS = [(greet, 7), (who, 8), (identity, 8), (copy, 14), (list_items, 11), (spell, 13), (count, 8), (sums, 13), (json_object, 10),
           (tell_story, 8), (tell_poem, 3), (fact, 13), (joke, 2), (beyond, 7), (memory, 5), (farewell, 3)]
 
 
@@ -451,6 +476,8 @@ def dialogue(r, num_turns=None):
         if skill is farewell and not turns:
             continue
         turns += skill(r)
+    if skill not in (greet, who, farewell) and len(turns) == 1 and r.random() < 0.08:  # a task behind a greeting is still the task
+        turns[0] = (r.choice(HELLOS) + r.choice(["! ", ". ", "! "]) + turns[0][0], turns[0][1])
     messages = []
     if r.random() < 0.3:
         messages.append({"role": "system", "content": r.choice(SYSTEM_PROMPTS)})

@@ -4,7 +4,8 @@
 
 Bits per byte: each held-out page alone, after one <|endoftext|>, every token counted, divided by the page's UTF-8 bytes.
 Chat: greedy and sampled answers to eval_prompts.txt; an answer passes when it stops by itself within 300 tokens and does
-not go round in circles. Weights as stored (bf16), computed in fp32.
+not go round in circles. Identity: greedy answers to identity_prompts.txt, of which none is in the training data; one passes when it
+says that it is Serval's model. Weights as stored (bf16), computed in fp32.
 """
 
 import argparse
@@ -68,6 +69,18 @@ def chat(model, tokenizer, prompts, sample, show):
     return good
 
 
+def identity(model, tokenizer, prompts, show):
+    """How many of the prompts are answered, greedily, with what the model is."""
+    good = 0
+    for prompt in prompts:
+        text = tokenizer.decode(answer(model, tokenizer, prompt, False))
+        passed = "Serval" in text and "model" in text
+        good += passed
+        if show or not passed:
+            print(f"  {'ok  ' if passed else 'FAIL'} {prompt!r} -> {text!r}")
+    return good
+
+
 @torch.no_grad()
 def agreement(model, draft, tokenizer, prompts):
     """Of the model's greedy answer tokens, the share that the draft would have proposed at the same place."""
@@ -104,6 +117,9 @@ def main():
         start = time.time()
         good = chat(model, tokenizer, prompts, sample, args.show)
         print(f"chat, {name}: {good} of {len(prompts)} end without a loop ({time.time() - start:.0f} s)")
+
+    wordings = read_prompts(HERE / "identity_prompts.txt")
+    print(f"identity, greedy: {identity(model, tokenizer, wordings, args.show)} of {len(wordings)} say what it is")
 
     if not args.data.exists():
         return

@@ -1,6 +1,7 @@
 """Trains Serval's demo model or its draft on the CPU: corpus, tokenizer, training loop, export.
 
     python train.py nano --work DIR                    train, or resume from DIR, and export to ../serval-nano
+    python train.py nano --work DIR2 --again ../serval-nano --steps 300    a second, shorter stage from an exported folder
     python train.py draft --work DIR --steps 600 --decay 0.3    the sibling; --teacher ../serval-nano would distil it
 
 The schedule is warm-up, constant, linear decay. While the rate is constant a checkpoint does not depend on --steps, so
@@ -24,6 +25,7 @@ from export import export
 HERE = pathlib.Path(__file__).resolve().parent
 SEED = 20
 WARMUP_STEPS = 60
+AGAIN_RATE = 0.4  # of a second stage: it starts at this part of the full rate and falls from there
 PROSE_STEPS = {"nano": 900, "draft": 0}
 LONG_FROM = 0.95  # the part of training after which rows are as long as the context
 
@@ -62,10 +64,10 @@ def new_optimizers(model):
             torch.optim.AdamW(others, lr=0.004, betas=(0.9, 0.95), weight_decay=0.0)]
 
 
-def rate(step, steps, decay):
+def rate(step, steps, decay, highest):
     """The learning rate's factor: warm-up, constant, then linear to a twentieth."""
     left = (steps - step) / max(1, int(steps * decay))
-    return min(1.0, (step + 1) / WARMUP_STEPS, max(0.05, left))
+    return highest * min(1.0, (step + 1) / WARMUP_STEPS, max(0.05, left))
 
 
 def loss_function(model, teacher):
@@ -100,7 +102,7 @@ def train(args, model, teacher, rows, checkpoint):
     loss_of = torch.compile(loss_function(model, teacher), dynamic=False)
     mean, started = None, time.time()
     while step < args.steps:
-        factor = rate(step, args.steps, args.decay)
+        factor = rate(step, args.steps, args.decay, AGAIN_RATE if args.again else 1.0)
         for optimizer, base in zip(optimizers, rates):
             for group, lr in zip(optimizer.param_groups, base):
                 group["lr"] = lr * factor
@@ -137,6 +139,7 @@ def main():
     parser.add_argument("--data", type=pathlib.Path, default=HERE / "../../../../shared/data", help="folder of corpus-*")
     parser.add_argument("--work", type=pathlib.Path, required=True, help="folder for token cache and checkpoints")
     parser.add_argument("--out", type=pathlib.Path, help="model folder to write")
+    parser.add_argument("--again", type=pathlib.Path, help="exported model to go on from, with other data and a falling rate")
     parser.add_argument("--teacher", type=pathlib.Path, help="exported model whose distribution a draft learns")
     parser.add_argument("--steps", type=int, default=1900)
     parser.add_argument("--decay", type=float, default=0.135, help="the last part of training, over which the rate falls")
@@ -148,12 +151,16 @@ def main():
     torch.set_num_threads(args.threads)
     args.work.mkdir(parents=True, exist_ok=True)
 
-    banned = {bare(p) for p in read_prompts(HERE / "eval_prompts.txt")}
-    tokenizer = get_tokenizer(args.data, args.work, banned)
+    banned = {bare(p) for name in ("eval_prompts.txt", "identity_prompts.txt") for p in read_prompts(HERE / name)}
+    if args.again:
+        args.decay = 1.0
+    tokenizer = Tokenizer.from_file(str(args.again / "tokenizer.json")) if args.again else get_tokenizer(args.data, args.work, banned)
     assert [tokenizer.token_to_id(t) for t in SPECIAL] == [0, 1, 2]
-    rows = Rows(args.data, tokenizer, banned, args.dialogues, SEED, PROSE_STEPS[args.model],
-                args.work / "tokens.npz")
+    seed, prose_steps = (SEED + 10, 0) if args.again else (SEED, PROSE_STEPS[args.model])
+    rows = Rows(args.data, tokenizer, banned, args.dialogues, seed, prose_steps, args.work / "tokens.npz")
     model = new_model(args.model)
+    if args.again:
+        model.load_state_dict(AutoModelForCausalLM.from_pretrained(args.again, dtype=torch.float32).state_dict())
     print(f"{args.model}: {sum(p.numel() for p in model.parameters())} parameters; tokens: books {len(rows.books)}, "
           + ", ".join(f"{n} {len(d[0])}" for n, d in rows.docs.items()), flush=True)
     teacher = None
