@@ -137,6 +137,9 @@ struct PrepareHeadsArgs {
   KvLayer kv;
 };
 
+// How far something long at the start is: (bytes done, bytes in all). May throw to give up.
+using Progress = std::function<void(size_t, size_t)>;
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -145,8 +148,9 @@ class Backend {
   virtual std::string_view name() const = 0;
   // Ops return before they are done; whoever needs a result waits with deliver() or download().
   virtual bool is_asynchronous() const { return false; }
-  // Zeroed, 64-byte aligned (huge pages where they help); throws at start-up.
-  virtual Buffer allocate(size_t bytes) = 0;
+  // Zeroed and touched, 64-byte aligned (huge pages where they help); throws at start-up. `progress` is told
+  // on the way where it takes long.
+  virtual Buffer allocate(size_t bytes, const Progress& progress = {}) = 0;
   virtual void upload(void* to, const void* from, size_t bytes) = 0;    // done when it returns
   virtual void download(void* to, const void* from, size_t bytes) = 0;  // waits for what was asked before
   // Bytes of memory that are free for allocate().

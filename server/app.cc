@@ -136,14 +136,16 @@ LogLevel log_level(const std::string& name) {
 // A signal came before the server was ready: what was built so far is taken down, and that is no failure.
 struct StoppedEarly {};
 
-// Says how far loading is, at most ten times, and gives up when nobody wants the model any more.
+// Says how far each part of loading is, at most ten times, and gives up when nobody wants the model any more.
 LoadProgress progress_lines(const StopSignals& signals) {
-  return [&signals, last = size_t{0}](size_t done, size_t total) mutable {
+  return [&signals, last = std::pair<std::string, size_t>()](const char* what, size_t done,
+                                                             size_t total) mutable {
     if (signals.pending()) throw StoppedEarly{};
     const size_t tenth = total == 0 ? 10 : done * 10 / total;
-    if (tenth == last) return;
-    last = tenth;
-    log_info("loading weights", {{"percent", tenth * 10}, {"mib", total >> 20}});
+    const std::pair<std::string, size_t> now(what, tenth);
+    if (tenth == 0 || now == last) return;
+    last = now;
+    log_info(what, {{"percent", tenth * 10}, {"mib", total >> 20}});
   };
 }
 

@@ -2,6 +2,7 @@
 
 #include <malloc.h>
 
+#include <algorithm>
 #include <cstring>
 #include <memory>
 #include <span>
@@ -13,6 +14,7 @@
 #include "engine/model/float_convert.h"
 #include "engine/model/safetensors.h"
 #include "engine/model/weight_map.h"
+#include "kernels/base/check.h"
 #include "kernels/base/log.h"
 #include "kernels/base/shown.h"
 
@@ -41,12 +43,37 @@ const TensorInfo& find_tensor(const Checkpoint& checkpoint, const SourceTensor& 
   return *info;
 }
 
-// Memory for one slot's tensors on their way; freed with the slot, so that the loader never holds more than
-// one slot twice.
+// Calls visit(source, type) for every tensor of the slot with the type that it is staged in.
+template <class Visit>
+void for_sources(const WeightSlot& slot, DType type, const Visit& visit) {
+  if (const auto* linear = std::get_if<LinearSlot>(&slot)) {
+    for (const SourceTensor& part : linear->parts) visit(part, type);
+    for (const SourceTensor& bias : linear->biases) visit(bias, DType::kF32);
+  } else {
+    visit(std::get<VectorSlot>(slot).source, DType::kF32);
+  }
+}
+
+// Memory for one slot's tensors on their way, as large as the largest slot needs and used by all in turn: the
+// loader never holds more than one slot twice, and the system clears those pages once.
 class Staging {
  public:
-  Staging(const Checkpoint& checkpoint, const WeightProgress& progress)
-      : checkpoint_(checkpoint), progress_(progress) {}
+  // The slots are those that check_tensors() has seen.
+  Staging(const Checkpoint& checkpoint, const std::vector<WeightSlot>& slots, DType type,
+          const Progress& progress)
+      : checkpoint_(checkpoint), progress_(progress) {
+    for (const WeightSlot& slot : slots) {
+      size_t bytes = 0;
+      for_sources(slot, type, [&](const SourceTensor& source, DType staged) {
+        const TensorInfo& info = find_tensor(checkpoint_, source);
+        bytes += aligned(info.bytes);
+        if (*info.dtype != staged)
+          bytes += aligned(info.bytes / dtype_bytes(*info.dtype) * dtype_bytes(staged));
+      });
+      capacity_ = std::max(capacity_, bytes);
+    }
+    memory_ = std::make_unique_for_overwrite<std::byte[]>(capacity_);
+  }
 
   // The tensor's values in `type`. The view is good until clear().
   Tensor load(const SourceTensor& source, DType type) {
@@ -70,20 +97,26 @@ class Staging {
   }
 
   void clear() {
-    pieces_.clear();
+    used_ = 0;
     if (progress_) progress_(done_, checkpoint_.total_bytes());
   }
   void skip(size_t bytes) { done_ += bytes; }
 
  private:
-  // Uninitialised, aligned for any element.
+  static constexpr size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+  // Uninitialised.
   std::byte* take(size_t bytes) {
-    return pieces_.emplace_back(std::make_unique_for_overwrite<std::byte[]>(bytes)).get();
+    std::byte* const piece = memory_.get() + used_;
+    used_ += aligned(bytes);
+    SERVAL_CHECK(used_ <= capacity_, used_, capacity_);
+    return piece;
   }
 
   const Checkpoint& checkpoint_;
-  const WeightProgress& progress_;
-  std::vector<std::unique_ptr<std::byte[]>> pieces_;
+  const Progress& progress_;
+  std::unique_ptr<std::byte[]> memory_;
+  size_t capacity_ = 0, used_ = 0;
   size_t done_ = 0;
 };
 
@@ -125,14 +158,8 @@ void check_tied_head(const Checkpoint& checkpoint, const TensorInfo& head) {
 // those that need none.
 size_t check_tensors(const Checkpoint& checkpoint, const std::vector<WeightSlot>& slots, bool tied) {
   std::vector<const SourceTensor*> wanted;
-  for (const WeightSlot& slot : slots) {
-    if (const auto* linear = std::get_if<LinearSlot>(&slot)) {
-      for (const SourceTensor& part : linear->parts) wanted.push_back(&part);
-      for (const SourceTensor& bias : linear->biases) wanted.push_back(&bias);
-    } else {
-      wanted.push_back(&std::get<VectorSlot>(slot).source);
-    }
-  }
+  for (const WeightSlot& slot : slots)
+    for_sources(slot, DType::kF32, [&](const SourceTensor& source, DType) { wanted.push_back(&source); });
   std::unordered_set<std::string_view> expected;
   for (const SourceTensor* source : wanted) expected.insert(source->name);
   size_t bytes = 0;
@@ -158,15 +185,18 @@ void check_weights(const std::filesystem::path& model_dir, const ModelSpec& spec
 }
 
 ModelWeights load_weights(const std::filesystem::path& model_dir, const ModelSpec& spec, Backend& backend,
-                          const WeightProgress& progress) {
+                          const Progress& progress) {
   const Checkpoint checkpoint(model_dir);
   ModelWeights weights;
   const std::vector<WeightSlot> slots = map_weights(spec, weights);
-  Staging staging(checkpoint, progress);
-  staging.skip(check_tensors(checkpoint, slots, spec.tied_embeddings));
-  for (const WeightSlot& slot : slots) {
-    std::visit([&](const auto& s) { load_slot(s, spec.weight_dtype, staging, backend); }, slot);
-    staging.clear();
+  const size_t skipped = check_tensors(checkpoint, slots, spec.tied_embeddings);
+  {
+    Staging staging(checkpoint, slots, spec.weight_dtype, progress);
+    staging.skip(skipped);
+    for (const WeightSlot& slot : slots) {
+      std::visit([&](const auto& s) { load_slot(s, spec.weight_dtype, staging, backend); }, slot);
+      staging.clear();
+    }
   }
   ::malloc_trim(0);  // what staging freed goes back to the system: the resident size is a promise of the plan
   return weights;

@@ -5,7 +5,6 @@
 
 #include <cstddef>
 #include <filesystem>
-#include <functional>
 
 #include "engine/model/model_spec.h"
 #include "engine/model/weights.h"
@@ -13,15 +12,12 @@
 
 namespace serval {
 
-// (checkpoint bytes read, checkpoint bytes in all); on the calling thread, after every slot, the last call
-// with both equal.
-using WeightProgress = std::function<void(size_t, size_t)>;
-
 // Throws std::runtime_error with one sentence that names the file and the tensor: missing, unexpected, wrong
 // shape, unsupported dtype, truncated file. Not-a-number and infinite weights are legal in the format: they
-// are warned of in the log, once a tensor.
+// are warned of in the log, once a tensor. progress: checkpoint bytes read and in all, on the calling thread
+// after every slot, the last call with both equal.
 ModelWeights load_weights(const std::filesystem::path& model_dir, const ModelSpec& spec, Backend& backend,
-                          const WeightProgress& progress = {});
+                          const Progress& progress = {});
 
 // Throws what load_weights would throw for the names, shapes and types of the tensors, from the headers alone
 // (and the bytes of a head that a tied model repeats).

@@ -44,9 +44,10 @@ size_t KvCache::planned_bytes(const ModelSpec& spec, const BlockGeometry& geomet
   return bytes;
 }
 
-KvCache::KvCache(const ModelSpec& spec, const BlockGeometry& geometry, DType dtype, Backend& backend)
+KvCache::KvCache(const ModelSpec& spec, const BlockGeometry& geometry, DType dtype, Backend& backend,
+                 const Progress& progress)
     : backend_(backend), layers_(spec.layers.size()) {
-  memory_ = backend.allocate(planned_bytes(spec, geometry, dtype));
+  memory_ = backend.allocate(planned_bytes(spec, geometry, dtype), progress);
   auto* next = memory_.as<std::byte>();
   for (size_t g = 0; g < spec.kv_groups.size(); ++g) {
     group_layers_.push_back(spec.kv_groups[g].layers);

@@ -17,7 +17,8 @@ size_t kv_block_bytes(const ModelSpec& spec, int group, int block_size, DType dt
 class KvCache {
  public:
   // Allocates and touches everything.
-  KvCache(const ModelSpec& spec, const BlockGeometry& geometry, DType dtype, Backend& backend);
+  KvCache(const ModelSpec& spec, const BlockGeometry& geometry, DType dtype, Backend& backend,
+          const Progress& progress = {});
 
   static size_t planned_bytes(const ModelSpec& spec, const BlockGeometry& geometry, DType dtype);
 

@@ -32,11 +32,12 @@ size_t held_bytes(const ModelWeights& weights) {
 
 struct ModelRunner::Impl {
   Impl(ModelConfig model_config, ModelSpec spec, std::unique_ptr<Backend> device,
-       const MemoryPlan& memory_plan, const EngineConfig& engine, ModelWeights weights)
+       const MemoryPlan& memory_plan, const EngineConfig& engine, ModelWeights weights,
+       const Progress& kv_progress)
       : config(std::move(model_config)),
         backend(std::move(device)),
         plan(memory_plan),
-        kv(spec, plan.geometry, kv_dtype_of(engine.kv_dtype, spec, *backend), *backend),
+        kv(spec, plan.geometry, kv_dtype_of(engine.kv_dtype, spec, *backend), *backend, kv_progress),
         workspace(spec, engine.scheduler.max_num_batched_tokens, max_logit_rows(engine.scheduler), *backend),
         slots(engine.scheduler.max_num_seqs, engine.scheduler.max_model_len, plan.geometry),
         input(engine.scheduler.max_num_batched_tokens, engine.scheduler.max_num_seqs, slots.table_stride(),
@@ -68,7 +69,8 @@ struct ModelRunner::Impl {
   // A sequence that is a prompt of a few tokens and leaves again. Its blocks are anybody's afterwards.
   Batch warming_prompt(const EngineConfig& engine) const {
     constexpr int kTokens = 40;  // more rows than attention by split contexts takes
-    int tokens = std::min({kTokens, engine.scheduler.max_num_batched_tokens, engine.scheduler.max_model_len - 1});
+    int tokens =
+        std::min({kTokens, engine.scheduler.max_num_batched_tokens, engine.scheduler.max_model_len - 1});
     for (int g = 0; g < plan.geometry.num_groups; ++g)
       tokens = std::min(tokens, plan.geometry.groups[g].num_blocks * plan.geometry.block_size);
     Batch batch;
@@ -115,9 +117,14 @@ ModelRunner::ModelRunner(const std::filesystem::path& model_dir, const EngineCon
   ModelSpec spec = make_model_spec(model);
   std::unique_ptr<Backend> backend = make_backend(config.device);
   const MemoryPlan plan = plan_memory(spec, config, *backend, backend->available_bytes());
-  ModelWeights weights = load_weights(model_dir, spec, *backend, progress);
+  const auto progress_of = [&](const char* what) {
+    return [&progress, what](size_t done, size_t total) {
+      if (progress) progress(what, done, total);
+    };
+  };
+  ModelWeights weights = load_weights(model_dir, spec, *backend, progress_of("loading weights"));
   impl_ = std::make_unique<Impl>(std::move(model), std::move(spec), std::move(backend), plan, config,
-                                 std::move(weights));
+                                 std::move(weights), progress_of("clearing the KV cache"));
   if (is_asynchronous()) warm_up(config);
 }
 

@@ -31,8 +31,9 @@ struct MemoryPlan {
 // backend's own scratch, the only way to know its size.
 MemoryPlan plan_memory(const ModelConfig& model, const EngineConfig& config, Backend& backend);
 
-// Called with (bytes done, bytes in all) while weights are read.
-using LoadProgress = std::function<void(size_t, size_t)>;
+// What is being done, bytes done, bytes in all: while weights are read and a large KV cache is cleared. May
+// throw to give up.
+using LoadProgress = std::function<void(const char* what, size_t done, size_t total)>;
 
 class ModelRunner {
  public:

@@ -17,6 +17,9 @@ namespace {
 
 constexpr size_t kLine = 64;
 constexpr size_t kHugePage = size_t{2} << 20;
+// Of memory to clear: what a worker takes at a time, and what is cleared between two words of progress.
+constexpr size_t kClearPiece = 4 * kHugePage;
+constexpr size_t kClearRound = size_t{256} << 20;
 
 size_t round_up(size_t value, size_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
@@ -36,7 +39,7 @@ CpuBackend::CpuBackend(const DeviceConfig& config)
       pool_(threads_for(config)),
       name_(std::string("cpu-") + kernels_.name) {}
 
-Buffer CpuBackend::allocate(size_t bytes) {
+Buffer CpuBackend::take(size_t bytes) {
   Buffer buffer;
   if (bytes == 0) return buffer;
   // Large memory starts on a huge page, so that all of it can lie in huge pages: fewer address translations
@@ -48,8 +51,23 @@ Buffer CpuBackend::allocate(size_t bytes) {
     throw std::runtime_error("the system refused " + std::to_string(bytes) + " bytes of memory");
   buffer.memory = {memory, [](void* p) { std::free(p); }};
   if (large) madvise(memory, bytes, MADV_HUGEPAGE);
-  std::memset(memory, 0, bytes);
   buffer.bytes = bytes;
+  return buffer;
+}
+
+// Cleared by all workers: the system gives a page to whoever touches it first, page by page, from the memory
+// nearest to that core.
+Buffer CpuBackend::allocate(size_t bytes, const Progress& progress) {
+  Buffer buffer = take(bytes);
+  for (size_t begin = 0; begin < bytes; begin += kClearRound) {
+    const size_t end = std::min(bytes, begin + kClearRound);
+    const auto pieces = static_cast<int64_t>((end - begin + kClearPiece - 1) / kClearPiece);
+    pool_.for_each(pieces, [&](int, int64_t i) {
+      const size_t from = begin + static_cast<size_t>(i) * kClearPiece;
+      std::memset(buffer.as<std::byte>() + from, 0, std::min(kClearPiece, end - from));
+    });
+    if (progress && bytes > kClearRound) progress(end, bytes);
+  }
   return buffer;
 }
 

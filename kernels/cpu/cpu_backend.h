@@ -22,7 +22,7 @@ class CpuBackend final : public Backend {
   int num_threads() const { return pool_.num_threads(); }
   const KernelTable& kernels() const { return kernels_; }
 
-  Buffer allocate(size_t bytes) override;
+  Buffer allocate(size_t bytes, const Progress& progress = {}) override;
   void upload(void* to, const void* from, size_t bytes) override;
   void download(void* to, const void* from, size_t bytes) override;
   size_t available_bytes() const override;
@@ -49,6 +49,7 @@ class CpuBackend final : public Backend {
   void deliver(int) override {}
 
  private:
+  static Buffer take(size_t bytes);  // allocate() without the zeros: nobody has touched it
   // Runs body(row) for every row; several rows to a task when a row is little work.
   template <class Body>
   void for_rows(int64_t rows, int64_t row_elements, const Body& body);

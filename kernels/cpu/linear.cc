@@ -81,13 +81,14 @@ LinearWeight CpuBackend::pack_linear(std::span<const Tensor> parts, std::span<co
     SERVAL_CHECK(part.rank == 2 && part.dim(1) == w.k && part.dtype == w.dtype, part.rank, part.dim(1), w.k);
     w.n += part.dim(0);
   }
-  w.packed = allocate(packed_bytes(w.n, w.k, w.dtype, false));
+  w.packed = take(packed_bytes(w.n, w.k, w.dtype, false));
   const size_t row_bytes = static_cast<size_t>(w.k) * dtype_bytes(w.dtype);
   const size_t stride = panel_bytes(w.k, w.dtype);
   const int multiple = weight_multiple(w.dtype);
   pool_.for_each(num_panels(w.n), [&](int, int64_t p) {
     std::byte* const panel = w.packed.as<std::byte>() + p * stride;
     const int rows = static_cast<int>(std::min<int64_t>(kPanel, w.n - p * kPanel));
+    if (rows < kPanel || w.k % multiple != 0) std::memset(panel, 0, stride);
     const std::byte* from[kPanel];
     for (int lane = 0; lane < rows; ++lane) from[lane] = fused_row(parts, p * kPanel + lane, row_bytes);
     // All rows advance together, so that the lines they write are complete before they leave the cache.

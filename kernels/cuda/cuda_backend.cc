@@ -53,7 +53,7 @@ CudaBackend::~CudaBackend() {
     if (graph != nullptr) destroy_graph(graph);
 }
 
-Buffer CudaBackend::allocate(size_t bytes) {
+Buffer CudaBackend::allocate(size_t bytes, const Progress&) {
   Buffer buffer;
   if (bytes == 0) return buffer;
   void* const memory = allocate_device(bytes);

@@ -16,7 +16,7 @@ class PlainBackend final : public Backend {
  public:
   std::string_view name() const override { return "plain"; }
 
-  Buffer allocate(size_t bytes) override {
+  Buffer allocate(size_t bytes, const Progress& = {}) override {
     void* memory = std::aligned_alloc(64, (bytes + 63) / 64 * 64);
     std::memset(memory, 0, bytes);
     Buffer buffer;
