@@ -423,13 +423,14 @@ TEST(RadixCache, APassedWindowGoesBeforeWhatAMatchMayEndWith) {
   EXPECT_EQ(c.match(a).num_blocks, 3);
 }
 
-TEST(RadixCache, TheBlockAMatchEndedInsideOfIsWantedToo) {
-  Cached c(geometry_of(4, {{64, 0}, {6, 8}}));
-  const Tokens a = numbers(12, 0);
-  c.serve(a);
-  EXPECT_EQ(c.match(numbers(10, 0)).partial_tokens, 2);
-  c.serve(numbers(40, 500));
-  EXPECT_EQ(c.match(numbers(10, 0)).partial_tokens, 2);
+TEST(RadixCache, TailsAndTheBlockAMatchEndedInsideOfAreWantedToo) {
+  for (const int length : {10, 12}) {  // the last block is a tail, or whole
+    Cached c(geometry_of(4, {{64, 0}, {6, 8}}));
+    c.serve(numbers(length, 0));
+    if (length == 12) c.match(numbers(10, 0));
+    ASSERT_TRUE(c.cache.evict_one(1));
+    EXPECT_TRUE(c.pools[1]->cached(2)) << length;  // the third block that was handed out
+  }
 }
 
 // --- what it costs ---

@@ -118,7 +118,7 @@ TEST(WindowedCache, APromptIsFoundAgainAfterALongAnswer) {
   SchedulerConfig config;
   config.max_num_seqs = 1;
   config.max_model_len = 2048;
-  testing::SchedulerDriver driver(config, geometry({{1000, 0}, {70, 128}}), 1);
+  testing::SchedulerDriver driver(config, geometry({{1000, 0}, {54, 128}}), 1);
   int cached = 0;
   const auto serve = [&](RequestId id, int length, int topic, int max_tokens) {
     Request request;
