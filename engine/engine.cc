@@ -24,7 +24,6 @@ struct Abort {
 struct StopMatched {
   RequestId id;
   int index;
-  int num_output;
 };
 using Message = std::variant<std::unique_ptr<Submission>, Abort, StopMatched>;
 
@@ -145,8 +144,8 @@ struct Engine::Impl {
       scheduler.abort(abort->id);
     } else {
       const StopMatched& stop = std::get<StopMatched>(message);
-      if (recorder) recorder->stop_string_matched(stop.id, stop.index, stop.num_output);
-      scheduler.stop_string_matched(stop.id, stop.index, stop.num_output);
+      if (recorder) recorder->stop_string_matched(stop.id, stop.index);
+      scheduler.stop_string_matched(stop.id, stop.index);
     }
   }
 
@@ -275,8 +274,8 @@ void Engine::abort(RequestId id) {
   impl_->send(Abort{id});
 }
 
-void Engine::stop_string_matched(RequestId id, int index, int num_output) {
-  impl_->send(StopMatched{id, index, num_output});
+void Engine::stop_string_matched(RequestId id, int index) {
+  impl_->send(StopMatched{id, index});
 }
 
 bool Engine::idle() const {

@@ -50,9 +50,8 @@ class Engine {
   // Any thread. Takes effect before the next step is planned: one kAborted event per unfinished sequence is
   // published, and blocks are freed as soon as no step in flight writes to them.
   void abort(RequestId id);
-  // Any thread. The text layer matched a stop string in sequence `index` after `num_output` tokens; later
-  // tokens are dropped.
-  void stop_string_matched(RequestId id, int index, int num_output);
+  // Any thread. The text layer matched a stop string in sequence `index`, which ends with what was told of it.
+  void stop_string_matched(RequestId id, int index);
 
   bool idle() const;          // nothing waiting or running
   EngineStats stats() const;  // a snapshot taken between steps; never waits for a step

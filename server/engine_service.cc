@@ -134,7 +134,7 @@ struct EngineService::Impl {
         entry->state->deliver(entry->prompt_index, event, outgoing.batch, time, metrics);
     if (outcome.stop_sequence) {
       if (Engine* const target = engine.load())
-        target->stop_string_matched(event.request, event.index, event.num_output);
+        target->stop_string_matched(event.request, event.index);
     }
     if (!outcome.finished) return;
     metrics.finished(entry->state->record(time));

@@ -95,7 +95,7 @@ ModelOutput read_output(std::istream& in) {
 
 Recorder::Recorder(const std::string& path, const SchedulerConfig& c, const BlockGeometry& g) : file_(path) {
   if (!file_) throw std::runtime_error("cannot write the recording " + path);
-  file_ << "serval-scheduler 2\nconfig " << c.max_num_seqs << ' ' << c.max_num_batched_tokens << ' '
+  file_ << "serval-scheduler 3\nconfig " << c.max_num_seqs << ' ' << c.max_num_batched_tokens << ' '
         << c.max_prefill_chunk << ' ' << c.max_model_len << ' ' << c.max_waiting << ' '
         << static_cast<int>(c.policy) << ' ' << c.enable_prefix_cache << ' ' << g.block_size << ' '
         << g.num_groups;
@@ -111,8 +111,8 @@ void Recorder::add(const Submission& submission, Time now) {
 void Recorder::abort(RequestId id) {
   file_ << "abort " << id << '\n';
 }
-void Recorder::stop_string_matched(RequestId id, int index, int num_output) {
-  file_ << "stop " << id << ' ' << index << ' ' << num_output << '\n';
+void Recorder::stop_string_matched(RequestId id, int index) {
+  file_ << "stop " << id << ' ' << index << '\n';
 }
 void Recorder::next_batch(Time now) {
   file_ << "next " << now.count() << '\n';
@@ -136,7 +136,7 @@ void replay(const std::string& path, const Replay& watch) {
   while (std::getline(file, line)) {
     ++number;
     if (number == 1) {
-      if (line != "serval-scheduler 2") bad();
+      if (line != "serval-scheduler 3") bad();
       continue;
     }
     std::istringstream in(line);
@@ -167,9 +167,9 @@ void replay(const std::string& path, const Replay& watch) {
       in >> id;
       scheduler->abort(id);
     } else if (what == "stop") {
-      int index = 0, num_output = 0;
-      in >> id >> index >> num_output;
-      scheduler->stop_string_matched(id, index, num_output);
+      int index = 0;
+      in >> id >> index;
+      scheduler->stop_string_matched(id, index);
     } else if (what == "next") {
       in >> now;
       scheduler->next_batch(Time{now}, batch);

@@ -20,7 +20,7 @@ class Recorder {
 
   void add(const Submission& submission, Time now);
   void abort(RequestId id);
-  void stop_string_matched(RequestId id, int index, int num_output);
+  void stop_string_matched(RequestId id, int index);
   void next_batch(Time now);
   void apply(const ModelOutput& output, Time now);
 

@@ -173,7 +173,7 @@ void Scheduler::abort_all() {
   while (!waiting_.empty()) finish(*waiting_.back(), FinishReason::kAborted, pending_);
 }
 
-void Scheduler::stop_string_matched(RequestId id, int index, int) {
+void Scheduler::stop_string_matched(RequestId id, int index) {
   Submission* const submission = find(id);
   if (!submission || index < 0 || index >= static_cast<int>(submission->sequences.size())) return;
   Sequence& seq = submission->sequences[index];

@@ -48,8 +48,8 @@ class Scheduler {
   // Ends every sequence of the request; takes effect in the next events. Unknown ids are ignored.
   void abort(RequestId id);
   void abort_all();
-  // The text layer saw a stop string end after `num_output` tokens of that sequence.
-  void stop_string_matched(RequestId id, int index, int num_output);
+  // The text layer saw a stop string in that sequence: it ends, its rows in flight are dropped.
+  void stop_string_matched(RequestId id, int index);
 
   // Gives a batch room for every step there can be.
   void reserve(Batch& batch) const;

@@ -150,6 +150,7 @@ INSTANTIATE_TEST_SUITE_P(Steps, EngineTest, ::testing::Bool(),
 
 TEST_P(EngineTest, ManyThreadsSubmitAndAbortAndEverySequenceEndsOnce) {
   config_.scheduler.max_waiting = 1000;
+  held_ = true;  // so that whoever is aborted or stopped is so before its length ends it
   start();
   std::vector<std::thread> threads;
   for (int t = 0; t < 4; ++t) {
@@ -158,17 +159,25 @@ TEST_P(EngineTest, ManyThreadsSubmitAndAbortAndEverySequenceEndsOnce) {
         const RequestId id = static_cast<RequestId>(t * 1000 + i + 1);
         ASSERT_TRUE(engine_->submit(request(id, 20, 1 + i % 2)).ok());
         if (i % 3 == 0) engine_->abort(id);
-        if (i % 5 == 0) engine_->stop_string_matched(id, 0, 1);
+        if (i % 5 == 0) engine_->stop_string_matched(id, 0);
         engine_->abort(999'999);  // nobody's
       }
     });
   }
   for (std::thread& thread : threads) thread.join();
+  held_ = false;
   wait_for_ends(4 * 75);
   wait_until_idle();
   const SchedulerStats stats = engine_->stats().scheduler;
   EXPECT_EQ(stats.num_free_blocks + stats.num_cached_blocks, stats.num_blocks);
+  ASSERT_EQ(finished_.size(), 4u * 75);
   for (const auto& [key, reason] : finished_) {
+    const auto& [id, index] = key;
+    const int i = static_cast<int>(id % 1000) - 1;
+    const FinishReason expected = i % 3 == 0                 ? FinishReason::kAborted
+                                  : i % 5 == 0 && index == 0 ? FinishReason::kStopString
+                                                             : FinishReason::kLength;
+    EXPECT_EQ(reason, expected) << id << " choice " << index;
     if (reason == FinishReason::kLength) {
       EXPECT_EQ(tokens_[key].size(), 20u);
     }
@@ -275,7 +284,7 @@ TEST_P(EngineTest, ItsThreadAllocatesNothingFromTheFirstStepOn) {
     while (!engine.submit(r).ok()) std::this_thread::yield();
     num_submitted += r.n;
     if (random() % 5 == 0) engine.abort(id - random() % 5);
-    if (random() % 5 == 0) engine.stop_string_matched(id - random() % 5, 0, 1);
+    if (random() % 5 == 0) engine.stop_string_matched(id - random() % 5, 0);
   }
   while (num_ended < num_submitted) std::this_thread::yield();
   const SchedulerStats stats = engine.stats().scheduler;

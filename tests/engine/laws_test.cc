@@ -183,22 +183,57 @@ TEST_P(Laws, AWarmPrefixCacheChangesNoBit) {
   EXPECT_GE(half_warm.cached_tokens, 64);
 }
 
-TEST_P(Laws, PreemptionChangesNoBit) {
-  const Told expected = alone(the_request(0.8f));
-  EngineConfig config = config_for(device());
-  config.scheduler.max_model_len = 256;
-  config.scheduler.max_prefill_chunk = 16;  // a window's worst case stays below the whole length
-  const size_t whole = ModelRunner(model(), config).plan().kv_cache_bytes;
-  config.kv_cache_bytes =
-      whole / config.scheduler.max_num_seqs * 3 / 2;  // one sequence and a half of the largest length
-  EngineDriver driver(model(), config);
-  std::vector<RequestId> ids;
-  for (int i = 0; i < 4; ++i) ids.push_back(driver.submit(make_request(300 + i, 60 + i, 120, 0.7f)));
-  ids.push_back(driver.submit(the_request(0.8f)));
-  ids.push_back(driver.submit(make_request(310, 40, 120, 0.7f)));
-  EXPECT_TRUE(driver.wait(ids[4])[0].same_bits(expected));
-  for (const RequestId id : ids) driver.wait(id);
-  EXPECT_GT(driver.stats().scheduler.num_preemptions, 0u) << "the pool was large enough: nothing was tried";
+// Requests that take each other's memory: histories with penalties, beginnings in common, several choices.
+std::vector<Request> a_crowd() {
+  std::vector<Request> crowd = {the_request(0.8f), make_request(301, 60, 90, 0.7f), the_request(0.9f),
+                                make_request(303, 40, 90, 0)};
+  crowd[1].sampling.frequency_penalty = 0.3f;
+  crowd[2].prompt.resize(100);
+  crowd[2].prompt.push_back(3);
+  crowd[2].n = 3;
+  crowd[3].sampling.repetition_penalty = 1.3f;
+  return crowd;
+}
+
+TEST_P(Laws, PreemptionChangesNoBitOfAnybody) {
+  std::vector<std::vector<Told>> expected;
+  {
+    EngineConfig config = config_for(device());
+    config.scheduler.enable_prefix_cache = false;
+    EngineDriver driver(model(), config, EngineDriver::Order::kInTurn);
+    for (const Request& request : a_crowd()) {
+      std::vector<Told>& choices = expected.emplace_back();
+      for (int i = 0; i < request.n; ++i) {
+        Request single = request;
+        single.n = 1;
+        single.sampling.seed = seed_of_choice(request.sampling.seed, i);
+        choices.push_back(driver.wait(driver.submit(single))[0]);
+      }
+    }
+  }
+  for (const bool cache : {false, true}) {
+    if (cache && SERVAL_LAW_EMULATED) continue;  // it takes its time
+    EngineConfig config = config_for(device());
+    config.scheduler.enable_prefix_cache = cache;
+    config.scheduler.max_model_len = 256;
+    config.scheduler.max_prefill_chunk = 16;  // a window's worst case stays below the whole length
+    const size_t whole = ModelRunner(model(), config).plan().kv_cache_bytes;
+    config.kv_cache_bytes =
+        whole / config.scheduler.max_num_seqs * 3 / 2;  // one sequence and a half of the largest length
+    EngineDriver driver(model(), config);
+    std::vector<RequestId> ids;
+    for (const Request& request : a_crowd()) ids.push_back(driver.submit(request));
+    for (size_t r = 0; r < ids.size(); ++r) {
+      const std::vector<Told> told = driver.wait(ids[r]);
+      for (size_t i = 0; i < told.size(); ++i)
+        EXPECT_TRUE(told[i].same_bits(expected[r][i]))
+            << "cache " << cache << ", request " << r << ", choice " << i;
+    }
+    EXPECT_GT(driver.stats().max_step_seqs, 1) << "they ran one by one: nothing was tried";
+    const SchedulerStats stats = driver.stats().scheduler;
+    EXPECT_GT(stats.num_preemptions, 0u) << "the pool was large enough: nothing was tried";
+    EXPECT_EQ(stats.num_evicted_blocks > 0, cache);
+  }
 }
 
 TEST_P(Laws, EachOfNSequencesIsTheOneItsSeedGivesAlone) {

@@ -226,7 +226,7 @@ Outcome live(RandomLife life, int depth) {
       if (event.finish != FinishReason::kNone) continue;
       if (aborted_at.count(key) && aborted_at[key] == event.num_output) driver.scheduler.abort(event.request);
       if (stopped_at.count(key) && stopped_at[key] == event.num_output)
-        driver.scheduler.stop_string_matched(event.request, event.index, event.num_output);
+        driver.scheduler.stop_string_matched(event.request, event.index);
     }
   }
   const SchedulerStats stats = driver.scheduler.stats();

@@ -74,8 +74,8 @@ TEST_F(RecorderTest, ALifeReplaysToTheSameBatches) {
           recorder.abort(id);
           scheduler.abort(id);
         } else if (life.pick(9) == 0) {
-          recorder.stop_string_matched(id, 0, 1);
-          scheduler.stop_string_matched(id, 0, 1);
+          recorder.stop_string_matched(id, 0);
+          scheduler.stop_string_matched(id, 0);
         }
         if (!driver.is_due()) continue;
         recorder.apply(driver.due(), driver.now);

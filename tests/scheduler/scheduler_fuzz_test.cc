@@ -100,7 +100,7 @@ class RandomDay {
     if (pick(2) == 0) {
       driver_.scheduler.abort(it->first);
     } else {
-      driver_.scheduler.stop_string_matched(it->first, static_cast<int>(pick(it->second.choices.size())), 1);
+      driver_.scheduler.stop_string_matched(it->first, static_cast<int>(pick(it->second.choices.size())));
     }
   }
 

@@ -360,11 +360,11 @@ TEST(Scheduler, AStopStringEndsItsSequenceAndNoOther) {
   w.start();
   w.add(World::request(1, prompt_of(10), 20, 2));
   for (int i = 0; i < 4; ++i) w.step();
-  w.scheduler->stop_string_matched(1, 0, 2);
+  w.scheduler->stop_string_matched(1, 0);
   w.run();
   EXPECT_EQ((w.finished[{1, 0}]), FinishReason::kStopString);
   EXPECT_EQ((w.finished[{1, 1}]), FinishReason::kLength);
-  w.scheduler->stop_string_matched(1, 0, 2);  // late messages are ignored
+  w.scheduler->stop_string_matched(1, 0);  // late messages are ignored
   w.scheduler->abort(1);
   EXPECT_FALSE(w.step());
 }

@@ -45,7 +45,7 @@ TEST_P(SchedulerSteadyState, AllocatesNothingWhateverHappens) {
     {
       const AllocationCounter counter;
       if (mood == 1) scheduler.abort(victim);
-      if (mood == 2) scheduler.stop_string_matched(victim, 0, 1);
+      if (mood == 2) scheduler.stop_string_matched(victim, 0);
       if (driver.is_due()) driver.land();
       scheduler.take_events(driver.events);
       scheduler.take_retired(retired);
