@@ -20,12 +20,12 @@ int64_t slice_bound(const Value& bound, int64_t absent) {
 
 // The character at `index` of a text, which may count from the end.
 Value char_item(Runtime& runtime, const Text& text, Int index) {
+  if (!text.ascii) runtime.work(2 * text.bytes.size());
   const auto length = static_cast<Int>(text.ascii ? text.bytes.size() : num_chars(text.bytes));
   if (index < 0) index += length;
   if (index < 0 || index >= length) return Value::undefined("string index out of range");
   size_t at = static_cast<size_t>(index);
   if (!text.ascii) {
-    runtime.step(text.bytes.size());
     at = 0;
     for (Int i = 0; i < index; ++i) at += char_bytes(text.bytes, at);
   }
@@ -44,6 +44,7 @@ Value missing_item(const Value& object, const Value& key) {
 Value item(Runtime& runtime, const Value& object, const Value& key) {
   if (object.is_dict()) {
     if (key.is_text()) {
+      runtime.work(key.str().size());
       if (const Value* found = find_key(object.dict(), key.str())) return *found;
     } else if (!key.is_dict() && !(key.is_sequence() && !key.sequence().is_tuple())) {
       if (const Value* found = find_key(runtime, object.dict(), key)) return *found;
@@ -123,6 +124,7 @@ Value slice(Runtime& runtime, const Value& object, const Value& start, const Val
     const SliceRange range = slice_range(length, start, stop, step);
     std::string out;
     for (int64_t i = 0, at = range.first; i < range.count; ++i, at += range.step) {
+      runtime.work(1);
       const size_t byte = object.text().ascii ? static_cast<size_t>(at) : starts[static_cast<size_t>(at)];
       out += text.substr(byte, char_bytes(text, byte));
     }

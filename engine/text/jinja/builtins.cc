@@ -262,7 +262,10 @@ class GlobalFunction : public Object {
   explicit GlobalFunction(Body body) : body_(body) {}
   std::string_view type_name() const override { return "function"; }
   bool is_callable() const override { return true; }
-  Value call(Runtime& runtime, const CallArgs& args) override { return body_(runtime, args); }
+  Value call(Runtime& runtime, const CallArgs& args) override {
+    runtime.work_on(args);
+    return body_(runtime, args);
+  }
 
  private:
   const Body body_;
@@ -299,6 +302,8 @@ bool has_test(std::string_view name) {
 Value apply_filter(Runtime& runtime, std::string_view name, const Value& value, const CallArgs& args) {
   runtime.step();
   const Filter filter = find_filter(name);
+  runtime.work_on(value);
+  runtime.work_on(args);
   if (!filter) fail("no filter named '" + std::string(name.substr(0, 100)) + "'");
   return filter(runtime, value, args);
 }
@@ -306,6 +311,8 @@ Value apply_filter(Runtime& runtime, std::string_view name, const Value& value, 
 bool apply_test(Runtime& runtime, std::string_view name, const Value& value, const CallArgs& args) {
   runtime.step();
   const Test test = find_test(name);
+  runtime.work_on(value);
+  runtime.work_on(args);
   if (!test) fail("no test named '" + std::string(name.substr(0, 100)) + "'");
   return test(runtime, value, args);
 }
@@ -316,7 +323,7 @@ AttributePath::AttributePath(Runtime& runtime, const Value* attribute) {
     parts_.push_back(*attribute);
     return;
   }
-  for (std::string_view part : split_on(attribute->str(), ".", -1)) {
+  for (std::string_view part : split_on(runtime, attribute->str(), ".", -1)) {
     const bool digits = !part.empty() && part.find_first_not_of("0123456789") == std::string_view::npos;
     Int index = 0;
     parts_.push_back(digits && parse_int(part, 10, index) ? Value(index) : runtime.text(part));

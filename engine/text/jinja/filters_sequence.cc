@@ -23,7 +23,6 @@ Value length_filter(Runtime& rt, const Value& v, const CallArgs& args) {
   Parameters("length", args, {});
   if (v.is_undefined()) return Value::of(0);
   if (v.is_text()) {
-    rt.step(v.str().size());
     return static_cast<Int>(v.text().ascii ? v.str().size() : num_chars(v.str()));
   }
   if (v.is_dict()) return static_cast<Int>(v.dict().entries.size());
@@ -60,6 +59,7 @@ Value first_filter(Runtime& rt, const Value& v, const CallArgs& args) {
     if (s.kind != Sequence::Kind::kGenerator && !s.items.empty()) return s.items[0];
     return Value::undefined("No first item, sequence was empty.");
   }
+  if (v.is_text() && !v.str().empty()) return rt.text(v.str().substr(0, char_bytes(v.str(), 0)));
   const std::vector<Value> items = iterate(rt, v);
   return items.empty() ? Value::undefined("No first item, sequence was empty.") : items[0];
 }
@@ -151,7 +151,7 @@ class SortKey {
   SortKey(Runtime& rt, const Value* attribute, bool case_sensitive, bool listed = false)
       : case_sensitive_(case_sensitive), listed_(listed) {
     if (listed && attribute && attribute->is_text()) {
-      for (std::string_view part : split_on(attribute->str(), ",", -1)) {
+      for (std::string_view part : split_on(rt, attribute->str(), ",", -1)) {
         const Value name = rt.text(part);
         paths_.emplace_back(rt, &name);
       }

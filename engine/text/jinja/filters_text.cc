@@ -15,7 +15,6 @@
 namespace serval::jinja {
 namespace {
 
-// A text filter takes anything, as str(value); what was safe stays so.
 bool is_safe(const Value& value) {
   return value.is_text() && value.text().safe;
 }
@@ -45,6 +44,8 @@ Value title_filter(Runtime& rt, const Value& v, const CallArgs& args) {
     return is_space(c) || c == '-' || c == '(' || c == '{' || c == '[' || c == '<';
   };
   for (size_t at = 0; at < text.size();) {
+    constexpr size_t kPieceBytes = 64;  // what changing the case of a short word costs
+    rt.work(kPieceBytes);
     size_t end = at;
     if (begins_word(at)) {
       end += char_bytes(text, at);
@@ -109,7 +110,7 @@ Value indent_filter(Runtime& rt, const Value& v, const CallArgs& args) {
   TextBuilder out(rt);
   bool first_line = true;
   if (p.flag(1, false)) out.append(indention);
-  for (std::string_view line : split_lines(text, false)) {
+  for (std::string_view line : split_lines(rt, text, false)) {
     rt.step();
     if (!std::exchange(first_line, false)) {
       out.append('\n');
@@ -149,6 +150,7 @@ Value wordcount_filter(Runtime& rt, const Value& v, const CallArgs& args) {
   bool in_word = false;
   for (size_t at = 0; at < text.size(); at += char_bytes(text, at)) {
     const char32_t c = char_at(text, at);
+    rt.work(kLetterBytes);
     const bool letter = is_alpha(c) || is_digit(c) || c == '_';
     words += letter && !in_word;
     in_word = letter;
@@ -237,14 +239,13 @@ Value tojson_filter(Runtime& rt, const Value& v, const CallArgs& args) {
 
 // ---- numbers
 
-Value int_filter(Runtime& rt, const Value& v, const CallArgs& args) {
+Value int_filter(Runtime&, const Value& v, const CallArgs& args) {
   const Parameters p("int", args, {"default", "base"});
   require_defined(v);
   const Value fallback = p[0] ? *p[0] : Value::of(0);
   if (v.is_integral()) return v.integer();
   double x = 0;
   if (v.is_text()) {
-    rt.step(v.str().size());
     const Int base = p.integer(1, 10);
     if (base != 0 && (base < 2 || base > 36)) fail("int() base must be >= 2 and <= 36, or 0");
     Int n = 0;
@@ -258,12 +259,11 @@ Value int_filter(Runtime& rt, const Value& v, const CallArgs& args) {
   return std::isfinite(x) ? Value(to_int(x)) : fallback;
 }
 
-Value float_filter(Runtime& rt, const Value& v, const CallArgs& args) {
+Value float_filter(Runtime&, const Value& v, const CallArgs& args) {
   const Parameters p("float", args, {"default"});
   require_defined(v);
   if (v.is_number()) return v.number();
   double x = 0;
-  rt.step(v.is_text() ? v.str().size() : 0);
   if (v.is_text() && parse_float(v.str(), x)) return x;
   return p[0] ? *p[0] : Value(0.0);
 }

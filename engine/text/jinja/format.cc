@@ -283,6 +283,7 @@ void append_repr(TextBuilder& out, const Value& value) {
 }
 
 std::string str_of(Runtime& runtime, const Value& value) {
+  runtime.work_on(value);
   if (value.is_text()) return value.text().bytes;
   TextBuilder out(runtime);
   append_str(out, value);

@@ -369,6 +369,7 @@ class BraceFormatter {
     if (name.empty()) {
       index = static_cast<Int>(next_++);
     } else if (!parse_int(name, 10, index)) {
+      runtime_.work(args_.keywords.size() * sizeof(args_.keywords[0]));
       for (const auto& [key, value] : args_.keywords) {
         if (key == name) return value;
       }

@@ -1,6 +1,8 @@
 #include "engine/text/jinja/interpreter.h"
 
 #include <algorithm>
+#include <map>
+#include <set>
 
 #include "engine/text/jinja/access.h"
 #include "engine/text/jinja/builtins.h"
@@ -246,19 +248,24 @@ class Interpreter {
   Value call_macro(const MacroDef& macro, const ScopePtr& scope, const CallArgs& args) {
     const auto level = runtime_.enter_macro();
     const ScopePtr inner = std::make_shared<Scope>(scope);
-    std::vector<std::pair<std::string, Value>> keywords = args.keywords;
+    // Keywords by name, and which of them a parameter took.
+    std::map<std::string_view, size_t> by_name;
+    std::vector<bool> taken(args.keywords.size());
+    for (size_t i = 0; i < args.keywords.size(); ++i) {
+      runtime_.step(args.keywords[i].first.size());
+      by_name.emplace(args.keywords[i].first, i);
+    }
     const auto take_keyword = [&](std::string_view name) -> std::optional<Value> {
-      const auto at =
-          std::find_if(keywords.begin(), keywords.end(), [&](const auto& k) { return k.first == name; });
-      if (at == keywords.end()) return std::nullopt;
-      Value value = std::move(at->second);
-      keywords.erase(at);
-      return value;
+      const auto found = by_name.find(name);
+      if (found == by_name.end() || taken[found->second]) return std::nullopt;
+      taken[found->second] = true;
+      return args.keywords[found->second].second;
     };
 
     bool has_caller_parameter = false;
     for (size_t i = 0; i < macro.parameters.size(); ++i) {
       const Parameter& parameter = macro.parameters[i];
+      runtime_.step(parameter.name.size());
       has_caller_parameter |= parameter.name == "caller";
       std::optional<Value> value;
       if (i < args.positional.size()) {
@@ -277,10 +284,14 @@ class Interpreter {
     }
     if (macro.uses_kwargs) {
       std::vector<std::pair<Value, Value>> entries;
-      for (auto& [name, value] : keywords) entries.emplace_back(runtime_.text(name), std::move(value));
+      for (size_t i = 0; i < args.keywords.size(); ++i) {
+        const auto& [name, value] = args.keywords[i];
+        if (!taken[i]) entries.emplace_back(runtime_.text(name), value);
+      }
       inner->set("kwargs", runtime_.dict(std::move(entries)));
-    } else if (!keywords.empty()) {
-      fail("macro '" + macro.name + "' takes no keyword argument '" + keywords[0].first + "'");
+    } else if (const auto left = std::find(taken.begin(), taken.end(), false); left != taken.end()) {
+      fail("macro '" + macro.name + "' takes no keyword argument '" +
+           args.keywords[static_cast<size_t>(left - taken.begin())].first + "'");
     }
     const size_t num_taken = std::min(args.positional.size(), macro.parameters.size());
     if (macro.uses_varargs) {
@@ -360,7 +371,10 @@ class Interpreter {
   CallArgs arguments(const Arguments& node, const ScopePtr& scope) {
     CallArgs args;
     for (const ExprPtr& argument : node.positional) args.positional.push_back(evaluate(*argument, scope));
-    for (const auto& [name, value] : node.keywords) args.keywords.emplace_back(name, evaluate(*value, scope));
+    for (const auto& [name, value] : node.keywords) {
+      runtime_.work(name.size());
+      args.keywords.emplace_back(name, evaluate(*value, scope));
+    }
     if (node.spread) {
       std::vector<Value> items = iterate(runtime_, evaluate(*node.spread, scope));
       std::move(items.begin(), items.end(), std::back_inserter(args.positional));
@@ -369,14 +383,15 @@ class Interpreter {
     return args;
   }
 
-  static void spread_keywords(const Value& value, CallArgs& args) {
+  void spread_keywords(const Value& value, CallArgs& args) {
     if (!value.is_dict())
       fail("the argument after ** must be a mapping, not " + std::string(type_name(value)));
-    const size_t num_named = args.keywords.size();
+    std::set<std::string> named;
+    for (const auto& [name, given] : args.keywords) named.insert(name);
     for (const auto& [key, item] : value.dict().entries) {
       if (!key.is_text()) fail("keywords must be strings");
-      const auto end = args.keywords.begin() + static_cast<ptrdiff_t>(num_named);
-      if (std::any_of(args.keywords.begin(), end, [&](const auto& k) { return k.first == key.str(); })) {
+      runtime_.step(key.str().size());
+      if (named.contains(std::string(key.str()))) {
         fail("got multiple values for keyword argument '" + std::string(key.str()) + "'");
       }
       args.keywords.emplace_back(key.str(), item);

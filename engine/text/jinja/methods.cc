@@ -76,7 +76,11 @@ class BoundMethod : public Object {
   std::string_view type_name() const override { return "builtin_function_or_method"; }
   bool is_callable() const override { return true; }
   int depth() const override { return 1 + depth_of(self_); }
-  Value call(Runtime& runtime, const CallArgs& args) override { return method_.call(runtime, self_, args); }
+  Value call(Runtime& runtime, const CallArgs& args) override {
+    runtime.work_on(self_);
+    runtime.work_on(args);
+    return method_.call(runtime, self_, args);
+  }
 
  private:
   const Value self_;

@@ -210,7 +210,7 @@ bool contains(Runtime& runtime, const Value& container, const Value& item) {
   if (container.is_text()) {
     if (!item.is_text())
       fail("'in <string>' requires string as left operand, not " + std::string(type_name(item)));
-    runtime.step(container.str().size());
+    runtime.step(container.str().size() + item.str().size());
     return find(container.str(), item.str()) != std::string_view::npos;
   }
   if (container.is_dict()) return find_key(runtime, container.dict(), item) != nullptr;

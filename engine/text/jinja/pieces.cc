@@ -5,22 +5,31 @@
 #include "engine/text/jinja/unicode.h"
 
 namespace serval::jinja {
+namespace {
 
-std::vector<std::string_view> split_on(std::string_view text, std::string_view separator,
+void add_piece(Runtime& runtime, std::string_view piece, std::vector<std::string_view>& pieces) {
+  runtime.step();
+  pieces.push_back(piece);
+  runtime.require_size(pieces.size() * sizeof(Value));
+}
+
+}  // namespace
+
+std::vector<std::string_view> split_on(Runtime& runtime, std::string_view text, std::string_view separator,
                                        int64_t max_splits) {
   std::vector<std::string_view> pieces;
   size_t from = 0;
   while (max_splits < 0 || static_cast<int64_t>(pieces.size()) < max_splits) {
     const size_t at = find(text, separator, from);
     if (at == std::string_view::npos) break;
-    pieces.push_back(text.substr(from, at - from));
+    add_piece(runtime, text.substr(from, at - from), pieces);
     from = at + separator.size();
   }
   pieces.push_back(text.substr(from));
   return pieces;
 }
 
-std::vector<std::string_view> split_spaces(std::string_view text, int64_t max_splits) {
+std::vector<std::string_view> split_spaces(Runtime& runtime, std::string_view text, int64_t max_splits) {
   std::vector<std::string_view> pieces;
   for (text = strip(text, Side::kLeft); !text.empty(); text = strip(text, Side::kLeft)) {
     if (max_splits >= 0 && static_cast<int64_t>(pieces.size()) == max_splits) {
@@ -29,18 +38,18 @@ std::vector<std::string_view> split_spaces(std::string_view text, int64_t max_sp
     }
     size_t end = 0;
     while (end < text.size() && !is_space(char_at(text, end))) end += char_bytes(text, end);
-    pieces.push_back(text.substr(0, end));
+    add_piece(runtime, text.substr(0, end), pieces);
     text.remove_prefix(end);
   }
   return pieces;
 }
 
-std::vector<std::string_view> split_on_from_right(std::string_view text, std::string_view separator,
-                                                  int64_t max_splits) {
+std::vector<std::string_view> split_on_from_right(Runtime& runtime, std::string_view text,
+                                                  std::string_view separator, int64_t max_splits) {
   // A split of everything turned round.
   const std::string turned_text(text.rbegin(), text.rend());
   const std::string turned_separator(separator.rbegin(), separator.rend());
-  std::vector<std::string_view> pieces = split_on(turned_text, turned_separator, max_splits);
+  std::vector<std::string_view> pieces = split_on(runtime, turned_text, turned_separator, max_splits);
   std::reverse(pieces.begin(), pieces.end());
   for (std::string_view& piece : pieces) {
     const size_t turned_end = static_cast<size_t>(piece.data() - turned_text.data()) + piece.size();
@@ -49,8 +58,9 @@ std::vector<std::string_view> split_on_from_right(std::string_view text, std::st
   return pieces;
 }
 
-std::vector<std::string_view> split_spaces_from_right(std::string_view text, int64_t max_splits) {
-  std::vector<std::string_view> pieces = split_spaces(text, -1);
+std::vector<std::string_view> split_spaces_from_right(Runtime& runtime, std::string_view text,
+                                                      int64_t max_splits) {
+  std::vector<std::string_view> pieces = split_spaces(runtime, text, -1);
   if (max_splits < 0 || pieces.size() <= static_cast<size_t>(max_splits)) return pieces;
   const size_t kept = static_cast<size_t>(max_splits);
   const char* end = kept == 0 ? text.data() + text.size() : pieces[pieces.size() - kept].data();
@@ -61,7 +71,7 @@ std::vector<std::string_view> split_spaces_from_right(std::string_view text, int
   return pieces;
 }
 
-std::vector<std::string_view> split_lines(std::string_view text, bool keep_ends) {
+std::vector<std::string_view> split_lines(Runtime& runtime, std::string_view text, bool keep_ends) {
   const auto ends_line = [](char32_t c) {
     return (c >= 0x0A && c <= 0x0D) || (c >= 0x1C && c <= 0x1E) || c == 0x85 || c == 0x2028 || c == 0x2029;
   };
@@ -74,7 +84,7 @@ std::vector<std::string_view> split_lines(std::string_view text, bool keep_ends)
       continue;
     }
     if (text[at] == '\r' && next < text.size() && text[next] == '\n') ++next;
-    lines.push_back(text.substr(start, (keep_ends ? next : at) - start));
+    add_piece(runtime, text.substr(start, (keep_ends ? next : at) - start), lines);
     start = at = next;
   }
   if (start < text.size()) lines.push_back(text.substr(start));
@@ -84,7 +94,6 @@ std::vector<std::string_view> split_lines(std::string_view text, bool keep_ends)
 std::string replace_all(Runtime& runtime, std::string_view text, std::string_view from, std::string_view to,
                         int64_t max_count) {
   TextBuilder out(runtime);
-  runtime.step(text.size());
   size_t at = 0;
   for (int64_t count = 0; max_count < 0 || count < max_count; ++count) {
     if (from.empty()) {

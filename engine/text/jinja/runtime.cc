@@ -10,8 +10,6 @@
 namespace serval::jinja {
 namespace {
 
-// This many bytes read or written are work like a node's evaluation.
-constexpr size_t kStepBytes = 1024;
 // Steps between looks at the clock.
 constexpr int64_t kClockSteps = 256;
 // Live memory of a render, its converted context included, in units of the longest output.
@@ -33,16 +31,29 @@ Runtime::Runtime(const TemplateLimits& limits, int64_t now_unix_s)
       started_running_(running_time()),
       deadline_(std::chrono::steady_clock::now() + std::chrono::milliseconds(limits.max_wall_ms)) {}
 
-void Runtime::step(size_t bytes) {
-  steps_ += 1 + static_cast<int64_t>(bytes / kStepBytes);
+void Runtime::work_on(const Value& value) {
+  if (value.is_text()) {
+    work(value.str().size());
+  } else if (value.is_sequence()) {
+    work(value.sequence().items.size() * sizeof(Value));
+  } else if (value.is_dict()) {
+    work(value.dict().entries.size() * sizeof(value.dict().entries[0]));
+  }
+}
+
+void Runtime::work_on(const CallArgs& args) {
+  for (const Value& argument : args.positional) work_on(argument);
+  for (const auto& [name, argument] : args.keywords) {
+    work(name.size());
+    work_on(argument);
+  }
+}
+
+void Runtime::look() {
   if (steps_ > limits_.max_steps) {
     fail_limit("the template takes more than " + std::to_string(limits_.max_steps) + " steps");
   }
-  if (steps_ >= next_clock_) check_clock();
-}
-
-void Runtime::check_clock() {
-  next_clock_ = steps_ + kClockSteps;
+  next_look_ = std::min(steps_ + kClockSteps, limits_.max_steps);
   if (limits_.max_wall_ms <= 0) return;
   const auto now = std::chrono::steady_clock::now();
   if (now <= deadline_) return;

@@ -20,9 +20,24 @@ class Runtime {
   Runtime(const TemplateLimits& limits, int64_t now_unix_s);
   Runtime(const Runtime&) = delete;
 
-  // Counts one evaluated node, or one item looked at by a builtin; and the bytes read or written on top of
-  // that, by the KiB.
-  void step(size_t bytes = 0);
+  // Counts one evaluated node, or one item looked at by a builtin, and bytes read or written on top of that.
+  void step(size_t bytes = 0) {
+    ++steps_;
+    work(bytes);
+    if (steps_ >= next_look_) look();
+  }
+  // Counts bytes read or written: a KiB of them is a step, however small the pieces. Call before the work,
+  // and from within it where a byte costs more than copying it, so that the clock is looked at on the way.
+  void work(size_t bytes) {
+    pending_bytes_ += bytes;
+    if (pending_bytes_ < kStepBytes) return;
+    steps_ += static_cast<int64_t>(pending_bytes_ / kStepBytes);
+    pending_bytes_ %= kStepBytes;
+    if (steps_ >= next_look_) look();
+  }
+  // Counts what a builtin is given, whether it will read it or not: the bytes of texts, the items of lists.
+  void work_on(const Value& value);
+  void work_on(const CallArgs& args);
   // Fails unless a string or list of this many bytes may be built. Call before allocating.
   void require_size(size_t bytes) const;
   void charge(size_t bytes);
@@ -61,7 +76,9 @@ class Runtime {
   static int max_node_depth(const TemplateLimits& limits) { return 8 * limits.max_depth; }
 
  private:
-  void check_clock();
+  static constexpr size_t kStepBytes = 1024;
+
+  void look();  // at the limit of steps, and at the clock
 
   const TemplateLimits limits_;
   const int64_t now_unix_s_;
@@ -69,7 +86,8 @@ class Runtime {
   const std::chrono::nanoseconds started_running_;
   std::chrono::steady_clock::time_point deadline_;
   int64_t steps_ = 0;
-  int64_t next_clock_ = 0;
+  int64_t next_look_ = 0;
+  size_t pending_bytes_ = 0;  // less than kStepBytes
   size_t live_bytes_ = 0;
   int node_depth_ = 0;
   int macro_depth_ = 0;
@@ -83,7 +101,9 @@ class TextBuilder {
   ~TextBuilder() { runtime_.release(bytes_.size()); }
 
   void append(std::string_view piece) {
+    constexpr size_t kCallBytes = 16;  // what a call costs on top
     runtime_.require_size(bytes_.size() + piece.size());
+    runtime_.work(piece.size() + kCallBytes);
     runtime_.charge(piece.size());
     bytes_.append(piece);
   }

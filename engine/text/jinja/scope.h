@@ -3,11 +3,11 @@
 // the scope that holds it.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
-#include <vector>
 
 #include "engine/text/jinja/runtime.h"
 #include "engine/text/jinja/value.h"
@@ -20,24 +20,15 @@ struct Scope {
 
   const Value* find(std::string_view name) const {
     for (const Scope* scope = this; scope; scope = scope->parent.get()) {
-      for (const auto& [key, value] : scope->variables) {
-        if (key == name) return &value;
-      }
+      if (const auto found = scope->variables.find(name); found != scope->variables.end())
+        return &found->second;
     }
     return nullptr;
   }
-  void set(std::string_view name, Value value) {
-    for (auto& [key, old] : variables) {
-      if (key == name) {
-        old = std::move(value);
-        return;
-      }
-    }
-    variables.emplace_back(name, std::move(value));
-  }
+  void set(std::string_view name, Value value) { variables.insert_or_assign(name, std::move(value)); }
 
   const std::shared_ptr<Scope> parent;
-  std::vector<std::pair<std::string_view, Value>> variables;
+  std::map<std::string_view, Value> variables;
   bool pinned = false;  // a macro keeps it
 };
 
@@ -45,25 +36,22 @@ class Namespace : public Object {
  public:
   std::string_view type_name() const override { return "Namespace"; }
   Value attribute(Runtime& runtime, std::string_view name) override {
-    for (const auto& [key, value] : attributes_) {
-      if (key == name) return value;
-    }
-    return Object::attribute(runtime, name);
+    const auto found = attributes_.find(name);
+    return found != attributes_.end() ? found->second : Object::attribute(runtime, name);
   }
   void set(Runtime& runtime, std::string_view name, Value value) {
     if (name.starts_with('_')) fail("a namespace takes no attribute that starts with an underscore");
-    for (auto& [key, old] : attributes_) {
-      if (key == name) {
-        old = std::move(value);
-        return;
-      }
+    if (const auto found = attributes_.find(name); found != attributes_.end()) {
+      found->second = std::move(value);
+      return;
     }
-    runtime.charge(sizeof(attributes_[0]) + name.size());
-    attributes_.emplace_back(name, std::move(value));
+    constexpr size_t kNodeBytes = 128;
+    runtime.charge(kNodeBytes + name.size());
+    attributes_.emplace(name, std::move(value));
   }
 
  private:
-  std::vector<std::pair<std::string, Value>> attributes_;
+  std::map<std::string, Value, std::less<>> attributes_;
 };
 
 }  // namespace serval::jinja

@@ -13,7 +13,6 @@ namespace serval::jinja {
 namespace {
 
 constexpr size_t kNotFound = std::string_view::npos;
-
 Value same_kind(Runtime& rt, const Value& self, std::string_view text) {
   return rt.text(text, self.text().safe);
 }
@@ -39,22 +38,22 @@ template <bool from_right>
 Value split_method(Runtime& rt, const Value& self, const CallArgs& args) {
   const Parameters p("split", args, {"sep", "maxsplit"});
   const auto limit = static_cast<int64_t>(std::clamp(p.integer(1, -1), Int{-1}, Int{INT32_MAX}));
-  rt.step(self.str().size());
   if (!p.present(0)) {
-    return texts(rt, self,
-                 from_right ? split_spaces_from_right(self.str(), limit) : split_spaces(self.str(), limit),
-                 Sequence::Kind::kList);
+    return texts(
+        rt, self,
+        from_right ? split_spaces_from_right(rt, self.str(), limit) : split_spaces(rt, self.str(), limit),
+        Sequence::Kind::kList);
   }
   if (p.text(0).empty()) fail("empty separator");
-  return texts(
-      rt, self,
-      from_right ? split_on_from_right(self.str(), p.text(0), limit) : split_on(self.str(), p.text(0), limit),
-      Sequence::Kind::kList);
+  return texts(rt, self,
+               from_right ? split_on_from_right(rt, self.str(), p.text(0), limit)
+                          : split_on(rt, self.str(), p.text(0), limit),
+               Sequence::Kind::kList);
 }
 
 Value splitlines_method(Runtime& rt, const Value& self, const CallArgs& args) {
   const Parameters p("splitlines", args, {"keepends"});
-  return texts(rt, self, split_lines(self.str(), p.flag(0, false)), Sequence::Kind::kList);
+  return texts(rt, self, split_lines(rt, self.str(), p.flag(0, false)), Sequence::Kind::kList);
 }
 
 template <bool from_right>
@@ -164,10 +163,11 @@ Value capitalize_method(Runtime& rt, const Value& self, const CallArgs& args) {
 
 // Every character is of the class, and there is one.
 template <bool (*of_class)(char32_t)>
-Value all_method(Runtime&, const Value& self, const CallArgs& args) {
+Value all_method(Runtime& rt, const Value& self, const CallArgs& args) {
   Parameters("is", args, {});
   const std::string_view text = self.str();
   for (size_t at = 0; at < text.size(); at += char_bytes(text, at)) {
+    rt.work(kLetterBytes);
     if (!of_class(char_at(text, at))) return false;
   }
   return !text.empty();
@@ -179,11 +179,12 @@ bool is_alnum(char32_t c) {
 
 // No letter is of the other case, and one is of this case.
 template <bool (*is_case)(char32_t), bool (*is_other)(char32_t)>
-Value case_method(Runtime&, const Value& self, const CallArgs& args) {
+Value case_method(Runtime& rt, const Value& self, const CallArgs& args) {
   Parameters("is", args, {});
   const std::string_view text = self.str();
   bool any = false;
   for (size_t at = 0; at < text.size(); at += char_bytes(text, at)) {
+    rt.work(kLetterBytes);
     if (is_other(char_at(text, at))) return false;
     any = any || is_case(char_at(text, at));
   }
@@ -210,8 +211,7 @@ Window window(std::string_view text, const Value* start, const Value* end) {
   return {text.substr(begin, stop - begin), static_cast<size_t>(range.first), possible};
 }
 
-Int find_in(Runtime& rt, const Value& self, const Parameters& p, bool from_right) {
-  rt.step(self.str().size());
+Int find_in(const Value& self, const Parameters& p, bool from_right) {
   const Window w = window(self.str(), p.present(1), p.present(2));
   const size_t at = from_right ? rfind(w.text, p.text(0)) : find(w.text, p.text(0));
   if (at == kNotFound || !w.possible) return -1;
@@ -219,29 +219,34 @@ Int find_in(Runtime& rt, const Value& self, const Parameters& p, bool from_right
 }
 
 template <bool from_right, bool must_find>
-Value find_method(Runtime& rt, const Value& self, const CallArgs& args) {
-  const Int at = find_in(rt, self, Parameters("find", args, {"sub", "start", "end"}), from_right);
+Value find_method(Runtime&, const Value& self, const CallArgs& args) {
+  const Int at = find_in(self, Parameters("find", args, {"sub", "start", "end"}), from_right);
   if (must_find && at < 0) fail("substring not found");
   return at;
 }
 
 Value count_method(Runtime& rt, const Value& self, const CallArgs& args) {
   const Parameters p("count", args, {"sub", "start", "end"});
-  rt.step(self.str().size());
   const Window w = window(self.str(), p.present(1), p.present(2));
+  const std::string_view sub = p.text(0);
   if (!w.possible) return Value::of(0);
-  if (p.text(0).empty()) return static_cast<Int>(num_chars(w.text) + 1);
-  return static_cast<Int>(split_on(w.text, p.text(0), -1).size() - 1);
+  if (sub.empty()) return static_cast<Int>(num_chars(w.text) + 1);
+  Int count = 0;
+  for (size_t at = find(w.text, sub); at != kNotFound; at = find(w.text, sub, at + sub.size())) {
+    rt.work(kLetterBytes);
+    ++count;
+  }
+  return count;
 }
 
 template <bool at_end>
 Value affix_method(Runtime& rt, const Value& self, const CallArgs& args) {
   const Parameters p(at_end ? "endswith" : "startswith", args, {"affix", "start", "end"});
-  rt.step();
   const Window w = window(self.str(), p.present(1), p.present(2));
   const auto matches = [&](const Value& affix) {
     if (!affix.is_text())
       fail("startswith and endswith take a str or a tuple of str, not " + std::string(type_name(affix)));
+    rt.step(affix.str().size());
     return w.possible && (at_end ? w.text.ends_with(affix.str()) : w.text.starts_with(affix.str()));
   };
   const Value& affix = p.required(0);

@@ -6,6 +6,7 @@
 #include <unicode/unistr.h>
 
 #include <algorithm>
+#include <vector>
 
 #include "kernels/base/utf8.h"
 
@@ -168,12 +169,17 @@ std::string_view strip(std::string_view text, Side side) {
 }
 
 std::string_view strip(std::string_view text, Side side, std::string_view chars) {
-  // A set, so that a long `chars` costs its length once and not once per character of `text`.
-  std::u32string set;
-  for (size_t at = 0; at < chars.size(); at += char_bytes(chars, at)) set += char_at(chars, at);
-  std::sort(set.begin(), set.end());
-  return strip_if(text, side,
-                  [&](size_t at) { return std::binary_search(set.begin(), set.end(), char_at(text, at)); });
+  constexpr size_t kFew = 64;
+  if (chars.size() <= kFew) {
+    std::u32string set;
+    for (size_t at = 0; at < chars.size(); at += char_bytes(chars, at)) set += char_at(chars, at);
+    return strip_if(text, side,
+                    [&](size_t at) { return set.find(char_at(text, at)) != std::u32string::npos; });
+  }
+  // A table, so that a long `chars` costs its length once and not once per character of `text`.
+  std::vector<bool> table(0x110000);
+  for (size_t at = 0; at < chars.size(); at += char_bytes(chars, at)) table[char_at(chars, at)] = true;
+  return strip_if(text, side, [&](size_t at) { return table[char_at(text, at)]; });
 }
 
 size_t find(std::string_view text, std::string_view needle, size_t from) {

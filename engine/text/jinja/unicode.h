@@ -16,6 +16,9 @@ size_t char_bytes(std::string_view text, size_t at);
 // Its code point; U+FFFD for an invalid byte.
 char32_t char_at(std::string_view text, size_t at);
 
+// Looking up what a character is costs as much as copying so many bytes.
+inline constexpr size_t kLetterBytes = 8;
+
 // str.isspace, str.isprintable and friends for one code point.
 bool is_space(char32_t c);
 bool is_printable(char32_t c);

@@ -111,7 +111,10 @@ bool equal(Runtime& runtime, const Value& a, const Value& b) {
     return a.number() == b.number();
   }
   if (a.data().index() != b.data().index()) return false;
-  if (a.is_text()) return a.str() == b.str();
+  if (a.is_text()) {
+    if (a.str().size() == b.str().size()) runtime.work(a.str().size());
+    return a.str() == b.str();
+  }
   if (a.is_sequence()) {
     if (&a.sequence() == &b.sequence()) return true;
     const int kind = equality_class(a.sequence());
@@ -138,7 +141,10 @@ bool less(Runtime& runtime, const Value& a, const Value& b) {
     if (a.is_integral() && b.is_integral()) return a.integer() < b.integer();
     return a.number() < b.number();
   }
-  if (a.is_text() && b.is_text()) return a.str() < b.str();  // UTF-8 sorts as its code points do
+  if (a.is_text() && b.is_text()) {
+    runtime.work(std::min(a.str().size(), b.str().size()));
+    return a.str() < b.str();  // UTF-8 sorts as its code points do
+  }
   if (a.is_sequence() && b.is_sequence() && equality_class(a.sequence()) == equality_class(b.sequence()) &&
       equality_class(a.sequence()) < 2) {
     const std::vector<Value>&x = a.sequence().items, &y = b.sequence().items;
@@ -157,6 +163,7 @@ int compare_keys(Runtime& runtime, const Value& a, const Value& b) {
   if (const int order = three_way(rank, key_rank(b)); order != 0) return order;
   switch (rank) {
     case 0:
+      runtime.work(std::min(a.str().size(), b.str().size()));
       return a.str().compare(b.str());
     case 1: {
       // NaN is a key of its own, after every number, so that the order stays total.
