@@ -99,6 +99,7 @@ std::vector<TokenId> BpeTokenizer::encode(std::string_view text, bool add_specia
   std::vector<TextSegment> segments, inner_segments;
   std::string normalized;
   Pieces pieces;
+  SplitBudget budget(text.size());
   BpeModel::Scratch scratch;
   raw_matcher_.split(text, parse_special, segments);
   for (const TextSegment& segment : segments) {
@@ -118,7 +119,7 @@ std::vector<TokenId> BpeTokenizer::encode(std::string_view text, bool add_specia
         ids.push_back(inner.id);
         continue;
       }
-      parts_.pretokenizer.split(inner.text, starts_text && inner.text.data() == plain.data(), pieces);
+      parts_.pretokenizer.split(inner.text, starts_text && inner.text.data() == plain.data(), budget, pieces);
       for (size_t i = 0; i < pieces.spans.size(); ++i) parts_.model.encode(pieces.piece(i), scratch, ids);
     }
   }

@@ -152,7 +152,8 @@ struct Normalizer::Step {
 
   std::string replace(std::string_view text) const {
     std::vector<Span> matches;
-    pattern->find_all(text, matches);
+    SplitBudget budget(text.size());
+    pattern->find_all(text, matches, budget);
     std::string out;
     out.reserve(text.size() + matches.size() * content.size());
     size_t copied = 0;

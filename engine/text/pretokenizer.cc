@@ -105,10 +105,10 @@ struct PreTokenizer::Step {
   SplitBehavior behavior = SplitBehavior::kIsolated;
   bool invert = false;
 
-  void apply(Pieces& pieces) const {
+  void apply(SplitBudget& budget, Pieces& pieces) const {
     switch (kind) {
       case Kind::kSplit:
-        return split_pieces(pieces);
+        return split_pieces(budget, pieces);
       case Kind::kPrefix:
         return rewrite(pieces, [&](std::string_view piece, bool is_start, std::string& out) {
           if ((is_start || !first_only) && !piece.starts_with(text)) out += text;
@@ -144,14 +144,14 @@ struct PreTokenizer::Step {
     pieces.text = std::move(out);
   }
 
-  void split_pieces(Pieces& pieces) const {
+  void split_pieces(SplitBudget& budget, Pieces& pieces) const {
     std::vector<Span> spans;
     std::vector<Span> matches;
     bool starts_text = false;
     for (size_t i = 0; i < pieces.spans.size(); ++i) {
       const std::string_view piece = pieces.piece(i);
       const uint32_t offset = pieces.spans[i].begin;
-      pattern->find_all(piece, matches);
+      pattern->find_all(piece, matches, budget);
       const std::vector<Span> parts = split_at(piece, matches, behavior, invert);
       if (i == 0) starts_text = pieces.starts_text && !parts.empty() && parts.front().begin == 0;
       for (const Span& part : parts) spans.push_back({offset + part.begin, offset + part.end});
@@ -274,12 +274,13 @@ PreTokenizer PreTokenizer::byte_level(bool add_prefix_space) {
   return builder.build();
 }
 
-void PreTokenizer::split(std::string_view segment, bool starts_text, Pieces& pieces) const {
+void PreTokenizer::split(std::string_view segment, bool starts_text, SplitBudget& budget,
+                         Pieces& pieces) const {
   pieces.text.assign(segment);
   pieces.spans.clear();
   pieces.starts_text = starts_text;
   if (!segment.empty()) pieces.spans.push_back({0, static_cast<uint32_t>(segment.size())});
-  for (const Step& step : steps_) step.apply(pieces);
+  for (const Step& step : steps_) step.apply(budget, pieces);
 }
 
 }  // namespace serval

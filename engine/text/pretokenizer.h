@@ -45,8 +45,8 @@ class PreTokenizer {
   ~PreTokenizer();
 
   // `segment` is valid UTF-8 without added tokens; starts_text says that it begins where the input begins.
-  // Replaces `pieces`. Any thread; linear.
-  void split(std::string_view segment, bool starts_text, Pieces& pieces) const;
+  // Replaces `pieces`. `budget`: of the whole text, charged for every segment. Any thread; linear.
+  void split(std::string_view segment, bool starts_text, SplitBudget& budget, Pieces& pieces) const;
 
   // What lies between the pieces, at most.
   Loss loss() const { return loss_; }

@@ -27,6 +27,23 @@ std::string translate_oniguruma(std::string_view pattern);
 // `text` as a pattern that matches it literally.
 std::string escape_regex(std::string_view text);
 
+// What splitting one text may cost, over all its pieces and patterns: in bytes that attempts saw beyond their
+// first window, and in steps of their matching beyond the first few hundred. Published patterns spend next to
+// nothing.
+class SplitBudget {
+ public:
+  explicit SplitBudget(size_t text_bytes);
+
+  void charge(uint64_t cost) { spent_ += cost; }
+  bool is_spent() const { return spent_ > limit_; }
+  uint64_t spent() const { return spent_; }
+  uint64_t limit() const { return limit_; }
+
+ private:
+  uint64_t limit_;
+  uint64_t spent_ = 0;
+};
+
 class SplitRegex {
  public:
   // An Oniguruma pattern. Throws std::runtime_error when it is malformed or not supported.
@@ -37,10 +54,10 @@ class SplitRegex {
 
   // Replaces `matches` with all matches, leftmost first, none overlapping; a match may be empty, but not
   // where the previous one ended. `text` is valid UTF-8 below 2 GiB. Any thread. Linear: an attempt sees a
-  // window that grows only when the attempt reaches its end, and after 32 bytes of grown windows per byte of
-  // text (only a pattern that is itself quadratic, such as \s+$, gets there) the rest of the text counts as
-  // unmatched. Returns the bytes of grown windows: the measure of that work.
-  uint64_t find_all(std::string_view text, std::vector<Span>& matches) const;
+  // window that grows only when the attempt reaches its end, and may take steps that grow only when it needs
+  // more; both are charged. When the budget is spent (only a pattern that is itself quadratic or worse, such
+  // as \s+$ or a*a*b, gets there) the rest of the text counts as unmatched.
+  void find_all(std::string_view text, std::vector<Span>& matches, SplitBudget& budget) const;
 
  private:
   struct Code;
