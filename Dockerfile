@@ -16,6 +16,8 @@ COPY --from=build /src/build/release/server/serval /usr/bin/serval
 COPY deploy/models/serval-nano /models/serval-nano
 USER serval
 EXPOSE 8000 8001
-# The container's own network is the boundary here; give --api-keys when it is reachable by others.
+# The container's own network is the boundary here; set SERVAL_API_KEYS when it is reachable by others. Not arguments: whoever names
+# a model of their own replaces those, and the published ports would lead nowhere.
+ENV SERVAL_HOST=0.0.0.0 SERVAL_GRPC_HOST=0.0.0.0 SERVAL_INSECURE=true
 ENTRYPOINT ["serval", "serve"]
-CMD ["/models/serval-nano", "--host", "0.0.0.0", "--grpc-host", "0.0.0.0", "--insecure"]
+CMD ["/models/serval-nano"]

@@ -79,12 +79,17 @@ struct Knob {
 // The table, bound to `config`; the fields' present values are the defaults.
 std::vector<Knob> knobs(ServerConfig& config);
 
-// All three throw std::runtime_error with one sentence naming the knob, the value and the range.
+// All throw std::runtime_error with one sentence naming the knob, the value and the range.
 void load_yaml_file(const std::string& path, ServerConfig& config);
 void load_yaml_text(const std::string& text, const std::string& source, ServerConfig& config);
 // Consumes --name value, --name=value, --flag and --no-flag; returns what is left (positional arguments). An
 // unknown option or a missing value is a UsageError.
 std::vector<std::string> parse_arguments(const std::vector<std::string>& arguments, ServerConfig& config);
+
+// Reads what `environment` ("NAME=VALUE", ended by null) says of settings: SERVAL_ and the name in capitals.
+// Empty values count as absent. Returns a sentence for each other SERVAL_ variable; what Kubernetes adds for a
+// service called serval is none.
+std::vector<std::string> load_environment(const char* const* environment, ServerConfig& config);
 
 std::string dump_yaml(const ServerConfig& config);  // what is in effect; keys are never shown
 std::string knob_help();                            // for --help

@@ -1,6 +1,8 @@
 // `serval`: picks the subcommand, reads the settings, and turns whatever the world got wrong at start into
 // one sentence.
 
+#include <unistd.h>
+
 #include <iostream>
 #include <optional>
 #include <stdexcept>
@@ -9,6 +11,7 @@
 #include <vector>
 
 #include "kernels/backend.h"
+#include "kernels/base/log.h"
 #include "kernels/base/shown.h"
 #include "kernels/cpu/dispatch.h"
 #include "loadtest/bench_engine.h"
@@ -44,7 +47,8 @@ constexpr const char* kUsage =
     "wrong;\n"
     "3 a setting, the model or the machine is.\n"
     "\n"
-    "Every setting is --name VALUE, --name=VALUE, or --name / --no-name for flags:\n";
+    "Every setting is --name VALUE, --name=VALUE, or --name / --no-name for flags; or SERVAL_NAME in the "
+    "environment:\n";
 
 // Takes `name VALUE` or `name=VALUE` out of the arguments.
 std::string take_option(std::vector<std::string>& arguments, const std::string& name) {
@@ -133,6 +137,7 @@ int run(std::vector<std::string> arguments, std::optional<serval::StopSignals>& 
   serval::ServerConfig config;
   if (const std::string file = take_option(arguments, "--config"); !file.empty())
     serval::load_yaml_file(file, config);
+  for (const std::string& complaint : serval::load_environment(environ, config)) serval::log_warn(complaint);
   const std::vector<std::string> rest = serval::parse_arguments(arguments, config);
   if (command == "serve") {
     serval::serve(one_positional(rest, command, "MODEL"), std::move(config), *signals);

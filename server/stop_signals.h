@@ -1,6 +1,7 @@
 // SIGINT and SIGTERM as something to wait for instead of something that kills. `serval serve` makes this first
 // thing in main, before there is another thread: all threads inherit that they are blocked, and one that comes
-// early is still there to be asked about. SIGPIPE is ignored: a client that left is an error code of write.
+// early is still there to be asked about. SIGHUP is taken the same way and means nothing: settings are read at
+// the start. SIGPIPE is ignored: a client that left is an error code of write.
 #pragma once
 
 #include <signal.h>

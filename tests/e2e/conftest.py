@@ -15,6 +15,8 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MODEL = ROOT / "deploy" / "models" / "serval-nano"
 BINARY = pathlib.Path(os.environ.get("SERVAL_BINARY", ROOT / "build" / "release" / "server" / "serval"))
+# Settings of ours in the caller's environment are none of the tests'.
+CLEAN_ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("SERVAL_")}
 
 
 def pytest_configure(config):
@@ -28,6 +30,7 @@ class Daemon:
         """before: a command that runs the daemon as its last arguments."""
         self.process = subprocess.Popen(
             [*before, str(binary), "serve", str(model), "--port", "0", "--grpc-port", "0", *map(str, options)],
+            env=CLEAN_ENVIRONMENT,
             stderr=subprocess.PIPE,
             text=True,
         )

@@ -10,7 +10,7 @@ import time
 import httpx
 import openai
 import pytest
-from conftest import BINARY, MODEL
+from conftest import BINARY, CLEAN_ENVIRONMENT, MODEL, ROOT
 
 LONG = dict(model="serval-nano", prompt="Once upon a time", max_tokens=400, extra_body={"ignore_eos": True})
 
@@ -50,12 +50,71 @@ def test_a_second_signal_ends_at_once(start_daemon):
     assert daemon.process.wait(15) == 0, daemon.log()
 
 
+def test_a_hangup_changes_nothing(start_daemon):
+    daemon = start_daemon("--drain-timeout-s", 600)
+    stream = daemon.client(timeout=60).completions.create(stream=True, **LONG)
+    pieces = [next(iter(stream))]
+    daemon.process.send_signal(signal.SIGHUP)
+    pieces += list(stream)
+    assert pieces[-1].choices[0].finish_reason == "length"
+    assert "SIGHUP changes nothing" in daemon.log()
+    stream = daemon.client(timeout=60).completions.create(stream=True, **LONG)
+    pieces = [next(iter(stream))]
+    daemon.process.send_signal(signal.SIGTERM)
+    daemon.process.send_signal(signal.SIGHUP)  # no second signal
+    pieces += list(stream)
+    assert pieces[-1].choices[0].finish_reason == "length"
+    assert daemon.process.wait(30) == 0, daemon.log()
+
+
 USAGE, CANNOT_START = 2, 3
 ANY_PORT = ["--port", "0", "--grpc-port", "0"]
 
 
-def run(*arguments):
-    return subprocess.run([str(BINARY), *map(str, arguments)], capture_output=True, text=True, timeout=60)
+def run(*arguments, environment=None):
+    return subprocess.run(
+        [str(BINARY), *map(str, arguments)], env={**CLEAN_ENVIRONMENT, **(environment or {})}, capture_output=True, text=True, timeout=60
+    )
+
+
+def settings(*arguments, **environment):
+    printed = run("config", *arguments, environment=environment)
+    assert printed.returncode == 0, printed.stderr
+    return dict(line.split(": ", 1) for line in printed.stdout.splitlines()), printed.stderr
+
+
+def test_flags_win_over_the_environment_and_that_over_the_file(tmp_path):
+    file = tmp_path / "serval.yaml"
+    file.write_text("port: 1\ngrpc_port: 1\nmax_num_seqs: 1\n")
+    found, complaints = settings("--config", file, "--port", "3", SERVAL_PORT="2", SERVAL_GRPC_PORT="2", SERVAL_API_KEYS="a,b", SERVAL_GRPC="false")
+    assert (found["port"], found["grpc_port"], found["max_num_seqs"], found["grpc"]) == ("3", "2", "1", "false")
+    assert found["api_keys"] == "[(hidden), (hidden)]" and complaints == ""
+
+
+def test_a_variable_that_is_no_setting_is_a_warning_with_the_nearest_name():
+    found, complaints = settings(SERVAL_MAX_NUM_SEQ="1", SERVAL_WHATEVER="1", SERVAL_HOST="", SERVICE="1")
+    assert found["host"] == '"127.0.0.1"'
+    assert len(complaints.splitlines()) == 2 and all("WARN" in line for line in complaints.splitlines()), complaints
+    assert "SERVAL_MAX_NUM_SEQ is no setting (did you mean SERVAL_MAX_NUM_SEQS?)" in complaints
+    assert "SERVAL_WHATEVER is no setting\n" in complaints
+    ended = run("config", environment={"SERVAL_PORT": "many"})
+    assert ended.returncode == CANNOT_START and "environment variable SERVAL_PORT: port is 'many'" in ended.stderr
+
+
+def test_what_kubernetes_says_of_a_service_called_serval_is_no_setting():
+    found, complaints = settings(
+        SERVAL_PORT="tcp://10.0.0.7:8000", SERVAL_SERVICE_HOST="10.0.0.7", SERVAL_SERVICE_PORT="8000", SERVAL_SERVICE_PORT_HTTP="8000",
+        SERVAL_PORT_8000_TCP="tcp://10.0.0.7:8000", SERVAL_PORT_8000_TCP_PROTO="tcp", SERVAL_PORT_8000_TCP_ADDR="10.0.0.7",
+    )  # fmt: skip
+    assert found["port"] == "8000" and complaints == ""
+
+
+def test_the_image_keeps_its_network_when_its_arguments_are_replaced():
+    lines = (ROOT / "Dockerfile").read_text().splitlines()
+    environment = dict(pair.split("=", 1) for line in lines if line.startswith("ENV ") for pair in line.split()[1:])
+    found, complaints = settings(**environment)
+    assert (found["host"], found["grpc_host"], found["insecure"]) == ('"0.0.0.0"', '"0.0.0.0"', "true") and complaints == ""
+    assert 'CMD ["/models/serval-nano"]' in lines
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,8 @@ TEST(Config, DefaultsAreInsideTheirRanges) {
 
 TEST(Config, MistakesAreSentencesThatNameTheSetting) {
   const std::pair<const char*, const char*> cases[] = {
-      {"prot: 1", "unknown setting 'prot'"},
+      {"prot: 1", "unknown setting 'prot' (did you mean port?)"},
+      {"max_tokens_of_a_day: 1", "unknown setting 'max_tokens_of_a_day'"},
       {"port: abc", "port is 'abc'"},
       {"port: 1.5", "port is '1.5'"},
       {"port: [1]", "port must be"},
@@ -83,6 +84,33 @@ TEST(Config, MistakesAreSentencesThatNameTheSetting) {
   EXPECT_NE(error_of([&] { parse_arguments({"--no-port"}, config); }).find("unknown option"),
             std::string::npos);
   EXPECT_NE(error_of([&] { parse_arguments({"--port"}, config); }).find("needs a value"), std::string::npos);
+}
+
+TEST(Config, TheEnvironmentSetsEverySetting) {
+  ServerConfig defaults;
+  for (const Knob& knob : knobs(defaults)) {
+    std::string variable = "SERVAL_" + knob.name;
+    for (char& c : variable) c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+    const std::string value = std::holds_alternative<bool*>(knob.field) ? "true"
+                              : !knob.choices.empty()                   ? knob.choices.back()
+                              : knob.max > 0                            ? std::to_string(knob.max)
+                                                                        : "text";
+    const std::string entry = variable + "=" + value;
+    const char* const environment[] = {"PATH=/bin", entry.c_str(), nullptr};
+    ServerConfig from_environment, from_line;
+    EXPECT_TRUE(load_environment(environment, from_environment).empty()) << entry;
+    parse_arguments({"--" + knob.name + "=" + value}, from_line);
+    EXPECT_EQ(dump_yaml(from_environment), dump_yaml(from_line)) << entry;
+  }
+}
+
+TEST(Config, ANameThatIsNearlyOneOfOursIsSuggested) {
+  ServerConfig config;
+  EXPECT_NE(error_of([&] { parse_arguments({"--max-num-seq", "1"}, config); }).find("did you mean --max-num-seqs?"),
+            std::string::npos);
+  EXPECT_EQ(error_of([&] { parse_arguments({"--zzz", "1"}, config); }).find("did you mean"), std::string::npos);
+  EXPECT_EQ(error_of([&] { parse_arguments({"--" + std::string(9999, 'p')}, config); }).find("did you mean"),
+            std::string::npos);
 }
 
 TEST(Config, ALineThatCannotBeUnderstoodIsNotAValueThatCannotBeUsed) {
