@@ -15,8 +15,9 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 MODEL = ROOT / "deploy" / "models" / "serval-nano"
 BINARY = pathlib.Path(os.environ.get("SERVAL_BINARY", ROOT / "build" / "release" / "server" / "serval"))
-# Settings of ours in the caller's environment are none of the tests'.
-CLEAN_ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("SERVAL_")}
+# To the daemons these would be settings; the tests' are their own.
+for name in [name for name in os.environ if name.startswith("SERVAL_")]:
+    del os.environ[name]
 
 
 def pytest_configure(config):
@@ -30,7 +31,6 @@ class Daemon:
         """before: a command that runs the daemon as its last arguments."""
         self.process = subprocess.Popen(
             [*before, str(binary), "serve", str(model), "--port", "0", "--grpc-port", "0", *map(str, options)],
-            env=CLEAN_ENVIRONMENT,
             stderr=subprocess.PIPE,
             text=True,
         )

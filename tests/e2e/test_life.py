@@ -10,7 +10,7 @@ import time
 import httpx
 import openai
 import pytest
-from conftest import BINARY, CLEAN_ENVIRONMENT, MODEL, ROOT
+from conftest import BINARY, MODEL, ROOT
 
 LONG = dict(model="serval-nano", prompt="Once upon a time", max_tokens=400, extra_body={"ignore_eos": True})
 
@@ -73,7 +73,7 @@ ANY_PORT = ["--port", "0", "--grpc-port", "0"]
 
 def run(*arguments, environment=None):
     return subprocess.run(
-        [str(BINARY), *map(str, arguments)], env={**CLEAN_ENVIRONMENT, **(environment or {})}, capture_output=True, text=True, timeout=60
+        [str(BINARY), *map(str, arguments)], env={**os.environ, **(environment or {})}, capture_output=True, text=True, timeout=60
     )
 
 
