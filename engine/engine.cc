@@ -266,7 +266,13 @@ Result<void> Engine::submit(Request request) {
     return Error{ErrorKind::kOverloaded, "queue_full",
                  "The queue is full (" + std::to_string(limit) + " sequences); try again later.", "", 1};
   }
-  impl_->submit(std::move(request));
+  const int n = request.n;
+  try {
+    impl_->submit(std::move(request));
+  } catch (...) {  // no memory for it: it was not taken
+    impl_->num_open.fetch_sub(n);
+    throw;
+  }
   return {};
 }
 

@@ -45,7 +45,7 @@ class Engine {
 
   // Any thread; never waits for a step. The request must already be valid (the one validator has seen it):
   // prompt not empty, prompt + max_tokens <= max_model_len, fits(). Fails with kOverloaded when the queue is
-  // full.
+  // full. This and the two below may throw std::bad_alloc, and then have done nothing.
   Result<void> submit(Request request);
   // Any thread. Takes effect before the next step is planned: one kAborted event per unfinished sequence is
   // published, and blocks are freed as soon as no step in flight writes to them.

@@ -51,14 +51,14 @@ std::vector<Route> admin_routes(InferenceService& service, std::function<std::st
             .path = "/live",
             .handler = [&service](const Exchange& e) { answer(e, not_live(service)); },
             .access = Access::kOpen,
-            .quiet = true},
+            .probe = true},
       Route{.method = "GET",
             .path = "/ready",
             .handler = [&service](const Exchange& e) { answer(e, not_ready(service)); },
             .access = Access::kOpen,
-            .quiet = true},
-      Route{.method = "GET", .path = "/health", .handler = health, .access = Access::kOpen, .quiet = true},
-      Route{.method = "GET", .path = "/ping", .handler = health, .access = Access::kOpen, .quiet = true},
+            .probe = true},
+      Route{.method = "GET", .path = "/health", .handler = health, .access = Access::kOpen, .probe = true},
+      Route{.method = "GET", .path = "/ping", .handler = health, .access = Access::kOpen, .probe = true},
       Route{.method = "GET",
             .path = "/metrics",
             .handler =
@@ -68,7 +68,7 @@ std::vector<Route> admin_routes(InferenceService& service, std::function<std::st
                   response.body = metrics();
                   exchange->respond(std::move(response));
                 },
-            .quiet = true},
+            .probe = true},
       Route{.method = "GET",
             .path = "/version",
             .handler =

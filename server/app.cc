@@ -86,8 +86,9 @@ void check_record_path(const std::string& path) {
   }
 }
 
-HttpConfig http_config(const ServerConfig& config) {
+HttpConfig http_config(const ServerConfig& config, std::shared_ptr<MemoryBudget> answers) {
   HttpConfig http;
+  http.answers = std::move(answers);
   http.host = config.host;
   http.port = static_cast<uint16_t>(config.port);
   http.api_keys = config.api_keys;
@@ -101,6 +102,9 @@ HttpConfig http_config(const ServerConfig& config) {
   http.body.max_bytes = static_cast<size_t>(config.max_body_bytes);
   http.max_total_body_bytes = static_cast<size_t>(config.max_total_body_bytes);
   http.max_connections = config.max_connections;
+  http.max_connections_per_address = config.max_connections_per_address;
+  http.max_waiting_long_texts = static_cast<size_t>(config.max_waiting_long_texts);
+  http.max_waiting_long_text_bytes = static_cast<size_t>(config.max_waiting_long_text_bytes);
   http.stream_buffer_bytes = static_cast<size_t>(config.stream_buffer_bytes);
   http.header_timeout = HttpConfig::Duration(config.header_timeout_ms);
   http.body_timeout = HttpConfig::Duration(config.body_timeout_ms);
@@ -208,7 +212,8 @@ void serve_until_stopped(const std::string& model, ServerConfig config, StopSign
   hooks.refused = [&metrics](const std::string& code) { metrics.rejected(code); };
   hooks.client_gone = [&metrics](const char* reason) { metrics.client_gone(reason); };
   hooks.ended = log_request;
-  HttpServer http(http_config(config), std::move(routes), std::move(hooks));
+  const auto answers = std::make_shared<MemoryBudget>(static_cast<size_t>(config.max_total_answer_bytes));
+  HttpServer http(http_config(config, answers), std::move(routes), std::move(hooks));
   http.start();
   const ApiKeys keys(config.api_keys);
   const std::unique_ptr<GrpcServer> grpc = start_grpc(config, keys, service, metrics);

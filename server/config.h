@@ -42,6 +42,10 @@ struct ServerConfig {
   int64_t max_body_bytes = 8 << 20;
   int64_t max_total_body_bytes = 256 << 20;
   int max_connections = 4096;
+  int max_connections_per_address = 0;
+  int max_waiting_long_texts = 256;
+  int64_t max_waiting_long_text_bytes = 64 << 20;
+  int64_t max_total_answer_bytes = 256 << 20;
   int header_timeout_ms = 10'000;
   int body_timeout_ms = 30'000;
   int body_total_timeout_ms = 300'000;

@@ -1,15 +1,19 @@
 #include "server/engine_service.h"
 
+#include <pthread.h>
+
 #include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
 #include <random>
+#include <shared_mutex>
 #include <thread>
 #include <unordered_map>
 
 #include "server/generation_state.h"
 #include "server/metrics.h"
+#include "server/out_of_memory.h"
 
 namespace serval {
 namespace {
@@ -24,7 +28,12 @@ struct Mailbox {
   EventBatch batch;
   std::vector<Time> times;  // of batch.events
 
+  // Takes all of `from`, or throws and takes nothing.
   void append(EventBatch& from, Time now) {
+    make_room(batch.events, from.events.size());
+    make_room(times, from.events.size());
+    make_room(batch.top, from.top.size());
+    make_room(batch.prompt_parts, from.prompt_parts.size());
     const int32_t top_base = static_cast<int32_t>(batch.top.size());
     for (TokenEvent event : from.events) {
       event.top_begin += top_base;
@@ -43,7 +52,26 @@ struct Mailbox {
     batch.top.reserve(events * 4);
     times.reserve(events);
   }
+
+ private:
+  template <class T>
+  static void make_room(std::vector<T>& vector, size_t more) {
+    if (vector.capacity() - vector.size() < more)
+      vector.reserve(std::max(vector.size() + more, 2 * vector.capacity()));
+  }
 };
+
+Error out_of_memory() {
+  return {ErrorKind::kUnavailable, "out_of_memory",
+          "The server had no memory left for this request; try again shortly.", "", 1};
+}
+
+// All 64 bits drawn, so that two servers do not soon draw the same seeds.
+std::mt19937_64 random_generator() {
+  std::random_device device;
+  std::seed_seq seed{device(), device(), device(), device(), device(), device(), device(), device()};
+  return std::mt19937_64(seed);
+}
 
 }  // namespace
 
@@ -54,10 +82,11 @@ struct EngineService::Impl {
         tokenizer(std::move(service_tokenizer)),
         prompts(tokenizer, std::move(chat_template), config.limits, config.template_time),
         metrics(service_metrics),
-        random(std::random_device{}()) {
+        random(random_generator()) {
     incoming.reserve(4096);
     outgoing.reserve(4096);
     delivery = std::thread([this] { deliver_loop(); });
+    pthread_setname_np(delivery.native_handle(), "serval-deliver");
   }
 
   ~Impl() {
@@ -94,16 +123,45 @@ struct EngineService::Impl {
     return it->second;
   }
 
-  void unregister(const std::vector<RequestId>& ids) {
+  void register_prompts(size_t count, const std::shared_ptr<GenerationState>& state,
+                        const std::shared_ptr<std::vector<RequestId>>& ids) {
+    std::lock_guard lock(registry_mutex);
+    for (size_t i = 0; i < count; ++i) ids->push_back(next_id++);
+    for (size_t i = 0; i < count; ++i) registry.emplace((*ids)[i], Entry{state, ids, static_cast<int>(i)});
+  }
+
+  void unregister(const std::vector<RequestId>& ids) noexcept {
     std::lock_guard lock(registry_mutex);
     for (const RequestId id : ids) registry.erase(id);
     if (registry.empty()) registry_empty.notify_all();
   }
 
-  void abort_in_engine(const std::vector<RequestId>& ids) {
-    Engine* const target = engine.load();
-    if (!target) return;
-    for (const RequestId id : ids) target->abort(id);
+  // Talks to the engine, if there is one; it stays until `talk` is over.
+  template <class Talk>
+  void with_engine(Talk talk) const {
+    std::shared_lock lock(engine_mutex);
+    if (engine) talk(*engine);
+  }
+
+  Result<void> submit(Request&& request) {
+    Result<void> result = not_ready("draining");  // it has gone since this request was accepted
+    with_engine([&](Engine& target) { result = target.submit(std::move(request)); });
+    return result;
+  }
+
+  void abort_in_engine(const std::vector<RequestId>& ids) noexcept {
+    until_memory([&] {
+      with_engine([&](Engine& target) {
+        for (const RequestId id : ids) target.abort(id);
+      });
+    });
+  }
+
+  // A generation is over: counts it, and forgets it.
+  void closed(const Entry& entry, Time time, bool abort) noexcept {
+    until_memory([&] { metrics.finished(entry.state->record(time)); });
+    if (abort) abort_in_engine(*entry.ids);
+    unregister(*entry.ids);
   }
 
   // --- the delivery thread ---
@@ -118,28 +176,47 @@ struct EngineService::Impl {
         if (stopping && incoming.times.empty()) return;
         std::swap(incoming, outgoing);
       }
-      for (const EventBatch::PromptPart& part : outgoing.batch.prompt_parts) {
-        if (const auto entry = find(part.request))
-          entry->state->deliver_prompt_logprobs(entry->prompt_index, part);
-      }
+      for (const EventBatch::PromptPart& part : outgoing.batch.prompt_parts) deliver(part);
       for (size_t i = 0; i < outgoing.times.size(); ++i) deliver(outgoing.batch.events[i], outgoing.times[i]);
       outgoing.clear();
     }
   }
 
+  // Without memory for what happened to a generation, the generation fails, and that it is told.
+  template <class Work>
+  GenerationState::Outcome guarded(const Entry& entry, Work work) noexcept {
+    try {
+      return work();
+    } catch (const std::exception&) {
+    }
+    until_memory([&] { entry.state->fail(out_of_memory()); });
+    return {.finished = true, .failed = true};
+  }
+
+  void deliver(const EventBatch::PromptPart& part) {
+    const auto entry = find(part.request);
+    if (!entry) return;
+    const GenerationState::Outcome outcome = guarded(*entry, [&]() -> GenerationState::Outcome {
+      entry->state->deliver_prompt_logprobs(entry->prompt_index, part);
+      return {};
+    });
+    if (outcome.finished) closed(*entry, engine_now(), outcome.failed);
+  }
+
   void deliver(const TokenEvent& event, Time time) {
     const auto entry = find(event.request);
     if (!entry) return;  // cancelled, or failed earlier in this batch
-    const GenerationState::Outcome outcome =
-        entry->state->deliver(entry->prompt_index, event, outgoing.batch, time, metrics);
-    if (outcome.stop_sequence) {
-      if (Engine* const target = engine.load())
-        target->stop_string_matched(event.request, event.index);
-    }
-    if (!outcome.finished) return;
-    metrics.finished(entry->state->record(time));
-    if (outcome.failed) abort_in_engine(*entry->ids);
-    unregister(*entry->ids);
+    const GenerationState::Outcome outcome = guarded(*entry, [&] {
+      GenerationState::Outcome delivered =
+          entry->state->deliver(entry->prompt_index, event, outgoing.batch, time, metrics);
+      if (delivered.stop_sequence) {
+        with_engine([&](Engine& target) {
+          target.stop_string_matched(event.request, event.index);
+        });
+      }
+      return delivered;
+    });
+    if (outcome.finished) closed(*entry, time, outcome.failed);
   }
 
   ServiceConfig config;
@@ -147,9 +224,10 @@ struct EngineService::Impl {
   PromptBuilder prompts;
   ServiceMetrics& metrics;
 
-  std::atomic<Engine*> engine{nullptr};
+  mutable std::shared_mutex engine_mutex;  // held while somebody talks to the engine
+  Engine* engine = nullptr;                // under engine_mutex
+  BlockGeometry geometry;                  // written once, before `engine`
   std::atomic<bool> draining{false};
-  BlockGeometry geometry;  // written before `engine`
 
   std::mutex registry_mutex;
   std::condition_variable registry_empty;
@@ -198,17 +276,19 @@ EngineService::~EngineService() = default;
 
 EventSink EngineService::event_sink() {
   return [impl = impl_.get()](EventBatch& batch) {
-    {
+    // Should there be no memory for so many, the engine waits until the delivery thread has taken some.
+    until_memory([&] {
       std::lock_guard lock(impl->mail_mutex);
       impl->incoming.append(batch, engine_now());
-    }
+    });
     impl->mail_arrived.notify_one();
     batch.clear();
   };
 }
 
 void EngineService::attach(Engine* engine, const BlockGeometry& geometry) {
-  impl_->geometry = geometry;
+  std::lock_guard lock(impl_->engine_mutex);
+  if (engine) impl_->geometry = geometry;
   impl_->engine = engine;
 }
 
@@ -270,31 +350,30 @@ Result<std::unique_ptr<Generation>> EngineService::generate(const GenerateReques
   auto state = std::make_shared<GenerationState>(*impl.tokenizer, valid->detokenizer, std::move(options),
                                                  std::move(observer));
 
-  // Registered before submitted: the first event may come before submit returns.
-  auto ids = std::make_shared<std::vector<RequestId>>();
-  {
-    std::lock_guard lock(impl.registry_mutex);
-    for (size_t i = 0; i < valid->requests.size(); ++i) ids->push_back(impl.next_id++);
-    for (size_t i = 0; i < ids->size(); ++i)
-      impl.registry.emplace((*ids)[i], Impl::Entry{state, ids, static_cast<int>(i)});
-  }
-  Engine* const engine = impl.engine.load();
-  for (size_t i = 0; i < valid->requests.size(); ++i) {
-    Request& r = valid->requests[i];
-    r.id = (*ids)[i];
-    if (request.timeout > Time{0}) r.deadline = received + request.timeout;
-    if (Result<void> submitted = engine->submit(std::move(r)); !submitted) {
-      state->cancel();
-      impl.abort_in_engine(*ids);
-      impl.unregister(*ids);
-      return submitted.error();
-    }
-  }
-  return std::unique_ptr<Generation>(std::make_unique<RunningGeneration>(state, [&impl, ids, state] {
-    impl.metrics.finished(state->record(engine_now()));
+  const auto ids = std::make_shared<std::vector<RequestId>>();
+  const auto take_back = [&] {
+    state->cancel();
     impl.abort_in_engine(*ids);
     impl.unregister(*ids);
-  }));
+  };
+  try {
+    // Registered before submitted: the first event may come before submit returns.
+    impl.register_prompts(valid->requests.size(), state, ids);
+    for (size_t i = 0; i < valid->requests.size(); ++i) {
+      Request& r = valid->requests[i];
+      r.id = (*ids)[i];
+      if (request.timeout > Time{0}) r.deadline = received + request.timeout;
+      if (Result<void> submitted = impl.submit(std::move(r)); !submitted) {
+        take_back();
+        return submitted.error();
+      }
+    }
+    return std::unique_ptr<Generation>(std::make_unique<RunningGeneration>(
+        state, [&impl, ids, state] { impl.closed({state, ids}, engine_now(), /*abort=*/true); }));
+  } catch (...) {
+    take_back();
+    throw;
+  }
 }
 
 Result<std::vector<PromptInfo>> EngineService::render(const GenerateRequest& request) {
@@ -336,17 +415,20 @@ std::vector<ModelInfo> EngineService::models() const {
 }
 
 bool EngineService::ready(std::string* reason) const {
-  const char* why = impl_->draining ? "draining" : impl_->engine.load() ? "" : "starting";
+  const char* why = impl_->draining ? "draining" : "starting";
+  if (!impl_->draining) impl_->with_engine([&](Engine&) { why = ""; });
   if (reason) *reason = why;
   return *why == '\0';
 }
 
 bool EngineService::live() const {
-  Engine* const engine = impl_->engine.load();
-  if (!engine) return true;  // starting, or already taken down in order
-  const EngineStats stats = engine->stats();
-  const Time since = engine_now() - Time{stats.last_progress_ns};
-  return !stats.has_runnable_work || since < std::chrono::seconds(impl_->config.stall_seconds);
+  bool live = true;  // starting, or already taken down in order
+  impl_->with_engine([&](Engine& engine) {
+    const EngineStats stats = engine.stats();
+    const Time since = engine_now() - Time{stats.last_progress_ns};
+    live = !stats.has_runnable_work || since < std::chrono::seconds(impl_->config.stall_seconds);
+  });
+  return live;
 }
 
 }  // namespace serval

@@ -38,7 +38,8 @@ class EngineService final : public InferenceService {
 
   // Give this to the Engine; it hands events to the delivery thread.
   EventSink event_sink();
-  // From now on requests are accepted. The engine must outlive every generation; detach before it goes.
+  // From now on requests are accepted; with nullptr not any more. Detach before the engine goes: nobody talks to
+  // it once that returns.
   void attach(Engine* engine, const BlockGeometry& geometry);
   // New requests are refused ("draining"); those accepted go on.
   void begin_drain();

@@ -121,6 +121,8 @@ void GenerationState::add_token(Choice& choice, const TokenEvent& event, const E
 void GenerationState::finish_choice(Choice& choice, const TokenEvent& event, Outcome& outcome) {
   Delta& delta = choice.pending;
   FinishReason finish = event.finish;
+  // What was held back for characters to come may be a stop string after all.
+  if (is_answer(finish)) choice.detokenizer.finish(delta.text);
   if (choice.detokenizer.stopped()) {
     outcome.stop_sequence = finish == FinishReason::kNone;
     finish = FinishReason::kStopString;
@@ -128,20 +130,19 @@ void GenerationState::finish_choice(Choice& choice, const TokenEvent& event, Out
   }
   if (finish != FinishReason::kNone) last_finish_ = finish;
   if (finish != FinishReason::kNone && !is_answer(finish)) {
-    ended_ = outcome.finished = outcome.failed = true;
     observer_->on_error(finish_error(finish));
+    ended_ = outcome.finished = outcome.failed = true;
     return;
   }
   if (finish != FinishReason::kNone) {
-    if (finish != FinishReason::kStopString) choice.detokenizer.finish(delta.text);
     if (finish == FinishReason::kStop && !is_eos(event.token)) delta.stop_reason = event.token;
     delta.finish = finish;
     choice.done = true;
     emit(choice);
     if (--open_choices_ == 0) {
       if (options_.drop_output) usage_.completion_tokens = 0;
-      ended_ = outcome.finished = true;
       observer_->on_done(usage_);
+      ended_ = outcome.finished = true;
     }
   } else if (!delta.text.empty()) {
     emit(choice);
@@ -163,8 +164,8 @@ void GenerationState::emit(Choice& choice) {
 void GenerationState::fail(const Error& error) {
   std::lock_guard lock(mutex_);
   if (ended_) return;
-  ended_ = true;
   observer_->on_error(error);
+  ended_ = true;
 }
 
 bool GenerationState::cancel() {

@@ -5,15 +5,18 @@
 
 #include <atomic>
 #include <boost/asio/io_context.hpp>
-#include <boost/asio/thread_pool.hpp>
 #include <condition_variable>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <unordered_map>
+#include <vector>
 
 #include "server/api_keys.h"
+#include "server/connection_table.h"
 #include "server/cors.h"
 #include "server/http_server.h"
+#include "server/text_lane.h"
 
 namespace serval {
 
@@ -23,25 +26,23 @@ class HttpSession;
 constexpr size_t kLongBodyBytes = 64 << 10;
 
 struct HttpContext {
-  HttpContext(HttpConfig http_config, RouteTable route_table, HttpHooks http_hooks)
-      : config(std::move(http_config)),
-        routes(std::move(route_table)),
-        hooks(std::move(http_hooks)),
-        keys(config.api_keys),
-        cors(config.cors_allow_origins),
-        io(config.io_threads),
-        text_pool(static_cast<size_t>(config.text_threads)),
-        long_text_pool(1) {}
+  HttpContext(HttpConfig http_config, RouteTable route_table, HttpHooks http_hooks);
 
   // Where a request's template and tokenising run: long ones by themselves, so that they wait for each other
   // and nobody waits for them.
-  boost::asio::thread_pool& pool_for(size_t body_bytes) {
-    return body_bytes > kLongBodyBytes ? long_text_pool : text_pool;
-  }
+  TextLane& lane_for(size_t body_bytes) { return body_bytes > kLongBodyBytes ? long_texts : texts; }
 
-  // False: the server is stopping, or full. Any thread.
-  bool register_session(HttpSession* session, std::weak_ptr<HttpSession> reference);
-  void session_closed(HttpSession* session);
+  // --- any thread ---
+
+  // False: the server is stopping. Whoever must go for this connection is told so.
+  bool register_session(const std::shared_ptr<HttpSession>& session, std::string address);
+  void session_closed(HttpSession* session) noexcept;
+  void set_idle(HttpSession* session, bool idle);
+  // Whether more than probes may be asked on it now.
+  bool claim_rights(HttpSession* session);
+  // Closes the connection that has been idle longest, if any is.
+  void close_longest_idle();
+  std::vector<std::shared_ptr<HttpSession>> open_sessions();
 
   const HttpConfig config;
   const RouteTable routes;
@@ -49,18 +50,22 @@ struct HttpContext {
   const ApiKeys keys;
   const CorsPolicy cors;
 
-  boost::asio::io_context io;
-  boost::asio::thread_pool text_pool;
-  boost::asio::thread_pool long_text_pool;
+  // One per I/O thread; a connection lives on one of them, so that its handlers never run together.
+  std::vector<std::unique_ptr<boost::asio::io_context>> ios;
+  TextLane texts;
+  TextLane long_texts;
 
   std::atomic<bool> draining{false};
-  std::atomic<size_t> body_bytes{0};  // request bodies in memory
+  MemoryBudget bodies;  // request bodies
 
   std::mutex mutex;
   std::condition_variable all_closed;
-  std::unordered_map<HttpSession*, std::weak_ptr<HttpSession>> sessions;  // open ones
+  std::unordered_map<const void*, std::weak_ptr<HttpSession>> sessions;  // open ones
+  ConnectionTable connections;                                           // the same ones
   bool stopping = false;
-  std::function<void()> room_again;  // set while accepting pauses because of max_connections
+
+ private:
+  void make_way(const ConnectionTable::Leaver& leaver);
 };
 
 }  // namespace serval

@@ -1,7 +1,5 @@
 #include "server/http_exchange.h"
 
-#include <boost/asio/post.hpp>
-
 #include "server/http_session.h"
 
 namespace serval {
@@ -14,7 +12,7 @@ HttpExchange::HttpExchange(HttpRequest request, std::weak_ptr<HttpSession> sessi
 void HttpExchange::post(std::function<void()> task) {
   const std::shared_ptr<HttpSession> session = session_.lock();
   if (!session) return;
-  boost::asio::post(session->executor(), [weak = weak_from_this(), task = std::move(task)] {
+  session->post([weak = weak_from_this(), task = std::move(task)] {
     const std::shared_ptr<HttpExchange> self = weak.lock();
     if (self && !self->gone()) task();
   });
@@ -23,7 +21,7 @@ void HttpExchange::post(std::function<void()> task) {
 void HttpExchange::respond(HttpResponse response) {
   const std::shared_ptr<HttpSession> session = session_.lock();
   if (!session) return;
-  boost::asio::post(session->executor(), [weak = weak_from_this(), response = std::move(response)]() mutable {
+  session->post([weak = weak_from_this(), response = std::move(response)]() mutable {
     const std::shared_ptr<HttpExchange> self = weak.lock();
     if (!self || self->gone()) return;
     if (const auto open = self->session_.lock()) open->respond(*self, std::move(response));
@@ -39,6 +37,10 @@ void HttpExchange::start_stream() {
 
 void HttpExchange::write(std::string_view bytes) {
   if (const auto session = session_.lock()) session->write_stream(*this, bytes);
+}
+
+void HttpExchange::write(std::shared_ptr<BodySource> source) {
+  if (const auto session = session_.lock()) session->write_stream(*this, std::move(source));
 }
 
 void HttpExchange::end_stream(bool close_connection) {

@@ -51,6 +51,8 @@ class HttpExchange : public std::enable_shared_from_this<HttpExchange> {
   // instead (the exchange is over then): what one stream holds is bounded by that amount and one call's
   // bytes.
   void write(std::string_view bytes);
+  // The same for bytes that are made while they are sent; what is written later comes behind them.
+  void write(std::shared_ptr<BodySource> source);
   void end_stream(bool close_connection);
 
  private:

@@ -1,18 +1,23 @@
 #include "server/http_server.h"
 
-#include <netinet/tcp.h>
+#include <pthread.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
-#include <boost/asio/strand.hpp>
+#include <cerrno>
+#include <cstring>
 #include <stdexcept>
 #include <thread>
+#include <utility>
 
 #include "kernels/base/log.h"
 #include "server/http_context.h"
 #include "server/http_session.h"
+#include "server/out_of_memory.h"
 
 namespace serval {
 namespace {
@@ -32,34 +37,28 @@ tcp::endpoint resolve(asio::io_context& io, const std::string& host, uint16_t po
   return *found.begin();
 }
 
-}  // namespace
-
-bool HttpContext::register_session(HttpSession* session, std::weak_ptr<HttpSession> reference) {
-  std::lock_guard lock(mutex);
-  if (stopping) return false;
-  sessions.emplace(session, std::move(reference));
-  return true;
-}
-
-void HttpContext::session_closed(HttpSession* session) {
-  std::function<void()> resume;
-  {
-    std::lock_guard lock(mutex);
-    sessions.erase(session);
-    if (sessions.empty()) all_closed.notify_all();
-    std::swap(resume, room_again);
+// What tells clients apart: an IPv4 address, or the network that one IPv6 client has to itself.
+std::string client_address(const tcp::endpoint& peer) {
+  const asio::ip::address address = peer.address();
+  if (address.is_v4() || address.to_v6().is_v4_mapped()) {
+    const auto bytes = address.is_v4() ? address.to_v4().to_bytes()
+                                       : asio::ip::make_address_v4(asio::ip::v4_mapped, address.to_v6()).to_bytes();
+    return std::string(bytes.begin(), bytes.end());
   }
-  if (resume) resume();
+  const auto bytes = address.to_v6().to_bytes();
+  return std::string(bytes.begin(), bytes.begin() + 8);
 }
+
+}  // namespace
 
 struct HttpServer::Impl {
   Impl(HttpConfig config, RouteTable routes, HttpHooks hooks)
       : context(std::make_shared<HttpContext>(std::move(config), std::move(routes), std::move(hooks))),
-        work(asio::make_work_guard(context->io)),
-        acceptor(asio::make_strand(context->io)),
-        pause(acceptor.get_executor()) {
+        acceptor(*context->ios.front()),
+        pause(*context->ios.front()) {
     const HttpConfig& c = context->config;
-    const tcp::endpoint endpoint = resolve(context->io, c.host, c.port);
+    for (const auto& io : context->ios) work.push_back(asio::make_work_guard(*io));
+    const tcp::endpoint endpoint = resolve(*context->ios.front(), c.host, c.port);
     if (!endpoint.address().is_loopback() && context->keys.empty() && !c.insecure) {
       throw std::runtime_error("refusing to listen on " + c.host +
                                " without API keys: set api_keys, or insecure to serve everybody");
@@ -69,6 +68,7 @@ struct HttpServer::Impl {
     if (!error) acceptor.set_option(tcp::acceptor::reuse_address(true), error);
     if (!error) acceptor.bind(endpoint, error);
     if (!error) acceptor.listen(asio::socket_base::max_listen_connections, error);
+    if (!error) acceptor.non_blocking(true, error);
     if (error) {
       throw std::runtime_error("cannot listen on " + c.host + " port " + std::to_string(c.port) + ": " +
                                error.message());
@@ -76,52 +76,68 @@ struct HttpServer::Impl {
     port = acceptor.local_endpoint().port();
   }
 
-  // --- on the acceptor's strand ---
+  // --- on the first I/O thread ---
 
-  void accept() {
-    if (!acceptor.is_open() || paused_for_room()) return;
-    acceptor.async_accept(asio::make_strand(context->io),
-                          [this](boost::system::error_code error, tcp::socket socket) {
-                            if (error == asio::error::operation_aborted) return;
-                            if (!error) {
-                              open_session(std::move(socket));
-                            } else if (error != asio::error::connection_aborted) {
-                              // Out of descriptors or memory: the connection waits in the queue until others
-                              // have closed.
-                              if (!accept_failing)
-                                log_warn("accepting connections pauses", {{"error", error.message()}});
-                              accept_failing = true;
-                              pause.expires_after(kAcceptPause);
-                              pause.async_wait([this](boost::system::error_code cancelled) {
-                                if (!cancelled) accept();
-                              });
-                              return;
-                            }
-                            accept_failing = false;
-                            accept();
-                          });
+  void wait_for_connections() {
+    until_memory([this] {
+      acceptor.async_wait(tcp::acceptor::wait_read, [this](boost::system::error_code error) {
+        if (!error) accept_waiting();
+      });
+    });
   }
 
-  bool paused_for_room() {
-    std::lock_guard lock(context->mutex);
-    if (static_cast<int>(context->sessions.size()) < context->config.max_connections) return false;
-    context->room_again = [this] { asio::post(acceptor.get_executor(), [this] { accept(); }); };
-    return true;
+  // Takes all that wait to be accepted, some at a time.
+  void accept_waiting() {
+    constexpr int kMostAtOnce = 64;
+    for (int i = 0; i < kMostAtOnce; ++i) {
+      const int descriptor = ::accept4(acceptor.native_handle(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
+      if (descriptor >= 0) {
+        accept_failing = false;
+        open_session(descriptor);
+      } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
+        break;
+      } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+        pause_accepting(errno);
+        return;
+      }  // else that connection was gone before it was accepted
+    }
+    wait_for_connections();
   }
 
-  void open_session(tcp::socket socket) {
-    const HttpConfig& c = context->config;
-    boost::system::error_code error;
-    socket.non_blocking(true, error);
-    socket.set_option(tcp::no_delay(true), error);
-    if (c.send_buffer_bytes > 0)
-      socket.set_option(asio::socket_base::send_buffer_size(c.send_buffer_bytes), error);
-    // A peer that vanished without a word holds what we sent unacknowledged: give up on it as on one that
-    // does not read.
-    const int user_timeout = static_cast<int>(c.write_stall_timeout.count());
-    ::setsockopt(socket.native_handle(), IPPROTO_TCP, TCP_USER_TIMEOUT, &user_timeout, sizeof(user_timeout));
-    const auto session = std::make_shared<HttpSession>(context, std::move(socket));
-    if (context->register_session(session.get(), session)) session->start();
+  // Out of descriptors or memory: the connection waits in the queue until others have closed, of which the
+  // idle ones can be asked.
+  void pause_accepting(int error) {
+    context->close_longest_idle();
+    if (!std::exchange(accept_failing, true))
+      until_memory([&] { log_warn("accepting connections pauses", {{"error", std::strerror(error)}}); });
+    until_memory([this] {
+      pause.expires_after(kAcceptPause);
+      pause.async_wait([this](boost::system::error_code cancelled) {
+        if (!cancelled) accept_waiting();
+      });
+    });
+  }
+
+  // Without memory for it the connection is closed, and nothing else happens.
+  void open_session(int descriptor) noexcept {
+    bool owned = false;
+    try {
+      asio::io_context& io = *context->ios[next_io++ % context->ios.size()];
+      tcp::socket socket(io);
+      socket.assign(acceptor.local_endpoint().protocol(), descriptor);
+      owned = true;
+      const HttpConfig& c = context->config;
+      boost::system::error_code error;
+      socket.non_blocking(true, error);
+      socket.set_option(tcp::no_delay(true), error);
+      if (c.send_buffer_bytes > 0)
+        socket.set_option(asio::socket_base::send_buffer_size(c.send_buffer_bytes), error);
+      const tcp::endpoint peer = socket.remote_endpoint(error);
+      const auto session = std::make_shared<HttpSession>(context, std::move(socket));
+      if (context->register_session(session, client_address(peer))) session->start();
+    } catch (const std::exception&) {
+      if (!owned) ::close(descriptor);
+    }
   }
 
   // --- any thread ---
@@ -134,31 +150,24 @@ struct HttpServer::Impl {
     });
   }
 
-  std::vector<std::shared_ptr<HttpSession>> open_sessions() {
-    std::vector<std::shared_ptr<HttpSession>> result;
-    std::lock_guard lock(context->mutex);
-    for (const auto& [session, reference] : context->sessions) {
-      if (auto open = reference.lock()) result.push_back(std::move(open));
-    }
-    return result;
-  }
-
-  void run_io() {
+  // Handlers catch what their connection can throw; this is for what the library itself throws between them.
+  static void run_io(asio::io_context& io) {
     for (;;) {
       try {
-        context->io.run();
+        io.run();
         return;
       } catch (const std::exception& failure) {
-        log_error("an HTTP connection failed", {{"what", failure.what()}});
+        until_memory([&] { log_error("an I/O thread goes on after a failure", {{"what", failure.what()}}); });
       }
     }
   }
 
   std::shared_ptr<HttpContext> context;
-  asio::executor_work_guard<asio::io_context::executor_type> work;
+  std::vector<asio::executor_work_guard<asio::io_context::executor_type>> work;
   tcp::acceptor acceptor;
   asio::steady_timer pause;
   bool accept_failing = false;
+  size_t next_io = 0;
   uint16_t port = 0;
   std::vector<std::thread> threads;
 };
@@ -171,9 +180,11 @@ HttpServer::~HttpServer() {
 }
 
 void HttpServer::start() {
-  asio::post(impl_->acceptor.get_executor(), [impl = impl_.get()] { impl->accept(); });
-  for (int i = 0; i < impl_->context->config.io_threads; ++i)
-    impl_->threads.emplace_back([impl = impl_.get()] { impl->run_io(); });
+  asio::post(impl_->acceptor.get_executor(), [impl = impl_.get()] { impl->wait_for_connections(); });
+  for (const auto& io : impl_->context->ios) {
+    impl_->threads.emplace_back([&io = *io] { Impl::run_io(io); });
+    pthread_setname_np(impl_->threads.back().native_handle(), "serval-io");
+  }
 }
 
 uint16_t HttpServer::port() const {
@@ -185,10 +196,14 @@ int HttpServer::num_connections() const {
   return static_cast<int>(impl_->context->sessions.size());
 }
 
+size_t HttpServer::num_waiting_texts() const {
+  return impl_->context->long_texts.num_waiting();
+}
+
 bool HttpServer::drain(HttpConfig::Duration timeout) {
   impl_->context->draining = true;
   impl_->stop_accepting();
-  for (const auto& session : impl_->open_sessions()) session->drain();
+  for (const auto& session : impl_->context->open_sessions()) session->drain();
   std::unique_lock lock(impl_->context->mutex);
   return impl_->context->all_closed.wait_for(lock, timeout,
                                              [this] { return impl_->context->sessions.empty(); });
@@ -199,13 +214,12 @@ void HttpServer::stop() {
   {
     std::lock_guard lock(context.mutex);
     context.stopping = true;
-    context.room_again = nullptr;
   }
   impl_->stop_accepting();
-  for (const auto& session : impl_->open_sessions()) session->abort();
-  context.text_pool.join();
-  context.long_text_pool.join();  // what is queued sees its exchange gone and ends at once
-  impl_->work.reset();
+  for (const auto& session : impl_->context->open_sessions()) session->abort();
+  context.texts.join();
+  context.long_texts.join();  // what is queued sees its exchange gone and ends at once
+  impl_->work.clear();
   for (std::thread& thread : impl_->threads) thread.join();
   impl_->threads.clear();
 }

@@ -11,6 +11,7 @@
 
 #include "server/http_body.h"
 #include "server/http_head.h"
+#include "server/memory_budget.h"
 #include "server/request_log.h"
 #include "server/route_table.h"
 
@@ -32,9 +33,14 @@ struct HttpConfig {
   BodyLimits body;
   size_t max_total_body_bytes =
       256 << 20;               // request bodies in memory at once, over all connections; beyond it 429
-  int max_connections = 4096;  // more wait in the listen queue
-  size_t stream_buffer_bytes =
-      256 << 10;  // a stream's reader that leaves more than this unread is cut off at the next event
+  int max_connections = 4096;          // more: idle ones make way, else only probes are answered
+  int max_connections_per_address = 0;  // the same for one client; 0: no limit
+  size_t max_waiting_long_texts = 256;  // bodies above 64 KiB in line for their thread; beyond it 429
+  size_t max_waiting_long_text_bytes = 64 << 20;  // their sizes together
+  // What answers hold, over all connections and whoever else has a part of it; beyond it 429. None: no limit.
+  std::shared_ptr<MemoryBudget> answers;
+  // A stream's reader that leaves more than this unread is cut off at the next event.
+  size_t stream_buffer_bytes = 256 << 10;
   int send_buffer_bytes = 0;  // the kernel's, per connection; 0: the system's choice
 
   Duration header_timeout{
@@ -42,7 +48,7 @@ struct HttpConfig {
   Duration body_timeout{30'000};         // longest pause while a body arrives
   Duration body_total_timeout{300'000};  // whole body
   Duration keep_alive_timeout{60'000};   // idle between requests
-  Duration write_stall_timeout{30'000};  // longest time a reader may take nothing
+  Duration write_stall_timeout{30'000};  // longest time a reader may take nothing (not a byte)
   Duration linger_timeout{
       1'000};  // after the last answer, for the client to read it before the connection is gone
 };
@@ -66,6 +72,7 @@ class HttpServer {
   void start();
   uint16_t port() const;
   int num_connections() const;
+  size_t num_waiting_texts() const;  // long ones, in line for their thread
 
   // Stops accepting, closes idle connections, lets open requests finish (their connections close after the
   // answer), and waits for that at most `timeout`. False: some are still open. May be called again.

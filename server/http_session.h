@@ -8,11 +8,13 @@
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <chrono>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 
+#include "server/answer_output.h"
 #include "server/http_context.h"
 #include "server/http_exchange.h"
 #include "server/http_request_reader.h"
@@ -28,12 +30,17 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   void start();
   void drain();  // the answer in progress is the last one
   void abort();  // now
-  boost::asio::any_io_executor executor() { return socket_.get_executor(); }
+  // Others need its place: closes, after what is being asked unless `at_once`.
+  void make_way(bool at_once);
+  // Runs `work` on the connection's thread, where what it throws ends this connection's request and nothing
+  // else.
+  void post(std::function<void()> work);
 
   // For HttpExchange, which is ignored unless it is the open one.
   void respond(const HttpExchange& exchange, HttpResponse response);
   void start_stream(const HttpExchange& exchange);
   void write_stream(const HttpExchange& exchange, std::string_view bytes);
+  void write_stream(const HttpExchange& exchange, std::shared_ptr<BodySource> source);
   void end_stream(const HttpExchange& exchange, bool close_connection);
 
  private:
@@ -45,6 +52,14 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
     kLingering,  // answered for the last time; what still comes is thrown away
     kClosed
   };
+
+  // Every handler runs in it: what `work` throws (memory, in effect) becomes a 503, or else closes the
+  // connection.
+  template <class Work>
+  void guarded(Work&& work) noexcept;
+  // A completion handler for asio that runs `work(*this, arguments...)` guarded.
+  template <class Work>
+  auto handler(Work work);
 
   // Reading.
   void wait_readable();
@@ -63,28 +78,29 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   void begin_body();
   void finish_reading();
   void dispatch(HttpRequest request);
+  bool may_ask();
 
   // Answering.
   void answer(HttpResponse response);
-  void append_head(int status, std::string_view content_type, const std::vector<HttpField>& fields);
+  std::string head(int status, std::string_view content_type, const std::vector<HttpField>& fields);
+  void count_response(int status) noexcept;
   void flush();
-  void write_more();
   void on_written(boost::system::error_code error, size_t n);
   void answer_finished();
   void linger();
-  void tell_end(const char* gone);
-  void close(const char* reason);
+  void tell_end(const char* gone) noexcept;
+  void close(const char* reason) noexcept;
 
   // Deadlines: one timer, armed for the earliest.
   void arm_timer();
   void on_timer();
   void on_read_timeout();
   bool client_hung_up();
+  void look_at_reader(Clock::time_point now);
 
   bool is_open(const HttpExchange& exchange) const {
     return state_ == State::kAnswering && exchange_.get() == &exchange;
   }
-  void charge_body(size_t bytes);
 
   const std::shared_ptr<HttpContext> context_;
   const HttpConfig& config_;
@@ -105,7 +121,7 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   std::string request_id_;
   const Route* route_ = nullptr;
   std::shared_ptr<HttpExchange> exchange_;
-  size_t charged_body_bytes_ = 0;
+  MemoryCharge body_charge_;
   bool keep_alive_ = true;
   bool http_1_0_ = false;
   bool head_only_ = false;
@@ -113,16 +129,19 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   bool answer_begun_ = false;
   int status_ = 0;                // of the answer, once begun
   std::string refusal_;           // its error's code
-  bool answer_complete_ = false;  // every byte of it is in output_
+  bool answer_complete_ = false;  // all of it is in output_
+  bool leaving_ = false;          // others need its place
 
-  std::string output_;     // waiting
-  std::string in_flight_;  // being written, from written_ on
-  size_t written_ = 0;
+  AnswerOutput output_;
+  MemoryCharge answer_charge_;
   bool writing_ = false;
+  uint64_t sent_bytes_ = 0;    // given to the kernel since the connection began
+  uint64_t taken_bytes_ = 0;   // of those, taken by the peer when last looked at
+  Clock::time_point taken_at_; // when that was last more than before
 
   Clock::time_point read_deadline_ = Clock::time_point::max();
   Clock::time_point body_deadline_ = Clock::time_point::max();  // of the whole body
-  Clock::time_point write_deadline_ = Clock::time_point::max();
+  Clock::time_point write_deadline_ = Clock::time_point::max();  // look whether the reader takes anything
   Clock::time_point watch_deadline_ =
       Clock::time_point::max();  // look whether the client hung up although we do not read
   Clock::time_point timer_armed_for_ = Clock::time_point::max();

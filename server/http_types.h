@@ -3,6 +3,8 @@
 #pragma once
 
 #include <chrono>
+#include <cstddef>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -31,9 +33,20 @@ struct HttpRequest {
   std::string_view field(std::string_view name) const;
 };
 
+// A body that is made while it is sent, so that a long answer is never in memory as one. One thread at a time.
+class BodySource {
+ public:
+  virtual ~BodySource() = default;
+  // Appends the next piece (tens of KiB, never nothing) to `out`. False: that was the last.
+  virtual bool next(std::string& out) = 0;
+  // Memory it keeps until it goes and that nobody else accounts for.
+  virtual size_t held_bytes() const { return 0; }
+};
+
 struct HttpResponse {
   int status = 200;
   std::string body;
+  std::shared_ptr<BodySource> source;  // instead of `body`
   std::string content_type = "application/json";
   std::vector<HttpField> fields;  // besides those every answer has
   bool close = false;             // the connection ends after this answer

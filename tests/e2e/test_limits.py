@@ -88,3 +88,29 @@ def test_a_client_that_does_not_close_after_its_last_answer_is_closed(strict):
             for _ in range(500):
                 client.sendall(b"x")
                 time.sleep(0.02)
+
+
+def test_probes_answer_whatever_one_client_holds_open(start_daemon):
+    daemon = start_daemon("--max-connections", 8)
+    ways = [b"", head("GET /version HTTP/1.1", "Host: a"), b"GET /ver", with_body_bytes(1024)[:-1]]
+    for way in ways:
+        with contextlib.ExitStack() as held:
+            for _ in range(60):  # all connections, and the reserve several times over
+                held.enter_context(connection(daemon)).sendall(way)
+            for probe in ["/live", "/ready", "/health", "/ping", "/metrics"]:
+                assert status_of(daemon, head(f"GET {probe} HTTP/1.1", "Host: a")) == 200, (way, probe)
+
+
+def test_an_address_with_its_share_of_busy_connections_gets_no_more(start_daemon):
+    daemon = start_daemon("--max-connections-per-address", 2)
+    with contextlib.ExitStack() as held:
+        for _ in range(2):
+            held.enter_context(connection(daemon)).sendall(with_body_bytes(1024)[:-1])
+        assert daemon.metric("serval:num_requests_running") == 0  # a probe; whatever was sent before it has arrived
+        assert status_of(daemon, head("GET /version HTTP/1.1", "Host: a")) == 503
+        assert status_of(daemon, head("GET /live HTTP/1.1", "Host: a")) == 200
+    for _ in range(500):  # once the server has seen them go
+        if status_of(daemon, head("GET /version HTTP/1.1", "Host: a")) == 200:
+            return
+        time.sleep(0.02)
+    raise AssertionError("their places stay taken")

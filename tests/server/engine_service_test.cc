@@ -173,6 +173,45 @@ TEST_F(EngineServiceTest, ChoicesOfPromptsAreIndexedPromptFirst) {
   EXPECT_EQ(got->usage.completion_tokens, 24);
 }
 
+TEST_F(EngineServiceTest, AStopStringThatOnlyTheEndMakesWholeIsTheReasonOfTheEnd) {
+  start();
+  GenerateRequest request = completion(1);
+  request.stop = {"\xef\xbf\xbd"};  // what half a character at the end becomes
+  int64_t seed = 0;
+  const auto last = [&] { return tokenizer_->token_bytes(tokens({10, 20, 30}, static_cast<uint64_t>(seed), 1)[0]); };
+  while (last() != "\xc3") ++seed;
+  request.seed = seed;
+  const auto got = run(request);
+  EXPECT_EQ(got->text(0), "");
+  EXPECT_EQ(got->last(0).finish, FinishReason::kStopString);
+  EXPECT_EQ(std::get<std::string>(got->last(0).stop_reason), request.stop[0]);
+}
+
+TEST_F(EngineServiceTest, NobodyTalksToAnEngineThatIsDetached) {
+  for (int i = 0; i < 30; ++i) {
+    runner_ = std::make_unique<FakeRunner>(geometry_, kVocab);
+    start();
+    std::vector<std::unique_ptr<Generation>> running;
+    std::vector<std::shared_ptr<Collector>> collectors;
+    for (int j = 0; j < 4; ++j) {
+      GenerateRequest request = completion(200);
+      request.ignore_eos = true;
+      request.seed = i * 4 + j;
+      request.stop = {" ", "a", "e"};  // found soon: told to the engine
+      collectors.push_back(std::make_shared<Collector>());
+      auto started = service_->generate(request, collectors.back());
+      ASSERT_TRUE(started.ok());
+      running.push_back(std::move(*started));
+    }
+    if (i % 2 == 0) collectors.front()->wait_for_first();
+    service_->attach(nullptr, geometry_);
+    engine_.reset();
+    EXPECT_EQ(service_->generate(completion(1), collectors.front()).error().kind, ErrorKind::kUnavailable);
+    for (const auto& collector : collectors) collector->wait();  // the engine ended what it still had
+    EXPECT_TRUE(service_->wait_until_idle(std::chrono::seconds(20)));
+  }
+}
+
 TEST_F(EngineServiceTest, AStopStringCutsTheTextAndEndsTheSequence) {
   start();
   GenerateRequest request = completion(40);

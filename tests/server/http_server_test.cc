@@ -392,6 +392,54 @@ TEST_F(HttpServerTest, ALongTextKeepsNoShortOneWaiting) {
   EXPECT_EQ(behind.read_response()->status, 200);
 }
 
+TEST_F(HttpServerTest, ALongTextIsNotBehindLongerOnes) {
+  start();
+  service.hold_tokenizing_above(100'000);
+  const auto text = [](size_t size) { return post("/tokenize", "{\"prompt\":\"" + std::string(size, 'a') + "\"}"); };
+  RawHttpClient running(server->port());
+  running.send(text(100'001));
+  ASSERT_TRUE(service.wait_until([&] { return service.num_held() == 1; }));
+  std::vector<std::unique_ptr<RawHttpClient>> behind;
+  for (const size_t size : {2'000'000, 1'000'000, 1'500'000, 70'000}) {
+    behind.push_back(std::make_unique<RawHttpClient>(server->port()));
+    behind.back()->send(text(size));
+    while (server->num_waiting_texts() < behind.size()) std::this_thread::yield();
+  }
+  service.release();
+  for (const auto& client : behind) EXPECT_EQ(client->read_response()->status, 200);
+  EXPECT_EQ(running.read_response()->status, 200);
+  EXPECT_THAT(service.tokenized_bytes(), ::testing::ElementsAre(100'001, 70'000, 1'000'000, 1'500'000, 2'000'000));
+}
+
+TEST_F(HttpServerTest, TheLineOfLongTextsIsBoundedInNumberAndBytes) {
+  for (const bool by_bytes : {false, true}) {
+    HttpConfig config;
+    const std::string text = post("/tokenize", "{\"prompt\":\"" + std::string(100'001, 'a') + "\"}");
+    const size_t body = 100'001 + std::string("{\"prompt\":\"\"}").size();
+    (by_bytes ? config.max_waiting_long_text_bytes : config.max_waiting_long_texts) = by_bytes ? 2 * body : 2;
+    FakeInferenceService held;
+    RouteTable routes;
+    routes.add(openai_routes(held, {}));
+    HttpServer one(config, std::move(routes));
+    one.start();
+    held.hold_tokenizing_above(100'000);
+    RawHttpClient running(one.port()), first(one.port()), second(one.port()), third(one.port());
+    running.send(text);
+    ASSERT_TRUE(held.wait_until([&] { return held.num_held() == 1; }));
+    first.send(text);
+    second.send(text);
+    while (one.num_waiting_texts() < 2) std::this_thread::yield();
+    third.send(text);
+    const auto refused = third.read_response();
+    ASSERT_TRUE(refused.has_value());
+    EXPECT_EQ(refused->status, 429);
+    EXPECT_EQ(error_code(*refused), "server_overloaded");
+    held.release();
+    for (RawHttpClient* client : {&running, &first, &second}) EXPECT_EQ(client->read_response()->status, 200);
+    one.stop();
+  }
+}
+
 TEST_F(HttpServerTest, BodiesInMemoryAreBoundedOverAllConnections) {
   HttpConfig config;
   config.max_total_body_bytes = 100'000;
@@ -457,22 +505,142 @@ TEST_F(HttpServerTest, TheStreamBufferLimitHoldsToTheByte) {
   server->stop();  // the handler looks at this frame
 }
 
-TEST_F(HttpServerTest, ConnectionsBeyondTheLimitWaitForRoom) {
+TEST_F(HttpServerTest, ASteadyReaderIsNotCutOffHoweverSlowlyTheSendBufferDrains) {
+  // A socket says that it takes more when a third of its buffer is free: 140 KB here, five times what this reader
+  // takes in a stall timeout.
+  class Long final : public BodySource {
+   public:
+    bool next(std::string& out) override {
+      out.append(32'000, 'x');
+      return ++num_pieces_ < 40;
+    }
+
+   private:
+    int num_pieces_ = 0;
+  };
+  RouteTable routes;
+  routes.add(Route{.method = "GET", .path = "/long", .handler = [](std::shared_ptr<HttpExchange> exchange) {
+                     HttpResponse response;
+                     response.source = std::make_shared<Long>();
+                     exchange->respond(std::move(response));
+                   }});
+  HttpConfig config;
+  config.write_stall_timeout = milliseconds(2000);
+  config.send_buffer_bytes = 1 << 20;
+  server = std::make_unique<HttpServer>(config, std::move(routes));
+  server->start();
+  RawHttpClient client(server->port(), /*receive_buffer_bytes=*/4096);
+  client.send(get("/long"));
+  for (int i = 0; i < 40; ++i) {  // twice the stall timeout
+    ASSERT_TRUE(client.take(1200));
+    std::this_thread::sleep_for(milliseconds(100));
+  }
+  const auto response = client.read_response();
+  ASSERT_TRUE(response.has_value());
+  EXPECT_EQ(response->body, std::string(40 * 32'000, 'x'));
+}
+
+// --- connections ---
+
+// What a client that holds a connection can be doing with it.
+enum class Holding { kNothing, kIdleAfterAnAnswer, kHalfAHead, kHalfABody, kAStream };
+
+class HeldConnections : public HttpServerTest, public ::testing::WithParamInterface<Holding> {
+ protected:
+  std::unique_ptr<RawHttpClient> hold() {
+    auto client = std::make_unique<RawHttpClient>(server->port());
+    switch (GetParam()) {
+      case Holding::kNothing:
+        break;
+      case Holding::kIdleAfterAnAnswer:
+        client->send(get("/version"));
+        EXPECT_EQ(client->read_response()->status, 200);
+        break;
+      case Holding::kHalfAHead:
+        client->send("GET /version HT");
+        break;
+      case Holding::kHalfABody:
+        client->send(
+            "POST /tokenize HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{");
+        break;
+      case Holding::kAStream:
+        client->send(post("/v1/completions", "{\"prompt\":\"x\",\"stream\":true}"));
+        EXPECT_TRUE(client->read_until("\"text\":\"a\""));
+    }
+    return client;
+  }
+};
+
+TEST_P(HeldConnections, KeepNoProbeFromItsAnswer) {
+  service.set_script({.deltas = {token(0, "a", 1), token(0, "b", 2, FinishReason::kStop)}, .hold_before = 1});
+  HttpConfig config;
+  config.max_connections = 4;
+  start(config);
+  std::vector<std::unique_ptr<RawHttpClient>> held;
+  for (int i = 0; i < 40; ++i) held.push_back(i < 4 ? hold() : std::make_unique<RawHttpClient>(server->port()));
+  for (const char* probe : {"/live", "/ready", "/health", "/ping", "/metrics"}) {
+    const RawResponse answer = ask(get(probe));
+    EXPECT_EQ(answer.status, 200) << probe << answer.body;
+  }
+  EXPECT_LE(server->num_connections(), 4 + 16 + 1);
+}
+
+INSTANTIATE_TEST_SUITE_P(Ways, HeldConnections,
+                         ::testing::Values(Holding::kNothing, Holding::kIdleAfterAnAnswer, Holding::kHalfAHead,
+                                           Holding::kHalfABody, Holding::kAStream));
+
+TEST_F(HttpServerTest, BeyondTheLimitOfConnectionsTheLongestIdleMakesWay) {
   HttpConfig config;
   config.max_connections = 2;
   start(config);
   RawHttpClient first(server->port()), second(server->port());
-  for (RawHttpClient* client : {&first, &second}) {
+  for (RawHttpClient* client : {&first, &second, &first}) {
     client->send(get("/version"));
     EXPECT_EQ(client->read_response()->status, 200);
   }
   RawHttpClient third(server->port());
   third.send(get("/version"));
-  std::this_thread::sleep_for(milliseconds(50));
-  EXPECT_EQ(num_responses, 2);
-  EXPECT_EQ(server->num_connections(), 2);
-  first.close();
   EXPECT_EQ(third.read_response()->status, 200);
+  EXPECT_TRUE(second.closed_by_server());  // the first was asked later
+  first.send(get("/version"));
+  EXPECT_EQ(first.read_response()->status, 200);
+}
+
+TEST_F(HttpServerTest, BeyondTheLimitOfBusyConnectionsOthersAreToldSoUntilOneIsFree) {
+  service.set_script({.deltas = {token(0, "a", 1), token(0, "b", 2, FinishReason::kStop)}, .hold_before = 1});
+  HttpConfig config;
+  config.max_connections = 2;
+  start(config);
+  std::vector<std::unique_ptr<RawHttpClient>> busy;
+  for (int i = 0; i < 2; ++i) {  // as many as may be
+    busy.push_back(std::make_unique<RawHttpClient>(server->port()));
+    busy.back()->send(post("/v1/completions", "{\"prompt\":\"x\",\"stream\":true}"));
+    ASSERT_TRUE(busy.back()->read_until("\"text\":\"a\""));
+  }
+  const RawResponse refused = ask(get("/version"));
+  EXPECT_EQ(refused.status, 503);
+  EXPECT_EQ(error_code(refused), "too_many_connections");
+  EXPECT_EQ(refused.field("retry-after"), "1");
+  RawHttpClient early(server->port());  // came while there was no room, asks when there is
+  busy.pop_back();
+  while (service.num_cancelled() == 0) std::this_thread::yield();
+  while (server->num_connections() > 2) std::this_thread::yield();
+  early.send(get("/version"));
+  EXPECT_EQ(early.read_response()->status, 200);
+}
+
+TEST_F(HttpServerTest, OneAddressHoldsItsShareOfConnections) {
+  service.set_script({.deltas = {token(0, "a", 1), token(0, "b", 2, FinishReason::kStop)}, .hold_before = 1});
+  HttpConfig config;
+  config.max_connections_per_address = 2;
+  start(config);
+  RawHttpClient first(server->port()), second(server->port());
+  for (RawHttpClient* client : {&first, &second}) {
+    client->send(post("/v1/completions", "{\"prompt\":\"x\",\"stream\":true}"));
+    ASSERT_TRUE(client->read_until("\"text\":\"a\""));
+  }
+  EXPECT_EQ(error_code(ask(get("/version"))), "too_many_connections");
+  EXPECT_EQ(ask(get("/live")).status, 200);
 }
 
 TEST_F(HttpServerTest, OutOfDescriptorsAcceptingPausesAndResumes) {
@@ -699,19 +867,30 @@ TEST_F(HttpServerTest, AHandlerThatThrowsFailsItsRequestOnly) {
   RouteTable routes;
   for (const auto& [path, where] :
        {std::pair{"/inline", RunsOn::kInline}, std::pair{"/pool", RunsOn::kTextPool}}) {
-    routes.add(Route{
-        .method = "GET", .path = path, .handler = [](auto) { throw std::bad_alloc(); }, .runs_on = where});
+    routes.add(Route{.method = "GET",
+                     .path = path,
+                     .handler = [](auto) { throw std::runtime_error("no"); },
+                     .runs_on = where});
+    routes.add(Route{.method = "GET",
+                     .path = path + std::string("/memory"),
+                     .handler = [](auto) { throw std::bad_alloc(); },
+                     .runs_on = where});
   }
   server = std::make_unique<HttpServer>(HttpConfig{}, std::move(routes));
   server->start();
   RawHttpClient client(server->port());
-  for (const char* path : {"/inline", "/pool", "/inline"}) {
+  for (const std::string path : {"/inline", "/pool", "/inline"}) {
     client.send(get(path));
     const auto response = client.read_response();
     ASSERT_TRUE(response.has_value());
     EXPECT_EQ(response->status, 500);
     EXPECT_EQ(error_field(*response, "type"), "server_error");
     EXPECT_EQ(response->field("x-should-retry"), "false");
+    client.send(get(path + "/memory"));
+    const auto short_of_memory = client.read_response();
+    ASSERT_TRUE(short_of_memory.has_value());
+    EXPECT_EQ(short_of_memory->status, 503);
+    EXPECT_EQ(error_code(*short_of_memory), "out_of_memory");
   }
 }
 

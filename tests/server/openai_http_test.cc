@@ -27,7 +27,7 @@ class OpenAiHttp : public HttpTest {
   std::string stream(const std::string& path, const std::string& body) {
     const RawResponse response = ask(post(path, body));
     EXPECT_EQ(response.status, 200) << response.body;
-    EXPECT_EQ(response.field("content-type"), "text/event-stream");
+    EXPECT_EQ(response.field("content-type"), "text/event-stream; charset=utf-8");
     EXPECT_EQ(response.field("cache-control"), "no-cache");
     EXPECT_EQ(response.field("x-accel-buffering"), "no");
     return without_ids(response.body);

@@ -167,11 +167,21 @@ void FakeInferenceService::hold_tokenizing_above(size_t bytes) {
   most_unheld_bytes_ = bytes;
 }
 
+std::vector<size_t> FakeInferenceService::tokenized_bytes() const {
+  std::lock_guard lock(mutex_);
+  return tokenized_bytes_;
+}
+
 Result<PromptInfo> FakeInferenceService::tokenize(const GenerateRequest& request) {
   if (const auto* text =
           request.prompts.empty() ? nullptr : std::get_if<std::string>(&request.prompts.front())) {
     std::unique_lock lock(mutex_);
-    if (text->size() > most_unheld_bytes_) change_.wait(lock, [&] { return released_; });
+    if (text->size() > most_unheld_bytes_) {
+      ++held_;
+      change_.notify_all();
+      change_.wait(lock, [&] { return released_; });
+    }
+    tokenized_bytes_.push_back(text->size());
   }
   Result<std::vector<PromptInfo>> prompts = render(request);
   if (!prompts) return prompts.error();

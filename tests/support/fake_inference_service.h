@@ -38,6 +38,8 @@ class FakeInferenceService final : public InferenceService {
   void release();  // lets every held generation go on, now and later
   // From now on tokenize() of a longer prompt waits for release(), as if it took that long.
   void hold_tokenizing_above(size_t bytes);
+  int num_held() const { return held_; }  // tokenize() calls that wait for it
+  std::vector<size_t> tokenized_bytes() const;  // of the texts tokenize() was done with, in order
   void set_ready(bool ready, std::string reason = "");
   void set_live(bool live);
 
@@ -75,7 +77,8 @@ class FakeInferenceService final : public InferenceService {
   bool live_ = true;
   std::vector<std::thread> threads_;
   std::vector<std::weak_ptr<Run>> runs_;
-  std::atomic<int> started_{0}, cancelled_{0}, finished_{0};
+  std::atomic<int> started_{0}, cancelled_{0}, finished_{0}, held_{0};
+  std::vector<size_t> tokenized_bytes_;
 };
 
 // One token of choice `index` with its text; `finish` makes it the last.

@@ -87,7 +87,7 @@ void RawHttpClient::close() {
   fd_ = -1;
 }
 
-bool RawHttpClient::fill() {
+bool RawHttpClient::fill(size_t most) {
   if (ended_ || fd_ < 0) return false;
   pollfd waiting{fd_, POLLIN, 0};
   if (::poll(&waiting, 1, kPatienceMs) <= 0) {
@@ -95,12 +95,19 @@ bool RawHttpClient::fill() {
     return false;
   }
   char buffer[16384];
-  const ssize_t n = ::recv(fd_, buffer, sizeof(buffer), 0);
+  const ssize_t n = ::recv(fd_, buffer, std::min(most, sizeof(buffer)), 0);
   if (n <= 0) {
     ended_ = true;
     return false;
   }
   received_.append(buffer, static_cast<size_t>(n));
+  return true;
+}
+
+bool RawHttpClient::take(size_t n) {
+  for (const size_t end = received_.size() + n; received_.size() < end;) {
+    if (!fill(end - received_.size())) return false;
+  }
   return true;
 }
 

@@ -43,6 +43,8 @@ class RawHttpClient {
   // complete.
   std::optional<RawResponse> read_response(bool head_only = false);
   int num_interim() const { return num_interim_; }
+  // Takes `n` bytes from the connection, for a later read; false when it ends first.
+  bool take(size_t n);
   // Takes bytes as they come until `text` has been seen; false when the connection ends first.
   bool read_until(std::string_view text);
   // True when the server closed and nothing was left to read.
@@ -50,7 +52,7 @@ class RawHttpClient {
   const std::string& received() const { return received_; }
 
  private:
-  bool fill();
+  bool fill(size_t most = 16384);
 
   int fd_ = -1;
   std::string received_;  // not yet taken by read_response
