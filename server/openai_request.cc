@@ -367,6 +367,7 @@ Result<TokenizeRequest> parse_tokenize_request(std::string_view body, const Requ
   if (reader.find("messages")) {
     if (reader.find("prompt")) reader.fail("prompt", "invalid_prompt", "and messages exclude each other.");
     read_messages(reader, *tree, out.generate);
+    refuse_tools(reader);
   } else {
     std::optional<std::string> prompt = reader.text("prompt");
     if (!prompt) {

@@ -87,7 +87,7 @@ Result<std::vector<PromptInfo>> PromptBuilder::build(const GenerateRequest& requ
 
 Result<void> PromptBuilder::check_fit(size_t least_tokens, const char* param) const {
   if (least_tokens <= static_cast<size_t>(limits_.max_model_len)) return {};
-  return context_overflow(param, limits_, param, static_cast<int64_t>(least_tokens), 1, /*at_least=*/true);
+  return context_overflow(param, limits_.max_model_len, param, static_cast<int64_t>(least_tokens), 1, /*at_least=*/true);
 }
 
 Result<PromptInfo> PromptBuilder::build_chat(const GenerateRequest& request, const PromptRules& rules) const {

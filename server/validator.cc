@@ -143,14 +143,29 @@ void check_logprobs(const GenerateRequest& r, const ServiceLimits& limits, Check
   if (r.echo && r.logprobs && !r.prompt_logprobs) out.num_prompt_logprobs = out.num_logprobs;
 }
 
+// The most tokens that prompt and output of one sequence can have: the model's context, or less where the
+// whole KV memory holds less.
+int usable_context(const ServiceLimits& limits, const BlockGeometry& geometry,
+                   const SchedulerConfig& scheduler) {
+  const auto holds = [&](int tokens) { return fits(geometry, scheduler, 1, tokens - 1); };
+  if (holds(limits.max_model_len)) return limits.max_model_len;
+  int most = 1;  // holds, or there is no server
+  for (int beyond = limits.max_model_len; beyond - most > 1;) {
+    const int middle = most + (beyond - most) / 2;
+    (holds(middle) ? most : beyond) = middle;
+  }
+  return most;
+}
+
 // The output budget of one prompt, or an error. An explicit budget that does not fit is refused; an absent
 // one is clamped, and -1 asks for all the room there is.
-Result<int> output_budget(const GenerateRequest& r, int64_t prompt_tokens, const ServiceLimits& limits) {
+Result<int> output_budget(const GenerateRequest& r, int64_t prompt_tokens, int context,
+                          const ServiceLimits& limits) {
   const bool chat = r.kind == GenerateRequest::Kind::kChat;
-  const int64_t room = limits.max_model_len - prompt_tokens;
+  const int64_t room = context - prompt_tokens;
   const std::string prompt_param = chat ? "messages" : "prompt";
   const auto overflow = [&](const std::string& param, int64_t asked) {
-    return context_overflow(param, limits, prompt_param, prompt_tokens, asked);
+    return context_overflow(param, context, prompt_param, prompt_tokens, asked);
   };
   if (!r.max_tokens || *r.max_tokens == kAllTheRoom) {
     if (room < 1) return overflow(prompt_param, 1);
@@ -167,7 +182,7 @@ Result<int> output_budget(const GenerateRequest& r, int64_t prompt_tokens, const
   if (*r.max_tokens > room) {
     if (*r.max_tokens > std::numeric_limits<int32_t>::max()) {
       return out_of_range(r.max_tokens_param, static_cast<double>(*r.max_tokens),
-                          "at most " + std::to_string(limits.max_model_len));
+                          "at most " + std::to_string(context));
     }
     return overflow(room < least ? prompt_param : r.max_tokens_param, *r.max_tokens);
   }
@@ -176,12 +191,12 @@ Result<int> output_budget(const GenerateRequest& r, int64_t prompt_tokens, const
 
 }  // namespace
 
-Error context_overflow(const std::string& param, const ServiceLimits& limits, const std::string& prompt_param,
+Error context_overflow(const std::string& param, int context, const std::string& prompt_param,
                        int64_t prompt_tokens, int64_t output_tokens, bool at_least) {
   const std::string about = at_least ? "at least " : "";
   return invalid(
       param, "context_length_exceeded",
-      "This model's maximum context length is " + std::to_string(limits.max_model_len) +
+      "This model's maximum context length is " + std::to_string(context) +
           " tokens. However, you requested " + about + std::to_string(prompt_tokens + output_tokens) +
           " tokens (" + about + std::to_string(prompt_tokens) + " in the " + prompt_param + ", " +
           std::to_string(output_tokens) + " in the completion). Please reduce the length of the " +
@@ -225,10 +240,11 @@ Result<ValidatedRequest> validate(const GenerateRequest& r, const std::vector<Pr
                        ". Ask for fewer choices or prompts at once.");
   }
 
+  const int context = usable_context(limits, geometry, scheduler);
   sampling.seed = r.seed && *r.seed != kAnotherSeed ? static_cast<uint64_t>(*r.seed) : random_seed;
   for (size_t i = 0; i < prompts.size(); ++i) {
     const PromptInfo& prompt = prompts[i];
-    Result<int> budget = output_budget(r, static_cast<int64_t>(prompt.token_ids.size()), limits);
+    Result<int> budget = output_budget(r, static_cast<int64_t>(prompt.token_ids.size()), context, limits);
     if (!budget) return budget.error();
     Request request;
     request.prompt = prompt.token_ids;
@@ -245,11 +261,11 @@ Result<ValidatedRequest> validate(const GenerateRequest& r, const std::vector<Pr
     request.sampling.min_tokens = static_cast<int>(r.min_tokens.value_or(0));
     request.priority = static_cast<int>(r.priority.value_or(0));
     request.cache_salt = r.cache_salt.value_or("");
-    if (!fits(geometry, scheduler, static_cast<int>(request.prompt.size()), request.sampling.max_tokens)) {
-      return invalid(r.max_tokens_param, "context_length_exceeded",
-                     "The request may need KV memory for " +
-                         std::to_string(request.prompt.size() + request.sampling.max_tokens) +
-                         " tokens, more than the whole cache holds; ask for less. (context_length_exceeded)");
+    // Of a prompt that fills all memory without an output, the last token too needs its KV.
+    const int prompt_tokens = static_cast<int>(request.prompt.size());
+    if (!fits(geometry, scheduler, prompt_tokens, request.sampling.max_tokens)) {
+      const char* const param = r.kind == GenerateRequest::Kind::kChat ? "messages" : "prompt";
+      return context_overflow(param, prompt_tokens - 1, param, prompt_tokens, *budget);
     }
     valid.requests.push_back(std::move(request));
   }

@@ -43,7 +43,7 @@ struct ValidatedRequest {
 // That prompt and output do not fit the context. Clients read sentences, not codes: LangChain looks for the
 // code in it, litellm for its first words, and both fall back to shorter prompts when they find them.
 // `prompt_param`: "messages" or "prompt"; `at_least`: the prompt was not counted to its end.
-Error context_overflow(const std::string& param, const ServiceLimits& limits, const std::string& prompt_param,
+Error context_overflow(const std::string& param, int context, const std::string& prompt_param,
                        int64_t prompt_tokens, int64_t output_tokens, bool at_least = false);
 
 // `geometry` and `scheduler` are those of the running engine (a request whose worst case can never fit is

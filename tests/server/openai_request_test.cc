@@ -348,6 +348,7 @@ TEST(OpenAiRequest, TokenizeTakesAPromptOrMessages) {
   }
   EXPECT_EQ(parse_tokenize_request("{\"prompt\":[\"a\"]}", {}).error().code, "invalid_type");
   EXPECT_EQ(parse_tokenize_request("{\"messages\":5}", {}).error().code, "invalid_messages");
+  EXPECT_EQ(parse_tokenize_request("{\"messages\":[],\"tools\":[{}]}", {}).error().param, "tools");
   EXPECT_EQ(parse_detokenize_request("{}", {}).error().code, "invalid_type");
   EXPECT_EQ(parse_detokenize_request("{\"tokens\":\"x\"}", {}).error().code, "invalid_type");
   EXPECT_EQ(parse_detokenize_request("{\"tokens\":[1.5]}", {}).error().param, "tokens");

@@ -306,8 +306,40 @@ TEST(Validator, ARequestThatCanNeverFitIsRefusedNotQueued) {
   request.n = 4;  // they take turns
   EXPECT_TRUE(world.check(request).ok());
   request.max_tokens = 46;
+  EXPECT_EQ(world.check(request).error().message.rfind("This model's maximum context length is 49 tokens. ", 0), 0u)
+      << world.check(request).error().message;
   EXPECT_EQ(world.check(request).error().code, "context_length_exceeded");
   EXPECT_EQ(world.check(request).error().param, "max_tokens");
+}
+
+TEST(Validator, APromptThatFillsAllMemoryIsServedWithoutAnOutput) {
+  World world;
+  world.geometry.groups[0].num_blocks = 3;
+  GenerateRequest request = completion();
+  request.max_tokens = 0;
+  world.prompts[0].token_ids.assign(48, 1);
+  EXPECT_TRUE(world.check(request).ok()) << world.check(request).error().message;
+  for (const int beyond : {49, 50}) {
+    world.prompts[0].token_ids.assign(beyond, 1);
+    EXPECT_EQ(world.check(request).error().code, "context_length_exceeded");
+    EXPECT_EQ(world.check(request).error().param, "prompt");
+  }
+}
+
+TEST(Validator, AnAbsentBudgetIsNoMoreThanTheKvMemoryHolds) {
+  World world;
+  world.geometry.groups[0].num_blocks = 3;
+  GenerateRequest request = chat();
+  for (const auto& asked : {std::optional<int64_t>(), std::optional<int64_t>(-1)}) {
+    request.max_tokens = asked;
+    const auto valid = world.check(request);
+    ASSERT_TRUE(valid.ok()) << valid.error().message;
+    EXPECT_EQ(valid->requests[0].sampling.max_tokens, 45);
+  }
+  world.prompts[0].token_ids.assign(48, 1);
+  EXPECT_EQ(world.check(request)->requests[0].sampling.max_tokens, 1);
+  world.prompts[0].token_ids.assign(49, 1);
+  EXPECT_EQ(world.check(request).error().param, "messages");
 }
 
 TEST(Validator, PromptsOfOneCallDrawWithNoiseOfTheirOwn) {
