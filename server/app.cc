@@ -137,14 +137,9 @@ LogLevel log_level(const std::string& name) {
   return name == "error" ? LogLevel::kError : LogLevel::kInfo;
 }
 
-// A signal came before the server was ready: what was built so far is taken down, and that is no failure.
-struct StoppedEarly {};
-
-// Says how far each part of loading is, at most ten times, and gives up when nobody wants the model any more.
-LoadProgress progress_lines(const StopSignals& signals) {
-  return [&signals, last = std::pair<std::string, size_t>()](const char* what, size_t done,
-                                                             size_t total) mutable {
-    if (signals.pending()) throw StoppedEarly{};
+// Says how far each part of loading is, at most ten times.
+LoadProgress progress_lines() {
+  return [last = std::pair<std::string, size_t>()](const char* what, size_t done, size_t total) mutable {
     const size_t tenth = total == 0 ? 10 : done * 10 / total;
     const std::pair<std::string, size_t> now(what, tenth);
     if (tenth == 0 || now == last) return;
@@ -220,9 +215,8 @@ void serve_until_stopped(const std::string& model, ServerConfig config, StopSign
   log_info("listening",
            {{"host", config.host}, {"http_port", http.port()}, {"grpc_port", grpc ? grpc->port() : 0}});
 
-  ModelRunner runner(served.folder, config.engine, progress_lines(signals));
+  ModelRunner runner(served.folder, config.engine, progress_lines());
   const BlockGeometry geometry = runner.plan().geometry;
-  if (signals.pending()) throw StoppedEarly{};
   {
     Engine engine(config.engine, geometry, run_on(runner), service.event_sink());
     service.attach(&engine, geometry);
@@ -232,6 +226,7 @@ void serve_until_stopped(const std::string& model, ServerConfig config, StopSign
                        {"context", config.limits.max_model_len},
                        {"planned_mib", runner.plan().total_bytes() >> 20}});
 
+    signals.ready();
     signals.wait();
     if (grpc) grpc->set_serving(false);
     drain(service, signals, config.drain_timeout_s);
@@ -247,11 +242,7 @@ void serve_until_stopped(const std::string& model, ServerConfig config, StopSign
 }  // namespace
 
 void serve(const std::string& model, ServerConfig config, StopSignals& signals) {
-  try {
-    serve_until_stopped(model, std::move(config), signals);
-  } catch (const StoppedEarly&) {
-    log_info("stopped before it was ready");
-  }
+  serve_until_stopped(model, std::move(config), signals);
   log_info("ended");
 }
 

@@ -1,9 +1,14 @@
 #include "server/stop_signals.h"
 
+#include <unistd.h>
+
 #include "kernels/base/log.h"
 
 namespace serval {
 namespace {
+
+// Wakes the early thread to say that it is no longer needed. Sent to that thread alone.
+const int kReady = SIGRTMIN;
 
 // Whether the signal that was taken (none: -1) asks for the end.
 bool stops(int number) {
@@ -14,10 +19,31 @@ bool stops(int number) {
 }  // namespace
 
 StopSignals::StopSignals() {
-  signal(SIGPIPE, SIG_IGN);
   sigemptyset(&set_);
   for (const int number : {SIGINT, SIGTERM, SIGHUP}) sigaddset(&set_, number);
-  pthread_sigmask(SIG_BLOCK, &set_, nullptr);
+  sigset_t early = set_;
+  sigaddset(&early, kReady);
+  pthread_sigmask(SIG_BLOCK, &early, nullptr);
+  signal(SIGPIPE, SIG_IGN);
+  signal(SIGXFSZ, SIG_IGN);
+  early_ = std::thread([early] {
+    int number = 0;
+    do {
+      sigwait(&early, &number);
+      if (number == kReady) return;
+    } while (!stops(number));
+    log_info("stopped before it was ready");
+    ::_exit(0);
+  });
+}
+
+StopSignals::~StopSignals() {
+  if (early_.joinable()) ready();
+}
+
+void StopSignals::ready() {
+  pthread_kill(early_.native_handle(), kReady);
+  early_.join();
 }
 
 void StopSignals::wait() {
@@ -30,12 +56,6 @@ void StopSignals::wait() {
 bool StopSignals::wait_for(std::chrono::milliseconds time) {
   const timespec limit{time.count() / 1000, time.count() % 1000 * 1'000'000};
   return stops(sigtimedwait(&set_, nullptr, &limit));
-}
-
-bool StopSignals::pending() const {
-  sigset_t waiting;
-  sigpending(&waiting);
-  return sigismember(&waiting, SIGINT) == 1 || sigismember(&waiting, SIGTERM) == 1;
 }
 
 }  // namespace serval

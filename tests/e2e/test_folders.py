@@ -14,6 +14,7 @@ import httpx
 import pytest
 from conftest import BINARY, MODEL, Daemon
 from test_cuda import EMULATED
+from test_life import blocks_signals
 
 CANNOT_START = 3
 ROWS = 2048  # of serval-nano
@@ -201,6 +202,21 @@ def test_both_commands_refuse_the_weights_that_cannot_be_served(tmp_path):
         assert "m.gguf is a GGUF file" in refused(path)
     awq = {"quant_method": "awq", "bits": 4}
     assert "AWQ, 4 bit" in refused(copy_folder(tmp_path / "awq", config__json=lambda config: config.update(quantization_config=awq)))
+
+
+def test_a_signal_ends_a_start_at_once_whatever_it_is_busy_with(tmp_path):
+    def add_many(tokenizer):  # none fits the model, and all have to be read
+        add_pad_token(tokenizer)
+        tokenizer["added_tokens"] += [{**tokenizer["added_tokens"][-1], "id": ROWS + i, "content": f"<extra-{i}>"} for i in range(1, 150_000)]
+
+    folder = copy_folder(tmp_path / "slow", tokenizer__json=add_many)
+    process = subprocess.Popen([str(BINARY), "serve", str(folder), "--port", "0", "--grpc-port", "0"], stderr=subprocess.PIPE, text=True)
+    while not blocks_signals(process):
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    _, log = process.communicate(timeout=60)
+    assert process.returncode == 0 and "stopped before it was ready" in log, log
+    assert "listening" not in log and "are read as text" not in log, "the start went on: " + log
 
 
 def test_a_folder_without_architectures_is_served(tmp_path, start_daemon):

@@ -190,17 +190,19 @@ def test_on_a_gpu_the_daemon_says_what_the_cpu_says(start_daemon):
     assert texts[0] == texts[1]
 
 
+def blocks_signals(process):
+    """Whether the main thread has come as far as to look after signals."""
+    with open(f"/proc/{process.pid}/status", encoding="ascii") as status:
+        mask = next(int(line.split()[1], 16) for line in status if line.startswith("SigBlk"))
+    return mask >> (signal.SIGTERM - 1) & 1
+
+
 def test_a_signal_that_comes_before_the_server_is_ready_ends_it_in_order():
     process = subprocess.Popen(
         [str(BINARY), "serve", str(MODEL), *ANY_PORT], stderr=subprocess.PIPE, text=True
     )
 
-    def blocked():
-        with open(f"/proc/{process.pid}/status", encoding="ascii") as status:
-            mask = next(int(line.split()[1], 16) for line in status if line.startswith("SigBlk"))
-        return mask >> (signal.SIGTERM - 1) & 1
-
-    while not blocked():  # the dynamic linker's time: there is nobody yet who could answer
+    while not blocks_signals(process):  # the dynamic linker's time: there is nobody yet who could answer
         assert process.poll() is None
     process.send_signal(signal.SIGTERM)
     _, log = process.communicate(timeout=60)
