@@ -188,6 +188,7 @@ struct Engine::Impl {
   void snapshot() {
     std::lock_guard lock(stats_mutex);
     stats.scheduler = scheduler.stats();
+    if (recorder) stats.recording_lost = recorder->num_lost();
     stats.has_runnable_work = num_in_flight > 0 || scheduler.has_work();
     if (num_in_flight == 0) stats.last_progress_ns = engine_now().count();
   }

@@ -31,6 +31,7 @@ struct EngineStats {
   int32_t last_step_seqs = 0;
   int32_t max_step_seqs = 0;        // most sequences of any step
   int32_t max_mixed_step_seqs = 0;  // ... of any that had prompt rows beside decoding ones
+  uint64_t recording_lost = 0;      // inputs that the recording could not take
   bool has_runnable_work = false;
   int64_t last_progress_ns = 0;  // steady clock, of the last completed step or of idleness
 };

@@ -134,6 +134,8 @@ struct ServiceMetrics::Impl {
     counter("prefix_cache_hits_total", "Of those, tokens found.", s.prefix_hit_tokens);
     counter("kv_blocks_evicted_total", "Cached blocks evicted to make room.", s.num_evicted_blocks);
     counter("engine_steps_total", "Forward steps completed: the engine's heartbeat.", stats.steps);
+    counter("recording_lost_total", "Inputs of the scheduler that the recording could not take.",
+            stats.recording_lost);
     gauge("engine_step_max_seqs", "Most sequences any step had.", stats.max_step_seqs);
     gauge("engine_step_max_mixed_seqs", "Most sequences any step had that computed prompts beside decoding.",
           stats.max_mixed_step_seqs);

@@ -1,10 +1,13 @@
 #include "engine/scheduler/recorder.h"
 
+#include <cerrno>
+#include <cstring>
 #include <memory>
 #include <sstream>
 #include <stdexcept>
 
 #include "engine/scheduler/scheduler.h"
+#include "kernels/base/log.h"
 
 namespace serval {
 namespace {
@@ -93,34 +96,43 @@ ModelOutput read_output(std::istream& in) {
 
 }  // namespace
 
-Recorder::Recorder(const std::string& path, const SchedulerConfig& c, const BlockGeometry& g) : file_(path) {
+Recorder::Recorder(const std::string& path, const SchedulerConfig& c, const BlockGeometry& g)
+    : path_(path), file_(path) {
   if (!file_) throw std::runtime_error("cannot write the recording " + path);
   file_ << "serval-scheduler 3\nconfig " << c.max_num_seqs << ' ' << c.max_num_batched_tokens << ' '
         << c.max_prefill_chunk << ' ' << c.max_model_len << ' ' << c.max_waiting << ' '
         << static_cast<int>(c.policy) << ' ' << c.enable_prefix_cache << ' ' << g.block_size << ' '
         << g.num_groups;
   for (int i = 0; i < g.num_groups; ++i) file_ << ' ' << g.groups[i].num_blocks << ' ' << g.groups[i].window;
-  file_ << '\n';
+  end_line();
+}
+
+void Recorder::end_line() {
+  if (file_ << '\n' && file_.flush()) return;
+  if (num_lost_++ == 0) log_warn("the recording ends here", {{"file", path_}, {"why", std::strerror(errno)}});
 }
 
 void Recorder::add(const Submission& submission, Time now) {
   file_ << "add " << now.count() << ' ';
   write_request(file_, submission);
-  file_ << '\n';
+  end_line();
 }
 void Recorder::abort(RequestId id) {
-  file_ << "abort " << id << '\n';
+  file_ << "abort " << id;
+  end_line();
 }
 void Recorder::stop_string_matched(RequestId id, int index) {
-  file_ << "stop " << id << ' ' << index << '\n';
+  file_ << "stop " << id << ' ' << index;
+  end_line();
 }
 void Recorder::next_batch(Time now) {
-  file_ << "next " << now.count() << '\n';
+  file_ << "next " << now.count();
+  end_line();
 }
 void Recorder::apply(const ModelOutput& output, Time now) {
   file_ << "apply " << now.count() << ' ';
   write_output(file_, output);
-  file_ << '\n';
+  end_line();
 }
 
 void replay(const std::string& path, const Replay& watch) {

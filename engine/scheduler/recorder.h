@@ -1,5 +1,6 @@
 // Every input of a Scheduler in order, as lines of text, so that a day can be replayed: the same inputs give
-// the same batches. Writing may allocate: a recording engine is being looked at, not measured.
+// the same batches. Writing may allocate and goes to the file line by line: a recording engine is being
+// looked at, not measured.
 #pragma once
 
 #include <fstream>
@@ -24,8 +25,16 @@ class Recorder {
   void next_batch(Time now);
   void apply(const ModelOutput& output, Time now);
 
+  // Inputs that are not in the file. The first that cannot be written (a full disk) is said in the log and
+  // ends the recording; the engine goes on.
+  uint64_t num_lost() const { return num_lost_; }
+
  private:
+  void end_line();
+
+  const std::string path_;
   std::ofstream file_;
+  uint64_t num_lost_ = 0;
 };
 
 // What a replay tells, each with the time it was recorded at. Any may be empty.

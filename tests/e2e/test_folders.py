@@ -5,6 +5,7 @@ import concurrent.futures
 import json
 import os
 import resource
+import resource
 import signal
 import socket
 import subprocess
@@ -217,6 +218,17 @@ def test_a_signal_ends_a_start_at_once_whatever_it_is_busy_with(tmp_path):
     _, log = process.communicate(timeout=60)
     assert process.returncode == 0 and "stopped before it was ready" in log, log
     assert "listening" not in log and "are read as text" not in log, "the start went on: " + log
+
+
+def test_a_recording_on_a_full_disk_ends_with_a_line_and_requests_go_on(tmp_path, start_daemon):
+    daemon = start_daemon("--record", tmp_path / "day")
+    resource.prlimit(daemon.process.pid, resource.RLIMIT_FSIZE, (2000, 2000))
+    for _ in range(3):
+        assert daemon.client().completions.create(model="serval-nano", prompt="Once", max_tokens=30, extra_body={"ignore_eos": True}).usage.completion_tokens == 30
+    assert (tmp_path / "day").stat().st_size == 2000
+    assert daemon.log().count("the recording ends here") == 1, daemon.log()
+    assert daemon.metric("serval:recording_lost_total") > 30
+    assert daemon.stop() == 0
 
 
 def test_a_folder_without_architectures_is_served(tmp_path, start_daemon):

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <fstream>
 #include <stdexcept>
@@ -103,6 +104,18 @@ TEST_F(RecorderTest, RefusesWhatIsNoRecording) {
   EXPECT_THROW(replay(path_, {}), std::runtime_error);
   EXPECT_THROW(replay(path_ + ".absent", {}), std::runtime_error);
   EXPECT_THROW(Recorder("/nowhere/at/all", life.config, life.geometry), std::runtime_error);
+}
+
+// The file takes nothing from the first byte on, as on a full disk.
+TEST_F(RecorderTest, EndsWithALineInTheLogWhenTheDiskIsFull) {
+  ::testing::internal::CaptureStderr();
+  Recorder recorder("/dev/full", SchedulerConfig{}, BlockGeometry{});
+  recorder.next_batch(Time{1});
+  recorder.abort(7);
+  const std::string said = ::testing::internal::GetCapturedStderr();
+  EXPECT_EQ(std::count(said.begin(), said.end(), '\n'), 1) << said;
+  EXPECT_NE(said.find("the recording ends here file=/dev/full"), std::string::npos) << said;
+  EXPECT_EQ(recorder.num_lost(), 3u) << "the head and two inputs";
 }
 
 }  // namespace
