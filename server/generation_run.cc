@@ -99,6 +99,7 @@ class GenerationRun : public std::enable_shared_from_this<GenerationRun> {
     exchange.start_stream();
     introduce_choices(delta.index, out);
     piece.delta = std::move(delta);
+    piece.num_tokens += static_cast<int64_t>(piece.delta.token_ids.size());
     append_chunk(out, context_, piece);
     piece.text_offset += text_advance(context_, piece);
     piece.first = false;
@@ -197,7 +198,9 @@ void run_generation(InferenceService& service, const std::shared_ptr<HttpExchang
   context.id = (context.chat ? "chatcmpl-" : "cmpl-") + unique_id();
   context.created = unix_now();
   context.include_usage = request.include_usage;
+  context.continuous_usage = request.continuous_usage;
   context.return_token_ids = request.return_token_ids;
+  context.tokens_as_ids = request.tokens_as_ids;
   context.logprobs = r.logprobs.has_value();
   context.prompt_logprobs = r.prompt_logprobs.has_value();
   context.echo = r.echo;

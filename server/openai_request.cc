@@ -47,7 +47,6 @@ constexpr RefusedField kRefusedFields[] = {
     {"bad_words"},
     {"allowed_token_ids"},
     {"logprob_token_ids"},
-    {"return_tokens_as_token_ids"},
     {"truncate_prompt_tokens", RefusedWhen::kAnyValue},
     {"prompt_embeds", RefusedWhen::kAnyValue},
     {"documents"},
@@ -173,8 +172,7 @@ void read_stream_options(FieldReader& reader, OpenAiRequest& out, const RequestO
   FieldReader nested(given->get_object(), "stream_options.");
   out.include_usage = nested.boolean("include_usage").value_or(false);
   nested.ignore({"include_obfuscation"});
-  if (nested.boolean("continuous_usage_stats").value_or(false))
-    nested.fail("continuous_usage_stats", "not_supported", "is not supported by this server.");
+  out.continuous_usage = nested.boolean("continuous_usage_stats").value_or(false) && out.include_usage;
   if (nested.failed()) reader.fail(nested.error());
   if (options.strict) {
     if (const auto unknown = nested.unknown())
@@ -220,6 +218,7 @@ void read_common(FieldReader& reader, OpenAiRequest& out, const RequestOptions& 
   r.cache_salt = reader.short_string("cache_salt");
   r.priority = reader.integer("priority");
   out.return_token_ids = reader.boolean("return_token_ids").value_or(false);
+  out.tokens_as_ids = reader.boolean("return_tokens_as_token_ids").value_or(false);
   read_stream_options(reader, out, options);
   refuse_unbuilt(reader);
   refuse_response_formats(reader);

@@ -23,6 +23,8 @@ struct OpenAiRequest {
   GenerateRequest generate;
   bool stream = false;
   bool include_usage = false;
+  bool continuous_usage = false;  // in every event of a stream
+  bool tokens_as_ids = false;     // log-probabilities name tokens "token_id:5"
   bool return_token_ids = false;
 };
 

@@ -36,6 +36,10 @@ std::string token_name(std::string_view bytes) {
   return name;
 }
 
+std::string token_name(const AnswerContext& context, const TokenLogprob& token) {
+  return context.tokens_as_ids ? "token_id:" + std::to_string(token.token) : token_name(token.bytes);
+}
+
 int64_t characters(std::string_view bytes) {
   return std::count_if(bytes.begin(), bytes.end(),
                        [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; });
@@ -62,6 +66,21 @@ void write_finish(JsonWriter& json, const Delta& delta) {
   }
 }
 
+// In an event of a stream: null until the last, or what its choice has used so far.
+void write_stream_usage(JsonWriter& json, const AnswerContext& context, int choice, int64_t num_tokens) {
+  if (!context.include_usage) return;
+  json.key("usage");
+  if (!context.continuous_usage) {
+    json.null();
+    return;
+  }
+  const auto prompt_tokens = static_cast<int64_t>(context.prompt_of(choice).token_ids.size());
+  json.begin_object();
+  json.member("prompt_tokens", prompt_tokens).member("completion_tokens", num_tokens);
+  json.member("total_tokens", prompt_tokens + num_tokens);
+  json.end_object();
+}
+
 void write_usage(JsonWriter& json, const Usage& usage) {
   json.key("usage").begin_object();
   json.member("prompt_tokens", usage.prompt_tokens);
@@ -74,23 +93,24 @@ void write_usage(JsonWriter& json, const Usage& usage) {
 
 // --- log-probabilities ---
 
-void write_chat_token(JsonWriter& json, const TokenLogprob& token) {
-  json.member("token", token_name(token.bytes));
+void write_chat_token(JsonWriter& json, const AnswerContext& context, const TokenLogprob& token) {
+  json.member("token", token_name(context, token));
   json.key("logprob").number(token.logprob);
   json.key("bytes").begin_array();
   for (const char c : token.bytes) json.integer(static_cast<unsigned char>(c));
   json.end_array();
 }
 
-void write_chat_logprobs(JsonWriter& json, const std::vector<TokenLogprob>& tokens) {
+void write_chat_logprobs(JsonWriter& json, const AnswerContext& context,
+                         const std::vector<TokenLogprob>& tokens) {
   json.begin_object().key("content").begin_array();
   for (const TokenLogprob& token : tokens) {
     json.begin_object();
-    write_chat_token(json, token);
+    write_chat_token(json, context, token);
     json.key("top_logprobs").begin_array();
     for (const TokenLogprob& top : token.top) {
       json.begin_object();
-      write_chat_token(json, top);
+      write_chat_token(json, context, top);
       json.end_object();
     }
     json.end_array().end_object();
@@ -99,11 +119,11 @@ void write_chat_logprobs(JsonWriter& json, const std::vector<TokenLogprob>& toke
 }
 
 // The k best and the token itself, by name; two tokens of one name (special ones can be) give one member.
-void write_top_by_name(JsonWriter& json, const TokenLogprob& token) {
+void write_top_by_name(JsonWriter& json, const AnswerContext& context, const TokenLogprob& token) {
   std::unordered_set<std::string> names;
   json.begin_object();
   const auto write = [&](const TokenLogprob& entry) {
-    const std::string name = token_name(entry.bytes);
+    const std::string name = token_name(context, entry);
     if (names.insert(name).second) json.key(name).number(entry.logprob);
   };
   for (const TokenLogprob& top : token.top) write(top);
@@ -112,7 +132,8 @@ void write_top_by_name(JsonWriter& json, const TokenLogprob& token) {
 }
 
 // Parallel arrays. `prompt` entries come first; the very first token of a prompt has no log-probability.
-void write_completion_logprobs(JsonWriter& json, const std::vector<TokenLogprob>& prompt,
+void write_completion_logprobs(JsonWriter& json, const AnswerContext& context,
+                               const std::vector<TokenLogprob>& prompt,
                                const std::vector<TokenLogprob>& tokens, int64_t text_offset) {
   std::vector<const TokenLogprob*> entries;
   for (const TokenLogprob& token : prompt) entries.push_back(&token);
@@ -120,7 +141,7 @@ void write_completion_logprobs(JsonWriter& json, const std::vector<TokenLogprob>
   const size_t without_logprob = prompt.empty() ? entries.size() : 0;
   json.begin_object();
   json.key("tokens").begin_array();
-  for (const TokenLogprob* token : entries) json.string(token_name(token->bytes));
+  for (const TokenLogprob* token : entries) json.string(token_name(context, *token));
   json.end_array().key("token_logprobs").begin_array();
   for (size_t i = 0; i < entries.size(); ++i)
     i == without_logprob ? json.null() : json.number(entries[i]->logprob);
@@ -129,7 +150,7 @@ void write_completion_logprobs(JsonWriter& json, const std::vector<TokenLogprob>
     if (i == without_logprob) {
       json.null();
     } else {
-      write_top_by_name(json, *entries[i]);
+      write_top_by_name(json, context, *entries[i]);
     }
   }
   json.end_array().key("text_offset").begin_array();
@@ -175,9 +196,9 @@ void write_logprobs(JsonWriter& json, const AnswerContext& context, const Choice
   if (!context.logprobs || (delta.logprobs.empty() && echoed.empty() && delta.text.empty())) {
     json.null();
   } else if (context.chat) {
-    write_chat_logprobs(json, delta.logprobs);
+    write_chat_logprobs(json, context, delta.logprobs);
   } else {
-    write_completion_logprobs(json, echoed, delta.logprobs, piece.text_offset);
+    write_completion_logprobs(json, context, echoed, delta.logprobs, piece.text_offset);
   }
 }
 
@@ -297,7 +318,7 @@ void append_role_chunk(std::string& out, const AnswerContext& context, int index
     json.end_object().end_array();
     if (context.return_token_ids && index == 0)
       write_ids(json, "prompt_token_ids", context.prompts.front().token_ids);
-    if (context.include_usage) json.key("usage").null();
+    write_stream_usage(json, context, index, 0);
     json.end_object();
   });
 }
@@ -319,7 +340,7 @@ void append_chunk(std::string& out, const AnswerContext& context, const ChoicePi
     json.end_object().end_array();
     if (context.chat && context.prompt_logprobs && piece.first)
       write_prompt_logprobs(json, piece.delta.prompt_logprobs);
-    if (context.include_usage) json.key("usage").null();
+    write_stream_usage(json, context, piece.delta.index, piece.num_tokens);
     json.end_object();
   });
 }

@@ -18,6 +18,8 @@ struct AnswerContext {
   int64_t created = 0;  // unix seconds
   std::string model;
   bool include_usage = false;
+  bool continuous_usage = false;  // of each choice, in each of its events
+  bool tokens_as_ids = false;     // log-probabilities name tokens "token_id:5"
   bool return_token_ids = false;
   bool logprobs = false;
   bool prompt_logprobs = false;
@@ -32,6 +34,7 @@ struct AnswerContext {
 struct ChoicePiece {
   Delta delta;
   bool first = true;        // nothing of this choice was sent before
+  int64_t num_tokens = 0;   // of the choice, this piece's included
   int64_t text_offset = 0;  // characters before this piece (completions' logprobs)
   std::string_view echoed;  // the prompt, in front of a first piece
 };

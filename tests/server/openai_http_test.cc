@@ -147,6 +147,17 @@ TEST_F(OpenAiHttp, CompletionLogprobsAreParallelArrays) {
           R"("text_offset":[0,1,2]})"));
 }
 
+TEST_F(OpenAiHttp, LogprobsNameTokensByTheirIdsWhenAsked) {
+  service.set_script(with_logprobs());
+  start();
+  EXPECT_THAT(whole(kCompletion, R"({"prompt":"x","logprobs":1,"return_tokens_as_token_ids":true})"),
+              HasSubstr(R"("logprobs":{"tokens":["token_id:10","token_id:11","token_id:14"],"token_logprobs":[-0.5,-1.0,0.0],)"
+                        R"("top_logprobs":[{"token_id:10":-0.5,"token_id:12":-9999.0},{"token_id:13":-0.25,"token_id:11":-1.0},)"
+                        R"({"token_id:14":0.0}],)"));
+  const std::string chat = whole(kChat, R"({"messages":[],"logprobs":true,"return_tokens_as_token_ids":true})");
+  EXPECT_THAT(chat, HasSubstr(R"({"token":"token_id:10","logprob":-0.5,"bytes":[104],"top_logprobs":[{"token":"token_id:10")"));
+}
+
 Script with_prompt_logprobs() {
   Script script = with_logprobs();
   TokenLogprob first{.token = 1, .bytes = "P"};
@@ -210,6 +221,26 @@ TEST_F(OpenAiHttp, StreamsUsageLastAndNullBefore) {
           "\n\n" + head +
           R"("choices":[{"index":0,"text":"lo","logprobs":null,"finish_reason":"stop","stop_reason":null}],"usage":null})" +
           "\n\n" + head + R"("choices":[],)" + usage_json + "}\n\ndata: [DONE]\n\n");
+}
+
+TEST_F(OpenAiHttp, ContinuousUsageCountsWithEveryEvent) {
+  service.set_script({.deltas = {token(0, "a", 1), token(1, "b", 2), token(0, "c", 3, FinishReason::kStop),
+                                 token(1, "d", 4, FinishReason::kStop)},
+                      .usage = {.prompt_tokens = 3, .completion_tokens = 4},
+                      .n = 2});
+  start();
+  const std::string options = R"("n":2,"stream":true,"stream_options":{"include_usage":true,"continuous_usage_stats":true}})";
+  const auto usages = [](const std::string& events) {
+    std::vector<std::string> found;
+    const std::regex usage(R"re("usage":\{"prompt_tokens":(\d+),"completion_tokens":(\d+),"total_tokens":(\d+)\}\})re");
+    for (std::sregex_iterator it(events.begin(), events.end(), usage), end; it != end; ++it)
+      found.push_back((*it)[1].str() + "+" + (*it)[2].str() + "=" + (*it)[3].str());
+    return found;
+  };
+  EXPECT_EQ(usages(stream(kCompletion, R"({"prompt":[7,8,9],)" + options)),
+            (std::vector<std::string>{"3+1=4", "3+1=4", "3+2=5", "3+2=5"}));
+  EXPECT_EQ(usages(stream(kChat, R"({"messages":[],)" + options)),
+            (std::vector<std::string>{"3+0=3", "3+1=4", "3+0=3", "3+1=4", "3+2=5", "3+2=5"}));
 }
 
 TEST_F(OpenAiHttp, ChoicesAppearInOrderWhateverTheEngineSaysFirst) {
