@@ -12,10 +12,11 @@ struct SchedulerStats {
   int32_t num_blocks = 0;         // of group 0
   int32_t num_free_blocks = 0;    // neither in use nor cached
   int32_t num_cached_blocks = 0;  // held by the prefix cache alone: can be evicted
+  double kv_usage = 0;            // share of its blocks that sequences hold, of the group that is fullest
   // Since start.
   uint64_t num_preemptions = 0;
   uint64_t num_evicted_blocks = 0;
-  uint64_t prompt_tokens = 0;           // of admitted requests
+  uint64_t prompt_tokens = 0;           // of requests queued
   uint64_t prompt_tokens_computed = 0;  // rows really computed for prompts, recomputation included
   uint64_t generation_tokens = 0;
   uint64_t prefix_query_tokens = 0;  // prompt tokens looked up

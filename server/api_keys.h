@@ -18,7 +18,6 @@ class ApiKeys {
   explicit ApiKeys(const std::vector<std::string>& keys);
 
   bool empty() const { return digests_.empty(); }
-  bool accepts(std::string_view key) const { return find(key) > 0; }
   // The key's position, from 1; 0: it is none of ours.
   int find(std::string_view key) const;
   // Reads `Authorization: Bearer` or x-api-key from the head. The key's position (0 when none is needed), or

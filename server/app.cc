@@ -127,7 +127,7 @@ std::unique_ptr<GrpcServer> start_grpc(const ServerConfig& config, const ApiKeys
   grpc.port = config.grpc_port;
   grpc.stream_buffer_bytes = static_cast<size_t>(config.stream_buffer_bytes);
   grpc.refused = [&metrics](const std::string& code) { metrics.rejected(code); };
-  if (!keys.empty()) grpc.authorize = [&keys](std::string_view bearer) { return keys.accepts(bearer); };
+  if (!keys.empty()) grpc.authorize = [&keys](std::string_view bearer) { return keys.find(bearer); };
   return std::make_unique<GrpcServer>(grpc, service);
 }
 
@@ -186,6 +186,7 @@ void serve_until_stopped(const std::string& model, ServerConfig config, StopSign
   service_config.created = std::time(nullptr);
   service_config.limits = config.limits;
   service_config.template_time = parse_template_time(config.template_time);
+  service_config.share_prefix_cache = config.share_prefix_cache;
   service_config.stall_seconds = config.stall_timeout_s;
   service_config.defaults = served.defaults;
   service_config.scheduler = config.engine.scheduler;
@@ -220,7 +221,8 @@ void serve_until_stopped(const std::string& model, ServerConfig config, StopSign
   {
     Engine engine(config.engine, geometry, run_on(runner), service.event_sink());
     service.attach(&engine, geometry);
-    metrics.set_engine([&engine] { return engine.stats(); }, geometry);
+    metrics.set_engine([&engine] { return engine.stats(); }, geometry,
+                       config.engine.scheduler.enable_prefix_cache);
     if (grpc) grpc->set_serving(true);
     log_info("ready", {{"model", model_id},
                        {"context", config.limits.max_model_len},
@@ -234,7 +236,7 @@ void serve_until_stopped(const std::string& model, ServerConfig config, StopSign
     http.drain(std::chrono::milliseconds(2000));
     http.stop();
     if (grpc) grpc->shutdown(2000);
-    metrics.set_engine(nullptr, geometry);
+    metrics.set_engine(nullptr, geometry, false);
     service.attach(nullptr, geometry);
   }
 }

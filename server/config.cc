@@ -249,6 +249,10 @@ std::vector<Knob> knobs(ServerConfig& c) {
        &s.max_waiting, 0, 1'000'000},
       {"policy", "Engine", "order of the queue", &c.policy, 0, 0, {"fcfs", "priority"}},
       {"prefix_cache", "Engine", "reuse the KV of prompts that begin alike", &s.enable_prefix_cache},
+      {"share_prefix_cache", "Engine",
+       "let API keys find each other's prompts in the prefix cache; cached_tokens then tells one what "
+       "another asked",
+       &c.share_prefix_cache},
       {"kv_cache_mib", "Engine",
        "memory for keys and values; 0: enough for max_num_seqs full sequences, within what is free",
        &c.kv_cache_mib, 0, int64_t{1} << 24},

@@ -66,6 +66,7 @@ struct ServerConfig {
 
   EngineConfig engine{.device = {.device = "auto"}};
   int64_t kv_cache_mib = 0;     // engine.kv_cache_bytes in the unit people write
+  bool share_prefix_cache = false;
   int max_model_len = 0;        // 0: what the model was made for
   std::string policy = "fcfs";  // engine.scheduler.policy by name
 };

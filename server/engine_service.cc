@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <condition_variable>
+#include <cstring>
 #include <mutex>
 #include <random>
 #include <shared_mutex>
@@ -20,6 +21,14 @@ namespace {
 
 Error not_ready(const std::string& reason) {
   return {ErrorKind::kUnavailable, reason, "The server is " + reason + "; try again shortly.", "", 1};
+}
+
+// Begins the salt of every request that has a key, and has one length: no salt of a client's makes it
+// another's.
+std::string salt_of_key(int key) {
+  std::string salt(sizeof(key), 0);
+  std::memcpy(salt.data(), &key, sizeof(key));
+  return salt;
 }
 
 // Events the engine has published and the delivery thread has not yet taken. Both sides keep their memory, so
@@ -362,6 +371,8 @@ Result<std::unique_ptr<Generation>> EngineService::generate(const GenerateReques
     for (size_t i = 0; i < valid->requests.size(); ++i) {
       Request& r = valid->requests[i];
       r.id = (*ids)[i];
+      if (request.key > 0 && !impl.config.share_prefix_cache)
+        r.cache_salt.insert(0, salt_of_key(request.key));
       if (request.timeout > Time{0}) r.deadline = received + request.timeout;
       if (Result<void> submitted = impl.submit(std::move(r)); !submitted) {
         take_back();

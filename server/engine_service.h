@@ -25,7 +25,8 @@ struct ServiceConfig {
   int64_t created = 0;               // unix seconds
   ServiceLimits limits;
   std::optional<int64_t> template_time;
-  int stall_seconds = 60;  // runnable work without a completed step for this long: not live
+  bool share_prefix_cache = false;  // among API keys; if not, what one key asked is found by that key alone
+  int stall_seconds = 60;           // runnable work without a completed step for this long: not live
   GenerationDefaults defaults;
   SchedulerConfig scheduler;
 };

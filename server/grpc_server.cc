@@ -140,9 +140,10 @@ class GenerateStream final : public GenerationObserver, public std::enable_share
     return reactor_;
   }
 
-  void start(InferenceService& service, const v1::GenerateRequest& proto, Time timeout) {
+  void start(InferenceService& service, const v1::GenerateRequest& proto, Time timeout, int key) {
     GenerateRequest request = from_proto(proto);
     request.timeout = timeout;
+    request.key = key;
     Result<std::unique_ptr<Generation>> started = service.generate(request, shared_from_this());
     if (!started) return on_error(started.error());
     std::unique_ptr<Generation> unwanted;
@@ -281,10 +282,11 @@ class Handlers final : public v1::Inference::CallbackService {
                                                            const v1::GenerateRequest* request) override {
     auto stream = std::make_shared<GenerateStream>(*context, config_);
     auto* reactor = stream->make_reactor();
-    if (const auto refusal = refuse(*context)) {
+    int key = 0;
+    if (const auto refusal = refuse(*context, &key)) {
       stream->on_error(*refusal);
     } else {
-      stream->start(service_, *request, time_left(*context));
+      stream->start(service_, *request, time_left(*context), key);
     }
     return reactor;
   }
@@ -292,7 +294,8 @@ class Handlers final : public v1::Inference::CallbackService {
   grpc::ServerUnaryReactor* ListModels(grpc::CallbackServerContext* context, const v1::ListModelsRequest*,
                                        v1::ListModelsResponse* response) override {
     auto* reactor = context->DefaultReactor();
-    if (const auto refusal = refuse(*context)) {
+    int key = 0;
+    if (const auto refusal = refuse(*context, &key)) {
       if (config_.refused) config_.refused(refusal->code);
       reactor->Finish(to_status(*refusal, *context));
       return reactor;
@@ -308,8 +311,9 @@ class Handlers final : public v1::Inference::CallbackService {
   }
 
  private:
-  std::optional<Error> refuse(const grpc::CallbackServerContext& context) const {
-    if (!config_.authorize || config_.authorize(bearer_of(context))) return std::nullopt;
+  // Says in `key` who is not refused.
+  std::optional<Error> refuse(const grpc::CallbackServerContext& context, int* key) const {
+    if (!config_.authorize || (*key = config_.authorize(bearer_of(context))) > 0) return std::nullopt;
     return Error{ErrorKind::kUnauthenticated, "invalid_api_key",
                  "A valid key is needed: metadata 'authorization: Bearer KEY'.", ""};
   }

@@ -17,9 +17,10 @@ struct GrpcConfig {
   int max_message_bytes = 4 << 20;  // of one request
   size_t stream_buffer_bytes =
       256 << 10;  // unsent answer of one call; a reader that falls further behind is cut off
-  int max_concurrent_streams = 1024;                       // per connection
-  std::function<bool(std::string_view bearer)> authorize;  // empty: every caller may
-  std::function<void(const std::string& code)> refused;    // told of every call that an error answers
+  int max_concurrent_streams = 1024;  // per connection
+  // Which API key it is, 0: none of ours. Empty: every caller may.
+  std::function<int(std::string_view bearer)> authorize;
+  std::function<void(const std::string& code)> refused;  // told of every call that an error answers
 };
 
 class GrpcServer {

@@ -124,7 +124,7 @@ void RequestReader::route_request(const GuardedHead& head, HttpHead&& raw) {
       refuse_with(*error, std::move(fields));
       return;
     }
-    key_ = std::get<int>(checked);
+    request_.key = std::get<int>(checked);
   }
   request_.method = method_;
   request_.path = path_;

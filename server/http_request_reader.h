@@ -53,7 +53,7 @@ class RequestReader {
   }  // the client's own, empty when it gave no sane one
   std::string_view method() const { return method_; }
   std::string_view path() const { return path_; }
-  int key() const { return key_; }                                            // see ApiKeys::check
+  int key() const { return request_.key; }                                    // see ApiKeys::check
   const std::vector<HttpField>& cors_fields() const { return cors_fields_; }  // for every answer
   bool keep_alive() const { return keep_alive_; }
   bool http_1_0() const { return http_1_0_; }
@@ -76,7 +76,6 @@ class RequestReader {
   std::optional<BodyDecoder> decoder_;
   std::vector<HttpField> cors_fields_;
   std::string method_, path_;
-  int key_ = 0;
   HttpRequest request_;
   HttpResponse refusal_;
   const Route* route_ = nullptr;

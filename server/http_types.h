@@ -26,6 +26,7 @@ struct HttpRequest {
   std::string path_tail;          // what follows the path of a prefix route
   std::vector<HttpField> fields;  // of the head only; trailers are dropped
   std::string body;
+  int key = 0;     // which API key came with it, see ApiKeys::check
   std::string id;  // the client's x-request-id if sane, else ours: a label for answers and logs, never a key
   std::chrono::steady_clock::time_point received;
 

@@ -40,6 +40,7 @@ struct GenerateRequest {
   bool add_special_tokens = true;               // completion prompts; a chat template writes its own
   bool add_generation_prompt = true;
   std::optional<std::string> cache_salt;
+  int key = 0;                                  // which API key asks, from 1; 0: none is needed
   Time timeout{0};                              // 0: none; gRPC deadline
   std::string client_id;                        // log label only
 };

@@ -93,10 +93,12 @@ struct ServiceMetrics::Impl {
   void collect_engine(std::vector<MetricFamily>& out) const {
     std::function<EngineStats()> source;
     BlockGeometry geo;
+    bool caches = false;
     {
       std::lock_guard lock(engine_mutex);
       source = engine;
       geo = geometry;
+      caches = prefix_cache;
     }
     if (!source) return;
     const EngineStats stats = source();
@@ -109,18 +111,19 @@ struct ServiceMetrics::Impl {
     };
     gauge("num_requests_running", "Sequences in a slot.", s.num_running);
     gauge("num_requests_waiting", "Sequences queued.", s.num_waiting);
-    const int in_use = s.num_blocks - s.num_free_blocks - s.num_cached_blocks;
-    gauge("kv_cache_usage_perc", "Share of the KV blocks that running sequences hold, 0 to 1.",
-          s.num_blocks ? static_cast<double>(in_use) / s.num_blocks : 0);
+    gauge(
+        "kv_cache_usage_perc",
+        "Share of the KV blocks that running sequences hold, 0 to 1; of windowed layers' where that is more.",
+        s.kv_usage);
     gauge("kv_blocks_cached", "KV blocks only the prefix cache holds; they can be evicted.",
           s.num_cached_blocks);
     gauge("kv_blocks_free", "KV blocks that hold nothing.", s.num_free_blocks);
     out.push_back(family("cache_config_info", "The KV cache's shape, as labels.", MetricType::Gauge,
                          {{{{"block_size", std::to_string(geo.block_size)},
                             {"num_gpu_blocks", std::to_string(s.num_blocks)},
-                            {"enable_prefix_caching", "True"}},
+                            {"enable_prefix_caching", caches ? "True" : "False"}},
                            1}}));
-    counter("prompt_tokens_total", "Prompt tokens of admitted requests.", s.prompt_tokens);
+    counter("prompt_tokens_total", "Prompt tokens of requests queued.", s.prompt_tokens);
     counter("generation_tokens_total", "Tokens generated.", s.generation_tokens);
     counter("prompt_tokens_cached_total", "Prompt tokens taken from the prefix cache.", s.prefix_hit_tokens);
     out.push_back(family("prompt_tokens_by_source_total", "Prompt tokens by where their KV came from.",
@@ -181,16 +184,19 @@ struct ServiceMetrics::Impl {
   mutable std::mutex engine_mutex;
   std::function<EngineStats()> engine;
   BlockGeometry geometry;
+  bool prefix_cache = false;
 };
 
 ServiceMetrics::ServiceMetrics(std::string model_name)
     : impl_(std::make_unique<Impl>(std::move(model_name))) {}
 ServiceMetrics::~ServiceMetrics() = default;
 
-void ServiceMetrics::set_engine(std::function<EngineStats()> stats, const BlockGeometry& geometry) {
+void ServiceMetrics::set_engine(std::function<EngineStats()> stats, const BlockGeometry& geometry,
+                                bool prefix_cache) {
   std::lock_guard lock(impl_->engine_mutex);
   impl_->engine = std::move(stats);
   impl_->geometry = geometry;
+  impl_->prefix_cache = prefix_cache;
 }
 
 void ServiceMetrics::first_token(double seconds) {

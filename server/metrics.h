@@ -21,7 +21,7 @@ class ServiceMetrics {
 
   // Where engine counters come from; without one they are absent. Set again to nullptr before the engine
   // goes.
-  void set_engine(std::function<EngineStats()> stats, const BlockGeometry& geometry);
+  void set_engine(std::function<EngineStats()> stats, const BlockGeometry& geometry, bool prefix_cache);
 
   void first_token(double seconds);
   void inter_token(double seconds);

@@ -98,6 +98,7 @@ void generate(InferenceService& service, const RequestOptions& options, ParseGen
     return;
   }
   request->generate.client_id = exchange->request().id;
+  request->generate.key = exchange->request().key;
   run_generation(service, exchange, std::move(*request));
 }
 

@@ -204,6 +204,10 @@ SchedulerStats Scheduler::stats() const {
   stats.num_blocks = pools_[0]->num_blocks();
   stats.num_free_blocks = pools_[0]->num_free();
   stats.num_cached_blocks = pools_[0]->num_cached_only();
+  for (int g = 0; g < geometry_.num_groups; ++g) {
+    const double held = pools_[g]->num_blocks() - num_available(g);
+    stats.kv_usage = std::max(stats.kv_usage, held / pools_[g]->num_blocks());
+  }
   stats.num_evicted_blocks = cache_.num_evicted_blocks();
   return stats;
 }

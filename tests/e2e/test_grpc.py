@@ -129,3 +129,28 @@ def test_a_deadline_reaches_the_scheduler(start_daemon, generated):
         assert error.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
         assert time.monotonic() - started < 30
         daemon.wait_idle()
+
+
+def test_a_key_finds_in_the_cache_what_it_asked_itself(start_daemon, generated):
+    pb, stubs = generated
+    daemon = start_daemon("--api-keys", "mine,yours")
+    prompt = "Once upon a time there was a prompt that nobody else was to know of"
+
+    def over_http(key):
+        answer = daemon.client(api_key=key).completions.create(model="serval-nano", prompt=prompt, max_tokens=1)
+        return answer.usage.prompt_tokens_details.cached_tokens
+
+    def over_grpc(key):
+        with grpc.insecure_channel(f"127.0.0.1:{daemon.grpc_port}") as channel:
+            request = pb.GenerateRequest(text=prompt, add_special_tokens=True, sampling=pb.SamplingParams(max_tokens=1))
+            call = stubs.InferenceStub(channel).Generate(request, metadata=[("authorization", f"Bearer {key}")])
+            return list(call)[-1].usage.cached_tokens
+
+    assert over_http("mine") == 0
+    assert over_http("yours") == 0
+    whole = over_http("mine")
+    assert whole > 10
+    assert over_grpc("mine") == whole and over_grpc("yours") == whole  # the same key, whichever way it comes
+    daemon = start_daemon("--api-keys", "mine,yours", "--share-prefix-cache")
+    assert over_grpc("mine") == 0
+    assert over_grpc("yours") == whole and over_http("yours") == whole

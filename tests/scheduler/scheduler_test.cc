@@ -428,6 +428,19 @@ TEST(Scheduler, AWindowedGroupForgetsWhatHasPassed) {
             w.alone(prompt_of(100), 100));  // 200 positions through 40 blocks of 8, never more than 5 held
 }
 
+TEST(Scheduler, TheUsageOfMemoryIsThatOfTheGroupThatIsFullest) {
+  World w;
+  w.geometry.num_groups = 2;
+  w.geometry.groups[1] = {8, 16};
+  w.start();
+  w.add(World::request(1, prompt_of(20), 10));
+  EXPECT_EQ(w.scheduler->stats().kv_usage, 0);
+  w.step();
+  EXPECT_EQ(w.scheduler->stats().kv_usage, 3.0 / 8) << "three blocks of 256 in one, of 8 in the other";
+  w.run();
+  EXPECT_EQ(w.scheduler->stats().kv_usage, 0) << "what is only cached counts as free";
+}
+
 TEST(Scheduler, AMatchEndsWhereTheWindowBeforeItIsWhole) {
   World w;
   w.geometry.num_groups = 2;

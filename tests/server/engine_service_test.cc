@@ -252,6 +252,35 @@ TEST_F(EngineServiceTest, ASecondIdenticalPromptReportsAllButOneTokenCached) {
   EXPECT_EQ(run(request)->usage.cached_tokens, 0);
 }
 
+TEST_F(EngineServiceTest, AKeyFindsItsOwnPromptsAndNobodyElses) {
+  const auto cached = [&](int key, std::optional<std::string> salt = {}) {
+    GenerateRequest request = completion(2);
+    request.prompts = {std::vector<TokenId>(37, 11)};
+    request.key = key;
+    request.cache_salt = std::move(salt);
+    return run(request)->usage.cached_tokens;
+  };
+  start();
+  EXPECT_EQ(cached(1), 0);
+  EXPECT_EQ(cached(2), 0);
+  EXPECT_EQ(cached(1), 36);
+  EXPECT_EQ(cached(2, std::string("\1\0\0\0", 4)), 0);
+  EXPECT_EQ(cached(1, "salt"), 0);
+  EXPECT_EQ(cached(0), 0);
+  EXPECT_EQ(cached(2), 36);
+}
+
+TEST_F(EngineServiceTest, KeysShareTheCacheWhereThatIsAskedFor) {
+  config_.share_prefix_cache = true;
+  start();
+  GenerateRequest request = completion(2);
+  request.prompts = {std::vector<TokenId>(37, 11)};
+  for (const int key : {1, 2}) {
+    request.key = key;
+    EXPECT_EQ(run(request)->usage.cached_tokens, key == 1 ? 0 : 36);
+  }
+}
+
 TEST_F(EngineServiceTest, CancelStopsTheCallsAndFreesTheEngine) {
   slow_ = true;
   start();

@@ -29,6 +29,7 @@ EngineStats known_stats() {
   s.num_blocks = 100;
   s.num_free_blocks = 50;
   s.num_cached_blocks = 25;
+  s.kv_usage = 0.75;  // of another group than the blocks above
   s.num_preemptions = 6;
   s.num_evicted_blocks = 7;
   s.prompt_tokens = 80;
@@ -47,12 +48,12 @@ TEST(Metrics, EngineSeriesAreTheSnapshotUnderBothNames) {
   ServiceMetrics metrics("m");
   BlockGeometry geometry;
   geometry.block_size = 16;
-  metrics.set_engine(known_stats, geometry);
+  metrics.set_engine(known_stats, geometry, /*prefix_cache=*/true);
   const std::string text = metrics.text();
   const std::tuple<const char*, const char*, double> cases[] = {
       {"num_requests_running", "num_requests_running", 3},
       {"num_requests_waiting", "num_requests_waiting", 4},
-      {"kv_cache_usage_perc", "kv_cache_usage_perc", 0.25},
+      {"kv_cache_usage_perc", "kv_cache_usage_perc", 0.75},
       {"prompt_tokens_total", "prompt_tokens_total", 80},
       {"generation_tokens_total", "generation_tokens_total", 90},
       {"prompt_tokens_cached_total", "prompt_tokens_cached_total", 10},
@@ -74,7 +75,11 @@ TEST(Metrics, EngineSeriesAreTheSnapshotUnderBothNames) {
   EXPECT_EQ(value(text, "serval:engine_step_seconds_total"), 1.5);
   EXPECT_EQ(value(text, "serval:engine_step_max_seqs"), 13);
   EXPECT_EQ(value(text, "serval:engine_step_max_mixed_seqs"), 12);
-  metrics.set_engine(nullptr, geometry);
+  for (const auto& [prefix_cache, label] : {std::pair{true, "\"True\""}, {false, "\"False\""}}) {
+    metrics.set_engine(known_stats, geometry, prefix_cache);
+    EXPECT_EQ(value(metrics.text(), "vllm:cache_config_info", {"enable_prefix_caching=", label}), 1);
+  }
+  metrics.set_engine(nullptr, geometry, false);
   EXPECT_EQ(value(metrics.text(), "serval:num_requests_running"), -1);
 }
 
@@ -147,7 +152,7 @@ TEST(Metrics, RefusalsDeparturesAndResponsesAreCountedByKind) {
 
 TEST(Metrics, AScrapeStaysSmall) {
   ServiceMetrics metrics("a-model-with-a-rather-long-name/7b-instruct");
-  metrics.set_engine(known_stats, BlockGeometry{});
+  metrics.set_engine(known_stats, BlockGeometry{}, true);
   EXPECT_LE(metrics.text().size(), 64u << 10);
 }
 
