@@ -17,7 +17,7 @@ LONG = dict(model="serval-nano", prompt="Once upon a time", max_tokens=400, extr
 
 def test_sigterm_lets_running_streams_end_and_refuses_new_ones(start_daemon):
     daemon = start_daemon()
-    stream = daemon.client(timeout=60).completions.create(stream=True, **LONG)
+    stream = daemon.client(timeout=60).completions.create(stream=True, **{**LONG, "max_tokens": 1900, "n": 2})  # outlasts a few requests
     pieces = [next(iter(stream))]
     daemon.process.send_signal(signal.SIGTERM)
     end = time.monotonic() + 5
