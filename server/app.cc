@@ -256,10 +256,12 @@ std::string plan_text(const std::string& model, ServerConfig config) {
   const size_t process_bytes = resident_bytes();
   const std::unique_ptr<Backend> backend = make_backend(config.engine.device);
   const MemoryPlan plan = plan_memory(served.config, config.engine, *backend);
+  const auto gib = [](size_t bytes) { return static_cast<double>(bytes) / static_cast<double>(1 << 30); };
   std::ostringstream out;
+  out << std::fixed << std::setprecision(2);
   const auto row = [&](const char* name, size_t bytes, const std::string& what) {
-    out << std::left << std::setw(12) << name << std::right << std::setw(16) << bytes << " bytes  " << what
-        << "\n";
+    out << std::left << std::setw(12) << name << std::right << std::setw(16) << bytes << " bytes "
+        << std::setw(8) << gib(bytes) << " GiB  " << what << "\n";
   };
   row("weights", plan.weight_bytes, "packed for " + std::string(backend->name()));
   row("kv_cache", plan.kv_cache_bytes,
@@ -269,6 +271,14 @@ std::string plan_text(const std::string& model, ServerConfig config) {
   row("tables", plan.table_bytes, "histories, block tables, scheduler");
   row("process", process_bytes, "program, libraries, tokenizer");
   row("total", plan.total_bytes() + process_bytes, "");
+  const SchedulerConfig& scheduler = config.engine.scheduler;
+  out << "\nIt fits: " << gib(plan.available_bytes) << " GiB of memory are available, and "
+      << gib(plan.available_bytes - plan.total_bytes()) << " GiB stay free.\n"
+      << "The KV cache holds " << plan.full_sequences << " sequences of max_model_len "
+      << scheduler.max_model_len << " at once; max_num_seqs is " << scheduler.max_num_seqs << ".\n";
+  const int longest = largest_model_len(served.config, config.engine, *backend);
+  out << "The largest max_model_len that fits is " << longest
+      << (longest == served.config.max_positions ? ", all that the model was made for" : "") << ".\n";
   return out.str();
 }
 

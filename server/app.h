@@ -13,7 +13,8 @@ namespace serval {
 // ends what still runs. Throws std::runtime_error with a sentence when it cannot start.
 void serve(const std::string& model, ServerConfig config, StopSignals& signals);
 
-// `serval plan`: the memory plan as a table, from the configuration files alone.
+// `serval plan`: the memory plan as a table, and what fits into the memory that is there. Reads the folder as
+// serve() does, of the weights the headers alone, and throws what serve() would throw.
 std::string plan_text(const std::string& model, ServerConfig config);
 
 }  // namespace serval

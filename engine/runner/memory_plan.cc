@@ -116,12 +116,20 @@ int max_logit_rows(const SchedulerConfig& config) {
   return config.max_num_seqs;
 }
 
-MemoryPlan plan_memory(const ModelSpec& spec, const EngineConfig& config, Backend& backend,
+namespace {
+
+// The memory that is there is too little, as against a setting that no memory could meet.
+struct NoRoom : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+MemoryPlan plan_within(const ModelSpec& spec, const EngineConfig& config, Backend& backend,
                        size_t available) {
   check_settings(spec, config);
   const SchedulerConfig& s = config.scheduler;
   const DType kv_dtype = kv_dtype_of(config.kv_dtype, spec, backend);
   MemoryPlan plan;
+  plan.available_bytes = available;
   plan.weight_bytes = planned_weight_bytes(spec, backend);
   plan.workspace_bytes = Workspace::planned_bytes(spec, s.max_num_batched_tokens, max_logit_rows(s),
                                                   backend.activation_dtype(spec.weight_dtype)) +
@@ -135,8 +143,8 @@ MemoryPlan plan_memory(const ModelSpec& spec, const EngineConfig& config, Backen
                      Sampler::planned_bytes(s.max_num_batched_tokens, s.max_num_seqs);
   const size_t fixed = plan.total_bytes();
   if (fixed > available) {
-    throw std::runtime_error("the model needs " + size_text(fixed) + " before its KV cache, but only " +
-                             size_text(available) + " of memory are available");
+    throw NoRoom("the model needs " + size_text(fixed) + " before its KV cache, but only " +
+                 size_text(available) + " of memory are available");
   }
 
   double per_sequence = 0;
@@ -149,19 +157,62 @@ MemoryPlan plan_memory(const ModelSpec& spec, const EngineConfig& config, Backen
                             ? static_cast<double>(config.kv_cache_bytes)
                             : std::min(per_sequence * s.max_num_seqs, room * kDefaultKvShare);
   if (budget > room) {
-    throw std::runtime_error("kv_cache_mib asks for " + size_text(config.kv_cache_bytes) + ", but beside " +
-                             size_text(fixed) + " for the model only " + size_text(available - fixed) +
-                             " of memory are available");
+    throw NoRoom("kv_cache_mib asks for " + size_text(config.kv_cache_bytes) + ", but beside " +
+                 size_text(fixed) + " for the model only " + size_text(available - fixed) +
+                 " of memory are available");
   }
   if (budget < per_sequence) {
-    throw std::runtime_error("a KV cache of " + size_text(static_cast<size_t>(budget)) +
-                             " cannot hold one sequence of max_model_len " + std::to_string(s.max_model_len) +
-                             ", which takes " + size_text(static_cast<size_t>(per_sequence)) +
-                             ": lower max_model_len or raise kv_cache_mib");
+    throw NoRoom("a KV cache of " + size_text(static_cast<size_t>(budget)) +
+                 " cannot hold one sequence of max_model_len " + std::to_string(s.max_model_len) +
+                 ", which takes " + size_text(static_cast<size_t>(per_sequence)) +
+                 ": lower max_model_len or raise kv_cache_mib");
   }
   plan.geometry = geometry_for(spec, config, budget / per_sequence);
   plan.kv_cache_bytes = KvCache::planned_bytes(spec, plan.geometry, kv_dtype);
+  plan.full_sequences = std::numeric_limits<int>::max();
+  for (int g = 0; g < one.num_groups; ++g) {
+    plan.full_sequences =
+        std::min(plan.full_sequences, plan.geometry.groups[g].num_blocks / one.groups[g].num_blocks);
+  }
   return plan;
+}
+
+}  // namespace
+
+MemoryPlan plan_memory(const ModelSpec& spec, const EngineConfig& config, Backend& backend,
+                       size_t available) {
+  try {
+    return plan_within(spec, config, backend, available);
+  } catch (const NoRoom& none) {
+    const int length = largest_model_len(spec, config, backend, available);
+    if (length == 0) throw;
+    throw std::runtime_error(std::string(none.what()) + "; max_model_len " + std::to_string(length) +
+                             " would fit");
+  }
+}
+
+int largest_model_len(const ModelSpec& spec, const EngineConfig& config, Backend& backend, size_t available) {
+  const auto fits = [&](int length) {
+    EngineConfig tried = config;
+    tried.scheduler.max_model_len = length;
+    try {
+      plan_within(spec, tried, backend, available);
+      return true;
+    } catch (const NoRoom&) {
+      return false;
+    }
+  };
+  // Shorter sequences never need more.
+  int longest = 0;
+  for (int beyond = spec.max_positions + 1; longest + 1 < beyond;) {
+    const int middle = longest + (beyond - longest) / 2;
+    (fits(middle) ? longest : beyond) = middle;
+  }
+  return longest;
+}
+
+int largest_model_len(const ModelConfig& model, const EngineConfig& config, Backend& backend) {
+  return largest_model_len(make_model_spec(model), config, backend, backend.available_bytes());
 }
 
 MemoryPlan plan_memory(const ModelConfig& model, const EngineConfig& config, Backend& backend) {

@@ -23,4 +23,7 @@ Transformer::Limits transformer_limits(const EngineConfig& config);
 MemoryPlan plan_memory(const ModelSpec& spec, const EngineConfig& config, Backend& backend,
                        size_t available_bytes);
 
+int largest_model_len(const ModelSpec& spec, const EngineConfig& config, Backend& backend,
+                      size_t available_bytes);
+
 }  // namespace serval

@@ -24,12 +24,19 @@ struct MemoryPlan {
   size_t workspace_bytes = 0;  // activations, logits, scratch of the backend
   size_t table_bytes = 0;      // histories, block tables, scheduler structures
   BlockGeometry geometry;
+  int full_sequences = 0;      // of max_model_len positions that the KV cache holds at once
+  size_t available_bytes = 0;  // of memory, when the plan was made
   size_t total_bytes() const { return weight_bytes + kv_cache_bytes + workspace_bytes + table_bytes; }
 };
 
-// Throws std::runtime_error with a sentence when the configuration cannot fit the machine. Reserves the
-// backend's own scratch, the only way to know its size.
+// Throws std::runtime_error with a sentence when the configuration cannot fit the machine; it names a
+// max_model_len that would, if there is one. Reserves the backend's own scratch, the only way to know its
+// size.
 MemoryPlan plan_memory(const ModelConfig& model, const EngineConfig& config, Backend& backend);
+
+// The largest max_model_len with which plan_memory() does not throw, up to what the model was made for; 0:
+// none.
+int largest_model_len(const ModelConfig& model, const EngineConfig& config, Backend& backend);
 
 // What is being done, bytes done, bytes in all: while weights are read and a large KV cache is cleared. May
 // throw to give up.

@@ -4,6 +4,7 @@ corrupts what is served."""
 import concurrent.futures
 import json
 import os
+import re
 import resource
 import resource
 import signal
@@ -229,6 +230,20 @@ def test_a_recording_on_a_full_disk_ends_with_a_line_and_requests_go_on(tmp_path
     assert daemon.log().count("the recording ends here") == 1, daemon.log()
     assert daemon.metric("serval:recording_lost_total") > 30
     assert daemon.stop() == 0
+
+
+def test_the_plan_says_what_fits():
+    text = run("plan", MODEL, "--max-model-len", 1024, "--max-num-seqs", 7).stdout
+    assert " GiB  packed for" in text
+    assert "It fits: " in text and "GiB stay free" in text
+    assert "The KV cache holds 7 sequences of max_model_len 1024 at once; max_num_seqs is 7." in text
+    assert "The largest max_model_len that fits is 2048, all that the model was made for." in text
+    too_small = run("plan", MODEL, "--kv-cache-mib", 1)
+    assert too_small.returncode == CANNOT_START
+    fits = re.search(r"max_model_len (\d+) would fit", too_small.stderr).group(1)
+    assert f"holds 1 sequences of max_model_len {fits} " in run("plan", MODEL, "--kv-cache-mib", 1, "--max-model-len", fits).stdout
+    beyond = run("serve", MODEL, "--port", "0", "--grpc-port", "0", "--kv-cache-mib", 1)
+    assert beyond.stderr.splitlines()[-1] == too_small.stderr.splitlines()[-1]
 
 
 def test_a_folder_without_architectures_is_served(tmp_path, start_daemon):

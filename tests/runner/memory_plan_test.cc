@@ -109,6 +109,32 @@ TEST(MemoryPlan, RefusesWithASentenceWhatCannotFit) {
   EXPECT_THAT(plan(kPlenty), ::testing::HasSubstr("kv_dtype is 'int4'"));
 }
 
+TEST(MemoryPlan, SaysHowManyFullSequencesFitAndHowLongTheyMayBe) {
+  const auto backend = make_backend({.num_threads = 1});
+  for (const ModelSpec& spec : {spec_of("LlamaForCausalLM", 0, 0), spec_of("Qwen2ForCausalLM", 100, 1)}) {
+    EngineConfig config = config_of(10, 1000);
+    const MemoryPlan full = plan_memory(spec, config, *backend, kPlenty);
+    EXPECT_EQ(full.full_sequences, 10);
+    EXPECT_EQ(full.available_bytes, kPlenty);
+    EXPECT_EQ(largest_model_len(spec, config, *backend, kPlenty), spec.max_positions);
+    config.kv_cache_bytes = full.kv_cache_bytes * 35 / 100;
+    EXPECT_EQ(plan_memory(spec, config, *backend, kPlenty).full_sequences, 3);
+
+    // With a cache of half a sequence: what is named fits, and one more does not.
+    config.kv_cache_bytes = full.kv_cache_bytes / 20;
+    const int longest = largest_model_len(spec, config, *backend, kPlenty);
+    EXPECT_GT(longest, 200);
+    EXPECT_LT(longest, 1000);
+    EXPECT_THAT(sentence([&] { plan_memory(spec, config, *backend, kPlenty); }),
+                ::testing::HasSubstr("; max_model_len " + std::to_string(longest) + " would fit"));
+    config.scheduler.max_model_len = longest;
+    EXPECT_EQ(plan_memory(spec, config, *backend, kPlenty).full_sequences, 1);
+    config.scheduler.max_model_len = longest + 1;
+    EXPECT_NE(sentence([&] { plan_memory(spec, config, *backend, kPlenty); }), "");
+    EXPECT_EQ(largest_model_len(spec, config, *backend, 1000), 0);
+  }
+}
+
 TEST(MemoryPlan, KnowsHowMuchMemoryThereIs) {
   const auto pages = static_cast<size_t>(sysconf(_SC_PHYS_PAGES));
   const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
