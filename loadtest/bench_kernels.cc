@@ -147,15 +147,15 @@ LinearSpeed measure_linear(Machine& machine, Backend& backend, WeightRing& ring,
 // Paged attention over a cache of its own: `seqs` sequences of `context` positions, the last `rows` of each
 // asking.
 struct AttentionBench {
-  int seqs, context, rows;
-  static constexpr int kHeads = 32, kKvHeads = 8, kHeadDim = 64, kBlock = 16;
+  int seqs, context, rows, heads = kHeads, kv_heads = 8;
+  static constexpr int kHeads = 32, kHeadDim = 64, kBlock = 16;
 
   void run(Machine& machine, Backend& backend, DType dtype, std::ostream& out) const {
     const int blocks_each = (context + kBlock - 1) / kBlock;
     KvLayer kv{.dtype = dtype,
                .num_blocks = seqs * blocks_each,
                .block_size = kBlock,
-               .num_kv_heads = kKvHeads,
+               .num_kv_heads = kv_heads,
                .head_dim = kHeadDim};
     const size_t side = kv.num_blocks * kv.block_bytes();
     // Layers enough that none is still in a cache when its turn comes.
@@ -167,20 +167,20 @@ struct AttentionBench {
     for (int s = 0; s <= seqs; ++s) row_start.push_back(s * rows);
     const AttentionBatch batch{seqs,         seqs * rows, row_start.data(), first_pos.data(),
                                table.data(), blocks_each};
-    std::vector<float> q(static_cast<size_t>(seqs) * rows * kHeads * kHeadDim, 0.1f), attended(q.size());
+    std::vector<float> q(static_cast<size_t>(seqs) * rows * heads * kHeadDim, 0.1f), attended(q.size());
     const auto attend = [&](int layer) {
       kv.keys = memory.as<std::byte>() + 2 * side * layer;
       kv.values = memory.as<std::byte>() + 2 * side * layer + side;
       backend.attention(
-          {.q = Tensor(q.data(), DType::kF32, {seqs * rows, kHeads, kHeadDim}),
+          {.q = Tensor(q.data(), DType::kF32, {seqs * rows, heads, kHeadDim}),
            .kv = kv,
            .batch = &batch,
            .scale = 0.125f,
-           .out = Tensor(attended.data(), DType::kF32, {seqs * rows, int64_t{kHeads} * kHeadDim})},
-          int64_t{kHeads} * kHeadDim);
+           .out = Tensor(attended.data(), DType::kF32, {seqs * rows, int64_t{heads} * kHeadDim})},
+          int64_t{heads} * kHeadDim);
     };
     const double seen = static_cast<double>(seqs) * rows * (context - rows / 2.0);
-    const double work = 4.0 * seen * kHeads * kHeadDim, bytes = 2.0 * static_cast<double>(side);
+    const double work = 4.0 * seen * heads * kHeadDim, bytes = 2.0 * static_cast<double>(side);
     Runs times, ratios;
     for (int run = 0; run < kRuns; ++run) {
       const double roof = std::max(bytes / machine.read_bytes_per_second(), work / machine.f32_flops());
@@ -193,9 +193,9 @@ struct AttentionBench {
     }
     const double time = median(times);
     out << "  attention " << dtype_name(dtype) << " kv, " << std::setw(2) << seqs << " x " << std::setw(3)
-        << rows << " rows at " << std::setw(4) << context << std::setw(10) << std::setprecision(1)
-        << work / time / 1e9 << std::setw(10) << bytes / time / 1e9 << std::setw(11) << std::setprecision(0)
-        << 100 * median(ratios) << " %\n";
+        << rows << " rows at " << std::setw(4) << context << ", " << kv_heads << " kv heads" << std::setw(10)
+        << std::setprecision(1) << work / time / 1e9 << std::setw(10) << bytes / time / 1e9 << std::setw(11)
+        << std::setprecision(0) << 100 * median(ratios) << " %\n";
   }
 };
 
@@ -233,7 +233,8 @@ int bench_kernels(const DeviceConfig& device, std::ostream& out) {
       << "  bf16 dot product     " << std::setw(8) << median(bf16) << " GFLOP/s\n"
       << "  memory read          " << std::setw(8) << median(read) << " GB/s\n"
       << "  fork and join        " << std::setw(8) << median(hand_over) << " us\n\n"
-      << "kernels                                     GFLOP/s  GB/s read  of roof, measured beside each "
+      << "kernels                                                   GFLOP/s  GB/s read  of roof, measured "
+         "beside each "
          "run\n";
   for (const DType dtype : {DType::kBF16, DType::kF16, DType::kF32}) {
     WeightRing ring(backend, dtype);
@@ -242,15 +243,15 @@ int bench_kernels(const DeviceConfig& device, std::ostream& out) {
       const LinearSpeed speed =
           measure_linear(machine, backend, ring, rows, m, dots ? &Machine::bf16_flops : &Machine::f32_flops);
       out << "  linear " << std::setw(4) << dtype_name(dtype) << " [" << kOutputs << ", " << kInputs << "], "
-          << std::setw(3) << m << " rows" << std::setw(14) << std::setprecision(1) << speed.flops / 1e9
+          << std::setw(3) << m << " rows" << std::setw(28) << std::setprecision(1) << speed.flops / 1e9
           << std::setw(10) << speed.bytes_per_second / 1e9 << std::setw(11) << std::setprecision(0)
           << 100 * speed.of_roof << " %\n"
           << std::flush;
     }
   }
   for (const DType dtype : {DType::kBF16, DType::kF32}) {
-    for (const AttentionBench& shape :
-         {AttentionBench{1, 8192, 1}, AttentionBench{32, 512, 1}, AttentionBench{1, 512, 512}})
+    for (const AttentionBench& shape : {AttentionBench{1, 8192, 1}, AttentionBench{1, 8192, 1, 4, 1},
+                                        AttentionBench{32, 512, 1}, AttentionBench{1, 512, 512}})
       shape.run(machine, backend, dtype, out);
   }
 

@@ -1,9 +1,10 @@
 // Keys and values in blocks: writing, copying, attending. The layout inside a block is kernel_table.h's.
-// Attention runs over tasks of (sequence, some rows, one KV head); a long context of a single sequence still
-// has a task for every KV head.
+// Attention runs over the tasks of attention_tasks.h.
+#include <atomic>
 #include <bit>
 #include <cstring>
 
+#include "kernels/attention_split.h"
 #include "kernels/base/check.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/float_bits.h"
@@ -42,7 +43,23 @@ void write_head(const float* from, int head_dim, void* head, DType dtype, const 
 size_t CpuBackend::attend_floats(int max_heads, int head_dim) {
   const size_t vectors = std::max(kTaskVectors, max_heads);
   constexpr size_t kLineFloats = 16;
-  return (2 * vectors * (head_dim + 1) + 8 * kTile + kLineFloats) / kLineFloats * kLineFloats;
+  return (2 * vectors * (head_dim + 2) + 8 * kTile + kLineFloats) / kLineFloats * kLineFloats;
+}
+
+size_t CpuBackend::reserve_attention(const BackendLimits& limits) {
+  attend_floats_ = std::max(attend_floats_, attend_floats(limits.num_heads, limits.head_dim));
+  max_heads_ = std::max(max_heads_, limits.num_heads);
+  slot_floats_ = std::max(slot_floats_, limits.num_heads * (limits.head_dim + kPartialExtra));
+  // One thread splits nothing. More have room to split two sequences of any length, and as many as give each
+  // thread enough to do.
+  constexpr int kSlotsPerThread = 16;
+  const int threads = pool_.num_threads();
+  const int slots =
+      threads == 1 ? 0 : std::max(2 * tiles_of(limits.max_model_len, kChunk), kSlotsPerThread * threads);
+  tasks_.reserve(limits.max_rows, slots);
+  return tasks_.bytes() + grow(attend_scratch_, threads * attend_floats_ * sizeof(float)) +
+         grow(partials_, size_t{1} * tasks_.max_slots() * slot_floats_ * sizeof(float)) +
+         grow(pending_, size_t{1} * (tasks_.max_slots() / 2) * max_heads_ * sizeof(int32_t));
 }
 
 void CpuBackend::write_kv(const WriteKvArgs& args) {
@@ -105,55 +122,78 @@ void CpuBackend::attention(const AttentionArgs& args, int64_t q_row_stride) {
   const int heads = num_heads / kv.num_kv_heads;
   const int task_rows = rows_per_task(heads);
   SERVAL_CHECK(attend_floats(heads, head_dim) <= attend_floats_, heads, head_dim);
-  SERVAL_CHECK((batch.num_seqs + 1) * sizeof(int32_t) <= task_starts_.bytes, batch.num_seqs);
+  SERVAL_CHECK(num_heads <= max_heads_ && num_heads * (head_dim + kPartialExtra) <= slot_floats_, num_heads,
+               head_dim);
+  if (batch.num_rows == 0) return;
 
-  // Tasks of one KV head are numbered through the sequences.
-  auto* const starts = task_starts_.as<int32_t>();
-  starts[0] = 0;
-  int64_t seen_positions = 0;
-  for (int s = 0; s < batch.num_seqs; ++s) {
-    const int rows = batch.row_start[s + 1] - batch.row_start[s];
-    starts[s + 1] = starts[s] + (rows + task_rows - 1) / task_rows;
-    seen_positions += int64_t{rows} * (batch.first_pos[s] + rows);
-  }
-  const int64_t per_head = starts[batch.num_seqs];
+  // A claim should be worth some microseconds (about 20 multiply-adds a nanosecond).
+  constexpr int64_t kClaimNs = 3000;
+  tasks_.plan(batch, kv.num_kv_heads, args.window, task_rows, kClaimNs * 10 / (int64_t{heads} * head_dim) + 1,
+              pool_.num_threads());
+  const std::span<const AttentionTasks::Task> tasks = tasks_.tasks();
+  const std::span<const AttentionTasks::Split> splits = tasks_.splits();
+  const std::span<const int32_t> claims = tasks_.claims();
+  // [split][KV head]: tasks that are not done; the last one merges.
+  auto* const pending = pending_.as<int32_t>();
+  for (size_t i = 0; i < splits.size(); ++i)
+    std::fill_n(pending + i * kv.num_kv_heads, kv.num_kv_heads, splits[i].num_tasks);
+
   const auto attend = kv.dtype == DType::kF32 ? kernels_.attend_f32 : kernels_.attend_bf16;
-  const auto run_task = [&](int worker, int64_t task) {
-    const int kv_head = static_cast<int>(task / per_head);
-    const auto within = static_cast<int32_t>(task % per_head);
-    const int s =
-        static_cast<int>(std::upper_bound(starts, starts + batch.num_seqs + 1, within) - starts) - 1;
-    const int first = (within - starts[s]) * task_rows;
-    const int64_t row = batch.row_start[s] + first;
+  const int64_t out_stride = int64_t{num_heads} * head_dim, vector_floats = head_dim + kPartialExtra;
+  const auto out_of = [&](int64_t row, int kv_head) {
+    return args.out.as<float>() + row * out_stride + int64_t{kv_head} * heads * head_dim;
+  };
+  // What the chunks of a split leave: [chunk][KV head][row][head][vector_floats].
+  const auto partials_of = [&](const AttentionTasks::Split& split, int chunk, int kv_head) {
+    return partials_.as<float>() +
+           ((split.slot + int64_t{chunk - split.first_chunk} * split.num_rows) * num_heads +
+            int64_t{kv_head} * split.num_rows * heads) *
+               vector_floats;
+  };
+  const auto merge = [&](const AttentionTasks::Split& split, int kv_head) {
+    const float* const first = partials_of(split, split.first_chunk, kv_head);
+    for (int r = 0; r < split.num_rows; ++r) {
+      float* const out = out_of(batch.row_start[split.seq] + split.first_row + r, kv_head);
+      for (int h = 0; h < heads; ++h)
+        kernels_.merge_chunks(first + (r * heads + h) * vector_floats,
+                              split.num_rows * num_heads * vector_floats, split.num_chunks, head_dim,
+                              out + h * head_dim);
+    }
+  };
+  const auto run_task = [&](int worker, const AttentionTasks::Task& task, int kv_head) {
+    const AttentionTasks::Split* const split = task.split < 0 ? nullptr : &splits[task.split];
+    const int64_t row = batch.row_start[task.seq] + task.first_row;
     attend({.q = args.q.as<float>() + row * q_row_stride + int64_t{kv_head} * heads * head_dim,
             .q_stride = q_row_stride,
-            .out = args.out.as<float>() + (row * num_heads + int64_t{kv_head} * heads) * head_dim,
-            .out_stride = int64_t{num_heads} * head_dim,
-            .num_rows = std::min(task_rows, batch.row_start[s + 1] - batch.row_start[s] - first),
-            .first_pos = batch.first_pos[s] + first,
+            .out = out_of(row, kv_head),
+            .out_stride = out_stride,
+            .partials = split == nullptr ? nullptr : partials_of(*split, task.first_chunk, kv_head),
+            .partial_stride = task.num_rows * num_heads * vector_floats,
+            .num_rows = task.num_rows,
+            .first_pos = batch.first_pos[task.seq] + task.first_row,
+            .begin = task.first_chunk * kChunk,
+            .end = (task.first_chunk + task.num_chunks) * kChunk,
             .heads = heads,
             .head_dim = head_dim,
             .keys = static_cast<const char*>(kv.keys),
             .values = static_cast<const char*>(kv.values),
             .block_bytes = kv.block_bytes(),
             .head_offset = static_cast<size_t>(kv_head) * kv.block_size * head_dim * dtype_bytes(kv.dtype),
-            .blocks = batch.block_table + int64_t{s} * batch.table_stride,
+            .blocks = batch.block_table + int64_t{task.seq} * batch.table_stride,
             .block_shift = std::countr_zero(static_cast<unsigned>(kv.block_size)),
             .scale = args.scale,
             .window = args.window,
             .scratch = attend_scratch_.as<float>() + worker * attend_floats_});
+    if (split == nullptr) return;
+    std::atomic_ref<int32_t> left(pending[int64_t{task.split} * kv.num_kv_heads + kv_head]);
+    if (left.fetch_sub(1, std::memory_order_acq_rel) == 1) merge(*split, kv_head);
   };
-  // Several short tasks to a claim: a claim should be worth some microseconds (about 20 multiply-adds a
-  // nanosecond).
-  const int64_t tasks = per_head * kv.num_kv_heads;
-  if (tasks == 0) return;
-  const double task_ns =
-      static_cast<double>(seen_positions) * num_heads * head_dim / 10.0 / static_cast<double>(tasks);
-  constexpr double kMinClaimNs = 3000;
-  const auto per_claim = static_cast<int64_t>(kMinClaimNs / (task_ns + 1)) + 1;
-  pool_.for_each((tasks + per_claim - 1) / per_claim, [&](int worker, int64_t claim) {
-    const int64_t end = std::min(tasks, (claim + 1) * per_claim);
-    for (int64_t task = claim * per_claim; task < end; ++task) run_task(worker, task);
+  // Head by head: the blocks of a prompt's rows share its keys and values in the cache.
+  const auto num_claims = static_cast<int64_t>(claims.size()) - 1;
+  pool_.for_each(num_claims * kv.num_kv_heads, [&](int worker, int64_t item) {
+    const int64_t claim = item % num_claims;
+    for (int32_t t = claims[claim]; t < claims[claim + 1]; ++t)
+      run_task(worker, tasks[t], static_cast<int>(item / num_claims));
   });
 }
 

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "kernels/backend.h"
+#include "kernels/cpu/attention_tasks.h"
 #include "kernels/cpu/kernel_table.h"
 #include "kernels/cpu/sample.h"
 #include "kernels/cpu/thread_pool.h"
@@ -54,13 +55,18 @@ class CpuBackend final : public Backend {
   template <class Body>
   void for_rows(int64_t rows, int64_t row_elements, const Body& body);
   static size_t attend_floats(int max_heads, int head_dim);  // scratch of one worker
+  size_t reserve_attention(const BackendLimits& limits);
+  size_t grow(Buffer& buffer, size_t bytes);  // returns its bytes
 
   const KernelTable& kernels_;
   ThreadPool pool_;
   std::string name_;
 
-  Buffer packed_rows_;     // activations of one linear(), as its kernel wants them
-  Buffer task_starts_;     // int32 [max_rows + 1]: first attention task of each sequence
+  Buffer packed_rows_;    // activations of one linear(), as its kernel wants them
+  AttentionTasks tasks_;  // of one attention()
+  Buffer partials_;       // float [slots of tasks_][slot_floats_]: what chunks leave until they are merged
+  Buffer pending_;        // int32 [splits of tasks_][KV heads]
+  int slot_floats_ = 0, max_heads_ = 0;
   Buffer attend_scratch_;  // float [threads][attend_floats_]
   size_t attend_floats_ = 0;
   SampleScratch sample_scratch_;

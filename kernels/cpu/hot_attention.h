@@ -3,12 +3,14 @@
 // hot_kernels.cc alone.
 //
 // What a query vector computes does not depend on its group: each score is one chain over the dimensions,
-// each output one chain over the positions it sees; what lies beyond its own positions is neither added nor
-// multiplied (the memory there may hold anything, NaN included).
+// each output of a chunk one chain over the positions it sees, and the chunks are merged by one function,
+// whether their results come from another thread or not; what lies beyond its own positions is neither added
+// nor multiplied (the memory there may hold anything, NaN included).
 #pragma once
 
 #include <utility>
 
+#include "kernels/cpu/hot_rows.h"
 #include "kernels/cpu/kernel_table.h"
 #include "kernels/cpu/simd.h"
 
@@ -274,6 +276,41 @@ struct TilePointers {
   }
 };
 
+// Adds what a chunk leaves to that of the chunks before it: out [head_dim] and its maximum and sum (0: none
+// yet).
+inline void merge_chunk(const float* values, float maximum, float sum, int head_dim, float* out,
+                        float& out_maximum, float& out_sum) {
+  if (sum == 0) return;  // sees nothing of this one
+  if (out_sum == 0) {
+    std::memcpy(out, values, head_dim * sizeof(float));
+    out_maximum = maximum;
+    out_sum = sum;
+    return;
+  }
+  const float most = maximum > out_maximum ? maximum : out_maximum;
+  const Vec before = broadcast(exp(broadcast(out_maximum - most))[0]);
+  const Vec now = broadcast(exp(broadcast(maximum - most))[0]);
+  for_vectors(head_dim, [&](int64_t d, int lanes) {
+    store_some(out + d, fma(load_some(values + d, lanes), now, load_some(out + d, lanes) * before), lanes);
+  });
+  out_maximum = most;
+  out_sum = fma(broadcast(sum), now, broadcast(out_sum) * before)[0];
+}
+
+// Every vector sees its own position, so sum > 0.
+inline void finish(float* out, int head_dim, float sum) {
+  for (int d = 0; d < head_dim; ++d) out[d] /= sum;
+}
+
+void merge_chunks(const float* partials, int64_t stride, int num_chunks, int head_dim, float* out) {
+  float maximum = kMinusInfinity, sum = 0;
+  for (int c = 0; c < num_chunks; ++c) {
+    const float* const chunk = partials + c * stride;
+    merge_chunk(chunk, chunk[head_dim], chunk[head_dim + 1], head_dim, out, maximum, sum);
+  }
+  finish(out, head_dim, sum);
+}
+
 template <class Kv>
 void attend(const AttendArgs& args) {
   static constexpr AttendKernels<Kv> kKernels = attend_kernels<Kv>();
@@ -285,7 +322,9 @@ void attend(const AttendArgs& args) {
   float* const acc = q + vectors * head_dim;                    // [vectors][head_dim]
   float* const maximum = acc + vectors * head_dim;              // [vectors]
   float* const sum = maximum + vectors;                         // [vectors]
-  float* const scores = sum + vectors;                          // [kMaxGroup][kTile]
+  float* const out_maximum = sum + vectors;                     // [vectors], of the chunks before
+  float* const out_sum = out_maximum + vectors;                 // [vectors]
+  float* const scores = out_sum + vectors;                      // [kMaxGroup][kTile]
   const auto first_seen = [&](int vector) {
     const int position = args.first_pos + vector / args.heads;
     return args.window > 0 && position >= args.window ? position - args.window + 1 : 0;
@@ -299,13 +338,35 @@ void attend(const AttendArgs& args) {
       for (int d = 0; d < head_dim; ++d) q[base * head_dim + d * group + m] = from[d] * args.scale;
     }
   }
-  std::memset(acc, 0, static_cast<size_t>(vectors) * head_dim * sizeof(float));
-  for (int v = 0; v < vectors; ++v) {
-    maximum[v] = kMinusInfinity;
-    sum[v] = 0;
-  }
+  const auto start_chunk = [&] {
+    std::memset(acc, 0, static_cast<size_t>(vectors) * head_dim * sizeof(float));
+    for (int v = 0; v < vectors; ++v) {
+      maximum[v] = kMinusInfinity;
+      sum[v] = 0;
+    }
+  };
+  const auto out_of = [&](int v) {
+    return args.out + v / args.heads * args.out_stride + v % args.heads * head_dim;
+  };
+  const auto end_chunk = [&](int chunk) {
+    for (int v = 0; v < vectors; ++v) {
+      const float* const values = acc + v * head_dim;
+      if (args.partials == nullptr) {
+        merge_chunk(values, maximum[v], sum[v], head_dim, out_of(v), out_maximum[v], out_sum[v]);
+        continue;
+      }
+      float* const to = args.partials + (chunk - args.begin / kChunk) * args.partial_stride +
+                        v * (head_dim + kPartialExtra);
+      std::memcpy(to, values, head_dim * sizeof(float));
+      to[head_dim] = maximum[v];
+      to[head_dim + 1] = sum[v];
+    }
+  };
+  for (int v = 0; v < vectors; ++v) out_sum[v] = 0;
 
-  const int first = first_seen(0), last = args.first_pos + args.num_rows - 1;
+  const int seen_first = first_seen(0), seen_last = args.first_pos + args.num_rows - 1;
+  const int first = seen_first > args.begin ? seen_first : args.begin;
+  const int last = seen_last < args.end ? seen_last : args.end - 1;
   // What some row of the call sees of the tile at `start`.
   const auto begin_in = [&](int start) { return first > start ? first - start : 0; };
   const auto end_in = [&](int start) { return last - start + 1 < kTile ? last - start + 1 : kTile; };
@@ -317,6 +378,7 @@ void attend(const AttendArgs& args) {
   const int first_tile = first / kTile * kTile;
   at.point(args, first_tile, begin_in(first_tile), end_in(first_tile), lanes);
   for (int start = first_tile; start <= last; start += kTile) {
+    if (start == first_tile || start % kChunk == 0) start_chunk();
     const int begin = begin_in(start), end = end_in(start);
     ahead = at;
     if (start + kTile <= last) ahead.point(args, start + kTile, 0, end_in(start + kTile), lanes);
@@ -354,11 +416,10 @@ void attend(const AttendArgs& args) {
       finish_run(group);
     }
     at = ahead;
+    if ((start + kTile) % kChunk == 0 || start + kTile > last) end_chunk(start / kChunk);
   }
-
-  for (int v = 0; v < vectors; ++v) {
-    float* const to = args.out + v / args.heads * args.out_stride + v % args.heads * head_dim;
-    for (int d = 0; d < head_dim; ++d) to[d] = acc[v * head_dim + d] / sum[v];
+  if (args.partials == nullptr) {
+    for (int v = 0; v < vectors; ++v) finish(out_of(v), head_dim, out_sum[v]);
   }
 }
 

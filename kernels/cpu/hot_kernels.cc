@@ -70,6 +70,7 @@ const KernelTable SERVAL_TABLE = {
     .linear = {linear_kernel<FmaFormat<F32Weights>>(), linear_kernel<FmaFormat<F16Weights>>(), linear_kernel<Bf16Format>()},
     .attend_f32 = attend<F32Kv>,
     .attend_bf16 = attend<Bf16Kv>,
+    .merge_chunks = merge_chunks,
     .rms_norm = rms_norm,
     .silu_gate = silu_gate,
     .gelu_tanh_gate = gelu_tanh_gate,

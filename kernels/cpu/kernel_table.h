@@ -57,19 +57,33 @@ struct LinearKernel {
 //   keys    f32 [kv_heads][head_dim][block_size]         bf16 [kv_heads][head_dim/2][block_size][2]
 //   values  f32 [kv_heads][block_size][head_dim]         bf16 [kv_heads][block_size/2][head_dim][2]
 //
-// Softmax runs online (Milakov and Gimelshein 2018) over tiles of kTile positions at multiples of kTile,
-// whatever the block size, the chunk or the window.
+// Softmax runs online (Milakov and Gimelshein 2018) over tiles of kTile positions at multiples of kTile, from
+// anew in each chunk of kChunk positions at multiples of kChunk; the results of the chunks are merged in
+// ascending order. That holds whatever the block size, the chunk of the prompt, the window, and whoever
+// computes which chunk, so a long context can be shared by many threads (Flash-Decoding, Dao et al. 2023, cut
+// at absolute positions).
 inline constexpr int kTile = 64;
+inline constexpr int kChunk = 256;
 inline constexpr int kMinBlock = 8;
+
+// What a chunk leaves of a query vector: [head_dim] sums of weighted values relative to the maximum of its
+// scores, then that maximum, and the sum of its weights (0: the vector sees no position of it).
+inline constexpr int kPartialExtra = 2;
 
 struct AttendArgs {  // some rows of one sequence, one KV head with all its query heads
   const float* q;    // first row, first query head of the group
   int64_t q_stride;  // between rows
+  // Where results go: either the finished rows to out, or, when partials is not null, what each chunk leaves
+  // of vector v to partials + chunk * partial_stride + v * (head_dim + kPartialExtra), chunks counted
+  // from begin.
   float* out;
   int64_t out_stride;
+  float* partials;
+  int64_t partial_stride;
   int num_rows;
-  int first_pos;  // of the first row
-  int heads;      // query heads that share the KV head
+  int first_pos;   // of the first row
+  int begin, end;  // of the positions that the rows see, those to attend to; multiples of kChunk
+  int heads;       // query heads that share the KV head
   int head_dim;
   const char* keys;  // of the whole layer
   const char* values;
@@ -79,7 +93,7 @@ struct AttendArgs {  // some rows of one sequence, one KV head with all its quer
   int block_shift;  // log2 of positions in a block
   float scale;
   int window;
-  float* scratch;  // 2 * vectors * (head_dim + 1) + 8 * kTile floats, vectors = num_rows * heads
+  float* scratch;  // 2 * vectors * (head_dim + 2) + 8 * kTile floats, vectors = num_rows * heads
 };
 
 // ---- The table
@@ -91,6 +105,8 @@ struct KernelTable {
   LinearKernel linear[kNumWeightFormats];
   void (*attend_f32)(const AttendArgs& args);
   void (*attend_bf16)(const AttendArgs& args);
+  // out [head_dim] of one vector from what num_chunks chunks left, `stride` floats apart.
+  void (*merge_chunks)(const float* partials, int64_t stride, int num_chunks, int head_dim, float* out);
   // residual += x when x is not null; out = residual / rms(residual) * weight. out may be residual when x is
   // null.
   void (*rms_norm)(float* residual, const float* x, const float* weight, float eps, float* out, int64_t n);

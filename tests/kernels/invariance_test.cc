@@ -14,6 +14,7 @@ namespace {
 
 using testing::AttentionShape;
 using testing::backend_of;
+using testing::kMaxTestRows;
 using testing::matrix;
 using testing::PagedSequence;
 using testing::Random;
@@ -140,6 +141,45 @@ TEST_P(Invariance, AttentionDoesNotDependOnChunks) {
         const std::vector<float> out = seq.attend(*backend, first, rows);
         ASSERT_TRUE(same_bits(out.data(), &expected[static_cast<size_t>(first) * seq.q_row()], out.size()))
             << "head_dim " << shape.head_dim << " chunk " << chunk << " at " << first;
+      }
+    }
+  }
+}
+
+// A context of several chunks (kernel_table.h) of positions: whole prompts, parts of them and single rows, by
+// threads so many that rows are shared between them, and by one that shares nothing.
+TEST_P(Invariance, AttentionDoesNotDependOnWhoComputesWhichChunk) {
+  constexpr int kContext = 1100;
+  for (const AttentionShape& shape :
+       {AttentionShape{4, 2, 64, 16, DType::kBF16, 0}, AttentionShape{6, 1, 24, 8, DType::kF32, 0},
+        AttentionShape{2, 1, 128, 32, DType::kBF16, 300}}) {
+    const auto alone = backend_of(GetParam(), 1);
+    PagedSequence seq(shape, kContext, 14);
+    std::vector<float> expected;
+    for (int first = 0; first < kContext; first += kMaxTestRows) {
+      const int rows = std::min(kMaxTestRows, kContext - first);
+      seq.write(*alone, first, rows);
+      const std::vector<float> out = seq.attend(*alone, first, rows);
+      expected.insert(expected.end(), out.begin(), out.end());
+    }
+    for (const int threads : {1, 2, 3, 8}) {
+      const auto backend = backend_of(GetParam(), threads);
+      for (const auto& [first, rows] : {std::pair{1099, 1},
+                                        {1024, 1},
+                                        {1023, 1},
+                                        {512, 1},
+                                        {511, 2},
+                                        {256, 1},
+                                        {255, 1},
+                                        {0, 1},
+                                        {1080, 20},
+                                        {250, 9},
+                                        {500, 150},
+                                        {1000, 100}}) {
+        const std::vector<float> out = seq.attend(*backend, first, rows);
+        ASSERT_TRUE(same_bits(out.data(), &expected[static_cast<size_t>(first) * seq.q_row()], out.size()))
+            << threads << " threads, head_dim " << shape.head_dim << ", rows " << first << ".."
+            << first + rows;
       }
     }
   }
