@@ -120,11 +120,11 @@ std::string suggestion(const std::vector<Knob>& table, std::string_view given,
   return nearest.empty() ? "" : " (did you mean " + spell(nearest) + "?)";
 }
 
-// The addresses that Kubernetes tells every pod of a service called serval: SERVAL_PORT=tcp://10.0.0.7:80,
-// ...
+// The addresses that Kubernetes tells every pod of a service called serval, or serval-grpc:
+// SERVAL_PORT=tcp://10.0.0.7:80, SERVAL_GRPC_SERVICE_HOST=10.0.0.7, ...
 bool is_of_kubernetes(const std::string& name, const std::string& value) {
-  static const std::regex names("SERVAL_(SERVICE_(HOST|PORT.*)|PORT_[0-9]+_(TCP|UDP|SCTP).*)");
-  return std::regex_match(name, names) || (name == "SERVAL_PORT" && value.find("://") != std::string::npos);
+  static const std::regex names("SERVAL_(.*_)?(SERVICE_(HOST|PORT.*)|PORT_[0-9]+_(TCP|UDP|SCTP).*)");
+  return std::regex_match(name, names) || (name.ends_with("_PORT") && value.find("://") != std::string::npos);
 }
 
 void apply_yaml(const YAML::Node& root, const std::string& source, ServerConfig& config) {
@@ -212,8 +212,8 @@ std::vector<Knob> knobs(ServerConfig& c) {
        3'600'000},
       {"keep_alive_timeout_ms", "HTTP", "how long an idle connection is kept", &c.keep_alive_timeout_ms, 10,
        3'600'000},
-      {"write_stall_timeout_ms", "HTTP", "longest time a reader may take not a byte", &c.write_stall_timeout_ms,
-       10, 3'600'000},
+      {"write_stall_timeout_ms", "HTTP", "longest time a reader may take not a byte",
+       &c.write_stall_timeout_ms, 10, 3'600'000},
       {"linger_timeout_ms", "HTTP", "after a last answer, time for the client to close its side first",
        &c.linger_timeout_ms, 10, 3'600'000},
       {"stream_buffer_bytes", "HTTP", "unsent bytes of one stream before its reader is cut off",

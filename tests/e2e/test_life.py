@@ -105,8 +105,9 @@ def test_what_kubernetes_says_of_a_service_called_serval_is_no_setting():
     found, complaints = settings(
         SERVAL_PORT="tcp://10.0.0.7:8000", SERVAL_SERVICE_HOST="10.0.0.7", SERVAL_SERVICE_PORT="8000", SERVAL_SERVICE_PORT_HTTP="8000",
         SERVAL_PORT_8000_TCP="tcp://10.0.0.7:8000", SERVAL_PORT_8000_TCP_PROTO="tcp", SERVAL_PORT_8000_TCP_ADDR="10.0.0.7",
+        SERVAL_GRPC_PORT="tcp://10.0.0.8:8001", SERVAL_GRPC_SERVICE_HOST="10.0.0.8", SERVAL_GRPC_PORT_8001_TCP="tcp://10.0.0.8:8001",
     )  # fmt: skip
-    assert found["port"] == "8000" and complaints == ""
+    assert (found["port"], found["grpc_port"], complaints) == ("8000", "8001", "")
 
 
 def test_the_image_keeps_its_network_when_its_arguments_are_replaced():
