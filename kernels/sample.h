@@ -30,11 +30,11 @@ struct SampleRow {
   float frequency_penalty = 0.0f;   // over output
   uint64_t seed = 0;
   int64_t position = 0;  // position of the token being drawn
-  // Prompt then output ids; read only when a penalty is on. -1 stands for the
-  // token drawn last for the slot before this draw.
-  const int32_t* history = nullptr;
-  int num_history = 0;
-  int num_prompt = 0;
+  // What penalties look at: the tokens counted for this slot (-1: none), then `recent`, all of the output. -1
+  // among the recent stands for the token drawn last for `slot` before this draw.
+  int32_t counts_slot = -1;
+  const int32_t* recent = nullptr;
+  int num_recent = 0;
   const LogitBias* logit_bias = nullptr;
   int num_logit_bias = 0;
   const int32_t* banned = nullptr;  // ids that must not be drawn (end ids below min_tokens)
@@ -52,6 +52,19 @@ struct SampleRow {
   }
 };
 
+// Tokens that join those counted for a slot; the first num_prompt are of the prompt, the others of the
+// output.
+struct CountedTokens {
+  int32_t slot = 0;
+  bool restart = false;  // another sequence's slot now: forget what was counted
+  const int32_t* tokens = nullptr;
+  int num_tokens = 0;
+  int num_prompt = 0;
+};
+
+// In the counts of a slot: the token occurs in prompt or output. Its occurrences in the output are added.
+inline constexpr uint32_t kSeenToken = 0x80000000u;
+
 struct SampleResult {
   int32_t token = -1;
   float logprob = 0;   // of `token`, raw; 0 when num_top is -1
@@ -65,6 +78,9 @@ struct SampleArgs {
   SampleResult* results = nullptr;  // [num_rows]
   TopLogprob* top = nullptr;        // [num_rows, top_stride], best first
   int top_stride = 0;
+  const CountedTokens* counted = nullptr;  // [num_counted], a slot at most once; counted before the rows are
+                                           // drawn
+  int num_counted = 0;
 };
 
 }  // namespace serval

@@ -21,7 +21,7 @@ int num_sampled_rows(const SeqStep& step) {
 }
 
 // The draw of the token that follows position `pos`.
-SampleRow sampled_row(const Slot& slot, int pos, const uint32_t* mask) {
+SampleRow sampled_row(const Slot& slot, int pos, int vocab, const uint32_t* mask) {
   const SamplingParams& p = slot.sampling;
   SampleRow row;
   row.temperature = p.temperature;
@@ -33,14 +33,13 @@ SampleRow sampled_row(const Slot& slot, int pos, const uint32_t* mask) {
   row.frequency_penalty = p.frequency_penalty;
   row.seed = p.seed;
   row.position = pos + 1;
-  row.history = slot.tokens;
-  row.num_history = pos + 1;
-  row.num_prompt = slot.num_prompt;
   row.logit_bias = p.logit_bias.data();
   row.num_logit_bias = static_cast<int>(p.logit_bias.size());
   if (pos + 1 - slot.num_prompt < p.min_tokens) {
     row.banned = slot.end_ids.data();
-    row.num_banned = static_cast<int>(slot.end_ids.size());
+    // In ascending order; what the model cannot draw needs no ban.
+    row.num_banned = static_cast<int>(std::lower_bound(slot.end_ids.begin(), slot.end_ids.end(), vocab) -
+                                      slot.end_ids.begin());
   }
   row.mask = mask;
   row.num_top = p.num_logprobs;
@@ -52,6 +51,20 @@ SampleRow prompt_row(const Slot& slot, int pos) {
   row.forced = slot.tokens[pos + 1];
   row.num_top = std::max(slot.sampling.num_prompt_logprobs, 0);
   return row;
+}
+
+// Tokens before `end` that are known but not counted for penalties yet, drafts being none of them; counted
+// from here on.
+CountedTokens count_known(Slot& slot, SlotId id, int end) {
+  SERVAL_CHECK(slot.num_counted <= end, slot.num_counted, end);
+  CountedTokens counted{.slot = id, .restart = slot.num_counted == 0};
+  counted.tokens = slot.tokens + slot.num_counted;
+  while (slot.num_counted < end && slot.tokens[slot.num_counted] != kTokenOnDevice) {
+    if (slot.num_counted < slot.num_prompt) ++counted.num_prompt;
+    ++counted.num_tokens;
+    ++slot.num_counted;
+  }
+  return counted;
 }
 
 // Drafts must be a chain so far: each token's parent is the one before it.
@@ -72,6 +85,7 @@ Sampler::Sampler(int max_rows, int max_seqs) {
     step.drafts.reserve(max_rows);
     step.rows.reserve(max_rows);
     step.params.reserve(max_rows);
+    step.counted.reserve(max_seqs);
     step.results.reserve(max_rows);
     step.top.reserve(static_cast<size_t>(max_rows) * kUsualTopLogprobs);
   }
@@ -80,11 +94,11 @@ Sampler::Sampler(int max_rows, int max_seqs) {
 size_t Sampler::planned_bytes(int max_rows, int max_seqs) {
   return 2 * (max_rows * (sizeof(TokenId) + sizeof(int32_t) + sizeof(SampleRow) + sizeof(SampleResult) +
                           kUsualTopLogprobs * sizeof(TopLogprob)) +
-              max_seqs * sizeof(Wanted));
+              max_seqs * (sizeof(Wanted) + sizeof(CountedTokens)));
 }
 
-void Sampler::begin(const Batch& batch, const SlotTable& slots, const Tensor* all_logits,
-                    Transformer& transformer, Workspace& ws, Backend& backend) {
+void Sampler::begin(const Batch& batch, SlotTable& slots, const Tensor* all_logits, Transformer& transformer,
+                    Workspace& ws, Backend& backend) {
   SERVAL_CHECK(num_begun_ - num_collected_ < 2, num_begun_, num_collected_);
   Step& step = steps_[num_begun_++ % 2];
   step.number = batch.step;
@@ -92,15 +106,16 @@ void Sampler::begin(const Batch& batch, const SlotTable& slots, const Tensor* al
   draw(all_logits, transformer, ws, backend, step);
 }
 
-void Sampler::want_rows(const Batch& batch, const SlotTable& slots, int vocab, Step& out) {
+void Sampler::want_rows(const Batch& batch, SlotTable& slots, int vocab, Step& out) {
   out.seqs.clear();
   out.drafts.clear();
   out.rows.clear();
   out.params.clear();
+  out.counted.clear();
   const size_t mask_words = (static_cast<size_t>(vocab) + 31) / 32;
   int first_row = 0;
   for (const SeqStep& step : batch.seqs) {
-    const Slot& slot = slots.of(step);
+    Slot& slot = slots.of(step);
     check_chain(batch, step);
     const int known = step.num_tokens - step.num_drafts;
     const Wanted wanted{.seq = step.seq,
@@ -124,9 +139,19 @@ void Sampler::want_rows(const Batch& batch, const SlotTable& slots, int vocab, S
         mask = batch.masks.data() + (step.mask + i) * mask_words;
       }
       out.rows.push_back(first_row + known - 1 + i);
-      out.params.push_back(sampled_row(slot, step.first_pos + known - 1 + i, mask));
+      const int pos = step.first_pos + known - 1 + i;
+      SampleRow& row = out.params.emplace_back(sampled_row(slot, pos, vocab, mask));
+      if (row.has_penalty()) {
+        if (i == 0) {
+          const CountedTokens counted = count_known(slot, step.slot, step.first_pos + known);
+          if (counted.num_tokens > 0) out.counted.push_back(counted);
+        }
+        row.counts_slot = step.slot;
+        row.recent = slot.tokens + slot.num_counted;
+        row.num_recent = pos + 1 - slot.num_counted;
+      }
       // With drafts only the host can tell which of the draws is the last.
-      if (step.num_drafts == 0) out.params.back().slot = step.slot;
+      if (step.num_drafts == 0) row.slot = step.slot;
     }
     first_row += step.num_tokens;
   }
@@ -158,7 +183,9 @@ void Sampler::draw(const Tensor* all_logits, Transformer& transformer, Workspace
                                   .rows = step.params.data() + begin,
                                   .results = step.results.data() + begin,
                                   .top = step.top.data() + begin * step.top_stride,
-                                  .top_stride = step.top_stride});
+                                  .top_stride = step.top_stride,
+                                  .counted = step.counted.data(),
+                                  .num_counted = begin == 0 ? static_cast<int>(step.counted.size()) : 0});
     begin += count;
   }
 }

@@ -26,7 +26,7 @@ class Sampler {
   // After transformer.forward() of this batch: begins the step's draws. all_logits: those of every row of the
   // step, when they are there already; the batch then samples every row. At most two steps may be begun and
   // not collected. Afterwards the batch is not needed.
-  void begin(const Batch& batch, const SlotTable& slots, const Tensor* all_logits, Transformer& transformer,
+  void begin(const Batch& batch, SlotTable& slots, const Tensor* all_logits, Transformer& transformer,
              Workspace& ws, Backend& backend);
   // Waits for the oldest step that was begun and fills `output`, in the order of its batch.seqs. Tells the
   // slot table the tokens that it did not know.
@@ -48,12 +48,13 @@ class Sampler {
     // Parallel: the rows that need logits, prompt rows of a sequence before its sampled ones.
     std::vector<int32_t> rows;
     std::vector<SampleRow> params;
+    std::vector<CountedTokens> counted;  // for penalties, at most one a sequence
     std::vector<SampleResult> results;
     std::vector<TopLogprob> top;  // [rows, top_stride]
     int top_stride = 0;
     int ticket = -1;  // of the last draw; those before it are delivered
   };
-  static void want_rows(const Batch& batch, const SlotTable& slots, int vocab, Step& step);
+  static void want_rows(const Batch& batch, SlotTable& slots, int vocab, Step& step);
   static void draw(const Tensor* all_logits, Transformer& transformer, Workspace& ws, Backend& backend,
                    Step& step);
   static TokenOutput emit(const Step& step, int index, ModelOutput& output);

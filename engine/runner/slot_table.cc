@@ -73,6 +73,7 @@ void SlotTable::admit(const Admission& admission) {
   slot.num_prompt = admission.num_prompt;
   std::copy(admission.tokens.begin(), admission.tokens.end(), slot.tokens);
   slot.num_tokens = num_tokens;
+  slot.num_counted = 0;
   for (int g = 0; g < geometry_.num_groups; ++g) {
     SERVAL_CHECK(admission.first_block[g] >= 0 && admission.first_block[g] <= table_stride_,
                  admission.first_block[g], table_stride_);

@@ -17,6 +17,7 @@ struct Slot {
   int num_prompt = 0;
   TokenId* tokens = nullptr;           // [max_model_len] by position
   int num_tokens = 0;                  // known positions, drafts of the last step included
+  int num_counted = 0;                 // of them, from the front, that the device has counted for penalties
   BlockId* blocks[kMaxKvGroups] = {};  // [table_stride] by position / block_size; -1: never read
   int num_blocks[kMaxKvGroups] = {};   // the table's length so far
 };
@@ -34,6 +35,7 @@ class SlotTable {
   void learn(SeqId seq, SlotId slot, int position, TokenId token);
 
   const Slot& of(const SeqStep& step) const { return slots_[index_of(step)]; }
+  Slot& of(const SeqStep& step) { return slots_[index_of(step)]; }
   int table_stride() const { return table_stride_; }
 
  private:

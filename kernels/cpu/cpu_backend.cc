@@ -99,9 +99,10 @@ size_t CpuBackend::reserve(const BackendLimits& limits) {
   size_t total =
       grow(packed_rows_, static_cast<size_t>(max_rows) * padded_k(max_k, kLargestKMultiple) * sizeof(float));
   total += reserve_attention(limits);
-  sample_scratch_.reserve(pool_.num_threads(), max_n);
+  sample_scratch_.reserve(pool_.num_threads(), max_n, limits.max_seqs);
   sample_scratch_.last_drawn.resize(std::max<size_t>(sample_scratch_.last_drawn.size(), limits.max_seqs), 0);
-  return total + SampleScratch::bytes(pool_.num_threads(), sample_scratch_.vocab());
+  return total + SampleScratch::bytes(pool_.num_threads(), sample_scratch_.vocab(),
+                                     sample_scratch_.counts.num_slots());
 }
 
 int CpuBackend::sample(const SampleArgs& args) {

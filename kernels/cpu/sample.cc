@@ -279,24 +279,43 @@ int32_t draw(const Row& row, const SampleRow& params, const SampleScratch::Worke
 // Repetition as in Keskar et al. 2019 (CTRL, section 4.1), with the sign rule that Hugging Face made common:
 // a positive logit is divided, another multiplied, once for each distinct token of prompt and output.
 // Frequency and presence as in OpenAI's interface: subtracted by count, and once, over the output.
-void penalise(const SampleRow& params, int32_t last_drawn, float* logits, uint32_t* seen) {
-  constexpr uint32_t kDone = 0x80000000u;
-  const auto token_at = [&](int i) { return params.history[i] >= 0 ? params.history[i] : last_drawn; };
-  for (int i = params.num_prompt; i < params.num_history; ++i) ++seen[token_at(i)];
-  for (int i = 0; i < params.num_history; ++i) {
-    const int32_t token = token_at(i);
-    if ((seen[token] & kDone) != 0) continue;
-    float& logit = logits[token];
-    logit = logit > 0 ? logit / params.repetition_penalty : logit * params.repetition_penalty;
-    if (seen[token] > 0)
-      logit -= static_cast<float>(seen[token]) * params.frequency_penalty + params.presence_penalty;
-    seen[token] |= kDone;
-  }
-  for (int i = 0; i < params.num_history; ++i) seen[token_at(i)] = 0;
+float penalised(const SampleRow& params, float logit, uint32_t count) {
+  if (count == 0) return logit;
+  const uint32_t in_output = count & ~kSeenToken;
+  logit = logit > 0 ? logit / params.repetition_penalty : logit * params.repetition_penalty;
+  if (in_output > 0)
+    logit -= static_cast<float>(in_output) * params.frequency_penalty + params.presence_penalty;
+  return logit;
 }
 
-void change_logits(const SampleRow& params, int32_t last_drawn, float* logits, int64_t vocab,
-                   uint32_t* seen) {
+// The counted tokens, then the recent ones, whose logits are kept aside meanwhile.
+void penalise(const SampleRow& params, const TokenCounts& counts, int32_t last_drawn, float* logits,
+              int64_t vocab, const SampleScratch::Worker& worker) {
+  int64_t num_kept = 0;
+  for (int i = 0; i < params.num_recent; ++i) {
+    const int32_t token = params.recent[i] >= 0 ? params.recent[i] : last_drawn;
+    SERVAL_DCHECK(token < vocab, token, vocab);
+    if (worker.recent[token]++ == 0)
+      worker.candidates[num_kept++] = uint64_t{std::bit_cast<uint32_t>(logits[token])} << 32 | token;
+  }
+  const uint32_t* const counted = params.counts_slot >= 0 ? counts.of(params.counts_slot) : nullptr;
+  if (counted != nullptr) {
+    counts.for_blocks(params.counts_slot, [&](int64_t b) {
+      const int64_t end = std::min(vocab, (b + 1) * kBlock);
+      for (int64_t i = b * kBlock; i < end; ++i) logits[i] = penalised(params, logits[i], counted[i]);
+    });
+  }
+  for (int64_t i = 0; i < num_kept; ++i) {
+    const auto token = static_cast<uint32_t>(worker.candidates[i]);
+    const auto logit = std::bit_cast<float>(static_cast<uint32_t>(worker.candidates[i] >> 32));
+    const uint32_t count = (counted != nullptr ? counted[token] : 0) | kSeenToken;
+    logits[token] = penalised(params, logit, count + worker.recent[token]);
+    worker.recent[token] = 0;
+  }
+}
+
+void change_logits(const SampleRow& params, const TokenCounts& counts, int32_t last_drawn, float* logits,
+                   int64_t vocab, const SampleScratch::Worker& worker) {
   if (params.mask != nullptr) {
     for (int64_t begin = 0; begin < vocab; begin += 32) {
       const uint32_t allowed = params.mask[begin / 32];
@@ -306,10 +325,16 @@ void change_logits(const SampleRow& params, int32_t last_drawn, float* logits, i
         if ((allowed >> (i - begin) & 1) == 0) logits[i] = -kInfinity;
     }
   }
-  for (int i = 0; i < params.num_logit_bias; ++i)
+  const auto is_in_row = [vocab](int32_t token) { return token >= 0 && token < vocab; };
+  for (int i = 0; i < params.num_logit_bias; ++i) {
+    SERVAL_DCHECK(is_in_row(params.logit_bias[i].token), params.logit_bias[i].token, vocab);
     logits[params.logit_bias[i].token] += params.logit_bias[i].bias;
-  if (params.has_penalty()) penalise(params, last_drawn, logits, seen);
-  for (int i = 0; i < params.num_banned; ++i) logits[params.banned[i]] = -kInfinity;
+  }
+  if (params.has_penalty()) penalise(params, counts, last_drawn, logits, vocab, worker);
+  for (int i = 0; i < params.num_banned; ++i) {
+    SERVAL_DCHECK(is_in_row(params.banned[i]), params.banned[i], vocab);
+    logits[params.banned[i]] = -kInfinity;
+  }
 }
 
 // Raw log-probabilities of the result's token and of the best ones.
@@ -335,8 +360,8 @@ void report(const Row& raw, const SampleRow& params, const SampleScratch::Worker
     top[i] = {key_token(worker.candidates[i]), logprob(key_value(worker.candidates[i]))};
 }
 
-SampleResult sample_row(const SampleRow& params, int32_t last_drawn, float* logits, int64_t vocab,
-                        const SampleScratch::Worker& worker, TopLogprob* top) {
+SampleResult sample_row(const SampleRow& params, const TokenCounts& counts, int32_t last_drawn, float* logits,
+                        int64_t vocab, const SampleScratch::Worker& worker, TopLogprob* top) {
   SampleResult result;
   Row raw(logits, vocab, worker.raw_block_max);
   result.finite = raw.is_usable();
@@ -348,7 +373,7 @@ SampleResult sample_row(const SampleRow& params, int32_t last_drawn, float* logi
   } else {
     if (params.num_top >= 0)
       raw.logits = static_cast<float*>(std::memcpy(worker.raw, logits, vocab * sizeof(float)));
-    change_logits(params, last_drawn, logits, vocab, worker.seen);
+    change_logits(params, counts, last_drawn, logits, vocab, worker);
     const Row changed(logits, vocab, worker.block_max);
     result.finite = changed.is_usable();
     if (!result.finite) return result;
@@ -364,14 +389,14 @@ size_t round_up(size_t bytes) {
 
 // Where each array of a worker's part begins, and the part's size.
 struct Layout {
-  size_t raw, block_max, raw_block_max, largest, candidates, seen, size;
+  size_t raw, block_max, raw_block_max, largest, candidates, recent, size;
   explicit Layout(int64_t vocab) {
     const size_t row = round_up(static_cast<size_t>(vocab) * sizeof(float));
     const size_t maxima = round_up(static_cast<size_t>(num_blocks(vocab)) * sizeof(float));
     candidates = 0;
     raw = 2 * row;
-    seen = raw + row;
-    block_max = seen + row;
+    recent = raw + row;
+    block_max = recent + row;
     raw_block_max = block_max + maxima;
     largest = raw_block_max + maxima;
     size = largest + maxima;
@@ -380,15 +405,16 @@ struct Layout {
 
 }  // namespace
 
-size_t SampleScratch::bytes(int num_workers, int64_t vocab) {
-  return static_cast<size_t>(num_workers) * Layout(vocab).size;
+size_t SampleScratch::bytes(int num_workers, int64_t vocab, int num_slots) {
+  return static_cast<size_t>(num_workers) * Layout(vocab).size + TokenCounts::bytes(num_slots, vocab);
 }
 
-void SampleScratch::reserve(int num_workers, int64_t vocab) {
+void SampleScratch::reserve(int num_workers, int64_t vocab, int num_slots) {
+  counts.reserve(num_slots, vocab);
   if (num_workers <= num_workers_ && vocab <= vocab_) return;
   num_workers_ = std::max(num_workers, num_workers_);
   vocab_ = std::max(vocab, vocab_);
-  memory_ = std::make_unique<std::byte[]>(bytes(num_workers_, vocab_));  // zeroed, as `seen` must be
+  memory_ = std::make_unique<std::byte[]>(num_workers_ * Layout(vocab_).size);  // zeroed, as `recent` must be
 }
 
 SampleScratch::Worker SampleScratch::worker(int index) const {
@@ -399,22 +425,26 @@ SampleScratch::Worker SampleScratch::worker(int index) const {
           .raw_block_max = reinterpret_cast<float*>(base + layout.raw_block_max),
           .largest = reinterpret_cast<float*>(base + layout.largest),
           .candidates = reinterpret_cast<uint64_t*>(base + layout.candidates),
-          .seen = reinterpret_cast<uint32_t*>(base + layout.seen)};
+          .recent = reinterpret_cast<uint32_t*>(base + layout.recent)};
 }
 
 void sample_rows(const SampleArgs& args, ThreadPool& pool, SampleScratch& scratch) {
   const int64_t num_rows = args.logits.dim(0);
   const int64_t vocab = args.logits.dim(1);
   SERVAL_CHECK(args.logits.dtype == DType::kF32 && vocab > 0, dtype_name(args.logits.dtype), vocab);
-  scratch.reserve(pool.num_threads(), vocab);
+  int num_slots = 0;
+  for (int i = 0; i < args.num_counted; ++i) num_slots = std::max(num_slots, args.counted[i].slot + 1);
+  scratch.reserve(pool.num_threads(), vocab, num_slots);
+  for (int i = 0; i < args.num_counted; ++i) scratch.counts.add(args.counted[i]);
   pool.for_each(num_rows, [&](int worker, int64_t r) {
     const SampleRow& params = args.rows[r];
     SERVAL_DCHECK(params.num_top <= args.top_stride && params.num_top <= vocab, params.num_top,
                   args.top_stride, vocab);
     TopLogprob* const top = args.top == nullptr ? nullptr : args.top + r * args.top_stride;
     const int32_t last_drawn = params.slot >= 0 ? scratch.last_drawn.at(params.slot) : 0;
-    args.results[r] = sample_row(params, last_drawn, args.logits.as<float>() + r * vocab, vocab,
-                                 scratch.worker(worker), top);
+    SERVAL_DCHECK(params.counts_slot < scratch.counts.num_slots(), params.counts_slot);
+    args.results[r] = sample_row(params, scratch.counts, last_drawn, args.logits.as<float>() + r * vocab,
+                                 vocab, scratch.worker(worker), top);
     if (params.slot >= 0 && args.results[r].finite) scratch.last_drawn[params.slot] = args.results[r].token;
   });
 }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kernels/cpu/thread_pool.h"
+#include "kernels/cpu/token_counts.h"
 #include "kernels/sample.h"
 
 namespace serval {
@@ -17,9 +18,9 @@ namespace serval {
 // reserves again only when a call needs more than there is.
 class SampleScratch {
  public:
-  static size_t bytes(int num_workers, int64_t vocab);  // what reserve() will hold
+  static size_t bytes(int num_workers, int64_t vocab, int num_slots);  // what reserve() will hold
 
-  void reserve(int num_workers, int64_t vocab);
+  void reserve(int num_workers, int64_t vocab, int num_slots);
   int64_t vocab() const { return vocab_; }
 
   // One worker's part, each array long enough for a row.
@@ -29,13 +30,14 @@ class SampleScratch {
     float* raw_block_max;  // [blocks]
     float* largest;        // [blocks] copy to select in
     uint64_t* candidates;  // [vocab] sort keys
-    uint32_t* seen;        // [vocab] how often a token occurs; zero between rows
+    uint32_t* recent;      // [vocab] how often a token is among the recent ones; zero between rows
   };
   Worker worker(int index) const;
 
   // By slot (SampleRow::slot): the token drawn last. Room for slots is made before serving; a slot is 0 at
   // first.
   std::vector<int32_t> last_drawn;
+  TokenCounts counts;
 
  private:
   int num_workers_ = 0;

@@ -169,8 +169,9 @@ size_t CudaBackend::reserve(const BackendLimits& limits) {
       static_cast<int>(std::min(seqs * chunks, std::max<int64_t>(chunks, device_.num_sms * kItemsPerSm)));
   item_memory_ = allocate(sizeof(float) * max_items_ * item_floats(limits.num_kv_heads, limits.head_dim));
 
-  // Room for any one row (its biases and bans name each token once), and for as many usual ones as may come.
-  const auto usual = static_cast<size_t>(limits.max_model_len + limits.vocab / 32 + 64);
+  // Room for any one row (its biases and bans name each token once) or the tokens of one sequence to count,
+  // and for as many usual rows as may come.
+  const auto usual = static_cast<size_t>(limits.vocab / 32 + 256);
   const auto most = static_cast<size_t>(limits.max_model_len + limits.vocab / 32 + 1 + 3 * limits.vocab);
   max_list_ints_ = std::max(limits.max_logit_rows * usual, most);
   sampler_bytes_ = sampler_.reserve(limits.max_logit_rows, limits.vocab, limits.max_seqs, max_list_ints_);
@@ -180,6 +181,7 @@ size_t CudaBackend::reserve(const BackendLimits& limits) {
     ladder_.push_back(rung);
   ladder_.push_back(limits.max_logit_rows);
   graphs_.resize(ladder_.size());
+  counted_.reserve(limits.max_seqs);
   return int_memory_.bytes + item_memory_.bytes + sampler_bytes_;
 }
 
@@ -456,19 +458,38 @@ void CudaBackend::copy_kv_blocks(const KvLayer& kv, std::span<const BlockCopy> c
 }
 
 int CudaBackend::sample(const SampleArgs& args) {
-  // As many rows at once as their lists have room; nearly always all of them.
+  // As many tokens to count and rows at once as their lists have room; nearly always all of them.
   const auto list_ints = [&](const SampleRow& row) {
-    return static_cast<size_t>((row.has_penalty() ? row.num_history : 0) + 2 * row.num_logit_bias +
+    return static_cast<size_t>((row.has_penalty() ? row.num_recent : 0) + 2 * row.num_logit_bias +
                                row.num_banned + (row.mask != nullptr ? (limits_.vocab + 31) / 32 : 0));
   };
   const int64_t num_rows = args.logits.dim(0), vocab = args.logits.dim(1);
+  int next_counted = 0, tokens_of_next = 0;  // the list to count next, and how much of it is counted
   for (int64_t begin = 0;;) {
+    size_t room = max_list_ints_;
+    counted_.clear();
+    while (next_counted < args.num_counted && room > 0) {
+      CountedTokens piece = args.counted[next_counted];
+      const int left = piece.num_tokens - tokens_of_next;
+      piece.restart &= tokens_of_next == 0;
+      piece.tokens += tokens_of_next;
+      piece.num_tokens = static_cast<int>(std::min<size_t>(room, left));
+      piece.num_prompt = std::clamp(piece.num_prompt - tokens_of_next, 0, piece.num_tokens);
+      counted_.push_back(piece);
+      room -= piece.num_tokens;
+      tokens_of_next = piece.num_tokens == left ? 0 : tokens_of_next + piece.num_tokens;
+      if (tokens_of_next == 0) ++next_counted;
+    }
     int64_t end = begin;
-    for (size_t ints = 0; end < num_rows; ++end) {
-      ints += list_ints(args.rows[end]);
-      if (ints > max_list_ints_ && end > begin) break;
+    while (next_counted == args.num_counted && end < num_rows) {
+      const size_t ints = list_ints(args.rows[end]);
+      if (ints > room && (end > begin || !counted_.empty())) break;
+      room -= std::min(room, ints);
+      ++end;
     }
     SampleArgs some = args;
+    some.counted = counted_.data();
+    some.num_counted = static_cast<int>(counted_.size());
     some.logits = Tensor(args.logits.at(begin * vocab), DType::kF32, {end - begin, vocab});
     some.rows += begin;
     some.results += begin;

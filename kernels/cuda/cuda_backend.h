@@ -115,7 +115,8 @@ class CudaBackend final : public Backend {
       false;  // every sequence of the step is split: attention needs only one of its kernels
 
   std::vector<int> ladder_;
-  std::vector<Graph> graphs_;  // of the ladder's sizes; null until captured
+  std::vector<Graph> graphs_;           // of the ladder's sizes; null until captured
+  std::vector<CountedTokens> counted_;  // of one launch
   std::array<SampleArgs, kMaxTickets> tickets_;
 };
 

@@ -25,6 +25,7 @@ struct SampleKernelArgs {
   int num_rows;
   int vocab;
   int32_t* last_tokens;
+  const uint32_t* counts;  // [slots, vocab] as kSeenToken says
 };
 
 inline constexpr float kExpUnderflow = -87.3f;  // below it e^x leaves the normal range and counts as 0
@@ -196,25 +197,17 @@ SERVAL_DEVICE int32_t draw(const float* row, int vocab, const SampleRow& params,
 }
 
 // What single tokens bring to the row, before the walk over all of it. A banned token can be taken out first:
-// -inf stays -inf whatever is added to it. counts: kSeen for a token of the prompt or the output, plus its
-// occurrences in the output.
-inline constexpr uint32_t kSeen = 0x80000000u;
-
-SERVAL_DEVICE void change_tokens(const SampleRow& params, float* row, uint32_t* counts,
+// -inf stays -inf whatever is added to it.
+SERVAL_DEVICE void change_tokens(const SampleRow& params, float* row, uint32_t* recent,
                                  const int32_t* last_tokens) {
-  const auto token_of = [&](int i) {
-    const int32_t token = params.history[i];
-    return token >= 0 ? token : last_tokens[params.slot];
-  };
-  const bool counts_tokens = params.has_penalty();
   const int first = simt::thread(), threads = simt::num_threads();
   for (int i = first; i < params.num_banned; i += threads) row[params.banned[i]] = kNegativeInfinity;
-  if (counts_tokens)
-    for (int i = first; i < params.num_history; i += threads) counts[token_of(i)] = kSeen;
-  simt::sync_block();
-  if (counts_tokens)
-    for (int i = params.num_prompt + first; i < params.num_history; i += threads)
-      simt::atomic_add(&counts[token_of(i)], 1u);
+  if (params.has_penalty()) {
+    for (int i = first; i < params.num_recent; i += threads) {
+      const int32_t token = params.recent[i];
+      simt::atomic_add(&recent[token >= 0 ? token : last_tokens[params.slot]], 1u);
+    }
+  }
   // The biases of one token are added by the thread that has its first, in their order.
   for (int i = first; i < params.num_logit_bias; i += threads) {
     const int32_t token = params.logit_bias[i].token;
@@ -230,18 +223,25 @@ SERVAL_DEVICE void change_tokens(const SampleRow& params, float* row, uint32_t* 
 }
 
 // Mask, biases, penalties and bans; the penalties are explained at penalise() of kernels/cpu/sample.cc.
-SERVAL_DEVICE RowScan change_logits(const SampleRow& params, float* row, int vocab, uint32_t* counts,
-                                    const int32_t* last_tokens, const BlockSpace& space) {
-  change_tokens(params, row, counts, last_tokens);
+SERVAL_DEVICE RowScan change_logits(const SampleRow& params, float* row, int vocab, uint32_t* recent,
+                                    const SampleKernelArgs& args, const BlockSpace& space) {
+  change_tokens(params, row, recent, args.last_tokens);
   const uint32_t* const mask = params.mask;
-  const bool counts_tokens = params.has_penalty();
+  const bool counts_tokens = params.has_penalty(), has_recent = params.num_recent > 0;
+  const uint32_t* const counts =
+      params.counts_slot >= 0 ? args.counts + int64_t{params.counts_slot} * vocab : nullptr;
   const float repetition = params.repetition_penalty, presence = params.presence_penalty,
               frequency = params.frequency_penalty;
   return scan_row(row, vocab, space, [&](int i, float logit) {
     if (mask != nullptr && (mask[i / 32] >> (i % 32) & 1u) == 0) row[i] = logit = kNegativeInfinity;
-    if (!counts_tokens || counts[i] == 0) return logit;
-    const uint32_t in_output = counts[i] & ~kSeen;
-    counts[i] = 0;
+    if (!counts_tokens) return logit;
+    uint32_t count = counts != nullptr ? counts[i] : 0;
+    if (has_recent) {
+      count += recent[i];
+      recent[i] = 0;
+    }
+    if (count == 0) return logit;
+    const uint32_t in_output = count & ~kSeenToken;
     logit = logit > 0 ? logit / repetition : multiply_rounded(logit, repetition);
     if (in_output > 0) logit -= multiply_rounded(static_cast<float>(in_output), frequency) + presence;
     row[i] = logit;
@@ -285,7 +285,7 @@ SERVAL_DEVICE void report(const float* raw, int vocab, const RowScan& scan, int 
 // A block's memory for its rows; `keys` has OwnKeys::capacity().
 struct RowSpace {
   float* raw;        // [vocab] the logits before they were changed
-  uint32_t* counts;  // [vocab] how often a token occurs; zero between rows
+  uint32_t* recent;  // [vocab] how often a token is among the recent ones; zero between rows
   uint64_t* keys;
 };
 
@@ -306,7 +306,7 @@ SERVAL_DEVICE void sample_row(const SampleKernelArgs& args, int r, const RowSpac
       raw = row_space.raw;
       simt::sync_block();
     }
-    changed = change_logits(params, row, vocab, row_space.counts, args.last_tokens, space);
+    changed = change_logits(params, row, vocab, row_space.recent, args, space);
   }
   SampleResult result;
   result.finite = changed.is_usable;

@@ -22,17 +22,33 @@ int threads_for(int64_t vocab) {
 
 }  // namespace
 
-// One block for each row, or, when there are more rows than blocks, one for every grid_x-th. raw, counts:
+// Tokens join the counts of slots, a block for each list.
+SERVAL_KERNEL void SERVAL_MAX_THREADS(kMaxSelectThreads)
+    count_kernel(const CountedTokens* lists, uint32_t* counts, int vocab) {
+  const CountedTokens& list = lists[simt::block_x()];
+  uint32_t* const own = counts + int64_t{list.slot} * vocab;
+  const int first = simt::thread(), threads = simt::num_threads();
+  if (list.restart)
+    for (int i = first; i < vocab; i += threads) own[i] = 0;
+  simt::sync_block();
+  // What the prompt lists has not been in the output yet.
+  for (int i = first; i < list.num_prompt; i += threads) own[list.tokens[i]] = kSeenToken;
+  simt::sync_block();
+  for (int i = list.num_prompt + first; i < list.num_tokens; i += threads)
+    simt::atomic_add(&own[list.tokens[i]], 1u);
+}
+
+// One block for each row, or, when there are more rows than blocks, one for every grid_x-th. raw, recent:
 // [grid_x, vocab]; keys: [grid_x, OwnKeys::capacity()].
 SERVAL_KERNEL void SERVAL_MAX_THREADS(kMaxSelectThreads)
-    sample_kernel(SampleKernelArgs args, float* raw, uint32_t* counts, uint64_t* keys) {
+    sample_kernel(SampleKernelArgs args, float* raw, uint32_t* recent, uint64_t* keys) {
   simt::SharedMemory memory;
   const BlockSpace space(memory);
   const simt::Shared<uint64_t> best = memory.take<uint64_t>(kMaxTop);
   const simt::Shared<uint32_t> num_best = memory.take<uint32_t>(1);
   const int64_t block = simt::block_x();
   const RowSpace row_space{.raw = raw + block * args.vocab,
-                           .counts = counts + block * args.vocab,
+                           .recent = recent + block * args.vocab,
                            .keys = keys + block * OwnKeys::capacity(args.vocab, simt::num_threads())};
   for (int r = simt::block_x(); r < args.num_rows; r += simt::grid_x())
     sample_row(args, r, row_space, space, best, num_best);
@@ -59,17 +75,20 @@ size_t DeviceSampler::reserve(int max_rows, int64_t vocab, int max_slots, size_t
                max_rows, vocab, max_slots);
   // A block fills a multiprocessor's load queues; more blocks than multiprocessors would only take memory.
   num_blocks_ = std::min(max_rows, device_properties().num_sms);
-  const size_t inputs_bytes = max_rows * sizeof(SampleRow) + max_list_ints * sizeof(int32_t);
+  const size_t inputs_bytes =
+      max_rows * sizeof(SampleRow) + max_slots * sizeof(CountedTokens) + max_list_ints * sizeof(int32_t);
   const size_t results_bytes = max_rows * sizeof(SampleResult);
   const size_t top_bytes = size_t{kMaxTop} * max_rows * sizeof(TopLogprob);
   const size_t row_bytes = static_cast<size_t>(num_blocks_ * vocab) * sizeof(float);
   const size_t slots_bytes = std::max(max_slots, 1) * sizeof(int32_t);
+  const size_t counts_bytes = static_cast<size_t>(max_slots * vocab) * sizeof(uint32_t);
   inputs_ = take_device(inputs_bytes);
   results_ = take_device(results_bytes);
   top_ = take_device(top_bytes);
   last_tokens_ = take_device(slots_bytes);
   raw_ = take_device(row_bytes);
-  counts_ = take_device(row_bytes);
+  recent_ = take_device(row_bytes);
+  counts_ = take_device(std::max<size_t>(counts_bytes, 1));
   keys_ = take_device(static_cast<size_t>(num_blocks_ * OwnKeys::capacity(vocab, threads_for(vocab))) *
                       sizeof(uint64_t));
   for (Ticket& ticket : tickets_) {
@@ -81,7 +100,7 @@ size_t DeviceSampler::reserve(int max_rows, int64_t vocab, int max_slots, size_t
     ticket.done = create_event();
   }
   clear(stream_, last_tokens_.get(), slots_bytes);
-  clear(stream_, counts_.get(), row_bytes);
+  clear(stream_, recent_.get(), row_bytes);
   max_rows_ = max_rows;
   vocab_ = vocab;
   max_slots_ = max_slots;
@@ -89,11 +108,16 @@ size_t DeviceSampler::reserve(int max_rows, int64_t vocab, int max_slots, size_t
   return device_bytes_;
 }
 
+const CountedTokens* DeviceSampler::device_counted(int num_rows) const {
+  return reinterpret_cast<const CountedTokens*>(static_cast<const SampleRow*>(inputs_.get()) + num_rows);
+}
+
 size_t DeviceSampler::stage(const SampleArgs& args, int num_rows, Ticket& ticket) const {
   auto* const rows = static_cast<SampleRow*>(ticket.inputs.get());
-  auto* const lists = reinterpret_cast<int32_t*>(rows + num_rows);
+  auto* const counted = reinterpret_cast<CountedTokens*>(rows + num_rows);
+  auto* const lists = reinterpret_cast<int32_t*>(counted + args.num_counted);
   const auto* const device_lists =
-      reinterpret_cast<const int32_t*>(static_cast<const SampleRow*>(inputs_.get()) + num_rows);
+      reinterpret_cast<const int32_t*>(device_counted(num_rows) + args.num_counted);
   size_t num_ints = 0;
   // Copies a list and makes its pointer the one of the copy on the device.
   const auto move_list = [&]<class T>(const T*& list, size_t count) {
@@ -107,23 +131,29 @@ size_t DeviceSampler::stage(const SampleArgs& args, int num_rows, Ticket& ticket
     SampleRow& row = rows[r] = args.rows[r];
     SERVAL_CHECK(row.num_top <= args.top_stride && row.num_top <= vocab_ && row.slot < max_slots_, r,
                  row.num_top, args.top_stride, row.slot, max_slots_);
-    SERVAL_DCHECK(row.slot >= 0 || !row.has_penalty() ||
-                      std::count(row.history, row.history + row.num_history, -1) == 0,
-                  "a history names the last token of no slot", r);
-    if (row.has_penalty()) move_list(row.history, static_cast<size_t>(row.num_history));
+    SERVAL_CHECK(row.counts_slot < max_slots_, row.counts_slot, max_slots_);
+    SERVAL_DCHECK(
+        row.slot >= 0 || !row.has_penalty() || std::count(row.recent, row.recent + row.num_recent, -1) == 0,
+        "the recent tokens name the last of no slot", r);
+    if (row.has_penalty()) move_list(row.recent, static_cast<size_t>(row.num_recent));
     if (row.num_logit_bias > 0) move_list(row.logit_bias, static_cast<size_t>(row.num_logit_bias));
     if (row.num_banned > 0) move_list(row.banned, static_cast<size_t>(row.num_banned));
     if (row.mask != nullptr) move_list(row.mask, static_cast<size_t>(vocab_ + 31) / 32);
   }
-  return num_rows * sizeof(SampleRow) + num_ints * sizeof(int32_t);
+  for (int i = 0; i < args.num_counted; ++i) {
+    CountedTokens& list = counted[i] = args.counted[i];
+    SERVAL_CHECK(list.slot >= 0 && list.slot < max_slots_, list.slot, max_slots_);
+    move_list(list.tokens, static_cast<size_t>(list.num_tokens));
+  }
+  return num_rows * sizeof(SampleRow) + args.num_counted * sizeof(CountedTokens) + num_ints * sizeof(int32_t);
 }
 
 int DeviceSampler::launch(const SampleArgs& args) {
   const auto num_rows = static_cast<int>(args.logits.dim(0));
   SERVAL_CHECK(args.logits.dtype == DType::kF32 && args.logits.dim(1) == vocab_ && num_rows <= max_rows_ &&
-                   args.top_stride <= kMaxTop,
+                   args.top_stride <= kMaxTop && args.num_counted <= max_slots_,
                dtype_name(args.logits.dtype), args.logits.dim(1), vocab_, num_rows, max_rows_,
-               args.top_stride);
+               args.top_stride, args.num_counted, max_slots_);
   const auto free = std::find_if(tickets_.begin(), tickets_.end(), [](const Ticket& t) { return !t.is_out; });
   SERVAL_CHECK(free != tickets_.end(), "launches that nobody delivers", kMaxTickets);
   Ticket& ticket = *free;
@@ -131,6 +161,17 @@ int DeviceSampler::launch(const SampleArgs& args) {
   ticket.num_rows = num_rows;
   ticket.top_stride = args.top_stride;
   copy_to_device(stream_, inputs_.get(), ticket.inputs.get(), stage(args, num_rows, ticket));
+  if (args.num_counted > 0) {
+    simt::launch<count_kernel>(stream_, {.grid_x = args.num_counted, .threads = threads_for(vocab_)},
+                               device_counted(num_rows), static_cast<uint32_t*>(counts_.get()),
+                               static_cast<int>(vocab_));
+  }
+  if (num_rows > 0) draw(args, num_rows, ticket);
+  record(ticket.done, stream_);
+  return static_cast<int>(free - tickets_.begin());
+}
+
+void DeviceSampler::draw(const SampleArgs& args, int num_rows, Ticket& ticket) {
   simt::launch<sample_kernel>(stream_,
                               {.grid_x = std::min(num_rows, num_blocks_),
                                .threads = threads_for(vocab_),
@@ -142,16 +183,15 @@ int DeviceSampler::launch(const SampleArgs& args) {
                                                .top_stride = args.top_stride,
                                                .num_rows = num_rows,
                                                .vocab = static_cast<int>(vocab_),
-                                               .last_tokens = last_tokens()},
-                              static_cast<float*>(raw_.get()), static_cast<uint32_t*>(counts_.get()),
+                                               .last_tokens = last_tokens(),
+                                               .counts = static_cast<const uint32_t*>(counts_.get())},
+                              static_cast<float*>(raw_.get()), static_cast<uint32_t*>(recent_.get()),
                               static_cast<uint64_t*>(keys_.get()));
   copy_to_host(stream_, ticket.results.get(), results_.get(), num_rows * sizeof(SampleResult));
   if (args.top_stride > 0) {
     copy_to_host(stream_, ticket.top.get(), top_.get(),
                  size_t{sizeof(TopLogprob)} * num_rows * args.top_stride);
   }
-  record(ticket.done, stream_);
-  return static_cast<int>(free - tickets_.begin());
 }
 
 void DeviceSampler::deliver(int ticket_index, SampleResult* results, TopLogprob* top) {

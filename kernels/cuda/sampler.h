@@ -30,10 +30,9 @@ class DeviceSampler {
   DeviceSampler(const DeviceSampler&) = delete;
   DeviceSampler& operator=(const DeviceSampler&) = delete;
 
-  // Takes all memory, once: for launches of up to max_rows rows of `vocab` logits whose lists (histories,
-  // biases of two ints each, banned ids, masks of (vocab + 31) / 32 ints) hold up to max_list_ints ints
-  // together. Whoever bounds the requests bounds that number: for rows of different sequences it is max_rows
-  // * (longest sequence + 2 * most biases + most end ids + mask). Returns the bytes on the device; throws
+  // Takes all memory, once: for launches of up to max_rows rows of `vocab` logits whose lists (counted and
+  // recent tokens, biases of two ints each, banned ids, masks of (vocab + 31) / 32 ints) hold up to
+  // max_list_ints ints together. Returns the bytes on the device; throws
   // std::runtime_error when it has too few.
   size_t reserve(int max_rows, int64_t vocab, int max_slots, size_t max_list_ints);
 
@@ -43,8 +42,8 @@ class DeviceSampler {
 
   // Gives the rows to the stream. args.logits is device memory and is overwritten; everything that the rows
   // point to is host memory and is copied before the call returns. args.results and args.top are not used.
-  // Parameters must be in range (the validator's work), at most 1024 tokens reported. At most kMaxTickets
-  // launches may be undelivered.
+  // There may be tokens to count and no rows. Parameters must be in range (the validator's work), at most
+  // 1024 tokens reported. At most kMaxTickets launches may be undelivered.
   int launch(const SampleArgs& args);
   // Waits for a launch and copies its results out as SampleArgs describes them; ends the ticket.
   void deliver(int ticket, SampleResult* results, TopLogprob* top);
@@ -55,7 +54,7 @@ class DeviceSampler {
 
   // One launch's host memory, where copies run from and to.
   struct Ticket {
-    PinnedMemory inputs;   // rows, then their lists
+    PinnedMemory inputs;   // rows, tokens to count, the lists of both
     PinnedMemory results;  // [max_rows]
     PinnedMemory top;      // [max_rows, kMaxTop]
     Event done = nullptr;
@@ -66,6 +65,8 @@ class DeviceSampler {
 
   DeviceMemory take_device(size_t bytes);
   size_t stage(const SampleArgs& args, int num_rows, Ticket& ticket) const;  // bytes of ticket.inputs used
+  const CountedTokens* device_counted(int num_rows) const;  // where staged tokens to count lie
+  void draw(const SampleArgs& args, int num_rows, Ticket& ticket);
 
   Stream stream_;
   int max_rows_ = 0;
@@ -75,7 +76,8 @@ class DeviceSampler {
   int num_blocks_ = 0;
   size_t device_bytes_ = 0;
   DeviceMemory inputs_, results_, top_, last_tokens_;
-  DeviceMemory raw_, counts_, keys_;  // of each block, see RowSpace
+  DeviceMemory counts_;               // [max_slots, vocab] as kSeenToken says
+  DeviceMemory raw_, recent_, keys_;  // of each block, see RowSpace
   std::array<Ticket, kMaxTickets> tickets_;
 };
 

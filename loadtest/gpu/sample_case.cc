@@ -43,7 +43,8 @@ SampleCase random_case(std::mt19937_64& rng, int vocab) {
   if (rng() % 3 == 0) p.min_p = static_cast<float>(rng() % 500) / 1000;
   const auto token = [&] { return static_cast<int32_t>(rng() % vocab); };
   for (uint64_t i = rng() % 700; i > 0; --i) c.history.push_back(token());
-  p.num_prompt = static_cast<int>(c.history.size() * (rng() % 3) / 2);
+  c.num_prompt = static_cast<int>(c.history.size() * (rng() % 3) / 2);
+  if (rng() % 2) c.num_recent = std::min<int>(rng() % 5, static_cast<int>(c.history.size()) - c.num_prompt);
   if (rng() % 3 == 0) p.repetition_penalty = rng() % 2 ? 1.3f : 0.8f;
   if (rng() % 3 == 0) p.presence_penalty = 0.6f;
   if (rng() % 3 == 0) p.frequency_penalty = -0.4f;

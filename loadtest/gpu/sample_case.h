@@ -22,15 +22,17 @@ struct Drawn {
 struct SampleCase {
   std::vector<float> logits;
   SampleRow params;
-  std::vector<int32_t> history;
+  std::vector<int32_t> history;  // the prompt, then the output
+  int num_prompt = 0;
+  int num_recent = 0;  // of the output, from its end, handed over as recent and not counted
   std::vector<LogitBias> bias;
   std::vector<int32_t> banned;
   std::vector<uint32_t> mask;
 
   SampleRow row() const {
     SampleRow p = params;
-    p.history = history.data();
-    p.num_history = static_cast<int>(history.size());
+    p.recent = history.data() + history.size() - num_recent;
+    p.num_recent = num_recent;
     p.logit_bias = bias.data();
     p.num_logit_bias = static_cast<int>(bias.size());
     p.banned = banned.data();
@@ -43,6 +45,7 @@ struct SampleCase {
 struct SampleCall {
   std::vector<float> logits;
   std::vector<SampleRow> rows;
+  std::vector<CountedTokens> counted;  // row r's in slot r
   std::vector<SampleResult> results;
   std::vector<TopLogprob> top;
   int stride = 0;
@@ -50,7 +53,13 @@ struct SampleCall {
   explicit SampleCall(const std::vector<SampleCase>& cases) : results(cases.size()) {
     for (const SampleCase& c : cases) {
       logits.insert(logits.end(), c.logits.begin(), c.logits.end());
-      rows.push_back(c.row());
+      SampleRow& row = rows.emplace_back(c.row());
+      row.counts_slot = static_cast<int32_t>(rows.size()) - 1;
+      counted.push_back({.slot = row.counts_slot,
+                         .restart = true,
+                         .tokens = c.history.data(),
+                         .num_tokens = static_cast<int>(c.history.size()) - c.num_recent,
+                         .num_prompt = c.num_prompt});
       stride = std::max(stride, c.params.num_top);
     }
     top.resize(cases.size() * stride + 1);
@@ -61,7 +70,9 @@ struct SampleCall {
             .rows = rows.data(),
             .results = results.data(),
             .top = top.data(),
-            .top_stride = stride};
+            .top_stride = stride,
+            .counted = counted.data(),
+            .num_counted = static_cast<int>(counted.size())};
   }
   std::vector<Drawn> drawn() const {
     std::vector<Drawn> all(rows.size());
@@ -81,7 +92,7 @@ class SampleDevice {
  public:
   SampleDevice(int max_rows, int64_t vocab, int max_slots = 4, size_t max_list_ints = 1 << 16)
       : sampler_(stream_) {
-    sampler_.reserve(max_rows, vocab, max_slots, max_list_ints);
+    sampler_.reserve(max_rows, vocab, std::max(max_slots, max_rows), max_list_ints);
     logits_.reset(static_cast<float*>(cuda::allocate_device(sizeof(float) * max_rows * vocab)));
   }
 

@@ -23,13 +23,22 @@ struct Drawn {
   std::vector<TopLogprob> top;
 };
 
+// A row whose history is counted before it is drawn, but for the last outputs, which are handed over as
+// recent.
+struct TestRow : SampleRow {
+  const int32_t* history = nullptr;
+  int num_history = 0;
+  int num_prompt = 0;
+  int recent_outputs = 0;
+};
+
 ThreadPool& pool() {
   static ThreadPool threads(2, false);
   return threads;
 }
 
 // Samples rows of one vocabulary in one call.
-std::vector<Drawn> sample(std::vector<std::vector<float>> rows, const std::vector<SampleRow>& params,
+std::vector<Drawn> sample(std::vector<std::vector<float>> rows, const std::vector<TestRow>& params,
                           int threads = 2) {
   static ThreadPool one(1, false);
   static SampleScratch scratch;
@@ -37,15 +46,31 @@ std::vector<Drawn> sample(std::vector<std::vector<float>> rows, const std::vecto
   std::vector<float> logits;
   for (const auto& row : rows) logits.insert(logits.end(), row.begin(), row.end());
   int stride = 0;
-  for (const SampleRow& p : params) stride = std::max(stride, p.num_top);
+  for (const TestRow& p : params) stride = std::max(stride, p.num_top);
   std::vector<SampleResult> results(rows.size());
   std::vector<TopLogprob> top(rows.size() * stride + 1);
+  std::vector<SampleRow> sample_params(params.begin(), params.end());
+  std::vector<CountedTokens> counted;
+  for (size_t i = 0; i < params.size(); ++i) {
+    const TestRow& p = params[i];
+    const int num_recent = std::min(p.recent_outputs, p.num_history - p.num_prompt);
+    sample_params[i].counts_slot = static_cast<int>(i);
+    sample_params[i].recent = p.history + p.num_history - num_recent;
+    sample_params[i].num_recent = num_recent;
+    counted.push_back({.slot = static_cast<int>(i),
+                       .restart = true,
+                       .tokens = p.history,
+                       .num_tokens = p.num_history - num_recent,
+                       .num_prompt = p.num_prompt});
+  }
   const SampleArgs args{
       .logits = Tensor(logits.data(), DType::kF32, {static_cast<int64_t>(rows.size()), vocab}),
-      .rows = params.data(),
+      .rows = sample_params.data(),
       .results = results.data(),
       .top = top.data(),
-      .top_stride = stride};
+      .top_stride = stride,
+      .counted = counted.data(),
+      .num_counted = static_cast<int>(counted.size())};
   sample_rows(args, threads == 1 ? one : pool(), scratch);
   std::vector<Drawn> drawn(rows.size());
   for (size_t i = 0; i < rows.size(); ++i) {
@@ -56,7 +81,7 @@ std::vector<Drawn> sample(std::vector<std::vector<float>> rows, const std::vecto
   return drawn;
 }
 
-Drawn sample_one(const std::vector<float>& row, const SampleRow& params) {
+Drawn sample_one(const std::vector<float>& row, const TestRow& params) {
   return sample({row}, {params})[0];
 }
 
@@ -76,7 +101,7 @@ struct Reference {
   double draw_margin = 1;  // winner's lead
 };
 
-Reference refer(const std::vector<float>& row, const SampleRow& p) {
+Reference refer(const std::vector<float>& row, const TestRow& p) {
   const int vocab = static_cast<int>(row.size());
   Reference ref;
   ref.changed.assign(row.begin(), row.end());
@@ -163,7 +188,7 @@ TEST(Sample, DrawsTheTokenThatADoublePrecisionFullSortDraws) {
     if (rng() % 4 == 0)
       for (float& v : row) v = rng() % 3 == 0 ? -kInf : v;
     row[rng() % vocab] = 1.5f;
-    SampleRow p;
+    TestRow p;
     p.seed = rng();
     p.position = static_cast<int64_t>(rng() % 5000);
     const float kTemperatures[] = {0, 1e-6f, 0.3f, 0.7f, 1, 1.5f};
@@ -176,6 +201,7 @@ TEST(Sample, DrawsTheTokenThatADoublePrecisionFullSortDraws) {
     p.history = history.data();
     p.num_history = static_cast<int>(history.size());
     p.num_prompt = p.num_history / 2;
+    p.recent_outputs = static_cast<int>(rng() % 6);
     if (rng() % 3 == 0) p.repetition_penalty = rng() % 2 ? 1.3f : 0.8f;
     if (rng() % 3 == 0) p.presence_penalty = 0.6f;
     if (rng() % 3 == 0) p.frequency_penalty = -0.4f;
@@ -207,12 +233,12 @@ TEST(Sample, DrawsTheTokenThatADoublePrecisionFullSortDraws) {
 
 // Pearson's statistic of draws over many seeds (or positions) against the filtered softmax; tokens of small
 // expectation pooled.
-void expect_distribution(const std::vector<float>& row, SampleRow p, bool vary_position) {
+void expect_distribution(const std::vector<float>& row, TestRow p, bool vary_position) {
   constexpr int kDraws = 20000;
   constexpr int kRowsPerCall = 500;
   std::vector<int> counts(row.size());
   for (int done = 0; done < kDraws; done += kRowsPerCall) {
-    std::vector<SampleRow> params(kRowsPerCall, p);
+    std::vector<TestRow> params(kRowsPerCall, p);
     for (int i = 0; i < kRowsPerCall; ++i)
       (vary_position ? reinterpret_cast<uint64_t&>(params[i].position) : params[i].seed) +=
           static_cast<uint64_t>(done + i);
@@ -249,7 +275,7 @@ TEST(Sample, DrawsFollowTheFilteredSoftmaxOverSeedsAndPositions) {
   std::mt19937_64 rng(2);
   const std::vector<float> row = random_logits(rng, 150, 1.5f);
   for (const bool vary_position : {false, true}) {
-    SampleRow p;
+    TestRow p;
     p.seed = 77;
     p.position = 5;
     expect_distribution(row, p, vary_position);
@@ -274,7 +300,7 @@ TEST(Sample, ConsecutiveTokensOfOneSeedAreIndependent) {
     int outcomes[4] = {};
     constexpr int kPairs = 4000;
     for (int i = 0; i < kPairs; ++i) {
-      SampleRow a, b;
+      TestRow a, b;
       a.seed = b.seed = static_cast<uint64_t>(i);
       if (choices) {
         b.seed += 0x9e3779b97f4a7c15ull;
@@ -313,7 +339,7 @@ TEST(Sample, NoiseIsTheOneThatOtherDevicesMustReproduce) {
 TEST(Sample, GreedyTakesTheLargestAndTheLowestIdOfEquals) {
   for (const int vocab : {3, 64, 130, 1000}) {
     std::vector<float> row(vocab, -1);
-    SampleRow p;
+    TestRow p;
     p.temperature = 0;
     EXPECT_EQ(sample_one(row, p).result.token, 0);
     row[vocab - 1] = row[vocab / 2] = 4;
@@ -323,7 +349,7 @@ TEST(Sample, GreedyTakesTheLargestAndTheLowestIdOfEquals) {
 
 TEST(Sample, TiesAtTheEdgeOfTopKAndTopPKeepTheLowestIds) {
   const std::vector<float> row(200, 1.0f);
-  SampleRow p;
+  TestRow p;
   p.temperature = 2;
   for (p.seed = 0; p.seed < 300; ++p.seed) {
     p.top_k = 3;
@@ -341,7 +367,7 @@ TEST(Sample, PenaltiesCountPromptAndOutputAsTheirDefinitionsSay) {
   // Token 0 leads by a little; which penalty unseats it depends on where it occurred.
   const std::vector<float> row = {2.0f, 1.9f, -3.0f};
   const std::vector<int32_t> history = {0, 0, 1};  // prompt 0 0, output 1
-  SampleRow p;
+  TestRow p;
   p.temperature = 0;
   p.history = history.data();
   p.num_history = 3;
@@ -360,6 +386,9 @@ TEST(Sample, PenaltiesCountPromptAndOutputAsTheirDefinitionsSay) {
   p.frequency_penalty = 0;
   p.repetition_penalty = 10;  // both positives fall to 0.2 and 0.19: once for each distinct token
   EXPECT_EQ(sample_one(row, p).result.token, 0);
+  p.recent_outputs = 2;
+  EXPECT_EQ(sample_one(row, p).result.token, 0);
+  p.recent_outputs = 0;
   const std::vector<float> negative = {-1.0f, -1.5f};
   p.num_history = 1;  // 0 alone: multiplied, as it is negative
   p.repetition_penalty = 1.6f;
@@ -369,7 +398,7 @@ TEST(Sample, PenaltiesCountPromptAndOutputAsTheirDefinitionsSay) {
 TEST(Sample, MaskBiasAndBansDecideWhoMayWin) {
   std::vector<float> row(100, 0.0f);
   row[70] = 5;
-  SampleRow p;
+  TestRow p;
   p.temperature = 0;
   std::vector<uint32_t> mask = {0xffffffffu, 0xffffffffu, ~(1u << 6), 0xfu};
   p.mask = mask.data();
@@ -399,7 +428,7 @@ TEST(Sample, ReportsRawLogProbabilitiesRanksAndTheBestTokens) {
     std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return row[a] > row[b]; });
     double sum = 0;
     for (const float v : row) sum += std::exp(static_cast<double>(v));
-    SampleRow p;
+    TestRow p;
     p.temperature = 0;
     p.num_top = 20;
     const int32_t best = order[0];
@@ -429,9 +458,9 @@ TEST(Sample, ARowThatCannotBeSampledFailsAlone) {
   nan[299] = std::numeric_limits<float>::quiet_NaN();
   infinite[17] = kInf;
   const std::vector<float> nothing(300, -kInf);
-  SampleRow p;
+  TestRow p;
   p.seed = 9;
-  SampleRow masked = p;
+  TestRow masked = p;
   const std::vector<uint32_t> mask(10, 0);
   masked.mask = mask.data();
   const auto drawn = sample({good, nan, infinite, nothing, good, good}, {p, p, p, p, masked, p});
@@ -444,11 +473,11 @@ TEST(Sample, ARowThatCannotBeSampledFailsAlone) {
 TEST(Sample, ARowDoesNotDependOnItsNeighboursOrOnTheThread) {
   std::mt19937_64 rng(5);
   std::vector<std::vector<float>> rows;
-  std::vector<SampleRow> params;
+  std::vector<TestRow> params;
   std::vector<int32_t> history = {1, 2, 3, 3, 3, 500, 7};
   for (int i = 0; i < 40; ++i) {
     rows.push_back(random_logits(rng, 777, 2));
-    SampleRow p;
+    TestRow p;
     p.seed = rng();
     p.temperature = i % 5 == 0 ? 0 : 0.9f;
     p.top_k = i % 3 == 0 ? 30 : 0;

@@ -183,7 +183,8 @@ TEST_F(SamplerOnDevice, KeepsTheTokenOfASlotAndReadsItAsHistory) {
   next.logits[first] = 90;
   next.params.frequency_penalty = 100;
   next.history = {7, first, -1};  // the output so far: the last draw is known to the device alone
-  next.params.num_prompt = 1;
+  next.num_prompt = 1;
+  next.num_recent = 1;
   next.params.num_top = 0;
   SampleCase known = next;
   known.history.back() = first;
