@@ -76,8 +76,10 @@ class Race {
   // uniform's first 24 bits are not above it, and a millionth covers the rounding of the other side.
   SERVAL_HOST_DEVICE bool may_enter(float p, int32_t token) const {
     const auto first_bits = static_cast<float>(static_cast<int32_t>(token_bits(stream_, token) >> 40));
-    return first_bits * 0x1p-24f <= static_cast<float>(best_) * 1.000001f * p;
+    return first_bits * 0x1p-24f <= limit() * p;
   }
+  SERVAL_HOST_DEVICE float limit() const { return static_cast<float>(best_) * 1.000001f; }
+  SERVAL_HOST_DEVICE uint64_t stream() const { return stream_; }
   // Below this logarithm of p no token can still win.
   SERVAL_HOST_DEVICE float hopeless_log_p() const {
     return static_cast<float>(std::log(kSmallestUniform / best_));

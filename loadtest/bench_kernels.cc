@@ -12,6 +12,7 @@
 
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/dispatch.h"
+#include "loadtest/bench_sampler.h"
 #include "loadtest/kernel_shares.h"
 
 namespace serval {
@@ -264,6 +265,8 @@ int bench_kernels(const DeviceConfig& device, std::ostream& out) {
           << " %\n";
     out << std::flush;
   }
+
+  bench_sampler(backend.kernels(), out);
 
   out << "\nlaw 1: a row of 1 against the same row of 64, bf16 weights\n"
       << "  set           same bits    1 row GB/s (of read)   512 rows GFLOP/s (of this set's better peak)\n";

@@ -102,11 +102,11 @@ size_t CpuBackend::reserve(const BackendLimits& limits) {
   sample_scratch_.reserve(pool_.num_threads(), max_n, limits.max_seqs);
   sample_scratch_.last_drawn.resize(std::max<size_t>(sample_scratch_.last_drawn.size(), limits.max_seqs), 0);
   return total + SampleScratch::bytes(pool_.num_threads(), sample_scratch_.vocab(),
-                                     sample_scratch_.counts.num_slots());
+                                      sample_scratch_.counts.num_slots());
 }
 
 int CpuBackend::sample(const SampleArgs& args) {
-  sample_rows(args, pool_, sample_scratch_);
+  sample_rows(args, kernels_.sample, pool_, sample_scratch_);
   return 0;
 }
 

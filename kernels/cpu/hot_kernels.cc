@@ -3,6 +3,7 @@
 #include "kernels/cpu/hot_attention.h"
 #include "kernels/cpu/hot_linear.h"
 #include "kernels/cpu/hot_rows.h"
+#include "kernels/cpu/hot_sample.h"
 #include "kernels/cpu/kernel_table.h"
 
 namespace serval::cpu {
@@ -67,7 +68,8 @@ int32_t read_all(const void* memory, int64_t bytes) {
 extern const KernelTable SERVAL_TABLE;
 const KernelTable SERVAL_TABLE = {
     .name = SERVAL_STRING(SERVAL_ISA),
-    .linear = {linear_kernel<FmaFormat<F32Weights>>(), linear_kernel<FmaFormat<F16Weights>>(), linear_kernel<Bf16Format>()},
+    .linear = {linear_kernel<FmaFormat<F32Weights>>(), linear_kernel<FmaFormat<F16Weights>>(),
+               linear_kernel<Bf16Format>()},
     .attend_f32 = attend<F32Kv>,
     .attend_bf16 = attend<Bf16Kv>,
     .merge_chunks = merge_chunks,
@@ -75,6 +77,13 @@ const KernelTable SERVAL_TABLE = {
     .silu_gate = silu_gate,
     .gelu_tanh_gate = gelu_tanh_gate,
     .rotate = rotate,
+    .sample = {.scan = scan_logits,
+               .sum_of_exp = sum_of_exp,
+               .exp_block = exp_block,
+               .probable = probable_tokens,
+               .race = race_entrants,
+               .count_larger = count_larger,
+               .penalise = penalise_tokens},
     .exp = exp_row,
     .peak_f32 = peak_f32,
     .peak_bf16 = kPeakBf16,

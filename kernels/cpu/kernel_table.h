@@ -96,6 +96,51 @@ struct AttendArgs {  // some rows of one sequence, one KV head with all its quer
   float* scratch;  // 2 * vectors * (head_dim + 2) + 8 * kTile floats, vectors = num_rows * heads
 };
 
+// ---- Sampling
+//
+// A row of logits is walked in blocks whose maxima are kept: they let later passes skip the blocks that
+// cannot matter to them. Tokens are found as (bits of the probability) << 32 | token.
+inline constexpr int kLogitBlock = 64;
+inline constexpr float kExpUnderflow = -87.3f;  // below it e^x leaves the normal range and counts as 0
+
+struct LogitRow {
+  const float* logits;  // [vocab]
+  int64_t vocab;
+  float* block_max;   // [blocks]
+  float max;          // these three are scan's result
+  int64_t max_block;  // the first block that holds max
+  bool has_nan;
+};
+
+struct Penalties {
+  float repetition, presence, frequency;
+};
+
+// The race of kernels/gumbel.h over some blocks. A token that is left out would not lead.
+struct RaceArgs {
+  int64_t begin_block, end_block;
+  float scale;
+  float floor;  // blocks whose (max - row.max) * scale is below are left out
+  float min_p;
+  uint64_t stream;  // noise_stream()
+  float limit;      // Race::limit()
+};
+
+// p of a token is exp((logit - row.max) * scale).
+struct SampleKernels {
+  void (*scan)(LogitRow& row);
+  double (*sum_of_exp)(const LogitRow& row, float scale);
+  void (*exp_block)(const float* block, float max, float scale, float* p);  // [kLogitBlock]
+  // Tokens of p >= least and p > 0, ascending, of blocks whose (max - row.max) * scale is not below floor.
+  // found: [vocab + kLogitBlock], returns how many.
+  int64_t (*probable)(const LogitRow& row, float scale, float floor, float least, uint64_t* found);
+  int64_t (*race)(const LogitRow& row, const RaceArgs& args,
+                  uint64_t* found);  // found: [vocab of the blocks]
+  int64_t (*count_larger)(const LogitRow& row, float value);
+  // counts: 0, or in the low 31 bits how often the output holds the token.
+  void (*penalise)(float* logits, const uint32_t* counts, int64_t n, const Penalties& penalties);
+};
+
 // ---- The table
 
 inline constexpr int kNumWeightFormats = 3;  // f32, f16, bf16: the order of DType
@@ -113,6 +158,7 @@ struct KernelTable {
   void (*silu_gate)(const float* gate, const float* up, float* out, int64_t n);
   void (*gelu_tanh_gate)(const float* gate, const float* up, float* out, int64_t n);
   void (*rotate)(float* x, const float* cos, const float* sin, int64_t half);
+  SampleKernels sample;
   void (*exp)(const float* x, float* out, int64_t n);  // the exponential of all of the above, for tests
   // Probes of the machine's roofs. The first two run `iterations` rounds of independent multiply-adds in
   // registers and return how many floating point operations that was; peak_bf16 is null where the dot product

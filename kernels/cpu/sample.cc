@@ -13,131 +13,37 @@
 namespace serval {
 namespace {
 
-// A row is walked in blocks whose maxima are kept: they let every later pass skip the blocks that cannot
-// matter to it.
-constexpr int kBlock = 64;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr int kBlock = cpu::kLogitBlock;
+static_assert(kBlock == TokenCounts::kBlock);
 
 int64_t num_blocks(int64_t vocab) {
   return (vocab + kBlock - 1) / kBlock;
 }
 
-// Four lanes and separately rounded operations: the same bits on every instruction set.
-using Floats = float __attribute__((vector_size(16)));
-using Ints = int32_t __attribute__((vector_size(16)));
-constexpr int kLanes = 4;
-
-Floats load(const float* p) {
-  Floats v;
-  std::memcpy(&v, p, sizeof v);
-  return v;
-}
-
-// Below this e^x leaves the normal range and counts as 0.
-constexpr float kExpUnderflow = -87.3f;
-
-// e^x for x <= 0, within 2 units in the last place, exactly 1 at 0: x = n ln 2 + r with ln 2 in two parts
-// (Cody and Waite 1980), the Taylor polynomial of degree 7 on |r| <= ln(2)/2 (error below r^8/8! = 6e-9), and
-// n added to the exponent.
-Floats exp_lanes(Floats x) {
-  constexpr float kRoundToInteger = 0x1.8p23f;
-  constexpr float kLog2E = 0x1.715476p0f;
-  constexpr float kLn2High = 0x1.63p-1f;  // nine bits: n times it is exact
-  constexpr float kLn2Low = -0x1.bd0106p-13f;
-  const Floats shifted = x * kLog2E + kRoundToInteger;
-  const Floats n = shifted - kRoundToInteger;
-  const Floats r = (x - n * kLn2High) - n * kLn2Low;
-  Floats y = r * (1.0f / 5040) + 1.0f / 720;
-  y = y * r + 1.0f / 120;
-  y = y * r + 1.0f / 24;
-  y = y * r + 1.0f / 6;
-  y = y * r + 0.5f;
-  y = y * r + 1.0f;
-  y = y * r + 1.0f;
-  const Ints scaled = reinterpret_cast<Ints>(y) + (reinterpret_cast<Ints>(shifted) << 23);
-  return reinterpret_cast<Floats>(scaled & (x >= kExpUnderflow));
-}
-
-// p[i] = exp((block[i] - max) * scale). The subtraction comes first: it is exact where p is not negligible.
-void exp_block(const float* block, float max, float scale, float* p) {
-  for (int i = 0; i < kBlock; i += kLanes) {
-    const Floats y = exp_lanes((load(block + i) - max) * scale);
-    std::memcpy(p + i, &y, sizeof y);
-  }
-}
-
-float sum_block(const float* p) {
-  Floats sum = load(p);
-  for (int i = kLanes; i < kBlock; i += kLanes) sum += load(p + i);
-  return (sum[0] + sum[1]) + (sum[2] + sum[3]);
-}
-
-// Calls visit(b, block) with block b of the row, the last one padded with -inf, when wanted(b).
-template <class Wanted, class Visit>
-void for_blocks(const float* row, int64_t vocab, const Wanted& wanted, const Visit& visit) {
-  const int64_t full = vocab / kBlock;
-  for (int64_t b = 0; b < full; ++b)
-    if (wanted(b)) visit(b, row + b * kBlock);
-  if (vocab % kBlock != 0 && wanted(full)) {
-    float padded[kBlock];
-    std::fill(std::copy(row + full * kBlock, row + vocab, padded), padded + kBlock, -kInfinity);
-    visit(full, padded);
-  }
-}
-
 // A row as the last scan saw it.
-struct Row {
-  const float* logits;
-  int64_t vocab;
-  float* block_max;  // [num_blocks(vocab)]
-  float max = -kInfinity;
-  int64_t max_block = 0;  // the first block that holds max
-  bool has_nan = false;
+struct Row : cpu::LogitRow {
+  const cpu::SampleKernels* kernels;
 
-  Row(const float* values, int64_t size, float* maxima) : logits(values), vocab(size), block_max(maxima) {
-    Ints not_a_number{};
-    for_blocks(
-        logits, vocab, [](int64_t) { return true; },
-        [&](int64_t b, const float* block) {
-          Floats m[2] = {load(block), load(block + kLanes)};
-          not_a_number |= (m[0] != m[0]) | (m[1] != m[1]);
-          for (int i = 2 * kLanes; i < kBlock; i += 2 * kLanes) {
-            for (int j = 0; j < 2; ++j) {
-              const Floats v = load(block + i + j * kLanes);
-              not_a_number |= v != v;
-              m[j] = v > m[j] ? v : m[j];
-            }
-          }
-          const Floats both = m[1] > m[0] ? m[1] : m[0];
-          block_max[b] = std::max(std::max(both[0], both[1]), std::max(both[2], both[3]));
-          if (block_max[b] > max) {
-            max = block_max[b];
-            max_block = b;
-          }
-        });
-    has_nan = (not_a_number[0] | not_a_number[1] | not_a_number[2] | not_a_number[3]) != 0;
+  Row(const cpu::SampleKernels& table, const float* values, int64_t size, float* maxima)
+      : LogitRow{.logits = values, .vocab = size, .block_max = maxima}, kernels(&table) {
+    kernels->scan(*this);
   }
-
   bool is_usable() const { return !has_nan && std::isfinite(max); }
   int32_t argmax() const {
     int64_t i = max_block * kBlock;
     while (logits[i] != max) ++i;
     return static_cast<int32_t>(i);
   }
-  // Sum of exp((logit - max) * scale): floats inside a block, doubles across blocks, in the order of the
-  // vocabulary.
-  double sum_of_exp(float scale) const {
-    double sum = 0;
-    for_blocks(
-        logits, vocab, [&](int64_t b) { return (block_max[b] - max) * scale >= kExpUnderflow; },
-        [&](int64_t, const float* block) {
-          float p[kBlock];
-          exp_block(block, max, scale, p);
-          sum += sum_block(p);
-        });
-    return sum;
-  }
+  double sum_of_exp(float scale) const { return kernels->sum_of_exp(*this, scale); }
 };
+
+int32_t found_token(uint64_t found) {
+  return static_cast<int32_t>(found & 0xffffffffu);
+}
+float found_probability(uint64_t found) {
+  return std::bit_cast<float>(static_cast<uint32_t>(found >> 32));
+}
 
 // A value and its token as one integer that sorts as (value, then lowest id first) when sorted downwards.
 uint64_t make_key(float value, int64_t token) {
@@ -176,11 +82,23 @@ int64_t select_top(const Row& row, int64_t k, const SampleScratch::Worker& worke
 }
 
 // Moves the shortest run of keys, largest first, whose values add up to `mass` to the front; returns its
-// length, at least 1. Halves the span that holds the cut, so the work is linear in `count`.
+// length, at least 1. The values lie in (0, 1]. Sums by sixteenths of binades say which of these holds the
+// cut; inside it the span that holds the cut is halved. So the work is linear in `count`.
 int64_t select_mass(uint64_t* keys, int64_t count, double mass) {
-  int64_t low = 0;  // keys[0, low) are in; the cut lies in [low, high)
-  int64_t high = count;
+  constexpr int kBinShift = 19;
+  constexpr int kBins = (0x3f800000 >> kBinShift) + 1;
+  const auto bin_of = [](uint64_t key) {
+    return static_cast<int>(std::bit_cast<uint32_t>(key_value(key)) >> kBinShift);
+  };
+  double sums[kBins] = {};
+  for (int64_t i = 0; i < count; ++i) sums[bin_of(keys[i])] += key_value(keys[i]);
   double in = 0;
+  int cut = kBins - 1;
+  while (cut > 0 && in + sums[cut] < mass) in += sums[cut--];
+  const auto above = std::partition(keys, keys + count, [&](uint64_t key) { return bin_of(key) > cut; });
+  const auto end = std::partition(above, keys + count, [&](uint64_t key) { return bin_of(key) == cut; });
+  int64_t low = above - keys;  // keys[0, low) are in; the cut lies in [low, high)
+  int64_t high = end - keys;
   while (high - low > 16) {
     const int64_t middle = low + (high - low) / 2;
     std::nth_element(keys + low, keys + middle, keys + high, std::greater<>());
@@ -204,21 +122,23 @@ constexpr float kLogSlack = 1e-3f;
 
 int32_t draw_unfiltered(const Row& row, const SampleRow& params, float scale) {
   Race race(params.seed, params.position);
-  float floor = kExpUnderflow;
-  if (params.min_p > 0) floor = std::max(floor, std::log(params.min_p) - kLogSlack);
-  race.enter(1.0f, row.argmax());
-  floor = std::max(floor, race.hopeless_log_p() - kLogSlack);
-  for_blocks(
-      row.logits, row.vocab, [&](int64_t b) { return (row.block_max[b] - row.max) * scale >= floor; },
-      [&](int64_t b, const float* block) {
-        float p[kBlock];
-        exp_block(block, row.max, scale, p);
-        bool improved = false;
-        for (int i = 0; i < kBlock; ++i)
-          if (p[i] > 0 && p[i] >= params.min_p)
-            improved |= race.enter(p[i], static_cast<int32_t>(b * kBlock + i));
-        if (improved) floor = std::max(floor, race.hopeless_log_p() - kLogSlack);
-      });
+  cpu::RaceArgs args{
+      .scale = scale, .floor = cpu::kExpUnderflow, .min_p = params.min_p, .stream = race.stream()};
+  if (params.min_p > 0) args.floor = std::max(args.floor, std::log(params.min_p) - kLogSlack);
+  race.enter(1.0f, row.argmax());  // a first time to beat
+  const int64_t blocks = num_blocks(row.vocab);
+  constexpr int64_t kBlocksAtOnce = 8;  // few enough that the time to beat is a recent one
+  uint64_t found[kBlocksAtOnce * kBlock];
+  bool improved = true;
+  for (args.begin_block = 0; args.begin_block < blocks; args.begin_block = args.end_block) {
+    args.end_block = std::min(blocks, args.begin_block + kBlocksAtOnce);
+    if (improved) args.floor = std::max(args.floor, race.hopeless_log_p() - kLogSlack);
+    args.limit = race.limit();
+    const int64_t count = row.kernels->race(row, args, found);
+    improved = false;
+    for (int64_t i = 0; i < count; ++i)
+      improved |= race.enter(found_probability(found[i]), found_token(found[i]));
+  }
   return race.winner();
 }
 
@@ -237,7 +157,7 @@ int64_t filter(const Row& row, const SampleRow& params, float scale, const Sampl
       float p[kBlock];
       std::fill(block, block + kBlock, -kInfinity);
       for (int64_t i = 0; i < size; ++i) block[i] = key_value(keys[begin + i]);
-      exp_block(block, row.max, scale, p);
+      row.kernels->exp_block(block, row.max, scale, p);
       for (int64_t i = 0; i < size; ++i) {
         keys[begin + i] = make_key(p[i], key_token(keys[begin + i]));
         total += p[i];
@@ -249,15 +169,9 @@ int64_t filter(const Row& row, const SampleRow& params, float scale, const Sampl
     total = row.sum_of_exp(scale);
     const double left_out = 1.0 - static_cast<double>(params.top_p);
     const float least = static_cast<float>(0.5 * left_out * total / static_cast<double>(row.vocab));
-    const float floor = std::max(kExpUnderflow, std::log(least) - kLogSlack);
-    for_blocks(
-        row.logits, row.vocab, [&](int64_t b) { return (row.block_max[b] - row.max) * scale >= floor; },
-        [&](int64_t b, const float* block) {
-          float p[kBlock];
-          exp_block(block, row.max, scale, p);
-          for (int i = 0; i < kBlock; ++i)
-            if (p[i] >= least && p[i] > 0) keys[count++] = make_key(p[i], b * kBlock + i);
-        });
+    const float floor = std::max(cpu::kExpUnderflow, std::log(least) - kLogSlack);
+    count = row.kernels->probable(row, scale, floor, least, keys);
+    for (int64_t i = 0; i < count; ++i) keys[i] = make_key(found_probability(keys[i]), found_token(keys[i]));
   }
   return has_top_p ? select_mass(keys, count, params.top_p * total) : count;
 }
@@ -279,8 +193,8 @@ int32_t draw(const Row& row, const SampleRow& params, const SampleScratch::Worke
 // Repetition as in Keskar et al. 2019 (CTRL, section 4.1), with the sign rule that Hugging Face made common:
 // a positive logit is divided, another multiplied, once for each distinct token of prompt and output.
 // Frequency and presence as in OpenAI's interface: subtracted by count, and once, over the output.
+// This for one token is penalise of the kernel table for many.
 float penalised(const SampleRow& params, float logit, uint32_t count) {
-  if (count == 0) return logit;
   const uint32_t in_output = count & ~kSeenToken;
   logit = logit > 0 ? logit / params.repetition_penalty : logit * params.repetition_penalty;
   if (in_output > 0)
@@ -289,8 +203,8 @@ float penalised(const SampleRow& params, float logit, uint32_t count) {
 }
 
 // The counted tokens, then the recent ones, whose logits are kept aside meanwhile.
-void penalise(const SampleRow& params, const TokenCounts& counts, int32_t last_drawn, float* logits,
-              int64_t vocab, const SampleScratch::Worker& worker) {
+void penalise(const cpu::SampleKernels& kernels, const SampleRow& params, const TokenCounts& counts,
+              int32_t last_drawn, float* logits, int64_t vocab, const SampleScratch::Worker& worker) {
   int64_t num_kept = 0;
   for (int i = 0; i < params.num_recent; ++i) {
     const int32_t token = params.recent[i] >= 0 ? params.recent[i] : last_drawn;
@@ -300,9 +214,12 @@ void penalise(const SampleRow& params, const TokenCounts& counts, int32_t last_d
   }
   const uint32_t* const counted = params.counts_slot >= 0 ? counts.of(params.counts_slot) : nullptr;
   if (counted != nullptr) {
+    const cpu::Penalties penalties{.repetition = params.repetition_penalty,
+                                   .presence = params.presence_penalty,
+                                   .frequency = params.frequency_penalty};
     counts.for_blocks(params.counts_slot, [&](int64_t b) {
-      const int64_t end = std::min(vocab, (b + 1) * kBlock);
-      for (int64_t i = b * kBlock; i < end; ++i) logits[i] = penalised(params, logits[i], counted[i]);
+      const int64_t begin = b * kBlock;
+      kernels.penalise(logits + begin, counted + begin, std::min<int64_t>(kBlock, vocab - begin), penalties);
     });
   }
   for (int64_t i = 0; i < num_kept; ++i) {
@@ -314,8 +231,8 @@ void penalise(const SampleRow& params, const TokenCounts& counts, int32_t last_d
   }
 }
 
-void change_logits(const SampleRow& params, const TokenCounts& counts, int32_t last_drawn, float* logits,
-                   int64_t vocab, const SampleScratch::Worker& worker) {
+void change_logits(const cpu::SampleKernels& kernels, const SampleRow& params, const TokenCounts& counts,
+                   int32_t last_drawn, float* logits, int64_t vocab, const SampleScratch::Worker& worker) {
   if (params.mask != nullptr) {
     for (int64_t begin = 0; begin < vocab; begin += 32) {
       const uint32_t allowed = params.mask[begin / 32];
@@ -330,7 +247,7 @@ void change_logits(const SampleRow& params, const TokenCounts& counts, int32_t l
     SERVAL_DCHECK(is_in_row(params.logit_bias[i].token), params.logit_bias[i].token, vocab);
     logits[params.logit_bias[i].token] += params.logit_bias[i].bias;
   }
-  if (params.has_penalty()) penalise(params, counts, last_drawn, logits, vocab, worker);
+  if (params.has_penalty()) penalise(kernels, params, counts, last_drawn, logits, vocab, worker);
   for (int i = 0; i < params.num_banned; ++i) {
     SERVAL_DCHECK(is_in_row(params.banned[i]), params.banned[i], vocab);
     logits[params.banned[i]] = -kInfinity;
@@ -346,13 +263,7 @@ void report(const Row& raw, const SampleRow& params, const SampleScratch::Worker
   };
   const float value = raw.logits[result.token];
   result.logprob = logprob(value);
-  int64_t larger = 0;
-  for_blocks(
-      raw.logits, raw.vocab, [&](int64_t b) { return raw.block_max[b] > value; },
-      [&](int64_t, const float* block) {
-        larger += std::count_if(block, block + kBlock, [&](float v) { return v > value; });
-      });
-  result.rank = static_cast<int>(larger) + 1;
+  result.rank = static_cast<int>(raw.kernels->count_larger(raw, value)) + 1;
   if (params.num_top == 0) return;
   const int64_t count = select_top(raw, params.num_top, worker);
   std::sort(worker.candidates, worker.candidates + count, std::greater<>());
@@ -360,10 +271,11 @@ void report(const Row& raw, const SampleRow& params, const SampleScratch::Worker
     top[i] = {key_token(worker.candidates[i]), logprob(key_value(worker.candidates[i]))};
 }
 
-SampleResult sample_row(const SampleRow& params, const TokenCounts& counts, int32_t last_drawn, float* logits,
-                        int64_t vocab, const SampleScratch::Worker& worker, TopLogprob* top) {
+SampleResult sample_row(const cpu::SampleKernels& kernels, const SampleRow& params, const TokenCounts& counts,
+                        int32_t last_drawn, float* logits, int64_t vocab, const SampleScratch::Worker& worker,
+                        TopLogprob* top) {
   SampleResult result;
-  Row raw(logits, vocab, worker.raw_block_max);
+  Row raw(kernels, logits, vocab, worker.raw_block_max);
   result.finite = raw.is_usable();
   if (!result.finite) return result;
   if (params.forced >= 0) {
@@ -373,8 +285,8 @@ SampleResult sample_row(const SampleRow& params, const TokenCounts& counts, int3
   } else {
     if (params.num_top >= 0)
       raw.logits = static_cast<float*>(std::memcpy(worker.raw, logits, vocab * sizeof(float)));
-    change_logits(params, counts, last_drawn, logits, vocab, worker);
-    const Row changed(logits, vocab, worker.block_max);
+    change_logits(kernels, params, counts, last_drawn, logits, vocab, worker);
+    const Row changed(kernels, logits, vocab, worker.block_max);
     result.finite = changed.is_usable();
     if (!result.finite) return result;
     result.token = draw(changed, params, worker);
@@ -394,7 +306,7 @@ struct Layout {
     const size_t row = round_up(static_cast<size_t>(vocab) * sizeof(float));
     const size_t maxima = round_up(static_cast<size_t>(num_blocks(vocab)) * sizeof(float));
     candidates = 0;
-    raw = 2 * row;
+    raw = 2 * row + kBlock * sizeof(uint64_t);
     recent = raw + row;
     block_max = recent + row;
     raw_block_max = block_max + maxima;
@@ -428,7 +340,8 @@ SampleScratch::Worker SampleScratch::worker(int index) const {
           .recent = reinterpret_cast<uint32_t*>(base + layout.recent)};
 }
 
-void sample_rows(const SampleArgs& args, ThreadPool& pool, SampleScratch& scratch) {
+void sample_rows(const SampleArgs& args, const cpu::SampleKernels& kernels, ThreadPool& pool,
+                 SampleScratch& scratch) {
   const int64_t num_rows = args.logits.dim(0);
   const int64_t vocab = args.logits.dim(1);
   SERVAL_CHECK(args.logits.dtype == DType::kF32 && vocab > 0, dtype_name(args.logits.dtype), vocab);
@@ -443,8 +356,8 @@ void sample_rows(const SampleArgs& args, ThreadPool& pool, SampleScratch& scratc
     TopLogprob* const top = args.top == nullptr ? nullptr : args.top + r * args.top_stride;
     const int32_t last_drawn = params.slot >= 0 ? scratch.last_drawn.at(params.slot) : 0;
     SERVAL_DCHECK(params.counts_slot < scratch.counts.num_slots(), params.counts_slot);
-    args.results[r] = sample_row(params, scratch.counts, last_drawn, args.logits.as<float>() + r * vocab,
-                                 vocab, scratch.worker(worker), top);
+    args.results[r] = sample_row(kernels, params, scratch.counts, last_drawn,
+                                 args.logits.as<float>() + r * vocab, vocab, scratch.worker(worker), top);
     if (params.slot >= 0 && args.results[r].finite) scratch.last_drawn[params.slot] = args.results[r].token;
   });
 }

@@ -8,6 +8,7 @@
 #include <memory>
 #include <vector>
 
+#include "kernels/cpu/kernel_table.h"
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/cpu/token_counts.h"
 #include "kernels/sample.h"
@@ -29,7 +30,7 @@ class SampleScratch {
     float* block_max;      // [blocks of the vocabulary] of the logits as they are
     float* raw_block_max;  // [blocks]
     float* largest;        // [blocks] copy to select in
-    uint64_t* candidates;  // [vocab] sort keys
+    uint64_t* candidates;  // [vocab + kLogitBlock] sort keys
     uint32_t* recent;      // [vocab] how often a token is among the recent ones; zero between rows
   };
   Worker worker(int index) const;
@@ -47,6 +48,7 @@ class SampleScratch {
 
 // args.logits is overwritten. Parameters must be in range (the validator's work): ids inside the vocabulary,
 // num_top at most min(top_stride, vocab), repetition_penalty > 0.
-void sample_rows(const SampleArgs& args, ThreadPool& pool, SampleScratch& scratch);
+void sample_rows(const SampleArgs& args, const cpu::SampleKernels& kernels, ThreadPool& pool,
+                 SampleScratch& scratch);
 
 }  // namespace serval

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <limits>
 
+#include "kernels/cpu/dispatch.h"
 #include "kernels/cpu/sample.h"
 
 namespace serval::gpu {
@@ -18,7 +19,7 @@ std::vector<Drawn> sample_on_cpu(const std::vector<SampleCase>& cases) {
   static SampleScratch scratch;
   SampleCall call(cases);
   scratch.last_drawn.assign(8, 0);
-  sample_rows(call.args(call.logits.data()), pool, scratch);
+  sample_rows(call.args(call.logits.data()), cpu::choose_kernels("auto").sample, pool, scratch);
   return call.drawn();
 }
 

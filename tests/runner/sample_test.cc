@@ -9,8 +9,10 @@
 #include <limits>
 #include <numeric>
 #include <random>
+#include <string>
 #include <vector>
 
+#include "kernels/cpu/dispatch.h"
 #include "kernels/gumbel.h"
 
 namespace serval {
@@ -39,7 +41,7 @@ ThreadPool& pool() {
 
 // Samples rows of one vocabulary in one call.
 std::vector<Drawn> sample(std::vector<std::vector<float>> rows, const std::vector<TestRow>& params,
-                          int threads = 2) {
+                          int threads = 2, const std::string& isa = "auto") {
   static ThreadPool one(1, false);
   static SampleScratch scratch;
   const int64_t vocab = static_cast<int64_t>(rows[0].size());
@@ -71,7 +73,7 @@ std::vector<Drawn> sample(std::vector<std::vector<float>> rows, const std::vecto
       .top_stride = stride,
       .counted = counted.data(),
       .num_counted = static_cast<int>(counted.size())};
-  sample_rows(args, threads == 1 ? one : pool(), scratch);
+  sample_rows(args, cpu::choose_kernels(isa).sample, threads == 1 ? one : pool(), scratch);
   std::vector<Drawn> drawn(rows.size());
   for (size_t i = 0; i < rows.size(); ++i) {
     drawn[i].result = results[i];
@@ -503,6 +505,69 @@ TEST(Sample, ARowDoesNotDependOnItsNeighboursOrOnTheThread) {
         EXPECT_EQ(other->top[j].token, alone.top[j].token);
         EXPECT_EQ(other->top[j].logprob, alone.top[j].logprob);
       }
+    }
+  }
+}
+
+TEST(Sample, EveryInstructionSetGivesTheSameBits) {
+  std::mt19937_64 rng(21);
+  for (const int vocab : {1, 63, 64, 100, 5003}) {
+    std::vector<std::vector<float>> rows;
+    std::vector<TestRow> params;
+    std::vector<int32_t> history(300);
+    for (int32_t& t : history) t = static_cast<int32_t>(rng() % vocab);
+    for (int i = 0; i < 60; ++i) {
+      rows.push_back(random_logits(rng, vocab, 1 + static_cast<float>(i % 6)));
+      if (i % 7 == 0) rows.back()[rng() % vocab] = -kInf;
+      if (i % 20 == 0) rows.back()[rng() % vocab] = std::nanf("");
+      TestRow p;
+      p.seed = rng();
+      p.temperature = i % 9 == 0 ? 0 : 0.4f + 0.1f * static_cast<float>(i % 9);
+      if (i % 3 == 0) p.top_k = 1 + static_cast<int>(rng() % 40);
+      if (i % 4 == 0) p.top_p = 0.9f;
+      if (i % 5 == 0) p.min_p = 0.01f;
+      if (i % 2 == 0) {
+        p.history = history.data();
+        p.num_history = static_cast<int>(rng() % 300);
+        p.num_prompt = p.num_history / 3;
+        p.recent_outputs = i % 5;
+        p.repetition_penalty = 1.3f;
+        p.presence_penalty = 0.2f;
+        p.frequency_penalty = 0.1f;
+      }
+      p.num_top = std::min(vocab, i % 6 - 1);
+      params.push_back(p);
+    }
+    const std::vector<Drawn> expected = sample(rows, params, 1, "generic");
+    for (const std::string& isa : cpu::runnable_isas()) {
+      const std::vector<Drawn> drawn = sample(rows, params, 1, isa);
+      for (size_t i = 0; i < drawn.size(); ++i) {
+        EXPECT_EQ(drawn[i].result.finite, expected[i].result.finite) << isa << " row " << i;
+        EXPECT_EQ(drawn[i].result.token, expected[i].result.token) << isa << " row " << i;
+        EXPECT_EQ(drawn[i].result.logprob, expected[i].result.logprob) << isa << " row " << i;
+        EXPECT_EQ(drawn[i].result.rank, expected[i].result.rank) << isa << " row " << i;
+        ASSERT_EQ(drawn[i].top.size(), expected[i].top.size());
+        for (size_t j = 0; j < drawn[i].top.size(); ++j)
+          EXPECT_EQ(drawn[i].top[j].logprob, expected[i].top[j].logprob) << isa << " row " << i;
+      }
+    }
+  }
+}
+
+// Under UBSan: probabilities far below the smallest number are computed and then dropped.
+TEST(Sample, ALowTemperatureLeavesTheLargestAlone) {
+  std::mt19937_64 rng(22);
+  std::vector<float> row = random_logits(rng, 3000, 100);
+  row[123] = 2000;
+  row[124] = -3e38f;
+  for (const std::string& isa : cpu::runnable_isas()) {
+    for (const float temperature : {0.01f, 2e-5f}) {
+      TestRow p;
+      p.temperature = temperature;
+      p.num_top = 1;
+      EXPECT_EQ(sample({row}, {p}, 1, isa)[0].result.token, 123);
+      p.top_p = 0.9f;
+      EXPECT_EQ(sample({row}, {p}, 1, isa)[0].result.token, 123);
     }
   }
 }
