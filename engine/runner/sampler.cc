@@ -53,20 +53,6 @@ SampleRow prompt_row(const Slot& slot, int pos) {
   return row;
 }
 
-// Tokens before `end` that are known but not counted for penalties yet, drafts being none of them; counted
-// from here on.
-CountedTokens count_known(Slot& slot, SlotId id, int end) {
-  SERVAL_CHECK(slot.num_counted <= end, slot.num_counted, end);
-  CountedTokens counted{.slot = id, .restart = slot.num_counted == 0};
-  counted.tokens = slot.tokens + slot.num_counted;
-  while (slot.num_counted < end && slot.tokens[slot.num_counted] != kTokenOnDevice) {
-    if (slot.num_counted < slot.num_prompt) ++counted.num_prompt;
-    ++counted.num_tokens;
-    ++slot.num_counted;
-  }
-  return counted;
-}
-
 // Drafts must be a chain so far: each token's parent is the one before it.
 void check_chain(const Batch& batch, const SeqStep& step) {
   SERVAL_CHECK(step.num_drafts >= 0 && step.num_drafts < step.num_tokens, step.num_drafts, step.num_tokens);
@@ -115,7 +101,7 @@ void Sampler::want_rows(const Batch& batch, SlotTable& slots, int vocab, Step& o
   const size_t mask_words = (static_cast<size_t>(vocab) + 31) / 32;
   int first_row = 0;
   for (const SeqStep& step : batch.seqs) {
-    Slot& slot = slots.of(step);
+    const Slot& slot = slots.of(step);
     check_chain(batch, step);
     const int known = step.num_tokens - step.num_drafts;
     const Wanted wanted{.seq = step.seq,
@@ -143,7 +129,7 @@ void Sampler::want_rows(const Batch& batch, SlotTable& slots, int vocab, Step& o
       SampleRow& row = out.params.emplace_back(sampled_row(slot, pos, vocab, mask));
       if (row.has_penalty()) {
         if (i == 0) {
-          const CountedTokens counted = count_known(slot, step.slot, step.first_pos + known);
+          const CountedTokens counted = slots.count_known(step.slot, step.first_pos + known);
           if (counted.num_tokens > 0) out.counted.push_back(counted);
         }
         row.counts_slot = step.slot;

@@ -87,6 +87,19 @@ void SlotTable::learn(SeqId seq, SlotId id, int position, TokenId token) {
   if (slot.live && slot.seq == seq && position < max_model_len_) slot.tokens[position] = token;
 }
 
+CountedTokens SlotTable::count_known(SlotId id, int end) {
+  Slot& slot = slots_[id];
+  SERVAL_CHECK(slot.num_counted <= end && end <= slot.num_tokens, slot.num_counted, end, slot.num_tokens);
+  CountedTokens counted{.slot = id, .restart = slot.num_counted == 0};
+  counted.tokens = slot.tokens + slot.num_counted;
+  while (slot.num_counted < end && slot.tokens[slot.num_counted] != kTokenOnDevice) {
+    if (slot.num_counted < slot.num_prompt) ++counted.num_prompt;
+    ++counted.num_tokens;
+    ++slot.num_counted;
+  }
+  return counted;
+}
+
 void SlotTable::append(const Batch& batch, const SeqStep& step) {
   Slot& slot = slots_[index_of(step)];
   for (int g = 0; g < geometry_.num_groups; ++g) {

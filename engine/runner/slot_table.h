@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "engine/batch.h"
+#include "kernels/sample.h"
 
 namespace serval {
 
@@ -34,8 +35,11 @@ class SlotTable {
   // The token at a position of the sequence, now known; nothing when the slot is another's by now.
   void learn(SeqId seq, SlotId slot, int position, TokenId token);
 
+  // Tokens of the slot before position `end` that are known by now and were not handed out yet: what joins
+  // the counts of penalties. Drafts lie behind `end`.
+  CountedTokens count_known(SlotId slot, int end);
+
   const Slot& of(const SeqStep& step) const { return slots_[index_of(step)]; }
-  Slot& of(const SeqStep& step) { return slots_[index_of(step)]; }
   int table_stride() const { return table_stride_; }
 
  private:
