@@ -125,9 +125,19 @@ std::unique_ptr<GrpcServer> start_grpc(const ServerConfig& config, const ApiKeys
   GrpcConfig grpc;
   grpc.host = config.grpc_host;
   grpc.port = config.grpc_port;
-  grpc.stream_buffer_bytes = static_cast<size_t>(config.stream_buffer_bytes);
+  grpc.text_threads = config.text_threads;
+  grpc.max_connections = config.grpc_max_connections;
+  grpc.max_total_message_bytes = static_cast<size_t>(config.max_total_body_bytes);
+  grpc.call.max_message_bytes = static_cast<size_t>(config.grpc_max_message_bytes);
+  grpc.call.stream_buffer_bytes = static_cast<size_t>(config.stream_buffer_bytes);
+  grpc.connection.max_concurrent_streams = config.grpc_max_concurrent_streams;
+  grpc.connection.preface_timeout = H2Limits::Duration(config.header_timeout_ms);
+  grpc.connection.request_timeout = H2Limits::Duration(config.body_total_timeout_ms);
+  grpc.connection.idle_timeout = H2Limits::Duration(config.keep_alive_timeout_ms);
+  grpc.connection.write_stall_timeout = H2Limits::Duration(config.write_stall_timeout_ms);
   grpc.refused = [&metrics](const std::string& code) { metrics.rejected(code); };
-  if (!keys.empty()) grpc.authorize = [&keys](std::string_view bearer) { return keys.find(bearer); };
+  grpc.finished = [&metrics](const std::string& method, int status) { metrics.grpc_finished(method, status); };
+  if (!keys.empty()) grpc.authorize = [&keys](std::string_view key) { return keys.find(key); };
   return std::make_unique<GrpcServer>(grpc, service);
 }
 
@@ -175,7 +185,7 @@ void drain(EngineService& service, StopSignals& signals, int budget_s) {
 
 void serve_until_stopped(const std::string& model, ServerConfig config, StopSignals& signals) {
   set_log_level(log_level(config.log_level));
-  raise_descriptor_limit(config.max_connections);
+  raise_descriptor_limit(config.max_connections + (config.grpc ? config.grpc_max_connections : 0));
   ServedModel served = read_served_model(model);
   resolve(served.config, config);
   check_record_path(config.engine.record_path);

@@ -224,6 +224,13 @@ std::vector<Knob> knobs(ServerConfig& c) {
       {"strict_parameters", "HTTP", "answer 400 to unknown request fields instead of ignoring them",
        &c.strict_parameters},
 
+      {"grpc_max_connections", "gRPC", "connections open at once; more: the longest idle one makes way, else the new one is closed",
+       &c.grpc_max_connections, 1, 1'000'000},
+      {"grpc_max_concurrent_streams", "gRPC", "calls open at once on one connection; more are refused",
+       &c.grpc_max_concurrent_streams, 1, 100'000},
+      {"grpc_max_message_bytes", "gRPC", "largest request message; its times, buffers and bytes in all are HTTP's",
+       &c.grpc_max_message_bytes, 1024, kGiB},
+
       {"drain_timeout_s", "Life", "time running requests get after SIGTERM", &c.drain_timeout_s, 0, 86'400},
       {"stall_timeout_s", "Life", "work without a completed step for this long turns /live red",
        &c.stall_timeout_s, 1, 86'400},

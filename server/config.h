@@ -53,6 +53,9 @@ struct ServerConfig {
   int write_stall_timeout_ms = 30'000;
   int linger_timeout_ms = 1'000;
   int64_t stream_buffer_bytes = 256 << 10;
+  int grpc_max_connections = 1024;
+  int grpc_max_concurrent_streams = 128;
+  int64_t grpc_max_message_bytes = 4 << 20;
   bool strict_parameters = false;
 
   // Life.

@@ -1,355 +1,240 @@
 #include "server/grpc_server.h"
 
-#include <grpcpp/ext/proto_server_reflection_plugin.h>
-#include <grpcpp/grpcpp.h>
+#include <google/protobuf/stubs/logging.h>
+#include <netinet/tcp.h>
+#include <pthread.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
-#include <algorithm>
-#include <chrono>
-#include <deque>
+#include <boost/asio/executor_work_guard.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/post.hpp>
+#include <cerrno>
+#include <condition_variable>
+#include <cstring>
+#include <map>
 #include <mutex>
 #include <optional>
 #include <set>
 #include <stdexcept>
+#include <thread>
+#include <utility>
 
-#include "serval/v1/inference.grpc.pb.h"
+#include "kernels/base/log.h"
+#include "server/grpc_infrastructure.h"
+#include "server/grpc_methods.h"
 #include "server/inference_service.h"
+#include "server/text_lane.h"
 
 namespace serval {
 namespace {
 
-grpc::StatusCode status_code(ErrorKind kind) {
-  switch (kind) {
-    case ErrorKind::kInvalidRequest:
-      return grpc::StatusCode::INVALID_ARGUMENT;
-    case ErrorKind::kUnauthenticated:
-      return grpc::StatusCode::UNAUTHENTICATED;
-    case ErrorKind::kPermissionDenied:
-      return grpc::StatusCode::PERMISSION_DENIED;
-    case ErrorKind::kNotFound:
-      return grpc::StatusCode::NOT_FOUND;
-    case ErrorKind::kOverloaded:
-      return grpc::StatusCode::RESOURCE_EXHAUSTED;
-    case ErrorKind::kUnavailable:
-      return grpc::StatusCode::UNAVAILABLE;
-    case ErrorKind::kDeadlineExceeded:
-      return grpc::StatusCode::DEADLINE_EXCEEDED;
-    case ErrorKind::kCancelled:
-      return grpc::StatusCode::CANCELLED;
-    case ErrorKind::kInternal:
-      return grpc::StatusCode::INTERNAL;
-  }
-  return grpc::StatusCode::INTERNAL;
+namespace asio = boost::asio;
+using asio::ip::tcp;
+
+constexpr std::chrono::milliseconds kAcceptPause{100};
+
+// The library writes to stderr by itself otherwise, and waits for whoever reads that; what it says is of a client's bytes.
+void log_for_protobuf(google::protobuf::LogLevel, const char*, int, const std::string& message) {
+  log(LogLevel::kDebug, "protobuf", {{"what", message}});
 }
 
-// The sentence is the status message; code and param travel as trailing metadata, as does when to try again.
-grpc::Status to_status(const Error& error, grpc::CallbackServerContext& context) {
-  context.AddTrailingMetadata("serval-code", error.code);
-  if (!error.param.empty()) context.AddTrailingMetadata("serval-param", error.param);
-  if (error.retry_after_s > 0) {
-    context.AddTrailingMetadata("grpc-retry-pushback-ms", std::to_string(error.retry_after_s * 1000));
-  }
-  return {status_code(error.kind), error.message};
+std::string_view key_of(const H2Request& request) {
+  constexpr std::string_view kBearer = "Bearer ";
+  if (const std::string* const value = find_field(request, "authorization"); value && value->starts_with(kBearer))
+    return std::string_view(*value).substr(kBearer.size());
+  const std::string* const key = find_field(request, "x-api-key");
+  return key ? std::string_view(*key) : std::string_view();
 }
-
-template <class To, class From>
-void copy_optional(bool has, const From& from, std::optional<To>& to) {
-  if (has) to = static_cast<To>(from);
-}
-
-GenerateRequest from_proto(const v1::GenerateRequest& proto) {
-  GenerateRequest r;
-  r.kind = GenerateRequest::Kind::kCompletion;
-  r.model = proto.model();
-  if (proto.prompt_case() == v1::GenerateRequest::kText) {
-    r.prompts.emplace_back(proto.text());
-  } else if (proto.prompt_case() == v1::GenerateRequest::kTokenIds) {
-    r.prompts.emplace_back(
-        std::vector<TokenId>(proto.token_ids().ids().begin(), proto.token_ids().ids().end()));
-  }
-  copy_optional(proto.has_n(), proto.n(), r.n);
-  copy_optional(proto.has_priority(), proto.priority(), r.priority);
-  copy_optional(proto.has_cache_salt(), proto.cache_salt(), r.cache_salt);
-  r.add_special_tokens = proto.add_special_tokens();
-  const v1::SamplingParams& s = proto.sampling();
-  copy_optional(s.has_max_tokens(), s.max_tokens(), r.max_tokens);
-  copy_optional(s.has_min_tokens(), s.min_tokens(), r.min_tokens);
-  copy_optional(s.has_temperature(), s.temperature(), r.temperature);
-  copy_optional(s.has_top_k(), s.top_k(), r.top_k);
-  copy_optional(s.has_top_p(), s.top_p(), r.top_p);
-  copy_optional(s.has_min_p(), s.min_p(), r.min_p);
-  copy_optional(s.has_presence_penalty(), s.presence_penalty(), r.presence_penalty);
-  copy_optional(s.has_frequency_penalty(), s.frequency_penalty(), r.frequency_penalty);
-  copy_optional(s.has_repetition_penalty(), s.repetition_penalty(), r.repetition_penalty);
-  copy_optional(s.has_seed(), s.seed(), r.seed);
-  copy_optional(s.has_logprobs(), s.logprobs(), r.logprobs);
-  copy_optional(s.has_prompt_logprobs(), s.prompt_logprobs(), r.prompt_logprobs);
-  r.stop.assign(s.stop().begin(), s.stop().end());
-  r.stop_token_ids.assign(s.stop_token_ids().begin(), s.stop_token_ids().end());
-  for (const auto& [token, bias] : s.logit_bias()) r.logit_bias.emplace_back(token, bias);
-  r.ignore_eos = s.ignore_eos();
-  r.include_stop_str_in_output = s.include_stop_str_in_output();
-  r.skip_special_tokens = !s.has_skip_special_tokens() || s.skip_special_tokens();
-  return r;
-}
-
-void to_proto(const TokenLogprob& from, v1::TokenLogprob& to) {
-  to.set_token_id(from.token);
-  to.set_token(from.bytes);
-  to.set_logprob(from.logprob);
-  to.set_rank(from.rank);
-  for (const TokenLogprob& top : from.top) to_proto(top, *to.add_top());
-}
-
-void to_proto(const Delta& delta, v1::GenerateResponse& out) {
-  out.set_index(delta.index);
-  out.set_text(delta.text);
-  out.mutable_token_ids()->Assign(delta.token_ids.begin(), delta.token_ids.end());
-  for (const TokenLogprob& entry : delta.logprobs) to_proto(entry, *out.add_logprobs());
-  for (const TokenLogprob& entry : delta.prompt_logprobs) to_proto(entry, *out.add_prompt_logprobs());
-  if (delta.finish == FinishReason::kLength) out.set_finish_reason(v1::FINISH_REASON_LENGTH);
-  if (delta.finish == FinishReason::kStop || delta.finish == FinishReason::kStopString) {
-    out.set_finish_reason(v1::FINISH_REASON_STOP);
-  }
-  if (const auto* text = std::get_if<std::string>(&delta.stop_reason)) out.set_stop_string(*text);
-  if (const auto* token = std::get_if<TokenId>(&delta.stop_reason)) out.set_stop_token_id(*token);
-}
-
-// One Generate call. The reactor belongs to gRPC and dies in OnDone; the stream is what the delivery thread
-// holds on to.
-class GenerateStream final : public GenerationObserver, public std::enable_shared_from_this<GenerateStream> {
- public:
-  class Reactor final : public grpc::ServerWriteReactor<v1::GenerateResponse> {
-   public:
-    explicit Reactor(std::shared_ptr<GenerateStream> stream) : stream_(std::move(stream)) {}
-    void OnWriteDone(bool ok) override { stream_->write_done(ok); }
-    void OnCancel() override { stream_->cancelled(); }
-    void OnDone() override {
-      stream_->detach();
-      delete this;
-    }
-
-   private:
-    std::shared_ptr<GenerateStream> stream_;
-  };
-
-  GenerateStream(grpc::CallbackServerContext& context, const GrpcConfig& config)
-      : context_(context), config_(config) {}
-
-  Reactor* make_reactor() {
-    reactor_ = new Reactor(shared_from_this());
-    return reactor_;
-  }
-
-  void start(InferenceService& service, const v1::GenerateRequest& proto, Time timeout, int key) {
-    GenerateRequest request = from_proto(proto);
-    request.timeout = timeout;
-    request.key = key;
-    Result<std::unique_ptr<Generation>> started = service.generate(request, shared_from_this());
-    if (!started) return on_error(started.error());
-    std::unique_ptr<Generation> unwanted;
-    {
-      std::lock_guard lock(mutex_);
-      if (proto.return_prompt_token_ids()) prompt_ids_ = (*started)->prompts().front().token_ids;
-      (cancelled_ ? unwanted : generation_) = std::move(*started);
-      started_ = true;
-      pump();
-    }
-  }
-
-  void on_delta(Delta&& delta) override {
-    std::lock_guard lock(mutex_);
-    if (closed_) return;
-    answered_ = true;
-    v1::GenerateResponse message;
-    to_proto(delta, message);
-    queued_bytes_ += message.ByteSizeLong();
-    queue_.push_back(std::move(message));
-    if (queued_bytes_ > config_.stream_buffer_bytes) {
-      closed_ = true;
-      context_.TryCancel();  // the generation is cancelled from OnCancel: not from inside an observer call
-      return;
-    }
-    pump();
-  }
-  void on_done(const Usage& usage) override {
-    std::lock_guard lock(mutex_);
-    if (closed_) return;
-    v1::GenerateResponse message;
-    message.mutable_usage()->set_prompt_tokens(usage.prompt_tokens);
-    message.mutable_usage()->set_completion_tokens(usage.completion_tokens);
-    message.mutable_usage()->set_cached_tokens(usage.cached_tokens);
-    queue_.push_back(std::move(message));
-    end_ = grpc::Status::OK;
-    pump();
-  }
-  void on_error(const Error& error) override {
-    std::lock_guard lock(mutex_);
-    if (closed_ || end_) return;
-    started_ = true;
-    if (!answered_ && config_.refused) config_.refused(error.code);
-    end_ = to_status(error, context_);
-    pump();
-  }
-
- private:
-  // Starts the next write, or finishes; called with mutex_ held. Nothing goes out before start() is through
-  // with the prompt.
-  void pump() {
-    if (!reactor_ || writing_ || closed_ || !started_) return;
-    if (!queue_.empty()) {
-      current_ = std::move(queue_.front());
-      queue_.pop_front();
-      if (!prompt_ids_.empty() && !current_.has_usage() && prompt_sent_.insert(current_.index()).second) {
-        current_.mutable_prompt_token_ids()->Assign(prompt_ids_.begin(), prompt_ids_.end());
-      }
-      writing_ = true;
-      reactor_->StartWrite(&current_);
-    } else if (end_) {
-      closed_ = true;
-      reactor_->Finish(*end_);
-    }
-  }
-  void write_done(bool ok) {
-    std::lock_guard lock(mutex_);
-    writing_ = false;
-    if (!ok) return;  // the call is gone: OnCancel follows
-    queued_bytes_ -= std::min(queued_bytes_, current_.ByteSizeLong());
-    pump();
-  }
-  void cancelled() {
-    std::unique_ptr<Generation> generation;
-    {
-      std::lock_guard lock(mutex_);
-      cancelled_ = true;
-      generation = std::move(generation_);
-    }
-    if (generation) generation->cancel();
-    std::lock_guard lock(mutex_);
-    if (!reactor_ || finished_) return;
-    const bool already = closed_ && end_;
-    closed_ = true;
-    finished_ = true;
-    if (!already) reactor_->Finish(grpc::Status::CANCELLED);
-  }
-  void detach() {
-    std::unique_ptr<Generation> generation;  // destroyed outside the lock: it cancels
-    std::lock_guard lock(mutex_);
-    reactor_ = nullptr;
-    closed_ = true;
-    generation = std::move(generation_);
-  }
-
-  grpc::CallbackServerContext& context_;
-  const GrpcConfig& config_;
-  std::mutex mutex_;
-  Reactor* reactor_ = nullptr;
-  std::unique_ptr<Generation> generation_;
-  std::vector<TokenId> prompt_ids_;
-  std::set<int> prompt_sent_;
-  std::deque<v1::GenerateResponse> queue_;
-  size_t queued_bytes_ = 0;
-  v1::GenerateResponse current_;
-  std::optional<grpc::Status> end_;
-  bool started_ = false;
-  bool answered_ = false;  // with more than an error
-  bool writing_ = false;
-  bool cancelled_ = false;
-  bool closed_ = false;    // nothing more will be written
-  bool finished_ = false;  // Finish was called from OnCancel
-};
-
-std::string_view bearer_of(const grpc::CallbackServerContext& context) {
-  const auto it = context.client_metadata().find("authorization");
-  if (it == context.client_metadata().end()) return {};
-  std::string_view value(it->second.data(), it->second.size());
-  constexpr std::string_view kPrefix = "Bearer ";
-  return value.starts_with(kPrefix) ? value.substr(kPrefix.size()) : std::string_view();
-}
-
-// Time left of a call's deadline; 0 when it has none.
-Time time_left(const grpc::CallbackServerContext& context) {
-  const auto deadline = context.deadline();
-  const auto left = deadline - std::chrono::system_clock::now();
-  if (left > std::chrono::hours(24 * 365)) return Time{0};
-  return std::max<Time>(std::chrono::duration_cast<Time>(left), Time{1});
-}
-
-class Handlers final : public v1::Inference::CallbackService {
- public:
-  Handlers(const GrpcConfig& config, InferenceService& service) : config_(config), service_(service) {}
-
-  grpc::ServerWriteReactor<v1::GenerateResponse>* Generate(grpc::CallbackServerContext* context,
-                                                           const v1::GenerateRequest* request) override {
-    auto stream = std::make_shared<GenerateStream>(*context, config_);
-    auto* reactor = stream->make_reactor();
-    int key = 0;
-    if (const auto refusal = refuse(*context, &key)) {
-      stream->on_error(*refusal);
-    } else {
-      stream->start(service_, *request, time_left(*context), key);
-    }
-    return reactor;
-  }
-
-  grpc::ServerUnaryReactor* ListModels(grpc::CallbackServerContext* context, const v1::ListModelsRequest*,
-                                       v1::ListModelsResponse* response) override {
-    auto* reactor = context->DefaultReactor();
-    int key = 0;
-    if (const auto refusal = refuse(*context, &key)) {
-      if (config_.refused) config_.refused(refusal->code);
-      reactor->Finish(to_status(*refusal, *context));
-      return reactor;
-    }
-    for (const ModelInfo& model : service_.models()) {
-      v1::ModelInfo* info = response->add_models();
-      info->set_id(model.id);
-      info->set_created(model.created);
-      info->set_max_model_len(model.max_model_len);
-    }
-    reactor->Finish(grpc::Status::OK);
-    return reactor;
-  }
-
- private:
-  // Says in `key` who is not refused.
-  std::optional<Error> refuse(const grpc::CallbackServerContext& context, int* key) const {
-    if (!config_.authorize || (*key = config_.authorize(bearer_of(context))) > 0) return std::nullopt;
-    return Error{ErrorKind::kUnauthenticated, "invalid_api_key",
-                 "A valid key is needed: metadata 'authorization: Bearer KEY'.", ""};
-  }
-
-  const GrpcConfig& config_;
-  InferenceService& service_;
-};
 
 }  // namespace
 
 struct GrpcServer::Impl {
   Impl(const GrpcConfig& grpc_config, InferenceService& service)
-      : config(grpc_config), handlers(config, service) {}
+      : config(grpc_config),
+        messages(config.max_total_message_bytes),
+        texts(config.text_threads, config.max_waiting_texts, config.max_total_message_bytes),
+        health(service_names()),
+        acceptor(io),
+        pause(io),
+        work(asio::make_work_guard(io)) {
+    google::protobuf::SetLogHandler(log_for_protobuf);
+    const std::set<std::string> names = service_names();
+    for (auto rows : {inference_methods(service, config.refused), health.methods(),
+                      reflection_methods({names.begin(), names.end()})})
+      for (GrpcMethod& method : rows) {
+        std::string path = method.path;
+        methods.emplace(std::move(path), std::move(method));
+      }
+    listen();
+    accept();
+    thread = std::thread([this] { run_io(); });
+    pthread_setname_np(thread.native_handle(), "serval-grpc");
+  }
+
+  static std::set<std::string> service_names() {
+    return {"serval.v1.Inference", "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection",
+            "grpc.reflection.v1alpha.ServerReflection"};
+  }
+
+  void listen() {
+    const std::string where = config.host + ":" + std::to_string(config.port);
+    boost::system::error_code error;
+    tcp::endpoint endpoint(asio::ip::make_address(config.host, error), static_cast<uint16_t>(config.port));
+    if (error) {
+      tcp::resolver resolver(io);
+      const auto found = resolver.resolve(config.host, std::to_string(config.port), tcp::resolver::passive, error);
+      if (error || found.empty()) throw std::runtime_error("cannot listen for gRPC on " + where + ": no such address");
+      endpoint = *found.begin();
+    }
+    acceptor.open(endpoint.protocol(), error);
+    if (!error) acceptor.set_option(tcp::acceptor::reuse_address(true), error);
+    if (!error) acceptor.bind(endpoint, error);
+    if (!error) acceptor.listen(asio::socket_base::max_listen_connections, error);
+    if (error) throw std::runtime_error("cannot listen for gRPC on " + where + ": " + error.message());
+    port = acceptor.local_endpoint().port();
+  }
+
+  void run_io() {
+    for (;;) {
+      try {
+        io.run();
+        return;
+      } catch (const std::exception&) {  // of the library itself, between handlers: memory, in effect
+      }
+    }
+  }
+
+  // --- on the I/O thread ---
+
+  void accept() {
+    acceptor.async_accept([this](boost::system::error_code error, tcp::socket socket) {
+      if (error == asio::error::operation_aborted || !acceptor.is_open()) return;
+      if (!error) {
+        open(std::move(socket));
+        return accept();
+      }
+      // Out of descriptors or memory: the idle ones can be asked to leave.
+      close_longest_idle();
+      pause.expires_after(kAcceptPause);
+      pause.async_wait([this](boost::system::error_code cancelled) {
+        if (!cancelled) accept();
+      });
+    });
+  }
+
+  void open(tcp::socket socket) {
+    if (static_cast<int>(connections.size()) >= config.max_connections && !close_longest_idle()) return;  // closes the new one
+    boost::system::error_code ignored;
+    socket.set_option(tcp::no_delay(true), ignored);
+    const int patience = static_cast<int>(config.connection.write_stall_timeout.count());
+    ::setsockopt(socket.native_handle(), IPPROTO_TCP, TCP_USER_TIMEOUT, &patience, sizeof patience);
+    const auto connection = std::make_shared<H2Connection>(
+        std::move(socket), config.connection,
+        [this](H2Connection& on, int32_t stream, H2Request request, bool has_body) { return begin(on, stream, std::move(request), has_body); },
+        [this](H2Connection& gone) { forget(gone); });
+    {
+      std::lock_guard lock(mutex);
+      connections.insert(connection);
+    }
+    connection->start();
+  }
+
+  bool close_longest_idle() {
+    std::shared_ptr<H2Connection> longest;
+    for (const auto& connection : connections)
+      if (connection->is_idle() && (!longest || connection->idle_since() < longest->idle_since())) longest = connection;
+    if (longest) longest->close();
+    return longest != nullptr;
+  }
+
+  void forget(H2Connection& gone) {
+    std::lock_guard lock(mutex);
+    connections.erase(gone.shared_from_this());
+    if (connections.empty()) all_closed.notify_all();
+  }
+
+  // A call's head has come: all that can be said without its message is said now.
+  std::shared_ptr<H2Stream> begin(H2Connection& connection, int32_t stream, H2Request request, bool) {
+    const std::string* const type = find_field(request, "content-type");
+    if (request.method != "POST" || !type || !type->starts_with("application/grpc")) {
+      connection.respond(stream, {{":status", request.method != "POST" ? "405" : "415"}}, true);
+      return nullptr;
+    }
+    const auto call = std::make_shared<GrpcCall>(connection, stream, request, config.call, messages, config.answers.get());
+    const auto found = methods.find(request.path);
+    const GrpcMethod* const method = found == methods.end() ? nullptr : &found->second;
+    call->set_on_finished([this, name = method ? method->path : "unknown"](GrpcCode code) {
+      if (config.finished) config.finished(name, static_cast<int>(code));
+    });
+    if (!method) {
+      call->begin(request, [](std::optional<std::string>) {});
+      call->finish({GrpcCode::kUnimplemented, "There is no method " + request.path + "; reflection lists what there is.", {}});
+    } else if (const int key = config.authorize ? config.authorize(key_of(request)) : 0; method->needs_key && config.authorize && key == 0) {
+      call->begin(request, [](std::optional<std::string>) {});
+      refuse(*call, {ErrorKind::kUnauthenticated, "invalid_api_key", "A valid key is needed: metadata 'authorization: Bearer KEY'.", ""});
+    } else {
+      call->set_key(key);
+      if (!call->begin(request, on_message(*method, call)) && config.refused) config.refused("overloaded");
+    }
+    return call;
+  }
+
+  void refuse(GrpcCall& call, const Error& error) {
+    if (config.refused) config.refused(error.code);
+    call.finish(to_grpc_status(error));
+  }
+
+  GrpcCall::OnMessage on_message(const GrpcMethod& method, const std::weak_ptr<GrpcCall>& weak) {
+    return [this, &method, weak, only = std::optional<std::string>()](std::optional<std::string> message) mutable {
+      const std::shared_ptr<GrpcCall> call = weak.lock();
+      if (!call) return;
+      if (method.takes_many) {
+        if (message) return method.run(call, *message);
+        return call->finish({});
+      }
+      if (message) {
+        if (only) return refuse(*call, {ErrorKind::kInvalidRequest, "malformed_message", "The method takes one message.", ""});
+        only = std::move(message);
+        return;
+      }
+      if (!only) return refuse(*call, {ErrorKind::kInvalidRequest, "malformed_message", "The call has no message.", ""});
+      run(method, call, std::move(*only));
+    };
+  }
+
+  void run(const GrpcMethod& method, const std::shared_ptr<GrpcCall>& call, std::string message) {
+    if (!method.is_long) return method.run(call, message);
+    const size_t bytes = message.size();
+    const bool is_queued = texts.submit(bytes, [this, &method, call, text = std::make_shared<std::string>(std::move(message))] {
+      try {
+        method.run(call, *text);
+      } catch (const std::exception&) {  // memory, in effect: this call's misfortune
+        call->finish({GrpcCode::kResourceExhausted, "The server has no memory left for this request.", {}});
+      }
+    });
+    if (!is_queued) refuse(*call, {ErrorKind::kOverloaded, "too_many_requests", "Too many texts wait to be tokenised; try again later.", ""});
+  }
+
   const GrpcConfig config;
-  Handlers handlers;
-  std::unique_ptr<grpc::Server> server;
+  MemoryBudget messages;
+  TextLane texts;
+  GrpcHealth health;
+  std::map<std::string, GrpcMethod> methods;  // by path
+  asio::io_context io;
+  tcp::acceptor acceptor;
+  asio::steady_timer pause;
+  std::optional<asio::executor_work_guard<asio::io_context::executor_type>> work;
+  std::thread thread;
   int port = 0;
+
+  mutable std::mutex mutex;  // of the set; changed on the I/O thread alone
+  std::condition_variable all_closed;
+  std::set<std::shared_ptr<H2Connection>> connections;
 };
 
-GrpcServer::GrpcServer(const GrpcConfig& config, InferenceService& service)
-    : impl_(std::make_unique<Impl>(config, service)) {
-  grpc::EnableDefaultHealthCheckService(true);
-  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
-  grpc::ServerBuilder builder;
-  const std::string address = config.host + ":" + std::to_string(config.port);
-  builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &impl_->port);
-  builder.SetMaxReceiveMessageSize(config.max_message_bytes);
-  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, config.max_concurrent_streams);
-  builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, 8 << 10);
-  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT,
-                             0);  // two daemons on one port is a mistake, not a feature
-  builder.RegisterService(&impl_->handlers);
-  impl_->server = builder.BuildAndStart();
-  if (!impl_->server || impl_->port == 0) throw std::runtime_error("cannot listen for gRPC on " + address);
-  set_serving(false);
-}
+GrpcServer::GrpcServer(const GrpcConfig& config, InferenceService& service) : impl_(std::make_unique<Impl>(config, service)) {}
 
 GrpcServer::~GrpcServer() {
   shutdown(0);
@@ -359,12 +244,34 @@ int GrpcServer::port() const {
   return impl_->port;
 }
 
+int GrpcServer::num_connections() const {
+  std::lock_guard lock(impl_->mutex);
+  return static_cast<int>(impl_->connections.size());
+}
+
 void GrpcServer::set_serving(bool serving) {
-  if (auto* health = impl_->server->GetHealthCheckService()) health->SetServingStatus(serving);
+  impl_->health.set_serving(serving);
 }
 
 void GrpcServer::shutdown(int timeout_ms) {
-  impl_->server->Shutdown(std::chrono::system_clock::now() + std::chrono::milliseconds(timeout_ms));
+  Impl& i = *impl_;
+  if (!i.thread.joinable()) return;
+  asio::post(i.io, [&i] {
+    boost::system::error_code ignored;
+    i.acceptor.close(ignored);
+    i.pause.cancel();
+    for (const auto& connection : std::set(i.connections)) connection->drain();
+  });
+  {
+    std::unique_lock lock(i.mutex);
+    i.all_closed.wait_for(lock, std::chrono::milliseconds(timeout_ms), [&i] { return i.connections.empty(); });
+  }
+  asio::post(i.io, [&i] {
+    for (const auto& connection : std::set(i.connections)) connection->close();
+  });
+  i.texts.join();  // what is queued sees its call gone and ends at once
+  i.work.reset();
+  i.thread.join();
 }
 
 }  // namespace serval

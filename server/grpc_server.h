@@ -1,5 +1,5 @@
-// The gRPC transport: proto messages to the same InferenceService that HTTP calls, and back. Cancellation and
-// deadlines of a call reach the scheduler. Also grpc.health.v1 and reflection.
+// The gRPC transport: HTTP/2 (h2_connection.h) and gRPC's framing (grpc_call.h) on a listener of its own, with the bounds that the
+// HTTP one has. Methods are rows (grpc_methods.h, grpc_infrastructure.h).
 #pragma once
 
 #include <functional>
@@ -7,20 +7,28 @@
 #include <string>
 #include <string_view>
 
+#include "server/grpc_call.h"
+#include "server/h2_connection.h"
+#include "server/memory_budget.h"
+
 namespace serval {
 
 class InferenceService;
 
 struct GrpcConfig {
   std::string host = "127.0.0.1";
-  int port = 0;                     // 0: any free port, see GrpcServer::port()
-  int max_message_bytes = 4 << 20;  // of one request
-  size_t stream_buffer_bytes =
-      256 << 10;  // unsent answer of one call; a reader that falls further behind is cut off
-  int max_concurrent_streams = 1024;  // per connection
-  // Which API key it is, 0: none of ours. Empty: every caller may.
-  std::function<int(std::string_view bearer)> authorize;
+  int port = 0;  // 0: any free port, see GrpcServer::port()
+  int text_threads = 1;
+  int max_connections = 1024;  // more: the one that idles longest makes way, else the new one is closed
+  H2Limits connection;
+  GrpcCallLimits call;
+  size_t max_total_message_bytes = 256 << 20;  // of requests in memory at once, over all connections; beyond it RESOURCE_EXHAUSTED
+  size_t max_waiting_texts = 256;              // calls in line for a thread that tokenises
+  std::shared_ptr<MemoryBudget> answers;       // what answers hold, with whoever else has a part of it; none: no limit
+  std::function<int(std::string_view key)> authorize;    // which API key it is, 0: none of ours. Empty: every caller may
   std::function<void(const std::string& code)> refused;  // told of every call that an error answers
+  // Told of every call's end: its method's path ("unknown" for one that there is not) and status.
+  std::function<void(const std::string& method, int status)> finished;
 };
 
 class GrpcServer {
@@ -30,9 +38,10 @@ class GrpcServer {
   ~GrpcServer();
 
   int port() const;
+  int num_connections() const;
   // What grpc.health.v1 says.
   void set_serving(bool serving);
-  // Refuses new calls, lets running ones end until the timeout, then cancels them.
+  // Refuses new calls, lets running ones end until the timeout, then ends them and joins all threads. Idempotent.
   void shutdown(int timeout_ms);
 
  private:

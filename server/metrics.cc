@@ -178,6 +178,8 @@ struct ServiceMetrics::Impl {
       counters("request_fields_ignored_total", "Unknown fields of requests, which were ignored.").Add({});
   prometheus::Family<prometheus::Counter>& gone =
       counters("requests_aborted_total", "Requests whose client left, by how.");
+  prometheus::Family<prometheus::Counter>& grpc =
+      counters("grpc_calls_total", "gRPC calls that ended, by method and status code.");
   prometheus::Family<prometheus::Counter>& http =
       counters("http_requests_total", "HTTP responses by route and status.");
 
@@ -229,6 +231,9 @@ void ServiceMetrics::fields_ignored(int count) {
 }
 void ServiceMetrics::client_gone(const char* reason) {
   impl_->gone.Add({{"reason", reason}}).Increment();
+}
+void ServiceMetrics::grpc_finished(const std::string& method, int status) {
+  impl_->grpc.Add({{"method", method}, {"status", std::to_string(status)}}).Increment();
 }
 void ServiceMetrics::http_response(const std::string& route, int status) {
   impl_->http.Add({{"route", route}, {"status", std::to_string(status)}}).Increment();

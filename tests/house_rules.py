@@ -22,7 +22,9 @@ ALLOWED = {
 
 # library header prefix -> folders that may include it.
 LIBRARIES = {
-    "grpcpp/": ["server", "loadtest"],
+    "grpcpp/": ["loadtest"],
+    "google/protobuf": ["server"],
+    "nghttp2/": ["server"],
     "prometheus/": ["server"],
     "yaml-cpp/": ["server"],
     "boost/asio": ["server", "loadtest"],
