@@ -16,7 +16,7 @@ ALLOWED = {
     "engine/model": ["engine/model/", "kernels/", *NOUNS],
     "engine/runner": ["engine/runner/", "engine/model/", "kernels/", *NOUNS],
     "engine": ["engine/engine.h", "engine/scheduler/", "engine/runner/", *NOUNS],
-    "server": ["server/", "engine/", "kernels/", "serval/v1/", "loadtest/"],
+    "server": ["server/", "engine/", "kernels/", "serval/v1/", "grpc/", "loadtest/"],
     "loadtest": ["loadtest/", "engine/", "kernels/", "serval/v1/"],
 }
 
