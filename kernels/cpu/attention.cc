@@ -72,28 +72,35 @@ void CpuBackend::write_kv(const WriteKvArgs& args) {
   const size_t element = dtype_bytes(args.kv.dtype);
   const bool paired = args.kv.dtype == DType::kBF16;
   const int64_t limit = int64_t{args.kv.num_blocks} * block_size;
-  for_rows(rows, 4 * heads * head_dim, [&](int64_t r) {
+  const int block_shift = std::countr_zero(static_cast<unsigned>(block_size));
+  // A line of keys holds one or two dimensions of neighbouring positions: rows go in groups, over one KV
+  // head, so that threads do not write to the same lines.
+  constexpr int64_t kGroupRows = 16;
+  const int64_t groups = (rows + kGroupRows - 1) / kGroupRows;
+  const auto write_row = [&](int64_t r, int64_t h) {
     const int32_t slot = args.slots[r];
     if (slot < 0) return;
     SERVAL_CHECK(slot < limit, slot, limit);
-    const int offset = slot % block_size;
-    for (int h = 0; h < heads; ++h) {
-      const size_t head =
-          ((static_cast<size_t>(slot / block_size) * heads + h) * block_size * head_dim) * element;
-      const float* const k = args.k.as<float>() + r * args.row_stride + h * head_dim;
-      const float* const v = args.v.as<float>() + r * args.row_stride + h * head_dim;
-      void* const key_head = static_cast<std::byte*>(args.kv.keys) + head;
-      void* const value_head = static_cast<std::byte*>(args.kv.values) + head;
-      if (paired) {
-        write_head(k, head_dim, key_head, args.kv.dtype,
-                   [&](int d) { return (d / 2 * block_size + offset) * 2 + d % 2; });
-        write_head(v, head_dim, value_head, args.kv.dtype,
-                   [&](int d) { return (offset / 2 * head_dim + d) * 2 + offset % 2; });
-      } else {
-        write_head(k, head_dim, key_head, args.kv.dtype, [&](int d) { return d * block_size + offset; });
-        write_head(v, head_dim, value_head, args.kv.dtype, [&](int d) { return offset * head_dim + d; });
-      }
+    const int offset = slot & (block_size - 1);
+    const size_t head =
+        ((static_cast<size_t>(slot >> block_shift) * heads + h) * block_size * head_dim) * element;
+    const float* const k = args.k.as<float>() + r * args.row_stride + h * head_dim;
+    const float* const v = args.v.as<float>() + r * args.row_stride + h * head_dim;
+    void* const key_head = static_cast<std::byte*>(args.kv.keys) + head;
+    void* const value_head = static_cast<std::byte*>(args.kv.values) + head;
+    if (paired) {
+      write_head(k, head_dim, key_head, args.kv.dtype,
+                 [&](int d) { return (d / 2 * block_size + offset) * 2 + d % 2; });
+      write_head(v, head_dim, value_head, args.kv.dtype,
+                 [&](int d) { return (offset / 2 * head_dim + d) * 2 + offset % 2; });
+    } else {
+      write_head(k, head_dim, key_head, args.kv.dtype, [&](int d) { return d * block_size + offset; });
+      write_head(v, head_dim, value_head, args.kv.dtype, [&](int d) { return offset * head_dim + d; });
     }
+  };
+  for_rows(groups * heads, 4 * kGroupRows * head_dim, [&](int64_t i) {
+    const int64_t first = i / heads * kGroupRows;
+    for (int64_t r = first; r < std::min(rows, first + kGroupRows); ++r) write_row(r, i % heads);
   });
 }
 
