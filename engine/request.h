@@ -38,6 +38,7 @@ struct SamplingParams {
 
 struct Request {
   RequestId id = 0;
+  uint64_t flow = 0;            // requests with the same share one turn among all; 0: a flow of its own
   std::vector<TokenId> prompt;  // at least one token
   int n = 1;  // sequences to draw; they share the prompt's KV. Sequence i draws with seed_of_choice(seed, i)
   SamplingParams sampling;

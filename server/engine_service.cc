@@ -371,6 +371,7 @@ Result<std::unique_ptr<Generation>> EngineService::generate(const GenerateReques
     for (size_t i = 0; i < valid->requests.size(); ++i) {
       Request& r = valid->requests[i];
       r.id = (*ids)[i];
+      r.flow = ids->front();
       if (request.key > 0 && !impl.config.share_prefix_cache)
         r.cache_salt.insert(0, salt_of_key(request.key));
       if (request.timeout > Time{0}) r.deadline = received + request.timeout;

@@ -37,7 +37,7 @@ std::vector<int> bytes_of(const std::string& text) {
 void write_request(std::ostream& out, const Submission& submission) {
   const Request& r = submission.request;
   const SamplingParams& s = r.sampling;
-  out << r.id << ' ' << r.n << ' ' << r.priority << ' ' << r.deadline.count() << ' ' << s.seed << ' '
+  out << r.id << ' ' << r.flow << ' ' << r.n << ' ' << r.priority << ' ' << r.deadline.count() << ' ' << s.seed << ' '
       << s.max_tokens << ' ' << s.min_tokens << ' ' << s.ignore_eos << ' ' << s.num_logprobs << ' '
       << s.num_prompt_logprobs << ' ' << r.constrained;
   write_list(out, submission.sequences.front().tokens);
@@ -51,7 +51,7 @@ Request read_request(std::istream& in) {
   Request r;
   SamplingParams& s = r.sampling;
   int64_t deadline = 0;
-  in >> r.id >> r.n >> r.priority >> deadline >> s.seed >> s.max_tokens >> s.min_tokens >> s.ignore_eos >>
+  in >> r.id >> r.flow >> r.n >> r.priority >> deadline >> s.seed >> s.max_tokens >> s.min_tokens >> s.ignore_eos >>
       s.num_logprobs >> s.num_prompt_logprobs >> r.constrained;
   r.deadline = Time{deadline};
   r.prompt = read_list<TokenId>(in);

@@ -55,19 +55,25 @@ Scheduler::Scheduler(const SchedulerConfig& config, const BlockGeometry& geometr
     : config_(config),
       geometry_(geometry),
       pools_(make_pools(geometry)),
-      cache_(geometry, borrow(pools_), most_open(config)) {
+      cache_(geometry, borrow(pools_), most_open(config)),
+      requests_(most_open(config) +
+                config.max_num_seqs),  // those whose end waits for a step are no longer open
+      flows_(config.policy, most_open(config), kTurnSteps * config.max_num_batched_tokens,
+             config.max_num_batched_tokens / kShortShare),
+      deadlines_(most_open(config) + config.max_num_seqs) {
   SERVAL_CHECK(config.max_num_batched_tokens >= config.max_num_seqs, config.max_num_batched_tokens,
                config.max_num_seqs);
   for (SlotId slot = config.max_num_seqs - 1; slot >= 0; --slot) free_slots_.push_back(slot);
   const size_t most = most_open(config);
-  requests_.reserve(most + config.max_num_seqs);  // those whose end waits for a step are no longer open
-  retired_.reserve(requests_.capacity());
+  retired_.reserve(most + config.max_num_seqs);
   running_.reserve(config.max_num_seqs);
+  preempted_.reserve(most);
   order_.reserve(config.max_num_seqs);
+  granted_.reserve(config.max_num_seqs);
+  growths_.reserve(config.max_num_seqs + 1);
   for (Step& step : steps_) step.rows.reserve(config.max_num_seqs);
   freed_slots_.reserve(config.max_num_seqs);
-  waiting_.reserve(most);
-  finished_.reserve(requests_.capacity());
+  finished_.reserve(most + config.max_num_seqs);
   pending_.events.reserve(most);
 }
 
@@ -103,20 +109,20 @@ Result<void> Scheduler::add(Request request, Time now) {
 
 Result<void> Scheduler::add(std::unique_ptr<Submission> submission, Time) {
   const RequestId id = submission->request.id;
-  if (running_.size() + waiting_.size() + submission->sequences.size() >
+  if (running_.size() + num_waiting_ + submission->sequences.size() >
       static_cast<size_t>(most_open(config_))) {
     return Error{ErrorKind::kOverloaded, "queue_full", "The queue is full; try again later.", "", 1};
   }
-  SERVAL_CHECK(!find(id), id);
-  const Time deadline = submission->request.deadline;
-  if (deadline != Time{0}) next_deadline_ = std::min(next_deadline_, deadline);
+  SERVAL_CHECK(!requests_.find(id), id);
+  if (submission->request.deadline != Time{0}) deadlines_.push(*submission);
   for (Sequence& seq : submission->sequences) {
     seq.id = next_seq_++;
     seq.arrival = next_arrival_++;
-    insert_in_order(waiting_, &seq);
+    flows_.join(seq);
+    queue(seq);
   }
   stats_.prompt_tokens += submission->num_prompt;
-  requests_.insert(requests_.begin() + place_of(id), std::move(submission));
+  requests_.insert(std::move(submission));
   return {};
 }
 
@@ -149,58 +155,39 @@ void Scheduler::insert_in_order(std::vector<Sequence*>& line, Sequence* seq) con
   line.insert(std::lower_bound(line.begin(), line.end(), seq, before), seq);
 }
 
-// Where in requests_ the id is, or would be.
-size_t Scheduler::place_of(RequestId id) const {
-  const auto before = [](const std::unique_ptr<Submission>& a, RequestId b) { return a->request.id < b; };
-  return std::lower_bound(requests_.begin(), requests_.end(), id, before) - requests_.begin();
-}
-
-Submission* Scheduler::find(RequestId id) const {
-  const size_t place = place_of(id);
-  return place < requests_.size() && requests_[place]->request.id == id ? requests_[place].get() : nullptr;
-}
-
 void Scheduler::abort(RequestId id) {
-  Submission* const submission = find(id);
-  if (!submission) return;
-  for (Sequence& seq : submission->sequences) {
-    if (seq.state != SeqState::kFinished) finish(seq, FinishReason::kAborted, pending_);
-  }
+  if (Submission* const submission = requests_.find(id)) finish_all(*submission, FinishReason::kAborted);
 }
 
 void Scheduler::abort_all() {
-  while (!running_.empty()) finish(*running_.back(), FinishReason::kAborted, pending_);
-  while (!waiting_.empty()) finish(*waiting_.back(), FinishReason::kAborted, pending_);
+  requests_.for_each([&](Submission& submission) { finish_all(submission, FinishReason::kAborted); });
+}
+
+void Scheduler::finish_all(Submission& submission, FinishReason reason) {
+  for (Sequence& seq : submission.sequences) {
+    if (seq.state != SeqState::kFinished) finish(seq, reason, pending_);
+  }
 }
 
 void Scheduler::stop_string_matched(RequestId id, int index) {
-  Submission* const submission = find(id);
+  Submission* const submission = requests_.find(id);
   if (!submission || index < 0 || index >= static_cast<int>(submission->sequences.size())) return;
   Sequence& seq = submission->sequences[index];
   if (seq.state != SeqState::kFinished) finish(seq, FinishReason::kStopString, pending_);
 }
 
 void Scheduler::expire(Time now) {
-  if (now < next_deadline_) return;
-  next_deadline_ = Time::max();
-  for (std::vector<Sequence*>* line : {&running_, &waiting_}) {
-    for (size_t i = 0; i < line->size();) {
-      Sequence* seq = (*line)[i];
-      const Time deadline = seq->request().deadline;
-      if (deadline != Time{0} && now >= deadline) {
-        finish(*seq, FinishReason::kDeadline, pending_);  // leaves the line
-        continue;
-      }
-      if (deadline != Time{0}) next_deadline_ = std::min(next_deadline_, deadline);
-      ++i;
-    }
+  while (!deadlines_.empty() && now >= deadlines_.top().request.deadline) {
+    Submission& submission = deadlines_.top();
+    deadlines_.erase(submission);
+    finish_all(submission, FinishReason::kDeadline);
   }
 }
 
 SchedulerStats Scheduler::stats() const {
   SchedulerStats stats = stats_;
   stats.num_running = static_cast<int32_t>(running_.size());
-  stats.num_waiting = static_cast<int32_t>(waiting_.size());
+  stats.num_waiting = num_waiting_;
   stats.num_blocks = pools_[0]->num_blocks();
   stats.num_free_blocks = pools_[0]->num_free();
   stats.num_cached_blocks = pools_[0]->num_cached_only();
@@ -220,13 +207,13 @@ void Scheduler::check_invariants() const {
       if (group == g) ++refs[id];  // ids of another group may lie beyond this one's
     });
     std::vector<int> cached = refs;
-    for (const auto& submission : requests_) {
-      for (const Sequence& seq : submission->sequences) {
+    requests_.for_each([&](const Submission& submission) {
+      for (const Sequence& seq : submission.sequences) {
         for (const BlockRef& block : seq.blocks[g]) {
           if (block) ++refs[block.id()];
         }
       }
-    }
+    });
     int free = 0, cached_only = 0;
     for (BlockId b = 0; b < pools_[g]->num_blocks(); ++b) {
       SERVAL_CHECK(refs[b] == pools_[g]->refs(b), g, b, refs[b], pools_[g]->refs(b));
@@ -237,24 +224,30 @@ void Scheduler::check_invariants() const {
     SERVAL_CHECK(free == pools_[g]->num_free(), g, free, pools_[g]->num_free());
     SERVAL_CHECK(cached_only == pools_[g]->num_cached_only(), g, cached_only, pools_[g]->num_cached_only());
   }
-  size_t slots = free_slots_.size(), open = 0;
-  int in_flight = 0, held = 0;
-  for (const auto& submission : requests_) {
-    for (const Sequence& seq : submission->sequences) {
+  size_t slots = free_slots_.size(), running = 0, preempted = 0, in_line = 0;
+  int in_flight = 0, held = 0, waiting = 0;
+  requests_.for_each([&](const Submission& submission) {
+    for (const Sequence& seq : submission.sequences) {
       check_sequence(seq);
       slots += seq.slot >= 0;
       in_flight += seq.num_in_flight;
-      open += seq.state != SeqState::kFinished;
+      running += seq.state == SeqState::kRunning;
+      waiting += seq.state == SeqState::kWaiting;
+      preempted += seq.state == SeqState::kWaiting && seq.admitted_before;
+      in_line += seq.is_in_line;
     }
-  }
+  });
   for (int i = 0; i < num_in_flight_; ++i) held += static_cast<int>(steps_[i].rows.size());
   SERVAL_CHECK(held == in_flight, held, in_flight);
   SERVAL_CHECK(slots == static_cast<size_t>(config_.max_num_seqs), slots, config_.max_num_seqs);
-  SERVAL_CHECK(open == running_.size() + waiting_.size(), open, running_.size(), waiting_.size());
+  SERVAL_CHECK(running == running_.size() && waiting == num_waiting_, running, running_.size(), waiting,
+               num_waiting_);
+  SERVAL_CHECK(preempted == preempted_.size(), preempted, preempted_.size());
+  SERVAL_CHECK(in_line == flows_.check_invariants(), in_line);
   for (size_t i = 1; i < running_.size(); ++i)
     SERVAL_CHECK(goes_before(config_.policy, *running_[i - 1], *running_[i]), i);
-  for (size_t i = 1; i < waiting_.size(); ++i)
-    SERVAL_CHECK(goes_before(config_.policy, *waiting_[i - 1], *waiting_[i]), i);
+  for (size_t i = 1; i < preempted_.size(); ++i)
+    SERVAL_CHECK(goes_before(config_.policy, *preempted_[i - 1], *preempted_[i]), i);
 }
 
 void Scheduler::check_sequence(const Sequence& seq) const {
@@ -262,7 +255,13 @@ void Scheduler::check_sequence(const Sequence& seq) const {
   if (seq.state == SeqState::kWaiting) {
     SERVAL_CHECK(seq.slot < 0 && seq.next_row() == 0 && seq.num_in_flight == 0 && seq.blocks[0].empty(),
                  seq.id, seq.slot, seq.num_computed, seq.num_in_flight);
+    // In line, unless it gave way or is a fork whose prompt is not computed.
+    const bool is_fork = seq.parent && seq.parent->num_computed < seq.num_prompt() - 1;
+    SERVAL_CHECK(seq.is_in_line == (!seq.admitted_before && !is_fork), seq.id, seq.is_in_line,
+                 seq.admitted_before, is_fork);
   }
+  SERVAL_CHECK(seq.granted == 0 && (seq.state == SeqState::kFinished) == (seq.flow == nullptr), seq.id,
+               seq.granted);
   if (seq.state != SeqState::kRunning) return;
   SERVAL_CHECK(seq.slot >= 0, seq.id);
   SERVAL_CHECK(seq.num_unknown <= seq.num_in_flight && seq.num_in_flight <= kMaxStepsInFlight, seq.id,

@@ -18,6 +18,8 @@
 #include "engine/config.h"
 #include "engine/request.h"
 #include "engine/scheduler/block_pool.h"
+#include "engine/scheduler/flows.h"
+#include "engine/scheduler/open_requests.h"
 #include "engine/scheduler/radix_cache.h"
 #include "engine/scheduler/sequence.h"
 #include "engine/stats.h"
@@ -63,7 +65,7 @@ class Scheduler {
   // Events that wait for no step (aborts, deadlines); also part of apply().
   void take_events(EventBatch& events);
 
-  bool has_work() const { return !running_.empty() || !waiting_.empty(); }
+  bool has_work() const { return !running_.empty() || num_waiting_ > 0; }
   SchedulerStats stats() const;
   // Every block accounted for, every count consistent; aborts with values otherwise. Slow: for tests.
   void check_invariants() const;
@@ -81,19 +83,45 @@ class Scheduler {
     uint64_t number = 0;
     std::vector<Rows> rows;  // in the order of Batch::seqs
   };
+  // What a sequence will do to a pool: blocks that its known tokens lack, tokens it is expected to draw,
+  // blocks of its own that its end will free.
+  struct Growth {
+    int32_t tokens, lacking, own;
+  };
+  struct EarlierDeadline {
+    bool operator()(const Submission& a, const Submission& b) const {
+      return a.request.deadline < b.request.deadline;
+    }
+  };
+
+  // A quarter of a step is for prompts that fit it whole; a flow's turn is four steps' rows long (tried in
+  // docs/scheduler.md).
+  static constexpr int32_t kShortShare = 4, kTurnSteps = 4;
 
   void expire(Time now);
-  bool plan_running(int32_t& budget, Batch& batch);
-  int32_t schedule(Sequence& seq, int32_t most, Batch& batch);
-  void admit_waiting(Time now, int32_t& budget, Batch& batch);
+  bool plan_decodes(int32_t& budget, Batch& batch);
+  void plan_prompts(Time now, int32_t budget, Batch& batch);
+  bool plan_short(Time now, int32_t& budget, Batch& batch);
+  void plan_turns(Time now, int32_t& budget, Batch& batch);
+  int32_t grant(Sequence& seq, int32_t most);
+  int32_t reach(Sequence& seq, int32_t end);
+  void resume_preempted(Time now, Batch& batch);
+  bool admit_next(Sequence& seq, Time now, Batch& batch);
+  bool admit_short(Sequence& seq, Time now, Batch& batch);
   bool admit(Sequence& seq, Time now, Batch& batch);
   int32_t num_available(int group) const {
     return pools_[group]->num_free() + pools_[group]->num_cached_only();
   }
   int32_t num_lacking(const Sequence& seq, int group) const;
-  bool has_room(const Sequence& seq) const;
+  bool has_room(const Sequence& seq, const std::array<int32_t, kMaxKvGroups>& lacking);
   bool may_have_room(Sequence& seq);
   bool holds_window(const Sequence& seq, int32_t next) const;
+  void look_ahead();
+  Growth growth_of(const Sequence& seq) const;
+  int32_t expected_output(const Sequence& seq) const;
+  void learn_output(int32_t num_output);
+  void queue(Sequence& seq);
+  void leave_line(Sequence& seq);
   int32_t take_cached(Sequence& seq, PartialBlock& partial);
   int32_t take_forked(Sequence& seq, PartialBlock& partial);
   bool copy_partial(Sequence& seq, const PartialBlock& partial, int32_t num_tokens, Batch& batch);
@@ -108,35 +136,48 @@ class Scheduler {
   void apply_prompt_logprobs(Sequence& seq, const SeqOutput& out, const ModelOutput& output,
                              EventBatch& events);
   void forget_passed_window(Sequence& seq);
+  void start_forks(Sequence& seq);
   void cache_computed(Sequence& seq, bool with_tail);
   void release(Sequence& seq);
   void finish(Sequence& seq, FinishReason reason, EventBatch& events);
+  void finish_all(Submission& submission, FinishReason reason);
   void end(Sequence& seq, FinishReason reason);
   void sweep_finished();
   void insert_in_order(std::vector<Sequence*>& line, Sequence* seq) const;
   void check_sequence(const Sequence& seq) const;
   void check_path(const Sequence& seq) const;
-  size_t place_of(RequestId id) const;
-  Submission* find(RequestId id) const;
 
   const SchedulerConfig config_;
   const BlockGeometry geometry_;
   std::vector<std::unique_ptr<BlockPool>> pools_;  // per group; outlive the cache and the sequences
   RadixCache cache_;
-  std::vector<std::unique_ptr<Submission>> requests_;  // by id
+  OpenRequests requests_;
   std::vector<std::unique_ptr<Submission>> retired_;
-  std::vector<Sequence*> running_;  // in policy order
-  std::vector<Sequence*> waiting_;  // in policy order, first goes first
+  // A sequence runs, or waits: in its flow, or as a fork for its prompt, or because it gave its memory to
+  // another.
+  Flows flows_;
+  std::vector<Sequence*> running_;    // in policy order
+  std::vector<Sequence*> preempted_;  // in policy order
+  int32_t num_waiting_ = 0;
+  Sequence* refused_ = nullptr;  // the last in turn that there was no memory for, while it waits
   std::vector<SlotId> free_slots_;
   std::vector<SlotId> freed_slots_;            // for the next batch to tell
   std::array<Step, kMaxStepsInFlight> steps_;  // in flight, oldest first; then the one being planned
   int num_in_flight_ = 0;
-  std::vector<Sequence*> order_;     // scratch of next_batch
+  // Of the step being planned.
+  std::vector<Sequence*> order_;               // scratch
+  std::vector<Sequence*> granted_;             // prompts with rows, in the order they got the first
+  bool may_admit_ = false, gave_way_ = false;  // nobody was refused or gave way; somebody gave way
+  std::vector<Growth> growths_;  // of those that run, by tokens; valid when growths_of_ is the step's number
+  std::array<int32_t, kMaxKvGroups> window_lacking_{};
+  uint64_t growths_of_ = 0;
   std::vector<Sequence*> finished_;  // to be swept once no step holds them
   EventBatch pending_;
   SeqId next_seq_ = 1;
   uint64_t next_arrival_ = 1;
-  Time next_deadline_ = Time::max();  // no unfinished request's is earlier, so that most steps need not look
+  IndexedHeap<Submission, &Submission::deadline_place, EarlierDeadline> deadlines_;
+  double mean_output_ = 0;  // tokens of the sequences that ended of themselves, the newest counting most
+  int32_t num_ended_ = 0;   // of them, up to kMostEnded
   uint64_t step_ = 0;
   uint64_t num_admitted_ = 0;
   SchedulerStats stats_;

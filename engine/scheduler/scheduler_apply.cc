@@ -27,6 +27,7 @@ void Scheduler::apply(const ModelOutput& output, Time, EventBatch& events) {
       finish(seq, FinishReason::kNumericalError, events);
       continue;
     }
+    const bool had_prompt = seq.num_computed >= seq.num_prompt() - 1;
     SERVAL_CHECK((out.num_tokens > 0) == rows.sample, seq.id, out.num_tokens, rows.sample);
     apply_prompt_logprobs(seq, out, output, events);
     if (rows.sample) {
@@ -35,6 +36,7 @@ void Scheduler::apply(const ModelOutput& output, Time, EventBatch& events) {
       seq.num_computed += rows.count;
     }
     if (seq.state == SeqState::kFinished) continue;
+    if (!had_prompt && seq.num_computed >= seq.num_prompt() - 1) start_forks(seq);
     cache_computed(seq, /*with_tail=*/false);
     forget_passed_window(seq);
   }
@@ -42,6 +44,13 @@ void Scheduler::apply(const ModelOutput& output, Time, EventBatch& events) {
   --num_in_flight_;
   take_events(events);
   sweep_finished();
+}
+
+// The prompt is computed, but for its last token: forks that waited for it can be admitted.
+void Scheduler::start_forks(Sequence& seq) {
+  for (Sequence& fork : seq.of->sequences) {
+    if (fork.parent == &seq && !fork.is_in_line) flows_.wait(fork);
+  }
 }
 
 // A sampled step leaves all but the newest token computed, however many drafts were accepted.
@@ -87,7 +96,7 @@ void Scheduler::apply_tokens(Sequence& seq, const SeqOutput& out, const ModelOut
 
 void Scheduler::apply_prompt_logprobs(Sequence& seq, const SeqOutput& out, const ModelOutput& output,
                                       EventBatch& events) {
-  if (seq.index != 0) return;  // the prompt is one; choice 0 reports it
+  if (seq.index != 0) return;
   // A preempted prompt is computed again: what was reported is not reported twice.
   const int32_t first_position = seq.num_computed + 1;
   const int32_t first = std::max(0, seq.num_prompt_reported + 1 - first_position);
@@ -177,14 +186,24 @@ void Scheduler::finish(Sequence& seq, FinishReason reason, EventBatch& events) {
 void Scheduler::end(Sequence& seq, FinishReason reason) {
   SERVAL_CHECK(seq.state != SeqState::kFinished, seq.id);
   ++stats_.finished[static_cast<int>(reason)];
-  std::vector<Sequence*>& line = seq.state == SeqState::kRunning ? running_ : waiting_;
-  line.erase(std::find(line.begin(), line.end(), &seq));
-  // Forks that still wait for this one compute their prompt themselves, with what the cache has of it.
-  for (Sequence& sibling : seq.of->sequences) {
-    if (sibling.parent == &seq) sibling.parent = nullptr;
+  if (seq.state == SeqState::kRunning) {
+    running_.erase(std::find(running_.begin(), running_.end(), &seq));
+  } else {
+    leave_line(seq);
+    seq.parent = nullptr;
   }
+  // Forks that still wait for this one compute their prompt themselves, with what the cache has of it.
+  for (Sequence& fork : seq.of->sequences) {
+    if (fork.parent != &seq) continue;
+    if (fork.is_in_line) flows_.stop_waiting(fork);
+    fork.parent = nullptr;
+    flows_.wait(fork);
+  }
+  if (reason == FinishReason::kStop || reason == FinishReason::kStopString || reason == FinishReason::kLength)
+    learn_output(seq.num_output());
   if (seq.state == SeqState::kRunning && reason != FinishReason::kNumericalError)
     cache_computed(seq, /*with_tail=*/true);
+  flows_.leave(seq);
   seq.state = SeqState::kFinished;
   finished_.push_back(&seq);
   if (seq.num_in_flight == 0) release(seq);
@@ -202,9 +221,8 @@ void Scheduler::sweep_finished() {
     Submission& submission = *seq->of;
     if (++submission.num_gone < static_cast<int32_t>(submission.sequences.size())) return true;
     if (submission.root != RadixCache::kNone) cache_.unpin(submission.root);
-    const size_t place = place_of(submission.request.id);
-    retired_.push_back(std::move(requests_[place]));
-    requests_.erase(requests_.begin() + place);
+    if (deadlines_.contains(submission)) deadlines_.erase(submission);
+    retired_.push_back(requests_.remove(submission));
     return true;
   });
 }

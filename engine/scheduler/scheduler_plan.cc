@@ -2,6 +2,7 @@
 #include "engine/scheduler/scheduler.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "engine/scheduler/block_math.h"
 #include "engine/scheduler/queue_policy.h"
@@ -16,55 +17,144 @@ void Scheduler::next_batch(Time now, Batch& batch) {
   expire(now);
   sweep_finished();
   int32_t budget = config_.max_num_batched_tokens;
-  if (plan_running(budget, batch)) admit_waiting(now, budget, batch);
+  may_admit_ = true;
+  gave_way_ = false;
+  if (plan_decodes(budget, batch)) plan_prompts(now, budget, batch);
   if (batch.empty()) return;  // nobody will see it: the freed slots are told with the next
   batch.freed.assign(freed_slots_.begin(), freed_slots_.end());
   freed_slots_.clear();
   ++num_in_flight_;
 }
 
-// The oldest goes first whatever it does, so that it always gets on; then decodes, which cost one row each;
-// then prompts. False when one lacks memory that a step in flight may hold: nobody is planned past it, so
-// that when that step is over those behind it can give way.
-bool Scheduler::plan_running(int32_t& budget, Batch& batch) {
+// A row for each that decodes, the oldest first. When the oldest is a prompt it takes its memory before all
+// others, so that it always gets on. False when one lacks memory that a step in flight may hold: nobody is
+// planned past it, so that when that step is over those behind it can give way.
+bool Scheduler::plan_decodes(int32_t& budget, Batch& batch) {
   order_.clear();
-  int32_t decodes = 0;
-  if (!running_.empty()) order_.push_back(running_[0]);
-  for (const bool want_decoding : {true, false}) {
-    for (size_t i = 1; i < running_.size(); ++i) {
-      if (running_[i]->is_decoding() == want_decoding) order_.push_back(running_[i]);
-    }
-    if (want_decoding) decodes = static_cast<int32_t>(order_.size()) - (running_.empty() ? 0 : 1);
+  for (Sequence* seq : running_) {
+    if (seq->is_decoding()) order_.push_back(seq);
   }
-  for (size_t i = 0; i < order_.size() && budget > 0; ++i) {
-    Sequence& seq = *order_[i];
-    if (seq.state != SeqState::kRunning) continue;  // preempted for one before it
-    if (seq.num_to_plan() == 0) continue;           // its last token, or one it waits for, is in flight
-    // A prompt leaves room for the decodes behind it.
-    const int32_t reserved = i == 0 ? decodes : 0;
-    const int32_t most = std::max(1, std::min(config_.max_prefill_chunk, budget - reserved));
-    const int32_t rows = schedule(seq, most, batch);
+  if (!running_.empty() && running_[0]->num_to_plan() > 1) {
+    Sequence& oldest = *running_[0];
+    const int32_t room = std::max(1, budget - static_cast<int32_t>(order_.size()));
+    const int32_t rows = std::min({oldest.num_to_plan(), config_.max_prefill_chunk, room});
+    const int32_t begin = oldest.next_row();
+    if (reach(oldest, begin + rows) == begin && num_in_flight_ > 0) return false;
+  }
+  for (Sequence* seq : order_) {
+    if (seq->state != SeqState::kRunning) continue;  // preempted for one before it
+    const int32_t begin = seq->next_row();
+    if (reach(*seq, begin + 1) > begin) {
+      emit_step(*seq, 1, batch);
+      --budget;
+    } else if (num_in_flight_ > 0) {
+      return false;
+    }
+  }
+  return true;
+}
+
+// Prompts: those that gave way before come back, then short ones have their share, then flows their turns.
+void Scheduler::plan_prompts(Time now, int32_t budget, Batch& batch) {
+  granted_.clear();
+  for (Sequence* seq : running_) {
+    if (seq->num_to_plan() > 1) flows_.add_prompt(*seq);
+  }
+  resume_preempted(now, batch);
+  if (plan_short(now, budget, batch)) plan_turns(now, budget, batch);
+  flows_.forget_prompts();
+  for (Sequence* seq : granted_) emit_step(*seq, std::exchange(seq->granted, 0), batch);
+}
+
+// A quarter of the rows is for prompts that fit it whole, shortest first. Nobody starves for it: all have
+// their flow's turns too. False when one lacks memory that a step in flight may hold.
+bool Scheduler::plan_short(Time now, int32_t& budget, Batch& batch) {
+  int32_t left = (budget + kShortShare - 1) / kShortShare;
+  order_.clear();
+  for (Sequence* seq : running_) {
+    const int32_t rows = seq->num_to_plan();
+    if (rows <= left && (rows > 1 || seq->admitted_in == step_)) order_.push_back(seq);
+  }
+  std::sort(order_.begin(), order_.end(), [](const Sequence* a, const Sequence* b) {
+    const int32_t rows_a = a->num_to_plan(), rows_b = b->num_to_plan();
+    return rows_a != rows_b ? rows_a < rows_b : a->arrival < b->arrival;
+  });
+  size_t next = 0;
+  bool may_admit = true;
+  while (left > 0) {
+    Sequence* seq = next < order_.size() ? order_[next] : nullptr;
+    Sequence* const waiting = may_admit && free_slots_.size() > 1 ? flows_.shortest() : nullptr;
+    if (waiting && (!seq || waiting->num_to_compute() < seq->num_to_plan())) {
+      if (waiting->num_to_compute() > left) break;
+      may_admit = admit_short(*waiting, now, batch);
+      if (!may_admit) continue;
+      seq = waiting;
+    } else if (seq) {
+      ++next;
+      if (seq->state != SeqState::kRunning) continue;
+    }
+    if (!seq || seq->num_to_plan() > left) break;
+    const int32_t rows = grant(*seq, std::min(seq->num_to_plan(), config_.max_prefill_chunk));
     if (rows == 0 && num_in_flight_ > 0) return false;
+    flows_.charge(*seq->flow, rows);
+    left -= rows;
     budget -= rows;
   }
   return true;
 }
 
-// Gives the sequence up to `most` rows of this step; returns how many. 0: there is no memory for even one.
-int32_t Scheduler::schedule(Sequence& seq, int32_t most, Batch& batch) {
-  const int32_t begin = seq.next_row();
-  int32_t end = begin + std::min(seq.num_to_plan(), most);
+// The flow whose turn it is gets rows for its oldest prompt, or has its next one admitted. Nobody overtakes
+// for memory: whoever is first gets the next blocks.
+void Scheduler::plan_turns(Time now, int32_t& budget, Batch& batch) {
+  while (budget > 0) {
+    Flow* const running = flows_.next_prompt();
+    Flow* const waiting = may_admit_ && !free_slots_.empty() ? flows_.next_waiting() : nullptr;
+    if (waiting && (!running || (waiting != running && flows_.goes_before(*waiting, *running)))) {
+      Sequence& seq = *waiting->first_waiting;
+      if (admit_next(seq, now, batch)) flows_.add_prompt(seq);
+      continue;
+    }
+    if (!running) return;
+    Sequence& seq = *running->first_prompt;
+    const bool is_running = seq.state == SeqState::kRunning;  // not preempted for one before it
+    const int32_t rest = std::min(seq.num_to_plan(), config_.max_prefill_chunk) - seq.granted;
+    if (!is_running || rest <= 0) {
+      flows_.drop_first_prompt(*running);
+      continue;
+    }
+    flows_.take_turn(*running);
+    const int32_t rows = grant(seq, std::min({rest, running->credit, budget}));
+    if (rows == 0) {
+      if (num_in_flight_ > 0) return;
+      flows_.drop_first_prompt(*running);
+      continue;
+    }
+    budget -= rows;
+    flows_.charge(*running, rows);
+  }
+}
+
+// Gives a prompt up to `most` more rows of this step; returns how many. 0: there is no memory for even one.
+int32_t Scheduler::grant(Sequence& seq, int32_t most) {
+  const int32_t begin = seq.next_row() + seq.granted;
+  const int32_t rows = std::max(0, reach(seq, begin + most) - begin);
+  if (rows == 0) return 0;
+  if (seq.granted == 0) granted_.push_back(&seq);
+  seq.granted += rows;
+  return rows;
+}
+
+// Holds blocks for positions up to `end`, or as far as they can be had when nobody younger can give way.
+// Returns that end.
+int32_t Scheduler::reach(Sequence& seq, int32_t end) {
   while (!grow(seq, end)) {
     if (preempt_one(seq)) continue;
-    // Nobody younger can give way: do what the blocks at hand allow.
     for (int g = 0; g < geometry_.num_groups; ++g) {
       end = std::min(end, static_cast<int32_t>(seq.blocks[g].size()) * geometry_.block_size);
     }
-    if (end <= begin) return 0;
     break;
   }
-  emit_step(seq, end - begin, batch);
-  return end - begin;
+  return end;
 }
 
 // Holds blocks for positions up to `end` in every group. False when some could not be had; what was had is
@@ -89,13 +179,13 @@ BlockRef Scheduler::allocate(int group) {
   return block;
 }
 
-// Takes the memory of the last in line, if one behind `below` has any and is in no step. Only what frees
-// blocks counts.
+// Takes the memory of the last in line, if one behind `below` has any and is in no step, this one included.
+// Only what frees blocks counts.
 bool Scheduler::preempt_one(const Sequence& below) {
   for (size_t i = running_.size(); i-- > 0;) {
     Sequence& victim = *running_[i];
     if (&victim == &below || !goes_before(config_.policy, below, victim)) return false;
-    if (victim.num_in_flight > 0) continue;
+    if (victim.num_in_flight > 0 || victim.granted > 0 || victim.admitted_in == step_) continue;
     bool frees = false;
     for (int g = 0; g < geometry_.num_groups; ++g) {
       for (const BlockRef& block : victim.blocks[g]) frees = frees || block;
@@ -112,86 +202,15 @@ void Scheduler::preempt(Sequence& seq) {
   release(seq);
   running_.erase(std::find(running_.begin(), running_.end(), &seq));
   seq.state = SeqState::kWaiting;
-  insert_in_order(waiting_, &seq);
+  ++num_waiting_;
+  insert_in_order(preempted_, &seq);
+  may_admit_ = false;  // not in the step in which somebody gave way
+  gave_way_ = true;
   ++stats_.num_preemptions;
-}
-
-void Scheduler::admit_waiting(Time now, int32_t& budget, Batch& batch) {
-  for (size_t i = 0; i < waiting_.size() && budget > 0 && !free_slots_.empty();) {
-    Sequence& seq = *waiting_[i];
-    // A fork waits until the prompt it shares is computed; those behind it need not.
-    if (seq.parent && seq.parent->num_computed < seq.num_prompt() - 1) {
-      ++i;
-      continue;
-    }
-    if (!admit(seq, now, batch)) return;  // no overtaking: whoever is first gets the next blocks
-    waiting_.erase(waiting_.begin() + i);
-    budget -= schedule(seq, std::min(config_.max_prefill_chunk, budget), batch);
+  // Forks that could have started wait for the prompt again.
+  for (Sequence& fork : seq.of->sequences) {
+    if (fork.parent == &seq && fork.is_in_line && seq.num_prompt() > 1) flows_.stop_waiting(fork);
   }
-}
-
-// Gives a waiting sequence a slot and the KV that is already there. False, and nothing changed, when there is
-// no room for its known tokens. Alone it always gets in: it can go in small steps.
-bool Scheduler::admit(Sequence& seq, Time now, Batch& batch) {
-  if (!may_have_room(seq)) return false;
-  std::array<int32_t, kMaxKvGroups> available{};
-  for (int g = 0; g < geometry_.num_groups; ++g) available[g] = num_available(g);
-  PartialBlock partial;
-  const bool is_fork = seq.parent && holds_window(*seq.parent, seq.num_prompt() - 1);
-  const int32_t num_partial = is_fork ? take_forked(seq, partial) : take_cached(seq, partial);
-  const bool has_begun =
-      (running_.empty() || has_room(seq)) && copy_partial(seq, partial, num_partial, batch);
-  if (!has_begun && !running_.empty()) {
-    seq.refusal = {.num_admitted = num_admitted_};
-    for (int g = 0; g < geometry_.num_groups; ++g)
-      seq.refusal->wanted[g] = num_lacking(seq, g) + available[g] - num_available(g);
-    release(seq);
-    return false;
-  }
-  seq.parent = nullptr;
-  seq.refusal.reset();
-  ++num_admitted_;
-  if (!seq.admitted_before) {
-    seq.admitted_before = true;
-    seq.first_scheduled = now;
-    seq.cached_tokens = seq.num_computed;
-    if (!is_fork && config_.enable_prefix_cache) {
-      stats_.prefix_query_tokens += seq.num_prompt();
-      stats_.prefix_hit_tokens += seq.num_computed;
-    }
-  }
-  enter_slot(seq, batch);
-  return true;
-}
-
-// Blocks of the group that the sequence's known tokens need beside those it has.
-int32_t Scheduler::num_lacking(const Sequence& seq, int group) const {
-  const int32_t window = geometry_.groups[group].window;
-  const int32_t lacking =
-      blocks_for(seq.num_known(), geometry_.block_size) - static_cast<int32_t>(seq.blocks[group].size());
-  if (window == 0) return lacking;
-  return std::min(lacking, blocks_for(window + config_.max_prefill_chunk, geometry_.block_size) + 1);
-}
-
-bool Scheduler::has_room(const Sequence& seq) const {
-  for (int g = 0; g < geometry_.num_groups; ++g) {
-    if (num_lacking(seq, g) > num_available(g)) return false;
-  }
-  return true;
-}
-
-// False when the sequence was refused and nothing has come that could change this. Costs nothing that grows
-// with its length, so that it may be asked at every step.
-bool Scheduler::may_have_room(Sequence& seq) {
-  if (!seq.refusal || running_.empty() || seq.refusal->num_admitted != num_admitted_) return true;
-  Sequence::Refusal& refusal = *seq.refusal;
-  const int32_t gained = cache_.follow(seq.reached, {seq.tokens.data(), seq.tokens.size() - 1});
-  if (gained < 0) return true;
-  for (int g = 0; g < geometry_.num_groups; ++g) {
-    refusal.wanted[g] -= gained;
-    if (refusal.wanted[g] > num_available(g)) return false;
-  }
-  return true;
 }
 
 // Takes what the cache has of the sequence's known tokens; the last one is always computed, to have logits to
@@ -204,11 +223,7 @@ int32_t Scheduler::take_cached(Sequence& seq, PartialBlock& partial) {
     if (submission.root == RadixCache::kNone) return 0;
     cache_.pin(submission.root);
   }
-  if (submission.request.sampling.num_prompt_logprobs >= 0) {
-    stand_on(seq, submission.root, 0);
-    return 0;
-  }
-  const RadixCache::Match match = cache_.match(submission.root, {seq.tokens.data(), seq.tokens.size() - 1});
+  const RadixCache::Match match = cache_.match(submission.root, seq.to_look_up());
   seq.reached = match.reached;
   stand_on(seq, match.node, match.num_blocks);
   seq.num_computed = match.num_blocks * geometry_.block_size;
@@ -273,24 +288,6 @@ void Scheduler::stand_on(Sequence& seq, RadixCache::NodeId node, int32_t num_blo
   seq.num_cached_blocks = num_blocks;
 }
 
-void Scheduler::enter_slot(Sequence& seq, Batch& batch) {
-  seq.state = SeqState::kRunning;
-  seq.slot = free_slots_.back();
-  free_slots_.pop_back();
-  insert_in_order(running_, &seq);
-
-  if (batch.num_admitted == static_cast<int32_t>(batch.admitted.size())) batch.admitted.emplace_back();
-  Admission& admission = batch.admitted[batch.num_admitted++];
-  admission.seq = seq.id;
-  admission.slot = seq.slot;
-  admission.sampling = seq.request().sampling;
-  admission.sampling.seed = seed_of_choice(admission.sampling.seed, seq.index);
-  admission.tokens = seq.tokens;
-  admission.num_prompt = seq.num_prompt();
-  for (int g = 0; g < geometry_.num_groups; ++g)
-    admission.first_block[g] = seq.num_told[g] = seq.first_block[g];
-}
-
 void Scheduler::emit_step(Sequence& seq, int32_t rows, Batch& batch) {
   const int32_t begin = seq.next_row(), end = begin + rows;
   SeqStep step;
@@ -300,7 +297,8 @@ void Scheduler::emit_step(Sequence& seq, int32_t rows, Batch& batch) {
   step.tokens_begin = static_cast<int32_t>(batch.tokens.size());
   step.num_tokens = rows;
   step.sample = end == static_cast<int32_t>(seq.tokens.size());
-  step.prompt_logprobs = seq.request().sampling.num_prompt_logprobs >= 0 && begin < seq.num_prompt() - 1;
+  step.prompt_logprobs =
+      seq.reports_prompt() && begin < seq.num_prompt() - 1 && end > seq.num_prompt_reported;
   batch.tokens.insert(batch.tokens.end(), seq.tokens.begin() + begin, seq.tokens.begin() + end);
   for (int g = 0; g < geometry_.num_groups; ++g) {
     step.blocks_begin[g] = static_cast<int32_t>(batch.blocks.size());

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "engine/batch.h"
@@ -22,6 +23,7 @@ enum class SeqState : uint8_t {
   kFinished,  // its finish was published; gone as soon as no step holds it
 };
 
+struct Flow;
 struct Submission;
 
 struct Sequence {
@@ -62,6 +64,18 @@ struct Sequence {
   RadixCache::Place reached;
   std::optional<Refusal> refusal;
   int32_t num_prompt_reported = 0;  // prompt positions whose log-probabilities were published
+  int32_t num_shared = 0;           // first blocks of its table that it took from the cache or its parent
+
+  // Its place among those who want their prompt computed (flows.h).
+  Flow* flow = nullptr;
+  bool is_in_line = false;  // waiting and admissible: no fork whose prompt is being computed, never admitted
+  Sequence *before_in_line = nullptr, *behind_in_line = nullptr;
+  int32_t short_place = -1;
+  int32_t overtaken = 0;  // tokens of those that were admitted while this one was refused for lack of memory
+  // While a step is planned.
+  Sequence* next_prompt = nullptr;  // of its flow
+  int32_t granted = 0;              // rows of the step, not yet part of it
+  uint64_t admitted_in = 0;         // the step that last gave it a slot
 
   inline const Request& request() const;
   inline int32_t num_prompt() const;
@@ -74,6 +88,19 @@ struct Sequence {
     return std::min(static_cast<int32_t>(tokens.size()), most_tokens - 1) - next_row();
   }
   bool is_decoding() const { return num_to_plan() == 1; }
+  // While it waits: rows that it would take if nothing of it were cached.
+  int32_t num_to_compute() const { return parent ? 1 : num_known(); }
+  // Whether log-probabilities of its prompt are wanted and not told yet. The prompt is one: choice 0 tells
+  // them.
+  bool reports_prompt() const {
+    return index == 0 && request().sampling.num_prompt_logprobs >= 0 &&
+           num_prompt_reported < num_prompt() - 1;
+  }
+  // Tokens that the cache may serve, all but the last: rows whose log-probabilities are not told are
+  // computed.
+  std::span<const TokenId> to_look_up() const {
+    return {tokens.data(), reports_prompt() ? static_cast<size_t>(num_prompt_reported) : tokens.size() - 1};
+  }
   // A token that a step has drawn: the oldest that was not known, or one more.
   void take(TokenId token) {
     if (num_unknown == 0) return tokens.push_back(token);
@@ -90,6 +117,8 @@ struct Submission {
   int32_t num_prompt = 0;
   std::vector<Sequence> sequences;              // the request's n; they never move
   int32_t num_gone = 0;                         // of them: finished, and held by no step
+  int32_t deadline_place = -1;                  // among those with a deadline
+  Submission* next_in_bucket = nullptr;         // of OpenRequests
   RadixCache::NodeId root = RadixCache::kNone;  // of its salt in the prefix cache, pinned; kNone: not yet
 };
 

@@ -185,13 +185,15 @@ TEST_P(Laws, AWarmPrefixCacheChangesNoBit) {
 
 // Requests that take each other's memory: histories with penalties, beginnings in common, several choices.
 std::vector<Request> a_crowd() {
-  std::vector<Request> crowd = {the_request(0.8f), make_request(301, 60, 90, 0.7f), the_request(0.9f),
-                                make_request(303, 40, 90, 0)};
+  std::vector<Request> crowd = {the_request(0.8f), make_request(301, 9, 140, 0.7f), the_request(0.9f),
+                                make_request(303, 12, 120, 0)};
   crowd[1].sampling.frequency_penalty = 0.3f;
   crowd[2].prompt.resize(100);
   crowd[2].prompt.push_back(3);
   crowd[2].n = 3;
   crowd[3].sampling.repetition_penalty = 1.3f;
+  // Any token might end them, for all the scheduler knows.
+  for (Request& request : crowd) request.sampling.ignore_eos = false;
   return crowd;
 }
 
@@ -221,6 +223,12 @@ TEST_P(Laws, PreemptionChangesNoBitOfAnybody) {
     config.kv_cache_bytes =
         whole / config.scheduler.max_num_seqs * 3 / 2;  // one sequence and a half of the largest length
     EngineDriver driver(model(), config);
+    // Those that end at once make it expect short answers, and keep no memory for long ones.
+    for (int i = 0; i < 4; ++i) {
+      Request brief = make_request(400 + i, 4, 1, 0.7f);
+      brief.sampling.ignore_eos = false;
+      driver.wait(driver.submit(brief));
+    }
     std::vector<RequestId> ids;
     for (const Request& request : a_crowd()) ids.push_back(driver.submit(request));
     for (size_t r = 0; r < ids.size(); ++r) {

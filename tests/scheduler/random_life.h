@@ -30,17 +30,19 @@ struct RandomLife {
   Request next_request(Time now) {
     Request r;
     r.id = ++last_id;
+    r.flow = pick(3) == 0 ? 0 : 1 + last_id / 6;
     const auto length = static_cast<int>(1 + pick(40));
     const auto topic = static_cast<TokenId>(pick(3) * 10);
     for (int i = 0; i < length; ++i)
       r.prompt.push_back(i < length / 2 ? topic + i % 10 : static_cast<TokenId>(pick(50)));
     r.n = pick(5) == 0 ? 2 : 1;
     r.priority = static_cast<int>(pick(3));
-    r.sampling.max_tokens = static_cast<int>(1 + pick(20));
+    // Mostly short, so that nobody reserves memory for what the others grow to.
+    r.sampling.max_tokens = static_cast<int>(pick(3) == 0 ? 20 + pick(13) : 1 + pick(6));
     r.sampling.min_tokens = static_cast<int>(pick(2) * pick(r.sampling.max_tokens));
     r.sampling.seed = random();
     r.sampling.eos_token_ids = {7};
-    r.sampling.ignore_eos = pick(2) == 0;
+    r.sampling.ignore_eos = pick(4) == 0;
     if (pick(4) == 0) r.sampling.stop_token_ids = {static_cast<TokenId>(pick(50))};
     // Longer than what a string keeps in itself.
     if (pick(3) == 0) r.cache_salt = "a salt of more than a few bytes, number " + std::to_string(pick(20));

@@ -84,7 +84,7 @@ TEST_F(RecorderTest, ALifeReplaysToTheSameBatches) {
         prompt_logprobs += static_cast<int>(driver.events.prompt_parts.size());
         driver.events.clear();
       }
-      EXPECT_GT(scheduler.stats().num_preemptions, 50u);
+      EXPECT_GT(scheduler.stats().num_preemptions, 10u);
       EXPECT_GT(forks, 50);
       EXPECT_GT(copies, 50);
       EXPECT_GT(prompt_logprobs, 50);

@@ -224,6 +224,8 @@ TEST(Scheduler, PromptLogprobsAreReportedOnceThoughThePromptIsComputedTwice) {
   w.config.max_num_batched_tokens = 16;
   w.config.max_prefill_chunk = 16;
   w.start();
+  w.add(World::request(9, prompt_of(4), 1));  // short answers are expected from here on
+  w.run();
   w.add(World::request(1, prompt_of(20), 50));
   Request r = World::request(2, prompt_of(30, 1), 40);
   r.sampling.num_prompt_logprobs = 0;

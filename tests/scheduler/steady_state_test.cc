@@ -58,7 +58,7 @@ TEST_P(SchedulerSteadyState, AllocatesNothingWhateverHappens) {
   }
   const SchedulerStats stats = scheduler.stats();
   EXPECT_GT(forks, 100);  // the life was full enough to show something
-  EXPECT_GT(stats.num_preemptions, 100u);
+  EXPECT_GT(stats.num_preemptions, 50u);
   EXPECT_GT(stats.num_evicted_blocks, 1000u);
   EXPECT_GT(stats.prefix_hit_tokens, 1000u);
   for (const FinishReason reason :

@@ -1,0 +1,227 @@
+// Who is let in: a slot, the KV that is already there, and memory for what is known and what is to be
+// expected.
+#include "engine/scheduler/scheduler.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "engine/scheduler/block_math.h"
+
+namespace serval {
+namespace {
+
+// Of the sequences that have ended so many count; before the first one ends they are taken to be this long.
+constexpr int32_t kMostEnded = 32;
+constexpr double kUnknownOutput = 128;
+// The part of everybody's growth that a newcomer must leave room for, in percent. With all of it nobody would
+// ever give way, and too few would run while all are young (tried in docs/scheduler.md). Whoever gave way
+// once comes back to stay.
+constexpr int64_t kReserve = 40, kReserveOfResumed = 100;
+
+}  // namespace
+
+// A sequence that has never run waits in its flow; a fork first for its prompt.
+void Scheduler::queue(Sequence& seq) {
+  ++num_waiting_;
+  if (!seq.parent || seq.num_prompt() == 1) flows_.wait(seq);
+}
+
+// A waiting sequence runs now, or has ended.
+void Scheduler::leave_line(Sequence& seq) {
+  --num_waiting_;
+  if (seq.is_in_line) flows_.stop_waiting(seq);
+  if (seq.admitted_before) std::erase(preempted_, &seq);
+  if (refused_ == &seq) refused_ = nullptr;
+  seq.overtaken = 0;
+}
+
+// Those that gave their memory away come back before anybody new, unless somebody of a higher priority waits.
+void Scheduler::resume_preempted(Time now, Batch& batch) {
+  while (may_admit_ && !preempted_.empty() && !free_slots_.empty()) {
+    Sequence& seq = *preempted_.front();
+    const Flow* const next = flows_.next_waiting();
+    if (config_.policy == QueuePolicy::kPriority && next && next->priority < seq.request().priority) return;
+    if (admit_next(seq, now, batch)) flows_.add_prompt(seq);
+  }
+}
+
+// Admits the one whose turn it is. When there is no memory for it nobody is admitted in this step.
+bool Scheduler::admit_next(Sequence& seq, Time now, Batch& batch) {
+  may_admit_ = admit(seq, now, batch);
+  if (!may_admit_) refused_ = &seq;
+  return may_admit_;
+}
+
+// A short one may go past the one that there is no memory for, as long as all that did so together have not
+// asked for more than that one does.
+bool Scheduler::admit_short(Sequence& seq, Time now, Batch& batch) {
+  if (gave_way_) return false;
+  Sequence* const first = refused_;
+  const int32_t cost = seq.num_to_compute() + expected_output(seq);
+  if (first && first != &seq && first->overtaken + cost > first->num_known()) return false;
+  if (!admit(seq, now, batch)) return false;
+  if (first && first != &seq) first->overtaken += cost;
+  return true;
+}
+
+// Gives a waiting sequence a slot and the KV that is already there. False, and nothing changed, when there is
+// no room for it. Alone it always gets in: it can go in small steps.
+bool Scheduler::admit(Sequence& seq, Time now, Batch& batch) {
+  if (!may_have_room(seq)) return false;
+  std::array<int32_t, kMaxKvGroups> available{}, lacking{};
+  for (int g = 0; g < geometry_.num_groups; ++g) available[g] = num_available(g);
+  PartialBlock partial;
+  const bool is_fork = seq.parent && holds_window(*seq.parent, seq.num_prompt() - 1);
+  const int32_t num_partial = is_fork ? take_forked(seq, partial) : take_cached(seq, partial);
+  seq.num_shared = static_cast<int32_t>(seq.blocks[0].size());
+  for (int g = 0; g < geometry_.num_groups; ++g) lacking[g] = num_lacking(seq, g);
+  const bool has_begun =
+      (running_.empty() || has_room(seq, lacking)) && copy_partial(seq, partial, num_partial, batch);
+  if (!has_begun && !running_.empty()) {
+    seq.refusal = {.num_admitted = num_admitted_};
+    for (int g = 0; g < geometry_.num_groups; ++g)
+      seq.refusal->wanted[g] = lacking[g] + available[g] - num_available(g);
+    release(seq);
+    return false;
+  }
+  seq.refusal.reset();
+  ++num_admitted_;
+  leave_line(seq);
+  seq.parent = nullptr;
+  if (!seq.admitted_before) {
+    seq.admitted_before = true;
+    seq.first_scheduled = now;
+    seq.cached_tokens = seq.num_computed;
+    if (!is_fork && config_.enable_prefix_cache) {
+      stats_.prefix_query_tokens += seq.num_prompt();
+      stats_.prefix_hit_tokens += seq.num_computed;
+    }
+  }
+  enter_slot(seq, batch);
+  if (seq.num_computed >= seq.num_prompt() - 1) start_forks(seq);
+  if (growths_of_ == step_) {  // one more for those behind it to fit beside
+    const Growth growth = growth_of(seq);
+    const auto shorter = [](const Growth& a, const Growth& b) { return a.tokens < b.tokens; };
+    growths_.insert(std::upper_bound(growths_.begin(), growths_.end(), growth, shorter), growth);
+    for (int g = 0; g < geometry_.num_groups; ++g) window_lacking_[g] += num_lacking(seq, g);
+  }
+  return true;
+}
+
+void Scheduler::enter_slot(Sequence& seq, Batch& batch) {
+  seq.state = SeqState::kRunning;
+  seq.slot = free_slots_.back();
+  free_slots_.pop_back();
+  seq.admitted_in = step_;
+  insert_in_order(running_, &seq);
+
+  if (batch.num_admitted == static_cast<int32_t>(batch.admitted.size())) batch.admitted.emplace_back();
+  Admission& admission = batch.admitted[batch.num_admitted++];
+  admission.seq = seq.id;
+  admission.slot = seq.slot;
+  admission.sampling = seq.request().sampling;
+  admission.sampling.seed = seed_of_choice(admission.sampling.seed, seq.index);
+  admission.tokens = seq.tokens;
+  admission.num_prompt = seq.num_prompt();
+  for (int g = 0; g < geometry_.num_groups; ++g)
+    admission.first_block[g] = seq.num_told[g] = seq.first_block[g];
+}
+
+// False when the sequence was refused and nothing has come that could change this. Costs nothing that grows
+// with its length, so that it may be asked at every step.
+bool Scheduler::may_have_room(Sequence& seq) {
+  if (!seq.refusal || running_.empty() || seq.refusal->num_admitted != num_admitted_) return true;
+  const int32_t gained = cache_.follow(seq.reached, seq.to_look_up());
+  if (gained < 0) return true;
+  for (int g = 0; g < geometry_.num_groups; ++g) seq.refusal->wanted[g] -= gained;
+  return has_room(seq, seq.refusal->wanted);
+}
+
+// Whether blocks can be had for as long as the sequence runs: those it is lacking at once, and with them all
+// that those that run lack, and a part of what they are expected to grow, up to every end of one of them,
+// which frees what it has of its own.
+bool Scheduler::has_room(const Sequence& seq, const std::array<int32_t, kMaxKvGroups>& lacking) {
+  if (growths_of_ != step_) look_ahead();
+  int64_t free = std::numeric_limits<int32_t>::max();
+  Growth own = growth_of(seq);
+  for (int g = 0; g < geometry_.num_groups; ++g) {
+    if (geometry_.groups[g].window > 0) {
+      if (window_lacking_[g] + lacking[g] > num_available(g)) return false;
+    } else {
+      free = std::min<int64_t>(free, num_available(g));
+      own.lacking = lacking[g];
+    }
+  }
+  int64_t needed = own.lacking;  // up to the end at hand
+  for (const Growth& growth : growths_) needed += growth.lacking;
+  int64_t left = static_cast<int64_t>(growths_.size()) + 1;  // sequences that still run by then
+  const int64_t reserve = seq.admitted_before ? kReserveOfResumed : kReserve;
+  const int64_t block = int64_t{100} * geometry_.block_size;
+  const auto fits_until = [&](int32_t tokens) {
+    return needed + (left * tokens * reserve + block - 1) / block <= free;
+  };
+  bool has_ended = false;
+  for (const Growth& growth : growths_) {
+    if (!has_ended && own.tokens <= growth.tokens) {
+      if (!fits_until(own.tokens)) return false;
+      needed -= own.lacking + own.own;
+      --left;
+      has_ended = true;
+    }
+    if (!fits_until(growth.tokens)) return false;
+    needed -= growth.lacking + growth.own;
+    --left;
+  }
+  return has_ended || fits_until(own.tokens);
+}
+
+void Scheduler::look_ahead() {
+  growths_of_ = step_;
+  growths_.clear();
+  window_lacking_ = {};
+  for (const Sequence* seq : running_) {
+    growths_.push_back(growth_of(*seq));
+    for (int g = 0; g < geometry_.num_groups; ++g) window_lacking_[g] += num_lacking(*seq, g);
+  }
+  std::sort(growths_.begin(), growths_.end(),
+            [](const Growth& a, const Growth& b) { return a.tokens < b.tokens; });
+}
+
+Scheduler::Growth Scheduler::growth_of(const Sequence& seq) const {
+  for (int g = 0; g < geometry_.num_groups; ++g) {
+    if (geometry_.groups[g].window > 0) continue;
+    const auto held = static_cast<int32_t>(seq.blocks[g].size());
+    return {.tokens = expected_output(seq),
+            .lacking = num_lacking(seq, g),
+            .own = held - std::min(held, seq.num_shared)};
+  }
+  return {.tokens = 0, .lacking = 0, .own = 0};
+}
+
+// Blocks of the group that the sequence needs beside those it has: for its known tokens; in a windowed group
+// for all it is expected to have, whole windows and chunks at most.
+int32_t Scheduler::num_lacking(const Sequence& seq, int group) const {
+  const int32_t window = geometry_.groups[group].window, size = geometry_.block_size;
+  const auto held = static_cast<int32_t>(seq.blocks[group].size());
+  if (window == 0) return std::max(0, blocks_for(seq.num_known(), size) - held);
+  const int32_t rows = std::clamp(seq.num_known() - seq.num_computed, 1, config_.max_prefill_chunk);
+  const int32_t most = blocks_for(window + rows, size) + 1;
+  const int32_t whole = blocks_for(seq.num_known() + expected_output(seq), size) - seq.first_block[group];
+  return std::max(0, std::min(whole, most) - (held - seq.first_block[group]));
+}
+
+// Tokens it will still draw: known when only its length can end it, else as many as others have drawn,
+// whatever it drew so far.
+int32_t Scheduler::expected_output(const Sequence& seq) const {
+  const SamplingParams& sampling = seq.request().sampling;
+  const int32_t most = seq.most_tokens - static_cast<int32_t>(seq.tokens.size());
+  if (sampling.ignore_eos && sampling.stop_token_ids.empty()) return most;
+  return std::min(most, static_cast<int32_t>(num_ended_ == 0 ? kUnknownOutput : mean_output_));
+}
+
+void Scheduler::learn_output(int32_t num_output) {
+  num_ended_ = std::min(num_ended_ + 1, kMostEnded);
+  mean_output_ += (num_output - mean_output_) / num_ended_;
+}
+
+}  // namespace serval
