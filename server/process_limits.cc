@@ -11,7 +11,7 @@
 namespace serval {
 namespace {
 
-// Listeners, event queues, model files, the connections of gRPC.
+// Listeners, event queues, model files.
 constexpr rlim_t kBesideConnections = 256;
 
 }  // namespace
@@ -26,8 +26,10 @@ void raise_descriptor_limit(int connections) {
     log_warn("the limit of open descriptors cannot be raised",
              {{"limit", before}, {"needed", needed}, {"error", std::strerror(errno)}});
   } else if (limit.rlim_cur < needed) {
-    log_warn("the hard limit of open descriptors is too low for max_connections; raise it, or lower that",
-             {{"limit", limit.rlim_max}, {"needed", needed}});
+    log_warn(
+        "the hard limit of open descriptors is too low for max_connections and grpc_max_connections; "
+        "raise it, or lower these",
+        {{"limit", limit.rlim_max}, {"needed", needed}});
   }
 }
 
