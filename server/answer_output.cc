@@ -64,7 +64,10 @@ size_t AnswerOutput::unread_bytes() const {
 }
 
 void AnswerOutput::clear() {
-  *this = AnswerOutput();
+  std::string().swap(front_);
+  std::string().swap(tail_);
+  sources_.clear();
+  written_ = 0;
 }
 
 void AnswerOutput::shrink(size_t bytes) {

@@ -30,7 +30,7 @@ class AnswerOutput {
   // Of the bytes that wait, those that a reader of events could have taken: what belongs to a source or came
   // behind one is not its fault.
   size_t unread_bytes() const;
-  void clear();
+  void clear();  // allocates nothing
   // Gives memory beyond `bytes` back, when all was written.
   void shrink(size_t bytes);
 

@@ -200,6 +200,8 @@ void serve_until_stopped(const std::string& model, ServerConfig config, StopSign
   service_config.stall_seconds = config.stall_timeout_s;
   service_config.defaults = served.defaults;
   service_config.scheduler = config.engine.scheduler;
+  const auto answers = std::make_shared<MemoryBudget>(static_cast<size_t>(config.max_total_answer_bytes));
+  service_config.answers = answers;
   const std::string model_id = service_config.model_id;
 
   // The listeners open before the model is loaded: probes get an answer at once, requests a 503.
@@ -218,7 +220,6 @@ void serve_until_stopped(const std::string& model, ServerConfig config, StopSign
   hooks.refused = [&metrics](const std::string& code) { metrics.rejected(code); };
   hooks.client_gone = [&metrics](const char* reason) { metrics.client_gone(reason); };
   hooks.ended = log_request;
-  const auto answers = std::make_shared<MemoryBudget>(static_cast<size_t>(config.max_total_answer_bytes));
   HttpServer http(http_config(config, answers), std::move(routes), std::move(hooks));
   http.start();
   const ApiKeys keys(config.api_keys);

@@ -305,6 +305,9 @@ std::vector<Knob> knobs(ServerConfig& c) {
       {"max_completion_logprobs", "Limits", "logprobs of a completion", &l.max_completion_logprobs, 0, 1024},
       {"max_messages", "Limits", "messages of a chat", &l.max_messages, 1, 1'000'000},
       {"max_cache_salt_bytes", "Limits", "bytes of cache_salt", &l.max_cache_salt_bytes, 1, 65'536},
+      {"max_answer_bytes", "Limits",
+       "about what one answer may come to: log-probabilities of prompts for each choice, and a whole answer's output",
+       &l.max_answer_bytes, 1024, 1024 * kGiB},
       {"default_completion_tokens", "Limits", "max_tokens of a completion that names none",
        &l.default_completion_tokens, 1, 1'000'000},
   };

@@ -333,7 +333,7 @@ Result<std::unique_ptr<Generation>> EngineService::generate(const GenerateReques
   const Time received = engine_now();
   if (std::string reason; !ready(&reason)) return not_ready(reason);
   if (std::optional<Error> unknown = impl.unknown_model(request)) return *unknown;
-  Result<std::vector<PromptInfo>> prompts = impl.prompts.build(request, {.must_fit = true});
+  Result<std::vector<PromptInfo>> prompts = impl.prompts.build(request, {.must_fit = true, .with_text = request.echo});
   if (!prompts) return prompts.error();
 
   uint64_t random_seed;
@@ -354,11 +354,20 @@ Result<std::unique_ptr<Generation>> EngineService::generate(const GenerateReques
   options.eos_token_ids = sampling.eos_token_ids;
   options.max_tokens = sampling.max_tokens;
   options.include_stop = request.include_stop_str_in_output;
+  options.skip_special = request.skip_special_tokens;
   options.drop_output = valid->drop_output;
+  options.whole = request.whole;
+  options.echo = request.echo;
+  options.keep_prompt_ids = request.keep_prompt_ids;
+  options.answers = impl.config.answers;
   options.received = received;
   auto state = std::make_shared<GenerationState>(*impl.tokenizer, valid->detokenizer, std::move(options),
                                                  std::move(observer));
 
+  if (!state->hold_prompt_logprobs()) {
+    return Error{ErrorKind::kOverloaded, "server_overloaded",
+                 "The server holds as many answers as it can; try again shortly.", "", 1};
+  }
   const auto ids = std::make_shared<std::vector<RequestId>>();
   const auto take_back = [&] {
     state->cancel();
@@ -390,7 +399,7 @@ Result<std::unique_ptr<Generation>> EngineService::generate(const GenerateReques
 
 Result<std::vector<PromptInfo>> EngineService::render(const GenerateRequest& request) {
   if (std::optional<Error> unknown = impl_->unknown_model(request)) return *unknown;
-  return impl_->prompts.build(request, {});
+  return impl_->prompts.build(request, {.with_text = true});
 }
 
 Result<PromptInfo> EngineService::tokenize(const GenerateRequest& request) {

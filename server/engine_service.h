@@ -12,6 +12,7 @@
 #include "engine/engine.h"
 #include "engine/text/tokenizer.h"
 #include "server/inference_service.h"
+#include "server/memory_budget.h"
 #include "server/prompt_builder.h"
 #include "server/validator.h"
 
@@ -28,6 +29,7 @@ struct ServiceConfig {
   bool share_prefix_cache = false;  // among API keys; if not, what one key asked is found by that key alone
   int stall_seconds = 60;           // runnable work without a completed step for this long: not live
   GenerationDefaults defaults;
+  std::shared_ptr<MemoryBudget> answers;  // what is held for answers counts there; null: nowhere
   SchedulerConfig scheduler;
 };
 

@@ -8,6 +8,7 @@
 
 #include "server/error_response.h"
 #include "server/openai_response.h"
+#include "server/pieces.h"
 #include "server/unique_id.h"
 
 namespace serval {
@@ -31,6 +32,7 @@ class Mailbox final : public GenerationObserver {
 
   std::vector<Happening> take() {
     std::lock_guard lock(mutex_);
+    woken_ = false;
     return std::exchange(happenings_, {});
   }
 
@@ -41,6 +43,7 @@ class Mailbox final : public GenerationObserver {
   std::weak_ptr<GenerationRun> run_;
   std::mutex mutex_;
   std::vector<Happening> happenings_;
+  bool woken_ = false;  // a wake-up is on its way
 };
 
 class GenerationRun : public std::enable_shared_from_this<GenerationRun> {
@@ -53,7 +56,7 @@ class GenerationRun : public std::enable_shared_from_this<GenerationRun> {
 
   // The exchange owns the run from here on; what came before is handled now.
   void attach(const std::shared_ptr<HttpExchange>& exchange) {
-    context_.prompts = generation_->prompts();
+    context_.prompts = &generation_->prompts();
     pieces_.resize(static_cast<size_t>(generation_->num_choices()));
     for (size_t i = 0; i < pieces_.size(); ++i) {
       pieces_[i].delta.index = static_cast<int>(i);
@@ -93,17 +96,33 @@ class GenerationRun : public std::enable_shared_from_this<GenerationRun> {
     }
     ChoicePiece& piece = pieces_[static_cast<size_t>(delta.index)];
     if (!stream_) {
-      append(piece.delta, std::move(delta));
+      piece.delta = std::move(delta);
       return;
     }
     exchange.start_stream();
     introduce_choices(delta.index, out);
     piece.delta = std::move(delta);
     piece.num_tokens += static_cast<int64_t>(piece.delta.token_ids.size());
-    append_chunk(out, context_, piece);
-    piece.text_offset += text_advance(context_, piece);
+    const int64_t advance = context_.logprobs ? text_advance(context_, piece) : 0;
+    if (piece.delta.prompt_logprobs || !piece.echoed.empty()) {
+      write_in_pieces(exchange, piece, out);
+    } else {
+      append_chunk(out, context_, piece);
+    }
+    piece.text_offset += advance;
     piece.first = false;
     piece.echoed = {};
+  }
+
+  // What a first piece says of the prompt can be long.
+  void write_in_pieces(HttpExchange& exchange, const ChoicePiece& piece, std::string& out) {
+    exchange.write(out);
+    out.clear();
+    const auto written = std::make_shared<const std::pair<std::shared_ptr<GenerationRun>, ChoicePiece>>(
+        shared_from_this(), piece);
+    exchange.write(std::make_shared<PiecesBody>(written, 0, [&](std::string& chunk) {
+      return first_chunk(chunk, context_, written->second);
+    }));
   }
 
   // Clients append choices in the order their indexes first appear: nobody is introduced before those below
@@ -121,20 +140,13 @@ class GenerationRun : public std::enable_shared_from_this<GenerationRun> {
     }
   }
 
-  static void append(Delta& whole, Delta&& part) {
-    whole.text += part.text;
-    whole.token_ids.insert(whole.token_ids.end(), part.token_ids.begin(), part.token_ids.end());
-    for (TokenLogprob& token : part.logprobs) whole.logprobs.push_back(std::move(token));
-    if (!part.prompt_logprobs.empty()) whole.prompt_logprobs = std::move(part.prompt_logprobs);
-    whole.finish = part.finish;
-    whole.stop_reason = std::move(part.stop_reason);
-  }
-
   void take_end(HttpExchange& exchange, const Usage& usage, std::string& out) {
     ended_ = true;
     if (!stream_) {
       HttpResponse response;
-      response.body = whole_answer(context_, pieces_, usage);
+      response.source = std::make_shared<PiecesBody>(shared_from_this(), 0, [&](std::string& body) {
+        return whole_answer(body, context_, pieces_, usage);
+      });
       exchange.respond(std::move(response));
       return;
     }
@@ -161,7 +173,7 @@ class GenerationRun : public std::enable_shared_from_this<GenerationRun> {
   const std::shared_ptr<Mailbox> mailbox_;
   std::unique_ptr<Generation> generation_;
   std::vector<ChoicePiece>
-      pieces_;  // by choice: gathered (whole answers), or the last one and what is known so far (streams)
+      pieces_;  // by choice: all of it (whole answers), or the last one and what is known so far (streams)
   int introduced_ = 0;
   bool attached_ = false;
   bool ended_ = false;
@@ -169,11 +181,9 @@ class GenerationRun : public std::enable_shared_from_this<GenerationRun> {
 };
 
 void Mailbox::put(Happening happening) {
-  {
-    std::lock_guard lock(mutex_);
-    happenings_.push_back(std::move(happening));
-    if (happenings_.size() > 1) return;  // a wake-up is on its way
-  }
+  std::lock_guard lock(mutex_);
+  happenings_.push_back(std::move(happening));
+  if (woken_) return;
   const std::shared_ptr<HttpExchange> exchange = exchange_.lock();
   if (!exchange) return;
   exchange->post([run = run_, exchange = exchange_] {
@@ -181,6 +191,7 @@ void Mailbox::put(Happening happening) {
     const auto open = exchange.lock();
     if (alive && open) alive->drain(*open);
   });
+  woken_ = true;
 }
 
 int64_t unix_now() {
@@ -192,7 +203,9 @@ int64_t unix_now() {
 
 void run_generation(InferenceService& service, const std::shared_ptr<HttpExchange>& exchange,
                     OpenAiRequest request) {
-  const GenerateRequest& r = request.generate;
+  GenerateRequest& r = request.generate;
+  r.whole = !request.stream;
+  r.keep_prompt_ids = request.return_token_ids || request.continuous_usage;
   AnswerContext context;
   context.chat = r.kind == GenerateRequest::Kind::kChat;
   context.id = (context.chat ? "chatcmpl-" : "cmpl-") + unique_id();
@@ -204,6 +217,7 @@ void run_generation(InferenceService& service, const std::shared_ptr<HttpExchang
   context.logprobs = r.logprobs.has_value();
   context.prompt_logprobs = r.prompt_logprobs.has_value();
   context.echo = r.echo;
+  context.service = &service;
   context.n = static_cast<int>(r.n.value_or(1));
   context.model = r.model;
   if (context.model.empty()) {

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "kernels/base/utf8.h"
+
 namespace serval {
 namespace {
 
@@ -28,25 +30,71 @@ bool is_answer(FinishReason reason) {
          reason == FinishReason::kLength;
 }
 
+// What a gathered token costs, about: its log-probabilities are the most of it.
+size_t bytes_of(const TokenLogprob& entry) {
+  return sizeof(TokenLogprob) * (1 + entry.top.size());
+}
+
+// How many characters of `text` each token is: what the text leaves out (a BOS in front) is none, and so is the
+// space that some tokenizers put before it.
+void measure_prompt(const Tokenizer& tokenizer, const std::string& text,
+                    std::vector<PromptLogprobs::Entry>& entries) {
+  std::string_view rest = text;
+  for (PromptLogprobs::Entry& entry : entries) {
+    std::string_view bytes = tokenizer.token_bytes(entry.token);
+    if (!rest.starts_with(bytes)) {
+      const bool space_in_front = rest.size() == text.size() && bytes.starts_with(' ');
+      if (space_in_front && rest.starts_with(bytes.substr(1))) {
+        bytes.remove_prefix(1);
+      } else if (tokenizer.is_special(entry.token)) {
+        bytes = {};
+      }
+    }
+    entry.width = static_cast<int32_t>(num_characters(bytes));
+    rest.remove_prefix(std::min(rest.size(), bytes.size()));
+  }
+}
+
 }  // namespace
 
 GenerationState::GenerationState(const Tokenizer& tokenizer, const DetokenizerOptions& detokenizer,
                                  Options options, std::shared_ptr<GenerationObserver> observer)
-    : tokenizer_(tokenizer), options_(std::move(options)), observer_(std::move(observer)) {
+    : tokenizer_(tokenizer),
+      options_(std::move(options)),
+      observer_(std::move(observer)),
+      charge_(options_.answers.get(), kFreeAnswerBytes) {
   const int num_choices = static_cast<int>(options_.prompts.size()) * options_.n;
   choices_.reserve(num_choices);
   for (int i = 0; i < num_choices; ++i) {
     choices_.push_back(Choice{Detokenizer(tokenizer_, detokenizer), Delta{}});
     choices_.back().pending.index = i;
   }
-  prompt_logprobs_.resize(options_.prompts.size());
-  for (size_t p = 0; p < options_.prompts.size(); ++p) {
-    const PromptInfo& prompt = options_.prompts[p];
+  for (const PromptInfo& prompt : options_.prompts)
     usage_.prompt_tokens += static_cast<int64_t>(prompt.token_ids.size());
-    // Entry 0 has no log-probability: nothing comes before it.
-    if (options_.num_prompt_logprobs >= 0) prompt_logprobs_[p].push_back(named(prompt.token_ids[0], 0, 0));
+  begin_prompt_logprobs();
+  for (PromptInfo& prompt : options_.prompts) {
+    if (!options_.echo) std::string().swap(prompt.text);
+    if (!options_.keep_prompt_ids) std::vector<TokenId>().swap(prompt.token_ids);
   }
   open_choices_ = num_choices;
+}
+
+// The tokens are known; what the model thinks of them comes in parts.
+void GenerationState::begin_prompt_logprobs() {
+  if (options_.num_prompt_logprobs < 0) return;
+  for (const PromptInfo& prompt : options_.prompts) {
+    auto list = std::make_shared<PromptLogprobs>();
+    list->entries.resize(prompt.token_ids.size());
+    for (size_t i = 0; i < prompt.token_ids.size(); ++i) list->entries[i].token = prompt.token_ids[i];
+    if (options_.echo) measure_prompt(tokenizer_, prompt.text, list->entries);
+    held_bytes_ += prompt.token_ids.size() *
+                   (sizeof(PromptLogprobs::Entry) + options_.num_prompt_logprobs * sizeof(TopLogprob));
+    prompt_logprobs_.push_back(std::move(list));
+  }
+}
+
+bool GenerationState::hold_prompt_logprobs() {
+  return charge_.fits(held_bytes_);
 }
 
 TokenLogprob GenerationState::named(TokenId token, float logprob, int rank) const {
@@ -64,14 +112,18 @@ bool GenerationState::is_eos(TokenId token) const {
 }
 
 void GenerationState::deliver_prompt_logprobs(int prompt_index, const EventBatch::PromptPart& part) {
-  std::vector<TokenLogprob>& known = prompt_logprobs_[prompt_index];
-  SERVAL_DCHECK(static_cast<size_t>(part.first_position) == known.size(), part.first_position, known.size());
-  for (const PromptLogprob& given : part.logprobs) {
-    TokenLogprob entry = named(given.token, given.logprob, given.rank);
-    for (const TopLogprob& top : given.top) {
-      entry.top.push_back(named(top.token, top.logprob, static_cast<int>(entry.top.size()) + 1));
-    }
-    known.push_back(std::move(entry));
+  PromptLogprobs& list = *prompt_logprobs_[prompt_index];
+  const size_t first = static_cast<size_t>(part.first_position);
+  SERVAL_DCHECK(first + part.logprobs.size() <= list.entries.size(), first, list.entries.size());
+  list.top.reserve(list.entries.size() * options_.num_prompt_logprobs);
+  for (size_t i = 0; i < part.logprobs.size(); ++i) {
+    const PromptLogprob& given = part.logprobs[i];
+    PromptLogprobs::Entry& entry = list.entries[first + i];
+    SERVAL_DCHECK(entry.token == given.token, entry.token, given.token);
+    entry.logprob = given.logprob;
+    entry.rank = given.rank;
+    list.top.insert(list.top.end(), given.top.begin(), given.top.end());
+    entry.top_end = static_cast<int32_t>(list.top.size());
   }
 }
 
@@ -96,9 +148,25 @@ GenerationState::Outcome GenerationState::deliver(int prompt_index, const TokenE
     }
     choice.last_token = now;
     add_token(choice, event, batch);
+    if (options_.whole && !hold(choice)) {
+      observer_->on_error({ErrorKind::kOverloaded, "server_overloaded",
+                           "The server holds as many answers as it can; try again shortly.", "", 1});
+      ended_ = outcome.finished = outcome.failed = true;
+      return outcome;
+    }
   }
   finish_choice(choice, event, outcome);
   return outcome;
+}
+
+// Counts what was gathered of a choice. False: there is no room for it.
+bool GenerationState::hold(Choice& choice) {
+  const Delta& delta = choice.pending;
+  size_t bytes = delta.text.size() + delta.token_ids.size() * sizeof(TokenId);
+  if (!delta.logprobs.empty()) bytes += delta.logprobs.size() * bytes_of(delta.logprobs.back());
+  held_bytes_ += bytes - choice.held_bytes;
+  choice.held_bytes = bytes;
+  return charge_.fits(held_bytes_);
 }
 
 void GenerationState::add_token(Choice& choice, const TokenEvent& event, const EventBatch& batch) {
@@ -114,8 +182,10 @@ void GenerationState::add_token(Choice& choice, const TokenEvent& event, const E
     delta.logprobs.push_back(std::move(entry));
   }
   // The id that ended the sequence is reported, but it is not text unless a stop id's text was asked for.
-  if (event.finish == FinishReason::kStop && (is_eos(event.token) || !options_.include_stop)) return;
-  choice.detokenizer.push(event.token, delta.text);
+  const bool ends = event.finish == FinishReason::kStop && (is_eos(event.token) || !options_.include_stop);
+  const bool is_text = !ends && !(options_.skip_special && tokenizer_.is_special(event.token));
+  if (!is_text && !delta.logprobs.empty()) delta.logprobs.back().width = 0;
+  if (!ends) choice.detokenizer.push(event.token, delta.text);
 }
 
 void GenerationState::finish_choice(Choice& choice, const TokenEvent& event, Outcome& outcome) {
@@ -144,7 +214,7 @@ void GenerationState::finish_choice(Choice& choice, const TokenEvent& event, Out
       observer_->on_done(usage_);
       ended_ = outcome.finished = true;
     }
-  } else if (!delta.text.empty()) {
+  } else if (!delta.text.empty() && !options_.whole) {
     emit(choice);
   }
 }

@@ -10,6 +10,7 @@
 #include "engine/request.h"
 #include "engine/text/detokenizer.h"
 #include "server/inference_service.h"
+#include "server/memory_budget.h"
 #include "server/metrics.h"
 
 namespace serval {
@@ -24,7 +25,12 @@ class GenerationState {
     std::vector<TokenId> eos_token_ids;
     int max_tokens = 0;
     bool include_stop = false;
+    bool skip_special = true;
     bool drop_output = false;
+    bool whole = false;        // nothing of a choice goes out before its end
+    bool echo = false;         // the prompt is part of the text
+    bool keep_prompt_ids = true;
+    std::shared_ptr<MemoryBudget> answers;  // what is held for the answer counts there; null: nowhere
     Time received{0};
   };
 
@@ -38,6 +44,8 @@ class GenerationState {
   GenerationState(const Tokenizer& tokenizer, const DetokenizerOptions& detokenizer, Options options,
                   std::shared_ptr<GenerationObserver> observer);
 
+  // Before anything is delivered: sets room aside for the prompts' log-probabilities. False: there is none.
+  bool hold_prompt_logprobs();
   // Delivery thread. `prompt_index` says which of the request's prompts the event belongs to.
   Outcome deliver(int prompt_index, const TokenEvent& event, const EventBatch& batch, Time now,
                   ServiceMetrics& metrics);
@@ -58,20 +66,25 @@ class GenerationState {
     Delta pending;  // token ids and log-probabilities whose text is still held back
     bool done = false;
     bool sent_prompt = false;  // the prompt's log-probabilities went out
+    size_t held_bytes = 0;     // of `pending`
     Time last_token{0};
   };
   void finish_choice(Choice& choice, const TokenEvent& event, Outcome& outcome);
   void add_token(Choice& choice, const TokenEvent& event, const EventBatch& batch);
   TokenLogprob named(TokenId token, float logprob, int rank) const;
+  void begin_prompt_logprobs();
+  bool hold(Choice& choice);
   bool is_eos(TokenId token) const;
   void emit(Choice& choice);
 
   const Tokenizer& tokenizer_;
-  const Options options_;
+  Options options_;  // constant but for the prompts, of which the constructor drops what nobody asks for
   mutable std::mutex mutex_;  // held while the observer runs
   std::shared_ptr<GenerationObserver> observer_;
   std::vector<Choice> choices_;
-  std::vector<std::vector<TokenLogprob>> prompt_logprobs_;  // per prompt
+  std::vector<std::shared_ptr<PromptLogprobs>> prompt_logprobs_;  // per prompt; not changed once sent
+  MemoryCharge charge_;
+  size_t held_bytes_ = 0;  // for the answer: log-probabilities of the prompts, and whole choices
   Usage usage_;
   int open_choices_ = 0;
   bool ended_ = false;

@@ -84,12 +84,29 @@ void to_proto(const TokenLogprob& from, v1::TokenLogprob& to) {
   for (const TokenLogprob& top : from.top) to_proto(top, *to.add_top());
 }
 
-void to_proto(const Delta& delta, v1::GenerateResponse& out) {
+void name_token(const InferenceService& service, TokenId token, float logprob, int rank, v1::TokenLogprob& to) {
+  to.set_token_id(token);
+  to.set_token(service.token_text(token));
+  to.set_logprob(logprob);
+  to.set_rank(rank);
+}
+
+void to_proto(const PromptLogprobs& list, const InferenceService& service, v1::GenerateResponse& out) {
+  for (size_t i = 0; i < list.entries.size(); ++i) {
+    const PromptLogprobs::Entry& entry = list.entries[i];
+    v1::TokenLogprob& to = *out.add_prompt_logprobs();
+    name_token(service, entry.token, entry.logprob, entry.rank, to);
+    int rank = 0;
+    for (const TopLogprob& top : list.top_of(i)) name_token(service, top.token, top.logprob, ++rank, *to.add_top());
+  }
+}
+
+void to_proto(const Delta& delta, const InferenceService& service, v1::GenerateResponse& out) {
   out.set_index(delta.index);
   out.set_text(delta.text);
   out.mutable_token_ids()->Assign(delta.token_ids.begin(), delta.token_ids.end());
   for (const TokenLogprob& entry : delta.logprobs) to_proto(entry, *out.add_logprobs());
-  for (const TokenLogprob& entry : delta.prompt_logprobs) to_proto(entry, *out.add_prompt_logprobs());
+  if (delta.prompt_logprobs) to_proto(*delta.prompt_logprobs, service, out);
   if (delta.finish == FinishReason::kLength) out.set_finish_reason(v1::FINISH_REASON_LENGTH);
   if (delta.finish == FinishReason::kStop || delta.finish == FinishReason::kStopString) {
     out.set_finish_reason(v1::FINISH_REASON_STOP);
@@ -101,16 +118,17 @@ void to_proto(const Delta& delta, v1::GenerateResponse& out) {
 // One Generate call, between the service's delivery thread and the call.
 class GenerateStream final : public GenerationObserver, public std::enable_shared_from_this<GenerateStream> {
  public:
-  GenerateStream(std::shared_ptr<GrpcCall> call, std::function<void(const std::string&)> refused)
-      : call_(std::move(call)), refused_(std::move(refused)) {}
+  GenerateStream(InferenceService& service, std::shared_ptr<GrpcCall> call,
+                 std::function<void(const std::string&)> refused)
+      : service_(service), call_(std::move(call)), refused_(std::move(refused)) {}
 
-  void start(InferenceService& service, const v1::GenerateRequest& proto) {
+  void start(const v1::GenerateRequest& proto) {
     call_->set_on_cancel([self = shared_from_this()] { self->cancel(); });
     GenerateRequest request = from_proto(proto);
     request.key = call_->key();
     request.timeout = std::chrono::duration_cast<Time>(call_->timeout());
     if (call_->timeout().count() > 0) request.timeout = std::max(request.timeout, Time{1});
-    Result<std::unique_ptr<Generation>> started = service.generate(request, shared_from_this());
+    Result<std::unique_ptr<Generation>> started = service_.generate(request, shared_from_this());
     if (!started) return on_error(started.error());
     std::unique_ptr<Generation> unwanted;
     {
@@ -127,7 +145,7 @@ class GenerateStream final : public GenerationObserver, public std::enable_share
     std::lock_guard lock(mutex_);
     has_answered_ = true;
     v1::GenerateResponse message;
-    to_proto(delta, message);
+    to_proto(delta, service_, message);
     take(std::move(message));
   }
   void on_done(const Usage& usage) override {
@@ -170,6 +188,7 @@ class GenerateStream final : public GenerationObserver, public std::enable_share
     }
   }
 
+  InferenceService& service_;
   const std::shared_ptr<GrpcCall> call_;
   const std::function<void(const std::string&)> refused_;
   std::mutex mutex_;
@@ -212,7 +231,7 @@ std::vector<GrpcMethod> inference_methods(InferenceService& service, std::functi
            [&service, refused, refuse](const std::shared_ptr<GrpcCall>& call, const std::string& message) {
              v1::GenerateRequest request;
              if (!request.ParseFromString(message)) return refuse(*call, malformed_message());
-             std::make_shared<GenerateStream>(call, refused)->start(service, request);
+             std::make_shared<GenerateStream>(service, call, refused)->start(request);
            }},
       {.path = name + "ListModels",
        .run =

@@ -245,11 +245,11 @@ void HttpSession::await_request() {
 }
 
 void HttpSession::begin_request() {
+  reader_.emplace(config_.head, config_.body, context_->routes, context_->keys, context_->cors);
+  request_id_ = "req_" + unique_id();
+  received_ = Clock::now();
   state_ = State::kReading;
   context_->set_idle(this, false);
-  reader_.emplace(config_.head, config_.body, context_->routes, context_->keys, context_->cors);
-  received_ = Clock::now();
-  request_id_ = "req_" + unique_id();
   num_empty_lines_ = 0;
   route_ = nullptr;
   status_ = 0;

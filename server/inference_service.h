@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <variant>
 #include <vector>
@@ -37,6 +38,8 @@ struct GenerateRequest {
   bool skip_special_tokens = true;
   bool ignore_eos = false;
   bool echo = false;
+  bool whole = false;            // each choice in one piece, at its end: nobody reads earlier
+  bool keep_prompt_ids = true;   // Generation::prompts() has them
   bool add_special_tokens = true;               // completion prompts; a chat template writes its own
   bool add_generation_prompt = true;
   std::optional<std::string> cache_salt;
@@ -51,6 +54,26 @@ struct TokenLogprob {
   float logprob = 0;
   int rank = 0;
   std::vector<TokenLogprob> top;
+  int width = -1;  // characters of the text that are this token; -1: as many as its bytes have
+};
+
+// The log-probabilities of one prompt's tokens, in numbers: whoever writes them names them (token_text). Constant, and shared by the
+// choices of the prompt.
+struct PromptLogprobs {
+  struct Entry {
+    TokenId token = 0;
+    float logprob = 0;  // the first entry has none: nothing comes before it
+    int32_t rank = 0;
+    int32_t width = -1;   // as TokenLogprob's; of the prompt's text
+    int32_t top_end = 0;  // its best are top[the entry's before .. top_end)
+  };
+  std::vector<Entry> entries;
+  std::vector<TopLogprob> top;  // best first: rank 1, 2, ...
+
+  std::span<const TopLogprob> top_of(size_t i) const {
+    const size_t begin = i == 0 ? 0 : static_cast<size_t>(entries[i - 1].top_end);
+    return std::span(top).subspan(begin, static_cast<size_t>(entries[i].top_end) - begin);
+  }
 };
 
 // A piece of one choice. Pieces of a choice arrive in order; exactly one carries `finish`. A piece is never empty of everything.
@@ -59,7 +82,7 @@ struct Delta {
   std::string text;
   std::vector<TokenId> token_ids;
   std::vector<TokenLogprob> logprobs;         // one per token id when asked for
-  std::vector<TokenLogprob> prompt_logprobs;  // in the first piece of a choice, when asked for; entry 0 (no logprob) has token only
+  std::shared_ptr<const PromptLogprobs> prompt_logprobs;  // in the first piece of a choice, when asked for
   FinishReason finish = FinishReason::kNone;
   std::variant<std::monostate, std::string, TokenId> stop_reason;  // the stop string or stop id that ended it
 };
@@ -90,6 +113,7 @@ class Generation {
  public:
   virtual ~Generation() = default;
   virtual void cancel() = 0;
+  // What the request asked to keep of them: texts for an echo, ids unless it said no.
   virtual const std::vector<PromptInfo>& prompts() const = 0;
   virtual int num_choices() const = 0;
   // What was measured of it so far. Any thread, but not from an observer's own call.

@@ -46,9 +46,22 @@ JsonWriter& JsonWriter::key(std::string_view name) {
 }
 
 JsonWriter& JsonWriter::string(std::string_view text) {
-  static constexpr char kHex[] = "0123456789abcdef";
+  return begin_string().string_part(text).end_string();
+}
+
+JsonWriter& JsonWriter::begin_string() {
   separate();
   out_ += '"';
+  return *this;
+}
+
+JsonWriter& JsonWriter::end_string() {
+  out_ += '"';
+  return *this;
+}
+
+JsonWriter& JsonWriter::string_part(std::string_view text) {
+  static constexpr char kHex[] = "0123456789abcdef";
   while (!text.empty()) {
     const unsigned char c = static_cast<unsigned char>(text[0]);
     size_t taken = 1;
@@ -70,7 +83,6 @@ JsonWriter& JsonWriter::string(std::string_view text) {
     }
     text.remove_prefix(taken);
   }
-  out_ += '"';
   return *this;
 }
 

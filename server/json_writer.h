@@ -19,6 +19,10 @@ class JsonWriter {
   JsonWriter& key(std::string_view name);
 
   JsonWriter& string(std::string_view text);  // invalid UTF-8 becomes U+FFFD
+  // The same in parts, each of whole characters: begin_string(), string_part()..., end_string().
+  JsonWriter& begin_string();
+  JsonWriter& string_part(std::string_view text);
+  JsonWriter& end_string();
   JsonWriter& integer(int64_t value);
   JsonWriter& number(
       float value);  // shortest digits that read back the same; infinities and NaN are clamped to +-9999

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -11,6 +12,7 @@
 #include "server/http_exchange.h"
 #include "server/inference_service.h"
 #include "server/openai_response.h"
+#include "server/pieces.h"
 
 namespace serval {
 namespace {
@@ -21,6 +23,14 @@ using ParseGeneration = Result<OpenAiRequest> (*)(std::string_view, const Reques
 HttpResponse json_response(std::string body) {
   HttpResponse response;
   response.body = std::move(body);
+  return response;
+}
+
+// `bytes` of memory, `owner`'s, are kept until all is written.
+HttpResponse json_in_pieces(std::shared_ptr<const void> owner, size_t bytes,
+                            const std::function<Pieces(std::string& out)>& write) {
+  HttpResponse response;
+  response.source = std::make_shared<PiecesBody>(std::move(owner), bytes, write);
   return response;
 }
 
@@ -109,8 +119,17 @@ void render(InferenceService& service, const RequestOptions& options, ParseGener
     exchange->respond(error_response(request.error()));
     return;
   }
-  const Result<std::vector<PromptInfo>> prompts = service.render(request->generate);
-  exchange->respond(prompts ? json_response(render_body(prompts.value())) : error_response(prompts.error()));
+  Result<std::vector<PromptInfo>> prompts = service.render(request->generate);
+  if (!prompts) {
+    exchange->respond(error_response(prompts.error()));
+    return;
+  }
+  const auto rendered = std::make_shared<const std::vector<PromptInfo>>(std::move(*prompts));
+  size_t bytes = 0;
+  for (const PromptInfo& prompt : *rendered)
+    bytes += prompt.text.size() + prompt.token_ids.size() * sizeof(TokenId);
+  exchange->respond(
+      json_in_pieces(rendered, bytes, [&](std::string& out) { return render_body(out, *rendered); }));
 }
 
 void tokenize(InferenceService& service, const RequestOptions& options, const Exchange& exchange) {
@@ -119,18 +138,17 @@ void tokenize(InferenceService& service, const RequestOptions& options, const Ex
     exchange->respond(error_response(request.error()));
     return;
   }
-  const Result<PromptInfo> prompt = service.tokenize(request->generate);
+  Result<PromptInfo> prompt = service.tokenize(request->generate);
   if (!prompt) {
     exchange->respond(error_response(prompt.error()));
     return;
   }
   const std::optional<ModelInfo> model = find_model(service, request->generate.model);
-  std::vector<std::string> strings;
-  if (request->return_token_strs) {
-    for (const TokenId id : prompt->token_ids) strings.push_back(service.token_text(id));
-  }
-  exchange->respond(json_response(tokenize_body(*prompt, model ? model->max_model_len : 0,
-                                                request->return_token_strs ? &strings : nullptr)));
+  const auto ids = std::make_shared<const std::vector<TokenId>>(std::move(prompt->token_ids));
+  exchange->respond(json_in_pieces(ids, ids->size() * sizeof(TokenId), [&](std::string& out) {
+    return tokenize_body(out, *ids, model ? model->max_model_len : 0,
+                         request->return_token_strs ? &service : nullptr);
+  }));
 }
 
 void detokenize(InferenceService& service, const RequestOptions& options, const Exchange& exchange) {
@@ -143,8 +161,14 @@ void detokenize(InferenceService& service, const RequestOptions& options, const 
     exchange->respond(error_response(unknown_model(request->model)));
     return;
   }
-  const Result<std::string> text = service.detokenize(request->tokens);
-  exchange->respond(text ? json_response(detokenize_body(text.value())) : error_response(text.error()));
+  Result<std::string> decoded = service.detokenize(request->tokens);
+  if (!decoded) {
+    exchange->respond(error_response(decoded.error()));
+    return;
+  }
+  const auto text = std::make_shared<const std::string>(std::move(*decoded));
+  exchange->respond(
+      json_in_pieces(text, text->size(), [&](std::string& out) { return detokenize_body(out, *text); }));
 }
 
 }  // namespace

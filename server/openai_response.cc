@@ -40,15 +40,49 @@ std::string token_name(const AnswerContext& context, const TokenLogprob& token) 
   return context.tokens_as_ids ? "token_id:" + std::to_string(token.token) : token_name(token.bytes);
 }
 
-int64_t characters(std::string_view bytes) {
-  return std::count_if(bytes.begin(), bytes.end(),
-                       [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; });
+std::string prompt_token_name(const AnswerContext& context, TokenId token) {
+  return context.tokens_as_ids ? "token_id:" + std::to_string(token)
+                               : token_name(context.service->token_text(token));
 }
 
-void write_ids(JsonWriter& json, std::string_view name, const std::vector<TokenId>& ids) {
+// Where it is short, or all of it is wanted at once.
+void write_all(Pieces pieces) {
+  while (pieces.next()) {
+  }
+}
+
+// Whether what was written so far should go out before more is.
+bool is_piece(const std::string& out) {
+  return out.size() >= kPieceBytes;
+}
+
+// All of what a writer in pieces writes, where it is one of several.
+#define SERVAL_WRITE_ALL(pieces) \
+  for (Pieces part = (pieces); part.next();) co_yield PieceEnd{}
+
+Pieces write_ids(std::string& out, JsonWriter& json, std::string_view name, const std::vector<TokenId>& ids) {
   json.key(name).begin_array();
-  for (const TokenId id : ids) json.integer(id);
+  for (const TokenId id : ids) {
+    json.integer(id);
+    if (is_piece(out)) co_yield PieceEnd{};
+  }
   json.end_array();
+}
+
+// One string value, `a` and `b` joined.
+Pieces write_text(std::string& out, JsonWriter& json, std::string_view a, std::string_view b = {}) {
+  json.begin_string();
+  for (std::string_view rest : {a, b}) {
+    while (!rest.empty()) {
+      size_t n = std::min(rest.size(), kPieceBytes / 2);
+      // Not in the middle of a character.
+      while (n < rest.size() && (static_cast<unsigned char>(rest[n]) & 0xC0) == 0x80) ++n;
+      json.string_part(rest.substr(0, n));
+      rest.remove_prefix(n);
+      if (is_piece(out)) co_yield PieceEnd{};
+    }
+  }
+  json.end_string();
 }
 
 void write_finish(JsonWriter& json, const Delta& delta) {
@@ -101,8 +135,8 @@ void write_chat_token(JsonWriter& json, const AnswerContext& context, const Toke
   json.end_array();
 }
 
-void write_chat_logprobs(JsonWriter& json, const AnswerContext& context,
-                         const std::vector<TokenLogprob>& tokens) {
+Pieces write_chat_logprobs(std::string& out, JsonWriter& json, const AnswerContext& context,
+                           const std::vector<TokenLogprob>& tokens) {
   json.begin_object().key("content").begin_array();
   for (const TokenLogprob& token : tokens) {
     json.begin_object();
@@ -114,109 +148,166 @@ void write_chat_logprobs(JsonWriter& json, const AnswerContext& context,
       json.end_object();
     }
     json.end_array().end_object();
+    if (is_piece(out)) co_yield PieceEnd{};
   }
   json.end_array().key("refusal").null().end_object();
 }
 
+// Log-probabilities of a prompt (if any) and of output tokens after it, as one list: what completions' parallel
+// arrays are made of.
+class TokenList {
+ public:
+  TokenList(const AnswerContext& context, const PromptLogprobs* prompt, const std::vector<TokenLogprob>& output)
+      : context_(context), prompt_(prompt), output_(output) {}
+
+  size_t size() const { return num_prompt() + output_.size(); }
+  // Nothing comes before a prompt's first token.
+  bool has_logprob(size_t i) const { return i > 0 || num_prompt() == 0; }
+  float logprob(size_t i) const {
+    return i < num_prompt() ? prompt_->entries[i].logprob : output_[i - num_prompt()].logprob;
+  }
+  std::string name(size_t i) const {
+    return i < num_prompt() ? prompt_token_name(context_, prompt_->entries[i].token)
+                            : token_name(context_, output_[i - num_prompt()]);
+  }
+  int64_t width(size_t i) const {
+    const int width = i < num_prompt() ? prompt_->entries[i].width : output_[i - num_prompt()].width;
+    return width >= 0 ? width : static_cast<int64_t>(num_characters(bytes(i)));
+  }
+  // Calls fn(name, logprob) for the best, best first.
+  template <class Fn>
+  void for_top(size_t i, Fn fn) const {
+    if (i < num_prompt()) {
+      for (const TopLogprob& top : prompt_->top_of(i))
+        fn(prompt_token_name(context_, top.token), top.logprob);
+    } else {
+      for (const TokenLogprob& top : output_[i - num_prompt()].top) fn(token_name(context_, top), top.logprob);
+    }
+  }
+
+ private:
+  size_t num_prompt() const { return prompt_ ? prompt_->entries.size() : 0; }
+  std::string bytes(size_t i) const {
+    return i < num_prompt() ? context_.service->token_text(prompt_->entries[i].token)
+                            : output_[i - num_prompt()].bytes;
+  }
+
+  const AnswerContext& context_;
+  const PromptLogprobs* const prompt_;
+  const std::vector<TokenLogprob>& output_;
+};
+
+// What precedes the output in a completion's lists.
+const PromptLogprobs* echoed_logprobs(const AnswerContext& context, const ChoicePiece& piece) {
+  return context.echo ? piece.delta.prompt_logprobs.get() : nullptr;
+}
+
 // The k best and the token itself, by name; two tokens of one name (special ones can be) give one member.
-void write_top_by_name(JsonWriter& json, const AnswerContext& context, const TokenLogprob& token) {
+void write_top_by_name(JsonWriter& json, const TokenList& tokens, size_t i) {
   std::unordered_set<std::string> names;
   json.begin_object();
-  const auto write = [&](const TokenLogprob& entry) {
-    const std::string name = token_name(context, entry);
-    if (names.insert(name).second) json.key(name).number(entry.logprob);
+  const auto write = [&](const std::string& name, float logprob) {
+    if (names.insert(name).second) json.key(name).number(logprob);
   };
-  for (const TokenLogprob& top : token.top) write(top);
-  write(token);
+  tokens.for_top(i, write);
+  write(tokens.name(i), tokens.logprob(i));
   json.end_object();
 }
 
-// Parallel arrays. `prompt` entries come first; the very first token of a prompt has no log-probability.
-void write_completion_logprobs(JsonWriter& json, const AnswerContext& context,
-                               const std::vector<TokenLogprob>& prompt,
-                               const std::vector<TokenLogprob>& tokens, int64_t text_offset) {
-  std::vector<const TokenLogprob*> entries;
-  for (const TokenLogprob& token : prompt) entries.push_back(&token);
-  for (const TokenLogprob& token : tokens) entries.push_back(&token);
-  const size_t without_logprob = prompt.empty() ? entries.size() : 0;
+// Parallel arrays. `end`: the characters that the choice has after this piece: a token whose text a stop string
+// cut off begins there at the latest.
+Pieces write_completion_logprobs(std::string& out, JsonWriter& json, const TokenList tokens, int64_t text_offset,
+                                 int64_t end) {
   json.begin_object();
   json.key("tokens").begin_array();
-  for (const TokenLogprob* token : entries) json.string(token_name(context, *token));
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    json.string(tokens.name(i));
+    if (is_piece(out)) co_yield PieceEnd{};
+  }
   json.end_array().key("token_logprobs").begin_array();
-  for (size_t i = 0; i < entries.size(); ++i)
-    i == without_logprob ? json.null() : json.number(entries[i]->logprob);
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    tokens.has_logprob(i) ? json.number(tokens.logprob(i)) : json.null();
+    if (is_piece(out)) co_yield PieceEnd{};
+  }
   json.end_array().key("top_logprobs").begin_array();
-  for (size_t i = 0; i < entries.size(); ++i) {
-    if (i == without_logprob) {
-      json.null();
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    if (tokens.has_logprob(i)) {
+      write_top_by_name(json, tokens, i);
     } else {
-      write_top_by_name(json, context, *entries[i]);
+      json.null();
     }
+    if (is_piece(out)) co_yield PieceEnd{};
   }
   json.end_array().key("text_offset").begin_array();
-  for (const TokenLogprob* token : entries) {
-    json.integer(text_offset);
-    text_offset += characters(token->bytes);
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    json.integer(std::min(text_offset, end));
+    text_offset += tokens.width(i);
+    if (is_piece(out)) co_yield PieceEnd{};
   }
   json.end_array().end_object();
 }
 
 // One entry per prompt token: null for the first, then {"id": {"logprob", "rank", "decoded_token"}} of the
 // token and its rivals.
-void write_prompt_logprobs(JsonWriter& json, const std::vector<TokenLogprob>& tokens) {
+Pieces write_prompt_logprobs(std::string& out, JsonWriter& json, const AnswerContext& context,
+                             const ChoicePiece& piece) {
+  const PromptLogprobs* const list = piece.delta.prompt_logprobs.get();
   json.key("prompt_logprobs").begin_array();
-  for (size_t i = 0; i < tokens.size(); ++i) {
+  for (size_t i = 0; list && i < list->entries.size(); ++i) {
     if (i == 0) {
       json.null();
       continue;
     }
-    json.begin_object();
-    const auto write = [&](const TokenLogprob& entry) {
-      json.key(std::to_string(entry.token)).begin_object();
-      json.key("logprob").number(entry.logprob);
-      json.member("rank", entry.rank).member("decoded_token", token_name(entry.bytes));
+    const auto write = [&](TokenId token, float logprob, int rank) {
+      json.key(std::to_string(token)).begin_object();
+      json.key("logprob").number(logprob);
+      json.member("rank", rank).member("decoded_token", token_name(context.service->token_text(token)));
       json.end_object();
     };
-    write(tokens[i]);
-    for (const TokenLogprob& top : tokens[i].top) {
-      if (top.token != tokens[i].token) write(top);
+    const PromptLogprobs::Entry& entry = list->entries[i];
+    json.begin_object();
+    write(entry.token, entry.logprob, entry.rank);
+    int rank = 0;
+    for (const TopLogprob& top : list->top_of(i)) {
+      ++rank;
+      if (top.token != entry.token) write(top.token, top.logprob, rank);
     }
     json.end_object();
+    if (is_piece(out)) co_yield PieceEnd{};
   }
   json.end_array();
 }
 
 // --- choices ---
 
-void write_logprobs(JsonWriter& json, const AnswerContext& context, const ChoicePiece& piece) {
+Pieces write_logprobs(std::string& out, JsonWriter& json, const AnswerContext& context,
+                      const ChoicePiece& piece) {
   json.key("logprobs");
   const Delta& delta = piece.delta;
-  static const std::vector<TokenLogprob> kNone;
-  const std::vector<TokenLogprob>& echoed = context.echo ? delta.prompt_logprobs : kNone;
-  if (!context.logprobs || (delta.logprobs.empty() && echoed.empty() && delta.text.empty())) {
+  const PromptLogprobs* const echoed = echoed_logprobs(context, piece);
+  if (!context.logprobs || (delta.logprobs.empty() && !echoed && delta.text.empty())) {
     json.null();
   } else if (context.chat) {
-    write_chat_logprobs(json, context, delta.logprobs);
+    SERVAL_WRITE_ALL(write_chat_logprobs(out, json, context, delta.logprobs));
   } else {
-    write_completion_logprobs(json, context, echoed, delta.logprobs, piece.text_offset);
+    const int64_t end = piece.text_offset +
+                        static_cast<int64_t>(num_characters(piece.echoed) + num_characters(delta.text));
+    SERVAL_WRITE_ALL(write_completion_logprobs(out, json, {context, echoed, delta.logprobs}, piece.text_offset,
+                                               end));
   }
 }
 
 // What vLLM adds to a completion's choice; for a chat, prompt_... stand at the top level (write_chat_prompt).
-void write_extras(JsonWriter& json, const AnswerContext& context, const ChoicePiece& piece) {
+Pieces write_extras(std::string& out, JsonWriter& json, const AnswerContext& context, const ChoicePiece& piece) {
   if (context.return_token_ids) {
-    if (!context.chat && piece.first)
-      write_ids(json, "prompt_token_ids", context.prompt_of(piece.delta.index).token_ids);
-    write_ids(json, "token_ids", piece.delta.token_ids);
+    if (!context.chat && piece.first) {
+      SERVAL_WRITE_ALL(
+          write_ids(out, json, "prompt_token_ids", context.prompt_of(piece.delta.index).token_ids));
+    }
+    SERVAL_WRITE_ALL(write_ids(out, json, "token_ids", piece.delta.token_ids));
   }
   if (context.prompt_logprobs && !context.chat && piece.first)
-    write_prompt_logprobs(json, piece.delta.prompt_logprobs);
-}
-
-void write_chat_prompt(JsonWriter& json, const AnswerContext& context, const ChoicePiece& piece) {
-  if (!context.chat || !piece.first) return;
-  if (context.return_token_ids) write_ids(json, "prompt_token_ids", context.prompts.front().token_ids);
-  if (context.prompt_logprobs) write_prompt_logprobs(json, piece.delta.prompt_logprobs);
+    SERVAL_WRITE_ALL(write_prompt_logprobs(out, json, context, piece));
 }
 
 void begin_answer(JsonWriter& json, const AnswerContext& context, const char* object) {
@@ -225,11 +316,6 @@ void begin_answer(JsonWriter& json, const AnswerContext& context, const char* ob
       .member("object", object)
       .member("created", context.created)
       .member("model", context.model);
-}
-
-void write_completion_text(JsonWriter& json, const ChoicePiece& piece) {
-  piece.echoed.empty() ? json.member("text", piece.delta.text)
-                       : json.member("text", std::string(piece.echoed) + piece.delta.text);
 }
 
 const char* chunk_object(const AnswerContext& context) {
@@ -265,48 +351,50 @@ void write_model(JsonWriter& json, const ModelInfo& model) {
   json.end_object().end_array().end_object();
 }
 
-void write_prompt(JsonWriter& json, const PromptInfo& prompt) {
-  json.begin_object().member("prompt", prompt.text);
-  write_ids(json, "prompt_token_ids", prompt.token_ids);
+Pieces write_prompt(std::string& out, JsonWriter& json, const PromptInfo& prompt) {
+  json.begin_object().key("prompt");
+  SERVAL_WRITE_ALL(write_text(out, json, prompt.text));
+  SERVAL_WRITE_ALL(write_ids(out, json, "prompt_token_ids", prompt.token_ids));
   json.end_object();
 }
 
 }  // namespace
 
 int64_t text_advance(const AnswerContext& context, const ChoicePiece& piece) {
+  const TokenList tokens(context, echoed_logprobs(context, piece), piece.delta.logprobs);
   int64_t total = 0;
-  if (context.echo) {
-    for (const TokenLogprob& token : piece.delta.prompt_logprobs) total += characters(token.bytes);
-  }
-  for (const TokenLogprob& token : piece.delta.logprobs) total += characters(token.bytes);
+  for (size_t i = 0; i < tokens.size(); ++i) total += tokens.width(i);
   return total;
 }
 
-std::string whole_answer(const AnswerContext& context, const std::vector<ChoicePiece>& choices,
-                         const Usage& usage) {
-  std::string out;
+Pieces whole_answer(std::string& out, const AnswerContext& context, const std::vector<ChoicePiece>& choices,
+                    Usage usage) {
   JsonWriter json(out);
   begin_answer(json, context, context.chat ? "chat.completion" : "text_completion");
   json.key("choices").begin_array();
   for (const ChoicePiece& piece : choices) {
     json.begin_object().member("index", piece.delta.index);
     if (context.chat) {
-      json.key("message").begin_object();
-      json.member("role", "assistant").member("content", piece.delta.text).key("refusal").null();
-      json.end_object();
+      json.key("message").begin_object().member("role", "assistant").key("content");
+      SERVAL_WRITE_ALL(write_text(out, json, piece.delta.text));
+      json.key("refusal").null().end_object();
     } else {
-      write_completion_text(json, piece);
+      json.key("text");
+      SERVAL_WRITE_ALL(write_text(out, json, piece.echoed, piece.delta.text));
     }
-    write_logprobs(json, context, piece);
+    SERVAL_WRITE_ALL(write_logprobs(out, json, context, piece));
     write_finish(json, piece.delta);
-    write_extras(json, context, piece);
+    SERVAL_WRITE_ALL(write_extras(out, json, context, piece));
     json.end_object();
   }
   json.end_array();
   write_usage(json, usage);
-  if (!choices.empty()) write_chat_prompt(json, context, choices.front());
+  if (context.chat && !choices.empty()) {
+    if (context.return_token_ids)
+      SERVAL_WRITE_ALL(write_ids(out, json, "prompt_token_ids", context.prompts->front().token_ids));
+    if (context.prompt_logprobs) SERVAL_WRITE_ALL(write_prompt_logprobs(out, json, context, choices.front()));
+  }
   json.end_object();
-  return out;
 }
 
 void append_role_chunk(std::string& out, const AnswerContext& context, int index) {
@@ -317,32 +405,38 @@ void append_role_chunk(std::string& out, const AnswerContext& context, int index
     json.key("logprobs").null().key("finish_reason").null();
     json.end_object().end_array();
     if (context.return_token_ids && index == 0)
-      write_ids(json, "prompt_token_ids", context.prompts.front().token_ids);
+      write_all(write_ids(out, json, "prompt_token_ids", context.prompts->front().token_ids));
     write_stream_usage(json, context, index, 0);
     json.end_object();
   });
 }
 
-void append_chunk(std::string& out, const AnswerContext& context, const ChoicePiece& piece) {
-  event(out, [&](JsonWriter& json) {
-    begin_answer(json, context, chunk_object(context));
-    json.key("choices").begin_array().begin_object().member("index", piece.delta.index);
-    if (context.chat) {
-      json.key("delta").begin_object();
-      if (!piece.delta.text.empty()) json.member("content", piece.delta.text);
-      json.end_object();
-    } else {
-      write_completion_text(json, piece);
-    }
-    write_logprobs(json, context, piece);
-    write_finish(json, piece.delta);
-    write_extras(json, context, piece);
-    json.end_object().end_array();
-    if (context.chat && context.prompt_logprobs && piece.first)
-      write_prompt_logprobs(json, piece.delta.prompt_logprobs);
-    write_stream_usage(json, context, piece.delta.index, piece.num_tokens);
+Pieces first_chunk(std::string& out, const AnswerContext& context, const ChoicePiece& piece) {
+  out += "data: ";
+  JsonWriter json(out);
+  begin_answer(json, context, chunk_object(context));
+  json.key("choices").begin_array().begin_object().member("index", piece.delta.index);
+  if (context.chat) {
+    json.key("delta").begin_object();
+    if (!piece.delta.text.empty()) json.member("content", piece.delta.text);
     json.end_object();
-  });
+  } else {
+    json.key("text");
+    SERVAL_WRITE_ALL(write_text(out, json, piece.echoed, piece.delta.text));
+  }
+  SERVAL_WRITE_ALL(write_logprobs(out, json, context, piece));
+  write_finish(json, piece.delta);
+  SERVAL_WRITE_ALL(write_extras(out, json, context, piece));
+  json.end_object().end_array();
+  if (context.chat && context.prompt_logprobs && piece.first)
+    SERVAL_WRITE_ALL(write_prompt_logprobs(out, json, context, piece));
+  write_stream_usage(json, context, piece.delta.index, piece.num_tokens);
+  json.end_object();
+  out += "\n\n";
+}
+
+void append_chunk(std::string& out, const AnswerContext& context, const ChoicePiece& piece) {
+  write_all(first_chunk(out, context, piece));
 }
 
 void append_usage_chunk(std::string& out, const AnswerContext& context, const Usage& usage) {
@@ -376,43 +470,42 @@ std::string model_body(const ModelInfo& model) {
   return out;
 }
 
-std::string render_body(const std::vector<PromptInfo>& prompts) {
-  std::string out;
+Pieces render_body(std::string& out, const std::vector<PromptInfo>& prompts) {
   JsonWriter json(out);
   if (prompts.size() == 1) {
-    write_prompt(json, prompts.front());
-    return out;
+    SERVAL_WRITE_ALL(write_prompt(out, json, prompts.front()));
+    co_return;
   }
   json.begin_array();
-  for (const PromptInfo& prompt : prompts) write_prompt(json, prompt);
+  for (const PromptInfo& prompt : prompts) SERVAL_WRITE_ALL(write_prompt(out, json, prompt));
   json.end_array();
-  return out;
 }
 
-std::string tokenize_body(const PromptInfo& prompt, int max_model_len,
-                          const std::vector<std::string>* token_strs) {
-  std::string out;
+Pieces tokenize_body(std::string& out, const std::vector<TokenId>& ids, int max_model_len,
+                     const InferenceService* names) {
   JsonWriter json(out);
   json.begin_object();
-  json.member("count", static_cast<int64_t>(prompt.token_ids.size())).member("max_model_len", max_model_len);
-  write_ids(json, "tokens", prompt.token_ids);
+  json.member("count", static_cast<int64_t>(ids.size())).member("max_model_len", max_model_len);
+  SERVAL_WRITE_ALL(write_ids(out, json, "tokens", ids));
   json.key("token_strs");
-  if (token_strs) {
+  if (names) {
     json.begin_array();
-    for (const std::string& bytes : *token_strs) json.string(token_name(bytes));
+    for (const TokenId id : ids) {
+      json.string(token_name(names->token_text(id)));
+      if (is_piece(out)) co_yield PieceEnd{};
+    }
     json.end_array();
   } else {
     json.null();
   }
   json.end_object();
-  return out;
 }
 
-std::string detokenize_body(std::string_view text) {
-  std::string out;
+Pieces detokenize_body(std::string& out, const std::string& text) {
   JsonWriter json(out);
-  json.begin_object().member("prompt", text).end_object();
-  return out;
+  json.begin_object().key("prompt");
+  SERVAL_WRITE_ALL(write_text(out, json, text));
+  json.end_object();
 }
 
 }  // namespace serval

@@ -1,5 +1,6 @@
-// From what the service says to the JSON that OpenAI clients read: whole answers, stream chunks, lists. Pure;
-// no I/O. The framing of a stream (what comes first, what comes last) is generation_run's.
+// From what the service says to the JSON that OpenAI clients read: whole answers, stream chunks, lists. No I/O.
+// What can be long is written in pieces. The framing of a stream (what comes first, what comes last) is
+// generation_run's.
 #pragma once
 
 #include <cstdint>
@@ -8,6 +9,7 @@
 #include <vector>
 
 #include "server/inference_service.h"
+#include "server/pieces.h"
 
 namespace serval {
 
@@ -24,10 +26,11 @@ struct AnswerContext {
   bool logprobs = false;
   bool prompt_logprobs = false;
   bool echo = false;  // completions: the prompt's text and log-probabilities come first
-  std::vector<PromptInfo> prompts;
-  int n = 1;  // choice i belongs to prompt i / n
+  const InferenceService* service = nullptr;           // names tokens
+  const std::vector<PromptInfo>* prompts = nullptr;    // what the generation kept of them
+  int n = 1;                                           // choice i belongs to prompt i / n
 
-  const PromptInfo& prompt_of(int choice) const { return prompts[static_cast<size_t>(choice / n)]; }
+  const PromptInfo& prompt_of(int choice) const { return (*prompts)[static_cast<size_t>(choice / n)]; }
 };
 
 // One choice: for a whole answer all of it, for a chunk what is new.
@@ -39,23 +42,27 @@ struct ChoicePiece {
   std::string_view echoed;  // the prompt, in front of a first piece
 };
 
-// Characters that `piece` adds to its choice, as text_offset counts them: by tokens, like its peers.
+// Characters that the tokens of `piece` are of its choice's text: what text_offset counts.
 int64_t text_advance(const AnswerContext& context, const ChoicePiece& piece);
 
-std::string whole_answer(const AnswerContext& context, const std::vector<ChoicePiece>& choices,
-                         const Usage& usage);
+// Arguments by reference must outlive what is returned, here and below.
+Pieces whole_answer(std::string& out, const AnswerContext& context, const std::vector<ChoicePiece>& choices,
+                    Usage usage);
 
 // Each appends one `data: {...}` event.
 void append_role_chunk(std::string& out, const AnswerContext& context, int index);  // chat
 void append_chunk(std::string& out, const AnswerContext& context, const ChoicePiece& piece);
+// The same, for a first piece, which can be long: it carries what was asked of the prompt.
+Pieces first_chunk(std::string& out, const AnswerContext& context, const ChoicePiece& piece);
 void append_usage_chunk(std::string& out, const AnswerContext& context, const Usage& usage);
 void append_event(std::string& out, std::string_view data);
 
 std::string models_body(const std::vector<ModelInfo>& models);
 std::string model_body(const ModelInfo& model);
-std::string render_body(const std::vector<PromptInfo>& prompts);
-std::string tokenize_body(const PromptInfo& prompt, int max_model_len,
-                          const std::vector<std::string>* token_strs);
-std::string detokenize_body(std::string_view text);
+Pieces render_body(std::string& out, const std::vector<PromptInfo>& prompts);
+// `names`: who names the tokens; null: they are not named.
+Pieces tokenize_body(std::string& out, const std::vector<TokenId>& ids, int max_model_len,
+                     const InferenceService* names);
+Pieces detokenize_body(std::string& out, const std::string& text);
 
 }  // namespace serval

@@ -154,7 +154,7 @@ Result<PromptInfo> PromptBuilder::build_completion(const GenerateRequest& reques
                      "prompt has token id " + std::to_string(id) + "; this model's ids are 0 to " +
                          std::to_string(limits_.vocab_size - 1) + ".");
     }
-    prompt.text = tokenizer_->decode(prompt.token_ids, /*skip_special=*/false);
+    if (rules.with_text) prompt.text = tokenizer_->decode(prompt.token_ids, /*skip_special=*/false);
   }
   if (prompt.token_ids.empty() && !rules.may_be_empty) {
     if (tokenizer_->bos_id() < 0)

@@ -18,6 +18,7 @@ namespace serval {
 // What a prompt must be for what it is built for.
 struct PromptRules {
   bool must_fit = false;  // one that cannot fit in the context is refused, if possible before it is tokenised
+  bool with_text = false;  // PromptInfo::text of prompts given as ids too
   bool may_be_empty = false;  // no ids for an empty text; otherwise the BOS, or an error without one
 };
 

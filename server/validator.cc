@@ -189,6 +189,44 @@ Result<int> output_budget(const GenerateRequest& r, int64_t prompt_tokens, int c
   return static_cast<int>(*r.max_tokens);
 }
 
+// What an answer comes to in bytes, about: a listed log-probability with its token's name, and a token of text.
+constexpr int64_t kBytesPerLogprob = 64;
+constexpr int64_t kBytesPerToken = 8;
+
+// Prices the answer before anything is computed for it: the log-probabilities of its prompts, which each choice
+// repeats, and, when it is one piece, its output. Gives how many output tokens each choice may have at most.
+Result<int64_t> price(const GenerateRequest& r, const std::vector<PromptInfo>& prompts, int64_t n,
+                      const SamplingParams& sampling, const ServiceLimits& limits) {
+  int64_t room = limits.max_answer_bytes;
+  const auto too_much = [&](const std::string& param, int64_t bytes) {
+    return invalid(param, "answer_too_large",
+                   "The answer would have about " + std::to_string(bytes) + " bytes; this server gives at most " +
+                       std::to_string(limits.max_answer_bytes) + ". Ask for fewer of " + param +
+                       ", choices or prompts.");
+  };
+  const bool chat = r.kind == GenerateRequest::Kind::kChat;
+  const std::string logprobs = chat ? "top_logprobs" : "logprobs";
+  if (sampling.num_prompt_logprobs >= 0) {
+    int64_t prompt_tokens = 0;
+    for (const PromptInfo& prompt : prompts) prompt_tokens += static_cast<int64_t>(prompt.token_ids.size());
+    const int64_t bytes = n * prompt_tokens * (sampling.num_prompt_logprobs + 1) * kBytesPerLogprob;
+    if (bytes > room) return too_much(r.prompt_logprobs ? "prompt_logprobs" : logprobs, bytes);
+    room -= bytes;
+  }
+  if (!r.whole) return std::numeric_limits<int64_t>::max();
+  const int64_t choices = n * static_cast<int64_t>(prompts.size());
+  const int64_t bytes_per_token =
+      kBytesPerToken + (sampling.num_logprobs + 1) * (sampling.num_logprobs >= 0 ? kBytesPerLogprob : 0);
+  const int64_t most_tokens = room / (choices * bytes_per_token);
+  if (r.max_tokens && *r.max_tokens > most_tokens) {
+    const int64_t tokens = std::min<int64_t>(*r.max_tokens, limits.max_model_len);
+    if (tokens > most_tokens)
+      return too_much(sampling.num_logprobs >= 0 ? logprobs : r.max_tokens_param,
+                      limits.max_answer_bytes - room + tokens * choices * bytes_per_token);
+  }
+  return std::max<int64_t>(most_tokens, 1);
+}
+
 }  // namespace
 
 Error context_overflow(const std::string& param, int context, const std::string& prompt_param,
@@ -240,12 +278,16 @@ Result<ValidatedRequest> validate(const GenerateRequest& r, const std::vector<Pr
                        ". Ask for fewer choices or prompts at once.");
   }
 
+  Result<int64_t> most_tokens = price(r, prompts, n, sampling, limits);
+  if (!most_tokens) return most_tokens.error();
+
   const int context = usable_context(limits, geometry, scheduler);
   sampling.seed = r.seed && *r.seed != kAnotherSeed ? static_cast<uint64_t>(*r.seed) : random_seed;
   for (size_t i = 0; i < prompts.size(); ++i) {
     const PromptInfo& prompt = prompts[i];
     Result<int> budget = output_budget(r, static_cast<int64_t>(prompt.token_ids.size()), context, limits);
     if (!budget) return budget.error();
+    budget = static_cast<int>(std::min<int64_t>(*budget, *most_tokens));
     Request request;
     request.prompt = prompt.token_ids;
     request.n = static_cast<int>(n);

@@ -30,6 +30,7 @@ struct ServiceLimits {
   int max_completion_logprobs = 5;
   int max_messages = 2048;
   int max_cache_salt_bytes = 128;
+  int64_t max_answer_bytes = 64 << 20;  // what a request's answer may come to, by its price (validator.cc)
   int default_completion_tokens = 16;  // legacy completions without max_tokens, as OpenAI has it
 };
 

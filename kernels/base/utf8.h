@@ -32,6 +32,13 @@ bool is_valid_utf8(std::string_view bytes);
 // U+FFFD: what Python's bytes.decode(errors="replace") gives.
 std::string repair_utf8(std::string_view bytes);
 
+// Of well-formed text; a part of a character counts where it begins.
+inline size_t num_characters(std::string_view text) {
+  size_t count = 0;
+  for (const char c : text) count += (static_cast<unsigned char>(c) & 0xC0) != 0x80;
+  return count;
+}
+
 void append_utf8(char32_t codepoint, std::string& out);
 
 // The code point at `pos` of well-formed text, and the position after it.

@@ -440,6 +440,42 @@ TEST_F(HttpServerTest, TheLineOfLongTextsIsBoundedInNumberAndBytes) {
   }
 }
 
+TEST_F(HttpServerTest, AnAnswerThatNobodyReadsHoldsItsNumbersAndNotItsText) {
+  HttpConfig config;
+  config.answers = std::make_shared<MemoryBudget>(64 << 20);
+  config.send_buffer_bytes = 64 << 10;
+  start(config);
+  constexpr size_t kTokens = 1'000'000;
+  RawHttpClient lazy(server->port(), /*receive_buffer_bytes=*/4096);
+  lazy.send(post("/tokenize", "{\"return_token_strs\":true,\"prompt\":\"" + std::string(kTokens, 'a') + "\"}"));
+  ASSERT_TRUE(lazy.read_until("\"tokens\":"));
+  EXPECT_LE(config.answers->used(), kTokens * sizeof(TokenId) + (64 << 10));
+  const auto response = lazy.read_response();
+  ASSERT_TRUE(response.has_value());
+  EXPECT_EQ(response->field("transfer-encoding"), "chunked");
+  EXPECT_EQ(boost::json::parse(response->body).at("token_strs").as_array().size(), kTokens);
+  EXPECT_EQ(config.answers->used(), 0u);
+}
+
+TEST_F(HttpServerTest, AnswersInMemoryAreBoundedOverAllConnections) {
+  HttpConfig config;
+  config.answers = std::make_shared<MemoryBudget>(1'500'000);
+  config.send_buffer_bytes = 64 << 10;
+  start(config);
+  const std::string text = post("/tokenize", "{\"prompt\":\"" + std::string(300'000, 'a') + "\"}");
+  RawHttpClient first(server->port(), 4096), second(server->port());
+  first.send(text);
+  ASSERT_TRUE(first.read_until("\"tokens\":"));  // and no further: it is held
+  second.send(text);
+  const auto refused = second.read_response();
+  ASSERT_TRUE(refused.has_value());
+  EXPECT_EQ(refused->status, 429);
+  EXPECT_EQ(error_code(*refused), "server_overloaded");
+  EXPECT_EQ(ask(post("/tokenize", "{\"prompt\":\"abc\"}")).status, 200);  // what is small costs nothing
+  EXPECT_EQ(first.read_response()->status, 200);
+  EXPECT_EQ(ask(text).status, 200);
+}
+
 TEST_F(HttpServerTest, BodiesInMemoryAreBoundedOverAllConnections) {
   HttpConfig config;
   config.max_total_body_bytes = 100'000;

@@ -160,10 +160,10 @@ TEST_F(OpenAiHttp, LogprobsNameTokensByTheirIdsWhenAsked) {
 
 Script with_prompt_logprobs() {
   Script script = with_logprobs();
-  TokenLogprob first{.token = 1, .bytes = "P"};
-  TokenLogprob second{.token = 2, .bytes = "q", .logprob = -2, .rank = 4};
-  second.top = {{.token = 3, .bytes = "r", .logprob = -1, .rank = 1}};
-  script.deltas[0].prompt_logprobs = {first, second};
+  PromptLogprobs prompt;
+  prompt.entries = {{.token = 'P'}, {.token = 'q', .logprob = -2, .rank = 4, .top_end = 1}};
+  prompt.top = {{.token = 'r', .logprob = -1}};
+  script.deltas[0].prompt_logprobs = std::make_shared<const PromptLogprobs>(std::move(prompt));
   return script;
 }
 
@@ -182,12 +182,57 @@ TEST_F(OpenAiHttp, EchoPutsThePromptInFront) {
               HasSubstr("\"text\":\"Pqh\xc3\xa9\""));
 }
 
+TEST_F(OpenAiHttp, TokensThatTheTextLeavesOutHaveNoWidth) {
+  Delta delta = token(0, "de", 3, FinishReason::kStopString);
+  delta.logprobs = {{.token = 'd', .bytes = "d"},
+                    {.token = 1, .bytes = "<s>", .width = 0},
+                    {.token = 'e', .bytes = "e"},
+                    {.token = 'f', .bytes = "fgh"},  // a stop string, which the text does not have
+                    {.token = 'i', .bytes = "i"}};
+  PromptLogprobs prompt;
+  prompt.entries = {{.token = 1, .width = 0}, {.token = 'a', .width = 1}, {.token = 'b', .width = 1}};
+  delta.prompt_logprobs = std::make_shared<const PromptLogprobs>(std::move(prompt));
+  service.set_script({.deltas = {delta}});
+  start();
+  const std::string expected = R"("text_offset":[0,0,1,2,3,3,4,4])";
+  EXPECT_THAT(whole(kCompletion, R"({"prompt":"ab","echo":true,"logprobs":0})"), HasSubstr(expected));
+  EXPECT_THAT(stream(kCompletion, R"({"prompt":"ab","echo":true,"logprobs":0,"stream":true})"), HasSubstr(expected));
+}
+
+TEST_F(OpenAiHttp, ALongAnswerComesInPiecesAndIsTheSame) {
+  // Whole and streamed; with keep-alive and, for HTTP/1.0, to the end of the connection.
+  PromptLogprobs prompt;
+  for (int i = 0; i < 20'000; ++i)
+    prompt.entries.push_back({.token = 'a' + i % 20, .logprob = -1, .rank = i, .top_end = 0});
+  Delta delta = token(0, std::string(100'000, 'x') + "\xc3\xa9", 3, FinishReason::kLength);
+  delta.prompt_logprobs = std::make_shared<const PromptLogprobs>(std::move(prompt));
+  service.set_script({.deltas = {delta}});
+  start();
+  const std::string json = R"({"prompt":"ab","prompt_logprobs":0,"return_token_ids":true})";
+  const RawResponse chunked = ask(post(kCompletion, json));
+  EXPECT_EQ(chunked.field("transfer-encoding"), "chunked");
+  EXPECT_GT(chunked.chunks.size(), 10u);
+  for (const std::string& chunk : chunked.chunks) EXPECT_LE(chunk.size(), 64u << 10);
+  const json::value answer = json::parse(chunked.body);
+  EXPECT_EQ(answer.at("choices").at(0).at("prompt_logprobs").as_array().size(), 20'000u);
+  EXPECT_EQ(std::string(answer.at("choices").at(0).at("text").as_string()), delta.text);
+  std::string old = post(kCompletion, json);
+  old.replace(old.find("HTTP/1.1"), 8, "HTTP/1.0");
+  const RawResponse closed = ask(old);
+  EXPECT_TRUE(closed.ends_with_close);
+  EXPECT_EQ(json::parse(closed.body).at("choices"), answer.at("choices"));
+  const std::string events = stream(kCompletion, R"({"prompt":"ab","prompt_logprobs":0,"stream":true})");
+  EXPECT_THAT(events, ::testing::EndsWith("data: [DONE]\n\n"));
+  const json::value event = json::parse(events.substr(6, events.find("\n\n") - 6));
+  EXPECT_EQ(event.at("choices").at(0).at("prompt_logprobs"), answer.at("choices").at(0).at("prompt_logprobs"));
+}
+
 TEST_F(OpenAiHttp, PromptLogprobsNameTheTokenAndItsRivals) {
   service.set_script(with_prompt_logprobs());
   start();
   const std::string expected =
-      R"("prompt_logprobs":[null,{"2":{"logprob":-2.0,"rank":4,"decoded_token":"q"},)"
-      R"("3":{"logprob":-1.0,"rank":1,"decoded_token":"r"}}])";
+      R"("prompt_logprobs":[null,{"113":{"logprob":-2.0,"rank":4,"decoded_token":"q"},)"
+      R"("114":{"logprob":-1.0,"rank":1,"decoded_token":"r"}}])";
   EXPECT_THAT(whole(kCompletion, R"({"prompt":"Pq","prompt_logprobs":1})"), HasSubstr(expected));
   EXPECT_THAT(whole(kChat, R"({"messages":[],"prompt_logprobs":1})"), HasSubstr(expected));
   EXPECT_THAT(stream(kChat, R"({"messages":[],"prompt_logprobs":1,"stream":true})"), HasSubstr(expected));

@@ -354,5 +354,50 @@ TEST(Validator, PromptsOfOneCallDrawWithNoiseOfTheirOwn) {
   EXPECT_EQ(valid->requests[1].sampling.seed, seed_of_choice(5, 2));
 }
 
+// 64 bytes a listed log-probability, 8 a token of text: what docs/api.md says.
+TEST(Validator, AnAnswerIsPricedBeforeItIsComputed) {
+  World world;
+  world.prompts.push_back({"de", {5, 6}});
+  struct {
+    const char* param;
+    int64_t bytes;
+    std::function<void(GenerateRequest&)> ask;
+  } const cases[] = {
+      {"prompt_logprobs", 3 * 6 * (4 + 1) * 64, [](GenerateRequest& r) { r.prompt_logprobs = 4, r.n = 3; }},
+      {"logprobs", 6 * (2 + 1) * 64,
+       [](GenerateRequest& r) {
+         r.echo = true, r.logprobs = 2;
+       }},
+      {"logprobs", 2 * 4 * 3 * ((5 + 1) * 64 + 8),
+       [](GenerateRequest& r) { r.whole = true, r.logprobs = 5, r.n = 3; }},
+      {"max_tokens", 2 * 4 * 8, [](GenerateRequest& r) { r.whole = true; }},
+      {"prompt_logprobs", 6 * 64, [](GenerateRequest& r) { r.prompt_logprobs = 0; }},
+  };
+  for (const auto& c : cases) {
+    GenerateRequest request = completion();
+    c.ask(request);
+    world.limits.max_answer_bytes = c.bytes;
+    EXPECT_TRUE(world.check(request).ok()) << c.param << " " << c.bytes;
+    world.limits.max_answer_bytes = c.bytes - 1;
+    const auto refused = world.check(request);
+    ASSERT_FALSE(refused.ok()) << c.param << " " << c.bytes;
+    EXPECT_EQ(refused.error().kind, ErrorKind::kInvalidRequest);
+    EXPECT_EQ(refused.error().param, c.param);
+    EXPECT_EQ(refused.error().code, "answer_too_large");
+  }
+}
+
+TEST(Validator, AnOutputThatNobodyNamedIsAsLongAsAnAnswerMayBe) {
+  World world;
+  GenerateRequest request = chat();
+  request.max_tokens.reset();
+  request.whole = true;
+  request.logprobs = 1;
+  world.limits.max_answer_bytes = 10 * (2 * 64 + 8);
+  EXPECT_EQ(world.check(request)->requests[0].sampling.max_tokens, 10);
+  request.whole = false;  // a stream is never in memory as one
+  EXPECT_EQ(world.check(request)->requests[0].sampling.max_tokens, kContext - 4);
+}
+
 }  // namespace
 }  // namespace serval

@@ -1,13 +1,28 @@
 #include "tests/support/fake_inference_service.h"
 
 #include <chrono>
+#include <map>
 
 namespace serval::testing {
+namespace {
+
+void append(Delta& whole, const Delta& part) {
+  whole.index = part.index;
+  whole.text += part.text;
+  whole.token_ids.insert(whole.token_ids.end(), part.token_ids.begin(), part.token_ids.end());
+  whole.logprobs.insert(whole.logprobs.end(), part.logprobs.begin(), part.logprobs.end());
+  if (part.prompt_logprobs) whole.prompt_logprobs = part.prompt_logprobs;
+  whole.finish = part.finish;
+  whole.stop_reason = part.stop_reason;
+}
+
+}  // namespace
 
 struct FakeInferenceService::Run {
   Script script;
   std::shared_ptr<GenerationObserver> observer;
   std::vector<PromptInfo> prompts;
+  bool whole = false;
   std::mutex mutex;  // held while the observer runs
   bool ended = false;
 };
@@ -108,6 +123,7 @@ Result<std::unique_ptr<Generation>> FakeInferenceService::generate(
   if (run->script.refusal) return *run->script.refusal;
   run->prompts = render(request).value();
   run->observer = std::move(observer);
+  run->whole = request.whole;
   std::lock_guard lock(mutex_);
   ++started_;
   runs_.push_back(run);
@@ -123,13 +139,18 @@ void FakeInferenceService::play(const std::shared_ptr<Run>& run) {
     std::unique_lock lock(mutex_);
     change_.wait(lock, [&] { return released_; });
   };
+  std::map<int, Delta> gathered;  // by choice, when each is wanted whole
   do {
     for (size_t i = 0; i < script.deltas.size(); ++i) {
       hold(i);
       std::lock_guard lock(run->mutex);
       if (run->ended) return;
       Delta delta = script.deltas[i];
-      run->observer->on_delta(std::move(delta));
+      if (run->whole) {
+        append(gathered[delta.index], delta);
+      } else {
+        run->observer->on_delta(std::move(delta));
+      }
     }
     if (script.forever) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   } while (script.forever);
@@ -137,6 +158,7 @@ void FakeInferenceService::play(const std::shared_ptr<Run>& run) {
   {
     std::lock_guard lock(run->mutex);
     if (run->ended) return;
+    for (auto& [index, delta] : gathered) run->observer->on_delta(std::move(delta));
     run->ended = true;
     ++finished_;  // before anybody can be told, so that whoever has the answer finds it counted
     script.error ? run->observer->on_error(*script.error) : run->observer->on_done(script.usage);

@@ -1,0 +1,95 @@
+#include "tests/support/allocation_failure.h"
+
+#include <pthread.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+namespace {
+
+char name_to_fail[16];
+std::atomic<bool> armed{false};
+std::atomic<int64_t> seen{0}, failed{0};
+int64_t first_to_fail = 0, count_to_fail = 0;
+size_t least_to_fail = 0;
+
+bool fails(std::size_t bytes) {
+  if (!armed.load(std::memory_order_acquire) || bytes < least_to_fail) return false;
+  char name[16] = "";
+  pthread_getname_np(pthread_self(), name, sizeof(name));
+  if (std::strcmp(name, name_to_fail) != 0) return false;
+  const int64_t number = seen.fetch_add(1) + 1;
+  if (number < first_to_fail || number - first_to_fail >= count_to_fail) return false;
+  failed.fetch_add(1);
+  return true;
+}
+
+void* allocate(std::size_t bytes, std::size_t alignment) {
+  if (fails(bytes)) throw std::bad_alloc();
+  void* const memory =
+      alignment <= alignof(std::max_align_t)
+          ? std::malloc(bytes == 0 ? 1 : bytes)
+          : std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
+  if (memory == nullptr) throw std::bad_alloc();
+  return memory;
+}
+
+}  // namespace
+
+void* operator new(std::size_t bytes) {
+  return allocate(bytes, 1);
+}
+void* operator new[](std::size_t bytes) {
+  return allocate(bytes, 1);
+}
+void* operator new(std::size_t bytes, std::align_val_t alignment) {
+  return allocate(bytes, static_cast<std::size_t>(alignment));
+}
+void* operator new[](std::size_t bytes, std::align_val_t alignment) {
+  return allocate(bytes, static_cast<std::size_t>(alignment));
+}
+void operator delete(void* memory) noexcept {
+  std::free(memory);
+}
+void operator delete[](void* memory) noexcept {
+  std::free(memory);
+}
+void operator delete(void* memory, std::size_t) noexcept {
+  std::free(memory);
+}
+void operator delete[](void* memory, std::size_t) noexcept {
+  std::free(memory);
+}
+void operator delete(void* memory, std::align_val_t) noexcept {
+  std::free(memory);
+}
+void operator delete[](void* memory, std::align_val_t) noexcept {
+  std::free(memory);
+}
+void operator delete(void* memory, std::size_t, std::align_val_t) noexcept {
+  std::free(memory);
+}
+void operator delete[](void* memory, std::size_t, std::align_val_t) noexcept {
+  std::free(memory);
+}
+
+namespace serval::testing {
+
+AllocationFailure::AllocationFailure(const char* thread_name, int64_t first, int64_t count, size_t least_bytes) {
+  std::strncpy(name_to_fail, thread_name, sizeof(name_to_fail) - 1);
+  first_to_fail = first;
+  count_to_fail = count;
+  least_to_fail = least_bytes;
+  seen = failed = 0;
+  armed.store(true, std::memory_order_release);
+}
+AllocationFailure::~AllocationFailure() {
+  armed = false;
+}
+int64_t AllocationFailure::num_failed() const {
+  return failed;
+}
+
+}  // namespace serval::testing
