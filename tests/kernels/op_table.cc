@@ -432,6 +432,50 @@ void check_sample_biased(Backend& backend, DType weights) {
   for (int i = 0; i < kMaxRows; ++i) EXPECT_EQ(results[i].token, 3 * i % kVocab);
 }
 
+// Histories longer than a backend may have room for at once, then a step that adds to what was counted.
+void check_sample_penalised(Backend& backend, DType weights) {
+  constexpr int kRows = 4, kRepeats = 40;
+  Bench bench(backend, weights, 12);
+  std::vector<std::vector<int32_t>> histories(kRows);
+  std::vector<CountedTokens> counted(kRows);
+  std::vector<SampleRow> rows(kRows);
+  const auto target = [](int row) { return 5 + 3 * row; };
+  const int32_t spare = 1;
+  for (int i = 0; i < kRows; ++i) {
+    for (int repeat = 0; repeat < kRepeats; ++repeat)
+      for (int t = 0; t < kVocab; ++t)
+        if (t != target(i) && t != spare) histories[i].push_back(t);
+    counted[i] = {.slot = i,
+                  .restart = true,
+                  .tokens = histories[i].data(),
+                  .num_tokens = static_cast<int>(histories[i].size())};
+    rows[i].temperature = 0;
+    rows[i].presence_penalty = 100;
+    rows[i].counts_slot = i;
+    rows[i].recent = &spare;
+    rows[i].num_recent = 1;
+  }
+  std::vector<SampleResult> results(kRows);
+  const auto draw = [&] {
+    const Values logits = bench.numbers({kRows, kVocab}, DType::kF32);
+    backend.deliver(backend.sample({.logits = logits.tensor,
+                                    .rows = rows.data(),
+                                    .results = results.data(),
+                                    .counted = counted.data(),
+                                    .num_counted = kRows}));
+  };
+  draw();
+  for (int i = 0; i < kRows; ++i) EXPECT_EQ(results[i].token, target(i)) << "the only token not seen";
+  std::vector<int32_t> targets(kRows);
+  for (int i = 0; i < kRows; ++i) {
+    targets[i] = target(i);
+    counted[i] = {.slot = i, .tokens = &targets[i], .num_tokens = 1};
+    rows[i].num_recent = 0;
+  }
+  draw();
+  for (int i = 0; i < kRows; ++i) EXPECT_EQ(results[i].token, spare) << "recent tokens are not counted";
+}
+
 }  // namespace
 
 OpPrecision precision_of(DType activation) {
@@ -489,6 +533,7 @@ const std::vector<OpCase>& op_table() {
     cases.push_back({"rows", check_rows});
     cases.push_back({"sample", check_sample});
     cases.push_back({"sample_biased", check_sample_biased});
+    cases.push_back({"sample_penalised", check_sample_penalised});
     return cases;
   }();
   return table;

@@ -214,6 +214,22 @@ TEST(ModelRunner, AMaskAndMinTokensBindTheirSequenceOnly) {
       << "log-probabilities are the raw ones";
 }
 
+TEST(ModelRunner, AnEndIdBeyondTheVocabularyBansNothingInTheNextRow) {
+  const auto runner = make_runner("LlamaForCausalLM");
+  const int vocab = runner->vocab_size();
+  RunnerDriver driver(*runner);
+  const std::vector<TokenId> prompt = random_tokens(5, 20);
+  const auto free_run = generate_alone(*runner, prompt, sampling(0), 1);
+  SamplingParams banning = sampling(0);
+  for (int t = 0; t < vocab; ++t) banning.eos_token_ids.push_back(vocab + t);
+  banning.min_tokens = 1;
+  const SeqId banned = driver.add(prompt, banning);
+  const SeqId neighbour = driver.add(prompt, sampling(0));
+  driver.step({{banned, 100}, {neighbour, 100}});
+  EXPECT_EQ(driver.seq(banned).output[0].token, free_run[0].token);
+  EXPECT_EQ(driver.seq(neighbour).output[0], free_run[0]);
+}
+
 TEST(ModelRunner, ASequenceWithoutAFiniteLogitFailsAlone) {
   const auto runner = make_runner("LlamaForCausalLM");
   const std::vector<TokenId> prompt = random_tokens(6, 20);
