@@ -18,6 +18,7 @@ struct SchedulerConfig {
   int max_prefill_chunk = 512;       // most prompt tokens of one sequence in one step
   int max_model_len = 2048;          // positions a sequence may reach
   int max_waiting = 256;             // sequences queued beyond the running ones
+  int max_wait_ms = 150;  // who would wait longer for a place lets those go first who would not; 0: off
   QueuePolicy policy = QueuePolicy::kFcfs;
   bool enable_prefix_cache = true;
 };

@@ -11,6 +11,7 @@ Flows::Flows(QueuePolicy policy, int most, int32_t quantum, int32_t short_tokens
       flows_(most),
       buckets_(std::bit_ceil(static_cast<size_t>(2 * most)), nullptr),
       waiting_(most, EarlierTurn{policy}),
+      late_(most, EarlierTurn{policy}),
       prompts_(most, EarlierTurn{policy}),
       short_(most, Shorter{policy}) {
   SERVAL_CHECK(quantum > 0, quantum);
@@ -23,7 +24,7 @@ Flow*& Flows::bucket(uint64_t id, int32_t priority) {
   return buckets_[(hash >> 32) & (buckets_.size() - 1)];
 }
 
-void Flows::join(Sequence& seq) {
+void Flows::join(Sequence& seq, bool is_late) {
   const Request& request = seq.request();
   const uint64_t id = request.flow == 0 ? request.id : request.flow;
   Flow*& head = bucket(id, request.priority);
@@ -33,7 +34,7 @@ void Flows::join(Sequence& seq) {
     SERVAL_CHECK(!free_.empty());
     flow = free_.back();
     free_.pop_back();
-    *flow = Flow{.id = id, .priority = request.priority, .next_in_bucket = head};
+    *flow = Flow{.id = id, .priority = request.priority, .is_late = is_late, .next_in_bucket = head};
     head = flow;
     begin_turn(*flow);
   }
@@ -72,10 +73,10 @@ void Flows::wait(Sequence& seq) {
   seq.is_in_line = true;
   if (!waiting_.contains(flow)) {
     if (flow.round < current_round_) begin_turn(flow);
-    waiting_.push(flow);
+    line_of(flow).push(flow);
     if (prompts_.contains(flow)) prompts_.update(flow);
   }
-  if (seq.num_to_compute() <= short_tokens_) short_.push(seq);
+  if (!flow.is_late && seq.num_to_compute() <= short_tokens_) short_.push(seq);
 }
 
 void Flows::stop_waiting(Sequence& seq) {
@@ -84,7 +85,7 @@ void Flows::stop_waiting(Sequence& seq) {
   (seq.behind_in_line ? seq.behind_in_line->before_in_line : flow.last_waiting) = seq.before_in_line;
   seq.before_in_line = seq.behind_in_line = nullptr;
   seq.is_in_line = false;
-  if (!flow.first_waiting) waiting_.erase(flow);
+  if (!flow.first_waiting) line_of(flow).erase(flow);
   if (short_.contains(seq)) short_.erase(seq);
 }
 
@@ -117,7 +118,7 @@ void Flows::charge(Flow& flow, int32_t tokens) {
   flow.round += 1 + static_cast<uint64_t>(-flow.credit / quantum_);
   flow.credit = quantum_ - -flow.credit % quantum_;
   flow.order = ++next_order_;
-  if (waiting_.contains(flow)) waiting_.update(flow);
+  if (waiting_.contains(flow)) line_of(flow).update(flow);
   if (prompts_.contains(flow)) prompts_.update(flow);
 }
 
@@ -129,7 +130,8 @@ size_t Flows::check_invariants() const {
     SERVAL_CHECK(flow.credit <= quantum_ && (flow.credit > 0 || flow.order == 0), flow.id, flow.credit);
     for (const Sequence* seq = flow.first_waiting; seq; seq = seq->behind_in_line, ++waiting) {
       SERVAL_CHECK(seq->flow == &flow && seq->is_in_line, flow.id, seq->id);
-      SERVAL_CHECK(short_.contains(*seq) == (seq->num_to_compute() <= short_tokens_), seq->id);
+      SERVAL_CHECK(short_.contains(*seq) == (!flow.is_late && seq->num_to_compute() <= short_tokens_),
+                   seq->id);
       const Sequence* const behind = seq->behind_in_line;
       SERVAL_CHECK(behind ? seq->arrival < behind->arrival : flow.last_waiting == seq, flow.id, seq->id);
     }

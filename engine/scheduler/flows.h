@@ -17,6 +17,7 @@ namespace serval {
 struct Flow {
   uint64_t id = 0;
   int32_t priority = 0;
+  bool is_late = false;     // it came when it was to wait too long, and lets the others go first
   int32_t num_members = 0;  // sequences that have not ended
   // Turns: the flow with the lowest round goes first, then the lowest order; a turn is `credit` tokens long.
   uint64_t round = 0, order = 0;
@@ -28,20 +29,39 @@ struct Flow {
 };
 
 class Flows {
+  struct EarlierTurn {
+    QueuePolicy policy;
+    bool operator()(const Flow& a, const Flow& b) const {
+      if (policy == QueuePolicy::kPriority && a.priority != b.priority) return a.priority < b.priority;
+      return a.round != b.round ? a.round < b.round : a.order < b.order;
+    }
+  };
+  using Heap = IndexedHeap<Flow, &Flow::waiting_place, EarlierTurn>;
+  static constexpr int kLateShare = 32;
+
  public:
   // At most `most` sequences are in flows at once. `quantum`: tokens of a turn. Waiting sequences with at
   // most `short_tokens` to compute are offered by shortest().
   Flows(QueuePolicy policy, int most, int32_t quantum, int32_t short_tokens);
 
-  // A sequence belongs to its request's flow from when it is added to its end.
-  void join(Sequence& seq);
+  // A sequence belongs to its request's flow from when it is added to its end. `is_late`: of a flow that is
+  // new.
+  void join(Sequence& seq, bool is_late);
   void leave(Sequence& seq);
 
   // Sequences that could be admitted, and are not.
   void wait(Sequence& seq);
   void stop_waiting(Sequence& seq);
   // The flow whose oldest waiting sequence is next; nullptr when nobody waits.
-  Flow* next_waiting() const { return waiting_.empty() ? nullptr : &waiting_.top(); }
+  Flow* next_waiting() const {
+    const bool is_turn_of_late = waiting_.empty() || since_late_ >= kLateShare - 1;
+    const Heap& line = !late_.empty() && is_turn_of_late ? late_ : waiting_;
+    return line.empty() ? nullptr : &line.top();
+  }
+  // One of its sequences was admitted: of so many one is of those that are late, while there are any.
+  void count_admitted(const Flow& flow) { since_late_ = flow.is_late || late_.empty() ? 0 : since_late_ + 1; }
+  // Flows that a new one waits for.
+  size_t num_on_time() const { return waiting_.size(); }
   // Of those that wait and are short the one with least to compute.
   Sequence* shortest() const { return short_.empty() ? nullptr : &short_.top(); }
 
@@ -60,13 +80,6 @@ class Flows {
   size_t check_invariants() const;  // how many wait
 
  private:
-  struct EarlierTurn {
-    QueuePolicy policy;
-    bool operator()(const Flow& a, const Flow& b) const {
-      if (policy == QueuePolicy::kPriority && a.priority != b.priority) return a.priority < b.priority;
-      return a.round != b.round ? a.round < b.round : a.order < b.order;
-    }
-  };
   struct Shorter {
     QueuePolicy policy;
     bool operator()(const Sequence& a, const Sequence& b) const {
@@ -76,6 +89,7 @@ class Flows {
                                                       : a.arrival < b.arrival;
     }
   };
+  Heap& line_of(const Flow& flow) { return flow.is_late ? late_ : waiting_; }
   Flow*& bucket(uint64_t id, int32_t priority);
   void begin_turn(Flow& flow);
 
@@ -83,7 +97,8 @@ class Flows {
   const int32_t quantum_, short_tokens_;
   std::vector<Flow> flows_;
   std::vector<Flow*> free_, buckets_;
-  IndexedHeap<Flow, &Flow::waiting_place, EarlierTurn> waiting_;
+  Heap waiting_, late_;
+  int since_late_ = 0;
   IndexedHeap<Flow, &Flow::prompt_place, EarlierTurn> prompts_;
   IndexedHeap<Sequence, &Sequence::short_place, Shorter> short_;
   uint64_t current_round_ = 0, next_order_ = 0;

@@ -17,6 +17,7 @@ class IndexedHeap {
   explicit IndexedHeap(size_t most, Before before = {}) : before_(std::move(before)) { heap_.reserve(most); }
 
   bool empty() const { return heap_.empty(); }
+  size_t size() const { return heap_.size(); }
   T& top() const { return *heap_.front(); }
   static bool contains(const T& thing) { return thing.*place >= 0; }
 

@@ -107,7 +107,7 @@ Result<void> Scheduler::add(Request request, Time now) {
   return add(prepare(std::move(request)), now);
 }
 
-Result<void> Scheduler::add(std::unique_ptr<Submission> submission, Time) {
+Result<void> Scheduler::add(std::unique_ptr<Submission> submission, Time now) {
   const RequestId id = submission->request.id;
   if (running_.size() + num_waiting_ + submission->sequences.size() >
       static_cast<size_t>(most_open(config_))) {
@@ -115,10 +115,13 @@ Result<void> Scheduler::add(std::unique_ptr<Submission> submission, Time) {
   }
   SERVAL_CHECK(!requests_.find(id), id);
   if (submission->request.deadline != Time{0}) deadlines_.push(*submission);
+  measure_line(now);
+  const bool is_late = config_.max_wait_ms > 0 && config_.policy == QueuePolicy::kFcfs &&
+                       expected_wait_ms() > config_.max_wait_ms;
   for (Sequence& seq : submission->sequences) {
     seq.id = next_seq_++;
     seq.arrival = next_arrival_++;
-    flows_.join(seq);
+    flows_.join(seq, is_late);
     queue(seq);
   }
   stats_.prompt_tokens += submission->num_prompt;

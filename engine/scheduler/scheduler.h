@@ -120,6 +120,8 @@ class Scheduler {
   Growth growth_of(const Sequence& seq) const;
   int32_t expected_output(const Sequence& seq) const;
   void learn_output(int32_t num_output);
+  void measure_line(Time now);
+  double expected_wait_ms() const;
   void queue(Sequence& seq);
   void leave_line(Sequence& seq);
   int32_t take_cached(Sequence& seq, PartialBlock& partial);
@@ -178,6 +180,10 @@ class Scheduler {
   IndexedHeap<Submission, &Submission::deadline_place, EarlierDeadline> deadlines_;
   double mean_output_ = 0;  // tokens of the sequences that ended of themselves, the newest counting most
   int32_t num_ended_ = 0;   // of them, up to kMostEnded
+  // How fast the line moves: how long somebody waited, and how many were admitted, the last moments counting
+  // most.
+  Time line_seen_{0};
+  double line_ms_ = 0, line_admitted_ = 0;
   uint64_t step_ = 0;
   uint64_t num_admitted_ = 0;
   SchedulerStats stats_;

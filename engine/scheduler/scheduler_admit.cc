@@ -20,6 +20,22 @@ constexpr int64_t kReserve = 40, kReserveOfResumed = 100;
 
 }  // namespace
 
+// Time counts while somebody waits to be admitted.
+void Scheduler::measure_line(Time now) {
+  constexpr double kMemoryMs = 500;
+  const double ms = std::chrono::duration<double, std::milli>(now - line_seen_).count();
+  line_seen_ = now;
+  const double kept = std::max(0.0, 1 - ms / kMemoryMs);
+  line_ms_ *= kept;
+  line_admitted_ *= kept;
+  if (flows_.next_waiting()) line_ms_ += ms;
+}
+
+// Of a flow that comes now: each before it has one admitted first.
+double Scheduler::expected_wait_ms() const {
+  return static_cast<double>(flows_.num_on_time()) * line_ms_ / std::max(1.0, line_admitted_);
+}
+
 // A sequence that has never run waits in its flow; a fork first for its prompt.
 void Scheduler::queue(Sequence& seq) {
   ++num_waiting_;
@@ -86,6 +102,10 @@ bool Scheduler::admit(Sequence& seq, Time now, Batch& batch) {
   }
   seq.refusal.reset();
   ++num_admitted_;
+  if (!seq.admitted_before) {
+    flows_.count_admitted(*seq.flow);
+    line_admitted_ += seq.index == 0;
+  }
   leave_line(seq);
   seq.parent = nullptr;
   if (!seq.admitted_before) {

@@ -14,6 +14,7 @@ void Scheduler::next_batch(Time now, Batch& batch) {
   batch.clear();
   batch.step = steps_[num_in_flight_].number = ++step_;
   steps_[num_in_flight_].rows.clear();
+  measure_line(now);
   expire(now);
   sweep_finished();
   int32_t budget = config_.max_num_batched_tokens;

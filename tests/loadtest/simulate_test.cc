@@ -145,6 +145,45 @@ TEST(Simulate, ATurnWaitsForTheOneBeforeIt) {
   EXPECT_EQ(outcomes[2].intended_s, outcomes[1].end_s + 0.5);
 }
 
+// Chats on a small model, at so many times what it can do.
+Summary overloaded(double times, int max_wait_ms) {
+  SimulationOptions o = options();
+  o.scheduler.max_num_seqs = 64;
+  o.scheduler.max_waiting = 256;
+  o.scheduler.max_model_len = 2048;
+  o.scheduler.max_num_batched_tokens = o.scheduler.max_prefill_chunk = 512;
+  o.scheduler.max_wait_ms = max_wait_ms;
+  o.geometry.groups[0].num_blocks = 64 * 128;
+  o.cost.decode = {0.3, 0.0, 0.06, 0.02, {}};
+  o.cost.prompt = {0.4, 0.03, 0.05, 0.02, {}};
+  WorkloadOptions w;
+  w.rate = 142 * times;
+  w.num_requests = static_cast<int>(7000 * times);
+  w.input_tokens = w.output_tokens = 64;
+  w.length_jitter = 0.5;
+  w.send_token_ids = true;
+  w.num_ids = 20'000;
+  return summarise(simulate(o, synthetic_workload(w)).outcomes, {250, 0});
+}
+
+TEST(Simulate, AtThreeTimesTheLoadMostOfThePeakIsInTime) {
+  const int by_default = SchedulerConfig{}.max_wait_ms;
+  const double peak =
+      std::max(overloaded(0.95, by_default).goodput_per_s, overloaded(1, by_default).goodput_per_s);
+  EXPECT_GE(overloaded(3, by_default).goodput_per_s, 0.9 * peak);
+  EXPECT_LT(overloaded(3, 0).goodput_per_s, 0.4 * peak) << "everybody waits alike: nothing was tried";
+}
+
+TEST(Simulate, ManyAtOnceAreAllAnsweredAsFastAsEver) {
+  SimulationOptions o = options();
+  const auto requests = workload(500, 0, 64, 32);
+  const Summary late = summarise(simulate(o, requests).outcomes, {});
+  o.scheduler.max_wait_ms = 0;
+  const Summary alike = summarise(simulate(o, requests).outcomes, {});
+  EXPECT_EQ(late.num_ok, 500u);
+  EXPECT_NEAR(late.duration_s, alike.duration_s, 0.01 * alike.duration_s);
+}
+
 SimulationOptions two_pools(int prefill, int decode) {
   SimulationOptions o = options();
   o.prefill_replicas = prefill;
