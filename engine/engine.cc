@@ -58,6 +58,8 @@ struct Engine::Impl {
     retired.reserve(most_retired());
     for (InFlight& step : in_flight) scheduler.reserve(step.batch);
     events.events.reserve(2 * most_retired());
+    output.seqs.reserve(config.scheduler.max_num_seqs);
+    output.tokens.reserve(config.scheduler.max_num_seqs);
     thread = std::thread([this] { loop(); });
   }
 

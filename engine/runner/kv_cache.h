@@ -16,8 +16,8 @@ size_t kv_block_bytes(const ModelSpec& spec, int group, int block_size, DType dt
 
 class KvCache {
  public:
-  // Allocates and touches everything.
-  KvCache(const ModelSpec& spec, const BlockGeometry& geometry, DType dtype, Backend& backend,
+  // Allocates and touches everything. `most_copies`: of one group in one step.
+  KvCache(const ModelSpec& spec, const BlockGeometry& geometry, DType dtype, Backend& backend, int most_copies,
           const Progress& progress = {});
 
   static size_t planned_bytes(const ModelSpec& spec, const BlockGeometry& geometry, DType dtype);
@@ -25,7 +25,7 @@ class KvCache {
   std::span<const KvLayer> layers() const { return layers_; }
   size_t bytes() const { return memory_.bytes; }
 
-  // In order. Room for the copies of one step is made on first use of so many.
+  // In order.
   void copy(std::span<const GroupBlockCopy> copies);
 
  private:

@@ -308,5 +308,34 @@ TEST_P(Laws, NothingIsAllocatedWhileStreamsDecode) {
   EXPECT_EQ(allocations, 0);
 }
 
+TEST_P(Laws, NothingIsAllocatedWhileChoicesForkAndTheCacheIsFound) {
+  if (SERVAL_LAW_EMULATED) GTEST_SKIP() << "the emulation of the device allocates by itself";
+  EngineDriver driver(model(), config_for(device()));
+  std::optional<AllocationCounter> counter;
+  std::atomic<int64_t> allocations = 0;
+  std::mutex submitting;
+  driver.on_step([&] {  // on the engine's thread, which also runs the kernels of small steps
+    const std::lock_guard wait(submitting);
+    if (!counter) counter.emplace();
+    allocations = counter->count_on_this_thread();
+  });
+  const auto request = [](int tokens, int n) {
+    Request r = make_request(500, 150, 30, 0.9f);
+    r.prompt.resize(tokens);  // they begin alike
+    r.sampling.num_logprobs = -1;
+    r.n = n;
+    return r;
+  };
+  driver.wait(driver.submit(request(100, 1)));
+  std::vector<RequestId> ids;
+  {
+    const std::lock_guard lock(submitting);
+    for (int i = 0; i < 13; ++i) ids.push_back(driver.submit(request(50 + 7 * i, 3)));
+  }
+  for (const RequestId id : ids) EXPECT_GT(driver.wait(id)[0].cached_tokens, 0);
+  EXPECT_GE(driver.stats().max_step_seqs, 32);
+  EXPECT_EQ(allocations, 0);
+}
+
 }  // namespace
 }  // namespace serval::testing

@@ -19,6 +19,10 @@ fs::path shared_data(std::string_view name) {
   return fs::path(SERVAL_SOURCE_DIR) / ".." / "shared" / "data" / name;
 }
 
+fs::path vendored_data(std::string_view name) {
+  return fs::path(SERVAL_SOURCE_DIR) / "tests/fixtures/published" / name;
+}
+
 std::string read_text(const fs::path& path) {
   std::ifstream file(path, std::ios::binary);
   if (!file) throw std::runtime_error("cannot open " + path.string());
@@ -27,16 +31,13 @@ std::string read_text(const fs::path& path) {
   return std::move(text).str();
 }
 
-const std::vector<std::string>& pool_texts() {
-  static const std::vector<std::string> texts = [] {
-    std::vector<std::string> list;
-    std::istringstream lines(read_text(shared_data("tok-pool/texts.jsonl")));
-    for (std::string line; std::getline(lines, line);) {
-      list.emplace_back(json::parse(line).at("text").as_string());
-    }
-    return list;
-  }();
-  return texts;
+std::vector<std::string> pool_texts(const fs::path& pool) {
+  std::vector<std::string> list;
+  std::istringstream lines(read_text(pool / "texts.jsonl"));
+  for (std::string line; std::getline(lines, line);) {
+    list.emplace_back(json::parse(line).at("text").as_string());
+  }
+  return list;
 }
 
 std::vector<std::vector<TokenId>> read_id_lines(const fs::path& path) {

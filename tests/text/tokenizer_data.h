@@ -15,10 +15,13 @@ namespace serval::test {
 // ../shared/data/NAME beside the repository; tests skip with a reason when it is absent.
 std::filesystem::path shared_data(std::string_view name);
 
+// tests/fixtures/published/NAME: a part of the same under the same names, always there.
+std::filesystem::path vendored_data(std::string_view name);
+
 std::string read_text(const std::filesystem::path& path);
 
-// The texts of tok-pool, in order.
-const std::vector<std::string>& pool_texts();
+// The texts of a tok-pool, in order.
+std::vector<std::string> pool_texts(const std::filesystem::path& pool);
 
 // A file with one JSON array of ids a line.
 std::vector<std::vector<TokenId>> read_id_lines(const std::filesystem::path& path);

@@ -1,6 +1,7 @@
 // Published tokenisers against expectations that other people's code made: the ids of every text in tok-pool
 // (the `tokenizers` library, sentencepiece, tiktoken), the test vectors of llama.cpp and the test plans of
-// gpt-tokenizer. See SOURCE.md in each folder.
+// gpt-tokenizer. Some are part of the repository, with a part of the texts; all lie beside it, or are
+// skipped. See their SOURCE.md.
 #include <gtest/gtest.h>
 
 #include <boost/json.hpp>
@@ -18,8 +19,11 @@ namespace {
 namespace fs = std::filesystem;
 namespace json = boost::json;
 
+using Data = fs::path (*)(std::string_view name);
+
 struct Case {
   const char* name;
+  Data data;  // where the folders are
   const char* folder;
   const char* pool_ids;
   bool parse_special;  // whether the expectation was made with the names of special tokens recognised
@@ -38,17 +42,19 @@ std::string nfc(const std::string& text) {
 class PublishedTokenizer : public testing::TestWithParam<Case> {
  protected:
   void SetUp() override {
-    const fs::path folder = shared_data(GetParam().folder);
+    const fs::path folder = data(GetParam().folder);
     if (!fs::exists(folder)) GTEST_SKIP() << "there is no " << folder;
     tokenizer_ = load_tokenizer(folder);
   }
+
+  static fs::path data(std::string_view name) { return GetParam().data(name); }
 
   std::unique_ptr<Tokenizer> tokenizer_;
 };
 
 TEST_P(PublishedTokenizer, GivesTheExpectedIdsOfThePool) {
-  const auto expected = read_id_lines(shared_data(GetParam().pool_ids));
-  const auto& texts = pool_texts();
+  const auto expected = read_id_lines(data(GetParam().pool_ids));
+  const std::vector<std::string> texts = pool_texts(data("tok-pool"));
   ASSERT_EQ(texts.size(), expected.size());
   for (size_t i = 0; i < texts.size(); ++i) {
     ASSERT_EQ(tokenizer_->encode(texts[i], false, GetParam().parse_special), expected[i])
@@ -57,14 +63,16 @@ TEST_P(PublishedTokenizer, GivesTheExpectedIdsOfThePool) {
 }
 
 // The vectors of llama.cpp: texts (.inp) and a line of ids for each (.out).
-class TokenizerVectors : public testing::TestWithParam<std::pair<const char*, const char*>> {};
+using Vectors = std::tuple<Data, const char*, const char*>;
+class TokenizerVectors : public testing::TestWithParam<Vectors> {};
 
 TEST_P(TokenizerVectors, GiveTheExpectedIds) {
-  const auto [folder, vectors] = GetParam();
-  if (!fs::exists(shared_data(folder))) GTEST_SKIP() << "there is no " << shared_data(folder);
-  const auto tokenizer = load_tokenizer(shared_data(folder));
-  const std::string inputs = read_text(shared_data(folder) / (std::string(vectors) + ".inp"));
-  std::istringstream outputs(read_text(shared_data(folder) / (std::string(vectors) + ".out")));
+  const auto [data, name, vectors] = GetParam();
+  const fs::path folder = data(name);
+  if (!fs::exists(folder)) GTEST_SKIP() << "there is no " << folder;
+  const auto tokenizer = load_tokenizer(folder);
+  const std::string inputs = read_text(folder / (std::string(vectors) + ".inp"));
+  std::istringstream outputs(read_text(folder / (std::string(vectors) + ".out")));
   constexpr std::string_view kSeparator = "\n__ggml_vocab_test__\n";
   size_t begin = 0;
   int num_vectors = 0;
@@ -81,12 +89,12 @@ TEST_P(TokenizerVectors, GiveTheExpectedIds) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, TokenizerVectors,
-                         testing::Values(std::pair("tok-qwen2", "ggml-vocab-qwen2.gguf"),
-                                         std::pair("tok-phi-3-mini", "ggml-vocab-phi-3.gguf"),
-                                         std::pair("tok-gpt2", "ggml-vocab-gpt-2.gguf")));
+                         testing::Values(Vectors(vendored_data, "tok-gpt2", "ggml-vocab-gpt-2.gguf"),
+                                         Vectors(shared_data, "tok-qwen2", "ggml-vocab-qwen2.gguf"),
+                                         Vectors(shared_data, "tok-phi-3-mini", "ggml-vocab-phi-3.gguf")));
 
 TEST_P(PublishedTokenizer, GivesEveryPieceOfTextOnceWhenIdsComeOneByOne) {
-  for (const std::string& text : pool_texts()) {
+  for (const std::string& text : pool_texts(data("tok-pool"))) {
     const std::vector<TokenId> ids = tokenizer_->encode(text, false);
     Detokenizer detokenizer(*tokenizer_, {});
     std::string joined;
@@ -107,6 +115,7 @@ TEST_P(PublishedTokenizer, GivesEveryPieceOfTextOnceWhenIdsComeOneByOne) {
 // A megabyte of what no pre-tokeniser cuts, or of what looks like the beginning of something everywhere.
 // Quadratic work anywhere would take hours here.
 TEST_P(PublishedTokenizer, EncodesAMegabyteOfOneWord) {
+  if (GetParam().data == shared_data && fs::exists(vendored_data(GetParam().folder))) return;  // it did
   for (const char* unit : {"a", " ", " \n", "<|im_", "日", "\u0300\u0323"}) {
     std::string text;
     while (text.size() < 1 << 20) text += unit;
@@ -120,18 +129,25 @@ TEST_P(PublishedTokenizer, EncodesAMegabyteOfOneWord) {
 
 INSTANTIATE_TEST_SUITE_P(
     All, PublishedTokenizer,
-    testing::Values(
-        Case{"Qwen2", "tok-qwen2", "tok-qwen2/qwen2.pool.ids.jsonl", true, true},
-        Case{"Phi3Mini", "tok-phi-3-mini", "tok-phi-3-mini/phi-3-mini.pool.ids.jsonl", true, true},
-        Case{"MistralV1", "tok-mistral-v1-spm", "tok-mistral-v1-spm/spm-mistral-v1.pool.ids.jsonl", false,
-             true},
-        Case{"Gpt2", "tok-gpt2", "tok-gpt2/r50k_base.pool.ids.jsonl", false, true},
-        Case{"GptNeox", "tok-gpt-neox-20b", "tok-gpt-neox-20b/gpt-neox-20b.pool.ids.jsonl", true, true},
-        // This one folds compatibility characters and has no bytes to fall back to.
-        Case{"SpmUnigram", "tok-spm-unigram", "tok-spm-unigram/spm-spm-unigram-test.pool.ids.jsonl", false,
-             false},
-        Case{"Stories260K", "model-stories260K/hf", "model-stories260K/stories260K.pool.ids.jsonl", true,
-             true}),
+    testing::Values(Case{"VendoredGpt2", vendored_data, "tok-gpt2", "tok-gpt2/r50k_base.pool.ids.jsonl",
+                         false, true},
+                    Case{"VendoredMistralV1", vendored_data, "tok-mistral-v1-spm",
+                         "tok-mistral-v1-spm/spm-mistral-v1.pool.ids.jsonl", false, true},
+                    Case{"VendoredSpmUnigram", vendored_data, "tok-spm-unigram",
+                         "tok-spm-unigram/spm-spm-unigram-test.pool.ids.jsonl", false, false},
+                    Case{"Qwen2", shared_data, "tok-qwen2", "tok-qwen2/qwen2.pool.ids.jsonl", true, true},
+                    Case{"Phi3Mini", shared_data, "tok-phi-3-mini",
+                         "tok-phi-3-mini/phi-3-mini.pool.ids.jsonl", true, true},
+                    Case{"MistralV1", shared_data, "tok-mistral-v1-spm",
+                         "tok-mistral-v1-spm/spm-mistral-v1.pool.ids.jsonl", false, true},
+                    Case{"Gpt2", shared_data, "tok-gpt2", "tok-gpt2/r50k_base.pool.ids.jsonl", false, true},
+                    Case{"GptNeox", shared_data, "tok-gpt-neox-20b",
+                         "tok-gpt-neox-20b/gpt-neox-20b.pool.ids.jsonl", true, true},
+                    // This one folds compatibility characters and has no bytes to fall back to.
+                    Case{"SpmUnigram", shared_data, "tok-spm-unigram",
+                         "tok-spm-unigram/spm-spm-unigram-test.pool.ids.jsonl", false, false},
+                    Case{"Stories260K", shared_data, "model-stories260K/hf",
+                         "model-stories260K/stories260K.pool.ids.jsonl", true, true}),
     [](const auto& info) { return std::string(info.param.name); });
 
 TEST(Gpt2Tokenizer, GivesTheIdsOfTheTestPlans) {
@@ -160,7 +176,7 @@ TEST(Stories260KTokenizer, SaysTheSameFromItsSentencepieceModel) {
   EXPECT_EQ(from_json->bos_id(), 1);
   EXPECT_EQ(from_model->bos_id(), 1);
   EXPECT_EQ(from_model->eos_id(), 2);
-  for (const std::string& text : pool_texts()) {
+  for (const std::string& text : pool_texts(shared_data("tok-pool"))) {
     ASSERT_EQ(from_json->encode(text, true), from_model->encode(text, true)) << text;
   }
   for (TokenId id = 0; id < from_json->vocab_size(); ++id) {

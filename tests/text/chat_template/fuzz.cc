@@ -139,7 +139,7 @@ FuzzCounts fuzz_templates(uint64_t seed, int64_t count) {
           .as_object();
   for (const json::object& row : json_lines(own_file("language_cases.jsonl")))
     corpus.emplace_back(row.at("template").as_string());
-  if (const std::optional<std::string> shared = shared_file("hfjs_e2e.json")) {
+  if (const std::optional<std::string> shared = read_file(shared_cases() / "hfjs_e2e.json")) {
     const json::value rows = json::parse(*shared);
     for (const json::value& row : rows.as_array()) corpus.emplace_back(row.at("template").as_string());
   }

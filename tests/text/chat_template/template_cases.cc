@@ -7,9 +7,17 @@
 namespace serval {
 namespace {
 
-const std::filesystem::path kShared =
-    std::filesystem::path(SERVAL_SOURCE_DIR) / "../shared/data/chat-templates";
-const std::filesystem::path kOwn = std::filesystem::path(SERVAL_SOURCE_DIR) / "tests/text/chat_template";
+const std::filesystem::path kRoot = SERVAL_SOURCE_DIR;
+
+}  // namespace
+
+std::filesystem::path vendored_cases() {
+  return kRoot / "tests/fixtures/published/chat-templates";
+}
+
+std::filesystem::path shared_cases() {
+  return kRoot / "../shared/data/chat-templates";
+}
 
 std::optional<std::string> read_file(const std::filesystem::path& path) {
   std::ifstream in(path, std::ios::binary);
@@ -19,18 +27,8 @@ std::optional<std::string> read_file(const std::filesystem::path& path) {
   return out.str();
 }
 
-}  // namespace
-
-std::optional<std::string> shared_file(const std::string& name) {
-  return read_file(kShared / name);
-}
-
-std::string shared_missing() {
-  return "skipped: " + kShared.lexically_normal().string() + " is not there";
-}
-
 std::string own_file(const std::string& name) {
-  std::optional<std::string> text = read_file(kOwn / name);
+  std::optional<std::string> text = read_file(kRoot / "tests/text/chat_template" / name);
   SERVAL_CHECK(text, name);
   return *text;
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <boost/json.hpp>
+#include <filesystem>
 #include <optional>
 #include <string>
 #include <vector>
@@ -13,10 +14,12 @@ namespace serval {
 // 2024-07-26 15:04:05 UTC: the moment at which all recorded expectations were rendered.
 inline constexpr int64_t kCaseTime = 1722006245;
 
-// A file of ../shared/data/chat-templates, or nullopt when the checkout has none beside it.
-std::optional<std::string> shared_file(const std::string& name);
-// The reason to skip a test for, when shared_file gives nothing.
-std::string shared_missing();
+// The folders of published templates and cases: the part in the repository, and all of it beside it, where a
+// checkout has that.
+std::filesystem::path vendored_cases();
+std::filesystem::path shared_cases();
+// A file of such a folder, or nullopt when it is not there.
+std::optional<std::string> read_file(const std::filesystem::path& path);
 
 // A file of this folder.
 std::string own_file(const std::string& name);
