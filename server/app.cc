@@ -116,7 +116,8 @@ HttpConfig http_config(const ServerConfig& config, std::shared_ptr<MemoryBudget>
 }
 
 std::unique_ptr<GrpcServer> start_grpc(const ServerConfig& config, const ApiKeys& keys,
-                                       InferenceService& service, ServiceMetrics& metrics) {
+                                       InferenceService& service, ServiceMetrics& metrics, HttpServer& http,
+                                       std::shared_ptr<MemoryBudget> answers) {
   if (!config.grpc) return nullptr;
   if (!is_loopback(config.grpc_host) && keys.empty() && !config.insecure) {
     throw std::runtime_error("grpc_host is " + config.grpc_host +
@@ -124,21 +125,30 @@ std::unique_ptr<GrpcServer> start_grpc(const ServerConfig& config, const ApiKeys
   }
   GrpcConfig grpc;
   grpc.host = config.grpc_host;
-  grpc.port = config.grpc_port;
-  grpc.text_threads = config.text_threads;
+  grpc.port = static_cast<uint16_t>(config.grpc_port);
   grpc.max_connections = config.grpc_max_connections;
-  grpc.max_total_message_bytes = static_cast<size_t>(config.max_total_body_bytes);
-  grpc.call.max_message_bytes = static_cast<size_t>(config.grpc_max_message_bytes);
-  grpc.call.stream_buffer_bytes = static_cast<size_t>(config.stream_buffer_bytes);
-  grpc.connection.max_concurrent_streams = config.grpc_max_concurrent_streams;
-  grpc.connection.preface_timeout = H2Limits::Duration(config.header_timeout_ms);
-  grpc.connection.request_timeout = H2Limits::Duration(config.body_total_timeout_ms);
+  grpc.max_connections_per_address = config.max_connections_per_address;
+  grpc.max_message_bytes = static_cast<size_t>(config.grpc_max_message_bytes);
+  grpc.max_total_bytes = static_cast<size_t>(config.max_total_body_bytes);
+  grpc.stream_buffer_bytes = static_cast<size_t>(config.stream_buffer_bytes);
+  grpc.answers = std::move(answers);
+  grpc.connection.max_streams = config.grpc_max_concurrent_streams;
+  grpc.connection.max_header_bytes = static_cast<size_t>(config.max_header_bytes);
+  grpc.connection.max_fields = config.max_header_fields;
+  grpc.connection.header_timeout = H2Limits::Duration(config.header_timeout_ms);
+  grpc.connection.body_timeout = H2Limits::Duration(config.body_timeout_ms);
+  grpc.connection.body_total_timeout = H2Limits::Duration(config.body_total_timeout_ms);
   grpc.connection.idle_timeout = H2Limits::Duration(config.keep_alive_timeout_ms);
   grpc.connection.write_stall_timeout = H2Limits::Duration(config.write_stall_timeout_ms);
-  grpc.refused = [&metrics](const std::string& code) { metrics.rejected(code); };
-  grpc.finished = [&metrics](const std::string& method, int status) { metrics.grpc_finished(method, status); };
-  if (!keys.empty()) grpc.authorize = [&keys](std::string_view key) { return keys.find(key); };
-  return std::make_unique<GrpcServer>(grpc, service);
+  grpc.connection.linger_timeout = H2Limits::Duration(config.linger_timeout_ms);
+  grpc.submit_text = [&http](size_t bytes, std::function<void()> task) { return http.submit_text(bytes, std::move(task)); };
+  if (!keys.empty()) grpc.find_key = [&keys](std::string_view bearer) { return keys.find(bearer); };
+  GrpcHooks hooks;
+  hooks.response = [&metrics](const std::string& method, std::string_view code) { metrics.grpc_finished(method, code); };
+  hooks.refused = [&metrics](const std::string& code) { metrics.rejected(code); };
+  hooks.client_gone = [&metrics](const char* reason) { metrics.client_gone(reason); };
+  hooks.ended = log_request;
+  return std::make_unique<GrpcServer>(std::move(grpc), service, std::move(hooks));
 }
 
 LogLevel log_level(const std::string& name) {
@@ -223,7 +233,7 @@ void serve_until_stopped(const std::string& model, ServerConfig config, StopSign
   HttpServer http(http_config(config, answers), std::move(routes), std::move(hooks));
   http.start();
   const ApiKeys keys(config.api_keys);
-  const std::unique_ptr<GrpcServer> grpc = start_grpc(config, keys, service, metrics);
+  const std::unique_ptr<GrpcServer> grpc = start_grpc(config, keys, service, metrics, http, answers);
   log_info("listening",
            {{"host", config.host}, {"http_port", http.port()}, {"grpc_port", grpc ? grpc->port() : 0}});
 
@@ -245,8 +255,8 @@ void serve_until_stopped(const std::string& model, ServerConfig config, StopSign
     drain(service, signals, config.drain_timeout_s);
     // The last events are on their way to the connections: give readers a moment, not for ever.
     http.drain(std::chrono::milliseconds(2000));
-    http.stop();
     if (grpc) grpc->shutdown(2000);
+    http.stop();
     metrics.set_engine(nullptr, geometry, false);
     service.attach(nullptr, geometry);
   }

@@ -224,7 +224,8 @@ std::vector<Knob> knobs(ServerConfig& c) {
       {"strict_parameters", "HTTP", "answer 400 to unknown request fields instead of ignoring them",
        &c.strict_parameters},
 
-      {"grpc_max_connections", "gRPC", "connections open at once; more: the longest idle one makes way, else the new one is closed",
+      {"grpc_max_connections", "gRPC", "connections open at once, at most an eighth of the file descriptors; for a further one the longest idle is "
+       "closed, else it is answered nothing but health",
        &c.grpc_max_connections, 1, 1'000'000},
       {"grpc_max_concurrent_streams", "gRPC", "calls open at once on one connection; more are refused",
        &c.grpc_max_concurrent_streams, 1, 100'000},

@@ -1,12 +1,11 @@
-// The methods of serval.v1.Inference: proto messages to the same InferenceService that HTTP calls, and back. Cancellation and
-// deadlines of a call reach the scheduler.
+// The methods of gRPC: what each does with a call. Protobuf is behind this header; connections and limits are grpc_server's.
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <string>
-#include <string_view>
-#include <vector>
 
 #include "kernels/base/status.h"
 #include "server/grpc_call.h"
@@ -16,19 +15,47 @@ namespace serval {
 class InferenceService;
 
 struct GrpcMethod {
-  std::string path;        // /PACKAGE.SERVICE/METHOD
+  bool is_probe = false;  // answered without a key, and on connections of the reserve
   bool needs_key = true;
-  bool is_long = false;    // thinks (templates, tokenising): not on the connection's thread
-  bool takes_many = false; // messages, each run by itself
-  std::function<void(const std::shared_ptr<GrpcCall>&, const std::string& message)> run;
+  // Begins a call: what to do with its messages.
+  std::function<GrpcCall::OnMessage(const std::shared_ptr<GrpcCall>&)> begin;
+};
+using GrpcMethods = std::map<std::string, GrpcMethod>;  // by "package.Service/Method"
+
+// Runs a task of a request of so many bytes where templates and tokenising run. False: the line there is full.
+using SubmitText = std::function<bool(size_t bytes, std::function<void()> task)>;
+
+// serval.v1.Inference.
+GrpcMethods inference_methods(InferenceService& service, SubmitText submit);
+
+// grpc.health.v1.Health: "" and every name it is given, all in one state. Any thread.
+class GrpcHealth {
+ public:
+  explicit GrpcHealth(std::vector<std::string> services) : services_(std::move(services)) {}
+
+  GrpcMethods methods();
+  void set_serving(bool serving);
+  // Ends what watches: the server goes.
+  void end();
+
+ private:
+  int state_of(const std::string& service) const;  // -1: not served
+  void check(GrpcCall& call, const GrpcMessage& message);
+  void watch(const std::shared_ptr<GrpcCall>& call, const GrpcMessage& message);
+
+  const std::vector<std::string> services_;
+  mutable std::mutex mutex_;
+  bool is_serving_ = false;
+  std::map<const GrpcCall*, std::weak_ptr<GrpcCall>> watching_;  // served names only: others never change
 };
 
-// The sentence is the status message; code and param travel as trailing metadata, as does when to try again.
-GrpcStatus to_grpc_status(const Error& error);
-// What answers bytes that are no message of the method's type.
-Error malformed_message();
+// grpc.reflection.v1 and v1alpha: every service that this server has, with all it takes to call it.
+GrpcMethods reflection_methods();
+std::vector<std::string> grpc_services();
 
-// `refused` is told the code of every call that an error answers. The service outlives the methods.
-std::vector<GrpcMethod> inference_methods(InferenceService& service, std::function<void(const std::string& code)> refused);
+// The libraries' own log lines go through ours, at most one a second. Once, before any message is parsed.
+void take_over_protobuf_log();
+
+GrpcStatus to_status(const Error& error);
 
 }  // namespace serval

@@ -1,31 +1,23 @@
 #include "server/grpc_server.h"
 
-#include <google/protobuf/stubs/logging.h>
 #include <netinet/tcp.h>
-#include <pthread.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
+#include <algorithm>
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
-#include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/post.hpp>
-#include <cerrno>
 #include <condition_variable>
-#include <cstring>
 #include <map>
 #include <mutex>
-#include <optional>
-#include <set>
-#include <stdexcept>
 #include <thread>
-#include <utility>
 
 #include "kernels/base/log.h"
-#include "server/grpc_infrastructure.h"
-#include "server/grpc_methods.h"
+#include "server/connection_table.h"
+#include "server/http_types.h"
 #include "server/inference_service.h"
-#include "server/text_lane.h"
+#include "server/tcp_endpoint.h"
 
 namespace serval {
 namespace {
@@ -35,218 +27,278 @@ using asio::ip::tcp;
 
 constexpr std::chrono::milliseconds kAcceptPause{100};
 
-// The library writes to stderr by itself otherwise, and waits for whoever reads that; what it says is of a client's bytes.
-void log_for_protobuf(google::protobuf::LogLevel, const char*, int, const std::string& message) {
-  log(LogLevel::kDebug, "protobuf", {{"what", message}});
+// Where descriptors are few they are HTTP's first: it answers the probes.
+int most_connections(int configured) {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return configured;
+  return static_cast<int>(std::min<uint64_t>(static_cast<uint64_t>(configured), std::max<uint64_t>(limit.rlim_cur / 8, 1)));
 }
 
-std::string_view key_of(const H2Request& request) {
-  constexpr std::string_view kBearer = "Bearer ";
-  if (const std::string* const value = find_field(request, "authorization"); value && value->starts_with(kBearer))
-    return std::string_view(*value).substr(kBearer.size());
-  const std::string* const key = find_field(request, "x-api-key");
-  return key ? std::string_view(*key) : std::string_view();
+// A peer that vanished without a word is found out, whether or not there is something to send.
+void watch_peer(tcp::socket& socket, const H2Limits& limits) {
+  const auto set = [&](int level, int name, int value) {
+    ::setsockopt(socket.native_handle(), level, name, &value, sizeof value);
+  };
+  constexpr int kProbeSeconds = 10, kProbes = 3;
+  set(IPPROTO_TCP, TCP_NODELAY, 1);
+  set(IPPROTO_TCP, TCP_USER_TIMEOUT, static_cast<int>(limits.write_stall_timeout.count()));
+  set(SOL_SOCKET, SO_KEEPALIVE, 1);
+  set(IPPROTO_TCP, TCP_KEEPIDLE, static_cast<int>(std::max<int64_t>(1, limits.idle_timeout.count() / 1000)));
+  set(IPPROTO_TCP, TCP_KEEPINTVL, kProbeSeconds);
+  set(IPPROTO_TCP, TCP_KEEPCNT, kProbes);
 }
+
+// "Bearer KEY", once: whoever stands before us may have looked at another one.
+std::string_view bearer_of(const H2Request& request) {
+  constexpr std::string_view kScheme = "bearer ";
+  std::string_view value;
+  for (const auto& [name, given] : request.fields) {
+    if (name != "authorization") continue;
+    if (!value.empty()) return {};
+    value = given;
+  }
+  return equal_ignoring_case(value.substr(0, kScheme.size()), kScheme) ? value.substr(kScheme.size()) : std::string_view();
+}
+
+bool is_grpc(const H2Request& request) {
+  constexpr std::string_view kType = "application/grpc";
+  const std::string* const type = find_field(request, "content-type");
+  if (!type || !std::string_view(*type).starts_with(kType)) return false;
+  const std::string_view rest = std::string_view(*type).substr(kType.size());
+  return rest.empty() || rest.front() == ';' || rest == "+proto" || rest.starts_with("+proto;");
+}
+
+// What a connection needs to the end, even one let go by a foreign thread after the server.
+struct GrpcCore {
+  explicit GrpcCore(GrpcConfig grpc_config) : config(std::move(grpc_config)) {}
+  const GrpcConfig config;
+  asio::io_context io{1};
+};
 
 }  // namespace
 
 struct GrpcServer::Impl {
-  Impl(const GrpcConfig& grpc_config, InferenceService& service)
-      : config(grpc_config),
-        messages(config.max_total_message_bytes),
-        texts(config.text_threads, config.max_waiting_texts, config.max_total_message_bytes),
-        health(service_names()),
+  Impl(GrpcConfig grpc_config, InferenceService& service, GrpcHooks grpc_hooks)
+      : core(std::make_shared<GrpcCore>(std::move(grpc_config))),
+        hooks(std::move(grpc_hooks)),
+        shared(std::make_shared<GrpcShared>(config.max_message_bytes, config.max_total_bytes, config.stream_buffer_bytes, config.answers)),
+        health(grpc_services()),
+        methods(inference_methods(service, config.submit_text)),
+        table({.most = most_connections(config.max_connections), .most_per_address = config.max_connections_per_address}),
+        work(asio::make_work_guard(io)),
         acceptor(io),
-        pause(io),
-        work(asio::make_work_guard(io)) {
-    google::protobuf::SetLogHandler(log_for_protobuf);
-    const std::set<std::string> names = service_names();
-    for (auto rows : {inference_methods(service, config.refused), health.methods(),
-                      reflection_methods({names.begin(), names.end()})})
-      for (GrpcMethod& method : rows) {
-        std::string path = method.path;
-        methods.emplace(std::move(path), std::move(method));
-      }
-    listen();
-    accept();
-    thread = std::thread([this] { run_io(); });
+        pause(io) {
+    methods.merge(health.methods());
+    methods.merge(reflection_methods());
+    shared->on_finished = [this](const GrpcCall& call, const GrpcStatus& status, bool is_first) { finished(call, status, is_first); };
+    shared->on_standing = [this](const GrpcCall& call) { no_longer_busy(entries.at(call.connection()), call.connection()); };
+    shared->on_closed = [this](const GrpcCall& call, H2End end) { closed(call, end); };
+    take_over_protobuf_log();
+    listen_on(acceptor, resolve_endpoint(io, config.host, config.port, "gRPC"), "gRPC");
+    port = acceptor.local_endpoint().port();
+    asio::post(io, [this] { wait_for_connections(); });
+    thread = std::thread([this] { run(); });
     pthread_setname_np(thread.native_handle(), "serval-grpc");
   }
 
-  static std::set<std::string> service_names() {
-    return {"serval.v1.Inference", "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection",
-            "grpc.reflection.v1alpha.ServerReflection"};
-  }
-
-  void listen() {
-    const std::string where = config.host + ":" + std::to_string(config.port);
-    boost::system::error_code error;
-    tcp::endpoint endpoint(asio::ip::make_address(config.host, error), static_cast<uint16_t>(config.port));
-    if (error) {
-      tcp::resolver resolver(io);
-      const auto found = resolver.resolve(config.host, std::to_string(config.port), tcp::resolver::passive, error);
-      if (error || found.empty()) throw std::runtime_error("cannot listen for gRPC on " + where + ": no such address");
-      endpoint = *found.begin();
-    }
-    acceptor.open(endpoint.protocol(), error);
-    if (!error) acceptor.set_option(tcp::acceptor::reuse_address(true), error);
-    if (!error) acceptor.bind(endpoint, error);
-    if (!error) acceptor.listen(asio::socket_base::max_listen_connections, error);
-    if (error) throw std::runtime_error("cannot listen for gRPC on " + where + ": " + error.message());
-    port = acceptor.local_endpoint().port();
-  }
-
-  void run_io() {
+  void run() {
     for (;;) {
       try {
         io.run();
         return;
-      } catch (const std::exception&) {  // of the library itself, between handlers: memory, in effect
+      } catch (const std::exception& failure) {
+        log_error("a gRPC connection failed", {{"what", failure.what()}});
       }
     }
   }
 
   // --- on the I/O thread ---
 
-  void accept() {
-    acceptor.async_accept([this](boost::system::error_code error, tcp::socket socket) {
-      if (error == asio::error::operation_aborted || !acceptor.is_open()) return;
-      if (!error) {
-        open(std::move(socket));
-        return accept();
-      }
-      // Out of descriptors or memory: the idle ones can be asked to leave.
-      close_longest_idle();
+  struct Entry {
+    std::shared_ptr<H2Connection> connection;
+    int num_busy = 0;  // calls that are not standing
+  };
+
+  void wait_for_connections() {
+    acceptor.async_wait(tcp::acceptor::wait_read, [this](boost::system::error_code error) {
+      if (!error) accept_waiting();
+    });
+  }
+
+  void accept_waiting() {
+    boost::system::error_code error;
+    tcp::socket socket = acceptor.accept(error);
+    if (error == asio::error::no_descriptors || error == asio::error::no_memory || error == asio::error::no_buffer_space ||
+        error == boost::system::errc::too_many_files_open_in_system) {
+      leave(table.take_longest_idle());
       pause.expires_after(kAcceptPause);
       pause.async_wait([this](boost::system::error_code cancelled) {
-        if (!cancelled) accept();
+        if (!cancelled) wait_for_connections();
       });
-    });
+      return;
+    }
+    if (!error) open(std::move(socket));
+    wait_for_connections();
   }
 
   void open(tcp::socket socket) {
-    if (static_cast<int>(connections.size()) >= config.max_connections && !close_longest_idle()) return;  // closes the new one
-    boost::system::error_code ignored;
-    socket.set_option(tcp::no_delay(true), ignored);
-    const int patience = static_cast<int>(config.connection.write_stall_timeout.count());
-    ::setsockopt(socket.native_handle(), IPPROTO_TCP, TCP_USER_TIMEOUT, &patience, sizeof patience);
+    boost::system::error_code error;
+    const tcp::endpoint peer = socket.remote_endpoint(error);
+    if (error) return;
+    socket.non_blocking(true, error);
+    watch_peer(socket, config.connection);
     const auto connection = std::make_shared<H2Connection>(
-        std::move(socket), config.connection,
-        [this](H2Connection& on, int32_t stream, H2Request request, bool has_body) { return begin(on, stream, std::move(request), has_body); },
-        [this](H2Connection& gone) { forget(gone); });
+        core, std::move(socket), config.connection,
+        [this](H2Connection& of, int32_t stream, H2Request request) { return begin(of, stream, std::move(request)); },
+        [this](H2Connection& of, bool flooded) { forget(of, flooded); });
     {
       std::lock_guard lock(mutex);
-      connections.insert(connection);
+      entries[connection.get()].connection = connection;
     }
+    leave(table.add(connection.get(), client_address(peer)));
     connection->start();
   }
 
-  bool close_longest_idle() {
-    std::shared_ptr<H2Connection> longest;
-    for (const auto& connection : connections)
-      if (connection->is_idle() && (!longest || connection->idle_since() < longest->idle_since())) longest = connection;
-    if (longest) longest->close();
-    return longest != nullptr;
+  void leave(const ConnectionTable::Leaver& leaver) {
+    const auto found = entries.find(leaver.id);
+    if (found == entries.end()) return;
+    const std::shared_ptr<H2Connection> connection = found->second.connection;
+    leaver.at_once ? connection->close() : connection->drain();
   }
 
-  void forget(H2Connection& gone) {
+  void forget(H2Connection& connection, bool flooded) {
+    if (flooded && hooks.client_gone) hooks.client_gone("flood");
+    table.remove(&connection);
     std::lock_guard lock(mutex);
-    connections.erase(gone.shared_from_this());
-    if (connections.empty()) all_closed.notify_all();
+    entries.erase(&connection);
+    if (entries.empty()) all_closed.notify_all();
   }
 
-  // A call's head has come: all that can be said without its message is said now.
-  std::shared_ptr<H2Stream> begin(H2Connection& connection, int32_t stream, H2Request request, bool) {
-    const std::string* const type = find_field(request, "content-type");
-    if (request.method != "POST" || !type || !type->starts_with("application/grpc")) {
-      connection.respond(stream, {{":status", request.method != "POST" ? "405" : "415"}}, true);
+  std::shared_ptr<H2Stream> begin(H2Connection& connection, int32_t stream, H2Request request) {
+    if (request.method != "POST" || !is_grpc(request)) {
+      const char* status = request.method != "POST" ? "405" : "415";
+      connection.respond(stream, {{":status", status}}, true);
+      if (hooks.response) hooks.response("unmatched", status);
       return nullptr;
     }
-    const auto call = std::make_shared<GrpcCall>(connection, stream, request, config.call, messages, config.answers.get());
-    const auto found = methods.find(request.path);
+    const auto call = std::make_shared<GrpcCall>(connection, stream, request, shared);
+    const auto found = request.path.starts_with('/') ? methods.find(request.path.substr(1)) : methods.end();
     const GrpcMethod* const method = found == methods.end() ? nullptr : &found->second;
-    call->set_on_finished([this, name = method ? method->path : "unknown"](GrpcCode code) {
-      if (config.finished) config.finished(name, static_cast<int>(code));
-    });
-    if (!method) {
-      call->begin(request, [](std::optional<std::string>) {});
-      call->finish({GrpcCode::kUnimplemented, "There is no method " + request.path + "; reflection lists what there is.", {}});
-    } else if (const int key = config.authorize ? config.authorize(key_of(request)) : 0; method->needs_key && config.authorize && key == 0) {
-      call->begin(request, [](std::optional<std::string>) {});
-      refuse(*call, {ErrorKind::kUnauthenticated, "invalid_api_key", "A valid key is needed: metadata 'authorization: Bearer KEY'.", ""});
-    } else {
-      call->set_key(key);
-      if (!call->begin(request, on_message(*method, call)) && config.refused) config.refused("overloaded");
+    if (++entries.at(&connection).num_busy == 1) table.set_idle(&connection, false);
+    const bool has_rights = (method && method->is_probe) || table.claim_rights(&connection);
+    if (method) call->set_method(found->first);
+    call->start(request, method ? method->begin(call) : [](const std::shared_ptr<GrpcMessage>&) {});
+    if (!has_rights) {
+      call->refuse(to_status({ErrorKind::kOverloaded, "too_many_connections",
+                              "The server has as many connections as it can; on this one it answers health only.", ""}));
+    } else if (!method) {
+      call->refuse({GrpcCode::kUnimplemented, "There is no method of that name.", {{"serval-code", "unknown_method"}}});
+    } else if (method->needs_key && config.find_key) {
+      call->set_key(config.find_key(bearer_of(request)));
+      if (call->key() == 0) {
+        call->refuse(to_status({ErrorKind::kUnauthenticated, "invalid_api_key",
+                                "A valid key is needed: metadata 'authorization: Bearer KEY'.", ""}));
+      }
     }
     return call;
   }
 
-  void refuse(GrpcCall& call, const Error& error) {
-    if (config.refused) config.refused(error.code);
-    call.finish(to_grpc_status(error));
+  void finished(const GrpcCall& call, const GrpcStatus& status, bool is_first) {
+    const std::string name = call.method().empty() ? "unmatched" : call.method();
+    if (hooks.response) hooks.response(name, grpc_code_name(status.code));
+    if (is_first && status.code != GrpcCode::kOk && hooks.refused) hooks.refused(std::string(status.detail()));
+    if (!hooks.ended) return;
+    const std::chrono::duration<double> total = std::chrono::steady_clock::now() - call.received();
+    hooks.ended({.method = "gRPC",
+                 .path = name,
+                 .id = call.request_id(),
+                 .key = call.key(),
+                 .status = static_cast<int>(status.code),
+                 .code = status.detail(),
+                 .gone = status.code == GrpcCode::kCancelled ? (status.detail().empty() ? "disconnect" : status.detail()) : "",
+                 .total_s = total.count(),
+                 .quiet = call.is_standing() || name.starts_with("grpc.")});
   }
 
-  GrpcCall::OnMessage on_message(const GrpcMethod& method, const std::weak_ptr<GrpcCall>& weak) {
-    return [this, &method, weak, only = std::optional<std::string>()](std::optional<std::string> message) mutable {
-      const std::shared_ptr<GrpcCall> call = weak.lock();
-      if (!call) return;
-      if (method.takes_many) {
-        if (message) return method.run(call, *message);
-        return call->finish({});
-      }
-      if (message) {
-        if (only) return refuse(*call, {ErrorKind::kInvalidRequest, "malformed_message", "The method takes one message.", ""});
-        only = std::move(message);
-        return;
-      }
-      if (!only) return refuse(*call, {ErrorKind::kInvalidRequest, "malformed_message", "The call has no message.", ""});
-      run(method, call, std::move(*only));
-    };
+  void closed(const GrpcCall& call, H2End end) {
+    if (end != H2End::kDone && !call.is_standing() && hooks.client_gone)
+      hooks.client_gone(end == H2End::kStalled ? "client_stall" : "disconnect");
+    const auto found = entries.find(call.connection());
+    if (found != entries.end() && !call.is_standing()) no_longer_busy(found->second, found->first);
   }
 
-  void run(const GrpcMethod& method, const std::shared_ptr<GrpcCall>& call, std::string message) {
-    if (!method.is_long) return method.run(call, message);
-    const size_t bytes = message.size();
-    const bool is_queued = texts.submit(bytes, [this, &method, call, text = std::make_shared<std::string>(std::move(message))] {
-      try {
-        method.run(call, *text);
-      } catch (const std::exception&) {  // memory, in effect: this call's misfortune
-        call->finish({GrpcCode::kResourceExhausted, "The server has no memory left for this request.", {}});
-      }
+  void no_longer_busy(Entry& entry, const void* id) {
+    if (--entry.num_busy == 0) table.set_idle(id, true);
+  }
+
+  // --- any thread ---
+
+  template <class Fn>
+  void for_each_connection(Fn fn) {
+    asio::post(io, [this, fn] {
+      std::vector<std::shared_ptr<H2Connection>> all;
+      for (const auto& [id, entry] : entries) all.push_back(entry.connection);
+      for (const auto& connection : all) fn(*connection);
     });
-    if (!is_queued) refuse(*call, {ErrorKind::kOverloaded, "too_many_requests", "Too many texts wait to be tokenised; try again later.", ""});
   }
 
-  const GrpcConfig config;
-  MemoryBudget messages;
-  TextLane texts;
+  void shutdown(int timeout_ms) {
+    if (!thread.joinable()) return;
+    asio::post(io, [this] {
+      boost::system::error_code ignored;
+      acceptor.close(ignored);
+      pause.cancel();
+    });
+    health.set_serving(false);
+    health.end();
+    for_each_connection([](H2Connection& connection) { connection.drain(); });
+    {
+      std::unique_lock lock(mutex);
+      all_closed.wait_for(lock, std::chrono::milliseconds(timeout_ms), [this] { return entries.empty(); });
+    }
+    for_each_connection([](H2Connection& connection) { connection.close(); });
+    work.reset();
+    thread.join();
+  }
+
+  const std::shared_ptr<GrpcCore> core;
+  const GrpcConfig& config = core->config;
+  asio::io_context& io = core->io;
+  const GrpcHooks hooks;
+  const std::shared_ptr<GrpcShared> shared;
   GrpcHealth health;
-  std::map<std::string, GrpcMethod> methods;  // by path
-  asio::io_context io;
+  GrpcMethods methods;
+
+  mutable std::mutex mutex;  // for other threads than ours to see whether `entries` is empty
+  std::condition_variable all_closed;
+  std::map<const void*, Entry> entries;
+  ConnectionTable table;
+
+  asio::executor_work_guard<asio::io_context::executor_type> work;
   tcp::acceptor acceptor;
   asio::steady_timer pause;
-  std::optional<asio::executor_work_guard<asio::io_context::executor_type>> work;
+  uint16_t port = 0;
   std::thread thread;
-  int port = 0;
-
-  mutable std::mutex mutex;  // of the set; changed on the I/O thread alone
-  std::condition_variable all_closed;
-  std::set<std::shared_ptr<H2Connection>> connections;
 };
 
-GrpcServer::GrpcServer(const GrpcConfig& config, InferenceService& service) : impl_(std::make_unique<Impl>(config, service)) {}
+GrpcServer::GrpcServer(GrpcConfig config, InferenceService& service, GrpcHooks hooks)
+    : impl_(std::make_unique<Impl>(std::move(config), service, std::move(hooks))) {}
 
 GrpcServer::~GrpcServer() {
   shutdown(0);
 }
 
-int GrpcServer::port() const {
+uint16_t GrpcServer::port() const {
   return impl_->port;
 }
 
 int GrpcServer::num_connections() const {
   std::lock_guard lock(impl_->mutex);
-  return static_cast<int>(impl_->connections.size());
+  return static_cast<int>(impl_->entries.size());
+}
+
+size_t GrpcServer::charged_bytes() const {
+  return impl_->shared->calls.used();
 }
 
 void GrpcServer::set_serving(bool serving) {
@@ -254,24 +306,7 @@ void GrpcServer::set_serving(bool serving) {
 }
 
 void GrpcServer::shutdown(int timeout_ms) {
-  Impl& i = *impl_;
-  if (!i.thread.joinable()) return;
-  asio::post(i.io, [&i] {
-    boost::system::error_code ignored;
-    i.acceptor.close(ignored);
-    i.pause.cancel();
-    for (const auto& connection : std::set(i.connections)) connection->drain();
-  });
-  {
-    std::unique_lock lock(i.mutex);
-    i.all_closed.wait_for(lock, std::chrono::milliseconds(timeout_ms), [&i] { return i.connections.empty(); });
-  }
-  asio::post(i.io, [&i] {
-    for (const auto& connection : std::set(i.connections)) connection->close();
-  });
-  i.texts.join();  // what is queued sees its call gone and ends at once
-  i.work.reset();
-  i.thread.join();
+  impl_->shutdown(timeout_ms);
 }
 
 }  // namespace serval

@@ -1,47 +1,58 @@
-// The gRPC transport: HTTP/2 (h2_connection.h) and gRPC's framing (grpc_call.h) on a listener of its own, with the bounds that the
-// HTTP one has. Methods are rows (grpc_methods.h, grpc_infrastructure.h).
+// The gRPC listener: serval.v1.Inference over the same InferenceService that HTTP calls, grpc.health.v1 and reflection. Spoken over
+// our own HTTP/2 connections, so that every bound of HTTP holds: bytes, time, connections, streams. One I/O thread of its own, so that
+// neither face can be held up by the other.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
 
-#include "server/grpc_call.h"
+#include "server/grpc_methods.h"
 #include "server/h2_connection.h"
 #include "server/memory_budget.h"
+#include "server/request_log.h"
 
 namespace serval {
 
-class InferenceService;
-
 struct GrpcConfig {
   std::string host = "127.0.0.1";
-  int port = 0;  // 0: any free port, see GrpcServer::port()
-  int text_threads = 1;
-  int max_connections = 1024;  // more: the one that idles longest makes way, else the new one is closed
+  uint16_t port = 0;  // 0: any free port, see GrpcServer::port()
+
   H2Limits connection;
-  GrpcCallLimits call;
-  size_t max_total_message_bytes = 256 << 20;  // of requests in memory at once, over all connections; beyond it RESOURCE_EXHAUSTED
-  size_t max_waiting_texts = 256;              // calls in line for a thread that tokenises
-  std::shared_ptr<MemoryBudget> answers;       // what answers hold, with whoever else has a part of it; none: no limit
-  std::function<int(std::string_view key)> authorize;    // which API key it is, 0: none of ours. Empty: every caller may
-  std::function<void(const std::string& code)> refused;  // told of every call that an error answers
-  // Told of every call's end: its method's path ("unknown" for one that there is not) and status.
-  std::function<void(const std::string& method, int status)> finished;
+  int max_connections = 1024;           // more: idle ones make way, else only health is answered
+  int max_connections_per_address = 0;  // the same for one client; 0: no limit
+  size_t max_message_bytes = 4 << 20;   // of one request
+  size_t max_total_bytes = 256 << 20;   // open calls and their messages, over all connections; beyond it RESOURCE_EXHAUSTED
+  size_t stream_buffer_bytes = 256 << 10;  // of an answer, not taken; a reader that leaves more is cut off when more comes
+  std::shared_ptr<MemoryBudget> answers;   // what answers hold, shared with other faces; none: no limit
+
+  SubmitText submit_text;  // where messages become prompts; none: on the I/O thread
+  std::function<int(std::string_view bearer)> find_key;  // a key's position, from 1; 0: none of ours. Empty: every caller may
+};
+
+// Observations, for metrics and the log. Called on the I/O thread; must not block.
+struct GrpcHooks {
+  std::function<void(const std::string& method, std::string_view code)> response;  // "unmatched": none of ours
+  std::function<void(const std::string& code)> refused;     // beside `response`, when an error was all of it
+  std::function<void(const char* reason)> client_gone;      // "disconnect", "client_stall", "flood"
+  std::function<void(const RequestEnd& end)> ended;         // every call, once
 };
 
 class GrpcServer {
  public:
-  // Listens at once; throws std::runtime_error with a sentence when the port cannot be bound.
-  GrpcServer(const GrpcConfig& config, InferenceService& service);
-  ~GrpcServer();
+  // Listens and answers at once; throws std::runtime_error with a sentence when it cannot. `service` outlives it.
+  GrpcServer(GrpcConfig config, InferenceService& service, GrpcHooks hooks = {});
+  ~GrpcServer();  // shutdown(0)
 
-  int port() const;
+  uint16_t port() const;
   int num_connections() const;
-  // What grpc.health.v1 says.
+  size_t charged_bytes() const;  // of max_total_bytes
+  // What health says.
   void set_serving(bool serving);
-  // Refuses new calls, lets running ones end until the timeout, then ends them and joins all threads. Idempotent.
+  // No new calls; lets running ones end until the timeout, then closes everything and joins the thread. Idempotent.
   void shutdown(int timeout_ms);
 
  private:

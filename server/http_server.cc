@@ -18,6 +18,7 @@
 #include "server/http_context.h"
 #include "server/http_session.h"
 #include "server/out_of_memory.h"
+#include "server/tcp_endpoint.h"
 
 namespace serval {
 namespace {
@@ -26,28 +27,6 @@ namespace asio = boost::asio;
 using asio::ip::tcp;
 
 constexpr std::chrono::milliseconds kAcceptPause{100};
-
-tcp::endpoint resolve(asio::io_context& io, const std::string& host, uint16_t port) {
-  boost::system::error_code error;
-  const asio::ip::address address = asio::ip::make_address(host, error);
-  if (!error) return {address, port};
-  tcp::resolver resolver(io);
-  const auto found = resolver.resolve(host, std::to_string(port), tcp::resolver::passive, error);
-  if (error || found.empty()) throw std::runtime_error("cannot resolve the HTTP host " + host);
-  return *found.begin();
-}
-
-// What tells clients apart: an IPv4 address, or the network that one IPv6 client has to itself.
-std::string client_address(const tcp::endpoint& peer) {
-  const asio::ip::address address = peer.address();
-  if (address.is_v4() || address.to_v6().is_v4_mapped()) {
-    const auto bytes = address.is_v4() ? address.to_v4().to_bytes()
-                                       : asio::ip::make_address_v4(asio::ip::v4_mapped, address.to_v6()).to_bytes();
-    return std::string(bytes.begin(), bytes.end());
-  }
-  const auto bytes = address.to_v6().to_bytes();
-  return std::string(bytes.begin(), bytes.begin() + 8);
-}
 
 }  // namespace
 
@@ -58,21 +37,12 @@ struct HttpServer::Impl {
         pause(*context->ios.front()) {
     const HttpConfig& c = context->config;
     for (const auto& io : context->ios) work.push_back(asio::make_work_guard(*io));
-    const tcp::endpoint endpoint = resolve(*context->ios.front(), c.host, c.port);
+    const tcp::endpoint endpoint = resolve_endpoint(*context->ios.front(), c.host, c.port, "HTTP");
     if (!endpoint.address().is_loopback() && context->keys.empty() && !c.insecure) {
       throw std::runtime_error("refusing to listen on " + c.host +
                                " without API keys: set api_keys, or insecure to serve everybody");
     }
-    boost::system::error_code error;
-    acceptor.open(endpoint.protocol(), error);
-    if (!error) acceptor.set_option(tcp::acceptor::reuse_address(true), error);
-    if (!error) acceptor.bind(endpoint, error);
-    if (!error) acceptor.listen(asio::socket_base::max_listen_connections, error);
-    if (!error) acceptor.non_blocking(true, error);
-    if (error) {
-      throw std::runtime_error("cannot listen on " + c.host + " port " + std::to_string(c.port) + ": " +
-                               error.message());
-    }
+    listen_on(acceptor, endpoint, "HTTP");
     port = acceptor.local_endpoint().port();
   }
 
@@ -194,6 +164,10 @@ uint16_t HttpServer::port() const {
 int HttpServer::num_connections() const {
   std::lock_guard lock(impl_->context->mutex);
   return static_cast<int>(impl_->context->sessions.size());
+}
+
+bool HttpServer::submit_text(size_t bytes, std::function<void()> task) {
+  return impl_->context->lane_for(bytes).submit(bytes, std::move(task));
 }
 
 size_t HttpServer::num_waiting_texts() const {

@@ -73,6 +73,9 @@ class HttpServer {
   uint16_t port() const;
   int num_connections() const;
   size_t num_waiting_texts() const;  // long ones, in line for their thread
+  // Runs a task of a request of so many bytes where this server's own templates and tokenising run. False: that line is full.
+  // `task` must not throw. Any thread, until stop().
+  bool submit_text(size_t bytes, std::function<void()> task);
 
   // Stops accepting, closes idle connections, lets open requests finish (their connections close after the
   // answer), and waits for that at most `timeout`. False: some are still open. May be called again.

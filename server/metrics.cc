@@ -232,8 +232,8 @@ void ServiceMetrics::fields_ignored(int count) {
 void ServiceMetrics::client_gone(const char* reason) {
   impl_->gone.Add({{"reason", reason}}).Increment();
 }
-void ServiceMetrics::grpc_finished(const std::string& method, int status) {
-  impl_->grpc.Add({{"method", method}, {"status", std::to_string(status)}}).Increment();
+void ServiceMetrics::grpc_finished(const std::string& method, std::string_view status) {
+  impl_->grpc.Add({{"method", method}, {"status", std::string(status)}}).Increment();
 }
 void ServiceMetrics::http_response(const std::string& route, int status) {
   impl_->http.Add({{"route", route}, {"status", std::to_string(status)}}).Increment();

@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "engine/batch.h"
 #include "engine/stats.h"
@@ -30,7 +31,7 @@ class ServiceMetrics {
   void fields_ignored(int count);          // of requests, which no URL of ours knows
   void client_gone(const char* reason);    // "disconnect", "client_stall"
   void http_response(const std::string& route, int status);
-  void grpc_finished(const std::string& method, int status);  // a path, and a code of google.rpc.Code
+  void grpc_finished(const std::string& method, std::string_view status);  // a path, and a code of google.rpc.Code
 
   std::string text() const;
 

@@ -1,6 +1,6 @@
-// One line per event on stderr: level, seconds since start, message, then key=value pairs. Control bytes are
-// escaped, so a client's bytes cannot forge a line. Any thread; a line is one write(2); lines beyond the
-// pipe's room are dropped and counted.
+// One line per event on stderr: the time (UTC, ISO 8601 with milliseconds), the level, a message, then key=value pairs. Control bytes
+// are escaped, so a client's bytes cannot forge a line. Any thread; nobody ever waits for whoever reads stderr: a thread of its own
+// writes, from a bounded queue, and lines that find it full are dropped, counted, and their number is said once there is room.
 #pragma once
 
 #include <cstdint>
@@ -26,6 +26,8 @@ struct LogField {
 void set_log_level(LogLevel level);
 void log(LogLevel level, std::string_view message, std::initializer_list<LogField> fields = {});
 uint64_t log_lines_dropped();
+// Waits until what was logged so far is written, for a bounded time. For the end of a process; exit() does it too.
+void flush_log();
 
 inline void log_info(std::string_view message, std::initializer_list<LogField> fields = {}) {
   log(LogLevel::kInfo, message, fields);

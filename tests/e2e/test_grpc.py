@@ -7,9 +7,13 @@ import grpc
 import httpx
 import pytest
 from conftest import ROOT
+from google.protobuf import descriptor_pool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from grpc_tools import protoc
+
+SERVAL_CALLS = 'method="serval.v1.Inference/ListModels",'
 
 
 @pytest.fixture(scope="session")
@@ -48,12 +52,29 @@ def test_text_in_text_out_equals_http(daemon, generated, channel):
     assert "".join(m.text for m in stubs.InferenceStub(channel).Generate(again)) == text
 
 
-def test_models_health_and_reflection(generated, channel):
+def test_models_health_and_reflection(daemon, generated, channel):
     pb, stubs = generated
     assert [m.id for m in stubs.InferenceStub(channel).ListModels(pb.ListModelsRequest()).models] == ["serval-nano"]
     health = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
     assert health.status == health_pb2.HealthCheckResponse.SERVING
-    assert "serval.v1.Inference" in ProtoReflectionDescriptorDatabase(channel).get_services()
+    database = ProtoReflectionDescriptorDatabase(channel)
+    services = database.get_services()
+    assert {"serval.v1.Inference", "grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection"} <= set(services)
+    for name in services:
+        check = health_pb2.HealthCheckRequest(service=name)
+        assert health_pb2_grpc.HealthStub(channel).Check(check).status == health_pb2.HealthCheckResponse.SERVING
+        assert descriptor_pool.DescriptorPool(database).FindServiceByName(name).methods
+    with pytest.raises(grpc.RpcError) as error:
+        health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(service="serval.v1.Nothing"))
+    assert error.value.code() == grpc.StatusCode.NOT_FOUND
+    assert SERVAL_CALLS in httpx.get(daemon.url + "/metrics").text
+
+
+def test_reflection_v1_answers_as_v1alpha_does(channel):
+    ask = channel.stream_stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
+    request = reflection_pb2.ServerReflectionRequest(file_containing_symbol="grpc.health.v1.Health").SerializeToString()
+    (answer,) = ask(iter([request]))
+    assert reflection_pb2.ServerReflectionResponse.FromString(answer).file_descriptor_response.file_descriptor_proto
 
 
 @pytest.mark.parametrize(
