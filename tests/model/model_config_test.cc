@@ -9,6 +9,7 @@
 
 #include "engine/model/architectures.h"
 #include "engine/model/model_spec.h"
+#include "kernels/base/log.h"
 #include "tests/model/test_files.h"
 
 namespace serval::testing {
@@ -363,6 +364,7 @@ class GenerationDefaultsTest : public ::testing::Test {
     folder_.write("generation_config.json", text);
     ::testing::internal::CaptureStderr();
     GenerationDefaults defaults = read_generation_defaults(folder_.path(), kVocab);
+    flush_log();
     said_ = ::testing::internal::GetCapturedStderr();
     return defaults;
   }

@@ -8,6 +8,7 @@
 #include "engine/model/float_convert.h"
 #include "engine/model/safetensors.h"
 #include "engine/model/weight_map.h"
+#include "kernels/base/log.h"
 #include "tests/model/plain_backend.h"
 #include "tests/model/test_files.h"
 
@@ -178,6 +179,7 @@ TEST_F(WeightLoader, WarnsOfAWeightThatIsNotFiniteAndLoadsIt) {
   folder_.write("model.safetensors", bytes);
   ::testing::internal::CaptureStderr();
   EXPECT_THAT(verdict(), IsEmpty());
+  flush_log();
   EXPECT_THAT(::testing::internal::GetCapturedStderr(), HasSubstr("model.norm.weight"));
 }
 

@@ -8,6 +8,7 @@
 #include <fstream>
 #include <stdexcept>
 
+#include "kernels/base/log.h"
 #include "tests/scheduler/random_life.h"
 #include "tests/scheduler/scheduler_driver.h"
 
@@ -112,6 +113,7 @@ TEST_F(RecorderTest, EndsWithALineInTheLogWhenTheDiskIsFull) {
   Recorder recorder("/dev/full", SchedulerConfig{}, BlockGeometry{});
   recorder.next_batch(Time{1});
   recorder.abort(7);
+  flush_log();
   const std::string said = ::testing::internal::GetCapturedStderr();
   EXPECT_EQ(std::count(said.begin(), said.end(), '\n'), 1) << said;
   EXPECT_NE(said.find("the recording ends here file=/dev/full"), std::string::npos) << said;

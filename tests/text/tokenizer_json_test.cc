@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "engine/text/byte_alphabet.h"
+#include "kernels/base/log.h"
 #include "kernels/base/utf8.h"
 #include "tests/text/tokenizer_data.h"
 
@@ -157,6 +158,7 @@ std::string load_for_rows(const ModelFolder& folder, int num_rows, std::unique_p
   } catch (const std::runtime_error& refused) {
     error = refused.what();
   }
+  flush_log();
   said = testing::internal::GetCapturedStderr();
   return error;
 }
