@@ -159,9 +159,13 @@ DriverResult drive(const DriverOptions& options, const std::vector<PlannedReques
   std::string model = options.model;
   if (model.empty()) model = target.is_grpc ? first_grpc_model(options) : first_http_model(options);
   if (model.empty()) {
-    throw std::runtime_error("no model is listed at " + target.host + ":" + target.port +
-                             (target.is_grpc ? "" : target.base + "/models") +
-                             "; is the server there? (--model names one)");
+    const bool lacks_path = !target.is_grpc && target.base.empty();
+    throw std::runtime_error(
+        "no model is listed at " + target.host + ":" + target.port +
+        (target.is_grpc ? "" : target.base + "/models") +
+        (lacks_path ? "; most servers answer below /v1: http://" + target.host + ":" + target.port + "/v1"
+                    : "") +
+        "; is the server there? (--model names one)");
   }
   return Run(options, workload, std::move(model)).go();
 }

@@ -7,6 +7,7 @@
 #include <thread>
 #include <unordered_set>
 
+#include "kernels/base/shown.h"
 #include "loadtest/transport.h"
 #include "serval/v1/inference.grpc.pb.h"
 
@@ -171,7 +172,10 @@ class GrpcTransport final : public Transport {
     const size_t index = call->index;
     Outcome& outcome = run_.outcomes[index];
     outcome.end_s = run_.now();
-    if (outcome.error.empty()) outcome.error = error_kind(call->status.error_code());
+    if (outcome.error.empty()) {
+      outcome.error = error_kind(call->status.error_code());
+      outcome.message = shown(call->status.error_message(), kMostMessageBytes);
+    }
     --call->connection->open;
     open_.erase(call);
     delete call;

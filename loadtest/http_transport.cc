@@ -5,6 +5,7 @@
 #include <sstream>
 #include <stdexcept>
 
+#include "kernels/base/shown.h"
 #include "loadtest/sse.h"
 #include "loadtest/transport.h"
 
@@ -59,6 +60,24 @@ double series(const std::string& text, const std::string& name, double fallback)
   return fallback;
 }
 
+// What an error's body says to a person: the message of OpenAI's shape ({"error": {"message": ...}}) or of
+// others
+// ({"error": ...}, {"message": ...}, {"detail": ...}); otherwise the body itself. As Outcome keeps it.
+std::string message_in(const json::value& value) {
+  const json::object* object = value.if_object();
+  for (const char* name : {"error", "message", "detail"}) {
+    const json::value* found = object ? object->if_contains(name) : nullptr;
+    if (found && (found->is_object() || found->is_string())) return message_in(*found);
+  }
+  const json::string* text = value.if_string();
+  return shown(text ? std::string(*text) : json::serialize(value), kMostMessageBytes);
+}
+std::string message_in(const std::string& body) {
+  error_code failed;
+  const json::value value = json::parse(body, failed);
+  return failed ? shown(body, kMostMessageBytes) : message_in(value);
+}
+
 class HttpTransport;
 
 // One connection: takes a request at a time, is reused while the server keeps it alive.
@@ -75,7 +94,7 @@ class Stream : public std::enable_shared_from_this<Stream> {
   void send();
   void read();
   void event(std::string_view data);
-  void fail(const std::string& kind);
+  void fail(const std::string& kind, const error_code& why = {});
   void finish();
 
   HttpTransport& transport_;
@@ -213,7 +232,7 @@ void Stream::connect() {
   asio::async_connect(socket_, transport_.endpoints(),
                       [self = shared_from_this()](error_code failed, const tcp::endpoint&) {
                         if (!self->busy_) return;
-                        if (failed) return self->fail("connect");
+                        if (failed) return self->fail("connect", failed);
                         error_code ignored;
                         self->socket_.set_option(tcp::no_delay(true), ignored);
                         self->connected_ = true;
@@ -225,7 +244,7 @@ void Stream::send() {
   transport_.run().outcomes[index_].sent_s = transport_.run().now();
   asio::async_write(socket_, asio::buffer(outgoing_), [self = shared_from_this()](error_code failed, size_t) {
     if (!self->busy_) return;
-    if (failed && self->fresh_) return self->fail("write");
+    if (failed && self->fresh_) return self->fail("write", failed);
     self->read();
   });
 }
@@ -244,7 +263,7 @@ void Stream::read() {
       self->connected_ = false;
       return self->connect();
     }
-    self->fail(failed ? "connection lost" : "malformed answer");
+    self->fail(failed ? "connection lost" : "malformed answer", failed);
   });
 }
 
@@ -260,6 +279,7 @@ void Stream::event(std::string_view data) {
   }
   if (const json::value* error = object->if_contains("error"); error && !error->is_null()) {
     outcome.error = "error in stream";
+    outcome.message = message_in(value);
     return;
   }
   const json::value* choices = object->if_contains("choices");
@@ -290,7 +310,7 @@ void Stream::event(std::string_view data) {
   }
 }
 
-void Stream::fail(const std::string& kind) {
+void Stream::fail(const std::string& kind, const error_code& why) {
   busy_ = false;
   deadline_.cancel();
   error_code ignored;
@@ -298,7 +318,10 @@ void Stream::fail(const std::string& kind) {
   connected_ = false;
   Outcome& outcome = transport_.run().outcomes[index_];
   outcome.end_s = transport_.run().now();
-  if (outcome.error.empty()) outcome.error = kind;
+  if (outcome.error.empty()) {
+    outcome.error = kind;
+    if (why) outcome.message = why.message();
+  }
   transport_.ended(index_, shared_from_this(), false);
 }
 
@@ -308,7 +331,10 @@ void Stream::finish() {
   deadline_.cancel();
   Outcome& outcome = transport_.run().outcomes[index_];
   outcome.end_s = transport_.run().now();
-  if (reader_->status() != 200) outcome.error = "status " + std::to_string(reader_->status());
+  if (reader_->status() != 200) {
+    outcome.error = "status " + std::to_string(reader_->status());
+    outcome.message = message_in(reader_->body());
+  }
   // A server that does not report usage: an event is taken for a token.
   if (outcome.output_tokens == 0) outcome.output_tokens = static_cast<int>(outcome.token_s.size());
   const bool reusable = reader_->keep_alive();

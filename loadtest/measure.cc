@@ -43,6 +43,12 @@ bool is_good(const Outcome& o, const Slo& slo) {
   return slo.tpot_ms <= 0 || !has_tpot(o) || tpot_ms(o) <= slo.tpot_ms;
 }
 
+double rate_of(const std::vector<double>& times) {
+  if (times.size() < 2) return 0;
+  const auto [first, last] = std::minmax_element(times.begin(), times.end());
+  return *last > *first ? static_cast<double>(times.size() - 1) / (*last - *first) : 0;
+}
+
 }  // namespace
 
 Latencies latencies(const std::vector<Outcome>& outcomes) {
@@ -63,14 +69,18 @@ Summary summarise(const std::vector<Outcome>& outcomes, const Slo& slo) {
   s.num_requests = outcomes.size();
   double first = INFINITY, last = 0;
   size_t num_good = 0;
+  std::vector<double> sends, answers;
   for (const Outcome& o : outcomes) {
     first = std::min(first, o.intended_s);
     last = std::max(last, o.end_s);
+    sends.push_back(o.intended_s);
     if (!o.error.empty()) {
       ++s.errors[o.error];
+      if (!o.message.empty()) s.error_messages.emplace(o.error, o.message);
       continue;
     }
     ++s.num_ok;
+    answers.push_back(o.end_s);
     s.prompt_tokens += o.prompt_tokens;
     s.output_tokens += o.output_tokens;
     s.cached_tokens += o.cached_tokens;
@@ -82,6 +92,8 @@ Summary summarise(const std::vector<Outcome>& outcomes, const Slo& slo) {
   s.itl_ms = percentiles(std::move(l.itl));
   s.e2e_ms = percentiles(std::move(l.e2e));
   s.send_lag_ms = percentiles(std::move(l.send_lag));
+  s.offered_per_s = rate_of(sends);
+  s.served_per_s = rate_of(answers);
   s.duration_s = outcomes.empty() ? 0 : last - first;
   if (s.duration_s > 0) {
     s.requests_per_s = static_cast<double>(s.num_ok) / s.duration_s;
@@ -91,6 +103,11 @@ Summary summarise(const std::vector<Outcome>& outcomes, const Slo& slo) {
   }
   if (!outcomes.empty()) s.good_share = static_cast<double>(num_good) / static_cast<double>(outcomes.size());
   return s;
+}
+
+bool holds_its_rate(const Summary& summary) {
+  return summary.good_share >= 0.99 && summary.served_per_s > 0 &&
+         summary.served_per_s >= 0.9 * summary.offered_per_s;
 }
 
 }  // namespace serval::load

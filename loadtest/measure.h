@@ -20,8 +20,9 @@ struct Outcome {
   int prompt_tokens = 0;
   int output_tokens = 0;
   int cached_tokens = 0;
-  std::string error;  // kind: "status 429", "connect", "timeout", ...; empty when it succeeded
-  std::string text;   // kept only when asked for
+  std::string error;    // kind: "status 429", "connect", "timeout", ...; empty when it succeeded
+  std::string message;  // what the server or the system said to it: one line of bounded length, or nothing
+  std::string text;     // kept only when asked for
 };
 
 struct Percentiles {
@@ -59,9 +60,18 @@ struct Summary {
   double goodput_per_s = 0;  // requests that met every SLO, per second
   double good_share = 0;     // of all requests
   int64_t prompt_tokens = 0, output_tokens = 0, cached_tokens = 0;
-  std::map<std::string, int> errors;
+  // Of the sends as intended, and of the answers of requests that succeeded: so many less one, by the time
+  // between the first and the last, so that how long an answer takes does not count. 0 where there is none.
+  double offered_per_s = 0, served_per_s = 0;
+  std::map<std::string, int> errors;                  // how many of each kind
+  std::map<std::string, std::string> error_messages;  // the first of each kind that had one
 };
 // Outcomes of the warm-up are not among them.
 Summary summarise(const std::vector<Outcome>& outcomes, const Slo& slo);
+
+// Whether the rate a run was offered is one the server holds: 99 % of the requests were good, and answers
+// came at no less than 0.9 of the rate of the sends. Without the second a run too short to fill the queue
+// would pass at any rate.
+bool holds_its_rate(const Summary& summary);
 
 }  // namespace serval::load

@@ -59,7 +59,11 @@ std::string report_text(const Report& r) {
   const Summary& s = r.summary;
   std::string out = format("%zu requests to %s (%s), %zu succeeded, %.2f s\n", s.num_requests, r.url.c_str(),
                            r.model.c_str(), s.num_ok, s.duration_s);
-  for (const auto& [kind, count] : s.errors) out += format("  failed: %d x %s\n", count, kind.c_str());
+  for (const auto& [kind, count] : s.errors) {
+    const auto message = s.error_messages.find(kind);
+    out += "  failed: " + std::to_string(count) + " x " + kind +
+           (message == s.error_messages.end() ? "" : ": " + message->second) + "\n";
+  }
   out += format("  throughput   %.2f requests/s, %.1f output tokens/s, %.1f tokens/s in all\n",
                 s.requests_per_s, s.output_tokens_per_s, s.total_tokens_per_s);
   if (r.slo.ttft_ms > 0 || r.slo.tpot_ms > 0) {
@@ -71,6 +75,7 @@ std::string report_text(const Report& r) {
                 static_cast<long long>(s.cached_tokens));
   out += "               mean       p50       p90       p95       p99       max\n";
   for (const auto& [name, member] : kLatencies) {
+    if (member == &Summary::itl_ms && !r.has_every_token) continue;
     const Percentiles& p = s.*member;
     out += format("  %-11s%10.2f%10.2f%10.2f%10.2f%10.2f%10.2f\n", name, p.mean, p.p50, p.p90, p.p95, p.p99,
                   p.max);
@@ -88,8 +93,12 @@ std::string report_json(const Report& r) {
   out["succeeded"] = s.num_ok;
   out["duration_s"] = s.duration_s;
   out["started_ns"] = r.started_ns;
-  for (const auto& [name, member] : kLatencies) out[name] = to_json(s.*member);
+  for (const auto& [name, member] : kLatencies) {
+    if (member != &Summary::itl_ms || r.has_every_token) out[name] = to_json(s.*member);
+  }
   out["requests_per_s"] = s.requests_per_s;
+  out["offered_per_s"] = s.offered_per_s;
+  out["served_per_s"] = s.served_per_s;
   out["output_tokens_per_s"] = s.output_tokens_per_s;
   out["total_tokens_per_s"] = s.total_tokens_per_s;
   out["goodput"] = {{"requests_per_s", s.goodput_per_s},
@@ -102,6 +111,9 @@ std::string report_json(const Report& r) {
   json::object errors;
   for (const auto& [kind, count] : s.errors) errors[kind] = count;
   out["errors"] = std::move(errors);
+  json::object messages;
+  for (const auto& [kind, message] : s.error_messages) messages[kind] = message;
+  out["error_messages"] = std::move(messages);
   out["by_request"] = by_request(r.outcomes);
   json::array samples;
   for (const ServerSample& sample : r.samples) {

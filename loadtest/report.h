@@ -19,6 +19,7 @@ struct Report {
   Summary summary;
   std::vector<Outcome> outcomes;
   std::vector<ServerSample> samples;
+  bool has_every_token = true;  // false: a simulation, which keeps the first and the last one's time
 };
 
 std::string report_text(const Report& report);

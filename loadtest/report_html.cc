@@ -187,6 +187,7 @@ std::string report_html(const Report& r) {
                                                                   {"E2E", &s.e2e_ms},
                                                                   {"send lag", &s.send_lag_ms}};
   for (const auto& [name, p] : latencies) {
+    if (p == &s.itl_ms && !r.has_every_token) continue;
     rows += std::string("<tr><th>") + name + "</th>";
     for (const double v : {p->mean, p->p50, p->p90, p->p95, p->p99, p->max})
       rows += "<td>" + number(v) + "</td>";
@@ -194,7 +195,8 @@ std::string report_html(const Report& r) {
   }
   std::string errors;
   for (const auto& [kind, count] : s.errors)
-    errors += "<li>" + std::to_string(count) + " × " + escape(kind) + "</li>";
+    errors += "<li>" + std::to_string(count) + " × " + escape(kind) +
+              (s.error_messages.contains(kind) ? ": " + escape(s.error_messages.at(kind)) : "") + "</li>";
   return "<!doctype html><html lang='en'><meta charset='utf-8'><title>Load report</title><style>"
          "body{font:15px/1.45 system-ui,sans-serif;max-width:1320px;margin:2em auto;padding:0 1em;color:#222}"
          "h1{font-size:1.3em}code{background:#f3f1ec;padding:.1em .3em}table{border-collapse:collapse}"
@@ -215,9 +217,10 @@ std::string report_html(const Report& r) {
          "tr>" +
          rows + "</table><div class='plots'>" + latency_cdf("Time to first token", "requests", seen.ttft) +
          latency_cdf("Time per output token", "requests", seen.tpot) +
-         latency_cdf("Inter-token latency", "gaps", seen.itl) +
-         latency_cdf("End to end", "requests", seen.e2e) + throughput(r.outcomes, end) +
-         batch(r.samples, end) + timeline(r.outcomes, end) + "</div></html>\n";
+         (r.has_every_token ? latency_cdf("Inter-token latency", "gaps", seen.itl) : "") +
+         latency_cdf("End to end", "requests", seen.e2e) +
+         (r.has_every_token ? throughput(r.outcomes, end) + batch(r.samples, end) : "") +
+         timeline(r.outcomes, end) + "</div></html>\n";
 }
 
 }  // namespace serval::load

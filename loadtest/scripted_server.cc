@@ -78,7 +78,8 @@ struct ScriptedServer::Impl : std::enable_shared_from_this<Impl> {
     }
     void begin() {
       if (how.status != 200) {
-        return write("HTTP/1.1 " + std::to_string(how.status) + " X\r\nContent-Length: 2\r\n\r\n{}",
+        return write("HTTP/1.1 " + std::to_string(how.status) +
+                         " X\r\nContent-Length: " + std::to_string(how.body.size()) + "\r\n\r\n" + how.body,
                      [self = shared_from_this()] { self->over(); });
       }
       write("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n",

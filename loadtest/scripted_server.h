@@ -18,6 +18,7 @@ class ScriptedServer {
     std::chrono::microseconds first_delay{1000};
     std::chrono::microseconds token_delay{1000};
     int status = 200;
+    std::string body = "{}";  // of a status other than 200
     bool drop_after_first_token = false;
   };
   struct Record {

@@ -16,6 +16,9 @@ namespace serval::load {
 
 using Clock = std::chrono::steady_clock;
 
+// Of a failure's message, as Outcome keeps it: shown(text, kMostMessageBytes).
+inline constexpr size_t kMostMessageBytes = 300;
+
 // What driver and transport share of a run.
 struct RunState {
   const DriverOptions& options;

@@ -10,6 +10,7 @@
 
 #include "loadtest/report.h"
 #include "loadtest/scripted_server.h"
+#include "loadtest/transport.h"
 
 namespace serval::load {
 namespace {
@@ -70,7 +71,8 @@ double worst_share_of_tolerance() {
 TEST(Driver, LatenciesAreThoseTheServerRecorded) {
   // A busy machine may hold either side up between an event and its stamp: one undisturbed run is enough.
   double best = worst_share_of_tolerance();
-  for (int attempt = 0; attempt < 20 && best > 1; ++attempt) best = std::min(best, worst_share_of_tolerance());
+  for (int attempt = 0; attempt < 20 && best > 1; ++attempt)
+    best = std::min(best, worst_share_of_tolerance());
   EXPECT_LE(best, 1);
 }
 
@@ -114,6 +116,33 @@ TEST(Driver, FailuresAreCountedByKindAndEndNothingElse) {
   EXPECT_EQ(seen.errors.at("connection lost") +
                 (seen.errors.count("malformed answer") ? seen.errors.at("malformed answer") : 0),
             4);
+}
+
+TEST(Driver, AFailureKeepsWhatTheServerSaidAsOneLine) {
+  const std::pair<std::string, std::string> bodies[] = {
+      {R"({"error": {"message": "the prompt is too long", "code": "x"}})", "the prompt is too long"},
+      {R"({"error": "model not found"})", "model not found"},
+      {R"({"object": "error", "message": "two\nlines \u001b[31m"})", "two\\x0alines \\x1b[31m"},
+      {R"({"detail": "Not Found"})", "Not Found"},
+      {"<html>Bad Gateway</html>", "<html>Bad Gateway</html>"},
+      {std::string(5000, 'x'), std::string(kMostMessageBytes, 'x') + "..."},
+      {"", ""},
+  };
+  for (const auto& [body, message] : bodies) {
+    ScriptedServer server([&body = body](int) {
+      ScriptedServer::Script script;
+      script.status = 400;
+      script.body = body;
+      return script;
+    });
+    const DriverResult result = drive(options_for(server), requests(1, 1, 0));
+    EXPECT_EQ(result.outcomes[0].error, "status 400");
+    EXPECT_EQ(result.outcomes[0].message, message);
+    Report report;
+    report.summary = summarise(result.outcomes, {});
+    const std::string line = "failed: 1 x status 400" + (message.empty() ? "\n" : ": " + message + "\n");
+    EXPECT_NE(report_text(report).find(line), std::string::npos) << report_text(report);
+  }
 }
 
 TEST(Driver, ARunEndsByTimeAndSaysWhatWasNotDone) {

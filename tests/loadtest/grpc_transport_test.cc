@@ -75,6 +75,8 @@ TEST_F(GrpcLoad, FailuresAreCountedByKind) {
   EXPECT_EQ(seen.num_ok, 4u);
   EXPECT_EQ(seen.errors.at("status RESOURCE_EXHAUSTED"), 4);
   EXPECT_EQ(seen.errors.at("status UNAVAILABLE"), 4);
+  EXPECT_EQ(seen.error_messages.at("status RESOURCE_EXHAUSTED"), "full");
+  EXPECT_EQ(seen.error_messages.at("status UNAVAILABLE"), "gone");
 }
 
 TEST_F(GrpcLoad, ARequestThatTakesTooLongIsATimeoutAndStopsAtTheServer) {

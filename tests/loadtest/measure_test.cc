@@ -47,5 +47,47 @@ TEST(Measure, GoodputCountsRequestsThatMeetEverySlo) {
   EXPECT_EQ(summarise(outcomes, {}).errors.at("connect"), 1);
 }
 
+// Requests sent at `offered` a second, answered at `served` a second after a wait.
+std::vector<Outcome> run_at(double offered, double served, int count = 60) {
+  std::vector<Outcome> outcomes(count);
+  for (int i = 0; i < count; ++i) {
+    outcomes[i].intended_s = i / offered;
+    outcomes[i].end_s = 2 + i / served;
+    outcomes[i].token_s = {outcomes[i].end_s};
+  }
+  return outcomes;
+}
+
+TEST(Measure, RatesAreTakenBetweenTheFirstAndTheLastSoThatALongAnswerDoesNotCount) {
+  const Summary s = summarise(run_at(10, 8), {});
+  EXPECT_NEAR(s.offered_per_s, 10, 1e-9);
+  EXPECT_NEAR(s.served_per_s, 8, 1e-9);
+  EXPECT_LT(s.requests_per_s, 7.9);
+  EXPECT_EQ(summarise(run_at(10, 10, 1), {}).served_per_s, 0);
+  EXPECT_EQ(summarise({}, {}).offered_per_s, 0);
+}
+
+TEST(Measure, ARateIsHeldOnlyWhenItWasAlsoServed) {
+  const Slo slo{1e6, 0};
+  EXPECT_TRUE(holds_its_rate(summarise(run_at(10, 10), slo)));
+  EXPECT_TRUE(holds_its_rate(summarise(run_at(10, 9.01), slo)));
+  EXPECT_FALSE(holds_its_rate(summarise(run_at(10, 8.99), slo)));
+  EXPECT_FALSE(holds_its_rate(summarise(run_at(20480, 140), slo)));  // all in the queue within 3 ms
+  EXPECT_FALSE(holds_its_rate(summarise(run_at(10, 10), {1, 0})));   // served, but late
+  EXPECT_FALSE(holds_its_rate(summarise(run_at(10, 10, 1), slo)));   // one request has no rate
+  EXPECT_FALSE(holds_its_rate(summarise({}, slo)));
+}
+
+TEST(Measure, TheFirstMessageOfEachKindOfFailureIsKept) {
+  std::vector<Outcome> outcomes(4);
+  outcomes[0].error = outcomes[1].error = outcomes[2].error = "status 400";
+  outcomes[1].message = "too long";
+  outcomes[2].message = "another";
+  outcomes[3].error = "timeout";
+  const Summary s = summarise(outcomes, {});
+  EXPECT_EQ(s.error_messages, (std::map<std::string, std::string>{{"status 400", "too long"}}));
+  EXPECT_EQ(s.errors.at("status 400"), 3);
+}
+
 }  // namespace
 }  // namespace serval::load
