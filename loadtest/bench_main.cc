@@ -1,11 +1,13 @@
 #include "loadtest/bench_main.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <boost/json.hpp>
 #include <cstdio>
 #include <iostream>
-#include <stdexcept>
 
+#include "kernels/base/usage.h"
 #include "loadtest/driver.h"
 #include "loadtest/load_options.h"
 #include "loadtest/report.h"
@@ -38,10 +40,11 @@ Report run_once(const LoadOptions& options, const std::string& url,
     warm.concurrency = std::max(1, options.concurrency);
     drive(warm, first);
   }
-  driver.progress = [](size_t sent, size_t done, size_t failed, size_t total) {
-    std::fprintf(stderr, "\r%zu of %zu sent, %zu done, %zu failed  ", sent, total, done, failed);
-    if (done == total) std::fputc('\n', stderr);
-  };
+  if (isatty(STDERR_FILENO))
+    driver.progress = [](size_t sent, size_t done, size_t failed, size_t total) {
+      std::fprintf(stderr, "\r%zu of %zu sent, %zu done, %zu failed  ", sent, total, done, failed);
+      if (done == total) std::fputc('\n', stderr);
+    };
   DriverResult result = drive(driver, workload);
   Report report;
   report.label = label;
@@ -71,50 +74,77 @@ void record(const std::string& path, const std::vector<PlannedRequest>& workload
   write_file(path, lines);
 }
 
-// Doubles the rate until the SLOs break, then halves the gap: the highest rate at which 99 % of the requests
-// are good.
-int search(LoadOptions options, const std::string& label) {
-  double good = 0, bad = 0, rate = options.workload.rate;
-  for (int step = 0; step < 12 && (bad == 0 || bad / std::max(good, 1e-9) > 1.1); ++step) {
-    options.workload.rate = rate;
-    const Report report = run_once(options, options.urls[0], make_workload(options), label);
-    const bool met = report.summary.good_share >= 0.99;
-    std::printf("%8.2f requests/s: %.1f %% good, ttft p99 %.1f ms, tpot p99 %.2f ms\n", rate,
-                report.summary.good_share * 100, report.summary.ttft_ms.p99, report.summary.tpot_ms.p99);
-    std::fflush(stdout);
-    (met ? good : bad) = rate;
-    rate = bad == 0 ? rate * 2 : good == 0 ? rate / 2 : (good + bad) / 2;
-  }
-  std::printf("highest rate that met the SLOs: %.2f requests/s\n", good);
-  return good > 0 ? 0 : 1;
+void write_reports(const LoadOptions& options, const std::vector<PlannedRequest>& workload,
+                   const Report& report) {
+  if (!options.json.empty()) write_file(options.json, report_json(report));
+  if (!options.html.empty()) write_file(options.html, report_html(report));
+  if (!options.record.empty()) record(options.record, workload, report);
 }
 
-// Without a pace of its own a load keeps eight requests open.
-void pace(LoadOptions& options) {
+// Doubles the rate until the server does not hold it, then halves the gap. The reports are those of the
+// highest rate that it held.
+int search(LoadOptions options, const std::string& label) {
+  double good = 0, bad = 0, rate = options.workload.rate;
+  std::vector<PlannedRequest> best_workload;
+  Report best;
+  for (int step = 0; step < 12 && (bad == 0 || bad / std::max(good, 1e-9) > 1.1); ++step) {
+    options.workload.rate = rate;
+    std::vector<PlannedRequest> workload = make_workload(options);
+    Report report = run_once(options, options.urls[0], workload, label);
+    const Summary& seen = report.summary;
+    const bool held = holds_its_rate(seen);
+    std::printf(
+        "%8.2f requests/s: %.2f offered, %.2f served, %.1f %% good, ttft p99 %.1f ms, tpot p99 %.2f ms%s\n",
+        rate, seen.offered_per_s, seen.served_per_s, seen.good_share * 100, seen.ttft_ms.p99,
+        seen.tpot_ms.p99, held ? "" : ": not held");
+    std::fflush(stdout);
+    if (held) {
+      best_workload = std::move(workload);
+      best = std::move(report);
+    }
+    (held ? good : bad) = rate;
+    rate = bad == 0 ? rate * 2 : good == 0 ? rate / 2 : (good + bad) / 2;
+  }
+  if (good == 0) {
+    std::printf("no rate that was tried met the SLOs and was served; no report is written\n");
+    return 1;
+  }
+  std::printf("highest rate that met the SLOs: %.2f requests/s (%.2f offered, %.2f served)\n", good,
+              best.summary.offered_per_s, best.summary.served_per_s);
+  write_reports(options, best_workload, best);
+  return 0;
+}
+
+LoadOptions options_of(Form form, const std::vector<std::string>& arguments) {
+  LoadOptions options;
+  take_options(load_rows(options), form, arguments);
+  check_load_options(options);
+  // Without a pace of its own a load keeps eight requests open.
   if (options.concurrency == 0 && options.workload.rate == 0 && options.trace.empty())
     options.concurrency = 8;
+  return options;
 }
 
 }  // namespace
 
 std::string bench_load_help() {
-  return "usage: serval bench --url URL [options]      load against an OpenAI-compatible or gRPC endpoint\n"
-         "       serval bench peers --url URL --url URL [--rounds N] [options]\n"
-         "       serval bench --compare A.json B.json\n\n" +
-         load_options_help();
+  LoadOptions options;
+  return options_help(load_rows(options), kBench | kSearch);
+}
+
+std::string bench_peers_help() {
+  LoadOptions options;
+  return options_help(load_rows(options), kPeers);
 }
 
 int bench_load(const std::vector<std::string>& arguments) {
-  LoadOptions options = parse_load_options(arguments);
-  if (!options.compare_a.empty()) {
-    std::cout << compare_text(options.compare_a, options.compare_b);
-    return 0;
-  }
+  if (has_option(arguments, "--compare"))
+    throw UsageError("--compare sends nothing and stands alone: serval bench --compare A.json B.json");
+  const LoadOptions options = options_of(has_option(arguments, "--search") ? kSearch : kBench, arguments);
   if (options.urls.empty())
-    throw std::runtime_error("serval bench needs --url; serval bench --help lists its options");
+    throw UsageError("serval bench needs --url; serval bench --help lists its options");
   if (options.urls.size() > 1)
-    throw std::runtime_error("serval bench takes one --url; serval bench peers takes several, in turns");
-  pace(options);
+    throw UsageError("serval bench takes one --url; serval bench peers takes several, in turns");
   std::string label = "serval bench";
   for (const std::string& argument : arguments) label += " " + argument;
   if (!options.api_key.empty()) label.replace(label.find(options.api_key), options.api_key.size(), "KEY");
@@ -122,20 +152,24 @@ int bench_load(const std::vector<std::string>& arguments) {
   const std::vector<PlannedRequest> workload = make_workload(options);
   const Report report = run_once(options, options.urls[0], workload, label);
   std::cout << report_text(report);
-  if (!options.json.empty()) write_file(options.json, report_json(report));
-  if (!options.html.empty()) write_file(options.html, report_html(report));
-  if (!options.record.empty()) record(options.record, workload, report);
+  write_reports(options, workload, report);
   return report.summary.num_ok == report.summary.num_requests ? 0 : 1;
 }
 
+int bench_compare(const std::vector<std::string>& arguments) {
+  for (const std::string& argument : arguments) {
+    if (argument.starts_with("-"))
+      throw UsageError(argument.substr(0, argument.find('=')) + " does not go with serval bench --compare");
+  }
+  if (arguments.size() != 2) throw UsageError("serval bench --compare takes two reports that --json wrote");
+  std::cout << compare_text(arguments[0], arguments[1]);
+  return 0;
+}
+
 int bench_peers(const std::vector<std::string>& arguments) {
-  LoadOptions options = parse_load_options(arguments);
-  if (options.urls.size() < 2) throw std::runtime_error("serval bench peers needs --url at least twice");
-  if (options.search || !options.json.empty() || !options.html.empty() || !options.record.empty())
-    throw std::runtime_error(
-        "serval bench peers prints a table; --search, --json, --html and --record are "
-        "for one endpoint");
-  pace(options);
+  LoadOptions options = options_of(kPeers, arguments);
+  if (options.urls.size() < 2) throw UsageError("serval bench peers needs --url at least twice");
+  options.scrape_every_s = 0;  // the table does not show what it finds
   const std::vector<PlannedRequest> workload = make_workload(options);
   std::vector<Report> reports;
   bool all_ok = true;

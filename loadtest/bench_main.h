@@ -6,12 +6,18 @@
 
 namespace serval {
 
-// Returns the exit code: 0 when every request succeeded. Throws std::runtime_error with a sentence for a
-// wrong option.
+// Each returns its exit code and throws UsageError for a wrong option, std::runtime_error for a value it
+// cannot have, a file or an endpoint that is not as it must be.
+
+// 0 when every request succeeded, of --search when some rate was held.
 int bench_load(const std::vector<std::string>& arguments);
-// `serval bench peers`: the same load against several endpoints in turns, each round in the other order than
-// the one before, and a table. The exit code is 0 when every request to every one succeeded.
+// Two JSON reports side by side.
+int bench_compare(const std::vector<std::string>& arguments);
+// The same load against several endpoints in turns, each round in the other order than the one before, and a
+// table. 0 when every request to every one succeeded.
 int bench_peers(const std::vector<std::string>& arguments);
+// Their options, a line each.
 std::string bench_load_help();
+std::string bench_peers_help();
 
 }  // namespace serval

@@ -5,13 +5,14 @@
 #include <vector>
 
 #include "loadtest/measure.h"
+#include "loadtest/option_table.h"
 #include "loadtest/workload.h"
 
 namespace serval::load {
 
 struct LoadOptions {
   std::vector<std::string> urls;
-  std::string trace, json, html, compare_a, compare_b, record, model, api_key, arrival = "poisson";
+  std::string trace, json, html, record, model, api_key;
   int warmup = 0;
   int rounds = 3;
   bool search = false;
@@ -22,9 +23,10 @@ struct LoadOptions {
   WorkloadOptions workload;
 };
 
-// Throws std::runtime_error with a sentence naming the option.
-LoadOptions parse_load_options(const std::vector<std::string>& arguments);
-std::string load_options_help();  // a line an option
+// The table, bound to `options`.
+std::vector<OptionRow> load_rows(LoadOptions& options);
+// Throws UsageError for options that exclude or need each other.
+void check_load_options(const LoadOptions& options);
 
 std::vector<PlannedRequest> make_workload(const LoadOptions& options);
 void write_file(const std::string& path, const std::string& text);

@@ -2,12 +2,12 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <cstdio>
 #include <iostream>
 #include <memory>
 #include <stdexcept>
 
+#include "kernels/base/usage.h"
 #include "loadtest/engine_run.h"
 #include "loadtest/fit_recording.h"
 #include "loadtest/load_options.h"
@@ -21,109 +21,77 @@ using namespace load;
 using Clock = std::chrono::steady_clock;
 
 struct Settings {
-  std::string cost, fit, fit_recording, fit_report, validate, against, routing = "least-loaded";
-  double replicas = 1, prefill_replicas = 0, find_replicas = 0;
-  double max_num_seqs = 64, max_num_batched_tokens = 512, max_model_len = 2048, kv_blocks = 8192,
-         block_size = 16;
-  double kv_bytes_per_token = 0, link_gbytes_per_s = 0, link_latency_ms = 0;
+  std::string cost, fit, fit_recording, fit_report, validate, against;
+  Routing routing = Routing::kLeastLoaded;
+  int replicas = 1, prefill_replicas = 0, find_replicas = 0;
+  int max_num_seqs = 64, max_num_batched_tokens = 512, max_model_len = 2048, kv_blocks = 8192,
+      block_size = 16;
+  KvLink link;
 };
 
-struct SettingRow {
-  const char* name;
-  const char* value;
-  const char* help;
-  std::string Settings::*text;
-  double Settings::*number;
-  bool whole = true;
-};
-const SettingRow kSettings[] = {
-    {"--cost", "FILE", "cost model: written by --fit and --fit-recording, read otherwise", &Settings::cost,
-     nullptr},
-    {"--fit", "MODEL", "measure this machine's steps with the model, without HTTP; write the cost model",
-     &Settings::fit, nullptr},
-    {"--fit-recording", "FILE", "fit to what `serval serve --record FILE` recorded; write the cost model",
-     &Settings::fit_recording, nullptr},
-    {"--fit-report", "FILE", "... and what `serval bench --json FILE` saw of the same run",
-     &Settings::fit_report, nullptr},
-    {"--validate", "MODEL", "also run the workload on the real engine, without HTTP, and compare",
-     &Settings::validate, nullptr},
-    {"--against", "FILE", "compare with a report that `serval bench --json` wrote of the same workload",
-     &Settings::against, nullptr},
-    {"--replicas", "N", "servers (1)", nullptr, &Settings::replicas},
-    {"--prefill-replicas", "N", "servers before them that compute prompts; the others then only decode",
-     nullptr, &Settings::prefill_replicas},
-    {"--kv-bytes-per-token", "B", "what goes between the two for each prompt token (0)", nullptr,
-     &Settings::kv_bytes_per_token},
-    {"--link-gbytes-per-s", "G", "how fast, for each prefill server; 0: in no time (0)", nullptr,
-     &Settings::link_gbytes_per_s, false},
-    {"--link-latency-ms", "MS", "of every transfer (0)", nullptr, &Settings::link_latency_ms, false},
-    {"--find-replicas", "MOST",
-     "the fewest servers at which 99 % of the requests meet the SLOs; of both kinds with --prefill-replicas",
-     nullptr, &Settings::find_replicas},
-    {"--routing", "KIND", "round-robin, least-loaded or prefix (least-loaded)", &Settings::routing, nullptr},
-    {"--max-num-seqs", "N", "as serval serve (64)", nullptr, &Settings::max_num_seqs},
-    {"--max-num-batched-tokens", "N", "as serval serve (512)", nullptr, &Settings::max_num_batched_tokens},
-    {"--max-model-len", "N", "as serval serve (2048)", nullptr, &Settings::max_model_len},
-    {"--kv-blocks", "N", "blocks of a server's KV cache (8192)", nullptr, &Settings::kv_blocks},
-    {"--block-size", "N", "positions of a block (16)", nullptr, &Settings::block_size},
-};
-
-// Takes its own settings out of the arguments; the rest are load options.
-Settings take_settings(std::vector<std::string>& arguments) {
-  Settings settings;
-  for (size_t i = 0; i < arguments.size();) {
-    const auto row = std::find_if(std::begin(kSettings), std::end(kSettings),
-                                  [&](const SettingRow& r) { return arguments[i] == r.name; });
-    if (row == std::end(kSettings)) {
-      ++i;
-      continue;
-    }
-    if (i + 1 == arguments.size()) throw std::runtime_error(arguments[i] + " needs a value");
-    const std::string& value = arguments[i + 1];
-    if (row->text) {
-      settings.*row->text = value;
-    } else {
-      char* end = nullptr;
-      const double number = std::strtod(value.c_str(), &end);
-      const bool is_good = row->whole ? number >= 1 && number == std::floor(number) : number >= 0;
-      if (value.empty() || *end != '\0' || !is_good || number > 1e8)
-        throw std::runtime_error(arguments[i] + " is '" + value + "'; it must be a " +
-                                 (row->whole ? "whole number from 1" : "number from 0"));
-      settings.*row->number = number;
-    }
-    arguments.erase(arguments.begin() + i, arguments.begin() + i + 2);
-  }
-  return settings;
+std::vector<OptionRow> setting_rows(Settings& s) {
+  constexpr double kMost = 1e8;
+  constexpr unsigned kAnyForm = kSimulate | kFit | kFitRecording, kEngine = kSimulate | kFit;
+  return {
+      {"--cost", "FILE", "cost model: written by --fit and --fit-recording, read otherwise", kAnyForm,
+       set_text(s.cost)},
+      {"--fit", "MODEL", "measure this machine's steps with the model, without HTTP; write the cost model",
+       kFit, set_text(s.fit)},
+      {"--fit-recording", "FILE", "fit to what `serval serve --record FILE` recorded; write the cost model",
+       kFitRecording, set_text(s.fit_recording)},
+      {"--fit-report", "FILE", "... and what `serval bench --json FILE` saw of the same run", kFitRecording,
+       set_text(s.fit_report)},
+      {"--validate", "MODEL", "also run the workload on the real engine, without HTTP, and compare",
+       kSimulate, set_text(s.validate)},
+      {"--against", "FILE", "compare with a report that `serval bench --json` wrote of the same workload",
+       kSimulate, set_text(s.against)},
+      {"--replicas", "N", "servers (1)", kSimulate, set_number(s.replicas, 1, kMost)},
+      {"--prefill-replicas", "N", "servers before them that compute prompts; the others then only decode",
+       kSimulate, set_number(s.prefill_replicas, 1, kMost)},
+      {"--kv-bytes-per-token", "B", "what goes between the two for each prompt token (0)", kSimulate,
+       set_number(s.link.bytes_per_token, 0, kMost)},
+      {"--link-gbytes-per-s", "G", "how fast, for each prefill server; 0: in no time (0)", kSimulate,
+       [&s](const std::string& text) { s.link.bytes_per_s = to_number(text, 0, kMost, false) * 1e9; }},
+      {"--link-latency-ms", "MS", "of every transfer (0)", kSimulate,
+       [&s](const std::string& text) { s.link.latency_s = to_number(text, 0, kMost, false) / 1e3; }},
+      {"--find-replicas", "MOST",
+       "the fewest servers at which 99 % of the requests meet the SLOs; of both kinds with "
+       "--prefill-replicas",
+       kSimulate, set_number(s.find_replicas, 1, kMost)},
+      {"--routing", "KIND", "round-robin, least-loaded or prefix (least-loaded)", kSimulate,
+       set_choice<Routing>(s.routing, {{"round-robin", Routing::kRoundRobin},
+                                       {"least-loaded", Routing::kLeastLoaded},
+                                       {"prefix", Routing::kPrefix}})},
+      {"--max-num-seqs", "N", "as serval serve (64)", kEngine, set_number(s.max_num_seqs, 1, kMost)},
+      {"--max-num-batched-tokens", "N", "as serval serve (512)", kEngine,
+       set_number(s.max_num_batched_tokens, 1, kMost)},
+      {"--max-model-len", "N", "as serval serve (2048)", kEngine, set_number(s.max_model_len, 1, kMost)},
+      {"--kv-blocks", "N", "blocks of a server's KV cache (8192)", kSimulate,
+       set_number(s.kv_blocks, 1, kMost)},
+      {"--block-size", "N", "positions of a block (16)", kEngine, set_number(s.block_size, 1, kMost)},
+  };
 }
 
 SimulationOptions simulation(const Settings& settings) {
   if (settings.max_num_batched_tokens < settings.max_num_seqs)
     throw std::runtime_error("--max-num-batched-tokens must be at least --max-num-seqs");
-  const auto whole = [](double number) { return static_cast<int>(number); };
   SimulationOptions options;
-  options.scheduler.max_num_seqs = whole(settings.max_num_seqs);
+  options.scheduler.max_num_seqs = settings.max_num_seqs;
   options.scheduler.max_num_batched_tokens = options.scheduler.max_prefill_chunk =
-      whole(settings.max_num_batched_tokens);
-  options.scheduler.max_model_len = whole(settings.max_model_len);
+      settings.max_num_batched_tokens;
+  options.scheduler.max_model_len = settings.max_model_len;
   options.scheduler.max_waiting = 10'000'000;
-  options.geometry.block_size = whole(settings.block_size);
-  options.geometry.groups[0].num_blocks = whole(settings.kv_blocks);
-  options.replicas = whole(settings.replicas);
-  options.prefill_replicas = whole(settings.prefill_replicas);
-  options.link = {settings.kv_bytes_per_token, settings.link_gbytes_per_s * 1e9,
-                  settings.link_latency_ms / 1e3};
-  if (settings.routing == "round-robin")
-    options.routing = Routing::kRoundRobin;
-  else if (settings.routing == "prefix")
-    options.routing = Routing::kPrefix;
-  else if (settings.routing != "least-loaded")
-    throw std::runtime_error("--routing is '" + settings.routing +
-                             "'; it must be round-robin, least-loaded or prefix");
+  options.geometry.block_size = settings.block_size;
+  options.geometry.groups[0].num_blocks = settings.kv_blocks;
+  options.replicas = settings.replicas;
+  options.prefill_replicas = settings.prefill_replicas;
+  options.link = settings.link;
+  options.routing = settings.routing;
   return options;
 }
 
 std::vector<StepSample> measure_steps(const Settings& settings) {
-  EngineRun run(settings.fit, simulation(settings).scheduler, static_cast<int>(settings.block_size));
+  EngineRun run(settings.fit, simulation(settings).scheduler, settings.block_size);
   // All sizes of steps: few and many streams, short and long prompts, short and long contexts.
   WorkloadOptions options;
   options.send_token_ids = true;
@@ -144,9 +112,9 @@ std::vector<StepSample> measure_steps(const Settings& settings) {
 }
 
 int fit(const Settings& settings) {
-  if (settings.cost.empty()) throw std::runtime_error("fitting needs --cost FILE to write to");
+  if (settings.cost.empty()) throw UsageError("fitting needs --cost FILE to write to");
   if (settings.fit_recording.empty() != settings.fit_report.empty())
-    throw std::runtime_error("--fit-recording and --fit-report go together");
+    throw UsageError("--fit-recording and --fit-report go together");
   const CostModel cost = settings.fit.empty() ? fit_recording(settings.fit_recording, settings.fit_report)
                                               : fit_steps(measure_steps(settings));
   for (const auto& [name, step] : {std::pair{"decode", &cost.decode}, {"prompt", &cost.prompt}}) {
@@ -195,25 +163,30 @@ void compare(const Figures& predicted, const Figures& measured) {
 }  // namespace
 
 std::string simulate_help() {
-  std::string out =
-      "usage: serval simulate --fit MODEL --cost FILE\n"
-      "       serval simulate --fit-recording FILE --fit-report FILE --cost FILE\n"
-      "       serval simulate --cost FILE [options]      options of serval bench say what to send\n\n";
-  for (const SettingRow& row : kSettings) {
-    std::string left = std::string("  ") + row.name + " " + row.value;
-    left.resize(std::max<size_t>(left.size() + 1, 32), ' ');
-    out += left + row.help + "\n";
-  }
-  return out + "\n" + load_options_help();
+  Settings settings;
+  LoadOptions load;
+  return options_help(setting_rows(settings), kSimulate | kFit | kFitRecording) + "\nWhat to send:\n" +
+         options_help(load_rows(load), kSimulate);
 }
 
-int simulate_main(std::vector<std::string> arguments) {
-  const Settings settings = take_settings(arguments);
-  if (!settings.fit.empty() || !settings.fit_recording.empty()) return fit(settings);
+int simulate_main(const std::vector<std::string>& arguments) {
+  Settings settings;
+  LoadOptions load;
+  std::vector<OptionRow> rows = setting_rows(settings);
+  for (OptionRow& row : load_rows(load)) rows.push_back(std::move(row));
+  const Form form = has_option(arguments, "--fit")             ? kFit
+                    : has_option(arguments, "--fit-recording") ? kFitRecording
+                                                               : kSimulate;
+  take_options(rows, form, arguments);
+  if (form != kSimulate) return fit(settings);
   if (settings.cost.empty())
-    throw std::runtime_error(
+    throw UsageError(
         "serval simulate needs --cost FILE (made by --fit); serval simulate --help lists its options");
-  LoadOptions load = parse_load_options(arguments);
+  if (settings.find_replicas > 0 && has_option(arguments, "--replicas"))
+    throw UsageError("--find-replicas finds what --replicas would say; they exclude each other");
+  if (!settings.validate.empty() && has_option(arguments, "--kv-blocks"))
+    throw UsageError("--validate simulates its engine's own cache; --kv-blocks does not go with it");
+  check_load_options(load);
   load.workload.send_token_ids = true;
   const std::vector<PlannedRequest> workload = make_workload(load);
   SimulationOptions options = simulation(settings);
@@ -229,7 +202,7 @@ int simulate_main(std::vector<std::string> arguments) {
   }
   const Clock::time_point begin = Clock::now();
   if (settings.find_replicas > 0) {
-    const int most = static_cast<int>(settings.find_replicas);
+    const int most = settings.find_replicas;
     const FleetSize needed = find_fleet(options, workload, load.slo, most);
     if (needed.replicas == 0) {
       std::printf("%d replicas do not meet the SLOs\n", most);
@@ -243,13 +216,14 @@ int simulate_main(std::vector<std::string> arguments) {
   report.label = "simulation";
   report.url = "simulated: " + fleet_name({options.prefill_replicas, options.replicas});
   report.model = settings.cost;
+  report.has_every_token = false;
   report.slo = load.slo;
   report.outcomes = simulate(options, workload).outcomes;
   report.summary = summarise(report.outcomes, load.slo);
-  report.summary.itl_ms = {};  // a simulation keeps the first and the last token's time only
   std::cout << report_text(report);
   std::printf("simulated in %.2f s\n", std::chrono::duration<double>(Clock::now() - begin).count());
   if (!load.json.empty()) write_file(load.json, report_json(report));
+  if (!load.html.empty()) write_file(load.html, report_html(report));
   if (real) {
     // Warms the machine, with prompts the prefix cache will not find again.
     std::vector<PlannedRequest> warmup(workload.begin(),

@@ -12,7 +12,7 @@
 #include <stdexcept>
 
 #include "kernels/base/regular_file.h"
-#include "server/nearest_name.h"
+#include "kernels/base/usage.h"
 
 namespace serval {
 namespace {
@@ -117,7 +117,7 @@ std::string suggestion(const std::vector<Knob>& table, std::string_view given,
   std::vector<std::string> names;
   for (const Knob& knob : table) names.push_back(knob.name);
   const std::string nearest = nearest_name(given, names);
-  return nearest.empty() ? "" : " (did you mean " + spell(nearest) + "?)";
+  return nearest.empty() ? "" : did_you_mean(spell(nearest));
 }
 
 // The addresses that Kubernetes tells every pod of a service called serval, or serval-grpc:
@@ -338,6 +338,8 @@ std::vector<std::string> parse_arguments(const std::vector<std::string>& argumen
   for (size_t i = 0; i < arguments.size(); ++i) {
     const std::string& argument = arguments[i];
     if (!argument.starts_with("--")) {
+      if (argument.starts_with("-"))
+        throw UsageError("unknown option " + argument + "; settings begin with --, --help lists them");
       rest.push_back(argument);
       continue;
     }
@@ -445,12 +447,12 @@ std::string knob_markdown() {
       "prints what is in effect.\n\n"
       "Settings are read at the start. SIGTERM and SIGINT drain and end the server (a second one ends it at "
       "once); SIGHUP changes nothing.\n\n"
-      "Exit codes: 0 done, or stopped by SIGTERM or SIGINT; 1 a simulation's answer is no; 2 the command "
-      "line "
-      "cannot be understood\n"
-      "(unknown command or option, a missing value); 3 a setting, a file of the model or the machine is not "
-      "as "
-      "it must be.\n";
+      "Exit codes: 0 done, or stopped by SIGTERM or SIGINT; 1 a measurement's answer is no: a "
+      "request of `serval bench`\n"
+      "failed, no rate or fleet meets the SLOs; 2 the command line cannot be understood (unknown command or "
+      "option, one that does not\n"
+      "go with the command, a missing value); 3 a setting, a file, the machine or an endpoint is not as it "
+      "must be.\n";
   std::string section;
   for (const Knob& knob : knobs(defaults)) {
     if (knob.section != section) {

@@ -4,7 +4,6 @@
 #pragma once
 
 #include <cstdint>
-#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -14,11 +13,6 @@
 #include "server/validator.h"
 
 namespace serval {
-
-// The command line cannot be understood, as against a setting that cannot be obeyed: another exit code.
-struct UsageError : std::runtime_error {
-  using std::runtime_error::runtime_error;
-};
 
 struct ServerConfig {
   // Who answers where.
@@ -68,7 +62,7 @@ struct ServerConfig {
   ServiceLimits limits;
 
   EngineConfig engine{.device = {.device = "auto"}};
-  int64_t kv_cache_mib = 0;     // engine.kv_cache_bytes in the unit people write
+  int64_t kv_cache_mib = 0;  // engine.kv_cache_bytes in the unit people write
   bool share_prefix_cache = false;
   int max_model_len = 0;        // 0: what the model was made for
   std::string policy = "fcfs";  // engine.scheduler.policy by name
@@ -91,12 +85,12 @@ std::vector<Knob> knobs(ServerConfig& config);
 void load_yaml_file(const std::string& path, ServerConfig& config);
 void load_yaml_text(const std::string& text, const std::string& source, ServerConfig& config);
 // Consumes --name value, --name=value, --flag and --no-flag; returns what is left (positional arguments). An
-// unknown option or a missing value is a UsageError.
+// unknown option or a missing value is a UsageError (kernels/base/usage.h).
 std::vector<std::string> parse_arguments(const std::vector<std::string>& arguments, ServerConfig& config);
 
 // Reads what `environment` ("NAME=VALUE", ended by null) says of settings: SERVAL_ and the name in capitals.
-// Empty values count as absent. Returns a sentence for each other SERVAL_ variable; what Kubernetes adds for a
-// service called serval is none.
+// Empty values count as absent. Returns a sentence for each other SERVAL_ variable; what Kubernetes adds for
+// a service called serval is none.
 std::vector<std::string> load_environment(const char* const* environment, ServerConfig& config);
 
 std::string dump_yaml(const ServerConfig& config);  // what is in effect; keys are never shown

@@ -1,10 +1,10 @@
-// `serval`: picks the subcommand, reads the settings, and turns whatever the world got wrong at start into
-// one sentence.
+// `serval`: finds the command in a table, reads the settings, and turns whatever the world got wrong at start
+// into one sentence.
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <iostream>
-#include <optional>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -13,6 +13,7 @@
 #include "kernels/backend.h"
 #include "kernels/base/log.h"
 #include "kernels/base/shown.h"
+#include "kernels/base/usage.h"
 #include "kernels/cpu/dispatch.h"
 #include "loadtest/bench_engine.h"
 #include "loadtest/bench_kernels.h"
@@ -25,33 +26,23 @@
 
 namespace {
 
-// 1 is a measuring command's own "no" (serval simulate: too few replicas).
-constexpr int kUsageExit = 2;        // the command line cannot be understood
-constexpr int kCannotStartExit = 3;  // a setting, a model file or the machine is not as it must be
+using Arguments = std::vector<std::string>;
 
-constexpr const char* kUsage =
-    "usage: serval COMMAND [OPTIONS]\n"
-    "\n"
-    "  serve MODEL [--config FILE] [settings]   answer HTTP and gRPC until SIGTERM\n"
-    "  plan MODEL [--config FILE] [settings]    print the memory plan without loading the model\n"
-    "  config [--config FILE] [settings]        print the settings in effect; --markdown documents them all\n"
-    "  bench kernels|engine [settings]          measure this machine's kernels or the engine without HTTP\n"
-    "  bench --url URL [options]                load against an endpoint; serval bench --help\n"
-    "  bench peers --url URL --url URL ...      the same load against several, in turns\n"
-    "  bench overhead                           what the load harness itself costs\n"
-    "  simulate --cost FILE [options]           what a fleet would do; serval simulate --help\n"
-    "  version                                  the version and how it was built; also --version\n"
-    "\n"
-    "MODEL is a Hugging Face folder, or the name of one in the local Hugging Face cache.\n"
-    "Exit codes: 0 done, or stopped by a signal; 1 a simulation's answer is no; 2 the command line is "
-    "wrong;\n"
-    "3 a setting, the model or the machine is.\n"
-    "\n"
-    "Every setting is --name VALUE, --name=VALUE, or --name / --no-name for flags; or SERVAL_NAME in the "
-    "environment:\n";
+// 1 is a measuring command's own "no".
+constexpr int kUsageExit = 2;        // the command line cannot be understood
+constexpr int kCannotStartExit = 3;  // a setting, a file, the machine or an endpoint is not as it must be
+
+struct Command {
+  const char* name;  // a word, or two
+  const char* synopsis;
+  const char* help;
+  std::string (*options)();           // the rest of the command's page; null: nothing
+  int (*run)(const Arguments& rest);  // what follows the name; returns the exit code
+};
+const std::vector<Command>& commands();
 
 // Takes `name VALUE` or `name=VALUE` out of the arguments.
-std::string take_option(std::vector<std::string>& arguments, const std::string& name) {
+std::string take_option(Arguments& arguments, const std::string& name) {
   for (size_t i = 0; i < arguments.size(); ++i) {
     if (arguments[i].starts_with(name + "=")) {
       const std::string value = arguments[i].substr(name.size() + 1);
@@ -68,31 +59,209 @@ std::string take_option(std::vector<std::string>& arguments, const std::string& 
   return "";
 }
 
-bool take_flag(std::vector<std::string>& arguments, const std::string& name) {
-  for (size_t i = 0; i < arguments.size(); ++i) {
-    if (arguments[i] != name) continue;
-    arguments.erase(arguments.begin() + i);
-    return true;
-  }
-  return false;
+struct Settings {
+  serval::ServerConfig config;  // what is in effect
+  Arguments words;              // arguments that are no settings
+};
+Settings settings_of(Arguments arguments) {
+  serval::ServerConfig config;
+  if (const std::string file = take_option(arguments, "--config"); !file.empty())
+    serval::load_yaml_file(file, config);
+  for (const std::string& complaint : serval::load_environment(environ, config)) serval::log_warn(complaint);
+  Arguments words = serval::parse_arguments(arguments, config);
+  return {std::move(config), std::move(words)};
 }
 
-std::string one_positional(const std::vector<std::string>& rest, const std::string& command,
-                           const std::string& what) {
-  if (rest.size() != 1)
-    throw serval::UsageError("serval " + command + " takes one " + what + "; --help shows how");
-  return rest[0];
+std::string one_model(const Arguments& words, const std::string& command) {
+  if (words.size() != 1)
+    throw serval::UsageError("serval " + command + " takes one MODEL; serval " + command +
+                             " --help shows how");
+  return words[0];
+}
+
+void no_words(const Arguments& words, const std::string& command) {
+  if (!words.empty()) throw serval::UsageError("serval " + command + " cannot use '" + words[0] + "'");
+}
+
+int run_serve(const Arguments& rest) {
+  serval::StopSignals signals;  // before there is another thread
+  Settings settings = settings_of(rest);
+  serval::serve(one_model(settings.words, "serve"), std::move(settings.config), signals);
+  return 0;
+}
+
+int run_plan(const Arguments& rest) {
+  Settings settings = settings_of(rest);
+  std::cout << serval::plan_text(one_model(settings.words, "plan"), std::move(settings.config));
+  return 0;
+}
+
+int run_config(const Arguments& rest) {
+  Arguments arguments = rest;
+  const bool markdown = std::erase(arguments, "--markdown") > 0;
+  const Settings settings = settings_of(arguments);
+  no_words(settings.words, "config");
+  std::cout << (markdown ? serval::knob_markdown() : serval::dump_yaml(settings.config));
+  return 0;
+}
+
+int run_bench(const Arguments& arguments) {
+  if (!arguments.empty() && arguments[0].starts_with("-")) return serval::bench_load(arguments);
+  constexpr std::string_view kPrefix = "bench ";
+  std::string forms;
+  Arguments names;
+  for (const Command& command : commands()) {
+    if (!std::string_view(command.name).starts_with(kPrefix)) continue;
+    names.emplace_back(command.name + kPrefix.size());
+    forms += ", " + names.back();
+  }
+  const std::string wrong =
+      arguments.empty()
+          ? ""
+          : ", not '" + arguments[0] + "'" + serval::did_you_mean(serval::nearest_name(arguments[0], names));
+  throw serval::UsageError("serval bench takes --url URL [options]" + forms + wrong +
+                           "; serval bench --help shows how");
+}
+
+int run_bench_kernels(const Arguments& rest) {
+  const Settings settings = settings_of(rest);
+  no_words(settings.words, "bench kernels");
+  return serval::bench_kernels(settings.config.engine.device, std::cout);
+}
+
+int run_bench_engine(const Arguments& rest) {
+  const Settings settings = settings_of(rest);
+  no_words(settings.words, "bench engine");
+  return serval::bench_engine(settings.config.engine.device, std::cout);
+}
+
+int run_bench_overhead(const Arguments& arguments) {
+  no_words(arguments, "bench overhead");
+  return serval::bench_overhead(std::cout);
 }
 
 // How this binary came to be, a fact a line.
-std::string build_facts() {
-  std::string text;
-  if (*serval::kRevision) text += std::string("revision: ") + serval::kRevision + "\n";
-  text += std::string("compiler: ") + serval::kCompiler + ", " + serval::kBuildType + "\n";
-  text += "instruction sets that run here:";
-  for (const std::string& isa : serval::cpu::runnable_isas()) text += " " + isa;
+int run_version(const Arguments& arguments) {
+  no_words(arguments, "version");
+  std::cout << "serval " << serval::kVersion << "\n";
+  if (*serval::kRevision) std::cout << "revision: " << serval::kRevision << "\n";
+  std::cout << "compiler: " << serval::kCompiler << ", " << serval::kBuildType
+            << "\ninstruction sets that run here:";
+  for (const std::string& isa : serval::cpu::runnable_isas()) std::cout << " " << isa;
   const std::string problem = serval::cuda_problem();
-  return text + "\nCUDA: " + (problem.empty() ? "ready" : problem) + "\n";
+  std::cout << "\nCUDA: " << (problem.empty() ? "ready" : problem) << "\n";
+  return 0;
+}
+
+// The command whose name the arguments begin with, which it takes out; of two, the longer one.
+const Command& take_command(Arguments& arguments) {
+  Arguments names;
+  for (size_t num_words = std::min<size_t>(2, arguments.size()); num_words > 0; --num_words) {
+    const std::string given = num_words == 2 ? arguments[0] + " " + arguments[1] : arguments[0];
+    for (const Command& command : commands()) {
+      names.emplace_back(command.name);
+      if (given != command.name) continue;
+      arguments.erase(arguments.begin(), arguments.begin() + static_cast<std::ptrdiff_t>(num_words));
+      return command;
+    }
+  }
+  names.insert(names.end(), {"--help", "--version"});
+  const std::string what = arguments[0].starts_with("-") ? "option " : "command ";
+  throw serval::UsageError("unknown " + what + "'" + arguments[0] + "'" +
+                           serval::did_you_mean(serval::nearest_name(arguments[0], names)) +
+                           "; serval --help lists the commands");
+}
+
+std::string usage_line(const Command& command) {
+  return std::string("serval ") + command.name + (*command.synopsis ? " " : "") + command.synopsis + "\n";
+}
+
+// A command's own page; those whose names begin with its name are listed on it.
+std::string page(const Command& command) {
+  std::string text = "usage: " + usage_line(command);
+  for (const Command& other : commands()) {
+    if (std::string(other.name).starts_with(std::string(command.name) + " "))
+      text += "       " + usage_line(other);
+  }
+  text += "\n" + std::string(command.help) + ".\n";
+  return command.options ? text + "\n" + command.options() : text;
+}
+
+std::string front_page() {
+  std::string text = "usage: serval COMMAND [OPTIONS]\n\n";
+  for (const Command& command : commands()) {
+    std::string left = std::string("  ") + command.name + " " + command.synopsis;
+    left.resize(std::max<size_t>(left.size() + 1, 42), ' ');
+    text += left + command.help + "\n";
+  }
+  return text +
+         "\nserval COMMAND --help shows a command's own options (also -h, and serval help COMMAND);\n"
+         "serval --version, or -v, is serval version.\n"
+         "\nMODEL is a Hugging Face folder, or the name of one in the local Hugging Face cache.\n"
+         "Exit codes: 0 done, or stopped by a signal; 1 a measurement's answer is no: a request failed, no "
+         "rate or\n"
+         "fleet meets the SLOs; 2 the command line cannot be understood; 3 a setting, a file, the machine or "
+         "an\n"
+         "endpoint is not as it must be.\n";
+}
+
+int run_help(const Arguments& rest) {
+  if (rest.empty()) {
+    std::cout << front_page();
+    return 0;
+  }
+  Arguments arguments = rest;
+  const Command& command = take_command(arguments);
+  no_words(arguments, "help");
+  std::cout << page(command);
+  return 0;
+}
+
+std::string settings_page() {
+  return "--config FILE reads settings from YAML. Every setting is --name VALUE, --name=VALUE, or --name / "
+         "--no-name\n"
+         "for flags; or SERVAL_NAME in the environment:\n" +
+         serval::knob_help();
+}
+
+std::string device_page() {
+  return "Settings are those of serval serve; --device, --isa, --threads and --pin-threads matter here.\n";
+}
+
+const std::vector<Command>& commands() {
+  static const std::vector<Command> table = {
+      {"serve", "MODEL [settings]", "answer HTTP and gRPC until SIGTERM", settings_page, run_serve},
+      {"plan", "MODEL [settings]", "print the memory plan without loading the model", settings_page,
+       run_plan},
+      {"config", "[--markdown] [settings]", "print the settings in effect; --markdown documents them all",
+       settings_page, run_config},
+      {"bench", "--url URL [options]", "load against an OpenAI-compatible endpoint, or a Serval's gRPC",
+       serval::bench_load_help, run_bench},
+      {"bench peers", "--url URL --url URL [...]", "the same load against several endpoints, in turns",
+       serval::bench_peers_help, serval::bench_peers},
+      {"bench --compare", "A.json B.json", "two reports side by side", nullptr, serval::bench_compare},
+      {"bench kernels", "[settings]", "measure this machine's kernels", device_page, run_bench_kernels},
+      {"bench engine", "[settings]", "measure the engine without HTTP", device_page, run_bench_engine},
+      {"bench overhead", "", "measure what the load harness itself costs", nullptr, run_bench_overhead},
+      {"simulate", "--cost FILE [options]", "what a fleet would do, by a cost model that --fit measures",
+       serval::simulate_help, serval::simulate_main},
+      {"version", "", "the version and how it was built", nullptr, run_version},
+      {"help", "[COMMAND]", "this page, or a command's", nullptr, run_help},
+  };
+  return table;
+}
+
+int run(Arguments arguments) {
+  if (arguments.empty()) return run_help({});
+  const auto is_help = [](const std::string& word) { return word == "-h" || word == "--help"; };
+  if (is_help(arguments[0])) arguments[0] = "help";
+  if (arguments[0] == "-v" || arguments[0] == "--version") arguments[0] = "version";
+  const Command& command = take_command(arguments);
+  if (std::any_of(arguments.begin(), arguments.end(), is_help)) {
+    std::cout << page(command);
+    return 0;
+  }
+  return command.run(arguments);
 }
 
 // What a file or an argument put into the sentence reaches the terminal as one line of bounded length.
@@ -100,74 +269,11 @@ void say(const std::exception& error) {
   std::cerr << "serval: " << serval::shown(error.what(), serval::kMostSentenceBytes) << "\n";
 }
 
-// `signals`: made for `serve` alone; every other command is ended by a signal as usual.
-int run(std::vector<std::string> arguments, std::optional<serval::StopSignals>& signals) {
-  if (arguments.size() >= 2 && arguments[0] == "bench" && arguments[1].starts_with("--")) {
-    if (arguments[1] == "--help") {
-      std::cout << serval::bench_load_help();
-      return 0;
-    }
-    return serval::bench_load({arguments.begin() + 1, arguments.end()});
-  }
-  if (arguments.size() >= 2 && arguments[0] == "bench" && arguments[1] == "peers") {
-    if (take_flag(arguments, "--help")) {
-      std::cout << serval::bench_load_help();
-      return 0;
-    }
-    return serval::bench_peers({arguments.begin() + 2, arguments.end()});
-  }
-  if (!arguments.empty() && arguments[0] == "simulate") {
-    if (arguments.size() == 1 || arguments[1] == "--help") {
-      std::cout << serval::simulate_help();
-      return 0;
-    }
-    return serval::simulate_main({arguments.begin() + 1, arguments.end()});
-  }
-  if (arguments.empty() || take_flag(arguments, "--help") || arguments[0] == "help") {
-    std::cout << kUsage << serval::knob_help();
-    return 0;
-  }
-  const std::string command = arguments[0];
-  arguments.erase(arguments.begin());
-  if (command == "version" || command == "--version") {
-    std::cout << "serval " << serval::kVersion << "\n" << build_facts();
-    return 0;
-  }
-  const bool markdown = command == "config" && take_flag(arguments, "--markdown");
-  serval::ServerConfig config;
-  if (const std::string file = take_option(arguments, "--config"); !file.empty())
-    serval::load_yaml_file(file, config);
-  for (const std::string& complaint : serval::load_environment(environ, config)) serval::log_warn(complaint);
-  const std::vector<std::string> rest = serval::parse_arguments(arguments, config);
-  if (command == "serve") {
-    serval::serve(one_positional(rest, command, "MODEL"), std::move(config), *signals);
-    return 0;
-  }
-  if (command == "plan") {
-    std::cout << serval::plan_text(one_positional(rest, command, "MODEL"), std::move(config));
-    return 0;
-  }
-  if (command == "config") {
-    std::cout << (markdown ? serval::knob_markdown() : serval::dump_yaml(config));
-    return 0;
-  }
-  if (command == "bench") {
-    const std::string what = one_positional(rest, command, "of kernels, engine, overhead");
-    if (what == "kernels") return serval::bench_kernels(config.engine.device, std::cout);
-    if (what == "engine") return serval::bench_engine(config.engine.device, std::cout);
-    if (what == "overhead") return serval::bench_overhead(std::cout);
-    throw serval::UsageError("serval bench knows kernels, engine, overhead and peers, not '" + what + "'");
-  }
-  throw serval::UsageError("unknown command '" + command + "'; serval --help lists them");
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
-  std::optional<serval::StopSignals> signals;
-  if (argc > 1 && std::string_view(argv[1]) == "serve") signals.emplace();
   try {
-    return run(std::vector<std::string>(argv + 1, argv + argc), signals);
+    return run({argv + 1, argv + argc});
   } catch (const serval::UsageError& error) {
     say(error);
     return kUsageExit;

@@ -10,6 +10,7 @@
 #include <sstream>
 #include <stdexcept>
 
+#include "kernels/base/usage.h"
 #include "kernels/cuda/vendor_gemm.h"
 #include "loadtest/gpu/bench.h"
 #include "loadtest/gpu/check.h"
@@ -47,10 +48,6 @@ constexpr const char* kHelp =
     "\n"
     "Exit codes: 0 done; 1 something is wrong or missed what it must reach; 2 the command line is wrong;\n"
     "3 there is no device for it.\n";
-
-struct UsageError : std::runtime_error {
-  using std::runtime_error::runtime_error;
-};
 
 struct Options {
   std::string mode, json_file, commit, compare_file;

@@ -1,5 +1,5 @@
 // What stands between files and names from outside and the rest: sentences fit for a terminal, and files that
-// end.
+// end; and names that are nearly right.
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -13,6 +13,7 @@
 
 #include "kernels/base/regular_file.h"
 #include "kernels/base/shown.h"
+#include "kernels/base/usage.h"
 
 namespace serval {
 namespace {
@@ -77,6 +78,18 @@ TEST_F(RegularFile, IsNothingElse) {
   }
   EXPECT_THAT(complaint(folder_ / "absent"), HasSubstr("cannot open"));
   ::close(server);
+}
+
+TEST(NearestName, IsReachedByTwoStepsOrAThirdOfTheLength) {
+  const std::vector<std::string> known = {"serve", "plan", "bench peers"};
+  EXPECT_EQ(nearest_name("servee", known), "serve");
+  EXPECT_EQ(nearest_name("SERVE", known), "serve");
+  EXPECT_EQ(nearest_name("lpan", known), "plan");
+  EXPECT_EQ(nearest_name("bnech pers", known), "bench peers");
+  EXPECT_EQ(nearest_name("fly", known), "");
+  EXPECT_EQ(nearest_name(std::string(1 << 20, 's'), known), "");
+  EXPECT_EQ(did_you_mean("serve"), " (did you mean serve?)");
+  EXPECT_EQ(did_you_mean(""), "");
 }
 
 }  // namespace

@@ -7,6 +7,8 @@
 #include <set>
 #include <sstream>
 
+#include "kernels/base/usage.h"
+
 namespace serval {
 namespace {
 

@@ -1,4 +1,4 @@
-#include "server/nearest_name.h"
+#include "kernels/base/usage.h"
 
 #include <algorithm>
 #include <cctype>
@@ -40,6 +40,10 @@ std::string nearest_name(std::string_view given, const std::vector<std::string>&
     nearest = name;
   }
   return nearest;
+}
+
+std::string did_you_mean(const std::string& name) {
+  return name.empty() ? "" : " (did you mean " + name + "?)";
 }
 
 }  // namespace serval
