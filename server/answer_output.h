@@ -1,5 +1,5 @@
-// What one connection has to send: bytes in order, and bodies that are made piece by piece when what is before
-// them has gone. Pure: no sockets.
+// What one connection has to send: bytes in order, and bodies that are made piece by piece when what is
+// before them has gone. Pure: no sockets.
 #pragma once
 
 #include <cstddef>

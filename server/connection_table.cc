@@ -5,8 +5,8 @@
 namespace serval {
 
 bool ConnectionTable::has_room(const std::string& address) const {
-  const size_t open = lists_[static_cast<size_t>(Place::kIdle)].size() +
-                      lists_[static_cast<size_t>(Place::kBusy)].size();
+  const size_t open =
+      lists_[static_cast<size_t>(Place::kIdle)].size() + lists_[static_cast<size_t>(Place::kBusy)].size();
   if (open >= static_cast<size_t>(limits_.most)) return false;
   if (limits_.most_per_address == 0) return true;
   const auto found = per_address_.find(address);

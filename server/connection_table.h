@@ -1,5 +1,6 @@
 // Who may hold a connection: how many in all and from one address, who makes way when there is no room, and a
-// reserve in which probes are answered however full it is. Pure: no sockets, no clock; whoever calls it locks.
+// reserve in which probes are answered however full it is. Pure: no sockets, no clock; whoever calls it
+// locks.
 #pragma once
 
 #include <cstddef>
@@ -22,13 +23,13 @@ class ConnectionTable {
   explicit ConnectionTable(const ConnectionLimits& limits) : limits_(limits) {}
 
   struct Leaver {
-    Id id = nullptr;  // null: nobody has to go
+    Id id = nullptr;       // null: nobody has to go
     bool at_once = false;  // else when it is done with what it does now
   };
 
-  // A connection from `address` (the bytes that tell clients apart), idle at first. Returns who must be closed
-  // for it: the one that has been idle longest, or, when nobody is idle, the oldest of the reserve once that is
-  // full. It no longer counts, and stays known until remove().
+  // A connection from `address` (the bytes that tell clients apart), idle at first. Returns who must be
+  // closed for it: the one that has been idle longest, or, when nobody is idle, the oldest of the reserve
+  // once that is full. It no longer counts, and stays known until remove().
   Leaver add(Id id, std::string address);
   // It has all rights; false: it is one of the reserve, and there is no room for more than that.
   bool claim_rights(Id id);

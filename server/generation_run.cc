@@ -120,9 +120,8 @@ class GenerationRun : public std::enable_shared_from_this<GenerationRun> {
     out.clear();
     const auto written = std::make_shared<const std::pair<std::shared_ptr<GenerationRun>, ChoicePiece>>(
         shared_from_this(), piece);
-    exchange.write(std::make_shared<PiecesBody>(written, 0, [&](std::string& chunk) {
-      return first_chunk(chunk, context_, written->second);
-    }));
+    exchange.write(std::make_shared<PiecesBody>(
+        written, 0, [&](std::string& chunk) { return first_chunk(chunk, context_, written->second); }));
   }
 
   // Clients append choices in the order their indexes first appear: nobody is introduced before those below

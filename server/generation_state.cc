@@ -35,8 +35,8 @@ size_t bytes_of(const TokenLogprob& entry) {
   return sizeof(TokenLogprob) * (1 + entry.top.size());
 }
 
-// How many characters of `text` each token is: what the text leaves out (a BOS in front) is none, and so is the
-// space that some tokenizers put before it.
+// How many characters of `text` each token is: what the text leaves out (a BOS in front) is none, and so is
+// the space that some tokenizers put before it.
 void measure_prompt(const Tokenizer& tokenizer, const std::string& text,
                     std::vector<PromptLogprobs::Entry>& entries) {
   std::string_view rest = text;

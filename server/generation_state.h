@@ -27,8 +27,8 @@ class GenerationState {
     bool include_stop = false;
     bool skip_special = true;
     bool drop_output = false;
-    bool whole = false;        // nothing of a choice goes out before its end
-    bool echo = false;         // the prompt is part of the text
+    bool whole = false;  // nothing of a choice goes out before its end
+    bool echo = false;   // the prompt is part of the text
     bool keep_prompt_ids = true;
     std::shared_ptr<MemoryBudget> answers;  // what is held for the answer counts there; null: nowhere
     Time received{0};

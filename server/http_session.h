@@ -45,6 +45,7 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
 
  private:
   using Clock = std::chrono::steady_clock;
+  static constexpr Clock::time_point kNever = Clock::time_point::max();
   enum class State {
     kIdle,       // between requests
     kReading,    // a request is arriving
@@ -56,10 +57,22 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   // Every handler runs in it: what `work` throws (memory, in effect) becomes a 503, or else closes the
   // connection.
   template <class Work>
-  void guarded(Work&& work) noexcept;
+  void guarded(Work&& work) noexcept {
+    if (state_ == State::kClosed) return;
+    try {
+      work();
+    } catch (const std::exception&) {
+      fail_for_memory();
+    }
+  }
+  void fail_for_memory() noexcept;
   // A completion handler for asio that runs `work(*this, arguments...)` guarded.
   template <class Work>
-  auto handler(Work work);
+  auto handler(Work work) {
+    return [self = shared_from_this(), work = std::move(work)](auto... arguments) {
+      self->guarded([&] { work(*self, arguments...); });
+    };
+  }
 
   // Reading.
   void wait_readable();
@@ -135,16 +148,15 @@ class HttpSession : public std::enable_shared_from_this<HttpSession> {
   AnswerOutput output_;
   MemoryCharge answer_charge_;
   bool writing_ = false;
-  uint64_t sent_bytes_ = 0;    // given to the kernel since the connection began
-  uint64_t taken_bytes_ = 0;   // of those, taken by the peer when last looked at
-  Clock::time_point taken_at_; // when that was last more than before
+  uint64_t sent_bytes_ = 0;     // given to the kernel since the connection began
+  uint64_t taken_bytes_ = 0;    // of those, taken by the peer when last looked at
+  Clock::time_point taken_at_;  // when that was last more than before
 
-  Clock::time_point read_deadline_ = Clock::time_point::max();
-  Clock::time_point body_deadline_ = Clock::time_point::max();  // of the whole body
-  Clock::time_point write_deadline_ = Clock::time_point::max();  // look whether the reader takes anything
-  Clock::time_point watch_deadline_ =
-      Clock::time_point::max();  // look whether the client hung up although we do not read
-  Clock::time_point timer_armed_for_ = Clock::time_point::max();
+  Clock::time_point read_deadline_ = kNever;
+  Clock::time_point body_deadline_ = kNever;   // of the whole body
+  Clock::time_point write_deadline_ = kNever;  // look whether the reader takes anything
+  Clock::time_point watch_deadline_ = kNever;  // look whether the client hung up although we do not read
+  Clock::time_point timer_armed_for_ = kNever;
 };
 
 }  // namespace serval

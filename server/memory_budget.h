@@ -53,7 +53,8 @@ class MemoryCharge {
   size_t charged_ = 0;
 };
 
-// An answer this small is not worth refusing: what all connections can hold in such is bounded by their number.
+// An answer this small is not worth refusing: what all connections can hold in such is bounded by their
+// number.
 constexpr size_t kFreeAnswerBytes = 64 << 10;
 
 }  // namespace serval

@@ -144,6 +144,7 @@ void tokenize(InferenceService& service, const RequestOptions& options, const Ex
     return;
   }
   const std::optional<ModelInfo> model = find_model(service, request->generate.model);
+  prompt->token_ids.shrink_to_fit();  // they are kept for as long as the client takes
   const auto ids = std::make_shared<const std::vector<TokenId>>(std::move(prompt->token_ids));
   exchange->respond(json_in_pieces(ids, ids->size() * sizeof(TokenId), [&](std::string& out) {
     return tokenize_body(out, *ids, model ? model->max_model_len : 0,

@@ -57,8 +57,9 @@ bool is_piece(const std::string& out) {
 }
 
 // All of what a writer in pieces writes, where it is one of several.
-#define SERVAL_WRITE_ALL(pieces) \
-  for (Pieces part = (pieces); part.next();) co_yield PieceEnd{}
+#define SERVAL_WRITE_ALL(pieces)                                 \
+  for (Pieces part = (pieces); part.next();) co_yield PieceEnd { \
+    }
 
 Pieces write_ids(std::string& out, JsonWriter& json, std::string_view name, const std::vector<TokenId>& ids) {
   json.key(name).begin_array();
@@ -153,11 +154,12 @@ Pieces write_chat_logprobs(std::string& out, JsonWriter& json, const AnswerConte
   json.end_array().key("refusal").null().end_object();
 }
 
-// Log-probabilities of a prompt (if any) and of output tokens after it, as one list: what completions' parallel
-// arrays are made of.
+// Log-probabilities of a prompt (if any) and of output tokens after it, as one list: what completions'
+// parallel arrays are made of.
 class TokenList {
  public:
-  TokenList(const AnswerContext& context, const PromptLogprobs* prompt, const std::vector<TokenLogprob>& output)
+  TokenList(const AnswerContext& context, const PromptLogprobs* prompt,
+            const std::vector<TokenLogprob>& output)
       : context_(context), prompt_(prompt), output_(output) {}
 
   size_t size() const { return num_prompt() + output_.size(); }
@@ -181,7 +183,8 @@ class TokenList {
       for (const TopLogprob& top : prompt_->top_of(i))
         fn(prompt_token_name(context_, top.token), top.logprob);
     } else {
-      for (const TokenLogprob& top : output_[i - num_prompt()].top) fn(token_name(context_, top), top.logprob);
+      for (const TokenLogprob& top : output_[i - num_prompt()].top)
+        fn(token_name(context_, top), top.logprob);
     }
   }
 
@@ -214,10 +217,10 @@ void write_top_by_name(JsonWriter& json, const TokenList& tokens, size_t i) {
   json.end_object();
 }
 
-// Parallel arrays. `end`: the characters that the choice has after this piece: a token whose text a stop string
-// cut off begins there at the latest.
-Pieces write_completion_logprobs(std::string& out, JsonWriter& json, const TokenList tokens, int64_t text_offset,
-                                 int64_t end) {
+// Parallel arrays. `end`: the characters that the choice has after this piece: a token whose text a stop
+// string cut off begins there at the latest.
+Pieces write_completion_logprobs(std::string& out, JsonWriter& json, const TokenList tokens,
+                                 int64_t text_offset, int64_t end) {
   json.begin_object();
   json.key("tokens").begin_array();
   for (size_t i = 0; i < tokens.size(); ++i) {
@@ -290,15 +293,16 @@ Pieces write_logprobs(std::string& out, JsonWriter& json, const AnswerContext& c
   } else if (context.chat) {
     SERVAL_WRITE_ALL(write_chat_logprobs(out, json, context, delta.logprobs));
   } else {
-    const int64_t end = piece.text_offset +
-                        static_cast<int64_t>(num_characters(piece.echoed) + num_characters(delta.text));
-    SERVAL_WRITE_ALL(write_completion_logprobs(out, json, {context, echoed, delta.logprobs}, piece.text_offset,
-                                               end));
+    const int64_t end =
+        piece.text_offset + static_cast<int64_t>(num_characters(piece.echoed) + num_characters(delta.text));
+    SERVAL_WRITE_ALL(
+        write_completion_logprobs(out, json, {context, echoed, delta.logprobs}, piece.text_offset, end));
   }
 }
 
 // What vLLM adds to a completion's choice; for a chat, prompt_... stand at the top level (write_chat_prompt).
-Pieces write_extras(std::string& out, JsonWriter& json, const AnswerContext& context, const ChoicePiece& piece) {
+Pieces write_extras(std::string& out, JsonWriter& json, const AnswerContext& context,
+                    const ChoicePiece& piece) {
   if (context.return_token_ids) {
     if (!context.chat && piece.first) {
       SERVAL_WRITE_ALL(

@@ -1,5 +1,5 @@
-// From what the service says to the JSON that OpenAI clients read: whole answers, stream chunks, lists. No I/O.
-// What can be long is written in pieces. The framing of a stream (what comes first, what comes last) is
+// From what the service says to the JSON that OpenAI clients read: whole answers, stream chunks, lists. No
+// I/O. What can be long is written in pieces. The framing of a stream (what comes first, what comes last) is
 // generation_run's.
 #pragma once
 
@@ -26,9 +26,9 @@ struct AnswerContext {
   bool logprobs = false;
   bool prompt_logprobs = false;
   bool echo = false;  // completions: the prompt's text and log-probabilities come first
-  const InferenceService* service = nullptr;           // names tokens
-  const std::vector<PromptInfo>* prompts = nullptr;    // what the generation kept of them
-  int n = 1;                                           // choice i belongs to prompt i / n
+  const InferenceService* service = nullptr;         // names tokens
+  const std::vector<PromptInfo>* prompts = nullptr;  // what the generation kept of them
+  int n = 1;                                         // choice i belongs to prompt i / n
 
   const PromptInfo& prompt_of(int choice) const { return (*prompts)[static_cast<size_t>(choice / n)]; }
 };

@@ -19,8 +19,8 @@ class TextLane {
   TextLane(int threads, size_t most_waiting, size_t most_waiting_bytes);
   ~TextLane();  // join()
 
-  // Queues `task`, which must not throw. False: the line is full. Any thread. A task waits for at most as many
-  // bytes of tasks that came after it as it has itself.
+  // Queues `task`, which must not throw. False: the line is full. Any thread. A task waits for at most as
+  // many bytes of tasks that came after it as it has itself.
   bool submit(size_t bytes, std::function<void()> task);
   size_t num_waiting() const;
   // Ends the threads when all that waits has run. Nothing may be submitted any more. Idempotent.

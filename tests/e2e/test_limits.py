@@ -4,6 +4,7 @@ import contextlib
 import socket
 import time
 
+import httpx
 import pytest
 
 
@@ -114,3 +115,18 @@ def test_an_address_with_its_share_of_busy_connections_gets_no_more(start_daemon
             return
         time.sleep(0.02)
     raise AssertionError("their places stay taken")
+
+
+def test_an_answer_is_refused_by_its_price_before_it_is_computed(start_daemon):
+    request = {"prompt": [[65] * 10, [66] * 10], "n": 2, "prompt_logprobs": 3, "max_tokens": 1, "stream": True}
+    price = 2 * 10 * (3 + 1) * 64 * 2  # docs/api.md
+    for most, status in [(price, 200), (price - 1, 400)]:
+        daemon = start_daemon("--max-answer-bytes", most)
+        answer = httpx.post(daemon.url + "/v1/completions", json=request)
+        assert answer.status_code == status, answer.text
+        if status == 400:
+            error = answer.json()["error"]
+            assert (error["param"], error["code"]) == ("prompt_logprobs", "answer_too_large")
+            assert daemon.metric("serval:prompt_tokens_total") == 0
+        else:
+            assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"

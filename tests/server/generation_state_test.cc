@@ -1,5 +1,5 @@
-// What becomes of token events: pieces or whole choices, what they hold meanwhile, and where each token stands in
-// the text.
+// What becomes of token events: pieces or whole choices, what they hold meanwhile, and where each token
+// stands in the text.
 
 #include "server/generation_state.h"
 
@@ -122,8 +122,7 @@ TEST_F(GenerationStateTest, ChoicesShareOneListOfTheirPrompt) {
 }
 
 TEST_F(GenerationStateTest, WhatAnAnswerHoldsIsChargedAndGivenBack) {
-  const size_t list_bytes =
-      100'000 * (sizeof(PromptLogprobs::Entry) + 4 * sizeof(TopLogprob));
+  const size_t list_bytes = 100'000 * (sizeof(PromptLogprobs::Entry) + 4 * sizeof(TopLogprob));
   options_.prompts[0].token_ids.assign(100'000, 'a');
   options_.num_prompt_logprobs = 4;
   for (const int short_by : {0, 1}) {
@@ -162,7 +161,8 @@ TEST_F(GenerationStateTest, TokensStandWhereTheirTextIs) {
   start();
   for (int i = 1; i < 6; ++i) {
     state_->deliver_prompt_logprobs(
-        0, {.first_position = i, .logprobs = {{options_.prompts[0].token_ids[static_cast<size_t>(i)], -1, 1, {}}}});
+        0, {.first_position = i,
+            .logprobs = {{options_.prompts[0].token_ids[static_cast<size_t>(i)], -1, 1, {}}}});
   }
   say(256 + 'f');
   say(kBos);  // special: not in the text
@@ -178,8 +178,8 @@ TEST_F(GenerationStateTest, TokensStandWhereTheirTextIs) {
       widths.push_back(token.width >= 0 ? token.width : static_cast<int>(token.bytes.size()));
   }
   EXPECT_EQ(text, "abcde fg");
-  EXPECT_EQ(rests(text, widths),
-            (std::vector<std::string>{"abcde fg", "abcde fg", "bcde fg", "cde fg", "de fg", "e fg", " fg", "g", "g", ""}));
+  EXPECT_EQ(rests(text, widths), (std::vector<std::string>{"abcde fg", "abcde fg", "bcde fg", "cde fg",
+                                                           "de fg", "e fg", " fg", "g", "g", ""}));
 }
 
 TEST_F(GenerationStateTest, SpecialTokensThatThePromptSpellsOutAreText) {

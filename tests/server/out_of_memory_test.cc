@@ -1,6 +1,6 @@
 // Whichever allocation of the serving threads fails, it costs the request it was for and nothing else: the
-// whole service over a real engine whose model is a function, and every allocation of some requests failing in
-// turn.
+// whole service over a real engine whose model is a function, and every allocation of some requests failing
+// in turn.
 
 #include <gtest/gtest.h>
 
@@ -41,9 +41,9 @@ class OutOfMemory : public ::testing::TestWithParam<const char*> {
         metrics_);
     EngineConfig engine;
     engine.scheduler = config.scheduler;
-    engine_ = std::make_unique<Engine>(
-        engine, geometry(), run_in_turn([this](const Batch& b, ModelOutput& o) { runner_(b, o); }),
-        service_->event_sink());
+    engine_ = std::make_unique<Engine>(engine, geometry(),
+                                       run_in_turn([this](const Batch& b, ModelOutput& o) { runner_(b, o); }),
+                                       service_->event_sink());
     service_->attach(engine_.get(), geometry());
     RouteTable routes;
     routes.add(openai_routes(*service_, {}));
@@ -70,8 +70,8 @@ class OutOfMemory : public ::testing::TestWithParam<const char*> {
     return geometry;
   }
 
-  // Reads the answer of `client`. True: a whole one; false: an error in JSON, or the connection closed. Anything
-  // else fails the test.
+  // Reads the answer of `client`. True: a whole one; false: an error in JSON, or the connection closed.
+  // Anything else fails the test.
   static bool is_answered(RawHttpClient& client, const std::string& request) {
     const auto response = client.read_response();
     if (!response) return false;
@@ -107,7 +107,8 @@ class OutOfMemory : public ::testing::TestWithParam<const char*> {
 };
 
 TEST_P(OutOfMemory, CostsTheRequestItWasForAndNothingElse) {
-  const std::string text = R"({"prompt":["ab","cd efg"],"max_tokens":6,"n":2,"ignore_eos":true,"stop":["zq"],)";
+  const std::string text =
+      R"({"prompt":["ab","cd efg"],"max_tokens":6,"n":2,"ignore_eos":true,"stop":["zq"],)";
   const std::string requests[] = {
       post("/v1/completions", text + R"("stream":true,"logprobs":2})"),
       post("/v1/completions", text + R"("prompt_logprobs":2,"logprobs":1,"echo":true})"),
@@ -166,7 +167,8 @@ TEST_P(OutOfMemory, ALastingShortageOfLargePiecesFailsWhatNeedsThem) {
   expect_nothing_held();
 }
 
-INSTANTIATE_TEST_SUITE_P(Threads, OutOfMemory, ::testing::Values("serval-io", "serval-text", "serval-deliver"),
+INSTANTIATE_TEST_SUITE_P(Threads, OutOfMemory,
+                         ::testing::Values("serval-io", "serval-text", "serval-deliver"),
                          [](const auto& info) { return std::string(info.param).substr(7); });
 
 }  // namespace

@@ -28,10 +28,9 @@ bool fails(std::size_t bytes) {
 
 void* allocate(std::size_t bytes, std::size_t alignment) {
   if (fails(bytes)) throw std::bad_alloc();
-  void* const memory =
-      alignment <= alignof(std::max_align_t)
-          ? std::malloc(bytes == 0 ? 1 : bytes)
-          : std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
+  void* const memory = alignment <= alignof(std::max_align_t)
+                           ? std::malloc(bytes == 0 ? 1 : bytes)
+                           : std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
   if (memory == nullptr) throw std::bad_alloc();
   return memory;
 }
@@ -77,7 +76,8 @@ void operator delete[](void* memory, std::size_t, std::align_val_t) noexcept {
 
 namespace serval::testing {
 
-AllocationFailure::AllocationFailure(const char* thread_name, int64_t first, int64_t count, size_t least_bytes) {
+AllocationFailure::AllocationFailure(const char* thread_name, int64_t first, int64_t count,
+                                     size_t least_bytes) {
   std::strncpy(name_to_fail, thread_name, sizeof(name_to_fail) - 1);
   first_to_fail = first;
   count_to_fail = count;

@@ -9,8 +9,8 @@ namespace serval::testing {
 
 class AllocationFailure {
  public:
-  // On threads of that name (as the kernel shows it): of the allocations of at least `least_bytes`, those from the
-  // `first`-th on fail, `count` of them.
+  // On threads of that name (as the kernel shows it): of the allocations of at least `least_bytes`, those
+  // from the `first`-th on fail, `count` of them.
   AllocationFailure(const char* thread_name, int64_t first, int64_t count, size_t least_bytes = 0);
   ~AllocationFailure();  // none fails any more
   int64_t num_failed() const;
