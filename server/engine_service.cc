@@ -33,7 +33,7 @@ std::string salt_of_key(int key) {
 
 // Events the engine has published and the delivery thread has not yet taken. Both sides keep their memory, so
 // that in steady state publishing allocates nothing.
-struct Mailbox {
+struct PublishedEvents {
   EventBatch batch;
   std::vector<Time> times;  // of batch.events
 
@@ -248,8 +248,8 @@ struct EngineService::Impl {
 
   std::mutex mail_mutex;
   std::condition_variable mail_arrived;
-  Mailbox incoming;  // under mail_mutex
-  Mailbox outgoing;  // the delivery thread's
+  PublishedEvents incoming;  // under mail_mutex
+  PublishedEvents outgoing;  // the delivery thread's
   bool stopping = false;
   std::thread delivery;
 };

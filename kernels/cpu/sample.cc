@@ -242,7 +242,7 @@ void change_logits(const cpu::SampleKernels& kernels, const SampleRow& params, c
         if ((allowed >> (i - begin) & 1) == 0) logits[i] = -kInfinity;
     }
   }
-  const auto is_in_row = [vocab](int32_t token) { return token >= 0 && token < vocab; };
+  [[maybe_unused]] const auto is_in_row = [vocab](int32_t token) { return token >= 0 && token < vocab; };
   for (int i = 0; i < params.num_logit_bias; ++i) {
     SERVAL_DCHECK(is_in_row(params.logit_bias[i].token), params.logit_bias[i].token, vocab);
     logits[params.logit_bias[i].token] += params.logit_bias[i].bias;
