@@ -111,10 +111,10 @@ std::string variable_name(const std::string& name) {
   return variable;
 }
 
-// " (did you mean NAME?)", or nothing.
+// " (did you mean NAME?)", or nothing. `names`: what else is known beside the table.
 std::string suggestion(const std::vector<Knob>& table, std::string_view given,
-                       const std::function<std::string(const std::string&)>& spell) {
-  std::vector<std::string> names;
+                       const std::function<std::string(const std::string&)>& spell,
+                       std::vector<std::string> names = {}) {
   for (const Knob& knob : table) names.push_back(knob.name);
   const std::string nearest = nearest_name(given, names);
   return nearest.empty() ? "" : did_you_mean(spell(nearest));
@@ -356,7 +356,7 @@ std::vector<std::string> parse_arguments(const std::vector<std::string>& argumen
       knob = nullptr;
     }
     if (!knob)
-      throw UsageError("unknown option " + argument + suggestion(table, name, option_name) +
+      throw UsageError("unknown option " + argument + suggestion(table, name, option_name, {"config"}) +
                        "; --help lists them");
     if (equals != std::string::npos) {
       set_text(*knob, argument.substr(equals + 1), source);

@@ -1,6 +1,8 @@
 """The command line: every command's page, what it refuses, and the exit codes."""
 
 import json
+import os
+import pty
 import re
 import subprocess
 
@@ -63,6 +65,7 @@ def test_the_version_has_three_names():
         ("--hepl", "unknown option '--hepl' (did you mean --help?)"),
         ("help servee", "did you mean serve?"),
         ("serve m --prot 1", "unknown option --prot (did you mean --port?)"),
+        ("serve m --confg f", "unknown option --confg (did you mean --config?)"),
         ("serve -x", "unknown option -x"),
         ("config now", "serval config cannot use 'now'"),
         ("bench", "serval bench takes --url URL [options], peers, --compare, kernels, engine, overhead"),
@@ -128,7 +131,7 @@ def test_a_search_reports_only_a_rate_that_was_served(daemon, tmp_path):
 
 
 def test_a_search_that_finds_no_rate_says_so_and_writes_nothing(daemon, tmp_path):
-    options = ["--requests", 2, "--rate", 1000, "--search", "--slo-ttft", 0.001, "--json", tmp_path / "none.json"]
+    options = ["--requests", 2, "--rate", 1000000, "--search", "--slo-ttft", 0.001, "--json", tmp_path / "none.json"]
     done = run("bench", "--url", daemon.url + "/v1", *options)
     assert done.returncode == 1 and "no rate that was tried met the SLOs" in done.stdout
     assert not (tmp_path / "none.json").exists()
@@ -144,7 +147,16 @@ def test_a_failure_shows_what_the_server_said(daemon, tmp_path, scheme):
     assert "100000" in said
     report = json.loads((tmp_path / "run.json").read_text())
     assert report["errors"] == {kind: 3} and report["error_messages"] == {kind: said}
-    assert "\r" not in done.stderr and done.stderr == ""  # progress is for a terminal
+    assert "\r" not in done.stderr and done.stderr == ""
+
+
+def test_progress_is_for_a_terminal(daemon):
+    ours, theirs = pty.openpty()
+    command = [str(BINARY), "bench", "--url", daemon.url + "/v1", "--requests", "5", "--output-tokens", "2"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=theirs, timeout=60, check=True)
+    os.close(theirs)
+    assert b"\r5 of 5 sent, 5 done, 0 failed" in os.read(ours, 65536) and b"\r" not in done.stdout
+    os.close(ours)
 
 
 def test_a_simulation_writes_its_report_without_what_it_does_not_know(tmp_path):
