@@ -60,6 +60,9 @@ struct Engine::Impl {
     events.events.reserve(2 * most_retired());
     output.seqs.reserve(config.scheduler.max_num_seqs);
     output.tokens.reserve(config.scheduler.max_num_seqs);
+    output.prompt_tokens.reserve(config.scheduler.max_num_batched_tokens);
+    events.prompt_parts.reserve(config.scheduler.max_num_seqs);
+    events.prompt_logprobs.reserve(config.scheduler.max_num_batched_tokens);
     thread = std::thread([this] { loop(); });
   }
 

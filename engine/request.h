@@ -67,7 +67,8 @@ struct PromptLogprob {
   TokenId token = 0;
   float logprob = 0;
   int rank = 0;
-  std::vector<TopLogprob> top;
+  int32_t top_begin = 0;  // into EventBatch::top
+  int32_t num_top = 0;
 };
 
 // One thing that happened to one sequence of one request. Events of a sequence arrive in order; exactly one
@@ -87,20 +88,22 @@ struct TokenEvent {
   FinishReason finish = FinishReason::kNone;
 };
 
-// What one step published. Vectors are recycled by their owner; prompt log-probabilities are rare and may
-// allocate.
+// What one step published. Vectors are recycled by their owner.
 struct EventBatch {
   std::vector<TokenEvent> events;
   std::vector<TopLogprob> top;
+  std::vector<PromptLogprob> prompt_logprobs;
   struct PromptPart {
     RequestId request = 0;
-    int first_position = 0;  // entry i belongs to prompt position first_position + i
-    std::vector<PromptLogprob> logprobs;
+    int first_position = 0;  // entry i of the part belongs to prompt position first_position + i
+    int32_t begin = 0;       // into prompt_logprobs
+    int32_t count = 0;
   };
   std::vector<PromptPart> prompt_parts;
   void clear() {
     events.clear();
     top.clear();
+    prompt_logprobs.clear();
     prompt_parts.clear();
   }
 };

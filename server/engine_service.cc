@@ -43,6 +43,7 @@ struct PublishedEvents {
     make_room(times, from.events.size());
     make_room(batch.top, from.top.size());
     make_room(batch.prompt_parts, from.prompt_parts.size());
+    make_room(batch.prompt_logprobs, from.prompt_logprobs.size());
     const int32_t top_base = static_cast<int32_t>(batch.top.size());
     for (TokenEvent event : from.events) {
       event.top_begin += top_base;
@@ -50,7 +51,15 @@ struct PublishedEvents {
       times.push_back(now);
     }
     batch.top.insert(batch.top.end(), from.top.begin(), from.top.end());
-    for (EventBatch::PromptPart& part : from.prompt_parts) batch.prompt_parts.push_back(std::move(part));
+    const int32_t prompt_base = static_cast<int32_t>(batch.prompt_logprobs.size());
+    for (EventBatch::PromptPart part : from.prompt_parts) {
+      part.begin += prompt_base;
+      batch.prompt_parts.push_back(part);
+    }
+    for (PromptLogprob entry : from.prompt_logprobs) {
+      entry.top_begin += top_base;
+      batch.prompt_logprobs.push_back(entry);
+    }
   }
   void clear() {
     batch.clear();
@@ -206,7 +215,7 @@ struct EngineService::Impl {
     const auto entry = find(part.request);
     if (!entry) return;
     const GenerationState::Outcome outcome = guarded(*entry, [&]() -> GenerationState::Outcome {
-      entry->state->deliver_prompt_logprobs(entry->prompt_index, part);
+      entry->state->deliver_prompt_logprobs(entry->prompt_index, part, outgoing.batch);
       return {};
     });
     if (outcome.finished) closed(*entry, engine_now(), outcome.failed);

@@ -111,18 +111,20 @@ bool GenerationState::is_eos(TokenId token) const {
   return std::find(ids.begin(), ids.end(), token) != ids.end();
 }
 
-void GenerationState::deliver_prompt_logprobs(int prompt_index, const EventBatch::PromptPart& part) {
+void GenerationState::deliver_prompt_logprobs(int prompt_index, const EventBatch::PromptPart& part,
+                                              const EventBatch& batch) {
   PromptLogprobs& list = *prompt_logprobs_[prompt_index];
   const size_t first = static_cast<size_t>(part.first_position);
-  SERVAL_DCHECK(first + part.logprobs.size() <= list.entries.size(), first, list.entries.size());
+  SERVAL_DCHECK(first + part.count <= list.entries.size(), first, list.entries.size());
   list.top.reserve(list.entries.size() * options_.num_prompt_logprobs);
-  for (size_t i = 0; i < part.logprobs.size(); ++i) {
-    const PromptLogprob& given = part.logprobs[i];
+  for (int32_t i = 0; i < part.count; ++i) {
+    const PromptLogprob& given = batch.prompt_logprobs[part.begin + i];
     PromptLogprobs::Entry& entry = list.entries[first + i];
     SERVAL_DCHECK(entry.token == given.token, entry.token, given.token);
     entry.logprob = given.logprob;
     entry.rank = given.rank;
-    list.top.insert(list.top.end(), given.top.begin(), given.top.end());
+    const auto top = batch.top.begin() + given.top_begin;
+    list.top.insert(list.top.end(), top, top + given.num_top);
     entry.top_end = static_cast<int32_t>(list.top.size());
   }
 }

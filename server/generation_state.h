@@ -49,7 +49,7 @@ class GenerationState {
   // Delivery thread. `prompt_index` says which of the request's prompts the event belongs to.
   Outcome deliver(int prompt_index, const TokenEvent& event, const EventBatch& batch, Time now,
                   ServiceMetrics& metrics);
-  void deliver_prompt_logprobs(int prompt_index, const EventBatch::PromptPart& part);
+  void deliver_prompt_logprobs(int prompt_index, const EventBatch::PromptPart& part, const EventBatch& batch);
   // Ends it with an error, unless it has ended or was cancelled. Any thread.
   void fail(const Error& error);
   // No observer call starts after this returns. Any thread but an observer's own call. False: it had already

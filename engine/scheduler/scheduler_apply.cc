@@ -104,17 +104,16 @@ void Scheduler::apply_prompt_logprobs(Sequence& seq, const SeqOutput& out, const
   EventBatch::PromptPart part;
   part.request = seq.request().id;
   part.first_position = first_position + first;
+  part.begin = static_cast<int32_t>(events.prompt_logprobs.size());
+  part.count = out.num_prompt - first;
   for (int32_t i = first; i < out.num_prompt; ++i) {
     const TokenOutput& given = output.prompt_tokens[out.prompt_begin + i];
-    PromptLogprob entry;
-    entry.token = given.token;
-    entry.logprob = given.logprob;
-    entry.rank = given.rank;
-    entry.top.assign(output.top.begin() + given.top_begin,
-                     output.top.begin() + given.top_begin + given.num_top);
-    part.logprobs.push_back(std::move(entry));
+    events.prompt_logprobs.push_back(
+        {given.token, given.logprob, given.rank, static_cast<int32_t>(events.top.size()), given.num_top});
+    events.top.insert(events.top.end(), output.top.begin() + given.top_begin,
+                      output.top.begin() + given.top_begin + given.num_top);
   }
-  events.prompt_parts.push_back(std::move(part));
+  events.prompt_parts.push_back(part);
   seq.num_prompt_reported = first_position + out.num_prompt - 1;
 }
 

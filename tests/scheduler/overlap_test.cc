@@ -213,8 +213,8 @@ Outcome live(RandomLife life, int depth) {
     const Batch& batch = driver.turn();
     outcome.num_tokens_on_device += std::count(batch.tokens.begin(), batch.tokens.end(), kTokenOnDevice);
     for (const EventBatch::PromptPart& part : driver.events.prompt_parts) {
-      for (size_t i = 0; i < part.logprobs.size(); ++i)
-        outcome.prompt_positions[part.request].push_back(part.first_position + static_cast<int>(i));
+      for (int i = 0; i < part.count; ++i)
+        outcome.prompt_positions[part.request].push_back(part.first_position + i);
     }
     const std::vector<TokenEvent> happened = std::move(driver.events.events);
     driver.events.clear();

@@ -55,6 +55,8 @@ class SchedulerDriver {
   void reserve() {
     for (Step& step : steps_) scheduler.reserve(step.batch);
     events.events.reserve(256);
+    events.prompt_parts.reserve(256);
+    events.prompt_logprobs.reserve(1024);
   }
 
  private:

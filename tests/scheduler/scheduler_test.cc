@@ -28,7 +28,7 @@ struct World {
   std::map<std::pair<RequestId, int>, std::vector<TokenId>> tokens;
   std::map<std::pair<RequestId, int>, FinishReason> finished;
   std::map<std::pair<RequestId, int>, int> cached;
-  std::vector<EventBatch::PromptPart> prompt_parts;
+  std::vector<std::pair<int, TokenId>> prompt_logprobs;  // position, token
 
   World() {
     config.max_num_seqs = 8;
@@ -64,7 +64,10 @@ struct World {
     }
     scheduler->take_events(events);
     scheduler->check_invariants();
-    for (EventBatch::PromptPart& part : events.prompt_parts) prompt_parts.push_back(std::move(part));
+    for (const EventBatch::PromptPart& part : events.prompt_parts) {
+      for (int i = 0; i < part.count; ++i)
+        prompt_logprobs.emplace_back(part.first_position + i, events.prompt_logprobs[part.begin + i].token);
+    }
     for (const TokenEvent& e : events.events) {
       const std::pair key{e.request, e.index};
       if (e.token >= 0) tokens[key].push_back(e.token);
@@ -233,11 +236,9 @@ TEST(Scheduler, PromptLogprobsAreReportedOnceThoughThePromptIsComputedTwice) {
   w.run();
   EXPECT_GT(w.scheduler->stats().num_preemptions, 0u);
   std::vector<int> positions;
-  for (const EventBatch::PromptPart& part : w.prompt_parts) {
-    for (size_t i = 0; i < part.logprobs.size(); ++i) {
-      positions.push_back(part.first_position + static_cast<int>(i));
-      EXPECT_EQ(part.logprobs[i].token, r.prompt[positions.back()]);
-    }
+  for (const auto& [position, token] : w.prompt_logprobs) {
+    positions.push_back(position);
+    EXPECT_EQ(token, r.prompt[position]);
   }
   std::vector<int> once(29);
   std::iota(once.begin(), once.end(), 1);

@@ -20,7 +20,7 @@ TEST_P(SchedulerSteadyState, AllocatesNothingWhateverHappens) {
   driver.runner.fails = [](SeqId seq, int position) { return (seq * 31 + position) % 997 == 0; };
   std::vector<std::unique_ptr<Submission>> retired;
   retired.reserve(64);
-  int forks = 0;
+  int forks = 0, scored = 0;
   int64_t allocations = 0;
   for (int step = 0; step < 5000; ++step) {
     driver.now += Time{1};
@@ -28,7 +28,9 @@ TEST_P(SchedulerSteadyState, AllocatesNothingWhateverHappens) {
     const SchedulerStats stats = scheduler.stats();
     while (stats.num_running + stats.num_waiting + static_cast<int>(arriving.size()) < 20 &&
            life.pick(2) == 0) {
-      arriving.push_back(scheduler.prepare(life.next_request(driver.now)));
+      Request request = life.next_request(driver.now);
+      if (life.pick(8) == 0) request.sampling.num_prompt_logprobs = 0;
+      arriving.push_back(scheduler.prepare(std::move(request)));
       forks += static_cast<int>(arriving.back()->sequences.size()) - 1;
     }
     const RequestId victim = life.last_id - life.pick(12);
@@ -53,10 +55,12 @@ TEST_P(SchedulerSteadyState, AllocatesNothingWhateverHappens) {
     }
     ASSERT_EQ(allocations, 0) << "step " << step;
     scheduler.check_invariants();
+    scored += static_cast<int>(driver.events.prompt_parts.size());
     driver.events.clear();
     retired.clear();
   }
   const SchedulerStats stats = scheduler.stats();
+  EXPECT_GT(scored, 50);
   EXPECT_GT(forks, 100);  // the life was full enough to show something
   EXPECT_GT(stats.num_preemptions, 50u);
   EXPECT_GT(stats.num_evicted_blocks, 1000u);

@@ -107,8 +107,10 @@ TEST_F(GenerationStateTest, ChoicesShareOneListOfTheirPrompt) {
   options_.num_prompt_logprobs = 1;
   GenerationState& state = start();
   EXPECT_TRUE(state.hold_prompt_logprobs());
-  state.deliver_prompt_logprobs(0, {.first_position = 1, .logprobs = {{'b', -1, 2, {{'q', -0.5f}}}}});
-  state.deliver_prompt_logprobs(0, {.first_position = 2, .logprobs = {{'c', -3, 1, {{'c', -3}}}}});
+  const EventBatch batch{.top = {{'q', -0.5f}, {'c', -3}},
+                         .prompt_logprobs = {{'b', -1, 2, 0, 1}, {'c', -3, 1, 1, 1}}};
+  state.deliver_prompt_logprobs(0, {.first_position = 1, .begin = 0, .count = 1}, batch);
+  state.deliver_prompt_logprobs(0, {.first_position = 2, .begin = 1, .count = 1}, batch);
   for (int i = 0; i < 3; ++i) say('x', FinishReason::kLength, i);
   ASSERT_EQ(heard_->deltas.size(), 3u);
   const PromptLogprobs* const list = heard_->deltas[0].prompt_logprobs.get();
@@ -160,9 +162,9 @@ TEST_F(GenerationStateTest, TokensStandWhereTheirTextIs) {
   options_.num_logprobs = options_.num_prompt_logprobs = 0;
   start();
   for (int i = 1; i < 6; ++i) {
-    state_->deliver_prompt_logprobs(
-        0, {.first_position = i,
-            .logprobs = {{options_.prompts[0].token_ids[static_cast<size_t>(i)], -1, 1, {}}}});
+    const EventBatch batch{
+        .prompt_logprobs = {{options_.prompts[0].token_ids[static_cast<size_t>(i)], -1, 1}}};
+    state_->deliver_prompt_logprobs(0, {.first_position = i, .count = 1}, batch);
   }
   say(256 + 'f');
   say(kBos);  // special: not in the text
