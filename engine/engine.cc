@@ -4,11 +4,13 @@
 #include <array>
 #include <atomic>
 #include <chrono>
+#include <cmath>
 #include <condition_variable>
 #include <mutex>
 #include <optional>
 #include <string>
 #include <thread>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -141,6 +143,7 @@ struct Engine::Impl {
   void take(Message& message) {
     if (auto* submission = std::get_if<std::unique_ptr<Submission>>(&message)) {
       const Time now = engine_now();
+      taken_tokens += (*submission)->num_prompt;
       if (recorder) recorder->add(**submission, now);
       const Result<void> added = scheduler.add(std::move(*submission), now);
       SERVAL_CHECK(added.ok(), "the door counts what the line holds");
@@ -193,6 +196,7 @@ struct Engine::Impl {
   void snapshot() {
     std::lock_guard lock(stats_mutex);
     stats.scheduler = scheduler.stats();
+    unseen_tokens -= std::exchange(taken_tokens, 0);
     if (recorder) stats.recording_lost = recorder->num_lost();
     stats.has_runnable_work = num_in_flight > 0 || scheduler.has_work();
     if (num_in_flight == 0) stats.last_progress_ns = engine_now().count();
@@ -230,12 +234,34 @@ struct Engine::Impl {
 
   mutable std::mutex stats_mutex;
   EngineStats stats;
+  int64_t unseen_tokens = 0;  // of prompts let in that are not in stats yet
+  int64_t taken_tokens = 0;   // of them, those that the scheduler has; on the engine thread
 
   std::thread thread;
 
   // Sequences that wait, run, or have ended in a step that is not over.
   size_t most_retired() const {
     return static_cast<size_t>(2) * config.scheduler.max_num_seqs + config.scheduler.max_waiting;
+  }
+
+  // Counts the prompt among those that wait. False: there are too many tokens before it. One alone may be as long as it likes.
+  bool take_tokens(int64_t tokens) {
+    const std::lock_guard lock(stats_mutex);
+    const int64_t waiting = stats.scheduler.waiting_tokens + unseen_tokens;
+    if (waiting > 0 && waiting + tokens > config.scheduler.max_waiting_tokens) return false;
+    unseen_tokens += tokens;
+    return true;
+  }
+  void give_back_tokens(int64_t tokens) {
+    const std::lock_guard lock(stats_mutex);
+    unseen_tokens -= tokens;
+  }
+
+  // Come back when those that wait now have been let in, as fast as they were in the last moments.
+  Error queue_full(const std::string& what) const {
+    const std::lock_guard lock(stats_mutex);
+    const int seconds = static_cast<int>(std::min(std::ceil(stats.scheduler.line_ms / 1000), 3600.0));
+    return {ErrorKind::kOverloaded, "queue_full", "The queue is full (" + what + "); try again later.", "", std::max(1, seconds)};
   }
 
   void submit(Request request) {
@@ -269,14 +295,19 @@ Result<void> Engine::submit(Request request) {
   const int limit = impl_->config.scheduler.max_num_seqs + impl_->config.scheduler.max_waiting;
   if (impl_->num_open.fetch_add(request.n) + request.n > limit) {
     impl_->num_open.fetch_sub(request.n);
-    return Error{ErrorKind::kOverloaded, "queue_full",
-                 "The queue is full (" + std::to_string(limit) + " sequences); try again later.", "", 1};
+    return impl_->queue_full(std::to_string(limit) + " sequences");
   }
   const int n = request.n;
+  const auto tokens = static_cast<int64_t>(request.prompt.size());
+  if (!impl_->take_tokens(tokens)) {
+    impl_->num_open.fetch_sub(n);
+    return impl_->queue_full(std::to_string(impl_->config.scheduler.max_waiting_tokens) + " tokens of prompts that wait");
+  }
   try {
     impl_->submit(std::move(request));
   } catch (...) {  // no memory for it: it was not taken
     impl_->num_open.fetch_sub(n);
+    impl_->give_back_tokens(tokens);
     throw;
   }
   return {};

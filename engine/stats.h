@@ -9,6 +9,8 @@ struct SchedulerStats {
   // Now.
   int32_t num_running = 0;
   int32_t num_waiting = 0;
+  int64_t waiting_tokens = 0;     // of prompts that wait and have never run
+  double line_ms = 0;             // until all that wait now are let in, at the rate of the last moments
   int32_t num_blocks = 0;         // of group 0
   int32_t num_free_blocks = 0;    // neither in use nor cached
   int32_t num_cached_blocks = 0;  // held by the prefix cache alone: can be evicted

@@ -100,7 +100,7 @@ Recorder::Recorder(const std::string& path, const SchedulerConfig& c, const Bloc
     : path_(path), file_(path) {
   if (!file_) throw std::runtime_error("cannot write the recording " + path);
   file_ << "serval-scheduler 3\nconfig " << c.max_num_seqs << ' ' << c.max_num_batched_tokens << ' '
-        << c.max_prefill_chunk << ' ' << c.max_model_len << ' ' << c.max_waiting << ' ' << c.max_wait_ms << ' '
+        << c.max_prefill_chunk << ' ' << c.max_model_len << ' ' << c.max_waiting << ' ' << c.max_wait_ms << ' ' << c.step_budget_ms << ' '
         << static_cast<int>(c.policy) << ' ' << c.enable_prefix_cache << ' ' << g.block_size << ' '
         << g.num_groups;
   for (int i = 0; i < g.num_groups; ++i) file_ << ' ' << g.groups[i].num_blocks << ' ' << g.groups[i].window;
@@ -161,7 +161,7 @@ void replay(const std::string& path, const Replay& watch) {
       BlockGeometry g;
       int policy = 0;
       in >> c.max_num_seqs >> c.max_num_batched_tokens >> c.max_prefill_chunk >> c.max_model_len >>
-          c.max_waiting >> c.max_wait_ms >> policy >> c.enable_prefix_cache >> g.block_size >> g.num_groups;
+          c.max_waiting >> c.max_wait_ms >> c.step_budget_ms >> policy >> c.enable_prefix_cache >> g.block_size >> g.num_groups;
       c.policy = static_cast<QueuePolicy>(policy);
       if (!in || g.num_groups < 1 || g.num_groups > kMaxKvGroups) bad();
       for (int i = 0; i < g.num_groups; ++i) in >> g.groups[i].num_blocks >> g.groups[i].window;

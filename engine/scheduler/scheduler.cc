@@ -191,6 +191,8 @@ SchedulerStats Scheduler::stats() const {
   SchedulerStats stats = stats_;
   stats.num_running = static_cast<int32_t>(running_.size());
   stats.num_waiting = num_waiting_;
+  stats.waiting_tokens = waiting_tokens_;
+  stats.line_ms = num_waiting_ * line_ms_ / std::max(1.0, line_admitted_);
   stats.num_blocks = pools_[0]->num_blocks();
   stats.num_free_blocks = pools_[0]->num_free();
   stats.num_cached_blocks = pools_[0]->num_cached_only();
@@ -229,6 +231,7 @@ void Scheduler::check_invariants() const {
   }
   size_t slots = free_slots_.size(), running = 0, preempted = 0, in_line = 0;
   int in_flight = 0, held = 0, waiting = 0;
+  int64_t queued = 0;
   requests_.for_each([&](const Submission& submission) {
     for (const Sequence& seq : submission.sequences) {
       check_sequence(seq);
@@ -236,6 +239,7 @@ void Scheduler::check_invariants() const {
       in_flight += seq.num_in_flight;
       running += seq.state == SeqState::kRunning;
       waiting += seq.state == SeqState::kWaiting;
+      queued += seq.queued_tokens;
       preempted += seq.state == SeqState::kWaiting && seq.admitted_before;
       in_line += seq.is_in_line;
     }
@@ -245,6 +249,7 @@ void Scheduler::check_invariants() const {
   SERVAL_CHECK(slots == static_cast<size_t>(config_.max_num_seqs), slots, config_.max_num_seqs);
   SERVAL_CHECK(running == running_.size() && waiting == num_waiting_, running, running_.size(), waiting,
                num_waiting_);
+  SERVAL_CHECK(queued == waiting_tokens_, queued, waiting_tokens_);
   SERVAL_CHECK(preempted == preempted_.size(), preempted, preempted_.size());
   SERVAL_CHECK(in_line == flows_.check_invariants(), in_line);
   for (size_t i = 1; i < running_.size(); ++i)

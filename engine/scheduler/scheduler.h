@@ -22,6 +22,7 @@
 #include "engine/scheduler/open_requests.h"
 #include "engine/scheduler/radix_cache.h"
 #include "engine/scheduler/sequence.h"
+#include "engine/scheduler/step_cost.h"
 #include "engine/stats.h"
 #include "kernels/base/status.h"
 
@@ -81,6 +82,7 @@ class Scheduler {
   };
   struct Step {
     uint64_t number = 0;
+    Time planned_at{0};
     std::vector<Rows> rows;  // in the order of Batch::seqs
   };
   // What a sequence will do to a pool: blocks that its known tokens lack, tokens it is expected to draw,
@@ -97,10 +99,12 @@ class Scheduler {
   // A quarter of a step is for prompts that fit it whole; a flow's turn is four steps' rows long (tried in
   // docs/scheduler.md).
   static constexpr int32_t kShortShare = 4, kTurnSteps = 4;
+  static constexpr int32_t kLeastPromptRows = 16;  // however long a step takes
 
   void expire(Time now);
   bool plan_decodes(int32_t& budget, Batch& batch);
   void plan_prompts(Time now, int32_t budget, Batch& batch);
+  int32_t rows_for_prompts(int32_t budget, int32_t num_decoding) const;
   bool plan_short(Time now, int32_t& budget, Batch& batch);
   void plan_turns(Time now, int32_t& budget, Batch& batch);
   int32_t grant(Sequence& seq, int32_t most);
@@ -121,6 +125,7 @@ class Scheduler {
   int32_t expected_output(const Sequence& seq) const;
   void learn_output(int32_t num_output);
   void measure_line(Time now);
+  void learn_cost(const Step& step, Time now);
   double expected_wait_ms() const;
   void queue(Sequence& seq);
   void leave_line(Sequence& seq);
@@ -184,6 +189,9 @@ class Scheduler {
   // most.
   Time line_seen_{0};
   double line_ms_ = 0, line_admitted_ = 0;
+  int64_t waiting_tokens_ = 0;  // of prompts that wait and have never run, each once
+  StepCost cost_;
+  Time last_over_{0};  // when the last step was over
   uint64_t step_ = 0;
   uint64_t num_admitted_ = 0;
   SchedulerStats stats_;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <utility>
 
 #include "engine/scheduler/block_math.h"
 
@@ -39,12 +40,14 @@ double Scheduler::expected_wait_ms() const {
 // A sequence that has never run waits in its flow; a fork first for its prompt.
 void Scheduler::queue(Sequence& seq) {
   ++num_waiting_;
+  if (seq.index == 0) waiting_tokens_ += seq.queued_tokens = seq.num_prompt();
   if (!seq.parent || seq.num_prompt() == 1) flows_.wait(seq);
 }
 
 // A waiting sequence runs now, or has ended.
 void Scheduler::leave_line(Sequence& seq) {
   --num_waiting_;
+  waiting_tokens_ -= std::exchange(seq.queued_tokens, 0);
   if (seq.is_in_line) flows_.stop_waiting(seq);
   if (seq.admitted_before) std::erase(preempted_, &seq);
   if (refused_ == &seq) refused_ = nullptr;

@@ -7,11 +7,12 @@
 
 namespace serval {
 
-void Scheduler::apply(const ModelOutput& output, Time, EventBatch& events) {
+void Scheduler::apply(const ModelOutput& output, Time now, EventBatch& events) {
   SERVAL_CHECK(num_in_flight_ > 0);
   const Step& step = steps_[0];
   SERVAL_CHECK(output.step == step.number && output.seqs.size() == step.rows.size(), output.step, step.number,
                output.seqs.size(), step.rows.size());
+  learn_cost(step, now);
   for (size_t i = 0; i < step.rows.size(); ++i) {
     const Rows& rows = step.rows[i];
     Sequence& seq = *rows.seq;
@@ -44,6 +45,14 @@ void Scheduler::apply(const ModelOutput& output, Time, EventBatch& events) {
   --num_in_flight_;
   take_events(events);
   sweep_finished();
+}
+
+// A step that was launched ahead began when the one before it was over.
+void Scheduler::learn_cost(const Step& step, Time now) {
+  int rows = 0;
+  for (const Rows& of : step.rows) rows += of.count;
+  cost_.learn(rows, std::chrono::duration<double, std::milli>(now - std::max(step.planned_at, last_over_)).count());
+  last_over_ = now;
 }
 
 // The prompt is computed, but for its last token: forks that waited for it can be admitted.

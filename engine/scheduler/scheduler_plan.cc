@@ -14,13 +14,16 @@ void Scheduler::next_batch(Time now, Batch& batch) {
   batch.clear();
   batch.step = steps_[num_in_flight_].number = ++step_;
   steps_[num_in_flight_].rows.clear();
+  steps_[num_in_flight_].planned_at = now;
   measure_line(now);
   expire(now);
   sweep_finished();
   int32_t budget = config_.max_num_batched_tokens;
   may_admit_ = true;
   gave_way_ = false;
-  if (plan_decodes(budget, batch)) plan_prompts(now, budget, batch);
+  if (plan_decodes(budget, batch)) {
+    plan_prompts(now, rows_for_prompts(budget, static_cast<int32_t>(batch.seqs.size())), batch);
+  }
   if (batch.empty()) return;  // nobody will see it: the freed slots are told with the next
   batch.freed.assign(freed_slots_.begin(), freed_slots_.end());
   freed_slots_.clear();
@@ -53,6 +56,13 @@ bool Scheduler::plan_decodes(int32_t& budget, Batch& batch) {
     }
   }
   return true;
+}
+
+// Those that decode wait for the whole step: beside them prompts get what the step's time has room for.
+int32_t Scheduler::rows_for_prompts(int32_t budget, int32_t num_decoding) const {
+  if (config_.step_budget_ms == 0 || num_decoding == 0) return budget;
+  const int32_t least = num_decoding + std::min(kLeastPromptRows, budget);
+  return cost_.most_rows(config_.step_budget_ms, least, num_decoding + budget) - num_decoding;
 }
 
 // Prompts: those that gave way before come back, then short ones have their share, then flows their turns.

@@ -68,6 +68,7 @@ struct Sequence {
 
   // Its place among those who want their prompt computed (flows.h).
   Flow* flow = nullptr;
+  int32_t queued_tokens = 0;  // its part of the scheduler's waiting_tokens_
   bool is_in_line = false;  // waiting and admissible: no fork whose prompt is being computed, never admitted
   Sequence *before_in_line = nullptr, *behind_in_line = nullptr;
   int32_t short_place = -1;

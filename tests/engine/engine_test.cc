@@ -201,6 +201,41 @@ TEST_P(EngineTest, TheDoorCountsWhatTheLineHolds) {
   wait_for_ends(6);
 }
 
+TEST_P(EngineTest, TheDoorCountsTheTokensThatWait) {
+  config_.scheduler.max_num_seqs = 1;
+  Request one = request(1, 2);
+  const auto length = static_cast<int64_t>(one.prompt.size());
+  config_.scheduler.max_waiting_tokens = 2 * length;
+  held_ = true;
+  start();
+  EXPECT_TRUE(engine_->submit(std::move(one)).ok());
+  // The device holds its first step; whether the first is still counted is the engine thread's haste.
+  int taken = 1;
+  Result<void> last;
+  for (RequestId id = 2; id <= 6 && last.ok(); ++id) {
+    last = engine_->submit(request(id, 2));
+    taken += last.ok();
+  }
+  ASSERT_FALSE(last.ok());
+  EXPECT_EQ(last.error().code, "queue_full");
+  EXPECT_NE(last.error().message.find("tokens of prompts that wait"), std::string::npos) << last.error().message;
+  EXPECT_GE(taken, 2);
+  EXPECT_LE(taken, 3);
+  held_ = false;
+  wait_for_ends(taken);
+  wait_until_idle();
+  const Result<void> later = engine_->submit(request(7, 2));  // what was refused kept no place
+  ASSERT_TRUE(later.ok()) << later.error().message << ' ' << engine_->stats().scheduler.waiting_tokens;
+  wait_for_ends(taken + 1);
+}
+
+TEST_P(EngineTest, APromptAloneMayHaveMoreTokensThanMayWait) {
+  config_.scheduler.max_waiting_tokens = 1;
+  start();
+  EXPECT_TRUE(engine_->submit(request(1, 2)).ok());
+  wait_for_ends(1);
+}
+
 TEST_P(EngineTest, ItsEndAbortsWhatStillRuns) {
   start();
   for (RequestId id = 1; id <= 12; ++id) EXPECT_TRUE(engine_->submit(request(id, 100)).ok());

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <functional>
 
 #include "engine/scheduler/scheduler.h"
 #include "tests/support/fake_runner.h"
@@ -18,6 +19,7 @@ class SchedulerDriver {
   FakeRunner runner;
   EventBatch events;
   Time now{0};
+  std::function<Time(const Batch&)> step_time;  // none: no time
 
   // Decides the next step; empty when there is nothing to launch.
   const Batch& plan() {
@@ -45,6 +47,7 @@ class SchedulerDriver {
     const Batch& batch = plan();
     scheduler.check_invariants();
     run();
+    if (step_time && !batch.empty()) now += step_time(batch);
     if (is_due()) land();
     scheduler.take_events(events);
     scheduler.check_invariants();

@@ -125,6 +125,56 @@ TEST(Turns, FlowsShareTheRowsOfStepsHoweverManyPromptsEachHas) {
   }
 }
 
+// A step of this device takes 20 ms and 1 ms a row.
+int longest_step_ms(const SchedulerConfig& config, bool somebody_decodes, int* num_steps) {
+  Turns turns(config, blocks(64 * 128));
+  if (somebody_decodes) turns.add(request(1, 8, 1000));
+  const auto ms_of = [](const Batch& batch) { return 20 + static_cast<int>(batch.tokens.size()); };
+  turns.driver().step_time = [&](const Batch& batch) { return std::chrono::milliseconds(ms_of(batch)); };
+  int longest = 0;
+  const auto step = [&] { longest = std::max(longest, ms_of(turns.step())); };
+  for (int i = 0; i < 20; ++i) step();
+  turns.add(request(2, 400, 1, 2));  // from which it learns
+  while (!turns.first_token.count(2)) step();
+  longest = *num_steps = 0;
+  turns.add(request(3, 2000, 1, 3));
+  for (; !turns.first_token.count(3); ++*num_steps) step();
+  return longest;
+}
+
+TEST(Turns, AStepBesideThoseThatDecodeTakesNoLongerThanItsBudget) {
+  SchedulerConfig config = default_config();
+  config.step_budget_ms = 100;
+  int num_steps = 0;
+  EXPECT_LE(longest_step_ms(config, true, &num_steps), 110);
+  EXPECT_LE(num_steps, 2000 / 60);
+  EXPECT_GE(longest_step_ms(config, false, &num_steps), 500) << "nobody waits for it";
+  config.step_budget_ms = 0;
+  EXPECT_GE(longest_step_ms(config, true, &num_steps), 500);
+}
+
+TEST(Turns, PromptsGetOnHoweverLittleTheBudgetIs) {
+  SchedulerConfig config = default_config();
+  config.step_budget_ms = 1;
+  int num_steps = 0;
+  longest_step_ms(config, true, &num_steps);
+  EXPECT_LE(num_steps, 2000 / 16 + 1);
+}
+
+TEST(Turns, TokensOfPromptsThatWaitAreCountedUntilTheyRun) {
+  SchedulerConfig config = default_config();
+  config.max_num_seqs = 1;
+  Turns turns(config, blocks(64 * 128));
+  for (RequestId id = 1; id <= 3; ++id) turns.add(request(id, 100 * static_cast<int>(id), 4));
+  EXPECT_EQ(turns.stats().waiting_tokens, 600);
+  turns.step();
+  EXPECT_EQ(turns.stats().waiting_tokens, 500);
+  turns.driver().scheduler.abort(3);
+  EXPECT_EQ(turns.stats().waiting_tokens, 200);
+  turns.run();
+  EXPECT_EQ(turns.stats().waiting_tokens, 0);
+}
+
 TEST(Turns, WithinAFlowTheOldestGoesFirst) {
   SchedulerConfig config = default_config();
   config.max_prefill_chunk = 100;  // so that several run together
