@@ -233,7 +233,7 @@ TEST_F(Shards, AreReadAsOneCheckpoint) {
 
 TEST_F(Shards, MustHoldExactlyWhatTheIndexSays) {
   EXPECT_THAT(verdict_on(R"({"a":"one.safetensors","b":"two.safetensors","c":"two.safetensors"})"),
-              HasSubstr("tensor 'c' is missing from two.safetensors"));
+              HasSubstr("tensor 'c' is missing from 'two.safetensors'"));
   EXPECT_THAT(verdict_on(R"({"a":"one.safetensors","x":"two.safetensors"})"),
               HasSubstr("tensor 'b' is not where model.safetensors.index.json says"));
   EXPECT_THAT(verdict_on(R"({"a":"two.safetensors","b":"one.safetensors"})"), HasSubstr("is not where"));
