@@ -33,6 +33,7 @@ StopSignals::StopSignals() {
       if (number == kReady) return;
     } while (!stops(number));
     log_info("stopped before it was ready");
+    flush_log();
     ::_exit(0);
   });
 }
