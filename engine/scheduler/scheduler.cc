@@ -192,7 +192,7 @@ SchedulerStats Scheduler::stats() const {
   stats.num_running = static_cast<int32_t>(running_.size());
   stats.num_waiting = num_waiting_;
   stats.waiting_tokens = waiting_tokens_;
-  stats.line_ms = num_waiting_ * line_ms_ / std::max(1.0, line_admitted_);
+  stats.line_ms = num_waiting_ * ms_per_admission();
   stats.num_blocks = pools_[0]->num_blocks();
   stats.num_free_blocks = pools_[0]->num_free();
   stats.num_cached_blocks = pools_[0]->num_cached_only();

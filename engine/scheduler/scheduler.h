@@ -126,6 +126,7 @@ class Scheduler {
   void learn_output(int32_t num_output);
   void measure_line(Time now);
   void learn_cost(const Step& step, Time now);
+  double ms_per_admission() const;
   double expected_wait_ms() const;
   void queue(Sequence& seq);
   void leave_line(Sequence& seq);

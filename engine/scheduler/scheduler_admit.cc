@@ -32,9 +32,13 @@ void Scheduler::measure_line(Time now) {
   if (flows_.next_waiting()) line_ms_ += ms;
 }
 
+double Scheduler::ms_per_admission() const {
+  return line_ms_ / std::max(1.0, line_admitted_);
+}
+
 // Of a flow that comes now: each before it has one admitted first.
 double Scheduler::expected_wait_ms() const {
-  return static_cast<double>(flows_.num_on_time()) * line_ms_ / std::max(1.0, line_admitted_);
+  return static_cast<double>(flows_.num_on_time()) * ms_per_admission();
 }
 
 // A sequence that has never run waits in its flow; a fork first for its prompt.
