@@ -3,10 +3,10 @@
 #include <memory>
 #include <optional>
 
-#include "server/error_response.h"
-#include "server/http_exchange.h"
-#include "server/inference_service.h"
-#include "server/json_writer.h"
+#include "engine/json/json_writer.h"
+#include "server/http/error_response.h"
+#include "server/http/http_exchange.h"
+#include "server/service/inference_service.h"
 
 namespace serval {
 namespace {

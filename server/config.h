@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "engine/config.h"
-#include "server/validator.h"
+#include "server/service/validator.h"
 
 namespace serval {
 

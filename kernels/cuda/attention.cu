@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "kernels/cuda/attention_tile.h"
+#include "kernels/cuda/attention_tile.cuh"
 
 namespace serval::cuda {
 namespace {

@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include "kernels/cuda/vector.h"
+#include "kernels/cuda/vector.cuh"
 
 namespace serval::cuda {
 namespace {

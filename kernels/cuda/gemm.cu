@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "kernels/cuda/fragments.h"
-#include "kernels/cuda/vector.h"
+#include "kernels/cuda/fragments.cuh"
+#include "kernels/cuda/vector.cuh"
 
 namespace serval::cuda {
 namespace {

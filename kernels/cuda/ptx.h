@@ -1,6 +1,6 @@
 // The instructions that kernels use beyond plain C++: conversions, fast functions, asynchronous copies,
 // matrix loads and matrix products. On the device they are PTX; on the host, bodies with the same results
-// over the emulation of tests/simt. Fragment layouts are those of the PTX ISA manual, "Matrix
+// over the emulation in kernels/emulation. Fragment layouts are those of the PTX ISA manual, "Matrix
 // multiply-accumulate operation using mma instruction": g = lane / 4 and t = lane % 4 throughout. The host
 // bodies of matrix products add in double and round once; the hardware's own order is not specified.
 #pragma once
@@ -150,7 +150,7 @@ SERVAL_DEVICE void mma_m16n8k32_int8(int32_t (&c)[4], const uint32_t (&a)[4], co
 
 #else
 
-#include "tests/simt/instructions.h"
+#include "kernels/emulation/instructions.h"
 
 #endif
 

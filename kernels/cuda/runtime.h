@@ -1,5 +1,5 @@
 // The device's memory, streams, events and graphs: the few calls that the backend needs. Two bodies:
-// runtime.cu over the CUDA runtime, tests/simt/runtime.cc over the emulation. A call that fails ends the
+// runtime.cu over the CUDA runtime, kernels/emulation/runtime.cc over the emulation. A call that fails ends the
 // process (a dead device or our own mistake), but for the ones that say otherwise.
 #pragma once
 

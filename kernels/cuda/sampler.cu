@@ -5,7 +5,7 @@
 #include <string>
 
 #include "kernels/base/check.h"
-#include "kernels/cuda/sample_kernel.h"
+#include "kernels/cuda/sample_kernel.cuh"
 
 namespace serval::cuda {
 namespace {

@@ -1,5 +1,5 @@
 // What a kernel may use of the machine: indices, barriers, warp exchanges, shared memory, atomics and the
-// launch. With nvcc it is CUDA; with the host compiler it is the emulation of tests/simt, which runs the same
+// launch. With nvcc it is CUDA; with the host compiler it is the emulation in kernels/emulation, which runs the same
 // kernel source on a machine without a GPU and reports races, out-of-bounds accesses and deadlocks.
 // Together with ptx.h the only place where host and device differ, but for the mark of
 // kernels/host_device.h. Kernels are one-dimensional in the block; lanes 0..31 of a warp are its consecutive
@@ -137,7 +137,7 @@ void launch(Stream stream, const LaunchShape& shape, Args... args) {
 #define SERVAL_NO_UNROLL
 #define SERVAL_MAX_THREADS(threads)
 
-#include "tests/simt/emulation.h"
+#include "kernels/emulation/emulation.h"
 
 #endif
 

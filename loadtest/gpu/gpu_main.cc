@@ -13,11 +13,11 @@
 #include "kernels/base/usage.h"
 #include "kernels/cuda/vendor_gemm.h"
 #include "loadtest/gpu/bench.h"
-#include "loadtest/gpu/check.h"
-#include "loadtest/gpu/fragment_dump.h"
 #include "loadtest/gpu/hopper_probe.h"
 #include "loadtest/gpu/model_bench.h"
 #include "loadtest/gpu/workloads.h"
+#include "tests/kernels/checks/check.h"
+#include "tests/kernels/checks/fragment_dump.h"
 
 namespace serval::gpu {
 namespace {

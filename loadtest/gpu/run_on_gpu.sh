@@ -13,12 +13,12 @@ box=$PWD/build/gpu mode=${1:-}
 prepare() {
   set -e
   local release=build/release
-  for program in loadtest/gpu/serval-gpu tests/simt/gpu_test tests/simt/serval-gpu-emulated; do
+  for program in loadtest/gpu/serval-gpu tests/kernels/cuda/gpu_test tests/loadtest/gpu/serval-gpu-emulated; do
     [ -x "$release/$program" ] || { echo "there is no $release/$program; build the release preset with the CUDA toolkit first" >&2; exit 1; }
   done
   rm -rf "$box"
   mkdir -p "$box"
-  for program in loadtest/gpu/serval-gpu tests/simt/gpu_test tests/simt/serval-gpu-emulated; do
+  for program in loadtest/gpu/serval-gpu tests/kernels/cuda/gpu_test tests/loadtest/gpu/serval-gpu-emulated; do
     strip -o "$box/$(basename "$program")" "$release/$program"
   done
   "$box/serval-gpu-emulated" fragments --json "$box/emulated.json" >/dev/null

@@ -5,7 +5,7 @@ import concurrent.futures
 import pytest
 from conftest import BINARY, MODEL, Daemon
 
-EMULATED = BINARY.parent.parent / "tests" / "simt" / "serval_emulated"
+EMULATED = BINARY.parent.parent / "tests" / "kernels" / "cuda" / "serval_emulated"
 
 
 @pytest.fixture(scope="module")

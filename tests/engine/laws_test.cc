@@ -12,8 +12,8 @@
 #include <tuple>
 
 #include "kernels/backend.h"
-#include "loadtest/random_model.h"
-#include "loadtest/temp_folder.h"
+#include "loadtest/bench/random_model.h"
+#include "loadtest/bench/temp_folder.h"
 #include "tests/engine/engine_driver.h"
 #include "tests/support/allocation_counter.h"
 

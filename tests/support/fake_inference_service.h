@@ -13,7 +13,7 @@
 #include <thread>
 #include <vector>
 
-#include "server/inference_service.h"
+#include "server/service/inference_service.h"
 
 namespace serval::testing {
 

@@ -4,8 +4,8 @@
 
 #include <string_view>
 
-#include "engine/text/chat_template.h"
 #include "engine/text/jinja/ast.h"
+#include "engine/text/jinja/limits.h"
 
 namespace serval::jinja {
 

@@ -9,8 +9,8 @@
 #include <string_view>
 #include <vector>
 
-#include "engine/text/chat_template.h"
 #include "engine/text/jinja/failure.h"
+#include "engine/text/jinja/limits.h"
 #include "engine/text/jinja/value.h"
 
 namespace serval::jinja {

@@ -7,9 +7,9 @@
 #include <string_view>
 #include <vector>
 
-#include "engine/text/chat_template.h"
 #include "engine/text/jinja/failure.h"
 #include "engine/text/jinja/lexer.h"
+#include "engine/text/jinja/limits.h"
 #include "engine/text/jinja/runtime.h"
 
 namespace serval::jinja {

@@ -1,0 +1,57 @@
+// Byte-level and byte-fallback BPE: added tokens, normaliser, pre-tokeniser, merges, in that order, each in
+// its own file. Knows nothing of the files it was read from (tokenizer_json.h).
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "engine/text/tokenizer/added_tokens.h"
+#include "engine/text/tokenizer/bpe_model.h"
+#include "engine/text/tokenizer/normalizer.h"
+#include "engine/text/tokenizer/pretokenizer.h"
+#include "engine/text/tokenizer/token_bound.h"
+#include "engine/text/tokenizer/token_decoder.h"
+#include "engine/text/tokenizer/token_table.h"
+#include "engine/text/tokenizer/tokenizer.h"
+
+namespace serval {
+
+class BpeTokenizer final : public Tokenizer {
+ public:
+  struct Parts {
+    BpeModel model;
+    Normalizer normalizer;
+    PreTokenizer pretokenizer;
+    TokenDecoder decoder;
+    std::vector<AddedToken> added;        // every one with an id
+    std::vector<TokenId> prefix, suffix;  // what add_special puts around the text
+    TokenId bos_id = -1, eos_id = -1;
+  };
+
+  // Throws std::runtime_error when two tokens claim one id, or ids are far too sparse for their number.
+  explicit BpeTokenizer(Parts parts);
+
+  std::vector<TokenId> encode(std::string_view text, bool add_special, bool parse_special) const override;
+  size_t least_tokens(std::string_view text) const override;
+  std::string_view token_bytes(TokenId id) const override { return table_.bytes(id); }
+  bool is_special(TokenId id) const override { return table_.is_special(id); }
+  bool strips_leading_space() const override { return parts_.decoder.strips_leading_space(); }
+  int vocab_size() const override { return table_.size(); }
+  TokenId token_to_id(std::string_view token) const override;
+  TokenId bos_id() const override { return parts_.bos_id; }
+  TokenId eos_id() const override { return parts_.eos_id; }
+
+ private:
+  void fill_table();
+  void find_bound();
+
+  Parts parts_;
+  AddedTokenMatcher raw_matcher_;         // added tokens looked for in the text as it came
+  AddedTokenMatcher normalized_matcher_;  // and in normalised text
+  std::map<std::string, TokenId, std::less<>> added_ids_;
+  TokenTable table_;
+  TokenBound bound_;
+};
+
+}  // namespace serval

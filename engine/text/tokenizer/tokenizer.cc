@@ -1,0 +1,64 @@
+#include "engine/text/tokenizer/tokenizer.h"
+
+#include <stdexcept>
+
+#include "engine/text/tokenizer/detokenizer.h"
+#include "engine/text/tokenizer/sentencepiece_tokenizer.h"
+#include "engine/text/tokenizer/tokenizer_config.h"
+#include "engine/text/tokenizer/tokenizer_json.h"
+#include "kernels/base/regular_file.h"
+
+namespace serval {
+namespace {
+
+constexpr size_t kMaxFileBytes = 64 << 20;
+
+// Runs `read`; whatever it throws becomes a sentence that begins with the file.
+template <class Read>
+auto reading(const std::filesystem::path& file, Read read) {
+  try {
+    return read();
+  } catch (const std::exception& error) {
+    throw std::runtime_error(file.string() + ": " + error.what());
+  }
+}
+
+}  // namespace
+
+std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& model_dir, int num_rows) {
+  const auto has = [&](const char* name) { return std::filesystem::exists(model_dir / name); };
+  const auto text_of = [&](const char* name) { return read_regular_file(model_dir / name, kMaxFileBytes); };
+
+  TokenizerConfig config;
+  if (has("tokenizer_config.json")) {
+    const std::string text = text_of("tokenizer_config.json");
+    config = reading(model_dir / "tokenizer_config.json", [&] { return TokenizerConfig::parse(text); });
+  }
+  config.num_rows = num_rows;
+  if (has("tokenizer.json")) {
+    const std::string text = text_of("tokenizer.json");
+    return reading(model_dir / "tokenizer.json", [&] { return tokenizer_from_json(text, config); });
+  }
+  if (has("tokenizer.model")) {
+    const std::string text = text_of("tokenizer.model");
+    return reading(model_dir / "tokenizer.model", [&] { return tokenizer_from_sentencepiece(text, config); });
+  }
+  if (has("vocab.json") && has("merges.txt")) {
+    const std::string vocab = text_of("vocab.json"), merges = text_of("merges.txt");
+    return reading(model_dir / "vocab.json",
+                   [&] { return tokenizer_from_vocab_and_merges(vocab, merges, config); });
+  }
+  throw std::runtime_error(
+      model_dir.string() +
+      " has no tokenizer: neither tokenizer.json nor tokenizer.model nor vocab.json with merges.txt");
+}
+
+std::string Tokenizer::decode(std::span<const TokenId> ids, bool skip_special) const {
+  Detokenizer detokenizer(*this, {.skip_special = skip_special});
+  std::string text;
+  for (const TokenId id : ids) detokenizer.push(id, text);
+  detokenizer.finish(text);
+  return text;
+}
+
+}  // namespace serval

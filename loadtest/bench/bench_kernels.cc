@@ -1,0 +1,297 @@
+#include "loadtest/bench/bench_kernels.h"
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <cstring>
+#include <iomanip>
+#include <ostream>
+#include <string>
+#include <vector>
+
+#include "kernels/cpu/cpu_backend.h"
+#include "kernels/cpu/dispatch.h"
+#include "loadtest/bench/bench_sampler.h"
+#include "loadtest/bench/kernel_shares.h"
+
+namespace serval {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using Runs = std::vector<double>;
+
+constexpr int kRuns = 7;
+// A projection of a model with a billion weights, and enough of them that none is still in a cache when its
+// turn comes.
+constexpr int64_t kOutputs = 8192, kInputs = 2048;
+constexpr size_t kRingBytes = size_t{256} << 20;
+constexpr int kLargestRows = 512;
+
+double seconds(const auto& body) {
+  const auto begin = Clock::now();
+  body();
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
+
+double median(Runs runs) {
+  std::sort(runs.begin(), runs.end());
+  return runs[runs.size() / 2];
+}
+
+// The roofs. Each probe takes some hundredths of a second.
+class Machine {
+ public:
+  Machine(const DeviceConfig& device, cpu::CpuBackend& backend)
+      : kernels_(backend.kernels()),
+        pool_(device.num_threads, device.pin_threads),
+        memory_(backend.allocate(kRingBytes)) {}
+
+  int num_threads() const { return pool_.num_threads(); }
+
+  double f32_flops() { return flops(kernels_.peak_f32); }
+  double bf16_flops() { return kernels_.peak_bf16 == nullptr ? 0 : flops(kernels_.peak_bf16); }
+  double best_flops() { return std::max(f32_flops(), bf16_flops()); }
+
+  double read_bytes_per_second() {
+    constexpr int64_t kChunk = 1 << 20;
+    const double time = seconds([&] {
+      pool_.for_each(kRingBytes / kChunk, [&](int, int64_t c) {
+        checksum_.fetch_xor(kernels_.read_all(memory_.as<std::byte>() + c * kChunk, kChunk));
+      });
+    });
+    return static_cast<double>(kRingBytes) / time;
+  }
+
+  double hand_over_seconds() {
+    constexpr int kCalls = 2000;
+    const double time = seconds([&] {
+      for (int i = 0; i < kCalls; ++i) pool_.for_each(pool_.num_threads(), [](int, int64_t) {});
+    });
+    return time / kCalls;
+  }
+
+ private:
+  double flops(int64_t (*probe)(int64_t)) {
+    constexpr int64_t kRounds = 2'000'000;
+    std::vector<int64_t> done(pool_.num_threads());
+    const double time = seconds(
+        [&] { pool_.for_each(pool_.num_threads(), [&](int, int64_t i) { done[i] = probe(kRounds); }); });
+    return static_cast<double>(done[0]) * pool_.num_threads() / time;
+  }
+
+  const cpu::KernelTable& kernels_;
+  ThreadPool pool_;
+  Buffer memory_;
+  std::atomic<int32_t> checksum_{0};
+};
+
+// A ring of equal matrices; only their size matters.
+class WeightRing {
+ public:
+  WeightRing(Backend& backend, DType dtype) {
+    std::vector<std::byte> values(kOutputs * kInputs * dtype_bytes(dtype));
+    if (dtype == DType::kF32) {
+      std::fill_n(reinterpret_cast<float*>(values.data()), kOutputs * kInputs, 0.01f);
+    } else {
+      std::fill_n(reinterpret_cast<uint16_t*>(values.data()), kOutputs * kInputs, uint16_t{0x3c24});
+    }
+    const Tensor part(values.data(), dtype, {kOutputs, kInputs});
+    for (size_t bytes = 0; bytes < kRingBytes; bytes += weights_.back().bytes())
+      weights_.push_back(backend.pack_linear({&part, 1}, {}));
+  }
+  const LinearWeight& next() { return weights_[turn_++ % weights_.size()]; }
+  double bytes() const { return static_cast<double>(weights_[0].bytes()); }
+
+ private:
+  std::vector<LinearWeight> weights_;
+  size_t turn_ = 0;
+};
+
+struct Activations {
+  std::vector<float> in = std::vector<float>(kLargestRows * kInputs);
+  std::vector<float> out = std::vector<float>(kLargestRows * kOutputs);
+  Activations() {
+    for (size_t i = 0; i < in.size(); ++i) in[i] = static_cast<float>(i % 251) * 0.01f - 1.0f;
+  }
+  void multiply(Backend& backend, const LinearWeight& w, int rows) {
+    backend.linear(Tensor(in.data(), DType::kF32, {rows, kInputs}), w,
+                   Tensor(out.data(), DType::kF32, {rows, kOutputs}));
+  }
+};
+
+struct LinearSpeed {
+  double flops, bytes_per_second, of_roof;
+};
+
+// Alternates kernel and probe. The roof of a product is the slower of reading its weights and doing its
+// arithmetic.
+LinearSpeed measure_linear(Machine& machine, Backend& backend, WeightRing& ring, Activations& rows,
+                           int num_rows, double (Machine::*arithmetic)()) {
+  const double work = 2.0 * num_rows * kOutputs * kInputs;
+  const int calls = std::max(1, 64 / num_rows);
+  Runs flops, ratios;
+  for (int run = 0; run < kRuns; ++run) {
+    const double roof =
+        std::max(ring.bytes() / machine.read_bytes_per_second(), work / (machine.*arithmetic)());
+    const double time = seconds([&] {
+                          for (int i = 0; i < calls; ++i) rows.multiply(backend, ring.next(), num_rows);
+                        }) /
+                        calls;
+    flops.push_back(work / time);
+    ratios.push_back(roof / time);
+  }
+  const double speed = median(flops);
+  return {.flops = speed, .bytes_per_second = speed / work * ring.bytes(), .of_roof = median(ratios)};
+}
+
+// Paged attention over a cache of its own: `seqs` sequences of `context` positions, the last `rows` of each
+// asking.
+struct AttentionBench {
+  int seqs, context, rows, heads = kHeads, kv_heads = 8;
+  static constexpr int kHeads = 32, kHeadDim = 64, kBlock = 16;
+
+  void run(Machine& machine, Backend& backend, DType dtype, std::ostream& out) const {
+    const int blocks_each = (context + kBlock - 1) / kBlock;
+    KvLayer kv{.dtype = dtype,
+               .num_blocks = seqs * blocks_each,
+               .block_size = kBlock,
+               .num_kv_heads = kv_heads,
+               .head_dim = kHeadDim};
+    const size_t side = kv.num_blocks * kv.block_bytes();
+    // Layers enough that none is still in a cache when its turn comes.
+    const int layers = static_cast<int>(kRingBytes / (4 * side)) + 1;
+    const Buffer memory = backend.allocate(2 * side * layers);
+    std::vector<int32_t> table(kv.num_blocks), row_start, first_pos(seqs, context - rows);
+    for (int b = 0; b < kv.num_blocks; ++b)
+      table[b] = static_cast<int32_t>(int64_t{b} * 7919 % kv.num_blocks);
+    for (int s = 0; s <= seqs; ++s) row_start.push_back(s * rows);
+    const AttentionBatch batch{seqs,         seqs * rows, row_start.data(), first_pos.data(),
+                               table.data(), blocks_each};
+    std::vector<float> q(static_cast<size_t>(seqs) * rows * heads * kHeadDim, 0.1f), attended(q.size());
+    const auto attend = [&](int layer) {
+      kv.keys = memory.as<std::byte>() + 2 * side * layer;
+      kv.values = memory.as<std::byte>() + 2 * side * layer + side;
+      backend.attention(
+          {.q = Tensor(q.data(), DType::kF32, {seqs * rows, heads, kHeadDim}),
+           .kv = kv,
+           .batch = &batch,
+           .scale = 0.125f,
+           .out = Tensor(attended.data(), DType::kF32, {seqs * rows, int64_t{heads} * kHeadDim})},
+          int64_t{heads} * kHeadDim);
+    };
+    const double seen = static_cast<double>(seqs) * rows * (context - rows / 2.0);
+    const double work = 4.0 * seen * heads * kHeadDim, bytes = 2.0 * static_cast<double>(side);
+    Runs times, ratios;
+    for (int run = 0; run < kRuns; ++run) {
+      const double roof = std::max(bytes / machine.read_bytes_per_second(), work / machine.f32_flops());
+      const int calls = std::min(layers, 8);
+      times.push_back(seconds([&] {
+                        for (int i = 0; i < calls; ++i) attend((run * calls + i) % layers);
+                      }) /
+                      calls);
+      ratios.push_back(roof / times.back());
+    }
+    const double time = median(times);
+    out << "  attention " << dtype_name(dtype) << " kv, " << std::setw(2) << seqs << " x " << std::setw(3)
+        << rows << " rows at " << std::setw(4) << context << ", " << kv_heads << " kv heads" << std::setw(10)
+        << std::setprecision(1) << work / time / 1e9 << std::setw(10) << bytes / time / 1e9 << std::setw(11)
+        << std::setprecision(0) << 100 * median(ratios) << " %\n";
+  }
+};
+
+bool row_has_the_same_bits(Backend& backend, const LinearWeight& w, Activations& rows) {
+  constexpr int kTogether = 64;
+  rows.multiply(backend, w, kTogether);
+  const std::vector<float> together(rows.out.begin(), rows.out.begin() + kTogether * kOutputs);
+  rows.multiply(backend, w, 1);
+  return std::memcmp(rows.out.data(), together.data(), kOutputs * sizeof(float)) == 0;
+}
+
+}  // namespace
+
+int bench_kernels(const DeviceConfig& device, std::ostream& out) {
+  cpu::CpuBackend backend(device);
+  backend.reserve({.max_rows = kLargestRows,
+                   .num_heads = AttentionBench::kHeads,
+                   .head_dim = AttentionBench::kHeadDim,
+                   .max_k = kInputs,
+                   .max_n = kOutputs});
+  Machine machine(device, backend);
+  Activations rows;
+  out << std::fixed << std::setprecision(1);
+
+  Runs f32, bf16, read, hand_over;
+  for (int run = 0; run < kRuns; ++run) {
+    f32.push_back(machine.f32_flops() / 1e9);
+    bf16.push_back(machine.bf16_flops() / 1e9);
+    read.push_back(machine.read_bytes_per_second() / 1e9);
+    hand_over.push_back(machine.hand_over_seconds() * 1e6);
+  }
+  out << backend.name() << ", " << machine.num_threads() << " threads, medians of " << kRuns << " runs\n\n"
+      << "roofs\n"
+      << "  f32 multiply-add     " << std::setw(8) << median(f32) << " GFLOP/s\n"
+      << "  bf16 dot product     " << std::setw(8) << median(bf16) << " GFLOP/s\n"
+      << "  memory read          " << std::setw(8) << median(read) << " GB/s\n"
+      << "  fork and join        " << std::setw(8) << median(hand_over) << " us\n\n"
+      << "kernels                                                   GFLOP/s  GB/s read  of roof, measured "
+         "beside each "
+         "run\n";
+  for (const DType dtype : {DType::kBF16, DType::kF16, DType::kF32}) {
+    WeightRing ring(backend, dtype);
+    const bool dots = dtype == DType::kBF16 && backend.kernels().peak_bf16 != nullptr;
+    for (const int m : {1, 4, 8, 16, 32, 64, kLargestRows}) {
+      const LinearSpeed speed =
+          measure_linear(machine, backend, ring, rows, m, dots ? &Machine::bf16_flops : &Machine::f32_flops);
+      out << "  linear " << std::setw(4) << dtype_name(dtype) << " [" << kOutputs << ", " << kInputs << "], "
+          << std::setw(3) << m << " rows" << std::setw(28) << std::setprecision(1) << speed.flops / 1e9
+          << std::setw(10) << speed.bytes_per_second / 1e9 << std::setw(11) << std::setprecision(0)
+          << 100 * speed.of_roof << " %\n"
+          << std::flush;
+    }
+  }
+  for (const DType dtype : {DType::kBF16, DType::kF32}) {
+    for (const AttentionBench& shape : {AttentionBench{1, 8192, 1}, AttentionBench{1, 8192, 1, 4, 1},
+                                        AttentionBench{32, 512, 1}, AttentionBench{1, 512, 512}})
+      shape.run(machine, backend, dtype, out);
+  }
+
+  out << "\none thread, all in cache, against the best loop of each set: GFLOP/s (share)\n";
+  for (const std::string& isa : cpu::runnable_isas()) {
+    out << "  " << isa << "\n";
+    for (const KernelShare& share : measure_kernel_shares(isa))
+      out << "    " << std::left << std::setw(40) << share.kernel << std::right << std::setprecision(1)
+          << std::setw(8) << share.gflops << std::setprecision(0) << std::setw(7) << 100 * share.share
+          << " %\n";
+    out << std::flush;
+  }
+
+  bench_sampler(backend.kernels(), out);
+
+  out << "\nlaw 1: a row of 1 against the same row of 64, bf16 weights\n"
+      << "  set           same bits    1 row GB/s (of read)   512 rows GFLOP/s (of this set's better peak)\n";
+  bool all_same = true;
+  for (const std::string& isa : cpu::runnable_isas()) {
+    DeviceConfig forced = device;
+    forced.isa = isa;
+    cpu::CpuBackend forced_backend(forced);
+    forced_backend.reserve(
+        {.max_rows = kLargestRows, .num_heads = 1, .head_dim = 8, .max_k = kInputs, .max_n = kOutputs});
+    Machine forced_machine(forced, forced_backend);
+    WeightRing ring(forced_backend, DType::kBF16);
+    const bool same = row_has_the_same_bits(forced_backend, ring.next(), rows);
+    all_same = all_same && same;
+    const LinearSpeed one =
+        measure_linear(forced_machine, forced_backend, ring, rows, 1, &Machine::best_flops);
+    const LinearSpeed many =
+        measure_linear(forced_machine, forced_backend, ring, rows, kLargestRows, &Machine::best_flops);
+    out << "  " << std::left << std::setw(14) << isa << std::setw(13) << (same ? "yes" : "NO") << std::right
+        << std::setprecision(1) << std::setw(8) << one.bytes_per_second / 1e9 << std::setprecision(0)
+        << std::setw(7) << 100 * one.of_roof << " %" << std::setw(16) << many.flops / 1e9 << std::setw(8)
+        << 100 * many.of_roof << " %\n"
+        << std::flush;
+  }
+  return all_same ? 0 : 1;
+}
+
+}  // namespace serval

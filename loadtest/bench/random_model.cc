@@ -1,0 +1,112 @@
+#include "loadtest/bench/random_model.h"
+
+#include <cmath>
+#include <fstream>
+#include <stdexcept>
+#include <variant>
+#include <vector>
+
+#include "engine/model/float_convert.h"
+#include "engine/model/weight_map.h"
+#include "kernels/gumbel.h"
+
+namespace serval {
+namespace {
+
+constexpr const char* kTypeNames[] = {"F32", "F16", "BF16"};
+
+std::string config_json(const RandomModel& m) {
+  const auto number = [](const char* name, int64_t value) {
+    return ",\n  \"" + std::string(name) + "\": " + std::to_string(value);
+  };
+  constexpr const char* kTorchNames[] = {"float32", "float16", "bfloat16"};
+  std::string json = "{\n  \"architectures\": [\"" + m.architecture + "\"]";
+  json += ",\n  \"torch_dtype\": \"" + std::string(kTorchNames[static_cast<int>(m.dtype)]) + "\"";
+  json += ",\n  \"hidden_act\": \"silu\",\n  \"rms_norm_eps\": 1e-06,\n  \"rope_theta\": 10000.0";
+  json += number("vocab_size", m.vocab_size) + number("hidden_size", m.hidden_size) +
+          number("num_hidden_layers", m.num_layers) + number("num_attention_heads", m.num_heads) +
+          number("num_key_value_heads", m.num_kv_heads) + number("head_dim", m.head_dim) +
+          number("intermediate_size", m.intermediate_size) +
+          number("max_position_embeddings", m.max_positions) + number("bos_token_id", 1) +
+          number("eos_token_id", 2);
+  if (m.sliding_window > 0) json += number("sliding_window", m.sliding_window);
+  if (m.sliding_window > 0 && m.architecture == "Qwen2ForCausalLM") {
+    json += ",\n  \"use_sliding_window\": true" + number("max_window_layers", m.first_windowed_layer);
+  }
+  json += std::string(",\n  \"tie_word_embeddings\": ") + (m.tied_embeddings ? "true" : "false") + "\n}\n";
+  return json;
+}
+
+struct Planned {
+  SourceTensor source;
+  DType dtype;
+  float center, spread;  // values are uniform in center +- spread
+};
+
+// Every tensor of the model, scaled so that rows keep their size from layer to layer.
+std::vector<Planned> plan_tensors(const ModelSpec& spec) {
+  ModelWeights weights;
+  std::vector<Planned> planned;
+  for (const WeightSlot& slot : map_weights(spec, weights)) {
+    if (const auto* vector = std::get_if<VectorSlot>(&slot)) {
+      planned.push_back({vector->source, DType::kF32, 1.0f, 0.3f});
+      continue;
+    }
+    const auto& linear = std::get<LinearSlot>(slot);
+    for (const SourceTensor& part : linear.parts) {
+      float spread = std::sqrt(3.0f / static_cast<float>(part.shape[1]));
+      if (part.name == kHeadTensor || (part.name == kEmbeddingTensor && spec.tied_embeddings)) spread *= 2.5f;
+      planned.push_back({part, spec.weight_dtype, 0.0f, spread});
+    }
+    for (const SourceTensor& bias : linear.biases) planned.push_back({bias, spec.weight_dtype, 0.0f, 0.2f});
+  }
+  return planned;
+}
+
+}  // namespace
+
+void write_random_model(const std::filesystem::path& folder, const RandomModel& model) {
+  std::filesystem::create_directories(folder);
+  std::ofstream(folder / "config.json") << config_json(model);
+  const std::vector<Planned> tensors = plan_tensors(make_model_spec(read_model_config(folder)));
+
+  std::string header = "{";
+  size_t offset = 0;
+  for (const auto& [source, dtype, center, spread] : tensors) {
+    std::string shape;
+    for (const int64_t dim : source.shape) shape += (shape.empty() ? "" : ",") + std::to_string(dim);
+    const size_t end = offset + static_cast<size_t>(source.num_elements()) * dtype_bytes(dtype);
+    header += (header.size() > 1 ? ",\"" : "\"") + source.name + "\":{\"dtype\":\"" +
+              kTypeNames[static_cast<int>(dtype)] + "\",\"shape\":[" + shape + "],\"data_offsets\":[" +
+              std::to_string(offset) + "," + std::to_string(end) + "]}";
+    offset = end;
+  }
+  header += "}";
+  header.append((8 - header.size() % 8) % 8, ' ');
+
+  std::ofstream file(folder / "model.safetensors", std::ios::binary);
+  const uint64_t header_bytes = header.size();
+  file.write(reinterpret_cast<const char*>(&header_bytes), sizeof header_bytes);
+  file << header;
+  constexpr size_t kChunk = 1 << 16;
+  std::vector<float> values(kChunk);
+  std::vector<std::byte> converted(kChunk * sizeof(float));
+  uint64_t counter = mix64(model.seed);
+  for (const auto& [source, dtype, center, spread] : tensors) {
+    for (auto left = static_cast<size_t>(source.num_elements()); left > 0;) {
+      const size_t count = std::min(left, kChunk);
+      for (size_t i = 0; i < count; ++i) {
+        const auto bits = static_cast<int32_t>(mix64(++counter) >> 40);  // 24 bits
+        values[i] = center + spread * (static_cast<float>(bits) * 0x1p-23f - 1.0f);
+      }
+      convert(values.data(), DType::kF32, converted.data(), dtype, count);
+      file.write(reinterpret_cast<const char*>(converted.data()),
+                 static_cast<std::streamsize>(count * dtype_bytes(dtype)));
+      left -= count;
+    }
+  }
+  file.close();
+  if (!file) throw std::runtime_error("cannot write " + (folder / "model.safetensors").string());
+}
+
+}  // namespace serval

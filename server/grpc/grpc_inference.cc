@@ -1,0 +1,212 @@
+#include <algorithm>
+#include <set>
+#include <variant>
+
+#include "serval/v1/inference.pb.h"
+#include "server/grpc/grpc_unary.h"
+#include "server/service/inference_service.h"
+
+namespace serval {
+namespace {
+
+template <class To, class From>
+void copy_optional(bool has, const From& from, std::optional<To>& to) {
+  if (has) to = static_cast<To>(from);
+}
+
+GenerateRequest from_proto(const v1::GenerateRequest& proto) {
+  GenerateRequest r;
+  r.kind = GenerateRequest::Kind::kCompletion;
+  r.model = proto.model();
+  if (proto.prompt_case() == v1::GenerateRequest::kText) {
+    r.prompts.emplace_back(proto.text());
+  } else if (proto.prompt_case() == v1::GenerateRequest::kTokenIds) {
+    r.prompts.emplace_back(
+        std::vector<TokenId>(proto.token_ids().ids().begin(), proto.token_ids().ids().end()));
+  }
+  copy_optional(proto.has_n(), proto.n(), r.n);
+  copy_optional(proto.has_priority(), proto.priority(), r.priority);
+  copy_optional(proto.has_cache_salt(), proto.cache_salt(), r.cache_salt);
+  r.add_special_tokens = proto.add_special_tokens();
+  const v1::SamplingParams& s = proto.sampling();
+  copy_optional(s.has_max_tokens(), s.max_tokens(), r.max_tokens);
+  copy_optional(s.has_min_tokens(), s.min_tokens(), r.min_tokens);
+  copy_optional(s.has_temperature(), s.temperature(), r.temperature);
+  copy_optional(s.has_top_k(), s.top_k(), r.top_k);
+  copy_optional(s.has_top_p(), s.top_p(), r.top_p);
+  copy_optional(s.has_min_p(), s.min_p(), r.min_p);
+  copy_optional(s.has_presence_penalty(), s.presence_penalty(), r.presence_penalty);
+  copy_optional(s.has_frequency_penalty(), s.frequency_penalty(), r.frequency_penalty);
+  copy_optional(s.has_repetition_penalty(), s.repetition_penalty(), r.repetition_penalty);
+  copy_optional(s.has_seed(), s.seed(), r.seed);
+  copy_optional(s.has_logprobs(), s.logprobs(), r.logprobs);
+  copy_optional(s.has_prompt_logprobs(), s.prompt_logprobs(), r.prompt_logprobs);
+  r.stop.assign(s.stop().begin(), s.stop().end());
+  r.stop_token_ids.assign(s.stop_token_ids().begin(), s.stop_token_ids().end());
+  for (const auto& [token, bias] : s.logit_bias()) r.logit_bias.emplace_back(token, bias);
+  r.ignore_eos = s.ignore_eos();
+  r.include_stop_str_in_output = s.include_stop_str_in_output();
+  r.skip_special_tokens = !s.has_skip_special_tokens() || s.skip_special_tokens();
+  return r;
+}
+
+void to_proto(const TokenLogprob& from, v1::TokenLogprob& to) {
+  to.set_token_id(from.token);
+  to.set_token(from.bytes);
+  to.set_logprob(from.logprob);
+  to.set_rank(from.rank);
+  for (const TokenLogprob& top : from.top) to_proto(top, *to.add_top());
+}
+
+void name_token(const InferenceService& service, TokenId token, float logprob, int rank, v1::TokenLogprob& to) {
+  to.set_token_id(token);
+  to.set_token(service.token_text(token));
+  to.set_logprob(logprob);
+  to.set_rank(rank);
+}
+
+void to_proto(const PromptLogprobs& list, const InferenceService& service, v1::GenerateResponse& out) {
+  for (size_t i = 0; i < list.entries.size(); ++i) {
+    const PromptLogprobs::Entry& entry = list.entries[i];
+    v1::TokenLogprob& to = *out.add_prompt_logprobs();
+    name_token(service, entry.token, entry.logprob, entry.rank, to);
+    int rank = 0;
+    for (const TopLogprob& top : list.top_of(i)) name_token(service, top.token, top.logprob, ++rank, *to.add_top());
+  }
+}
+
+void to_proto(const Delta& delta, const InferenceService& service, v1::GenerateResponse& out) {
+  out.set_index(delta.index);
+  out.set_text(delta.text);
+  out.mutable_token_ids()->Assign(delta.token_ids.begin(), delta.token_ids.end());
+  for (const TokenLogprob& entry : delta.logprobs) to_proto(entry, *out.add_logprobs());
+  if (delta.prompt_logprobs) to_proto(*delta.prompt_logprobs, service, out);
+  if (delta.finish == FinishReason::kLength) out.set_finish_reason(v1::FINISH_REASON_LENGTH);
+  if (delta.finish == FinishReason::kStop || delta.finish == FinishReason::kStopString) {
+    out.set_finish_reason(v1::FINISH_REASON_STOP);
+  }
+  if (const auto* text = std::get_if<std::string>(&delta.stop_reason)) out.set_stop_string(*text);
+  if (const auto* token = std::get_if<TokenId>(&delta.stop_reason)) out.set_stop_token_id(*token);
+}
+
+// What comes of one generation, on its way to the call. Refers to it weakly: the call owns the generation, which owns this.
+class Answer final : public GenerationObserver {
+ public:
+  Answer(const InferenceService& service, const std::shared_ptr<GrpcCall>& call) : service_(service), call_(call) {}
+
+  // Nothing goes out before: the first message of a choice carries the prompt, if it was asked for.
+  void begin(std::vector<TokenId> prompt) {
+    std::lock_guard lock(mutex_);
+    prompt_ = std::move(prompt);
+    has_begun_ = true;
+    for (v1::GenerateResponse& message : early_) send(message);
+    early_ = {};
+    if (end_) finish();
+  }
+
+  void on_delta(Delta&& delta) override {
+    v1::GenerateResponse message;
+    to_proto(delta, service_, message);
+    put(std::move(message));
+  }
+  void on_done(const Usage& usage) override {
+    v1::GenerateResponse message;
+    message.mutable_usage()->set_prompt_tokens(usage.prompt_tokens);
+    message.mutable_usage()->set_completion_tokens(usage.completion_tokens);
+    message.mutable_usage()->set_cached_tokens(usage.cached_tokens);
+    put(std::move(message));
+    end({});
+  }
+  void on_error(const Error& error) override { end(to_status(error)); }
+
+ private:
+  void put(v1::GenerateResponse message) {
+    std::lock_guard lock(mutex_);
+    has_begun_ ? send(message) : early_.push_back(std::move(message));
+  }
+  void end(GrpcStatus status) {
+    std::lock_guard lock(mutex_);
+    end_ = std::move(status);
+    if (has_begun_) finish();
+  }
+  void send(v1::GenerateResponse& message) {
+    if (!prompt_.empty() && !message.has_usage() && prompt_sent_.insert(message.index()).second)
+      message.mutable_prompt_token_ids()->Assign(prompt_.begin(), prompt_.end());
+    if (const std::shared_ptr<GrpcCall> call = call_.lock()) call->send(message.SerializeAsString());
+  }
+  void finish() {
+    if (const std::shared_ptr<GrpcCall> call = call_.lock()) call->finish(*end_);
+  }
+
+  const InferenceService& service_;
+  const std::weak_ptr<GrpcCall> call_;
+  std::mutex mutex_;
+  bool has_begun_ = false;
+  std::vector<TokenId> prompt_;
+  std::set<int> prompt_sent_;
+  std::vector<v1::GenerateResponse> early_;
+  std::optional<GrpcStatus> end_;
+};
+
+// On a text thread. Gives the message's memory back as soon as it is read.
+void generate(InferenceService& service, const std::shared_ptr<GrpcCall>& call, std::shared_ptr<GrpcMessage> message) {
+  if (call->is_gone()) return;
+  v1::GenerateRequest proto;
+  if (!read_message(*call, *message, proto)) return;
+  GenerateRequest request = from_proto(proto);
+  request.client_id = call->request_id();
+  request.key = call->key();
+  request.timeout = std::chrono::duration_cast<Time>(call->time_left());
+  const auto answer = std::make_shared<Answer>(service, call);
+  Result<std::unique_ptr<Generation>> started = service.generate(request, answer);
+  message.reset();
+  if (!started) return call->finish(to_status(started.error()));
+  const std::shared_ptr<Generation> generation = std::move(*started);
+  call->set_on_cancel([generation] { generation->cancel(); });
+  answer->begin(proto.return_prompt_token_ids() ? generation->prompts().front().token_ids : std::vector<TokenId>());
+}
+
+void list_models(const InferenceService& service, GrpcCall& call, const GrpcMessage& message) {
+  v1::ListModelsRequest request;
+  if (!read_message(call, message, request)) return;
+  v1::ListModelsResponse response;
+  for (const ModelInfo& model : service.models()) {
+    v1::ModelInfo* info = response.add_models();
+    info->set_id(model.id);
+    info->set_created(model.created);
+    info->set_max_model_len(model.max_model_len);
+  }
+  call.send(response.SerializeAsString());
+  call.finish({});
+}
+
+}  // namespace
+
+GrpcMethods inference_methods(InferenceService& service, SubmitText submit) {
+  using Call = std::shared_ptr<GrpcCall>;
+  using Message = std::shared_ptr<GrpcMessage>;
+  const auto on_generate = [&service, submit = std::move(submit)](const Call& call) {
+    return one_message(call, [&service, submit](const Call& open, Message message) {
+      const size_t bytes = message->bytes.size();
+      // A task must not throw: out of memory is this call's misfortune.
+      auto task = [&service, open, message = std::move(message)]() mutable {
+        try {
+          generate(service, open, std::move(message));
+        } catch (const std::exception&) {
+          open->finish(to_status({ErrorKind::kInternal, "internal_error", "The server failed to handle this request.", ""}));
+        }
+      };
+      if (!submit) {
+        task();
+      } else if (!submit(bytes, task)) {
+        open->finish(to_status({ErrorKind::kOverloaded, "server_overloaded", "Too many long texts wait to be read; try again shortly.", "", 1}));
+      }
+    });
+  };
+  const auto on_list = [&service](const Call& call) {
+    return one_message(call, [&service](const Call& open, const Message& message) { list_models(service, *open, *message); });
+  };
+  return {{"serval.v1.Inference/Generate", {.begin = on_generate}}, {"serval.v1.Inference/ListModels", {.begin = on_list}}};
+}
+
+}  // namespace serval

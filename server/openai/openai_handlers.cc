@@ -1,0 +1,226 @@
+#include "server/openai/openai_handlers.h"
+
+#include <algorithm>
+#include <charconv>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "server/http/error_response.h"
+#include "server/http/http_exchange.h"
+#include "server/http/pieces.h"
+#include "server/openai/generation_run.h"
+#include "server/openai/openai_response.h"
+#include "server/service/inference_service.h"
+
+namespace serval {
+namespace {
+
+using Exchange = std::shared_ptr<HttpExchange>;
+using ParseGeneration = Result<OpenAiRequest> (*)(std::string_view, const RequestOptions&);
+
+HttpResponse json_response(std::string body) {
+  HttpResponse response;
+  response.body = std::move(body);
+  return response;
+}
+
+// `bytes` of memory, `owner`'s, are kept until all is written.
+HttpResponse json_in_pieces(std::shared_ptr<const void> owner, size_t bytes,
+                            const std::function<Pieces(std::string& out)>& write) {
+  HttpResponse response;
+  response.source = std::make_shared<PiecesBody>(std::move(owner), bytes, write);
+  return response;
+}
+
+// What `%41` stands for; nothing when an escape is broken. Used only to compare a model's name, after
+// routing.
+std::optional<std::string> percent_decode(std::string_view text) {
+  std::string out;
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (text[i] != '%') {
+      out += text[i];
+      continue;
+    }
+    unsigned value = 0;
+    const char* const begin = text.data() + i + 1;
+    if (i + 2 >= text.size() || std::from_chars(begin, begin + 2, value, 16).ptr != begin + 2)
+      return std::nullopt;
+    out += static_cast<char>(value);
+    i += 2;
+  }
+  return out;
+}
+
+bool has_dot_segment(std::string_view path) {
+  for (;;) {
+    const size_t slash = path.find('/');
+    const std::string_view segment = path.substr(0, slash);
+    if (segment == "." || segment == "..") return true;
+    if (slash == std::string_view::npos) return false;
+    path.remove_prefix(slash + 1);
+  }
+}
+
+Error unknown_model(std::string_view name) {
+  return {ErrorKind::kNotFound, "model_not_found",
+          "The model `" + std::string(name.substr(0, 128)) + "` does not exist here.", "model"};
+}
+
+std::optional<ModelInfo> find_model(InferenceService& service, std::string_view name) {
+  const std::vector<ModelInfo> models = service.models();
+  for (const ModelInfo& model : models) {
+    if (name.empty() || model.id == name) return model;
+  }
+  return std::nullopt;
+}
+
+void list_models(InferenceService& service, const Exchange& exchange) {
+  exchange->respond(json_response(models_body(service.models())));
+}
+
+void show_model(InferenceService& service, const Exchange& exchange) {
+  const std::optional<std::string> name = percent_decode(exchange->request().path_tail);
+  if (!name || has_dot_segment(*name) || name->find('\0') != std::string::npos) {
+    exchange->respond(error_response(404, "unknown_url", "Unknown URL: no model has such a name."));
+  } else if (const std::optional<ModelInfo> model = find_model(service, *name)) {
+    exchange->respond(json_response(model_body(*model)));
+  } else {
+    exchange->respond(error_response(unknown_model(*name)));
+  }
+}
+
+// The header by which a decode instance would be told its prefill peer: never from a client.
+bool refuse_peer_header(const Exchange& exchange) {
+  if (exchange->request().field("x-prefiller-host-port").empty()) return false;
+  exchange->respond(error_response(400, "not_allowed", "x-prefiller-host-port is not accepted from clients.",
+                                   "x-prefiller-host-port"));
+  return true;
+}
+
+void generate(InferenceService& service, const RequestOptions& options, ParseGeneration parse,
+              const Exchange& exchange) {
+  if (refuse_peer_header(exchange)) return;
+  Result<OpenAiRequest> request = parse(exchange->take_body(), options);
+  if (!request) {
+    exchange->respond(error_response(request.error()));
+    return;
+  }
+  request->generate.client_id = exchange->request().id;
+  request->generate.key = exchange->request().key;
+  run_generation(service, exchange, std::move(*request));
+}
+
+void render(InferenceService& service, const RequestOptions& options, ParseGeneration parse,
+            const Exchange& exchange) {
+  Result<OpenAiRequest> request = parse(exchange->take_body(), options);
+  if (!request) {
+    exchange->respond(error_response(request.error()));
+    return;
+  }
+  Result<std::vector<PromptInfo>> prompts = service.render(request->generate);
+  if (!prompts) {
+    exchange->respond(error_response(prompts.error()));
+    return;
+  }
+  const auto rendered = std::make_shared<const std::vector<PromptInfo>>(std::move(*prompts));
+  size_t bytes = 0;
+  for (const PromptInfo& prompt : *rendered)
+    bytes += prompt.text.size() + prompt.token_ids.size() * sizeof(TokenId);
+  exchange->respond(
+      json_in_pieces(rendered, bytes, [&](std::string& out) { return render_body(out, *rendered); }));
+}
+
+void tokenize(InferenceService& service, const RequestOptions& options, const Exchange& exchange) {
+  Result<TokenizeRequest> request = parse_tokenize_request(exchange->take_body(), options);
+  if (!request) {
+    exchange->respond(error_response(request.error()));
+    return;
+  }
+  Result<PromptInfo> prompt = service.tokenize(request->generate);
+  if (!prompt) {
+    exchange->respond(error_response(prompt.error()));
+    return;
+  }
+  const std::optional<ModelInfo> model = find_model(service, request->generate.model);
+  prompt->token_ids.shrink_to_fit();  // they are kept for as long as the client takes
+  const auto ids = std::make_shared<const std::vector<TokenId>>(std::move(prompt->token_ids));
+  exchange->respond(json_in_pieces(ids, ids->size() * sizeof(TokenId), [&](std::string& out) {
+    return tokenize_body(out, *ids, model ? model->max_model_len : 0,
+                         request->return_token_strs ? &service : nullptr);
+  }));
+}
+
+void detokenize(InferenceService& service, const RequestOptions& options, const Exchange& exchange) {
+  Result<DetokenizeRequest> request = parse_detokenize_request(exchange->take_body(), options);
+  if (!request) {
+    exchange->respond(error_response(request.error()));
+    return;
+  }
+  if (!find_model(service, request->model)) {
+    exchange->respond(error_response(unknown_model(request->model)));
+    return;
+  }
+  Result<std::string> decoded = service.detokenize(request->tokens);
+  if (!decoded) {
+    exchange->respond(error_response(decoded.error()));
+    return;
+  }
+  const auto text = std::make_shared<const std::string>(std::move(*decoded));
+  exchange->respond(
+      json_in_pieces(text, text->size(), [&](std::string& out) { return detokenize_body(out, *text); }));
+}
+
+}  // namespace
+
+std::vector<Route> openai_routes(InferenceService& service, const RequestOptions& options) {
+  const auto generating = [&](std::string path, ParseGeneration parse) {
+    return Route{
+        .method = "POST",
+        .path = std::move(path),
+        .handler = [&service, options, parse](const Exchange& e) { generate(service, options, parse, e); },
+        .body = BodyKind::kJson,
+        .runs_on = RunsOn::kTextPool,
+        .ends_with_client = true};
+  };
+  const auto rendering = [&](std::string path, ParseGeneration parse) {
+    return Route{
+        .method = "POST",
+        .path = std::move(path),
+        .handler = [&service, options, parse](const Exchange& e) { render(service, options, parse, e); },
+        .body = BodyKind::kJson,
+        .runs_on = RunsOn::kTextPool};
+  };
+  const auto tokenizing = [&](std::string path,
+                              void (*handle)(InferenceService&, const RequestOptions&, const Exchange&)) {
+    return Route{.method = "POST",
+                 .path = std::move(path),
+                 .handler = [&service, options, handle](const Exchange& e) { handle(service, options, e); },
+                 .body = BodyKind::kJson,
+                 .runs_on = RunsOn::kTextPool};
+  };
+  const auto listing = [&](std::string path) {
+    return Route{.method = "GET", .path = std::move(path), .handler = [&service](const Exchange& e) {
+                   list_models(service, e);
+                 }};
+  };
+  // The rows with a trailing slash are aliases some clients are known to send; no other path is normalised.
+  return {
+      listing("/v1/models"),
+      listing("/v1/models/"),
+      Route{.method = "GET",
+            .path = "/v1/models/*",
+            .handler = [&service](const Exchange& e) { show_model(service, e); }},
+      generating("/v1/chat/completions", parse_chat_request),
+      generating("/v1/chat/completions/", parse_chat_request),
+      generating("/v1/completions", parse_completion_request),
+      generating("/v1/completions/", parse_completion_request),
+      rendering("/v1/chat/completions/render", parse_chat_request),
+      rendering("/v1/completions/render", parse_completion_request),
+      tokenizing("/tokenize", tokenize),
+      tokenizing("/detokenize", detokenize),
+  };
+}
+
+}  // namespace serval

@@ -1,0 +1,47 @@
+// From what the client sent to the text and ids the model is fed: chat template and tokenizer, and the checks
+// of their inputs. Immutable after construction; any thread.
+#pragma once
+
+#include <boost/json/fwd.hpp>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "engine/text/template/chat_template.h"
+#include "engine/text/tokenizer/tokenizer.h"
+#include "server/service/chat_messages.h"
+#include "server/service/inference_service.h"
+#include "server/service/validator.h"
+
+namespace serval {
+
+// What a prompt must be for what it is built for.
+struct PromptRules {
+  bool must_fit = false;  // one that cannot fit in the context is refused, if possible before it is tokenised
+  bool with_text = false;  // PromptInfo::text of prompts given as ids too
+  bool may_be_empty = false;  // no ids for an empty text; otherwise the BOS, or an error without one
+};
+
+class PromptBuilder {
+ public:
+  // `fixed_time`: what strftime_now reads in templates (--template-time); the clock when absent.
+  PromptBuilder(std::shared_ptr<const Tokenizer> tokenizer, std::optional<ChatTemplate> chat_template,
+                ServiceLimits limits, std::optional<int64_t> fixed_time);
+
+  // One PromptInfo per prompt (a chat is one). Errors name the field.
+  Result<std::vector<PromptInfo>> build(const GenerateRequest& request, const PromptRules& rules) const;
+
+ private:
+  Result<PromptInfo> build_chat(const GenerateRequest& request, const PromptRules& rules) const;
+  Result<PromptInfo> build_completion(const GenerateRequest& request, const PromptInput& input,
+                                      const PromptRules& rules) const;
+  Result<void> check_fit(size_t least_tokens, const char* param) const;
+
+  std::shared_ptr<const Tokenizer> tokenizer_;
+  std::optional<ChatTemplate> chat_template_;
+  ToolCallStyle tool_call_style_;
+  ServiceLimits limits_;
+  std::optional<int64_t> fixed_time_;
+};
+
+}  // namespace serval

@@ -1,0 +1,30 @@
+// What a model folder holds beside its weights, read in one place: configuration, defaults, tokenizer and
+// chat template, and the proof that the ids of all of them fit the model. `serve` and `plan` both begin here,
+// so that they refuse the same folders. Start-up only.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "engine/model/model_config.h"
+#include "engine/text/template/chat_template.h"
+#include "engine/text/tokenizer/tokenizer.h"
+
+namespace serval {
+
+struct ServedModel {
+  std::filesystem::path folder;
+  std::string name;  // "org/name" of the cache, or the folder's own
+  ModelConfig config;
+  GenerationDefaults defaults;                 // every id of theirs is below config.vocab_size
+  std::shared_ptr<const Tokenizer> tokenizer;  // and so is every id that it gives
+  std::optional<ChatTemplate> chat_template;   // absent for a plain model
+};
+
+// `model` as resolve_model() takes it. Reads the headers of the weights too. Throws std::runtime_error with
+// one sentence; what can be left out of a folder without harm is left out, with a line in the log.
+ServedModel read_served_model(const std::string& model);
+
+}  // namespace serval

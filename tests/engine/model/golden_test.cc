@@ -1,0 +1,203 @@
+// Every architecture against the reference on small random checkpoints, and a negative control for every
+// feature: switched off, the same comparison must fail, or the golden would prove nothing.
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <functional>
+#include <string>
+
+#include "engine/model/model_config.h"
+#include "engine/model/weight_loader.h"
+#include "tests/engine/model/golden_file.h"
+#include "tests/engine/model/test_devices.h"
+
+namespace serval::testing {
+namespace {
+
+constexpr int kMaxLen = 160;
+
+std::filesystem::path fixture(const std::string& model) {
+  return std::filesystem::path(SERVAL_SOURCE_DIR) / "tests/fixtures/models" / model;
+}
+
+struct Feature {
+  std::string name;
+  std::function<void(ModelSpec&, ModelWeights&)> switch_off;
+};
+
+GqaSpec& attention(LayerSpec& layer) {
+  return std::get<GqaSpec>(layer.attention);
+}
+
+Feature without_rotation() {
+  return {"rotation", [](ModelSpec& s, ModelWeights&) {
+            s.rope.scaling = {.type = RopeScaling::Type::kLinear, .factor = 1e12};
+          }};
+}
+Feature without_rope_scaling() {
+  return {"rope scaling", [](ModelSpec& s, ModelWeights&) { s.rope.scaling = {}; }};
+}
+Feature without_window() {
+  return {"window", [](ModelSpec& s, ModelWeights&) {
+            for (KvGroupSpec& group : s.kv_groups) group.window = 0;
+          }};
+}
+Feature with_window_off_by_one() {
+  return {"exact window", [](ModelSpec& s, ModelWeights&) {
+            for (KvGroupSpec& group : s.kv_groups) group.window += group.window > 0 ? 1 : 0;
+          }};
+}
+// The layers of the two groups change places.
+Feature without_layer_assignment() {
+  return {"window per layer", [](ModelSpec& s, ModelWeights&) {
+            for (LayerSpec& layer : s.layers) attention(layer).kv_group = 1 - attention(layer).kv_group;
+          }};
+}
+Feature without_qk_norm() {
+  return {"q and k norm", [](ModelSpec& s, ModelWeights&) {
+            for (LayerSpec& layer : s.layers) attention(layer).qk_norm = false;
+          }};
+}
+Feature with_another_activation() {
+  return {"activation", [](ModelSpec& s, ModelWeights&) {
+            for (LayerSpec& layer : s.layers)
+              std::get<DenseFfnSpec>(layer.ffn).activation = Activation::kSilu;
+          }};
+}
+Feature without_bias(const std::string& which, LinearWeight& (*of)(LayerWeights&)) {
+  return {which + " bias", [of](ModelSpec&, ModelWeights& w) {
+            for (LayerWeights& layer : w.layers) of(layer).bias = {};
+          }};
+}
+LinearWeight& qkv(LayerWeights& w) {
+  return std::get<GqaWeights>(w.attention).qkv;
+}
+LinearWeight& output(LayerWeights& w) {
+  return std::get<GqaWeights>(w.attention).output;
+}
+LinearWeight& gate_up(LayerWeights& w) {
+  return std::get<DenseFfnWeights>(w.ffn).gate_up;
+}
+LinearWeight& down(LayerWeights& w) {
+  return std::get<DenseFfnWeights>(w.ffn).down;
+}
+
+struct ModelCase {
+  std::string name;
+  std::vector<Feature> features;
+};
+
+std::vector<ModelCase> models() {
+  return {
+      {"llama2", {without_rotation()}},
+      {"llama2-f16", {without_rotation()}},
+      {"llama31", {without_rope_scaling()}},
+      {"llama-bias",
+       {without_bias("qkv", qkv), without_bias("output", output), without_bias("gate and up", gate_up),
+        without_bias("down", down), with_another_activation(), without_rope_scaling()}},
+      {"mistral", {without_window(), with_window_off_by_one()}},
+      {"qwen2", {without_bias("qkv", qkv), without_rotation()}},
+      {"qwen2-windows", {without_window(), with_window_off_by_one(), without_layer_assignment()}},
+      {"qwen3", {without_qk_norm(), without_rotation()}},
+      {"qwen3-bf16",
+       {without_qk_norm(), without_window(), with_window_off_by_one(), without_layer_assignment()}},
+  };
+}
+
+// The first parameter is a device of test_devices.h.
+class Golden : public ::testing::TestWithParam<std::tuple<std::string, ModelCase>> {
+ protected:
+  void SetUp() override {
+    try {
+      backend_ = make_test_backend(std::get<0>(GetParam()));
+    } catch (const std::runtime_error& absent) {
+      GTEST_SKIP() << absent.what();
+    }
+    tolerance_ = tolerance_of(std::get<0>(GetParam()), read_model_config(fixture(model().name)).dtype);
+    cases_ = read_golden(fixture(model().name) / "golden.json");
+    ASSERT_FALSE(cases_.empty());
+  }
+
+  const ModelCase& model() const { return std::get<1>(GetParam()); }
+
+  Transformer load(const Feature* off = nullptr) {
+    const auto folder = fixture(model().name);
+    ModelSpec spec = make_model_spec(read_model_config(folder));
+    ModelWeights weights = load_weights(folder, spec, *backend_);
+    if (off != nullptr) off->switch_off(spec, weights);
+    return Transformer(std::move(spec), std::move(weights), driver_limits(kMaxLen, kMaxLen), *backend_);
+  }
+
+  // The worst of all prompts.
+  GoldenVerdict judge(Transformer& transformer, int chunk) {
+    GoldenVerdict worst;
+    for (const GoldenCase& golden : cases_) {
+      PagedDriver driver(transformer, *backend_, DType::kF32, 1, kMaxLen, kMaxLen);
+      const GoldenVerdict verdict = compare(golden, driver.run(0, golden.all_ids(), chunk), tolerance_);
+      worst.worst = std::max(worst.worst, verdict.worst);
+      worst.num_steps_compared += verdict.num_steps_compared;
+      if (verdict.first_wrong_step >= 0) worst.first_wrong_step = verdict.first_wrong_step;
+    }
+    return worst;
+  }
+
+  std::unique_ptr<Backend> backend_;
+  double tolerance_ = 0;
+  std::vector<GoldenCase> cases_;
+};
+
+TEST_P(Golden, AgreesWithTheReference) {
+  Transformer transformer = load();
+  const GoldenVerdict verdict = judge(transformer, kMaxLen);
+  RecordProperty("worst_difference", std::to_string(verdict.worst));
+  EXPECT_LE(verdict.worst, tolerance_);
+  EXPECT_EQ(verdict.first_wrong_step, -1);
+  // Every greedy step of the fixtures has a margin above the float32 gate; a looser one leaves most of them.
+  const int all_steps = 64 * static_cast<int>(cases_.size());
+  EXPECT_GE(verdict.num_steps_compared, tolerance_ == 1e-3 ? all_steps : all_steps / 2);
+}
+
+TEST_P(Golden, FailsWithAnyFeatureSwitchedOff) {
+  for (const Feature& feature : model().features) {
+    Transformer transformer = load(&feature);
+    const GoldenVerdict verdict = judge(transformer, kMaxLen);
+    EXPECT_FALSE(verdict.passes(tolerance_)) << feature.name;
+    EXPECT_GT(verdict.worst, 0.01) << feature.name << " hardly matters to this golden";
+  }
+}
+
+TEST_P(Golden, GivesTheSameBitsInChunksAndBesideOthers) {
+  Transformer transformer = load();
+  PagedDriver driver(transformer, *backend_, DType::kF32, 3, kMaxLen, 2 * kMaxLen);
+  const std::vector<int32_t> ids = cases_.back().all_ids();
+  const std::vector<float> whole = driver.run(0, ids, kMaxLen);
+  for (const int chunk : {1, 7, 64}) {
+    driver.restart(0);
+    const std::vector<float> chunked = driver.run(0, ids, chunk);
+    EXPECT_EQ(std::memcmp(whole.data(), chunked.data(), whole.size() * sizeof(float)), 0)
+        << "chunk " << chunk;
+  }
+
+  // In the middle of a step with two other sequences, one of them ahead.
+  std::vector<int32_t> others(ids.rbegin(), ids.rend());
+  driver.restart(0);
+  driver.run(1, std::span(others).first(21), 64);
+  const PagedDriver::Work work[] = {
+      {1, std::span(others).subspan(21, 1)}, {0, ids}, {2, std::span(others).first(13)}};
+  const std::vector<float> together = driver.step(work);
+  const size_t vocab = transformer.spec().vocab_size;
+  EXPECT_EQ(std::memcmp(whole.data(), together.data() + vocab, whole.size() * sizeof(float)), 0)
+      << "beside others";
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, Golden,
+                         ::testing::Combine(::testing::ValuesIn(test_devices()),
+                                            ::testing::ValuesIn(models())),
+                         [](const auto& info) {
+                           std::string name = std::get<0>(info.param) + "_" + std::get<1>(info.param).name;
+                           std::replace(name.begin(), name.end(), '-', '_');
+                           return name;
+                         });
+
+}  // namespace
+}  // namespace serval::testing

@@ -1,0 +1,456 @@
+#include "engine/model/model_config.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <boost/json.hpp>
+#include <random>
+
+#include "engine/model/architectures.h"
+#include "engine/model/model_spec.h"
+#include "kernels/base/log.h"
+#include "tests/engine/model/test_files.h"
+
+namespace serval::testing {
+namespace {
+
+namespace json = boost::json;
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Not;
+using ::testing::SizeIs;
+
+// A published Llama 3.1 8B configuration's facts.
+json::object llama() {
+  return json::parse(R"({
+    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 128256, "hidden_size": 4096,
+    "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
+    "hidden_act": "silu", "max_position_embeddings": 131072, "rms_norm_eps": 1e-05, "rope_theta": 500000.0,
+    "rope_scaling": {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                     "original_max_position_embeddings": 8192, "rope_type": "llama3"},
+    "attention_bias": false, "mlp_bias": false, "tie_word_embeddings": false, "torch_dtype": "bfloat16",
+    "pretraining_tp": 1, "use_cache": true, "eos_token_id": [128001, 128009], "bos_token_id": 128000})")
+      .as_object();
+}
+json::object qwen2() {
+  return json::parse(R"({
+    "architectures": ["Qwen2ForCausalLM"], "vocab_size": 1000, "hidden_size": 64, "intermediate_size": 128,
+    "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 4096,
+    "rope_theta": 1000000.0, "use_sliding_window": false, "sliding_window": 1024, "max_window_layers": 2,
+    "torch_dtype": "bfloat16"})")
+      .as_object();
+}
+json::object mistral() {
+  json::object config = qwen2();
+  for (const char* field : {"use_sliding_window", "max_window_layers"}) config.erase(field);
+  config["architectures"] = {"MistralForCausalLM"};
+  return config;
+}
+
+json::object with(json::object config, std::string_view field, json::value value) {
+  config[field] = std::move(value);
+  return config;
+}
+json::object without(json::object config, std::string_view field) {
+  config.erase(field);
+  return config;
+}
+
+ModelConfig read(const json::object& config) {
+  const TemporaryFolder folder;
+  folder.write("config.json", json::serialize(config));
+  return read_model_config(folder.path());
+}
+std::string verdict(const json::object& config) {
+  return complaint([&] { read(config); });
+}
+
+TEST(ModelConfig, ReadsLlama31AsPublished) {
+  const ModelConfig config = read(llama());
+  EXPECT_EQ(config.vocab_size, 128256);
+  EXPECT_EQ(config.num_kv_heads, 8);
+  EXPECT_EQ(config.head_dim, 128);
+  EXPECT_EQ(config.rope_theta, 500000);
+  EXPECT_EQ(config.rope_scaling.type, RopeScaling::Type::kLlama3);
+  EXPECT_EQ(config.rope_scaling.original_max_positions, 8192);
+  EXPECT_EQ(config.dtype, DType::kBF16);
+  EXPECT_EQ(config.sliding_window, 0);
+  EXPECT_EQ(config.layer_is_windowed, std::vector<bool>(32, false));
+}
+
+TEST(ModelConfig, ReadsBothSpellingsOfTheRotationAlike) {
+  const json::object scaling = llama()["rope_scaling"].as_object();
+  const auto expect_same = [](const json::object& spelling) {
+    const RopeScaling a = read(llama()).rope_scaling, b = read(spelling).rope_scaling;
+    EXPECT_EQ(a.type, b.type);
+    EXPECT_EQ(a.factor, b.factor);
+    EXPECT_EQ(a.low_freq_factor, b.low_freq_factor);
+    EXPECT_EQ(a.high_freq_factor, b.high_freq_factor);
+    EXPECT_EQ(a.original_max_positions, b.original_max_positions);
+    EXPECT_EQ(read(spelling).rope_theta, 500000);
+  };
+  json::object parameters = with(scaling, "rope_theta", 500000.0);
+  expect_same(with(without(without(llama(), "rope_scaling"), "rope_theta"), "rope_parameters", parameters));
+  expect_same(with(llama(), "rope_scaling", with(without(scaling, "rope_type"), "type", "llama3")));
+  expect_same(with(with(llama(), "rope_scaling", without(scaling, "original_max_position_embeddings")),
+                   "original_max_position_embeddings", 8192));
+  EXPECT_EQ(read(with(llama(), "rope_scaling", nullptr)).rope_scaling.type, RopeScaling::Type::kNone);
+  EXPECT_EQ(read(with(llama(), "rope_scaling", {{"rope_type", "default"}})).rope_scaling.type,
+            RopeScaling::Type::kNone);
+}
+
+TEST(ModelConfig, RefusesRotationsItCannotCompute) {
+  for (const char* type : {"dynamic", "yarn", "longrope", "su", "mrope", "proportional"}) {
+    EXPECT_THAT(verdict(with(llama(), "rope_scaling", {{"type", type}, {"factor", 2.0}})),
+                HasSubstr("rope_scaling.type '" + std::string(type) + "' is not supported"));
+  }
+  const json::object scaling = llama()["rope_scaling"].as_object();
+  EXPECT_THAT(verdict(with(llama(), "rope_scaling", without(scaling, "factor"))),
+              HasSubstr("rope_scaling.factor is missing"));
+  EXPECT_THAT(verdict(with(llama(), "rope_scaling", with(scaling, "factor", 0))),
+              HasSubstr("must be above 0"));
+  EXPECT_THAT(verdict(with(llama(), "rope_scaling", with(scaling, "high_freq_factor", 1.0))),
+              HasSubstr("the first above"));
+  EXPECT_THAT(verdict(with(llama(), "rope_scaling", with(scaling, "partial_rotary_factor", 0.5))),
+              HasSubstr("rope_scaling.partial_rotary_factor would change the output"));
+  EXPECT_THAT(verdict(with(without(llama(), "rope_scaling"), "rope_parameters",
+                           {{"full_attention", json::object{}}, {"sliding_attention", json::object{}}})),
+              HasSubstr("one rotation for all layers"));
+}
+
+TEST(ModelConfig, RefusesFieldsThatWouldChangeTheOutput) {
+  const std::pair<const char*, json::value> kFields[] = {
+      {"attn_logit_softcapping", 50.0}, {"final_logit_softcapping", 30.0},
+      {"query_pre_attn_scalar", 256},   {"attention_multiplier", 0.5},
+      {"embedding_multiplier", 12.0},   {"residual_multiplier", 0.22},
+      {"logits_scaling", 8.0},          {"logit_scale", 0.0625},
+      {"partial_rotary_factor", 0.75},  {"clip_qkv", 8.0},
+      {"num_local_experts", 8},         {"use_qk_norm", true},
+      {"is_encoder_decoder", true},     {"attention_chunk_size", 8192},
+  };
+  for (const auto& [field, value] : kFields) {
+    EXPECT_THAT(verdict(with(llama(), field, value)),
+                HasSubstr(std::string(field) + " would change the output"))
+        << field;
+    EXPECT_THAT(verdict(with(llama(), field, nullptr)), IsEmpty()) << field;
+  }
+  EXPECT_THAT(verdict(with(llama(), "partial_rotary_factor", 1.0)), IsEmpty());
+  EXPECT_THAT(verdict(with(llama(), "num_local_experts", 0)), IsEmpty());
+  EXPECT_THAT(verdict(with(llama(), "hidden_act", "gelu")), HasSubstr("hidden_act 'gelu' is not supported"));
+  EXPECT_THAT(verdict(with(mistral(), "mlp_bias", true)), HasSubstr("mlp_bias would change the output"));
+  EXPECT_THAT(verdict(with(mistral(), "attention_bias", true)),
+              HasSubstr("attention_bias would change the output"));
+  EXPECT_THAT(verdict(with(llama(), "sliding_window", 4096)),
+              HasSubstr("sliding_window would change the output"));
+  EXPECT_THAT(verdict(with(llama(), "dtype", "float8_e4m3fn")),
+              HasSubstr("dtype 'float8_e4m3fn' is not supported"));
+}
+
+TEST(ModelConfig, NamesWhatIsSupportedWhenAnArchitectureIsNot) {
+  EXPECT_THAT(
+      verdict(with(llama(), "architectures", {"GPT2LMHeadModel"})),
+      HasSubstr(
+          "the architecture 'GPT2LMHeadModel' is not supported; supported are LlamaForCausalLM, Mistral"));
+  EXPECT_THAT(verdict(with(llama(), "architectures", "LlamaForCausalLM")),
+              HasSubstr("architectures must be an array"));
+  EXPECT_THAT(verdict(with(llama(), "architectures", {"LlamaForCausalLM", "X"})),
+              HasSubstr("architectures must be"));
+}
+
+TEST(ModelConfig, BoundsEveryInteger) {
+  for (const char* field : {"vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
+                            "num_attention_heads", "num_key_value_heads", "max_position_embeddings"}) {
+    for (const json::value& bad :
+         {json::value(0), json::value(-1), json::value(int64_t{1} << 40), json::value(~uint64_t{0}),
+          json::value(1.5), json::value("7"), json::value(true), json::value(json::array{})}) {
+      EXPECT_THAT(verdict(with(llama(), field, bad)), HasSubstr(std::string(field) + " must be an integer"))
+          << bad;
+    }
+  }
+  EXPECT_THAT(verdict(without(llama(), "vocab_size")), HasSubstr("vocab_size is missing"));
+  EXPECT_THAT(verdict(without(qwen2(), "num_key_value_heads")), HasSubstr("num_key_value_heads is missing"));
+  EXPECT_EQ(read(without(llama(), "num_key_value_heads")).num_kv_heads, 32);
+  EXPECT_THAT(verdict(with(llama(), "num_key_value_heads", 5)),
+              HasSubstr("must be a multiple of num_key_value_heads"));
+  EXPECT_THAT(verdict(with(llama(), "hidden_size", 4097)),
+              HasSubstr("must be a multiple of num_attention_heads"));
+  EXPECT_THAT(verdict(with(llama(), "head_dim", 12)), HasSubstr("head_dim must be a multiple of 8"));
+  EXPECT_THAT(verdict(with(llama(), "head_dim", 264)),
+              HasSubstr("head_dim must be an integer from 8 to 256"));
+  EXPECT_THAT(verdict(with(llama(), "rms_norm_eps", 0)), HasSubstr("rms_norm_eps must be above 0"));
+  EXPECT_THAT(verdict(with(llama(), "rms_norm_eps", "x")), HasSubstr("rms_norm_eps must be a number"));
+  EXPECT_THAT(verdict(with(llama(), "tie_word_embeddings", 1)),
+              HasSubstr("tie_word_embeddings must be true or false"));
+}
+
+TEST(ModelConfig, GivesMistralOneWindowForAllLayersOrNone) {
+  EXPECT_EQ(read(mistral()).layer_is_windowed, std::vector<bool>(4, true));
+  EXPECT_EQ(read(mistral()).sliding_window, 1024);
+  EXPECT_EQ(read(with(mistral(), "sliding_window", nullptr)).sliding_window, 0);
+  EXPECT_EQ(read(with(mistral(), "sliding_window", 4096)).sliding_window, 0)
+      << "hides nothing in a context of 4096";
+  EXPECT_THAT(verdict(with(mistral(), "sliding_window", 0)),
+              HasSubstr("sliding_window must be null or positive"));
+  EXPECT_THAT(verdict(with(mistral(), "layer_types",
+                           {"full_attention", "sliding_attention", "full_attention", "full_attention"})),
+              HasSubstr("layer_types differs between layers"));
+}
+
+TEST(ModelConfig, GivesQwenWindowsByLayer) {
+  EXPECT_EQ(read(qwen2()).sliding_window, 0) << "use_sliding_window is false";
+  const json::object on = with(qwen2(), "use_sliding_window", true);
+  EXPECT_THAT(read(on).layer_is_windowed, ElementsAre(false, false, true, true));
+  const json::object typed =
+      with(on, "layer_types", {"sliding_attention", "full_attention", "full_attention", "sliding_attention"});
+  EXPECT_THAT(read(typed).layer_is_windowed, ElementsAre(true, false, false, true))
+      << "layer_types decides when present";
+  EXPECT_THAT(verdict(with(typed, "use_sliding_window", false)),
+              HasSubstr("layer_types names sliding_attention although"));
+  EXPECT_THAT(verdict(with(on, "layer_types", {"full_attention"})),
+              HasSubstr("array of num_hidden_layers names"));
+  EXPECT_THAT(verdict(with(on, "layer_types",
+                           {"chunked_attention", "full_attention", "full_attention", "full_attention"})),
+              HasSubstr("layer_types holds \"chunked_attention\""));
+}
+
+TEST(ModelConfig, BecomesGroupsOfLayersThatForgetAlike) {
+  const ModelSpec full = make_model_spec(read(qwen2()));
+  ASSERT_EQ(full.kv_groups.size(), 1u);
+  EXPECT_EQ(full.kv_groups[0].window, 0);
+
+  const ModelSpec windowed = make_model_spec(read(mistral()));
+  ASSERT_EQ(windowed.kv_groups.size(), 1u);
+  EXPECT_EQ(windowed.kv_groups[0].window, 1024);
+
+  const ModelSpec mixed = make_model_spec(read(with(qwen2(), "use_sliding_window", true)));
+  ASSERT_EQ(mixed.kv_groups.size(), 2u);
+  EXPECT_THAT(mixed.kv_groups[0].layers, ElementsAre(0, 1));
+  EXPECT_THAT(mixed.kv_groups[1].layers, ElementsAre(2, 3));
+  EXPECT_EQ(mixed.kv_groups[0].window, 0);
+  EXPECT_EQ(mixed.kv_groups[1].window, 1024);
+  EXPECT_EQ(std::get<GqaSpec>(mixed.layers[3].attention).kv_group, 1);
+  EXPECT_TRUE(std::get<GqaSpec>(mixed.layers[0].attention).qkv_bias) << "Qwen2 has them by architecture";
+}
+
+TEST(ModelConfig, TakesASilentDtypeFromTheCheckpoint) {
+  const TemporaryFolder folder;
+  folder.write("config.json", json::serialize(without(llama(), "torch_dtype")));
+  EXPECT_THAT(complaint([&] { read_model_config(folder.path()); }),
+              HasSubstr("holds neither model.safetensors"));
+  folder.write(
+      "model.safetensors",
+      safetensors(R"({"model.embed_tokens.weight":{"dtype":"F16","shape":[1],"data_offsets":[0,2]}})", "ab"));
+  EXPECT_EQ(read_model_config(folder.path()).dtype, DType::kF16);
+}
+
+TEST(ModelConfig, RefusesFilesThatAreNotConfigurations) {
+  const TemporaryFolder folder;
+  const auto verdict_on = [&](std::string_view text) {
+    folder.write("config.json", text);
+    return complaint([&] { read_model_config(folder.path()); });
+  };
+  EXPECT_THAT(complaint([&] { read_model_config(folder.path()); }), HasSubstr("cannot open"));
+  EXPECT_THAT(verdict_on(""), HasSubstr("not valid JSON"));
+  EXPECT_THAT(verdict_on("[]"), HasSubstr("must hold a JSON object"));
+  EXPECT_THAT(verdict_on(std::string(1'000'000, '[')), HasSubstr("not valid JSON"));
+  EXPECT_THAT(verdict_on(std::string(5'000'000, ' ')), HasSubstr("at most 4194304 are supported"));
+}
+
+TEST(ModelConfig, NeverCrashesOnMutatedFiles) {
+  FolderInMemory folder("config.json");
+  const std::string good = json::serialize(llama());
+  std::mt19937 random(7);
+  for (int round = 0; round < 20000; ++round) {
+    std::string text = good;
+    for (int i = 0; i < 3; ++i) {
+      const size_t at = random() % text.size();
+      switch (random() % 4) {
+        case 0:
+          text[at] = static_cast<char>(random());
+          break;
+        case 1:
+          text.erase(at, random() % 9);
+          break;
+        case 2:
+          text.insert(at, text.substr(random() % text.size(), 9));
+          break;
+        case 3:
+          text[at] = "0123456789-e.[]{}\"n,"[random() % 20];
+          break;
+      }
+    }
+    folder.write(text);
+    try {
+      const ModelSpec spec = make_model_spec(read_model_config(folder.path()));
+      ASSERT_GT(spec.num_layers(), 0);
+    } catch (const std::runtime_error& error) {
+      ASSERT_THAT(error.what(), HasSubstr(folder.path().string()));
+    }
+  }
+}
+
+TEST(ModelConfig, IsKnownByItsModelTypeWhenItNamesNoArchitecture) {
+  for (const Architecture& architecture : architectures()) {
+    const bool is_qwen3 = architecture.model_type == "qwen3";
+    json::object named = is_qwen3 ? with(qwen2(), "head_dim", 16) : qwen2();
+    if (architecture.model_type != "qwen2" && !is_qwen3) named.erase("use_sliding_window");
+    if (architecture.model_type == "llama") named.erase("sliding_window");
+    named["architectures"] = {json::string(architecture.name)};
+    const json::object typed = with(named, "model_type", json::string(architecture.model_type));
+    for (const json::value& nothing : {json::value(nullptr), json::value(json::array())}) {
+      EXPECT_EQ(read(with(typed, "architectures", nothing)).architecture, architecture.name);
+    }
+    EXPECT_EQ(read(without(typed, "architectures")).architecture, architecture.name);
+  }
+  EXPECT_THAT(
+      verdict(with(without(qwen2(), "architectures"), "model_type", "gpt_oss")),
+      HasSubstr("config.json: the model_type 'gpt_oss' is not supported; supported are llama, mistral"));
+  EXPECT_THAT(verdict(without(qwen2(), "architectures")), HasSubstr("there is no model_type"));
+}
+
+TEST(ModelConfig, RefusesQuantisedWeightsByTheirMethodAndBits) {
+  const std::pair<const char*, const char*> kCases[] = {
+      {R"({"quant_method": "awq", "bits": 4, "group_size": 128, "version": "gemm"})", "AWQ, 4 bit weights"},
+      {R"({"quant_method": "gptq", "bits": 8})", "GPTQ, 8 bit weights"},
+      {R"({"quant_method": "fp8", "weight_block_size": [128, 128]})", "FP8 weights"},
+      {R"({"quant_method": "bitsandbytes", "load_in_4bit": true, "load_in_8bit": false})",
+       "bitsandbytes, 4 bit weights"},
+      {R"({"load_in_8bit": true, "_load_in_4bit": false})", "bitsandbytes, 8 bit weights"},
+      {R"({"quant_method": "compressed-tensors", "config_groups": {"group_0": {
+           "input_activations": {"num_bits": 4, "type": "int"}, "weights": {"num_bits": 8, "type": "float"}}}})",
+       "compressed-tensors, 8 bit float weights"},
+      {R"({"config_groups": {"group_0": {"weights": {"num_bits": 4, "type": "int"}}}})",
+       "compressed-tensors, 4 bit weights"},
+      {R"({"quantization_config": {"quant_method": "hqq", "quant_config": {"weight_quant_params": {"nbits": 3}}}})",
+       "HQQ, 3 bit weights"},
+      {R"({"quant_method": "evil\n\u001b[31m"})", "evil\\x0a\\x1b[31m weights"},
+      {R"({"something": "else"})", "quantised weights"},
+      {R"(true)", "quantised weights"},
+  };
+  for (const auto& [config, words] : kCases) {
+    for (const char* field : {"quantization_config", "compression_config"}) {
+      EXPECT_THAT(verdict(with(llama(), field, json::parse(config))),
+                  AllOf(HasSubstr(field), HasSubstr(std::string(words) + " are not supported")))
+          << config;
+    }
+  }
+  EXPECT_THAT(verdict(with(llama(), "quantization_config", nullptr)), IsEmpty());
+}
+
+TEST(ModelConfig, ShowsNamesOfTheFileOnOneLineAndCut) {
+  const json::string name("evil\n\x1b[2J" + std::string(5000, 'x'));
+  for (const char* field : {"hidden_act", "model_type", "torch_dtype"}) {
+    const json::object config =
+        with(std::string(field) == "model_type" ? without(qwen2(), "architectures") : qwen2(), field, name);
+    EXPECT_THAT(verdict(config),
+                AllOf(HasSubstr("'evil\\x0a\\x1b[2Jxxx"), Not(HasSubstr("\n")), SizeIs(::testing::Lt(600u))))
+        << field;
+  }
+  EXPECT_THAT(verdict(with(qwen2(), "architectures", {name})), HasSubstr("'evil\\x0a\\x1b[2J"));
+  EXPECT_THAT(verdict(with(qwen2(), "vocab_size", name)), SizeIs(::testing::Lt(600u)));
+}
+
+constexpr int kVocab = 128'256;
+
+class GenerationDefaultsTest : public ::testing::Test {
+ protected:
+  GenerationDefaultsTest() { folder_.write("config.json", json::serialize(llama())); }
+
+  // What the file gives, and what was said about it.
+  GenerationDefaults read(std::string_view text) {
+    folder_.write("generation_config.json", text);
+    ::testing::internal::CaptureStderr();
+    GenerationDefaults defaults = read_generation_defaults(folder_.path(), kVocab);
+    flush_log();
+    said_ = ::testing::internal::GetCapturedStderr();
+    return defaults;
+  }
+  std::string complaint_of(std::string_view text) {
+    folder_.write("generation_config.json", text);
+    return complaint([&] { read_generation_defaults(folder_.path(), kVocab); });
+  }
+
+  TemporaryFolder folder_;
+  std::string said_;
+};
+
+TEST_F(GenerationDefaultsTest, ComeFromTheGenerationConfigThenTheConfig) {
+  GenerationDefaults defaults = read_generation_defaults(folder_.path(), kVocab);
+  EXPECT_THAT(defaults.eos_token_ids, ElementsAre(128001, 128009));
+  EXPECT_EQ(defaults.bos_token_id, 128000);
+  EXPECT_FALSE(defaults.temperature || defaults.top_p || defaults.top_k || defaults.min_p ||
+               defaults.repetition_penalty);
+
+  defaults = read(
+      R"({"eos_token_id": 5, "temperature": 0.5, "top_p": 0.9, "top_k": 20, "repetition_penalty": 1.1, "min_p": 0.05})");
+  EXPECT_THAT(defaults.eos_token_ids, ElementsAre(5));
+  EXPECT_EQ(defaults.bos_token_id, 128000);
+  EXPECT_EQ(defaults.temperature, 0.5f);
+  EXPECT_EQ(defaults.top_p, 0.9f);
+  EXPECT_EQ(defaults.top_k, 20);
+  EXPECT_EQ(defaults.repetition_penalty, 1.1f);
+  EXPECT_EQ(defaults.min_p, 0.05f);
+  EXPECT_THAT(said_, IsEmpty());
+}
+
+TEST_F(GenerationDefaultsTest, TakeEveryValueThatARequestMayHave) {
+  GenerationDefaults defaults = read(
+      R"({"do_sample": true, "temperature": 0, "top_p": 0, "top_k": 0, "repetition_penalty": 1.0, "min_p": 0})");
+  EXPECT_EQ(defaults.temperature, 0.0f);
+  EXPECT_EQ(defaults.top_p, 0.0f);
+  EXPECT_EQ(defaults.top_k, 0);
+  EXPECT_EQ(defaults.repetition_penalty, 1.0f);
+  EXPECT_EQ(defaults.min_p, 0.0f);
+  EXPECT_EQ(read(R"({"top_k": -1})").top_k, 0);
+  EXPECT_EQ(read(R"({"top_k": 50.0})").top_k, 50);
+  EXPECT_EQ(read(R"({"top_k": 3000000000})").top_k, 0);
+  EXPECT_EQ(read(R"({"do_sample": false, "temperature": 0.6})").temperature, 0.0f);
+  EXPECT_EQ(read(R"({"temperature": 2, "repetition_penalty": 10})").temperature, 2.0f);
+  EXPECT_THAT(said_, IsEmpty());
+}
+
+TEST_F(GenerationDefaultsTest, MoveWhatIsOutOfRangeToTheNearestEndAndSaySo) {
+  EXPECT_EQ(read(R"({"temperature": 5})").temperature, 2.0f);
+  EXPECT_THAT(said_, AllOf(HasSubstr("generation_config.json"), HasSubstr("temperature"), HasSubstr("=5 ")));
+  EXPECT_EQ(std::count(said_.begin(), said_.end(), '\n'), 1);
+  EXPECT_EQ(read(R"({"temperature": -1})").temperature, 0.0f);
+  EXPECT_THAT(said_, HasSubstr("temperature"));
+  EXPECT_EQ(read(R"({"repetition_penalty": 50})").repetition_penalty, 10.0f);
+  EXPECT_THAT(said_, HasSubstr("repetition_penalty"));
+  EXPECT_EQ(read(R"({"top_p": 1.5})").top_p, 1.0f);
+  EXPECT_EQ(read(R"({"min_p": 1e400})").min_p, 1.0f);
+  EXPECT_EQ(read(R"({"top_k": -2})").top_k, 0);
+  EXPECT_THAT(said_, HasSubstr("top_k"));
+}
+
+TEST_F(GenerationDefaultsTest, LeaveOutIdsThatTheModelHasNoRowsForAndSaySo) {
+  const std::string ids = "[5, 128256, 4000000, 99999999999]";
+  GenerationDefaults defaults =
+      read(R"({"eos_token_id": )" + ids + R"(, "bos_token_id": 128256, "pad_token_id": 128256})");
+  EXPECT_THAT(defaults.eos_token_ids, ElementsAre(5));
+  EXPECT_EQ(defaults.bos_token_id, 128000) << "the configuration's, which fits";
+  EXPECT_THAT(said_, AllOf(HasSubstr("128256, 4000000, 99999999999"), HasSubstr("eos_token_id")));
+  EXPECT_EQ(read(R"({"eos_token_id": 128255})").eos_token_ids.front(), 128255);
+  EXPECT_THAT(said_, IsEmpty());
+}
+
+TEST_F(GenerationDefaultsTest, RefuseWhatMeansNothingByFileAndField) {
+  const std::pair<const char*, const char*> kCases[] = {
+      {R"({"repetition_penalty": 0})", "repetition_penalty must be above 0"},
+      {R"({"repetition_penalty": -1})", "repetition_penalty must be above 0"},
+      {R"({"temperature": "warm"})", "temperature must be a number"},
+      {R"({"top_k": 1.5})", "top_k must be an integer"},
+      {R"({"do_sample": "no"})", "do_sample must be true or false"},
+      {R"({"eos_token_id": "x"})", "eos_token_id must be a token id"},
+      {R"({"eos_token_id": [-1]})", "eos_token_id must be a token id"},
+  };
+  for (const auto& [text, words] : kCases) {
+    EXPECT_THAT(complaint_of(text), AllOf(HasSubstr("generation_config.json: "), HasSubstr(words)));
+  }
+}
+
+}  // namespace
+}  // namespace serval::testing

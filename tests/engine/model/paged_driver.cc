@@ -1,0 +1,89 @@
+#include "tests/engine/model/paged_driver.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "kernels/base/check.h"
+
+namespace serval::testing {
+
+PagedDriver::PagedDriver(Transformer& transformer, Backend& backend, DType kv_dtype, int num_seqs,
+                         int max_len, int max_rows)
+    : transformer_(transformer),
+      backend_(backend),
+      num_seqs_(num_seqs),
+      blocks_per_seq_((max_len + kBlockSize - 1) / kBlockSize),
+      workspace_(transformer.spec(), max_rows, max_rows, backend),
+      length_(num_seqs, 0) {
+  for (const LayerSpec& layer : transformer.spec().layers) {
+    const auto& attention = std::get<GqaSpec>(layer.attention);
+    KvLayer kv{.dtype = kv_dtype,
+               .num_blocks = blocks_per_seq_ * num_seqs,
+               .block_size = kBlockSize,
+               .num_kv_heads = attention.num_kv_heads,
+               .head_dim = attention.head_dim};
+    for (void** side : {&kv.keys, &kv.values}) {
+      memory_.push_back(backend.allocate(kv.block_bytes() * kv.num_blocks));
+      *side = memory_.back().data();
+    }
+    kv_.push_back(kv);
+  }
+}
+
+std::vector<float> PagedDriver::step(std::span<const Work> work) {
+  const std::vector<KvGroupSpec>& groups = transformer_.spec().kv_groups;
+  for (std::vector<int32_t>* array : {&ids_, &positions_, &slots_, &row_start_, &first_pos_}) array->clear();
+  for (std::vector<int32_t>& table : tables_) table.assign(work.size() * blocks_per_seq_, -1);
+  row_start_.push_back(0);
+  for (size_t i = 0; i < work.size(); ++i) {
+    const auto& [seq, tokens] = work[i];
+    const int first = length_[seq];
+    first_pos_.push_back(first);
+    for (const int32_t id : tokens) {
+      const int position = length_[seq]++;
+      ids_.push_back(id);
+      positions_.push_back(position);
+      slots_.push_back(block_of(seq, position / kBlockSize) * kBlockSize + position % kBlockSize);
+    }
+    row_start_.push_back(static_cast<int32_t>(ids_.size()));
+    SERVAL_CHECK(length_[seq] <= blocks_per_seq_ * kBlockSize, length_[seq]);
+    for (size_t g = 0; g < groups.size(); ++g) {
+      // A windowed group may already have given up the blocks wholly before the first row's window.
+      const int oldest = groups[g].window == 0 ? 0 : std::max(0, first - groups[g].window + 1);
+      for (int b = oldest / kBlockSize; b * kBlockSize < length_[seq]; ++b) {
+        tables_[g][i * blocks_per_seq_ + b] = block_of(seq, b);
+      }
+    }
+  }
+
+  ForwardInput input{.token_ids = ids_, .positions = positions_, .groups = {}};
+  for (size_t g = 0; g < groups.size(); ++g) {
+    input.groups[g] = {.slots = slots_.data(),
+                       .attention = {.num_seqs = static_cast<int>(work.size()),
+                                     .num_rows = static_cast<int>(ids_.size()),
+                                     .row_start = row_start_.data(),
+                                     .first_pos = first_pos_.data(),
+                                     .block_table = tables_[g].data(),
+                                     .table_stride = blocks_per_seq_}};
+  }
+  backend_.begin_step(input);
+  transformer_.forward(input, kv_, workspace_);
+  rows_.resize(ids_.size());
+  std::iota(rows_.begin(), rows_.end(), 0);
+  const Tensor logits = transformer_.logits(rows_, workspace_);
+  std::vector<float> values(logits.num_elements());
+  backend_.download(values.data(), logits.data, logits.num_bytes());
+  return values;
+}
+
+std::vector<float> PagedDriver::run(int seq, std::span<const int32_t> tokens, int chunk) {
+  std::vector<float> all;
+  for (size_t begin = 0; begin < tokens.size(); begin += chunk) {
+    const Work work{seq, tokens.subspan(begin, std::min<size_t>(chunk, tokens.size() - begin))};
+    const std::vector<float> rows = step({&work, 1});
+    all.insert(all.end(), rows.begin(), rows.end());
+  }
+  return all;
+}
+
+}  // namespace serval::testing

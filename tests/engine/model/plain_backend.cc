@@ -1,0 +1,208 @@
+#include "tests/engine/model/plain_backend.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+#include "engine/model/float_convert.h"
+#include "kernels/base/check.h"
+
+namespace serval::testing {
+namespace {
+
+class PlainBackend final : public Backend {
+ public:
+  std::string_view name() const override { return "plain"; }
+
+  Buffer allocate(size_t bytes, const Progress& = {}) override {
+    void* memory = std::aligned_alloc(64, (bytes + 63) / 64 * 64);
+    std::memset(memory, 0, bytes);
+    Buffer buffer;
+    buffer.memory = {memory, [](void* p) { std::free(p); }};
+    buffer.bytes = bytes;
+    return buffer;
+  }
+
+  LinearWeight pack_linear(std::span<const Tensor> parts, std::span<const Tensor> biases) override {
+    SERVAL_CHECK(!parts.empty() && (biases.empty() || biases.size() == parts.size()), parts.size(),
+                 biases.size());
+    LinearWeight w;
+    w.k = parts[0].dim(1);
+    for (const Tensor& part : parts) {
+      SERVAL_CHECK(part.dim(1) == w.k && part.dtype == parts[0].dtype, part.dim(1), w.k);
+      w.n += part.dim(0);
+    }
+    w.packed = allocate(static_cast<size_t>(w.n * w.k) * sizeof(float));
+    auto* to = w.packed.as<float>();
+    for (const Tensor& part : parts) {
+      convert(part.data, part.dtype, to, DType::kF32, static_cast<size_t>(part.num_elements()));
+      to += part.num_elements();
+    }
+    if (!biases.empty()) {
+      w.bias = allocate(static_cast<size_t>(w.n) * sizeof(float));
+      auto* bias = w.bias.as<float>();
+      for (const Tensor& part : biases) bias = std::copy_n(part.as<float>(), part.num_elements(), bias);
+    }
+    return w;
+  }
+  size_t packed_bytes(int64_t n, int64_t k, DType, bool bias) const override {
+    return static_cast<size_t>(n * k + (bias ? n : 0)) * sizeof(float);
+  }
+  DType preferred_kv_dtype(DType) const override { return DType::kF32; }
+  bool takes_kv_dtype(DType kv, DType) const override { return kv == DType::kF32; }
+  DType activation_dtype(DType) const override { return DType::kF32; }
+  size_t reserve(const BackendLimits&) override { return 0; }
+  void upload(void* to, const void* from, size_t bytes) override { std::memcpy(to, from, bytes); }
+  void download(void* to, const void* from, size_t bytes) override { std::memcpy(to, from, bytes); }
+  size_t available_bytes() const override { return size_t{1} << 30; }
+  void begin_step(const ForwardInput&) override {}
+
+  void embed(const LinearWeight& table, std::span<const int32_t> ids, const Tensor& out) override {
+    for (size_t i = 0; i < ids.size(); ++i) {
+      std::copy_n(table.packed.as<float>() + ids[i] * table.k, table.k,
+                  out.as<float>() + static_cast<int64_t>(i) * table.k);
+    }
+  }
+
+  void add_rms_norm(const Tensor& residual, const Tensor& x, const Tensor& weight, float eps,
+                    const Tensor& out) override {
+    const int64_t dim = residual.dim(1);
+    for (int64_t r = 0; r < residual.dim(0); ++r) {
+      float* row = residual.as<float>() + r * dim;
+      if (x.data != nullptr) {
+        for (int64_t i = 0; i < dim; ++i) row[i] += x.as<float>()[r * dim + i];
+      }
+      norm(row, weight.as<float>(), dim, eps, out.as<float>() + r * dim);
+    }
+  }
+  void head_rms_norm(const Tensor& x, int64_t row_stride, const Tensor& weight, float eps) override {
+    for (int64_t r = 0; r < x.dim(0); ++r) {
+      for (int64_t h = 0; h < x.dim(1); ++h) {
+        float* head = x.as<float>() + r * row_stride + h * x.dim(2);
+        norm(head, weight.as<float>(), x.dim(2), eps, head);
+      }
+    }
+  }
+
+  void linear(const Tensor& x, const LinearWeight& w, const Tensor& out) override {
+    SERVAL_CHECK(x.dim(1) == w.k && out.dim(1) == w.n, x.dim(1), w.k, out.dim(1), w.n);
+    for (int64_t r = 0; r < x.dim(0); ++r) {
+      for (int64_t j = 0; j < w.n; ++j) {
+        double sum = w.bias.data() == nullptr ? 0.0 : w.bias.as<float>()[j];
+        for (int64_t i = 0; i < w.k; ++i)
+          sum += double{x.as<float>()[r * w.k + i]} * w.packed.as<float>()[j * w.k + i];
+        out.as<float>()[r * w.n + j] = static_cast<float>(sum);
+      }
+    }
+  }
+
+  void rope(const RopeArgs& args) override {
+    const int half = args.rotary_dim / 2;
+    for (int64_t r = 0; r < args.x.dim(0); ++r) {
+      const float* cosines = args.cos_sin.as<float>() + int64_t{args.positions[r]} * args.rotary_dim;
+      for (int64_t h = 0; h < args.x.dim(1); ++h) {
+        float* head = args.x.as<float>() + r * args.row_stride + h * args.x.dim(2);
+        for (int i = 0; i < half; ++i) {
+          const float a = head[i], b = head[i + half], c = cosines[i], s = cosines[half + i];
+          head[i] = a * c - b * s;
+          head[i + half] = b * c + a * s;
+        }
+      }
+    }
+  }
+
+  void write_kv(const WriteKvArgs& args) override {
+    const int64_t width = args.k.dim(1) * args.k.dim(2);
+    for (int64_t r = 0; r < args.k.dim(0); ++r) {
+      std::copy_n(args.k.as<float>() + r * args.row_stride, width,
+                  static_cast<float*>(args.kv.keys) + args.slots[r] * width);
+      std::copy_n(args.v.as<float>() + r * args.row_stride, width,
+                  static_cast<float*>(args.kv.values) + args.slots[r] * width);
+    }
+  }
+
+  void attention(const AttentionArgs& args, int64_t q_row_stride) override {
+    const AttentionBatch& batch = *args.batch;
+    const int64_t heads = args.q.dim(1), dim = args.q.dim(2), sharing = heads / args.kv.num_kv_heads;
+    std::vector<double> weights, sum(dim);
+    for (int s = 0; s < batch.num_seqs; ++s) {
+      for (int r = batch.row_start[s]; r < batch.row_start[s + 1]; ++r) {
+        const int position = batch.first_pos[s] + r - batch.row_start[s];
+        const int first = args.window == 0 ? 0 : std::max(0, position - args.window + 1);
+        for (int64_t h = 0; h < heads; ++h) {
+          // Of the head's key (or value) at position p.
+          const auto kv_at = [&](const void* base, int p) {
+            const int block = batch.block_table[s * batch.table_stride + p / args.kv.block_size];
+            SERVAL_CHECK(block >= 0, s, p);
+            const int64_t slot = int64_t{block} * args.kv.block_size + p % args.kv.block_size;
+            return static_cast<const float*>(base) + (slot * args.kv.num_kv_heads + h / sharing) * dim;
+          };
+          const float* q = args.q.as<float>() + r * q_row_stride + h * dim;
+          weights.clear();
+          double largest = -std::numeric_limits<double>::infinity(), total = 0;
+          for (int p = first; p <= position; ++p) {
+            double score = 0;
+            for (int64_t i = 0; i < dim; ++i) score += double{q[i]} * kv_at(args.kv.keys, p)[i];
+            weights.push_back(score * args.scale);
+            largest = std::max(largest, weights.back());
+          }
+          for (double& w : weights) total += w = std::exp(w - largest);
+          std::fill(sum.begin(), sum.end(), 0.0);
+          for (int p = first; p <= position; ++p) {
+            for (int64_t i = 0; i < dim; ++i)
+              sum[i] += weights[p - first] / total * kv_at(args.kv.values, p)[i];
+          }
+          std::copy_n(sum.begin(), dim, args.out.as<float>() + (r * heads + h) * dim);
+        }
+      }
+    }
+  }
+
+  void gated_activation(Activation act, const Tensor& gate_up, const Tensor& out) override {
+    const int64_t width = out.dim(1);
+    for (int64_t r = 0; r < out.dim(0); ++r) {
+      for (int64_t i = 0; i < width; ++i) {
+        const double g = gate_up.as<float>()[r * 2 * width + i],
+                     up = gate_up.as<float>()[(r * 2 + 1) * width + i];
+        // tanh form of GELU: Hendrycks and Gimpel 2016
+        const double gated = act == Activation::kSilu
+                                 ? g / (1 + std::exp(-g))
+                                 : g / 2 * (1 + std::tanh(std::sqrt(2 / M_PI) * (g + 0.044715 * g * g * g)));
+        out.as<float>()[r * width + i] = static_cast<float>(gated * up);
+      }
+    }
+  }
+
+  void gather_rows(const Tensor& x, std::span<const int32_t> rows, const Tensor& out) override {
+    for (size_t i = 0; i < rows.size(); ++i) {
+      std::copy_n(x.as<float>() + rows[i] * x.dim(1), x.dim(1),
+                  out.as<float>() + static_cast<int64_t>(i) * x.dim(1));
+    }
+  }
+  void copy_kv_blocks(const KvLayer&, std::span<const BlockCopy>) override {
+    SERVAL_CHECK(false, "not a kernel test");
+  }
+  int sample(const SampleArgs&) override {
+    SERVAL_CHECK(false, "not a kernel test");
+    return 0;
+  }
+  void deliver(int) override {}
+
+ private:
+  static void norm(const float* x, const float* weight, int64_t dim, float eps, float* out) {
+    double squares = 0;
+    for (int64_t i = 0; i < dim; ++i) squares += double{x[i]} * x[i];
+    const double scale = 1 / std::sqrt(squares / static_cast<double>(dim) + eps);
+    for (int64_t i = 0; i < dim; ++i) out[i] = static_cast<float>(x[i] * scale * weight[i]);
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> make_plain_backend() {
+  return std::make_unique<PlainBackend>();
+}
+
+}  // namespace serval::testing

@@ -1,0 +1,126 @@
+// Real trained weights against what the reference answered on them: the model that ships with the project,
+// and a Llama trained by others when ../shared/data is there.
+#include <gtest/gtest.h>
+
+#include <boost/json.hpp>
+#include <cmath>
+#include <fstream>
+
+#include "engine/model/weight_loader.h"
+#include "tests/engine/model/golden_file.h"
+#include "tests/engine/model/test_devices.h"
+
+namespace serval::testing {
+namespace {
+
+namespace json = boost::json;
+
+// One line of a golden file: a prompt, its greedy continuation with margins, and the best five of its first
+// steps.
+struct TrainedCase {
+  std::vector<int32_t> prompt, greedy;
+  std::vector<double> margins;
+  std::vector<std::vector<std::pair<int, double>>> top;
+};
+
+std::vector<TrainedCase> read_cases(const std::filesystem::path& path, std::string_view top_field) {
+  std::ifstream file(path);
+  std::vector<TrainedCase> cases;
+  for (std::string line; std::getline(file, line);) {
+    const json::value entry = json::parse(line);
+    TrainedCase& one = cases.emplace_back();
+    one.prompt = json::value_to<std::vector<int32_t>>(entry.at("prompt_ids"));
+    one.greedy = json::value_to<std::vector<int32_t>>(entry.at("greedy_ids"));
+    one.margins = json::value_to<std::vector<double>>(entry.at("margins"));
+    for (const json::value& step : entry.at(top_field).as_array()) {
+      one.top.push_back(json::value_to<std::vector<std::pair<int, double>>>(step));
+    }
+  }
+  return cases;
+}
+
+struct Outcome {
+  double worst = 0;  // |log-probability difference| over the reported best five
+  int steps_compared = 0;
+};
+
+// Runs every case as one sequence and checks its greedy ids at every step whose margin is at least twice
+// the tolerance.
+Outcome judge(Transformer& transformer, Backend& backend, DType kv_dtype,
+              const std::vector<TrainedCase>& cases, double tolerance) {
+  Outcome outcome;
+  const size_t vocab = transformer.spec().vocab_size;
+  for (size_t c = 0; c < cases.size(); ++c) {
+    const TrainedCase& one = cases[c];
+    std::vector<int32_t> ids = one.prompt;
+    ids.insert(ids.end(), one.greedy.begin(), one.greedy.end());
+    const int length = static_cast<int>(ids.size());
+    PagedDriver driver(transformer, backend, kv_dtype, 1, length, length);
+    const std::vector<float> logits = driver.run(0, ids, length);
+    for (size_t step = 0; step < one.greedy.size(); ++step) {
+      const auto row = std::span(logits).subspan((one.prompt.size() - 1 + step) * vocab, vocab);
+      if (step < one.top.size()) {
+        const std::vector<double> ours = log_softmax(row);
+        for (const auto& [id, value] : one.top[step])
+          outcome.worst = std::max(outcome.worst, std::abs(ours[id] - value));
+      }
+      if (one.margins[step] < 2 * tolerance) continue;
+      EXPECT_EQ(std::max_element(row.begin(), row.end()) - row.begin(), one.greedy[step])
+          << "case " << c << " step " << step;
+      ++outcome.steps_compared;
+    }
+  }
+  return outcome;
+}
+
+class TrainedModel : public ::testing::TestWithParam<std::string> {
+ protected:
+  void SetUp() override {
+    try {
+      backend_ = make_test_backend(GetParam());
+    } catch (const std::runtime_error& absent) {
+      GTEST_SKIP() << absent.what();
+    }
+  }
+  Transformer load(const std::filesystem::path& folder) {
+    ModelSpec spec = make_model_spec(read_model_config(folder));
+    ModelWeights weights = load_weights(folder, spec, *backend_);
+    const int max_positions = std::min(512, spec.max_positions);
+    return Transformer(std::move(spec), std::move(weights), driver_limits(max_positions, max_positions),
+                       *backend_);
+  }
+  std::unique_ptr<Backend> backend_;
+};
+
+TEST_P(TrainedModel, Stories260KGivesItsGoldenTokens) {
+  const auto folder = std::filesystem::path(SERVAL_SOURCE_DIR) / "../shared/data/model-stories260K";
+  if (!std::filesystem::exists(folder)) GTEST_SKIP() << "../shared/data/model-stories260K is absent";
+  Transformer transformer = load(folder / "hf");
+  const double tolerance = tolerance_of(GetParam(), transformer.spec().weight_dtype);
+  const std::vector<TrainedCase> cases = read_cases(folder / "golden_greedy.jsonl", "top5_first8");
+  ASSERT_GT(cases.size(), 20u);
+  const Outcome outcome = judge(transformer, *backend_, DType::kF32, cases, tolerance);
+  EXPECT_LE(outcome.worst, tolerance);
+  EXPECT_GT(outcome.steps_compared, 2000);
+  RecordProperty("worst_difference", std::to_string(outcome.worst));
+}
+
+TEST_P(TrainedModel, ServalNanoGivesItsGoldenTokens) {
+  const auto root = std::filesystem::path(SERVAL_SOURCE_DIR);
+  Transformer transformer = load(root / "deploy/models/serval-nano");
+  const double tolerance = tolerance_of(GetParam(), transformer.spec().weight_dtype);
+  std::vector<TrainedCase> cases = read_cases(root / "tests/fixtures/serval-nano/golden.jsonl", "top5");
+  ASSERT_GT(cases.size(), 10u);
+  if (GetParam() == "plain")
+    cases.resize(3);  // double-precision loops over millions of weights take seconds a prompt
+  const Outcome outcome = judge(transformer, *backend_, DType::kF32, cases, tolerance);
+  EXPECT_LE(outcome.worst, tolerance);
+  EXPECT_GT(outcome.steps_compared, static_cast<int>(cases.size()) * 32);
+  RecordProperty("worst_difference", std::to_string(outcome.worst));
+}
+
+INSTANTIATE_TEST_SUITE_P(Devices, TrainedModel, ::testing::ValuesIn(test_devices()),
+                         [](const auto& info) { return info.param; });
+
+}  // namespace
+}  // namespace serval::testing

@@ -1,0 +1,187 @@
+#include "engine/model/weight_loader.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <vector>
+
+#include "engine/model/float_convert.h"
+#include "engine/model/safetensors.h"
+#include "engine/model/weight_map.h"
+#include "kernels/base/log.h"
+#include "tests/engine/model/plain_backend.h"
+#include "tests/engine/model/test_files.h"
+
+namespace serval::testing {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+std::filesystem::path fixture(const std::string& model) {
+  return std::filesystem::path(SERVAL_SOURCE_DIR) / "tests/fixtures/models" / model;
+}
+
+// A copy of a fixture whose files a test may spoil.
+class WeightLoader : public ::testing::Test {
+ protected:
+  void copy(const std::string& model) {
+    for (const auto& entry : std::filesystem::directory_iterator(fixture(model))) {
+      folder_.write(entry.path().filename(), read_bytes(entry.path()));
+    }
+  }
+  // Replaces text of a file by text of the same length: header offsets stay true.
+  void edit(const std::string& file, const std::string& from, const std::string& to) {
+    ASSERT_EQ(from.size(), to.size());
+    std::string bytes = read_bytes(folder_.path() / file);
+    const size_t at = bytes.find(from);
+    ASSERT_NE(at, std::string::npos) << from;
+    folder_.write(file, bytes.replace(at, from.size(), to));
+  }
+  ModelSpec spec() const { return make_model_spec(read_model_config(folder_.path())); }
+  std::string verdict() {
+    return complaint([&] { load_weights(folder_.path(), spec(), *backend_); });
+  }
+
+  TemporaryFolder folder_;
+  std::unique_ptr<Backend> backend_ = make_plain_backend();
+};
+
+size_t loaded_bytes(const ModelWeights& w) {
+  size_t bytes = w.embedding.bytes() + w.lm_head.bytes() + w.final_norm.bytes;
+  for (const LayerWeights& layer : w.layers) {
+    const auto& attention = std::get<GqaWeights>(layer.attention);
+    const auto& ffn = std::get<DenseFfnWeights>(layer.ffn);
+    bytes += layer.attention_norm.bytes + layer.ffn_norm.bytes + attention.qkv.bytes() +
+             attention.output.bytes() + attention.q_norm.bytes + attention.k_norm.bytes +
+             ffn.gate_up.bytes() + ffn.down.bytes();
+  }
+  return bytes;
+}
+
+TEST_F(WeightLoader, HoldsExactlyWhatThePlanSays) {
+  for (const char* model : {"llama2", "llama31", "llama-bias", "qwen2", "qwen3-bf16"}) {
+    const ModelSpec spec = make_model_spec(read_model_config(fixture(model)));
+    EXPECT_EQ(loaded_bytes(load_weights(fixture(model), spec, *backend_)),
+              planned_weight_bytes(spec, *backend_))
+        << model;
+  }
+}
+
+TEST_F(WeightLoader, ReportsProgressUpToTheWholeCheckpoint) {
+  for (const char* model : {"llama2", "llama31"}) {  // one with tensors to skip, one in shards
+    const ModelSpec spec = make_model_spec(read_model_config(fixture(model)));
+    const size_t total = Checkpoint(fixture(model)).total_bytes();
+    size_t last = 0;
+    int calls = 0;
+    load_weights(fixture(model), spec, *backend_, [&](size_t done, size_t all) {
+      EXPECT_GE(done, last);
+      EXPECT_EQ(all, total);
+      last = done;
+      ++calls;
+    });
+    EXPECT_EQ(last, total) << model;
+    EXPECT_GT(calls, 10) << model;
+  }
+}
+
+TEST_F(WeightLoader, FusesRowsInTheOrderOfTheTable) {
+  const ModelSpec spec = make_model_spec(read_model_config(fixture("qwen2")));
+  const ModelWeights weights = load_weights(fixture("qwen2"), spec, *backend_);
+  const Checkpoint checkpoint(fixture("qwen2"));
+  const auto values = [&](const std::string& name) {
+    const TensorInfo* info = checkpoint.find(name);
+    std::vector<float> out(info->bytes / sizeof(float));
+    checkpoint.read(*info, out.data());
+    return out;
+  };
+  std::vector<float> rows, biases;
+  for (const char* part : {"q_proj", "k_proj", "v_proj"}) {
+    const std::string name = "model.layers.1.self_attn." + std::string(part);
+    for (const float x : values(name + ".weight")) rows.push_back(x);
+    for (const float x : values(name + ".bias")) biases.push_back(x);
+  }
+  const LinearWeight& qkv = std::get<GqaWeights>(weights.layers[1].attention).qkv;
+  ASSERT_EQ(qkv.packed.bytes, rows.size() * sizeof(float));
+  EXPECT_TRUE(std::equal(rows.begin(), rows.end(), qkv.packed.as<float>()));
+  EXPECT_TRUE(std::equal(biases.begin(), biases.end(), qkv.bias.as<float>()));
+  EXPECT_EQ(weights.lm_head.n, 0);
+  EXPECT_EQ(&weights.head(), &weights.embedding) << "tied";
+}
+
+TEST_F(WeightLoader, NamesATensorThatIsMissing) {
+  copy("qwen3");
+  // Taken out of the header together with its place in the file would be a new layout; renamed, it is missing
+  // and unexpected.
+  edit("model.safetensors", "model.layers.2.self_attn.k_norm.weight",
+       "model.layers.2.self_attn.rotary_emb.in");
+  EXPECT_THAT(verdict(),
+              HasSubstr("tensor 'model.layers.2.self_attn.rotary_emb.in' has no place in this model"));
+
+  copy("llama2");
+  edit("model.safetensors", "model.layers.0.mlp.gate_proj.weight", "model.layers.00.rotary_emb.inv_freq");
+  EXPECT_THAT(verdict(), HasSubstr("the checkpoint lacks the tensor 'model.layers.0.mlp.gate_proj.weight'"));
+}
+
+TEST_F(WeightLoader, NamesATensorWhoseShapeOrTypeDiffers) {
+  copy("qwen3");
+  edit("config.json", "\"vocab_size\": 96", "\"vocab_size\": 95");
+  EXPECT_THAT(
+      verdict(),
+      HasSubstr(
+          "tensor 'model.embed_tokens.weight' has shape [96, 32], the configuration asks for [95, 32]"));
+  copy("qwen3");
+  edit("model.safetensors", R"("model.norm.weight":{"dtype":"F32")", R"("model.norm.weight":{"dtype":"I32")");
+  EXPECT_THAT(verdict(), HasSubstr("tensor 'model.norm.weight' has dtype I32; supported are F32, F16, BF16"));
+}
+
+TEST_F(WeightLoader, RefusesABiasTheConfigurationDoesNotKnow) {
+  copy("llama-bias");
+  edit("config.json", "\"mlp_bias\": true,", "\"mlp_bias\":false,");
+  EXPECT_THAT(verdict(), HasSubstr("mlp.down_proj.bias' has no place in this model"));
+}
+
+TEST_F(WeightLoader, AcceptsARepeatedHeadOfATiedModelAndRefusesAnotherOne) {
+  copy("mistral");
+  edit("config.json", "\"tie_word_embeddings\": false", "\"tie_word_embeddings\": true ");
+  EXPECT_THAT(
+      verdict(),
+      HasSubstr("tensor 'lm_head.weight' differs from the embedding although the configuration ties them"));
+
+  const TensorInfo head = *Checkpoint(folder_.path()).find("lm_head.weight");
+  const TensorInfo embedding = *Checkpoint(folder_.path()).find("model.embed_tokens.weight");
+  std::string bytes = read_bytes(folder_.path() / "model.safetensors");
+  bytes.replace(head.offset, head.bytes, bytes.substr(embedding.offset, embedding.bytes));
+  folder_.write("model.safetensors", bytes);
+  EXPECT_THAT(verdict(), IsEmpty());
+}
+
+TEST_F(WeightLoader, ConvertsToThePublishedTypeOfTheConfiguration) {
+  copy("qwen3");
+  edit("config.json", "\"dtype\": \"float32\"", "\"dtype\": \"float16\"");
+  const ModelSpec half = spec();
+  EXPECT_EQ(half.weight_dtype, DType::kF16);
+  const ModelWeights weights = load_weights(folder_.path(), half, *backend_);
+  const Checkpoint checkpoint(folder_.path());
+  const TensorInfo* info = checkpoint.find("model.embed_tokens.weight");
+  std::vector<float> exact(info->bytes / sizeof(float));
+  checkpoint.read(*info, exact.data());
+  for (size_t i = 0; i < exact.size(); ++i) {
+    ASSERT_EQ(weights.embedding.packed.as<float>()[i], static_cast<float>(static_cast<_Float16>(exact[i])));
+  }
+}
+
+TEST_F(WeightLoader, WarnsOfAWeightThatIsNotFiniteAndLoadsIt) {
+  copy("qwen3");
+  const TensorInfo norm = *Checkpoint(folder_.path()).find("model.norm.weight");
+  std::string bytes = read_bytes(folder_.path() / "model.safetensors");
+  bytes.replace(norm.offset, 4, std::string("\x00\x00\xc0\x7f", 4));
+  folder_.write("model.safetensors", bytes);
+  ::testing::internal::CaptureStderr();
+  EXPECT_THAT(verdict(), IsEmpty());
+  flush_log();
+  EXPECT_THAT(::testing::internal::GetCapturedStderr(), HasSubstr("model.norm.weight"));
+}
+
+}  // namespace
+}  // namespace serval::testing

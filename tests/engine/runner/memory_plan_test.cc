@@ -1,0 +1,176 @@
+// The memory plan: arithmetic that the runner keeps, blocks that suffice, and sentences where it cannot be.
+#include "engine/runner/memory_plan.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <fstream>
+
+#include "kernels/cpu/system_memory.h"
+#include "loadtest/bench/random_model.h"
+#include "loadtest/bench/temp_folder.h"
+
+namespace serval::testing {
+namespace {
+
+constexpr size_t kPlenty = size_t{64} << 30;
+
+ModelSpec spec_of(const std::string& architecture, int window, int first_windowed) {
+  RandomModel model;
+  model.architecture = architecture;
+  model.sliding_window = window;
+  model.first_windowed_layer = first_windowed;
+  const TempFolder folder;
+  write_random_model(folder.path(), model);
+  return make_model_spec(read_model_config(folder.path()));
+}
+
+EngineConfig config_of(int max_seqs, int max_len) {
+  EngineConfig config;
+  config.device.num_threads = 1;
+  config.scheduler.max_num_seqs = max_seqs;
+  config.scheduler.max_model_len = max_len;
+  config.scheduler.max_prefill_chunk = 64;
+  return config;
+}
+
+template <class Call>
+std::string sentence(const Call& call) {
+  try {
+    call();
+  } catch (const std::runtime_error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+TEST(MemoryPlan, GivesEverySequenceItsLargestLengthWhenMemoryAllows) {
+  const auto backend = make_backend({.num_threads = 1});
+  const EngineConfig config = config_of(5, 1000);
+  const MemoryPlan full = plan_memory(spec_of("LlamaForCausalLM", 0, 0), config, *backend, kPlenty);
+  EXPECT_EQ(full.geometry.num_groups, 1);
+  EXPECT_EQ(full.geometry.groups[0].num_blocks, 5 * 63);
+  EXPECT_EQ(full.geometry.groups[0].window, 0);
+
+  // A window of 100 and chunks of 64 reach over 164 positions: 11 blocks, and one for each end.
+  const MemoryPlan windowed = plan_memory(spec_of("MistralForCausalLM", 100, 0), config, *backend, kPlenty);
+  EXPECT_EQ(windowed.geometry.num_groups, 1);
+  EXPECT_EQ(windowed.geometry.groups[0].num_blocks, 5 * 13);
+  EXPECT_EQ(windowed.geometry.groups[0].window, 100);
+
+  const MemoryPlan mixed = plan_memory(spec_of("Qwen2ForCausalLM", 100, 1), config, *backend, kPlenty);
+  EXPECT_EQ(mixed.geometry.num_groups, 2);
+  EXPECT_EQ(mixed.geometry.groups[0].num_blocks, 5 * 63);
+  EXPECT_EQ(mixed.geometry.groups[1].num_blocks, 5 * 13);
+}
+
+TEST(MemoryPlan, KeepsWithinAGivenCacheSizeAndAShareOfWhatIsFree) {
+  const auto backend = make_backend({.num_threads = 1});
+  const ModelSpec spec = spec_of("Qwen2ForCausalLM", 100, 1);
+  EngineConfig config = config_of(50, 1000);
+  const MemoryPlan unbounded = plan_memory(spec, config, *backend, kPlenty);
+  config.kv_cache_bytes = unbounded.kv_cache_bytes / 3;
+  const MemoryPlan given = plan_memory(spec, config, *backend, kPlenty);
+  EXPECT_LE(given.kv_cache_bytes, config.kv_cache_bytes + 4096);
+  EXPECT_GT(given.kv_cache_bytes, config.kv_cache_bytes * 9 / 10);
+  EXPECT_NEAR(given.geometry.groups[0].num_blocks, unbounded.geometry.groups[0].num_blocks / 3, 1);
+  EXPECT_NEAR(given.geometry.groups[1].num_blocks, unbounded.geometry.groups[1].num_blocks / 3, 1);
+
+  config.kv_cache_bytes = 0;
+  const size_t fixed = unbounded.total_bytes() - unbounded.kv_cache_bytes;
+  const MemoryPlan tight = plan_memory(spec, config, *backend, fixed + unbounded.kv_cache_bytes / 2);
+  EXPECT_LE(tight.kv_cache_bytes, unbounded.kv_cache_bytes / 2);
+}
+
+TEST(MemoryPlan, RefusesWithASentenceWhatCannotFit) {
+  const auto backend = make_backend({.num_threads = 1});
+  const ModelSpec spec = spec_of("LlamaForCausalLM", 0, 0);
+  EngineConfig config = config_of(4, 1024);
+  const auto plan = [&](size_t available) {
+    return sentence([&] { plan_memory(spec, config, *backend, available); });
+  };
+  EXPECT_EQ(plan(kPlenty), "");
+  EXPECT_THAT(plan(1000), ::testing::HasSubstr("before its KV cache"));
+  config.kv_cache_bytes = kPlenty;
+  EXPECT_THAT(plan(kPlenty), ::testing::HasSubstr("kv_cache_mib asks for 64.00 GiB"));
+  config.kv_cache_bytes = 10000;
+  EXPECT_THAT(plan(kPlenty), ::testing::HasSubstr("lower max_model_len or raise kv_cache_mib"));
+  config.kv_cache_bytes = 0;
+  config.scheduler.max_model_len = 1025;
+  EXPECT_THAT(plan(kPlenty), ::testing::HasSubstr("knows only 1024 positions"));
+  config.scheduler.max_model_len = 0;
+  EXPECT_THAT(plan(kPlenty), ::testing::HasSubstr("max_model_len is 0"));
+  config.scheduler.max_model_len = 100;
+  config.scheduler.max_num_batched_tokens = 3;
+  EXPECT_THAT(plan(kPlenty), ::testing::HasSubstr("at least max_num_seqs, 4"));
+  config.scheduler.max_num_batched_tokens = 512;
+  config.kv_dtype = "int4";
+  EXPECT_THAT(plan(kPlenty), ::testing::HasSubstr("kv_dtype is 'int4'"));
+}
+
+TEST(MemoryPlan, SaysHowManyFullSequencesFitAndHowLongTheyMayBe) {
+  const auto backend = make_backend({.num_threads = 1});
+  for (const ModelSpec& spec : {spec_of("LlamaForCausalLM", 0, 0), spec_of("Qwen2ForCausalLM", 100, 1)}) {
+    EngineConfig config = config_of(10, 1000);
+    const MemoryPlan full = plan_memory(spec, config, *backend, kPlenty);
+    EXPECT_EQ(full.full_sequences, 10);
+    EXPECT_EQ(full.available_bytes, kPlenty);
+    EXPECT_EQ(largest_model_len(spec, config, *backend, kPlenty), spec.max_positions);
+    config.kv_cache_bytes = full.kv_cache_bytes * 35 / 100;
+    EXPECT_EQ(plan_memory(spec, config, *backend, kPlenty).full_sequences, 3);
+
+    // With a cache of half a sequence: what is named fits, and one more does not.
+    config.kv_cache_bytes = full.kv_cache_bytes / 20;
+    const int longest = largest_model_len(spec, config, *backend, kPlenty);
+    EXPECT_GT(longest, 200);
+    EXPECT_LT(longest, 1000);
+    EXPECT_THAT(sentence([&] { plan_memory(spec, config, *backend, kPlenty); }),
+                ::testing::HasSubstr("; max_model_len " + std::to_string(longest) + " would fit"));
+    config.scheduler.max_model_len = longest;
+    EXPECT_EQ(plan_memory(spec, config, *backend, kPlenty).full_sequences, 1);
+    config.scheduler.max_model_len = longest + 1;
+    EXPECT_NE(sentence([&] { plan_memory(spec, config, *backend, kPlenty); }), "");
+    EXPECT_EQ(largest_model_len(spec, config, *backend, 1000), 0);
+  }
+}
+
+TEST(MemoryPlan, KnowsHowMuchMemoryThereIs) {
+  const auto pages = static_cast<size_t>(sysconf(_SC_PHYS_PAGES));
+  const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  EXPECT_GT(available_memory_bytes(), size_t{1} << 26);
+  EXPECT_LE(available_memory_bytes(), pages * page);
+}
+
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+size_t resident_bytes() {
+  size_t total = 0, resident = 0;
+  std::ifstream("/proc/self/statm") >> total >> resident;
+  return resident * static_cast<size_t>(sysconf(_SC_PAGESIZE));
+}
+
+TEST(MemoryPlan, IsWhatALoadedRunnerHoldsWithinFivePercent) {
+  RandomModel model;
+  model.vocab_size = 8000;
+  model.hidden_size = 512;
+  model.num_layers = 4;
+  model.num_heads = 8;
+  model.num_kv_heads = 4;
+  model.head_dim = 64;
+  model.intermediate_size = 1024;
+  model.dtype = DType::kBF16;
+  const TempFolder folder;
+  write_random_model(folder.path(), model);
+  EngineConfig config = config_of(64, 512);
+  config.scheduler.max_num_batched_tokens = 512;
+  const size_t before = resident_bytes();
+  const ModelRunner runner(folder.path(), config);
+  const auto grown = static_cast<double>(resident_bytes() - before);
+  const auto planned = static_cast<double>(runner.plan().total_bytes());
+  EXPECT_GT(planned, 100e6);
+  EXPECT_NEAR(grown / planned, 1, 0.05) << "grown " << grown << " planned " << planned;
+}
+#endif
+
+}  // namespace
+}  // namespace serval::testing

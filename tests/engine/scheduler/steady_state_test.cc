@@ -1,0 +1,75 @@
+// The law that a decision allocates nothing: not while requests come, fork, find the cache, give way, are
+// aborted and end.
+#include <gtest/gtest.h>
+
+#include "tests/engine/scheduler/random_life.h"
+#include "tests/engine/scheduler/scheduler_driver.h"
+#include "tests/support/allocation_counter.h"
+
+namespace serval::testing {
+namespace {
+
+class SchedulerSteadyState : public ::testing::TestWithParam<int> {};
+INSTANTIATE_TEST_SUITE_P(StepsInFlight, SchedulerSteadyState, ::testing::Range(1, kMaxStepsInFlight + 1));
+
+TEST_P(SchedulerSteadyState, AllocatesNothingWhateverHappens) {
+  RandomLife life(3);
+  SchedulerDriver driver(life.config, life.geometry, GetParam());
+  Scheduler& scheduler = driver.scheduler;
+  driver.reserve();
+  driver.runner.fails = [](SeqId seq, int position) { return (seq * 31 + position) % 997 == 0; };
+  std::vector<std::unique_ptr<Submission>> retired;
+  retired.reserve(64);
+  int forks = 0, scored = 0;
+  int64_t allocations = 0;
+  for (int step = 0; step < 5000; ++step) {
+    driver.now += Time{1};
+    std::vector<std::unique_ptr<Submission>> arriving;
+    const SchedulerStats stats = scheduler.stats();
+    while (stats.num_running + stats.num_waiting + static_cast<int>(arriving.size()) < 20 &&
+           life.pick(2) == 0) {
+      Request request = life.next_request(driver.now);
+      if (life.pick(8) == 0) request.sampling.num_prompt_logprobs = 0;
+      arriving.push_back(scheduler.prepare(std::move(request)));
+      forks += static_cast<int>(arriving.back()->sequences.size()) - 1;
+    }
+    const RequestId victim = life.last_id - life.pick(12);
+    const uint64_t mood = life.pick(30);
+    {
+      const AllocationCounter counter;
+      for (std::unique_ptr<Submission>& submission : arriving)
+        ASSERT_TRUE(scheduler.add(std::move(submission), driver.now).ok());
+      if (mood == 0) scheduler.abort(victim);
+      driver.plan();
+      allocations += counter.count_on_this_thread();
+    }
+    driver.run();
+    {
+      const AllocationCounter counter;
+      if (mood == 1) scheduler.abort(victim);
+      if (mood == 2) scheduler.stop_string_matched(victim, 0);
+      if (driver.is_due()) driver.land();
+      scheduler.take_events(driver.events);
+      scheduler.take_retired(retired);
+      allocations += counter.count_on_this_thread();
+    }
+    ASSERT_EQ(allocations, 0) << "step " << step;
+    scheduler.check_invariants();
+    scored += static_cast<int>(driver.events.prompt_parts.size());
+    driver.events.clear();
+    retired.clear();
+  }
+  const SchedulerStats stats = scheduler.stats();
+  EXPECT_GT(scored, 50);
+  EXPECT_GT(forks, 100);  // the life was full enough to show something
+  EXPECT_GT(stats.num_preemptions, 50u);
+  EXPECT_GT(stats.num_evicted_blocks, 1000u);
+  EXPECT_GT(stats.prefix_hit_tokens, 1000u);
+  for (const FinishReason reason :
+       {FinishReason::kStop, FinishReason::kStopString, FinishReason::kLength, FinishReason::kAborted,
+        FinishReason::kDeadline, FinishReason::kNumericalError})
+    EXPECT_GT(stats.finished[static_cast<int>(reason)], 5u) << static_cast<int>(reason);
+}
+
+}  // namespace
+}  // namespace serval::testing

@@ -1,0 +1,149 @@
+// The CUDA backend on the emulated device under the real forward pass and runner: against the references that
+// the CPU is held to, with graphs, with fp8 keys and values.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstring>
+#include <filesystem>
+
+#include "engine/model/transformer.h"
+#include "engine/model/weight_loader.h"
+#include "kernels/backend.h"
+#include "kernels/emulation/emulation.h"
+#include "kernels/emulation/runtime.h"
+#include "tests/engine/model/golden_file.h"
+#include "tests/engine/model/paged_driver.h"
+
+namespace serval::testing {
+namespace {
+
+constexpr int kMaxLen = 160;
+
+std::filesystem::path fixture(const std::string& name) {
+  return std::filesystem::path(SERVAL_SOURCE_DIR) / "tests/fixtures/models" / name;
+}
+
+std::unique_ptr<Backend> emulated() {
+  return make_backend({.device = "cuda"});
+}
+
+Transformer load(const std::filesystem::path& folder, int max_rows, Backend& backend) {
+  ModelSpec spec = make_model_spec(read_model_config(folder));
+  ModelWeights weights = load_weights(folder, spec, backend);
+  return Transformer(std::move(spec), std::move(weights), driver_limits(kMaxLen, max_rows), backend);
+}
+
+// The float32 reference's log-probabilities, within what rounding activations to 8 bits (bf16) or 11 bits
+// (f16) between all ops costs on these small models. The greedy steps that are safe by that margin must
+// agree.
+struct GoldenModel {
+  const char* name;
+  double tolerance;
+};
+
+class EmulatedGolden : public ::testing::TestWithParam<GoldenModel> {};
+
+TEST_P(EmulatedGolden, AgreesWithTheReferenceInItsPrecision) {
+  const auto folder = fixture(GetParam().name);
+  for (const GoldenCase& golden : read_golden(folder / "golden.json")) {
+    const std::unique_ptr<Backend> backend = emulated();
+    Transformer transformer = load(folder, kMaxLen, *backend);
+    PagedDriver driver(transformer, *backend, backend->preferred_kv_dtype(transformer.spec().weight_dtype), 1,
+                       kMaxLen, kMaxLen);
+    const GoldenVerdict verdict =
+        compare(golden, driver.run(0, golden.all_ids(), kMaxLen), GetParam().tolerance);
+    RecordProperty("worst_difference", std::to_string(verdict.worst));
+    EXPECT_LE(verdict.worst, GetParam().tolerance);
+    EXPECT_EQ(verdict.first_wrong_step, -1);
+    simt::check_guards();
+    break;  // one prompt a model: what differs between prompts is not the device's
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, EmulatedGolden,
+                         ::testing::Values(GoldenModel{"qwen3-bf16", 0.15}, GoldenModel{"llama2-f16", 0.02},
+                                           GoldenModel{"llama-bias", 0.2}, GoldenModel{"qwen2-windows", 0.2}),
+                         [](const auto& info) {
+                           std::string name = info.param.name;
+                           std::replace(name.begin(), name.end(), '-', '_');
+                           return name;
+                         });
+
+TEST(EmulatedDevice, GivesTheSameBitsInChunksAndBesideOthersUnderAnySchedule) {
+  for (const char* model : {"qwen3-bf16", "qwen2-windows"}) {
+    const std::unique_ptr<Backend> backend = emulated();
+    Transformer transformer = load(fixture(model), 2 * kMaxLen, *backend);
+    PagedDriver driver(transformer, *backend, backend->preferred_kv_dtype(transformer.spec().weight_dtype), 3,
+                       kMaxLen, 2 * kMaxLen);
+    std::vector<int32_t> ids = read_golden(fixture(model) / "golden.json")[0].all_ids();
+    ids.resize(70);
+    const std::vector<float> whole = driver.run(0, ids, kMaxLen);
+    for (const int chunk : {1, 7, 64}) {
+      simt::set_schedule_seed(chunk);
+      driver.restart(0);
+      EXPECT_EQ(driver.run(0, ids, chunk), whole) << model << ", chunk " << chunk;
+    }
+    std::vector<int32_t> others(ids.rbegin(), ids.rend());
+    driver.restart(0);
+    driver.run(1, std::span(others).first(21), 64);
+    const PagedDriver::Work work[] = {
+        {1, std::span(others).subspan(21, 1)}, {0, ids}, {2, std::span(others).first(13)}};
+    const std::vector<float> together = driver.step(work);
+    const size_t vocab = transformer.spec().vocab_size;
+    EXPECT_EQ(std::memcmp(whole.data(), together.data() + vocab, whole.size() * sizeof(float)), 0) << model;
+    simt::set_schedule_seed(0);
+  }
+}
+
+TEST(EmulatedDevice, KeepsKeysAndValuesInFp8) {
+  const auto folder = fixture("qwen3-bf16");
+  const GoldenCase golden = read_golden(folder / "golden.json")[0];
+  const std::unique_ptr<Backend> backend = emulated();
+  Transformer transformer = load(folder, kMaxLen, *backend);
+  PagedDriver driver(transformer, *backend, DType::kF8, 1, kMaxLen, kMaxLen);
+  const GoldenVerdict verdict = compare(golden, driver.run(0, golden.all_ids(), kMaxLen), 1.0);
+  EXPECT_LE(verdict.worst, 1.0);
+  EXPECT_GT(verdict.worst, 0.01) << "three bits of mantissa that nobody notices were not used";
+}
+
+// The model that ships with the project, on text: the CPU's log-probabilities, within the rounding of
+// activations.
+TEST(EmulatedDevice, RunsTheModelThatShipsAsTheCpuDoes) {
+  const auto folder = std::filesystem::path(SERVAL_SOURCE_DIR) / "deploy/models/serval-nano";
+  std::vector<int32_t> ids;
+  for (int i = 0; i < 40; ++i) ids.push_back(100 + 37 * i % 900);
+  const auto logits_on = [&](std::unique_ptr<Backend> backend) {
+    Transformer transformer = load(folder, kMaxLen, *backend);
+    PagedDriver driver(transformer, *backend, backend->preferred_kv_dtype(transformer.spec().weight_dtype), 1,
+                       kMaxLen, kMaxLen);
+    return driver.run(0, ids, 24);
+  };
+  const std::vector<float> cpu = logits_on(make_backend({.num_threads = 1, .isa = "generic"}));
+  const std::vector<float> cuda = logits_on(emulated());
+  ASSERT_EQ(cpu.size(), cuda.size());
+  const size_t vocab = cpu.size() / ids.size();
+  double worst = 0;
+  for (size_t row = 0; row < ids.size(); ++row) {
+    const std::vector<double> want = log_softmax(std::span(cpu).subspan(row * vocab, vocab)),
+                              got = log_softmax(std::span(cuda).subspan(row * vocab, vocab));
+    for (size_t t = 0; t < vocab; ++t)
+      if (want[t] > -8) worst = std::max(worst, std::abs(want[t] - got[t]));
+  }
+  RecordProperty("worst_difference", std::to_string(worst));
+  EXPECT_LT(worst, 0.2);
+  EXPECT_GT(worst, 0.0) << "two different arithmetics never agree to the bit: was it the same device?";
+}
+
+TEST(EmulatedDevice, GivesBackAllItsMemory) {
+  const size_t before = simt::num_live_allocations();
+  {
+    const std::unique_ptr<Backend> backend = emulated();
+    Transformer transformer = load(fixture("qwen3-bf16"), 32, *backend);
+    EXPECT_GT(simt::num_live_allocations(), before);
+  }
+  EXPECT_EQ(simt::num_live_allocations(), before);
+}
+
+}  // namespace
+}  // namespace serval::testing

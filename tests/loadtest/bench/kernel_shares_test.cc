@@ -1,0 +1,41 @@
+// The products of every instruction set of this machine stay near the best loop of that set. No time is
+// asserted but a ratio of two loops that ran in turns on one thread; as a machine that is shared can only
+// lower it, a set has three tries.
+#include "loadtest/bench/kernel_shares.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "kernels/cpu/dispatch.h"
+
+namespace serval {
+namespace {
+
+constexpr double kBar = 0.8;
+constexpr int kTries = 3;
+
+class KernelShares : public ::testing::TestWithParam<std::string> {};
+
+INSTANTIATE_TEST_SUITE_P(Cpu, KernelShares, ::testing::ValuesIn(cpu::runnable_isas()),
+                         [](const auto& info) { return info.param; });
+
+TEST_P(KernelShares, OfTallProductsAreAtLeastFourFifthsOfTheBestLoop) {
+  std::vector<KernelShare> best;
+  const auto low = [](const KernelShare& s) { return s.is_tall_product && s.share < kBar; };
+  for (int attempt = 0; attempt < kTries; ++attempt) {
+    const std::vector<KernelShare> shares = measure_kernel_shares(GetParam());
+    if (best.empty()) best = shares;
+    for (size_t i = 0; i < shares.size(); ++i) best[i].share = std::max(best[i].share, shares[i].share);
+    if (std::none_of(best.begin(), best.end(), low)) break;
+  }
+  int held = 0;
+  for (const KernelShare& s : best) {
+    held += s.is_tall_product;
+    EXPECT_FALSE(low(s)) << s.kernel << ": " << s.share;
+  }
+  EXPECT_EQ(held, 3) << "one for each format of weights";
+}
+
+}  // namespace
+}  // namespace serval

@@ -1,0 +1,358 @@
+// Translation of requests: what each field becomes, and the type errors of matrices A2 and A3. Ranges are the
+// validator's.
+#include "server/openai/openai_request.h"
+
+#include <gtest/gtest.h>
+
+#include <boost/json.hpp>
+
+namespace serval {
+namespace {
+
+// Code and param of the error, "" when there is none. The rest of the body is a good chat or completion.
+std::string chat_error(const std::string& field, bool strict = false) {
+  const auto result = parse_chat_request(
+      "{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]" + (field.empty() ? "" : "," + field) + "}",
+      {.strict = strict});
+  return result ? "" : result.error().code + " " + result.error().param;
+}
+std::string completion_error(const std::string& field, bool strict = false) {
+  const auto result = parse_completion_request("{\"prompt\":\"x\"" + (field.empty() ? "" : "," + field) + "}",
+                                               {.strict = strict});
+  return result ? "" : result.error().code + " " + result.error().param;
+}
+void expect_both(const std::string& field, const std::string& error) {
+  EXPECT_EQ(chat_error(field), error) << field;
+  EXPECT_EQ(completion_error(field), error) << field;
+}
+
+TEST(OpenAiRequest, WhatIsIgnoredBecauseUnknownIsCounted) {
+  int ignored = 0;
+  const RequestOptions options{.on_ignored = [&](int count) { ignored += count; }};
+  const auto chat = [&](const std::string& fields) {
+    return parse_chat_request("{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]" + fields + "}", options).ok();
+  };
+  EXPECT_TRUE(chat(""));
+  EXPECT_TRUE(chat(",\"store\":true,\"tool_choice\":\"none\",\"user\":\"me\",\"n\":1"));
+  EXPECT_EQ(ignored, 0);
+  EXPECT_TRUE(chat(",\"temprature\":1,\"x\":null,\"stream\":true,\"stream_options\":{\"include_usage\":true,\"y\":1}"));
+  EXPECT_EQ(ignored, 3);
+  EXPECT_TRUE(parse_completion_request("{\"prompt\":\"x\",\"messages\":[]}", options).ok());
+  EXPECT_TRUE(parse_tokenize_request("{\"prompt\":\"x\",\"z\":[1,2]}", options).ok());
+  EXPECT_TRUE(parse_detokenize_request("{\"tokens\":[1],\"z\":{\"a\":1}}", options).ok());
+  EXPECT_EQ(ignored, 6);
+  EXPECT_FALSE(chat(",\"temprature\":1,\"n\":\"x\""));  // refused: nothing was ignored
+  EXPECT_EQ(ignored, 6);
+}
+
+TEST(OpenAiRequest, IntegersAreIntegers) {
+  for (const std::string name : {"n", "max_tokens", "max_completion_tokens", "min_tokens", "top_k", "seed",
+                                 "prompt_logprobs", "priority"}) {
+    const auto with = [&](const std::string& value) { return "\"" + name + "\":" + value; };
+    for (const char* good : {"1", "2.0", "1e2", "null", "-1", "-0", "-0.0"}) expect_both(with(good), "");
+    for (const char* bad : {"true", "1.5", "\"1\"", "[]", "{}", "[1]"})
+      expect_both(with(bad), "invalid_type " + name);
+    for (const char* bad :
+         {"9223372036854775808", "18446744073709551616", "1e400", "-1e400", "1e18"}) {
+      expect_both(with(bad), "value_out_of_range " + name);
+    }
+  }
+  expect_both("\"seed\":9223372036854775807", "");
+  expect_both("\"seed\":-9223372036854775808", "");
+}
+
+TEST(OpenAiRequest, NumbersAreFiniteNumbers) {
+  for (const std::string name :
+       {"temperature", "top_p", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty"}) {
+    const auto with = [&](const std::string& value) { return "\"" + name + "\":" + value; };
+    for (const char* good : {"0", "0.5", "1e-3", "null", "-2", "-0", "-0.0"}) expect_both(with(good), "");
+    for (const char* bad : {"true", "\"1\"", "[]", "{}"}) expect_both(with(bad), "invalid_type " + name);
+    for (const char* bad : {"1e400", "-1e400"})
+      expect_both(with(bad), "value_out_of_range " + name);
+  }
+}
+
+TEST(OpenAiRequest, BooleansAreBooleans) {
+  for (const std::string name :
+       {"stream", "ignore_eos", "include_stop_str_in_output", "skip_special_tokens", "return_token_ids",
+        "return_tokens_as_token_ids"}) {
+    for (const char* good : {"true", "false", "null"}) expect_both("\"" + name + "\":" + good, "");
+    for (const char* bad : {"0", "1", "\"true\"", "[]", "{}"})
+      expect_both("\"" + name + "\":" + bad, "invalid_type " + name);
+  }
+}
+
+TEST(OpenAiRequest, StringsAreBoundedToTheByte) {
+  const std::string most(1024, 'a');
+  for (const std::string name : {"model", "user", "cache_salt", "stop"}) {
+    for (const char* bad : {"1", "true", "{}"})
+      expect_both("\"" + name + "\":" + bad, "invalid_type " + name);
+    expect_both("\"" + name + "\":\"" + most + "\"", "");
+    expect_both("\"" + name + "\":\"" + most + "a\"", "string_too_long " + name);
+    expect_both("\"" + name + "\":\"" + std::string(1 << 20, 'a') + "\"", "string_too_long " + name);
+  }
+  for (const char* bad : {"a\\u0000", "\\n", "\\u001f", "\\u007f"})
+    expect_both("\"model\":\"" + std::string(bad) + "\"", "invalid_value model");
+  expect_both("\"cache_salt\":\"\\u0000\\n\"", "");
+}
+
+TEST(OpenAiRequest, StopAndTokenListsKeepTheirItems) {
+  expect_both("\"stop\":[\"a\",1]", "invalid_type stop");
+  expect_both("\"stop\":[null]", "invalid_type stop");
+  expect_both("\"stop_token_ids\":5", "invalid_type stop_token_ids");
+  expect_both("\"stop_token_ids\":[1,\"2\"]", "invalid_type stop_token_ids");
+  expect_both("\"stop_token_ids\":[1,true]", "invalid_type stop_token_ids");
+  expect_both("\"logit_bias\":[]", "invalid_type logit_bias");
+  expect_both("\"logit_bias\":{\"5\":\"x\"}", "invalid_type logit_bias");
+  expect_both("\"logit_bias\":{\"5\":true}", "invalid_type logit_bias");
+  for (const char* key : {"", "x", "5x", " 5", "+5", "1.5", "9223372036854775808"}) {
+    expect_both("\"logit_bias\":{\"" + std::string(key) + "\":1}", "invalid_token_id logit_bias");
+  }
+  const auto parsed = parse_completion_request(
+      R"({"prompt":"x","stop":"end","stop_token_ids":[3,-1,5000000000],"logit_bias":{"7":-100,"8":0.5,"-9":1}})",
+      {});
+  ASSERT_TRUE(parsed.ok());
+  const GenerateRequest& r = parsed.value().generate;
+  EXPECT_EQ(r.stop, std::vector<std::string>{"end"});
+  EXPECT_EQ(r.stop_token_ids, (std::vector<int64_t>{3, -1, 5000000000}));
+  EXPECT_EQ(r.logit_bias, (std::vector<std::pair<int64_t, double>>{{7, -100}, {8, 0.5}, {-9, 1}}));
+}
+
+TEST(OpenAiRequest, PromptHasFourForms) {
+  const auto prompts = [](const std::string& prompt) {
+    const auto parsed = parse_completion_request("{\"prompt\":" + prompt + "}", {});
+    EXPECT_TRUE(parsed.ok()) << prompt;
+    return parsed.ok() ? parsed.value().generate.prompts : std::vector<PromptInput>{};
+  };
+  using Ids = std::vector<TokenId>;
+  EXPECT_EQ(prompts("\"a\\u0000b\""), (std::vector<PromptInput>{std::string("a\0b", 3)}));
+  EXPECT_EQ(prompts("[\"a\",\"\"]"), (std::vector<PromptInput>{"a", ""}));
+  EXPECT_EQ(prompts("[1,-2,3]"), (std::vector<PromptInput>{Ids{1, -2, 3}}));
+  EXPECT_EQ(prompts("[[1],[],[2,3]]"), (std::vector<PromptInput>{Ids{1}, Ids{}, Ids{2, 3}}));
+  EXPECT_TRUE(prompts("[]").empty());  // the service refuses it
+  for (const char* bad :
+       {"null", "1", "true", "{}", "[true]", "[null]", "[{}]", "[\"a\",1]", "[1,\"a\"]", "[[1],2]",
+        "[[1],\"a\"]", "[[[1]]]", "[1.5]", "[[true]]", "[1e400]", "[18446744073709551616]"}) {
+    const auto result = parse_completion_request("{\"prompt\":" + std::string(bad) + "}", {});
+    ASSERT_FALSE(result.ok()) << bad;
+    EXPECT_EQ(result.error().code + " " + result.error().param, "invalid_prompt prompt") << bad;
+  }
+  EXPECT_EQ(parse_completion_request("{}", {}).error().code, "invalid_prompt");
+  EXPECT_EQ(parse_completion_request("{\"prompt\":[2147483648]}", {}).error().code, "invalid_token_id");
+  EXPECT_TRUE(parse_completion_request("{\"prompt\":[2147483647]}", {}).ok());
+}
+
+TEST(OpenAiRequest, MessagesMustBeAnArray) {
+  for (const char* bad :
+       {"{}", "{\"messages\":null}", "{\"messages\":\"hi\"}", "{\"messages\":{}}", "{\"messages\":1}"}) {
+    const auto result = parse_chat_request(bad, {});
+    ASSERT_FALSE(result.ok()) << bad;
+    EXPECT_EQ(result.error().code + " " + result.error().param, "invalid_messages messages") << bad;
+  }
+  const auto parsed = parse_chat_request(
+      R"({"messages":[{"role":"user","content":"hi"}],"chat_template_kwargs":{"a":1},"add_generation_prompt":false})",
+      {});
+  ASSERT_TRUE(parsed.ok());
+  EXPECT_EQ(boost::json::serialize(parsed.value().generate.chat->at("messages")),
+            R"([{"role":"user","content":"hi"}])");
+  EXPECT_TRUE(parsed.value().generate.chat->contains("chat_template_kwargs"));
+  EXPECT_FALSE(parsed.value().generate.add_generation_prompt);
+  EXPECT_EQ(chat_error("\"chat_template_kwargs\":[]"), "invalid_type chat_template_kwargs");
+  EXPECT_EQ(chat_error("\"chat_template\":\"{{ x }}\""), "not_allowed chat_template");
+}
+
+TEST(OpenAiRequest, TheNewerNameOfMaxTokensWins) {
+  const auto parsed =
+      parse_chat_request(R"({"messages":[],"max_tokens":5,"max_completion_tokens":7})", {}).value().generate;
+  EXPECT_EQ(parsed.max_tokens, 7);
+  EXPECT_EQ(parsed.max_tokens_param, "max_completion_tokens");
+  const auto older = parse_chat_request(R"({"messages":[],"max_tokens":5,"max_completion_tokens":null})", {})
+                         .value()
+                         .generate;
+  EXPECT_EQ(older.max_tokens, 5);
+  EXPECT_EQ(older.max_tokens_param, "max_tokens");
+  EXPECT_EQ(parse_chat_request(R"({"messages":[]})", {}).value().generate.max_tokens, std::nullopt);
+}
+
+TEST(OpenAiRequest, LogprobsOfAChatNeedTheirSwitch) {
+  const auto logprobs = [](const std::string& fields) {
+    return parse_chat_request("{\"messages\":[]," + fields + "}", {}).value().generate.logprobs;
+  };
+  EXPECT_EQ(logprobs("\"logprobs\":true"), 0);
+  EXPECT_EQ(logprobs("\"logprobs\":true,\"top_logprobs\":5"), 5);
+  EXPECT_EQ(logprobs("\"logprobs\":true,\"top_logprobs\":-1"), -1);  // the validator refuses it
+  EXPECT_EQ(logprobs("\"logprobs\":false,\"top_logprobs\":0"), std::nullopt);
+  EXPECT_EQ(chat_error("\"top_logprobs\":1"), "invalid_value top_logprobs");
+  EXPECT_EQ(chat_error("\"logprobs\":false,\"top_logprobs\":1"), "invalid_value top_logprobs");
+  EXPECT_EQ(chat_error("\"logprobs\":1"), "invalid_type logprobs");
+  EXPECT_EQ(chat_error("\"logprobs\":true,\"top_logprobs\":true"), "invalid_type top_logprobs");
+  EXPECT_EQ(completion_error("\"logprobs\":true"), "invalid_type logprobs");
+  EXPECT_EQ(parse_completion_request(R"({"prompt":"x","logprobs":3})", {}).value().generate.logprobs, 3);
+}
+
+TEST(OpenAiRequest, StreamOptionsNeedAStream) {
+  expect_both("\"stream_options\":{\"include_usage\":true}", "invalid_value stream_options");
+  expect_both("\"stream\":false,\"stream_options\":{}", "invalid_value stream_options");
+  expect_both("\"stream\":true,\"stream_options\":{\"include_usage\":1}",
+              "invalid_type stream_options.include_usage");
+  expect_both("\"stream\":true,\"stream_options\":{\"continuous_usage_stats\":1}",
+              "invalid_type stream_options.continuous_usage_stats");
+  expect_both("\"stream\":true,\"stream_options\":[]", "invalid_type stream_options");
+  expect_both("\"stream\":true,\"stream_options\":{\"include_usage\":true,\"other\":1}", "");
+  expect_both("\"stream_options\":null", "");
+  EXPECT_TRUE(
+      parse_chat_request(R"({"messages":[],"stream":true,"stream_options":{"include_usage":true}})", {})
+          .value()
+          .include_usage);
+}
+
+TEST(OpenAiRequest, FeaturesNotBuiltAreRefusedByName) {
+  for (const auto& [field, name] : std::initializer_list<std::pair<const char*, const char*>>{
+           {"\"suffix\":\"end\"", "suffix"},
+           {"\"use_beam_search\":true", "use_beam_search"},
+           {"\"logits_processors\":[\"x\"]", "logits_processors"},
+           {"\"guided_json\":{}", "guided_json"},
+           {"\"guided_regex\":\"a+\"", "guided_regex"},
+           {"\"guided_choice\":[\"a\"]", "guided_choice"},
+           {"\"guided_grammar\":\"x\"", "guided_grammar"},
+           {"\"structured_outputs\":{\"json\":{}}", "structured_outputs"},
+           {"\"bad_words\":[\"a\"]", "bad_words"},
+           {"\"allowed_token_ids\":[1]", "allowed_token_ids"},
+           {"\"response_format\":{\"type\":\"json_object\"}", "response_format"},
+           {"\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{}}", "response_format"},
+           {"\"best_of\":2", "best_of"},
+           {"\"n\":2,\"best_of\":3", "best_of"}}) {
+    expect_both(field, "not_supported " + std::string(name));
+  }
+  for (const auto& [field, name] : std::initializer_list<std::pair<const char*, const char*>>{
+           {"\"modalities\":[\"text\",\"audio\"]", "modalities"},
+           {"\"continue_final_message\":true", "continue_final_message"},
+           {"\"documents\":[{}]", "documents"},
+           {"\"echo\":true", "echo"}}) {
+    EXPECT_EQ(chat_error(field), "not_supported " + std::string(name)) << field;
+  }
+  EXPECT_EQ(chat_error("\"tools\":{}"), "invalid_type tools");
+  EXPECT_EQ(chat_error("\"tool_choice\":5"), "invalid_type tool_choice");
+  EXPECT_EQ(chat_error("\"modalities\":\"text\""), "invalid_type modalities");
+  expect_both("\"response_format\":\"text\"", "invalid_type response_format");
+  expect_both("\"kv_transfer_params\":{}", "not_allowed kv_transfer_params");
+  expect_both("\"bootstrap_host\":\"10.0.0.1\"", "not_allowed bootstrap_host");
+}
+
+TEST(OpenAiRequest, ToolsThatMayNotBeCalledLeaveTheAnswerAText) {
+  const std::string tools = "\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}]";
+  const std::string functions = "\"functions\":[{\"name\":\"f\"}]";
+  for (const std::string& field :
+       {tools + ",\"tool_choice\":\"none\"", functions + ",\"function_call\":\"none\"",
+        std::string("\"tools\":[]"), std::string("\"tools\":null,\"tool_choice\":null"),
+        std::string("\"tools\":[],\"tool_choice\":\"auto\""), std::string("\"tool_choice\":\"auto\"")}) {
+    EXPECT_EQ(chat_error(field), "") << field;
+    EXPECT_EQ(chat_error(field, /*strict=*/true), "") << field;
+  }
+}
+
+TEST(OpenAiRequest, EveryOtherUseOfToolsIsRefusedInTheSameWords) {
+  const std::string tools = "\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}]";
+  for (const auto& [field, param] : std::initializer_list<std::pair<std::string, const char*>>{
+           {tools, "tools"},
+           {tools + ",\"tool_choice\":null", "tools"},
+           {tools + ",\"tool_choice\":\"auto\"", "tools"},
+           {tools + ",\"tool_choice\":\"required\"", "tools"},
+           {tools + ",\"tool_choice\":{\"type\":\"function\",\"function\":{\"name\":\"f\"}}", "tools"},
+           {"\"tool_choice\":\"required\"", "tool_choice"},
+           {"\"tool_choice\":{\"type\":\"function\"}", "tool_choice"},
+           {"\"functions\":[{\"name\":\"f\"}]", "functions"},
+           {"\"functions\":[{\"name\":\"f\"}],\"function_call\":{\"name\":\"f\"}", "functions"},
+           {"\"function_call\":{\"name\":\"f\"}", "function_call"}}) {
+    const auto refused = parse_chat_request("{\"messages\":[]," + field + "}", {});
+    ASSERT_FALSE(refused.ok()) << field;
+    EXPECT_EQ(refused.error().code, "not_supported") << field;
+    EXPECT_EQ(refused.error().param, param) << field;
+    EXPECT_EQ(refused.error().message,
+              "tools are not supported by this server: leave them out, or set tool_choice to \"none\" for an "
+              "answer in text.");
+  }
+}
+
+TEST(OpenAiRequest, TheirHarmlessValuesPass) {
+  for (const char* field :
+       {"\"functions\":[]", "\"suffix\":null", "\"suffix\":\"\"", "\"use_beam_search\":false",
+        "\"best_of\":1", "\"n\":3,\"best_of\":3", "\"response_format\":{\"type\":\"text\"}",
+        "\"guided_json\":null", "\"bad_words\":[]"}) {
+    expect_both(field, "");
+  }
+  for (const char* field : {"\"tools\":null", "\"tool_choice\":\"none\"",
+                            "\"modalities\":[\"text\"]", "\"function_call\":\"none\"", "\"echo\":false"}) {
+    EXPECT_EQ(chat_error(field), "") << field;
+  }
+}
+
+TEST(OpenAiRequest, FieldsWithoutMeaningAreAcceptedAndUnknownOnesIgnoredUnlessStrict) {
+  for (const char* field :
+       {"\"audio\":{}", "\"metadata\":{\"a\":\"b\"}", "\"prediction\":{}", "\"prompt_cache_key\":\"k\"",
+        "\"service_tier\":\"auto\"", "\"store\":true", "\"user\":\"u\"", "\"verbosity\":\"low\"",
+        "\"web_search_options\":{}", "\"reasoning_effort\":\"high\"", "\"parallel_tool_calls\":true",
+        "\"safety_identifier\":\"s\"", "\"moderation\":{}"}) {
+    EXPECT_EQ(chat_error(field), "") << field;
+    EXPECT_EQ(chat_error(field, /*strict=*/true), "") << field;
+  }
+  expect_both("\"reasoning\":{\"effort\":\"high\"}", "");
+  EXPECT_EQ(chat_error("\"reasoning\":{}", /*strict=*/true), "unknown_parameter reasoning");
+  EXPECT_EQ(completion_error("\"temprature\":1", /*strict=*/true), "unknown_parameter temprature");
+  EXPECT_EQ(chat_error("\"stream\":true,\"stream_options\":{\"x\":1}", /*strict=*/true),
+            "unknown_parameter stream_options.x");
+}
+
+TEST(OpenAiRequest, EveryMeaningfulFieldArrives) {
+  const auto parsed = parse_completion_request(
+      R"({"model":"m","prompt":"p","n":2,"max_tokens":9,"min_tokens":1,"temperature":0.5,"top_p":0.9,"min_p":0.1,"top_k":40,
+          "presence_penalty":1,"frequency_penalty":-1,"repetition_penalty":1.1,"seed":-5,"stop":["a","b"],"echo":true,"logprobs":2,
+          "prompt_logprobs":1,"ignore_eos":true,"include_stop_str_in_output":true,"skip_special_tokens":false,
+          "add_special_tokens":false,"cache_salt":"s","priority":3,"stream":true,"return_token_ids":true})",
+      {.strict = true});
+  ASSERT_TRUE(parsed.ok()) << parsed.error().message;
+  const OpenAiRequest& whole = parsed.value();
+  const GenerateRequest& r = whole.generate;
+  EXPECT_TRUE(whole.stream && whole.return_token_ids && !whole.include_usage);
+  EXPECT_EQ(r.model, "m");
+  EXPECT_EQ(r.n, 2);
+  EXPECT_EQ(r.max_tokens, 9);
+  EXPECT_EQ(r.min_tokens, 1);
+  EXPECT_EQ(r.temperature, 0.5);
+  EXPECT_EQ(r.top_p, 0.9);
+  EXPECT_EQ(r.min_p, 0.1);
+  EXPECT_EQ(r.top_k, 40);
+  EXPECT_EQ(r.presence_penalty, 1);
+  EXPECT_EQ(r.frequency_penalty, -1);
+  EXPECT_EQ(r.repetition_penalty, 1.1);
+  EXPECT_EQ(r.seed, -5);
+  EXPECT_EQ(r.stop, (std::vector<std::string>{"a", "b"}));
+  EXPECT_TRUE(r.echo && r.ignore_eos && r.include_stop_str_in_output && !r.skip_special_tokens &&
+              !r.add_special_tokens);
+  EXPECT_EQ(r.logprobs, 2);
+  EXPECT_EQ(r.prompt_logprobs, 1);
+  EXPECT_EQ(r.cache_salt, "s");
+  EXPECT_EQ(r.priority, 3);
+}
+
+TEST(OpenAiRequest, TokenizeTakesAPromptOrMessages) {
+  EXPECT_TRUE(parse_tokenize_request(R"({"prompt":"x","add_special_tokens":false})", {}).ok());
+  EXPECT_FALSE(parse_tokenize_request(R"({"prompt":"x","add_special_tokens":false})", {})
+                   .value()
+                   .generate.add_special_tokens);
+  EXPECT_EQ(parse_tokenize_request(R"({"messages":[]})", {}).value().generate.kind,
+            GenerateRequest::Kind::kChat);
+  for (const char* bad : {"{}", "{\"prompt\":null}", "{\"prompt\":[\"a\"],\"messages\":[]}"}) {
+    EXPECT_EQ(parse_tokenize_request(bad, {}).error().code, "invalid_prompt") << bad;
+  }
+  EXPECT_EQ(parse_tokenize_request("{\"prompt\":[\"a\"]}", {}).error().code, "invalid_type");
+  EXPECT_EQ(parse_tokenize_request("{\"messages\":5}", {}).error().code, "invalid_messages");
+  EXPECT_EQ(parse_tokenize_request("{\"messages\":[],\"tools\":[{}]}", {}).error().param, "tools");
+  EXPECT_EQ(parse_detokenize_request("{}", {}).error().code, "invalid_type");
+  EXPECT_EQ(parse_detokenize_request("{\"tokens\":\"x\"}", {}).error().code, "invalid_type");
+  EXPECT_EQ(parse_detokenize_request("{\"tokens\":[1.5]}", {}).error().param, "tokens");
+  EXPECT_EQ(parse_detokenize_request("{\"tokens\":[]}", {}).value().tokens.size(), 0u);
+}
+
+}  // namespace
+}  // namespace serval

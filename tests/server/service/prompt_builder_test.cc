@@ -1,0 +1,282 @@
+// Chats and prompts to ids with the tokenizer and template of the model that ships.
+
+#include "server/service/prompt_builder.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <boost/json.hpp>
+#include <fstream>
+#include <sstream>
+
+namespace serval {
+namespace {
+
+namespace json = boost::json;
+
+class PromptBuilderTest : public testing::Test {
+ protected:
+  PromptBuilderTest() {
+    tokenizer_ = load_tokenizer(std::string(SERVAL_SOURCE_DIR) + "/deploy/models/serval-nano");
+    limits_.vocab_size = tokenizer_->vocab_size();
+    limits_.max_model_len = 2048;
+    limits_.max_messages = 4;
+    limits_.max_prompts = 3;
+  }
+  PromptBuilder builder(const char* source = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}{% if add_generation_prompt %}>{% endif %}") {
+    Result<ChatTemplate> parsed = ChatTemplate::parse(source);
+    return PromptBuilder(tokenizer_, std::move(*parsed), limits_, 0);
+  }
+  static GenerateRequest chat(const std::string& text) {
+    GenerateRequest request;
+    request.kind = GenerateRequest::Kind::kChat;
+    request.chat = std::make_shared<json::object>(json::parse(text).as_object());
+    return request;
+  }
+  static Error error_of(const Result<std::vector<PromptInfo>>& result) { return result.ok() ? Error{} : result.error(); }
+
+  std::shared_ptr<const Tokenizer> tokenizer_;
+  ServiceLimits limits_;
+};
+
+TEST_F(PromptBuilderTest, RendersRolesPartsAndTheGenerationPrompt) {
+  GenerateRequest request = chat(R"({"messages": [
+    {"role": "developer", "content": "be kind"},
+    {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+    {"role": "assistant", "content": null}]})");
+  auto prompts = builder().build(request, {});
+  ASSERT_TRUE(prompts.ok()) << prompts.error().message;
+  EXPECT_EQ((*prompts)[0].text, "[system]be kind[user]a\nb[assistant]>");
+  EXPECT_EQ(tokenizer_->decode((*prompts)[0].token_ids, false), (*prompts)[0].text);
+  request.add_generation_prompt = false;
+  EXPECT_EQ((*builder().build(request, {}))[0].text.back(), ']');
+}
+
+TEST_F(PromptBuilderTest, NamesWhatIsWrongWithMessages) {
+  const char* cases[] = {
+      R"({})",
+      R"({"messages": "hello"})",
+      R"({"messages": []})",
+      R"({"messages": [1]})",
+      R"({"messages": [{"role": "wizard", "content": "x"}]})",
+      R"({"messages": [{"role": "user"}]})",
+      R"({"messages": [{"role": "user", "content": null}]})",
+      R"({"messages": [{"role": "user", "content": 1}]})",
+      R"({"messages": [{"role": "user", "content": [{"type": "poem", "text": "x"}]}]})",
+      R"({"messages": [{"role": "user", "content": [{"type": "text"}]}]})",
+      R"({"messages": [{"role": "user", "content": ["x"]}]})",
+      R"({"messages": [{"role": "user", "content": [{"type": "refusal", "refusal": "x"}]}]})",
+      R"({"messages": [{"role": "assistant", "content": [{"type": "refusal", "text": "x"}]}]})",
+      R"({"messages": [{"role": "user", "content": "1"}, {"role": "user", "content": "2"}, {"role": "user", "content": "3"},
+                       {"role": "user", "content": "4"}, {"role": "user", "content": "5"}]})",
+  };
+  for (const char* text : cases) {
+    const Error error = error_of(builder().build(chat(text), {}));
+    EXPECT_EQ(error.code, "invalid_messages") << text;
+    EXPECT_EQ(error.param, "messages") << text;
+  }
+}
+
+TEST_F(PromptBuilderTest, TakesEveryFormOfContentThatIsText) {
+  limits_.max_messages = 16;
+  const char* parts = R"([{"type": "text", "text": "a"}, {"type": "text", "text": "b", "cache_control": {}}])";
+  std::string messages;
+  std::string wanted;
+  for (const char* role : {"system", "developer", "user", "assistant", "tool", "function"}) {
+    messages += std::string(R"({"role": ")") + role + R"(", "content": )" + parts + "}, ";
+    const std::string_view name = role;
+    wanted += "[" + std::string(name == "developer" ? "system" : name == "function" ? "tool" : name) + "]a\nb";
+  }
+  messages += R"({"role": "function", "name": "f", "content": null},
+                 {"role": "assistant", "content": [{"type": "text", "text": "I"}, {"type": "refusal", "refusal": "won't"}]},
+                 {"role": "assistant", "content": null, "refusal": "no", "audio": null},
+                 {"role": "assistant", "content": "said", "refusal": null},
+                 {"role": "assistant"}])";
+  wanted += "[tool][assistant]I\nwon't[assistant]no[assistant]said[assistant]>";
+  const auto prompts = builder().build(chat("{\"messages\": [" + messages + "}"), {});
+  ASSERT_TRUE(prompts.ok()) << prompts.error().message;
+  EXPECT_EQ((*prompts)[0].text, wanted);
+}
+
+TEST_F(PromptBuilderTest, RefusesWhatIsNoTextByName) {
+  const std::pair<const char*, const char*> cases[] = {
+      {R"({"role": "user", "content": [{"type": "text", "text": "x"}, {"type": "image_url", "image_url": {"url": "data:,"}}]})",
+       "messages[0].content[1] is of type \"image_url\"; this server takes text only."},
+      {R"({"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]})",
+       "messages[0].content[0] is of type \"input_audio\"; this server takes text only."},
+      {R"({"role": "user", "content": [{"type": "file", "file": {}}]})",
+       "messages[0].content[0] is of type \"file\"; this server takes text only."},
+      {R"({"role": "assistant", "content": null, "audio": {"id": "a1"}})",
+       "messages[0].audio refers to an answer in sound; this server takes text only."},
+  };
+  for (const auto& [message, sentence] : cases) {
+    const Error error = error_of(builder().build(chat("{\"messages\": [" + std::string(message) + "]}"), {}));
+    EXPECT_EQ(error.code, "not_supported");
+    EXPECT_EQ(error.param, "messages");
+    EXPECT_EQ(error.message, sentence);
+  }
+}
+
+TEST_F(PromptBuilderTest, TheOlderFunctionCallIsAToolCall) {
+  auto with = builder(
+      "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% for c in m.tool_calls or [] %}{{ c.function.name }}"
+      "{{ c.function.arguments | tojson }}{% endfor %}{% endfor %}");
+  const auto prompts = with.build(chat(R"({"messages": [
+      {"role": "assistant", "content": null, "function_call": {"name": "weather", "arguments": "{\"city\": \"Ulm\"}"}},
+      {"role": "function", "name": "weather", "content": "sun"}]})"), {});
+  ASSERT_TRUE(prompts.ok()) << prompts.error().message;
+  EXPECT_EQ((*prompts)[0].text, R"([assistant]weather{"city": "Ulm"}[tool]sun)");
+}
+
+// One chat with a tool call as every OpenAI client sends it, through the ways published templates write one.
+TEST_F(PromptBuilderTest, AToolCallReachesTheTemplateTheWayItTakesOne) {
+  const std::string call = R"({"role": "assistant", "content": null, "tool_calls": [{"id": "c1", "type": "function",
+      "function": {"name": "weather", "arguments": "{\"city\": \"Ulm\"}"}}]})";
+  const std::string text = R"({"messages": [{"role": "user", "content": "x"}, )" + call +
+                           R"(, {"role": "tool", "tool_call_id": "c1", "content": "sun"}]})";
+  const std::pair<const char*, const char*> templates[] = {
+      // Knows no tools and adds content to a text: the call is lost, the chat is not.
+      {"{% for m in messages %}{{ '[' + m.role + ']' + m.content }}{% endfor %}", "[user]x[assistant][tool]sun"},
+      // Writes null as it writes any value.
+      {"{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}", "[user]x[assistant][tool]sun"},
+      // Writes the arguments with tojson.
+      {"{% for m in messages %}[{{ m.role }}]{{ m.content or '' }}{% for c in m.tool_calls or [] %}"
+       "{{ c.function.name }}{{ c.function.arguments | tojson }}{% endfor %}{% endfor %}",
+       "[user]x[assistant]weather{\"city\": \"Ulm\"}[tool]sun"},
+      // Walks through them.
+      {"{% for m in messages %}[{{ m.role }}]{{ m.content or '' }}{% for c in m.tool_calls or [] %}"
+       "{{ c.function.name }}{% for k, v in c.function.arguments | items %}({{ k }}={{ v }}){% endfor %}"
+       "{% endfor %}{% endfor %}",
+       "[user]x[assistant]weather(city=Ulm)[tool]sun"},
+      // Takes them for a text, and content none for the sign of a call.
+      {"{% for m in messages %}[{{ m.role }}]{% if m.content is none %}{% for c in m.tool_calls %}"
+       "{{ c['function']['name'] + c['function']['arguments'] }}{% endfor %}{% else %}{{ m.content }}{% endif %}"
+       "{% endfor %}",
+       "[user]x[assistant]weather{\"city\": \"Ulm\"}[tool]sun"},
+      // Prints them, whatever they are.
+      {"{% for m in messages %}[{{ m.role }}]{{ m.content or '' }}{% for c in m.tool_calls or [] %}"
+       "{{ c.function.name }}{{ c.function.arguments }}{% endfor %}{% endfor %}",
+       "[user]x[assistant]weather{\"city\": \"Ulm\"}[tool]sun"},
+      // As above, but adds the content before it.
+      {"{% for m in messages %}{{ '[' + m.role + ']' + m.content }}{% for c in m.tool_calls or [] %}"
+       "{{ c['function']['name'] + c['function']['arguments'] }}{% endfor %}{% endfor %}",
+       "[user]x[assistant]weather{\"city\": \"Ulm\"}[tool]sun"},
+  };
+  for (const auto& [source, expected] : templates) {
+    const auto prompts = builder(source).build(chat(text), {});
+    ASSERT_TRUE(prompts.ok()) << source << prompts.error().message;
+    EXPECT_EQ((*prompts)[0].text, expected) << source;
+  }
+}
+
+TEST_F(PromptBuilderTest, ArgumentsThatAreNoJsonStayWhatTheModelWrote) {
+  auto with = builder(
+      "{% for m in messages %}{{ m.content or '' }}{% for c in m.tool_calls or [] %}{{ c.function.name }}"
+      "{{ c.function.arguments | tojson }}{% endfor %}{% endfor %}");
+  const auto rendered = [&](const std::string& calls) {
+    return with.build(chat(R"({"messages": [{"role": "assistant", "tool_calls": [)" + calls + "]}]}"), {});
+  };
+  EXPECT_EQ((*rendered(R"({"function": {"name": "f", "arguments": "{\"a\": "}})"))[0].text, R"(f"{\"a\": ")");
+  EXPECT_EQ((*rendered(R"({"function": {"name": "g", "arguments": {"b": 1}}})"))[0].text, R"(g{"b": 1})");
+  for (const char* misshapen : {R"("i")", R"({"function": "h"})", R"({"function": {"name": "j"}})", "{}"})
+    EXPECT_EQ(error_of(rendered(misshapen)).code, "template_error") << misshapen;
+}
+
+TEST_F(PromptBuilderTest, OnlyKnownScalarsReachTheTemplate) {
+  auto with = builder("{{ enable_thinking }}{{ messages[0].content }}");
+  const std::string head = R"({"messages": [{"role": "user", "content": "x"}], "chat_template_kwargs": )";
+  EXPECT_EQ((*with.build(chat(head + R"({"enable_thinking": false}})"), {}))[0].text, "Falsex");
+  for (const char* kwargs : {R"({"messages": "y"}})", R"({"chat_template": "y"}})", R"({"enable_thinking": [1]}})", R"(3})"}) {
+    EXPECT_EQ(error_of(with.build(chat(head + kwargs), {})).param, "chat_template_kwargs") << kwargs;
+  }
+}
+
+TEST_F(PromptBuilderTest, ATemplateThatRefusesIsThisRequestsError) {
+  const Error error = error_of(builder("{{ raise_exception('no system role here') }}").build(
+      chat(R"({"messages": [{"role": "user", "content": "x"}]})"), {}));
+  EXPECT_EQ(error.kind, ErrorKind::kInvalidRequest);
+  EXPECT_EQ(error.code, "template_raised");
+  EXPECT_NE(error.message.find("no system role here"), std::string::npos);
+}
+
+TEST_F(PromptBuilderTest, AModelWithoutTemplateSaysSo) {
+  PromptBuilder without(tokenizer_, std::nullopt, limits_, 0);
+  EXPECT_EQ(error_of(without.build(chat(R"({"messages": [{"role": "user", "content": "x"}]})"), {})).code, "no_chat_template");
+}
+
+TEST_F(PromptBuilderTest, PromptIdsAndCountsAreBounded) {
+  GenerateRequest request;
+  const int vocab = limits_.vocab_size;
+  request.prompts = {std::vector<TokenId>{0, vocab - 1}};
+  EXPECT_TRUE(builder().build(request, {}).ok());
+  request.prompts = {std::vector<TokenId>{vocab}};
+  EXPECT_EQ(error_of(builder().build(request, {})).code, "invalid_token_id");
+  request.prompts = {std::vector<TokenId>{-1}};
+  EXPECT_EQ(error_of(builder().build(request, {})).code, "invalid_token_id");
+  request.prompts.assign(3, "a");
+  EXPECT_TRUE(builder().build(request, {}).ok());
+  request.prompts.assign(4, "a");
+  EXPECT_EQ(error_of(builder().build(request, {})).code, "invalid_prompt");
+  request.prompts.clear();
+  EXPECT_EQ(error_of(builder().build(request, {})).code, "invalid_prompt");
+}
+
+// The tokenizer gives no such id for a model that it was loaded for; this is what would still stand before the
+// embedding's memory.
+TEST_F(PromptBuilderTest, ATextThatBecomesAnIdBeyondTheModelIsRefused) {
+  GenerateRequest request;
+  request.prompts = {"Once upon a time"};
+  const std::vector<TokenId> ids = (*builder().build(request, {}))[0].token_ids;
+  const TokenId largest = *std::max_element(ids.begin(), ids.end());
+  limits_.vocab_size = largest + 1;
+  EXPECT_TRUE(builder().build(request, {}).ok());
+  limits_.vocab_size = largest;
+  Error refused = error_of(builder().build(request, {}));
+  EXPECT_EQ(refused.code, "invalid_prompt");
+  EXPECT_EQ(refused.param, "prompt");
+  refused = error_of(builder("Once upon a time").build(chat(R"({"messages": [{"role": "user", "content": "x"}]})"), {}));
+  EXPECT_EQ(refused.code, "invalid_prompt");
+  EXPECT_EQ(refused.param, "messages");
+}
+
+TEST_F(PromptBuilderTest, AFloodOfTextIsRefusedFromItsSizeWhenItMustFit) {
+  const std::string flood(4'000'000, 'a');
+  GenerateRequest request;
+  request.prompts = {flood};
+  const Error refused = error_of(builder().build(request, {.must_fit = true}));
+  EXPECT_EQ(refused.code, "context_length_exceeded");
+  EXPECT_EQ(refused.param, "prompt");
+  EXPECT_EQ(refused.message.rfind("This model's maximum context length is 2048 tokens. However, you requested at least ", 0), 0u)
+      << refused.message;
+  EXPECT_EQ(error_of(builder().build(chat(R"({"messages": [{"role": "user", "content": ")" + flood + R"("}]})"), {.must_fit = true})).param,
+            "messages");
+  request.prompts = {std::vector<TokenId>(limits_.max_model_len + 1, 5)};
+  EXPECT_EQ(error_of(builder().build(request, {.must_fit = true})).code, "context_length_exceeded");
+  EXPECT_TRUE(builder().build(request, {}).ok());
+  request.prompts = {std::vector<TokenId>(limits_.max_model_len, 5)};
+  EXPECT_TRUE(builder().build(request, {.must_fit = true}).ok());
+  // As many long tokens as the context takes are no flood, whatever their bytes.
+  const std::string fits = tokenizer_->decode(std::vector<TokenId>(limits_.max_model_len, 5), false);
+  request.prompts = {fits};
+  EXPECT_TRUE(builder().build(request, {.must_fit = true}).ok());
+}
+
+TEST_F(PromptBuilderTest, AnEmptyTextHasNoIdsWhereItMayBeEmpty) {
+  GenerateRequest request;
+  request.prompts = {std::string()};
+  EXPECT_TRUE((*builder().build(request, {.may_be_empty = true}))[0].token_ids.empty());
+}
+
+TEST_F(PromptBuilderTest, AnEmptyPromptBecomesBosOrAnError) {
+  GenerateRequest request;
+  request.prompts = {std::string()};
+  const auto prompts = builder().build(request, {});
+  if (tokenizer_->bos_id() >= 0) {
+    EXPECT_EQ((*prompts)[0].token_ids, std::vector<TokenId>{tokenizer_->bos_id()});
+  } else {
+    EXPECT_EQ(error_of(prompts).code, "empty_prompt");
+  }
+}
+
+}  // namespace
+}  // namespace serval
