@@ -18,18 +18,6 @@
 #include "engine/scheduler/scheduler.h"
 
 namespace serval {
-namespace {
-
-struct Abort {
-  RequestId id;
-};
-struct StopMatched {
-  RequestId id;
-  int index;
-};
-using Message = std::variant<std::unique_ptr<Submission>, Abort, StopMatched>;
-
-}  // namespace
 
 Time engine_now() {
   return std::chrono::steady_clock::now().time_since_epoch();
@@ -135,26 +123,16 @@ struct Engine::Impl {
       if (stopping) return false;
       std::swap(inbox, taken);
     }
-    for (Message& message : taken) take(message);
+    for (SchedulerInput& input : taken) take(input);
     taken.clear();
     return true;
   }
 
-  void take(Message& message) {
-    if (auto* submission = std::get_if<std::unique_ptr<Submission>>(&message)) {
-      const Time now = engine_now();
-      taken_tokens += (*submission)->num_prompt;
-      if (recorder) recorder->add(**submission, now);
-      const Result<void> added = scheduler.add(std::move(*submission), now);
-      SERVAL_CHECK(added.ok(), "the door counts what the line holds");
-    } else if (const Abort* abort = std::get_if<Abort>(&message)) {
-      if (recorder) recorder->abort(abort->id);
-      scheduler.abort(abort->id);
-    } else {
-      const StopMatched& stop = std::get<StopMatched>(message);
-      if (recorder) recorder->stop_string_matched(stop.id, stop.index);
-      scheduler.stop_string_matched(stop.id, stop.index);
-    }
+  void take(SchedulerInput& input) {
+    const Time now = engine_now();
+    if (const Add* const add = std::get_if<Add>(&input)) taken_tokens += add->submission->num_prompt;
+    if (recorder) recorder->take(input, now);
+    scheduler.take(std::move(input), now);
   }
 
   void publish() {
@@ -207,7 +185,7 @@ struct Engine::Impl {
       std::lock_guard lock(inbox_mutex);
       std::swap(inbox, taken);
     }
-    for (Message& message : taken) take(message);
+    for (SchedulerInput& input : taken) take(input);
     scheduler.abort_all();
     scheduler.take_events(events);
     publish();
@@ -223,11 +201,11 @@ struct Engine::Impl {
   Time last_over{0};  // when the last step was over
   ModelOutput output;
   EventBatch events;
-  std::vector<Message> taken;
+  std::vector<SchedulerInput> taken;
 
   std::mutex inbox_mutex;
   std::condition_variable inbox_filled;
-  std::vector<Message> inbox;
+  std::vector<SchedulerInput> inbox;
   std::vector<std::unique_ptr<Submission>> retired;  // never more than could be open at the last submission
   bool stopping = false;
   std::atomic<int> num_open{0};  // sequences submitted and not yet finished
@@ -270,16 +248,16 @@ struct Engine::Impl {
     to_free.reserve(most_retired());
     {
       std::lock_guard lock(inbox_mutex);
-      inbox.push_back(std::move(submission));
+      inbox.push_back(Add{std::move(submission)});
       std::swap(to_free, retired);
     }
     inbox_filled.notify_one();
   }
 
-  void send(Message message) {
+  void send(SchedulerInput input) {
     {
       std::lock_guard lock(inbox_mutex);
-      inbox.push_back(std::move(message));
+      inbox.push_back(std::move(input));
     }
     inbox_filled.notify_one();
   }

@@ -1,10 +1,18 @@
 #include "engine/scheduler/recorder.h"
 
+#include <algorithm>
 #include <cerrno>
+#include <concepts>
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <sstream>
 #include <stdexcept>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+#include <variant>
+#include <vector>
 
 #include "engine/scheduler/scheduler.h"
 #include "kernels/base/log.h"
@@ -12,98 +20,177 @@
 namespace serval {
 namespace {
 
-template <class Range>
-void write_list(std::ostream& out, const Range& values) {
-  out << ' ' << values.size();
-  for (const auto& value : values) out << ' ' << value;
-}
-
+constexpr std::string_view kHead = "serval-scheduler 4";
 constexpr int32_t kMostRead = 100'000'000;  // more is no recording of ours
 
-template <class T>
-std::vector<T> read_list(std::istream& in) {
-  size_t size = 0;
-  in >> size;
-  if (size > kMostRead) in.setstate(std::ios::failbit);
-  std::vector<T> values(in ? size : 0);
-  for (T& value : values) in >> value;
-  return values;
+template <class T, class Value>
+concept Is = std::same_as<std::remove_const_t<T>, Value>;
+
+// What is recorded of a value, in order: what the scheduler decides by. How tokens are drawn is the runner's
+// business; of log-probabilities only that they were there matters.
+template <class Line>
+void fields(Line& line, Is<Request> auto& r) {
+  auto& s = r.sampling;
+  line(r.id, r.flow, r.n, r.priority, r.deadline, s.seed, s.max_tokens, s.min_tokens, s.ignore_eos,
+       s.num_logprobs, s.num_prompt_logprobs, r.constrained, s.eos_token_ids, s.stop_token_ids, r.cache_salt);
+}
+template <class Line>
+void fields(Line& line, Is<SeqOutput> auto& o) {
+  line(o.seq, o.failed, o.tokens_begin, o.num_tokens, o.prompt_begin, o.num_prompt);
+}
+template <class Line>
+void fields(Line& line, Is<TokenOutput> auto& t) {
+  line(t.token);
+}
+template <class Line>
+void fields(Line& line, Is<ModelOutput> auto& o) {
+  line(o.step, o.seqs, o.tokens, o.prompt_tokens);
+}
+template <class Line>
+void fields(Line& line, Is<KvGroupGeometry> auto& g) {
+  line(g.num_blocks, g.window);
+}
+template <class Line>
+void fields(Line& line, Is<BlockGeometry> auto& g) {
+  line(g.block_size, g.num_groups, g.groups);
+}
+template <class Line>
+void fields(Line& line, Is<SchedulerConfig> auto& c) {
+  line(c.max_num_seqs, c.max_num_batched_tokens, c.max_prefill_chunk, c.max_model_len, c.max_waiting,
+       c.max_wait_ms, c.step_budget_ms, c.policy, c.enable_prefix_cache);
+}
+template <class Line, class Input>
+  requires requires { std::remove_const_t<Input>::kFields; }
+void fields(Line& line, Input& input) {
+  std::apply([&](auto... member) { line(input.*member...); }, std::remove_const_t<Input>::kFields);
 }
 
-std::vector<int> bytes_of(const std::string& text) {
-  return {text.begin(), text.end()};
-}
-
-void write_request(std::ostream& out, const Submission& submission) {
-  const Request& r = submission.request;
-  const SamplingParams& s = r.sampling;
-  out << r.id << ' ' << r.flow << ' ' << r.n << ' ' << r.priority << ' ' << r.deadline.count() << ' ' << s.seed << ' '
-      << s.max_tokens << ' ' << s.min_tokens << ' ' << s.ignore_eos << ' ' << s.num_logprobs << ' '
-      << s.num_prompt_logprobs << ' ' << r.constrained;
-  write_list(out, submission.sequences.front().tokens);
-  write_list(out, s.eos_token_ids);
-  write_list(out, s.stop_token_ids);
-  write_list(out, bytes_of(r.cache_salt));
-}
-
-// What the scheduler decides by; how tokens are drawn is the runner's business and not recorded.
-Request read_request(std::istream& in) {
-  Request r;
-  SamplingParams& s = r.sampling;
-  int64_t deadline = 0;
-  in >> r.id >> r.flow >> r.n >> r.priority >> deadline >> s.seed >> s.max_tokens >> s.min_tokens >> s.ignore_eos >>
-      s.num_logprobs >> s.num_prompt_logprobs >> r.constrained;
-  r.deadline = Time{deadline};
-  r.prompt = read_list<TokenId>(in);
-  s.eos_token_ids = read_list<TokenId>(in);
-  s.stop_token_ids = read_list<TokenId>(in);
-  const std::vector<int> salt = read_list<int>(in);
-  r.cache_salt.assign(salt.begin(), salt.end());
-  return r;
-}
-
-// Of the log-probabilities only that they were there: what they are decides nothing.
-void write_output(std::ostream& out, const ModelOutput& output) {
-  out << output.step << ' ' << output.seqs.size();
-  for (const SeqOutput& seq : output.seqs) {
-    out << ' ' << seq.seq << ' ' << seq.failed << ' ' << seq.num_tokens;
-    for (int32_t t = 0; t < seq.num_tokens; ++t) out << ' ' << output.tokens[seq.tokens_begin + t].token;
-    out << ' ' << seq.num_prompt;
+// Values as words of a line. A list is its length, then its elements.
+class Writer {
+ public:
+  explicit Writer(std::ostream& out) : out_(out) {}
+  template <class... Values>
+  void operator()(const Values&... values) {
+    (put(values), ...);
   }
-}
 
-ModelOutput read_output(std::istream& in) {
-  ModelOutput output;
-  size_t num_seqs = 0;
-  in >> output.step >> num_seqs;
-  for (size_t i = 0; i < num_seqs && in; ++i) {
-    SeqOutput seq;
-    in >> seq.seq >> seq.failed >> seq.num_tokens;
-    seq.tokens_begin = static_cast<int32_t>(output.tokens.size());
-    for (int32_t t = 0; t < seq.num_tokens && in; ++t) {
-      TokenOutput token;
-      in >> token.token;
-      output.tokens.push_back(token);
+ private:
+  void put(const std::integral auto& value) { out_ << ' ' << +value; }
+  void put(Time time) { put(time.count()); }
+  void put(QueuePolicy policy) { put(static_cast<int>(policy)); }
+  template <class T>
+  void put(const std::vector<T>& list) {
+    put(list.size());
+    for (const T& value : list) put(value);
+  }
+  void put(const std::string& text) {
+    put(text.size());
+    for (const char c : text) put(static_cast<int>(c));
+  }
+  template <class T, size_t kSize>
+  void put(const T (&list)[kSize]) {
+    for (const T& value : list) put(value);
+  }
+  // The prompt has moved to where the first sequence's tokens are.
+  void put(const std::unique_ptr<Submission>& submission) {
+    put(submission->request);
+    put(submission->sequences.front().tokens);
+  }
+  void put(const auto& value) { fields(*this, value); }
+
+  std::ostream& out_;
+};
+
+// The same the other way. What is no value of its kind spoils the stream.
+class Reader {
+ public:
+  // scheduler: of whom requests are made ready, once there is one.
+  Reader(std::istream& in, const Scheduler* scheduler) : in_(in), scheduler_(scheduler) {}
+  template <class... Values>
+  void operator()(Values&... values) {
+    (get(values), ...);
+  }
+
+ private:
+  void get(std::integral auto& value) { in_ >> value; }
+  void get(Time& time) {
+    int64_t count = 0;
+    get(count);
+    time = Time{count};
+  }
+  void get(QueuePolicy& policy) {
+    int value = 0;
+    get(value);
+    policy = static_cast<QueuePolicy>(value);
+  }
+  size_t get_size() {
+    size_t size = 0;
+    get(size);
+    if (size > kMostRead) in_.setstate(std::ios::failbit);
+    return in_ ? size : 0;
+  }
+  template <class T>
+  void get(std::vector<T>& list) {
+    list.resize(get_size());
+    for (T& value : list) {
+      if (in_) get(value);
     }
-    in >> seq.num_prompt;
-    if (seq.num_prompt < 0 || seq.num_prompt > kMostRead) in.setstate(std::ios::failbit);
-    seq.prompt_begin = static_cast<int32_t>(output.prompt_tokens.size());
-    if (in) output.prompt_tokens.resize(output.prompt_tokens.size() + seq.num_prompt);
-    output.seqs.push_back(seq);
   }
-  return output;
+  void get(std::string& text) {
+    text.resize(get_size());
+    for (char& c : text) {
+      int value = 0;
+      get(value);
+      c = static_cast<char>(value);
+    }
+  }
+  template <class T, size_t kSize>
+  void get(T (&list)[kSize]) {
+    for (T& value : list) get(value);
+  }
+  void get(std::unique_ptr<Submission>& submission) {
+    Request request;
+    get(request);
+    get(request.prompt);
+    if (in_) submission = scheduler_->prepare(std::move(request));
+  }
+  void get(auto& value) { fields(*this, value); }
+
+  std::istream& in_;
+  const Scheduler* scheduler_;
+};
+
+// Every sequence's tokens are there.
+bool is_whole(const ModelOutput& output) {
+  const auto lies_in = [](int32_t begin, int32_t count, size_t size) {
+    return begin >= 0 && count >= 0 && static_cast<size_t>(begin) + count <= size;
+  };
+  return std::ranges::all_of(output.seqs, [&](const SeqOutput& seq) {
+    return lies_in(seq.tokens_begin, seq.num_tokens, output.tokens.size()) &&
+           lies_in(seq.prompt_begin, seq.num_prompt, output.prompt_tokens.size());
+  });
+}
+
+// The input that a line of this name has; nothing when no input has the name.
+template <class... Inputs>
+std::optional<SchedulerInput> read_input(std::string_view name, Reader& line, std::variant<Inputs...>*) {
+  std::optional<SchedulerInput> input;
+  const auto try_to_be = [&]<class Input>(Input&& read) {
+    if (name != Input::kName) return;
+    line(read);
+    input.emplace(std::move(read));
+  };
+  (try_to_be(Inputs{}), ...);
+  return input;
 }
 
 }  // namespace
 
-Recorder::Recorder(const std::string& path, const SchedulerConfig& c, const BlockGeometry& g)
+Recorder::Recorder(const std::string& path, const SchedulerConfig& config, const BlockGeometry& geometry)
     : path_(path), file_(path) {
   if (!file_) throw std::runtime_error("cannot write the recording " + path);
-  file_ << "serval-scheduler 3\nconfig " << c.max_num_seqs << ' ' << c.max_num_batched_tokens << ' '
-        << c.max_prefill_chunk << ' ' << c.max_model_len << ' ' << c.max_waiting << ' ' << c.max_wait_ms << ' ' << c.step_budget_ms << ' '
-        << static_cast<int>(c.policy) << ' ' << c.enable_prefix_cache << ' ' << g.block_size << ' '
-        << g.num_groups;
-  for (int i = 0; i < g.num_groups; ++i) file_ << ' ' << g.groups[i].num_blocks << ' ' << g.groups[i].window;
+  file_ << kHead << "\nconfig";
+  Writer{file_}(config, geometry);
   end_line();
 }
 
@@ -112,27 +199,21 @@ void Recorder::end_line() {
   if (num_lost_++ == 0) log_warn("the recording ends here", {{"file", path_}, {"why", std::strerror(errno)}});
 }
 
-void Recorder::add(const Submission& submission, Time now) {
-  file_ << "add " << now.count() << ' ';
-  write_request(file_, submission);
+template <class... Values>
+void Recorder::line(std::string_view name, Time now, const Values&... values) {
+  file_ << name;
+  Writer{file_}(now, values...);
   end_line();
 }
-void Recorder::abort(RequestId id) {
-  file_ << "abort " << id;
-  end_line();
-}
-void Recorder::stop_string_matched(RequestId id, int index) {
-  file_ << "stop " << id << ' ' << index;
-  end_line();
+
+void Recorder::take(const SchedulerInput& input, Time now) {
+  std::visit([&](const auto& one) { line(one.kName, now, one); }, input);
 }
 void Recorder::next_batch(Time now) {
-  file_ << "next " << now.count();
-  end_line();
+  line("next", now);
 }
 void Recorder::apply(const ModelOutput& output, Time now) {
-  file_ << "apply " << now.count() << ' ';
-  write_output(file_, output);
-  end_line();
+  line("apply", now, output);
 }
 
 void replay(const std::string& path, const Replay& watch) {
@@ -145,56 +226,46 @@ void replay(const std::string& path, const Replay& watch) {
   std::unique_ptr<Scheduler> scheduler;
   Batch batch;
   EventBatch events;
+  std::vector<std::unique_ptr<Submission>> retired;
   while (std::getline(file, line)) {
     ++number;
     if (number == 1) {
-      if (line != "serval-scheduler 3") bad();
+      if (line != kHead) bad();
       continue;
     }
     std::istringstream in(line);
     std::string what;
     in >> what;
-    int64_t now = 0;
-    RequestId id = 0;
+    Reader read(in, scheduler.get());
     if (what == "config" && !scheduler) {
-      SchedulerConfig c;
-      BlockGeometry g;
-      int policy = 0;
-      in >> c.max_num_seqs >> c.max_num_batched_tokens >> c.max_prefill_chunk >> c.max_model_len >>
-          c.max_waiting >> c.max_wait_ms >> c.step_budget_ms >> policy >> c.enable_prefix_cache >> g.block_size >> g.num_groups;
-      c.policy = static_cast<QueuePolicy>(policy);
-      if (!in || g.num_groups < 1 || g.num_groups > kMaxKvGroups) bad();
-      for (int i = 0; i < g.num_groups; ++i) in >> g.groups[i].num_blocks >> g.groups[i].window;
+      SchedulerConfig config;
+      BlockGeometry geometry;
+      read(config, geometry);
+      if (!in || geometry.num_groups < 1 || geometry.num_groups > kMaxKvGroups) bad();
+      scheduler = std::make_unique<Scheduler>(config, geometry);
+      continue;
+    }
+    if (!scheduler) bad();
+    Time now{0};
+    read(now);
+    if (what == "next") {
       if (!in) bad();
-      scheduler = std::make_unique<Scheduler>(c, g);
-    } else if (!scheduler) {
-      bad();
-    } else if (what == "add") {
-      in >> now;
-      Request request = read_request(in);
-      if (!in) bad();
-      if (watch.on_add) watch.on_add(request, Time{now});
-      (void)scheduler->add(std::move(request), Time{now});
-    } else if (what == "abort") {
-      in >> id;
-      scheduler->abort(id);
-    } else if (what == "stop") {
-      int index = 0;
-      in >> id >> index;
-      scheduler->stop_string_matched(id, index);
-    } else if (what == "next") {
-      in >> now;
-      scheduler->next_batch(Time{now}, batch);
-      if (watch.on_batch) watch.on_batch(batch, Time{now});
+      scheduler->next_batch(now, batch);
+      if (watch.on_batch) watch.on_batch(batch, now);
     } else if (what == "apply") {
-      in >> now;
-      const ModelOutput output = read_output(in);
-      if (!in) bad();
+      ModelOutput output;
+      read(output);
+      if (!in || !is_whole(output)) bad();
       events.clear();
-      scheduler->apply(output, Time{now}, events);
-      if (watch.on_events) watch.on_events(events, Time{now});
+      scheduler->apply(output, now, events);
+      if (watch.on_events) watch.on_events(events, now);
     } else {
-      bad();
+      std::optional<SchedulerInput> input = read_input(what, read, static_cast<SchedulerInput*>(nullptr));
+      if (!in || !input) bad();
+      if (watch.on_input) watch.on_input(*input, now);
+      scheduler->take(std::move(*input), now);
+      retired.clear();
+      scheduler->take_retired(retired);
     }
   }
   if (!scheduler) bad();

@@ -6,11 +6,12 @@
 #include <fstream>
 #include <functional>
 #include <string>
+#include <string_view>
 
 #include "engine/batch.h"
 #include "engine/config.h"
 #include "engine/request.h"
-#include "engine/scheduler/sequence.h"
+#include "engine/scheduler/input.h"
 
 namespace serval {
 
@@ -19,9 +20,8 @@ class Recorder {
   // Throws std::runtime_error when the file cannot be written. The head of the file is the configuration.
   Recorder(const std::string& path, const SchedulerConfig& config, const BlockGeometry& geometry);
 
-  void add(const Submission& submission, Time now);
-  void abort(RequestId id);
-  void stop_string_matched(RequestId id, int index);
+  // Before the scheduler's call of the same name.
+  void take(const SchedulerInput& input, Time now);
   void next_batch(Time now);
   void apply(const ModelOutput& output, Time now);
 
@@ -30,6 +30,8 @@ class Recorder {
   uint64_t num_lost() const { return num_lost_; }
 
  private:
+  template <class... Values>
+  void line(std::string_view name, Time now, const Values&... values);
   void end_line();
 
   const std::string path_;
@@ -39,7 +41,7 @@ class Recorder {
 
 // What a replay tells, each with the time it was recorded at. Any may be empty.
 struct Replay {
-  std::function<void(const Request&, Time)> on_add;
+  std::function<void(const SchedulerInput&, Time)> on_input;
   std::function<void(const Batch&, Time)> on_batch;
   std::function<void(const EventBatch&, Time)> on_events;  // of the step just applied
 };

@@ -1,6 +1,8 @@
 #include "engine/scheduler/scheduler.h"
 
 #include <algorithm>
+#include <utility>
+#include <variant>
 
 #include "engine/scheduler/block_math.h"
 #include "engine/scheduler/queue_policy.h"
@@ -102,31 +104,30 @@ std::unique_ptr<Submission> Scheduler::prepare(Request request) const {
   return submission;
 }
 
-Result<void> Scheduler::add(Request request, Time now) {
-  retired_.clear();
-  return add(prepare(std::move(request)), now);
+bool Scheduler::has_place(int num_sequences) const {
+  return static_cast<int>(running_.size()) + num_waiting_ + num_sequences <= most_open(config_);
 }
 
-Result<void> Scheduler::add(std::unique_ptr<Submission> submission, Time now) {
-  const RequestId id = submission->request.id;
-  if (running_.size() + num_waiting_ + submission->sequences.size() >
-      static_cast<size_t>(most_open(config_))) {
-    return Error{ErrorKind::kOverloaded, "queue_full", "The queue is full; try again later.", "", 1};
-  }
-  SERVAL_CHECK(!requests_.find(id), id);
-  if (submission->request.deadline != Time{0}) deadlines_.push(*submission);
+void Scheduler::take(SchedulerInput input, Time now) {
+  std::visit([&](auto& one) { take_in(one, now); }, input);
+}
+
+void Scheduler::take_in(Add& add, Time now) {
+  Submission& submission = *add.submission;
+  const RequestId id = submission.request.id;
+  SERVAL_CHECK(has_place(submission.request.n) && !requests_.find(id), id, running_.size(), num_waiting_);
+  if (submission.request.deadline != Time{0}) deadlines_.push(submission);
   measure_line(now);
   const bool is_late = config_.max_wait_ms > 0 && config_.policy == QueuePolicy::kFcfs &&
                        expected_wait_ms() > config_.max_wait_ms;
-  for (Sequence& seq : submission->sequences) {
+  for (Sequence& seq : submission.sequences) {
     seq.id = next_seq_++;
     seq.arrival = next_arrival_++;
     flows_.join(seq, is_late);
     queue(seq);
   }
-  stats_.prompt_tokens += submission->num_prompt;
-  requests_.insert(std::move(submission));
-  return {};
+  stats_.prompt_tokens += submission.num_prompt;
+  requests_.insert(std::move(add.submission));
 }
 
 void Scheduler::take_retired(std::vector<std::unique_ptr<Submission>>& retired) {
@@ -158,8 +159,9 @@ void Scheduler::insert_in_order(std::vector<Sequence*>& line, Sequence* seq) con
   line.insert(std::lower_bound(line.begin(), line.end(), seq, before), seq);
 }
 
-void Scheduler::abort(RequestId id) {
-  if (Submission* const submission = requests_.find(id)) finish_all(*submission, FinishReason::kAborted);
+void Scheduler::take_in(const Abort& abort, Time) {
+  if (Submission* const submission = requests_.find(abort.request))
+    finish_all(*submission, FinishReason::kAborted);
 }
 
 void Scheduler::abort_all() {
@@ -172,10 +174,10 @@ void Scheduler::finish_all(Submission& submission, FinishReason reason) {
   }
 }
 
-void Scheduler::stop_string_matched(RequestId id, int index) {
-  Submission* const submission = requests_.find(id);
-  if (!submission || index < 0 || index >= static_cast<int>(submission->sequences.size())) return;
-  Sequence& seq = submission->sequences[index];
+void Scheduler::take_in(const StopMatched& stop, Time) {
+  Submission* const submission = requests_.find(stop.request);
+  if (!submission || stop.index < 0 || stop.index >= static_cast<int>(submission->sequences.size())) return;
+  Sequence& seq = submission->sequences[stop.index];
   if (seq.state != SeqState::kFinished) finish(seq, FinishReason::kStopString, pending_);
 }
 

@@ -19,12 +19,12 @@
 #include "engine/request.h"
 #include "engine/scheduler/block_pool.h"
 #include "engine/scheduler/flows.h"
+#include "engine/scheduler/input.h"
 #include "engine/scheduler/open_requests.h"
 #include "engine/scheduler/radix_cache.h"
 #include "engine/scheduler/sequence.h"
 #include "engine/scheduler/step_cost.h"
 #include "engine/stats.h"
-#include "kernels/base/status.h"
 
 namespace serval {
 
@@ -40,19 +40,16 @@ class Scheduler {
 
   // A valid request (see Engine::submit) with all the memory it will need. Any thread; allocates.
   std::unique_ptr<Submission> prepare(Request request) const;
-  // Queues a request. Fails with kOverloaded, code queue_full.
-  Result<void> add(std::unique_ptr<Submission> submission, Time now);
-  // The same for callers that may allocate and free: prepares, and drops what has retired.
-  Result<void> add(Request request, Time now);
+  // Whether so many more sequences may be added: max_num_seqs + max_waiting run or wait at most.
+  bool has_place(int num_sequences) const;
+  // What another thread has to say. Ends that it brings are told with the next events.
+  void take(SchedulerInput input, Time now);
   // Appends the requests that are over, for another thread to free. Taken or not, there are never more of
   // them than were added since the last call.
   void take_retired(std::vector<std::unique_ptr<Submission>>& retired);
 
-  // Ends every sequence of the request; takes effect in the next events. Unknown ids are ignored.
-  void abort(RequestId id);
+  // Ends every sequence of every request.
   void abort_all();
-  // The text layer saw a stop string in that sequence: it ends, its rows in flight are dropped.
-  void stop_string_matched(RequestId id, int index);
 
   // Gives a batch room for every step there can be.
   void reserve(Batch& batch) const;
@@ -101,6 +98,9 @@ class Scheduler {
   static constexpr int32_t kShortShare = 4, kTurnSteps = 4;
   static constexpr int32_t kLeastPromptRows = 16;  // however long a step takes
 
+  void take_in(Add& add, Time now);
+  void take_in(const Abort& abort, Time now);
+  void take_in(const StopMatched& stop, Time now);
   void expire(Time now);
   bool plan_decodes(int32_t& budget, Batch& batch);
   void plan_prompts(Time now, int32_t budget, Batch& batch);

@@ -35,7 +35,9 @@ struct Seen {
 Seen read_recording(const std::string& path) {
   Seen seen;
   Replay watch;
-  watch.on_add = [&](const Request& request, Time now) { seen.requests[request.id] = {now.count()}; };
+  watch.on_input = [&](const SchedulerInput& input, Time now) {
+    if (const Add* const add = std::get_if<Add>(&input)) seen.requests[add->submission->request.id] = {now.count()};
+  };
   watch.on_batch = [&](const Batch& batch, Time now) {
     if (!batch.empty()) seen.steps.push_back({now.count(), now.count(), shape_of(batch)});
   };

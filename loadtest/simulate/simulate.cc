@@ -49,7 +49,10 @@ class Replica {
     request.prompt = std::move(prompt);
     request.sampling.max_tokens = role_ == Role::kPrefill ? 1 : output_tokens;
     request.sampling.ignore_eos = true;
-    if (!scheduler_.add(std::move(request), to_time(now))) return "status 429";
+    if (!scheduler_.has_place(1)) return "status 429";
+    retired_.clear();
+    scheduler_.take_retired(retired_);
+    scheduler_.take(Add{scheduler_.prepare(std::move(request))}, to_time(now));
     if (role_ == Role::kDecode) importing_.push_back(true);
     return "";
   }
@@ -121,6 +124,7 @@ class Replica {
   const SchedulerConfig config_;
   const BlockGeometry& geometry_;
   Scheduler scheduler_;
+  std::vector<std::unique_ptr<Submission>> retired_;
   std::mt19937_64 random_;
   Batch batch_;
   ModelOutput output_;

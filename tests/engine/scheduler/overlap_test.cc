@@ -44,7 +44,7 @@ Request request(RequestId id, int prompt, int max_tokens) {
 class Overlap : public ::testing::Test {
  protected:
   void start(int num_blocks) { driver_.emplace(small_config(), one_group(num_blocks), kMaxStepsInFlight); }
-  void add(Request r) { ASSERT_TRUE(driver_->scheduler.add(std::move(r), driver_->now).ok()); }
+  void add(Request r) { driver_->add(std::move(r)); }
   const Batch& turn() {
     const Batch& batch = driver_->turn();
     for (const TokenEvent& event : driver_->events.events) {
@@ -119,7 +119,7 @@ TEST_F(Overlap, AnAbortOfWhatIsInTwoStepsWaitsForBoth) {
   for (int i = 0; i < 4; ++i) turn();
   driver_->plan();
   driver_->run();
-  driver_->scheduler.abort(1);
+  driver_->take(Abort{1});
   driver_->scheduler.check_invariants();
   for (int left = 2; left > 0; --left) {
     EXPECT_GT(num_held(), 0);
@@ -208,7 +208,7 @@ Outcome live(RandomLife life, int depth) {
       const int when = static_cast<int>(1 + life.pick(10));
       if (life.pick(6) == 0 && r.n == 1) aborted_at[{r.id, 0}] = when;
       if (life.pick(6) == 0) stopped_at[{r.id, r.n - 1}] = when;
-      SERVAL_CHECK(driver.scheduler.add(std::move(r), driver.now).ok());
+      driver.add(std::move(r));
     }
     const Batch& batch = driver.turn();
     outcome.num_tokens_on_device += std::count(batch.tokens.begin(), batch.tokens.end(), kTokenOnDevice);
@@ -226,9 +226,9 @@ Outcome live(RandomLife life, int depth) {
       SERVAL_CHECK(event.num_output == static_cast<int>(told.tokens.size()), event.num_output);
       told.finish = event.finish;
       if (event.finish != FinishReason::kNone) continue;
-      if (aborted_at.count(key) && aborted_at[key] == event.num_output) driver.scheduler.abort(event.request);
+      if (aborted_at.count(key) && aborted_at[key] == event.num_output) driver.take(Abort{event.request});
       if (stopped_at.count(key) && stopped_at[key] == event.num_output)
-        driver.scheduler.stop_string_matched(event.request, event.index);
+        driver.take(StopMatched{event.request, event.index});
     }
   }
   const SchedulerStats stats = driver.scheduler.stats();

@@ -54,6 +54,10 @@ TEST_F(RecorderTest, ALifeReplaysToTheSameBatches) {
       driver.runner.fails = [](SeqId seq, int position) { return (seq * 31 + position) % 499 == 0; };
       Scheduler& scheduler = driver.scheduler;
       Recorder recorder(path_, life.config, life.geometry);
+      const auto tell = [&](SchedulerInput input) {
+        recorder.take(input, driver.now);
+        driver.take(std::move(input));
+      };
       int forks = 0, copies = 0, prompt_logprobs = 0;
       for (int step = 0; step < 1500; ++step) {
         driver.now += Time{1};
@@ -62,9 +66,7 @@ TEST_F(RecorderTest, ALifeReplaysToTheSameBatches) {
           if (life.pick(5) == 0) r.sampling.num_prompt_logprobs = 0;
           r.constrained = life.pick(5) == 0;
           forks += r.n - 1;
-          std::unique_ptr<Submission> submission = scheduler.prepare(std::move(r));
-          recorder.add(*submission, driver.now);
-          (void)scheduler.add(std::move(submission), driver.now);  // refused ones are a part of the day
+          if (scheduler.has_place(r.n)) tell(Add{scheduler.prepare(std::move(r))});
         }
         recorder.next_batch(driver.now);
         const Batch& batch = driver.plan();
@@ -73,11 +75,9 @@ TEST_F(RecorderTest, ALifeReplaysToTheSameBatches) {
         driver.run();
         const RequestId id = life.last_id - life.pick(9);
         if (life.pick(9) == 0) {
-          recorder.abort(id);
-          scheduler.abort(id);
+          tell(Abort{id});
         } else if (life.pick(9) == 0) {
-          recorder.stop_string_matched(id, 0);
-          scheduler.stop_string_matched(id, 0);
+          tell(StopMatched{id, 0});
         }
         if (!driver.is_due()) continue;
         recorder.apply(driver.due(), driver.now);
@@ -112,7 +112,7 @@ TEST_F(RecorderTest, EndsWithALineInTheLogWhenTheDiskIsFull) {
   ::testing::internal::CaptureStderr();
   Recorder recorder("/dev/full", SchedulerConfig{}, BlockGeometry{});
   recorder.next_batch(Time{1});
-  recorder.abort(7);
+  recorder.take(Abort{7}, Time{2});
   flush_log();
   const std::string said = ::testing::internal::GetCapturedStderr();
   EXPECT_EQ(std::count(said.begin(), said.end(), '\n'), 1) << said;

@@ -34,7 +34,7 @@ struct Queue {
     r.id = id;
     r.prompt = std::move(prompt);
     r.sampling.max_tokens = max_tokens;
-    ASSERT_TRUE(driver.scheduler.add(std::move(r), driver.now).ok());
+    driver.add(std::move(r));
   }
   void turn() {
     driver.turn();

@@ -4,11 +4,16 @@
 
 #include <array>
 #include <functional>
+#include <utility>
 
 #include "engine/scheduler/scheduler.h"
 #include "tests/support/fake_runner.h"
 
 namespace serval::testing {
+
+inline void add(Scheduler& scheduler, Request request, Time now) {
+  scheduler.take(Add{scheduler.prepare(std::move(request))}, now);
+}
 
 class SchedulerDriver {
  public:
@@ -21,6 +26,8 @@ class SchedulerDriver {
   Time now{0};
   std::function<Time(const Batch&)> step_time;  // none: no time
 
+  void take(SchedulerInput input) { scheduler.take(std::move(input), now); }
+  void add(Request request) { testing::add(scheduler, std::move(request), now); }
   // Decides the next step; empty when there is nothing to launch.
   const Batch& plan() {
     scheduler.next_batch(now, next().batch);

@@ -89,7 +89,8 @@ class RandomDay {
       open.choices.push_back({request.prompt, seed_of_choice(request.sampling.seed, i)});
     const RequestId id = request.id;
     const uint64_t salt = request.cache_salt.size();
-    if (!driver_.scheduler.add(std::move(request), driver_.now)) return;
+    if (!driver_.scheduler.has_place(request.n)) return;
+    driver_.add(std::move(request));
     salts_.resize(salts_.size() + open.choices.size(), salt);
     open_[id] = std::move(open);
   }
@@ -98,9 +99,9 @@ class RandomDay {
     auto it = open_.begin();
     std::advance(it, pick(open_.size()));
     if (pick(2) == 0) {
-      driver_.scheduler.abort(it->first);
+      driver_.take(Abort{it->first});
     } else {
-      driver_.scheduler.stop_string_matched(it->first, static_cast<int>(pick(it->second.choices.size())));
+      driver_.take(StopMatched{it->first, static_cast<int32_t>(pick(it->second.choices.size()))});
     }
   }
 

@@ -52,7 +52,7 @@ struct World {
     r.sampling.seed = 11;
     return r;
   }
-  void add(Request r) { ASSERT_TRUE(scheduler->add(std::move(r), now).ok()); }
+  void add(Request r) { testing::add(*scheduler, std::move(r), now); }
   // One step; false when there was nothing to run.
   bool step() {
     now += Time{1};
@@ -308,7 +308,7 @@ TEST(Scheduler, AnAbortFreesItsBlocksBeforeTheNextStep) {
   w.add(World::request(1, prompt_of(30), 100));
   w.add(World::request(2, prompt_of(30, 1), 4));
   w.step();
-  w.scheduler->abort(1);
+  w.scheduler->take(Abort{1}, w.now);
   w.step();
   EXPECT_EQ((w.finished[{1, 0}]), FinishReason::kAborted);
   for (const SeqStep& s : w.batch.seqs) EXPECT_EQ(s.seq, 2u);
@@ -323,7 +323,7 @@ TEST(Scheduler, AnAbortWhileTheStepRunsDropsItsRows) {
   w.step();
   w.scheduler->next_batch(Time{100}, w.batch);
   (*w.runner)(w.batch, w.output);
-  w.scheduler->abort(1);
+  w.scheduler->take(Abort{1}, w.now);
   EventBatch events;
   w.scheduler->apply(w.output, Time{100}, events);
   ASSERT_EQ(events.events.size(), 1u);
@@ -363,12 +363,12 @@ TEST(Scheduler, AStopStringEndsItsSequenceAndNoOther) {
   w.start();
   w.add(World::request(1, prompt_of(10), 20, 2));
   for (int i = 0; i < 4; ++i) w.step();
-  w.scheduler->stop_string_matched(1, 0);
+  w.scheduler->take(StopMatched{1, 0}, w.now);
   w.run();
   EXPECT_EQ((w.finished[{1, 0}]), FinishReason::kStopString);
   EXPECT_EQ((w.finished[{1, 1}]), FinishReason::kLength);
-  w.scheduler->stop_string_matched(1, 0);  // late messages are ignored
-  w.scheduler->abort(1);
+  w.scheduler->take(StopMatched{1, 0}, w.now);  // late messages are ignored
+  w.scheduler->take(Abort{1}, w.now);
   EXPECT_FALSE(w.step());
 }
 
@@ -411,11 +411,13 @@ TEST(Scheduler, TheQueueIsBoundedExactly) {
   w.config.max_num_seqs = 2;
   w.config.max_waiting = 3;
   w.start();
-  for (RequestId id = 1; id <= 5; ++id) w.add(World::request(id, prompt_of(4), 2));
-  const Result<void> sixth = w.scheduler->add(World::request(6, prompt_of(4), 2), w.now);
-  ASSERT_FALSE(sixth.ok());
-  EXPECT_EQ(sixth.error().code, "queue_full");
-  EXPECT_EQ(sixth.error().kind, ErrorKind::kOverloaded);
+  for (RequestId id = 1; id <= 4; ++id) w.add(World::request(id, prompt_of(4), 2));
+  EXPECT_TRUE(w.scheduler->has_place(1));
+  EXPECT_FALSE(w.scheduler->has_place(2));
+  w.add(World::request(5, prompt_of(4), 2));
+  EXPECT_FALSE(w.scheduler->has_place(1));
+  w.run();
+  EXPECT_TRUE(w.scheduler->has_place(5));
 }
 
 TEST(Scheduler, AWindowedGroupForgetsWhatHasPassed) {
@@ -477,7 +479,7 @@ TEST(Scheduler, ABlockNobodyAccountsForIsCaught) {
 bool ends(const World& like, int prompt, int max_tokens, int n, int depth) {
   testing::SchedulerDriver driver(like.config, like.geometry, depth);
   for (RequestId id = 1; id <= 2; ++id) {
-    if (!driver.scheduler.add(World::request(id, prompt_of(prompt), max_tokens, n), driver.now)) return false;
+    driver.add(World::request(id, prompt_of(prompt), max_tokens, n));
     for (int idle = 0; !driver.is_idle(); idle = driver.turn().empty() ? idle + 1 : 0) {
       if (idle > kMaxStepsInFlight) return false;
     }

@@ -38,16 +38,16 @@ TEST_P(SchedulerSteadyState, AllocatesNothingWhateverHappens) {
     {
       const AllocationCounter counter;
       for (std::unique_ptr<Submission>& submission : arriving)
-        ASSERT_TRUE(scheduler.add(std::move(submission), driver.now).ok());
-      if (mood == 0) scheduler.abort(victim);
+        driver.take(Add{std::move(submission)});
+      if (mood == 0) driver.take(Abort{victim});
       driver.plan();
       allocations += counter.count_on_this_thread();
     }
     driver.run();
     {
       const AllocationCounter counter;
-      if (mood == 1) scheduler.abort(victim);
-      if (mood == 2) scheduler.stop_string_matched(victim, 0);
+      if (mood == 1) driver.take(Abort{victim});
+      if (mood == 2) driver.take(StopMatched{victim, 0});
       if (driver.is_due()) driver.land();
       scheduler.take_events(driver.events);
       scheduler.take_retired(retired);

@@ -43,7 +43,7 @@ class Turns {
 
   void add(Request r) {
     owner_.insert(owner_.end(), r.n, r.id);
-    ASSERT_TRUE(driver_.scheduler.add(std::move(r), driver_.now).ok());
+    driver_.add(std::move(r));
   }
   const Batch& step() {
     const Batch& batch = driver_.turn();
@@ -169,7 +169,7 @@ TEST(Turns, TokensOfPromptsThatWaitAreCountedUntilTheyRun) {
   EXPECT_EQ(turns.stats().waiting_tokens, 600);
   turns.step();
   EXPECT_EQ(turns.stats().waiting_tokens, 500);
-  turns.driver().scheduler.abort(3);
+  turns.driver().take(Abort{3});
   EXPECT_EQ(turns.stats().waiting_tokens, 200);
   turns.run();
   EXPECT_EQ(turns.stats().waiting_tokens, 0);
@@ -279,7 +279,7 @@ UnderPressure under_pressure(int jitter) {
     for (size_t i = 0; i < r.prompt.size(); ++i) r.prompt[i] = static_cast<TokenId>(i * 1000 + id);
     r.sampling.ignore_eos = true;
     useful += static_cast<double>(r.prompt.size()) + r.sampling.max_tokens - 1;
-    EXPECT_TRUE(scheduler.add(std::move(r), Time{0}).ok());
+    testing::add(scheduler, std::move(r), Time{0});
   }
   UnderPressure result;
   Batch batch;

@@ -56,7 +56,7 @@ class Chats {
     request.id = ++last_id_;
     request.prompt = chat;
     request.sampling.max_tokens = 60;
-    ASSERT_TRUE(scheduler_.add(std::move(request), now_).ok());
+    testing::add(scheduler_, std::move(request), now_);
     while (scheduler_.has_work()) {
       now_ += Time{1};
       scheduler_.next_batch(now_, batch_);
@@ -125,7 +125,7 @@ TEST(WindowedCache, APromptIsFoundAgainAfterALongAnswer) {
     request.id = id;
     for (int i = 0; i < length; ++i) request.prompt.push_back((i + 1) * topic % 50);
     request.sampling.max_tokens = max_tokens;
-    ASSERT_TRUE(driver.scheduler.add(std::move(request), driver.now).ok());
+    driver.add(std::move(request));
     while (!driver.is_idle()) driver.turn();
     cached = driver.events.events.back().cached_tokens;
   };
@@ -148,7 +148,7 @@ TEST(WindowedCache, AForkThatComesLateTakesThePromptFromTheCache) {
     for (int i = 0; i < 200; ++i) request.prompt.push_back(static_cast<TokenId>((i * 7 + id) % 50));
     request.n = static_cast<int>(id);
     request.sampling.max_tokens = id == 1 ? 150 : 400;
-    ASSERT_TRUE(driver.scheduler.add(std::move(request), driver.now).ok());
+    driver.add(std::move(request));
   }
   while (!driver.is_idle()) driver.turn();
   EXPECT_LE(driver.scheduler.stats().prompt_tokens_computed, 400u + kBlockSize);

@@ -55,9 +55,9 @@ class FitRecording : public testing::Test {
         Outcome outcome;
         outcome.intended_s = static_cast<double>(now - kStartNs - 300'000) / 1e9;
         report.outcomes.push_back(outcome);
-        std::unique_ptr<Submission> submission = scheduler.prepare(std::move(request));
-        recorder.add(*submission, Time{now});
-        ASSERT_TRUE(scheduler.add(std::move(submission), Time{now}).ok());
+        SchedulerInput input = Add{scheduler.prepare(std::move(request))};
+        recorder.take(input, Time{now});
+        scheduler.take(std::move(input), Time{now});
       }
       while (scheduler.has_work()) {
         recorder.next_batch(Time{now});

@@ -36,7 +36,7 @@ double hit_ratio(const std::vector<load::PlannedRequest>& requests, int num_bloc
     request.sampling.max_tokens = 1;
     if (!fits(geometry, config, static_cast<int>(request.prompt.size()), 1)) continue;
     prompt += static_cast<int64_t>(request.prompt.size());
-    EXPECT_TRUE(scheduler.add(std::move(request), now).ok());
+    scheduler.take(Add{scheduler.prepare(std::move(request))}, now);
     while (scheduler.has_work()) {
       now += Time{1};
       scheduler.next_batch(now, batch);

@@ -1,0 +1,42 @@
+// What a scheduler is told from outside, as one value: the engine's inbox carries it, Scheduler::take decides
+// what becomes of it, a recording has a line for each. A new input is one alternative here and what take() does
+// with it. Knows nothing of steps: what a step is and what came of it are next_batch() and apply().
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string_view>
+#include <tuple>
+#include <variant>
+
+#include "engine/scheduler/sequence.h"
+
+namespace serval {
+
+// kName begins its line of a recording, kFields follow it.
+
+// A request joins the line. The scheduler has a place for it.
+struct Add {
+  std::unique_ptr<Submission> submission;
+  static constexpr std::string_view kName = "add";
+  static constexpr std::tuple kFields{&Add::submission};
+};
+
+// Every sequence of the request ends. Unknown ids are ignored.
+struct Abort {
+  RequestId request = 0;
+  static constexpr std::string_view kName = "abort";
+  static constexpr std::tuple kFields{&Abort::request};
+};
+
+// The text layer saw a stop string in a sequence of the request, which ends. Unknown ones are ignored.
+struct StopMatched {
+  RequestId request = 0;
+  int32_t index = 0;
+  static constexpr std::string_view kName = "stop";
+  static constexpr std::tuple kFields{&StopMatched::request, &StopMatched::index};
+};
+
+using SchedulerInput = std::variant<Add, Abort, StopMatched>;
+
+}  // namespace serval
