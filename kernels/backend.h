@@ -18,6 +18,7 @@
 #include <string>
 #include <string_view>
 
+#include "kernels/quant.h"
 #include "kernels/sample.h"
 #include "kernels/tensor.h"
 
@@ -27,7 +28,7 @@ namespace serval {
 struct LinearWeight {
   int64_t n = 0;
   int64_t k = 0;
-  DType dtype = DType::kF32;  // stored precision of the packed weight
+  WeightFormat format = WeightFormat::kF32;
   Buffer packed;
   Buffer bias;  // f32 [n], empty when there is none
   size_t bytes() const { return packed.bytes + bias.bytes; }
@@ -157,10 +158,16 @@ class Backend {
   virtual size_t available_bytes() const = 0;
   // Of every activation but logits, which are f32.
   virtual DType activation_dtype(DType weights) const = 0;
-  // Fuses the parts' rows in order (q, k, v -> one [nq+nk+nv, k]); all parts share k and dtype. Biases:
-  // empty, or one per part.
-  virtual LinearWeight pack_linear(std::span<const Tensor> parts, std::span<const Tensor> biases) = 0;
-  virtual size_t packed_bytes(int64_t n, int64_t k, DType dtype,
+  // Whether there are kernels for weights of this format.
+  virtual bool supports(WeightFormat format) const = 0;
+  // What to pack weights of this format as: as they are where that is supported, or dequantised.
+  WeightFormat held_format(WeightFormat format) const {
+    return supports(format) ? format : WeightFormat::kBF16;
+  }
+  // Fuses the parts' rows in order (q, k, v -> one [nq+nk+nv, k]); all parts share k and a supported format.
+  // Biases (f32): empty, or one per part.
+  virtual LinearWeight pack_linear(std::span<const LinearSource> parts, std::span<const Tensor> biases) = 0;
+  virtual size_t packed_bytes(int64_t n, int64_t k, WeightFormat format,
                               bool bias) const = 0;  // what pack_linear will take
   virtual DType preferred_kv_dtype(DType weights) const = 0;
   virtual bool takes_kv_dtype(DType kv, DType weights) const = 0;

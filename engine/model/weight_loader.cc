@@ -121,9 +121,9 @@ class Staging {
 };
 
 void load_slot(const LinearSlot& slot, DType type, Staging& staging, Backend& backend) {
-  std::vector<Tensor> parts;
+  std::vector<LinearSource> parts;
   std::vector<Tensor> biases;
-  for (const SourceTensor& part : slot.parts) parts.push_back(staging.load(part, type));
+  for (const SourceTensor& part : slot.parts) parts.push_back(source_of(staging.load(part, type)));
   for (const SourceTensor& bias : slot.biases) biases.push_back(staging.load(bias, DType::kF32));
   *slot.target = backend.pack_linear(parts, biases);
 }
@@ -191,10 +191,11 @@ ModelWeights load_weights(const std::filesystem::path& model_dir, const ModelSpe
   const std::vector<WeightSlot> slots = map_weights(spec, weights);
   const size_t skipped = check_tensors(checkpoint, slots, spec.tied_embeddings);
   {
-    Staging staging(checkpoint, slots, spec.weight_dtype, progress);
+    const DType held = dtype_of(backend.held_format(format_of(spec.weight_dtype)));
+    Staging staging(checkpoint, slots, held, progress);
     staging.skip(skipped);
     for (const WeightSlot& slot : slots) {
-      std::visit([&](const auto& s) { load_slot(s, spec.weight_dtype, staging, backend); }, slot);
+      std::visit([&](const auto& s) { load_slot(s, held, staging, backend); }, slot);
       staging.clear();
     }
   }
@@ -203,14 +204,14 @@ ModelWeights load_weights(const std::filesystem::path& model_dir, const ModelSpe
 }
 
 size_t planned_weight_bytes(const ModelSpec& spec, const Backend& backend) {
+  const WeightFormat held = backend.held_format(format_of(spec.weight_dtype));
   ModelWeights weights;
   size_t bytes = 0;
   for (const WeightSlot& slot : map_weights(spec, weights)) {
     if (const auto* linear = std::get_if<LinearSlot>(&slot)) {
       int64_t rows = 0;
       for (const SourceTensor& part : linear->parts) rows += part.shape[0];
-      bytes +=
-          backend.packed_bytes(rows, linear->parts[0].shape[1], spec.weight_dtype, !linear->biases.empty());
+      bytes += backend.packed_bytes(rows, linear->parts[0].shape[1], held, !linear->biases.empty());
     } else {
       bytes += static_cast<size_t>(std::get<VectorSlot>(slot).source.num_elements()) * sizeof(float);
     }

@@ -28,8 +28,9 @@ class CpuBackend final : public Backend {
   void download(void* to, const void* from, size_t bytes) override;
   size_t available_bytes() const override;
   DType activation_dtype(DType) const override { return DType::kF32; }
-  LinearWeight pack_linear(std::span<const Tensor> parts, std::span<const Tensor> biases) override;
-  size_t packed_bytes(int64_t n, int64_t k, DType dtype, bool bias) const override;
+  bool supports(WeightFormat) const override { return true; }
+  LinearWeight pack_linear(std::span<const LinearSource> parts, std::span<const Tensor> biases) override;
+  size_t packed_bytes(int64_t n, int64_t k, WeightFormat format, bool bias) const override;
   DType preferred_kv_dtype(DType weights) const override;
   bool takes_kv_dtype(DType kv, DType) const override { return kv == DType::kF32 || kv == DType::kBF16; }
   size_t reserve(const BackendLimits& limits) override;

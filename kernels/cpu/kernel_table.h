@@ -40,6 +40,8 @@ struct PanelArgs {
   int valid;  // columns of this panel that exist, 1..32
 };
 
+inline constexpr int kNumLinearKernels = 3;  // by WeightFormat (kernels/quant.h)
+
 struct LinearKernel {
   int max_rows;          // rows of the largest register tile
   int k_multiple;        // packed rows are padded with zeros to a multiple of this
@@ -143,11 +145,9 @@ struct SampleKernels {
 
 // ---- The table
 
-inline constexpr int kNumWeightFormats = 3;  // f32, f16, bf16: the order of DType
-
 struct KernelTable {
   const char* name;
-  LinearKernel linear[kNumWeightFormats];
+  LinearKernel linear[kNumLinearKernels];
   void (*attend_f32)(const AttendArgs& args);
   void (*attend_bf16)(const AttendArgs& args);
   // out [head_dim] of one vector from what num_chunks chunks left, `stride` floats apart.

@@ -1,6 +1,7 @@
 // The matrix product and everything else that knows how weights are packed: packing, its size, and the
 // look-up of embedding rows. The work is cut into groups of panels (outputs) and blocks of rows, never along
 // k.
+#include <algorithm>
 #include <cstring>
 
 #include "kernels/base/check.h"
@@ -10,18 +11,43 @@
 namespace serval::cpu {
 namespace {
 
-int format_of(DType dtype) {
-  SERVAL_CHECK(dtype != DType::kI32, dtype_name(dtype));
-  return static_cast<int>(dtype);
+static_assert(kNumLinearKernels == kNumWeightFormats);
+
+// How the codes of a format lie in a panel (kernel_table.h), and one of them as a number.
+struct F32Codes {
+  using Code = float;
+  static constexpr int kPair = 1;  // neighbours along k that lie side by side
+  static float number(Code code) { return code; }
+};
+struct F16Codes {
+  using Code = uint16_t;
+  static constexpr int kPair = 1;
+  static float number(Code code) { return half_to_float(code); }
+};
+struct Bf16Codes {
+  using Code = uint16_t;
+  static constexpr int kPair = 2;
+  static float number(Code code) { return bf16_to_float(code); }
+};
+
+// Calls run with the codes of the format.
+template <class Run>
+auto with_codes(WeightFormat format, const Run& run) {
+  switch (format) {
+    case WeightFormat::kF32:
+      return run(F32Codes());
+    case WeightFormat::kF16:
+      return run(F16Codes());
+    case WeightFormat::kBF16:
+      return run(Bf16Codes());
+  }
+  SERVAL_CHECK(false, static_cast<int>(format));
 }
 
-// bf16 lies in pairs of k on every instruction set.
-constexpr int weight_multiple(DType dtype) {
-  return dtype == DType::kBF16 ? 2 : 1;
-}
-
-size_t panel_bytes(int64_t k, DType dtype) {
-  return static_cast<size_t>(padded_k(k, weight_multiple(dtype))) * kPanel * dtype_bytes(dtype);
+size_t panel_bytes(int64_t k, WeightFormat format) {
+  return with_codes(format, [&](auto codes) {
+    return padded_k(k, codes.kPair) * kPanel * sizeof(typename decltype(codes)::Code);
+  });
 }
 
 int64_t num_panels(int64_t n) {
@@ -29,100 +55,81 @@ int64_t num_panels(int64_t n) {
 }
 
 // Index of weight (lane, k) in its panel, in elements.
-int64_t panel_index(int lane, int64_t k, int multiple) {
-  return ((k / multiple) * kPanel + lane) * multiple + k % multiple;
+template <class Codes>
+int64_t panel_index(int lane, int64_t k) {
+  constexpr int kPair = Codes::kPair;
+  return ((k / kPair) * kPanel + lane) * kPair + k % kPair;
 }
 
 // Copies columns [begin, end) of row `from` (any alignment: checkpoints are mapped files) into lane `lane` of
 // a panel.
-template <class Element>
-void pack_row(const std::byte* from, int64_t begin, int64_t end, int multiple, int lane, std::byte* panel) {
+template <class Codes>
+void pack_row(const std::byte* from, int64_t begin, int64_t end, int lane, std::byte* panel) {
+  using Code = typename Codes::Code;
   for (int64_t i = begin; i < end; ++i) {
-    Element value;
-    std::memcpy(&value, from + i * sizeof(Element), sizeof value);
-    reinterpret_cast<Element*>(panel)[panel_index(lane, i, multiple)] = value;
+    Code code;
+    std::memcpy(&code, from + i * sizeof(Code), sizeof code);
+    reinterpret_cast<Code*>(panel)[panel_index<Codes>(lane, i)] = code;
   }
 }
 
 // The row of a fused matrix: which part it is in and where.
-const std::byte* fused_row(std::span<const Tensor> parts, int64_t row, size_t row_bytes) {
-  for (const Tensor& part : parts) {
-    if (row < part.dim(0)) return static_cast<const std::byte*>(part.data) + row * row_bytes;
-    row -= part.dim(0);
+const std::byte* fused_row(std::span<const LinearSource> parts, int64_t row, size_t row_bytes) {
+  for (const LinearSource& part : parts) {
+    if (row < part.n) return static_cast<const std::byte*>(part.data) + row * row_bytes;
+    row -= part.n;
   }
   return nullptr;
 }
 
-float element_as_float(const std::byte* p, DType dtype) {
-  if (dtype == DType::kF32) {
-    float value;
-    std::memcpy(&value, p, sizeof value);
-    return value;
-  }
-  uint16_t bits;
-  std::memcpy(&bits, p, sizeof bits);
-  return dtype == DType::kF16 ? half_to_float(bits) : bf16_to_float(bits);
-}
-
 }  // namespace
 
-size_t CpuBackend::packed_bytes(int64_t n, int64_t k, DType dtype, bool bias) const {
-  return num_panels(n) * panel_bytes(k, dtype) + (bias ? n * sizeof(float) : 0);
+size_t CpuBackend::packed_bytes(int64_t n, int64_t k, WeightFormat format, bool bias) const {
+  return num_panels(n) * panel_bytes(k, format) + (bias ? n * sizeof(float) : 0);
 }
 
-LinearWeight CpuBackend::pack_linear(std::span<const Tensor> parts, std::span<const Tensor> biases) {
+LinearWeight CpuBackend::pack_linear(std::span<const LinearSource> parts, std::span<const Tensor> biases) {
   SERVAL_CHECK(!parts.empty() && (biases.empty() || biases.size() == parts.size()), parts.size(),
                biases.size());
   LinearWeight w;
-  w.k = parts[0].dim(1);
-  w.dtype = parts[0].dtype;
-  format_of(w.dtype);
-  for (const Tensor& part : parts) {
-    SERVAL_CHECK(part.rank == 2 && part.dim(1) == w.k && part.dtype == w.dtype, part.rank, part.dim(1), w.k);
-    w.n += part.dim(0);
+  w.k = parts[0].k;
+  w.format = parts[0].format;
+  for (const LinearSource& part : parts) {
+    SERVAL_CHECK(part.k == w.k && part.format == w.format, part.k, w.k, format_row(part.format).name);
+    w.n += part.n;
   }
-  w.packed = take(packed_bytes(w.n, w.k, w.dtype, false));
-  const size_t row_bytes = static_cast<size_t>(w.k) * dtype_bytes(w.dtype);
-  const size_t stride = panel_bytes(w.k, w.dtype);
-  const int multiple = weight_multiple(w.dtype);
+  w.packed = take(num_panels(w.n) * panel_bytes(w.k, w.format));
+  const size_t row_bytes = code_bytes(w.format, 1, w.k);
+  const size_t stride = panel_bytes(w.k, w.format);
   pool_.for_each(num_panels(w.n), [&](int, int64_t p) {
     std::byte* const panel = w.packed.as<std::byte>() + p * stride;
     const int rows = static_cast<int>(std::min<int64_t>(kPanel, w.n - p * kPanel));
-    if (rows < kPanel || w.k % multiple != 0) std::memset(panel, 0, stride);
+    if (rows < kPanel || stride > kPanel * row_bytes) std::memset(panel, 0, stride);
     const std::byte* from[kPanel];
     for (int lane = 0; lane < rows; ++lane) from[lane] = fused_row(parts, p * kPanel + lane, row_bytes);
     // All rows advance together, so that the lines they write are complete before they leave the cache.
     constexpr int64_t kColumns = 64;
-    for (int64_t begin = 0; begin < w.k; begin += kColumns) {
-      const int64_t end = std::min(w.k, begin + kColumns);
-      for (int lane = 0; lane < rows; ++lane) {
-        if (dtype_bytes(w.dtype) == 4) {
-          pack_row<uint32_t>(from[lane], begin, end, 1, lane, panel);
-        } else if (multiple == 2) {
-          pack_row<uint16_t>(from[lane], begin, end, 2, lane, panel);
-        } else {
-          pack_row<uint16_t>(from[lane], begin, end, 1, lane, panel);
-        }
-      }
-    }
+    with_codes(w.format, [&](auto codes) {
+      for (int64_t begin = 0; begin < w.k; begin += kColumns)
+        for (int lane = 0; lane < rows; ++lane)
+          pack_row<decltype(codes)>(from[lane], begin, std::min(w.k, begin + kColumns), lane, panel);
+    });
   });
   if (!biases.empty()) {
     w.bias = allocate(static_cast<size_t>(w.n) * sizeof(float));
     float* to = w.bias.as<float>();
     for (size_t i = 0; i < biases.size(); ++i) {
       const Tensor& bias = biases[i];
-      SERVAL_CHECK(bias.num_elements() == parts[i].dim(0), bias.num_elements(), parts[i].dim(0));
-      for (int64_t j = 0; j < bias.num_elements(); ++j)
-        *to++ = element_as_float(static_cast<const std::byte*>(bias.data) + j * dtype_bytes(bias.dtype),
-                                 bias.dtype);
+      SERVAL_CHECK(bias.dtype == DType::kF32 && bias.num_elements() == parts[i].n, dtype_name(bias.dtype),
+                   bias.num_elements(), parts[i].n);
+      to = std::copy_n(bias.as<float>(), parts[i].n, to);
     }
   }
   return w;
 }
 
 void CpuBackend::embed(const LinearWeight& table, std::span<const int32_t> ids, const Tensor& out) {
-  const int multiple = weight_multiple(table.dtype);
-  const size_t stride = panel_bytes(table.k, table.dtype);
+  const size_t stride = panel_bytes(table.k, table.format);
   SERVAL_CHECK(out.dim(0) == static_cast<int64_t>(ids.size()) && out.dim(1) == table.k, out.dim(0),
                ids.size(), out.dim(1), table.k);
   for_rows(static_cast<int64_t>(ids.size()), table.k, [&](int64_t r) {
@@ -130,9 +137,11 @@ void CpuBackend::embed(const LinearWeight& table, std::span<const int32_t> ids, 
     SERVAL_CHECK(id >= 0 && id < table.n, ids[r], id, table.n);
     const std::byte* const panel = table.packed.as<std::byte>() + id / kPanel * stride;
     float* const to = out.as<float>() + r * table.k;
-    for (int64_t i = 0; i < table.k; ++i)
-      to[i] = element_as_float(panel + panel_index(id % kPanel, i, multiple) * dtype_bytes(table.dtype),
-                               table.dtype);
+    with_codes(table.format, [&](auto codes) {
+      using Codes = decltype(codes);
+      const auto* const all = reinterpret_cast<const typename Codes::Code*>(panel);
+      for (int64_t i = 0; i < table.k; ++i) to[i] = codes.number(all[panel_index<Codes>(id % kPanel, i)]);
+    });
   });
 }
 
@@ -142,7 +151,7 @@ void CpuBackend::linear(const Tensor& x, const LinearWeight& w, const Tensor& ou
                    out.dim(1) == n,
                x.dim(1), k, out.dim(0), m, out.dim(1), n);
   if (m == 0) return;
-  const LinearKernel& kernel = kernels_.linear[format_of(w.dtype)];
+  const LinearKernel& kernel = kernels_.linear[static_cast<int>(w.format)];
 
   // Rows in tiles of nearly equal height, the taller ones first.
   const int64_t num_tiles = (m + kernel.max_rows - 1) / kernel.max_rows;
@@ -176,7 +185,7 @@ void CpuBackend::linear(const Tensor& x, const LinearWeight& w, const Tensor& ou
   const int64_t by_balance = panels / (kClaimsPerWorker * pool_.num_threads());
   const int64_t group = std::max(by_time, by_balance);
   const int64_t num_groups = (panels + group - 1) / group;
-  const size_t stride = panel_bytes(k, w.dtype);
+  const size_t stride = panel_bytes(k, w.format);
   pool_.for_each(num_blocks * num_groups, [&](int, int64_t task) {
     const int64_t block = task / num_groups, first_panel = task % num_groups * group;
     const int64_t first_tile = block * num_tiles / num_blocks,

@@ -84,28 +84,23 @@ bool CudaBackend::takes_kv_dtype(DType kv, DType weights) const {
   return kv == activation_dtype(weights) || kv == DType::kF8;
 }
 
-LinearWeight CudaBackend::pack_linear(std::span<const Tensor> parts, std::span<const Tensor> biases) {
+LinearWeight CudaBackend::pack_linear(std::span<const LinearSource> parts, std::span<const Tensor> biases) {
   SERVAL_CHECK(!parts.empty() && (biases.empty() || biases.size() == parts.size()), parts.size(),
                biases.size());
   LinearWeight w;
-  w.k = parts[0].dim(1);
-  w.dtype = activation_dtype(parts[0].dtype);
-  for (const Tensor& part : parts) {
-    SERVAL_CHECK(part.dim(1) == w.k && part.dtype == parts[0].dtype, part.dim(1), w.k);
-    w.n += part.dim(0);
+  w.k = parts[0].k;
+  w.format = parts[0].format;
+  SERVAL_CHECK(supports(w.format), format_row(w.format).name);
+  for (const LinearSource& part : parts) {
+    SERVAL_CHECK(part.k == w.k && part.format == w.format, part.k, w.k, format_row(part.format).name);
+    w.n += part.n;
   }
-  w.packed = allocate(packed_bytes(w.n, w.k, w.dtype, false));
-  auto* to = w.packed.as<uint16_t>();
-  for (const Tensor& part : parts) {
-    const auto count = static_cast<size_t>(part.num_elements());
-    if (part.dtype == DType::kF32) {
-      std::vector<uint16_t> rounded(count);
-      for (size_t i = 0; i < count; ++i) rounded[i] = float_to_bf16(part.as<float>()[i]);
-      upload(to, rounded.data(), count * sizeof(uint16_t));
-    } else {
-      upload(to, part.data, count * sizeof(uint16_t));
-    }
-    to += count;
+  w.packed = allocate(packed_bytes(w.n, w.k, w.format, false));
+  auto* to = w.packed.as<std::byte>();
+  for (const LinearSource& part : parts) {
+    const size_t bytes = code_bytes(part.format, part.n, part.k);
+    upload(to, part.data, bytes);
+    to += bytes;
   }
   if (!biases.empty()) {
     std::vector<float> bias;
@@ -117,8 +112,8 @@ LinearWeight CudaBackend::pack_linear(std::span<const Tensor> parts, std::span<c
   return w;
 }
 
-size_t CudaBackend::packed_bytes(int64_t n, int64_t k, DType, bool bias) const {
-  return static_cast<size_t>(n * k) * sizeof(uint16_t) + (bias ? static_cast<size_t>(n) * sizeof(float) : 0);
+size_t CudaBackend::packed_bytes(int64_t n, int64_t k, WeightFormat format, bool bias) const {
+  return code_bytes(format, n, k) + (bias ? static_cast<size_t>(n) * sizeof(float) : 0);
 }
 
 int32_t* CudaBackend::take_ints(int64_t count) {
@@ -373,8 +368,9 @@ void CudaBackend::write_kv(const WriteKvArgs& args) {
 
 void CudaBackend::linear(const Tensor& x, const LinearWeight& w, const Tensor& out) {
   const auto m = static_cast<int>(x.dim(0)), n = static_cast<int>(w.n), k = static_cast<int>(w.k);
-  SERVAL_CHECK(x.dtype == w.dtype && x.dim(1) == k && out.dim(0) == m && out.dim(1) == n, dtype_name(x.dtype),
-               dtype_name(w.dtype), x.dim(1), k, out.dim(0), m, out.dim(1), n);
+  SERVAL_CHECK(
+      format_of(x.dtype) == w.format && x.dim(1) == k && out.dim(0) == m && out.dim(1) == n,
+      dtype_name(x.dtype), format_row(w.format).name, x.dim(1), k, out.dim(0), m, out.dim(1), n);
   if (vendor_gemm_ && m > kSkinnyRows && w.bias.data() == nullptr &&
       vendor_gemm_->multiply(stream_, x.dtype, out.dtype, x.data, w.packed.data(), out.data, m, n, k))
     return;

@@ -34,8 +34,11 @@ class CudaBackend final : public Backend {
   void download(void* to, const void* from, size_t bytes) override;
   size_t available_bytes() const override { return free_device_bytes(); }
   DType activation_dtype(DType weights) const override;
-  LinearWeight pack_linear(std::span<const Tensor> parts, std::span<const Tensor> biases) override;
-  size_t packed_bytes(int64_t n, int64_t k, DType dtype, bool bias) const override;
+  bool supports(WeightFormat format) const override {
+    return format == WeightFormat::kF16 || format == WeightFormat::kBF16;
+  }
+  LinearWeight pack_linear(std::span<const LinearSource> parts, std::span<const Tensor> biases) override;
+  size_t packed_bytes(int64_t n, int64_t k, WeightFormat format, bool bias) const override;
   DType preferred_kv_dtype(DType weights) const override { return activation_dtype(weights); }
   bool takes_kv_dtype(DType kv, DType weights) const override;
   size_t reserve(const BackendLimits& limits) override;

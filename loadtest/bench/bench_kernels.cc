@@ -96,7 +96,7 @@ class WeightRing {
     } else {
       std::fill_n(reinterpret_cast<uint16_t*>(values.data()), kOutputs * kInputs, uint16_t{0x3c24});
     }
-    const Tensor part(values.data(), dtype, {kOutputs, kInputs});
+    const LinearSource part = source_of(Tensor(values.data(), dtype, {kOutputs, kInputs}));
     for (size_t bytes = 0; bytes < kRingBytes; bytes += weights_.back().bytes())
       weights_.push_back(backend.pack_linear({&part, 1}, {}));
   }

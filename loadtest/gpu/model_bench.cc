@@ -43,8 +43,8 @@ LinearWeight random_weight(int64_t n, int64_t k, Backend& backend) {
   LinearWeight w;
   w.n = n;
   w.k = k;
-  w.dtype = DType::kBF16;
-  w.packed = backend.allocate(backend.packed_bytes(n, k, w.dtype, false));
+  w.format = WeightFormat::kBF16;
+  w.packed = backend.allocate(backend.packed_bytes(n, k, w.format, false));
   fill_random(w.packed.as<Bf16>(), static_cast<size_t>(n * k), 0.02f);
   return w;
 }

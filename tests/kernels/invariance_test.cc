@@ -40,7 +40,7 @@ TEST_P(Invariance, LinearRowsDoNotDependOnHowManyThereAre) {
   for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
     for (const auto& [k, n] : {std::pair<int64_t, int64_t>{2304, 70}, {301, 133}, {64, 96}}) {
       Stored weights(random.floats(n * k), dtype);
-      const Tensor part = weights.tensor({n, k});
+      const LinearSource part = weights.source(n, k);
       const LinearWeight w = backend->pack_linear({&part, 1}, {});
       const std::vector<float> x = random.floats(kRows * k);
       const std::vector<float> all = product(*backend, w, x.data(), kRows);
@@ -63,7 +63,7 @@ TEST_P(Invariance, LinearRowsDoNotDependOnCacheBlocks) {
   for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
     const int64_t k = 9001, n = 40;
     Stored weights(random.floats(n * k), dtype);
-    const Tensor part = weights.tensor({n, k});
+    const LinearSource part = weights.source(n, k);
     const LinearWeight w = backend->pack_linear({&part, 1}, {});
     const std::vector<float> x = random.floats(64 * k), all = product(*backend, w, x.data(), 64);
     for (const int64_t row : {0, 17, 63})
@@ -78,7 +78,7 @@ TEST_P(Invariance, LinearRowsDoNotSeeTheirNeighboursNaNs) {
   for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
     const int64_t k = 97, n = 45, rows = 20;
     Stored weights(random.floats(n * k), dtype);
-    const Tensor part = weights.tensor({n, k});
+    const LinearSource part = weights.source(n, k);
     const LinearWeight w = backend->pack_linear({&part, 1}, {});
     std::vector<float> x = random.floats(rows * k);
     const std::vector<float> clean = product(*backend, w, x.data(), rows);
@@ -99,7 +99,7 @@ TEST_P(Invariance, NothingDependsOnTheNumberOfThreads) {
   const int64_t k = 515, n = 300;
   Random random(4);
   Stored weights(random.floats(n * k), DType::kBF16);
-  const Tensor part = weights.tensor({n, k});
+  const LinearSource part = weights.source(n, k);
   const std::vector<float> x = random.floats(kRows * k);
   std::vector<float> linear, attended;
   for (const int threads : {1, 2, 3, 5}) {

@@ -38,22 +38,24 @@ void check_linear(Backend& backend, DType dtype, bool rounds_activations, const 
   SCOPED_TRACE(std::string(dtype_name(dtype)) + " m=" + std::to_string(c.m) + " k=" + std::to_string(c.k) +
                " n0=" + std::to_string(c.parts[0]));
   Random random(c.m * 1000 + c.k);
-  std::vector<Stored> weights, biases;
-  std::vector<Tensor> weight_parts, bias_parts;
+  std::vector<Stored> weights;
+  std::vector<std::vector<float>> biases;
+  std::vector<LinearSource> weight_parts;
+  std::vector<Tensor> bias_parts;
   weights.reserve(c.parts.size());
   biases.reserve(c.parts.size());
   int64_t n = 0;
   for (const int64_t part : c.parts) {
     weights.emplace_back(random.floats(part * c.k), dtype);
-    biases.emplace_back(random.floats(part), dtype);
-    weight_parts.push_back(weights.back().tensor({part, c.k}));
-    bias_parts.push_back(biases.back().tensor({part}));
+    biases.push_back(random.floats(part));
+    weight_parts.push_back(weights.back().source(part, c.k));
+    bias_parts.emplace_back(biases.back().data(), DType::kF32, std::initializer_list<int64_t>{part});
     n += part;
   }
   const LinearWeight w = backend.pack_linear(
       weight_parts, c.bias ? std::span<const Tensor>(bias_parts) : std::span<const Tensor>());
   ASSERT_EQ(w.n, n);
-  ASSERT_EQ(w.bytes(), backend.packed_bytes(n, c.k, dtype, c.bias));
+  ASSERT_EQ(w.bytes(), backend.packed_bytes(n, c.k, w.format, c.bias));
   std::vector<float> x = random.floats(c.m * c.k), y(c.m * n + 1, 7.0f);
   backend.linear(matrix(x, c.m, c.k), w, Tensor(y.data(), DType::kF32, {c.m, n}));
   EXPECT_EQ(y.back(), 7.0f) << "wrote beyond its rows";
@@ -61,7 +63,7 @@ void check_linear(Backend& backend, DType dtype, bool rounds_activations, const 
     int64_t column = 0;
     for (size_t p = 0; p < c.parts.size(); ++p) {
       for (int64_t j = 0; j < c.parts[p]; ++j, ++column) {
-        double sum = c.bias ? biases[p].values[j] : 0, magnitude = std::abs(sum);
+        double sum = c.bias ? biases[p][j] : 0, magnitude = std::abs(sum);
         for (int64_t i = 0; i < c.k; ++i) {
           const float a = x[r * c.k + i];
           const double product = double{weights[p].values[j * c.k + i]} *
@@ -103,7 +105,7 @@ TEST_P(Ops, EmbedReadsRowsOfThePackedTable) {
   for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
     const int64_t vocab = 77, dim = 45;
     Stored table(random.floats(vocab * dim), dtype);
-    const Tensor part = table.tensor({vocab, dim});
+    const LinearSource part = table.source(vocab, dim);
     const LinearWeight w = backend_->pack_linear({&part, 1}, {});
     const std::vector<int32_t> ids = {0, 76, 31, 32, 33, 5, 5};
     std::vector<float> out(ids.size() * dim);

@@ -67,7 +67,7 @@ struct Stored {
       std::memcpy(&bytes[i * 2], &bits, 2);
     }
   }
-  Tensor tensor(std::initializer_list<int64_t> shape) { return Tensor(bytes.data(), dtype, shape); }
+  LinearSource source(int64_t n, int64_t k) { return source_of(Tensor(bytes.data(), dtype, {n, k})); }
 };
 
 inline bool same_bits(const float* a, const float* b, size_t n) {

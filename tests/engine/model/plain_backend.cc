@@ -25,20 +25,20 @@ class PlainBackend final : public Backend {
     return buffer;
   }
 
-  LinearWeight pack_linear(std::span<const Tensor> parts, std::span<const Tensor> biases) override {
+  bool supports(WeightFormat) const override { return true; }
+  LinearWeight pack_linear(std::span<const LinearSource> parts, std::span<const Tensor> biases) override {
     SERVAL_CHECK(!parts.empty() && (biases.empty() || biases.size() == parts.size()), parts.size(),
                  biases.size());
     LinearWeight w;
-    w.k = parts[0].dim(1);
-    for (const Tensor& part : parts) {
-      SERVAL_CHECK(part.dim(1) == w.k && part.dtype == parts[0].dtype, part.dim(1), w.k);
-      w.n += part.dim(0);
+    w.k = parts[0].k;
+    for (const LinearSource& part : parts) {
+      SERVAL_CHECK(part.k == w.k && part.format == parts[0].format, part.k, w.k);
+      w.n += part.n;
     }
     w.packed = allocate(static_cast<size_t>(w.n * w.k) * sizeof(float));
     auto* to = w.packed.as<float>();
-    for (const Tensor& part : parts) {
-      convert(part.data, part.dtype, to, DType::kF32, static_cast<size_t>(part.num_elements()));
-      to += part.num_elements();
+    for (const LinearSource& part : parts) {
+      for (int64_t row = 0; row < part.n; ++row, to += part.k) dequantise_row(part, row, to);
     }
     if (!biases.empty()) {
       w.bias = allocate(static_cast<size_t>(w.n) * sizeof(float));
@@ -47,7 +47,7 @@ class PlainBackend final : public Backend {
     }
     return w;
   }
-  size_t packed_bytes(int64_t n, int64_t k, DType, bool bias) const override {
+  size_t packed_bytes(int64_t n, int64_t k, WeightFormat, bool bias) const override {
     return static_cast<size_t>(n * k + (bias ? n : 0)) * sizeof(float);
   }
   DType preferred_kv_dtype(DType) const override { return DType::kF32; }
