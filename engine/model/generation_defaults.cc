@@ -1,10 +1,11 @@
 // generation_config.json: read_generation_defaults() of model_config.h.
+#include <boost/json/serialize.hpp>
 #include <cmath>
 #include <limits>
 #include <string_view>
 
+#include "engine/json/json_reader.h"
 #include "engine/model/config_fields.h"
-#include "engine/model/json_file.h"
 #include "engine/model/model_config.h"
 #include "engine/sampling_ranges.h"
 #include "kernels/base/log.h"
@@ -86,7 +87,7 @@ GenerationDefaults read_generation_defaults(const std::filesystem::path& model_d
   GenerationDefaults defaults;
   const std::filesystem::path generation_path = model_dir / "generation_config.json";
   if (std::filesystem::exists(generation_path)) {
-    const json::object object = read_json_object(generation_path, kMaxConfigBytes);
+    const json::object object = read_json_file(generation_path, kMaxConfigBytes);
     const Fields file(object, generation_path.string());
     defaults.temperature = find_in_range(file, "temperature", kTemperatureRange);
     defaults.top_p = find_in_range(file, "top_p", kTopPRange);
@@ -99,7 +100,7 @@ GenerationDefaults read_generation_defaults(const std::filesystem::path& model_d
     defaults.bos_token_id = find_bos(file, vocab_size);
   }
   const std::filesystem::path config_path = model_dir / "config.json";
-  const json::object object = read_json_object(config_path, kMaxConfigBytes);
+  const json::object object = read_json_file(config_path, kMaxConfigBytes);
   const Fields file(object, config_path.string());
   if (defaults.eos_token_ids.empty()) defaults.eos_token_ids = find_ids(file, "eos_token_id", vocab_size);
   if (defaults.bos_token_id < 0) defaults.bos_token_id = find_bos(file, vocab_size);

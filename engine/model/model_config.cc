@@ -6,9 +6,9 @@
 #include <stdexcept>
 #include <string_view>
 
+#include "engine/json/json_reader.h"
 #include "engine/model/architectures.h"
 #include "engine/model/config_fields.h"
-#include "engine/model/json_file.h"
 #include "engine/model/quantization.h"
 #include "engine/model/safetensors.h"
 #include "kernels/base/shown.h"
@@ -238,7 +238,7 @@ void refuse_quantised(const Fields& file) {
 
 ModelConfig read_model_config(const std::filesystem::path& model_dir) {
   const std::filesystem::path path = model_dir / "config.json";
-  const json::object object = read_json_object(path, kMaxConfigBytes);
+  const json::object object = read_json_file(path, kMaxConfigBytes);
   const Fields file(object, path.string());
 
   const Architecture& architecture = read_architecture(file);

@@ -8,7 +8,7 @@
 #include <unordered_set>
 #include <utility>
 
-#include "engine/model/json_file.h"
+#include "engine/json/json_reader.h"
 #include "engine/model/other_formats.h"
 #include "kernels/base/shown.h"
 
@@ -289,7 +289,7 @@ Checkpoint::Checkpoint(const std::filesystem::path& model_dir, size_t max_header
 void Checkpoint::open_shards(const std::filesystem::path& index_path, size_t max_header_bytes) {
   constexpr size_t kMaxShards = 1024;
   const std::string index_name = index_path.string();
-  const boost::json::object index = read_json_object(index_path, max_header_bytes);
+  const boost::json::object index = read_json_file(index_path, max_header_bytes);
   const boost::json::value* map = index.if_contains("weight_map");
   if (map == nullptr || !map->is_object()) throw std::runtime_error(index_name + " has no weight_map object");
 

@@ -1,7 +1,6 @@
 #include "loadtest/gpu/gpu_main.h"
 
 #include <algorithm>
-#include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
 #include <ctime>
 #include <exception>
@@ -10,6 +9,8 @@
 #include <sstream>
 #include <stdexcept>
 
+#include "engine/json/fields.h"
+#include "engine/json/json_reader.h"
 #include "kernels/base/usage.h"
 #include "kernels/cuda/vendor_gemm.h"
 #include "loadtest/gpu/bench.h"
@@ -166,36 +167,16 @@ std::vector<Check> all_checks(Sizes sizes) {
   return all;
 }
 
-json::object read_object(const std::string& path) {
-  std::ifstream file(path);
-  std::ostringstream text;
-  text << file.rdbuf();
-  if (!file) throw std::runtime_error("cannot read " + path);
-  json::error_code problem;
-  json::value content = json::parse(text.str(), problem);
-  if (problem || !content.is_object()) throw std::runtime_error(path + " holds no JSON object");
-  return content.get_object();
-}
-
 // The measured rows of a report, appended.
 void add_results(const std::string& path, std::vector<LedgerEntry>& measured) {
-  const json::object report = read_object(path);
-  const auto text = [&](const json::object& from, const char* key) {
-    const json::value* const value = from.if_contains(key);
-    if (value == nullptr || !value->is_string())
-      throw std::runtime_error(path + " is not a report of serval-gpu: '" + key + "' is missing");
-    return std::string(value->get_string());
-  };
-  const json::value* const rows = report.if_contains("rows");
-  if (rows == nullptr || !rows->is_array())
-    throw std::runtime_error(path + " is not a report of serval-gpu: 'rows' is missing");
-  for (const json::value& value : rows->get_array()) {
-    if (!value.is_object()) throw std::runtime_error(path + " has a row that is no object");
-    const json::object& row = value.get_object();
-    const json::value* const us = row.if_contains("measured_us");
+  const json::object object = read_own_json_file(path);
+  const Fields report(object, path);
+  for (const json::value& value : report.get_array("rows")) {
+    const Fields row = report.inside(value, "rows");
+    const json::value* const us = row.find("measured_us");
     if (us == nullptr || !us->is_number()) continue;  // it could not be measured
-    measured.push_back({text(row, "kernel"), text(row, "shape"), us->to_number<double>(),
-                        text(report, "date"), text(report, "commit"), text(report, "device")});
+    measured.push_back({row.get_string("kernel"), row.get_string("shape"), us->to_number<double>(),
+                        report.get_string("date"), report.get_string("commit"), report.get_string("device")});
   }
 }
 
@@ -215,7 +196,7 @@ int run_fragments(const Options& options, std::ostream& out) {
     if (options.json_file.empty()) out << json::serialize(dump) << "\n";
     return kDone;
   }
-  const json::object other = read_object(options.compare_file);
+  const json::object other = read_own_json_file(options.compare_file);
   const std::vector<std::string> differences = compare_fragments(dump, other);
   for (const std::string& difference : differences) out << difference << "\n";
   if (differences.empty()) out << "the dumps agree\n";

@@ -5,6 +5,7 @@
 #include <sstream>
 #include <stdexcept>
 
+#include "engine/json/json_reader.h"
 #include "kernels/base/shown.h"
 #include "loadtest/load/sse.h"
 #include "loadtest/load/transport.h"
@@ -73,9 +74,8 @@ std::string message_in(const json::value& value) {
   return shown(text ? std::string(*text) : json::serialize(value), kMostMessageBytes);
 }
 std::string message_in(const std::string& body) {
-  error_code failed;
-  const json::value value = json::parse(body, failed);
-  return failed ? shown(body, kMostMessageBytes) : message_in(value);
+  const Result<json::value> value = read_json(body);
+  return value ? message_in(*value) : shown(body, kMostMessageBytes);
 }
 
 class HttpTransport;
@@ -270,16 +270,15 @@ void Stream::read() {
 void Stream::event(std::string_view data) {
   if (data == "[DONE]") return;
   Outcome& outcome = transport_.run().outcomes[index_];
-  error_code failed;
-  const json::value value = json::parse(data, failed);
-  const json::object* object = value.if_object();
-  if (failed || !object) {
+  const Result<json::object> value = read_json_object(data);
+  if (!value) {
     outcome.error = "malformed event";
     return;
   }
+  const json::object* object = &*value;
   if (const json::value* error = object->if_contains("error"); error && !error->is_null()) {
     outcome.error = "error in stream";
-    outcome.message = message_in(value);
+    outcome.message = message_in(*object->if_contains("error"));
     return;
   }
   const json::value* choices = object->if_contains("choices");
@@ -370,10 +369,9 @@ std::string http_get(const Target& target, const std::string& path, const std::s
 }
 
 std::string first_http_model(const DriverOptions& options) {
-  error_code failed;
-  const json::value listed =
-      json::parse(http_get(options.target, options.target.base + "/models", options.api_key), failed);
-  const json::value* data = !failed && listed.is_object() ? listed.get_object().if_contains("data") : nullptr;
+  const Result<json::object> listed =
+      read_json_object(http_get(options.target, options.target.base + "/models", options.api_key));
+  const json::value* data = listed ? listed->if_contains("data") : nullptr;
   if (!data || !data->is_array() || data->get_array().empty() || !data->get_array()[0].is_object()) return "";
   const json::value* id = data->get_array()[0].get_object().if_contains("id");
   return id && id->is_string() ? std::string(id->get_string()) : "";

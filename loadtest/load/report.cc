@@ -10,6 +10,8 @@
 #include <sstream>
 #include <stdexcept>
 
+#include "engine/json/json_reader.h"
+
 namespace serval::load {
 namespace {
 
@@ -127,15 +129,8 @@ std::string report_json(const Report& r) {
 }
 
 std::vector<std::pair<std::string, double>> read_figures(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) throw std::runtime_error("cannot read " + path);
-  std::stringstream text;
-  text << file.rdbuf();
-  boost::system::error_code failed;
-  const json::value root = json::parse(text.str(), failed);
-  if (failed || !root.is_object()) throw std::runtime_error(path + " is not a report");
   std::vector<std::pair<std::string, double>> figures;
-  for (const auto& [name, value] : root.get_object()) {
+  for (const auto& [name, value] : read_own_json_file(path)) {
     if (value.is_number()) figures.emplace_back(name, value.to_number<double>());
     if (!value.is_object() || name == "errors") continue;
     for (const auto& [inner, number] : value.get_object()) {

@@ -9,6 +9,7 @@
 #include <random>
 #include <stdexcept>
 
+#include "engine/json/json_reader.h"
 #include "loadtest/load/trace_parts.h"
 
 namespace serval::load {
@@ -19,10 +20,9 @@ namespace json = boost::json;
 class ServeGenLengths {
  public:
   explicit ServeGenLengths(const std::string& path) {
-    boost::system::error_code failed;
-    const json::value root = json::parse(read_trace_file(path), failed);
-    if (failed || !root.is_object()) throw std::runtime_error(path + ": not a JSON object");
-    for (const auto& [window, entry] : root.get_object()) {
+    const Result<json::object> root = read_json_object(read_trace_file(path), kOwnJson, path);
+    if (!root) throw std::runtime_error(root.error().message);
+    for (const auto& [window, entry] : *root) {
       Window parsed;
       parsed.input = distribution(entry, "input_tokens", path);
       parsed.output = distribution(entry, "output_tokens", path);

@@ -6,6 +6,7 @@
 #include <random>
 #include <stdexcept>
 
+#include "engine/json/json_reader.h"
 #include "loadtest/load/servegen.h"
 #include "loadtest/load/trace_parts.h"
 #include "loadtest/load/workload.h"
@@ -165,20 +166,18 @@ std::vector<PlannedRequest> file_requests(const std::string& path, const Workloa
   if (lines[0].starts_with("TIMESTAMP,")) {
     requests = azure(path, lines, options);
   } else if (text[start] == '[') {
-    boost::system::error_code failed;
-    const json::value root = json::parse(text, failed);
-    if (failed || !root.is_array()) throw std::runtime_error(path + ": not a JSON list");
-    for (size_t i = 0;
-         i < root.get_array().size() && requests.size() < static_cast<size_t>(options.num_requests); ++i) {
-      add_json_entry(root.get_array()[i], path, i + 1, options, requests);
+    const Result<json::value> root = read_json(text, kOwnJson, path);
+    if (!root) throw std::runtime_error(root.error().message);
+    const json::array& entries = root->get_array();
+    for (size_t i = 0; i < entries.size() && requests.size() < static_cast<size_t>(options.num_requests); ++i) {
+      add_json_entry(entries[i], path, i + 1, options, requests);
     }
   } else if (text[start] == '{') {
     for (size_t i = 0; i < lines.size() && requests.size() < static_cast<size_t>(options.num_requests); ++i) {
       if (lines[i].empty()) continue;
-      boost::system::error_code failed;
-      const json::value entry = json::parse(lines[i], failed);
-      if (failed) bad_line(path, i + 1, "not JSON");
-      add_json_entry(entry, path, i + 1, options, requests);
+      const Result<json::value> entry = read_json(lines[i], kOwnJson);
+      if (!entry) bad_line(path, i + 1, "not JSON");
+      add_json_entry(*entry, path, i + 1, options, requests);
     }
   } else {
     for (size_t i = 0; i < lines.size() && requests.size() < static_cast<size_t>(options.num_requests); ++i) {

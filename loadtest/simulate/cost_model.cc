@@ -4,10 +4,12 @@
 #include <array>
 #include <boost/json.hpp>
 #include <cmath>
-#include <fstream>
+#include <limits>
 #include <numeric>
-#include <sstream>
 #include <stdexcept>
+
+#include "engine/json/fields.h"
+#include "engine/json/json_reader.h"
 
 namespace serval::load {
 namespace {
@@ -96,49 +98,32 @@ json::object to_json(const StepCost& cost) {
           {"residuals", std::move(residuals)}};
 }
 
-// Reads fields of an object, each with its name in what is thrown.
-class Fields {
- public:
-  Fields(const json::value* value, std::string path) : path_(std::move(path)) {
-    if (!value || !value->is_object()) throw std::runtime_error(path_ + ": not a cost model");
-    object_ = &value->get_object();
-  }
-  Fields object(const char* name) const { return {object_->if_contains(name), path_ + ": " + name}; }
-  double number(const char* name) const { return number(object_->if_contains(name), name); }
-  Spread spread(const char* name) const {
-    Spread spread;
-    for (const json::value& share : array(name)) spread.shares.push_back(number(&share, name));
-    return spread;
-  }
-  std::vector<Fields> objects(const char* name) const {
-    std::vector<Fields> fields;
-    for (const json::value& value : array(name)) fields.emplace_back(&value, path_ + ": " + name);
-    return fields;
-  }
+double read_cost_number(const Fields& fields, const char* name) {
+  const std::optional<double> number = fields.find_number(name, 0, std::numeric_limits<double>::max());
+  if (!number) fields.refuse(name, "is missing");
+  return *number;
+}
 
- private:
-  const json::array& array(const char* name) const {
-    const json::value* value = object_->if_contains(name);
-    if (!value || !value->is_array()) throw std::runtime_error(path_ + " has no " + name);
-    return value->get_array();
+Spread read_spread(const Fields& fields, const char* name) {
+  Spread spread;
+  for (const json::value& share : fields.get_array(name)) {
+    if (!share.is_number() || !(share.to_number<double>() >= 0))
+      fields.refuse(name, "holds what is not a number from 0 on");
+    spread.shares.push_back(share.to_number<double>());
   }
-  double number(const json::value* value, const char* name) const {
-    if (!value || !value->is_number() || !(value->to_number<double>() >= 0))
-      throw std::runtime_error(path_ + " has no " + name + ", or a negative one");
-    return value->to_number<double>();
-  }
-  const json::object* object_;
-  std::string path_;
-};
+  return spread;
+}
 
 StepCost read_step_cost(const Fields& fields) {
-  StepCost cost{fields.number("step_ms"),
-                fields.number("row_ms"),
-                fields.number("seq_ms"),
-                fields.number("context_ms_per_1000"),
+  StepCost cost{read_cost_number(fields, "step_ms"),
+                read_cost_number(fields, "row_ms"),
+                read_cost_number(fields, "seq_ms"),
+                read_cost_number(fields, "context_ms_per_1000"),
                 {}};
-  for (const Fields& residual : fields.objects("residuals"))
-    cost.residuals.push_back({residual.number("up_to_ms"), residual.spread("ratio")});
+  for (const json::value& value : fields.get_array("residuals")) {
+    const Fields residual = fields.inside(value, "residuals");
+    cost.residuals.push_back({read_cost_number(residual, "up_to_ms"), read_spread(residual, "ratio")});
+  }
   return cost;
 }
 
@@ -243,16 +228,11 @@ std::string cost_json(const CostModel& cost) {
 }
 
 CostModel read_cost(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::stringstream text;
-  text << file.rdbuf();
-  boost::system::error_code failed;
-  const json::value root = json::parse(text.str(), failed);
-  if (!file || failed) throw std::runtime_error("cannot read a cost model from " + path);
-  const Fields fields(&root, path);
-  return {read_step_cost(fields.object("decode")), read_step_cost(fields.object("prompt")),
-          fields.spread("arrival_idle_ms"),        fields.spread("arrival_busy_ms"),
-          fields.spread("first_token_ms"),         fields.spread("last_token_ms")};
+  const json::object object = read_own_json_file(path);
+  const Fields fields(object, path);
+  return {read_step_cost(fields.get_object("decode")), read_step_cost(fields.get_object("prompt")),
+          read_spread(fields, "arrival_idle_ms"),      read_spread(fields, "arrival_busy_ms"),
+          read_spread(fields, "first_token_ms"),       read_spread(fields, "last_token_ms")};
 }
 
 }  // namespace serval::load

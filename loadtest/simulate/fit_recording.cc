@@ -8,6 +8,8 @@
 #include <sstream>
 #include <stdexcept>
 
+#include "engine/json/fields.h"
+#include "engine/json/json_reader.h"
 #include "engine/scheduler/recorder.h"
 
 namespace serval::load {
@@ -66,13 +68,9 @@ std::vector<StepSample> samples_of(const std::vector<Seen::Step>& steps) {
 }
 
 // The client's side: a column of the report; not a number where a request failed.
-std::vector<double> column(const json::value& report, const char* name, const std::string& path) {
-  const json::value* columns = report.is_object() ? report.get_object().if_contains("by_request") : nullptr;
-  const json::value* values =
-      columns && columns->is_object() ? columns->get_object().if_contains(name) : nullptr;
-  if (!values || !values->is_array()) throw std::runtime_error(path + " has no by_request." + name);
+std::vector<double> column(const Fields& report, const char* name) {
   std::vector<double> numbers;
-  for (const json::value& value : values->get_array())
+  for (const json::value& value : report.get_object("by_request").get_array(name))
     numbers.push_back(value.is_number() ? value.to_number<double>() : NAN);
   return numbers;
 }
@@ -81,18 +79,12 @@ std::vector<double> column(const json::value& report, const char* name, const st
 
 CostModel fit_recording(const std::string& recording, const std::string& report_path) {
   const Seen seen = read_recording(recording);
-  std::ifstream file(report_path, std::ios::binary);
-  std::stringstream text;
-  text << file.rdbuf();
-  boost::system::error_code failed;
-  const json::value report = json::parse(text.str(), failed);
-  const json::value* started =
-      !failed && report.is_object() ? report.get_object().if_contains("started_ns") : nullptr;
-  if (!file || !started || !started->is_int64())
-    throw std::runtime_error(report_path + " is not the report of a run");
-  const std::vector<double> at_s = column(report, "at_s", report_path),
-                            ttft_ms = column(report, "ttft_ms", report_path),
-                            last_ms = column(report, "last_token_ms", report_path);
+  const json::object object = read_own_json_file(report_path);
+  const Fields report(object, report_path);
+  const std::optional<int64_t> started = report.find_integer("started_ns");
+  if (!started) report.refuse("started_ns", "is missing: it is not the report of a run");
+  const std::vector<double> at_s = column(report, "at_s"), ttft_ms = column(report, "ttft_ms"),
+                            last_ms = column(report, "last_token_ms");
   if (at_s.size() > seen.requests.size() || ttft_ms.size() != at_s.size() || last_ms.size() != at_s.size())
     throw std::runtime_error(recording + " has fewer requests than " + report_path);
 
@@ -105,7 +97,7 @@ CostModel fit_recording(const std::string& recording, const std::string& report_
   for (size_t i = 0; i < at_s.size(); ++i, ++line) {
     const Seen::Line& request = line->second;
     if (std::isnan(ttft_ms[i]) || request.first_token == 0) continue;
-    const int64_t at = started->get_int64() + static_cast<int64_t>(at_s[i] * 1e9);
+    const int64_t at = *started + static_cast<int64_t>(at_s[i] * 1e9);
     const auto step_before = [&](int64_t time) {
       const auto after = std::upper_bound(seen.steps.begin(), seen.steps.end(), time,
                                           [](int64_t t, const Seen::Step& step) { return t < step.begin; });

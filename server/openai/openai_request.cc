@@ -7,13 +7,19 @@
 #include <limits>
 #include <memory>
 
+#include "engine/json/fields.h"
 #include "engine/json/json_reader.h"
-#include "server/openai/field_reader.h"
 
 namespace serval {
 namespace {
 
 namespace json = boost::json;
+
+// Names, ids, salts: nothing that is stored or compared is longer. Texts (prompts, messages) are bounded by the
+// body.
+constexpr size_t kMaxShortStringBytes = 1024;
+constexpr const char* kInvalidType = "invalid_type";
+constexpr const char* kNotSupported = "not_supported";
 
 using Tree = std::shared_ptr<const json::object>;
 
@@ -73,24 +79,24 @@ bool is_empty(const json::value& value) {
   }
 }
 
-void refuse_unbuilt(FieldReader& reader) {
+void refuse_unbuilt(const Fields& fields) {
   for (const RefusedField& field : kRefusedFields) {
-    const json::value* value = reader.find(field.name);
+    const json::value* value = fields.find(field.name);
     if (!value || (field.when == RefusedWhen::kUnlessEmpty && is_empty(*value))) continue;
-    reader.fail(field.name, field.code,
-                std::string_view(field.code) == "not_allowed" ? "is not accepted from clients."
-                                                              : "is not supported by this server.");
+    fields.refuse(field.name,
+                  std::string_view(field.code) == "not_allowed" ? "is not accepted from clients"
+                                                                : "is not supported by this server",
+                  field.code);
   }
 }
 
 // The field of a client's tools, when a model could call one of them.
-const char* find_tools(FieldReader& reader, const char* list, const char* choice) {
-  const json::value* const tools = reader.find(list);
-  const json::value* const chosen = reader.find(choice);
-  if (tools && !tools->is_array()) reader.fail(list, "invalid_type", "must be an array.");
+const char* find_tools(const Fields& fields, const char* list, const char* choice) {
+  const json::value* const tools = fields.find(list);
+  const json::value* const chosen = fields.find(choice);
+  if (tools && !tools->is_array()) fields.refuse(list, "must be an array", kInvalidType);
   if (chosen && !chosen->is_string() && !chosen->is_object())
-    reader.fail(choice, "invalid_type", "must be a string or an object.");
-  if (reader.failed()) return nullptr;
+    fields.refuse(choice, "must be a string or an object", kInvalidType);
   const bool has_tools = tools && !tools->get_array().empty();
   if (!chosen || *chosen == "auto") return has_tools ? list : nullptr;
   if (*chosen == "none") return nullptr;
@@ -98,196 +104,207 @@ const char* find_tools(FieldReader& reader, const char* list, const char* choice
 }
 
 // Tools that may not be called leave the answer a text: the model is not shown them.
-void refuse_tools(FieldReader& reader) {
-  const char* const tools = find_tools(reader, "tools", "tool_choice");
-  const char* const functions = find_tools(reader, "functions", "function_call");
+void refuse_tools(const Fields& fields) {
+  const char* const tools = find_tools(fields, "tools", "tool_choice");
+  const char* const functions = find_tools(fields, "functions", "function_call");
   if (const char* const name = tools ? tools : functions) {
-    reader.fail(invalid(name, "not_supported",
-                        "tools are not supported by this server: leave them out, or set tool_choice to "
-                        "\"none\" for an answer in text."));
+    throw FieldError("", invalid(name, kNotSupported,
+                                 "tools are not supported by this server: leave them out, or set tool_choice to "
+                                 "\"none\" for an answer in text"));
   }
 }
 
-void refuse_response_formats(FieldReader& reader) {
-  const json::value* format = reader.find("response_format");
+void refuse_response_formats(const Fields& fields) {
+  const json::value* format = fields.find("response_format");
   if (!format) return;
   const json::object* object = format->if_object();
   const json::value* type = object ? object->if_contains("type") : nullptr;
   if (!type || !type->is_string()) {
-    reader.fail("response_format", "invalid_type", "must be an object with a string in type.");
+    fields.refuse("response_format", "must be an object with a string in type", kInvalidType);
   } else if (*type != "text") {
-    reader.fail("response_format", "not_supported", "may only be of type \"text\" on this server.");
+    fields.refuse("response_format", "may only be of type \"text\" on this server", kNotSupported);
   }
 }
 
-void refuse_modalities(FieldReader& reader) {
-  const json::value* modalities = reader.find("modalities");
+void refuse_modalities(const Fields& fields) {
+  const json::value* modalities = fields.find("modalities");
   if (!modalities) return;
   if (!modalities->is_array()) {
-    reader.fail("modalities", "invalid_type", "must be an array.");
-    return;
+    fields.refuse("modalities", "must be an array", kInvalidType);
   }
   for (const json::value& modality : modalities->get_array()) {
     if (modality != "text")
-      reader.fail("modalities", "not_supported", "may only hold \"text\" on this server.");
+      fields.refuse("modalities", "may only hold \"text\" on this server", kNotSupported);
   }
 }
 
 // --- what both kinds of request share ---
 
-void read_logit_bias(FieldReader& reader, GenerateRequest& out) {
-  const json::value* bias = reader.find("logit_bias");
+void read_logit_bias(const Fields& fields, GenerateRequest& out) {
+  const json::value* bias = fields.find("logit_bias");
   if (!bias) return;
   if (!bias->is_object()) {
-    reader.fail("logit_bias", "invalid_type", "must be an object of token ids and numbers.");
-    return;
+    fields.refuse("logit_bias", "must be an object of token ids and numbers", kInvalidType);
   }
   for (const auto& [key, value] : bias->get_object()) {
     int64_t token = 0;
     const char* const end = key.data() + key.size();
     const auto parsed = std::from_chars(key.data(), end, token);
     if (key.empty() || parsed.ec != std::errc() || parsed.ptr != end) {
-      reader.fail("logit_bias", "invalid_token_id", "has a key that is not a token id.");
+      fields.refuse("logit_bias", "has a key that is not a token id", "invalid_token_id");
     } else if (!value.is_number()) {
-      reader.fail("logit_bias", "invalid_type", "has a value that is not a number.");
+      fields.refuse("logit_bias", "has a value that is not a number", kInvalidType);
     }
-    if (reader.failed()) return;
     out.logit_bias.emplace_back(token,
                                 value.to_number<double>());  // the validator refuses what is not finite
   }
 }
 
-void read_stream_options(FieldReader& reader, OpenAiRequest& out, const RequestOptions& options) {
-  out.stream = reader.boolean("stream").value_or(false);
-  const json::value* given = reader.find("stream_options");
-  if (!given) return;
-  if (!given->is_object()) {
-    reader.fail("stream_options", "invalid_type", "must be an object.");
-    return;
-  }
-  if (!out.stream) {
-    reader.fail("stream_options", "invalid_value", "needs stream to be true.");
-    return;
-  }
-  FieldReader nested(given->get_object(), "stream_options.");
-  out.include_usage = nested.boolean("include_usage").value_or(false);
-  nested.ignore({"include_obfuscation"});
-  out.continuous_usage = nested.boolean("continuous_usage_stats").value_or(false) && out.include_usage;
-  if (nested.failed()) reader.fail(nested.error());
+// What nobody asked for is refused, or counted.
+void pass_over_unknown(const Fields& fields, const RequestOptions& options, int& num_ignored) {
+  const std::vector<std::string> unknown = fields.unknown();
+  if (unknown.empty()) return;
   if (options.strict) {
-    if (const auto unknown = nested.unknown())
-      reader.fail(*unknown, "unknown_parameter", "is not a parameter of this URL.");
-  } else if (options.on_ignored) {
-    if (const int ignored = nested.num_unknown(); ignored > 0) options.on_ignored(ignored);
+    throw FieldError("", invalid(unknown.front(), "unknown_parameter",
+                                 unknown.front() + " is not a parameter of this URL"));
   }
+  num_ignored += static_cast<int>(unknown.size());
 }
 
-void read_max_tokens(FieldReader& reader, GenerateRequest& out) {
-  out.max_tokens = reader.integer("max_tokens");
-  if (const auto newer = reader.integer("max_completion_tokens")) {
+// Returns how many fields inside were passed over.
+int read_stream_options(const Fields& fields, OpenAiRequest& out, const RequestOptions& options) {
+  int num_ignored = 0;
+  out.stream = fields.get_bool("stream", false);
+  const json::value* given = fields.find("stream_options");
+  if (!given) return num_ignored;
+  if (!given->is_object()) fields.refuse("stream_options", "must be an object", kInvalidType);
+  if (!out.stream) fields.refuse("stream_options", "needs stream to be true");
+  const Fields nested = fields.get_object("stream_options");
+  out.include_usage = nested.get_bool("include_usage", false);
+  nested.ignore({"include_obfuscation"});
+  out.continuous_usage = nested.get_bool("continuous_usage_stats", false) && out.include_usage;
+  pass_over_unknown(nested, options, num_ignored);
+  return num_ignored;
+}
+
+void read_max_tokens(const Fields& fields, GenerateRequest& out) {
+  out.max_tokens = fields.find_integer("max_tokens");
+  if (const auto newer = fields.find_integer("max_completion_tokens")) {
     out.max_tokens = newer;
     out.max_tokens_param = "max_completion_tokens";
   }
 }
 
-void read_common(FieldReader& reader, OpenAiRequest& out, const RequestOptions& options) {
-  GenerateRequest& r = out.generate;
-  r.model = reader.name("model").value_or("");
-  reader.short_string("user");  // no meaning here, but a megabyte of it is a mistake
-  r.n = reader.integer("n");
-  if (const auto best_of = reader.integer("best_of"); best_of && *best_of != r.n.value_or(1)) {
-    reader.fail("best_of", "not_supported", "may only equal n on this server.");
-  }
-  read_max_tokens(reader, r);
-  r.min_tokens = reader.integer("min_tokens");
-  r.temperature = reader.number("temperature");
-  r.top_p = reader.number("top_p");
-  r.min_p = reader.number("min_p");
-  r.top_k = reader.integer("top_k");
-  r.presence_penalty = reader.number("presence_penalty");
-  r.frequency_penalty = reader.number("frequency_penalty");
-  r.repetition_penalty = reader.number("repetition_penalty");
-  r.seed = reader.integer("seed");
-  read_logit_bias(reader, r);
-  r.stop = reader.short_strings("stop");
-  r.stop_token_ids = reader.integers("stop_token_ids");
-  r.include_stop_str_in_output = reader.boolean("include_stop_str_in_output").value_or(false);
-  r.skip_special_tokens = reader.boolean("skip_special_tokens").value_or(true);
-  r.ignore_eos = reader.boolean("ignore_eos").value_or(false);
-  r.prompt_logprobs = reader.integer("prompt_logprobs");
-  r.cache_salt = reader.short_string("cache_salt");
-  r.priority = reader.integer("priority");
-  out.return_token_ids = reader.boolean("return_token_ids").value_or(false);
-  out.tokens_as_ids = reader.boolean("return_tokens_as_token_ids").value_or(false);
-  read_stream_options(reader, out, options);
-  refuse_unbuilt(reader);
-  refuse_response_formats(reader);
-  reader.ignore({"audio", "metadata", "moderation", "prediction", "prompt_cache_key", "prompt_cache_options",
-                 "prompt_cache_retention", "safety_identifier", "service_tier", "store", "verbosity",
-                 "web_search_options", "reasoning_effort", "parallel_tool_calls"});
+// A text without control bytes.
+std::optional<std::string> find_name(const Fields& fields, std::string_view field) {
+  std::optional<std::string> text = fields.find_string(field, kMaxShortStringBytes);
+  if (text && std::any_of(text->begin(), text->end(),
+                          [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; }))
+    fields.refuse(field, "has a control character");
+  return text;
 }
 
-// The first error of the whole translation, if there was one. Otherwise reports what was ignored.
-template <class T>
-Result<T> finish(FieldReader& reader, T&& value, const RequestOptions& options) {
-  if (reader.failed()) return reader.error();
-  if (options.strict) {
-    if (const auto unknown = reader.unknown()) {
-      return invalid(*unknown, "unknown_parameter", *unknown + " is not a parameter of this URL.");
-    }
-  } else if (options.on_ignored) {
-    if (const int ignored = reader.num_unknown(); ignored > 0) options.on_ignored(ignored);
+// Returns how many fields inside others were passed over.
+int read_common(const Fields& fields, OpenAiRequest& out, const RequestOptions& options) {
+  GenerateRequest& r = out.generate;
+  r.model = find_name(fields, "model").value_or("");
+  fields.find_string("user", kMaxShortStringBytes);  // no meaning here, but a megabyte of it is a mistake
+  r.n = fields.find_integer("n");
+  if (const auto best_of = fields.find_integer("best_of"); best_of && *best_of != r.n.value_or(1)) {
+    fields.refuse("best_of", "may only equal n on this server", kNotSupported);
   }
-  return std::move(value);
+  read_max_tokens(fields, r);
+  r.min_tokens = fields.find_integer("min_tokens");
+  r.temperature = fields.find_finite("temperature");
+  r.top_p = fields.find_finite("top_p");
+  r.min_p = fields.find_finite("min_p");
+  r.top_k = fields.find_integer("top_k");
+  r.presence_penalty = fields.find_finite("presence_penalty");
+  r.frequency_penalty = fields.find_finite("frequency_penalty");
+  r.repetition_penalty = fields.find_finite("repetition_penalty");
+  r.seed = fields.find_integer("seed");
+  read_logit_bias(fields, r);
+  r.stop = fields.find_strings("stop", kMaxShortStringBytes);
+  r.stop_token_ids = fields.find_integers("stop_token_ids");
+  r.include_stop_str_in_output = fields.get_bool("include_stop_str_in_output", false);
+  r.skip_special_tokens = fields.get_bool("skip_special_tokens", true);
+  r.ignore_eos = fields.get_bool("ignore_eos", false);
+  r.prompt_logprobs = fields.find_integer("prompt_logprobs");
+  r.cache_salt = fields.find_string("cache_salt", kMaxShortStringBytes);
+  r.priority = fields.find_integer("priority");
+  out.return_token_ids = fields.get_bool("return_token_ids", false);
+  out.tokens_as_ids = fields.get_bool("return_tokens_as_token_ids", false);
+  const int num_ignored = read_stream_options(fields, out, options);
+  refuse_unbuilt(fields);
+  refuse_response_formats(fields);
+  fields.ignore({"audio", "metadata", "moderation", "prediction", "prompt_cache_key", "prompt_cache_options",
+                 "prompt_cache_retention", "safety_identifier", "service_tier", "store", "verbosity",
+                 "web_search_options", "reasoning_effort", "parallel_tool_calls"});
+  return num_ignored;
+}
+
+// Translates the object in `body`: `read` fills a T from it, and returns how many fields inside others it passed
+// over. Gives the first error there was.
+template <class T, class Read>
+Result<T> translate(std::string_view body, const RequestOptions& options, Read read) {
+  Result<json::object> object = read_json_object(body);
+  if (!object) return object.error();
+  try {
+    const auto tree = std::make_shared<const json::object>(std::move(*object));
+    const Fields fields(*tree);
+    T out;
+    int num_ignored = read(fields, tree, out);
+    pass_over_unknown(fields, options, num_ignored);
+    if (num_ignored > 0 && options.on_ignored) options.on_ignored(num_ignored);
+    return out;
+  } catch (const FieldError& refused) {
+    return refused.error();
+  }
 }
 
 // --- chat ---
 
 // The messages travel as they came; their roles and parts are checked where the template is fed, for every
 // way in.
-void read_messages(FieldReader& reader, const Tree& tree, GenerateRequest& out) {
+void read_messages(const Fields& fields, const Tree& tree, GenerateRequest& out) {
   out.kind = GenerateRequest::Kind::kChat;
   out.chat = tree;
-  const json::value* messages = reader.find("messages");
+  const json::value* messages = fields.find("messages");
   if (!messages) {
-    reader.fail("messages", "invalid_messages", "is missing.");
+    fields.refuse("messages", "is missing", "invalid_messages");
   } else if (!messages->is_array()) {
-    reader.fail("messages", "invalid_messages", "must be an array.");
+    fields.refuse("messages", "must be an array", "invalid_messages");
   }
-  const json::value* kwargs = reader.find("chat_template_kwargs");
+  const json::value* kwargs = fields.find("chat_template_kwargs");
   if (kwargs && !kwargs->is_object())
-    reader.fail("chat_template_kwargs", "invalid_type", "must be an object.");
-  out.add_generation_prompt = reader.boolean("add_generation_prompt").value_or(true);
+    fields.refuse("chat_template_kwargs", "must be an object", kInvalidType);
+  out.add_generation_prompt = fields.get_bool("add_generation_prompt", true);
 }
 
-void read_chat_logprobs(FieldReader& reader, GenerateRequest& out) {
-  const bool logprobs = reader.boolean("logprobs").value_or(false);
-  const std::optional<int64_t> top = reader.integer("top_logprobs");
+void read_chat_logprobs(const Fields& fields, GenerateRequest& out) {
+  const bool logprobs = fields.get_bool("logprobs", false);
+  const std::optional<int64_t> top = fields.find_integer("top_logprobs");
   if (!logprobs && top.value_or(0) != 0) {
-    reader.fail("top_logprobs", "invalid_value", "needs logprobs to be true.");
+    fields.refuse("top_logprobs", "needs logprobs to be true", "invalid_value");
   }
   if (logprobs) out.logprobs = top.value_or(0);
 }
 
 // --- completions ---
 
-void bad_prompt(FieldReader& reader) {
-  reader.fail("prompt", "invalid_prompt",
-              "must be a string, an array of strings, an array of token ids, or an array of those.");
+[[noreturn]] void bad_prompt(const Fields& fields) {
+  fields.refuse("prompt", "must be a string, an array of strings, an array of token ids, or an array of those",
+                "invalid_prompt");
 }
 
-std::vector<TokenId> read_token_ids(FieldReader& reader, const json::array& items) {
+std::vector<TokenId> read_token_ids(const Fields& fields, const json::array& items) {
   std::vector<TokenId> ids;
   ids.reserve(items.size());
   for (const json::value& item : items) {
-    if (!item.is_int64()) {
-      bad_prompt(reader);
-      return {};
-    }
+    if (!item.is_int64()) bad_prompt(fields);
     const int64_t id = item.get_int64();
     if (id < std::numeric_limits<TokenId>::min() || id > std::numeric_limits<TokenId>::max()) {
-      reader.fail("prompt", "invalid_token_id", "has a token id that no model has.");
-      return {};
+      fields.refuse("prompt", "has a token id that no model has", "invalid_token_id");
     }
     ids.push_back(static_cast<TokenId>(id));
   }
@@ -298,96 +315,80 @@ std::string to_string(const json::string& text) {
   return std::string(text.data(), text.size());
 }
 
-void read_prompt(FieldReader& reader, GenerateRequest& out) {
-  const json::value* prompt = reader.find("prompt");
+void read_prompt(const Fields& fields, GenerateRequest& out) {
+  const json::value* prompt = fields.find("prompt");
   if (prompt && prompt->is_string()) {
     out.prompts.emplace_back(to_string(prompt->get_string()));
     return;
   }
-  if (!prompt || !prompt->is_array()) {
-    bad_prompt(reader);
-    return;
-  }
+  if (!prompt || !prompt->is_array()) bad_prompt(fields);
   const json::array& items = prompt->get_array();
   if (!items.empty() && items[0].is_number()) {
-    out.prompts.emplace_back(read_token_ids(reader, items));
+    out.prompts.emplace_back(read_token_ids(fields, items));
     return;
   }
   for (const json::value& item : items) {
     if (item.kind() != items[0].kind() || !(item.is_string() || item.is_array())) {
-      bad_prompt(reader);
+      bad_prompt(fields);
     } else if (item.is_string()) {
       out.prompts.emplace_back(to_string(item.get_string()));
     } else {
-      out.prompts.emplace_back(read_token_ids(reader, item.get_array()));
+      out.prompts.emplace_back(read_token_ids(fields, item.get_array()));
     }
-    if (reader.failed()) return;
   }
 }
 
 }  // namespace
 
 Result<OpenAiRequest> parse_chat_request(std::string_view body, const RequestOptions& options) {
-  Result<Tree> tree = read_json_object(body);
-  if (!tree) return tree.error();
-  FieldReader reader(**tree);
-  OpenAiRequest out;
-  read_messages(reader, *tree, out.generate);
-  read_common(reader, out, options);
-  read_chat_logprobs(reader, out.generate);
-  refuse_tools(reader);
-  refuse_modalities(reader);
-  if (reader.boolean("echo").value_or(false))
-    reader.fail("echo", "not_supported", "is not supported for chats.");
-  return finish(reader, std::move(out), options);
+  return translate<OpenAiRequest>(body, options, [&](const Fields& fields, const Tree& tree, OpenAiRequest& out) {
+    read_messages(fields, tree, out.generate);
+    const int num_ignored = read_common(fields, out, options);
+    read_chat_logprobs(fields, out.generate);
+    refuse_tools(fields);
+    refuse_modalities(fields);
+    if (fields.get_bool("echo", false)) fields.refuse("echo", "is not supported for chats", kNotSupported);
+    return num_ignored;
+  });
 }
 
 Result<OpenAiRequest> parse_completion_request(std::string_view body, const RequestOptions& options) {
-  Result<Tree> tree = read_json_object(body);
-  if (!tree) return tree.error();
-  FieldReader reader(**tree);
-  OpenAiRequest out;
-  read_prompt(reader, out.generate);
-  read_common(reader, out, options);
-  out.generate.logprobs = reader.integer("logprobs");
-  out.generate.echo = reader.boolean("echo").value_or(false);
-  out.generate.add_special_tokens = reader.boolean("add_special_tokens").value_or(true);
-  return finish(reader, std::move(out), options);
+  return translate<OpenAiRequest>(body, options, [&](const Fields& fields, const Tree&, OpenAiRequest& out) {
+    read_prompt(fields, out.generate);
+    const int num_ignored = read_common(fields, out, options);
+    out.generate.logprobs = fields.find_integer("logprobs");
+    out.generate.echo = fields.get_bool("echo", false);
+    out.generate.add_special_tokens = fields.get_bool("add_special_tokens", true);
+    return num_ignored;
+  });
 }
 
 Result<TokenizeRequest> parse_tokenize_request(std::string_view body, const RequestOptions& options) {
-  Result<Tree> tree = read_json_object(body);
-  if (!tree) return tree.error();
-  FieldReader reader(**tree);
-  TokenizeRequest out;
-  out.generate.model = reader.name("model").value_or("");
-  out.return_token_strs = reader.boolean("return_token_strs").value_or(false);
-  out.generate.add_special_tokens = reader.boolean("add_special_tokens").value_or(true);
-  if (reader.find("messages")) {
-    if (reader.find("prompt")) reader.fail("prompt", "invalid_prompt", "and messages exclude each other.");
-    read_messages(reader, *tree, out.generate);
-    refuse_tools(reader);
-  } else {
-    std::optional<std::string> prompt = reader.text("prompt");
-    if (!prompt) {
-      reader.fail("prompt", "invalid_prompt", "must be a string (or give messages).");
+  return translate<TokenizeRequest>(body, options, [](const Fields& fields, const Tree& tree, TokenizeRequest& out) {
+    out.generate.model = find_name(fields, "model").value_or("");
+    out.return_token_strs = fields.get_bool("return_token_strs", false);
+    out.generate.add_special_tokens = fields.get_bool("add_special_tokens", true);
+    if (fields.find("messages")) {
+      if (fields.find("prompt")) fields.refuse("prompt", "and messages exclude each other", "invalid_prompt");
+      read_messages(fields, tree, out.generate);
+      refuse_tools(fields);
     } else {
+      std::optional<std::string> prompt = fields.find_string("prompt");
+      if (!prompt) fields.refuse("prompt", "must be a string (or give messages)", "invalid_prompt");
       out.generate.prompts.emplace_back(std::move(*prompt));
     }
-  }
-  refuse_unbuilt(reader);
-  return finish(reader, std::move(out), options);
+    refuse_unbuilt(fields);
+    return 0;
+  });
 }
 
 Result<DetokenizeRequest> parse_detokenize_request(std::string_view body, const RequestOptions& options) {
-  Result<Tree> tree = read_json_object(body);
-  if (!tree) return tree.error();
-  FieldReader reader(**tree);
-  DetokenizeRequest out;
-  out.model = reader.name("model").value_or("");
-  if (!reader.find("tokens")) reader.fail("tokens", "invalid_type", "must be an array of token ids.");
-  out.tokens = reader.integers("tokens");
-  return finish(reader, std::move(out), options);
+  return translate<DetokenizeRequest>(body, options, [](const Fields& fields, const Tree&, DetokenizeRequest& out) {
+    out.model = find_name(fields, "model").value_or("");
+    if (!fields.find("tokens")) fields.refuse("tokens", "must be an array of token ids", kInvalidType);
+    out.tokens = fields.find_integers("tokens");
+    return 0;
+  });
 }
 
 }  // namespace serval

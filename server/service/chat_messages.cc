@@ -87,8 +87,8 @@ void parse_arguments(json::array& calls) {
     json::object* const fields = function ? function->if_object() : nullptr;
     json::value* const arguments = fields ? fields->if_contains("arguments") : nullptr;
     if (!arguments || !arguments->is_string()) continue;
-    const auto parsed = read_json_object(std::string_view(arguments->get_string()));
-    if (parsed) *arguments = **parsed;
+    auto parsed = read_json_object(std::string_view(arguments->get_string()));
+    if (parsed) *arguments = std::move(*parsed);
   }
 }
 

@@ -3,8 +3,9 @@
 #include <boost/json.hpp>
 #include <stdexcept>
 
+#include "engine/json/fields.h"
+#include "engine/json/json_reader.h"
 #include "engine/model/weight_loader.h"
-#include "engine/text/tokenizer/model_json.h"
 #include "kernels/base/check.h"
 #include "kernels/base/regular_file.h"
 
@@ -23,8 +24,9 @@ std::optional<std::string> chat_template_source(const fs::path& folder) {
   if (fs::exists(template_path)) return read_regular_file(template_path, kMaxTemplateBytes);
   const fs::path config_path = folder / "tokenizer_config.json";
   if (!fs::exists(config_path)) return std::nullopt;
-  const boost::json::object config = parse_model_json(read_regular_file(config_path, kMaxConfigBytes));
-  const boost::json::value* source = find_member(config, "chat_template");
+  const boost::json::object object = read_json_file(config_path, kMaxConfigBytes);
+  const Fields config(object, config_path.string());
+  const boost::json::value* source = config.find("chat_template");
   if (!source) return std::nullopt;
   if (source->is_string()) return std::string(source->get_string());
   if (source->is_array()) {
@@ -35,8 +37,7 @@ std::optional<std::string> chat_template_source(const fs::path& folder) {
       if (name && *name == "default" && text && text->is_string()) return std::string(text->get_string());
     }
   }
-  throw std::runtime_error(config_path.string() +
-                           ": chat_template is neither a text nor a list with one named default");
+  config.refuse("chat_template", "is neither a text nor a list with one named default");
 }
 
 std::optional<ChatTemplate> load_chat_template(const fs::path& folder) {

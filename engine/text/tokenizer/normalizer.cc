@@ -11,7 +11,7 @@
 #include <stdexcept>
 #include <utility>
 
-#include "engine/text/tokenizer/model_json.h"
+#include "engine/text/tokenizer/tokenizer_parts.h"
 #include "engine/text/tokenizer/split_regex.h"
 #include "kernels/base/check.h"
 #include "kernels/base/shown.h"
@@ -178,9 +178,8 @@ Normalizer Normalizer::from_json(const boost::json::value* value) {
   bool has_form = false;
   Loss loss = Loss::kNothing;
   size_t shrink = 1;
-  for (const boost::json::object* part : flatten_sequence(value, "normalizers", "normalizer")) {
-    const std::string_view type = get_string(*part, "type", "normalizer");
-    const std::string where = "normalizer " + std::string(type);
+  for (const Fields& part : flatten_sequence(value, "normalizers", "normalizer")) {
+    const std::string type = part.get_string("type");
     Step step{};
     if (const icu::Normalizer2* form = unicode_form(type)) {
       step.kind = Kind::kUnicodeForm;
@@ -193,28 +192,27 @@ Normalizer Normalizer::from_json(const boost::json::value* value) {
       shrink *= kLowercaseShrink;
     } else if (type == "Prepend") {
       step.kind = Kind::kPrepend;
-      step.content = get_string(*part, "prepend", where);
+      step.content = part.get_string("prepend");
       if (step.content.size() > kMaxGrowth)
-        throw std::runtime_error(where + " has a prefix of more than 64 bytes");
+        part.refuse("prepend", "is a prefix of more than 64 bytes");
     } else if (type == "Replace") {
       step.kind = Kind::kReplace;
-      step.content = get_string(*part, "content", where);
-      const boost::json::object& pattern = as_object(get_member(*part, "pattern", where), where + ".pattern");
-      if (find_member(pattern, "String") != nullptr) {
-        const std::string_view text = get_string(pattern, "String", where + ".pattern");
-        if (text.empty()) throw std::runtime_error(where + " has an empty pattern");
-        step.pattern.emplace(escape_regex(text));
-        if (step.content.size() < text.size()) loss = Loss::kAnything;
-        growth *= std::max(1.0, static_cast<double>(step.content.size()) / static_cast<double>(text.size()));
+      step.content = part.get_string("content");
+      const Fields pattern = part.get_object("pattern");
+      if (const std::optional<std::string> text = pattern.find_string("String")) {
+        if (text->empty()) pattern.refuse("String", "is empty");
+        step.pattern.emplace(escape_regex(*text));
+        if (step.content.size() < text->size()) loss = Loss::kAnything;
+        growth *= std::max(1.0, static_cast<double>(step.content.size()) / static_cast<double>(text->size()));
       } else {
-        step.pattern.emplace(get_string(pattern, "Regex", where + ".pattern"));
+        step.pattern.emplace(pattern.get_string("Regex"));
         loss = Loss::kAnything;
         growth *= 1.0 + static_cast<double>(step.content.size());
       }
     } else if (type == "Strip") {
       step.kind = Kind::kStrip;
-      step.left = get_bool(*part, "strip_left", true, where);
-      step.right = get_bool(*part, "strip_right", true, where);
+      step.left = part.get_bool("strip_left", true);
+      step.right = part.get_bool("strip_right", true);
       // What an earlier replacement made into white space would be lost with it.
       const bool replaces =
           std::any_of(steps.begin(), steps.end(), [](const Step& s) { return s.kind == Kind::kReplace; });

@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "engine/text/tokenizer/byte_alphabet.h"
-#include "engine/text/tokenizer/model_json.h"
+#include "engine/text/tokenizer/tokenizer_parts.h"
 #include "kernels/base/shown.h"
 
 namespace serval {
@@ -164,30 +164,29 @@ struct PreTokenizer::Step {
 // Collects the steps of one pre_tokenizer and keeps them bounded.
 class PreTokenizer::Builder {
  public:
-  void add(const boost::json::object& part) {
-    const std::string_view type = get_string(part, "type", "pre_tokenizer");
-    const std::string where = "pre_tokenizer " + std::string(type);
+  void add(const Fields& part) {
+    const std::string type = part.get_string("type");
     if (type == "ByteLevel") {
-      byte_level(get_bool(part, "add_prefix_space", true, where), get_bool(part, "use_regex", true, where));
+      byte_level(part.get_bool("add_prefix_space", true), part.get_bool("use_regex", true));
     } else if (type == "Split") {
-      split(split_pattern(part, where), behavior_named(get_string(part, "behavior", where)),
-            get_bool(part, "invert", false, where), Loss::kAnything);
+      split(split_pattern(part), behavior_named(part.get_string("behavior")),
+            part.get_bool("invert", false), Loss::kAnything);
     } else if (type == "Digits") {
-      const bool individual = get_bool(part, "individual_digits", false, where);
+      const bool individual = part.get_bool("individual_digits", false);
       split("\\p{N}", individual ? SplitBehavior::kIsolated : SplitBehavior::kContiguous);
     } else if (type == "Metaspace") {
-      metaspace(part, where);
+      metaspace(part);
     } else if (type == "Whitespace") {
       split(kWordsAndSymbols, SplitBehavior::kRemoved, /*invert=*/true, Loss::kWhiteSpace);
     } else if (type == "WhitespaceSplit") {
       split("\\s", SplitBehavior::kRemoved, /*invert=*/false, Loss::kWhiteSpace);
     } else if (type == "Punctuation") {
       split(kPunctuation,
-            find_member(part, "behavior") == nullptr ? SplitBehavior::kIsolated
-                                                     : behavior_named(get_string(part, "behavior", where)),
+            part.find("behavior") == nullptr ? SplitBehavior::kIsolated
+                                                     : behavior_named(part.get_string("behavior")),
             /*invert=*/false, Loss::kAnything);
     } else if (type == "CharDelimiterSplit") {
-      split(escape_regex(get_string(part, "delimiter", where)), SplitBehavior::kRemoved, /*invert=*/false,
+      split(escape_regex(part.get_string("delimiter")), SplitBehavior::kRemoved, /*invert=*/false,
             Loss::kAnything);
     } else {
       throw std::runtime_error("the pre_tokenizer type " + in_quotes(type) + " is not supported");
@@ -218,29 +217,24 @@ class PreTokenizer::Builder {
     steps_.push_back(std::move(step));
   }
 
-  static std::string split_pattern(const boost::json::object& part, const std::string& where) {
-    const boost::json::object& pattern = as_object(get_member(part, "pattern", where), where + ".pattern");
-    if (find_member(pattern, "Regex") != nullptr)
-      return std::string(get_string(pattern, "Regex", where + ".pattern"));
-    return escape_regex(get_string(pattern, "String", where + ".pattern"));
+  static std::string split_pattern(const Fields& part) {
+    const Fields pattern = part.get_object("pattern");
+    if (std::optional<std::string> regex = pattern.find_string("Regex")) return std::move(*regex);
+    return escape_regex(pattern.get_string("String"));
   }
 
-  void metaspace(const boost::json::object& part, const std::string& where) {
+  void metaspace(const Fields& part) {
     once(has_metaspace_, "Metaspace");
-    const std::string replacement(get_string(part, "replacement", where));
-    if (replacement.empty() || replacement.size() > 4)
-      throw std::runtime_error(where + ".replacement is not one character");
-    std::string_view scheme =
-        get_bool(part, "add_prefix_space", true, where) ? "always" : "never";  // older files
-    if (find_member(part, "prepend_scheme") != nullptr) scheme = get_string(part, "prepend_scheme", where);
-    if (scheme != "always" && scheme != "first" && scheme != "never") {
-      throw std::runtime_error(where + ".prepend_scheme is " + in_quotes(scheme) +
-                               ", which is not supported");
-    }
+    const std::string replacement = part.get_string("replacement");
+    if (replacement.empty() || replacement.size() > 4) part.refuse("replacement", "is not one character");
+    const bool older = part.get_bool("add_prefix_space", true);
+    const std::string scheme = part.find_string("prepend_scheme").value_or(older ? "always" : "never");
+    if (scheme != "always" && scheme != "first" && scheme != "never")
+      part.refuse("prepend_scheme", "is " + in_quotes(scheme) + ", which is not supported");
     steps_.push_back({.kind = Step::Kind::kReplaceSpaces, .text = replacement});
     if (scheme != "never")
       steps_.push_back({.kind = Step::Kind::kPrefix, .text = replacement, .first_only = scheme == "first"});
-    if (get_bool(part, "split", true, where))
+    if (part.get_bool("split", true))
       split(escape_regex(replacement), SplitBehavior::kMergedWithNext);
   }
 
@@ -263,8 +257,7 @@ PreTokenizer::~PreTokenizer() = default;
 
 PreTokenizer PreTokenizer::from_json(const boost::json::value* value) {
   Builder builder;
-  for (const boost::json::object* part : flatten_sequence(value, "pretokenizers", "pre_tokenizer"))
-    builder.add(*part);
+  for (const Fields& part : flatten_sequence(value, "pretokenizers", "pre_tokenizer")) builder.add(part);
   return builder.build();
 }
 

@@ -4,7 +4,7 @@
 #include <stdexcept>
 
 #include "engine/text/tokenizer/byte_alphabet.h"
-#include "engine/text/tokenizer/model_json.h"
+#include "engine/text/tokenizer/tokenizer_parts.h"
 #include "kernels/base/shown.h"
 #include "kernels/base/utf8.h"
 
@@ -53,39 +53,37 @@ TokenDecoder TokenDecoder::byte_level() {
 TokenDecoder TokenDecoder::from_json(const boost::json::value* value) {
   if (value == nullptr) throw std::runtime_error("there is no decoder");
   TokenDecoder decoder;
-  for (const boost::json::object* part : flatten_sequence(value, "decoders", "decoder")) decoder.add(*part);
+  for (const Fields& part : flatten_sequence(value, "decoders", "decoder")) decoder.add(part);
   return decoder;
 }
 
-void TokenDecoder::add(const boost::json::object& part) {
-  const std::string_view type = get_string(part, "type", "decoder");
-  const std::string where = "decoder " + std::string(type);
+void TokenDecoder::add(const Fields& part) {
+  const std::string type = part.get_string("type");
   if (type == "Strip") return add_strip(part);
   if (type == "Fuse") {
     is_fused_ = true;
   } else if (is_fused_) {
-    throw std::runtime_error(where + " after Fuse is not supported");
+    throw std::runtime_error("decoder " + type + " after Fuse is not supported");
   } else if (type == "ByteLevel") {
     is_byte_level_ = true;
   } else if (type == "ByteFallback") {
     has_byte_tokens_ = true;
   } else if (type == "Replace") {
-    const boost::json::object& pattern = as_object(get_member(part, "pattern", where), where + ".pattern");
-    add_replacement(get_string(pattern, "String", where + ".pattern"), get_string(part, "content", where));
+    add_replacement(part.get_object("pattern").get_string("String"), part.get_string("content"));
   } else if (type == "Metaspace") {
-    add_replacement(get_string(part, "replacement", where), " ");
-    const bool never = find_member(part, "prepend_scheme") != nullptr &&
-                       get_string(part, "prepend_scheme", where) == "never";
-    strips_leading_space_ = get_bool(part, "add_prefix_space", true, where) && !never;
+    add_replacement(part.get_string("replacement"), " ");
+    const bool never = part.find_string("prepend_scheme") == "never";
+    strips_leading_space_ = part.get_bool("add_prefix_space", true) && !never;
   } else {
     throw std::runtime_error("the decoder type " + in_quotes(type) + " is not supported");
   }
 }
 
-void TokenDecoder::add_strip(const boost::json::object& part) {
-  const std::string_view content = get_string(part, "content", "decoder Strip");
-  const int32_t start = as_id(get_member(part, "start", "decoder Strip"), "decoder Strip.start");
-  const int32_t stop = as_id(get_member(part, "stop", "decoder Strip"), "decoder Strip.stop");
+void TokenDecoder::add_strip(const Fields& part) {
+  constexpr int kMost = std::numeric_limits<int>::max();
+  const std::string content = part.get_string("content");
+  const int start = part.get_int("start", 0, kMost);
+  const int stop = part.get_int("stop", 0, kMost);
   if (start == 0 && stop == 0) return;
   if (!is_fused_ || content != " " || start != 1 || stop != 0) {
     throw std::runtime_error(

@@ -9,6 +9,8 @@
 
 namespace serval {
 
+class Fields;
+
 class TokenDecoder {
  public:
   // Throws std::runtime_error with a sentence for a type that is not supported, and when there is none.
@@ -25,8 +27,8 @@ class TokenDecoder {
   bool strips_leading_space() const { return strips_leading_space_; }
 
  private:
-  void add(const boost::json::object& part);
-  void add_strip(const boost::json::object& part);
+  void add(const Fields& part);
+  void add_strip(const Fields& part);
   void add_replacement(std::string_view from, std::string_view to);
 
   bool is_byte_level_ = false;

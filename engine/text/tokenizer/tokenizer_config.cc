@@ -4,7 +4,8 @@
 #include <stdexcept>
 #include <unordered_set>
 
-#include "engine/text/tokenizer/model_json.h"
+#include "engine/json/fields.h"
+#include "engine/json/json_reader.h"
 #include "kernels/base/log.h"
 #include "kernels/base/shown.h"
 
@@ -13,16 +14,10 @@ namespace json = boost::json;
 namespace {
 
 // A token's name: a string, or an object with its content; "" for null and absent.
-std::string name_of(const json::object& config, std::string_view key) {
-  const json::value* value = find_member(config, key);
-  if (value == nullptr) return "";
-  if (value->is_object()) return std::string(get_string(value->get_object(), "content", key));
-  return std::string(as_string(*value, key));
-}
-
-std::optional<bool> optional_bool(const json::object& config, std::string_view key) {
-  if (find_member(config, key) == nullptr) return std::nullopt;
-  return get_bool(config, key, false, "the configuration");
+std::string name_of(const Fields& config, std::string_view key) {
+  const json::value* value = config.find(key);
+  if (value != nullptr && value->is_object()) return config.get_object(key).get_string("content");
+  return config.find_string(key).value_or("");
 }
 
 TokenId id_of_key(std::string_view key) {
@@ -60,49 +55,49 @@ void leave_out_without_row(int num_rows, std::vector<AddedToken>& tokens) {
 }  // namespace
 
 TokenizerConfig TokenizerConfig::parse(std::string_view json_text) {
-  const json::object object = parse_model_json(json_text);
+  const json::object object = parse_json_file(json_text, "it");
+  const Fields fields(object);
   TokenizerConfig config;
-  if (find_member(object, "tokenizer_class") != nullptr) {
-    config.tokenizer_class = get_string(object, "tokenizer_class", "the configuration");
-  }
-  config.bos_token = name_of(object, "bos_token");
-  config.eos_token = name_of(object, "eos_token");
+  config.tokenizer_class = fields.find_string("tokenizer_class").value_or("");
+  config.bos_token = name_of(fields, "bos_token");
+  config.eos_token = name_of(fields, "eos_token");
   for (const char* key :
        {"bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token"}) {
-    if (std::string name = name_of(object, key); !name.empty())
+    if (std::string name = name_of(fields, key); !name.empty())
       config.special_names.push_back(std::move(name));
   }
-  const json::value* others = find_member(object, "additional_special_tokens");
+  constexpr std::string_view kOthers = "additional_special_tokens";
+  const json::value* others = fields.find(kOthers);
   if (others != nullptr && others->is_array()) {
     for (const json::value& other : others->get_array()) {
-      const bool nested = other.is_object();
-      config.special_names.emplace_back(
-          nested ? get_string(other.get_object(), "content", "additional_special_tokens")
-                 : as_string(other, "additional_special_tokens"));
+      if (!other.is_object() && !other.is_string()) fields.refuse(kOthers, "must hold strings or objects");
+      config.special_names.push_back(other.is_string()
+                                         ? std::string(other.get_string())
+                                         : fields.inside(other, std::string(kOthers)).get_string("content"));
     }
   }
-  if (const json::value* added = find_member(object, "added_tokens_decoder")) {
-    for (const auto& [key, value] : as_object(*added, "added_tokens_decoder")) {
-      AddedToken token = read_added_token(as_object(value, "added_tokens_decoder"), "added_tokens_decoder");
+  if (const std::optional<Fields> added = fields.find_object("added_tokens_decoder")) {
+    for (const auto& [key, value] : added->object()) {
+      AddedToken token = read_added_token(added->inside(value, std::string(key)));
       token.id = id_of_key(key);
       config.added_tokens.push_back(std::move(token));
     }
   }
-  config.add_bos_token = optional_bool(object, "add_bos_token");
-  config.add_eos_token = optional_bool(object, "add_eos_token");
-  config.add_prefix_space = optional_bool(object, "add_prefix_space").value_or(false);
-  config.legacy = optional_bool(object, "legacy").value_or(true);
+  config.add_bos_token = fields.find_bool("add_bos_token");
+  config.add_eos_token = fields.find_bool("add_eos_token");
+  config.add_prefix_space = fields.get_bool("add_prefix_space", false);
+  config.legacy = fields.get_bool("legacy", true);
   return config;
 }
 
-AddedToken read_added_token(const json::object& object, std::string_view where) {
+AddedToken read_added_token(const Fields& fields) {
   AddedToken token;
-  token.content = get_string(object, "content", where);
-  token.special = get_bool(object, "special", false, where);
-  token.lstrip = get_bool(object, "lstrip", false, where);
-  token.rstrip = get_bool(object, "rstrip", false, where);
-  token.single_word = get_bool(object, "single_word", false, where);
-  token.normalized = get_bool(object, "normalized", !token.special, where);
+  token.content = fields.get_string("content");
+  token.special = fields.get_bool("special", false);
+  token.lstrip = fields.get_bool("lstrip", false);
+  token.rstrip = fields.get_bool("rstrip", false);
+  token.single_word = fields.get_bool("single_word", false);
+  token.normalized = fields.get_bool("normalized", !token.special);
   return token;
 }
 

@@ -14,6 +14,8 @@
 
 namespace serval {
 
+class Fields;
+
 struct TokenizerConfig {
   int num_rows = std::numeric_limits<int>::max();  // ids the model has rows for: from 0 up to before this one
   std::string tokenizer_class;                     // "" when not said
@@ -29,7 +31,7 @@ struct TokenizerConfig {
 };
 
 // One added token as tokenizer.json and tokenizer_config.json both write it, without its id.
-AddedToken read_added_token(const boost::json::object& object, std::string_view where);
+AddedToken read_added_token(const Fields& fields);
 
 // The added tokens that `listed` (tokenizer.json, a sentencepiece model) and the configuration name together,
 // special names found in the vocabulary included. `find` gives a vocabulary name's id or -1; that id

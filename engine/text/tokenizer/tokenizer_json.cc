@@ -7,7 +7,8 @@
 #include <vector>
 
 #include "engine/text/tokenizer/bpe_tokenizer.h"
-#include "engine/text/tokenizer/model_json.h"
+#include "engine/json/json_reader.h"
+#include "engine/text/tokenizer/tokenizer_parts.h"
 #include "kernels/base/shown.h"
 
 namespace serval {
@@ -54,7 +55,7 @@ Vocabulary read_vocabulary(const json::object& vocab, const Rows& rows) {
   std::vector<std::pair<std::string, TokenId>> entries;
   entries.reserve(vocab.size());
   for (const auto& [name, value] : vocab) {
-    const TokenId id = as_id(value, "the id of a token in the vocabulary");
+    const TokenId id = as_token_id(value, "the id of a token in the vocabulary");
     if (rows.hold(name, id)) entries.emplace_back(name, id);
   }
   return Vocabulary(std::move(entries));
@@ -95,98 +96,86 @@ Merges read_merges(const json::array& list, const Vocabulary& vocabulary) {
     if (merge.is_string()) {
       reader.add_line(merge.get_string());
     } else {
-      const json::array& pair = as_array(merge, reader.place());
-      if (pair.size() != 2) throw std::runtime_error(reader.place() + " is not a pair");
-      reader.add(as_string(pair[0], reader.place()), as_string(pair[1], reader.place()));
+      const json::array* pair = merge.if_array();
+      if (pair == nullptr || pair->size() != 2 || !(*pair)[0].is_string() || !(*pair)[1].is_string())
+        throw std::runtime_error(reader.place() + " is not a pair of tokens");
+      reader.add((*pair)[0].get_string(), (*pair)[1].get_string());
     }
   }
   return reader.take();
 }
 
-void refuse_unless_empty(const json::object& model, std::string_view key) {
-  if (find_member(model, key) != nullptr && !get_string(model, key, "model").empty())
-    refuse("a model with " + std::string(key));
+void refuse_unless_empty(const Fields& model, std::string_view key) {
+  if (!model.find_string(key).value_or("").empty()) refuse("a model with " + std::string(key));
 }
 
-BpeModel read_model(const json::object& model, const Rows& rows) {
-  const bool typed = find_member(model, "type") != nullptr;  // old files have no type
-  if (typed && get_string(model, "type", "model") != "BPE") {
-    refuse("the model type " + in_quotes(get_string(model, "type", "model")));
-  }
+BpeModel read_model(const Fields& model, const Rows& rows) {
+  const std::string type = model.find_string("type").value_or("BPE");  // old files have no type
+  if (type != "BPE") refuse("the model type " + in_quotes(type));
   refuse_unless_empty(model, "continuing_subword_prefix");
   refuse_unless_empty(model, "end_of_word_suffix");
-  const json::value* dropout = find_member(model, "dropout");
+  const json::value* dropout = model.find("dropout");
   if (dropout != nullptr && (!dropout->is_number() || dropout->to_number<double>() != 0))
     refuse("a model with dropout");
 
-  Vocabulary vocabulary =
-      read_vocabulary(as_object(get_member(model, "vocab", "model"), "model.vocab"), rows);
-  const Merges merges =
-      read_merges(as_array(get_member(model, "merges", "model"), "model.merges"), vocabulary);
+  Vocabulary vocabulary = read_vocabulary(model.get_object("vocab").object(), rows);
+  const Merges merges = read_merges(model.get_array("merges"), vocabulary);
   BpeOptions options;
-  options.fuse_unk = get_bool(model, "fuse_unk", false, "model");
-  options.byte_fallback = get_bool(model, "byte_fallback", false, "model");
-  options.ignore_merges = get_bool(model, "ignore_merges", false, "model");
-  if (find_member(model, "unk_token") != nullptr) {
-    const std::string_view unk = get_string(model, "unk_token", "model");
-    options.unk_id = vocabulary.find(unk);
-    if (options.unk_id < 0)
-      throw std::runtime_error("model.unk_token " + in_quotes(unk) + " is not in the vocabulary");
+  options.fuse_unk = model.get_bool("fuse_unk", false);
+  options.byte_fallback = model.get_bool("byte_fallback", false);
+  options.ignore_merges = model.get_bool("ignore_merges", false);
+  if (const std::optional<std::string> unk = model.find_string("unk_token")) {
+    options.unk_id = vocabulary.find(*unk);
+    if (options.unk_id < 0) model.refuse("unk_token", in_quotes(*unk) + " is not in the vocabulary");
   }
   return BpeModel(std::move(vocabulary), merges, options);
 }
 
-std::vector<AddedToken> read_added_tokens(const json::value* list) {
+std::vector<AddedToken> read_added_tokens(const Fields& file) {
   std::vector<AddedToken> tokens;
+  const json::array* list = file.find_array("added_tokens");
   if (list == nullptr) return tokens;
-  for (const json::value& value : as_array(*list, "added_tokens")) {
-    const std::string where = "added_tokens[" + std::to_string(tokens.size()) + "]";
-    const json::object& object = as_object(value, where);
-    AddedToken token = read_added_token(object, where);
-    token.id = as_id(get_member(object, "id", where), where + ".id");
+  for (const json::value& value : *list) {
+    const Fields fields = file.inside(value, "added_tokens[" + std::to_string(tokens.size()) + "]");
+    AddedToken token = read_added_token(fields);
+    token.id = as_token_id(fields.get("id"), "the id of an added token");
     tokens.push_back(std::move(token));
   }
   return tokens;
 }
 
 // Of a TemplateProcessing: what "single" puts before and after the text "A".
-void read_template(const json::object& processor, std::vector<TokenId>& prefix,
-                   std::vector<TokenId>& suffix) {
-  const std::string where = "post_processor TemplateProcessing";
-  const json::object no_tokens;
-  const json::value* listed = find_member(processor, "special_tokens");
-  const json::object& special_tokens =
-      listed != nullptr ? as_object(*listed, where + ".special_tokens") : no_tokens;
+void read_template(const Fields& processor, std::vector<TokenId>& prefix, std::vector<TokenId>& suffix) {
+  const std::optional<Fields> special_tokens = processor.find_object("special_tokens");
   bool seen_text = false;
-  for (const json::value& value : as_array(get_member(processor, "single", where), where + ".single")) {
-    const json::object& part = as_object(value, where + ".single");
-    if (const json::value* sequence = find_member(part, "Sequence")) {
-      if (get_string(as_object(*sequence, where), "id", where) != "A" || std::exchange(seen_text, true)) {
-        refuse(where + " with a text that is not A, or twice");
-      }
+  for (const json::value& value : processor.get_array("single")) {
+    const Fields part = processor.inside(value, "single");
+    if (const std::optional<Fields> sequence = part.find_object("Sequence")) {
+      if (sequence->get_string("id") != "A" || std::exchange(seen_text, true))
+        processor.refuse("single", "with a text that is not A, or twice, is not supported");
       continue;
     }
-    const std::string_view name =
-        get_string(as_object(get_member(part, "SpecialToken", where), where), "id", where);
-    const json::object& token = as_object(get_member(special_tokens, name, where + ".special_tokens"), where);
+    const std::string name = part.get_object("SpecialToken").get_string("id");
+    if (!special_tokens) processor.refuse("special_tokens", "is missing");
     std::vector<TokenId>& inserted = seen_text ? suffix : prefix;
-    for (const json::value& id : as_array(get_member(token, "ids", where), where))
-      inserted.push_back(as_id(id, where + ".ids"));
+    for (const json::value& id : special_tokens->get_object(name).get_array("ids"))
+      inserted.push_back(as_token_id(id, "an id of the post_processor's special_tokens"));
     if (inserted.size() > kMaxInserted)
-      refuse(where + " with more than " + std::to_string(kMaxInserted) + " tokens on a side");
+      processor.refuse("single", "with more than " + std::to_string(kMaxInserted) +
+                                     " tokens on a side is not supported");
   }
-  if (!seen_text) throw std::runtime_error(where + ".single leaves the text out");
+  if (!seen_text) processor.refuse("single", "leaves the text out");
 }
 
 void read_post_processor(const json::value* value, std::vector<TokenId>& prefix,
                          std::vector<TokenId>& suffix) {
   bool seen_template = false;
-  for (const json::object* processor : flatten_sequence(value, "processors", "post_processor")) {
-    const std::string_view type = get_string(*processor, "type", "post_processor");
+  for (const Fields& processor : flatten_sequence(value, "processors", "post_processor")) {
+    const std::string type = processor.get_string("type");
     if (type == "ByteLevel") continue;  // about offsets, not ids
     if (type != "TemplateProcessing") refuse("the post_processor type " + in_quotes(type));
     if (std::exchange(seen_template, true)) refuse("a post_processor with two templates");
-    read_template(*processor, prefix, suffix);
+    read_template(processor, prefix, suffix);
   }
 }
 
@@ -212,15 +201,16 @@ std::unique_ptr<Tokenizer> assemble(BpeTokenizer::Parts parts, std::vector<Added
 
 std::unique_ptr<Tokenizer> tokenizer_from_json(std::string_view tokenizer_json,
                                                const TokenizerConfig& config) {
-  const json::object file = parse_model_json(tokenizer_json);
-  std::vector<AddedToken> added = read_added_tokens(find_member(file, "added_tokens"));
+  const json::object object = parse_json_file(tokenizer_json, "it");
+  const Fields file(object);
+  std::vector<AddedToken> added = read_added_tokens(file);
   BpeTokenizer::Parts parts{
-      .model = read_model(as_object(get_member(file, "model", "the file"), "model"), Rows(config, added)),
-      .normalizer = Normalizer::from_json(find_member(file, "normalizer")),
-      .pretokenizer = PreTokenizer::from_json(find_member(file, "pre_tokenizer")),
-      .decoder = TokenDecoder::from_json(find_member(file, "decoder")),
+      .model = read_model(file.get_object("model"), Rows(config, added)),
+      .normalizer = Normalizer::from_json(file.find("normalizer")),
+      .pretokenizer = PreTokenizer::from_json(file.find("pre_tokenizer")),
+      .decoder = TokenDecoder::from_json(file.find("decoder")),
   };
-  read_post_processor(find_member(file, "post_processor"), parts.prefix, parts.suffix);
+  read_post_processor(file.find("post_processor"), parts.prefix, parts.suffix);
   return assemble(std::move(parts), std::move(added), config);
 }
 
@@ -231,7 +221,7 @@ std::unique_ptr<Tokenizer> tokenizer_from_vocab_and_merges(std::string_view voca
     throw std::runtime_error("vocab.json and merges.txt alone do not say how a " + config.tokenizer_class +
                              " cuts text; a tokenizer.json is needed");
   }
-  Vocabulary vocabulary = read_vocabulary(parse_model_json(vocab_json), Rows(config, {}));
+  Vocabulary vocabulary = read_vocabulary(parse_json_file(vocab_json, "it"), Rows(config, {}));
   MergeReader reader(vocabulary);
   while (!merges_text.empty()) {
     const size_t end = std::min(merges_text.find('\n'), merges_text.size());

@@ -111,7 +111,7 @@ TEST(JsonReader, NumbersKeepWhatReadersMustSee) {
   const auto result = read_json_object(
       R"({"a":-0,"b":9223372036854775807,"c":9223372036854775808,"d":18446744073709551616,"e":1e400,"f":-0.0})");
   ASSERT_TRUE(result.ok());
-  const boost::json::object& o = *result.value();
+  const boost::json::object& o = result.value();
   EXPECT_TRUE(o.at("a").is_double() && std::signbit(o.at("a").get_double()));
   EXPECT_EQ(o.at("b").as_int64(), INT64_MAX);
   EXPECT_EQ(o.at("c").as_uint64(), 9223372036854775808u);
@@ -127,8 +127,26 @@ TEST(JsonReader, AgreesWithTheTreeParserOnWhatItAccepts) {
         R"({"messages":[{"role":"user","content":[{"type":"text","text":"hi"}]}]})"}) {
     const auto result = read_json_object(text);
     ASSERT_TRUE(result.ok()) << text;
-    EXPECT_EQ(boost::json::value(*result.value()), boost::json::parse(text));
+    EXPECT_EQ(boost::json::value(result.value()), boost::json::parse(text));
   }
+}
+
+TEST(JsonReader, OfAKeyTwiceTheLastCountsWhereItIsAllowed) {
+  const auto result = read_json_object(R"({"a":1,"b":{"c":1,"c":[2]},"a":3})", {.last_key_counts = true});
+  ASSERT_TRUE(result.ok());
+  EXPECT_EQ(boost::json::value(result.value()), boost::json::parse(R"({"a":3,"b":{"c":[2]}})"));
+}
+
+TEST(JsonReader, AFilesSizeSaysHowManyValuesItMayHave) {
+  std::string zeros = "{\"a\":[0";
+  while (zeros.size() < 3'000'000) zeros += ",0";
+  try {
+    parse_json_file(zeros + "]}", "the file");
+    FAIL();
+  } catch (const std::runtime_error& error) {
+    EXPECT_NE(std::string(error.what()).find("the file has more values than"), std::string::npos) << error.what();
+  }
+  EXPECT_TRUE(read_json_object(zeros + "]}", kOwnJson).ok());
 }
 
 // --- the other direction ---
