@@ -21,19 +21,28 @@ using BlockId = int32_t;
 inline constexpr TokenId kTokenOnDevice = -1;
 inline constexpr int kMaxStepsInFlight = 2;  // one runs, the next waits behind it
 
+// A guess of what follows a sequence's last token. Guesses of one sequence form a tree, parents first.
+struct Draft {
+  TokenId token = 0;
+  int32_t parent = -1;  // which of the guesses it follows; -1: the last token itself
+};
+inline constexpr int kMaxDrafts = 64;  // of one sequence
+
 // Work for one sequence in one step: token i of `tokens` (a range of Batch::tokens) sits at position
 // first_pos + i.
 struct SeqStep {
   SeqId seq = 0;
   SlotId slot = 0;
   int32_t first_pos = 0;
-  int32_t tokens_begin = 0;  // into Batch::tokens (and Batch::parents when there are drafts)
+  int32_t tokens_begin = 0;  // into Batch::tokens
   int32_t num_tokens = 0;
-  int32_t num_drafts = 0;        // the last num_drafts of the tokens are guesses to verify
+  int32_t num_drafts = 0;     // the last num_drafts of the tokens are guesses to verify
+  int32_t parents_begin = 0;  // into Batch::parents, one for each guess
   bool sample = false;           // false for all but the last chunk of the known tokens
   bool prompt_logprobs = false;  // report log-probabilities of the prompt tokens that follow this step's rows
   int32_t mask = -1;  // first of its rows of Batch::masks, one for each sampled row; -1: unconstrained
-  // Appended to the slot's block table, per KV group: ranges of Batch::blocks.
+  // Per KV group: the slot's block table from index first_block on is this range of Batch::blocks.
+  int32_t first_block[kMaxKvGroups] = {0, 0};
   int32_t blocks_begin[kMaxKvGroups] = {0, 0};
   int32_t num_blocks[kMaxKvGroups] = {0, 0};
 };
@@ -59,8 +68,7 @@ struct Batch {
   uint64_t step = 0;
   std::vector<SeqStep> seqs;
   std::vector<TokenId> tokens;
-  std::vector<int32_t> parents;  // drafts as a tree: index within the sequence's tokens of each token's
-                                 // parent; empty without drafts
+  std::vector<int32_t> parents;  // Draft::parent of the guesses
   std::vector<BlockId> blocks;
   std::vector<Admission> admitted;  // only the first num_admitted are live: the rest keep their memory
   int32_t num_admitted = 0;
@@ -95,6 +103,8 @@ struct SeqOutput {
   SeqId seq = 0;
   int32_t tokens_begin = 0;  // into ModelOutput::tokens
   int32_t num_tokens = 0;    // 0 when the step did not sample
+  int32_t drafts_begin = 0;  // into ModelOutput::drafts: what may follow the last of the tokens
+  int32_t num_drafts = 0;
   int32_t prompt_begin = 0;  // into ModelOutput::prompt_tokens: positions first_pos+1 .. of this step's rows
   int32_t num_prompt = 0;
   bool failed =
@@ -107,9 +117,11 @@ struct ModelOutput {
   std::vector<TokenOutput> tokens;
   std::vector<TokenOutput> prompt_tokens;
   std::vector<TopLogprob> top;
+  std::vector<Draft> drafts;
   void clear() {
     seqs.clear();
     tokens.clear();
+    drafts.clear();
     prompt_tokens.clear();
     top.clear();
   }

@@ -47,12 +47,15 @@ struct Engine::Impl {
     taken.reserve(1024);
     retired.reserve(most_retired());
     for (InFlight& step : in_flight) scheduler.reserve(step.batch);
-    events.events.reserve(2 * most_retired());
-    output.seqs.reserve(config.scheduler.max_num_seqs);
-    output.tokens.reserve(config.scheduler.max_num_seqs);
-    output.prompt_tokens.reserve(config.scheduler.max_num_batched_tokens);
-    events.prompt_parts.reserve(config.scheduler.max_num_seqs);
-    events.prompt_logprobs.reserve(config.scheduler.max_num_batched_tokens);
+    const SchedulerConfig& limits = config.scheduler;
+    const int most_accepted = limits.num_draft_tokens > 0 ? limits.max_num_batched_tokens : 0;  // of a step
+    events.events.reserve(2 * most_retired() + most_accepted);
+    output.seqs.reserve(limits.max_num_seqs);
+    output.tokens.reserve(limits.max_num_seqs + most_accepted);
+    output.drafts.reserve(size_t{1} * limits.max_num_seqs * limits.num_draft_tokens);
+    output.prompt_tokens.reserve(limits.max_num_batched_tokens);
+    events.prompt_parts.reserve(limits.max_num_seqs);
+    events.prompt_logprobs.reserve(limits.max_num_batched_tokens);
     thread = std::thread([this] { loop(); });
   }
 
@@ -166,7 +169,7 @@ struct Engine::Impl {
     stats.last_step_seqs = static_cast<int32_t>(batch.seqs.size());
     stats.max_step_seqs = std::max(stats.max_step_seqs, stats.last_step_seqs);
     bool decodes = false, prompts = false;
-    for (const SeqStep& step : batch.seqs) (step.num_tokens > 1 || !step.sample ? prompts : decodes) = true;
+    for (const SeqStep& step : batch.seqs) (step.num_tokens - step.num_drafts > 1 || !step.sample ? prompts : decodes) = true;
     if (decodes && prompts)
       stats.max_mixed_step_seqs = std::max(stats.max_mixed_step_seqs, stats.last_step_seqs);
   }

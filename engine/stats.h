@@ -21,6 +21,9 @@ struct SchedulerStats {
   uint64_t prompt_tokens = 0;           // of requests queued
   uint64_t prompt_tokens_computed = 0;  // rows really computed for prompts, recomputation included
   uint64_t generation_tokens = 0;
+  uint64_t num_drafts = 0;           // times that a sequence's guesses were verified
+  uint64_t num_draft_tokens = 0;     // the guesses
+  uint64_t num_accepted_tokens = 0;  // of them, those that were the target's own tokens
   uint64_t prefix_query_tokens = 0;  // prompt tokens looked up
   uint64_t prefix_hit_tokens = 0;    // of those, found
   uint64_t finished[7] = {};         // by FinishReason

@@ -26,6 +26,7 @@ ALLOWED = {
     "engine/text/template": ["engine/text/template/", "engine/text/jinja/", *BASE],
     "engine/model": ["engine/model/", "engine/json/", *SEAM, *NOUNS],
     "engine/runner": ["engine/runner/", "engine/model/", "kernels/cpu/system_memory.h", *SEAM, *NOUNS],
+    "engine/runner/speculators": ["engine/runner/speculators/", *NOUNS],
     # "engine" alone stands for the nouns, engine/*.h, and for the loop, to which the runner comes as two functions.
     "engine": ["engine/engine.h", "engine/scheduler/", *NOUNS],
     "server/http": ["server/http/", "engine/json/", *SERVER_NOUNS, *BASE],

@@ -91,6 +91,17 @@ struct ModelRunner::Impl {
     return batch;
   }
 
+  void propose(std::span<const Sampler::Drawn> drawn, ModelOutput& output) {
+    for (size_t i = 0; i < drawn.size(); ++i) {
+      SeqOutput& out = output.seqs[i];
+      const std::span<const TokenId> known = slots.known(out.seq, drawn[i].slot, drawn[i].num_known);
+      if (known.empty()) continue;
+      out.drafts_begin = static_cast<int32_t>(output.drafts.size());
+      speculator->propose(known, most_drafts, output.drafts);
+      out.num_drafts = static_cast<int32_t>(output.drafts.size()) - out.drafts_begin;
+    }
+  }
+
   // Every row is drawn from, once, and their logits fit into the workspace.
   bool samples_every_row(const Batch& batch) const {
     if (batch.seqs.empty() || static_cast<int>(batch.tokens.size()) > workspace.max_logit_rows())
@@ -110,10 +121,12 @@ struct ModelRunner::Impl {
   ModelInput input;
   Sampler sampler;
   Transformer transformer;
+  std::unique_ptr<Speculator> speculator;
+  int most_drafts = 0;
 };
 
 ModelRunner::ModelRunner(const std::filesystem::path& model_dir, const EngineConfig& config,
-                         const LoadProgress& progress) {
+                         const LoadProgress& progress, std::unique_ptr<Speculator> speculator) {
   ModelConfig model = read_model_config(model_dir);
   ModelSpec spec = make_model_spec(model);
   std::unique_ptr<Backend> backend = make_backend(config.device);
@@ -126,6 +139,8 @@ ModelRunner::ModelRunner(const std::filesystem::path& model_dir, const EngineCon
   ModelWeights weights = load_weights(model_dir, spec, *backend, progress_of("loading weights"));
   impl_ = std::make_unique<Impl>(std::move(model), std::move(spec), std::move(backend), plan, config,
                                  std::move(weights), progress_of("clearing the KV cache"));
+  impl_->most_drafts = config.scheduler.num_draft_tokens;
+  if (impl_->most_drafts > 0) impl_->speculator = std::move(speculator);
   if (is_asynchronous()) warm_up(config);
 }
 
@@ -169,7 +184,9 @@ void ModelRunner::launch(const Batch& batch) {
 
 void ModelRunner::wait(ModelOutput& output) {
   output.clear();
-  impl_->sampler.collect(impl_->slots, *impl_->backend, output);
+  Impl& r = *impl_;
+  const std::span<const Sampler::Drawn> drawn = r.sampler.collect(r.slots, *r.backend, output);
+  if (r.speculator) r.propose(drawn, output);
 }
 
 bool ModelRunner::is_asynchronous() const {

@@ -10,6 +10,7 @@
 
 #include "engine/batch.h"
 #include "engine/config.h"
+#include "engine/runner/speculators/speculator.h"
 
 namespace serval {
 
@@ -44,9 +45,10 @@ using LoadProgress = std::function<void(const char* what, size_t done, size_t to
 
 class ModelRunner {
  public:
-  // Loads the weights, allocates everything of the plan, touches it. Throws at start-up.
+  // Loads the weights, allocates everything of the plan, touches it. Throws at start-up. Without a speculator
+  // nothing is proposed.
   ModelRunner(const std::filesystem::path& model_dir, const EngineConfig& config,
-              const LoadProgress& progress = {});
+              const LoadProgress& progress = {}, std::unique_ptr<Speculator> speculator = nullptr);
   ~ModelRunner();
 
   // Starts a step; at most two may be on their way. `batch` is not needed afterwards. A token of a step that

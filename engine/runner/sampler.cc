@@ -53,19 +53,19 @@ SampleRow prompt_row(const Slot& slot, int pos) {
   return row;
 }
 
-// Drafts must be a chain so far: each token's parent is the one before it.
+// Drafts must be a chain so far: each one's parent is the one before it.
 void check_chain(const Batch& batch, const SeqStep& step) {
   SERVAL_CHECK(step.num_drafts >= 0 && step.num_drafts < step.num_tokens, step.num_drafts, step.num_tokens);
-  if (batch.parents.empty()) return;
-  for (int i = step.num_tokens - step.num_drafts; i < step.num_tokens; ++i) {
-    SERVAL_CHECK(batch.parents[step.tokens_begin + i] == i - 1, "drafts that branch are not verified yet", i,
-                 batch.parents[step.tokens_begin + i]);
+  for (int i = 0; i < step.num_drafts; ++i) {
+    const int32_t parent = batch.parents[step.parents_begin + i];
+    SERVAL_CHECK(parent == i - 1, "drafts that branch are not verified yet", i, parent);
   }
 }
 
 }  // namespace
 
 Sampler::Sampler(int max_rows, int max_seqs) {
+  drawn_.reserve(max_seqs);
   for (Step& step : steps_) {
     step.seqs.reserve(max_seqs);
     step.drafts.reserve(max_rows);
@@ -80,7 +80,8 @@ Sampler::Sampler(int max_rows, int max_seqs) {
 size_t Sampler::planned_bytes(int max_rows, int max_seqs) {
   return 2 * (max_rows * (sizeof(TokenId) + sizeof(int32_t) + sizeof(SampleRow) + sizeof(SampleResult) +
                           kUsualTopLogprobs * sizeof(TopLogprob)) +
-              max_seqs * (sizeof(Wanted) + sizeof(CountedTokens)));
+              max_seqs * (sizeof(Wanted) + sizeof(CountedTokens))) +
+         max_seqs * sizeof(Drawn);
 }
 
 void Sampler::begin(const Batch& batch, SlotTable& slots, const Tensor* all_logits, Transformer& transformer,
@@ -189,11 +190,12 @@ TokenOutput Sampler::emit(const Step& step, int index, ModelOutput& output) {
           .num_top = num_top};
 }
 
-void Sampler::collect(SlotTable& slots, Backend& backend, ModelOutput& output) {
+std::span<const Sampler::Drawn> Sampler::collect(SlotTable& slots, Backend& backend, ModelOutput& output) {
   SERVAL_CHECK(num_collected_ < num_begun_, num_collected_, num_begun_);
   const Step& step = steps_[num_collected_++ % 2];
   if (step.ticket >= 0) backend.deliver(step.ticket);
   output.step = step.number;
+  drawn_.clear();
   int next = 0;  // into results
   for (const Wanted& wanted : step.seqs) {
     const int first_sampled = next + wanted.num_prompt;
@@ -217,8 +219,10 @@ void Sampler::collect(SlotTable& slots, Backend& backend, ModelOutput& output) {
       }
     }
     output.seqs.push_back(out);
+    drawn_.push_back({wanted.slot, out.num_tokens > 0 ? wanted.next_pos + out.num_tokens : 0});
     next = first_sampled + wanted.num_sampled;
   }
+  return drawn_;
 }
 
 }  // namespace serval

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "engine/batch.h"
@@ -28,9 +29,15 @@ class Sampler {
   // not collected. Afterwards the batch is not needed.
   void begin(const Batch& batch, SlotTable& slots, const Tensor* all_logits, Transformer& transformer,
              Workspace& ws, Backend& backend);
+  // Where a sequence is when its draws of a step are over.
+  struct Drawn {
+    SlotId slot;
+    int32_t num_known;  // tokens, the drawn ones included; 0: none was drawn
+  };
   // Waits for the oldest step that was begun and fills `output`, in the order of its batch.seqs. Tells the
-  // slot table the tokens that it did not know.
-  void collect(SlotTable& slots, Backend& backend, ModelOutput& output);
+  // slot table the tokens that it did not know. Returns an entry for each of output.seqs, good until a step
+  // begins.
+  std::span<const Drawn> collect(SlotTable& slots, Backend& backend, ModelOutput& output);
 
  private:
   // What collect() must know of a sequence's step.
@@ -60,6 +67,7 @@ class Sampler {
   static TokenOutput emit(const Step& step, int index, ModelOutput& output);
 
   Step steps_[2];
+  std::vector<Drawn> drawn_;  // of the step collected last
   int num_begun_ = 0, num_collected_ = 0;
 };
 

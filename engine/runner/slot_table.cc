@@ -87,6 +87,12 @@ void SlotTable::learn(SeqId seq, SlotId id, int position, TokenId token) {
   if (slot.live && slot.seq == seq && position < max_model_len_) slot.tokens[position] = token;
 }
 
+std::span<const TokenId> SlotTable::known(SeqId seq, SlotId id, int num_known) const {
+  const Slot& slot = slots_[id];
+  if (!slot.live || slot.seq != seq) return {};
+  return {slot.tokens, static_cast<size_t>(std::min(num_known, max_model_len_))};
+}
+
 CountedTokens SlotTable::count_known(SlotId id, int end) {
   Slot& slot = slots_[id];
   SERVAL_CHECK(slot.num_counted <= end && end <= slot.num_tokens, slot.num_counted, end, slot.num_tokens);
@@ -106,7 +112,10 @@ void SlotTable::append(const Batch& batch, const SeqStep& step) {
     const int begin = step.blocks_begin[g], count = step.num_blocks[g];
     SERVAL_CHECK(count >= 0 && begin >= 0 && begin + count <= static_cast<int>(batch.blocks.size()), begin,
                  count, batch.blocks.size());
-    SERVAL_CHECK(slot.num_blocks[g] + count <= table_stride_, slot.num_blocks[g], count, table_stride_);
+    SERVAL_CHECK(step.first_block[g] >= 0 && step.first_block[g] <= slot.num_blocks[g] &&
+                     step.first_block[g] + count <= table_stride_,
+                 step.first_block[g], slot.num_blocks[g], count, table_stride_);
+    slot.num_blocks[g] = step.first_block[g];
     for (int i = 0; i < count; ++i) {
       const BlockId block = batch.blocks[begin + i];
       SERVAL_CHECK(block >= 0 && block < geometry_.groups[g].num_blocks, block, g,

@@ -3,6 +3,7 @@
 // sequence's sampling parameters, which keep their size from one sequence to the next.
 #pragma once
 
+#include <span>
 #include <vector>
 
 #include "engine/batch.h"
@@ -34,6 +35,9 @@ class SlotTable {
 
   // The token at a position of the sequence, now known; nothing when the slot is another's by now.
   void learn(SeqId seq, SlotId slot, int position, TokenId token);
+
+  // The first num_known tokens of the sequence; none when the slot is another's by now.
+  std::span<const TokenId> known(SeqId seq, SlotId slot, int num_known) const;
 
   // Tokens of the slot before position `end` that are known by now and were not handed out yet: what joins
   // the counts of penalties. Drafts lie behind `end`.

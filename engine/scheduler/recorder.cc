@@ -36,15 +36,20 @@ void fields(Line& line, Is<Request> auto& r) {
 }
 template <class Line>
 void fields(Line& line, Is<SeqOutput> auto& o) {
-  line(o.seq, o.failed, o.tokens_begin, o.num_tokens, o.prompt_begin, o.num_prompt);
+  line(o.seq, o.failed, o.tokens_begin, o.num_tokens, o.drafts_begin, o.num_drafts, o.prompt_begin,
+       o.num_prompt);
 }
 template <class Line>
 void fields(Line& line, Is<TokenOutput> auto& t) {
   line(t.token);
 }
 template <class Line>
+void fields(Line& line, Is<Draft> auto& d) {
+  line(d.token, d.parent);
+}
+template <class Line>
 void fields(Line& line, Is<ModelOutput> auto& o) {
-  line(o.step, o.seqs, o.tokens, o.prompt_tokens);
+  line(o.step, o.seqs, o.tokens, o.prompt_tokens, o.drafts);
 }
 template <class Line>
 void fields(Line& line, Is<KvGroupGeometry> auto& g) {
@@ -56,7 +61,7 @@ void fields(Line& line, Is<BlockGeometry> auto& g) {
 }
 template <class Line>
 void fields(Line& line, Is<SchedulerConfig> auto& c) {
-  line(c.max_num_seqs, c.max_num_batched_tokens, c.max_prefill_chunk, c.max_model_len, c.max_waiting,
+  line(c.max_num_seqs, c.max_num_batched_tokens, c.max_prefill_chunk, c.max_model_len, c.num_draft_tokens, c.max_waiting,
        c.max_wait_ms, c.step_budget_ms, c.policy, c.enable_prefix_cache);
 }
 template <class Line, class Input>
@@ -167,6 +172,7 @@ bool is_whole(const ModelOutput& output) {
   };
   return std::ranges::all_of(output.seqs, [&](const SeqOutput& seq) {
     return lies_in(seq.tokens_begin, seq.num_tokens, output.tokens.size()) &&
+           lies_in(seq.drafts_begin, seq.num_drafts, output.drafts.size()) &&
            lies_in(seq.prompt_begin, seq.num_prompt, output.prompt_tokens.size());
   });
 }

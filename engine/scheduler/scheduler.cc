@@ -65,6 +65,7 @@ Scheduler::Scheduler(const SchedulerConfig& config, const BlockGeometry& geometr
       deadlines_(most_open(config) + config.max_num_seqs) {
   SERVAL_CHECK(config.max_num_batched_tokens >= config.max_num_seqs, config.max_num_batched_tokens,
                config.max_num_seqs);
+  SERVAL_CHECK(config.num_draft_tokens >= 0 && config.num_draft_tokens <= kMaxDrafts, config.num_draft_tokens);
   for (SlotId slot = config.max_num_seqs - 1; slot >= 0; --slot) free_slots_.push_back(slot);
   const size_t most = most_open(config);
   retired_.reserve(most + config.max_num_seqs);
@@ -97,6 +98,7 @@ std::unique_ptr<Submission> Scheduler::prepare(Request request) const {
     if (i == 0) seq.tokens = std::move(request.prompt);
     seq.tokens.reserve(most_tokens);
     if (i > 0) seq.tokens = request.prompt;
+    seq.drafts.reserve(config_.num_draft_tokens);
     for (int g = 0; g < geometry_.num_groups; ++g)
       seq.blocks[g].reserve(blocks_for(most_tokens, geometry_.block_size));
   }
@@ -140,6 +142,7 @@ void Scheduler::reserve(Batch& batch) const {
   const size_t most_blocks = blocks_for(config_.max_model_len, geometry_.block_size);
   batch.seqs.reserve(most);
   batch.tokens.reserve(config_.max_num_batched_tokens);
+  batch.parents.reserve(config_.max_num_batched_tokens / kDraftShare);
   batch.blocks.reserve(most * most_blocks * geometry_.num_groups);
   batch.admitted.resize(most);
   for (Admission& admission : batch.admitted) {
@@ -270,6 +273,7 @@ void Scheduler::check_sequence(const Sequence& seq) const {
     SERVAL_CHECK(seq.is_in_line == (!seq.admitted_before && !is_fork), seq.id, seq.is_in_line,
                  seq.admitted_before, is_fork);
   }
+  SERVAL_CHECK(seq.drafts.empty() || seq.state == SeqState::kRunning || seq.num_in_flight > 0, seq.id);
   SERVAL_CHECK(seq.granted == 0 && (seq.state == SeqState::kFinished) == (seq.flow == nullptr), seq.id,
                seq.granted);
   if (seq.state != SeqState::kRunning) return;

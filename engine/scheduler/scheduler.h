@@ -74,7 +74,7 @@ class Scheduler {
   using PartialBlock = std::array<BlockRef, kMaxKvGroups>;
   struct Rows {
     Sequence* seq;
-    int32_t count;
+    int32_t count, num_drafts;  // the guesses are the last of the rows
     bool sample;
   };
   struct Step {
@@ -96,6 +96,7 @@ class Scheduler {
   // A quarter of a step is for prompts that fit it whole; a flow's turn is four steps' rows long (tried in
   // docs/scheduler.md).
   static constexpr int32_t kShortShare = 4, kTurnSteps = 4;
+  static constexpr int32_t kDraftShare = 4;        // a quarter of a step, at most, is for guesses
   static constexpr int32_t kLeastPromptRows = 16;  // however long a step takes
 
   void take_in(Add& add, Time now);
@@ -103,6 +104,7 @@ class Scheduler {
   void take_in(const StopMatched& stop, Time now);
   void expire(Time now);
   bool plan_decodes(int32_t& budget, Batch& batch);
+  int32_t reach_drafts(Sequence& seq, int32_t most);
   void plan_prompts(Time now, int32_t budget, Batch& batch);
   int32_t rows_for_prompts(int32_t budget, int32_t num_decoding) const;
   bool plan_short(Time now, int32_t& budget, Batch& batch);
@@ -139,7 +141,9 @@ class Scheduler {
   bool grow(Sequence& seq, int32_t end);
   bool preempt_one(const Sequence& below);
   void preempt(Sequence& seq);
-  void emit_step(Sequence& seq, int32_t rows, Batch& batch);
+  void emit_step(Sequence& seq, int32_t rows, int32_t num_drafts, Batch& batch);
+  void give_back_unused(Sequence& seq);
+  void take_drafts(Sequence& seq, const SeqOutput& out, const ModelOutput& output);
   void apply_tokens(Sequence& seq, const SeqOutput& out, const ModelOutput& output, EventBatch& events);
   void apply_prompt_logprobs(Sequence& seq, const SeqOutput& out, const ModelOutput& output,
                              EventBatch& events);

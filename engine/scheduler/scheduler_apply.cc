@@ -29,14 +29,22 @@ void Scheduler::apply(const ModelOutput& output, Time now, EventBatch& events) {
       continue;
     }
     const bool had_prompt = seq.num_computed >= seq.num_prompt() - 1;
-    SERVAL_CHECK((out.num_tokens > 0) == rows.sample, seq.id, out.num_tokens, rows.sample);
+    SERVAL_CHECK((out.num_tokens > 0) == rows.sample && out.num_tokens <= 1 + rows.num_drafts, seq.id,
+                 out.num_tokens, rows.sample, rows.num_drafts);
     apply_prompt_logprobs(seq, out, output, events);
     if (rows.sample) {
+      if (rows.num_drafts > 0) {
+        ++stats_.num_drafts;
+        stats_.num_draft_tokens += rows.num_drafts;
+        stats_.num_accepted_tokens += out.num_tokens - 1;
+      }
       apply_tokens(seq, out, output, events);
     } else {
       seq.num_computed += rows.count;
     }
     if (seq.state == SeqState::kFinished) continue;
+    if (rows.sample) take_drafts(seq, out, output);
+    if (rows.num_drafts > 0) give_back_unused(seq);
     if (!had_prompt && seq.num_computed >= seq.num_prompt() - 1) start_forks(seq);
     cache_computed(seq, /*with_tail=*/false);
     forget_passed_window(seq);
@@ -100,6 +108,28 @@ void Scheduler::apply_tokens(Sequence& seq, const SeqOutput& out, const ModelOut
       end(seq, event.finish);
       return;
     }
+  }
+}
+
+// What the step proposes goes on from its last token. While another step draws the one behind, that is still to
+// be confirmed.
+void Scheduler::take_drafts(Sequence& seq, const SeqOutput& out, const ModelOutput& output) {
+  if (out.num_drafts == 0) return;
+  SERVAL_CHECK(out.num_drafts <= config_.num_draft_tokens, seq.id, out.num_drafts);
+  for (int32_t i = 0; i < out.num_drafts; ++i) {
+    const int32_t parent = output.drafts[out.drafts_begin + i].parent;
+    SERVAL_CHECK(parent >= -1 && parent < i, seq.id, i, parent);
+  }
+  seq.drafts.assign(output.drafts.begin() + out.drafts_begin,
+                    output.drafts.begin() + out.drafts_begin + out.num_drafts);
+}
+
+// Blocks behind the computed positions, which were for guesses that did not come true.
+void Scheduler::give_back_unused(Sequence& seq) {
+  const int32_t used = blocks_for(seq.num_computed, geometry_.block_size);
+  for (int g = 0; g < geometry_.num_groups; ++g) {
+    while (static_cast<int32_t>(seq.blocks[g].size()) > used) seq.blocks[g].pop_back();
+    seq.num_told[g] = std::min(seq.num_told[g], used);
   }
 }
 
@@ -167,6 +197,7 @@ void Scheduler::release(Sequence& seq) {
   seq.num_cached_blocks = 0;
   seq.num_computed = 0;
   SERVAL_CHECK(seq.num_in_flight == 0, seq.id, seq.num_in_flight);
+  seq.drafts.clear();
   for (int g = 0; g < geometry_.num_groups; ++g) {
     seq.blocks[g].clear();
     seq.first_block[g] = seq.num_told[g] = 0;

@@ -22,7 +22,7 @@ void Scheduler::next_batch(Time now, Batch& batch) {
   may_admit_ = true;
   gave_way_ = false;
   if (plan_decodes(budget, batch)) {
-    plan_prompts(now, rows_for_prompts(budget, static_cast<int32_t>(batch.seqs.size())), batch);
+    plan_prompts(now, rows_for_prompts(budget, static_cast<int32_t>(batch.tokens.size())), batch);
   }
   if (batch.empty()) return;  // nobody will see it: the freed slots are told with the next
   batch.freed.assign(freed_slots_.begin(), freed_slots_.end());
@@ -45,17 +45,43 @@ bool Scheduler::plan_decodes(int32_t& budget, Batch& batch) {
     const int32_t begin = oldest.next_row();
     if (reach(oldest, begin + rows) == begin && num_in_flight_ > 0) return false;
   }
+  bool has_memory = true;
   for (Sequence* seq : order_) {
     if (seq->state != SeqState::kRunning) continue;  // preempted for one before it
     const int32_t begin = seq->next_row();
     if (reach(*seq, begin + 1) > begin) {
-      emit_step(*seq, 1, batch);
+      seq->granted = 1;
       --budget;
     } else if (num_in_flight_ > 0) {
-      return false;
+      has_memory = false;
+      break;
     }
   }
-  return true;
+  // Guesses take what is left: nobody gives way for them.
+  int32_t most_drafts = has_memory ? std::min(budget, config_.max_num_batched_tokens / kDraftShare) : 0;
+  for (Sequence* seq : order_) {
+    if (seq->granted == 0) continue;
+    const int32_t drafts = reach_drafts(*seq, most_drafts);
+    most_drafts -= drafts;
+    budget -= drafts;
+    emit_step(*seq, std::exchange(seq->granted, 0), drafts, batch);
+  }
+  return has_memory;
+}
+
+// How many of its guesses, at most `most`, a sequence that decodes can have verified: those that leave room for
+// one token more, in blocks that nobody has to give way for.
+int32_t Scheduler::reach_drafts(Sequence& seq, int32_t most) {
+  const auto known = static_cast<int32_t>(seq.tokens.size());
+  const int32_t wanted =
+      std::min({static_cast<int32_t>(seq.drafts.size()), most, seq.most_tokens - known - 1});
+  if (wanted <= 0) return 0;
+  int32_t end = known + wanted;
+  if (!grow(seq, end)) {
+    for (int g = 0; g < geometry_.num_groups; ++g)
+      end = std::min(end, static_cast<int32_t>(seq.blocks[g].size()) * geometry_.block_size);
+  }
+  return end - known;
 }
 
 // Those that decode wait for the whole step: beside them prompts get what the step's time has room for.
@@ -74,7 +100,7 @@ void Scheduler::plan_prompts(Time now, int32_t budget, Batch& batch) {
   resume_preempted(now, batch);
   if (plan_short(now, budget, batch)) plan_turns(now, budget, batch);
   flows_.forget_prompts();
-  for (Sequence* seq : granted_) emit_step(*seq, std::exchange(seq->granted, 0), batch);
+  for (Sequence* seq : granted_) emit_step(*seq, std::exchange(seq->granted, 0), 0, batch);
 }
 
 // A quarter of the rows is for prompts that fit it whole, shortest first. Nobody starves for it: all have
@@ -299,19 +325,27 @@ void Scheduler::stand_on(Sequence& seq, RadixCache::NodeId node, int32_t num_blo
   seq.num_cached_blocks = num_blocks;
 }
 
-void Scheduler::emit_step(Sequence& seq, int32_t rows, Batch& batch) {
+// The next `rows` known tokens of the sequence, and behind the last of them that many of its guesses.
+void Scheduler::emit_step(Sequence& seq, int32_t rows, int32_t num_drafts, Batch& batch) {
   const int32_t begin = seq.next_row(), end = begin + rows;
   SeqStep step;
   step.seq = seq.id;
   step.slot = seq.slot;
   step.first_pos = begin;
   step.tokens_begin = static_cast<int32_t>(batch.tokens.size());
-  step.num_tokens = rows;
+  step.num_tokens = rows + num_drafts;
+  step.num_drafts = num_drafts;
+  step.parents_begin = static_cast<int32_t>(batch.parents.size());
   step.sample = end == static_cast<int32_t>(seq.tokens.size());
   step.prompt_logprobs =
       seq.reports_prompt() && begin < seq.num_prompt() - 1 && end > seq.num_prompt_reported;
   batch.tokens.insert(batch.tokens.end(), seq.tokens.begin() + begin, seq.tokens.begin() + end);
+  for (int32_t i = 0; i < num_drafts; ++i) {
+    batch.tokens.push_back(seq.drafts[i].token);
+    batch.parents.push_back(seq.drafts[i].parent);
+  }
   for (int g = 0; g < geometry_.num_groups; ++g) {
+    step.first_block[g] = seq.num_told[g];
     step.blocks_begin[g] = static_cast<int32_t>(batch.blocks.size());
     for (; seq.num_told[g] < static_cast<int32_t>(seq.blocks[g].size()); ++seq.num_told[g]) {
       batch.blocks.push_back(seq.blocks[g][seq.num_told[g]].id());
@@ -324,9 +358,9 @@ void Scheduler::emit_step(Sequence& seq, int32_t rows, Batch& batch) {
     seq.tokens.push_back(kTokenOnDevice);
     ++seq.num_unknown;
   }
-  seq.num_rows_ahead += rows;
+  seq.num_rows_ahead += step.num_tokens;
   ++seq.num_in_flight;
-  steps_[num_in_flight_].rows.push_back({&seq, rows, step.sample});
+  steps_[num_in_flight_].rows.push_back({&seq, step.num_tokens, num_drafts, step.sample});
 }
 
 }  // namespace serval

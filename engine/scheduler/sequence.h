@@ -23,6 +23,26 @@ enum class SeqState : uint8_t {
   kFinished,  // its finish was published; gone as soon as no step holds it
 };
 
+// Leaves of a tree of guesses what goes on from `token`.
+inline void follow(std::vector<Draft>& drafts, TokenId token) {
+  std::array<int32_t, kMaxDrafts> place;  // of those that stay; -1: the token itself, -2: gone
+  size_t num_left = 0;
+  bool is_found = false;
+  for (size_t i = 0; i < drafts.size(); ++i) {
+    const Draft draft = drafts[i];
+    place[i] = -2;
+    if (draft.parent < 0) {
+      if (is_found || draft.token != token) continue;
+      is_found = true;
+      place[i] = -1;
+    } else if (place[draft.parent] > -2) {
+      place[i] = static_cast<int32_t>(num_left);
+      drafts[num_left++] = {draft.token, place[draft.parent]};
+    }
+  }
+  drafts.resize(num_left);
+}
+
 struct Flow;
 struct Submission;
 
@@ -42,6 +62,9 @@ struct Sequence {
   int32_t num_computed = 0;  // positions whose KV is there: the rule is that this catches up with the tokens
   int32_t num_rows_ahead = 0;  // positions behind them that steps in flight compute
   int32_t num_in_flight = 0;   // steps that hold it: until they are over it keeps slot and blocks
+
+  // Guesses of what follows the known tokens: they wait for a step, or are in the one that holds it.
+  std::vector<Draft> drafts;
 
   SlotId slot = -1;
   // Per KV group: block of table index i at blocks[i]; empty where a window has passed.
@@ -83,9 +106,10 @@ struct Sequence {
   int32_t num_known() const { return static_cast<int32_t>(tokens.size()) - num_unknown; }
   int32_t num_output() const { return num_known() - num_prompt(); }
   int32_t next_row() const { return num_computed + num_rows_ahead; }
-  // Rows that can be planned. A constrained sequence waits for its token: without it there is no mask.
+  // Rows that can be planned, guesses aside. A constrained sequence waits for its token: without it there is no
+  // mask. One with guesses waits for its step: how many tokens that draws is not known.
   int32_t num_to_plan() const {
-    if (request().constrained && num_unknown > 0) return 0;
+    if (num_unknown > 0 && (request().constrained || !drafts.empty())) return 0;
     return std::min(static_cast<int32_t>(tokens.size()), most_tokens - 1) - next_row();
   }
   bool is_decoding() const { return num_to_plan() == 1; }
@@ -104,6 +128,7 @@ struct Sequence {
   }
   // A token that a step has drawn: the oldest that was not known, or one more.
   void take(TokenId token) {
+    follow(drafts, token);
     if (num_unknown == 0) return tokens.push_back(token);
     tokens[num_known()] = token;
     --num_unknown;

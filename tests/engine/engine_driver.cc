@@ -6,8 +6,9 @@
 
 namespace serval::testing {
 
-EngineDriver::EngineDriver(const std::filesystem::path& model, const EngineConfig& config, Order order)
-    : runner_(model, config),
+EngineDriver::EngineDriver(const std::filesystem::path& model, const EngineConfig& config, Order order,
+                           std::unique_ptr<Speculator> speculator)
+    : runner_(model, config, {}, std::move(speculator)),
       engine_(config, runner_.plan().geometry,
               order == Order::kAsTheDeviceLikes
                   ? run_on(runner_)

@@ -32,7 +32,7 @@ class EngineDriver {
   // When the next step may be launched: when the one before is over, or one ahead of it.
   enum class Order { kAsTheDeviceLikes, kInTurn, kOneAhead };
   EngineDriver(const std::filesystem::path& model, const EngineConfig& config,
-               Order order = Order::kAsTheDeviceLikes);
+               Order order = Order::kAsTheDeviceLikes, std::unique_ptr<Speculator> speculator = nullptr);
 
   // Returns the request's id. Aborts the test when the engine refuses.
   RequestId submit(Request request);

@@ -11,11 +11,13 @@
 #include <string>
 #include <tuple>
 
+#include "engine/runner/speculators/ngram_speculator.h"
 #include "kernels/backend.h"
 #include "loadtest/bench/random_model.h"
 #include "loadtest/bench/temp_folder.h"
 #include "tests/engine/engine_driver.h"
 #include "tests/support/allocation_counter.h"
+#include "tests/support/oracle_speculator.h"
 
 namespace serval::testing {
 namespace {
@@ -183,6 +185,13 @@ TEST_P(Laws, AWarmPrefixCacheChangesNoBit) {
   EXPECT_GE(half_warm.cached_tokens, 64);
 }
 
+// The prompt and what was told of it.
+std::vector<TokenId> whole(const Request& request, const Told& told) {
+  std::vector<TokenId> tokens = request.prompt;
+  tokens.insert(tokens.end(), told.tokens.begin(), told.tokens.end());
+  return tokens;
+}
+
 // Requests that take each other's memory: histories with penalties, beginnings in common, several choices.
 std::vector<Request> a_crowd() {
   std::vector<Request> crowd = {the_request(0.8f), make_request(301, 9, 140, 0.7f), the_request(0.9f),
@@ -213,8 +222,12 @@ TEST_P(Laws, PreemptionChangesNoBitOfAnybody) {
       }
     }
   }
-  for (const bool cache : {false, true}) {
-    if (cache && SERVAL_LAW_EMULATED) continue;  // it takes its time
+  std::vector<std::vector<TokenId>> coming;
+  for (size_t r = 0; r < expected.size(); ++r) {
+    for (const Told& told : expected[r]) coming.push_back(whole(a_crowd()[r], told));
+  }
+  for (const auto& [cache, speculates] : {std::pair{false, false}, {true, false}, {true, true}}) {
+    if (cache != speculates && SERVAL_LAW_EMULATED) continue;  // it takes its time
     EngineConfig config = config_for(device());
     config.scheduler.enable_prefix_cache = cache;
     config.scheduler.max_model_len = 256;
@@ -222,7 +235,9 @@ TEST_P(Laws, PreemptionChangesNoBitOfAnybody) {
     const size_t whole = ModelRunner(model(), config).plan().kv_cache_bytes;
     config.kv_cache_bytes =
         whole / config.scheduler.max_num_seqs * 3 / 2;  // one sequence and a half of the largest length
-    EngineDriver driver(model(), config);
+    config.scheduler.num_draft_tokens = speculates ? 5 : 0;
+    EngineDriver driver(model(), config, EngineDriver::Order::kAsTheDeviceLikes,
+                        std::make_unique<OracleSpeculator>(coming, false));
     // Those that end at once make it expect short answers, and keep no memory for long ones.
     for (int i = 0; i < 4; ++i) {
       Request brief = make_request(400 + i, 4, 1, 0.7f);
@@ -235,8 +250,9 @@ TEST_P(Laws, PreemptionChangesNoBitOfAnybody) {
       const std::vector<Told> told = driver.wait(ids[r]);
       for (size_t i = 0; i < told.size(); ++i)
         EXPECT_TRUE(told[i].same_bits(expected[r][i]))
-            << "cache " << cache << ", request " << r << ", choice " << i;
+            << "cache " << cache << ", speculates " << speculates << ", request " << r << ", choice " << i;
     }
+    EXPECT_EQ(driver.stats().scheduler.num_accepted_tokens > 50, speculates);
     EXPECT_GT(driver.stats().max_step_seqs, 1) << "they ran one by one: nothing was tried";
     const SchedulerStats stats = driver.stats().scheduler;
     EXPECT_GT(stats.num_preemptions, 0u) << "the pool was large enough: nothing was tried";
@@ -267,6 +283,38 @@ TEST_P(Laws, PlanningOneStepAheadChangesNoBit) {
         others.push_back(driver.submit(make_request(700 + i, 9 + 20 * i, 12 + 9 * i, 0.8f)));
       EXPECT_TRUE(driver.wait(driver.submit(the_request(temperature)))[0].same_bits(expected));
       for (const RequestId id : others) driver.wait(id);
+    }
+  }
+}
+
+TEST_P(Laws, SpeculationChangesNoBit) {
+  for (const float temperature : {0.0f, 0.8f}) {
+    Request request = the_request(temperature);
+    request.sampling.min_tokens = 20;
+    request.sampling.stop_token_ids = {1, 2, 3, 4, 5};
+    request.n = 2;
+    Request second = request;
+    second.sampling.seed = seed_of_choice(request.sampling.seed, 1);
+    request.n = second.n = 1;
+    const std::vector<Told> expected = {alone(request), alone(second)};
+    request.n = 2;
+    for (const auto order : {EngineDriver::Order::kInTurn, EngineDriver::Order::kOneAhead}) {
+      EngineConfig config = config_for(device());
+      config.scheduler.num_draft_tokens = 6;
+      EngineDriver driver(model(), config, order,
+                          std::make_unique<OracleSpeculator>(
+                              std::vector{whole(request, expected[0]), whole(request, expected[1])}, false));
+      std::vector<RequestId> others;
+      for (int i = 0; i < 4; ++i)
+        others.push_back(driver.submit(make_request(700 + i, 9 + 20 * i, 12 + 9 * i, 0.8f)));
+      const std::vector<Told> told = driver.wait(driver.submit(request));
+      for (int i = 0; i < 2; ++i)
+        EXPECT_TRUE(told[i].same_bits(expected[i]) && told[i].finish == expected[i].finish)
+            << "temperature " << temperature << ", choice " << i;
+      for (const RequestId id : others) driver.wait(id);
+      const SchedulerStats stats = driver.stats().scheduler;
+      EXPECT_GT(stats.num_accepted_tokens, 15u);
+      EXPECT_GT(stats.num_draft_tokens, stats.num_accepted_tokens + 10);
     }
   }
 }
@@ -305,6 +353,33 @@ TEST_P(Laws, NothingIsAllocatedWhileStreamsDecode) {
   }
   for (const RequestId id : ids) driver.wait(id);
   EXPECT_GE(driver.stats().max_step_seqs, 32);
+  EXPECT_EQ(allocations, 0);
+}
+
+TEST_P(Laws, NothingIsAllocatedWhileGuessesAreVerified) {
+  if (SERVAL_LAW_EMULATED) GTEST_SKIP() << "the emulation of the device allocates by itself";
+  EngineConfig config = config_for(device());
+  config.scheduler.num_draft_tokens = 8;
+  EngineDriver driver(model(), config, EngineDriver::Order::kAsTheDeviceLikes, std::make_unique<NgramSpeculator>());
+  std::optional<AllocationCounter> counter;
+  std::atomic<int64_t> allocations = 0;
+  std::mutex submitting;
+  driver.on_step([&] {
+    const std::lock_guard wait(submitting);
+    if (!counter) counter.emplace();
+    allocations = counter->count_on_this_thread();
+  });
+  std::vector<RequestId> ids;
+  {
+    const std::lock_guard lock(submitting);
+    for (int i = 0; i < 20; ++i) {
+      Request request = make_request(500 + i, 40, 150, 0);  // a random model soon goes in circles
+      request.sampling.num_logprobs = -1;
+      ids.push_back(driver.submit(request));
+    }
+  }
+  for (const RequestId id : ids) driver.wait(id);
+  EXPECT_GT(driver.stats().scheduler.num_accepted_tokens, 100u);
   EXPECT_EQ(allocations, 0);
 }
 

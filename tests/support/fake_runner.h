@@ -2,7 +2,8 @@
 // alone, so that any two schedules of the same request must give the same tokens. What it writes at a
 // position is, as a real model's KV, a function of all tokens up to there (and of the cache's salt, where a
 // test tells it), so that a wrong block table, copy or reuse shows, also that of equal tokens behind other
-// ones. A token that only the device knows it takes from the slot, if the batch before drew it.
+// ones. A token that only the device knows it takes from the slot, if the batch before drew it. Guesses it
+// verifies along the branch that comes true, whose cells end up in their places; the others' keep what they have.
 #pragma once
 
 #include <cstdint>
@@ -25,6 +26,8 @@ class FakeRunner {
 
   std::function<bool(SeqId, int position)> fails;  // optional: which rows have no finite logits
   std::function<uint64_t(SeqId)> salt_of;          // optional: sequences of different ones share no block
+  // optional: adds guesses of what follows the tokens of a sequence with that seed
+  std::function<void(const std::vector<TokenId>& known, uint64_t seed, std::vector<Draft>& guesses)> propose;
 
   void operator()(const Batch& batch, ModelOutput& output) {
     output.clear();
@@ -81,13 +84,31 @@ class FakeRunner {
     return memory_[group][static_cast<size_t>(block) * geometry_.block_size + offset];
   }
 
+  // What belongs into the cells of a guess: a function of all tokens up to it along its branch.
+  uint64_t kv_of_draft(Slot& slot, const Batch& batch, const SeqStep& step, int draft) {
+    if (draft < 0) return kv_of(slot, step.first_pos + step.num_tokens - step.num_drafts - 1);
+    return mix(kv_of_draft(slot, batch, step, parent_of(batch, step, draft)), draft_token(batch, step, draft));
+  }
+  static int parent_of(const Batch& batch, const SeqStep& step, int draft) {
+    return batch.parents.at(step.parents_begin + draft);
+  }
+  static TokenId draft_token(const Batch& batch, const SeqStep& step, int draft) {
+    return batch.tokens.at(step.tokens_begin + step.num_tokens - step.num_drafts + draft);
+  }
+  uint64_t& cell_at(Slot& slot, int group, int position) {
+    return cell(group, slot.table[group].at(position / geometry_.block_size), position % geometry_.block_size);
+  }
+
   void write(const Batch& batch, const SeqStep& step) {
     Slot& slot = slots_.at(step.slot);
     SERVAL_CHECK(slot.seq == step.seq, slot.seq, step.seq);
+    const int num_known = step.num_tokens - step.num_drafts;
     for (int g = 0; g < geometry_.num_groups; ++g) {
+      SERVAL_CHECK(step.first_block[g] <= static_cast<int>(slot.table[g].size()), step.seq, step.first_block[g]);
+      slot.table[g].resize(step.first_block[g]);
       for (int i = 0; i < step.num_blocks[g]; ++i)
         slot.table[g].push_back(batch.blocks[step.blocks_begin[g] + i]);
-      for (int i = 0; i < step.num_tokens; ++i) {
+      for (int i = 0; i < num_known; ++i) {
         const int pos = step.first_pos + i;
         TokenId token = batch.tokens[step.tokens_begin + i];
         if (token == kTokenOnDevice) {
@@ -96,24 +117,20 @@ class FakeRunner {
           token = slot.tokens.back();
         }
         SERVAL_CHECK(pos < static_cast<int>(slot.tokens.size()) && slot.tokens[pos] == token, pos, token);
-        cell(g, slot.table[g].at(pos / geometry_.block_size), pos % geometry_.block_size) = kv_of(slot, pos);
+        cell_at(slot, g, pos) = kv_of(slot, pos);
       }
+      for (int i = 0; i < step.num_drafts; ++i)
+        cell_at(slot, g, step.first_pos + num_known + i) = kv_of_draft(slot, batch, step, i);
     }
   }
 
-  SeqOutput read(const Batch&, const SeqStep& step, ModelOutput& output) {
+  SeqOutput read(const Batch& batch, const SeqStep& step, ModelOutput& output) {
     Slot& slot = slots_.at(step.slot);
     SeqOutput out;
     out.seq = step.seq;
-    const int last = step.first_pos + step.num_tokens - 1;
-    for (int g = 0; g < geometry_.num_groups; ++g) {
-      const int window = geometry_.groups[g].window;
-      for (int pos = window == 0 ? 0 : std::max(0, last - window + 1); pos <= last; ++pos) {
-        const uint64_t seen =
-            cell(g, slot.table[g].at(pos / geometry_.block_size), pos % geometry_.block_size);
-        SERVAL_CHECK(seen == kv_of(slot, pos), step.seq, g, pos, slot.tokens[pos]);
-      }
-    }
+    const int last = step.first_pos + step.num_tokens - step.num_drafts - 1;
+    SERVAL_CHECK(step.num_drafts == 0 || last + 1 == static_cast<int>(slot.tokens.size()), step.seq, last);
+    check_window(slot, last, last);
     out.prompt_begin = static_cast<int32_t>(output.prompt_tokens.size());
     for (int pos = step.first_pos + 1; step.prompt_logprobs && pos <= last + 1 && pos < slot.num_prompt;
          ++pos) {
@@ -122,15 +139,46 @@ class FakeRunner {
     }
     out.failed = fails && fails(step.seq, last);
     if (!step.sample) return out;
-    // A row that fails leaves some token, too, for the step that may already wait behind.
-    const TokenId token = out.failed ? 0 : next_token(slot.tokens, slot.sampling.seed);
-    slot.tokens.push_back(token);
-    slot.last_draw = num_batches_;
-    if (out.failed) return out;
     out.tokens_begin = static_cast<int32_t>(output.tokens.size());
-    out.num_tokens = 1;
-    output.tokens.push_back({token, -1.0f, 1, 0, 0});
+    // Only without guesses does the device know which draw is the last.
+    slot.last_draw = step.num_drafts == 0 ? num_batches_ : 0;
+    if (out.failed) {  // leaves some token, too, for the step that may already wait behind
+      slot.tokens.push_back(0);
+      return out;
+    }
+    int draft = -1;
+    for (int pos = last;; ++pos) {
+      const TokenId token = next_token(slot.tokens, slot.sampling.seed);
+      slot.tokens.push_back(token);
+      ++out.num_tokens;
+      output.tokens.push_back({token, -1.0f, 1, 0, 0});
+      int next = draft + 1;
+      while (next < step.num_drafts &&
+             (parent_of(batch, step, next) != draft || draft_token(batch, step, next) != token))
+        ++next;
+      if (next >= step.num_drafts || (fails && fails(step.seq, pos + 1))) break;
+      for (int g = 0; g < geometry_.num_groups; ++g)
+        cell_at(slot, g, pos + 1) = cell_at(slot, g, last + 1 + next);  // a branch moves together
+      check_window(slot, pos + 1, last);
+      draft = next;
+    }
+    if (propose) {
+      out.drafts_begin = static_cast<int32_t>(output.drafts.size());
+      propose(slot.tokens, slot.sampling.seed, output.drafts);
+      out.num_drafts = static_cast<int32_t>(output.drafts.size()) - out.drafts_begin;
+    }
     return out;
+  }
+
+  // What a row at the position reads is what belongs there. Positions behind `known` are guesses that came true.
+  void check_window(Slot& slot, int position, int known) {
+    for (int g = 0; g < geometry_.num_groups; ++g) {
+      const int window = geometry_.groups[g].window;
+      for (int pos = window == 0 ? 0 : std::max(0, position - window + 1); pos <= position; ++pos) {
+        const uint64_t seen = cell_at(slot, g, pos);
+        SERVAL_CHECK(seen == kv_of(slot, pos), slot.seq, g, pos, known, slot.tokens[pos]);
+      }
+    }
   }
 
   BlockGeometry geometry_;

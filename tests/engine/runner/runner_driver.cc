@@ -92,10 +92,13 @@ int RunnerDriver::step(const std::vector<Work>& work) {
     batch_.tokens.insert(batch_.tokens.end(), seq.tokens.begin() + seq.computed,
                          seq.tokens.begin() + seq.computed + count);
     batch_.tokens.insert(batch_.tokens.end(), w.drafts.begin(), w.drafts.end());
+    s.parents_begin = static_cast<int>(batch_.parents.size());
+    for (int i = 0; i < s.num_drafts; ++i) batch_.parents.push_back(i - 1);
     for (int g = 0; g < geometry.num_groups; ++g) {
       const int end = s.first_pos + s.num_tokens;
       while ((seq.first_block[g] + static_cast<int>(seq.blocks[g].size())) * geometry.block_size < end)
         seq.blocks[g].push_back(take_block(g));
+      s.first_block[g] = seq.first_block[g] + seq.sent_blocks[g];
       s.blocks_begin[g] = static_cast<int>(batch_.blocks.size());
       s.num_blocks[g] = static_cast<int>(seq.blocks[g].size()) - seq.sent_blocks[g];
       batch_.blocks.insert(batch_.blocks.end(), seq.blocks[g].begin() + seq.sent_blocks[g],

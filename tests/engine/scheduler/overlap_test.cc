@@ -4,9 +4,11 @@
 #include <algorithm>
 #include <map>
 #include <optional>
+#include <string>
 
 #include "tests/engine/scheduler/random_life.h"
 #include "tests/engine/scheduler/scheduler_driver.h"
+#include "tests/support/random_drafts.h"
 
 namespace serval::testing {
 namespace {
@@ -178,14 +180,14 @@ TEST_F(Overlap, TheOldestGetsTheMemoryOfThoseInFlight) {
 }
 
 // What a life tells when up to `depth` steps are in flight. Ends from outside come when a sequence has so
-// many tokens, whatever the schedule.
+// many tokens, whatever the schedule: what a step has drawn behind them is nobody's.
 struct Outcome {
   std::map<Key, Told> told;
   std::map<RequestId, std::vector<int>> prompt_positions;
-  uint64_t num_preemptions = 0, num_hits = 0, num_tokens_on_device = 0;
+  uint64_t num_preemptions = 0, num_hits = 0, num_tokens_on_device = 0, num_accepted = 0;
 };
 
-Outcome live(RandomLife life, int depth) {
+Outcome live(RandomLife life, int depth, bool has_drafts = false) {
   constexpr int kTurns = 600;
   life.config.max_waiting = 400;
   SchedulerDriver driver(life.config, life.geometry, depth);
@@ -193,8 +195,10 @@ Outcome live(RandomLife life, int depth) {
   driver.runner.fails = [](SeqId seq, int position) {
     return position > 40 && (seq * 31 + position) % 97 == 0;
   };
+  if (has_drafts) driver.runner.propose = RandomDrafts{driver.runner, life.config.num_draft_tokens, true};
   Outcome outcome;
   std::map<Key, int> aborted_at, stopped_at;
+  std::map<Key, FinishReason> ended;  // from outside
   bool is_over = false;  // a last turn brings the ends that wait for no step
   for (int turn = 0; turn < kTurns || !is_over; ++turn) {
     is_over = turn >= kTurns && driver.is_idle();
@@ -222,20 +226,41 @@ Outcome live(RandomLife life, int depth) {
       const Key key{event.request, event.index};
       Told& told = outcome.told[key];
       SERVAL_CHECK(told.finish == FinishReason::kNone, "an event after the last");
+      if (ended.count(key)) {
+        if (event.finish != FinishReason::kNone) told.finish = ended[key];
+        continue;
+      }
       if (event.token >= 0) told.tokens.push_back(event.token);
       SERVAL_CHECK(event.num_output == static_cast<int>(told.tokens.size()), event.num_output);
       told.finish = event.finish;
       if (event.finish != FinishReason::kNone) continue;
-      if (aborted_at.count(key) && aborted_at[key] == event.num_output) driver.take(Abort{event.request});
-      if (stopped_at.count(key) && stopped_at[key] == event.num_output)
+      if (stopped_at.count(key) && stopped_at[key] == event.num_output) {
+        ended[key] = FinishReason::kStopString;
         driver.take(StopMatched{event.request, event.index});
+      }
+      if (aborted_at.count(key) && aborted_at[key] == event.num_output) {
+        ended.try_emplace(key, FinishReason::kAborted);
+        driver.take(Abort{event.request});
+      }
     }
   }
   const SchedulerStats stats = driver.scheduler.stats();
   SERVAL_CHECK(stats.num_free_blocks + stats.num_cached_blocks == stats.num_blocks);
   outcome.num_preemptions = stats.num_preemptions;
   outcome.num_hits = stats.prefix_hit_tokens;
+  outcome.num_accepted = stats.num_accepted_tokens;
   return outcome;
+}
+
+void expect_same(const Outcome& one, const Outcome& other, const std::string& what) {
+  ASSERT_EQ(one.told.size(), other.told.size()) << what;
+  for (const auto& [key, told] : one.told) {
+    const Told& again = other.told.at(key);
+    ASSERT_TRUE(told == again) << what << " request " << key.first << " index " << key.second << ": "
+                               << told.tokens.size() << " tokens, end " << static_cast<int>(told.finish)
+                               << "; " << again.tokens.size() << ", end " << static_cast<int>(again.finish);
+  }
+  EXPECT_EQ(one.prompt_positions, other.prompt_positions) << what;
 }
 
 TEST(OverlapLaw, ChangesNoTokenAndNoEnd) {
@@ -251,16 +276,14 @@ TEST(OverlapLaw, ChangesNoTokenAndNoEnd) {
     const Outcome in_turn = live(life, 1), ahead = live(life, kMaxStepsInFlight);
     EXPECT_EQ(in_turn.num_tokens_on_device, 0u);
     EXPECT_GT(ahead.num_tokens_on_device, 500u);
-    ASSERT_EQ(in_turn.told.size(), ahead.told.size());
-    for (const auto& [key, told] : in_turn.told) {
-      const Told& other = ahead.told.at(key);
-      ASSERT_TRUE(told == other) << "seed " << seed << " request " << key.first << " index " << key.second
-                                 << ": " << told.tokens.size() << " tokens, end "
-                                 << static_cast<int>(told.finish) << "; ahead " << other.tokens.size()
-                                 << ", end " << static_cast<int>(other.finish);
-      ++ends[told.finish];
+    expect_same(in_turn, ahead, "ahead, seed " + std::to_string(seed));
+    for (const auto& [key, told] : in_turn.told) ++ends[told.finish];
+    life.config.num_draft_tokens = 5;
+    for (const int depth : {1, kMaxStepsInFlight}) {
+      const Outcome drafted = live(life, depth, true);
+      EXPECT_GT(drafted.num_accepted, 200u);
+      expect_same(in_turn, drafted, "with drafts, depth " + std::to_string(depth) + ", seed " + std::to_string(seed));
     }
-    EXPECT_EQ(in_turn.prompt_positions, ahead.prompt_positions) << "seed " << seed;
     preemptions += std::min(in_turn.num_preemptions, ahead.num_preemptions);
     hits += std::min(in_turn.num_hits, ahead.num_hits);
   }

@@ -8,6 +8,7 @@
 #include <random>
 
 #include "tests/engine/scheduler/scheduler_driver.h"
+#include "tests/support/random_drafts.h"
 
 namespace serval {
 namespace {
@@ -18,6 +19,7 @@ struct Day {
   int depth;  // steps in flight
   uint64_t seed;
   int num_steps;
+  bool has_drafts = false;  // trees of guesses, so that steps draw several tokens
 };
 
 class RandomDay {
@@ -28,6 +30,9 @@ class RandomDay {
       return (seq * 31 + position) % 997 == 0 && day_.seed % 2 == 1;
     };
     driver_.runner.salt_of = [this](SeqId seq) { return salts_.at(seq); };
+    if (day.has_drafts)
+      driver_.runner.propose = RandomDrafts{driver_.runner, day.config.num_draft_tokens, true,
+                                            std::mt19937_64(day.seed)};
   }
 
   void run() {
@@ -46,9 +51,11 @@ class RandomDay {
     EXPECT_EQ(stats.num_free_blocks + stats.num_cached_blocks, stats.num_blocks);
     preemptions += stats.num_preemptions;
     hits += stats.prefix_hit_tokens;
+    accepted += stats.num_accepted_tokens;
+    rejected += stats.num_draft_tokens - stats.num_accepted_tokens;
   }
 
-  uint64_t preemptions = 0, hits = 0;
+  uint64_t preemptions = 0, hits = 0, accepted = 0, rejected = 0;
 
  private:
   struct Choice {
@@ -153,9 +160,14 @@ BlockGeometry geometry(int blocks, std::vector<int> windows) {
   return g;
 }
 
-TEST(SchedulerFuzz, AHundredThousandRandomStepsKeepEveryInvariant) {
-  uint64_t preemptions = 0, hits = 0;
+// Days of all kinds.
+struct Days {
+  uint64_t preemptions = 0, hits = 0, accepted = 0, rejected = 0;
   int steps = 0;
+};
+
+Days live(bool has_drafts) {
+  Days all;
   uint64_t seed = 1;
   for (const int blocks : {17, 24, 40, 200}) {
     for (const std::vector<int>& windows : {std::vector<int>{0}, {0, 24}, {24}}) {
@@ -176,21 +188,39 @@ TEST(SchedulerFuzz, AHundredThousandRandomStepsKeepEveryInvariant) {
           day.depth = depth;
           day.seed = seed++;
           day.num_steps = 1500;
+          day.has_drafts = has_drafts;
+          day.config.num_draft_tokens = has_drafts ? 6 : 0;
           RandomDay run(day);
           run.run();
-          if (::testing::Test::HasFatalFailure())
-            FAIL() << "seed " << day.seed << " blocks " << blocks << " groups " << windows.size() << " depth "
-                   << depth;
-          preemptions += run.preemptions;
-          hits += run.hits;
-          steps += day.num_steps;
+          if (::testing::Test::HasFatalFailure()) {
+            ADD_FAILURE() << "seed " << day.seed << " blocks " << blocks << " groups " << windows.size()
+                          << " depth " << depth;
+            return all;
+          }
+          all.preemptions += run.preemptions;
+          all.hits += run.hits;
+          all.accepted += run.accepted;
+          all.rejected += run.rejected;
+          all.steps += day.num_steps;
         }
       }
     }
   }
-  EXPECT_GE(steps, 100'000);
-  EXPECT_GT(preemptions, 100u);  // the days were hard enough to show something
-  EXPECT_GT(hits, 10'000u);
+  EXPECT_GE(all.steps, 100'000);
+  EXPECT_GT(all.preemptions, 100u);  // the days were hard enough to show something
+  EXPECT_GT(all.hits, 10'000u);
+  return all;
+}
+
+TEST(SchedulerFuzz, AHundredThousandRandomStepsKeepEveryInvariant) {
+  const Days days = live(false);
+  EXPECT_EQ(days.accepted + days.rejected, 0u);
+}
+
+TEST(SchedulerFuzz, AHundredThousandRandomStepsOfSeveralTokensKeepEveryInvariant) {
+  const Days days = live(true);
+  EXPECT_GT(days.accepted, 50'000u);
+  EXPECT_GT(days.rejected, 50'000u);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 
 #include "tests/engine/scheduler/random_life.h"
 #include "tests/engine/scheduler/scheduler_driver.h"
+#include "tests/support/random_drafts.h"
 #include "tests/support/allocation_counter.h"
 
 namespace serval::testing {
@@ -14,8 +15,10 @@ INSTANTIATE_TEST_SUITE_P(StepsInFlight, SchedulerSteadyState, ::testing::Range(1
 
 TEST_P(SchedulerSteadyState, AllocatesNothingWhateverHappens) {
   RandomLife life(3);
+  life.config.num_draft_tokens = 4;
   SchedulerDriver driver(life.config, life.geometry, GetParam());
   Scheduler& scheduler = driver.scheduler;
+  driver.runner.propose = RandomDrafts{driver.runner, life.config.num_draft_tokens, true};
   driver.reserve();
   driver.runner.fails = [](SeqId seq, int position) { return (seq * 31 + position) % 997 == 0; };
   std::vector<std::unique_ptr<Submission>> retired;
@@ -63,6 +66,7 @@ TEST_P(SchedulerSteadyState, AllocatesNothingWhateverHappens) {
   EXPECT_GT(scored, 50);
   EXPECT_GT(forks, 100);  // the life was full enough to show something
   EXPECT_GT(stats.num_preemptions, 50u);
+  EXPECT_GT(stats.num_accepted_tokens, 1000u);
   EXPECT_GT(stats.num_evicted_blocks, 1000u);
   EXPECT_GT(stats.prefix_hit_tokens, 1000u);
   for (const FinishReason reason :
