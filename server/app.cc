@@ -16,6 +16,7 @@
 
 #include "engine/engine.h"
 #include "engine/runner/model_runner.h"
+#include "engine/runner/speculators/ngram_speculator.h"
 #include "kernels/base/log.h"
 #include "kernels/base/regular_file.h"
 #include "server/admin_handlers.h"
@@ -71,6 +72,7 @@ void resolve(const ModelConfig& model, ServerConfig& config) {
                              "; it must be a power of two");
   }
   scheduler.policy = config.policy == "priority" ? QueuePolicy::kPriority : QueuePolicy::kFcfs;
+  scheduler.num_draft_tokens = config.speculation == "off" ? 0 : config.num_draft_tokens;
   config.engine.kv_cache_bytes = static_cast<size_t>(config.kv_cache_mib) << 20;
   config.limits.max_model_len = scheduler.max_model_len;
   config.limits.vocab_size = model.vocab_size;
@@ -149,6 +151,11 @@ std::unique_ptr<GrpcServer> start_grpc(const ServerConfig& config, const ApiKeys
   hooks.client_gone = [&metrics](const char* reason) { metrics.client_gone(reason); };
   hooks.ended = log_request;
   return std::make_unique<GrpcServer>(std::move(grpc), service, std::move(hooks));
+}
+
+std::unique_ptr<Speculator> speculator_of(const ServerConfig& config) {
+  if (config.speculation == "ngram") return std::make_unique<NgramSpeculator>();
+  return nullptr;
 }
 
 LogLevel log_level(const std::string& name) {
@@ -237,7 +244,7 @@ void serve_until_stopped(const std::string& model, ServerConfig config, StopSign
   log_info("listening",
            {{"host", config.host}, {"http_port", http.port()}, {"grpc_port", grpc ? grpc->port() : 0}});
 
-  ModelRunner runner(served.folder, config.engine, progress_lines());
+  ModelRunner runner(served.folder, config.engine, progress_lines(), speculator_of(config));
   const BlockGeometry geometry = runner.plan().geometry;
   {
     Engine engine(config.engine, geometry, run_on(runner), service.event_sink());

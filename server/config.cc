@@ -11,6 +11,7 @@
 #include <sstream>
 #include <stdexcept>
 
+#include "engine/batch.h"
 #include "kernels/base/regular_file.h"
 #include "kernels/base/usage.h"
 
@@ -264,6 +265,14 @@ std::vector<Knob> knobs(ServerConfig& c) {
        "a request that would wait longer than this for its turn lets those go first that would not; 0: nobody does",
        &s.max_wait_ms, 0, 3'600'000},
       {"policy", "Engine", "order of the queue", &c.policy, 0, 0, {"fcfs", "priority"}},
+      {"speculation",
+       "Engine",
+       "guess tokens and verify several in a step; ngram: what followed the last ones before, in prompt or output; the answers are the same",
+       &c.speculation,
+       0,
+       0,
+       {"off", "ngram"}},
+      {"num_draft_tokens", "Engine", "guesses of one sequence in a step", &c.num_draft_tokens, 1, kMaxDrafts},
       {"prefix_cache", "Engine", "reuse the KV of prompts that begin alike", &s.enable_prefix_cache},
       {"share_prefix_cache", "Engine",
        "let API keys find each other's prompts in the prefix cache; cached_tokens then tells one what "

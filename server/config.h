@@ -66,6 +66,8 @@ struct ServerConfig {
   bool share_prefix_cache = false;
   int max_model_len = 0;        // 0: what the model was made for
   std::string policy = "fcfs";  // engine.scheduler.policy by name
+  std::string speculation = "off";
+  int num_draft_tokens = 8;  // engine.scheduler.num_draft_tokens when there is speculation
 };
 
 // One knob, bound to the field it sets.

@@ -33,6 +33,7 @@ class Replica {
  public:
   Replica(const SimulationOptions& options, Role role, uint64_t seed)
       : cost_(options.cost),
+        draft_acceptance_(options.draft_acceptance),
         role_(role),
         config_(config_of(options, role)),
         geometry_(options.geometry),
@@ -77,8 +78,13 @@ class Replica {
       if (step.sample) {
         out.tokens_begin = static_cast<int32_t>(output_.tokens.size());
         out.num_tokens = 1;
+        while (out.num_tokens <= step.num_drafts && coin_(random_) < draft_acceptance_) ++out.num_tokens;
         // Outputs differ between sequences, so that they share no cache by accident.
-        output_.tokens.push_back({static_cast<TokenId>(step.seq * 31 % 30'000), 0, 1, 0, 0});
+        const auto token = static_cast<TokenId>(step.seq * 31 % 30'000);
+        for (int i = 0; i < out.num_tokens; ++i) output_.tokens.push_back({token, 0, 1, 0, 0});
+        out.drafts_begin = static_cast<int32_t>(output_.drafts.size());
+        out.num_drafts = config_.num_draft_tokens;
+        for (int i = 0; i < out.num_drafts; ++i) output_.drafts.push_back({token, i - 1});
       }
       output_.seqs.push_back(out);
     }
@@ -120,12 +126,14 @@ class Replica {
   }
 
   const CostModel& cost_;
+  const double draft_acceptance_;
   const Role role_;
   const SchedulerConfig config_;
   const BlockGeometry& geometry_;
   Scheduler scheduler_;
   std::vector<std::unique_ptr<Submission>> retired_;
   std::mt19937_64 random_;
+  std::uniform_real_distribution<double> coin_;
   Batch batch_;
   ModelOutput output_;
   std::vector<bool> importing_;  // by sequence, in the order they were added

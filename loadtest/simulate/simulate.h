@@ -31,6 +31,8 @@ struct SimulationOptions {
   int prefill_replicas = 0;
   KvLink link;
   Routing routing = Routing::kLeastLoaded;  // in each pool
+  // With scheduler.num_draft_tokens: how likely a guess comes true when the one before it did.
+  double draft_acceptance = 0;
   int concurrency = 0;                      // > 0: closed loop of that many; 0: by the workload's times
   uint64_t seed = 0;                        // of what is drawn from the cost model's spreads
 };

@@ -25,7 +25,8 @@ struct Settings {
   Routing routing = Routing::kLeastLoaded;
   int replicas = 1, prefill_replicas = 0, find_replicas = 0;
   int max_num_seqs = 64, max_num_batched_tokens = 512, max_model_len = 2048, kv_blocks = 8192,
-      block_size = 16;
+      block_size = 16, num_draft_tokens = 0;
+  double draft_acceptance = 0;
   KvLink link;
 };
 
@@ -69,6 +70,10 @@ std::vector<OptionRow> setting_rows(Settings& s) {
       {"--kv-blocks", "N", "blocks of a server's KV cache (8192)", kSimulate,
        set_number(s.kv_blocks, 1, kMost)},
       {"--block-size", "N", "positions of a block (16)", kEngine, set_number(s.block_size, 1, kMost)},
+      {"--num-draft-tokens", "N", "guesses of a sequence in a step; 0: no speculation (0)", kSimulate,
+       set_number(s.num_draft_tokens, 0, kMaxDrafts)},
+      {"--draft-acceptance", "P", "how likely a guess comes true when the one before it did (0)", kSimulate,
+       set_number(s.draft_acceptance, 0, 1)},
   };
 }
 
@@ -81,6 +86,8 @@ SimulationOptions simulation(const Settings& settings) {
       settings.max_num_batched_tokens;
   options.scheduler.max_model_len = settings.max_model_len;
   options.scheduler.max_waiting = 10'000'000;
+  options.scheduler.num_draft_tokens = settings.num_draft_tokens;
+  options.draft_acceptance = settings.draft_acceptance;
   options.geometry.block_size = settings.block_size;
   options.geometry.groups[0].num_blocks = settings.kv_blocks;
   options.replicas = settings.replicas;

@@ -26,7 +26,7 @@ const std::vector<double> kTokenBuckets = {1, 4, 16, 64, 256, 1024, 4096, 16384,
 const std::vector<double> kChoiceBuckets = {1, 2, 4, 8, 16};
 
 // Native suffix -> vllm: suffix, where the meaning is the same. The native name is "serval:" + first.
-constexpr std::array<std::pair<const char*, const char*>, 25> kVllmNames = {{
+constexpr std::array<std::pair<const char*, const char*>, 28> kVllmNames = {{
     {"num_requests_running", "num_requests_running"},
     {"num_requests_waiting", "num_requests_waiting"},
     {"kv_cache_usage_perc", "kv_cache_usage_perc"},
@@ -39,6 +39,9 @@ constexpr std::array<std::pair<const char*, const char*>, 25> kVllmNames = {{
     {"preemptions_total", "num_preemptions_total"},
     {"prefix_cache_queries_total", "prefix_cache_queries_total"},
     {"prefix_cache_hits_total", "prefix_cache_hits_total"},
+    {"spec_decode_num_drafts_total", "spec_decode_num_drafts_total"},
+    {"spec_decode_num_draft_tokens_total", "spec_decode_num_draft_tokens_total"},
+    {"spec_decode_num_accepted_tokens_total", "spec_decode_num_accepted_tokens_total"},
     {"time_to_first_token_seconds", "time_to_first_token_seconds"},
     {"inter_token_latency_seconds", "inter_token_latency_seconds"},
     {"inter_token_latency_seconds", "time_per_output_token_seconds"},
@@ -135,6 +138,9 @@ struct ServiceMetrics::Impl {
     counter("prefix_cache_queries_total", "Prompt tokens looked up in the prefix cache.",
             s.prefix_query_tokens);
     counter("prefix_cache_hits_total", "Of those, tokens found.", s.prefix_hit_tokens);
+    counter("spec_decode_num_drafts_total", "Times that a sequence's guesses were verified.", s.num_drafts);
+    counter("spec_decode_num_draft_tokens_total", "Tokens guessed.", s.num_draft_tokens);
+    counter("spec_decode_num_accepted_tokens_total", "Of those, the model's own.", s.num_accepted_tokens);
     counter("kv_blocks_evicted_total", "Cached blocks evicted to make room.", s.num_evicted_blocks);
     counter("engine_steps_total", "Forward steps completed: the engine's heartbeat.", stats.steps);
     counter("recording_lost_total", "Inputs of the scheduler that the recording could not take.",

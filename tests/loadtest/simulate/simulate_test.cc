@@ -43,6 +43,17 @@ TEST(Simulate, OneRequestTakesWhatItsStepsCost) {
   EXPECT_EQ(result.steps[0], 5u);
 }
 
+TEST(Simulate, GuessesThatComeTrueSaveSteps) {
+  SimulationOptions o = options();
+  o.scheduler.num_draft_tokens = 4;
+  o.draft_acceptance = 1;
+  const auto result = simulate(o, workload(1, 0, 100, 11));
+  EXPECT_EQ(result.outcomes[0].output_tokens, 11);
+  EXPECT_EQ(result.steps[0], 3u) << "one token, then twice five";
+  o.draft_acceptance = 0;
+  EXPECT_EQ(simulate(o, workload(1, 0, 100, 11)).steps[0], 11u);
+}
+
 TEST(Simulate, ReplicasShareTheLoadAndMoreAreFaster) {
   SimulationOptions o = options();
   const auto requests = workload(400, 0.002, 64, 32);

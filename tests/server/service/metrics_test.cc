@@ -37,6 +37,9 @@ EngineStats known_stats() {
   s.generation_tokens = 90;
   s.prefix_query_tokens = 60;
   s.prefix_hit_tokens = 10;
+  s.num_drafts = 20;
+  s.num_draft_tokens = 40;
+  s.num_accepted_tokens = 30;
   stats.steps = 11;
   stats.step_seconds_total = 1.5;
   stats.max_step_seqs = 13;
@@ -60,6 +63,9 @@ TEST(Metrics, EngineSeriesAreTheSnapshotUnderBothNames) {
       {"preemptions_total", "num_preemptions_total", 6},
       {"prefix_cache_queries_total", "prefix_cache_queries_total", 60},
       {"prefix_cache_hits_total", "prefix_cache_hits_total", 10},
+      {"spec_decode_num_drafts_total", "spec_decode_num_drafts_total", 20},
+      {"spec_decode_num_draft_tokens_total", "spec_decode_num_draft_tokens_total", 40},
+      {"spec_decode_num_accepted_tokens_total", "spec_decode_num_accepted_tokens_total", 30},
   };
   for (const auto& [native, theirs, expected] : cases) {
     EXPECT_EQ(value(text, std::string("serval:") + native, {"model_name=\"m\""}), expected) << native;
