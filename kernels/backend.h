@@ -30,8 +30,9 @@ struct LinearWeight {
   int64_t k = 0;
   WeightFormat format = WeightFormat::kF32;
   Buffer packed;
-  Buffer bias;  // f32 [n], empty when there is none
-  size_t bytes() const { return packed.bytes + bias.bytes; }
+  Buffer scales;  // as the format has them (kernels/quant.h), empty when it has none
+  Buffer bias;    // f32 [n], empty when there is none
+  size_t bytes() const { return packed.bytes + scales.bytes + bias.bytes; }
 };
 
 enum class Activation : uint8_t { kSilu, kGeluTanh };

@@ -191,7 +191,7 @@ ModelWeights load_weights(const std::filesystem::path& model_dir, const ModelSpe
   const std::vector<WeightSlot> slots = map_weights(spec, weights);
   const size_t skipped = check_tensors(checkpoint, slots, spec.tied_embeddings);
   {
-    const DType held = dtype_of(backend.held_format(format_of(spec.weight_dtype)));
+    const DType held = format_row(backend.held_format(format_of(spec.weight_dtype))).number;
     Staging staging(checkpoint, slots, held, progress);
     staging.skip(skipped);
     for (const WeightSlot& slot : slots) {

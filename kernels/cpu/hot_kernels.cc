@@ -40,9 +40,11 @@ int64_t peak_bf16(int64_t iterations) {
   return iterations * kChains * kLanes * 4;
 }
 using Bf16Format = Bf16DotFormat;
+using Int8Format = Int8DotFormat;
 constexpr auto kPeakBf16 = peak_bf16;
 #else
 using Bf16Format = FmaFormat<Bf16Weights>;
+using Int8Format = FmaFormat<Int8Weights>;
 constexpr int64_t (*kPeakBf16)(int64_t) = nullptr;
 #endif
 
@@ -69,7 +71,7 @@ extern const KernelTable SERVAL_TABLE;
 const KernelTable SERVAL_TABLE = {
     .name = SERVAL_STRING(SERVAL_ISA),
     .linear = {linear_kernel<FmaFormat<F32Weights>>(), linear_kernel<FmaFormat<F16Weights>>(),
-               linear_kernel<Bf16Format>()},
+               linear_kernel<Bf16Format>(), linear_kernel<Int8Format>()},
     .attend_f32 = attend<F32Kv>,
     .attend_bf16 = attend<Bf16Kv>,
     .merge_chunks = merge_chunks,

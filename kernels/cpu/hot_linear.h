@@ -13,8 +13,7 @@ namespace serval::cpu {
 namespace {
 
 inline constexpr int kPanelVecs = kPanel / kLanes;
-inline constexpr int64_t kWideK =
-    128;  // k whose weights are widened at a time: 16 KiB, in the first-level cache
+inline constexpr int64_t kWideBytes = 32 << 10;  // of widened weights at a time, near the first-level cache
 
 // Tiles use most of the registers (32, or 16 before AVX-512); few rows take the whole panel at once, so that
 // a weight-bound product reads its panel in one stream.
@@ -42,25 +41,42 @@ constexpr int tile_vecs(int rows) {
 struct F32Weights {
   static constexpr int kStep = 1, kLaneBytes = 4;
   static constexpr int kStepBytes = 4 * kPanel;  // of a panel
+  static constexpr bool kWidensOnce = false;     // whether widening takes so much that tiles should share it
   static Vec at(const char* w, int) { return load(reinterpret_cast<const float*>(w)); }
 };
 struct F16Weights {
   static constexpr int kStep = 1, kLaneBytes = 2;
   static constexpr int kStepBytes = 2 * kPanel;
+  static constexpr bool kWidensOnce = true;
   static Vec at(const char* w, int) { return load_halves(reinterpret_cast<const uint16_t*>(w)); }
 };
 struct Bf16Weights {
   static constexpr int kStep = 2, kLaneBytes = 4;
   static constexpr int kStepBytes = 4 * kPanel;
+  static constexpr bool kWidensOnce = false;
   static Vec at(const char* w, int j) { return j == 0 ? even_of(load_ints(w)) : odd_of(load_ints(w)); }
+};
+struct Int8Weights {  // codes: their scale is the tile's last step
+  static constexpr int kStep = 1, kLaneBytes = 1;
+  static constexpr int kStepBytes = kPanel;
+  static constexpr bool kWidensOnce = true;
+  static Vec at(const char* w, int) { return load_bytes(w); }
 };
 // f32 activations.
 template <class Weights>
 struct FmaFormat : Weights {
   using Element = float;
-  // Whether widening takes so much that several tiles should share it.
-  static constexpr bool kWidensOnce = std::is_same_v<Weights, F16Weights>;
-  static Element pack(float x) { return x; }
+  // What several tiles that share a slice of the panel compute with.
+  using Shared = std::conditional_t<Weights::kWidensOnce, FmaFormat<F32Weights>, FmaFormat>;
+  static void widen_step(const char* w, char* wide) {
+#pragma GCC unroll 8
+    for (int v = 0; v < kPanelVecs; ++v)
+      store(reinterpret_cast<float*>(wide) + v * kLanes,
+            Weights::at(w + v * kLanes * Weights::kLaneBytes, 0));
+  }
+  static Element pack(float x) {
+    return x;
+  }
 
   template <int MR, int NV>
   static void step(Vec (&acc)[MR][NV], const Element* a, const char* w) {
@@ -84,7 +100,7 @@ struct FmaFormat : Weights {
 // are f32.
 struct Bf16DotFormat : Bf16Weights {
   using Element = uint16_t;
-  static constexpr bool kWidensOnce = false;
+  using Shared = Bf16DotFormat;
 
   // Round to nearest even; a NaN stays one.
   static Element pack(float x) {
@@ -99,6 +115,10 @@ struct Bf16DotFormat : Bf16Weights {
     __m512bh weight[NV];
 #pragma GCC unroll 8
     for (int v = 0; v < NV; ++v) weight[v] = (__m512bh)load_ints(w + v * sizeof(IntVec));
+    add_dots(acc, a, weight);
+  }
+  template <int MR, int NV>
+  static void add_dots(Vec (&acc)[MR][NV], const Element* a, const __m512bh (&weight)[NV]) {
 #pragma GCC unroll 16
     for (int m = 0; m < MR; ++m) {
       int32_t pair;
@@ -107,6 +127,63 @@ struct Bf16DotFormat : Bf16Weights {
 #pragma GCC unroll 8
       for (int v = 0; v < NV; ++v) acc[m][v] = _mm512_dpbf16_ps(acc[m][v], weight[v], x);
     }
+  }
+};
+
+// bf16 holds every code exactly. Its two bytes are looked up by the code's magnitude, one table each.
+struct CodesAsBf16 {
+  alignas(64) uint8_t low[128] = {};
+  alignas(64) uint8_t high[128] = {};
+  // Takes the codes of two neighbouring k, 32 outputs each, to where the interleaving of low and high bytes,
+  // which goes by quarters of a vector, makes pairs of them: outputs in order, the first 16 in the first
+  // vector.
+  alignas(64) uint8_t order[64] = {};
+
+  constexpr CodesAsBf16() {
+    for (int magnitude = 0; magnitude < 128; ++magnitude) {
+      const uint32_t bits = __builtin_bit_cast(uint32_t, static_cast<float>(magnitude)) >> 16;
+      low[magnitude] = static_cast<uint8_t>(bits & 0xff);
+      high[magnitude] = static_cast<uint8_t>(bits >> 8);
+    }
+    for (int i = 0; i < 64; ++i) {
+      const int quarter = i / 16, half = i % 16 / 8, output = i % 8 / 2, k = i % 2;
+      order[i] = static_cast<uint8_t>(k * kPanel + half * 16 + quarter * 4 + output);
+    }
+  }
+};
+inline constexpr CodesAsBf16 kCodesAsBf16;
+
+// int8 by bf16, after widening as bf16 by bf16.
+struct Int8DotFormat {
+  using Element = Bf16DotFormat::Element;
+  using Shared = Bf16DotFormat;
+  static constexpr int kStep = 2, kLaneBytes = 2;
+  static constexpr int kStepBytes = 2 * kPanel;
+  static_assert(kStepBytes == sizeof(__m512i));
+  static Element pack(float x) { return Bf16DotFormat::pack(x); }
+
+  static void widen(const char* w, __m512bh (&pairs)[2]) {
+    const auto table = [](const uint8_t* bytes) { return _mm512_load_si512(bytes); };
+    const __m512i codes = _mm512_permutexvar_epi8(table(kCodesAsBf16.order), _mm512_loadu_si512(w));
+    const __m512i magnitude = _mm512_abs_epi8(codes);
+    const __m512i low =
+        _mm512_permutex2var_epi8(table(kCodesAsBf16.low), magnitude, table(kCodesAsBf16.low + 64));
+    __m512i high =
+        _mm512_permutex2var_epi8(table(kCodesAsBf16.high), magnitude, table(kCodesAsBf16.high + 64));
+    high = _mm512_ternarylogic_epi64(high, codes, _mm512_set1_epi8(-128), 0xf8);  // with the sign of the code
+    pairs[0] = (__m512bh)_mm512_unpacklo_epi8(low, high);
+    pairs[1] = (__m512bh)_mm512_unpackhi_epi8(low, high);
+  }
+  static void widen_step(const char* w, char* wide) {
+    __m512bh pairs[2];
+    widen(w, pairs);
+    std::memcpy(wide, pairs, sizeof pairs);
+  }
+  template <int MR, int NV>
+  static void step(Vec (&acc)[MR][NV], const Element* a, const char* w) {
+    __m512bh weight[NV];
+    widen(w, weight);
+    Bf16DotFormat::add_dots(acc, a, weight);
   }
 };
 #endif
@@ -122,11 +199,17 @@ struct Prefetch {
   int64_t bytes;
 };
 
+// What makes a result of a sum that is complete: sum * scale + bias. scales null: nothing is left to do.
+struct Finish {
+  const float* scales;  // [kPanel]
+  const float* bias;    // [kPanel]
+};
+
 // Steps of k over one tile, all vectors of the panel. Row m's accumulators begin as from[m * from_stride ..]
 // and go to out[m * out_stride ..].
 template <class Format, int MR>
 void multiply_tile(const typename Format::Element* a, const char* weights, int64_t steps, Prefetch prefetch,
-                   const float* from, int64_t from_stride, float* out, int64_t out_stride) {
+                   const float* from, int64_t from_stride, float* out, int64_t out_stride, Finish finish) {
   constexpr int NV = tile_vecs(MR);
   constexpr int kLocality = is_short(MR) ? 3 : 2;  // the first or the second level of cache
   for (int part = 0; part < kPanelVecs; part += NV) {
@@ -147,6 +230,15 @@ void multiply_tile(const typename Format::Element* a, const char* weights, int64
       w += Format::kStepBytes;
       ahead += prefetch.bytes;
     }
+    if (finish.scales != nullptr) {
+#pragma GCC unroll 8
+      for (int v = 0; v < NV; ++v) {
+        const Vec scale = load(finish.scales + (part + v) * kLanes),
+                  bias = load(finish.bias + (part + v) * kLanes);
+#pragma GCC unroll 16
+        for (int m = 0; m < MR; ++m) acc[m][v] = fma(acc[m][v], scale, bias);
+      }
+    }
 #pragma GCC unroll 16
     for (int m = 0; m < MR; ++m) {
 #pragma GCC unroll 8
@@ -158,7 +250,7 @@ void multiply_tile(const typename Format::Element* a, const char* weights, int64
 template <class Format>
 struct Tiles {
   void (*of[kTileRows])(const typename Format::Element*, const char*, int64_t, Prefetch, const float*,
-                        int64_t, float*, int64_t);
+                        int64_t, float*, int64_t, Finish);
 };
 template <class Format>
 constexpr Tiles<Format> kTiles = []<int... Row>(std::integer_sequence<int, Row...>) {
@@ -170,17 +262,6 @@ inline void copy_columns(const float* from, int64_t from_stride, float* to, int6
                          int columns) {
   for (int m = 0; m < rows; ++m)
     std::memcpy(to + m * to_stride, from + m * from_stride, columns * sizeof(float));
-}
-
-template <class Weights>
-void widen_block(const char* weights, int64_t k, float* wide) {
-  for (int64_t i = 0; i < k; ++i) {
-#pragma GCC unroll 8
-    for (int v = 0; v < kPanelVecs; ++v)
-      store(wide + v * kLanes, Weights::at(weights + v * kLanes * Weights::kLaneBytes, 0));
-    weights += Weights::kStepBytes;
-    wide += kPanel;
-  }
 }
 
 template <class Format>
@@ -197,18 +278,23 @@ void multiply_panel(const PanelArgs& args) {
   // A panel that is not whole is computed here and copied, so that tiles know whole ones only.
   const bool whole = args.valid == kPanel;
   alignas(64) float start[kPanel] = {}, edge[kTileRows * kPanel] = {};
-  if (args.bias != nullptr) copy_columns(args.bias, 0, start, 0, 1, args.valid);
+  // Sums begin with the bias, or end with it when they are of codes.
+  const bool is_scaled = args.scales != nullptr;
+  alignas(64) float scales[kPanel] = {}, last[kPanel] = {};
+  if (args.bias != nullptr) copy_columns(args.bias, 0, is_scaled ? last : start, 0, 1, args.valid);
+  if (is_scaled) copy_columns(args.scales, 0, scales, 0, 1, args.valid);
   const auto multiply = [&]<class Of>(const Tiles<Of>& tiles, const char* slice, int64_t first,
                                       int64_t count) {
     const auto* tile = static_cast<const Element*>(args.activations);
     float* out = args.out;
+    const Finish finish{is_scaled && first + count == steps ? scales : nullptr, last};
     for (int t = 0; t < args.num_tiles; ++t) {
       const int rows = args.tile_rows + (t < args.tall_tiles ? 1 : 0);
       float* const to = whole ? out : edge;
       const int64_t stride = whole ? args.out_stride : kPanel;
       if (!whole && first > 0) copy_columns(out, args.out_stride, edge, kPanel, rows, args.valid);
       tiles.of[rows - 1](tile + first * rows * Format::kStep, slice, count, prefetch, first > 0 ? to : start,
-                         first > 0 ? stride : 0, to, stride);
+                         first > 0 ? stride : 0, to, stride, finish);
       if (!whole) copy_columns(edge, kPanel, out, args.out_stride, rows, args.valid);
       prefetch.at += count * prefetch.bytes;
       tile += steps * rows * Format::kStep;
@@ -217,12 +303,16 @@ void multiply_panel(const PanelArgs& args) {
   };
   if (alone) {
     multiply(kTiles<Format>, weights, 0, steps);
-  } else if constexpr (Format::kWidensOnce) {
-    alignas(64) float wide[kWideK * kPanel];
-    for (int64_t first = 0; first < steps; first += kWideK) {
-      const int64_t count = steps - first < kWideK ? steps - first : kWideK;
-      widen_block<Format>(weights + first * Format::kStepBytes, count, wide);
-      multiply(kTiles<FmaFormat<F32Weights>>, reinterpret_cast<const char*>(wide), first, count);
+  } else if constexpr (!std::is_same_v<typename Format::Shared, Format>) {
+    using Shared = typename Format::Shared;
+    static_assert(Shared::kStep == Format::kStep, "they share the packed activations");
+    constexpr int64_t kSteps = kWideBytes / Shared::kStepBytes;
+    alignas(64) char wide[kWideBytes];
+    for (int64_t first = 0; first < steps; first += kSteps) {
+      const int64_t count = steps - first < kSteps ? steps - first : kSteps;
+      for (int64_t s = 0; s < count; ++s)
+        Format::widen_step(weights + (first + s) * Format::kStepBytes, wide + s * Shared::kStepBytes);
+      multiply(kTiles<Shared>, wide, first, count);
     }
   } else {
     constexpr int64_t kSteps = (256 << 10) / Format::kStepBytes;  // fits the second-level cache
@@ -255,6 +345,7 @@ constexpr LinearKernel linear_kernel() {
   return {.max_rows = kTileRows,
           .k_multiple = Format::kStep,
           .element_bytes = sizeof(typename Format::Element),
+          .multiplies_bf16 = std::is_same_v<typename Format::Element, uint16_t>,
           .direct_single = Format::kStep == 1,
           .pack = pack_tile<Format>,
           .panel = multiply_panel<Format>};

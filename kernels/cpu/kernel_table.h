@@ -22,6 +22,7 @@ namespace serval::cpu {
 //   f32, f16   [n/32][k][32]
 //   bf16       [n/32][k/2][32][2], k rounded up to even: pairs of k interleaved, as the dot product
 //              instruction wants them and as two cheap integer operations widen them
+//   int8       [n/32][k][32], k rounded up to even
 // Outputs beyond n (and the odd k) are zeros; their products are never stored.
 inline constexpr int kPanel = 32;
 
@@ -34,19 +35,22 @@ struct PanelArgs {
   int tile_rows;   // of every tile,
   int tall_tiles;  // and one more in each of the first ones
   int64_t k;
-  const float* bias;  // [valid], may be null
-  float* out;         // first row, the panel's first column
+  const float* scales;  // [valid], null where the format has none: of the outputs, applied to whole sums
+  const float* bias;    // [valid], may be null
+  float* out;           // first row, the panel's first column
   int64_t out_stride;
   int valid;  // columns of this panel that exist, 1..32
 };
 
-inline constexpr int kNumLinearKernels = 3;  // by WeightFormat (kernels/quant.h)
+inline constexpr int kNumLinearKernels = 4;  // by WeightFormat (kernels/quant.h)
 
 struct LinearKernel {
   int max_rows;          // rows of the largest register tile
   int k_multiple;        // packed rows are padded with zeros to a multiple of this
   size_t element_bytes;  // of a packed activation
-  bool direct_single;    // a tile of one row may point at the row itself
+  bool
+      multiplies_bf16;  // by the dot product instruction: activations are rounded to bf16, each row by itself
+  bool direct_single;   // a tile of one row may point at the row itself
   // Packs `rows` (<= max_rows) rows of x into one tile: [k / k_multiple][rows][k_multiple].
   void (*pack)(const float* x, int64_t x_stride, int rows, int64_t k, void* tile);
   void (*panel)(const PanelArgs& args);

@@ -16,18 +16,24 @@ static_assert(kNumLinearKernels == kNumWeightFormats);
 // How the codes of a format lie in a panel (kernel_table.h), and one of them as a number.
 struct F32Codes {
   using Code = float;
-  static constexpr int kPair = 1;  // neighbours along k that lie side by side
+  static constexpr int kPair = 1;      // neighbours along k that lie side by side
+  static constexpr int kMultiple = 1;  // k is rounded up to
   static float number(Code code) { return code; }
 };
 struct F16Codes {
   using Code = uint16_t;
-  static constexpr int kPair = 1;
+  static constexpr int kPair = 1, kMultiple = 1;
   static float number(Code code) { return half_to_float(code); }
 };
 struct Bf16Codes {
   using Code = uint16_t;
-  static constexpr int kPair = 2;
+  static constexpr int kPair = 2, kMultiple = 2;
   static float number(Code code) { return bf16_to_float(code); }
+};
+struct Int8Codes {
+  using Code = int8_t;
+  static constexpr int kPair = 1, kMultiple = 2;
+  static float number(Code code) { return code; }
 };
 
 // Calls run with the codes of the format.
@@ -40,13 +46,15 @@ auto with_codes(WeightFormat format, const Run& run) {
       return run(F16Codes());
     case WeightFormat::kBF16:
       return run(Bf16Codes());
+    case WeightFormat::kInt8:
+      return run(Int8Codes());
   }
   SERVAL_CHECK(false, static_cast<int>(format));
 }
 
 size_t panel_bytes(int64_t k, WeightFormat format) {
   return with_codes(format, [&](auto codes) {
-    return padded_k(k, codes.kPair) * kPanel * sizeof(typename decltype(codes)::Code);
+    return padded_k(k, codes.kMultiple) * kPanel * sizeof(typename decltype(codes)::Code);
   });
 }
 
@@ -85,7 +93,7 @@ const std::byte* fused_row(std::span<const LinearSource> parts, int64_t row, siz
 }  // namespace
 
 size_t CpuBackend::packed_bytes(int64_t n, int64_t k, WeightFormat format, bool bias) const {
-  return num_panels(n) * panel_bytes(k, format) + (bias ? n * sizeof(float) : 0);
+  return num_panels(n) * panel_bytes(k, format) + scale_bytes(format, n, k) + (bias ? n * sizeof(float) : 0);
 }
 
 LinearWeight CpuBackend::pack_linear(std::span<const LinearSource> parts, std::span<const Tensor> biases) {
@@ -115,6 +123,11 @@ LinearWeight CpuBackend::pack_linear(std::span<const LinearSource> parts, std::s
           pack_row<decltype(codes)>(from[lane], begin, std::min(w.k, begin + kColumns), lane, panel);
     });
   });
+  w.scales = take(scale_bytes(w.format, w.n, w.k));
+  if (w.scales.bytes > 0) {
+    float* to = w.scales.as<float>();
+    for (const LinearSource& part : parts) to = std::copy_n(part.scales, part.n, to);
+  }
   if (!biases.empty()) {
     w.bias = allocate(static_cast<size_t>(w.n) * sizeof(float));
     float* to = w.bias.as<float>();
@@ -141,6 +154,8 @@ void CpuBackend::embed(const LinearWeight& table, std::span<const int32_t> ids, 
       using Codes = decltype(codes);
       const auto* const all = reinterpret_cast<const typename Codes::Code*>(panel);
       for (int64_t i = 0; i < table.k; ++i) to[i] = codes.number(all[panel_index<Codes>(id % kPanel, i)]);
+      if (table.scales.data() != nullptr)
+        for (int64_t i = 0; i < table.k; ++i) to[i] *= table.scales.as<float>()[id];
     });
   });
 }
@@ -200,6 +215,7 @@ void CpuBackend::linear(const Tensor& x, const LinearWeight& w, const Tensor& ou
                     .tall_tiles = static_cast<int>(
                         std::clamp<int64_t>(tall_tiles - first_tile, 0, end_tile - first_tile)),
                     .k = k,
+                    .scales = w.scales.data() == nullptr ? nullptr : w.scales.as<float>() + p * kPanel,
                     .bias = w.bias.data() == nullptr ? nullptr : w.bias.as<float>() + p * kPanel,
                     .out = out.as<float>() + row * n + p * kPanel,
                     .out_stride = n,

@@ -159,6 +159,23 @@ inline Vec load_halves(const uint16_t* p) {
 #endif
 }
 
+// kLanes signed bytes as floats.
+inline Vec load_bytes(const char* p) {
+#if defined(__AVX512F__)
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+#elif defined(__AVX2__)
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+#elif defined(__SSE2__)
+  // Each byte into the top of its lane, and down again with its sign.
+  const __m128i bytes = _mm_loadu_si32(p), words = _mm_unpacklo_epi8(bytes, bytes);
+  return _mm_cvtepi32_ps(_mm_srai_epi32(_mm_unpacklo_epi16(words, words), 24));
+#else
+  Vec v;
+  for (int i = 0; i < kLanes; ++i) v[i] = static_cast<signed char>(p[i]);
+  return v;
+#endif
+}
+
 // e^x within 2 units in the last place on [-87.3, 88]: 0 below, e^88 above, NaN stays NaN; exactly 1 at 0.
 // x = n ln 2 + r with ln 2 in two parts (Cody and Waite 1980); on |r| <= ln(2)/2 a polynomial through
 // Chebyshev nodes, 1 + r + r^2 P4(r), relative error 1.1e-8; n enters the exponent.

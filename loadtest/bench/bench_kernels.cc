@@ -89,14 +89,17 @@ class Machine {
 // A ring of equal matrices; only their size matters.
 class WeightRing {
  public:
-  WeightRing(Backend& backend, DType dtype) {
-    std::vector<std::byte> values(kOutputs * kInputs * dtype_bytes(dtype));
-    if (dtype == DType::kF32) {
-      std::fill_n(reinterpret_cast<float*>(values.data()), kOutputs * kInputs, 0.01f);
+  WeightRing(Backend& backend, WeightFormat format) {
+    std::vector<std::byte> codes(code_bytes(format, kOutputs, kInputs));
+    if (format == WeightFormat::kF32) {
+      std::fill_n(reinterpret_cast<float*>(codes.data()), kOutputs * kInputs, 0.01f);
     } else {
-      std::fill_n(reinterpret_cast<uint16_t*>(values.data()), kOutputs * kInputs, uint16_t{0x3c24});
+      std::fill_n(reinterpret_cast<uint16_t*>(codes.data()), codes.size() / sizeof(uint16_t),
+                  uint16_t{0x3c24});
     }
-    const LinearSource part = source_of(Tensor(values.data(), dtype, {kOutputs, kInputs}));
+    const std::vector<float> scales(kOutputs, 0.01f);
+    const LinearSource part{
+        .format = format, .n = kOutputs, .k = kInputs, .data = codes.data(), .scales = scales.data()};
     for (size_t bytes = 0; bytes < kRingBytes; bytes += weights_.back().bytes())
       weights_.push_back(backend.pack_linear({&part, 1}, {}));
   }
@@ -237,16 +240,17 @@ int bench_kernels(const DeviceConfig& device, std::ostream& out) {
       << "kernels                                                   GFLOP/s  GB/s read  of roof, measured "
          "beside each "
          "run\n";
-  for (const DType dtype : {DType::kBF16, DType::kF16, DType::kF32}) {
-    WeightRing ring(backend, dtype);
-    const bool dots = dtype == DType::kBF16 && backend.kernels().peak_bf16 != nullptr;
+  for (const WeightFormat format :
+       {WeightFormat::kInt8, WeightFormat::kBF16, WeightFormat::kF16, WeightFormat::kF32}) {
+    WeightRing ring(backend, format);
+    const bool dots = backend.kernels().linear[static_cast<int>(format)].multiplies_bf16;
     for (const int m : {1, 4, 8, 16, 32, 64, kLargestRows}) {
       const LinearSpeed speed =
           measure_linear(machine, backend, ring, rows, m, dots ? &Machine::bf16_flops : &Machine::f32_flops);
-      out << "  linear " << std::setw(4) << dtype_name(dtype) << " [" << kOutputs << ", " << kInputs << "], "
-          << std::setw(3) << m << " rows" << std::setw(28) << std::setprecision(1) << speed.flops / 1e9
-          << std::setw(10) << speed.bytes_per_second / 1e9 << std::setw(11) << std::setprecision(0)
-          << 100 * speed.of_roof << " %\n"
+      out << "  linear " << std::setw(4) << format_row(format).name << " [" << kOutputs << ", " << kInputs
+          << "], " << std::setw(3) << m << " rows" << std::setw(28) << std::setprecision(1)
+          << speed.flops / 1e9 << std::setw(10) << speed.bytes_per_second / 1e9 << std::setw(11)
+          << std::setprecision(0) << 100 * speed.of_roof << " %\n"
           << std::flush;
     }
   }
@@ -268,8 +272,9 @@ int bench_kernels(const DeviceConfig& device, std::ostream& out) {
 
   bench_sampler(backend.kernels(), out);
 
-  out << "\nlaw 1: a row of 1 against the same row of 64, bf16 weights\n"
-      << "  set           same bits    1 row GB/s (of read)   512 rows GFLOP/s (of this set's better peak)\n";
+  out << "\nlaw 1: a row of 1 against the same row of 64\n"
+      << "  set         weights  same bits    1 row GB/s (of read)   512 rows GFLOP/s (of this set's better "
+         "peak)\n";
   bool all_same = true;
   for (const std::string& isa : cpu::runnable_isas()) {
     DeviceConfig forced = device;
@@ -278,18 +283,20 @@ int bench_kernels(const DeviceConfig& device, std::ostream& out) {
     forced_backend.reserve(
         {.max_rows = kLargestRows, .num_heads = 1, .head_dim = 8, .max_k = kInputs, .max_n = kOutputs});
     Machine forced_machine(forced, forced_backend);
-    WeightRing ring(forced_backend, DType::kBF16);
-    const bool same = row_has_the_same_bits(forced_backend, ring.next(), rows);
-    all_same = all_same && same;
-    const LinearSpeed one =
-        measure_linear(forced_machine, forced_backend, ring, rows, 1, &Machine::best_flops);
-    const LinearSpeed many =
-        measure_linear(forced_machine, forced_backend, ring, rows, kLargestRows, &Machine::best_flops);
-    out << "  " << std::left << std::setw(14) << isa << std::setw(13) << (same ? "yes" : "NO") << std::right
-        << std::setprecision(1) << std::setw(8) << one.bytes_per_second / 1e9 << std::setprecision(0)
-        << std::setw(7) << 100 * one.of_roof << " %" << std::setw(16) << many.flops / 1e9 << std::setw(8)
-        << 100 * many.of_roof << " %\n"
-        << std::flush;
+    for (const WeightFormat format : {WeightFormat::kBF16, WeightFormat::kInt8}) {
+      WeightRing ring(forced_backend, format);
+      const bool same = row_has_the_same_bits(forced_backend, ring.next(), rows);
+      all_same = all_same && same;
+      const LinearSpeed one =
+          measure_linear(forced_machine, forced_backend, ring, rows, 1, &Machine::best_flops);
+      const LinearSpeed many =
+          measure_linear(forced_machine, forced_backend, ring, rows, kLargestRows, &Machine::best_flops);
+      out << "  " << std::left << std::setw(12) << isa << std::setw(9) << format_row(format).name
+          << std::setw(13) << (same ? "yes" : "NO") << std::right << std::setprecision(1) << std::setw(8)
+          << one.bytes_per_second / 1e9 << std::setprecision(0) << std::setw(7) << 100 * one.of_roof << " %"
+          << std::setw(16) << many.flops / 1e9 << std::setw(8) << 100 * many.of_roof << " %\n"
+          << std::flush;
+    }
   }
   return all_same ? 0 : 1;
 }

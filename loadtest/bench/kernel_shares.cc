@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "kernels/cpu/dispatch.h"
+#include "kernels/quant.h"
 #include "kernels/tensor.h"
 
 namespace serval {
@@ -68,13 +69,16 @@ KernelShare compare(const std::string& name, Load kernel, Stopwatch& probe) {
 }
 
 // Two panels in turns, each the one that the other fetches ahead.
-Load product(const cpu::LinearKernel& kernel, DType dtype, int num_tiles, Memory& memory) {
+Load product(const cpu::LinearKernel& kernel, WeightFormat format, int num_tiles, Memory& memory) {
   constexpr int64_t kInputs = 512;
   const int rows = num_tiles * kernel.max_rows;
-  const size_t panel = kInputs * cpu::kPanel * dtype_bytes(dtype),
+  const size_t panel = code_bytes(format, cpu::kPanel, kInputs),
                packed = rows * kInputs * kernel.element_bytes;
-  std::byte* const panels = place(memory, 3 * panel + packed + rows * cpu::kPanel * sizeof(float));
+  std::byte* const panels = place(memory, 3 * panel + packed + (rows + 1) * cpu::kPanel * sizeof(float));
   std::byte* const activations = panels + 3 * panel;
+  float* const out = reinterpret_cast<float*>(activations + packed);
+  const float* const scales =
+      scale_bytes(format, cpu::kPanel, kInputs) == 0 ? nullptr : out + rows * cpu::kPanel;
   return {.run =
               [=, turn = 0]() mutable {
                 turn = 1 - turn;
@@ -85,8 +89,9 @@ Load product(const cpu::LinearKernel& kernel, DType dtype, int num_tiles, Memory
                               .tile_rows = kernel.max_rows,
                               .tall_tiles = 0,
                               .k = kInputs,
+                              .scales = scales,
                               .bias = nullptr,
-                              .out = reinterpret_cast<float*>(activations + packed),
+                              .out = out,
                               .out_stride = cpu::kPanel,
                               .valid = cpu::kPanel});
               },
@@ -143,13 +148,14 @@ std::vector<KernelShare> measure_kernel_shares(const std::string& isa) {
             bf16 = probe_of(kernels.peak_bf16 == nullptr ? kernels.peak_f32 : kernels.peak_bf16);
   std::vector<KernelShare> shares;
   Memory memory;
-  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
-    const cpu::LinearKernel& kernel = kernels.linear[static_cast<int>(dtype)];
+  for (const WeightFormat format :
+       {WeightFormat::kF32, WeightFormat::kF16, WeightFormat::kBF16, WeightFormat::kInt8}) {
+    const cpu::LinearKernel& kernel = kernels.linear[static_cast<int>(format)];
     for (const int num_tiles : {1, kTallTiles}) {
-      shares.push_back(compare(std::string("linear ") + dtype_name(dtype) + ", " +
+      shares.push_back(compare(std::string("linear ") + format_row(format).name + ", " +
                                    std::to_string(num_tiles * kernel.max_rows) + " rows",
-                               product(kernel, dtype, num_tiles, memory),
-                               dtype == DType::kBF16 ? bf16 : f32));
+                               product(kernel, format, num_tiles, memory),
+                               kernel.multiplies_bf16 ? bf16 : f32));
       shares.back().is_tall_product = num_tiles == kTallTiles;
     }
   }

@@ -58,7 +58,7 @@ TEST(Dispatch, AgreesWithTheKernelsViewOfTheProcessor) {
   const bool avx512 = avx2 && has("avx512f") && has("avx512bw") && has("avx512dq") && has("avx512vl");
   EXPECT_EQ(runs("avx2"), avx2);
   EXPECT_EQ(runs("avx512"), avx512);
-  EXPECT_EQ(runs("avx512bf16"), avx512 && has("avx512_bf16"));
+  EXPECT_EQ(runs("avx512bf16"), avx512 && has("avx512_bf16") && has("avx512vbmi"));
 }
 
 TEST(Dispatch, RefusesWhatIsUnknownOrMissingWithASentence) {

@@ -14,6 +14,7 @@ namespace {
 
 using testing::AttentionShape;
 using testing::backend_of;
+using testing::kAllFormats;
 using testing::kMaxTestRows;
 using testing::matrix;
 using testing::PagedSequence;
@@ -37,10 +38,10 @@ std::vector<float> product(Backend& backend, const LinearWeight& w, const float*
 TEST_P(Invariance, LinearRowsDoNotDependOnHowManyThereAre) {
   const auto backend = backend_of(GetParam());
   Random random(1);
-  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
+  for (const WeightFormat format : kAllFormats) {
     for (const auto& [k, n] : {std::pair<int64_t, int64_t>{2304, 70}, {301, 133}, {64, 96}}) {
-      Stored weights(random.floats(n * k), dtype);
-      const LinearSource part = weights.source(n, k);
+      const Stored weights(random.floats(n * k), n, k, format);
+      const LinearSource part = weights.source();
       const LinearWeight w = backend->pack_linear({&part, 1}, {});
       const std::vector<float> x = random.floats(kRows * k);
       const std::vector<float> all = product(*backend, w, x.data(), kRows);
@@ -48,7 +49,7 @@ TEST_P(Invariance, LinearRowsDoNotDependOnHowManyThereAre) {
         for (const int64_t first : {int64_t{0}, (kRows - rows) / 2, kRows - rows}) {
           const std::vector<float> some = product(*backend, w, x.data() + first * k, rows);
           ASSERT_TRUE(same_bits(some.data(), &all[first * n], rows * n))
-              << dtype_name(dtype) << " k=" << k << " rows " << first << ".." << first + rows;
+              << format_row(format).name << " k=" << k << " rows " << first << ".." << first + rows;
         }
       }
     }
@@ -60,25 +61,25 @@ TEST_P(Invariance, LinearRowsDoNotDependOnCacheBlocks) {
   const auto backend = backend_of(GetParam());
   backend->reserve({.max_rows = 64, .num_heads = 1, .head_dim = 8, .max_k = 9001, .max_n = 64});
   Random random(2);
-  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
+  for (const WeightFormat format : kAllFormats) {
     const int64_t k = 9001, n = 40;
-    Stored weights(random.floats(n * k), dtype);
-    const LinearSource part = weights.source(n, k);
+    const Stored weights(random.floats(n * k), n, k, format);
+    const LinearSource part = weights.source();
     const LinearWeight w = backend->pack_linear({&part, 1}, {});
     const std::vector<float> x = random.floats(64 * k), all = product(*backend, w, x.data(), 64);
     for (const int64_t row : {0, 17, 63})
       ASSERT_TRUE(same_bits(product(*backend, w, &x[row * k], 1).data(), &all[row * n], n))
-          << dtype_name(dtype);
+          << format_row(format).name;
   }
 }
 
 TEST_P(Invariance, LinearRowsDoNotSeeTheirNeighboursNaNs) {
   const auto backend = backend_of(GetParam());
   Random random(3);
-  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
+  for (const WeightFormat format : kAllFormats) {
     const int64_t k = 97, n = 45, rows = 20;
-    Stored weights(random.floats(n * k), dtype);
-    const LinearSource part = weights.source(n, k);
+    const Stored weights(random.floats(n * k), n, k, format);
+    const LinearSource part = weights.source();
     const LinearWeight w = backend->pack_linear({&part, 1}, {});
     std::vector<float> x = random.floats(rows * k);
     const std::vector<float> clean = product(*backend, w, x.data(), rows);
@@ -90,7 +91,7 @@ TEST_P(Invariance, LinearRowsDoNotSeeTheirNeighboursNaNs) {
         EXPECT_FALSE(std::isfinite(dirty[r * n]));
         continue;
       }
-      EXPECT_TRUE(same_bits(&dirty[r * n], &clean[r * n], n)) << dtype_name(dtype) << " row " << r;
+      EXPECT_TRUE(same_bits(&dirty[r * n], &clean[r * n], n)) << format_row(format).name << " row " << r;
     }
   }
 }
@@ -98,16 +99,22 @@ TEST_P(Invariance, LinearRowsDoNotSeeTheirNeighboursNaNs) {
 TEST_P(Invariance, NothingDependsOnTheNumberOfThreads) {
   const int64_t k = 515, n = 300;
   Random random(4);
-  Stored weights(random.floats(n * k), DType::kBF16);
-  const LinearSource part = weights.source(n, k);
+  std::vector<Stored> weights;
+  for (const WeightFormat format : kAllFormats) weights.emplace_back(random.floats(n * k), n, k, format);
   const std::vector<float> x = random.floats(kRows * k);
   std::vector<float> linear, attended;
   for (const int threads : {1, 2, 3, 5}) {
     const auto backend = backend_of(GetParam(), threads);
-    const LinearWeight w = backend->pack_linear({&part, 1}, {});
+    std::vector<float> y;
+    for (const Stored& stored : weights) {
+      const LinearSource part = stored.source();
+      const std::vector<float> product_of =
+          product(*backend, backend->pack_linear({&part, 1}, {}), x.data(), kRows);
+      y.insert(y.end(), product_of.begin(), product_of.end());
+    }
     PagedSequence seq({.heads = 8, .kv_heads = 4, .head_dim = 64, .dtype = DType::kBF16}, 150, 5);
     seq.write(*backend, 0, 150);
-    const std::vector<float> y = product(*backend, w, x.data(), kRows), a = seq.attend(*backend, 0, 150);
+    const std::vector<float> a = seq.attend(*backend, 0, 150);
     if (threads == 1) {
       linear = y;
       attended = a;

@@ -24,10 +24,14 @@ struct Values {
 // Moves numbers to and from a backend in the type it computes with.
 class Bench {
  public:
-  Bench(Backend& backend, DType weights, uint32_t seed)
-      : backend_(backend), type_(backend.activation_dtype(weights)), random_(seed) {}
+  Bench(Backend& backend, WeightFormat weights, uint32_t seed)
+      : backend_(backend),
+        number_(format_row(weights).number),
+        type_(backend.activation_dtype(number_)),
+        random_(seed) {}
 
-  DType type() const { return type_; }
+  DType type() const { return type_; }      // of activations
+  DType number() const { return number_; }  // of the weights, or of what they would be dequantised to
   double tolerance() const { return precision_of(type_).relative; }
   std::mt19937& random() { return random_; }
 
@@ -65,16 +69,25 @@ class Bench {
     return values;
   }
 
-  LinearWeight weight(int64_t n, int64_t k, DType type, bool has_bias, std::vector<double>& exact,
+  LinearWeight weight(int64_t n, int64_t k, WeightFormat format, bool has_bias, std::vector<double>& exact,
                       std::vector<double>& bias) {
     std::normal_distribution<float> normal(0, 0.2f);
-    std::vector<std::byte> bytes(n * k * dtype_bytes(type));
-    for (int64_t i = 0; i < n * k; ++i)
-      exact.push_back(store(normal(random_), type, bytes.data() + i * dtype_bytes(type)));
+    std::vector<float> drawn(n * k), scales(n);
+    for (float& value : drawn) value = normal(random_);
+    std::vector<std::byte> codes(code_bytes(format, n, k));
+    LinearSource part{.format = format, .n = n, .k = k, .data = codes.data(), .scales = scales.data()};
+    if (format == WeightFormat::kInt8) {
+      auto* const int8 = reinterpret_cast<int8_t*>(codes.data());
+      quantise_int8(Tensor(drawn.data(), DType::kF32, {n, k}), int8, scales.data());
+      for (int64_t i = 0; i < n * k; ++i) exact.push_back(double{scales[i / k]} * int8[i]);
+    } else {
+      const DType type = format_row(format).number;
+      for (int64_t i = 0; i < n * k; ++i)
+        exact.push_back(store(drawn[i], type, codes.data() + i * dtype_bytes(type)));
+    }
     std::vector<float> biases;
     for (int64_t i = 0; i < n && has_bias; ++i) biases.push_back(normal(random_));
     bias.assign(biases.begin(), biases.end());
-    LinearSource part = source_of(Tensor(bytes.data(), type, {n, k}));
     std::vector<uint16_t> rounded;
     if (!backend_.supports(part.format)) {  // a loader hands over what it is held as
       for (double& value : exact) {
@@ -113,7 +126,7 @@ class Bench {
   }
 
   Backend& backend_;
-  DType type_;
+  DType number_, type_;
   std::mt19937 random_;
   std::vector<Buffer> memory_;
 };
@@ -130,7 +143,7 @@ void expect_near(const std::vector<double>& got, const std::vector<double>& want
   }
 }
 
-void check_linear(Backend& backend, DType weights, int64_t m, int64_t n, int64_t k, bool has_bias) {
+void check_linear(Backend& backend, WeightFormat weights, int64_t m, int64_t n, int64_t k, bool has_bias) {
   Bench bench(backend, weights, static_cast<uint32_t>(m * 7 + n * 3 + k));
   std::vector<double> weight, bias;
   const LinearWeight w = bench.weight(n, k, weights, has_bias, weight, bias);
@@ -152,7 +165,7 @@ void check_linear(Backend& backend, DType weights, int64_t m, int64_t n, int64_t
       }
     }
     // The bf16 dot products of a CPU round the activations too.
-    const bool rounds_x = backend.name() == "cpu-avx512bf16" && weights == DType::kBF16;
+    const bool rounds_x = backend.name() == "cpu-avx512bf16" && bench.number() == DType::kBF16;
     const double tolerance = rounds_x ? 0x1p-8 : precision_of(out_type).relative;
     // Sums in f32 err by the size of their terms; rounding the sum errs by the size of the sum.
     for (double& terms : size) terms *= rounds_x ? 1 : 1e-6 / tolerance;
@@ -161,7 +174,7 @@ void check_linear(Backend& backend, DType weights, int64_t m, int64_t n, int64_t
   }
 }
 
-void check_norm(Backend& backend, DType weights, int64_t rows, int64_t dim, bool has_x) {
+void check_norm(Backend& backend, WeightFormat weights, int64_t rows, int64_t dim, bool has_x) {
   Bench bench(backend, weights, static_cast<uint32_t>(rows + dim));
   const Values residual = bench.numbers({rows, dim}), x = bench.numbers({rows, dim}),
                weight = bench.numbers({dim}, DType::kF32);
@@ -182,7 +195,7 @@ void check_norm(Backend& backend, DType weights, int64_t rows, int64_t dim, bool
   expect_near(bench.read(out), want, size, bench.tolerance(), "norm");
 }
 
-void check_gate(Backend& backend, DType weights, int64_t rows, int64_t width) {
+void check_gate(Backend& backend, WeightFormat weights, int64_t rows, int64_t width) {
   Bench bench(backend, weights, 5);
   const Values in = bench.numbers({rows, 2 * width});
   for (const Activation act : {Activation::kSilu, Activation::kGeluTanh}) {
@@ -207,10 +220,10 @@ struct Seq {
   int past, rows;
 };
 
-void check_attention(Backend& backend, DType weights, const std::vector<Seq>& seqs, int heads, int kv_heads,
-                     int head_dim, int window) {
+void check_attention(Backend& backend, WeightFormat weights, const std::vector<Seq>& seqs, int heads,
+                     int kv_heads, int head_dim, int window) {
   Bench bench(backend, weights, static_cast<uint32_t>(heads * 100 + head_dim + window));
-  const DType kv_type = backend.preferred_kv_dtype(weights);
+  const DType kv_type = backend.preferred_kv_dtype(bench.number());
   int num_blocks = 2;
   for (const Seq& s : seqs) num_blocks += (s.past + s.rows + kBlockSize - 1) / kBlockSize;
   KvLayer kv{.dtype = kv_type,
@@ -363,7 +376,7 @@ void check_attention(Backend& backend, DType weights, const std::vector<Seq>& se
   step(false);
 }
 
-void check_rows(Backend& backend, DType weights) {
+void check_rows(Backend& backend, WeightFormat weights) {
   Bench bench(backend, weights, 9);
   std::vector<double> table, none;
   const LinearWeight w = bench.weight(37, 72, weights, false, table, none);
@@ -393,7 +406,7 @@ void check_rows(Backend& backend, DType weights) {
 
 // The draw itself is tried in sample_test.cc and sampler_test.cc; here, that tokens, log-probabilities and
 // the token drawn last come out of the backend.
-void check_sample(Backend& backend, DType weights) {
+void check_sample(Backend& backend, WeightFormat weights) {
   Bench bench(backend, weights, 10);
   const Values logits = bench.numbers({3, kVocab}, DType::kF32);
   std::vector<SampleRow> rows(3);
@@ -423,7 +436,7 @@ void check_sample(Backend& backend, DType weights) {
 }
 
 // More lists than a backend may have room for at once.
-void check_sample_biased(Backend& backend, DType weights) {
+void check_sample_biased(Backend& backend, WeightFormat weights) {
   Bench bench(backend, weights, 11);
   const Values logits = bench.numbers({kMaxRows, kVocab}, DType::kF32);
   std::vector<LogitBias> biases(static_cast<size_t>(kMaxRows) * kVocab);
@@ -440,7 +453,7 @@ void check_sample_biased(Backend& backend, DType weights) {
 }
 
 // Histories longer than a backend may have room for at once, then a step that adds to what was counted.
-void check_sample_penalised(Backend& backend, DType weights) {
+void check_sample_penalised(Backend& backend, WeightFormat weights) {
   constexpr int kRows = 4, kRepeats = 40;
   Bench bench(backend, weights, 12);
   std::vector<std::vector<int32_t>> histories(kRows);
@@ -519,24 +532,25 @@ const std::vector<OpCase>& op_table() {
       for (const bool has_bias : {false, true}) {
         cases.push_back({"linear_" + std::to_string(m) + "_" + std::to_string(n) + "_" + std::to_string(k) +
                              (has_bias ? "_bias" : ""),
-                         [=](Backend& b, DType w) { check_linear(b, w, m, n, k, has_bias); }});
+                         [=](Backend& b, WeightFormat w) { check_linear(b, w, m, n, k, has_bias); }});
       }
     }
     for (const int dim : {1, 7, 64, 200, 1030}) {
       for (const bool has_x : {false, true})
         cases.push_back({"norm_" + std::to_string(dim) + (has_x ? "_added" : ""),
-                         [=](Backend& b, DType w) { check_norm(b, w, 3, dim, has_x); }});
+                         [=](Backend& b, WeightFormat w) { check_norm(b, w, 3, dim, has_x); }});
     }
     for (const int width : {1, 12, 65, 300})
       cases.push_back(
-          {"gate_" + std::to_string(width), [=](Backend& b, DType w) { check_gate(b, w, 3, width); }});
+          {"gate_" + std::to_string(width), [=](Backend& b, WeightFormat w) { check_gate(b, w, 3, width); }});
     const std::vector<Seq> ragged = {{0, 1}, {17, 1}, {255, 2}, {0, 37}, {300, 5}};
     for (const int head_dim : {8, 64, 96, 128})
-      cases.push_back({"attention_dim_" + std::to_string(head_dim),
-                       [=](Backend& b, DType w) { check_attention(b, w, ragged, 4, 2, head_dim, 0); }});
+      cases.push_back({"attention_dim_" + std::to_string(head_dim), [=](Backend& b, WeightFormat w) {
+                         check_attention(b, w, ragged, 4, 2, head_dim, 0);
+                       }});
     for (const int window : {1, 20, 270})
       cases.push_back({"attention_window_" + std::to_string(window),
-                       [=](Backend& b, DType w) { check_attention(b, w, ragged, 4, 2, 64, window); }});
+                       [=](Backend& b, WeightFormat w) { check_attention(b, w, ragged, 4, 2, 64, window); }});
     cases.push_back({"rows", check_rows});
     cases.push_back({"sample", check_sample});
     cases.push_back({"sample_biased", check_sample_biased});

@@ -22,7 +22,7 @@ OpPrecision precision_of(DType activation);
 
 struct OpCase {
   std::string name;
-  std::function<void(Backend&, DType weights)> run;  // reports through GoogleTest
+  std::function<void(Backend&, WeightFormat weights)> run;  // reports through GoogleTest
 };
 const std::vector<OpCase>& op_table();
 

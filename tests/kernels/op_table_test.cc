@@ -8,7 +8,7 @@
 namespace serval::testing {
 namespace {
 
-class OpTable : public ::testing::TestWithParam<std::tuple<const char*, DType>> {};
+class OpTable : public ::testing::TestWithParam<std::tuple<const char*, WeightFormat>> {};
 
 TEST_P(OpTable, MatchesTheDefinition) {
   const auto& [device, weights] = GetParam();
@@ -28,10 +28,11 @@ TEST_P(OpTable, MatchesTheDefinition) {
 
 INSTANTIATE_TEST_SUITE_P(EveryDevice, OpTable,
                          ::testing::Combine(::testing::Values(SERVAL_OP_DEVICES),
-                                            ::testing::Values(DType::kF32, DType::kF16, DType::kBF16)),
+                                            ::testing::Values(WeightFormat::kF32, WeightFormat::kF16,
+                                                              WeightFormat::kBF16, WeightFormat::kInt8)),
                          [](const auto& info) {
                            return std::string(std::get<0>(info.param)) + "_" +
-                                  dtype_name(std::get<1>(info.param));
+                                  format_row(std::get<1>(info.param)).name;
                          });
 
 }  // namespace

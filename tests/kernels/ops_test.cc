@@ -13,6 +13,7 @@ namespace serval {
 namespace {
 
 using testing::backend_of;
+using testing::kAllFormats;
 using testing::matrix;
 using testing::PagedSequence;
 using testing::Random;
@@ -27,6 +28,11 @@ class Ops : public ::testing::TestWithParam<std::string> {
 INSTANTIATE_TEST_SUITE_P(Cpu, Ops, ::testing::ValuesIn(cpu::runnable_isas()),
                          [](const auto& info) { return info.param; });
 
+// The bf16 dot products.
+bool rounds_activations(const std::string& isa, WeightFormat format) {
+  return isa == "avx512bf16" && (format == WeightFormat::kBF16 || format == WeightFormat::kInt8);
+}
+
 struct LinearCase {
   int64_t m, k;
   std::vector<int64_t> parts;
@@ -34,9 +40,9 @@ struct LinearCase {
 };
 
 // f32 sums of products: 1e-6 of the sum of magnitudes, some ten times the expected rounding at these lengths.
-void check_linear(Backend& backend, DType dtype, bool rounds_activations, const LinearCase& c) {
-  SCOPED_TRACE(std::string(dtype_name(dtype)) + " m=" + std::to_string(c.m) + " k=" + std::to_string(c.k) +
-               " n0=" + std::to_string(c.parts[0]));
+void check_linear(Backend& backend, WeightFormat format, bool rounds_activations, const LinearCase& c) {
+  SCOPED_TRACE(std::string(format_row(format).name) + " m=" + std::to_string(c.m) +
+               " k=" + std::to_string(c.k) + " n0=" + std::to_string(c.parts[0]));
   Random random(c.m * 1000 + c.k);
   std::vector<Stored> weights;
   std::vector<std::vector<float>> biases;
@@ -46,9 +52,9 @@ void check_linear(Backend& backend, DType dtype, bool rounds_activations, const 
   biases.reserve(c.parts.size());
   int64_t n = 0;
   for (const int64_t part : c.parts) {
-    weights.emplace_back(random.floats(part * c.k), dtype);
+    weights.emplace_back(random.floats(part * c.k), part, c.k, format);
     biases.push_back(random.floats(part));
-    weight_parts.push_back(weights.back().source(part, c.k));
+    weight_parts.push_back(weights.back().source());
     bias_parts.emplace_back(biases.back().data(), DType::kF32, std::initializer_list<int64_t>{part});
     n += part;
   }
@@ -66,8 +72,8 @@ void check_linear(Backend& backend, DType dtype, bool rounds_activations, const 
         double sum = c.bias ? biases[p][j] : 0, magnitude = std::abs(sum);
         for (int64_t i = 0; i < c.k; ++i) {
           const float a = x[r * c.k + i];
-          const double product = double{weights[p].values[j * c.k + i]} *
-                                 (rounds_activations ? bf16_to_float(float_to_bf16(a)) : a);
+          const double product =
+              weights[p].values[j * c.k + i] * (rounds_activations ? bf16_to_float(float_to_bf16(a)) : a);
           sum += product;
           magnitude += std::abs(product);
         }
@@ -84,34 +90,35 @@ TEST_P(Ops, LinearEqualsTheProductInDouble) {
       {16, 96, {32, 32}, false},  {25, 40, {100}, true},   {64, 72, {48}, false}, {130, 50, {65}, true},
       {1, 2304, {37}, true},      {29, 2304, {34}, false},
   };
-  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
-    const bool rounds = dtype == DType::kBF16 && GetParam() == "avx512bf16";
-    for (const LinearCase& c : cases) check_linear(*backend_, dtype, rounds, c);
+  for (const WeightFormat format : kAllFormats) {
+    const bool rounds = rounds_activations(GetParam(), format);
+    for (const LinearCase& c : cases) check_linear(*backend_, format, rounds, c);
   }
 }
 
 // Long k in several cache blocks and several blocks of rows.
 TEST_P(Ops, LinearSurvivesItsOwnBlocking) {
   backend_->reserve({.max_rows = 400, .num_heads = 4, .head_dim = 64, .max_k = 9000, .max_n = 64});
-  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
-    const bool rounds = dtype == DType::kBF16 && GetParam() == "avx512bf16";
-    check_linear(*backend_, dtype, rounds, {27, 8999, {36}, true});
-    check_linear(*backend_, dtype, rounds, {389, 24, {36}, true});
+  for (const WeightFormat format : kAllFormats) {
+    const bool rounds = rounds_activations(GetParam(), format);
+    check_linear(*backend_, format, rounds, {27, 8999, {36}, true});
+    check_linear(*backend_, format, rounds, {389, 24, {36}, true});
   }
 }
 
 TEST_P(Ops, EmbedReadsRowsOfThePackedTable) {
   Random random(3);
-  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
+  for (const WeightFormat format : kAllFormats) {
     const int64_t vocab = 77, dim = 45;
-    Stored table(random.floats(vocab * dim), dtype);
-    const LinearSource part = table.source(vocab, dim);
+    const Stored table(random.floats(vocab * dim), vocab, dim, format);
+    const LinearSource part = table.source();
     const LinearWeight w = backend_->pack_linear({&part, 1}, {});
     const std::vector<int32_t> ids = {0, 76, 31, 32, 33, 5, 5};
     std::vector<float> out(ids.size() * dim);
     backend_->embed(w, ids, matrix(out, ids.size(), dim));
     for (size_t i = 0; i < ids.size(); ++i)
-      EXPECT_TRUE(testing::same_bits(&out[i * dim], &table.values[ids[i] * dim], dim));
+      for (int64_t d = 0; d < dim; ++d)
+        ASSERT_EQ(out[i * dim + d], static_cast<float>(table.values[ids[i] * dim + d])) << d;
   }
 }
 

@@ -1,7 +1,9 @@
 // What the kernel tests share: a backend of a chosen instruction set, seeded data, and bits to compare.
 #pragma once
 
+#include <cmath>
 #include <cstring>
+#include <iterator>
 #include <memory>
 #include <random>
 #include <string>
@@ -48,26 +50,42 @@ inline uint16_t truncated_half(float value) {
   return static_cast<uint16_t>(((bits >> 16) & 0x8000) | ((bits >> 13) & 0x7fff));
 }
 
-// Values stored as `dtype`, and what they mean.
-struct Stored {
-  std::vector<std::byte> bytes;
-  std::vector<float> values;
-  DType dtype;
+inline constexpr WeightFormat kAllFormats[] = {WeightFormat::kF32, WeightFormat::kF16, WeightFormat::kBF16,
+                                               WeightFormat::kInt8};
+static_assert(std::size(kAllFormats) == kNumWeightFormats);
 
-  Stored(const std::vector<float>& source, DType type)
-      : bytes(source.size() * dtype_bytes(type)), values(source.size()), dtype(type) {
-    for (size_t i = 0; i < source.size(); ++i) {
-      if (type == DType::kF32) {
-        values[i] = source[i];
-        std::memcpy(&bytes[i * 4], &source[i], 4);
-        continue;
+// A matrix [n, k] stored in a format, and what its codes mean.
+struct Stored {
+  int64_t n, k;
+  WeightFormat format;
+  std::vector<std::byte> codes;
+  std::vector<float> scales;
+  std::vector<double> values;
+
+  Stored(const std::vector<float>& matrix, int64_t rows, int64_t columns, WeightFormat stored_as)
+      : n(rows), k(columns), format(stored_as), codes(code_bytes(format, n, k)), values(matrix.size()) {
+    for (size_t i = 0; i < matrix.size(); ++i) {
+      const float value = matrix[i];
+      const auto store = [&](auto code, double meant) {
+        std::memcpy(&codes[i * sizeof code], &code, sizeof code);
+        values[i] = meant;
+      };
+      if (format == WeightFormat::kF32) {
+        store(value, value);
+      } else if (format == WeightFormat::kF16) {
+        store(truncated_half(value), half_to_float(truncated_half(value)));
+      } else if (format == WeightFormat::kBF16) {
+        store(float_to_bf16(value), bf16_to_float(float_to_bf16(value)));
+      } else {  // all codes there are, and scales that nothing would choose
+        if (i % k == 0) scales.push_back(0.004f * (1.0f + static_cast<float>(i / k % 13)));
+        const int code = static_cast<int>(std::lround(value * 1000)) % 128;
+        store(static_cast<int8_t>(code), code * double{scales.back()});
       }
-      const uint16_t bits = type == DType::kBF16 ? float_to_bf16(source[i]) : truncated_half(source[i]);
-      values[i] = type == DType::kBF16 ? bf16_to_float(bits) : half_to_float(bits);
-      std::memcpy(&bytes[i * 2], &bits, 2);
     }
   }
-  LinearSource source(int64_t n, int64_t k) { return source_of(Tensor(bytes.data(), dtype, {n, k})); }
+  LinearSource source() const {
+    return {.format = format, .n = n, .k = k, .data = codes.data(), .scales = scales.data()};
+  }
 };
 
 inline bool same_bits(const float* a, const float* b, size_t n) {

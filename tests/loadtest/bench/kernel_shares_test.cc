@@ -34,7 +34,7 @@ TEST_P(KernelShares, OfTallProductsAreAtLeastFourFifthsOfTheBestLoop) {
     held += s.is_tall_product;
     EXPECT_FALSE(low(s)) << s.kernel << ": " << s.share;
   }
-  EXPECT_EQ(held, 3) << "one for each format of weights";
+  EXPECT_EQ(held, 4) << "one for each format of weights";
 }
 
 }  // namespace

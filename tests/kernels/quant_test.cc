@@ -1,0 +1,109 @@
+// The rows of the table of weight formats, and rounding to int8, against their definitions.
+#include "kernels/quant.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "tests/kernels/support.h"
+
+namespace serval {
+namespace {
+
+using testing::kAllFormats;
+using testing::Random;
+using testing::Stored;
+
+TEST(WeightFormats, MeanWhatTheirRowsSay) {
+  Random random(1);
+  for (const WeightFormat format : kAllFormats) {
+    const Stored stored(random.floats(5 * 13), 5, 13, format);
+    std::vector<float> row(13);
+    for (int64_t r = 0; r < 5; ++r) {
+      dequantise_row(stored.source(), r, row.data());
+      for (int64_t i = 0; i < 13; ++i)
+        EXPECT_EQ(row[i], static_cast<float>(stored.values[r * 13 + i])) << format_row(format).name;
+    }
+  }
+}
+
+TEST(WeightFormats, TakeTheBytesTheySay) {
+  EXPECT_EQ(code_bytes(WeightFormat::kF32, 3, 5), 60u);
+  EXPECT_EQ(code_bytes(WeightFormat::kBF16, 3, 5), 30u);
+  EXPECT_EQ(code_bytes(WeightFormat::kInt8, 3, 5), 15u);
+  EXPECT_EQ(scale_bytes(WeightFormat::kBF16, 3, 5), 0u);
+  EXPECT_EQ(scale_bytes(WeightFormat::kInt8, 3, 5), 12u);
+}
+
+struct Rounded {
+  std::vector<int8_t> codes;
+  std::vector<float> scales;
+
+  Rounded(const Stored& from) : codes(from.n * from.k), scales(from.n) {
+    const Tensor matrix(const_cast<std::byte*>(from.codes.data()), format_row(from.format).number,
+                        {from.n, from.k});
+    quantise_int8(matrix, codes.data(), scales.data());
+  }
+};
+
+TEST(Int8, IsTheNearestCodeUnderTheScaleOfTheLargestOfTheRow) {
+  Random random(2);
+  const int64_t n = 40, k = 301;
+  for (const WeightFormat format : {WeightFormat::kF32, WeightFormat::kF16, WeightFormat::kBF16}) {
+    std::vector<float> values = random.floats(n * k);
+    for (int64_t i = 0; i < n * k; ++i) values[i] *= std::ldexp(1.0f, static_cast<int>(i / k) % 20 - 10);
+    const Stored stored(values, n, k, format);
+    const Rounded rounded(stored);
+    for (int64_t r = 0; r < n; ++r) {
+      const auto row = stored.values.begin() + r * k;
+      const double most = std::abs(
+          *std::max_element(row, row + k, [](double a, double b) { return std::abs(a) < std::abs(b); }));
+      const double scale = rounded.scales[r];
+      ASSERT_NEAR(scale, most / 127, 1e-7 * most);
+      int largest = 0;
+      for (int64_t i = 0; i < k; ++i) {
+        const int code = rounded.codes[r * k + i];
+        largest = std::max(largest, std::abs(code));
+        ASSERT_LE(std::abs(code * scale - row[i]), scale * 0.50001) << row[i];
+      }
+      EXPECT_EQ(largest, 127);
+    }
+  }
+}
+
+TEST(Int8, RoundsTiesToEvenAndKeepsTheSign) {
+  const Rounded rounded(
+      Stored({127, -127, 0.5f, 1.5f, -0.5f, -2.5f, 2.49f, -0.0f}, 1, 8, WeightFormat::kF32));
+  EXPECT_EQ(rounded.scales[0], 1.0f);
+  EXPECT_EQ(rounded.codes, (std::vector<int8_t>{127, -127, 0, 2, 0, -2, 2, 0}));
+}
+
+TEST(Int8, HasRowsOfZerosOfTheSmallestNumbersAndOfTheLargest) {
+  constexpr float kMost = std::numeric_limits<float>::max(),
+                  kLeast = std::numeric_limits<float>::denorm_min();
+  const Rounded rounded(Stored({0, -0.0f, kLeast, -kLeast, kMost, -kMost, 180 * kLeast, -180 * kLeast}, 4, 2,
+                               WeightFormat::kF32));
+  EXPECT_EQ(rounded.codes[0], 0);
+  EXPECT_EQ(rounded.scales[0], 0.0f);
+  EXPECT_EQ(rounded.scales[1], 0.0f) << "a scale below the least number";
+  EXPECT_EQ(rounded.codes[2], 0);
+  EXPECT_EQ(rounded.codes[4], 127);
+  EXPECT_EQ(rounded.codes[5], -127);
+  EXPECT_EQ(rounded.scales[3], kLeast);
+  EXPECT_EQ(rounded.codes[6], 127) << "180 under the scale that is left: codes stay in range";
+  EXPECT_EQ(rounded.codes[7], -127);
+}
+
+TEST(Int8, MakesARowThatIsNotFiniteNotANumber) {
+  for (const float odd :
+       {std::nanf(""), std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity()}) {
+    const Rounded rounded(Stored({1, odd, 3, 4}, 2, 2, WeightFormat::kF32));
+    EXPECT_TRUE(std::isnan(rounded.scales[0]));
+    EXPECT_EQ(rounded.scales[1], 4.0f / 127);
+  }
+}
+
+}  // namespace
+}  // namespace serval
