@@ -51,10 +51,10 @@ LIBRARIES = {
     "yaml-cpp/": ["server"],
     "boost/asio": ["server/http", "server/grpc", "loadtest/load"],
     "boost/beast": ["server/http", "loadtest/load"],
-    "boost/json": ["server/openai", "server/service", "loadtest", "engine/json", "engine/text", "engine/model"],
+    "boost/json": ["server/openai", "server/service", "loadtest/load", "loadtest/gpu", "loadtest/bench", "loadtest/simulate", "engine/json", "engine/text/jinja", "engine/text/template", "engine/text/tokenizer", "engine/model"],
     "boost/context": ["kernels/emulation"],
     "sentencepiece": ["engine/text/tokenizer"],
-    "unicode/": ["engine/text"],
+    "unicode/": ["engine/text/jinja", "engine/text/tokenizer"],
     "pcre2": ["engine/text/tokenizer"],
     "immintrin.h": ["kernels"],
     "lzma.h": ["loadtest/load"],
@@ -67,38 +67,82 @@ EMULATION_DOORS = ("kernels/cuda/simt.h", "kernels/cuda/ptx.h")
 MAY_TELL_HOST_FROM_DEVICE = (*EMULATION_DOORS, "kernels/host_device.h")
 
 
+INCLUDE = re.compile(r'\s*#\s*include\s+([<"])([^">]+)[>"]')
 TOPS = ("kernels", "engine", "server", "loadtest")
 
 
-def home(path: pathlib.Path) -> str:
-    relative = path.relative_to(ROOT).as_posix()
-    return max((folder for folder in ALLOWED if relative.startswith(folder + "/")), key=len)
-
-
-def problems():
+def sources(root: pathlib.Path):
     for top in TOPS:
-        for path in sorted((ROOT / top).rglob("*")):
-            if path.suffix not in (".h", ".cc", ".cu", ".cuh"):
+        for path in sorted((root / top).rglob("*")):
+            if path.suffix in (".h", ".cc", ".cu", ".cuh"):
+                yield path.relative_to(root).as_posix(), path.read_text(encoding="utf-8")
+
+
+def home(file: str) -> str:
+    """The longest folder of the table that holds the file; a file that no row holds has no home."""
+    return max((folder for folder in ALLOWED if file.startswith(folder + "/")), key=len, default="")
+
+
+def broken_includes(root: pathlib.Path):
+    for file, text in sources(root):
+        folder = home(file)
+        if not folder:
+            yield f"{file}: no row of tests/house_rules.py says what may be included here"
+            continue
+        for number, line in enumerate(text.splitlines(), 1):
+            where = f"{file}:{number}"
+            if re.match(r"\s*#.*__CUDA(CC|_ARCH)__", line) and file not in MAY_TELL_HOST_FROM_DEVICE:
+                yield f"{where}: only {', '.join(MAY_TELL_HOST_FROM_DEVICE)} may tell host from device"
+            found = INCLUDE.match(line)
+            if not found:
                 continue
-            folder = home(path)
-            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-                if re.match(r"\s*#.*__CUDA(CC|_ARCH)__", line) and path.relative_to(ROOT).as_posix() not in MAY_TELL_HOST_FROM_DEVICE:
-                    yield f"{path.relative_to(ROOT)}:{number}: only {', '.join(MAY_TELL_HOST_FROM_DEVICE)} may tell host from device"
-                found = re.match(r'\s*#\s*include\s+([<"])([^>"]+)[>"]', line)
-                if not found:
-                    continue
-                quote, header = found.groups()
-                where = f"{path.relative_to(ROOT)}:{number}"
-                if where.split(":")[0] in EMULATION_DOORS and header.startswith("kernels/emulation/"):
-                    continue
-                if quote == '"' and not header.startswith(tuple(ALLOWED[folder])):
-                    yield f"{where}: {folder} may not include {header}"
-                for prefix, folders in LIBRARIES.items():
-                    if header.startswith(prefix) and not any(folder == f or folder.startswith(f + "/") for f in folders):
-                        yield f"{where}: {header} belongs to {', '.join(folders)} only"
+            quote, header = found.groups()
+            if file in EMULATION_DOORS and header.startswith("kernels/emulation/"):
+                continue
+            if quote == '"' and not header.startswith(tuple(ALLOWED[folder])):
+                yield f"{where}: {folder} may not include {header}"
+            for prefix, folders in LIBRARIES.items():
+                if header.startswith(prefix) and not any(folder == f or folder.startswith(f + "/") for f in folders):
+                    yield f"{where}: {header} belongs to {', '.join(folders)} only"
+
+
+def rings(root: pathlib.Path):
+    """Pairs (x.h with x.cc) that include each other in a circle: strongly connected components (Tarjan 1972)."""
+    edges: dict[str, set[str]] = {}
+    for file, text in sources(root):
+        pair = file.rsplit(".", 1)[0]
+        for line in text.splitlines():
+            if (found := INCLUDE.match(line)) and found[1] == '"':
+                edges.setdefault(pair, set()).add(found[2].rsplit(".", 1)[0])
+    order: dict[str, int] = {}
+    lowest: dict[str, int] = {}
+    stack: list[str] = []
+
+    def visit(pair: str):
+        order[pair] = lowest[pair] = len(order)
+        stack.append(pair)
+        for other in sorted(edges.get(pair, ())):
+            if other not in order:
+                yield from visit(other)
+            if other in stack:
+                lowest[pair] = min(lowest[pair], lowest[other])
+        if lowest[pair] == order[pair]:
+            ring = stack[stack.index(pair):]
+            del stack[stack.index(pair):]
+            if len(ring) > 1:
+                yield f"these include each other in a ring: {', '.join(sorted(ring))}"
+
+    for pair in sorted(edges):
+        if pair not in order:
+            yield from visit(pair)
+
+
+def problems(root: pathlib.Path):
+    yield from broken_includes(root)
+    yield from rings(root)
 
 
 if __name__ == "__main__":
-    found = list(problems())
-    print("\n".join(found) or "every include follows the layering")
+    found = list(problems(ROOT))
+    print("\n".join(found) or "every include follows the layering, and none goes in a ring")
     sys.exit(1 if found else 0)

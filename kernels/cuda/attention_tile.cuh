@@ -8,7 +8,7 @@
 #include <cmath>
 
 #include "kernels/attention_split.h"
-#include "kernels/cuda/attention.h"
+#include "kernels/cuda/attention_params.h"
 #include "kernels/cuda/fragments.cuh"
 
 namespace serval::cuda {

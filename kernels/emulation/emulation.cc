@@ -7,7 +7,6 @@
 #include <random>
 
 #include "kernels/base/check.h"
-#include "kernels/cuda/simt.h"
 #include "kernels/emulation/fiber_switch.h"
 
 namespace serval::simt {

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "loadtest/load/driver.h"
+#include "loadtest/load/driver_options.h"
 #include "loadtest/load/measure.h"
 #include "loadtest/load/workload.h"
 

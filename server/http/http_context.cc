@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "server/http/http_session.h"
+#include "server/http/http_connection.h"
 #include "server/out_of_memory.h"
 
 namespace serval {
@@ -39,14 +39,14 @@ HttpContext::HttpContext(HttpConfig http_config, RouteTable route_table, HttpHoo
   for (int i = 0; i < config.io_threads; ++i) ios.push_back(std::make_unique<boost::asio::io_context>(1));
 }
 
-bool HttpContext::register_session(const std::shared_ptr<HttpSession>& session, std::string address) {
+bool HttpContext::register_connection(const std::shared_ptr<HttpConnection>& connection, std::string address) {
   ConnectionTable::Leaver leaver;
   {
     std::lock_guard lock(mutex);
     if (stopping) return false;
-    const auto position = sessions.emplace(session.get(), session).first;
+    const auto position = sessions.emplace(connection.get(), connection).first;
     try {
-      leaver = connections.add(session.get(), std::move(address));
+      leaver = connections.add(connection.get(), std::move(address));
     } catch (...) {
       sessions.erase(position);
       throw;
@@ -56,21 +56,21 @@ bool HttpContext::register_session(const std::shared_ptr<HttpSession>& session, 
   return true;
 }
 
-void HttpContext::session_closed(HttpSession* session) noexcept {
+void HttpContext::connection_closed(HttpConnection* connection) noexcept {
   std::lock_guard lock(mutex);
-  sessions.erase(session);
-  connections.remove(session);
+  sessions.erase(connection);
+  connections.remove(connection);
   if (sessions.empty()) all_closed.notify_all();
 }
 
-void HttpContext::set_idle(HttpSession* session, bool idle) {
+void HttpContext::set_idle(HttpConnection* connection, bool idle) {
   std::lock_guard lock(mutex);
-  connections.set_idle(session, idle);
+  connections.set_idle(connection, idle);
 }
 
-bool HttpContext::claim_rights(HttpSession* session) {
+bool HttpContext::claim_rights(HttpConnection* connection) {
   std::lock_guard lock(mutex);
-  return connections.claim_rights(session);
+  return connections.claim_rights(connection);
 }
 
 void HttpContext::close_longest_idle() {
@@ -82,21 +82,21 @@ void HttpContext::close_longest_idle() {
   make_way(leaver);
 }
 
-// Without the lock: letting go of a session may be what ends it.
+// Without the lock: letting go of a connection may be what ends it.
 void HttpContext::make_way(const ConnectionTable::Leaver& leaver) {
   if (!leaver.id) return;
-  std::shared_ptr<HttpSession> session;
+  std::shared_ptr<HttpConnection> connection;
   {
     std::lock_guard lock(mutex);
-    if (const auto found = sessions.find(leaver.id); found != sessions.end()) session = found->second.lock();
+    if (const auto found = sessions.find(leaver.id); found != sessions.end()) connection = found->second.lock();
   }
-  if (session) until_memory([&] { session->make_way(leaver.at_once); });
+  if (connection) until_memory([&] { connection->make_way(leaver.at_once); });
 }
 
-std::vector<std::shared_ptr<HttpSession>> HttpContext::open_sessions() {
-  std::vector<std::shared_ptr<HttpSession>> result;
+std::vector<std::shared_ptr<HttpConnection>> HttpContext::open_connections() {
+  std::vector<std::shared_ptr<HttpConnection>> result;
   std::lock_guard lock(mutex);
-  for (const auto& [session, reference] : sessions) {
+  for (const auto& [connection, reference] : sessions) {
     if (auto open = reference.lock()) result.push_back(std::move(open));
   }
   return result;

@@ -15,12 +15,13 @@
 #include "server/http/api_keys.h"
 #include "server/http/connection_table.h"
 #include "server/http/cors.h"
-#include "server/http/http_server.h"
+#include "server/http/http_config.h"
+#include "server/http/route_table.h"
 #include "server/http/text_lane.h"
 
 namespace serval {
 
-class HttpSession;
+class HttpConnection;
 
 // A text of this size takes a few milliseconds to tokenise; a request's largest body can take seconds.
 constexpr size_t kLongBodyBytes = 64 << 10;
@@ -35,14 +36,14 @@ struct HttpContext {
   // --- any thread ---
 
   // False: the server is stopping. Whoever must go for this connection is told so.
-  bool register_session(const std::shared_ptr<HttpSession>& session, std::string address);
-  void session_closed(HttpSession* session) noexcept;
-  void set_idle(HttpSession* session, bool idle);
+  bool register_connection(const std::shared_ptr<HttpConnection>& connection, std::string address);
+  void connection_closed(HttpConnection* connection) noexcept;
+  void set_idle(HttpConnection* connection, bool idle);
   // Whether more than probes may be asked on it now.
-  bool claim_rights(HttpSession* session);
+  bool claim_rights(HttpConnection* connection);
   // Closes the connection that has been idle longest, if any is.
   void close_longest_idle();
-  std::vector<std::shared_ptr<HttpSession>> open_sessions();
+  std::vector<std::shared_ptr<HttpConnection>> open_connections();
 
   const HttpConfig config;
   const RouteTable routes;
@@ -60,7 +61,7 @@ struct HttpContext {
 
   std::mutex mutex;
   std::condition_variable all_closed;
-  std::unordered_map<const void*, std::weak_ptr<HttpSession>> sessions;  // open ones
+  std::unordered_map<const void*, std::weak_ptr<HttpConnection>> sessions;  // open ones
   ConnectionTable connections;                                           // the same ones
   bool stopping = false;
 

@@ -15,11 +15,11 @@
 
 namespace serval {
 
-class HttpSession;
+class HttpConnection;
 
 class HttpExchange : public std::enable_shared_from_this<HttpExchange> {
  public:
-  HttpExchange(HttpRequest request, std::weak_ptr<HttpSession> session);
+  HttpExchange(HttpRequest request, std::weak_ptr<HttpConnection> connection);
 
   // The body belongs to whoever handles the request; the rest is constant.
   const HttpRequest& request() const { return request_; }
@@ -60,7 +60,7 @@ class HttpExchange : public std::enable_shared_from_this<HttpExchange> {
   void end();  // on the strand: nothing can be answered any more
 
   HttpRequest request_;
-  std::weak_ptr<HttpSession> session_;
+  std::weak_ptr<HttpConnection> connection_;
   std::shared_ptr<void> owned_;
   std::function<RequestRecord()> record_;
   std::atomic<bool> gone_{false};

@@ -105,7 +105,7 @@ struct HttpServer::Impl {
         socket.set_option(asio::socket_base::send_buffer_size(c.send_buffer_bytes), error);
       const tcp::endpoint peer = socket.remote_endpoint(error);
       const auto session = std::make_shared<HttpSession>(context, std::move(socket));
-      if (context->register_session(session, client_address(peer))) session->start();
+      if (context->register_connection(session, client_address(peer))) session->start();
     } catch (const std::exception&) {
       if (!owned) ::close(descriptor);
     }
@@ -178,7 +178,7 @@ size_t HttpServer::num_waiting_texts() const {
 bool HttpServer::drain(HttpConfig::Duration timeout) {
   impl_->context->draining = true;
   impl_->stop_accepting();
-  for (const auto& session : impl_->context->open_sessions()) session->drain();
+  for (const auto& session : impl_->context->open_connections()) session->drain();
   std::unique_lock lock(impl_->context->mutex);
   return impl_->context->all_closed.wait_for(lock, timeout,
                                              [this] { return impl_->context->sessions.empty(); });
@@ -191,7 +191,7 @@ void HttpServer::stop() {
     context.stopping = true;
   }
   impl_->stop_accepting();
-  for (const auto& session : impl_->context->open_sessions()) session->abort();
+  for (const auto& session : impl_->context->open_connections()) session->abort();
   context.texts.join();
   context.long_texts.join();  // what is queued sees its exchange gone and ends at once
   impl_->work.clear();

@@ -343,7 +343,7 @@ void HttpSession::close(const char* reason) noexcept {
   timer_.cancel();
   boost::system::error_code ignored;
   socket_.close(ignored);
-  context_->session_closed(this);
+  context_->connection_closed(this);
 }
 
 // --- deadlines ---

@@ -15,33 +15,30 @@
 #include <string_view>
 
 #include "server/http/answer_output.h"
+#include "server/http/http_connection.h"
 #include "server/http/http_context.h"
 #include "server/http/http_exchange.h"
 #include "server/http/http_request_reader.h"
 
 namespace serval {
 
-class HttpSession : public std::enable_shared_from_this<HttpSession> {
+class HttpSession : public HttpConnection, public std::enable_shared_from_this<HttpSession> {
  public:
   HttpSession(std::shared_ptr<HttpContext> context, boost::asio::ip::tcp::socket socket);
-  ~HttpSession();
+  ~HttpSession() override;
 
   // Any thread.
   void start();
-  void drain();  // the answer in progress is the last one
-  void abort();  // now
-  // Others need its place: closes, after what is being asked unless `at_once`.
-  void make_way(bool at_once);
-  // Runs `work` on the connection's thread, where what it throws ends this connection's request and nothing
-  // else.
-  void post(std::function<void()> work);
+  void drain() override;
+  void abort() override;
+  void make_way(bool at_once) override;
+  void post(std::function<void()> work) override;
 
-  // For HttpExchange, which is ignored unless it is the open one.
-  void respond(const HttpExchange& exchange, HttpResponse response);
-  void start_stream(const HttpExchange& exchange);
-  void write_stream(const HttpExchange& exchange, std::string_view bytes);
-  void write_stream(const HttpExchange& exchange, std::shared_ptr<BodySource> source);
-  void end_stream(const HttpExchange& exchange, bool close_connection);
+  void respond(const HttpExchange& exchange, HttpResponse response) override;
+  void start_stream(const HttpExchange& exchange) override;
+  void write_stream(const HttpExchange& exchange, std::string_view bytes) override;
+  void write_stream(const HttpExchange& exchange, std::shared_ptr<BodySource> source) override;
+  void end_stream(const HttpExchange& exchange, bool close_connection) override;
 
  private:
   using Clock = std::chrono::steady_clock;

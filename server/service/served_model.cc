@@ -6,6 +6,7 @@
 #include "engine/json/fields.h"
 #include "engine/json/json_reader.h"
 #include "engine/model/weight_loader.h"
+#include "engine/text/tokenizer/load_tokenizer.h"
 #include "kernels/base/check.h"
 #include "kernels/base/regular_file.h"
 

@@ -128,4 +128,13 @@ class TextBuilder {
 // up.
 std::vector<Value> iterate(Runtime& runtime, const Value& value);
 
+// Python's == and <. Walks count as work, because shared parts can make a small value exponentially large to
+// walk.
+bool equal(Runtime& runtime, const Value& a, const Value& b);
+bool less(Runtime& runtime, const Value& a, const Value& b);  // fails for types that have no order
+// A total order over everything that may be a dictionary key, equal where Python's keys are equal (1, 1.0 and
+// true are one key). Fails for unhashable values.
+int compare_keys(Runtime& runtime, const Value& a, const Value& b);
+const Value* find_key(Runtime& runtime, const Dict& dict, const Value& key);
+
 }  // namespace serval::jinja

@@ -153,14 +153,6 @@ bool is_true(const Value& value);
 // An Undefined may be printed or tested but not computed with: fails with its reason.
 void require_defined(const Value& value);
 
-// Python's == and <. Walks count as work, because shared parts can make a small value exponentially large to
-// walk.
-bool equal(Runtime& runtime, const Value& a, const Value& b);
-bool less(Runtime& runtime, const Value& a, const Value& b);  // fails for types that have no order
-// A total order over everything that may be a dictionary key, equal where Python's keys are equal (1, 1.0 and
-// true are one key). Fails for unhashable values.
-int compare_keys(Runtime& runtime, const Value& a, const Value& b);
-const Value* find_key(Runtime& runtime, const Dict& dict, const Value& key);
 const Value* find_key(const Dict& dict, std::string_view key);
 
 }  // namespace serval::jinja

@@ -93,4 +93,12 @@ void Detokenizer::release(std::string& out) {
   held_.erase(0, released);
 }
 
+std::string Tokenizer::decode(std::span<const TokenId> ids, bool skip_special) const {
+  Detokenizer detokenizer(*this, {.skip_special = skip_special});
+  std::string text;
+  for (const TokenId id : ids) detokenizer.push(id, text);
+  detokenizer.finish(text);
+  return text;
+}
+
 }  // namespace serval

@@ -3,9 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <filesystem>
-#include <limits>
-#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -37,21 +34,15 @@ class Tokenizer {
   // True when the decoder drops one leading space at the start of a text (sentencepiece's dummy prefix).
   virtual bool strips_leading_space() const = 0;
 
-  virtual int vocab_size() const = 0;  // 1 + the largest id
-  virtual TokenId token_to_id(
-      std::string_view token) const = 0;  // of a token's name (vocabulary or added); -1 when unknown
+  // 1 + the largest id.
+  virtual int vocab_size() const = 0;
+  // Of a token's name (vocabulary or added); -1 when unknown.
+  virtual TokenId token_to_id(std::string_view token) const = 0;
   virtual TokenId bos_id() const = 0;     // -1 when there is none
   virtual TokenId eos_id() const = 0;
 
-  // All ids at once, by the same rules as Detokenizer: invalid UTF-8 becomes U+FFFD.
+  // All ids at once, by a Detokenizer: invalid UTF-8 becomes U+FFFD.
   std::string decode(std::span<const TokenId> ids, bool skip_special) const;
 };
-
-// Reads tokenizer.json, or tokenizer.model when there is no tokenizer.json, with tokenizer_config.json beside
-// it. num_rows: of the model's embedding; every id that encode() gives is below it. Added tokens beyond it
-// are read as text, with a line in the log; an ordinary token beyond it is refused. Throws std::runtime_error
-// with a sentence naming the file and what is wrong or not supported.
-std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& model_dir,
-                                          int num_rows = std::numeric_limits<int>::max());
 
 }  // namespace serval

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "engine/engine.h"
+#include "engine/text/tokenizer/load_tokenizer.h"
 #include "server/admin_handlers.h"
 #include "server/http/http_server.h"
 #include "server/openai/openai_handlers.h"

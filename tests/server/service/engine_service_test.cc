@@ -11,6 +11,7 @@
 #include <mutex>
 #include <thread>
 
+#include "engine/text/tokenizer/load_tokenizer.h"
 #include "server/service/metrics.h"
 #include "tests/support/fake_runner.h"
 

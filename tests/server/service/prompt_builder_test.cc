@@ -1,5 +1,6 @@
 // Chats and prompts to ids with the tokenizer and template of the model that ships.
 
+#include "engine/text/tokenizer/load_tokenizer.h"
 #include "server/service/prompt_builder.h"
 
 #include <gtest/gtest.h>

@@ -5,6 +5,7 @@
 #include <boost/json.hpp>
 #include <sstream>
 
+#include "engine/text/tokenizer/load_tokenizer.h"
 #include "engine/text/tokenizer/tokenizer.h"
 #include "tests/engine/text/tokenizer/tokenizer_data.h"
 

@@ -7,6 +7,7 @@
 #include <boost/json.hpp>
 #include <random>
 
+#include "engine/text/tokenizer/load_tokenizer.h"
 #include "engine/text/tokenizer/tokenizer_json.h"
 #include "kernels/base/utf8.h"
 #include "tests/engine/text/tokenizer/tokenizer_data.h"

@@ -10,6 +10,7 @@
 #include <stdexcept>
 
 #include "engine/text/tokenizer/byte_alphabet.h"
+#include "engine/text/tokenizer/load_tokenizer.h"
 
 namespace serval::test {
 namespace fs = std::filesystem;

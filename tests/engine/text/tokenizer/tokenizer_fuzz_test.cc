@@ -6,6 +6,7 @@
 #include <stdexcept>
 
 #include "engine/text/tokenizer/detokenizer.h"
+#include "engine/text/tokenizer/load_tokenizer.h"
 #include "engine/text/tokenizer/sentencepiece_tokenizer.h"
 #include "engine/text/tokenizer/tokenizer_json.h"
 #include "kernels/base/utf8.h"

@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "engine/text/tokenizer/detokenizer.h"
+#include "engine/text/tokenizer/load_tokenizer.h"
 #include "engine/text/tokenizer/normalizer.h"
 #include "engine/text/tokenizer/tokenizer.h"
 #include "kernels/base/utf8.h"

@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "engine/text/tokenizer/byte_alphabet.h"
+#include "engine/text/tokenizer/load_tokenizer.h"
 #include "kernels/base/log.h"
 #include "kernels/base/utf8.h"
 #include "tests/engine/text/tokenizer/tokenizer_data.h"

@@ -1,8 +1,7 @@
-#include "engine/text/tokenizer/tokenizer.h"
+#include "engine/text/tokenizer/load_tokenizer.h"
 
 #include <stdexcept>
 
-#include "engine/text/tokenizer/detokenizer.h"
 #include "engine/text/tokenizer/sentencepiece_tokenizer.h"
 #include "engine/text/tokenizer/tokenizer_config.h"
 #include "engine/text/tokenizer/tokenizer_json.h"
@@ -51,14 +50,6 @@ std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& model_dir
   throw std::runtime_error(
       model_dir.string() +
       " has no tokenizer: neither tokenizer.json nor tokenizer.model nor vocab.json with merges.txt");
-}
-
-std::string Tokenizer::decode(std::span<const TokenId> ids, bool skip_special) const {
-  Detokenizer detokenizer(*this, {.skip_special = skip_special});
-  std::string text;
-  for (const TokenId id : ids) detokenizer.push(id, text);
-  detokenizer.finish(text);
-  return text;
 }
 
 }  // namespace serval
