@@ -127,16 +127,4 @@ struct ModelOutput {
   }
 };
 
-// The KV memory as the scheduler sees it: how many blocks each group has and which positions a group may
-// forget.
-struct KvGroupGeometry {
-  int32_t num_blocks = 0;
-  int32_t window = 0;  // 0: every position stays; w: blocks wholly before pos - w + 1 may be freed
-};
-struct BlockGeometry {
-  int32_t block_size = 16;
-  int32_t num_groups = 1;
-  KvGroupGeometry groups[kMaxKvGroups];
-};
-
 }  // namespace serval

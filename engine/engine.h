@@ -7,6 +7,7 @@
 
 #include "engine/batch.h"
 #include "engine/config.h"
+#include "engine/kv_geometry.h"
 #include "engine/request.h"
 #include "engine/stats.h"
 #include "kernels/base/status.h"

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "engine/batch.h"
+#include "engine/kv_geometry.h"
 #include "engine/model/model_spec.h"
 #include "kernels/backend.h"
 

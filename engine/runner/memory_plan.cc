@@ -63,15 +63,11 @@ void check_settings(const ModelSpec& spec, const EngineConfig& config) {
   }
 }
 
-// Blocks of a group that one sequence of the largest length holds at once. A window is seen whole by the
-// first row of a chunk, and both ends may lie inside a block: the scheduler's own worst case.
+// Blocks of a group that one sequence of the largest length holds at once.
 int blocks_per_sequence(const KvGroupSpec& group, const EngineConfig& config) {
-  const auto blocks_for = [&](int64_t positions) {
-    return static_cast<int>((positions + config.block_size - 1) / config.block_size);
-  };
-  const int all = blocks_for(config.scheduler.max_model_len);
-  if (group.window == 0) return all;
-  return std::min(all, blocks_for(int64_t{group.window} + config.scheduler.max_prefill_chunk) + 2);
+  const KvRule rule({.num_blocks = 0, .window = group.window}, config.block_size);
+  const int all = rule.blocks_for(config.scheduler.max_model_len);
+  return rule.forgets() ? std::min(all, rule.blocks_of_step(config.scheduler.max_prefill_chunk) + 1) : all;
 }
 
 // As many blocks in each group as `sequences` (a fraction, too) of the largest length need.
@@ -109,7 +105,7 @@ Transformer::Limits transformer_limits(const EngineConfig& config) {
           .max_rows = s.max_num_batched_tokens,
           .max_logit_rows = max_logit_rows(s),
           .max_seqs = s.max_num_seqs,
-          .table_stride = (s.max_model_len + config.block_size - 1) / config.block_size};
+          .table_stride = KvRule({}, config.block_size).blocks_for(s.max_model_len)};
 }
 
 int max_logit_rows(const SchedulerConfig& config) {
@@ -137,7 +133,7 @@ MemoryPlan plan_within(const ModelSpec& spec, const EngineConfig& config, Backen
                          Transformer::reserve_scratch(spec, transformer_limits(config), backend);
   // The tables' size does not depend on how many blocks there are, only on how many a sequence may hold.
   const BlockGeometry one = geometry_for(spec, config, 1);
-  const int table_stride = (s.max_model_len + config.block_size - 1) / config.block_size;
+  const int table_stride = one.table_entries(s.max_model_len);
   plan.table_bytes = SlotTable::planned_bytes(s.max_num_seqs, s.max_model_len, one) +
                      ModelInput::planned_bytes(s.max_num_batched_tokens, s.max_num_seqs, table_stride, one) +
                      Sampler::planned_bytes(s.max_num_batched_tokens, s.max_num_seqs);

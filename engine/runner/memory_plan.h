@@ -4,6 +4,7 @@
 #include <string>
 
 #include "engine/config.h"
+#include "engine/kv_geometry.h"
 #include "engine/model/model_spec.h"
 #include "engine/model/transformer.h"
 #include "engine/runner/model_runner.h"

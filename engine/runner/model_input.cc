@@ -27,7 +27,6 @@ size_t ModelInput::planned_bytes(int max_rows, int max_seqs, int table_stride,
 // The rows of the batch; returns how many.
 int ModelInput::fill(const Batch& batch, const SlotTable& slots) {
   SERVAL_CHECK(batch.seqs.size() <= first_pos_.size(), batch.seqs.size(), first_pos_.size());
-  const int block_size = geometry_.block_size;
   // As wide as the longest table of this step: a device copies no more than is used.
   step_stride_ = 1;
   for (const SeqStep& step : batch.seqs)
@@ -48,6 +47,7 @@ int ModelInput::fill(const Batch& batch, const SlotTable& slots) {
     const int end = step.first_pos + step.num_tokens;
     for (int g = 0; g < geometry_.num_groups; ++g) {
       Group& group = groups_[g];
+      const int block_size = geometry_.rule(g).span();
       SERVAL_CHECK(slot.num_blocks[g] * block_size >= end, slot.num_blocks[g], block_size, end, g);
       for (int p = step.first_pos; p < end; ++p) {
         const BlockId block = slot.blocks[g][p / block_size];

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "engine/batch.h"
+#include "engine/kv_geometry.h"
 #include "engine/runner/slot_table.h"
 #include "kernels/backend.h"
 

@@ -73,7 +73,7 @@ struct ModelRunner::Impl {
     int tokens =
         std::min({kTokens, engine.scheduler.max_num_batched_tokens, engine.scheduler.max_model_len - 1});
     for (int g = 0; g < plan.geometry.num_groups; ++g)
-      tokens = std::min(tokens, plan.geometry.groups[g].num_blocks * plan.geometry.block_size);
+      tokens = std::min(tokens, plan.geometry.groups[g].num_blocks * plan.geometry.rule(g).span());
     Batch batch;
     batch.tokens.assign(tokens, 0);
     SeqStep& step = batch.seqs.emplace_back();
@@ -81,7 +81,7 @@ struct ModelRunner::Impl {
     step.sample = true;
     for (int g = 0; g < plan.geometry.num_groups; ++g) {
       step.blocks_begin[g] = static_cast<int32_t>(batch.blocks.size());
-      step.num_blocks[g] = (tokens + plan.geometry.block_size - 1) / plan.geometry.block_size;
+      step.num_blocks[g] = plan.geometry.rule(g).blocks_for(tokens);
       for (int b = 0; b < step.num_blocks[g]; ++b) batch.blocks.push_back(b);
     }
     Admission& newcomer = batch.admitted.emplace_back();

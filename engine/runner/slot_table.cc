@@ -7,20 +7,16 @@
 namespace serval {
 namespace {
 
-int blocks_for(int positions, int block_size) {
-  return (positions + block_size - 1) / block_size;
-}
-
 size_t ints_per_slot(int max_model_len, const BlockGeometry& geometry) {
   return static_cast<size_t>(max_model_len) +
-         static_cast<size_t>(geometry.num_groups) * blocks_for(max_model_len, geometry.block_size);
+         static_cast<size_t>(geometry.num_groups) * geometry.table_entries(max_model_len);
 }
 
 }  // namespace
 
 SlotTable::SlotTable(int num_slots, int max_model_len, const BlockGeometry& geometry)
     : max_model_len_(max_model_len),
-      table_stride_(blocks_for(max_model_len, geometry.block_size)),
+      table_stride_(geometry.table_entries(max_model_len)),
       geometry_(geometry),
       memory_(num_slots * ints_per_slot(max_model_len, geometry)),
       slots_(num_slots) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine/batch.h"
+#include "engine/kv_geometry.h"
 #include "kernels/sample.h"
 
 namespace serval {

@@ -4,7 +4,7 @@
 #include <random>
 #include <utility>
 
-#include "engine/scheduler/block_math.h"
+#include "kernels/base/check.h"
 
 namespace serval {
 namespace {
@@ -13,12 +13,12 @@ namespace {
 // have lost their block and only lead on: there are more of them, and each is small beside a block.
 int num_nodes_for(const BlockGeometry& geometry, int max_roots) {
   int total = 0;
-  bool all_windowed = true;
+  bool all_forget = true;
   for (int g = 0; g < geometry.num_groups; ++g) {
     total += 2 * geometry.groups[g].num_blocks;
-    all_windowed = all_windowed && geometry.groups[g].window > 0;
+    all_forget = all_forget && geometry.rule(g).forgets();
   }
-  return 16 + max_roots + total * (all_windowed ? 8 : 1);
+  return 16 + max_roots + total * (all_forget ? 8 : 1);
 }
 
 std::array<uint64_t, 2> random_seed() {
@@ -91,14 +91,12 @@ RadixCache::NodeId RadixCache::find(NodeId parent, std::span<const TokenId> toke
   return id;
 }
 
-// Goes on to a node whose tokens match up to position `end`. True when a match that ends there is usable:
-// the blocks of positions > end - window are there.
+// Goes on to a node whose tokens match up to position `end`. True when a match that ends there is usable.
 bool RadixCache::extend(Runs& runs, NodeId node, int32_t end) const {
   bool usable = true;
   for (int g = 0; g < geometry_.num_groups; ++g) {
     if (!nodes_[node].blocks[g]) runs[g] = end;
-    const int32_t window = geometry_.groups[g].window;
-    usable = usable && runs[g] <= (window == 0 ? 0 : std::max(0, end - window + 1));
+    usable = usable && geometry_.rule(g).may_match(end, runs[g]);
   }
   return usable;
 }
@@ -297,9 +295,9 @@ void RadixCache::touch(NodeId id) {
 
 void RadixCache::want_window(NodeId end, int32_t num_blocks) {
   for (int g = 0; g < geometry_.num_groups; ++g) {
-    if (geometry_.groups[g].window == 0) continue;
-    const int32_t size = geometry_.block_size;
-    const int32_t first = first_needed_block(geometry_.groups[g], num_blocks * size, size);
+    const KvRule rule = geometry_.rule(g);
+    if (!rule.forgets()) continue;
+    const int32_t first = rule.first_needed(num_blocks * geometry_.block_size);
     NodeId node = end;
     for (int32_t i = num_blocks; i > first; --i, node = nodes_[node].parent) {
       if (nodes_[node].blocks[g]) pools_[g]->set_wanted(nodes_[node].blocks[g].id());
@@ -377,7 +375,7 @@ bool RadixCache::evict_one(int group) {
   BlockPool& pool = *pools_[group];
   if (pool.num_cached_only() == 0) return false;
   const int before = pool.num_free();
-  while (geometry_.groups[group].window == 0 && pool.num_free() == before && oldest_leaf() != kNone)
+  while (!geometry_.rule(group).forgets() && pool.num_free() == before && oldest_leaf() != kNone)
     remove(oldest_leaf());
   if (pool.num_free() > before) return true;
   const BlockId block = pool.oldest_cached_only();

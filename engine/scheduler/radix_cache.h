@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "engine/batch.h"
+#include "engine/kv_geometry.h"
 #include "engine/scheduler/block_pool.h"
 
 namespace serval {

@@ -10,6 +10,7 @@
 
 #include "engine/batch.h"
 #include "engine/config.h"
+#include "engine/kv_geometry.h"
 #include "engine/request.h"
 #include "engine/scheduler/input.h"
 

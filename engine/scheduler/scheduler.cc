@@ -4,24 +4,10 @@
 #include <utility>
 #include <variant>
 
-#include "engine/scheduler/block_math.h"
 #include "engine/scheduler/queue_policy.h"
 
 namespace serval {
 namespace {
-
-std::vector<BlockPool*> borrow(const std::vector<std::unique_ptr<BlockPool>>& pools) {
-  std::vector<BlockPool*> result;
-  for (const auto& pool : pools) result.push_back(pool.get());
-  return result;
-}
-
-std::vector<std::unique_ptr<BlockPool>> make_pools(const BlockGeometry& geometry) {
-  std::vector<std::unique_ptr<BlockPool>> pools;
-  for (int g = 0; g < geometry.num_groups; ++g)
-    pools.push_back(std::make_unique<BlockPool>(geometry.groups[g].num_blocks));
-  return pools;
-}
 
 // Room for so many of a request's own ids and biases is there from the start; a longer list keeps its size.
 constexpr size_t kUsualList = 16;
@@ -40,24 +26,13 @@ int32_t most_tokens_of(const SchedulerConfig& config, int32_t prompt_tokens, int
 }  // namespace
 
 bool fits(const BlockGeometry& geometry, const SchedulerConfig& config, int prompt_tokens, int max_tokens) {
-  const int32_t size = geometry.block_size;
   // The last token is drawn, but its KV is never needed.
-  const int32_t positions = most_tokens_of(config, prompt_tokens, max_tokens) - 1;
-  for (int g = 0; g < geometry.num_groups; ++g) {
-    const KvGroupGeometry& group = geometry.groups[g];
-    const int32_t span = group.window == 0 ? positions : std::min(group.window, positions);
-    // A row reads the span that ends at it. It touches most blocks when it begins as late in one as can be.
-    const int32_t askew = std::min(size - 1, positions - span);
-    if (blocks_for(askew + span, size) > group.num_blocks) return false;
-  }
-  return true;
+  return geometry.fits(most_tokens_of(config, prompt_tokens, max_tokens) - 1);
 }
 
 Scheduler::Scheduler(const SchedulerConfig& config, const BlockGeometry& geometry)
     : config_(config),
-      geometry_(geometry),
-      pools_(make_pools(geometry)),
-      cache_(geometry, borrow(pools_), most_open(config)),
+      kv_(geometry, config.enable_prefix_cache, most_open(config)),
       requests_(most_open(config) +
                 config.max_num_seqs),  // those whose end waits for a step are no longer open
       flows_(config.policy, most_open(config), kTurnSteps * config.max_num_batched_tokens,
@@ -99,8 +74,7 @@ std::unique_ptr<Submission> Scheduler::prepare(Request request) const {
     seq.tokens.reserve(most_tokens);
     if (i > 0) seq.tokens = request.prompt;
     seq.drafts.reserve(config_.num_draft_tokens);
-    for (int g = 0; g < geometry_.num_groups; ++g)
-      seq.blocks[g].reserve(blocks_for(most_tokens, geometry_.block_size));
+    kv_.prepare(seq.kv, most_tokens);
   }
   submission->request = std::move(request);
   return submission;
@@ -139,11 +113,11 @@ void Scheduler::take_retired(std::vector<std::unique_ptr<Submission>>& retired) 
 
 void Scheduler::reserve(Batch& batch) const {
   const size_t most = config_.max_num_seqs;
-  const size_t most_blocks = blocks_for(config_.max_model_len, geometry_.block_size);
+  const BlockGeometry& geometry = kv_.geometry();
   batch.seqs.reserve(most);
   batch.tokens.reserve(config_.max_num_batched_tokens);
   batch.parents.reserve(config_.max_num_batched_tokens / kDraftShare);
-  batch.blocks.reserve(most * most_blocks * geometry_.num_groups);
+  batch.blocks.reserve(most * geometry.table_entries(config_.max_model_len) * geometry.num_groups);
   batch.admitted.resize(most);
   for (Admission& admission : batch.admitted) {
     admission.tokens.reserve(config_.max_model_len);
@@ -151,7 +125,7 @@ void Scheduler::reserve(Batch& batch) const {
     admission.sampling.stop_token_ids.reserve(kUsualList);
     admission.sampling.logit_bias.reserve(kUsualList);
   }
-  batch.copies.reserve(most * geometry_.num_groups);
+  batch.copies.reserve(most * geometry.num_groups);
   batch.freed.reserve(most);
 }
 
@@ -198,42 +172,16 @@ SchedulerStats Scheduler::stats() const {
   stats.num_waiting = num_waiting_;
   stats.waiting_tokens = waiting_tokens_;
   stats.line_ms = num_waiting_ * ms_per_admission();
-  stats.num_blocks = pools_[0]->num_blocks();
-  stats.num_free_blocks = pools_[0]->num_free();
-  stats.num_cached_blocks = pools_[0]->num_cached_only();
-  for (int g = 0; g < geometry_.num_groups; ++g) {
-    const double held = pools_[g]->num_blocks() - num_available(g);
-    stats.kv_usage = std::max(stats.kv_usage, held / pools_[g]->num_blocks());
-  }
-  stats.num_evicted_blocks = cache_.num_evicted_blocks();
+  kv_.tell_stats(stats);
   return stats;
 }
 
 void Scheduler::check_invariants() const {
-  cache_.check_invariants();
-  for (int g = 0; g < geometry_.num_groups; ++g) {
-    std::vector<int> refs(pools_[g]->num_blocks(), 0);
-    cache_.for_each_block([&](BlockId id, int group) {
-      if (group == g) ++refs[id];  // ids of another group may lie beyond this one's
-    });
-    std::vector<int> cached = refs;
-    requests_.for_each([&](const Submission& submission) {
-      for (const Sequence& seq : submission.sequences) {
-        for (const BlockRef& block : seq.blocks[g]) {
-          if (block) ++refs[block.id()];
-        }
-      }
-    });
-    int free = 0, cached_only = 0;
-    for (BlockId b = 0; b < pools_[g]->num_blocks(); ++b) {
-      SERVAL_CHECK(refs[b] == pools_[g]->refs(b), g, b, refs[b], pools_[g]->refs(b));
-      SERVAL_CHECK((cached[b] > 0) == pools_[g]->cached(b), g, b);
-      free += refs[b] == 0;
-      cached_only += refs[b] == 1 && cached[b] == 1;
-    }
-    SERVAL_CHECK(free == pools_[g]->num_free(), g, free, pools_[g]->num_free());
-    SERVAL_CHECK(cached_only == pools_[g]->num_cached_only(), g, cached_only, pools_[g]->num_cached_only());
-  }
+  std::vector<const SequenceKv*> holders;
+  requests_.for_each([&](const Submission& submission) {
+    for (const Sequence& seq : submission.sequences) holders.push_back(&seq.kv);
+  });
+  kv_.check_invariants(holders);
   size_t slots = free_slots_.size(), running = 0, preempted = 0, in_line = 0;
   int in_flight = 0, held = 0, waiting = 0;
   int64_t queued = 0;
@@ -266,7 +214,7 @@ void Scheduler::check_invariants() const {
 void Scheduler::check_sequence(const Sequence& seq) const {
   SERVAL_CHECK(seq.num_computed <= seq.num_known(), seq.id, seq.num_computed, seq.num_known());
   if (seq.state == SeqState::kWaiting) {
-    SERVAL_CHECK(seq.slot < 0 && seq.next_row() == 0 && seq.num_in_flight == 0 && seq.blocks[0].empty(),
+    SERVAL_CHECK(seq.slot < 0 && seq.next_row() == 0 && seq.num_in_flight == 0 && seq.kv.blocks[0].empty(),
                  seq.id, seq.slot, seq.num_computed, seq.num_in_flight);
     // In line, unless it gave way or is a fork whose prompt is not computed.
     const bool is_fork = seq.parent && seq.parent->num_computed < seq.num_prompt() - 1;
@@ -281,36 +229,8 @@ void Scheduler::check_sequence(const Sequence& seq) const {
   SERVAL_CHECK(seq.num_unknown <= seq.num_in_flight && seq.num_in_flight <= kMaxStepsInFlight, seq.id,
                seq.num_unknown, seq.num_in_flight);
   SERVAL_CHECK((seq.num_rows_ahead == 0) == (seq.num_in_flight == 0), seq.id, seq.num_rows_ahead);
-  SERVAL_CHECK(seq.num_cached_blocks * geometry_.block_size <= seq.num_computed, seq.id,
-               seq.num_cached_blocks, seq.num_computed);
   SERVAL_CHECK(static_cast<int32_t>(seq.tokens.size()) <= seq.most_tokens, seq.id, seq.tokens.size());
-  const int32_t held = blocks_for(seq.next_row(), geometry_.block_size);
-  for (int g = 0; g < geometry_.num_groups; ++g) {
-    SERVAL_CHECK(static_cast<int32_t>(seq.blocks[g].size()) >= held, seq.id, g, seq.blocks[g].size(), held);
-    // What rows are yet to be written to is nobody else's.
-    for (size_t i = seq.num_computed / geometry_.block_size; i < seq.blocks[g].size(); ++i) {
-      const BlockRef& block = seq.blocks[g][i];
-      if (block)
-        SERVAL_CHECK(pools_[g]->refs(block.id()) == 1 && !pools_[g]->cached(block.id()), seq.id, g, i);
-    }
-  }
-  check_path(seq);
-}
-
-// The path to the node it stands on says its tokens, and what it shares with the cache is from there.
-void Scheduler::check_path(const Sequence& seq) const {
-  if (seq.node == RadixCache::kNone) return;
-  RadixCache::NodeId node = seq.node;
-  for (int32_t i = seq.num_cached_blocks; i-- > 0; node = cache_.parent(node)) {
-    const std::span<const TokenId> tokens(seq.tokens.data() + i * geometry_.block_size, geometry_.block_size);
-    SERVAL_CHECK(std::ranges::equal(cache_.tokens_of(node), tokens), seq.id, i, node);
-    for (int g = 0; g < geometry_.num_groups; ++g) {
-      const BlockRef& block = seq.blocks[g][i];
-      const RadixCache::NodeId holder = block ? cache_.holder(block.id(), g) : RadixCache::kNone;
-      SERVAL_CHECK(holder == RadixCache::kNone || holder == node, seq.id, g, i, holder, node);
-    }
-  }
-  SERVAL_CHECK(node == seq.of->root, seq.id, node, seq.of->root);
+  kv_.check_sequence(seq.kv, seq.of->root, seq.tokens, seq.num_computed, seq.next_row());
 }
 
 }  // namespace serval

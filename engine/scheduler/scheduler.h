@@ -16,12 +16,12 @@
 
 #include "engine/batch.h"
 #include "engine/config.h"
+#include "engine/kv_geometry.h"
 #include "engine/request.h"
-#include "engine/scheduler/block_pool.h"
 #include "engine/scheduler/flows.h"
 #include "engine/scheduler/input.h"
+#include "engine/scheduler/kv_manager.h"
 #include "engine/scheduler/open_requests.h"
-#include "engine/scheduler/radix_cache.h"
 #include "engine/scheduler/sequence.h"
 #include "engine/scheduler/step_cost.h"
 #include "engine/stats.h"
@@ -70,8 +70,6 @@ class Scheduler {
 
  private:
   friend struct SchedulerPeer;  // a test spoils a count to show that check_invariants sees it
-  // Per KV group the block whose first positions a sequence about to run can copy; held until it has.
-  using PartialBlock = std::array<BlockRef, kMaxKvGroups>;
   struct Rows {
     Sequence* seq;
     int32_t count, num_drafts;  // the guesses are the last of the rows
@@ -115,13 +113,9 @@ class Scheduler {
   bool admit_next(Sequence& seq, Time now, Batch& batch);
   bool admit_short(Sequence& seq, Time now, Batch& batch);
   bool admit(Sequence& seq, Time now, Batch& batch);
-  int32_t num_available(int group) const {
-    return pools_[group]->num_free() + pools_[group]->num_cached_only();
-  }
   int32_t num_lacking(const Sequence& seq, int group) const;
   bool has_room(const Sequence& seq, const std::array<int32_t, kMaxKvGroups>& lacking);
   bool may_have_room(Sequence& seq);
-  bool holds_window(const Sequence& seq, int32_t next) const;
   void look_ahead();
   Growth growth_of(const Sequence& seq) const;
   int32_t expected_output(const Sequence& seq) const;
@@ -132,24 +126,15 @@ class Scheduler {
   double expected_wait_ms() const;
   void queue(Sequence& seq);
   void leave_line(Sequence& seq);
-  int32_t take_cached(Sequence& seq, PartialBlock& partial);
-  int32_t take_forked(Sequence& seq, PartialBlock& partial);
-  bool copy_partial(Sequence& seq, const PartialBlock& partial, int32_t num_tokens, Batch& batch);
   void enter_slot(Sequence& seq, Batch& batch);
-  void stand_on(Sequence& seq, RadixCache::NodeId node, int32_t num_blocks);
-  BlockRef allocate(int group);
-  bool grow(Sequence& seq, int32_t end);
   bool preempt_one(const Sequence& below);
   void preempt(Sequence& seq);
   void emit_step(Sequence& seq, int32_t rows, int32_t num_drafts, Batch& batch);
-  void give_back_unused(Sequence& seq);
   void take_drafts(Sequence& seq, const SeqOutput& out, const ModelOutput& output);
   void apply_tokens(Sequence& seq, const SeqOutput& out, const ModelOutput& output, EventBatch& events);
   void apply_prompt_logprobs(Sequence& seq, const SeqOutput& out, const ModelOutput& output,
                              EventBatch& events);
-  void forget_passed_window(Sequence& seq);
   void start_forks(Sequence& seq);
-  void cache_computed(Sequence& seq, bool with_tail);
   void release(Sequence& seq);
   void finish(Sequence& seq, FinishReason reason, EventBatch& events);
   void finish_all(Submission& submission, FinishReason reason);
@@ -157,12 +142,9 @@ class Scheduler {
   void sweep_finished();
   void insert_in_order(std::vector<Sequence*>& line, Sequence* seq) const;
   void check_sequence(const Sequence& seq) const;
-  void check_path(const Sequence& seq) const;
 
   const SchedulerConfig config_;
-  const BlockGeometry geometry_;
-  std::vector<std::unique_ptr<BlockPool>> pools_;  // per group; outlive the cache and the sequences
-  RadixCache cache_;
+  KvManager kv_;  // outlives the sequences
   OpenRequests requests_;
   std::vector<std::unique_ptr<Submission>> retired_;
   // A sequence runs, or waits: in its flow, or as a fork for its prompt, or because it gave its memory to

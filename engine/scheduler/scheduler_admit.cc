@@ -6,8 +6,6 @@
 #include <limits>
 #include <utility>
 
-#include "engine/scheduler/block_math.h"
-
 namespace serval {
 namespace {
 
@@ -92,18 +90,22 @@ bool Scheduler::admit_short(Sequence& seq, Time now, Batch& batch) {
 bool Scheduler::admit(Sequence& seq, Time now, Batch& batch) {
   if (!may_have_room(seq)) return false;
   std::array<int32_t, kMaxKvGroups> available{}, lacking{};
-  for (int g = 0; g < geometry_.num_groups; ++g) available[g] = num_available(g);
-  PartialBlock partial;
-  const bool is_fork = seq.parent && holds_window(*seq.parent, seq.num_prompt() - 1);
-  const int32_t num_partial = is_fork ? take_forked(seq, partial) : take_cached(seq, partial);
-  seq.num_shared = static_cast<int32_t>(seq.blocks[0].size());
-  for (int g = 0; g < geometry_.num_groups; ++g) lacking[g] = num_lacking(seq, g);
+  const int num_groups = kv_.geometry().num_groups;
+  for (int g = 0; g < num_groups; ++g) available[g] = kv_.num_available(g);
+  const bool is_fork = seq.parent && kv_.can_fork(seq.parent->kv, seq.num_prompt() - 1);
+  Submission& of = *seq.of;
+  KvManager::Start start =
+      is_fork ? kv_.start_from_parent(seq.kv, seq.parent->kv, of.root, seq.num_prompt() - 1)
+              : kv_.start_from_cache(seq.kv, of.root, of.request.cache_salt, seq.to_look_up());
+  seq.num_computed = start.num_computed;
+  for (int g = 0; g < num_groups; ++g) lacking[g] = num_lacking(seq, g);
   const bool has_begun =
-      (running_.empty() || has_room(seq, lacking)) && copy_partial(seq, partial, num_partial, batch);
+      (running_.empty() || has_room(seq, lacking)) && kv_.copy_part(seq.kv, start, batch.copies);
+  seq.num_computed = start.num_computed;
   if (!has_begun && !running_.empty()) {
     seq.refusal = {.num_admitted = num_admitted_};
-    for (int g = 0; g < geometry_.num_groups; ++g)
-      seq.refusal->wanted[g] = lacking[g] + available[g] - num_available(g);
+    for (int g = 0; g < num_groups; ++g)
+      seq.refusal->wanted[g] = lacking[g] + available[g] - kv_.num_available(g);
     release(seq);
     return false;
   }
@@ -130,7 +132,7 @@ bool Scheduler::admit(Sequence& seq, Time now, Batch& batch) {
     const Growth growth = growth_of(seq);
     const auto shorter = [](const Growth& a, const Growth& b) { return a.tokens < b.tokens; };
     growths_.insert(std::upper_bound(growths_.begin(), growths_.end(), growth, shorter), growth);
-    for (int g = 0; g < geometry_.num_groups; ++g) window_lacking_[g] += num_lacking(seq, g);
+    for (int g = 0; g < num_groups; ++g) window_lacking_[g] += num_lacking(seq, g);
   }
   return true;
 }
@@ -150,17 +152,16 @@ void Scheduler::enter_slot(Sequence& seq, Batch& batch) {
   admission.sampling.seed = seed_of_choice(admission.sampling.seed, seq.index);
   admission.tokens = seq.tokens;
   admission.num_prompt = seq.num_prompt();
-  for (int g = 0; g < geometry_.num_groups; ++g)
-    admission.first_block[g] = seq.num_told[g] = seq.first_block[g];
+  kv_.tell(seq.kv, admission);
 }
 
 // False when the sequence was refused and nothing has come that could change this. Costs nothing that grows
 // with its length, so that it may be asked at every step.
 bool Scheduler::may_have_room(Sequence& seq) {
   if (!seq.refusal || running_.empty() || seq.refusal->num_admitted != num_admitted_) return true;
-  const int32_t gained = cache_.follow(seq.reached, seq.to_look_up());
+  const int32_t gained = kv_.gained(seq.kv, seq.to_look_up());
   if (gained < 0) return true;
-  for (int g = 0; g < geometry_.num_groups; ++g) seq.refusal->wanted[g] -= gained;
+  for (int g = 0; g < kv_.geometry().num_groups; ++g) seq.refusal->wanted[g] -= gained;
   return has_room(seq, seq.refusal->wanted);
 }
 
@@ -171,11 +172,12 @@ bool Scheduler::has_room(const Sequence& seq, const std::array<int32_t, kMaxKvGr
   if (growths_of_ != step_) look_ahead();
   int64_t free = std::numeric_limits<int32_t>::max();
   Growth own = growth_of(seq);
-  for (int g = 0; g < geometry_.num_groups; ++g) {
-    if (geometry_.groups[g].window > 0) {
-      if (window_lacking_[g] + lacking[g] > num_available(g)) return false;
+  const BlockGeometry& geometry = kv_.geometry();
+  for (int g = 0; g < geometry.num_groups; ++g) {
+    if (geometry.rule(g).forgets()) {
+      if (window_lacking_[g] + lacking[g] > kv_.num_available(g)) return false;
     } else {
-      free = std::min<int64_t>(free, num_available(g));
+      free = std::min<int64_t>(free, kv_.num_available(g));
       own.lacking = lacking[g];
     }
   }
@@ -183,7 +185,7 @@ bool Scheduler::has_room(const Sequence& seq, const std::array<int32_t, kMaxKvGr
   for (const Growth& growth : growths_) needed += growth.lacking;
   int64_t left = static_cast<int64_t>(growths_.size()) + 1;  // sequences that still run by then
   const int64_t reserve = seq.admitted_before ? kReserveOfResumed : kReserve;
-  const int64_t block = int64_t{100} * geometry_.block_size;
+  const int64_t block = int64_t{100} * geometry.block_size;
   const auto fits_until = [&](int32_t tokens) {
     return needed + (left * tokens * reserve + block - 1) / block <= free;
   };
@@ -208,33 +210,34 @@ void Scheduler::look_ahead() {
   window_lacking_ = {};
   for (const Sequence* seq : running_) {
     growths_.push_back(growth_of(*seq));
-    for (int g = 0; g < geometry_.num_groups; ++g) window_lacking_[g] += num_lacking(*seq, g);
+    for (int g = 0; g < kv_.geometry().num_groups; ++g) window_lacking_[g] += num_lacking(*seq, g);
   }
   std::sort(growths_.begin(), growths_.end(),
             [](const Growth& a, const Growth& b) { return a.tokens < b.tokens; });
 }
 
 Scheduler::Growth Scheduler::growth_of(const Sequence& seq) const {
-  for (int g = 0; g < geometry_.num_groups; ++g) {
-    if (geometry_.groups[g].window > 0) continue;
-    const auto held = static_cast<int32_t>(seq.blocks[g].size());
+  const BlockGeometry& geometry = kv_.geometry();
+  for (int g = 0; g < geometry.num_groups; ++g) {
+    if (geometry.rule(g).forgets()) continue;
+    const auto held = static_cast<int32_t>(seq.kv.blocks[g].size());
     return {.tokens = expected_output(seq),
             .lacking = num_lacking(seq, g),
-            .own = held - std::min(held, seq.num_shared)};
+            .own = held - std::min(held, seq.kv.num_shared)};
   }
   return {.tokens = 0, .lacking = 0, .own = 0};
 }
 
-// Blocks of the group that the sequence needs beside those it has: for its known tokens; in a windowed group
-// for all it is expected to have, whole windows and chunks at most.
+// Blocks of the group that the sequence needs beside those it has: for its known tokens; in a group that
+// forgets for all it is expected to have, those of one step at most.
 int32_t Scheduler::num_lacking(const Sequence& seq, int group) const {
-  const int32_t window = geometry_.groups[group].window, size = geometry_.block_size;
-  const auto held = static_cast<int32_t>(seq.blocks[group].size());
-  if (window == 0) return std::max(0, blocks_for(seq.num_known(), size) - held);
+  const KvRule rule = kv_.geometry().rule(group);
+  const auto held = static_cast<int32_t>(seq.kv.blocks[group].size());
+  if (!rule.forgets()) return std::max(0, rule.blocks_for(seq.num_known()) - held);
   const int32_t rows = std::clamp(seq.num_known() - seq.num_computed, 1, config_.max_prefill_chunk);
-  const int32_t most = blocks_for(window + rows, size) + 1;
-  const int32_t whole = blocks_for(seq.num_known() + expected_output(seq), size) - seq.first_block[group];
-  return std::max(0, std::min(whole, most) - (held - seq.first_block[group]));
+  const int32_t first = seq.kv.first_block[group];
+  const int32_t whole = rule.blocks_for(seq.num_known() + expected_output(seq)) - first;
+  return std::max(0, std::min(whole, rule.blocks_of_step(rows)) - (held - first));
 }
 
 // Tokens it will still draw: known when only its length can end it, else as many as others have drawn,

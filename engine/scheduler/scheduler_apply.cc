@@ -3,8 +3,6 @@
 
 #include <algorithm>
 
-#include "engine/scheduler/block_math.h"
-
 namespace serval {
 
 void Scheduler::apply(const ModelOutput& output, Time now, EventBatch& events) {
@@ -44,10 +42,9 @@ void Scheduler::apply(const ModelOutput& output, Time now, EventBatch& events) {
     }
     if (seq.state == SeqState::kFinished) continue;
     if (rows.sample) take_drafts(seq, out, output);
-    if (rows.num_drafts > 0) give_back_unused(seq);
+    if (rows.num_drafts > 0) kv_.give_back(seq.kv, seq.num_computed);
     if (!had_prompt && seq.num_computed >= seq.num_prompt() - 1) start_forks(seq);
-    cache_computed(seq, /*with_tail=*/false);
-    forget_passed_window(seq);
+    kv_.computed(seq.kv, seq.tokens, seq.num_computed, seq.num_prompt());
   }
   std::rotate(steps_.begin(), steps_.begin() + 1, steps_.end());
   --num_in_flight_;
@@ -124,15 +121,6 @@ void Scheduler::take_drafts(Sequence& seq, const SeqOutput& out, const ModelOutp
                     output.drafts.begin() + out.drafts_begin + out.num_drafts);
 }
 
-// Blocks behind the computed positions, which were for guesses that did not come true.
-void Scheduler::give_back_unused(Sequence& seq) {
-  const int32_t used = blocks_for(seq.num_computed, geometry_.block_size);
-  for (int g = 0; g < geometry_.num_groups; ++g) {
-    while (static_cast<int32_t>(seq.blocks[g].size()) > used) seq.blocks[g].pop_back();
-    seq.num_told[g] = std::min(seq.num_told[g], used);
-  }
-}
-
 void Scheduler::apply_prompt_logprobs(Sequence& seq, const SeqOutput& out, const ModelOutput& output,
                                       EventBatch& events) {
   if (seq.index != 0) return;
@@ -156,52 +144,12 @@ void Scheduler::apply_prompt_logprobs(Sequence& seq, const SeqOutput& out, const
   seq.num_prompt_reported = first_position + out.num_prompt - 1;
 }
 
-// Puts whole computed blocks into the prefix cache, and the tail when the sequence is about to let go.
-void Scheduler::cache_computed(Sequence& seq, bool with_tail) {
-  const int32_t size = geometry_.block_size;
-  const auto blocks_at = [&](int32_t index) {
-    std::array<BlockRef, kMaxKvGroups> blocks;
-    for (int g = 0; g < geometry_.num_groups; ++g) blocks[g] = seq.blocks[g][index];
-    return blocks;
-  };
-  while (seq.node != RadixCache::kNone && (seq.num_cached_blocks + 1) * size <= seq.num_computed) {
-    const std::span<const TokenId> tokens(seq.tokens.data() + seq.num_cached_blocks * size, size);
-    const RadixCache::NodeId next = cache_.insert(seq.node, tokens, blocks_at(seq.num_cached_blocks));
-    if (next != RadixCache::kNone) cache_.pin(next);
-    cache_.unpin(seq.node);
-    seq.node = next;  // kNone when the cache has no node left: this sequence is cached no further
-    ++seq.num_cached_blocks;
-    if (next != RadixCache::kNone && seq.num_cached_blocks == seq.num_prompt() / size)
-      cache_.want_window(next, seq.num_cached_blocks);  // the same prompt may come again
-  }
-  if (!with_tail || seq.node == RadixCache::kNone) return;
-  cache_.want_window(seq.node, seq.num_cached_blocks);
-  const int32_t tail = seq.num_computed - seq.num_cached_blocks * size;
-  if (tail > 0) {
-    cache_.insert(seq.node, {seq.tokens.data() + seq.num_cached_blocks * size, static_cast<size_t>(tail)},
-                  blocks_at(seq.num_cached_blocks));
-  }
-}
-
-void Scheduler::forget_passed_window(Sequence& seq) {
-  for (int g = 0; g < geometry_.num_groups; ++g) {
-    const int32_t first = first_needed_block(geometry_.groups[g], seq.num_computed, geometry_.block_size);
-    for (; seq.first_block[g] < first; ++seq.first_block[g]) seq.blocks[g][seq.first_block[g]] = BlockRef();
-  }
-}
-
 // Lets go of slot and memory.
 void Scheduler::release(Sequence& seq) {
-  if (seq.node != RadixCache::kNone) cache_.unpin(seq.node);
-  seq.node = RadixCache::kNone;
-  seq.num_cached_blocks = 0;
-  seq.num_computed = 0;
   SERVAL_CHECK(seq.num_in_flight == 0, seq.id, seq.num_in_flight);
   seq.drafts.clear();
-  for (int g = 0; g < geometry_.num_groups; ++g) {
-    seq.blocks[g].clear();
-    seq.first_block[g] = seq.num_told[g] = 0;
-  }
+  kv_.release(seq.kv);
+  seq.num_computed = 0;
   if (seq.slot >= 0) {
     free_slots_.push_back(seq.slot);
     freed_slots_.push_back(seq.slot);
@@ -241,7 +189,7 @@ void Scheduler::end(Sequence& seq, FinishReason reason) {
   if (reason == FinishReason::kStop || reason == FinishReason::kStopString || reason == FinishReason::kLength)
     learn_output(seq.num_output());
   if (seq.state == SeqState::kRunning && reason != FinishReason::kNumericalError)
-    cache_computed(seq, /*with_tail=*/true);
+    kv_.computed_last(seq.kv, seq.tokens, seq.num_computed, seq.num_prompt());
   flows_.leave(seq);
   seq.state = SeqState::kFinished;
   finished_.push_back(&seq);
@@ -259,7 +207,7 @@ void Scheduler::sweep_finished() {
     if (seq->num_in_flight > 0) return false;
     Submission& submission = *seq->of;
     if (++submission.num_gone < static_cast<int32_t>(submission.sequences.size())) return true;
-    if (submission.root != RadixCache::kNone) cache_.unpin(submission.root);
+    kv_.release_root(submission.root);
     if (deadlines_.contains(submission)) deadlines_.erase(submission);
     retired_.push_back(requests_.remove(submission));
     return true;

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "engine/scheduler/block_math.h"
 #include "engine/scheduler/queue_policy.h"
 
 namespace serval {
@@ -76,12 +75,7 @@ int32_t Scheduler::reach_drafts(Sequence& seq, int32_t most) {
   const int32_t wanted =
       std::min({static_cast<int32_t>(seq.drafts.size()), most, seq.most_tokens - known - 1});
   if (wanted <= 0) return 0;
-  int32_t end = known + wanted;
-  if (!grow(seq, end)) {
-    for (int g = 0; g < geometry_.num_groups; ++g)
-      end = std::min(end, static_cast<int32_t>(seq.blocks[g].size()) * geometry_.block_size);
-  }
-  return end - known;
+  return kv_.grow(seq.kv, known + wanted) - known;
 }
 
 // Those that decode wait for the whole step: beside them prompts get what the step's time has room for.
@@ -184,36 +178,10 @@ int32_t Scheduler::grant(Sequence& seq, int32_t most) {
 // Holds blocks for positions up to `end`, or as far as they can be had when nobody younger can give way.
 // Returns that end.
 int32_t Scheduler::reach(Sequence& seq, int32_t end) {
-  while (!grow(seq, end)) {
-    if (preempt_one(seq)) continue;
-    for (int g = 0; g < geometry_.num_groups; ++g) {
-      end = std::min(end, static_cast<int32_t>(seq.blocks[g].size()) * geometry_.block_size);
-    }
-    break;
+  for (;;) {
+    const int32_t reached = kv_.grow(seq.kv, end);
+    if (reached == end || !preempt_one(seq)) return reached;
   }
-  return end;
-}
-
-// Holds blocks for positions up to `end` in every group. False when some could not be had; what was had is
-// kept.
-bool Scheduler::grow(Sequence& seq, int32_t end) {
-  const size_t wanted = blocks_for(end, geometry_.block_size);
-  bool has_all = true;
-  for (int g = 0; g < geometry_.num_groups; ++g) {
-    while (seq.blocks[g].size() < wanted) {
-      BlockRef block = allocate(g);
-      if (!block) break;
-      seq.blocks[g].push_back(std::move(block));
-    }
-    has_all = has_all && seq.blocks[g].size() >= wanted;
-  }
-  return has_all;
-}
-
-BlockRef Scheduler::allocate(int group) {
-  BlockRef block = pools_[group]->allocate();
-  if (!block && cache_.evict_one(group)) block = pools_[group]->allocate();
-  return block;
 }
 
 // Takes the memory of the last in line, if one behind `below` has any and is in no step, this one included.
@@ -223,11 +191,7 @@ bool Scheduler::preempt_one(const Sequence& below) {
     Sequence& victim = *running_[i];
     if (&victim == &below || !goes_before(config_.policy, below, victim)) return false;
     if (victim.num_in_flight > 0 || victim.granted > 0 || victim.admitted_in == step_) continue;
-    bool frees = false;
-    for (int g = 0; g < geometry_.num_groups; ++g) {
-      for (const BlockRef& block : victim.blocks[g]) frees = frees || block;
-    }
-    if (!frees) continue;
+    if (!victim.kv.holds_blocks()) continue;
     preempt(victim);
     return true;
   }
@@ -235,7 +199,7 @@ bool Scheduler::preempt_one(const Sequence& below) {
 }
 
 void Scheduler::preempt(Sequence& seq) {
-  cache_computed(seq, /*with_tail=*/true);
+  kv_.computed_last(seq.kv, seq.tokens, seq.num_computed, seq.num_prompt());
   release(seq);
   running_.erase(std::find(running_.begin(), running_.end(), &seq));
   seq.state = SeqState::kWaiting;
@@ -248,81 +212,6 @@ void Scheduler::preempt(Sequence& seq) {
   for (Sequence& fork : seq.of->sequences) {
     if (fork.parent == &seq && fork.is_in_line && seq.num_prompt() > 1) flows_.stop_waiting(fork);
   }
-}
-
-// Takes what the cache has of the sequence's known tokens; the last one is always computed, to have logits to
-// sample from. Returns how many positions of `partial` go on from there.
-int32_t Scheduler::take_cached(Sequence& seq, PartialBlock& partial) {
-  if (!config_.enable_prefix_cache) return 0;
-  Submission& submission = *seq.of;
-  if (submission.root == RadixCache::kNone) {
-    submission.root = cache_.root(submission.request.cache_salt);
-    if (submission.root == RadixCache::kNone) return 0;
-    cache_.pin(submission.root);
-  }
-  const RadixCache::Match match = cache_.match(submission.root, seq.to_look_up());
-  seq.reached = match.reached;
-  stand_on(seq, match.node, match.num_blocks);
-  seq.num_computed = match.num_blocks * geometry_.block_size;
-  for (int g = 0; g < geometry_.num_groups; ++g) {
-    seq.first_block[g] = first_needed_block(geometry_.groups[g], seq.num_computed, geometry_.block_size);
-    seq.blocks[g].resize(match.num_blocks);
-    RadixCache::NodeId node = match.node;
-    for (int32_t i = match.num_blocks - 1; i >= seq.first_block[g]; --i, node = cache_.parent(node))
-      seq.blocks[g][i] = cache_.block(node, g);
-    if (match.partial != RadixCache::kNone) partial[g] = cache_.block(match.partial, g);
-  }
-  return match.partial_tokens;
-}
-
-// Whether the sequence still has the KV that a row at position `next` reads: one far ahead has let go of it.
-bool Scheduler::holds_window(const Sequence& seq, int32_t next) const {
-  for (int g = 0; g < geometry_.num_groups; ++g) {
-    if (seq.first_block[g] > first_needed_block(geometry_.groups[g], next, geometry_.block_size))
-      return false;
-  }
-  return true;
-}
-
-// Takes all but the last prompt token of the sequence it forks from: whole blocks are shared, of the one they
-// part in `partial` has the returned number of positions.
-int32_t Scheduler::take_forked(Sequence& seq, PartialBlock& partial) {
-  const Sequence& parent = *seq.parent;
-  const int32_t size = geometry_.block_size;
-  const int32_t shared = seq.num_prompt() - 1, whole = shared / size, rest = shared % size;
-  if (seq.of->root != RadixCache::kNone) stand_on(seq, seq.of->root, 0);
-  seq.num_computed = whole * size;
-  for (int g = 0; g < geometry_.num_groups; ++g) {
-    seq.first_block[g] = first_needed_block(geometry_.groups[g], shared, size);
-    seq.blocks[g].resize(whole);
-    for (int32_t i = seq.first_block[g]; i < whole; ++i) seq.blocks[g][i] = parent.blocks[g][i];
-    if (rest > 0) partial[g] = parent.blocks[g][whole];
-  }
-  return rest;
-}
-
-// The first positions of `partial` go into a block of the sequence's own. False when there is none to be had;
-// one that starts from the cache can then compute them.
-bool Scheduler::copy_partial(Sequence& seq, const PartialBlock& partial, int32_t num_tokens, Batch& batch) {
-  if (num_tokens == 0) return true;
-  PartialBlock own;
-  for (int g = 0; g < geometry_.num_groups; ++g) {
-    own[g] = allocate(g);
-    if (!own[g]) return false;
-  }
-  for (int g = 0; g < geometry_.num_groups; ++g) {
-    if (partial[g]) batch.copies.push_back({g, {partial[g].id(), own[g].id(), num_tokens}});
-    seq.blocks[g].push_back(std::move(own[g]));
-  }
-  seq.num_computed += num_tokens;
-  forget_passed_window(seq);
-  return true;
-}
-
-void Scheduler::stand_on(Sequence& seq, RadixCache::NodeId node, int32_t num_blocks) {
-  cache_.pin(node);
-  seq.node = node;
-  seq.num_cached_blocks = num_blocks;
 }
 
 // The next `rows` known tokens of the sequence, and behind the last of them that many of its guesses.
@@ -344,14 +233,7 @@ void Scheduler::emit_step(Sequence& seq, int32_t rows, int32_t num_drafts, Batch
     batch.tokens.push_back(seq.drafts[i].token);
     batch.parents.push_back(seq.drafts[i].parent);
   }
-  for (int g = 0; g < geometry_.num_groups; ++g) {
-    step.first_block[g] = seq.num_told[g];
-    step.blocks_begin[g] = static_cast<int32_t>(batch.blocks.size());
-    for (; seq.num_told[g] < static_cast<int32_t>(seq.blocks[g].size()); ++seq.num_told[g]) {
-      batch.blocks.push_back(seq.blocks[g][seq.num_told[g]].id());
-    }
-    step.num_blocks[g] = static_cast<int32_t>(batch.blocks.size()) - step.blocks_begin[g];
-  }
+  kv_.tell(seq.kv, step, batch);
   if (begin < seq.num_prompt()) stats_.prompt_tokens_computed += std::min(rows, seq.num_prompt() - begin);
   batch.seqs.push_back(step);
   if (step.sample) {

@@ -12,8 +12,7 @@
 
 #include "engine/batch.h"
 #include "engine/request.h"
-#include "engine/scheduler/block_pool.h"
-#include "engine/scheduler/radix_cache.h"
+#include "engine/scheduler/kv_manager.h"
 
 namespace serval {
 
@@ -67,27 +66,18 @@ struct Sequence {
   std::vector<Draft> drafts;
 
   SlotId slot = -1;
-  // Per KV group: block of table index i at blocks[i]; empty where a window has passed.
-  std::array<std::vector<BlockRef>, kMaxKvGroups> blocks;
-  std::array<int32_t, kMaxKvGroups> first_block{};  // first index that is held
-  std::array<int32_t, kMaxKvGroups> num_told{};     // indexes below this are in the runner's table
-  RadixCache::NodeId node =
-      RadixCache::kNone;          // where it stands in the prefix cache (pinned), kNone: not in it
-  int32_t num_cached_blocks = 0;  // whole blocks of its path that are in the cache
-  int32_t cached_tokens = 0;      // prompt tokens found in the cache when first admitted
+  SequenceKv kv;
+  int32_t cached_tokens = 0;  // prompt tokens found in the cache when first admitted
   Time first_scheduled{0};
   bool admitted_before = false;
-  // Where its last look into the cache ended, and what it lacked when it was refused after that: until so
-  // many blocks are free or only cached, or the cache has more of its tokens, or somebody else was admitted,
-  // it would be refused again.
+  // What it lacked when it was refused: until so many blocks are free or only cached, or the cache has more of
+  // its tokens, or somebody else was admitted, it would be refused again.
   struct Refusal {
     std::array<int32_t, kMaxKvGroups> wanted{};
     uint64_t num_admitted = 0;
   };
-  RadixCache::Place reached;
   std::optional<Refusal> refusal;
   int32_t num_prompt_reported = 0;  // prompt positions whose log-probabilities were published
-  int32_t num_shared = 0;           // first blocks of its table that it took from the cache or its parent
 
   // Its place among those who want their prompt computed (flows.h).
   Flow* flow = nullptr;

@@ -8,6 +8,7 @@
 
 #include "engine/batch.h"
 #include "engine/config.h"
+#include "engine/kv_geometry.h"
 #include "loadtest/load/measure.h"
 #include "loadtest/load/workload.h"
 #include "loadtest/simulate/cost_model.h"

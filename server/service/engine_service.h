@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "engine/engine.h"
+#include "engine/kv_geometry.h"
 #include "engine/text/tokenizer/tokenizer.h"
 #include "server/memory_budget.h"
 #include "server/service/inference_service.h"

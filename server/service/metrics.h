@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "engine/batch.h"
+#include "engine/kv_geometry.h"
 #include "engine/stats.h"
 #include "kernels/base/status.h"
 #include "server/request_record.h"

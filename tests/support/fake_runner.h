@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "engine/batch.h"
+#include "engine/kv_geometry.h"
 #include "kernels/base/check.h"
 
 namespace serval {

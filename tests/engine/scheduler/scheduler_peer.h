@@ -6,8 +6,8 @@
 namespace serval {
 
 struct SchedulerPeer {
-  static BlockRef take_block(Scheduler& scheduler) { return scheduler.pools_[0]->allocate(); }
-  static const RadixCache& cache(const Scheduler& scheduler) { return scheduler.cache_; }
+  static BlockRef take_block(Scheduler& scheduler) { return scheduler.kv_.pools_[0]->allocate(); }
+  static const RadixCache& cache(const Scheduler& scheduler) { return scheduler.kv_.cache_; }
 };
 
 }  // namespace serval

@@ -1,0 +1,78 @@
+// The KV memory as arithmetic: which positions a block covers, how many blocks so many positions take, which
+// of them a later row still reads, and where a cached prefix may be taken up. The only copy of it: scheduler,
+// memory plan, slot table, model input and validator ask here. Knows no block and nobody who holds one.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "kernels/values.h"
+
+namespace serval {
+
+// A group of layers that keep the same positions.
+struct KvGroupGeometry {
+  int32_t num_blocks = 0;
+  // 0: every position stays. w: a row at position p reads positions > p - w only, and blocks wholly before
+  // them are forgotten.
+  int32_t window = 0;
+};
+
+// What holds of the blocks of one group. A table index is a position / span().
+class KvRule {
+ public:
+  KvRule(const KvGroupGeometry& group, int32_t block_size) : span_(block_size), window_(group.window) {}
+
+  // Positions that a block covers.
+  int32_t span() const { return span_; }
+  int32_t blocks_for(int64_t positions) const {
+    return static_cast<int32_t>((positions + span_ - 1) / span_);
+  }
+  // First table index that a row at position `next` still reads.
+  int32_t first_needed(int32_t next) const {
+    return window_ == 0 ? 0 : std::max(0, next - window_ + 1) / span_;
+  }
+  // Whether blocks are let go of while the sequence goes on.
+  bool forgets() const { return window_ > 0; }
+  // Whether a sequence can begin with what is cached of its first `end` positions, when all blocks of the
+  // group behind position `gap_end` are there.
+  bool may_match(int32_t end, int32_t gap_end) const {
+    return gap_end <= (window_ == 0 ? 0 : std::max(0, end - window_ + 1));
+  }
+  // In a group that forgets: no step of so many rows of one sequence reads and writes more blocks.
+  int32_t blocks_of_step(int32_t rows) const { return blocks_for(int64_t{window_} + rows) + 1; }
+  // The most blocks that one row needs in a sequence of so many positions: it touches most when what it reads
+  // begins as late in a block as can be.
+  int32_t blocks_of_row(int32_t positions) const {
+    const int32_t read = window_ == 0 ? positions : std::min(window_, positions);
+    return blocks_for(std::min(span_ - 1, positions - read) + read);
+  }
+
+ private:
+  int32_t span_, window_;
+};
+
+struct BlockGeometry {
+  int32_t block_size = 16;
+  int32_t num_groups = 1;
+  KvGroupGeometry groups[kMaxKvGroups];
+
+  KvRule rule(int group) const { return {groups[group], block_size}; }
+
+  // Entries of a sequence's block table, in the group that has most.
+  int32_t table_entries(int32_t positions) const {
+    int32_t most = 0;
+    for (int g = 0; g < num_groups; ++g) most = std::max(most, rule(g).blocks_for(positions));
+    return most;
+  }
+  // Whether a sequence of so many positions can be computed to its end when it has all memory. Exact: with
+  // one block less it would wait for ever.
+  bool fits(int32_t positions) const {
+    for (int g = 0; g < num_groups; ++g) {
+      if (rule(g).blocks_of_row(positions) > groups[g].num_blocks) return false;
+    }
+    return true;
+  }
+};
+
+}  // namespace serval
