@@ -54,7 +54,7 @@ bool is_loopback(const std::string& host) {
 }
 
 // The settings that depend on the model: its context, and units and names in the engine's own terms.
-void resolve(const ModelConfig& model, ServerConfig& config) {
+void resolve(const ModelSpec& model, ServerConfig& config) {
   SchedulerConfig& scheduler = config.engine.scheduler;
   if (config.max_model_len > model.max_positions) {
     throw std::runtime_error("max_model_len is " + std::to_string(config.max_model_len) +
@@ -204,7 +204,7 @@ void serve_until_stopped(const std::string& model, ServerConfig config, StopSign
   set_log_level(log_level(config.log_level));
   raise_descriptor_limit(config.max_connections + (config.grpc ? config.grpc_max_connections : 0));
   ServedModel served = read_served_model(model);
-  resolve(served.config, config);
+  resolve(served.spec, config);
   check_record_path(config.engine.record_path);
 
   ServiceConfig service_config;
@@ -278,12 +278,12 @@ void serve(const std::string& model, ServerConfig config, StopSignals& signals) 
 
 std::string plan_text(const std::string& model, ServerConfig config) {
   const ServedModel served = read_served_model(model);
-  resolve(served.config, config);
+  resolve(served.spec, config);
   // What a process with these libraries, this tokenizer and this template holds before the engine: measured
   // here and now.
   const size_t process_bytes = resident_bytes();
   const std::unique_ptr<Backend> backend = make_backend(config.engine.device);
-  const MemoryPlan plan = plan_memory(served.config, config.engine, *backend);
+  const MemoryPlan plan = plan_memory(served.spec, config.engine, *backend);
   const auto gib = [](size_t bytes) { return static_cast<double>(bytes) / static_cast<double>(1 << 30); };
   std::ostringstream out;
   out << std::fixed << std::setprecision(2);
@@ -304,9 +304,9 @@ std::string plan_text(const std::string& model, ServerConfig config) {
       << gib(plan.available_bytes - plan.total_bytes()) << " GiB stay free.\n"
       << "The KV cache holds " << plan.full_sequences << " sequences of max_model_len "
       << scheduler.max_model_len << " at once; max_num_seqs is " << scheduler.max_num_seqs << ".\n";
-  const int longest = largest_model_len(served.config, config.engine, *backend);
+  const int longest = largest_model_len(served.spec, config.engine, *backend);
   out << "The largest max_model_len that fits is " << longest
-      << (longest == served.config.max_positions ? ", all that the model was made for" : "") << ".\n";
+      << (longest == served.spec.max_positions ? ", all that the model was made for" : "") << ".\n";
   return out.str();
 }
 

@@ -25,6 +25,11 @@ ALLOWED = {
     "engine/text/jinja": ["engine/text/jinja/", *BASE],
     "engine/text/template": ["engine/text/template/", "engine/text/jinja/", *BASE],
     "engine/model": ["engine/model/", "engine/json/", *SEAM, *NOUNS],
+    # A part of a model knows the seam and what a slot and a norm are; of other parts, nothing.
+    "engine/model/mixers": ["engine/model/mixers/", "engine/model/norm.h", "engine/model/weight_slots.h", *SEAM, *BASE],
+    "engine/model/ffn": ["engine/model/ffn/", "engine/model/norm.h", "engine/model/weight_slots.h", *SEAM, *BASE],
+    # A family reads its configuration into a spec: no device runs and no checkpoint is opened here.
+    "engine/model/architectures": ["engine/model/architectures/", "engine/model/config_fields.h", "engine/model/harmless_fields.h", "engine/model/model_spec.h", "engine/model/tensor_names.h", "engine/json/", *BASE],
     "engine/runner": ["engine/runner/", "engine/model/", "kernels/cpu/system_memory.h", *SEAM, *NOUNS],
     "engine/runner/speculators": ["engine/runner/speculators/", *NOUNS],
     # "engine" alone stands for the nouns, engine/*.h, and for the loop, to which the runner comes as two functions.
@@ -93,6 +98,8 @@ def broken_includes(root: pathlib.Path):
             where = f"{file}:{number}"
             if re.match(r"\s*#.*__CUDA(CC|_ARCH)__", line) and file not in MAY_TELL_HOST_FROM_DEVICE:
                 yield f"{where}: only {', '.join(MAY_TELL_HOST_FROM_DEVICE)} may tell host from device"
+            if re.search(r"\b(get(_if)?|holds_alternative)<\w+(Spec|Weights)>", line):
+                yield f"{where}: parts of a model are visited: what asks for one compiles without the others"
             found = INCLUDE.match(line)
             if not found:
                 continue

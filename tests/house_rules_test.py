@@ -46,6 +46,7 @@ def main() -> int:
         expect(f"{prefix} at home", {f"{folders[0]}/planted.cc": f"#include <{prefix}x>\n"}, None)
     expect("a folder without a row", {"engine_room/planted.cc": "", "kernels_too/planted.cc": ""}, None)  # not ours to judge
     expect("a file at the top", {"loadtest/planted.cc": ""}, "no row")
+    expect("a part that is asked for", {"engine/runner/planted.cc": "std::get<GqaSpec>(layer.mixer);\n"}, "are visited")
     expect("a kernel that asks where it is", {"kernels/cuda/planted.cu": "#if defined(__CUDACC__)\n"}, "tell host from device")
     ring = {"engine/json/a.h": '#include "engine/json/b.h"\n', "engine/json/b.cc": '#include "engine/json/c.h"\n', "engine/json/c.h": '#include "engine/json/a.h"\n'}
     expect("a ring of pairs", ring, "ring: engine/json/a, engine/json/b, engine/json/c")

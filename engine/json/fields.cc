@@ -218,11 +218,18 @@ void Fields::ignore(std::initializer_list<std::string_view> fields) const {
   for (const std::string_view field : fields) find(field);
 }
 
+std::vector<const boost::json::key_value_pair*> Fields::unasked() const {
+  std::vector<const boost::json::key_value_pair*> members;
+  for (size_t i = 0; i < was_asked_.size(); ++i) {
+    if (!was_asked_[i]) members.push_back(object_->begin() + static_cast<std::ptrdiff_t>(i));
+  }
+  return members;
+}
+
 std::vector<std::string> Fields::unknown() const {
   std::vector<std::string> names;
-  for (size_t i = 0; i < was_asked_.size(); ++i) {
-    if (was_asked_[i]) continue;
-    const std::string_view name = (object_->begin() + static_cast<std::ptrdiff_t>(i))->key();
+  for (const boost::json::key_value_pair* member : unasked()) {
+    const std::string_view name = member->key();
     names.push_back(prefix_ + std::string(name.substr(0, kMaxNameBytes)));
   }
   return names;

@@ -83,7 +83,8 @@ class Fields {
 
   // Fields that are accepted and have no meaning here.
   void ignore(std::initializer_list<std::string_view> fields) const;
-  // What nobody asked for, in the text's order, with the prefix.
+  // What nobody asked for, in the text's order: the members, and their names with the prefix.
+  std::vector<const boost::json::key_value_pair*> unasked() const;
   std::vector<std::string> unknown() const;
 
   // What was asked of it is not remembered.

@@ -1,4 +1,5 @@
-// generation_config.json: read_generation_defaults() of model_config.h.
+#include "engine/model/generation_defaults.h"
+
 #include <boost/json/serialize.hpp>
 #include <cmath>
 #include <limits>
@@ -6,7 +7,6 @@
 
 #include "engine/json/json_reader.h"
 #include "engine/model/config_fields.h"
-#include "engine/model/model_config.h"
 #include "engine/sampling_ranges.h"
 #include "kernels/base/log.h"
 

@@ -1,12 +1,13 @@
-// Where a model's folder is: resolve_model() of model_config.h, with what it knows of the Hugging Face
-// cache's layout (hub/models--org--name/refs/main names a folder of hub/models--org--name/snapshots).
+// With what resolve_model() knows of the Hugging Face cache's layout: hub/models--org--name/refs/main names a
+// folder of hub/models--org--name/snapshots.
+#include "engine/model/model_folder.h"
+
 #include <algorithm>
 #include <cstdlib>
 #include <stdexcept>
 #include <string>
 #include <string_view>
 
-#include "engine/model/model_config.h"
 #include "engine/model/other_formats.h"
 #include "kernels/base/regular_file.h"
 

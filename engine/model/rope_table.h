@@ -1,12 +1,27 @@
-// The rotation table of a model: cosines and sines by position, computed once at start (Su et al. 2021;
-// frequencies scaled as Llama 3.1 publishes it, or linearly as Chen et al. 2023 do).
+// The rotation of a layer's heads: its parameters, and the table of cosines and sines by position that is
+// computed from them once at start (Su et al. 2021; frequencies scaled as Llama 3.1 publishes it, or linearly
+// as Chen et al. 2023 do).
 #pragma once
 
+#include <cstdint>
 #include <vector>
 
-#include "engine/model/model_spec.h"
-
 namespace serval {
+
+// Llama 3.1's frequency-dependent scaling of the rotary embedding (rope_type "llama3"); others: none, linear.
+struct RopeScaling {
+  enum class Type : uint8_t { kNone, kLinear, kLlama3 } type = Type::kNone;
+  double factor = 1;
+  double low_freq_factor = 1;
+  double high_freq_factor = 4;
+  int original_max_positions = 0;
+};
+
+struct RopeSpec {
+  double theta = 10000;
+  RopeScaling scaling;
+  int rotary_dim = 0;  // dimensions of a head that rotate
+};
 
 // Radians a position turns pair i of a head by: [rotary_dim / 2].
 std::vector<double> rope_frequencies(const RopeSpec& spec);

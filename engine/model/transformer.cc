@@ -16,10 +16,15 @@ Transformer::Transformer(ModelSpec spec, ModelWeights weights, const Limits& lim
   SERVAL_CHECK(max_positions > 0 && max_positions <= spec_.max_positions, max_positions, spec_.max_positions);
   SERVAL_CHECK(weights_.layers.size() == spec_.layers.size(), weights_.layers.size(), spec_.layers.size());
   rope_memory_ = backend.allocate(planned_bytes(spec_, max_positions));
-  std::vector<float> table(rope_memory_.bytes / sizeof(float));
-  fill_rope_table(spec_.rope, max_positions, table.data());
-  backend.upload(rope_memory_.data(), table.data(), rope_memory_.bytes);
-  cos_sin_ = Tensor(rope_memory_.data(), DType::kF32, {max_positions, spec_.rope.rotary_dim});
+  std::vector<float> tables(rope_memory_.bytes / sizeof(float));
+  size_t used = 0;
+  for (const RopeSpec& rope : spec_.ropes) {
+    fill_rope_table(rope, max_positions, tables.data() + used);
+    cos_sin_.emplace_back(rope_memory_.as<float>() + used, DType::kF32,
+                          std::initializer_list<int64_t>{max_positions, rope.rotary_dim});
+    used += size_t(max_positions) * rope.rotary_dim;
+  }
+  backend.upload(rope_memory_.data(), tables.data(), rope_memory_.bytes);
   reserve_scratch(spec_, limits, backend);
 }
 
@@ -35,19 +40,17 @@ size_t Transformer::reserve_scratch(const ModelSpec& spec, const Limits& limits,
                      .num_kv_groups = static_cast<int>(spec.kv_groups.size())};
   for (int g = 0; g < most.num_kv_groups; ++g) most.windows[g] = spec.kv_groups[g].window;
   for (const LayerSpec& layer : spec.layers) {
-    const auto& attention = std::get<GqaSpec>(layer.attention);
-    const auto& ffn = std::get<DenseFfnSpec>(layer.ffn);
-    most.num_heads = std::max(most.num_heads, attention.num_heads);
-    most.num_kv_heads = std::max(most.num_kv_heads, attention.num_kv_heads);
-    most.head_dim = std::max(most.head_dim, attention.head_dim);
-    most.max_k = std::max({most.max_k, attention.q_size(), int64_t{ffn.intermediate_size}});
-    most.max_n = std::max({most.max_n, attention.qkv_size(), int64_t{2} * ffn.intermediate_size});
+    const auto raise = [&](const auto& part) { part.raise_limits(most); };
+    std::visit(raise, layer.mixer);
+    std::visit(raise, layer.ffn);
   }
   return backend.reserve(most);
 }
 
 size_t Transformer::planned_bytes(const ModelSpec& spec, int max_positions) {
-  return static_cast<size_t>(max_positions) * spec.rope.rotary_dim * sizeof(float);
+  size_t floats = 0;
+  for (const RopeSpec& rope : spec.ropes) floats += static_cast<size_t>(max_positions) * rope.rotary_dim;
+  return floats * sizeof(float);
 }
 
 void Transformer::forward(const ForwardInput& in, std::span<const KvLayer> kv, Workspace& ws) {
@@ -57,16 +60,27 @@ void Transformer::forward(const ForwardInput& in, std::span<const KvLayer> kv, W
   backend_.embed(weights_.embedding, in.token_ids, ws.residual);
   Tensor pending;  // what the block before adds to the residual: nothing yet
   for (int l = 0; l < spec_.num_layers(); ++l) {
-    const auto& [attention, ffn] = spec_.layers[l];
+    const LayerSpec& layer = spec_.layers[l];
     const LayerWeights& w = weights_.layers[l];
-    add_norm(ws.residual, pending, w.attention_norm, ws.h);
-    attention_block(std::get<GqaSpec>(attention), std::get<GqaWeights>(w.attention), in, kv[l],
-                    ws);  // ws.h -> ws.x
-    add_norm(ws.residual, ws.x, w.ffn_norm, ws.h);
-    ffn_block(std::get<DenseFfnSpec>(ffn), std::get<DenseFfnWeights>(w.ffn), ws);  // ws.h -> ws.x
+    add_norm(backend_, layer.mixer_norm, w.mixer_norm, ws.residual, pending, ws.h);
+    const MixerInput mixer_input{.h = ws.h,
+                                 .out = ws.x,
+                                 .scratch = ws.scratch,
+                                 .positions = in.positions,
+                                 .group = in.groups[layer.kv_group],
+                                 .kv = kv[l],
+                                 .window = spec_.kv_groups[layer.kv_group].window,
+                                 .cos_sin = cos_sin_[layer.rope]};
+    std::visit([&](const auto& part) { part.run(backend_, weights_of(part, w.mixer), mixer_input); },
+               layer.mixer);
+    add_post_norm(layer.mixer_post_norm, w.mixer_post_norm, ws.x);
+    add_norm(backend_, layer.ffn_norm, w.ffn_norm, ws.residual, ws.x, ws.h);
+    const FfnInput ffn_input{.h = ws.h, .out = ws.x, .scratch = ws.scratch};
+    std::visit([&](const auto& part) { part.run(backend_, weights_of(part, w.ffn), ffn_input); }, layer.ffn);
+    add_post_norm(layer.ffn_post_norm, w.ffn_post_norm, ws.x);
     pending = ws.x;
   }
-  add_norm(ws.residual, pending, weights_.final_norm, ws.h);
+  add_norm(backend_, spec_.final_norm, weights_.final_norm, ws.residual, pending, ws.h);
 }
 
 Tensor Transformer::logits(std::span<const int32_t> rows, Workspace& ws) {
@@ -82,9 +96,8 @@ Tensor Transformer::all_logits(Workspace& ws) {
   return ws.logits;
 }
 
-void Transformer::add_norm(const Tensor& residual, const Tensor& x, const Buffer& weight, const Tensor& out) {
-  backend_.add_rms_norm(residual, x, Tensor(weight.data(), DType::kF32, {spec_.hidden_size}), spec_.norm_eps,
-                        out);
+void Transformer::add_post_norm(const NormSpec& spec, const NormWeights& weights, const Tensor& x) {
+  if (spec.is_there()) add_norm(backend_, spec, weights, x, {}, x);
 }
 
 }  // namespace serval

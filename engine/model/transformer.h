@@ -4,6 +4,7 @@
 #pragma once
 
 #include <span>
+#include <vector>
 
 #include "engine/model/model_spec.h"
 #include "engine/model/weights.h"
@@ -39,7 +40,7 @@ class Transformer {
   const ModelSpec& spec() const { return spec_; }
   const ModelWeights& weights() const { return weights_; }
 
-  // The rotation table: what the constructor allocates beside the weights it was given and the backend's own
+  // The rotation tables: what the constructor allocates beside the weights it was given and the backend's own
   // scratch.
   static size_t planned_bytes(const ModelSpec& spec, int max_positions);
   // Makes the backend ready for steps within the limits; returns the bytes of scratch it holds for them. The
@@ -47,17 +48,14 @@ class Transformer {
   static size_t reserve_scratch(const ModelSpec& spec, const Limits& limits, Backend& backend);
 
  private:
-  // residual += x (x may be absent); out = rms_norm(residual) * weight
-  void add_norm(const Tensor& residual, const Tensor& x, const Buffer& weight, const Tensor& out);
-  void attention_block(const GqaSpec& spec, const GqaWeights& w, const ForwardInput& input, const KvLayer& kv,
-                       Workspace& ws);                                                // ws.h -> ws.x
-  void ffn_block(const DenseFfnSpec& spec, const DenseFfnWeights& w, Workspace& ws);  // ws.h -> ws.x
+  // In place; nothing where the layer has none.
+  void add_post_norm(const NormSpec& spec, const NormWeights& weights, const Tensor& x);
 
   ModelSpec spec_;
   ModelWeights weights_;
   Backend& backend_;
   Buffer rope_memory_;
-  Tensor cos_sin_;  // [max_positions, rotary_dim] f32: cosines, then sines
+  std::vector<Tensor> cos_sin_;  // of each of spec_.ropes: [max_positions, rotary_dim] f32
 };
 
 }  // namespace serval

@@ -45,13 +45,17 @@ const TensorInfo& find_tensor(const Checkpoint& checkpoint, const SourceTensor& 
 
 // Calls visit(source, type) for every tensor of the slot with the type that it is staged in.
 template <class Visit>
+void for_sources(const LinearSlot& slot, DType type, const Visit& visit) {
+  for (const SourceTensor& part : slot.parts) visit(part, type);
+  for (const SourceTensor& bias : slot.biases) visit(bias, DType::kF32);
+}
+template <class Visit>
+void for_sources(const VectorSlot& slot, DType, const Visit& visit) {
+  visit(slot.source, DType::kF32);
+}
+template <class Visit>
 void for_sources(const WeightSlot& slot, DType type, const Visit& visit) {
-  if (const auto* linear = std::get_if<LinearSlot>(&slot)) {
-    for (const SourceTensor& part : linear->parts) visit(part, type);
-    for (const SourceTensor& bias : linear->biases) visit(bias, DType::kF32);
-  } else {
-    visit(std::get<VectorSlot>(slot).source, DType::kF32);
-  }
+  std::visit([&](const auto& s) { for_sources(s, type, visit); }, slot);
 }
 
 // Memory for one slot's tensors on their way, as large as the largest slot needs and used by all in turn: the
@@ -130,14 +134,17 @@ void load_slot(const LinearSlot& slot, DType type, Staging& staging, Backend& ba
 
 void load_slot(const VectorSlot& slot, DType, Staging& staging, Backend& backend) {
   const Tensor source = staging.load(slot.source, DType::kF32);
+  if (slot.offset != 0) {
+    for (int64_t i = 0; i < source.num_elements(); ++i) source.as<float>()[i] += slot.offset;
+  }
   *slot.target = backend.allocate(source.num_bytes());
   backend.upload(slot.target->data(), source.data, source.num_bytes());
 }
 
 // A tied model may repeat its embedding as the head; a head that differs would have to be honoured, and the
 // configuration says no.
-void check_tied_head(const Checkpoint& checkpoint, const TensorInfo& head) {
-  const TensorInfo* embedding = checkpoint.find(kEmbeddingTensor);
+void check_tied_head(const Checkpoint& checkpoint, const TensorInfo& head, const TensorNames& names) {
+  const TensorInfo* embedding = checkpoint.find(names.embedding_tensor());
   bool same =
       embedding != nullptr && embedding->shape == head.shape && embedding->dtype_name == head.dtype_name;
   if (same) {
@@ -153,10 +160,19 @@ void check_tied_head(const Checkpoint& checkpoint, const TensorInfo& head) {
   }
 }
 
+// Tensors that the forward pass does not need: rotation frequencies that old exporters saved, and what the
+// family names.
+bool is_ignored(std::string_view tensor, const TensorNames& names) {
+  return tensor.ends_with(".rotary_emb.inv_freq") ||
+         std::any_of(names.ignored.begin(), names.ignored.end(),
+                     [&](std::string_view end) { return tensor.ends_with(end); });
+}
+
 // Holds the checkpoint's headers against the slots: every tensor is there as the slot wants it, and every
 // tensor has a slot, because one we would leave out silently would change the output. Returns the bytes of
 // those that need none.
-size_t check_tensors(const Checkpoint& checkpoint, const std::vector<WeightSlot>& slots, bool tied) {
+size_t check_tensors(const Checkpoint& checkpoint, const std::vector<WeightSlot>& slots,
+                     const ModelSpec& spec) {
   std::vector<const SourceTensor*> wanted;
   for (const WeightSlot& slot : slots)
     for_sources(slot, DType::kF32, [&](const SourceTensor& source, DType) { wanted.push_back(&source); });
@@ -165,9 +181,9 @@ size_t check_tensors(const Checkpoint& checkpoint, const std::vector<WeightSlot>
   size_t bytes = 0;
   for (const TensorInfo& tensor : checkpoint.tensors()) {
     if (expected.contains(tensor.name)) continue;
-    if (tied && tensor.name == kHeadTensor) {
-      check_tied_head(checkpoint, tensor);
-    } else if (!is_ignorable_tensor(tensor.name)) {
+    if (spec.tied_embeddings && tensor.name == spec.names.head_tensor()) {
+      check_tied_head(checkpoint, tensor, spec.names);
+    } else if (!is_ignored(tensor.name, spec.names)) {
       throw std::runtime_error(checkpoint.file_of(tensor).string() + ": tensor " + in_quotes(tensor.name) +
                                " has no place in this model");
     }
@@ -181,7 +197,7 @@ size_t check_tensors(const Checkpoint& checkpoint, const std::vector<WeightSlot>
 
 void check_weights(const std::filesystem::path& model_dir, const ModelSpec& spec) {
   ModelWeights weights;
-  check_tensors(Checkpoint(model_dir), map_weights(spec, weights), spec.tied_embeddings);
+  check_tensors(Checkpoint(model_dir), map_weights(spec, weights), spec);
 }
 
 ModelWeights load_weights(const std::filesystem::path& model_dir, const ModelSpec& spec, Backend& backend,
@@ -189,7 +205,7 @@ ModelWeights load_weights(const std::filesystem::path& model_dir, const ModelSpe
   const Checkpoint checkpoint(model_dir);
   ModelWeights weights;
   const std::vector<WeightSlot> slots = map_weights(spec, weights);
-  const size_t skipped = check_tensors(checkpoint, slots, spec.tied_embeddings);
+  const size_t skipped = check_tensors(checkpoint, slots, spec);
   {
     const DType held = format_row(backend.held_format(format_of(spec.weight_dtype))).number;
     Staging staging(checkpoint, slots, held, progress);
@@ -203,18 +219,25 @@ ModelWeights load_weights(const std::filesystem::path& model_dir, const ModelSpe
   return weights;
 }
 
+namespace {
+
+size_t planned_bytes(const LinearSlot& slot, WeightFormat format, const Backend& backend) {
+  int64_t rows = 0;
+  for (const SourceTensor& part : slot.parts) rows += part.shape[0];
+  return backend.packed_bytes(rows, slot.parts[0].shape[1], format, !slot.biases.empty());
+}
+size_t planned_bytes(const VectorSlot& slot, WeightFormat, const Backend&) {
+  return static_cast<size_t>(slot.source.num_elements()) * sizeof(float);
+}
+
+}  // namespace
+
 size_t planned_weight_bytes(const ModelSpec& spec, const Backend& backend) {
   const WeightFormat held = backend.held_format(format_of(spec.weight_dtype));
   ModelWeights weights;
   size_t bytes = 0;
   for (const WeightSlot& slot : map_weights(spec, weights)) {
-    if (const auto* linear = std::get_if<LinearSlot>(&slot)) {
-      int64_t rows = 0;
-      for (const SourceTensor& part : linear->parts) rows += part.shape[0];
-      bytes += backend.packed_bytes(rows, linear->parts[0].shape[1], held, !linear->biases.empty());
-    } else {
-      bytes += static_cast<size_t>(std::get<VectorSlot>(slot).source.num_elements()) * sizeof(float);
-    }
+    bytes += std::visit([&](const auto& s) { return planned_bytes(s, held, backend); }, slot);
   }
   return bytes;
 }

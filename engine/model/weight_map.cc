@@ -1,83 +1,57 @@
 #include "engine/model/weight_map.h"
 
-#include <utility>
+#include <string>
+#include <variant>
 
 namespace serval {
 namespace {
 
-// Collects the slots of one layer or of the frame around the layers; `prefix` stands before every name.
-class SlotList {
- public:
-  SlotList(std::vector<WeightSlot>& slots, std::string prefix) : slots_(slots), prefix_(std::move(prefix)) {}
-
-  void vector(Buffer& target, const std::string& module, int64_t size) {
-    slots_.emplace_back(VectorSlot{&target, {prefix_ + module + ".weight", {size}}});
-  }
-
-  struct Part {
-    std::string module;
-    int64_t rows;
-  };
-  void linear(LinearWeight& target, const std::vector<Part>& parts, int64_t columns, bool bias) {
-    LinearSlot slot{.target = &target, .parts = {}, .biases = {}};
-    for (const Part& part : parts) {
-      slot.parts.push_back({prefix_ + part.module + ".weight", {part.rows, columns}});
-      if (bias) slot.biases.push_back({prefix_ + part.module + ".bias", {part.rows}});
-    }
-    slots_.emplace_back(std::move(slot));
-  }
-
- private:
-  std::vector<WeightSlot>& slots_;
-  std::string prefix_;
-};
-
-void map_attention(const GqaSpec& spec, int64_t hidden, GqaWeights& w, SlotList& slots) {
-  slots.linear(w.qkv,
-               {{"self_attn.q_proj", spec.q_size()},
-                {"self_attn.k_proj", spec.kv_size()},
-                {"self_attn.v_proj", spec.kv_size()}},
-               hidden, spec.qkv_bias);
-  slots.linear(w.output, {{"self_attn.o_proj", hidden}}, spec.q_size(), spec.output_bias);
-  if (spec.qk_norm) {
-    slots.vector(w.q_norm, "self_attn.q_norm", spec.head_dim);
-    slots.vector(w.k_norm, "self_attn.k_norm", spec.head_dim);
-  }
+// The weights of this part, made where there are none yet.
+template <class Part, class Variant>
+typename Part::Weights& own_weights(const Part&, Variant& weights) {
+  auto* const own = std::get_if<typename Part::Weights>(&weights);
+  return own != nullptr ? *own : weights.template emplace<typename Part::Weights>();
 }
 
-void map_ffn(const DenseFfnSpec& spec, int64_t hidden, DenseFfnWeights& w, SlotList& slots) {
-  slots.linear(w.gate_up,
-               {{"mlp.gate_proj", spec.intermediate_size}, {"mlp.up_proj", spec.intermediate_size}}, hidden,
-               spec.bias);
-  slots.linear(w.down, {{"mlp.down_proj", hidden}}, spec.intermediate_size, spec.bias);
+size_t bytes_in(const LinearSlot& slot) {
+  return slot.target->bytes();
+}
+size_t bytes_in(const VectorSlot& slot) {
+  return slot.target->bytes;
 }
 
 }  // namespace
 
 std::vector<WeightSlot> map_weights(const ModelSpec& spec, ModelWeights& weights) {
+  const int64_t hidden = spec.hidden_size;
+  const TensorNames& names = spec.names;
   std::vector<WeightSlot> slots;
-  SlotList(slots, "model.")
-      .linear(weights.embedding, {{"embed_tokens", spec.vocab_size}}, spec.hidden_size, false);
+  SlotList frame(slots, names, "");
+  frame.linear(weights.embedding, {{names.embedding, spec.vocab_size}}, hidden, false);
   weights.layers.resize(spec.layers.size());
   for (size_t l = 0; l < spec.layers.size(); ++l) {
-    LayerWeights& layer = weights.layers[l];
-    SlotList list(slots, "model.layers." + std::to_string(l) + ".");
-    list.vector(layer.attention_norm, "input_layernorm", spec.hidden_size);
-    const auto& attention = std::get<GqaSpec>(spec.layers[l].attention);
-    map_attention(attention, spec.hidden_size, layer.attention.emplace<GqaWeights>(), list);
-    list.vector(layer.ffn_norm, "post_attention_layernorm", spec.hidden_size);
-    const auto& ffn = std::get<DenseFfnSpec>(spec.layers[l].ffn);
-    map_ffn(ffn, spec.hidden_size, layer.ffn.emplace<DenseFfnWeights>(), list);
+    const LayerSpec& layer = spec.layers[l];
+    LayerWeights& w = weights.layers[l];
+    SlotList list(slots, names, std::string(names.layers) + "." + std::to_string(l) + ".");
+    const auto list_part = [&](const auto& part, auto& held) {
+      part.list_slots(hidden, own_weights(part, held), list);
+    };
+    list.norm(w.mixer_norm, "input_layernorm", hidden, layer.mixer_norm);
+    std::visit([&](const auto& mixer) { list_part(mixer, w.mixer); }, layer.mixer);
+    list.norm(w.mixer_post_norm, "mixer_post_norm", hidden, layer.mixer_post_norm);
+    list.norm(w.ffn_norm, "post_attention_layernorm", hidden, layer.ffn_norm);
+    std::visit([&](const auto& ffn) { list_part(ffn, w.ffn); }, layer.ffn);
+    list.norm(w.ffn_post_norm, "ffn_post_norm", hidden, layer.ffn_post_norm);
   }
-  SlotList(slots, "model.").vector(weights.final_norm, "norm", spec.hidden_size);
-  if (!spec.tied_embeddings) {
-    SlotList(slots, "").linear(weights.lm_head, {{"lm_head", spec.vocab_size}}, spec.hidden_size, false);
-  }
+  frame.norm(weights.final_norm, names.final_norm, hidden, spec.final_norm);
+  if (!spec.tied_embeddings) frame.linear(weights.lm_head, {{names.head, spec.vocab_size}}, hidden, false);
   return slots;
 }
 
-bool is_ignorable_tensor(std::string_view name) {
-  return name.ends_with(".rotary_emb.inv_freq");
+size_t held_bytes(const std::vector<WeightSlot>& slots) {
+  size_t bytes = 0;
+  for (const WeightSlot& slot : slots) bytes += std::visit([](const auto& s) { return bytes_in(s); }, slot);
+  return bytes;
 }
 
 }  // namespace serval

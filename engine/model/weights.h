@@ -5,37 +5,40 @@
 #include <variant>
 #include <vector>
 
+#include "engine/model/model_spec.h"
 #include "kernels/backend.h"
-#include "kernels/tensor.h"
+#include "kernels/base/check.h"
 
 namespace serval {
 
-struct GqaWeights {
-  LinearWeight qkv;     // [q_size + 2 * kv_size, hidden]: q, k, v rows in this order
-  LinearWeight output;  // [hidden, q_size]
-  Buffer q_norm;        // f32 [head_dim]; empty without qk_norm
-  Buffer k_norm;
-};
-
-struct DenseFfnWeights {
-  LinearWeight gate_up;  // [2 * intermediate, hidden]: gate rows, then up rows
-  LinearWeight down;     // [hidden, intermediate]
+template <class Specs>
+struct WeightsOf;
+template <class... Parts>
+struct WeightsOf<std::variant<Parts...>> {
+  using Variant = std::variant<typename Parts::Weights...>;
 };
 
 struct LayerWeights {
-  Buffer attention_norm;  // f32 [hidden]
-  std::variant<GqaWeights> attention;
-  Buffer ffn_norm;  // f32 [hidden]
-  std::variant<DenseFfnWeights> ffn;
+  WeightsOf<MixerSpec>::Variant mixer;
+  WeightsOf<FfnSpec>::Variant ffn;
+  NormWeights mixer_norm, mixer_post_norm, ffn_norm, ffn_post_norm;  // [hidden]
 };
 
 struct ModelWeights {
   LinearWeight embedding;  // [vocab, hidden]
   std::vector<LayerWeights> layers;
-  Buffer final_norm;     // f32 [hidden]
-  LinearWeight lm_head;  // [vocab, hidden]; empty when tied to the embedding
+  NormWeights final_norm;  // [hidden]
+  LinearWeight lm_head;    // [vocab, hidden]; empty when tied to the embedding
 
   const LinearWeight& head() const { return lm_head.n == 0 ? embedding : lm_head; }
 };
+
+// A part's own weights. Those of another part where the spec has this one are a bug of ours.
+template <class Part, class Variant>
+const typename Part::Weights& weights_of(const Part&, const Variant& weights) {
+  const auto* const own = std::get_if<typename Part::Weights>(&weights);
+  SERVAL_CHECK(own != nullptr, weights.index());
+  return *own;
+}
 
 }  // namespace serval

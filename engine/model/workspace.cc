@@ -28,9 +28,8 @@ struct Sizes {
   static int64_t widest(const ModelSpec& spec) {
     int64_t most = 0;
     for (const LayerSpec& layer : spec.layers) {
-      const auto& attention = std::get<GqaSpec>(layer.attention);
-      const auto& ffn = std::get<DenseFfnSpec>(layer.ffn);
-      most = std::max({most, attention.qkv_size() + attention.q_size(), int64_t{3} * ffn.intermediate_size});
+      const auto width = [](const auto& part) { return part.scratch_width(); };
+      most = std::max({most, std::visit(width, layer.mixer), std::visit(width, layer.ffn)});
     }
     return most;
   }

@@ -23,12 +23,11 @@ class Workspace {
   int max_rows() const { return max_rows_; }
   int max_logit_rows() const { return max_logit_rows_; }
 
-  // Of the backend's activation type; logits f32. qkv and attention are dead once the attention block is
-  // done, so gate_up and ffn share their memory.
+  // Of the backend's activation type; logits f32.
   Tensor residual, x, h;  // [num_rows, hidden]
   Tensor last;            // [num_logit_rows, hidden]
   Tensor logits;          // [num_logit_rows, vocab]
-  Tensor scratch;         // [elements] of a block: cut by it into qkv + attention, or gate_up + activated
+  Tensor scratch;         // [elements] of the part that runs, which cuts it as it likes
 
  private:
   int max_rows_ = 0;

@@ -8,13 +8,11 @@ namespace serval {
 namespace {
 
 KvLayer shape_of(const ModelSpec& spec, int layer, int num_blocks, int block_size, DType dtype) {
-  const auto& attention = std::get<GqaSpec>(spec.layers[layer].attention);
   KvLayer kv;
   kv.dtype = dtype;
   kv.num_blocks = num_blocks;
   kv.block_size = block_size;
-  kv.num_kv_heads = attention.num_kv_heads;
-  kv.head_dim = attention.head_dim;
+  std::visit([&](const auto& mixer) { mixer.shape_kv(kv); }, spec.layers[layer].mixer);
   return kv;
 }
 

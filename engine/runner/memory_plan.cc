@@ -207,12 +207,12 @@ int largest_model_len(const ModelSpec& spec, const EngineConfig& config, Backend
   return longest;
 }
 
-int largest_model_len(const ModelConfig& model, const EngineConfig& config, Backend& backend) {
-  return largest_model_len(make_model_spec(model), config, backend, backend.available_bytes());
+int largest_model_len(const ModelSpec& spec, const EngineConfig& config, Backend& backend) {
+  return largest_model_len(spec, config, backend, backend.available_bytes());
 }
 
-MemoryPlan plan_memory(const ModelConfig& model, const EngineConfig& config, Backend& backend) {
-  return plan_memory(make_model_spec(model), config, backend, backend.available_bytes());
+MemoryPlan plan_memory(const ModelSpec& spec, const EngineConfig& config, Backend& backend) {
+  return plan_memory(spec, config, backend, backend.available_bytes());
 }
 
 }  // namespace serval

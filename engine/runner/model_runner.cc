@@ -2,10 +2,11 @@
 
 #include <algorithm>
 #include <utility>
-#include <variant>
 
+#include "engine/model/read_model.h"
 #include "engine/model/transformer.h"
 #include "engine/model/weight_loader.h"
+#include "engine/model/weight_map.h"
 #include "engine/runner/kv_cache.h"
 #include "engine/runner/memory_plan.h"
 #include "engine/runner/model_input.h"
@@ -14,28 +15,10 @@
 #include "kernels/base/check.h"
 
 namespace serval {
-namespace {
-
-size_t held_bytes(const ModelWeights& weights) {
-  size_t bytes = weights.embedding.bytes() + weights.final_norm.bytes + weights.lm_head.bytes();
-  for (const LayerWeights& layer : weights.layers) {
-    const auto& attention = std::get<GqaWeights>(layer.attention);
-    const auto& ffn = std::get<DenseFfnWeights>(layer.ffn);
-    bytes += layer.attention_norm.bytes + layer.ffn_norm.bytes + attention.qkv.bytes() +
-             attention.output.bytes() + attention.q_norm.bytes + attention.k_norm.bytes +
-             ffn.gate_up.bytes() + ffn.down.bytes();
-  }
-  return bytes;
-}
-
-}  // namespace
-
 struct ModelRunner::Impl {
-  Impl(ModelConfig model_config, ModelSpec spec, std::unique_ptr<Backend> device,
-       const MemoryPlan& memory_plan, const EngineConfig& engine, ModelWeights weights,
-       const Progress& kv_progress)
-      : config(std::move(model_config)),
-        backend(std::move(device)),
+  Impl(ModelSpec spec, std::unique_ptr<Backend> device, const MemoryPlan& memory_plan,
+       const EngineConfig& engine, ModelWeights weights, const Progress& kv_progress)
+      : backend(std::move(device)),
         plan(memory_plan),
         kv(spec, plan.geometry, kv_dtype_of(engine.kv_dtype, spec, *backend), *backend,
            engine.scheduler.max_num_seqs, kv_progress),
@@ -45,9 +28,7 @@ struct ModelRunner::Impl {
               plan.geometry),
         sampler(engine.scheduler.max_num_batched_tokens, engine.scheduler.max_num_seqs),
         transformer(std::move(spec), std::move(weights), transformer_limits(engine), *backend) {
-    const size_t weight_bytes = held_bytes(transformer.weights());
-    SERVAL_CHECK(weight_bytes == plan.weight_bytes && kv.bytes() == plan.kv_cache_bytes, weight_bytes,
-                 plan.weight_bytes, kv.bytes(), plan.kv_cache_bytes);
+    SERVAL_CHECK(kv.bytes() == plan.kv_cache_bytes, kv.bytes(), plan.kv_cache_bytes);
   }
 
   void forward_and_head(const ForwardInput& step) {
@@ -112,7 +93,6 @@ struct ModelRunner::Impl {
     });
   }
 
-  ModelConfig config;
   std::unique_ptr<Backend> backend;
   MemoryPlan plan;
   KvCache kv;
@@ -127,8 +107,7 @@ struct ModelRunner::Impl {
 
 ModelRunner::ModelRunner(const std::filesystem::path& model_dir, const EngineConfig& config,
                          const LoadProgress& progress, std::unique_ptr<Speculator> speculator) {
-  ModelConfig model = read_model_config(model_dir);
-  ModelSpec spec = make_model_spec(model);
+  ModelSpec spec = read_model_spec(model_dir);
   std::unique_ptr<Backend> backend = make_backend(config.device);
   const MemoryPlan plan = plan_memory(spec, config, *backend, backend->available_bytes());
   const auto progress_of = [&](const char* what) {
@@ -137,7 +116,9 @@ ModelRunner::ModelRunner(const std::filesystem::path& model_dir, const EngineCon
     };
   };
   ModelWeights weights = load_weights(model_dir, spec, *backend, progress_of("loading weights"));
-  impl_ = std::make_unique<Impl>(std::move(model), std::move(spec), std::move(backend), plan, config,
+  const size_t weight_bytes = held_bytes(map_weights(spec, weights));
+  SERVAL_CHECK(weight_bytes == plan.weight_bytes, weight_bytes, plan.weight_bytes);
+  impl_ = std::make_unique<Impl>(std::move(spec), std::move(backend), plan, config,
                                  std::move(weights), progress_of("clearing the KV cache"));
   impl_->most_drafts = config.scheduler.num_draft_tokens;
   if (impl_->most_drafts > 0) impl_->speculator = std::move(speculator);
@@ -194,9 +175,6 @@ bool ModelRunner::is_asynchronous() const {
 }
 const MemoryPlan& ModelRunner::plan() const {
   return impl_->plan;
-}
-const ModelConfig& ModelRunner::model_config() const {
-  return impl_->config;
 }
 int ModelRunner::vocab_size() const {
   return impl_->transformer.spec().vocab_size;

@@ -16,7 +16,7 @@
 namespace serval {
 
 class Backend;
-struct ModelConfig;
+struct ModelSpec;
 
 // Every byte the engine will hold after ready, by arithmetic, before anything is loaded. `serval plan` prints
 // it.
@@ -34,11 +34,11 @@ struct MemoryPlan {
 // Throws std::runtime_error with a sentence when the configuration cannot fit the machine; it names a
 // max_model_len that would, if there is one. Reserves the backend's own scratch, the only way to know its
 // size.
-MemoryPlan plan_memory(const ModelConfig& model, const EngineConfig& config, Backend& backend);
+MemoryPlan plan_memory(const ModelSpec& spec, const EngineConfig& config, Backend& backend);
 
 // The largest max_model_len with which plan_memory() does not throw, up to what the model was made for; 0:
 // none.
-int largest_model_len(const ModelConfig& model, const EngineConfig& config, Backend& backend);
+int largest_model_len(const ModelSpec& spec, const EngineConfig& config, Backend& backend);
 
 // What is being done, bytes done, bytes in all: while weights are read and a large KV cache is cleared. May
 // throw to give up.
@@ -63,7 +63,6 @@ class ModelRunner {
   // The device works on its own: a step may be launched while another runs, and should be.
   bool is_asynchronous() const;
   const MemoryPlan& plan() const;
-  const ModelConfig& model_config() const;
   int vocab_size() const;  // output width: the bound of every caller-supplied token id
 
  private:

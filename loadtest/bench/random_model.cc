@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine/model/float_convert.h"
+#include "engine/model/read_model.h"
 #include "engine/model/weight_map.h"
 #include "kernels/gumbel.h"
 
@@ -43,22 +44,26 @@ struct Planned {
   float center, spread;  // values are uniform in center +- spread
 };
 
-// Every tensor of the model, scaled so that rows keep their size from layer to layer.
+// Scaled so that rows keep their size from layer to layer.
+void plan(const VectorSlot& slot, const ModelSpec&, std::vector<Planned>& planned) {
+  planned.push_back({slot.source, DType::kF32, 1.0f - slot.offset, 0.3f});
+}
+void plan(const LinearSlot& slot, const ModelSpec& spec, std::vector<Planned>& planned) {
+  for (const SourceTensor& part : slot.parts) {
+    float spread = std::sqrt(3.0f / static_cast<float>(part.shape[1]));
+    const bool is_embedding = part.name == spec.names.embedding_tensor();
+    if (part.name == spec.names.head_tensor() || (is_embedding && spec.tied_embeddings)) spread *= 2.5f;
+    planned.push_back({part, spec.weight_dtype, 0.0f, spread});
+  }
+  for (const SourceTensor& bias : slot.biases) planned.push_back({bias, spec.weight_dtype, 0.0f, 0.2f});
+}
+
+// Every tensor of the model.
 std::vector<Planned> plan_tensors(const ModelSpec& spec) {
   ModelWeights weights;
   std::vector<Planned> planned;
   for (const WeightSlot& slot : map_weights(spec, weights)) {
-    if (const auto* vector = std::get_if<VectorSlot>(&slot)) {
-      planned.push_back({vector->source, DType::kF32, 1.0f, 0.3f});
-      continue;
-    }
-    const auto& linear = std::get<LinearSlot>(slot);
-    for (const SourceTensor& part : linear.parts) {
-      float spread = std::sqrt(3.0f / static_cast<float>(part.shape[1]));
-      if (part.name == kHeadTensor || (part.name == kEmbeddingTensor && spec.tied_embeddings)) spread *= 2.5f;
-      planned.push_back({part, spec.weight_dtype, 0.0f, spread});
-    }
-    for (const SourceTensor& bias : linear.biases) planned.push_back({bias, spec.weight_dtype, 0.0f, 0.2f});
+    std::visit([&](const auto& s) { plan(s, spec, planned); }, slot);
   }
   return planned;
 }
@@ -68,7 +73,7 @@ std::vector<Planned> plan_tensors(const ModelSpec& spec) {
 void write_random_model(const std::filesystem::path& folder, const RandomModel& model) {
   std::filesystem::create_directories(folder);
   std::ofstream(folder / "config.json") << config_json(model);
-  const std::vector<Planned> tensors = plan_tensors(make_model_spec(read_model_config(folder)));
+  const std::vector<Planned> tensors = plan_tensors(read_model_spec(folder));
 
   std::string header = "{";
   size_t offset = 0;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <numeric>
 #include <stdexcept>
 #include <string>
@@ -22,21 +23,24 @@ constexpr int kWarmSteps = 3, kSteps = 24;
 constexpr int kPrompts = 4;  // after one to warm up
 
 ModelSpec spec_of(const LlamaShape& shape) {
-  ModelConfig config;
-  config.architecture = "LlamaForCausalLM";
-  config.vocab_size = shape.vocab;
-  config.hidden_size = shape.hidden;
-  config.intermediate_size = shape.intermediate;
-  config.num_layers = shape.num_layers;
-  config.num_heads = shape.num_heads;
-  config.num_kv_heads = shape.num_kv_heads;
-  config.head_dim = shape.head_dim;
-  config.max_positions = shape.max_positions;
-  config.rope_theta = 500000;
-  config.rms_norm_eps = 1e-5;
-  config.layer_is_windowed.assign(shape.num_layers, false);
-  config.dtype = DType::kBF16;
-  return make_model_spec(config);
+  ModelSpec spec;
+  spec.vocab_size = shape.vocab;
+  spec.hidden_size = shape.hidden;
+  spec.max_positions = shape.max_positions;
+  spec.weight_dtype = DType::kBF16;
+  spec.final_norm = {.kind = NormSpec::Kind::kRms, .eps = 1e-5f};
+  spec.ropes = {{.theta = 500000, .scaling = {}, .rotary_dim = shape.head_dim}};
+  LayerSpec layer;
+  layer.mixer = GqaSpec{.num_heads = shape.num_heads,
+                        .num_kv_heads = shape.num_kv_heads,
+                        .head_dim = shape.head_dim,
+                        .scale = 1 / std::sqrt(static_cast<float>(shape.head_dim))};
+  layer.ffn = DenseFfnSpec{.intermediate_size = shape.intermediate};
+  layer.mixer_norm = layer.ffn_norm = spec.final_norm;
+  spec.layers.assign(shape.num_layers, layer);
+  spec.kv_groups.resize(1);
+  for (int l = 0; l < shape.num_layers; ++l) spec.kv_groups[0].layers.push_back(l);
+  return spec;
 }
 
 LinearWeight random_weight(int64_t n, int64_t k, Backend& backend) {
@@ -60,7 +64,7 @@ ModelWeights random_weights(const LlamaShape& shape, Backend& backend) {
   ModelWeights weights;
   weights.embedding = random_weight(shape.vocab, shape.hidden, backend);
   weights.lm_head = random_weight(shape.vocab, shape.hidden, backend);
-  weights.final_norm = ones(shape.hidden, backend);
+  weights.final_norm.weight = ones(shape.hidden, backend);
   for (int l = 0; l < shape.num_layers; ++l) {
     GqaWeights attention;
     attention.qkv = random_weight(shape.qkv(), shape.hidden, backend);
@@ -69,9 +73,9 @@ ModelWeights random_weights(const LlamaShape& shape, Backend& backend) {
     ffn.gate_up = random_weight(2 * shape.intermediate, shape.hidden, backend);
     ffn.down = random_weight(shape.hidden, shape.intermediate, backend);
     LayerWeights layer;
-    layer.attention_norm = ones(shape.hidden, backend);
-    layer.attention = std::move(attention);
-    layer.ffn_norm = ones(shape.hidden, backend);
+    layer.mixer_norm.weight = ones(shape.hidden, backend);
+    layer.mixer = std::move(attention);
+    layer.ffn_norm.weight = ones(shape.hidden, backend);
     layer.ffn = std::move(ffn);
     weights.layers.push_back(std::move(layer));
   }

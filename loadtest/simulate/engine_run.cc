@@ -8,7 +8,8 @@
 #include <thread>
 
 #include "engine/engine.h"
-#include "engine/model/model_config.h"
+#include "engine/model/model_folder.h"
+#include "engine/model/read_model.h"
 #include "engine/runner/model_runner.h"
 
 namespace serval::load {
@@ -22,7 +23,7 @@ struct EngineRun::Impl {
     config.block_size = block_size;
     const auto folder = resolve_model(model);
     config.scheduler.max_model_len =
-        std::min(config.scheduler.max_model_len, read_model_config(folder).max_positions);
+        std::min(config.scheduler.max_model_len, read_model_spec(folder).max_positions);
     runner = std::make_unique<ModelRunner>(folder, config);
     engine = std::make_unique<Engine>(
         config, runner->plan().geometry,

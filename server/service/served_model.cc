@@ -5,6 +5,8 @@
 
 #include "engine/json/fields.h"
 #include "engine/json/json_reader.h"
+#include "engine/model/model_folder.h"
+#include "engine/model/read_model.h"
 #include "engine/model/weight_loader.h"
 #include "engine/text/tokenizer/load_tokenizer.h"
 #include "kernels/base/check.h"
@@ -56,12 +58,12 @@ ServedModel read_served_model(const std::string& model) {
   ServedModel served;
   served.folder = resolve_model(model);
   served.name = fs::is_directory(model) ? fs::weakly_canonical(served.folder).filename().string() : model;
-  served.config = read_model_config(served.folder);
-  served.defaults = read_generation_defaults(served.folder, served.config.vocab_size);
-  served.tokenizer = load_tokenizer(served.folder, served.config.vocab_size);
-  SERVAL_CHECK(served.tokenizer->vocab_size() <= served.config.vocab_size, served.tokenizer->vocab_size());
+  served.spec = read_model_spec(served.folder);
+  served.defaults = read_generation_defaults(served.folder, served.spec.vocab_size);
+  served.tokenizer = load_tokenizer(served.folder, served.spec.vocab_size);
+  SERVAL_CHECK(served.tokenizer->vocab_size() <= served.spec.vocab_size, served.tokenizer->vocab_size());
   served.chat_template = load_chat_template(served.folder);
-  check_weights(served.folder, make_model_spec(served.config));
+  check_weights(served.folder, served.spec);
   return served;
 }
 

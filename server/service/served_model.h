@@ -8,7 +8,8 @@
 #include <optional>
 #include <string>
 
-#include "engine/model/model_config.h"
+#include "engine/model/generation_defaults.h"
+#include "engine/model/model_spec.h"
 #include "engine/text/template/chat_template.h"
 #include "engine/text/tokenizer/tokenizer.h"
 
@@ -17,8 +18,8 @@ namespace serval {
 struct ServedModel {
   std::filesystem::path folder;
   std::string name;  // "org/name" of the cache, or the folder's own
-  ModelConfig config;
-  GenerationDefaults defaults;                 // every id of theirs is below config.vocab_size
+  ModelSpec spec;
+  GenerationDefaults defaults;                 // every id of theirs is below spec.vocab_size
   std::shared_ptr<const Tokenizer> tokenizer;  // and so is every id that it gives
   std::optional<ChatTemplate> chat_template;   // absent for a plain model
 };

@@ -10,7 +10,7 @@
 #include "engine/batch.h"
 #include "engine/config.h"
 #include "engine/kv_geometry.h"
-#include "engine/model/model_config.h"
+#include "engine/model/generation_defaults.h"
 #include "engine/text/tokenizer/detokenizer.h"
 #include "server/service/inference_service.h"
 

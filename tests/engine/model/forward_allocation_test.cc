@@ -4,6 +4,7 @@
 #include <cmath>
 #include <vector>
 
+#include "engine/model/read_model.h"
 #include "engine/model/transformer.h"
 #include "engine/model/weight_loader.h"
 #include "tests/engine/model/paged_driver.h"
@@ -16,7 +17,7 @@ namespace {
 TEST(Forward, AllocatesNothingFromItsFirstCallOn) {
   std::unique_ptr<Backend> backend = make_test_backend("auto");
   const auto folder = std::filesystem::path(SERVAL_SOURCE_DIR) / "tests/fixtures/models/qwen2-windows";
-  ModelSpec spec = make_model_spec(read_model_config(folder));
+  ModelSpec spec = read_model_spec(folder);
   ModelWeights weights = load_weights(folder, spec, *backend);
   constexpr int kRows = 24;
   Transformer transformer(std::move(spec), std::move(weights), driver_limits(64, kRows), *backend);
@@ -25,11 +26,8 @@ TEST(Forward, AllocatesNothingFromItsFirstCallOn) {
   std::vector<Buffer> memory;
   std::vector<KvLayer> kv;
   for (const LayerSpec& layer : transformer.spec().layers) {
-    const auto& attention = std::get<GqaSpec>(layer.attention);
-    KvLayer one{.dtype = DType::kF32,
-                .num_blocks = 2,
-                .num_kv_heads = attention.num_kv_heads,
-                .head_dim = attention.head_dim};
+    KvLayer one{.dtype = DType::kF32, .num_blocks = 2};
+    std::visit([&](const auto& mixer) { mixer.shape_kv(one); }, layer.mixer);
     memory.push_back(backend->allocate(one.block_bytes() * 2));
     one.keys = memory.back().data();
     memory.push_back(backend->allocate(one.block_bytes() * 2));

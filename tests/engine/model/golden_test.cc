@@ -6,7 +6,7 @@
 #include <functional>
 #include <string>
 
-#include "engine/model/model_config.h"
+#include "engine/model/read_model.h"
 #include "engine/model/weight_loader.h"
 #include "tests/engine/model/golden_file.h"
 #include "tests/engine/model/test_devices.h"
@@ -26,16 +26,19 @@ struct Feature {
 };
 
 GqaSpec& attention(LayerSpec& layer) {
-  return std::get<GqaSpec>(layer.attention);
+  return std::get<GqaSpec>(layer.mixer);
 }
 
 Feature without_rotation() {
   return {"rotation", [](ModelSpec& s, ModelWeights&) {
-            s.rope.scaling = {.type = RopeScaling::Type::kLinear, .factor = 1e12};
+            for (RopeSpec& rope : s.ropes)
+              rope.scaling = {.type = RopeScaling::Type::kLinear, .factor = 1e12};
           }};
 }
 Feature without_rope_scaling() {
-  return {"rope scaling", [](ModelSpec& s, ModelWeights&) { s.rope.scaling = {}; }};
+  return {"rope scaling", [](ModelSpec& s, ModelWeights&) {
+            for (RopeSpec& rope : s.ropes) rope.scaling = {};
+          }};
 }
 Feature without_window() {
   return {"window", [](ModelSpec& s, ModelWeights&) {
@@ -50,12 +53,12 @@ Feature with_window_off_by_one() {
 // The layers of the two groups change places.
 Feature without_layer_assignment() {
   return {"window per layer", [](ModelSpec& s, ModelWeights&) {
-            for (LayerSpec& layer : s.layers) attention(layer).kv_group = 1 - attention(layer).kv_group;
+            for (LayerSpec& layer : s.layers) layer.kv_group = 1 - layer.kv_group;
           }};
 }
 Feature without_qk_norm() {
   return {"q and k norm", [](ModelSpec& s, ModelWeights&) {
-            for (LayerSpec& layer : s.layers) attention(layer).qk_norm = false;
+            for (LayerSpec& layer : s.layers) attention(layer).head_norm = {};
           }};
 }
 Feature with_another_activation() {
@@ -70,10 +73,10 @@ Feature without_bias(const std::string& which, LinearWeight& (*of)(LayerWeights&
           }};
 }
 LinearWeight& qkv(LayerWeights& w) {
-  return std::get<GqaWeights>(w.attention).qkv;
+  return std::get<GqaWeights>(w.mixer).qkv;
 }
 LinearWeight& output(LayerWeights& w) {
-  return std::get<GqaWeights>(w.attention).output;
+  return std::get<GqaWeights>(w.mixer).output;
 }
 LinearWeight& gate_up(LayerWeights& w) {
   return std::get<DenseFfnWeights>(w.ffn).gate_up;
@@ -113,7 +116,7 @@ class Golden : public ::testing::TestWithParam<std::tuple<std::string, ModelCase
     } catch (const std::runtime_error& absent) {
       GTEST_SKIP() << absent.what();
     }
-    tolerance_ = tolerance_of(std::get<0>(GetParam()), read_model_config(fixture(model().name)).dtype);
+    tolerance_ = tolerance_of(std::get<0>(GetParam()), read_model_spec(fixture(model().name)).weight_dtype);
     cases_ = read_golden(fixture(model().name) / "golden.json");
     ASSERT_FALSE(cases_.empty());
   }
@@ -122,7 +125,7 @@ class Golden : public ::testing::TestWithParam<std::tuple<std::string, ModelCase
 
   Transformer load(const Feature* off = nullptr) {
     const auto folder = fixture(model().name);
-    ModelSpec spec = make_model_spec(read_model_config(folder));
+    ModelSpec spec = read_model_spec(folder);
     ModelWeights weights = load_weights(folder, spec, *backend_);
     if (off != nullptr) off->switch_off(spec, weights);
     return Transformer(std::move(spec), std::move(weights), driver_limits(kMaxLen, kMaxLen), *backend_);

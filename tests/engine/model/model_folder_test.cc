@@ -3,7 +3,7 @@
 
 #include <cstdlib>
 
-#include "engine/model/model_config.h"
+#include "engine/model/model_folder.h"
 #include "engine/model/safetensors.h"
 #include "tests/engine/model/test_files.h"
 

@@ -16,12 +16,8 @@ PagedDriver::PagedDriver(Transformer& transformer, Backend& backend, DType kv_dt
       workspace_(transformer.spec(), max_rows, max_rows, backend),
       length_(num_seqs, 0) {
   for (const LayerSpec& layer : transformer.spec().layers) {
-    const auto& attention = std::get<GqaSpec>(layer.attention);
-    KvLayer kv{.dtype = kv_dtype,
-               .num_blocks = blocks_per_seq_ * num_seqs,
-               .block_size = kBlockSize,
-               .num_kv_heads = attention.num_kv_heads,
-               .head_dim = attention.head_dim};
+    KvLayer kv{.dtype = kv_dtype, .num_blocks = blocks_per_seq_ * num_seqs, .block_size = kBlockSize};
+    std::visit([&](const auto& mixer) { mixer.shape_kv(kv); }, layer.mixer);
     for (void** side : {&kv.keys, &kv.values}) {
       memory_.push_back(backend.allocate(kv.block_bytes() * kv.num_blocks));
       *side = memory_.back().data();

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <fstream>
 
+#include "engine/model/read_model.h"
 #include "engine/model/weight_loader.h"
 #include "tests/engine/model/golden_file.h"
 #include "tests/engine/model/test_devices.h"
@@ -83,7 +84,7 @@ class TrainedModel : public ::testing::TestWithParam<std::string> {
     }
   }
   Transformer load(const std::filesystem::path& folder) {
-    ModelSpec spec = make_model_spec(read_model_config(folder));
+    ModelSpec spec = read_model_spec(folder);
     ModelWeights weights = load_weights(folder, spec, *backend_);
     const int max_positions = std::min(512, spec.max_positions);
     return Transformer(std::move(spec), std::move(weights), driver_limits(max_positions, max_positions),

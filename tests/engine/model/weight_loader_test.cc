@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "engine/model/float_convert.h"
+#include "engine/model/read_model.h"
 #include "engine/model/safetensors.h"
 #include "engine/model/weight_map.h"
 #include "kernels/base/log.h"
@@ -38,7 +39,7 @@ class WeightLoader : public ::testing::Test {
     ASSERT_NE(at, std::string::npos) << from;
     folder_.write(file, bytes.replace(at, from.size(), to));
   }
-  ModelSpec spec() const { return make_model_spec(read_model_config(folder_.path())); }
+  ModelSpec spec() const { return read_model_spec(folder_.path()); }
   std::string verdict() {
     return complaint([&] { load_weights(folder_.path(), spec(), *backend_); });
   }
@@ -48,12 +49,12 @@ class WeightLoader : public ::testing::Test {
 };
 
 size_t loaded_bytes(const ModelWeights& w) {
-  size_t bytes = w.embedding.bytes() + w.lm_head.bytes() + w.final_norm.bytes;
+  size_t bytes = w.embedding.bytes() + w.lm_head.bytes() + w.final_norm.weight.bytes;
   for (const LayerWeights& layer : w.layers) {
-    const auto& attention = std::get<GqaWeights>(layer.attention);
+    const auto& attention = std::get<GqaWeights>(layer.mixer);
     const auto& ffn = std::get<DenseFfnWeights>(layer.ffn);
-    bytes += layer.attention_norm.bytes + layer.ffn_norm.bytes + attention.qkv.bytes() +
-             attention.output.bytes() + attention.q_norm.bytes + attention.k_norm.bytes +
+    bytes += layer.mixer_norm.weight.bytes + layer.ffn_norm.weight.bytes + attention.qkv.bytes() +
+             attention.output.bytes() + attention.q_norm.weight.bytes + attention.k_norm.weight.bytes +
              ffn.gate_up.bytes() + ffn.down.bytes();
   }
   return bytes;
@@ -61,7 +62,7 @@ size_t loaded_bytes(const ModelWeights& w) {
 
 TEST_F(WeightLoader, HoldsExactlyWhatThePlanSays) {
   for (const char* model : {"llama2", "llama31", "llama-bias", "qwen2", "qwen3-bf16"}) {
-    const ModelSpec spec = make_model_spec(read_model_config(fixture(model)));
+    const ModelSpec spec = read_model_spec(fixture(model));
     EXPECT_EQ(loaded_bytes(load_weights(fixture(model), spec, *backend_)),
               planned_weight_bytes(spec, *backend_))
         << model;
@@ -70,7 +71,7 @@ TEST_F(WeightLoader, HoldsExactlyWhatThePlanSays) {
 
 TEST_F(WeightLoader, ReportsProgressUpToTheWholeCheckpoint) {
   for (const char* model : {"llama2", "llama31"}) {  // one with tensors to skip, one in shards
-    const ModelSpec spec = make_model_spec(read_model_config(fixture(model)));
+    const ModelSpec spec = read_model_spec(fixture(model));
     const size_t total = Checkpoint(fixture(model)).total_bytes();
     size_t last = 0;
     int calls = 0;
@@ -86,7 +87,7 @@ TEST_F(WeightLoader, ReportsProgressUpToTheWholeCheckpoint) {
 }
 
 TEST_F(WeightLoader, FusesRowsInTheOrderOfTheTable) {
-  const ModelSpec spec = make_model_spec(read_model_config(fixture("qwen2")));
+  const ModelSpec spec = read_model_spec(fixture("qwen2"));
   const ModelWeights weights = load_weights(fixture("qwen2"), spec, *backend_);
   const Checkpoint checkpoint(fixture("qwen2"));
   const auto values = [&](const std::string& name) {
@@ -101,7 +102,7 @@ TEST_F(WeightLoader, FusesRowsInTheOrderOfTheTable) {
     for (const float x : values(name + ".weight")) rows.push_back(x);
     for (const float x : values(name + ".bias")) biases.push_back(x);
   }
-  const LinearWeight& qkv = std::get<GqaWeights>(weights.layers[1].attention).qkv;
+  const LinearWeight& qkv = std::get<GqaWeights>(weights.layers[1].mixer).qkv;
   ASSERT_EQ(qkv.packed.bytes, rows.size() * sizeof(float));
   EXPECT_TRUE(std::equal(rows.begin(), rows.end(), qkv.packed.as<float>()));
   EXPECT_TRUE(std::equal(biases.begin(), biases.end(), qkv.bias.as<float>()));

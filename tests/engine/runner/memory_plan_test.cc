@@ -7,6 +7,7 @@
 
 #include <fstream>
 
+#include "engine/model/read_model.h"
 #include "kernels/cpu/system_memory.h"
 #include "loadtest/bench/random_model.h"
 #include "loadtest/bench/temp_folder.h"
@@ -23,7 +24,7 @@ ModelSpec spec_of(const std::string& architecture, int window, int first_windowe
   model.first_windowed_layer = first_windowed;
   const TempFolder folder;
   write_random_model(folder.path(), model);
-  return make_model_spec(read_model_config(folder.path()));
+  return read_model_spec(folder.path());
 }
 
 EngineConfig config_of(int max_seqs, int max_len) {

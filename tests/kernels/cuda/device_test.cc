@@ -7,6 +7,7 @@
 #include <cstring>
 #include <filesystem>
 
+#include "engine/model/read_model.h"
 #include "engine/model/transformer.h"
 #include "engine/model/weight_loader.h"
 #include "kernels/backend.h"
@@ -29,7 +30,7 @@ std::unique_ptr<Backend> emulated() {
 }
 
 Transformer load(const std::filesystem::path& folder, int max_rows, Backend& backend) {
-  ModelSpec spec = make_model_spec(read_model_config(folder));
+  ModelSpec spec = read_model_spec(folder);
   ModelWeights weights = load_weights(folder, spec, backend);
   return Transformer(std::move(spec), std::move(weights), driver_limits(kMaxLen, max_rows), backend);
 }

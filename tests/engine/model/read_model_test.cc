@@ -1,4 +1,4 @@
-#include "engine/model/model_config.h"
+#include "engine/model/read_model.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -7,9 +7,7 @@
 #include <boost/json.hpp>
 #include <random>
 
-#include "engine/model/architectures.h"
-#include "engine/model/model_spec.h"
-#include "kernels/base/log.h"
+#include "engine/model/architectures/architecture.h"
 #include "tests/engine/model/test_files.h"
 
 namespace serval::testing {
@@ -59,50 +57,69 @@ json::object without(json::object config, std::string_view field) {
   return config;
 }
 
-ModelConfig read(const json::object& config) {
+ModelSpec read(const json::object& config) {
   const TemporaryFolder folder;
   folder.write("config.json", json::serialize(config));
-  return read_model_config(folder.path());
+  return read_model_spec(folder.path());
 }
 std::string verdict(const json::object& config) {
   return complaint([&] { read(config); });
 }
 
-TEST(ModelConfig, ReadsLlama31AsPublished) {
-  const ModelConfig config = read(llama());
-  EXPECT_EQ(config.vocab_size, 128256);
-  EXPECT_EQ(config.num_kv_heads, 8);
-  EXPECT_EQ(config.head_dim, 128);
-  EXPECT_EQ(config.rope_theta, 500000);
-  EXPECT_EQ(config.rope_scaling.type, RopeScaling::Type::kLlama3);
-  EXPECT_EQ(config.rope_scaling.original_max_positions, 8192);
-  EXPECT_EQ(config.dtype, DType::kBF16);
-  EXPECT_EQ(config.sliding_window, 0);
-  EXPECT_EQ(config.layer_is_windowed, std::vector<bool>(32, false));
+const GqaSpec& attention(const ModelSpec& spec, int layer = 0) {
+  return std::get<GqaSpec>(spec.layers[layer].mixer);
+}
+const RopeScaling& scaling_of(const ModelSpec& spec) {
+  return spec.ropes.at(0).scaling;
+}
+// The window of each layer; 0: none.
+std::vector<int> windows(const ModelSpec& spec) {
+  std::vector<int> windows;
+  for (const LayerSpec& layer : spec.layers) windows.push_back(spec.kv_groups[layer.kv_group].window);
+  return windows;
 }
 
-TEST(ModelConfig, ReadsBothSpellingsOfTheRotationAlike) {
+TEST(ReadModel, ReadsLlama31AsPublished) {
+  const ModelSpec spec = read(llama());
+  EXPECT_EQ(spec.architecture, "LlamaForCausalLM");
+  EXPECT_EQ(spec.vocab_size, 128256);
+  EXPECT_EQ(attention(spec).num_kv_heads, 8);
+  EXPECT_EQ(attention(spec).head_dim, 128);
+  EXPECT_EQ(spec.ropes.at(0).theta, 500000);
+  EXPECT_EQ(scaling_of(spec).type, RopeScaling::Type::kLlama3);
+  EXPECT_EQ(scaling_of(spec).original_max_positions, 8192);
+  EXPECT_EQ(spec.weight_dtype, DType::kBF16);
+  EXPECT_EQ(windows(spec), std::vector<int>(32, 0));
+}
+
+TEST(ReadModel, ReadsBothSpellingsOfTheRotationAlike) {
   const json::object scaling = llama()["rope_scaling"].as_object();
   const auto expect_same = [](const json::object& spelling) {
-    const RopeScaling a = read(llama()).rope_scaling, b = read(spelling).rope_scaling;
+    const RopeScaling a = scaling_of(read(llama())), b = scaling_of(read(spelling));
     EXPECT_EQ(a.type, b.type);
     EXPECT_EQ(a.factor, b.factor);
     EXPECT_EQ(a.low_freq_factor, b.low_freq_factor);
     EXPECT_EQ(a.high_freq_factor, b.high_freq_factor);
     EXPECT_EQ(a.original_max_positions, b.original_max_positions);
-    EXPECT_EQ(read(spelling).rope_theta, 500000);
+    EXPECT_EQ(read(spelling).ropes.at(0).theta, 500000);
   };
   json::object parameters = with(scaling, "rope_theta", 500000.0);
   expect_same(with(without(without(llama(), "rope_scaling"), "rope_theta"), "rope_parameters", parameters));
   expect_same(with(llama(), "rope_scaling", with(without(scaling, "rope_type"), "type", "llama3")));
   expect_same(with(with(llama(), "rope_scaling", without(scaling, "original_max_position_embeddings")),
                    "original_max_position_embeddings", 8192));
-  EXPECT_EQ(read(with(llama(), "rope_scaling", nullptr)).rope_scaling.type, RopeScaling::Type::kNone);
-  EXPECT_EQ(read(with(llama(), "rope_scaling", {{"rope_type", "default"}})).rope_scaling.type,
+  EXPECT_EQ(scaling_of(read(with(llama(), "rope_scaling", nullptr))).type, RopeScaling::Type::kNone);
+  EXPECT_EQ(scaling_of(read(with(llama(), "rope_scaling", {{"rope_type", "default"}}))).type,
             RopeScaling::Type::kNone);
 }
 
-TEST(ModelConfig, RefusesRotationsItCannotCompute) {
+TEST(ReadModel, PrefersTheOlderSpellingOfTheRotationWhereThereAreBoth) {
+  const json::object both = with(llama(), "rope_parameters", {{"rope_type", "yarn"}, {"rope_theta", 7.0}});
+  EXPECT_EQ(scaling_of(read(both)).type, RopeScaling::Type::kLlama3);
+  EXPECT_EQ(read(both).ropes.at(0).theta, 500000);
+}
+
+TEST(ReadModel, RefusesRotationsItCannotCompute) {
   for (const char* type : {"dynamic", "yarn", "longrope", "su", "mrope", "proportional"}) {
     EXPECT_THAT(verdict(with(llama(), "rope_scaling", {{"type", type}, {"factor", 2.0}})),
                 HasSubstr("rope_scaling.type '" + std::string(type) + "' is not supported"));
@@ -121,7 +138,7 @@ TEST(ModelConfig, RefusesRotationsItCannotCompute) {
               HasSubstr("one rotation for all layers"));
 }
 
-TEST(ModelConfig, RefusesFieldsThatWouldChangeTheOutput) {
+TEST(ReadModel, RefusesFieldsThatWouldChangeTheOutput) {
   const std::pair<const char*, json::value> kFields[] = {
       {"attn_logit_softcapping", 50.0}, {"final_logit_softcapping", 30.0},
       {"query_pre_attn_scalar", 256},   {"attention_multiplier", 0.5},
@@ -149,7 +166,32 @@ TEST(ModelConfig, RefusesFieldsThatWouldChangeTheOutput) {
               HasSubstr("dtype 'float8_e4m3fn' is not supported"));
 }
 
-TEST(ModelConfig, NamesWhatIsSupportedWhenAnArchitectureIsNot) {
+TEST(ReadModel, RefusesByNameWhatNobodyAskedFor) {
+  for (const char* field : {"mixture_of_depths", "rms_norm_epsilon", "layer_norm_type"}) {
+    for (const json::value& value :
+         {json::value(2), json::value("x"), json::value(true), json::value{1, 2}}) {
+      EXPECT_THAT(verdict(with(llama(), field, value)),
+                  AllOf(HasSubstr("config.json: " + std::string(field) + " would change the output"),
+                        HasSubstr("this architecture")))
+          << value;
+    }
+    for (const json::value& off : {json::value(nullptr), json::value(false), json::value(""),
+                                   json::value(json::array()), json::value(json::object())}) {
+      EXPECT_THAT(verdict(with(llama(), field, off)), IsEmpty()) << off;
+    }
+  }
+  const json::object scaling = llama()["rope_scaling"].as_object();
+  EXPECT_THAT(verdict(with(llama(), "rope_scaling", with(scaling, "attention_factor", 1.5))),
+              HasSubstr("rope_scaling.attention_factor would change the output"));
+  EXPECT_THAT(verdict(with(llama(), "text_config", {{"hidden_size", 64}})),
+              HasSubstr("text_config would change the output"));
+  EXPECT_THAT(verdict(with(with(llama(), "transformers_version", "5.0"), "initializer_range", 0.02)),
+              IsEmpty());
+  EXPECT_THAT(verdict(with(llama(), "pretraining_tp", 2)),
+              HasSubstr("pretraining_tp would change the output"));
+}
+
+TEST(ReadModel, NamesWhatIsSupportedWhenAnArchitectureIsNot) {
   EXPECT_THAT(
       verdict(with(llama(), "architectures", {"GPT2LMHeadModel"})),
       HasSubstr(
@@ -160,7 +202,7 @@ TEST(ModelConfig, NamesWhatIsSupportedWhenAnArchitectureIsNot) {
               HasSubstr("architectures must be"));
 }
 
-TEST(ModelConfig, BoundsEveryInteger) {
+TEST(ReadModel, BoundsEveryInteger) {
   for (const char* field : {"vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
                             "num_attention_heads", "num_key_value_heads", "max_position_embeddings"}) {
     for (const json::value& bad :
@@ -172,7 +214,7 @@ TEST(ModelConfig, BoundsEveryInteger) {
   }
   EXPECT_THAT(verdict(without(llama(), "vocab_size")), HasSubstr("vocab_size is missing"));
   EXPECT_THAT(verdict(without(qwen2(), "num_key_value_heads")), HasSubstr("num_key_value_heads is missing"));
-  EXPECT_EQ(read(without(llama(), "num_key_value_heads")).num_kv_heads, 32);
+  EXPECT_EQ(attention(read(without(llama(), "num_key_value_heads"))).num_kv_heads, 32);
   EXPECT_THAT(verdict(with(llama(), "num_key_value_heads", 5)),
               HasSubstr("must be a multiple of num_key_value_heads"));
   EXPECT_THAT(verdict(with(llama(), "hidden_size", 4097)),
@@ -186,11 +228,10 @@ TEST(ModelConfig, BoundsEveryInteger) {
               HasSubstr("tie_word_embeddings must be true or false"));
 }
 
-TEST(ModelConfig, GivesMistralOneWindowForAllLayersOrNone) {
-  EXPECT_EQ(read(mistral()).layer_is_windowed, std::vector<bool>(4, true));
-  EXPECT_EQ(read(mistral()).sliding_window, 1024);
-  EXPECT_EQ(read(with(mistral(), "sliding_window", nullptr)).sliding_window, 0);
-  EXPECT_EQ(read(with(mistral(), "sliding_window", 4096)).sliding_window, 0)
+TEST(ReadModel, GivesMistralOneWindowForAllLayersOrNone) {
+  EXPECT_EQ(windows(read(mistral())), std::vector<int>(4, 1024));
+  EXPECT_EQ(windows(read(with(mistral(), "sliding_window", nullptr))), std::vector<int>(4, 0));
+  EXPECT_EQ(windows(read(with(mistral(), "sliding_window", 4096))), std::vector<int>(4, 0))
       << "hides nothing in a context of 4096";
   EXPECT_THAT(verdict(with(mistral(), "sliding_window", 0)),
               HasSubstr("sliding_window must be null or positive"));
@@ -199,14 +240,13 @@ TEST(ModelConfig, GivesMistralOneWindowForAllLayersOrNone) {
               HasSubstr("layer_types differs between layers"));
 }
 
-TEST(ModelConfig, GivesQwenWindowsByLayer) {
-  EXPECT_EQ(read(qwen2()).sliding_window, 0) << "use_sliding_window is false";
+TEST(ReadModel, GivesQwenWindowsByLayer) {
+  EXPECT_EQ(windows(read(qwen2())), std::vector<int>(4, 0)) << "use_sliding_window is false";
   const json::object on = with(qwen2(), "use_sliding_window", true);
-  EXPECT_THAT(read(on).layer_is_windowed, ElementsAre(false, false, true, true));
+  EXPECT_THAT(windows(read(on)), ElementsAre(0, 0, 1024, 1024));
   const json::object typed =
       with(on, "layer_types", {"sliding_attention", "full_attention", "full_attention", "sliding_attention"});
-  EXPECT_THAT(read(typed).layer_is_windowed, ElementsAre(true, false, false, true))
-      << "layer_types decides when present";
+  EXPECT_THAT(windows(read(typed)), ElementsAre(1024, 0, 0, 1024)) << "layer_types decides when present";
   EXPECT_THAT(verdict(with(typed, "use_sliding_window", false)),
               HasSubstr("layer_types names sliding_attention although"));
   EXPECT_THAT(verdict(with(on, "layer_types", {"full_attention"})),
@@ -216,50 +256,50 @@ TEST(ModelConfig, GivesQwenWindowsByLayer) {
               HasSubstr("layer_types holds \"chunked_attention\""));
 }
 
-TEST(ModelConfig, BecomesGroupsOfLayersThatForgetAlike) {
-  const ModelSpec full = make_model_spec(read(qwen2()));
+TEST(ReadModel, BecomesGroupsOfLayersThatForgetAlike) {
+  const ModelSpec full = read(qwen2());
   ASSERT_EQ(full.kv_groups.size(), 1u);
   EXPECT_EQ(full.kv_groups[0].window, 0);
 
-  const ModelSpec windowed = make_model_spec(read(mistral()));
+  const ModelSpec windowed = read(mistral());
   ASSERT_EQ(windowed.kv_groups.size(), 1u);
   EXPECT_EQ(windowed.kv_groups[0].window, 1024);
 
-  const ModelSpec mixed = make_model_spec(read(with(qwen2(), "use_sliding_window", true)));
+  const ModelSpec mixed = read(with(qwen2(), "use_sliding_window", true));
   ASSERT_EQ(mixed.kv_groups.size(), 2u);
   EXPECT_THAT(mixed.kv_groups[0].layers, ElementsAre(0, 1));
   EXPECT_THAT(mixed.kv_groups[1].layers, ElementsAre(2, 3));
   EXPECT_EQ(mixed.kv_groups[0].window, 0);
   EXPECT_EQ(mixed.kv_groups[1].window, 1024);
-  EXPECT_EQ(std::get<GqaSpec>(mixed.layers[3].attention).kv_group, 1);
-  EXPECT_TRUE(std::get<GqaSpec>(mixed.layers[0].attention).qkv_bias) << "Qwen2 has them by architecture";
+  EXPECT_EQ(mixed.layers[3].kv_group, 1);
+  EXPECT_TRUE(attention(mixed).qkv_bias) << "Qwen2 has them by architecture";
 }
 
-TEST(ModelConfig, TakesASilentDtypeFromTheCheckpoint) {
+TEST(ReadModel, TakesASilentDtypeFromTheCheckpoint) {
   const TemporaryFolder folder;
   folder.write("config.json", json::serialize(without(llama(), "torch_dtype")));
-  EXPECT_THAT(complaint([&] { read_model_config(folder.path()); }),
+  EXPECT_THAT(complaint([&] { read_model_spec(folder.path()); }),
               HasSubstr("holds neither model.safetensors"));
   folder.write(
       "model.safetensors",
       safetensors(R"({"model.embed_tokens.weight":{"dtype":"F16","shape":[1],"data_offsets":[0,2]}})", "ab"));
-  EXPECT_EQ(read_model_config(folder.path()).dtype, DType::kF16);
+  EXPECT_EQ(read_model_spec(folder.path()).weight_dtype, DType::kF16);
 }
 
-TEST(ModelConfig, RefusesFilesThatAreNotConfigurations) {
+TEST(ReadModel, RefusesFilesThatAreNotConfigurations) {
   const TemporaryFolder folder;
   const auto verdict_on = [&](std::string_view text) {
     folder.write("config.json", text);
-    return complaint([&] { read_model_config(folder.path()); });
+    return complaint([&] { read_model_spec(folder.path()); });
   };
-  EXPECT_THAT(complaint([&] { read_model_config(folder.path()); }), HasSubstr("cannot open"));
+  EXPECT_THAT(complaint([&] { read_model_spec(folder.path()); }), HasSubstr("cannot open"));
   EXPECT_THAT(verdict_on(""), HasSubstr("not valid JSON"));
   EXPECT_THAT(verdict_on("[]"), HasSubstr("must hold a JSON object"));
   EXPECT_THAT(verdict_on(std::string(1'000'000, '[')), HasSubstr("not valid JSON"));
   EXPECT_THAT(verdict_on(std::string(5'000'000, ' ')), HasSubstr("at most 4194304 are supported"));
 }
 
-TEST(ModelConfig, NeverCrashesOnMutatedFiles) {
+TEST(ReadModel, NeverCrashesOnMutatedFiles) {
   FolderInMemory folder("config.json");
   const std::string good = json::serialize(llama());
   std::mt19937 random(7);
@@ -284,7 +324,7 @@ TEST(ModelConfig, NeverCrashesOnMutatedFiles) {
     }
     folder.write(text);
     try {
-      const ModelSpec spec = make_model_spec(read_model_config(folder.path()));
+      const ModelSpec spec = read_model_spec(folder.path());
       ASSERT_GT(spec.num_layers(), 0);
     } catch (const std::runtime_error& error) {
       ASSERT_THAT(error.what(), HasSubstr(folder.path().string()));
@@ -292,8 +332,9 @@ TEST(ModelConfig, NeverCrashesOnMutatedFiles) {
   }
 }
 
-TEST(ModelConfig, IsKnownByItsModelTypeWhenItNamesNoArchitecture) {
-  for (const Architecture& architecture : architectures()) {
+TEST(ReadModel, IsKnownByItsModelTypeWhenItNamesNoArchitecture) {
+  for (const Architecture* row : architectures()) {
+    const Architecture& architecture = *row;
     const bool is_qwen3 = architecture.model_type == "qwen3";
     json::object named = is_qwen3 ? with(qwen2(), "head_dim", 16) : qwen2();
     if (architecture.model_type != "qwen2" && !is_qwen3) named.erase("use_sliding_window");
@@ -311,7 +352,7 @@ TEST(ModelConfig, IsKnownByItsModelTypeWhenItNamesNoArchitecture) {
   EXPECT_THAT(verdict(without(qwen2(), "architectures")), HasSubstr("there is no model_type"));
 }
 
-TEST(ModelConfig, RefusesQuantisedWeightsByTheirMethodAndBits) {
+TEST(ReadModel, RefusesQuantisedWeightsByTheirMethodAndBits) {
   const std::pair<const char*, const char*> kCases[] = {
       {R"({"quant_method": "awq", "bits": 4, "group_size": 128, "version": "gemm"})", "AWQ, 4 bit weights"},
       {R"({"quant_method": "gptq", "bits": 8})", "GPTQ, 8 bit weights"},
@@ -340,7 +381,7 @@ TEST(ModelConfig, RefusesQuantisedWeightsByTheirMethodAndBits) {
   EXPECT_THAT(verdict(with(llama(), "quantization_config", nullptr)), IsEmpty());
 }
 
-TEST(ModelConfig, ShowsNamesOfTheFileOnOneLineAndCut) {
+TEST(ReadModel, ShowsNamesOfTheFileOnOneLineAndCut) {
   const json::string name("evil\n\x1b[2J" + std::string(5000, 'x'));
   for (const char* field : {"hidden_act", "model_type", "torch_dtype"}) {
     const json::object config =
@@ -351,105 +392,6 @@ TEST(ModelConfig, ShowsNamesOfTheFileOnOneLineAndCut) {
   }
   EXPECT_THAT(verdict(with(qwen2(), "architectures", {name})), HasSubstr("'evil\\x0a\\x1b[2J"));
   EXPECT_THAT(verdict(with(qwen2(), "vocab_size", name)), SizeIs(::testing::Lt(600u)));
-}
-
-constexpr int kVocab = 128'256;
-
-class GenerationDefaultsTest : public ::testing::Test {
- protected:
-  GenerationDefaultsTest() { folder_.write("config.json", json::serialize(llama())); }
-
-  // What the file gives, and what was said about it.
-  GenerationDefaults read(std::string_view text) {
-    folder_.write("generation_config.json", text);
-    ::testing::internal::CaptureStderr();
-    GenerationDefaults defaults = read_generation_defaults(folder_.path(), kVocab);
-    flush_log();
-    said_ = ::testing::internal::GetCapturedStderr();
-    return defaults;
-  }
-  std::string complaint_of(std::string_view text) {
-    folder_.write("generation_config.json", text);
-    return complaint([&] { read_generation_defaults(folder_.path(), kVocab); });
-  }
-
-  TemporaryFolder folder_;
-  std::string said_;
-};
-
-TEST_F(GenerationDefaultsTest, ComeFromTheGenerationConfigThenTheConfig) {
-  GenerationDefaults defaults = read_generation_defaults(folder_.path(), kVocab);
-  EXPECT_THAT(defaults.eos_token_ids, ElementsAre(128001, 128009));
-  EXPECT_EQ(defaults.bos_token_id, 128000);
-  EXPECT_FALSE(defaults.temperature || defaults.top_p || defaults.top_k || defaults.min_p ||
-               defaults.repetition_penalty);
-
-  defaults = read(
-      R"({"eos_token_id": 5, "temperature": 0.5, "top_p": 0.9, "top_k": 20, "repetition_penalty": 1.1, "min_p": 0.05})");
-  EXPECT_THAT(defaults.eos_token_ids, ElementsAre(5));
-  EXPECT_EQ(defaults.bos_token_id, 128000);
-  EXPECT_EQ(defaults.temperature, 0.5f);
-  EXPECT_EQ(defaults.top_p, 0.9f);
-  EXPECT_EQ(defaults.top_k, 20);
-  EXPECT_EQ(defaults.repetition_penalty, 1.1f);
-  EXPECT_EQ(defaults.min_p, 0.05f);
-  EXPECT_THAT(said_, IsEmpty());
-}
-
-TEST_F(GenerationDefaultsTest, TakeEveryValueThatARequestMayHave) {
-  GenerationDefaults defaults = read(
-      R"({"do_sample": true, "temperature": 0, "top_p": 0, "top_k": 0, "repetition_penalty": 1.0, "min_p": 0})");
-  EXPECT_EQ(defaults.temperature, 0.0f);
-  EXPECT_EQ(defaults.top_p, 0.0f);
-  EXPECT_EQ(defaults.top_k, 0);
-  EXPECT_EQ(defaults.repetition_penalty, 1.0f);
-  EXPECT_EQ(defaults.min_p, 0.0f);
-  EXPECT_EQ(read(R"({"top_k": -1})").top_k, 0);
-  EXPECT_EQ(read(R"({"top_k": 50.0})").top_k, 50);
-  EXPECT_EQ(read(R"({"top_k": 3000000000})").top_k, 0);
-  EXPECT_EQ(read(R"({"do_sample": false, "temperature": 0.6})").temperature, 0.0f);
-  EXPECT_EQ(read(R"({"temperature": 2, "repetition_penalty": 10})").temperature, 2.0f);
-  EXPECT_THAT(said_, IsEmpty());
-}
-
-TEST_F(GenerationDefaultsTest, MoveWhatIsOutOfRangeToTheNearestEndAndSaySo) {
-  EXPECT_EQ(read(R"({"temperature": 5})").temperature, 2.0f);
-  EXPECT_THAT(said_, AllOf(HasSubstr("generation_config.json"), HasSubstr("temperature"), HasSubstr("=5 ")));
-  EXPECT_EQ(std::count(said_.begin(), said_.end(), '\n'), 1);
-  EXPECT_EQ(read(R"({"temperature": -1})").temperature, 0.0f);
-  EXPECT_THAT(said_, HasSubstr("temperature"));
-  EXPECT_EQ(read(R"({"repetition_penalty": 50})").repetition_penalty, 10.0f);
-  EXPECT_THAT(said_, HasSubstr("repetition_penalty"));
-  EXPECT_EQ(read(R"({"top_p": 1.5})").top_p, 1.0f);
-  EXPECT_EQ(read(R"({"min_p": 1e400})").min_p, 1.0f);
-  EXPECT_EQ(read(R"({"top_k": -2})").top_k, 0);
-  EXPECT_THAT(said_, HasSubstr("top_k"));
-}
-
-TEST_F(GenerationDefaultsTest, LeaveOutIdsThatTheModelHasNoRowsForAndSaySo) {
-  const std::string ids = "[5, 128256, 4000000, 99999999999]";
-  GenerationDefaults defaults =
-      read(R"({"eos_token_id": )" + ids + R"(, "bos_token_id": 128256, "pad_token_id": 128256})");
-  EXPECT_THAT(defaults.eos_token_ids, ElementsAre(5));
-  EXPECT_EQ(defaults.bos_token_id, 128000) << "the configuration's, which fits";
-  EXPECT_THAT(said_, AllOf(HasSubstr("128256, 4000000, 99999999999"), HasSubstr("eos_token_id")));
-  EXPECT_EQ(read(R"({"eos_token_id": 128255})").eos_token_ids.front(), 128255);
-  EXPECT_THAT(said_, IsEmpty());
-}
-
-TEST_F(GenerationDefaultsTest, RefuseWhatMeansNothingByFileAndField) {
-  const std::pair<const char*, const char*> kCases[] = {
-      {R"({"repetition_penalty": 0})", "repetition_penalty must be above 0"},
-      {R"({"repetition_penalty": -1})", "repetition_penalty must be above 0"},
-      {R"({"temperature": "warm"})", "temperature must be a number"},
-      {R"({"top_k": 1.5})", "top_k must be an integer"},
-      {R"({"do_sample": "no"})", "do_sample must be true or false"},
-      {R"({"eos_token_id": "x"})", "eos_token_id must be a token id"},
-      {R"({"eos_token_id": [-1]})", "eos_token_id must be a token id"},
-  };
-  for (const auto& [text, words] : kCases) {
-    EXPECT_THAT(complaint_of(text), AllOf(HasSubstr("generation_config.json: "), HasSubstr(words)));
-  }
 }
 
 }  // namespace

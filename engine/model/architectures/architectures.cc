@@ -1,0 +1,38 @@
+#include <stdexcept>
+#include <string>
+
+#include "engine/model/architectures/architecture.h"
+#include "engine/model/architectures/llama.h"
+#include "engine/model/architectures/qwen.h"
+#include "kernels/base/shown.h"
+
+namespace serval {
+namespace {
+
+constexpr const Architecture* kArchitectures[] = {&kLlama, &kMistral, &kQwen2, &kQwen3};
+
+const Architecture& find_row(std::string_view Architecture::*key, std::string_view wanted, const char* what) {
+  std::string supported;
+  for (const Architecture* row : kArchitectures) {
+    if (row->*key == wanted) return *row;
+    supported += (supported.empty() ? "" : ", ") + std::string(row->*key);
+  }
+  throw std::runtime_error("the " + std::string(what) + " " + in_quotes(wanted) +
+                           " is not supported; supported are " + supported);
+}
+
+}  // namespace
+
+std::span<const Architecture* const> architectures() {
+  return kArchitectures;
+}
+
+const Architecture& find_architecture(std::string_view name) {
+  return find_row(&Architecture::name, name, "architecture");
+}
+
+const Architecture& find_architecture_of_type(std::string_view model_type) {
+  return find_row(&Architecture::model_type, model_type, "model_type");
+}
+
+}  // namespace serval

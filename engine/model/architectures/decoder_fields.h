@@ -1,0 +1,58 @@
+// What the configurations of most decoders say in the same words, one question a function. A family's reader
+// asks those that it shares with others here and the rest itself. Each throws std::runtime_error that names
+// the field.
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "engine/model/config_fields.h"
+#include "engine/model/model_spec.h"
+
+namespace serval {
+
+// Limits far above any published model and far below where a product of two of them leaves 63 bits.
+inline constexpr int kMaxHidden = 1 << 16;
+inline constexpr int kMaxIntermediate = 1 << 19;
+inline constexpr int kMaxLayers = 1024;
+inline constexpr int kMaxHeads = 1024;
+inline constexpr int kMaxHeadDim = 256;
+inline constexpr int kMaxPositions = 1 << 24;
+
+// vocab_size, hidden_size, num_hidden_layers, max_position_embeddings, tie_word_embeddings: a model of layers
+// without parts.
+ModelSpec read_frame(const Fields& config);
+
+// What the absence of a field means.
+struct HeadRules {
+  bool requires_num_kv_heads = true;  // else: absent means num_attention_heads
+  bool requires_head_dim = false;     // else: absent means hidden_size / num_attention_heads
+};
+// num_attention_heads, num_key_value_heads, head_dim. Scores are scaled by 1 / sqrt(head_dim).
+GqaSpec read_heads(const Fields& config, int hidden_size, const HeadRules& rules = {});
+
+// intermediate_size, hidden_act.
+DenseFfnSpec read_gated_ffn(const Fields& config);
+
+// An RMS norm with rms_norm_eps.
+NormSpec read_rms_norm(const Fields& config);
+
+// rope_theta, rope_scaling or rope_parameters: one rotation, of all of a head, for all layers.
+RopeSpec read_rope(const Fields& config, int head_dim, int max_positions);
+
+// Layers that are all alike: norms before their parts.
+LayerSpec pre_norm_layer(const GqaSpec& attention, const DenseFfnSpec& ffn, const NormSpec& norm);
+
+// layer_types, one of "full_attention" or "sliding_attention" a layer; nothing when there are none.
+std::optional<std::vector<bool>> read_layer_types(const Fields& config, int num_layers);
+// sliding_window: any number from 0 on, or nothing.
+std::optional<int> read_window(const Fields& config);
+// For a family whose layers see everything: refuses a window that would hide something.
+void refuse_windows(const Fields& config, const ModelSpec& spec);
+// Layers for which is_windowed says so see the last `window` positions. Cuts spec's layers into groups: those
+// that forget and those that do not cannot share block tables. A model with layers of one kind has one group;
+// with both, group 0 is the one that sees everything. A window as long as the context hides nothing.
+void set_windows(const Fields& config, std::optional<int> window, std::vector<bool> is_windowed,
+                 ModelSpec& spec);
+
+}  // namespace serval

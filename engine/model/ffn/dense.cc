@@ -1,0 +1,28 @@
+#include "engine/model/ffn/dense.h"
+
+#include <algorithm>
+
+namespace serval {
+
+void DenseFfnSpec::list_slots(int64_t hidden, DenseFfnWeights& w, SlotList& slots) const {
+  slots.linear(w.gate_up, {{"mlp.gate_proj", intermediate_size}, {"mlp.up_proj", intermediate_size}}, hidden,
+               bias);
+  slots.linear(w.down, {{"mlp.down_proj", hidden}}, intermediate_size, bias);
+}
+
+void DenseFfnSpec::raise_limits(BackendLimits& limits) const {
+  limits.max_k = std::max(limits.max_k, int64_t{intermediate_size});
+  limits.max_n = std::max(limits.max_n, int64_t{2} * intermediate_size);
+}
+
+// Gate and up in one product, activate, project down.
+void DenseFfnSpec::run(Backend& backend, const DenseFfnWeights& w, const FfnInput& in) const {
+  const int64_t rows = in.h.dim(0), width = intermediate_size;
+  const Tensor gate_up(in.scratch.data, in.scratch.dtype, {rows, 2 * width});
+  const Tensor activated(in.scratch.at(rows * 2 * width), in.scratch.dtype, {rows, width});
+  backend.linear(in.h, w.gate_up, gate_up);
+  backend.gated_activation(activation, gate_up, activated);
+  backend.linear(activated, w.down, in.out);
+}
+
+}  // namespace serval

@@ -1,0 +1,26 @@
+// The gated feed-forward: down(activation(gate(x)) * up(x)) (Shazeer 2020, GLU variants).
+#pragma once
+
+#include "engine/model/ffn/ffn.h"
+
+namespace serval {
+
+struct DenseFfnWeights {
+  LinearWeight gate_up;  // [2 * intermediate, hidden]: gate rows, then up rows
+  LinearWeight down;     // [hidden, intermediate]
+};
+
+struct DenseFfnSpec {
+  using Weights = DenseFfnWeights;
+
+  int intermediate_size = 0;
+  Activation activation = Activation::kSilu;
+  bool bias = false;  // on gate, up and down
+
+  void list_slots(int64_t hidden, DenseFfnWeights& weights, SlotList& slots) const;
+  int64_t scratch_width() const { return int64_t{3} * intermediate_size; }
+  void raise_limits(BackendLimits& limits) const;
+  void run(Backend& backend, const DenseFfnWeights& weights, const FfnInput& input) const;
+};
+
+}  // namespace serval

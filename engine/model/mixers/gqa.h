@@ -1,0 +1,38 @@
+// Grouped-query attention with rotary positions over paged keys and values (Ainslie et al. 2023); as many
+// key-value heads as heads is plain multi-head attention.
+#pragma once
+
+#include "engine/model/mixers/mixer.h"
+
+namespace serval {
+
+struct GqaWeights {
+  LinearWeight qkv;     // [q_size + 2 * kv_size, hidden]: q, k, v rows in this order
+  LinearWeight output;  // [hidden, q_size]
+  NormWeights q_norm;   // [head_dim]
+  NormWeights k_norm;
+};
+
+struct GqaSpec {
+  using Weights = GqaWeights;
+
+  int num_heads = 0;
+  int num_kv_heads = 0;
+  int head_dim = 0;
+  bool qkv_bias = false;
+  bool output_bias = false;
+  NormSpec head_norm;  // over each head of q and of k, before the rotation (Qwen3)
+  float scale = 1;     // of the scores: 1 / sqrt(head_dim)
+
+  int64_t q_size() const { return int64_t{num_heads} * head_dim; }
+  int64_t kv_size() const { return int64_t{num_kv_heads} * head_dim; }
+  int64_t qkv_size() const { return q_size() + 2 * kv_size(); }
+
+  void list_slots(int64_t hidden, GqaWeights& weights, SlotList& slots) const;
+  int64_t scratch_width() const { return qkv_size() + q_size(); }
+  void shape_kv(KvLayer& kv) const;
+  void raise_limits(BackendLimits& limits) const;
+  void run(Backend& backend, const GqaWeights& weights, const MixerInput& input) const;
+};
+
+}  // namespace serval

@@ -1,0 +1,56 @@
+// What a mixer is: the part of a layer that lets rows see each other (attention, a recurrence). Each
+// alternative owns a pair of files in this folder with all that is said about it: its spec, its weights,
+// which tensors they are made of, its scratch, what it keeps of a sequence, and its block function. Everybody
+// else visits MixerSpec (model_spec.h), so that a mixer without an answer does not compile.
+#pragma once
+
+#include <concepts>
+#include <cstdint>
+#include <span>
+#include <variant>
+
+#include "engine/model/weight_slots.h"
+#include "kernels/backend.h"
+#include "kernels/tensor.h"
+
+namespace serval {
+
+// What a mixer computes from and to in one layer of one step.
+struct MixerInput {
+  Tensor h;                            // [num_rows, hidden], normalised
+  Tensor out;                          // [num_rows, hidden], of the same type
+  Tensor scratch;                      // scratch_width() elements a row, of the same type
+  std::span<const int32_t> positions;  // [num_rows]
+  const KvGroupInput& group;           // the layer's
+  KvLayer kv;
+  int window = 0;  // of the layer's group
+  Tensor cos_sin;  // the layer's rotation [max_positions, rotary_dim] f32: cosines, then sines
+};
+
+template <class Part>
+concept Mixer = requires(const Part& spec, typename Part::Weights& weights,
+                         const typename Part::Weights& loaded, SlotList& slots, KvLayer& kv,
+                         BackendLimits& limits, Backend& backend, const MixerInput& input) {
+  // Lists the slots of `weights`, in the order they are to be loaded.
+  spec.list_slots(int64_t{1} /* hidden */, weights, slots);
+  // Elements of scratch that a row takes.
+  { spec.scratch_width() } -> std::same_as<int64_t>;
+  // Sets what the layer keeps of a position: the heads and their size.
+  spec.shape_kv(kv);
+  // Raises the limits to the largest calls that run() makes.
+  spec.raise_limits(limits);
+  // input.h -> input.out. Allocates nothing.
+  spec.run(backend, loaded, input);
+};
+
+template <class Part>
+struct CheckedMixer {
+  static_assert(Mixer<Part>, "every answer of the concept");
+  using Type = Part;
+};
+
+// A variant of mixers, each of which answers everything.
+template <class... Parts>
+using OneMixerOf = std::variant<typename CheckedMixer<Parts>::Type...>;
+
+}  // namespace serval

@@ -1,0 +1,38 @@
+// How a family of checkpoints spells the names of its tensors. Parts ask by the most common spelling,
+// Llama's; a family says what it stores under another name. Data only.
+#pragma once
+
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace serval {
+
+// A module of a layer that is stored under another name than parts ask for. Neighbours of one matrix that are
+// stored under the same name are one tensor, their rows in the order that parts ask for them.
+struct StoredName {
+  std::string_view asked;   // "self_attn.q_proj"
+  std::string_view stored;  // "self_attn.qkv_proj"
+};
+
+struct TensorNames {
+  std::string_view embedding = "model.embed_tokens";
+  std::string_view layers = "model.layers";  // "model.layers.7.self_attn.q_proj.weight"
+  std::string_view final_norm = "model.norm";
+  std::string_view head = "lm_head";  // a tied model's checkpoint may repeat the embedding under it
+  // Of a layer's modules; the others are stored as they are asked for.
+  std::span<const StoredName> modules = {};
+  // Ends of the names of tensors that published checkpoints carry and a forward pass does not need.
+  std::span<const std::string_view> ignored = {};
+
+  std::string_view stored(std::string_view asked) const {
+    for (const StoredName& name : modules) {
+      if (name.asked == asked) return name.stored;
+    }
+    return asked;
+  }
+  std::string embedding_tensor() const { return std::string(embedding) + ".weight"; }
+  std::string head_tensor() const { return std::string(head) + ".weight"; }
+};
+
+}  // namespace serval

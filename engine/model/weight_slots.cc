@@ -1,0 +1,28 @@
+#include "engine/model/weight_slots.h"
+
+#include <utility>
+
+namespace serval {
+
+void SlotList::linear(LinearWeight& target, const std::vector<Rows>& rows, int64_t columns, bool bias) {
+  LinearSlot slot{.target = &target, .parts = {}, .biases = {}};
+  for (const auto& [module, count] : rows) {
+    const std::string name = stored(module);
+    if (!slot.parts.empty() && slot.parts.back().name == name + ".weight") {
+      slot.parts.back().shape[0] += count;
+      if (bias) slot.biases.back().shape[0] += count;
+      continue;
+    }
+    slot.parts.push_back({name + ".weight", {count, columns}});
+    if (bias) slot.biases.push_back({name + ".bias", {count}});
+  }
+  slots_.emplace_back(std::move(slot));
+}
+
+void SlotList::norm(NormWeights& target, std::string_view module, int64_t size, const NormSpec& spec) {
+  if (spec.is_there()) {
+    slots_.emplace_back(VectorSlot{&target.weight, {stored(module) + ".weight", {size}}, spec.offset});
+  }
+}
+
+}  // namespace serval

@@ -1,0 +1,70 @@
+// Slots: where a model's weights go, and the checkpoint's tensors that they are made of. Parts list their own
+// in a SlotList; the loader, the memory plan and the search for tensors without a place all read the lists.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "engine/model/norm.h"
+#include "engine/model/tensor_names.h"
+#include "kernels/backend.h"
+
+namespace serval {
+
+// A tensor the checkpoint must have.
+struct SourceTensor {
+  std::string name;
+  std::vector<int64_t> shape;  // [out, in] of a matrix, [n] of a norm or bias
+
+  int64_t num_elements() const {
+    int64_t n = 1;
+    for (const int64_t dim : shape) n *= dim;
+    return n;
+  }
+};
+
+// A matrix made of one or more tensors with the same number of columns, rows in the given order; biases:
+// none, or one per part.
+struct LinearSlot {
+  LinearWeight* target = nullptr;
+  std::vector<SourceTensor> parts;
+  std::vector<SourceTensor> biases;
+};
+
+// An f32 vector: a norm's. `offset` is added to every element.
+struct VectorSlot {
+  Buffer* target = nullptr;
+  SourceTensor source;
+  float offset = 0;
+};
+
+using WeightSlot = std::variant<LinearSlot, VectorSlot>;
+
+// Collects the slots of one layer, or of the frame around the layers.
+class SlotList {
+ public:
+  // `prefix` stands before every name. Both outlive the list.
+  SlotList(std::vector<WeightSlot>& slots, const TensorNames& names, std::string prefix)
+      : slots_(slots), names_(names), prefix_(std::move(prefix)) {}
+
+  // Some of a matrix's rows, and the module they are asked for by.
+  struct Rows {
+    std::string_view module;
+    int64_t count;
+  };
+  void linear(LinearWeight& target, const std::vector<Rows>& rows, int64_t columns, bool bias);
+  // Nothing where the spec says that there is no norm.
+  void norm(NormWeights& target, std::string_view module, int64_t size, const NormSpec& spec);
+
+ private:
+  std::string stored(std::string_view module) const { return prefix_ + std::string(names_.stored(module)); }
+
+  std::vector<WeightSlot>& slots_;
+  const TensorNames& names_;
+  std::string prefix_;
+};
+
+}  // namespace serval
