@@ -16,12 +16,19 @@ struct KvGroupGeometry {
   // 0: every position stays. w: a row at position p reads positions > p - w only, and blocks wholly before
   // them are forgotten.
   int32_t window = 0;
+  // s > 0, a multiple of the block size: the layers keep no keys and values but a recurrent state. A block holds
+  // the state behind the last computed of s positions: it is written in place while they are computed, and is
+  // a snapshot, never written again, from then on.
+  int32_t state_span = 0;
 };
 
 // What holds of the blocks of one group. A table index is a position / span().
 class KvRule {
  public:
-  KvRule(const KvGroupGeometry& group, int32_t block_size) : span_(block_size), window_(group.window) {}
+  KvRule(const KvGroupGeometry& group, int32_t block_size)
+      : is_state_(group.state_span > 0),
+        span_(is_state_ ? group.state_span : block_size),
+        window_(is_state_ ? 2 : group.window) {}
 
   // Positions that a block covers.
   int32_t span() const { return span_; }
@@ -35,12 +42,20 @@ class KvRule {
   // Whether blocks are let go of while the sequence goes on.
   bool forgets() const { return window_ > 0; }
   // Whether a sequence can begin with what is cached of its first `end` positions, when all blocks of the
-  // group behind position `gap_end` are there.
+  // group that end behind position `gap_end` are there. (A state has none that ends between two snapshots.)
   bool may_match(int32_t end, int32_t gap_end) const {
     return gap_end <= (window_ == 0 ? 0 : std::max(0, end - window_ + 1));
   }
+  // Whether the first positions of a block can be had without the others.
+  bool may_copy_part() const { return !is_state_; }
+  // Whether a sequence whose rows stand at `row` still has what a row at `position` reads, in blocks it holds.
+  bool may_fork(int32_t position, int32_t row) const {
+    return !is_state_ || row == position || position % span_ == 0;
+  }
   // In a group that forgets: no step of so many rows of one sequence reads and writes more blocks.
-  int32_t blocks_of_step(int32_t rows) const { return blocks_for(int64_t{window_} + rows) + 1; }
+  int32_t blocks_of_step(int32_t rows) const {
+    return is_state_ ? (rows - 1) / span_ + 2 : blocks_for(int64_t{window_} + rows) + 1;
+  }
   // The most blocks that one row needs in a sequence of so many positions: it touches most when what it reads
   // begins as late in a block as can be.
   int32_t blocks_of_row(int32_t positions) const {
@@ -49,7 +64,9 @@ class KvRule {
   }
 
  private:
-  int32_t span_, window_;
+  bool is_state_;
+  int32_t span_;
+  int32_t window_;  // a row reads the state behind the one before it, and writes its own
 };
 
 struct BlockGeometry {
@@ -59,6 +76,13 @@ struct BlockGeometry {
 
   KvRule rule(int group) const { return {groups[group], block_size}; }
 
+  // Whether what is cached can be taken up within a block.
+  bool may_copy_part() const {
+    for (int g = 0; g < num_groups; ++g) {
+      if (!rule(g).may_copy_part()) return false;
+    }
+    return true;
+  }
   // Entries of a sequence's block table, in the group that has most.
   int32_t table_entries(int32_t positions) const {
     int32_t most = 0;

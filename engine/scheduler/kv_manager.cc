@@ -33,7 +33,10 @@ KvManager::KvManager(const BlockGeometry& geometry, bool enable_prefix_cache, in
     : geometry_(geometry),
       enable_prefix_cache_(enable_prefix_cache),
       pools_(make_pools(geometry)),
-      cache_(geometry, borrow(pools_), max_roots) {}
+      cache_(geometry, borrow(pools_), max_roots) {
+  for (int g = 0; g < geometry.num_groups; ++g)
+    SERVAL_CHECK(geometry.rule(g).span() % geometry.block_size == 0, g, geometry.rule(g).span(), geometry.block_size);
+}
 
 void KvManager::prepare(SequenceKv& kv, int32_t max_positions) const {
   for (int g = 0; g < geometry_.num_groups; ++g)
@@ -65,20 +68,24 @@ KvManager::Start KvManager::start_from_cache(SequenceKv& kv, RadixCache::NodeId&
   start.num_computed = match.num_blocks * geometry_.block_size;
   start.num_part = match.partial_tokens;
   for (int g = 0; g < geometry_.num_groups; ++g) {
-    kv.first_block[g] = geometry_.rule(g).first_needed(start.num_computed);
-    kv.blocks[g].resize(match.num_blocks);
+    const KvRule rule = geometry_.rule(g);
+    kv.first_block[g] = rule.first_needed(start.num_computed);
+    kv.blocks[g].resize(start.num_computed / rule.span());
     RadixCache::NodeId node = match.node;
-    for (int32_t i = match.num_blocks - 1; i >= kv.first_block[g]; --i, node = cache_.parent(node))
-      kv.blocks[g][i] = cache_.block(node, g);
+    for (int32_t end = start.num_computed; end > kv.first_block[g] * rule.span(); end -= geometry_.block_size) {
+      if (end % rule.span() == 0) kv.blocks[g][end / rule.span() - 1] = cache_.block(node, g);
+      node = cache_.parent(node);
+    }
     if (match.partial != RadixCache::kNone) start.part[g] = cache_.block(match.partial, g);
   }
   return start;
 }
 
-// One far ahead has let go of what its windows have passed.
-bool KvManager::can_fork(const SequenceKv& parent, int32_t position) const {
+// One far ahead has let go of what its windows have passed, and overwritten its state.
+bool KvManager::can_fork(const SequenceKv& parent, int32_t row, int32_t position) const {
   for (int g = 0; g < geometry_.num_groups; ++g) {
-    if (parent.first_block[g] > geometry_.rule(g).first_needed(position)) return false;
+    const KvRule rule = geometry_.rule(g);
+    if (parent.first_block[g] > rule.first_needed(position) || !rule.may_fork(position, row)) return false;
   }
   return true;
 }
@@ -92,27 +99,33 @@ KvManager::Start KvManager::start_from_parent(SequenceKv& kv, const SequenceKv& 
   if (root != RadixCache::kNone) stand_on(kv, root, 0);
   kv.num_shared = whole;
   for (int g = 0; g < geometry_.num_groups; ++g) {
-    kv.first_block[g] = geometry_.rule(g).first_needed(position);
-    kv.blocks[g].resize(whole);
-    for (int32_t i = kv.first_block[g]; i < whole; ++i) kv.blocks[g][i] = parent.blocks[g][i];
-    if (start.num_part > 0) start.part[g] = parent.blocks[g][whole];
+    const KvRule rule = geometry_.rule(g);
+    const int32_t shared = position / rule.span();
+    kv.first_block[g] = rule.first_needed(position);
+    kv.blocks[g].resize(shared);
+    for (int32_t i = kv.first_block[g]; i < shared; ++i) kv.blocks[g][i] = parent.blocks[g][i];
+    if (position % rule.span() > 0) start.part[g] = parent.blocks[g][shared];
   }
   return start;
 }
 
 bool KvManager::copy_part(SequenceKv& kv, Start& start, std::vector<GroupBlockCopy>& copies) {
-  if (start.num_part == 0) return true;
+  const int32_t end = start.num_computed + start.num_part;
   Blocks own;
   for (int g = 0; g < geometry_.num_groups; ++g) {
+    if (static_cast<int32_t>(kv.blocks[g].size()) == geometry_.rule(g).blocks_for(end)) continue;
     own[g] = allocate(g);
     if (!own[g]) return false;
   }
   for (int g = 0; g < geometry_.num_groups; ++g) {
-    if (start.part[g]) copies.push_back({g, {start.part[g].id(), own[g].id(), start.num_part}});
+    if (!own[g]) continue;
+    const int32_t begin = static_cast<int32_t>(kv.blocks[g].size()) * geometry_.rule(g).span();
+    if (start.part[g]) copies.push_back({g, {start.part[g].id(), own[g].id(), end - begin}});
     kv.blocks[g].push_back(std::move(own[g]));
   }
-  start.num_computed += std::exchange(start.num_part, 0);
-  forget(kv, start.num_computed);
+  start.num_computed = end;
+  start.num_part = 0;
+  forget(kv, end);
   return true;
 }
 
@@ -165,8 +178,15 @@ void KvManager::tell(SequenceKv& kv, SeqStep& step, Batch& batch) const {
 
 KvManager::Blocks KvManager::blocks_at(const SequenceKv& kv, int32_t index) const {
   Blocks blocks;
-  for (int g = 0; g < geometry_.num_groups; ++g) blocks[g] = kv.blocks[g][index];
+  for (int g = 0; g < geometry_.num_groups; ++g) {
+    if (const BlockRef* const block = block_of_node(kv, g, index)) blocks[g] = *block;
+  }
   return blocks;
+}
+
+const BlockRef* KvManager::block_of_node(const SequenceKv& kv, int group, int32_t index) const {
+  const int32_t end = (index + 1) * geometry_.block_size, span = geometry_.rule(group).span();
+  return end % span == 0 ? &kv.blocks[group][end / span - 1] : nullptr;
 }
 
 void KvManager::cache_whole(SequenceKv& kv, std::span<const TokenId> tokens, int32_t num_computed,
@@ -196,7 +216,7 @@ void KvManager::computed_last(SequenceKv& kv, std::span<const TokenId> tokens, i
   if (kv.node == RadixCache::kNone) return;
   cache_.want_window(kv.node, kv.num_cached_blocks);
   const int32_t whole = kv.num_cached_blocks * geometry_.block_size;
-  if (num_computed > whole)
+  if (num_computed > whole && geometry_.may_copy_part())
     cache_.insert(kv.node, tokens.subspan(whole, num_computed - whole), blocks_at(kv, kv.num_cached_blocks));
 }
 
@@ -281,8 +301,9 @@ void KvManager::check_sequence(const SequenceKv& kv, RadixCache::NodeId root, st
   for (int32_t i = kv.num_cached_blocks; i-- > 0; node = cache_.parent(node)) {
     SERVAL_CHECK(std::ranges::equal(cache_.tokens_of(node), tokens.subspan(i * size, size)), i, node);
     for (int g = 0; g < geometry_.num_groups; ++g) {
-      const BlockRef& block = kv.blocks[g][i];
-      const RadixCache::NodeId holder = block ? cache_.holder(block.id(), g) : RadixCache::kNone;
+      const BlockRef* const block = block_of_node(kv, g, i);
+      if (!block || !*block) continue;
+      const RadixCache::NodeId holder = cache_.holder(block->id(), g);
       SERVAL_CHECK(holder == RadixCache::kNone || holder == node, g, i, holder, node);
     }
   }

@@ -46,8 +46,8 @@ class KvManager {
   // Makes room for the tables of so many positions. Any thread; allocates.
   void prepare(SequenceKv& kv, int32_t max_positions) const;
 
-  // What a sequence begins with: the KV of its first num_computed positions, and blocks whose first positions
-  // it may copy to have `num_part` more.
+  // What a sequence begins with: the KV of its first num_computed positions; `num_part` more, or a state behind
+  // them, when it has copied what others hold of the blocks at hand.
   struct Start {
     int32_t num_computed = 0;
     int32_t num_part = 0;
@@ -57,13 +57,13 @@ class KvManager {
   // release_root, at its first use.
   Start start_from_cache(SequenceKv& kv, RadixCache::NodeId& root, std::string& salt,
                          std::span<const TokenId> tokens);
-  // Whether `parent` still has what a row at `position` reads.
-  bool can_fork(const SequenceKv& parent, int32_t position) const;
+  // Whether `parent`, whose rows stand at `row` when a step begins, still has what a row at `position` reads.
+  bool can_fork(const SequenceKv& parent, int32_t row, int32_t position) const;
   // Takes the first `position` positions of the parent.
   Start start_from_parent(SequenceKv& kv, const SequenceKv& parent, RadixCache::NodeId root,
                           int32_t position);
-  // Copies the part into blocks of the sequence's own. False, and nothing changed, when there are none to be
-  // had; a sequence that starts from the cache can then compute those positions.
+  // Copies into blocks of the sequence's own what is to be copied. False, and nothing changed, when there are
+  // none to be had; a sequence that starts from the cache can then compute those positions.
   bool copy_part(SequenceKv& kv, Start& start, std::vector<GroupBlockCopy>& copies);
   // Blocks that the cache has gained where the last look into it ended; -1: it has to be looked into again.
   int32_t gained(SequenceKv& kv, std::span<const TokenId> tokens) {
@@ -107,6 +107,9 @@ class KvManager {
   Blocks blocks_at(const SequenceKv& kv, int32_t index) const;
   void cache_whole(SequenceKv& kv, std::span<const TokenId> tokens, int32_t num_computed, int32_t num_prompt);
   void forget(SequenceKv& kv, int32_t num_computed);
+  // The group's block that belongs to the sequence's node of that index; nullptr: it has none, as between the
+  // snapshots of a state.
+  const BlockRef* block_of_node(const SequenceKv& kv, int group, int32_t index) const;
 
   const BlockGeometry geometry_;
   const bool enable_prefix_cache_;

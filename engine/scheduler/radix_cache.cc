@@ -15,7 +15,7 @@ int num_nodes_for(const BlockGeometry& geometry, int max_roots) {
   int total = 0;
   bool all_forget = true;
   for (int g = 0; g < geometry.num_groups; ++g) {
-    total += 2 * geometry.groups[g].num_blocks;
+    total += 2 * geometry.groups[g].num_blocks * (geometry.rule(g).span() / geometry.block_size);
     all_forget = all_forget && geometry.rule(g).forgets();
   }
   return 16 + max_roots + total * (all_forget ? 8 : 1);
@@ -117,7 +117,8 @@ RadixCache::Match RadixCache::match(NodeId root, std::span<const TokenId> tokens
   list_newest(at.node);
   best.reached = at;
   want_window(best.node, best.num_blocks);
-  match_partial(best, runs_of_best, tokens.subspan(best.num_blocks * geometry_.block_size));
+  if (geometry_.may_copy_part())
+    match_partial(best, runs_of_best, tokens.subspan(best.num_blocks * geometry_.block_size));
   return best;
 }
 
@@ -297,10 +298,13 @@ void RadixCache::want_window(NodeId end, int32_t num_blocks) {
   for (int g = 0; g < geometry_.num_groups; ++g) {
     const KvRule rule = geometry_.rule(g);
     if (!rule.forgets()) continue;
-    const int32_t first = rule.first_needed(num_blocks * geometry_.block_size);
+    // A match ends at the last whole block, which of a state may lie further up.
+    const int32_t whole = num_blocks * geometry_.block_size / rule.span() * rule.span();
+    const int32_t first = rule.first_needed(whole) * rule.span();
     NodeId node = end;
-    for (int32_t i = num_blocks; i > first; --i, node = nodes_[node].parent) {
+    for (int32_t at = num_blocks * geometry_.block_size; at > first; at -= geometry_.block_size) {
       if (nodes_[node].blocks[g]) pools_[g]->set_wanted(nodes_[node].blocks[g].id());
+      node = nodes_[node].parent;
     }
   }
 }

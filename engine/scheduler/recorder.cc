@@ -20,7 +20,7 @@
 namespace serval {
 namespace {
 
-constexpr std::string_view kHead = "serval-scheduler 4";
+constexpr std::string_view kHead = "serval-scheduler 5";
 constexpr int32_t kMostRead = 100'000'000;  // more is no recording of ours
 
 template <class T, class Value>
@@ -53,7 +53,7 @@ void fields(Line& line, Is<ModelOutput> auto& o) {
 }
 template <class Line>
 void fields(Line& line, Is<KvGroupGeometry> auto& g) {
-  line(g.num_blocks, g.window);
+  line(g.num_blocks, g.window, g.state_span);
 }
 template <class Line>
 void fields(Line& line, Is<BlockGeometry> auto& g) {

@@ -64,6 +64,7 @@ std::unique_ptr<Submission> Scheduler::prepare(Request request) const {
   SERVAL_CHECK(submission->num_prompt <= config_.max_model_len, request.id, submission->num_prompt);
   const int32_t most_tokens = most_tokens_of(config_, submission->num_prompt, request.sampling.max_tokens);
   submission->sequences.resize(request.n);
+  submission->stops_for_forks = request.n > 1 && !kv_.geometry().may_copy_part();
   for (int i = request.n - 1; i >= 0; --i) {
     Sequence& seq = submission->sequences[i];
     seq.of = submission.get();

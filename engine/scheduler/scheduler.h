@@ -126,6 +126,7 @@ class Scheduler {
   double expected_wait_ms() const;
   void queue(Sequence& seq);
   void leave_line(Sequence& seq);
+  int32_t first_planned_row(const Sequence& seq) const;
   void enter_slot(Sequence& seq, Batch& batch);
   bool preempt_one(const Sequence& below);
   void preempt(Sequence& seq);

@@ -92,7 +92,7 @@ bool Scheduler::admit(Sequence& seq, Time now, Batch& batch) {
   std::array<int32_t, kMaxKvGroups> available{}, lacking{};
   const int num_groups = kv_.geometry().num_groups;
   for (int g = 0; g < num_groups; ++g) available[g] = kv_.num_available(g);
-  const bool is_fork = seq.parent && kv_.can_fork(seq.parent->kv, seq.num_prompt() - 1);
+  const bool is_fork = seq.parent && kv_.can_fork(seq.parent->kv, first_planned_row(*seq.parent), seq.num_prompt() - 1);
   Submission& of = *seq.of;
   KvManager::Start start =
       is_fork ? kv_.start_from_parent(seq.kv, seq.parent->kv, of.root, seq.num_prompt() - 1)
@@ -135,6 +135,15 @@ bool Scheduler::admit(Sequence& seq, Time now, Batch& batch) {
     for (int g = 0; g < num_groups; ++g) window_lacking_[g] += num_lacking(seq, g);
   }
   return true;
+}
+
+// Where the sequence's rows stand when the step being planned begins.
+int32_t Scheduler::first_planned_row(const Sequence& seq) const {
+  int32_t row = seq.next_row();
+  for (const Rows& rows : steps_[num_in_flight_].rows) {
+    if (rows.seq == &seq) row -= rows.count;
+  }
+  return row;
 }
 
 void Scheduler::enter_slot(Sequence& seq, Batch& batch) {

@@ -109,9 +109,9 @@ void Scheduler::apply_tokens(Sequence& seq, const SeqOutput& out, const ModelOut
 }
 
 // What the step proposes goes on from its last token. While another step draws the one behind, that is still to
-// be confirmed.
+// be confirmed. Where steps leave nothing but a state there is no way back from a guess.
 void Scheduler::take_drafts(Sequence& seq, const SeqOutput& out, const ModelOutput& output) {
-  if (out.num_drafts == 0) return;
+  if (out.num_drafts == 0 || !kv_.geometry().may_copy_part()) return;
   SERVAL_CHECK(out.num_drafts <= config_.num_draft_tokens, seq.id, out.num_drafts);
   for (int32_t i = 0; i < out.num_drafts; ++i) {
     const int32_t parent = output.drafts[out.drafts_begin + i].parent;

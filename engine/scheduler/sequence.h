@@ -96,11 +96,14 @@ struct Sequence {
   int32_t num_known() const { return static_cast<int32_t>(tokens.size()) - num_unknown; }
   int32_t num_output() const { return num_known() - num_prompt(); }
   int32_t next_row() const { return num_computed + num_rows_ahead; }
+  // A state is gone with the row behind it: the others fork from where this one stands.
+  inline bool stops_for_forks() const;
   // Rows that can be planned, guesses aside. A constrained sequence waits for its token: without it there is no
   // mask. One with guesses waits for its step: how many tokens that draws is not known.
   int32_t num_to_plan() const {
     if (num_unknown > 0 && (request().constrained || !drafts.empty())) return 0;
-    return std::min(static_cast<int32_t>(tokens.size()), most_tokens - 1) - next_row();
+    const int32_t end = std::min(static_cast<int32_t>(tokens.size()), most_tokens - 1);
+    return (stops_for_forks() ? std::min(end, num_prompt() - 1) : end) - next_row();
   }
   bool is_decoding() const { return num_to_plan() == 1; }
   // While it waits: rows that it would take if nothing of it were cached.
@@ -131,6 +134,7 @@ struct Sequence {
 struct Submission {
   Request request;  // its prompt has moved into the first sequence
   int32_t num_prompt = 0;
+  bool stops_for_forks = false;                 // choice 0 is not planned past the last position that they share
   std::vector<Sequence> sequences;              // the request's n; they never move
   int32_t num_gone = 0;                         // of them: finished, and held by no step
   int32_t deadline_place = -1;                  // among those with a deadline
@@ -143,6 +147,9 @@ const Request& Sequence::request() const {
 }
 int32_t Sequence::num_prompt() const {
   return of->num_prompt;
+}
+bool Sequence::stops_for_forks() const {
+  return of->stops_for_forks && index == 0 && num_computed < num_prompt() - 1;
 }
 
 }  // namespace serval

@@ -47,7 +47,8 @@ class FakeRunner {
       for (int g = 0; g < geometry_.num_groups; ++g) slot.table[g].assign(a.first_block[g], -1);
     }
     for (const GroupBlockCopy& c : batch.copies) {
-      for (int i = 0; i < c.copy.num_tokens; ++i) cell(c.group, c.copy.to, i) = cell(c.group, c.copy.from, i);
+      const int cells = is_state(c.group) ? 1 : c.copy.num_tokens;
+      for (int i = 0; i < cells; ++i) cell(c.group, c.copy.to, i) = cell(c.group, c.copy.from, i);
     }
     for (const SeqStep& step : batch.seqs) write(batch, step);
     for (const SeqStep& step : batch.seqs) output.seqs.push_back(read(batch, step, output));
@@ -80,6 +81,12 @@ class FakeRunner {
       slot.kv.push_back(mix(slot.kv.back(), slot.tokens.at(slot.kv.size() - 1)));
     return slot.kv[position + 1];
   }
+  bool is_state(int group) const { return geometry_.groups[group].state_span > 0; }
+  // Of a state the cell is the whole block.
+  uint64_t& cell_at(Slot& slot, int group, int position) {
+    const int span = geometry_.rule(group).span();
+    return cell(group, slot.table[group].at(position / span), is_state(group) ? 0 : position % span);
+  }
   uint64_t& cell(int group, BlockId block, int offset) {
     SERVAL_CHECK(block >= 0, group, offset);
     return memory_[group][static_cast<size_t>(block) * geometry_.block_size + offset];
@@ -96,9 +103,6 @@ class FakeRunner {
   static TokenId draft_token(const Batch& batch, const SeqStep& step, int draft) {
     return batch.tokens.at(step.tokens_begin + step.num_tokens - step.num_drafts + draft);
   }
-  uint64_t& cell_at(Slot& slot, int group, int position) {
-    return cell(group, slot.table[group].at(position / geometry_.block_size), position % geometry_.block_size);
-  }
 
   void write(const Batch& batch, const SeqStep& step) {
     Slot& slot = slots_.at(step.slot);
@@ -109,6 +113,11 @@ class FakeRunner {
       slot.table[g].resize(step.first_block[g]);
       for (int i = 0; i < step.num_blocks[g]; ++i)
         slot.table[g].push_back(batch.blocks[step.blocks_begin[g] + i]);
+      if (is_state(g) && step.first_pos > 0) {
+        const uint64_t seen = cell_at(slot, g, step.first_pos - 1);
+        SERVAL_CHECK(seen == kv_of(slot, step.first_pos - 1), step.seq, g, step.first_pos);
+      }
+      SERVAL_CHECK(!is_state(g) || step.num_drafts == 0, step.seq, g);  // it could not be taken back
       for (int i = 0; i < num_known; ++i) {
         const int pos = step.first_pos + i;
         TokenId token = batch.tokens[step.tokens_begin + i];
@@ -174,6 +183,7 @@ class FakeRunner {
   // What a row at the position reads is what belongs there. Positions behind `known` are guesses that came true.
   void check_window(Slot& slot, int position, int known) {
     for (int g = 0; g < geometry_.num_groups; ++g) {
+      if (is_state(g)) continue;  // it was read before it was written
       const int window = geometry_.groups[g].window;
       for (int pos = window == 0 ? 0 : std::max(0, position - window + 1); pos <= position; ++pos) {
         const uint64_t seen = cell_at(slot, g, pos);

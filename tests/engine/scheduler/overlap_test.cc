@@ -266,13 +266,14 @@ void expect_same(const Outcome& one, const Outcome& other, const std::string& wh
 TEST(OverlapLaw, ChangesNoTokenAndNoEnd) {
   uint64_t preemptions = 0, hits = 0;
   std::map<FinishReason, int> ends;
-  for (uint64_t seed = 1; seed <= 24; ++seed) {
+  for (uint64_t seed = 1; seed <= 36; ++seed) {
     RandomLife life(seed);
     life.config.enable_prefix_cache = seed % 4 != 0;
     life.config.policy = seed % 3 == 0 ? QueuePolicy::kPriority : QueuePolicy::kFcfs;
     if (seed % 5 == 0) life.geometry.groups[0].window = 12;
     if (seed % 2 == 0) life.geometry.groups[0].num_blocks = 18;
     if (seed % 7 == 0) life.geometry.num_groups = 1;
+    if (seed > 24) life.keep_states();
     const Outcome in_turn = live(life, 1), ahead = live(life, kMaxStepsInFlight);
     EXPECT_EQ(in_turn.num_tokens_on_device, 0u);
     EXPECT_GT(ahead.num_tokens_on_device, 500u);
@@ -281,7 +282,8 @@ TEST(OverlapLaw, ChangesNoTokenAndNoEnd) {
     life.config.num_draft_tokens = 5;
     for (const int depth : {1, kMaxStepsInFlight}) {
       const Outcome drafted = live(life, depth, true);
-      EXPECT_GT(drafted.num_accepted, 200u);
+      EXPECT_EQ(drafted.num_accepted > 200, life.geometry.may_copy_part())
+          << "guesses that a state could not take back";
       expect_same(in_turn, drafted, "with drafts, depth " + std::to_string(depth) + ", seed " + std::to_string(seed));
     }
     preemptions += std::min(in_turn.num_preemptions, ahead.num_preemptions);

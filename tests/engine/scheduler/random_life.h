@@ -26,6 +26,9 @@ struct RandomLife {
     geometry.groups[1] = {28, 10};
   }
 
+  // The second group's layers have a recurrent state instead of a window.
+  void keep_states() { geometry.groups[1] = {.num_blocks = 12, .state_span = 2 * geometry.block_size}; }
+
   uint64_t pick(uint64_t n) { return random() % n; }
 
   Request next_request(Time now) {

@@ -47,10 +47,11 @@ class RecorderTest : public ::testing::Test {
 };
 
 TEST_F(RecorderTest, ALifeReplaysToTheSameBatches) {
-  for (const uint64_t seed : {5, 6, 7, 8}) {
+  for (const uint64_t seed : {5, 6, 7, 8, 9}) {
     RandomLife life(seed);
     life.config.policy = seed % 2 == 0 ? QueuePolicy::kPriority : QueuePolicy::kFcfs;
     life.config.num_draft_tokens = 4;
+    if (seed == 9) life.keep_states();
     std::vector<std::vector<int64_t>> seen, again;
     {
       SchedulerDriver driver(life.config, life.geometry, seed < 7 ? 1 : kMaxStepsInFlight);
@@ -90,7 +91,7 @@ TEST_F(RecorderTest, ALifeReplaysToTheSameBatches) {
         driver.events.clear();
       }
       EXPECT_GT(scheduler.stats().num_preemptions, 5u);
-      EXPECT_GT(scheduler.stats().num_accepted_tokens, 200u);
+      EXPECT_EQ(scheduler.stats().num_accepted_tokens > 200, seed < 9) << "of a state there is no way back";
       EXPECT_GT(forks, 50);
       EXPECT_GT(copies, 50);
       EXPECT_GT(prompt_logprobs, 50);

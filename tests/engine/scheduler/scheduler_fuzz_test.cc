@@ -152,17 +152,23 @@ class RandomDay {
   RequestId next_id_ = 1;
 };
 
-BlockGeometry geometry(int blocks, std::vector<int> windows) {
+// A sequence has few blocks of a state: there are few of them, too.
+BlockGeometry geometry(int blocks, const std::vector<KvGroupGeometry>& groups) {
   BlockGeometry g;
   g.block_size = 8;
-  g.num_groups = static_cast<int>(windows.size());
-  for (size_t i = 0; i < windows.size(); ++i) g.groups[i] = {blocks, windows[i]};
+  g.num_groups = static_cast<int>(groups.size());
+  for (int i = 0; i < g.num_groups; ++i) {
+    g.groups[i] = groups[i];
+    g.groups[i].num_blocks = groups[i].state_span > 0 ? blocks / 8 : blocks;
+  }
   return g;
 }
 
+constexpr KvGroupGeometry kFull, kWindow{.window = 24}, kState{.state_span = 16}, kBriefState{.state_span = 8};
+
 // Days of all kinds.
 struct Days {
-  uint64_t preemptions = 0, hits = 0, accepted = 0, rejected = 0;
+  uint64_t preemptions = 0, hits = 0, hits_of_states = 0, accepted = 0, rejected = 0;
   int steps = 0;
 };
 
@@ -170,7 +176,8 @@ Days live(bool has_drafts) {
   Days all;
   uint64_t seed = 1;
   for (const int blocks : {17, 24, 40, 200}) {
-    for (const std::vector<int>& windows : {std::vector<int>{0}, {0, 24}, {24}}) {
+    for (const std::vector<KvGroupGeometry>& groups :
+         {std::vector{kFull}, {kFull, kWindow}, {kWindow}, {kState}, {kFull, kState}, {kBriefState, kWindow}}) {
       for (const bool cache : {true, false}) {
         for (const auto& [policy, depth] : {std::pair{QueuePolicy::kFcfs, 1},
                                             {QueuePolicy::kPriority, 1},
@@ -184,21 +191,22 @@ Days live(bool has_drafts) {
           day.config.max_waiting = 20;
           day.config.policy = policy;
           day.config.enable_prefix_cache = cache;
-          day.geometry = geometry(blocks, windows);
+          day.geometry = geometry(blocks, groups);
           day.depth = depth;
           day.seed = seed++;
-          day.num_steps = 1500;
+          day.num_steps = 750;
           day.has_drafts = has_drafts;
           day.config.num_draft_tokens = has_drafts ? 6 : 0;
           RandomDay run(day);
           run.run();
           if (::testing::Test::HasFatalFailure()) {
-            ADD_FAILURE() << "seed " << day.seed << " blocks " << blocks << " groups " << windows.size()
+            ADD_FAILURE() << "seed " << day.seed << " blocks " << blocks << " groups " << groups.size()
                           << " depth " << depth;
             return all;
           }
           all.preemptions += run.preemptions;
           all.hits += run.hits;
+          if (groups.back().state_span > 0) all.hits_of_states += run.hits;
           all.accepted += run.accepted;
           all.rejected += run.rejected;
           all.steps += day.num_steps;
@@ -209,6 +217,7 @@ Days live(bool has_drafts) {
   EXPECT_GE(all.steps, 100'000);
   EXPECT_GT(all.preemptions, 100u);  // the days were hard enough to show something
   EXPECT_GT(all.hits, 10'000u);
+  EXPECT_GT(all.hits_of_states, 5'000u);
   return all;
 }
 

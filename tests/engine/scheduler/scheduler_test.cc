@@ -499,7 +499,9 @@ TEST(Scheduler, FitsIsExactToTheBlock) {
     w.geometry.num_groups = 1 + pick(2);
     const int prompt = 1 + pick(40), max_tokens = 1 + pick(30), n = 1 + pick(3);
     for (int g = 0; g < w.geometry.num_groups; ++g)
-      w.geometry.groups[g] = {200, g == 1 || pick(3) == 0 ? 1 + pick(40) : 0};
+      w.geometry.groups[g] = {.num_blocks = 200,
+                              .window = g == 1 || pick(3) == 0 ? 1 + pick(40) : 0,
+                              .state_span = pick(4) == 0 ? w.geometry.block_size * (1 + pick(3)) : 0};
     for (int g = 0; g < w.geometry.num_groups; ++g) {  // each group's pool as small as fits() allows
       while (fits(w.geometry, w.config, prompt, max_tokens)) --w.geometry.groups[g].num_blocks;
       ++w.geometry.groups[g].num_blocks;

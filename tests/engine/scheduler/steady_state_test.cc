@@ -10,13 +10,16 @@
 namespace serval::testing {
 namespace {
 
-class SchedulerSteadyState : public ::testing::TestWithParam<int> {};
-INSTANTIATE_TEST_SUITE_P(StepsInFlight, SchedulerSteadyState, ::testing::Range(1, kMaxStepsInFlight + 1));
+class SchedulerSteadyState : public ::testing::TestWithParam<std::tuple<int, bool>> {};
+INSTANTIATE_TEST_SUITE_P(StepsInFlightAndStates, SchedulerSteadyState,
+                         ::testing::Combine(::testing::Range(1, kMaxStepsInFlight + 1), ::testing::Bool()));
 
 TEST_P(SchedulerSteadyState, AllocatesNothingWhateverHappens) {
   RandomLife life(3);
   life.config.num_draft_tokens = 4;
-  SchedulerDriver driver(life.config, life.geometry, GetParam());
+  const auto& [depth, keeps_states] = GetParam();
+  if (keeps_states) life.keep_states();
+  SchedulerDriver driver(life.config, life.geometry, depth);
   Scheduler& scheduler = driver.scheduler;
   driver.runner.propose = RandomDrafts{driver.runner, life.config.num_draft_tokens, true};
   driver.reserve();
@@ -66,7 +69,7 @@ TEST_P(SchedulerSteadyState, AllocatesNothingWhateverHappens) {
   EXPECT_GT(scored, 50);
   EXPECT_GT(forks, 100);  // the life was full enough to show something
   EXPECT_GT(stats.num_preemptions, 50u);
-  EXPECT_GT(stats.num_accepted_tokens, 1000u);
+  EXPECT_EQ(stats.num_accepted_tokens > 1000, !keeps_states);
   EXPECT_GT(stats.num_evicted_blocks, 1000u);
   EXPECT_GT(stats.prefix_hit_tokens, 1000u);
   for (const FinishReason reason :
