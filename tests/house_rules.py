@@ -35,8 +35,8 @@ ALLOWED = {
     # "engine" alone stands for the nouns, engine/*.h, and for the loop, to which the runner comes as two functions.
     "engine": ["engine/engine.h", "engine/scheduler/", *NOUNS],
     "server/http": ["server/http/", "engine/json/", *SERVER_NOUNS, *BASE],
-    "server/openai": ["server/openai/", "server/http/", "server/service/inference_service.h", "engine/json/", *SERVER_NOUNS, *NOUNS],
-    "server/grpc": ["server/grpc/", "server/http/", "server/service/inference_service.h", "serval/v1/", "grpc/", *SERVER_NOUNS, *NOUNS],
+    "server/openai": ["server/openai/", "server/http/", "server/service/inference_service.h", "server/service/chat.h", "engine/json/", *SERVER_NOUNS, *NOUNS],
+    "server/grpc": ["server/grpc/", "server/http/", "server/service/inference_service.h", "server/service/chat.h", "serval/v1/", "grpc/", *SERVER_NOUNS, *NOUNS],
     "server/service": ["server/service/", "engine/engine.h", "engine/json/", "engine/model/", "engine/scheduler/scheduler.h", "engine/text/", *SERVER_NOUNS, *NOUNS],
     # app.cc is the composition root, main.cc the programs.
     "server": ["server/", "engine/", "kernels/", "loadtest/"],

@@ -14,16 +14,58 @@ void copy_optional(bool has, const From& from, std::optional<To>& to) {
   if (has) to = static_cast<To>(from);
 }
 
-GenerateRequest from_proto(const v1::GenerateRequest& proto) {
+TemplateValue from_proto(const v1::TemplateValue& proto) {
+  switch (proto.value_case()) {
+    case v1::TemplateValue::kFlag:
+      return proto.flag();
+    case v1::TemplateValue::kInteger:
+      return proto.integer();
+    case v1::TemplateValue::kNumber:
+      return proto.number();
+    case v1::TemplateValue::kText:
+      return proto.text();
+    case v1::TemplateValue::VALUE_NOT_SET:
+      break;
+  }
+  return nullptr;
+}
+
+template <class Map>
+TemplateFields fields_of(const Map& map) {
+  TemplateFields fields;
+  for (const auto& [name, value] : map) fields.emplace_back(name, from_proto(value));
+  return fields;
+}
+
+// Takes the texts out of `proto`.
+Chat from_proto(v1::Chat& proto) {
+  Chat chat;
+  for (v1::ChatMessage& message : *proto.mutable_messages()) {
+    ChatMessage& out = chat.messages.emplace_back();
+    out.role = message.role();
+    if (message.has_content()) out.content = std::move(*message.mutable_content());
+    for (v1::ToolCall& call : *message.mutable_tool_calls())
+      out.tool_calls.push_back({call.id(), call.name(), std::move(*call.mutable_arguments())});
+    out.fields = fields_of(message.fields());
+  }
+  chat.template_variables = fields_of(proto.template_variables());
+  chat.add_generation_prompt = !proto.has_add_generation_prompt() || proto.add_generation_prompt();
+  return chat;
+}
+
+// Takes the prompt out of `proto`.
+GenerateRequest from_proto(v1::GenerateRequest& proto) {
   GenerateRequest r;
-  r.kind = GenerateRequest::Kind::kCompletion;
   r.model = proto.model();
   if (proto.prompt_case() == v1::GenerateRequest::kText) {
-    r.prompts.emplace_back(proto.text());
+    r.prompts.emplace_back(std::move(*proto.mutable_text()));
   } else if (proto.prompt_case() == v1::GenerateRequest::kTokenIds) {
     r.prompts.emplace_back(
         std::vector<TokenId>(proto.token_ids().ids().begin(), proto.token_ids().ids().end()));
+  } else if (proto.prompt_case() == v1::GenerateRequest::kChat) {
+    r.chat = from_proto(*proto.mutable_chat());
   }
+  r.keep_prompt_ids = proto.return_prompt_token_ids();
   copy_optional(proto.has_n(), proto.n(), r.n);
   copy_optional(proto.has_priority(), proto.priority(), r.priority);
   copy_optional(proto.has_cache_salt(), proto.cache_salt(), r.cache_salt);
@@ -158,7 +200,7 @@ void generate(InferenceService& service, const std::shared_ptr<GrpcCall>& call, 
   request.key = call->key();
   request.timeout = std::chrono::duration_cast<Time>(call->time_left());
   const auto answer = std::make_shared<Answer>(service, call);
-  Result<std::unique_ptr<Generation>> started = service.generate(request, answer);
+  Result<std::unique_ptr<Generation>> started = service.generate(std::move(request), answer);
   message.reset();
   if (!started) return call->finish(to_status(started.error()));
   const std::shared_ptr<Generation> generation = std::move(*started);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -11,14 +12,24 @@
 #include "server/http/http_exchange.h"
 #include "server/http/pieces.h"
 #include "server/openai/generation_run.h"
+#include "server/openai/openai_answer.h"
 #include "server/openai/openai_response.h"
 #include "server/service/inference_service.h"
+#include "server/unique_id.h"
 
 namespace serval {
 namespace {
 
 using Exchange = std::shared_ptr<HttpExchange>;
-using ParseGeneration = Result<OpenAiRequest> (*)(std::string_view, const RequestOptions&);
+
+// A dialect: how its requests are read, and its answers written.
+struct Dialect {
+  Result<OpenAiRequest> (*parse)(std::string_view body, const RequestOptions& options);
+  std::unique_ptr<AnswerWriter> (*writer)(AnswerContext context, bool stream);
+  const char* id_prefix;
+};
+constexpr Dialect kChats{parse_chat_request, chat_writer, "chatcmpl-"};
+constexpr Dialect kCompletions{parse_completion_request, completion_writer, "cmpl-"};
 
 HttpResponse json_response(std::string body) {
   HttpResponse response;
@@ -99,27 +110,56 @@ bool refuse_peer_header(const Exchange& exchange) {
   return true;
 }
 
-void generate(InferenceService& service, const RequestOptions& options, ParseGeneration parse,
-              const Exchange& exchange) {
-  if (refuse_peer_header(exchange)) return;
-  Result<OpenAiRequest> request = parse(exchange->take_body(), options);
-  if (!request) {
-    exchange->respond(error_response(request.error()));
-    return;
+AnswerContext answer_context(const InferenceService& service, const OpenAiRequest& request, const char* id_prefix) {
+  const GenerateRequest& r = request.generate;
+  AnswerContext context;
+  context.id = id_prefix + unique_id();
+  context.created = std::chrono::duration_cast<std::chrono::seconds>(
+                        std::chrono::system_clock::now().time_since_epoch())
+                        .count();
+  context.include_usage = request.include_usage;
+  context.continuous_usage = request.continuous_usage;
+  context.return_token_ids = request.return_token_ids;
+  context.tokens_as_ids = request.tokens_as_ids;
+  context.logprobs = r.logprobs.has_value();
+  context.prompt_logprobs = r.prompt_logprobs.has_value();
+  context.echo = r.echo;
+  context.service = &service;
+  context.n = static_cast<int>(r.n.value_or(1));
+  context.model = r.model;
+  if (context.model.empty()) {
+    if (const std::vector<ModelInfo> models = service.models(); !models.empty())
+      context.model = models.front().id;
   }
-  request->generate.client_id = exchange->request().id;
-  request->generate.key = exchange->request().key;
-  run_generation(service, exchange, std::move(*request));
+  return context;
 }
 
-void render(InferenceService& service, const RequestOptions& options, ParseGeneration parse,
-            const Exchange& exchange) {
-  Result<OpenAiRequest> request = parse(exchange->take_body(), options);
+void generate(InferenceService& service, const RequestOptions& options, const Dialect& dialect,
+              const Exchange& exchange) {
+  if (refuse_peer_header(exchange)) return;
+  Result<OpenAiRequest> request = dialect.parse(exchange->take_body(), options);
   if (!request) {
     exchange->respond(error_response(request.error()));
     return;
   }
-  Result<std::vector<PromptInfo>> prompts = service.render(request->generate);
+  GenerateRequest& r = request->generate;
+  r.client_id = exchange->request().id;
+  r.key = exchange->request().key;
+  r.whole = !request->stream;
+  r.keep_prompt_ids = request->return_token_ids || request->continuous_usage;
+  std::unique_ptr<AnswerWriter> writer =
+      dialect.writer(answer_context(service, *request, dialect.id_prefix), request->stream);
+  run_generation(service, exchange, std::move(r), std::move(writer));
+}
+
+void render(InferenceService& service, const RequestOptions& options, const Dialect& dialect,
+            const Exchange& exchange) {
+  Result<OpenAiRequest> request = dialect.parse(exchange->take_body(), options);
+  if (!request) {
+    exchange->respond(error_response(request.error()));
+    return;
+  }
+  Result<std::vector<PromptInfo>> prompts = service.render(std::move(request->generate));
   if (!prompts) {
     exchange->respond(error_response(prompts.error()));
     return;
@@ -138,12 +178,12 @@ void tokenize(InferenceService& service, const RequestOptions& options, const Ex
     exchange->respond(error_response(request.error()));
     return;
   }
-  Result<PromptInfo> prompt = service.tokenize(request->generate);
+  const std::optional<ModelInfo> model = find_model(service, request->generate.model);
+  Result<PromptInfo> prompt = service.tokenize(std::move(request->generate));
   if (!prompt) {
     exchange->respond(error_response(prompt.error()));
     return;
   }
-  const std::optional<ModelInfo> model = find_model(service, request->generate.model);
   prompt->token_ids.shrink_to_fit();  // they are kept for as long as the client takes
   const auto ids = std::make_shared<const std::vector<TokenId>>(std::move(prompt->token_ids));
   exchange->respond(json_in_pieces(ids, ids->size() * sizeof(TokenId), [&](std::string& out) {
@@ -175,20 +215,20 @@ void detokenize(InferenceService& service, const RequestOptions& options, const 
 }  // namespace
 
 std::vector<Route> openai_routes(InferenceService& service, const RequestOptions& options) {
-  const auto generating = [&](std::string path, ParseGeneration parse) {
+  const auto generating = [&](std::string path, const Dialect& dialect) {
     return Route{
         .method = "POST",
         .path = std::move(path),
-        .handler = [&service, options, parse](const Exchange& e) { generate(service, options, parse, e); },
+        .handler = [&service, options, &dialect](const Exchange& e) { generate(service, options, dialect, e); },
         .body = BodyKind::kJson,
         .runs_on = RunsOn::kTextPool,
         .ends_with_client = true};
   };
-  const auto rendering = [&](std::string path, ParseGeneration parse) {
+  const auto rendering = [&](std::string path, const Dialect& dialect) {
     return Route{
         .method = "POST",
         .path = std::move(path),
-        .handler = [&service, options, parse](const Exchange& e) { render(service, options, parse, e); },
+        .handler = [&service, options, &dialect](const Exchange& e) { render(service, options, dialect, e); },
         .body = BodyKind::kJson,
         .runs_on = RunsOn::kTextPool};
   };
@@ -212,12 +252,12 @@ std::vector<Route> openai_routes(InferenceService& service, const RequestOptions
       Route{.method = "GET",
             .path = "/v1/models/*",
             .handler = [&service](const Exchange& e) { show_model(service, e); }},
-      generating("/v1/chat/completions", parse_chat_request),
-      generating("/v1/chat/completions/", parse_chat_request),
-      generating("/v1/completions", parse_completion_request),
-      generating("/v1/completions/", parse_completion_request),
-      rendering("/v1/chat/completions/render", parse_chat_request),
-      rendering("/v1/completions/render", parse_completion_request),
+      generating("/v1/chat/completions", kChats),
+      generating("/v1/chat/completions/", kChats),
+      generating("/v1/completions", kCompletions),
+      generating("/v1/completions/", kCompletions),
+      rendering("/v1/chat/completions/render", kChats),
+      rendering("/v1/completions/render", kCompletions),
       tokenizing("/tokenize", tokenize),
       tokenizing("/detokenize", detokenize),
   };

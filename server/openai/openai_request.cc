@@ -9,6 +9,7 @@
 
 #include "engine/json/fields.h"
 #include "engine/json/json_reader.h"
+#include "server/openai/chat_messages.h"
 
 namespace serval {
 namespace {
@@ -20,8 +21,6 @@ namespace json = boost::json;
 constexpr size_t kMaxShortStringBytes = 1024;
 constexpr const char* kInvalidType = "invalid_type";
 constexpr const char* kNotSupported = "not_supported";
-
-using Tree = std::shared_ptr<const json::object>;
 
 // --- features that are not built ---
 
@@ -250,10 +249,9 @@ Result<T> translate(std::string_view body, const RequestOptions& options, Read r
   Result<json::object> object = read_json_object(body);
   if (!object) return object.error();
   try {
-    const auto tree = std::make_shared<const json::object>(std::move(*object));
-    const Fields fields(*tree);
+    const Fields fields(*object);
     T out;
-    int num_ignored = read(fields, tree, out);
+    int num_ignored = read(fields, out);
     pass_over_unknown(fields, options, num_ignored);
     if (num_ignored > 0 && options.on_ignored) options.on_ignored(num_ignored);
     return out;
@@ -263,23 +261,6 @@ Result<T> translate(std::string_view body, const RequestOptions& options, Read r
 }
 
 // --- chat ---
-
-// The messages travel as they came; their roles and parts are checked where the template is fed, for every
-// way in.
-void read_messages(const Fields& fields, const Tree& tree, GenerateRequest& out) {
-  out.kind = GenerateRequest::Kind::kChat;
-  out.chat = tree;
-  const json::value* messages = fields.find("messages");
-  if (!messages) {
-    fields.refuse("messages", "is missing", "invalid_messages");
-  } else if (!messages->is_array()) {
-    fields.refuse("messages", "must be an array", "invalid_messages");
-  }
-  const json::value* kwargs = fields.find("chat_template_kwargs");
-  if (kwargs && !kwargs->is_object())
-    fields.refuse("chat_template_kwargs", "must be an object", kInvalidType);
-  out.add_generation_prompt = fields.get_bool("add_generation_prompt", true);
-}
 
 void read_chat_logprobs(const Fields& fields, GenerateRequest& out) {
   const bool logprobs = fields.get_bool("logprobs", false);
@@ -341,8 +322,8 @@ void read_prompt(const Fields& fields, GenerateRequest& out) {
 }  // namespace
 
 Result<OpenAiRequest> parse_chat_request(std::string_view body, const RequestOptions& options) {
-  return translate<OpenAiRequest>(body, options, [&](const Fields& fields, const Tree& tree, OpenAiRequest& out) {
-    read_messages(fields, tree, out.generate);
+  return translate<OpenAiRequest>(body, options, [&](const Fields& fields, OpenAiRequest& out) {
+    out.generate.chat = read_chat(fields);
     const int num_ignored = read_common(fields, out, options);
     read_chat_logprobs(fields, out.generate);
     refuse_tools(fields);
@@ -353,7 +334,7 @@ Result<OpenAiRequest> parse_chat_request(std::string_view body, const RequestOpt
 }
 
 Result<OpenAiRequest> parse_completion_request(std::string_view body, const RequestOptions& options) {
-  return translate<OpenAiRequest>(body, options, [&](const Fields& fields, const Tree&, OpenAiRequest& out) {
+  return translate<OpenAiRequest>(body, options, [&](const Fields& fields, OpenAiRequest& out) {
     read_prompt(fields, out.generate);
     const int num_ignored = read_common(fields, out, options);
     out.generate.logprobs = fields.find_integer("logprobs");
@@ -364,13 +345,13 @@ Result<OpenAiRequest> parse_completion_request(std::string_view body, const Requ
 }
 
 Result<TokenizeRequest> parse_tokenize_request(std::string_view body, const RequestOptions& options) {
-  return translate<TokenizeRequest>(body, options, [](const Fields& fields, const Tree& tree, TokenizeRequest& out) {
+  return translate<TokenizeRequest>(body, options, [](const Fields& fields, TokenizeRequest& out) {
     out.generate.model = find_name(fields, "model").value_or("");
     out.return_token_strs = fields.get_bool("return_token_strs", false);
     out.generate.add_special_tokens = fields.get_bool("add_special_tokens", true);
     if (fields.find("messages")) {
       if (fields.find("prompt")) fields.refuse("prompt", "and messages exclude each other", "invalid_prompt");
-      read_messages(fields, tree, out.generate);
+      out.generate.chat = read_chat(fields);
       refuse_tools(fields);
     } else {
       std::optional<std::string> prompt = fields.find_string("prompt");
@@ -383,7 +364,7 @@ Result<TokenizeRequest> parse_tokenize_request(std::string_view body, const Requ
 }
 
 Result<DetokenizeRequest> parse_detokenize_request(std::string_view body, const RequestOptions& options) {
-  return translate<DetokenizeRequest>(body, options, [](const Fields& fields, const Tree&, DetokenizeRequest& out) {
+  return translate<DetokenizeRequest>(body, options, [](const Fields& fields, DetokenizeRequest& out) {
     out.model = find_name(fields, "model").value_or("");
     if (!fields.find("tokens")) fields.refuse("tokens", "must be an array of token ids", kInvalidType);
     out.tokens = fields.find_integers("tokens");

@@ -336,7 +336,7 @@ void EngineService::abort_all() {
   }
 }
 
-Result<std::unique_ptr<Generation>> EngineService::generate(const GenerateRequest& request,
+Result<std::unique_ptr<Generation>> EngineService::generate(GenerateRequest request,
                                                             std::shared_ptr<GenerationObserver> observer) {
   Impl& impl = *impl_;
   const Time received = engine_now();
@@ -356,6 +356,12 @@ Result<std::unique_ptr<Generation>> EngineService::generate(const GenerateReques
 
   const SamplingParams& sampling = valid->requests.front().sampling;
   GenerationState::Options options;
+  const bool keeps_ids = request.keep_prompt_ids || sampling.num_prompt_logprobs >= 0;
+  for (size_t i = 0; i < prompts->size(); ++i) {
+    std::vector<TokenId>& ids = (*prompts)[i].token_ids;
+    options.prompt_tokens += static_cast<int64_t>(ids.size());
+    valid->requests[i].prompt = keeps_ids ? ids : std::move(ids);
+  }
   options.prompts = std::move(*prompts);
   options.n = valid->requests.front().n;
   options.num_logprobs = sampling.num_logprobs;
@@ -406,12 +412,12 @@ Result<std::unique_ptr<Generation>> EngineService::generate(const GenerateReques
   }
 }
 
-Result<std::vector<PromptInfo>> EngineService::render(const GenerateRequest& request) {
+Result<std::vector<PromptInfo>> EngineService::render(GenerateRequest request) {
   if (std::optional<Error> unknown = impl_->unknown_model(request)) return *unknown;
   return impl_->prompts.build(request, {.with_text = true});
 }
 
-Result<PromptInfo> EngineService::tokenize(const GenerateRequest& request) {
+Result<PromptInfo> EngineService::tokenize(GenerateRequest request) {
   if (std::optional<Error> unknown = impl_->unknown_model(request)) return *unknown;
   Result<std::vector<PromptInfo>> prompts = impl_->prompts.build(request, {.may_be_empty = true});
   if (!prompts) return prompts.error();

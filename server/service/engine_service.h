@@ -52,10 +52,10 @@ class EngineService final : public InferenceService {
   // Ends every generation with an error of kind kUnavailable.
   void abort_all();
 
-  Result<std::unique_ptr<Generation>> generate(const GenerateRequest& request,
+  Result<std::unique_ptr<Generation>> generate(GenerateRequest request,
                                                std::shared_ptr<GenerationObserver> observer) override;
-  Result<std::vector<PromptInfo>> render(const GenerateRequest& request) override;
-  Result<PromptInfo> tokenize(const GenerateRequest& request) override;
+  Result<std::vector<PromptInfo>> render(GenerateRequest request) override;
+  Result<PromptInfo> tokenize(GenerateRequest request) override;
   Result<std::string> detokenize(const std::vector<int64_t>& token_ids) override;
   std::string token_text(TokenId id) const override;
   std::vector<ModelInfo> models() const override;

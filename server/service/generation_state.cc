@@ -69,8 +69,7 @@ GenerationState::GenerationState(const Tokenizer& tokenizer, const DetokenizerOp
     choices_.push_back(Choice{Detokenizer(tokenizer_, detokenizer), Delta{}});
     choices_.back().pending.index = i;
   }
-  for (const PromptInfo& prompt : options_.prompts)
-    usage_.prompt_tokens += static_cast<int64_t>(prompt.token_ids.size());
+  usage_.prompt_tokens = options_.prompt_tokens;
   begin_prompt_logprobs();
   for (PromptInfo& prompt : options_.prompts) {
     if (!options_.echo) std::string().swap(prompt.text);

@@ -18,7 +18,8 @@ namespace serval {
 class GenerationState {
  public:
   struct Options {
-    std::vector<PromptInfo> prompts;
+    std::vector<PromptInfo> prompts;  // with the ids only where they are kept, or have log-probabilities
+    int64_t prompt_tokens = 0;        // of all of them
     int n = 1;
     int num_logprobs = -1;
     int num_prompt_logprobs = -1;

@@ -2,7 +2,6 @@
 // tokenising, the one validator, admission, the engine, detokenising, stop strings) is here, once.
 #pragma once
 
-#include <boost/json/fwd.hpp>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -15,6 +14,7 @@
 #include "engine/request.h"
 #include "kernels/base/status.h"
 #include "server/request_record.h"
+#include "server/service/chat.h"
 
 namespace serval {
 
@@ -24,10 +24,9 @@ using PromptInput = std::variant<std::string, std::vector<TokenId>>;
 // What the client asked for, before any default: an absent field stays absent until the validator applies generation_config's or
 // our own default. Field names in errors (`param`) are the OpenAI names.
 struct GenerateRequest {
-  enum class Kind : uint8_t { kChat, kCompletion } kind = Kind::kCompletion;
-  std::string model;                            // empty: the served model
-  std::vector<PromptInput> prompts;             // completion: one or more
-  std::shared_ptr<const boost::json::object> chat;  // chat: messages, tools, chat_template_kwargs as they came, shape-checked by us
+  std::string model;                 // empty: the served model
+  std::vector<PromptInput> prompts;  // completion: one or more
+  std::optional<Chat> chat;          // instead of prompts
   std::optional<int64_t> n, max_tokens, min_tokens, top_k, seed, logprobs, prompt_logprobs, priority;
   std::string max_tokens_param = "max_tokens";  // which name the client used, for the error
   std::optional<double> temperature, top_p, min_p, presence_penalty, frequency_penalty, repetition_penalty;
@@ -41,7 +40,6 @@ struct GenerateRequest {
   bool whole = false;            // each choice in one piece, at its end: nobody reads earlier
   bool keep_prompt_ids = true;   // Generation::prompts() has them
   bool add_special_tokens = true;               // completion prompts; a chat template writes its own
-  bool add_generation_prompt = true;
   std::optional<std::string> cache_salt;
   int key = 0;                                  // which API key asks, from 1; 0: none is needed
   Time timeout{0};                              // 0: none; gRPC deadline
@@ -94,7 +92,7 @@ struct Usage {
 };
 
 struct PromptInfo {
-  std::string text;            // rendered or given; decoded when ids were given
+  std::string text;            // rendered or given, or decoded from ids; empty where nobody reads it
   std::vector<TokenId> token_ids;
 };
 
@@ -132,12 +130,12 @@ class InferenceService {
 
   // Any thread; does template and tokenising on the caller's thread (transports call it from the text pool). Validates everything,
   // then queues. An Error here means nothing was queued.
-  virtual Result<std::unique_ptr<Generation>> generate(const GenerateRequest& request,
+  virtual Result<std::unique_ptr<Generation>> generate(GenerateRequest request,
                                                        std::shared_ptr<GenerationObserver> observer) = 0;
   // What generate would feed the model, without running it (…/render); however long.
-  virtual Result<std::vector<PromptInfo>> render(const GenerateRequest& request) = 0;
+  virtual Result<std::vector<PromptInfo>> render(GenerateRequest request) = 0;
   // The ids of one text or chat as they are: none for an empty text.
-  virtual Result<PromptInfo> tokenize(const GenerateRequest& request) = 0;
+  virtual Result<PromptInfo> tokenize(GenerateRequest request) = 0;
   virtual Result<std::string> detokenize(const std::vector<int64_t>& token_ids) = 0;
   virtual std::string token_text(TokenId id) const = 0;
 

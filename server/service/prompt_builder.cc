@@ -17,22 +17,13 @@ constexpr std::array kTemplateVariables = {"enable_thinking",  "thinking",      
                                            "reasoning_effort", "date_string",   "preserve_thinking",
                                            "clear_thinking",   "model_identity"};
 
-Result<void> add_template_variables(const json::value* kwargs, json::object& context) {
-  if (!kwargs || kwargs->is_null()) return {};
-  const json::object* given = kwargs->if_object();
-  if (!given)
-    return invalid("chat_template_kwargs", "invalid_type", "chat_template_kwargs must be an object.");
-  for (const auto& [key, value] : *given) {
-    const std::string name(key);
+Result<void> add_template_variables(const TemplateFields& variables, json::object& context) {
+  for (const auto& [name, value] : variables) {
     if (std::find(kTemplateVariables.begin(), kTemplateVariables.end(), name) == kTemplateVariables.end()) {
       return invalid("chat_template_kwargs", "not_allowed",
                      "chat_template_kwargs has a name that is not allowed: " + name.substr(0, 64) + ".");
     }
-    if (value.is_object() || value.is_array()) {
-      return invalid("chat_template_kwargs", "invalid_type",
-                     "chat_template_kwargs." + name + " must be a string, number, boolean or null.");
-    }
-    context[key] = value;
+    context[name] = template_value(value);
   }
   return {};
 }
@@ -63,11 +54,11 @@ PromptBuilder::PromptBuilder(std::shared_ptr<const Tokenizer> tokenizer,
   if (chat_template_) tool_call_style_ = find_tool_call_style(*chat_template_);
 }
 
-Result<std::vector<PromptInfo>> PromptBuilder::build(const GenerateRequest& request,
+Result<std::vector<PromptInfo>> PromptBuilder::build(GenerateRequest& request,
                                                      const PromptRules& rules) const {
   std::vector<PromptInfo> prompts;
-  if (request.kind == GenerateRequest::Kind::kChat) {
-    Result<PromptInfo> prompt = build_chat(request, rules);
+  if (request.chat) {
+    Result<PromptInfo> prompt = build_chat(*request.chat, rules);
     if (!prompt) return prompt.error();
     prompts.push_back(std::move(*prompt));
     return prompts;
@@ -77,8 +68,8 @@ Result<std::vector<PromptInfo>> PromptBuilder::build(const GenerateRequest& requ
                    "prompt has " + std::to_string(request.prompts.size()) + " prompts; it must have 1 to " +
                        std::to_string(limits_.max_prompts) + ".");
   }
-  for (const PromptInput& input : request.prompts) {
-    Result<PromptInfo> prompt = build_completion(request, input, rules);
+  for (PromptInput& input : request.prompts) {
+    Result<PromptInfo> prompt = build_completion(input, request.add_special_tokens, rules);
     if (!prompt) return prompt.error();
     prompts.push_back(std::move(*prompt));
   }
@@ -90,23 +81,19 @@ Result<void> PromptBuilder::check_fit(size_t least_tokens, const char* param) co
   return context_overflow(param, limits_.max_model_len, param, static_cast<int64_t>(least_tokens), 1, /*at_least=*/true);
 }
 
-Result<PromptInfo> PromptBuilder::build_chat(const GenerateRequest& request, const PromptRules& rules) const {
+Result<PromptInfo> PromptBuilder::build_chat(const Chat& chat, const PromptRules& rules) const {
   if (!chat_template_) {
     return invalid("messages", "no_chat_template", "This model has no chat template; use /v1/completions.");
   }
-  SERVAL_CHECK(request.chat != nullptr);
-  Result<json::array> messages =
-      normalise_messages(request.chat->if_contains("messages"), limits_.max_messages, tool_call_style_);
+  Result<json::array> messages = template_messages(chat.messages, limits_.max_messages, tool_call_style_);
   if (!messages) return messages.error();
   json::object context;
-  if (Result<void> added = add_template_variables(request.chat->if_contains("chat_template_kwargs"), context);
-      !added) {
+  if (Result<void> added = add_template_variables(chat.template_variables, context); !added)
     return added.error();
-  }
   context["messages"] = std::move(*messages);
   context["tools"] = nullptr;
   context["documents"] = nullptr;
-  context["add_generation_prompt"] = request.add_generation_prompt;
+  context["add_generation_prompt"] = chat.add_generation_prompt;
   context["bos_token"] = token_name(*tokenizer_, tokenizer_->bos_id());
   context["eos_token"] = token_name(*tokenizer_, tokenizer_->eos_id());
 
@@ -119,13 +106,13 @@ Result<PromptInfo> PromptBuilder::build_chat(const GenerateRequest& request, con
     error.param = "messages";
     return error;
   }
-  PromptInfo prompt;
-  prompt.text = std::move(*text);
   if (rules.must_fit) {
-    if (Result<void> fits = check_fit(tokenizer_->least_tokens(prompt.text), "messages"); !fits)
+    if (Result<void> fits = check_fit(tokenizer_->least_tokens(*text), "messages"); !fits)
       return fits.error();
   }
-  prompt.token_ids = tokenizer_->encode(prompt.text, /*add_special=*/false);
+  PromptInfo prompt;
+  prompt.token_ids = tokenizer_->encode(*text, /*add_special=*/false);
+  if (rules.with_text) prompt.text = std::move(*text);
   if (prompt.token_ids.empty() && !rules.may_be_empty)
     return invalid("messages", "empty_prompt", "The rendered chat has no tokens.");
   if (Result<void> fits = check_ids(prompt.token_ids, limits_.vocab_size, "messages"); !fits)
@@ -133,27 +120,28 @@ Result<PromptInfo> PromptBuilder::build_chat(const GenerateRequest& request, con
   return prompt;
 }
 
-Result<PromptInfo> PromptBuilder::build_completion(const GenerateRequest& request, const PromptInput& input,
+Result<PromptInfo> PromptBuilder::build_completion(PromptInput& input, bool add_special_tokens,
                                                    const PromptRules& rules) const {
   PromptInfo prompt;
-  if (const auto* text = std::get_if<std::string>(&input)) {
+  if (auto* text = std::get_if<std::string>(&input)) {
     if (rules.must_fit) {
       if (Result<void> fits = check_fit(tokenizer_->least_tokens(*text), "prompt"); !fits)
         return fits.error();
     }
-    prompt.text = *text;
-    prompt.token_ids = tokenizer_->encode(*text, request.add_special_tokens);
+    prompt.token_ids = tokenizer_->encode(*text, add_special_tokens);
+    if (rules.with_text) prompt.text = std::move(*text);
   } else {
-    prompt.token_ids = std::get<std::vector<TokenId>>(input);
+    std::vector<TokenId>& ids = std::get<std::vector<TokenId>>(input);
     if (rules.must_fit) {
-      if (Result<void> fits = check_fit(prompt.token_ids.size(), "prompt"); !fits) return fits.error();
+      if (Result<void> fits = check_fit(ids.size(), "prompt"); !fits) return fits.error();
     }
-    for (const TokenId id : prompt.token_ids) {
+    for (const TokenId id : ids) {
       if (id >= 0 && id < limits_.vocab_size) continue;
       return invalid("prompt", "invalid_token_id",
                      "prompt has token id " + std::to_string(id) + "; this model's ids are 0 to " +
                          std::to_string(limits_.vocab_size - 1) + ".");
     }
+    prompt.token_ids = std::move(ids);
     if (rules.with_text) prompt.text = tokenizer_->decode(prompt.token_ids, /*skip_special=*/false);
   }
   if (prompt.token_ids.empty() && !rules.may_be_empty) {

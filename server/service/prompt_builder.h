@@ -2,15 +2,14 @@
 // of their inputs. Immutable after construction; any thread.
 #pragma once
 
-#include <boost/json/fwd.hpp>
 #include <memory>
 #include <optional>
 #include <vector>
 
 #include "engine/text/template/chat_template.h"
 #include "engine/text/tokenizer/tokenizer.h"
-#include "server/service/chat_messages.h"
 #include "server/service/inference_service.h"
+#include "server/service/template_messages.h"
 #include "server/service/validator.h"
 
 namespace serval {
@@ -18,7 +17,7 @@ namespace serval {
 // What a prompt must be for what it is built for.
 struct PromptRules {
   bool must_fit = false;  // one that cannot fit in the context is refused, if possible before it is tokenised
-  bool with_text = false;  // PromptInfo::text of prompts given as ids too
+  bool with_text = false;  // PromptInfo::text, of prompts given as ids too
   bool may_be_empty = false;  // no ids for an empty text; otherwise the BOS, or an error without one
 };
 
@@ -28,12 +27,13 @@ class PromptBuilder {
   PromptBuilder(std::shared_ptr<const Tokenizer> tokenizer, std::optional<ChatTemplate> chat_template,
                 ServiceLimits limits, std::optional<int64_t> fixed_time);
 
-  // One PromptInfo per prompt (a chat is one). Errors name the field.
-  Result<std::vector<PromptInfo>> build(const GenerateRequest& request, const PromptRules& rules) const;
+  // One PromptInfo per prompt (a chat is one). Takes the prompts out of the request when they are good. Errors name
+  // the field.
+  Result<std::vector<PromptInfo>> build(GenerateRequest& request, const PromptRules& rules) const;
 
  private:
-  Result<PromptInfo> build_chat(const GenerateRequest& request, const PromptRules& rules) const;
-  Result<PromptInfo> build_completion(const GenerateRequest& request, const PromptInput& input,
+  Result<PromptInfo> build_chat(const Chat& chat, const PromptRules& rules) const;
+  Result<PromptInfo> build_completion(PromptInput& input, bool add_special_tokens,
                                       const PromptRules& rules) const;
   Result<void> check_fit(size_t least_tokens, const char* param) const;
 

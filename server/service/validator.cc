@@ -129,7 +129,7 @@ void check_stop_strings(const GenerateRequest& r, const ServiceLimits& limits, C
 
 void check_logprobs(const GenerateRequest& r, const ServiceLimits& limits, Checks& checks,
                     SamplingParams& out) {
-  const bool chat = r.kind == GenerateRequest::Kind::kChat;
+  const bool chat = r.chat.has_value();
   if (r.logprobs) {
     checks.range(chat ? "top_logprobs" : "logprobs", *r.logprobs, 0,
                  chat ? limits.max_chat_logprobs : limits.max_completion_logprobs);
@@ -161,7 +161,7 @@ int usable_context(const ServiceLimits& limits, const BlockGeometry& geometry,
 // one is clamped, and -1 asks for all the room there is.
 Result<int> output_budget(const GenerateRequest& r, int64_t prompt_tokens, int context,
                           const ServiceLimits& limits) {
-  const bool chat = r.kind == GenerateRequest::Kind::kChat;
+  const bool chat = r.chat.has_value();
   const int64_t room = context - prompt_tokens;
   const std::string prompt_param = chat ? "messages" : "prompt";
   const auto overflow = [&](const std::string& param, int64_t asked) {
@@ -204,7 +204,7 @@ Result<int64_t> price(const GenerateRequest& r, const std::vector<PromptInfo>& p
                        std::to_string(limits.max_answer_bytes) + ". Ask for fewer of " + param +
                        ", choices or prompts.");
   };
-  const bool chat = r.kind == GenerateRequest::Kind::kChat;
+  const bool chat = r.chat.has_value();
   const std::string logprobs = chat ? "top_logprobs" : "logprobs";
   if (sampling.num_prompt_logprobs >= 0) {
     int64_t prompt_tokens = 0;
@@ -289,7 +289,6 @@ Result<ValidatedRequest> validate(const GenerateRequest& r, const std::vector<Pr
     if (!budget) return budget.error();
     budget = static_cast<int>(std::min<int64_t>(*budget, *most_tokens));
     Request request;
-    request.prompt = prompt.token_ids;
     request.n = static_cast<int>(n);
     request.sampling = sampling;
     // Prompts of one call draw with noise of their own.
@@ -304,9 +303,9 @@ Result<ValidatedRequest> validate(const GenerateRequest& r, const std::vector<Pr
     request.priority = static_cast<int>(r.priority.value_or(0));
     request.cache_salt = r.cache_salt.value_or("");
     // Of a prompt that fills all memory without an output, the last token too needs its KV.
-    const int prompt_tokens = static_cast<int>(request.prompt.size());
+    const int prompt_tokens = static_cast<int>(prompt.token_ids.size());
     if (!fits(geometry, scheduler, prompt_tokens, request.sampling.max_tokens)) {
-      const char* const param = r.kind == GenerateRequest::Kind::kChat ? "messages" : "prompt";
+      const char* const param = r.chat ? "messages" : "prompt";
       return context_overflow(param, prompt_tokens - 1, param, prompt_tokens, *budget);
     }
     valid.requests.push_back(std::move(request));

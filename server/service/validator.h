@@ -36,7 +36,7 @@ struct ServiceLimits {
 };
 
 struct ValidatedRequest {
-  std::vector<Request> requests;  // one per prompt; ids are given later
+  std::vector<Request> requests;  // one per prompt; ids and the prompts themselves are given later
   DetokenizerOptions detokenizer;
   bool drop_output =
       false;  // max_tokens 0 with echo: one token is computed for the prompt's sake and not shown

@@ -52,6 +52,60 @@ def test_text_in_text_out_equals_http(daemon, generated, channel):
     assert "".join(m.text for m in stubs.InferenceStub(channel).Generate(again)) == text
 
 
+def test_a_chat_equals_http(daemon, generated, channel):
+    pb, stubs = generated
+    said = [("system", "You are brief."), ("user", "Who are you?"), ("assistant", "A cat."), ("user", "Tell me a story.")]
+    for temperature in (0, 1):
+        request = pb.GenerateRequest(
+            chat=pb.Chat(messages=[pb.ChatMessage(role=role, content=content) for role, content in said]),
+            sampling=pb.SamplingParams(max_tokens=24, temperature=temperature, seed=7),
+            return_prompt_token_ids=True,
+            n=2,
+        )
+        messages = list(stubs.InferenceStub(channel).Generate(request))
+        http = daemon.client().chat.completions.create(
+            model="serval-nano",
+            messages=[dict(role=role, content=content) for role, content in said],
+            max_tokens=24,
+            temperature=temperature,
+            seed=7,
+            n=2,
+            extra_body={"return_token_ids": True},
+        )
+        for choice in http.choices:
+            assert "".join(m.text for m in messages if not m.HasField("usage") and m.index == choice.index) == choice.message.content
+        assert list(messages[0].prompt_token_ids) == http.prompt_token_ids
+        assert messages[-1].usage.completion_tokens == http.usage.completion_tokens
+
+    open_ended = pb.GenerateRequest(
+        chat=pb.Chat(messages=[pb.ChatMessage(role="user", content="x")], add_generation_prompt=False),
+        sampling=pb.SamplingParams(max_tokens=1),
+        return_prompt_token_ids=True,
+    )
+    closed = pb.GenerateRequest()
+    closed.CopyFrom(open_ended)
+    closed.chat.add_generation_prompt = True
+    lengths = [len(list(stubs.InferenceStub(channel).Generate(r))[0].prompt_token_ids) for r in (open_ended, closed)]
+    assert lengths[0] < lengths[1]
+
+
+@pytest.mark.parametrize(
+    "chat, code",
+    [
+        (dict(), "invalid_messages"),
+        (dict(messages=[dict(role="wizard", content="x")]), "invalid_messages"),
+        (dict(messages=[dict(role="user")]), "invalid_messages"),
+        (dict(messages=[dict(role="user", content="x")], template_variables=dict(messages=dict(text="y"))), "not_allowed"),
+    ],
+)
+def test_a_bad_chat_is_refused_as_over_http(generated, channel, chat, code):
+    pb, stubs = generated
+    with pytest.raises(grpc.RpcError) as error:
+        list(stubs.InferenceStub(channel).Generate(pb.GenerateRequest(chat=chat, sampling=dict(max_tokens=1))))
+    assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert dict(error.value.trailing_metadata())["serval-code"] == code
+
+
 def test_models_health_and_reflection(daemon, generated, channel):
     pb, stubs = generated
     assert [m.id for m in stubs.InferenceStub(channel).ListModels(pb.ListModelsRequest()).models] == ["serval-nano"]

@@ -113,7 +113,7 @@ bool FakeInferenceService::wait_until(const std::function<bool()>& condition) {
 }
 
 Result<std::unique_ptr<Generation>> FakeInferenceService::generate(
-    const GenerateRequest& request, std::shared_ptr<GenerationObserver> observer) {
+    GenerateRequest request, std::shared_ptr<GenerationObserver> observer) {
   auto run = std::make_shared<Run>();
   {
     std::lock_guard lock(mutex_);
@@ -166,11 +166,11 @@ void FakeInferenceService::play(const std::shared_ptr<Run>& run) {
   changed();
 }
 
-Result<std::vector<PromptInfo>> FakeInferenceService::render(const GenerateRequest& request) {
+Result<std::vector<PromptInfo>> FakeInferenceService::render(GenerateRequest request) {
   if (!request.model.empty() && request.model != "fake") {
     return Error{ErrorKind::kNotFound, "model_not_found", "No such model.", "model"};
   }
-  if (request.kind == GenerateRequest::Kind::kChat) return std::vector<PromptInfo>{{"<user>", {1, 2, 3}}};
+  if (request.chat) return std::vector<PromptInfo>{{"<user>", {1, 2, 3}}};
   std::vector<PromptInfo> prompts;
   for (const PromptInput& input : request.prompts) {
     if (const auto* text = std::get_if<std::string>(&input)) {
@@ -194,7 +194,7 @@ std::vector<size_t> FakeInferenceService::tokenized_bytes() const {
   return tokenized_bytes_;
 }
 
-Result<PromptInfo> FakeInferenceService::tokenize(const GenerateRequest& request) {
+Result<PromptInfo> FakeInferenceService::tokenize(GenerateRequest request) {
   if (const auto* text =
           request.prompts.empty() ? nullptr : std::get_if<std::string>(&request.prompts.front())) {
     std::unique_lock lock(mutex_);

@@ -60,7 +60,7 @@ TEST_F(OpenAiHttp, AnswersAChatWhole) {
       R"("message":{"role":"assistant","content":"Hello","refusal":null},"logprobs":null,"finish_reason":"stop",)"
       R"("stop_reason":null}],)" +
           usage_json + "}");
-  EXPECT_EQ(service.last_request().kind, GenerateRequest::Kind::kChat);
+  EXPECT_TRUE(service.last_request().chat.has_value());
   EXPECT_EQ(service.num_finished(), 1);
 }
 

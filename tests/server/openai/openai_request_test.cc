@@ -153,12 +153,31 @@ TEST(OpenAiRequest, MessagesMustBeAnArray) {
       R"({"messages":[{"role":"user","content":"hi"}],"chat_template_kwargs":{"a":1},"add_generation_prompt":false})",
       {});
   ASSERT_TRUE(parsed.ok());
-  EXPECT_EQ(boost::json::serialize(parsed.value().generate.chat->at("messages")),
-            R"([{"role":"user","content":"hi"}])");
-  EXPECT_TRUE(parsed.value().generate.chat->contains("chat_template_kwargs"));
-  EXPECT_FALSE(parsed.value().generate.add_generation_prompt);
+  const Chat& chat = *parsed.value().generate.chat;
+  ASSERT_EQ(chat.messages.size(), 1u);
+  EXPECT_EQ(chat.messages[0].role, "user");
+  EXPECT_EQ(chat.messages[0].content, "hi");
+  EXPECT_EQ(chat.template_variables, (TemplateFields{{"a", int64_t{1}}}));
+  EXPECT_FALSE(chat.add_generation_prompt);
   EXPECT_EQ(chat_error("\"chat_template_kwargs\":[]"), "invalid_type chat_template_kwargs");
   EXPECT_EQ(chat_error("\"chat_template\":\"{{ x }}\""), "not_allowed chat_template");
+}
+
+TEST(OpenAiRequest, MessagesKeepWhatTemplatesRead) {
+  const auto parsed = parse_chat_request(R"({"messages": [
+      {"role": "assistant", "content": null, "reasoning_content": "hm", "prefix": true, "list": [1],
+       "tool_calls": [{"id": "c1", "function": {"name": "f", "arguments": {"a": 1}}}]},
+      {"role": "tool", "tool_call_id": "c1", "name": "f", "content": [{"type": "text", "text": "1"}, {"type": "text", "text": "2"}]}]})",
+                                         {});
+  ASSERT_TRUE(parsed.ok());
+  const std::vector<ChatMessage>& messages = parsed.value().generate.chat->messages;
+  EXPECT_EQ(messages[0].content, std::nullopt);
+  EXPECT_EQ(messages[0].fields, (TemplateFields{{"reasoning_content", "hm"}, {"prefix", true}}));
+  ASSERT_EQ(messages[0].tool_calls.size(), 1u);
+  EXPECT_EQ(messages[0].tool_calls[0].id + messages[0].tool_calls[0].name, "c1f");
+  EXPECT_EQ(messages[0].tool_calls[0].arguments, R"({"a":1})");
+  EXPECT_EQ(messages[1].content, "1\n2");
+  EXPECT_EQ(messages[1].fields, (TemplateFields{{"tool_call_id", "c1"}, {"name", "f"}}));
 }
 
 TEST(OpenAiRequest, TheNewerNameOfMaxTokensWins) {
@@ -340,8 +359,7 @@ TEST(OpenAiRequest, TokenizeTakesAPromptOrMessages) {
   EXPECT_FALSE(parse_tokenize_request(R"({"prompt":"x","add_special_tokens":false})", {})
                    .value()
                    .generate.add_special_tokens);
-  EXPECT_EQ(parse_tokenize_request(R"({"messages":[]})", {}).value().generate.kind,
-            GenerateRequest::Kind::kChat);
+  EXPECT_TRUE(parse_tokenize_request(R"({"messages":[]})", {}).value().generate.chat.has_value());
   for (const char* bad : {"{}", "{\"prompt\":null}", "{\"prompt\":[\"a\"],\"messages\":[]}"}) {
     EXPECT_EQ(parse_tokenize_request(bad, {}).error().code, "invalid_prompt") << bad;
   }

@@ -49,6 +49,7 @@ class GenerationStateTest : public ::testing::Test {
  protected:
   GenerationStateTest() : metrics_("m") {
     options_.prompts = {{"abc", {'a', 'b', 'c'}}};
+    options_.prompt_tokens = 3;
     options_.eos_token_ids = {kEos};
     options_.answers = budget_;
     detokenizer_.continues_text = true;

@@ -6,14 +6,13 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <boost/json.hpp>
 #include <fstream>
 #include <sstream>
 
+#include "server/openai/openai_request.h"
+
 namespace serval {
 namespace {
-
-namespace json = boost::json;
 
 class PromptBuilderTest : public testing::Test {
  protected:
@@ -28,11 +27,12 @@ class PromptBuilderTest : public testing::Test {
     Result<ChatTemplate> parsed = ChatTemplate::parse(source);
     return PromptBuilder(tokenizer_, std::move(*parsed), limits_, 0);
   }
-  static GenerateRequest chat(const std::string& text) {
-    GenerateRequest request;
-    request.kind = GenerateRequest::Kind::kChat;
-    request.chat = std::make_shared<json::object>(json::parse(text).as_object());
-    return request;
+  // Of a chat as an OpenAI client writes it.
+  static Result<std::vector<PromptInfo>> render(const PromptBuilder& builder, const std::string& chat,
+                                                const PromptRules& rules = {.with_text = true}) {
+    Result<OpenAiRequest> parsed = parse_chat_request(chat, {});
+    if (!parsed) return parsed.error();
+    return builder.build(parsed->generate, rules);
   }
   static Error error_of(const Result<std::vector<PromptInfo>>& result) { return result.ok() ? Error{} : result.error(); }
 
@@ -41,16 +41,15 @@ class PromptBuilderTest : public testing::Test {
 };
 
 TEST_F(PromptBuilderTest, RendersRolesPartsAndTheGenerationPrompt) {
-  GenerateRequest request = chat(R"({"messages": [
+  const std::string chat = R"({"messages": [
     {"role": "developer", "content": "be kind"},
     {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
-    {"role": "assistant", "content": null}]})");
-  auto prompts = builder().build(request, {});
+    {"role": "assistant", "content": null}])";
+  auto prompts = render(builder(), chat + "}");
   ASSERT_TRUE(prompts.ok()) << prompts.error().message;
   EXPECT_EQ((*prompts)[0].text, "[system]be kind[user]a\nb[assistant]>");
   EXPECT_EQ(tokenizer_->decode((*prompts)[0].token_ids, false), (*prompts)[0].text);
-  request.add_generation_prompt = false;
-  EXPECT_EQ((*builder().build(request, {}))[0].text.back(), ']');
+  EXPECT_EQ((*render(builder(), chat + R"(, "add_generation_prompt": false})"))[0].text.back(), ']');
 }
 
 TEST_F(PromptBuilderTest, NamesWhatIsWrongWithMessages) {
@@ -72,7 +71,7 @@ TEST_F(PromptBuilderTest, NamesWhatIsWrongWithMessages) {
                        {"role": "user", "content": "4"}, {"role": "user", "content": "5"}]})",
   };
   for (const char* text : cases) {
-    const Error error = error_of(builder().build(chat(text), {}));
+    const Error error = error_of(render(builder(), text));
     EXPECT_EQ(error.code, "invalid_messages") << text;
     EXPECT_EQ(error.param, "messages") << text;
   }
@@ -94,7 +93,7 @@ TEST_F(PromptBuilderTest, TakesEveryFormOfContentThatIsText) {
                  {"role": "assistant", "content": "said", "refusal": null},
                  {"role": "assistant"}])";
   wanted += "[tool][assistant]I\nwon't[assistant]no[assistant]said[assistant]>";
-  const auto prompts = builder().build(chat("{\"messages\": [" + messages + "}"), {});
+  const auto prompts = render(builder(), "{\"messages\": [" + messages + "}");
   ASSERT_TRUE(prompts.ok()) << prompts.error().message;
   EXPECT_EQ((*prompts)[0].text, wanted);
 }
@@ -111,7 +110,7 @@ TEST_F(PromptBuilderTest, RefusesWhatIsNoTextByName) {
        "messages[0].audio refers to an answer in sound; this server takes text only."},
   };
   for (const auto& [message, sentence] : cases) {
-    const Error error = error_of(builder().build(chat("{\"messages\": [" + std::string(message) + "]}"), {}));
+    const Error error = error_of(render(builder(), "{\"messages\": [" + std::string(message) + "]}"));
     EXPECT_EQ(error.code, "not_supported");
     EXPECT_EQ(error.param, "messages");
     EXPECT_EQ(error.message, sentence);
@@ -122,9 +121,9 @@ TEST_F(PromptBuilderTest, TheOlderFunctionCallIsAToolCall) {
   auto with = builder(
       "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% for c in m.tool_calls or [] %}{{ c.function.name }}"
       "{{ c.function.arguments | tojson }}{% endfor %}{% endfor %}");
-  const auto prompts = with.build(chat(R"({"messages": [
+  const auto prompts = render(with, R"({"messages": [
       {"role": "assistant", "content": null, "function_call": {"name": "weather", "arguments": "{\"city\": \"Ulm\"}"}},
-      {"role": "function", "name": "weather", "content": "sun"}]})"), {});
+      {"role": "function", "name": "weather", "content": "sun"}]})");
   ASSERT_TRUE(prompts.ok()) << prompts.error().message;
   EXPECT_EQ((*prompts)[0].text, R"([assistant]weather{"city": "Ulm"}[tool]sun)");
 }
@@ -164,7 +163,7 @@ TEST_F(PromptBuilderTest, AToolCallReachesTheTemplateTheWayItTakesOne) {
        "[user]x[assistant]weather{\"city\": \"Ulm\"}[tool]sun"},
   };
   for (const auto& [source, expected] : templates) {
-    const auto prompts = builder(source).build(chat(text), {});
+    const auto prompts = render(builder(source), text);
     ASSERT_TRUE(prompts.ok()) << source << prompts.error().message;
     EXPECT_EQ((*prompts)[0].text, expected) << source;
   }
@@ -175,26 +174,25 @@ TEST_F(PromptBuilderTest, ArgumentsThatAreNoJsonStayWhatTheModelWrote) {
       "{% for m in messages %}{{ m.content or '' }}{% for c in m.tool_calls or [] %}{{ c.function.name }}"
       "{{ c.function.arguments | tojson }}{% endfor %}{% endfor %}");
   const auto rendered = [&](const std::string& calls) {
-    return with.build(chat(R"({"messages": [{"role": "assistant", "tool_calls": [)" + calls + "]}]}"), {});
+    return render(with, R"({"messages": [{"role": "assistant", "tool_calls": [)" + calls + "]}]}");
   };
   EXPECT_EQ((*rendered(R"({"function": {"name": "f", "arguments": "{\"a\": "}})"))[0].text, R"(f"{\"a\": ")");
   EXPECT_EQ((*rendered(R"({"function": {"name": "g", "arguments": {"b": 1}}})"))[0].text, R"(g{"b": 1})");
   for (const char* misshapen : {R"("i")", R"({"function": "h"})", R"({"function": {"name": "j"}})", "{}"})
-    EXPECT_EQ(error_of(rendered(misshapen)).code, "template_error") << misshapen;
+    EXPECT_EQ(error_of(rendered(misshapen)).code, "invalid_messages") << misshapen;
 }
 
 TEST_F(PromptBuilderTest, OnlyKnownScalarsReachTheTemplate) {
   auto with = builder("{{ enable_thinking }}{{ messages[0].content }}");
   const std::string head = R"({"messages": [{"role": "user", "content": "x"}], "chat_template_kwargs": )";
-  EXPECT_EQ((*with.build(chat(head + R"({"enable_thinking": false}})"), {}))[0].text, "Falsex");
+  EXPECT_EQ((*render(with, head + R"({"enable_thinking": false}})"))[0].text, "Falsex");
   for (const char* kwargs : {R"({"messages": "y"}})", R"({"chat_template": "y"}})", R"({"enable_thinking": [1]}})", R"(3})"}) {
-    EXPECT_EQ(error_of(with.build(chat(head + kwargs), {})).param, "chat_template_kwargs") << kwargs;
+    EXPECT_EQ(error_of(render(with, head + kwargs)).param, "chat_template_kwargs") << kwargs;
   }
 }
 
 TEST_F(PromptBuilderTest, ATemplateThatRefusesIsThisRequestsError) {
-  const Error error = error_of(builder("{{ raise_exception('no system role here') }}").build(
-      chat(R"({"messages": [{"role": "user", "content": "x"}]})"), {}));
+  const Error error = error_of(render(builder("{{ raise_exception('no system role here') }}"), R"({"messages": [{"role": "user", "content": "x"}]})"));
   EXPECT_EQ(error.kind, ErrorKind::kInvalidRequest);
   EXPECT_EQ(error.code, "template_raised");
   EXPECT_NE(error.message.find("no system role here"), std::string::npos);
@@ -202,7 +200,7 @@ TEST_F(PromptBuilderTest, ATemplateThatRefusesIsThisRequestsError) {
 
 TEST_F(PromptBuilderTest, AModelWithoutTemplateSaysSo) {
   PromptBuilder without(tokenizer_, std::nullopt, limits_, 0);
-  EXPECT_EQ(error_of(without.build(chat(R"({"messages": [{"role": "user", "content": "x"}]})"), {})).code, "no_chat_template");
+  EXPECT_EQ(error_of(render(without, R"({"messages": [{"role": "user", "content": "x"}]})")).code, "no_chat_template");
 }
 
 TEST_F(PromptBuilderTest, PromptIdsAndCountsAreBounded) {
@@ -235,7 +233,7 @@ TEST_F(PromptBuilderTest, ATextThatBecomesAnIdBeyondTheModelIsRefused) {
   Error refused = error_of(builder().build(request, {}));
   EXPECT_EQ(refused.code, "invalid_prompt");
   EXPECT_EQ(refused.param, "prompt");
-  refused = error_of(builder("Once upon a time").build(chat(R"({"messages": [{"role": "user", "content": "x"}]})"), {}));
+  refused = error_of(render(builder("Once upon a time"), R"({"messages": [{"role": "user", "content": "x"}]})"));
   EXPECT_EQ(refused.code, "invalid_prompt");
   EXPECT_EQ(refused.param, "messages");
 }
@@ -249,7 +247,7 @@ TEST_F(PromptBuilderTest, AFloodOfTextIsRefusedFromItsSizeWhenItMustFit) {
   EXPECT_EQ(refused.param, "prompt");
   EXPECT_EQ(refused.message.rfind("This model's maximum context length is 2048 tokens. However, you requested at least ", 0), 0u)
       << refused.message;
-  EXPECT_EQ(error_of(builder().build(chat(R"({"messages": [{"role": "user", "content": ")" + flood + R"("}]})"), {.must_fit = true})).param,
+  EXPECT_EQ(error_of(render(builder(), R"({"messages": [{"role": "user", "content": ")" + flood + R"("}]})", {.must_fit = true})).param,
             "messages");
   request.prompts = {std::vector<TokenId>(limits_.max_model_len + 1, 5)};
   EXPECT_EQ(error_of(builder().build(request, {.must_fit = true})).code, "context_length_exceeded");

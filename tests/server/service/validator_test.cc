@@ -36,14 +36,13 @@ struct World {
 
 GenerateRequest completion() {
   GenerateRequest request;
-  request.kind = GenerateRequest::Kind::kCompletion;
   request.max_tokens = 4;
   return request;
 }
 
 GenerateRequest chat() {
   GenerateRequest request = completion();
-  request.kind = GenerateRequest::Kind::kChat;
+  request.chat.emplace();
   return request;
 }
 

@@ -1,0 +1,118 @@
+// The framing that both dialects share: what comes first in a stream, what last, and what of a choice is kept.
+#include "server/openai/openai_answer.h"
+
+#include <vector>
+
+#include "server/openai/answer_format.h"
+#include "server/openai/long_json.h"
+#include "server/http/error_response.h"
+
+namespace serval {
+namespace {
+
+void append_event(std::string& out, std::string_view data) {
+  out += "data: ";
+  out += data;
+  out += "\n\n";
+}
+
+std::vector<ChoicePiece> pieces_of(const Generation& generation, const AnswerFormat& format) {
+  std::vector<ChoicePiece> pieces(static_cast<size_t>(generation.num_choices()));
+  for (size_t i = 0; i < pieces.size(); ++i) {
+    pieces[i].delta.index = static_cast<int>(i);
+    if (format.context.echo) pieces[i].echoed = format.prompt_of(static_cast<int>(i)).text;
+  }
+  return pieces;
+}
+
+class WholeAnswer final : public AnswerWriter {
+ public:
+  explicit WholeAnswer(std::unique_ptr<AnswerFormat> format) : format_(std::move(format)) {}
+
+  void begin(const Generation& generation) override {
+    format_->prompts = &generation.prompts();
+    choices_ = pieces_of(generation, *format_);
+  }
+  void delta(Delta&& delta, AnswerSink&) override {
+    choices_[static_cast<size_t>(delta.index)].delta = std::move(delta);
+  }
+  void end(const Usage& usage, AnswerSink& sink) override {
+    sink.respond_in_pieces([&](std::string& body) { return format_->whole(body, choices_, usage); });
+  }
+  void error(const Error& error, AnswerSink& sink) override { sink.respond(error_response(error)); }
+
+ private:
+  const std::unique_ptr<AnswerFormat> format_;
+  std::vector<ChoicePiece> choices_;
+};
+
+class StreamedAnswer final : public AnswerWriter {
+ public:
+  explicit StreamedAnswer(std::unique_ptr<AnswerFormat> format) : format_(std::move(format)) {}
+
+  void begin(const Generation& generation) override {
+    format_->prompts = &generation.prompts();
+    last_ = pieces_of(generation, *format_);
+  }
+
+  void delta(Delta&& delta, AnswerSink& sink) override {
+    std::string& out = sink.events();
+    // Clients append choices in the order their indexes first appear: nobody is introduced before those below
+    // it.
+    for (; introduced_ <= delta.index; ++introduced_)
+      format_->introduce(out, introduced_, /*has_text=*/introduced_ == delta.index);
+    ChoicePiece& piece = last_[static_cast<size_t>(delta.index)];
+    piece.delta = std::move(delta);
+    piece.num_tokens += static_cast<int64_t>(piece.delta.token_ids.size());
+    const int64_t advance = format_->context.logprobs ? format_->text_advance(piece) : 0;
+    if (piece.delta.prompt_logprobs || !piece.echoed.empty()) {
+      // What a first piece says of the prompt can be long.
+      const auto held = std::make_shared<const ChoicePiece>(piece);
+      sink.add_pieces(held, [&](std::string& chunk) { return format_->chunk(chunk, *held); });
+    } else {
+      write_all(format_->chunk(out, piece));
+    }
+    piece.text_offset += advance;
+    piece.first = false;
+    piece.echoed = {};
+  }
+
+  void end(const Usage& usage, AnswerSink& sink) override {
+    std::string& out = sink.events();
+    if (format_->context.include_usage) format_->usage_chunk(out, usage);
+    append_event(out, "[DONE]");
+  }
+
+  // Before anything was sent an error is a status; after that it is an event.
+  void error(const Error& error, AnswerSink& sink) override {
+    if (!sink.has_begun()) {
+      sink.respond(error_response(error));
+      return;
+    }
+    append_event(sink.events(), error_body(error));
+    append_event(sink.events(), "[DONE]");
+  }
+
+ private:
+  const std::unique_ptr<AnswerFormat> format_;
+  // By choice: its last piece, and what is known of it so far.
+  std::vector<ChoicePiece> last_;
+  int introduced_ = 0;
+};
+
+std::unique_ptr<AnswerWriter> writer_of(std::unique_ptr<AnswerFormat> format, bool stream) {
+  if (stream) return std::make_unique<StreamedAnswer>(std::move(format));
+  return std::make_unique<WholeAnswer>(std::move(format));
+}
+
+}  // namespace
+
+std::unique_ptr<AnswerWriter> completion_writer(AnswerContext context, bool stream) {
+  return writer_of(completion_format(std::move(context)), stream);
+}
+
+std::unique_ptr<AnswerWriter> chat_writer(AnswerContext context, bool stream) {
+  return writer_of(chat_format(std::move(context)), stream);
+}
+
+}  // namespace serval
