@@ -6,13 +6,16 @@ namespace serval {
 void Backend::prepare_heads(const PrepareHeadsArgs& args) {
   if (args.q_norm.data != nullptr) head_rms_norm(args.q, args.row_stride, args.q_norm, args.eps);
   if (args.k_norm.data != nullptr) head_rms_norm(args.k, args.row_stride, args.k_norm, args.eps);
-  // q and k lie side by side and turn alike: one call over both.
-  const Tensor both(args.q.data, args.q.dtype, {args.q.dim(0), args.q.dim(1) + args.k.dim(1), args.q.dim(2)});
-  rope({.x = both,
-        .row_stride = args.row_stride,
-        .positions = args.positions,
-        .cos_sin = args.cos_sin,
-        .rotary_dim = args.rotary_dim});
+  if (args.rotary_dim > 0) {
+    // q and k lie side by side and turn alike: one call over both.
+    const Tensor both(args.q.data, args.q.dtype,
+                      {args.q.dim(0), args.q.dim(1) + args.k.dim(1), args.q.dim(2)});
+    rope({.x = both,
+          .row_stride = args.row_stride,
+          .positions = args.positions,
+          .cos_sin = args.cos_sin,
+          .rotary_dim = args.rotary_dim});
+  }
   write_kv({.k = args.k, .v = args.v, .row_stride = args.row_stride, .slots = args.slots, .kv = args.kv});
 }
 

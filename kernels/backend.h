@@ -18,6 +18,8 @@
 #include <string>
 #include <string_view>
 
+#include "kernels/activation.h"
+#include "kernels/expert_routing.h"
 #include "kernels/quant.h"
 #include "kernels/sample.h"
 #include "kernels/tensor.h"
@@ -34,8 +36,6 @@ struct LinearWeight {
   Buffer bias;    // f32 [n], empty when there is none
   size_t bytes() const { return packed.bytes + scales.bytes + bias.bytes; }
 };
-
-enum class Activation : uint8_t { kSilu, kGeluTanh };
 
 // One layer's paged keys and values. The layout inside a block belongs to the backend; blocks are copied with
 // copy_kv_blocks.
@@ -124,7 +124,8 @@ struct WriteKvArgs {
 };
 
 // All that happens to the fused projection between it and attention: heads are normalised (where there is a
-// weight), queries and keys rotated, keys and values stored. q is left in place for attention.
+// weight), queries and keys rotated (where rotary_dim > 0), keys and values stored. q is left in place for
+// attention.
 struct PrepareHeadsArgs {
   Tensor q;  // [num_rows, num_heads, head_dim]; k and v lie behind it in the same rows
   Tensor k;  // [num_rows, num_kv_heads, head_dim]
@@ -193,6 +194,10 @@ class Backend {
   // dim]; weight f32 [dim].
   virtual void add_rms_norm(const Tensor& residual, const Tensor& x, const Tensor& weight, float eps,
                             const Tensor& out) = 0;
+  // The same with out = (residual - mean) / deviation * weight + bias (Ba et al. 2016), eps added to the
+  // variance; bias f32 [dim], may be absent.
+  virtual void add_layer_norm(const Tensor& residual, const Tensor& x, const Tensor& weight,
+                              const Tensor& bias, float eps, const Tensor& out) = 0;
   // In place over each head of each row: x [rows, heads, head_dim] with row_stride elements between rows
   // (Qwen3's q_norm, k_norm).
   virtual void head_rms_norm(const Tensor& x, int64_t row_stride, const Tensor& weight, float eps) = 0;
@@ -206,7 +211,22 @@ class Backend {
   virtual void attention(const AttentionArgs& args, int64_t q_row_stride) = 0;
   virtual void gated_activation(Activation act, const Tensor& gate_up,
                                 const Tensor& out) = 0;  // [m, 2f] -> act(gate) * up [m, f]
+  virtual void activation(Activation act, const Tensor& x, const Tensor& out) = 0;  // [m, f]; out may be x
   virtual void gather_rows(const Tensor& x, std::span<const int32_t> rows, const Tensor& out) = 0;
+
+  // Routed experts (kernels/expert_routing.h), in the order of these calls. No expert has a capacity: nothing
+  // is dropped however unevenly rows choose. logits f32 [rows, num_experts] -> all of `routing`. Of equal
+  // logits the lower expert is chosen; NaN counts as the lowest of all.
+  virtual void route_experts(RoutingRule rule, const Tensor& logits, const ExpertRouting& routing) = 0;
+  // [rows, dim] -> [places, dim]: each row once for every expert that it chose, an expert's rows together.
+  virtual void dispatch_rows(const Tensor& x, const ExpertRouting& routing, const Tensor& out) = 0;
+  // x [places, k] -> out [places, n]: an expert's places by its own weight, as linear() of that row. experts:
+  // [num_experts] of one shape and format, without biases.
+  virtual void expert_linear(const Tensor& x, std::span<const LinearWeight> experts,
+                             const ExpertRouting& routing, const Tensor& out) = 0;
+  // x [places, dim] -> out [rows, dim]: the sum of a row's places by their weights, in the order of its
+  // ranks.
+  virtual void combine_experts(const Tensor& x, const ExpertRouting& routing, const Tensor& out) = 0;
   virtual void copy_kv_blocks(const KvLayer& kv, std::span<const BlockCopy> copies) = 0;
   // Begins to draw; the returned ticket's results and top are filled when deliver(ticket) returns, if not
   // before. At most kMaxTickets tickets may be open. What the args point to may be reused at once, but for

@@ -39,13 +39,21 @@ class CpuBackend final : public Backend {
   void embed(const LinearWeight& table, std::span<const int32_t> ids, const Tensor& out) override;
   void add_rms_norm(const Tensor& residual, const Tensor& x, const Tensor& weight, float eps,
                     const Tensor& out) override;
+  void add_layer_norm(const Tensor& residual, const Tensor& x, const Tensor& weight, const Tensor& bias,
+                      float eps, const Tensor& out) override;
   void head_rms_norm(const Tensor& x, int64_t row_stride, const Tensor& weight, float eps) override;
   void linear(const Tensor& x, const LinearWeight& w, const Tensor& out) override;
   void rope(const RopeArgs& args) override;
   void write_kv(const WriteKvArgs& args) override;
   void attention(const AttentionArgs& args, int64_t q_row_stride) override;
   void gated_activation(Activation act, const Tensor& gate_up, const Tensor& out) override;
+  void activation(Activation act, const Tensor& x, const Tensor& out) override;
   void gather_rows(const Tensor& x, std::span<const int32_t> rows, const Tensor& out) override;
+  void route_experts(RoutingRule rule, const Tensor& logits, const ExpertRouting& routing) override;
+  void dispatch_rows(const Tensor& x, const ExpertRouting& routing, const Tensor& out) override;
+  void expert_linear(const Tensor& x, std::span<const LinearWeight> experts, const ExpertRouting& routing,
+                     const Tensor& out) override;
+  void combine_experts(const Tensor& x, const ExpertRouting& routing, const Tensor& out) override;
   void copy_kv_blocks(const KvLayer& kv, std::span<const BlockCopy> copies) override;
   int sample(const SampleArgs& args) override;
   void deliver(int) override {}

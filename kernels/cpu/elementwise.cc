@@ -17,6 +17,18 @@ void CpuBackend::add_rms_norm(const Tensor& residual, const Tensor& x, const Ten
   });
 }
 
+void CpuBackend::add_layer_norm(const Tensor& residual, const Tensor& x, const Tensor& weight,
+                                const Tensor& bias, float eps, const Tensor& out) {
+  const int64_t dim = residual.dim(1);
+  SERVAL_CHECK(weight.dtype == DType::kF32 && weight.num_elements() == dim &&
+                   (bias.data == nullptr || bias.num_elements() == dim),
+               dtype_name(weight.dtype), weight.num_elements(), bias.num_elements(), dim);
+  for_rows(residual.dim(0), 2 * dim, [&](int64_t r) {
+    kernels_.layer_norm(residual.as<float>() + r * dim, x.data == nullptr ? nullptr : x.as<float>() + r * dim,
+                        weight.as<float>(), bias.as<float>(), eps, out.as<float>() + r * dim, dim);
+  });
+}
+
 void CpuBackend::head_rms_norm(const Tensor& x, int64_t row_stride, const Tensor& weight, float eps) {
   const int64_t heads = x.dim(1), head_dim = x.dim(2);
   SERVAL_CHECK(weight.dtype == DType::kF32 && weight.num_elements() == head_dim, weight.num_elements(),
@@ -46,22 +58,29 @@ void CpuBackend::rope(const RopeArgs& args) {
 void CpuBackend::gated_activation(Activation act, const Tensor& gate_up, const Tensor& out) {
   const int64_t f = out.dim(1);
   SERVAL_CHECK(gate_up.dim(1) == 2 * f && gate_up.dim(0) == out.dim(0), gate_up.dim(1), f);
-  const auto gate = act == Activation::kSilu ? kernels_.silu_gate : kernels_.gelu_tanh_gate;
+  const auto gate = kernels_.gate[static_cast<int>(act)];
   for_rows(out.dim(0), 4 * f, [&](int64_t r) {  // an exponential costs a few plain operations
     const float* const row = gate_up.as<float>() + r * 2 * f;
     gate(row, row + f, out.as<float>() + r * f, f);
   });
 }
 
+void CpuBackend::activation(Activation act, const Tensor& x, const Tensor& out) {
+  const int64_t f = out.dim(1);
+  SERVAL_CHECK(x.dim(1) == f && x.dim(0) == out.dim(0), x.dim(0), x.dim(1), out.dim(0), f);
+  const auto activate = kernels_.activate[static_cast<int>(act)];
+  for_rows(out.dim(0), 4 * f,
+           [&](int64_t r) { activate(x.as<float>() + r * f, out.as<float>() + r * f, f); });
+}
+
 void CpuBackend::gather_rows(const Tensor& x, std::span<const int32_t> rows, const Tensor& out) {
   const int64_t dim = x.dim(1);
   SERVAL_CHECK(out.dim(0) == static_cast<int64_t>(rows.size()) && out.dim(1) == dim, out.dim(0), rows.size(),
                out.dim(1), dim);
-  for (size_t i = 0; i < rows.size(); ++i) {
-    SERVAL_CHECK(rows[i] >= 0 && rows[i] < x.dim(0), rows[i], x.dim(0));
-    std::memcpy(out.as<float>() + static_cast<int64_t>(i) * dim, x.as<float>() + rows[i] * dim,
-                dim * sizeof(float));
-  }
+  for_rows(out.dim(0), dim, [&](int64_t r) {
+    SERVAL_CHECK(rows[r] >= 0 && rows[r] < x.dim(0), rows[r], x.dim(0));
+    std::memcpy(out.as<float>() + r * dim, x.as<float>() + rows[r] * dim, dim * sizeof(float));
+  });
 }
 
 }  // namespace serval::cpu

@@ -14,6 +14,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/activation.h"
+
 namespace serval::cpu {
 
 // ---- Linear: y[m, n] = x[m, k] W[n, k]^T + b
@@ -159,8 +161,15 @@ struct KernelTable {
   // residual += x when x is not null; out = residual / rms(residual) * weight. out may be residual when x is
   // null.
   void (*rms_norm)(float* residual, const float* x, const float* weight, float eps, float* out, int64_t n);
-  void (*silu_gate)(const float* gate, const float* up, float* out, int64_t n);
-  void (*gelu_tanh_gate)(const float* gate, const float* up, float* out, int64_t n);
+  // The same; out = (residual - mean) / deviation * weight + bias, bias may be null.
+  void (*layer_norm)(float* residual, const float* x, const float* weight, const float* bias, float eps,
+                     float* out, int64_t n);
+  // By Activation. gate: out = act(gate) * up; activate: out = act(x), out may be x.
+  void (*gate[kNumActivations])(const float* gate, const float* up, float* out, int64_t n);
+  void (*activate[kNumActivations])(const float* x, float* out, int64_t n);
+  // out [n] = the sum of weights[i] * x[indices[i] * n ..] in the order of i.
+  void (*weighted_sum)(const float* x, const int32_t* indices, const float* weights, int count, float* out,
+                       int64_t n);
   void (*rotate)(float* x, const float* cos, const float* sin, int64_t half);
   SampleKernels sample;
   void (*exp)(const float* x, float* out, int64_t n);  // the exponential of all of the above, for tests

@@ -8,6 +8,7 @@
 #include "kernels/base/check.h"
 #include "kernels/base/log.h"
 #include "kernels/cuda/elementwise.h"
+#include "kernels/cuda/experts.h"
 #include "kernels/cuda/gemm.h"
 #include "kernels/float_bits.h"
 
@@ -282,18 +283,30 @@ void CudaBackend::embed(const LinearWeight& table, std::span<const int32_t> ids,
   });
 }
 
-void CudaBackend::add_rms_norm(const Tensor& residual, const Tensor& x, const Tensor& weight, float eps,
-                               const Tensor& out) {
+void CudaBackend::add_norm(bool is_centred, const Tensor& residual, const Tensor& x, const Tensor& weight,
+                           const Tensor& bias, float eps, const Tensor& out) {
   with_number(out.dtype, [&](auto number) {
     using T = decltype(number);
-    cuda::add_rms_norm<T>(stream_, {.residual = as<T>(residual),
-                                    .x = as<T>(x),
-                                    .weight = as<float>(weight),
-                                    .eps = eps,
-                                    .out = as<T>(out),
-                                    .rows = static_cast<int>(residual.dim(0)),
-                                    .dim = static_cast<int>(residual.dim(1))});
+    cuda::add_norm<T>(stream_, is_centred,
+                      {.residual = as<T>(residual),
+                       .x = as<T>(x),
+                       .weight = as<float>(weight),
+                       .eps = eps,
+                       .out = as<T>(out),
+                       .rows = static_cast<int>(residual.dim(0)),
+                       .dim = static_cast<int>(residual.dim(1)),
+                       .bias = as<float>(bias)});
   });
+}
+
+void CudaBackend::add_rms_norm(const Tensor& residual, const Tensor& x, const Tensor& weight, float eps,
+                               const Tensor& out) {
+  add_norm(false, residual, x, weight, Tensor(), eps, out);
+}
+
+void CudaBackend::add_layer_norm(const Tensor& residual, const Tensor& x, const Tensor& weight,
+                                 const Tensor& bias, float eps, const Tensor& out) {
+  add_norm(true, residual, x, weight, bias, eps, out);
 }
 
 void CudaBackend::prepare_heads(const serval::PrepareHeadsArgs& args) {
@@ -368,9 +381,8 @@ void CudaBackend::write_kv(const WriteKvArgs& args) {
 
 void CudaBackend::linear(const Tensor& x, const LinearWeight& w, const Tensor& out) {
   const auto m = static_cast<int>(x.dim(0)), n = static_cast<int>(w.n), k = static_cast<int>(w.k);
-  SERVAL_CHECK(
-      format_of(x.dtype) == w.format && x.dim(1) == k && out.dim(0) == m && out.dim(1) == n,
-      dtype_name(x.dtype), format_row(w.format).name, x.dim(1), k, out.dim(0), m, out.dim(1), n);
+  SERVAL_CHECK(format_of(x.dtype) == w.format && x.dim(1) == k && out.dim(0) == m && out.dim(1) == n,
+               dtype_name(x.dtype), format_row(w.format).name, x.dim(1), k, out.dim(0), m, out.dim(1), n);
   if (vendor_gemm_ && m > kSkinnyRows && w.bias.data() == nullptr &&
       vendor_gemm_->multiply(stream_, x.dtype, out.dtype, x.data, w.packed.data(), out.data, m, n, k))
     return;
@@ -426,8 +438,16 @@ void CudaBackend::attention(const AttentionArgs& args, int64_t q_row_stride) {
 void CudaBackend::gated_activation(Activation act, const Tensor& gate_up, const Tensor& out) {
   with_number(out.dtype, [&](auto number) {
     using T = decltype(number);
-    cuda::gated_activation<T>(stream_, act == Activation::kGeluTanh, as<T>(gate_up), as<T>(out),
-                              static_cast<int>(out.dim(0)), static_cast<int>(out.dim(1)));
+    cuda::activation<T>(stream_, act, /*is_gated=*/true, as<T>(gate_up), as<T>(out),
+                        static_cast<int>(out.dim(0)), static_cast<int>(out.dim(1)));
+  });
+}
+
+void CudaBackend::activation(Activation act, const Tensor& x, const Tensor& out) {
+  with_number(out.dtype, [&](auto number) {
+    using T = decltype(number);
+    cuda::activation<T>(stream_, act, /*is_gated=*/false, as<T>(x), as<T>(out), static_cast<int>(out.dim(0)),
+                        static_cast<int>(out.dim(1)));
   });
 }
 
@@ -437,6 +457,74 @@ void CudaBackend::gather_rows(const Tensor& x, std::span<const int32_t> rows, co
     using T = decltype(number);
     cuda::gather_rows<T>(stream_, as<T>(x), list, as<T>(out), static_cast<int>(rows.size()),
                          static_cast<int>(out.dim(1)));
+  });
+}
+
+void CudaBackend::route_experts(RoutingRule rule, const Tensor& logits, const ExpertRouting& routing) {
+  SERVAL_CHECK(logits.dtype == DType::kF32 && logits.dim(0) == routing.num_rows() &&
+                   logits.dim(1) == routing.num_experts,
+               logits.dim(0), routing.num_rows(), logits.dim(1), routing.num_experts);
+  cuda::route_experts(stream_, {.logits = as<float>(logits),
+                                .num_rows = static_cast<int>(routing.num_rows()),
+                                .num_experts = routing.num_experts,
+                                .top_k = routing.top_k,
+                                .rule = rule,
+                                .experts = as<int32_t>(routing.experts),
+                                .weights = as<float>(routing.weights),
+                                .places = as<int32_t>(routing.places),
+                                .rows = as<int32_t>(routing.rows),
+                                .starts = as<int32_t>(routing.starts)});
+}
+
+void CudaBackend::dispatch_rows(const Tensor& x, const ExpertRouting& routing, const Tensor& out) {
+  SERVAL_CHECK(x.dim(0) == routing.num_rows() && out.dim(0) == routing.num_places() && x.dim(1) == out.dim(1),
+               x.dim(0), routing.num_rows(), out.dim(0), routing.num_places(), x.dim(1), out.dim(1));
+  with_number(out.dtype, [&](auto number) {
+    using T = decltype(number);
+    cuda::gather_rows<T>(stream_, as<T>(x), as<int32_t>(routing.rows), as<T>(out),
+                         static_cast<int>(out.dim(0)), static_cast<int>(out.dim(1)));
+  });
+}
+
+void CudaBackend::expert_linear(const Tensor& x, std::span<const LinearWeight> experts,
+                                const ExpertRouting& routing, const Tensor& out) {
+  SERVAL_CHECK(std::ssize(experts) == routing.num_experts && x.dim(0) == routing.num_places() &&
+                   out.dim(0) == x.dim(0) && out.dtype == x.dtype,
+               experts.size(), routing.num_experts, x.dim(0), routing.num_places(), out.dim(0));
+  with_number(x.dtype, [&](auto number) {
+    using T = decltype(number);
+    ExpertGemmArgs<T> args{.x = as<T>(x),
+                           .out = as<T>(out),
+                           .starts = as<int32_t>(routing.starts),
+                           .num_rows = static_cast<int>(routing.num_rows()),
+                           .num_places = static_cast<int>(routing.num_places()),
+                           .num_experts = routing.num_experts,
+                           .n = static_cast<int>(out.dim(1)),
+                           .k = static_cast<int>(x.dim(1)),
+                           .weights = {}};
+    for (int e = 0; e < routing.num_experts; ++e) {
+      const LinearWeight& w = experts[e];
+      SERVAL_CHECK(
+          format_of(x.dtype) == w.format && w.n == args.n && w.k == args.k && w.bias.data() == nullptr,
+          format_row(w.format).name, w.n, args.n, w.k, args.k);
+      args.weights[e] = w.packed.as<T>();
+    }
+    expert_gemm<T>(stream_, args);
+  });
+}
+
+void CudaBackend::combine_experts(const Tensor& x, const ExpertRouting& routing, const Tensor& out) {
+  SERVAL_CHECK(x.dim(0) == routing.num_places() && out.dim(0) == routing.num_rows() && x.dim(1) == out.dim(1),
+               x.dim(0), routing.num_places(), out.dim(0), routing.num_rows(), x.dim(1), out.dim(1));
+  with_number(out.dtype, [&](auto number) {
+    using T = decltype(number);
+    cuda::combine_experts<T>(stream_, {.x = as<T>(x),
+                                       .places = as<int32_t>(routing.places),
+                                       .weights = as<float>(routing.weights),
+                                       .out = as<T>(out),
+                                       .num_rows = static_cast<int>(routing.num_rows()),
+                                       .top_k = routing.top_k,
+                                       .dim = static_cast<int>(out.dim(1))});
   });
 }
 

@@ -24,10 +24,11 @@ int threads_of(int dim) {
   return warps < kRowThreads / simt::kWarp ? warps * simt::kWarp : kRowThreads;
 }
 
-// One block a row. The row waits in shared memory between the sum and the scaling; a thread reads there only
-// what it wrote itself.
-template <class T>
-SERVAL_KERNEL void SERVAL_MAX_THREADS(kRowThreads) add_rms_norm_kernel(AddRmsNormArgs<T> args) {
+// One block a row. The row waits in shared memory between the sums and the scaling; a thread reads there only
+// what it wrote itself. is_centred: LayerNorm, whose deviations are summed after the mean is known, which
+// loses no digits to a large mean.
+template <class T, bool is_centred>
+SERVAL_KERNEL void SERVAL_MAX_THREADS(kRowThreads) add_norm_kernel(AddNormArgs<T> args) {
   SharedMemory memory;
   const int dim = args.dim, num_vectors = (dim + kVector - 1) / kVector;
   const Shared<float> row = memory.take<float>(num_vectors * kVector);
@@ -48,16 +49,30 @@ SERVAL_KERNEL void SERVAL_MAX_THREADS(kRowThreads) add_rms_norm_kernel(AddRmsNor
     SERVAL_UNROLL
     for (int j = 0; j < kVector; ++j) {
       row.set(i + j, value[j]);
-      sum += value[j] * value[j];
+      sum += is_centred ? value[j] : value[j] * value[j];
     }
   }
-  const float mean = simt::block_sum(sum, scratch) / static_cast<float>(dim);
-  const float scale = 1.0f / sqrtf(mean + args.eps);
+  float mean = 0, squares = simt::block_sum(sum, scratch) / static_cast<float>(dim);
+  if constexpr (is_centred) {
+    mean = squares;
+    sum = 0;
+    for (int i = simt::thread() * kVector; i < dim; i += simt::num_threads() * kVector) {
+      SERVAL_UNROLL
+      for (int j = 0; j < kVector; ++j) {
+        const float deviation = i + j < dim ? row.get(i + j) - mean : 0.0f;
+        sum += deviation * deviation;
+      }
+    }
+    squares = simt::block_sum(sum, scratch) / static_cast<float>(dim);
+  }
+  const float scale = 1.0f / sqrtf(squares + args.eps);
   for (int i = simt::thread() * kVector; i < dim; i += simt::num_threads() * kVector) {
     float value[kVector];
     SERVAL_UNROLL
-    for (int j = 0; j < kVector; ++j)
-      value[j] = i + j < dim ? row.get(i + j) * scale * args.weight[i + j] : 0.0f;
+    for (int j = 0; j < kVector; ++j) {
+      value[j] = i + j < dim ? (row.get(i + j) - mean) * scale * args.weight[i + j] : 0.0f;
+      if (is_centred && args.bias != nullptr && i + j < dim) value[j] += args.bias[i + j];
+    }
     store_vector(args.out + begin + i, dim - i, aligned, value);
   }
 }
@@ -131,19 +146,37 @@ SERVAL_DEVICE float gelu_tanh(float x) {
   return 0.5f * x * (1.0f + tanhf(0.7978845608f * (x + 0.044715f * x * x * x)));
 }
 
-template <class T, bool is_gelu>
-SERVAL_KERNEL void SERVAL_MAX_THREADS(kRowThreads)
-    gated_activation_kernel(const T* gate_up, T* out, int width) {
+// x times the normal distribution's function; erfc, so that nothing cancels on the left.
+SERVAL_DEVICE float gelu(float x) {
+  return 0.5f * x * erfcf(-0.7071067812f * x);
+}
+SERVAL_DEVICE float relu(float x) {
+  return x < 0 ? 0.0f : x;  // NaN stays NaN
+}
+template <Activation act>
+SERVAL_DEVICE float activated(float x) {
+  if constexpr (act == Activation::kSilu) return silu(x);
+  if constexpr (act == Activation::kGeluTanh) return gelu_tanh(x);
+  if constexpr (act == Activation::kGelu) return gelu(x);
+  return relu(x);
+}
+
+// is_gated: a row of x is the gate's numbers, then as many that they multiply.
+template <class T, Activation act, bool is_gated>
+SERVAL_KERNEL void SERVAL_MAX_THREADS(kRowThreads) activation_kernel(const T* x, T* out, int width) {
   const bool aligned = is_vectorised(width);
   const int i = (simt::block_y() * simt::num_threads() + simt::thread()) * kVector;
   if (i >= width) return;
-  const T* const row = gate_up + int64_t{simt::block_x()} * 2 * width;
-  float gate[kVector], up[kVector];
-  load_vector(row + i, width - i, aligned, gate);
-  load_vector(row + width + i, width - i, aligned, up);
+  const T* const row = x + int64_t{simt::block_x()} * (is_gated ? 2 * width : width);
+  float value[kVector], up[kVector];
+  load_vector(row + i, width - i, aligned, value);
+  if constexpr (is_gated) load_vector(row + width + i, width - i, aligned, up);
   SERVAL_UNROLL
-  for (int j = 0; j < kVector; ++j) gate[j] = (is_gelu ? gelu_tanh(gate[j]) : silu(gate[j])) * up[j];
-  store_vector(out + int64_t{simt::block_x()} * width + i, width - i, aligned, gate);
+  for (int j = 0; j < kVector; ++j) {
+    value[j] = activated<act>(value[j]);
+    if constexpr (is_gated) value[j] *= up[j];
+  }
+  store_vector(out + int64_t{simt::block_x()} * width + i, width - i, aligned, value);
 }
 
 // One block copies one row of `dim` numbers.
@@ -180,10 +213,11 @@ SERVAL_KERNEL void SERVAL_MAX_THREADS(kRowThreads) soft_cap_kernel(float* x, int
 }  // namespace
 
 template <class T>
-void add_rms_norm(simt::Stream stream, const AddRmsNormArgs<T>& args) {
+void add_norm(simt::Stream stream, bool is_centred, const AddNormArgs<T>& args) {
   const size_t shared = sizeof(float) * (vectors_of(args.dim) * kVector + kMaxWarps);
-  simt::launch<add_rms_norm_kernel<T>>(
-      stream, {.grid_x = args.rows, .threads = threads_of(args.dim), .shared_bytes = shared}, args);
+  const simt::LaunchShape shape{.grid_x = args.rows, .threads = threads_of(args.dim), .shared_bytes = shared};
+  if (is_centred) return simt::launch<add_norm_kernel<T, true>>(stream, shape, args);
+  simt::launch<add_norm_kernel<T, false>>(stream, shape, args);
 }
 
 template <class T>
@@ -197,13 +231,22 @@ void prepare_heads(simt::Stream stream, const PrepareHeadsArgs<T>& args) {
 }
 
 template <class T>
-void gated_activation(simt::Stream stream, bool is_gelu, const T* gate_up, T* out, int rows, int width) {
+void activation(simt::Stream stream, Activation act, bool is_gated, const T* x, T* out, int rows, int width) {
   const simt::LaunchShape shape{
       .grid_x = rows, .grid_y = (vectors_of(width) + kRowThreads - 1) / kRowThreads, .threads = kRowThreads};
-  if (is_gelu) {
-    simt::launch<gated_activation_kernel<T, true>>(stream, shape, gate_up, out, width);
-  } else {
-    simt::launch<gated_activation_kernel<T, false>>(stream, shape, gate_up, out, width);
+  const auto launch = [&]<Activation kind>() {
+    if (is_gated) return simt::launch<activation_kernel<T, kind, true>>(stream, shape, x, out, width);
+    simt::launch<activation_kernel<T, kind, false>>(stream, shape, x, out, width);
+  };
+  switch (act) {
+    case Activation::kSilu:
+      return launch.template operator()<Activation::kSilu>();
+    case Activation::kGeluTanh:
+      return launch.template operator()<Activation::kGeluTanh>();
+    case Activation::kGelu:
+      return launch.template operator()<Activation::kGelu>();
+    case Activation::kRelu:
+      return launch.template operator()<Activation::kRelu>();
   }
 }
 
@@ -227,9 +270,9 @@ void soft_cap(simt::Stream stream, float* x, int64_t count, float cap) {
 }
 
 #define SERVAL_INSTANTIATE(T)                                                                   \
-  template void add_rms_norm<T>(simt::Stream, const AddRmsNormArgs<T>&);                        \
+  template void add_norm<T>(simt::Stream, bool, const AddNormArgs<T>&);                         \
   template void prepare_heads<T>(simt::Stream, const PrepareHeadsArgs<T>&);                     \
-  template void gated_activation<T>(simt::Stream, bool, const T*, T*, int, int);                \
+  template void activation<T>(simt::Stream, Activation, bool, const T*, T*, int, int);          \
   template void embed<T>(simt::Stream, const T*, const int32_t*, const int32_t*, T*, int, int); \
   template void gather_rows<T>(simt::Stream, const T*, const int32_t*, T*, int, int);
 SERVAL_INSTANTIATE(Bf16)

@@ -5,24 +5,27 @@
 
 #include <cstdint>
 
+#include "kernels/activation.h"
 #include "kernels/cuda/launch_shape.h"
 #include "kernels/cuda/number.h"
 
 namespace serval::cuda {
 
-// residual += x (x may be null), rounded to T; out = residual / rms(residual) * weight. Zhang and Sennrich
-// 2019.
+// residual += x (x may be null), rounded to T; out = residual / rms(residual) * weight (Zhang and Sennrich
+// 2019), or, when is_centred, (residual - mean) / deviation * weight + bias (Ba et al. 2016; bias may be
+// null).
 template <class T>
-struct AddRmsNormArgs {
+struct AddNormArgs {
   T* residual;  // [rows, dim]
   const T* x;
   const float* weight;  // [dim]
   float eps;
   T* out;
   int rows, dim;
+  const float* bias = nullptr;  // [dim]
 };
 template <class T>
-void add_rms_norm(simt::Stream stream, const AddRmsNormArgs<T>& args);
+void add_norm(simt::Stream stream, bool is_centred, const AddNormArgs<T>& args);
 
 // What becomes of a row's query, key and value heads before attention; each part may be left out.
 template <class T>
@@ -49,9 +52,9 @@ struct PrepareHeadsArgs {
 template <class T>
 void prepare_heads(simt::Stream stream, const PrepareHeadsArgs<T>& args);
 
-// out[r][i] = act(gate_up[r][i]) * gate_up[r][width + i].
+// out[r][i] = act(x[r][i]), or, when is_gated, act(x[r][i]) * x[r][width + i]. out may be x when not gated.
 template <class T>
-void gated_activation(simt::Stream stream, bool is_gelu, const T* gate_up, T* out, int rows, int width);
+void activation(simt::Stream stream, Activation act, bool is_gated, const T* x, T* out, int rows, int width);
 
 // out[r] = table[id of r]; a negative id i stands for last_tokens[-1 - i].
 template <class T>

@@ -30,8 +30,7 @@ constexpr int kSkinnyMaxWarps = 16;
 constexpr int kAhead = 4;  // runs whose loads are in flight together
 
 template <class T, class Out, int kTokenTiles>
-SERVAL_KERNEL void SERVAL_MAX_THREADS(kSkinnyMaxWarps* simt::kWarp)
-    gemm_skinny_kernel(GemmArgs<T, Out> args) {
+SERVAL_DEVICE void multiply_skinny(const GemmArgs<T, Out>& args) {
   constexpr int kTokens = 8 * kTokenTiles;
   const int num_slices = (args.k + kSliceK - 1) / kSliceK;
   SharedMemory memory;
@@ -86,6 +85,12 @@ SERVAL_KERNEL void SERVAL_MAX_THREADS(kSkinnyMaxWarps* simt::kWarp)
   }
 }
 
+template <class T, class Out, int kTokenTiles>
+SERVAL_KERNEL void SERVAL_MAX_THREADS(kSkinnyMaxWarps* simt::kWarp)
+    gemm_skinny_kernel(GemmArgs<T, Out> args) {
+  multiply_skinny<T, Out, kTokenTiles>(args);
+}
+
 // --- many rows: a block takes kTileRows weight rows and kTokens tokens; k runs through shared memory in
 // stages ---
 
@@ -128,14 +133,14 @@ SERVAL_DEVICE void load_stage(const Shared<T>& stage, const T* matrix, int first
 }
 
 template <class T, class Out, int kTokens>
-SERVAL_KERNEL void SERVAL_MAX_THREADS(kTiledThreads) gemm_tiled_kernel(GemmArgs<T, Out> args) {
+SERVAL_DEVICE void multiply_tiled(const GemmArgs<T, Out>& args, int first_token) {
   using Tile = TileShape<kTokens>;
   SharedMemory memory;
   const Shared<float> whole = memory.take<float>(static_cast<int>(Tile::kSharedBytes / sizeof(float)));
   const Shared<T> stages = SharedMemory().take<T>(kStages * Tile::kStageElements);  // the same bytes
   const bool aligned = is_vectorised(args.k);
   const int g = simt::lane() / 4, t = simt::lane() % 4;
-  const int first_row = simt::block_x() * kTileRows, first_token = simt::block_y() * kTokens;
+  const int first_row = simt::block_x() * kTileRows;
   const int warp_row = simt::warp() / Tile::kTokenWarps * Tile::kRowTiles * 16;
   const int warp_token = simt::warp() % Tile::kTokenWarps * Tile::kTokenTiles * 8;
   const int num_stages = (args.k + kStageK - 1) / kStageK;
@@ -222,29 +227,75 @@ SERVAL_KERNEL void SERVAL_MAX_THREADS(kTiledThreads) gemm_tiled_kernel(GemmArgs<
   }
 }
 
+template <class T, class Out, int kTokens>
+SERVAL_KERNEL void SERVAL_MAX_THREADS(kTiledThreads) gemm_tiled_kernel(GemmArgs<T, Out> args) {
+  multiply_tiled<T, Out, kTokens>(args, simt::block_y() * kTokens);
+}
+
+// --- one product for each expert: the same two kernels, on the expert that the block finds itself in ---
+
+template <class T>
+SERVAL_DEVICE GemmArgs<T, T> expert_product(const ExpertGemmArgs<T>& args, int expert) {
+  const int64_t begin = args.starts[expert];
+  return {args.x + begin * args.k,
+          args.weights[expert],
+          nullptr,
+          args.out + begin * args.n,
+          static_cast<int>(args.starts[expert + 1] - begin),
+          args.n,
+          args.k};
+}
+
+// Block y is an expert.
+template <class T, int kTokenTiles>
+SERVAL_KERNEL void SERVAL_MAX_THREADS(kSkinnyMaxWarps* simt::kWarp)
+    expert_gemm_skinny_kernel(ExpertGemmArgs<T> args) {
+  const GemmArgs<T, T> product = expert_product(args, simt::block_y());
+  if (product.m > 0) multiply_skinny<T, T, kTokenTiles>(product);
+}
+
+// Block y is a tile, counted through the experts; blocks behind the last one have nothing to do.
+template <class T, int kTokens>
+SERVAL_KERNEL void SERVAL_MAX_THREADS(kTiledThreads) expert_gemm_tiled_kernel(ExpertGemmArgs<T> args) {
+  int tile = simt::block_y(), expert = 0;
+  for (; expert < args.num_experts; ++expert) {
+    const int tiles = (args.starts[expert + 1] - args.starts[expert] + kTokens - 1) / kTokens;
+    if (tile < tiles) break;
+    tile -= tiles;
+  }
+  if (expert < args.num_experts) multiply_tiled<T, T, kTokens>(expert_product(args, expert), tile * kTokens);
+}
+
 int tiles_of(int count, int tile) {
   return (count + tile - 1) / tile;
 }
 
+template <int kTokens>
+simt::LaunchShape tiled_shape(int num_tiles, int n) {
+  return {.grid_x = tiles_of(n, kTileRows),
+          .grid_y = num_tiles,
+          .threads = kTiledThreads,
+          .shared_bytes = TileShape<kTokens>::kSharedBytes};
+}
+
 template <class T, class Out, int kTokens>
 void launch_tiled(simt::Stream stream, const GemmArgs<T, Out>& args) {
-  simt::launch<gemm_tiled_kernel<T, Out, kTokens>>(stream,
-                                                   {.grid_x = tiles_of(args.n, kTileRows),
-                                                    .grid_y = tiles_of(args.m, kTokens),
-                                                    .threads = kTiledThreads,
-                                                    .shared_bytes = TileShape<kTokens>::kSharedBytes},
-                                                   args);
+  simt::launch<gemm_tiled_kernel<T, Out, kTokens>>(
+      stream, tiled_shape<kTokens>(tiles_of(args.m, kTokens), args.n), args);
+}
+
+simt::LaunchShape skinny_shape(int m, int num_products, int n, int k) {
+  const int num_slices = tiles_of(k, kSliceK);
+  return {.grid_x = tiles_of(n, 16),
+          .grid_y = num_products,
+          .threads = std::min(num_slices, kSkinnyMaxWarps) * simt::kWarp,
+          .shared_bytes = sizeof(float) * num_slices * 16 * 8 * tiles_of(m, 8)};
 }
 
 template <class T, class Out, int kTokenTiles>
 void launch_skinny(simt::Stream stream, const GemmArgs<T, Out>& args) {
-  const int num_slices = tiles_of(args.k, kSliceK);
-  simt::launch<gemm_skinny_kernel<T, Out, kTokenTiles>>(
-      stream,
-      {.grid_x = tiles_of(args.n, 16),
-       .threads = std::min(num_slices, kSkinnyMaxWarps) * simt::kWarp,
-       .shared_bytes = sizeof(float) * num_slices * 16 * 8 * kTokenTiles},
-      args);
+  simt::launch<gemm_skinny_kernel<T, Out, kTokenTiles>>(stream, skinny_shape(args.m, 1, args.n, args.k),
+                                                        args);
 }
 
 }  // namespace
@@ -268,6 +319,25 @@ void gemm(simt::Stream stream, const GemmArgs<T, Out>& args) {
   gemm_tiled(stream, args);
 }
 
+template <class T>
+void expert_gemm(simt::Stream stream, const ExpertGemmArgs<T>& args) {
+  // How the rows fall is known to the device alone. An expert has a row at most once.
+  if (args.num_rows <= kSkinnyRows) {
+    const simt::LaunchShape shape = skinny_shape(args.num_rows, args.num_experts, args.n, args.k);
+    if (args.num_rows <= 8) return simt::launch<expert_gemm_skinny_kernel<T, 1>>(stream, shape, args);
+    return simt::launch<expert_gemm_skinny_kernel<T, 2>>(stream, shape, args);
+  }
+  const auto launch = [&]<int kTokens>() {
+    const int most_tiles = args.num_places / kTokens + std::min(args.num_experts, args.num_places);
+    simt::launch<expert_gemm_tiled_kernel<T, kTokens>>(stream, tiled_shape<kTokens>(most_tiles, args.n),
+                                                       args);
+  };
+  const int mean_rows = args.num_places / args.num_experts;
+  if (mean_rows <= 32) return launch.template operator()<32>();
+  if (mean_rows <= 64) return launch.template operator()<64>();
+  launch.template operator()<128>();
+}
+
 #define SERVAL_INSTANTIATE(T, Out)                                          \
   template void gemm<T, Out>(simt::Stream, const GemmArgs<T, Out>&);        \
   template void gemm_skinny<T, Out>(simt::Stream, const GemmArgs<T, Out>&); \
@@ -277,5 +347,7 @@ SERVAL_INSTANTIATE(Bf16, float)
 SERVAL_INSTANTIATE(Half, Half)
 SERVAL_INSTANTIATE(Half, float)
 #undef SERVAL_INSTANTIATE
+template void expert_gemm<Bf16>(simt::Stream, const ExpertGemmArgs<Bf16>&);
+template void expert_gemm<Half>(simt::Stream, const ExpertGemmArgs<Half>&);
 
 }  // namespace serval::cuda

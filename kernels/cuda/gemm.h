@@ -13,6 +13,7 @@
 
 #include "kernels/cuda/launch_shape.h"
 #include "kernels/cuda/number.h"
+#include "kernels/expert_routing.h"
 
 namespace serval::cuda {
 
@@ -31,6 +32,20 @@ struct GemmArgs {
 // Picks the kernel by m alone. T: Bf16 or Half; Out: T or float.
 template <class T, class Out>
 void gemm(simt::Stream stream, const GemmArgs<T, Out>& args);
+
+// One product for each expert, over the rows that lie between its starts: the same kernels, so that a row has
+// the bits that gemm() gives it.
+template <class T>
+struct ExpertGemmArgs {
+  const T* x;             // [num_places, k]
+  T* out;                 // [num_places, n]
+  const int32_t* starts;  // [num_experts + 1], on the device
+  int num_rows;           // no expert has more places than that
+  int num_places, num_experts, n, k;
+  const T* weights[kMaxExperts];  // [n, k] of each expert
+};
+template <class T>
+void expert_gemm(simt::Stream stream, const ExpertGemmArgs<T>& args);
 
 // Each kernel by itself, for tests and measurements. gemm_skinny: m <= kSkinnyRows.
 template <class T, class Out>

@@ -59,6 +59,9 @@ SERVAL_DEVICE T shuffle(T value, int lane) {
 SERVAL_DEVICE uint32_t ballot(bool value) {
   return __ballot_sync(0xffffffffu, value);
 }
+SERVAL_DEVICE int popcount(uint32_t bits) {
+  return __popc(bits);
+}
 
 template <class T>
 SERVAL_DEVICE T atomic_add(T* address, T value) {

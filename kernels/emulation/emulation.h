@@ -9,6 +9,7 @@
 #pragma once
 
 #include <atomic>
+#include <bit>
 #include <cstdint>
 #include <cstring>
 #include <functional>
@@ -172,6 +173,10 @@ inline uint32_t ballot(bool value) {
                           std::memcpy(out + lane * sizeof votes, &votes, sizeof votes);
                       });
   return result;
+}
+
+inline int popcount(uint32_t bits) {
+  return std::popcount(bits);
 }
 
 // Threads change over at barriers and exchanges only, so that a plain addition is atomic.

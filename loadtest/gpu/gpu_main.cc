@@ -160,7 +160,7 @@ int run_checks(const std::vector<Check>& checks, const Options& options, Report&
 
 std::vector<Check> all_checks(Sizes sizes) {
   std::vector<Check> all;
-  for (const auto family : {row_checks, gemm_checks, attention_checks, sampler_checks}) {
+  for (const auto family : {row_checks, gemm_checks, expert_checks, attention_checks, sampler_checks}) {
     const std::vector<Check> checks = family(sizes);
     all.insert(all.end(), checks.begin(), checks.end());
   }

@@ -84,9 +84,9 @@ Workload make(const NormWork& w) {
   const Kept residual = random<Bf16>(copies * count), x = random<Bf16>(copies * count, 0.01f),
              out = room(copies * count * sizeof(Bf16)), weight = random<float>(w.dim);
   return {[=](simt::Stream stream, int copy) {
-            cuda::add_rms_norm<Bf16>(
-                stream, {as<Bf16>(residual) + copy * count, as<Bf16>(x) + copy * count, as<float>(weight),
-                         1e-5f, as<Bf16>(out) + copy * count, w.rows, w.dim});
+            cuda::add_norm<Bf16>(stream, /*is_centred=*/false,
+                                 {as<Bf16>(residual) + copy * count, as<Bf16>(x) + copy * count,
+                                  as<float>(weight), 1e-5f, as<Bf16>(out) + copy * count, w.rows, w.dim});
           },
           copies};
 }
@@ -209,7 +209,8 @@ Kept logits_of(const SampleWork& work) {
   std::mt19937 shuffle(5);
   std::shuffle(ranks.begin(), ranks.end(), shuffle);
   std::vector<float> logits(count);
-  for (size_t i = 0; i < count; ++i) logits[i] = -1.5f * std::log(static_cast<float>(ranks[i % kLlama.vocab]));
+  for (size_t i = 0; i < count; ++i)
+    logits[i] = -1.5f * std::log(static_cast<float>(ranks[i % kLlama.vocab]));
   return keep(logits);
 }
 
@@ -262,7 +263,10 @@ Workload make(const ReadWork& w) {
   const int copies = w.is_cached ? 1 : copies_beyond_cache(w.bytes);
   const auto numbers = static_cast<size_t>(bytes) / sizeof(float);
   const Kept from = random<float>(copies * numbers), sums = keep(std::vector<uint32_t>(kReadBlocks));
-  return {[=](simt::Stream stream, int copy) { read_once(stream, as<float>(from) + copy * numbers, bytes, as<uint32_t>(sums)); }, copies};
+  return {[=](simt::Stream stream, int copy) {
+            read_once(stream, as<float>(from) + copy * numbers, bytes, as<uint32_t>(sums));
+          },
+          copies};
 }
 
 Workload make(const RegisterProductWork& w) {
@@ -274,10 +278,12 @@ Workload make(const EmptyWork&) {
   return {[](simt::Stream stream, int) { do_nothing(stream); }};
 }
 
-// From pinned memory, then an event that the host waits for: what a step pays to hand over its arrays, one way and back.
+// From pinned memory, then an event that the host waits for: what a step pays to hand over its arrays, one
+// way and back.
 Workload make(const SmallCopyWork& w) {
   const auto bytes = static_cast<size_t>(w.bytes);
-  const std::shared_ptr<void> from(cuda::allocate_pinned(bytes), cuda::free_pinned), event(cuda::create_event(), cuda::destroy_event);
+  const std::shared_ptr<void> from(cuda::allocate_pinned(bytes), cuda::free_pinned),
+      event(cuda::create_event(), cuda::destroy_event);
   if (from == nullptr) throw std::runtime_error("no pinned memory is left");
   std::memset(from.get(), 1, bytes);
   const Kept to = room(bytes);

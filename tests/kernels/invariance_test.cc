@@ -292,16 +292,66 @@ TEST_P(Invariance, RowKernelsDoNotDependOnHowManyRowsThereAre) {
   std::vector<float> residual = random.floats(rows * dim), x = random.floats(rows * dim),
                      weight = random.floats(dim);
   const Tensor w(weight.data(), DType::kF32, {dim});
-  std::vector<float> all = residual, normed(rows * dim), gated(rows * dim / 2);
+  const Tensor b(x.data(), DType::kF32, {dim});  // any numbers
+  std::vector<float> all = residual, centred = residual, normed(rows * dim), layer(rows * dim),
+                     activated(rows * dim), gated(rows * dim / 2);
+  backend->add_layer_norm(matrix(centred, rows, dim), matrix(x, rows, dim), w, b, 1e-5f,
+                          matrix(layer, rows, dim));
+  backend->activation(Activation::kGelu, matrix(x, rows, dim), matrix(activated, rows, dim));
   backend->add_rms_norm(matrix(all, rows, dim), matrix(x, rows, dim), w, 1e-5f, matrix(normed, rows, dim));
   backend->gated_activation(Activation::kSilu, matrix(x, rows, dim), matrix(gated, rows, dim / 2));
   for (int64_t r = 0; r < rows; ++r) {
-    std::vector<float> one(&residual[r * dim], &residual[r * dim] + dim), out(dim), gate(dim / 2);
+    std::vector<float> one(&residual[r * dim], &residual[r * dim] + dim), out(dim), gate(dim / 2), act(dim),
+        again = one, centred_out(dim);
     const Tensor x_row(&x[r * dim], DType::kF32, {1, dim});
     backend->add_rms_norm(matrix(one, 1, dim), x_row, w, 1e-5f, matrix(out, 1, dim));
     backend->gated_activation(Activation::kSilu, x_row, matrix(gate, 1, dim / 2));
     ASSERT_TRUE(same_bits(out.data(), &normed[r * dim], dim));
     ASSERT_TRUE(same_bits(gate.data(), &gated[r * dim / 2], dim / 2));
+    backend->add_layer_norm(matrix(again, 1, dim), x_row, w, b, 1e-5f, matrix(centred_out, 1, dim));
+    backend->activation(Activation::kGelu, x_row, matrix(act, 1, dim));
+    ASSERT_TRUE(same_bits(centred_out.data(), &layer[r * dim], dim));
+    ASSERT_TRUE(same_bits(act.data(), &activated[r * dim], dim));
+  }
+}
+
+// A row's answer from its experts, among any others: they decide how many rows an expert has and where they
+// lie.
+TEST_P(Invariance, ExpertsRowsDoNotDependOnWhatOthersChoose) {
+  const auto backend = backend_of(GetParam());
+  Random random(12);
+  constexpr int64_t kExperts = 6, kTopK = 2, kIn = 97, kOut = 45;
+  for (const WeightFormat format : kAllFormats) {
+    std::vector<LinearWeight> experts;
+    for (int e = 0; e < kExperts; ++e) {
+      const Stored weights(random.floats(kOut * kIn), kOut, kIn, format);
+      const LinearSource part = weights.source();
+      experts.push_back(backend->pack_linear({&part, 1}, {}));
+    }
+    std::vector<float> logits = random.floats(kRows * kExperts), x = random.floats(kRows * kIn);
+    logits[7 * kExperts + 2] = std::nanf("");
+    x[9 * kIn + 5] = std::nanf("");
+    const auto answer = [&](int64_t first, int64_t rows) {
+      std::vector<std::byte> memory(ExpertRouting::bytes(rows, kExperts, kTopK));
+      const ExpertRouting routing(memory.data(), rows, kExperts, kTopK);
+      std::vector<float> copies(rows * kTopK * kIn), products(rows * kTopK * kOut), out(rows * kOut);
+      backend->route_experts(RoutingRule::kSoftmaxRenormalised,
+                             Tensor(&logits[first * kExperts], DType::kF32, {rows, kExperts}), routing);
+      backend->dispatch_rows(Tensor(&x[first * kIn], DType::kF32, {rows, kIn}), routing,
+                             matrix(copies, rows * kTopK, kIn));
+      backend->expert_linear(matrix(copies, rows * kTopK, kIn), experts, routing,
+                             matrix(products, rows * kTopK, kOut));
+      backend->combine_experts(matrix(products, rows * kTopK, kOut), routing, matrix(out, rows, kOut));
+      return out;
+    };
+    const std::vector<float> all = answer(0, kRows);
+    for (const auto& [first, rows] :
+         {std::pair<int64_t, int64_t>{0, 1}, {7, 1}, {6, 3}, {20, 33}, {kRows - 1, 1}}) {
+      const std::vector<float> some = answer(first, rows);
+      ASSERT_TRUE(same_bits(some.data(), &all[first * kOut], rows * kOut))
+          << format_row(format).name << " rows " << first << ".." << first + rows;
+    }
+    for (int64_t r = 0; r < kRows; ++r) ASSERT_EQ(std::isnan(all[r * kOut]), r == 9) << "row " << r;
   }
 }
 

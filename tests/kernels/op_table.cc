@@ -9,6 +9,7 @@
 #include <random>
 
 #include "kernels/float_bits.h"
+#include "tests/kernels/activation_definition.h"
 
 namespace serval::testing {
 namespace {
@@ -66,6 +67,12 @@ class Bench {
     std::vector<double> values;
     for (int64_t i = 0; i < tensor.num_elements(); ++i)
       values.push_back(load(tensor.dtype, bytes.data() + i * dtype_bytes(tensor.dtype)));
+    return values;
+  }
+
+  std::vector<int32_t> read_ints(const Tensor& tensor) {
+    std::vector<int32_t> values(tensor.num_elements());
+    backend_.download(values.data(), tensor.data, tensor.num_bytes());
     return values;
   }
 
@@ -174,44 +181,190 @@ void check_linear(Backend& backend, WeightFormat weights, int64_t m, int64_t n, 
   }
 }
 
-void check_norm(Backend& backend, WeightFormat weights, int64_t rows, int64_t dim, bool has_x) {
+enum class Norm { kRms, kLayer, kLayerWithBias };
+
+void check_norm(Backend& backend, WeightFormat weights, int64_t rows, int64_t dim, bool has_x, Norm norm) {
   Bench bench(backend, weights, static_cast<uint32_t>(rows + dim));
   const Values residual = bench.numbers({rows, dim}), x = bench.numbers({rows, dim}),
-               weight = bench.numbers({dim}, DType::kF32);
+               weight = bench.numbers({dim}, DType::kF32), bias = bench.numbers({dim}, DType::kF32);
   const Tensor out = bench.poison({rows, dim}, bench.type());
-  backend.add_rms_norm(residual.tensor, has_x ? x.tensor : Tensor(), weight.tensor, 1e-5f, out);
+  const bool is_centred = norm != Norm::kRms, has_bias = norm == Norm::kLayerWithBias;
+  const Tensor added_x = has_x ? x.tensor : Tensor();
+  if (is_centred) {
+    backend.add_layer_norm(residual.tensor, added_x, weight.tensor, has_bias ? bias.tensor : Tensor(), 1e-5f,
+                           out);
+  } else {
+    backend.add_rms_norm(residual.tensor, added_x, weight.tensor, 1e-5f, out);
+  }
   const std::vector<double> sums = bench.read(residual.tensor);
-  std::vector<double> want, size(rows * dim, 0.0), sum_size;
+  std::vector<double> want, size;
   for (int64_t r = 0; r < rows; ++r) {
+    const double* const row = &sums[r * dim];
+    const double mean = is_centred ? std::accumulate(row, row + dim, 0.0) / static_cast<double>(dim) : 0;
     double squares = 0;
-    for (int64_t d = 0; d < dim; ++d) squares += sums[r * dim + d] * sums[r * dim + d];
-    for (int64_t d = 0; d < dim; ++d)
-      want.push_back(sums[r * dim + d] / std::sqrt(squares / static_cast<double>(dim) + 1e-5) *
-                     weight.exact[d]);
+    for (int64_t d = 0; d < dim; ++d) squares += (row[d] - mean) * (row[d] - mean);
+    const double scale = 1 / std::sqrt(squares / static_cast<double>(dim) + 1e-5);
+    for (int64_t d = 0; d < dim; ++d) {
+      want.push_back((row[d] - mean) * scale * weight.exact[d] + (has_bias ? bias.exact[d] : 0));
+      // Near the mean the difference carries the rounding of both.
+      size.push_back(is_centred ? std::abs(mean) * scale * std::abs(weight.exact[d]) : 0);
+    }
   }
   std::vector<double> added;
   for (int64_t i = 0; i < rows * dim; ++i) added.push_back(residual.exact[i] + (has_x ? x.exact[i] : 0));
-  expect_near(sums, added, size, bench.tolerance(), "residual");
+  expect_near(sums, added, std::vector<double>(rows * dim, 0.0), bench.tolerance(), "residual");
   expect_near(bench.read(out), want, size, bench.tolerance(), "norm");
 }
 
-void check_gate(Backend& backend, WeightFormat weights, int64_t rows, int64_t width) {
+void check_activation(Backend& backend, WeightFormat weights, int64_t rows, int64_t width) {
   Bench bench(backend, weights, 5);
   const Values in = bench.numbers({rows, 2 * width});
-  for (const Activation act : {Activation::kSilu, Activation::kGeluTanh}) {
-    const Tensor out = bench.poison({rows, width}, bench.type());
-    backend.gated_activation(act, in.tensor, out);
-    std::vector<double> want, size(rows * width, 0.0);
-    for (int64_t r = 0; r < rows; ++r) {
-      for (int64_t i = 0; i < width; ++i) {
-        const double g = in.exact[r * 2 * width + i], up = in.exact[r * 2 * width + width + i];
-        const double gelu = 0.5 * g * (1 + std::tanh(std::sqrt(2 / M_PI) * (g + 0.044715 * g * g * g)));
-        want.push_back((act == Activation::kSilu ? g / (1 + std::exp(-g)) : gelu) * up);
-      }
-    }
-    for (size_t i = 0; i < size.size(); ++i) size[i] = 0.02;  // an exponential's own error
-    expect_near(bench.read(out), want, size, std::max(bench.tolerance(), 1e-5), "gate");
+  const Tensor plain_in(in.tensor.data, bench.type(), {2 * rows, width});  // the same numbers, not gated
+  for (const Activation act : kActivations) {
+    const std::string name = "activation " + std::to_string(static_cast<int>(act));
+    const Tensor gated = bench.poison({rows, width}, bench.type()),
+                 plain = bench.poison({2 * rows, width}, bench.type());
+    backend.gated_activation(act, in.tensor, gated);
+    backend.activation(act, plain_in, plain);
+    std::vector<double> want_gated, want_plain;
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t i = 0; i < width; ++i)
+        want_gated.push_back(activated(act, in.exact[r * 2 * width + i]) *
+                             in.exact[r * 2 * width + width + i]);
+    for (const double x : in.exact) want_plain.push_back(activated(act, x));
+    const double tolerance = std::max(bench.tolerance(), 1e-5);
+    const std::vector<double> size(2 * rows * width, 0.02);  // an exponential's own error
+    expect_near(bench.read(gated), want_gated, size, tolerance, "gated " + name);
+    expect_near(bench.read(plain), want_plain, size, tolerance, name);
   }
+}
+
+// --- routed experts ---
+
+enum class Logits { kRandom, kAllAlike, kOneFavourite, kSomeNaN };
+
+struct ExpertCase {
+  int rows, num_experts, top_k;
+  Logits logits;
+  RoutingRule rule = RoutingRule::kSoftmaxRenormalised;
+};
+
+std::vector<float> router_logits(const ExpertCase& c, std::mt19937& random) {
+  std::normal_distribution<float> normal;
+  std::vector<float> logits;
+  for (int r = 0; r < c.rows; ++r) {
+    for (int e = 0; e < c.num_experts; ++e) {
+      float logit = normal(random);
+      if (c.logits == Logits::kAllAlike) logit = e % 3 == 1 ? 0.0f : -0.0f;
+      if (c.logits == Logits::kOneFavourite && e == c.num_experts - 1) logit += 20;
+      if (c.logits == Logits::kSomeNaN && (r % 3 == 0 || (r % 3 == 1 && e % 2 == 0))) logit = std::nanf("");
+      logits.push_back(logit);
+    }
+  }
+  return logits;
+}
+
+// A row's experts by the definition: the higher logit first, of equal ones the lower index, NaN last.
+std::vector<int32_t> experts_of(const float* logits, const ExpertCase& c) {
+  std::vector<int32_t> order(c.num_experts);
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](int a, int b) {
+    if (std::isnan(logits[a]) || std::isnan(logits[b]))
+      return !std::isnan(logits[a]) && std::isnan(logits[b]);
+    return logits[a] > logits[b];
+  });
+  order.resize(c.top_k);
+  return order;
+}
+
+// Routing against its definition, then a product of each expert's rows and the weighted sum, in double.
+void check_experts(Backend& backend, WeightFormat weights, const ExpertCase& c) {
+  constexpr int64_t kIn = 72, kOut = 41;
+  Bench bench(backend, weights, static_cast<uint32_t>(c.rows * 31 + c.num_experts));
+  const std::vector<float> logits = router_logits(c, bench.random());
+  const Tensor device_logits = bench.poison({c.rows, c.num_experts}, DType::kF32);
+  backend.upload(device_logits.data, logits.data(), device_logits.num_bytes());
+  const auto bytes = static_cast<int64_t>(ExpertRouting::bytes(c.rows, c.num_experts, c.top_k));
+  const ExpertRouting routing(bench.poison({bytes / 4}, DType::kF32).data, c.rows, c.num_experts, c.top_k);
+  backend.route_experts(c.rule, device_logits, routing);
+
+  std::vector<int32_t> experts, starts = {0}, rows, places(c.rows * c.top_k);
+  for (int r = 0; r < c.rows; ++r) {
+    const std::vector<int32_t> own = experts_of(&logits[r * c.num_experts], c);
+    experts.insert(experts.end(), own.begin(), own.end());
+  }
+  for (int e = 0; e < c.num_experts; ++e) {
+    for (size_t i = 0; i < experts.size(); ++i) {
+      if (experts[i] != e) continue;
+      places[i] = static_cast<int32_t>(rows.size());
+      rows.push_back(static_cast<int32_t>(i) / c.top_k);
+    }
+    starts.push_back(static_cast<int32_t>(rows.size()));
+  }
+  ASSERT_EQ(bench.read_ints(routing.experts), experts);
+  ASSERT_EQ(bench.read_ints(routing.starts), starts);
+  ASSERT_EQ(bench.read_ints(routing.rows), rows);
+  ASSERT_EQ(bench.read_ints(routing.places), places);
+  const std::vector<double> shares = bench.read(routing.weights);
+  for (int r = 0; r < c.rows; ++r) {
+    const float* const row = &logits[r * c.num_experts];
+    double sum = 0;
+    for (int e = 0; e < c.num_experts; ++e) {
+      const bool counts = c.rule == RoutingRule::kSoftmax ||
+                          std::count(&experts[r * c.top_k], &experts[r * c.top_k] + c.top_k, e) > 0;
+      if (counts) sum += std::exp(row[e] - row[experts[r * c.top_k]]);
+    }
+    for (int j = 0; j < c.top_k; ++j) {
+      const double want = std::exp(row[experts[r * c.top_k + j]] - row[experts[r * c.top_k]]) / sum;
+      const double got = shares[r * c.top_k + j];
+      EXPECT_TRUE(std::isnan(want) ? std::isnan(got) : std::abs(got - want) <= 1e-5 * want)
+          << "row " << r << ", rank " << j << ": " << got << " instead of " << want;
+    }
+  }
+
+  const Values x = bench.numbers({c.rows, kIn});
+  std::vector<LinearWeight> packed;
+  std::vector<std::vector<double>> exact(c.num_experts);
+  std::vector<double> none;
+  for (int e = 0; e < c.num_experts; ++e)
+    packed.push_back(bench.weight(kOut, kIn, weights, false, exact[e], none));
+  const Tensor dispatched = bench.poison({c.rows * c.top_k, kIn}, bench.type()),
+               products = bench.poison({c.rows * c.top_k, kOut}, bench.type()),
+               out = bench.poison({c.rows, kOut}, bench.type());
+  backend.dispatch_rows(x.tensor, routing, dispatched);
+  backend.expert_linear(dispatched, packed, routing, products);
+  backend.combine_experts(products, routing, out);
+  const std::vector<double> got = bench.read(out);
+  std::vector<double> want, size;
+  for (int r = 0; r < c.rows; ++r) {
+    for (int64_t n = 0; n < kOut; ++n) {
+      double sum = 0, terms = 0;
+      for (int j = 0; j < c.top_k; ++j) {
+        const int e = experts[r * c.top_k + j];
+        double dot = 0;
+        for (int64_t d = 0; d < kIn; ++d) {
+          const double w = exact[e][n * kIn + d];
+          dot += x.exact[r * kIn + d] * w;
+          terms += std::abs(shares[r * c.top_k + j] * x.exact[r * kIn + d] * w);
+        }
+        sum += shares[r * c.top_k + j] * dot;
+      }
+      if (std::isnan(sum)) {
+        EXPECT_TRUE(std::isnan(got[r * kOut + n]));
+        sum = terms = 0;
+      } else {
+        EXPECT_FALSE(std::isnan(got[r * kOut + n])) << "row " << r << " has a neighbour's NaN";
+      }
+      want.push_back(sum);
+      size.push_back(terms);
+    }
+  }
+  std::vector<double> numbers = got;
+  for (double& value : numbers) value = std::isnan(value) ? 0 : value;
+  // Sums in f32, rounded to the activation's type before they are weighted; on one CPU, of rounded
+  // activations.
+  const bool rounds_x = backend.name() == "cpu-avx512bf16" && bench.number() == DType::kBF16;
+  expect_near(numbers, want, size, rounds_x ? 0x1p-8 : bench.tolerance(), "experts");
 }
 
 // Heads are prepared and stored, then attended to: sequences of which each has `past` positions stored by an
@@ -221,7 +374,7 @@ struct Seq {
 };
 
 void check_attention(Backend& backend, WeightFormat weights, const std::vector<Seq>& seqs, int heads,
-                     int kv_heads, int head_dim, int window) {
+                     int kv_heads, int head_dim, int window, bool is_rotated = true) {
   Bench bench(backend, weights, static_cast<uint32_t>(heads * 100 + head_dim + window));
   const DType kv_type = backend.preferred_kv_dtype(bench.number());
   int num_blocks = 2;
@@ -246,14 +399,14 @@ void check_attention(Backend& backend, WeightFormat weights, const std::vector<S
       free.pop_back();
     }
   }
-  const int rotary = head_dim / 2 * 2;
+  const int rotary = is_rotated ? head_dim / 2 * 2 : 0;
   std::vector<float> angles;
   for (int p = 0; p < kMaxLen; ++p)
     for (int i = 0; i < rotary; ++i)
       angles.push_back(i < rotary / 2 ? std::cos(p / std::pow(100.0, i / 8.0))
                                       : std::sin(p / std::pow(100.0, (i - rotary / 2) / 8.0)));
-  const Tensor cos_sin = bench.poison({kMaxLen, rotary}, DType::kF32);
-  backend.upload(cos_sin.data, angles.data(), angles.size() * sizeof(float));
+  const Tensor cos_sin = is_rotated ? bench.poison({kMaxLen, rotary}, DType::kF32) : Tensor();
+  if (is_rotated) backend.upload(cos_sin.data, angles.data(), angles.size() * sizeof(float));
   const Values q_norm = bench.numbers({head_dim}, DType::kF32),
                k_norm = bench.numbers({head_dim}, DType::kF32);
 
@@ -537,12 +690,26 @@ const std::vector<OpCase>& op_table() {
     }
     for (const int dim : {1, 7, 64, 200, 1030}) {
       for (const bool has_x : {false, true})
-        cases.push_back({"norm_" + std::to_string(dim) + (has_x ? "_added" : ""),
-                         [=](Backend& b, WeightFormat w) { check_norm(b, w, 3, dim, has_x); }});
+        for (const Norm norm : {Norm::kRms, Norm::kLayer, Norm::kLayerWithBias})
+          cases.push_back({"norm_" + std::to_string(dim) + (has_x ? "_added" : "") + "_" +
+                               std::to_string(static_cast<int>(norm)),
+                           [=](Backend& b, WeightFormat w) { check_norm(b, w, 3, dim, has_x, norm); }});
     }
     for (const int width : {1, 12, 65, 300})
-      cases.push_back(
-          {"gate_" + std::to_string(width), [=](Backend& b, WeightFormat w) { check_gate(b, w, 3, width); }});
+      cases.push_back({"activation_" + std::to_string(width),
+                       [=](Backend& b, WeightFormat w) { check_activation(b, w, 3, width); }});
+    for (const ExpertCase& c : {ExpertCase{1, 8, 2, Logits::kRandom},
+                                {7, 8, 2, Logits::kRandom, RoutingRule::kSoftmax},
+                                {16, 5, 3, Logits::kAllAlike},
+                                {17, 8, 2, Logits::kOneFavourite},
+                                {40, 33, 2, Logits::kSomeNaN},
+                                {150, 4, 1, Logits::kOneFavourite},
+                                {150, 4, 4, Logits::kRandom, RoutingRule::kSoftmax},
+                                {3, 130, 16, Logits::kSomeNaN},
+                                {6, 1, 1, Logits::kRandom}})
+      cases.push_back({"experts_" + std::to_string(c.rows) + "_" + std::to_string(c.num_experts) + "_" +
+                           std::to_string(c.top_k),
+                       [=](Backend& b, WeightFormat w) { check_experts(b, w, c); }});
     const std::vector<Seq> ragged = {{0, 1}, {17, 1}, {255, 2}, {0, 37}, {300, 5}};
     for (const int head_dim : {8, 64, 96, 128})
       cases.push_back({"attention_dim_" + std::to_string(head_dim), [=](Backend& b, WeightFormat w) {
@@ -551,6 +718,9 @@ const std::vector<OpCase>& op_table() {
     for (const int window : {1, 20, 270})
       cases.push_back({"attention_window_" + std::to_string(window),
                        [=](Backend& b, WeightFormat w) { check_attention(b, w, ragged, 4, 2, 64, window); }});
+    cases.push_back({"attention_unrotated", [=](Backend& b, WeightFormat w) {
+                       check_attention(b, w, ragged, 4, 2, 64, 0, /*is_rotated=*/false);
+                     }});
     cases.push_back({"rows", check_rows});
     cases.push_back({"sample", check_sample});
     cases.push_back({"sample_biased", check_sample_biased});

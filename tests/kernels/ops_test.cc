@@ -6,6 +6,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "tests/kernels/activation_definition.h"
 #include "tests/kernels/paged_sequence.h"
 #include "tests/kernels/support.h"
 
@@ -149,6 +150,27 @@ TEST_P(Ops, NormsEqualTheirDefinition) {
   }
 }
 
+// A mean far from zero: sums of squares would have lost the deviations.
+TEST_P(Ops, LayerNormKeepsItsDigitsUnderALargeMean) {
+  Random random(14);
+  for (const int64_t dim : {1, 7, 64, 100, 1027}) {
+    std::vector<float> x = random.floats(dim), weight = random.floats(dim), bias = random.floats(dim),
+                       out(dim);
+    for (float& v : x) v += 4096;
+    backend_->add_layer_norm(matrix(x, 1, dim), Tensor(), Tensor(weight.data(), DType::kF32, {dim}),
+                             Tensor(bias.data(), DType::kF32, {dim}), 1e-5f, matrix(out, 1, dim));
+    const double mean = std::accumulate(x.begin(), x.end(), 0.0) / static_cast<double>(dim);
+    double squares = 0;
+    for (const float v : x) squares += (v - mean) * (v - mean);
+    const double scale = 1 / std::sqrt(squares / static_cast<double>(dim) + 1e-5);
+    // The mean is rounded to a float: half a unit in the last place of 4096 and its sums.
+    for (int64_t i = 0; i < dim; ++i)
+      ASSERT_NEAR(out[i], (x[i] - mean) * scale * weight[i] + bias[i],
+                  2e-3 * scale * std::abs(weight[i]) + 1e-5 * std::abs(out[i]) + 1e-6)
+          << dim;
+  }
+}
+
 TEST_P(Ops, HeadNormTouchesItsSliceOnly) {
   Random random(5);
   const int64_t rows = 3, heads = 2, head_dim = 24, stride = 100;
@@ -199,19 +221,22 @@ TEST_P(Ops, RopeTurnsPairsHalfARotationApart) {
   }
 }
 
-TEST_P(Ops, GatesEqualTheirDefinition) {
+TEST_P(Ops, ActivationsEqualTheirDefinition) {
   Random random(7);
   for (const int64_t f : {1, 16, 37, 172}) {
     std::vector<float> gate_up = random.floats(3 * 2 * f), out(3 * f);
     for (float& v : gate_up) v *= 8;
-    for (const Activation act : {Activation::kSilu, Activation::kGeluTanh}) {
+    for (const Activation act : testing::kActivations) {
+      const auto of = [act](double g) { return testing::activated(act, g); };
       backend_->gated_activation(act, matrix(gate_up, 3, 2 * f), matrix(out, 3, f));
       for (int64_t i = 0; i < 3 * f; ++i) {
         const double g = gate_up[i / f * 2 * f + i % f], up = gate_up[i / f * 2 * f + f + i % f];
-        const double gelu = 0.5 * g * (1 + std::tanh(std::sqrt(2 / M_PI) * (g + 0.044715 * g * g * g)));
-        const double expected = (act == Activation::kSilu ? g / (1 + std::exp(-g)) : gelu) * up;
-        ASSERT_NEAR(out[i], expected, 2e-6 * std::abs(expected) + 1e-6) << g;
+        ASSERT_NEAR(out[i], of(g) * up, 2e-6 * std::abs(of(g) * up) + 1e-6) << g;
       }
+      std::vector<float> in_place = gate_up;
+      backend_->activation(act, matrix(in_place, 6, f), matrix(in_place, 6, f));
+      for (int64_t i = 0; i < 6 * f; ++i)
+        ASSERT_NEAR(in_place[i], of(gate_up[i]), 2e-6 * std::abs(of(gate_up[i])) + 1e-6) << gate_up[i];
     }
   }
 }

@@ -8,6 +8,7 @@
 
 #include "engine/model/float_convert.h"
 #include "kernels/base/check.h"
+#include "tests/kernels/activation_definition.h"
 
 namespace serval::testing {
 namespace {
@@ -75,6 +76,23 @@ class PlainBackend final : public Backend {
         for (int64_t i = 0; i < dim; ++i) row[i] += x.as<float>()[r * dim + i];
       }
       norm(row, weight.as<float>(), dim, eps, out.as<float>() + r * dim);
+    }
+  }
+  void add_layer_norm(const Tensor& residual, const Tensor& x, const Tensor& weight, const Tensor& bias,
+                      float eps, const Tensor& out) override {
+    const int64_t dim = residual.dim(1);
+    for (int64_t r = 0; r < residual.dim(0); ++r) {
+      float* row = residual.as<float>() + r * dim;
+      double mean = 0, squares = 0;
+      for (int64_t i = 0; i < dim; ++i) {
+        if (x.data != nullptr) row[i] += x.as<float>()[r * dim + i];
+        mean += row[i] / static_cast<double>(dim);
+      }
+      for (int64_t i = 0; i < dim; ++i) squares += (row[i] - mean) * (row[i] - mean);
+      const double scale = 1 / std::sqrt(squares / static_cast<double>(dim) + eps);
+      for (int64_t i = 0; i < dim; ++i)
+        out.as<float>()[r * dim + i] = static_cast<float>((row[i] - mean) * scale * weight.as<float>()[i] +
+                                                          (bias.data == nullptr ? 0 : bias.as<float>()[i]));
     }
   }
   void head_rms_norm(const Tensor& x, int64_t row_stride, const Tensor& weight, float eps) override {
@@ -166,11 +184,65 @@ class PlainBackend final : public Backend {
       for (int64_t i = 0; i < width; ++i) {
         const double g = gate_up.as<float>()[r * 2 * width + i],
                      up = gate_up.as<float>()[(r * 2 + 1) * width + i];
-        // tanh form of GELU: Hendrycks and Gimpel 2016
-        const double gated = act == Activation::kSilu
-                                 ? g / (1 + std::exp(-g))
-                                 : g / 2 * (1 + std::tanh(std::sqrt(2 / M_PI) * (g + 0.044715 * g * g * g)));
-        out.as<float>()[r * width + i] = static_cast<float>(gated * up);
+        out.as<float>()[r * width + i] = static_cast<float>(activated(act, g) * up);
+      }
+    }
+  }
+  void activation(Activation act, const Tensor& x, const Tensor& out) override {
+    for (int64_t i = 0; i < x.num_elements(); ++i)
+      out.as<float>()[i] = static_cast<float>(activated(act, x.as<float>()[i]));
+  }
+
+  // Row by row, each expert found by looking for the best that is left: no sorting to get wrong.
+  void route_experts(RoutingRule rule, const Tensor& logits, const ExpertRouting& routing) override {
+    const int num_experts = routing.num_experts, top_k = routing.top_k;
+    auto *experts = routing.experts.as<int32_t>(), *starts = routing.starts.as<int32_t>();
+    for (int64_t r = 0; r < logits.dim(0); ++r) {
+      std::vector<double> p(num_experts);
+      for (int e = 0; e < num_experts; ++e) p[e] = std::exp(double{logits.as<float>()[r * num_experts + e]});
+      double all = 0, chosen = 0;
+      for (const double value : p) all += value;
+      for (int rank = 0; rank < top_k; ++rank) {
+        const auto best = std::max_element(p.begin(), p.end());
+        experts[r * top_k + rank] = static_cast<int32_t>(best - p.begin());
+        routing.weights.as<float>()[r * top_k + rank] = static_cast<float>(*best / all);
+        chosen += *best / all;
+        *best = -1;
+      }
+      for (int rank = 0; rank < top_k && rule == RoutingRule::kSoftmaxRenormalised; ++rank)
+        routing.weights.as<float>()[r * top_k + rank] /= static_cast<float>(chosen);
+    }
+    int32_t place = 0;
+    for (int e = 0; e < num_experts; ++e) {
+      starts[e] = place;
+      for (int64_t i = 0; i < logits.dim(0) * top_k; ++i) {
+        if (experts[i] != e) continue;
+        routing.places.as<int32_t>()[i] = place;
+        routing.rows.as<int32_t>()[place++] = static_cast<int32_t>(i / top_k);
+      }
+    }
+    starts[num_experts] = place;
+  }
+  void dispatch_rows(const Tensor& x, const ExpertRouting& routing, const Tensor& out) override {
+    gather_rows(x, {routing.rows.as<int32_t>(), static_cast<size_t>(out.dim(0))}, out);
+  }
+  void expert_linear(const Tensor& x, std::span<const LinearWeight> experts, const ExpertRouting& routing,
+                     const Tensor& out) override {
+    for (int e = 0; e < routing.num_experts; ++e) {
+      const int64_t begin = routing.starts.as<int32_t>()[e], end = routing.starts.as<int32_t>()[e + 1];
+      linear(Tensor(x.at(begin * x.dim(1)), x.dtype, {end - begin, x.dim(1)}), experts[e],
+             Tensor(out.at(begin * out.dim(1)), out.dtype, {end - begin, out.dim(1)}));
+    }
+  }
+  void combine_experts(const Tensor& x, const ExpertRouting& routing, const Tensor& out) override {
+    const int64_t dim = out.dim(1);
+    for (int64_t r = 0; r < out.dim(0); ++r) {
+      for (int64_t i = 0; i < dim; ++i) {
+        double sum = 0;
+        for (int j = 0; j < routing.top_k; ++j)
+          sum += double{routing.weights.as<float>()[r * routing.top_k + j]} *
+                 x.as<float>()[routing.places.as<int32_t>()[r * routing.top_k + j] * dim + i];
+        out.as<float>()[r * dim + i] = static_cast<float>(sum);
       }
     }
   }

@@ -8,7 +8,8 @@ namespace serval::gpu {
 
 std::vector<Check> invariance_checks(Sizes sizes) {
   std::vector<Check> all;
-  for (const auto family : {row_invariance, gemm_invariance, attention_invariance, sampler_invariance}) {
+  for (const auto family :
+       {row_invariance, gemm_invariance, expert_invariance, attention_invariance, sampler_invariance}) {
     const std::vector<Check> checks = family(sizes);
     all.insert(all.end(), checks.begin(), checks.end());
   }

@@ -60,6 +60,7 @@ enum class Sizes { kSmall, kAll };
 // Against definitions in double, and bits where two kernels must agree.
 std::vector<Check> row_checks(Sizes sizes);
 std::vector<Check> gemm_checks(Sizes sizes);
+std::vector<Check> expert_checks(Sizes sizes);
 std::vector<Check> attention_checks(Sizes sizes);
 std::vector<Check> sampler_checks(Sizes sizes);
 

@@ -9,6 +9,7 @@ namespace serval::gpu {
 
 std::vector<Check> row_invariance(Sizes sizes);
 std::vector<Check> gemm_invariance(Sizes sizes);
+std::vector<Check> expert_invariance(Sizes sizes);
 std::vector<Check> attention_invariance(Sizes sizes);
 std::vector<Check> sampler_invariance(Sizes sizes);
 

@@ -35,6 +35,7 @@ std::string name_of(const testing::TestParamInfo<Check>& info) {
 
 INSTANTIATE_TEST_SUITE_P(Rows, EmulatedCheck, testing::ValuesIn(row_checks(Sizes::kSmall)), name_of);
 INSTANTIATE_TEST_SUITE_P(Gemm, EmulatedCheck, testing::ValuesIn(gemm_checks(Sizes::kSmall)), name_of);
+INSTANTIATE_TEST_SUITE_P(Experts, EmulatedCheck, testing::ValuesIn(expert_checks(Sizes::kSmall)), name_of);
 INSTANTIATE_TEST_SUITE_P(Attention, EmulatedCheck, testing::ValuesIn(attention_checks(Sizes::kSmall)),
                          name_of);
 INSTANTIATE_TEST_SUITE_P(Sampler, EmulatedCheck, testing::ValuesIn(sampler_checks(Sizes::kSmall)), name_of);

@@ -30,6 +30,13 @@ FAMILIES = {
         ("elementwise.cu", "    simt::sync_warp();  // the head before has been read", "", 1),
         ("elementwise.cu", "+ args.eps);\n    simt::sync_warp();", "+ args.eps);", 1),
     ]),
+    "experts": ("experts.cu", "Experts/*routing*", [
+        ("experts.cu", "    simt::sync_block();  // the counts before have been read", "", 1),
+        ("experts.cu", "simt::popcount(flags));\n    simt::sync_block();", "simt::popcount(flags));", 1),
+        ("experts.cu", "w < simt::warp() ? of_warp : 0", "w <= simt::warp() ? of_warp : 0", 1),
+        ("experts.cu", "static_cast<uint32_t>(~e)", "static_cast<uint32_t>(e)", 1),
+        ("experts.cu", "taken |= 1u << (expert / simt::kWarp)", "taken |= 1u << (expert % simt::kWarp)", 1),
+    ]),
     "sampler": ("sampler.cu", "Sampler/*:-*33000*", [
         ("block_select.cuh", "space.warp_values.set(simt::warp(), value);\n  simt::sync_block();", "space.warp_values.set(simt::warp(), value);", 1),
         ("block_select.cuh", "    });\n    simt::sync_block();", "    });", 1),

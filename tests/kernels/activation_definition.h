@@ -1,0 +1,29 @@
+// The activations by their definitions, in double, for every test that compares with them.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/activation.h"
+
+namespace serval::testing {
+
+inline constexpr Activation kActivations[] = {Activation::kSilu, Activation::kGeluTanh, Activation::kGelu,
+                                              Activation::kRelu};
+static_assert(std::size(kActivations) == kNumActivations);
+
+inline double activated(Activation act, double x) {
+  switch (act) {
+    case Activation::kSilu:
+      return x / (1 + std::exp(-x));
+    case Activation::kGeluTanh:
+      return x / 2 * (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
+    case Activation::kGelu:
+      return x / 2 * std::erfc(-x / std::sqrt(2.0));
+    case Activation::kRelu:
+      return std::max(x, 0.0);
+  }
+  return 0;
+}
+
+}  // namespace serval::testing
