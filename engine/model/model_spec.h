@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "engine/model/ffn/dense.h"
+#include "engine/model/ffn/moe.h"
 #include "engine/model/mixers/gqa.h"
 #include "engine/model/norm.h"
 #include "engine/model/rope_table.h"
@@ -18,7 +19,7 @@
 namespace serval {
 
 using MixerSpec = OneMixerOf<GqaSpec>;
-using FfnSpec = OneFfnOf<DenseFfnSpec>;
+using FfnSpec = OneFfnOf<DenseFfnSpec, MoeFfnSpec>;
 
 // A residual layer: x += post(mixer(norm(x))), then the same of its feed-forward part, where post is a norm
 // or nothing. Norms before alone are the usual order (Llama); before and after is the sandwich (Gemma).

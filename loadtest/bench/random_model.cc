@@ -34,6 +34,8 @@ std::string config_json(const RandomModel& m) {
   if (m.sliding_window > 0 && m.architecture == "Qwen2ForCausalLM") {
     json += ",\n  \"use_sliding_window\": true" + number("max_window_layers", m.first_windowed_layer);
   }
+  if (m.num_experts > 0)
+    json += number("num_local_experts", m.num_experts) + number("num_experts_per_tok", m.experts_per_row);
   json += std::string(",\n  \"tie_word_embeddings\": ") + (m.tied_embeddings ? "true" : "false") + "\n}\n";
   return json;
 }

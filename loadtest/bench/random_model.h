@@ -12,7 +12,8 @@
 namespace serval {
 
 struct RandomModel {
-  std::string architecture = "LlamaForCausalLM";  // Qwen2ForCausalLM, Qwen3ForCausalLM, MistralForCausalLM
+  // Qwen2ForCausalLM, Qwen3ForCausalLM, MistralForCausalLM, MixtralForCausalLM
+  std::string architecture = "LlamaForCausalLM";
   DType dtype = DType::kF32;
   int vocab_size = 500;
   int hidden_size = 80;
@@ -24,6 +25,8 @@ struct RandomModel {
   int max_positions = 1024;
   int sliding_window = 0;  // of MistralForCausalLM: every layer; of Qwen2ForCausalLM: layers from...
   int first_windowed_layer = 0;
+  int num_experts = 0;  // of MixtralForCausalLM
+  int experts_per_row = 2;
   bool tied_embeddings = false;
   uint64_t seed = 1;
 };

@@ -31,6 +31,7 @@ struct ModelKind {
   DType dtype;
   int window;                // 0: none
   int first_windowed_layer;  // where only some layers have it
+  int num_experts = 0;
 };
 constexpr ModelKind kKinds[] = {
     {"full_f32", "LlamaForCausalLM", DType::kF32, 0, 0},
@@ -38,6 +39,7 @@ constexpr ModelKind kKinds[] = {
     {"windowed_f32", "MistralForCausalLM", DType::kF32, 37, 0},
     {"windowed_bf16", "MistralForCausalLM", DType::kBF16, 37, 0},
     {"mixed_bf16", "Qwen2ForCausalLM", DType::kBF16, 37, 1},
+    {"experts_bf16", "MixtralForCausalLM", DType::kBF16, 0, 0, 5},
 };
 
 // A model of each kind, written once a process.
@@ -52,6 +54,7 @@ const std::filesystem::path& model_folder(const ModelKind& kind) {
     model.vocab_size = kVocab;
     model.sliding_window = kind.window;
     model.first_windowed_layer = kind.first_windowed_layer;
+    model.num_experts = kind.num_experts;
     write_random_model(folder->path(), model);
   }
   return folder->path();

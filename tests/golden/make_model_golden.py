@@ -52,7 +52,7 @@ def randomise(model, seed):
             elif "q_proj" in name or "k_proj" in name:
                 normal(p, 1.3 / math.sqrt(p.shape[1]))
             else:
-                normal(p, 1.2 / math.sqrt(p.shape[1]))
+                normal(p, 1.2 / math.sqrt(p.shape[-1]))
 
 
 @torch.no_grad()
@@ -173,6 +173,15 @@ def main():
 
     make("mistral", t.MistralForCausalLM,
          t.MistralConfig(**SMALL, sliding_window=16, rope_parameters=rope(), attn_implementation="eager"), [10, 48], [16])
+
+    # The saver writes the published layout: an expert's matrices one by one, in block_sparse_moe.
+    mixtral = dict(SMALL, hidden_size=24, intermediate_size=20, num_attention_heads=3, num_key_value_heads=1, num_hidden_layers=2,
+                   num_local_experts=5, num_experts_per_tok=2, attn_implementation="eager")
+    make("mixtral", t.MixtralForCausalLM, t.MixtralConfig(**mixtral, rope_parameters=rope(1000000.0)), [10, 48], edit=old_spelling)
+    # In lower precision a close choice of experts may fall out differently: here all are chosen.
+    make("mixtral-bf16", t.MixtralForCausalLM,
+         t.MixtralConfig(**{**mixtral, "num_local_experts": 2, "hidden_size": 32, "num_attention_heads": 4,
+                            "num_key_value_heads": 2}, sliding_window=16, rope_parameters=rope()), [40], [16], dtype=torch.bfloat16)
 
     qwen2 = dict(SMALL, rope_parameters=rope(1000000.0), attn_implementation="eager")
     make("qwen2", t.Qwen2ForCausalLM, t.Qwen2Config(**qwen2, tie_word_embeddings=True), [7, 48], edit=old_spelling)

@@ -117,7 +117,7 @@ RopeSpec read_rope(const Fields& config, int head_dim, int max_positions) {
   return spec;
 }
 
-LayerSpec pre_norm_layer(const GqaSpec& attention, const DenseFfnSpec& ffn, const NormSpec& norm) {
+LayerSpec pre_norm_layer(const GqaSpec& attention, const FfnSpec& ffn, const NormSpec& norm) {
   LayerSpec layer;
   layer.mixer = attention;
   layer.ffn = ffn;

@@ -41,7 +41,7 @@ NormSpec read_rms_norm(const Fields& config);
 RopeSpec read_rope(const Fields& config, int head_dim, int max_positions);
 
 // Layers that are all alike: norms before their parts.
-LayerSpec pre_norm_layer(const GqaSpec& attention, const DenseFfnSpec& ffn, const NormSpec& norm);
+LayerSpec pre_norm_layer(const GqaSpec& attention, const FfnSpec& ffn, const NormSpec& norm);
 
 // layer_types, one of "full_attention" or "sliding_attention" a layer; nothing when there are none.
 std::optional<std::vector<bool>> read_layer_types(const Fields& config, int num_layers);

@@ -85,6 +85,30 @@ LinearWeight& down(LayerWeights& w) {
   return std::get<DenseFfnWeights>(w.ffn).down;
 }
 
+MoeFfnSpec& experts(LayerSpec& layer) {
+  return std::get<MoeFfnSpec>(layer.ffn);
+}
+Feature without_renormalised_routing() {
+  return {"renormalised routing", [](ModelSpec& s, ModelWeights&) {
+            for (LayerSpec& layer : s.layers) experts(layer).rule = RoutingRule::kSoftmax;
+          }};
+}
+Feature with_the_best_expert_alone() {
+  return {"second expert", [](ModelSpec& s, ModelWeights&) {
+            for (LayerSpec& layer : s.layers) experts(layer).top_k = 1;
+          }};
+}
+// The first two experts change places: who is chosen matters.
+Feature with_experts_exchanged() {
+  return {"the chosen experts", [](ModelSpec&, ModelWeights& w) {
+            for (LayerWeights& layer : w.layers) {
+              auto& moe = std::get<MoeFfnWeights>(layer.ffn);
+              std::swap(moe.gate_up[0], moe.gate_up[1]);
+              std::swap(moe.down[0], moe.down[1]);
+            }
+          }};
+}
+
 struct ModelCase {
   std::string name;
   std::vector<Feature> features;
@@ -99,6 +123,9 @@ std::vector<ModelCase> models() {
        {without_bias("qkv", qkv), without_bias("output", output), without_bias("gate and up", gate_up),
         without_bias("down", down), with_another_activation(), without_rope_scaling()}},
       {"mistral", {without_window(), with_window_off_by_one()}},
+      {"mixtral", {without_renormalised_routing(), with_the_best_expert_alone(), with_experts_exchanged()}},
+      {"mixtral-bf16",
+       {with_the_best_expert_alone(), with_experts_exchanged(), without_window(), with_window_off_by_one()}},
       {"qwen2", {without_bias("qkv", qkv), without_rotation()}},
       {"qwen2-windows", {without_window(), with_window_off_by_one(), without_layer_assignment()}},
       {"qwen3", {without_qk_norm(), without_rotation()}},

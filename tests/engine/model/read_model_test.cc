@@ -72,6 +72,16 @@ const GqaSpec& attention(const ModelSpec& spec, int layer = 0) {
 const RopeScaling& scaling_of(const ModelSpec& spec) {
   return spec.ropes.at(0).scaling;
 }
+// A published Mixtral 8x7B configuration's facts.
+json::object mixtral() {
+  return json::parse(R"({
+    "architectures": ["MixtralForCausalLM"], "model_type": "mixtral", "vocab_size": 32000, "hidden_size": 4096,
+    "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
+    "num_local_experts": 8, "num_experts_per_tok": 2, "output_router_logits": false, "router_aux_loss_coef": 0.02,
+    "hidden_act": "silu", "max_position_embeddings": 32768, "rms_norm_eps": 1e-05, "rope_theta": 1000000.0,
+    "sliding_window": null, "attention_dropout": 0.0, "tie_word_embeddings": false, "torch_dtype": "bfloat16"})")
+      .as_object();
+}
 // The window of each layer; 0: none.
 std::vector<int> windows(const ModelSpec& spec) {
   std::vector<int> windows;
@@ -240,6 +250,21 @@ TEST(ReadModel, GivesMistralOneWindowForAllLayersOrNone) {
               HasSubstr("layer_types differs between layers"));
 }
 
+TEST(ReadModel, GivesMixtralItsExperts) {
+  const ModelSpec spec = read(mixtral());
+  const auto& ffn = std::get<MoeFfnSpec>(spec.layers[31].ffn);
+  EXPECT_EQ(ffn.hidden_size, 4096);
+  EXPECT_EQ(ffn.intermediate_size, 14336);
+  EXPECT_EQ(ffn.num_experts, 8);
+  EXPECT_EQ(ffn.top_k, 2);
+  EXPECT_EQ(ffn.rule, RoutingRule::kSoftmaxRenormalised);
+  EXPECT_EQ(windows(spec), std::vector<int>(32, 0));
+  EXPECT_EQ(windows(read(with(mixtral(), "sliding_window", 4096))), std::vector<int>(32, 4096));
+  EXPECT_THAT(verdict(with(mixtral(), "num_experts_per_tok", 9)), HasSubstr("num_experts_per_tok"));
+  EXPECT_THAT(verdict(with(mixtral(), "num_local_experts", 257)), HasSubstr("num_local_experts"));
+  EXPECT_THAT(verdict(without(mixtral(), "num_local_experts")), HasSubstr("num_local_experts"));
+}
+
 TEST(ReadModel, GivesQwenWindowsByLayer) {
   EXPECT_EQ(windows(read(qwen2())), std::vector<int>(4, 0)) << "use_sliding_window is false";
   const json::object on = with(qwen2(), "use_sliding_window", true);
@@ -339,6 +364,7 @@ TEST(ReadModel, IsKnownByItsModelTypeWhenItNamesNoArchitecture) {
     json::object named = is_qwen3 ? with(qwen2(), "head_dim", 16) : qwen2();
     if (architecture.model_type != "qwen2" && !is_qwen3) named.erase("use_sliding_window");
     if (architecture.model_type == "llama") named.erase("sliding_window");
+    if (architecture.model_type == "mixtral") named = mixtral();
     named["architectures"] = {json::string(architecture.name)};
     const json::object typed = with(named, "model_type", json::string(architecture.model_type));
     for (const json::value& nothing : {json::value(nullptr), json::value(json::array())}) {
