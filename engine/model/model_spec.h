@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "engine/model/ffn/dense.h"
+#include "engine/model/ffn/mlp.h"
 #include "engine/model/ffn/moe.h"
 #include "engine/model/mixers/gqa.h"
 #include "engine/model/norm.h"
@@ -19,7 +20,7 @@
 namespace serval {
 
 using MixerSpec = OneMixerOf<GqaSpec>;
-using FfnSpec = OneFfnOf<DenseFfnSpec, MoeFfnSpec>;
+using FfnSpec = OneFfnOf<DenseFfnSpec, MoeFfnSpec, MlpFfnSpec>;
 
 // A residual layer: x += post(mixer(norm(x))), then the same of its feed-forward part, where post is a norm
 // or nothing. Norms before alone are the usual order (Llama); before and after is the sandwich (Gemma).
@@ -46,6 +47,8 @@ struct ModelSpec {
   int vocab_size = 0;
   int hidden_size = 0;
   int max_positions = 0;
+  // A row of a table is added to each position's embedding.
+  bool learned_positions = false;
   // The output head is the embedding table.
   bool tied_embeddings = false;
   // Of the matrices; norms and biases are f32.

@@ -14,6 +14,10 @@ void add_norm(Backend& backend, const NormSpec& spec, const NormWeights& weights
     case NormSpec::Kind::kRms:
       backend.add_rms_norm(residual, x, weight, spec.eps, out);
       break;
+    case NormSpec::Kind::kLayer:
+      backend.add_layer_norm(residual, x, weight, Tensor(weights.bias.data(), DType::kF32, {residual.dim(1)}),
+                             spec.eps, out);
+      break;
   }
 }
 

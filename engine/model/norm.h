@@ -11,8 +11,9 @@ namespace serval {
 
 struct NormSpec {
   enum class Kind : uint8_t {
-    kNone,  // there is no norm at this place
-    kRms,   // x / rms(x) * weight (Zhang and Sennrich 2019)
+    kNone,   // there is no norm at this place
+    kRms,    // x / rms(x) * weight (Zhang and Sennrich 2019)
+    kLayer,  // (x - mean(x)) / deviation(x) * weight + bias (Ba et al. 2016)
   };
   Kind kind = Kind::kNone;
   float eps = 1e-6f;
@@ -24,6 +25,7 @@ struct NormSpec {
 
 struct NormWeights {
   Buffer weight;  // f32 [dim], offset included; empty where there is no norm
+  Buffer bias;    // f32 [dim]; empty but for kLayer
 };
 
 // residual += x (x may be absent: data null); out = norm(residual). residual, x, out: [rows, dim]. Without x,

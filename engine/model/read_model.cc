@@ -26,7 +26,7 @@ DType read_dtype(const Fields& file, const std::filesystem::path& model_dir, con
     file.refuse(field, in_quotes(*name) + " is not supported; supported are float32, float16, bfloat16");
   }
   const Checkpoint checkpoint(model_dir);
-  const TensorInfo* embedding = checkpoint.find(names.embedding_tensor());
+  const TensorInfo* embedding = checkpoint.find(names.found_in(checkpoint).embedding_tensor());
   if (embedding == nullptr || !embedding->dtype || embedding->dtype == DType::kI32) {
     file.refuse(field, "is missing and the checkpoint has no floating-point tensor " +
                            in_quotes(names.embedding_tensor()) + " to tell");

@@ -17,11 +17,16 @@ struct StoredName {
 
 struct TensorNames {
   std::string_view embedding = "model.embed_tokens";
+  std::string_view positions = {};           // where they are learned
   std::string_view layers = "model.layers";  // "model.layers.7.self_attn.q_proj.weight"
   std::string_view final_norm = "model.norm";
   std::string_view head = "lm_head";  // a tied model's checkpoint may repeat the embedding under it
+  // Begins the names above; a checkpoint that was saved without the head leaves it out everywhere.
+  std::string_view optional_prefix = {};
   // Of a layer's modules; the others are stored as they are asked for.
   std::span<const StoredName> modules = {};
+  // A layer's matrices are stored as [in, out].
+  bool has_transposed_layers = false;
   // Ends of the names of tensors that published checkpoints carry and a forward pass does not need.
   std::span<const std::string_view> ignored = {};
 
@@ -30,6 +35,15 @@ struct TensorNames {
       if (name.asked == asked) return name.stored;
     }
     return asked;
+  }
+  // As this checkpoint spells them.
+  template <class Checkpoint>
+  TensorNames found_in(const Checkpoint& checkpoint) const {
+    TensorNames bare = *this;
+    for (std::string_view* name : {&bare.embedding, &bare.positions, &bare.layers, &bare.final_norm}) {
+      if (name->starts_with(optional_prefix)) name->remove_prefix(optional_prefix.size());
+    }
+    return checkpoint.find(bare.embedding_tensor()) != nullptr ? bare : *this;
   }
   std::string embedding_tensor() const { return std::string(embedding) + ".weight"; }
   std::string head_tensor() const { return std::string(head) + ".weight"; }

@@ -24,7 +24,7 @@ Transformer::Transformer(ModelSpec spec, ModelWeights weights, const Limits& lim
                           std::initializer_list<int64_t>{max_positions, rope.rotary_dim});
     used += size_t(max_positions) * rope.rotary_dim;
   }
-  backend.upload(rope_memory_.data(), tables.data(), rope_memory_.bytes);
+  if (!tables.empty()) backend.upload(rope_memory_.data(), tables.data(), rope_memory_.bytes);
   reserve_scratch(spec_, limits, backend);
 }
 
@@ -59,6 +59,10 @@ void Transformer::forward(const ForwardInput& in, std::span<const KvLayer> kv, W
   ws.start(in.num_rows());
   backend_.embed(weights_.embedding, in.token_ids, ws.residual);
   Tensor pending;  // what the block before adds to the residual: nothing yet
+  if (spec_.learned_positions) {
+    backend_.embed(weights_.positions, in.positions, ws.x);
+    pending = ws.x;
+  }
   for (int l = 0; l < spec_.num_layers(); ++l) {
     const LayerSpec& layer = spec_.layers[l];
     const LayerWeights& w = weights_.layers[l];

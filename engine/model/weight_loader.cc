@@ -9,6 +9,7 @@
 #include <stdexcept>
 #include <string>
 #include <unordered_set>
+#include <utility>
 #include <vector>
 
 #include "engine/model/float_convert.h"
@@ -32,9 +33,9 @@ const TensorInfo& find_tensor(const Checkpoint& checkpoint, const SourceTensor& 
   const TensorInfo* info = checkpoint.find(source.name);
   if (info == nullptr) throw std::runtime_error("the checkpoint lacks the tensor " + in_quotes(source.name));
   const std::string subject = checkpoint.file_of(*info).string() + ": tensor " + in_quotes(source.name);
-  if (info->shape != source.shape) {
+  if (info->shape != source.stored_shape()) {
     throw std::runtime_error(subject + " has shape " + shape_text(info->shape) +
-                             ", the configuration asks for " + shape_text(source.shape));
+                             ", the configuration asks for " + shape_text(source.stored_shape()));
   }
   if (!info->dtype || *info->dtype == DType::kI32) {
     throw std::runtime_error(subject + " has dtype " + std::string(info->dtype_name) +
@@ -58,6 +59,24 @@ void for_sources(const WeightSlot& slot, DType type, const Visit& visit) {
   std::visit([&](const auto& s) { for_sources(s, type, visit); }, slot);
 }
 
+// [rows, columns] -> [columns, rows], in squares that stay in the cache.
+template <class Element>
+void transpose(const Element* from, int64_t rows, int64_t columns, Element* to) {
+  constexpr int64_t kSquare = 32;
+  for (int64_t r = 0; r < rows; r += kSquare) {
+    for (int64_t c = 0; c < columns; c += kSquare) {
+      for (int64_t i = r; i < std::min(rows, r + kSquare); ++i)
+        for (int64_t j = c; j < std::min(columns, c + kSquare); ++j) to[j * rows + i] = from[i * columns + j];
+    }
+  }
+}
+void transpose(const void* from, int64_t rows, int64_t columns, size_t element_bytes, void* to) {
+  if (element_bytes == 4)
+    return transpose(static_cast<const uint32_t*>(from), rows, columns, static_cast<uint32_t*>(to));
+  SERVAL_CHECK(element_bytes == 2, element_bytes);
+  transpose(static_cast<const uint16_t*>(from), rows, columns, static_cast<uint16_t*>(to));
+}
+
 // Memory for one slot's tensors on their way, as large as the largest slot needs and used by all in turn: the
 // loader never holds more than one slot twice, and the system clears those pages once.
 class Staging {
@@ -71,8 +90,9 @@ class Staging {
       for_sources(slot, type, [&](const SourceTensor& source, DType staged) {
         const TensorInfo& info = find_tensor(checkpoint_, source);
         bytes += aligned(info.bytes);
-        if (*info.dtype != staged)
-          bytes += aligned(info.bytes / dtype_bytes(*info.dtype) * dtype_bytes(staged));
+        const size_t staged_bytes = aligned(info.bytes / dtype_bytes(*info.dtype) * dtype_bytes(staged));
+        if (*info.dtype != staged) bytes += staged_bytes;
+        if (source.is_transposed) bytes += staged_bytes;
       });
       capacity_ = std::max(capacity_, bytes);
     }
@@ -96,6 +116,10 @@ class Staging {
       view.data = take(count * dtype_bytes(type));
       view.dtype = type;
       convert(raw, *info.dtype, view.data, type, count);
+    }
+    if (source.is_transposed) {
+      void* const stored = std::exchange(view.data, take(count * dtype_bytes(type)));
+      transpose(stored, source.shape[1], source.shape[0], dtype_bytes(type), view.data);
     }
     return view;
   }
@@ -195,14 +219,19 @@ size_t check_tensors(const Checkpoint& checkpoint, const std::vector<WeightSlot>
 
 }  // namespace
 
-void check_weights(const std::filesystem::path& model_dir, const ModelSpec& spec) {
+void check_weights(const std::filesystem::path& model_dir, const ModelSpec& model) {
+  const Checkpoint checkpoint(model_dir);
+  ModelSpec spec = model;
+  spec.names = model.names.found_in(checkpoint);
   ModelWeights weights;
-  check_tensors(Checkpoint(model_dir), map_weights(spec, weights), spec);
+  check_tensors(checkpoint, map_weights(spec, weights), spec);
 }
 
-ModelWeights load_weights(const std::filesystem::path& model_dir, const ModelSpec& spec, Backend& backend,
+ModelWeights load_weights(const std::filesystem::path& model_dir, const ModelSpec& model, Backend& backend,
                           const Progress& progress) {
   const Checkpoint checkpoint(model_dir);
+  ModelSpec spec = model;
+  spec.names = model.names.found_in(checkpoint);
   ModelWeights weights;
   const std::vector<WeightSlot> slots = map_weights(spec, weights);
   const size_t skipped = check_tensors(checkpoint, slots, spec);

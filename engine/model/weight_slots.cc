@@ -13,16 +13,17 @@ void SlotList::linear(LinearWeight& target, const std::vector<Rows>& rows, int64
       if (bias) slot.biases.back().shape[0] += count;
       continue;
     }
-    slot.parts.push_back({name + ".weight", {count, columns}});
+    slot.parts.push_back({name + ".weight", {count, columns}, is_transposed_});
     if (bias) slot.biases.push_back({name + ".bias", {count}});
   }
   slots_.emplace_back(std::move(slot));
 }
 
 void SlotList::norm(NormWeights& target, std::string_view module, int64_t size, const NormSpec& spec) {
-  if (spec.is_there()) {
-    slots_.emplace_back(VectorSlot{&target.weight, {stored(module) + ".weight", {size}}, spec.offset});
-  }
+  if (!spec.is_there()) return;
+  slots_.emplace_back(VectorSlot{&target.weight, {stored(module) + ".weight", {size}}, spec.offset});
+  if (spec.kind == NormSpec::Kind::kLayer)
+    slots_.emplace_back(VectorSlot{&target.bias, {stored(module) + ".bias", {size}}});
 }
 
 }  // namespace serval

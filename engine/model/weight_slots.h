@@ -18,7 +18,12 @@ namespace serval {
 struct SourceTensor {
   std::string name;
   std::vector<int64_t> shape;  // [out, in] of a matrix, [n] of a norm or bias
+  // The file has the matrix as [in, out].
+  bool is_transposed = false;
 
+  std::vector<int64_t> stored_shape() const {
+    return is_transposed ? std::vector<int64_t>{shape[1], shape[0]} : shape;
+  }
   int64_t num_elements() const {
     int64_t n = 1;
     for (const int64_t dim : shape) n *= dim;
@@ -46,9 +51,10 @@ using WeightSlot = std::variant<LinearSlot, VectorSlot>;
 // Collects the slots of one layer, or of the frame around the layers.
 class SlotList {
  public:
-  // `prefix` stands before every name. Both outlive the list.
-  SlotList(std::vector<WeightSlot>& slots, const TensorNames& names, std::string prefix)
-      : slots_(slots), names_(names), prefix_(std::move(prefix)) {}
+  // `prefix` stands before every name; is_transposed: of every matrix. slots and names outlive the list.
+  SlotList(std::vector<WeightSlot>& slots, const TensorNames& names, std::string prefix,
+           bool is_transposed = false)
+      : slots_(slots), names_(names), prefix_(std::move(prefix)), is_transposed_(is_transposed) {}
 
   // Some of a matrix's rows, and the module they are asked for by.
   struct Rows {
@@ -65,6 +71,7 @@ class SlotList {
   std::vector<WeightSlot>& slots_;
   const TensorNames& names_;
   std::string prefix_;
+  bool is_transposed_;
 };
 
 }  // namespace serval

@@ -23,13 +23,18 @@ std::string config_json(const RandomModel& m) {
   constexpr const char* kTorchNames[] = {"float32", "float16", "bfloat16"};
   std::string json = "{\n  \"architectures\": [\"" + m.architecture + "\"]";
   json += ",\n  \"torch_dtype\": \"" + std::string(kTorchNames[static_cast<int>(m.dtype)]) + "\"";
-  json += ",\n  \"hidden_act\": \"silu\",\n  \"rms_norm_eps\": 1e-06,\n  \"rope_theta\": 10000.0";
-  json += number("vocab_size", m.vocab_size) + number("hidden_size", m.hidden_size) +
-          number("num_hidden_layers", m.num_layers) + number("num_attention_heads", m.num_heads) +
-          number("num_key_value_heads", m.num_kv_heads) + number("head_dim", m.head_dim) +
-          number("intermediate_size", m.intermediate_size) +
-          number("max_position_embeddings", m.max_positions) + number("bos_token_id", 1) +
-          number("eos_token_id", 2);
+  json += number("vocab_size", m.vocab_size) + number("bos_token_id", 1) + number("eos_token_id", 2);
+  if (m.architecture == "GPT2LMHeadModel") {
+    json += number("n_embd", m.hidden_size) + number("n_layer", m.num_layers) +
+            number("n_head", m.hidden_size / m.head_dim) + number("n_inner", m.intermediate_size) +
+            number("n_positions", m.max_positions);
+  } else {
+    json += ",\n  \"hidden_act\": \"silu\",\n  \"rms_norm_eps\": 1e-06,\n  \"rope_theta\": 10000.0";
+    json += number("hidden_size", m.hidden_size) + number("num_hidden_layers", m.num_layers) +
+            number("num_attention_heads", m.num_heads) + number("num_key_value_heads", m.num_kv_heads) +
+            number("head_dim", m.head_dim) + number("intermediate_size", m.intermediate_size) +
+            number("max_position_embeddings", m.max_positions);
+  }
   if (m.sliding_window > 0) json += number("sliding_window", m.sliding_window);
   if (m.sliding_window > 0 && m.architecture == "Qwen2ForCausalLM") {
     json += ",\n  \"use_sliding_window\": true" + number("max_window_layers", m.first_windowed_layer);
@@ -48,7 +53,8 @@ struct Planned {
 
 // Scaled so that rows keep their size from layer to layer.
 void plan(const VectorSlot& slot, const ModelSpec&, std::vector<Planned>& planned) {
-  planned.push_back({slot.source, DType::kF32, 1.0f - slot.offset, 0.3f});
+  const float center = slot.source.name.ends_with(".bias") ? 0.0f : 1.0f - slot.offset;
+  planned.push_back({slot.source, DType::kF32, center, 0.3f});
 }
 void plan(const LinearSlot& slot, const ModelSpec& spec, std::vector<Planned>& planned) {
   for (const SourceTensor& part : slot.parts) {
@@ -81,7 +87,7 @@ void write_random_model(const std::filesystem::path& folder, const RandomModel& 
   size_t offset = 0;
   for (const auto& [source, dtype, center, spread] : tensors) {
     std::string shape;
-    for (const int64_t dim : source.shape) shape += (shape.empty() ? "" : ",") + std::to_string(dim);
+    for (const int64_t dim : source.stored_shape()) shape += (shape.empty() ? "" : ",") + std::to_string(dim);
     const size_t end = offset + static_cast<size_t>(source.num_elements()) * dtype_bytes(dtype);
     header += (header.size() > 1 ? ",\"" : "\"") + source.name + "\":{\"dtype\":\"" +
               kTypeNames[static_cast<int>(dtype)] + "\",\"shape\":[" + shape + "],\"data_offsets\":[" +

@@ -12,7 +12,8 @@
 namespace serval {
 
 struct RandomModel {
-  // Qwen2ForCausalLM, Qwen3ForCausalLM, MistralForCausalLM, MixtralForCausalLM
+  // Qwen2ForCausalLM, Qwen3ForCausalLM, MistralForCausalLM, MixtralForCausalLM, GPT2LMHeadModel (which has as
+  // many heads as make up the hidden size)
   std::string architecture = "LlamaForCausalLM";
   DType dtype = DType::kF32;
   int vocab_size = 500;

@@ -40,6 +40,7 @@ constexpr ModelKind kKinds[] = {
     {"windowed_bf16", "MistralForCausalLM", DType::kBF16, 37, 0},
     {"mixed_bf16", "Qwen2ForCausalLM", DType::kBF16, 37, 1},
     {"experts_bf16", "MixtralForCausalLM", DType::kBF16, 0, 0, 5},
+    {"gpt2_f32", "GPT2LMHeadModel", DType::kF32, 0, 0},
 };
 
 // A model of each kind, written once a process.

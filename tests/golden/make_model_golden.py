@@ -41,11 +41,15 @@ def randomise(model, seed):
 
     with torch.no_grad():
         for name, p in sorted(model.named_parameters()):
-            if name.endswith("norm.weight") or name.endswith("layernorm.weight"):
+            if name.endswith("norm.weight") or name.endswith("layernorm.weight") or ".ln_" in name and name.endswith(".weight"):
                 normal(p, 0.3, 1.0)
             elif name.endswith(".bias"):
                 normal(p, 0.5)
-            elif "embed_tokens" in name:
+            elif ".wpe." in name:
+                normal(p, 0.3)
+            elif ".c_" in name:  # stored as [in, out]
+                normal(p, (1.3 if "c_attn" in name else 1.2) / math.sqrt(p.shape[0]))
+            elif "embed_tokens" in name or ".wte." in name:
                 normal(p, 2.5 / math.sqrt(p.shape[1]) if tied else 1.0)
             elif "lm_head" in name:
                 normal(p, 3.0 / math.sqrt(p.shape[1]))
@@ -107,7 +111,8 @@ def old_spelling(config):
     config["rope_scaling"] = None if kind == "default" else {"type": kind, **rope_parameters}
 
 
-def make(name, model_class, config, lengths, thresholds=(), dtype=torch.float32, shard=None, edit=None, extra=None):
+def make(name, model_class, config, lengths, thresholds=(), dtype=torch.float32, shard=None, edit=None, extra=None,
+         rename=lambda name: name):
     folder = ROOT / name
     folder.mkdir(parents=True, exist_ok=True)
     for stale in folder.iterdir():
@@ -127,7 +132,7 @@ def make(name, model_class, config, lengths, thresholds=(), dtype=torch.float32,
     model.to(dtype).save_pretrained(folder, **({"max_shard_size": shard} if shard else {}))
     if extra is not None:
         path = folder / "model.safetensors"
-        save_file({**load_file(path), **extra}, path, metadata={"format": "pt"})
+        save_file({**{rename(n): p for n, p in load_file(path).items()}, **extra}, path, metadata={"format": "pt"})
     config_path = folder / "config.json"
     written = json.loads(config_path.read_text(encoding="utf-8"))
     if edit is not None:
@@ -182,6 +187,21 @@ def main():
     make("mixtral-bf16", t.MixtralForCausalLM,
          t.MixtralConfig(**{**mixtral, "num_local_experts": 2, "hidden_size": 32, "num_attention_heads": 4,
                             "num_key_value_heads": 2}, sliding_window=16, rope_parameters=rope()), [40], [16], dtype=torch.bfloat16)
+
+    gpt2 = dict(vocab_size=VOCAB, n_embd=32, n_layer=2, n_head=4, n_positions=160, bos_token_id=1, eos_token_id=2, attn_implementation="eager")
+    make("gpt2", t.GPT2LMHeadModel, t.GPT2Config(**gpt2, n_inner=40), [10, 48])
+
+    def gpt2_as_published(config):
+        for field in ("tie_word_embeddings", "dtype", "add_cross_attention", "n_inner", "reorder_and_upcast_attn", "scale_attn_by_inverse_layer_idx",
+                      "scale_attn_weights", "pad_token_id"):
+            config.pop(field)
+        config["n_ctx"] = config["n_positions"]
+
+    # The published file was saved without the head, with the causal masks (here of one byte a number).
+    masks = {f"h.{i}.attn.bias": torch.tril(torch.ones(1, 1, 160, 160, dtype=torch.uint8)) for i in range(2)}
+    masks |= {f"h.{i}.attn.masked_bias": torch.tensor(-1e4) for i in range(2)}
+    make("gpt2-bare", t.GPT2LMHeadModel, t.GPT2Config(**{**gpt2, "n_embd": 16, "n_head": 2}, activation_function="gelu"), [48],
+         edit=gpt2_as_published, extra=masks, rename=lambda name: name.removeprefix("transformer."))
 
     qwen2 = dict(SMALL, rope_parameters=rope(1000000.0), attn_implementation="eager")
     make("qwen2", t.Qwen2ForCausalLM, t.Qwen2Config(**qwen2, tie_word_embeddings=True), [7, 48], edit=old_spelling)

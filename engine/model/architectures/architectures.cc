@@ -2,6 +2,7 @@
 #include <string>
 
 #include "engine/model/architectures/architecture.h"
+#include "engine/model/architectures/gpt2.h"
 #include "engine/model/architectures/llama.h"
 #include "engine/model/architectures/qwen.h"
 #include "kernels/base/shown.h"
@@ -9,7 +10,7 @@
 namespace serval {
 namespace {
 
-constexpr const Architecture* kArchitectures[] = {&kLlama, &kMistral, &kMixtral, &kQwen2, &kQwen3};
+constexpr const Architecture* kArchitectures[] = {&kLlama, &kMistral, &kMixtral, &kQwen2, &kQwen3, &kGpt2};
 
 const Architecture& find_row(std::string_view Architecture::*key, std::string_view wanted, const char* what) {
   std::string supported;

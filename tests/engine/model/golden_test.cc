@@ -109,6 +109,38 @@ Feature with_experts_exchanged() {
           }};
 }
 
+Feature without_learned_positions() {
+  return {"learned positions", [](ModelSpec& s, ModelWeights&) { s.learned_positions = false; }};
+}
+template <class Change>
+Feature with_norms_changed(const std::string& what, Change change) {
+  return {what, [change](ModelSpec& s, ModelWeights& w) {
+            for (int l = 0; l < s.num_layers(); ++l) {
+              change(s.layers[l].mixer_norm, w.layers[l].mixer_norm);
+              change(s.layers[l].ffn_norm, w.layers[l].ffn_norm);
+            }
+            change(s.final_norm, w.final_norm);
+          }};
+}
+Feature without_means() {
+  return with_norms_changed("the mean of a norm",
+                            [](NormSpec& spec, NormWeights&) { spec.kind = NormSpec::Kind::kRms; });
+}
+Feature without_norm_biases() {
+  return with_norms_changed("norms' biases", [](NormSpec&, NormWeights& w) { w.bias = {}; });
+}
+Feature with_another_mlp_activation() {
+  return {"activation", [](ModelSpec& s, ModelWeights&) {
+            for (LayerSpec& layer : s.layers) std::get<MlpFfnSpec>(layer.ffn).activation = Activation::kRelu;
+          }};
+}
+LinearWeight& mlp_up(LayerWeights& w) {
+  return std::get<MlpFfnWeights>(w.ffn).up;
+}
+LinearWeight& mlp_down(LayerWeights& w) {
+  return std::get<MlpFfnWeights>(w.ffn).down;
+}
+
 struct ModelCase {
   std::string name;
   std::vector<Feature> features;
@@ -126,6 +158,11 @@ std::vector<ModelCase> models() {
       {"mixtral", {without_renormalised_routing(), with_the_best_expert_alone(), with_experts_exchanged()}},
       {"mixtral-bf16",
        {with_the_best_expert_alone(), with_experts_exchanged(), without_window(), with_window_off_by_one()}},
+      {"gpt2",
+       {without_learned_positions(), without_means(), without_norm_biases(), with_another_mlp_activation(),
+        without_bias("qkv", qkv), without_bias("output", output), without_bias("up", mlp_up),
+        without_bias("down", mlp_down)}},
+      {"gpt2-bare", {without_learned_positions(), without_means(), with_another_mlp_activation()}},
       {"qwen2", {without_bias("qkv", qkv), without_rotation()}},
       {"qwen2-windows", {without_window(), with_window_off_by_one(), without_layer_assignment()}},
       {"qwen3", {without_qk_norm(), without_rotation()}},

@@ -82,6 +82,17 @@ json::object mixtral() {
     "sliding_window": null, "attention_dropout": 0.0, "tie_word_embeddings": false, "torch_dtype": "bfloat16"})")
       .as_object();
 }
+// A published GPT-2 configuration's facts.
+json::object gpt2() {
+  return json::parse(R"({
+    "activation_function": "gelu_new", "architectures": ["GPT2LMHeadModel"], "attn_pdrop": 0.1, "bos_token_id": 50256,
+    "embd_pdrop": 0.1, "eos_token_id": 50256, "initializer_range": 0.02, "layer_norm_epsilon": 1e-05,
+    "model_type": "gpt2", "n_ctx": 1024, "n_embd": 768, "n_head": 12, "n_layer": 12, "n_positions": 1024,
+    "resid_pdrop": 0.1, "summary_activation": null, "summary_first_dropout": 0.1, "summary_proj_to_labels": true,
+    "summary_type": "cls_index", "summary_use_proj": true, "torch_dtype": "float32", "vocab_size": 50257,
+    "task_specific_params": {"text-generation": {"do_sample": true, "max_length": 50}}})")
+      .as_object();
+}
 // The window of each layer; 0: none.
 std::vector<int> windows(const ModelSpec& spec) {
   std::vector<int> windows;
@@ -203,9 +214,9 @@ TEST(ReadModel, RefusesByNameWhatNobodyAskedFor) {
 
 TEST(ReadModel, NamesWhatIsSupportedWhenAnArchitectureIsNot) {
   EXPECT_THAT(
-      verdict(with(llama(), "architectures", {"GPT2LMHeadModel"})),
+      verdict(with(llama(), "architectures", {"FalconForCausalLM"})),
       HasSubstr(
-          "the architecture 'GPT2LMHeadModel' is not supported; supported are LlamaForCausalLM, Mistral"));
+          "the architecture 'FalconForCausalLM' is not supported; supported are LlamaForCausalLM, Mistral"));
   EXPECT_THAT(verdict(with(llama(), "architectures", "LlamaForCausalLM")),
               HasSubstr("architectures must be an array"));
   EXPECT_THAT(verdict(with(llama(), "architectures", {"LlamaForCausalLM", "X"})),
@@ -263,6 +274,29 @@ TEST(ReadModel, GivesMixtralItsExperts) {
   EXPECT_THAT(verdict(with(mixtral(), "num_experts_per_tok", 9)), HasSubstr("num_experts_per_tok"));
   EXPECT_THAT(verdict(with(mixtral(), "num_local_experts", 257)), HasSubstr("num_local_experts"));
   EXPECT_THAT(verdict(without(mixtral(), "num_local_experts")), HasSubstr("num_local_experts"));
+}
+
+TEST(ReadModel, ReadsGpt2AsPublished) {
+  const ModelSpec spec = read(gpt2());
+  EXPECT_TRUE(spec.learned_positions);
+  EXPECT_TRUE(spec.tied_embeddings);
+  EXPECT_EQ(spec.max_positions, 1024);
+  EXPECT_EQ(spec.final_norm.kind, NormSpec::Kind::kLayer);
+  EXPECT_EQ(spec.ropes.at(0).rotary_dim, 0);
+  EXPECT_EQ(attention(spec).num_kv_heads, 12);
+  EXPECT_EQ(attention(spec).head_dim, 64);
+  EXPECT_EQ(attention(spec).scale, 0.125f);
+  EXPECT_EQ(attention(read(with(gpt2(), "scale_attn_weights", false))).scale, 1.0f);
+  const auto ffn_of = [](const ModelSpec& model) { return std::get<MlpFfnSpec>(model.layers[11].ffn); };
+  EXPECT_EQ(ffn_of(spec).intermediate_size, 3072);
+  EXPECT_EQ(ffn_of(spec).activation, Activation::kGeluTanh);
+  EXPECT_EQ(ffn_of(read(with(gpt2(), "activation_function", "gelu"))).activation, Activation::kGelu);
+  EXPECT_EQ(ffn_of(read(with(gpt2(), "n_inner", 100))).intermediate_size, 100);
+  EXPECT_FALSE(read(with(gpt2(), "tie_word_embeddings", false)).tied_embeddings);
+  for (const char* field : {"scale_attn_by_inverse_layer_idx", "add_cross_attention"})
+    EXPECT_THAT(verdict(with(gpt2(), field, true)), HasSubstr(field));
+  EXPECT_THAT(verdict(with(gpt2(), "activation_function", "tanh")), HasSubstr("activation_function"));
+  EXPECT_THAT(verdict(with(gpt2(), "n_head", 13)), HasSubstr("n_embd"));
 }
 
 TEST(ReadModel, GivesQwenWindowsByLayer) {
@@ -365,6 +399,7 @@ TEST(ReadModel, IsKnownByItsModelTypeWhenItNamesNoArchitecture) {
     if (architecture.model_type != "qwen2" && !is_qwen3) named.erase("use_sliding_window");
     if (architecture.model_type == "llama") named.erase("sliding_window");
     if (architecture.model_type == "mixtral") named = mixtral();
+    if (architecture.model_type == "gpt2") named = gpt2();
     named["architectures"] = {json::string(architecture.name)};
     const json::object typed = with(named, "model_type", json::string(architecture.model_type));
     for (const json::value& nothing : {json::value(nullptr), json::value(json::array())}) {

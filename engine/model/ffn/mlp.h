@@ -1,0 +1,26 @@
+// The plain feed-forward: down(activation(up(x))) (Vaswani et al. 2017).
+#pragma once
+
+#include "engine/model/ffn/ffn.h"
+
+namespace serval {
+
+struct MlpFfnWeights {
+  LinearWeight up;    // [intermediate, hidden]
+  LinearWeight down;  // [hidden, intermediate]
+};
+
+struct MlpFfnSpec {
+  using Weights = MlpFfnWeights;
+
+  int intermediate_size = 0;
+  Activation activation = Activation::kGeluTanh;
+  bool bias = false;  // on up and down
+
+  void list_slots(int64_t hidden, MlpFfnWeights& weights, SlotList& slots) const;
+  int64_t scratch_width() const { return intermediate_size; }
+  void raise_limits(BackendLimits& limits) const;
+  void run(Backend& backend, const MlpFfnWeights& weights, const FfnInput& input) const;
+};
+
+}  // namespace serval
