@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <stdexcept>
 #include <string>
 
 #include "kernels/values.h"
@@ -25,6 +26,14 @@ struct SchedulerConfig {
   QueuePolicy policy = QueuePolicy::kFcfs;
   bool enable_prefix_cache = true;
 };
+
+// Throws std::runtime_error with a sentence for settings that contradict each other.
+inline void check_scheduler_config(const SchedulerConfig& config) {
+  if (config.max_num_batched_tokens >= config.max_num_seqs) return;
+  throw std::runtime_error("max_num_batched_tokens is " + std::to_string(config.max_num_batched_tokens) +
+                           "; it must be at least max_num_seqs, " + std::to_string(config.max_num_seqs) +
+                           ", so that every sequence can decode in every step");
+}
 
 struct EngineConfig {
   DeviceConfig device;

@@ -1,6 +1,5 @@
 #include "server/app.h"
 
-#include <arpa/inet.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -46,13 +45,6 @@ std::optional<int64_t> parse_template_time(const std::string& text) {
   return timegm(&time);
 }
 
-// An address, not a name that begins like one: "127.example.org" is somewhere else.
-bool is_loopback(const std::string& host) {
-  in_addr v4;
-  if (inet_pton(AF_INET, host.c_str(), &v4) == 1) return ntohl(v4.s_addr) >> 24 == 127;
-  return host == "localhost" || host == "::1";
-}
-
 // The settings that depend on the model: its context, and units and names in the engine's own terms.
 void resolve(const ModelSpec& model, ServerConfig& config) {
   SchedulerConfig& scheduler = config.engine.scheduler;
@@ -62,11 +54,7 @@ void resolve(const ModelSpec& model, ServerConfig& config) {
   }
   scheduler.max_model_len = config.max_model_len > 0 ? config.max_model_len : model.max_positions;
   scheduler.max_prefill_chunk = std::min(scheduler.max_prefill_chunk, scheduler.max_num_batched_tokens);
-  if (scheduler.max_num_batched_tokens < scheduler.max_num_seqs) {
-    throw std::runtime_error("max_num_batched_tokens is " + std::to_string(scheduler.max_num_batched_tokens) +
-                             "; it must be at least max_num_seqs (" + std::to_string(scheduler.max_num_seqs) +
-                             "), or decodes would wait for each other");
-  }
+  check_scheduler_config(scheduler);
   if ((config.engine.block_size & (config.engine.block_size - 1)) != 0) {
     throw std::runtime_error("block_size is " + std::to_string(config.engine.block_size) +
                              "; it must be a power of two");
@@ -74,8 +62,9 @@ void resolve(const ModelSpec& model, ServerConfig& config) {
   scheduler.policy = config.policy == "priority" ? QueuePolicy::kPriority : QueuePolicy::kFcfs;
   scheduler.num_draft_tokens = config.speculation == "off" ? 0 : config.num_draft_tokens;
   config.engine.kv_cache_bytes = static_cast<size_t>(config.kv_cache_mib) << 20;
-  config.limits.max_model_len = scheduler.max_model_len;
-  config.limits.vocab_size = model.vocab_size;
+  config.service.limits.max_model_len = scheduler.max_model_len;
+  config.service.limits.vocab_size = model.vocab_size;
+  config.service.scheduler = scheduler;
 }
 
 // Said before anything listens or loads. Leaves the file there: the recorder will write it.
@@ -88,69 +77,34 @@ void check_record_path(const std::string& path) {
   }
 }
 
-HttpConfig http_config(const ServerConfig& config, std::shared_ptr<MemoryBudget> answers) {
-  HttpConfig http;
-  http.answers = std::move(answers);
-  http.host = config.host;
-  http.port = static_cast<uint16_t>(config.port);
-  http.api_keys = config.api_keys;
-  http.insecure = config.insecure;
-  http.cors_allow_origins = config.cors_allow_origins;
-  http.io_threads = config.io_threads;
-  http.text_threads = config.text_threads;
-  http.head.max_request_line_bytes = static_cast<size_t>(config.max_request_line_bytes);
-  http.head.max_header_bytes = static_cast<size_t>(config.max_header_bytes);
-  http.head.max_fields = config.max_header_fields;
-  http.body.max_bytes = static_cast<size_t>(config.max_body_bytes);
-  http.max_total_body_bytes = static_cast<size_t>(config.max_total_body_bytes);
-  http.max_connections = config.max_connections;
-  http.max_connections_per_address = config.max_connections_per_address;
-  http.max_waiting_long_texts = static_cast<size_t>(config.max_waiting_long_texts);
-  http.max_waiting_long_text_bytes = static_cast<size_t>(config.max_waiting_long_text_bytes);
-  http.stream_buffer_bytes = static_cast<size_t>(config.stream_buffer_bytes);
-  http.header_timeout = HttpConfig::Duration(config.header_timeout_ms);
-  http.body_timeout = HttpConfig::Duration(config.body_timeout_ms);
-  http.body_total_timeout = HttpConfig::Duration(config.body_total_timeout_ms);
-  http.keep_alive_timeout = HttpConfig::Duration(config.keep_alive_timeout_ms);
-  http.write_stall_timeout = HttpConfig::Duration(config.write_stall_timeout_ms);
-  http.linger_timeout = HttpConfig::Duration(config.linger_timeout_ms);
-  return http;
+// What bounds HTTP bounds gRPC too.
+void share_limits(const HttpConfig& http, GrpcConfig& grpc) {
+  grpc.insecure = http.insecure;
+  grpc.max_connections_per_address = http.max_connections_per_address;
+  grpc.max_total_bytes = http.max_total_body_bytes;
+  grpc.stream_buffer_bytes = http.stream_buffer_bytes;
+  grpc.answers = http.answers;
+  H2Limits& connection = grpc.connection;
+  connection.max_header_bytes = http.head.max_header_bytes;
+  connection.max_fields = http.head.max_fields;
+  connection.header_timeout = http.header_timeout;
+  connection.body_timeout = http.body_timeout;
+  connection.body_total_timeout = http.body_total_timeout;
+  connection.idle_timeout = http.keep_alive_timeout;
+  connection.write_stall_timeout = http.write_stall_timeout;
+  connection.linger_timeout = http.linger_timeout;
 }
 
-std::unique_ptr<GrpcServer> start_grpc(const ServerConfig& config, const ApiKeys& keys,
-                                       InferenceService& service, ServiceMetrics& metrics, HttpServer& http,
-                                       std::shared_ptr<MemoryBudget> answers) {
-  if (!config.grpc) return nullptr;
-  if (!is_loopback(config.grpc_host) && keys.empty() && !config.insecure) {
-    throw std::runtime_error("grpc_host is " + config.grpc_host +
-                             "; other addresses than loopback need api_keys or insecure");
-  }
-  GrpcConfig grpc;
-  grpc.host = config.grpc_host;
-  grpc.port = static_cast<uint16_t>(config.grpc_port);
-  grpc.max_connections = config.grpc_max_connections;
-  grpc.max_connections_per_address = config.max_connections_per_address;
-  grpc.max_message_bytes = static_cast<size_t>(config.grpc_max_message_bytes);
-  grpc.max_total_bytes = static_cast<size_t>(config.max_total_body_bytes);
-  grpc.stream_buffer_bytes = static_cast<size_t>(config.stream_buffer_bytes);
-  grpc.answers = std::move(answers);
-  grpc.connection.max_streams = config.grpc_max_concurrent_streams;
-  grpc.connection.max_header_bytes = static_cast<size_t>(config.max_header_bytes);
-  grpc.connection.max_fields = config.max_header_fields;
-  grpc.connection.header_timeout = H2Limits::Duration(config.header_timeout_ms);
-  grpc.connection.body_timeout = H2Limits::Duration(config.body_timeout_ms);
-  grpc.connection.body_total_timeout = H2Limits::Duration(config.body_total_timeout_ms);
-  grpc.connection.idle_timeout = H2Limits::Duration(config.keep_alive_timeout_ms);
-  grpc.connection.write_stall_timeout = H2Limits::Duration(config.write_stall_timeout_ms);
-  grpc.connection.linger_timeout = H2Limits::Duration(config.linger_timeout_ms);
-  grpc.submit_text = [&http](size_t bytes, std::function<void()> task) { return http.submit_text(bytes, std::move(task)); };
-  if (!keys.empty()) grpc.find_key = [&keys](std::string_view bearer) { return keys.find(bearer); };
+std::unique_ptr<GrpcServer> start_grpc(GrpcConfig config, const ApiKeys& keys, InferenceService& service,
+                                       ServiceMetrics& metrics, HttpServer& http) {
+  config.submit_text = [&http](size_t bytes, std::function<void()> task) { return http.submit_text(bytes, std::move(task)); };
+  if (!keys.empty()) config.find_key = [&keys](std::string_view bearer) { return keys.find(bearer); };
   GrpcHooks hooks;
   hooks.response = [&metrics](const std::string& method, std::string_view code) { metrics.grpc_finished(method, code); };
   hooks.refused = [&metrics](const std::string& code) { metrics.rejected(code); };
   hooks.client_gone = [&metrics](const char* reason) { metrics.client_gone(reason); };
   hooks.ended = log_request;
-  return std::make_unique<GrpcServer>(std::move(grpc), service, std::move(hooks));
+  return std::make_unique<GrpcServer>(std::move(config), service, std::move(hooks));
 }
 
 std::unique_ptr<Speculator> speculator_of(const ServerConfig& config) {
@@ -202,28 +156,23 @@ void drain(EngineService& service, StopSignals& signals, int budget_s) {
 
 void serve_until_stopped(const std::string& model, ServerConfig config, StopSignals& signals) {
   set_log_level(log_level(config.log_level));
-  raise_descriptor_limit(config.max_connections + (config.grpc ? config.grpc_max_connections : 0));
+  raise_descriptor_limit(config.http.max_connections + (config.serve_grpc ? config.grpc.max_connections : 0));
   ServedModel served = read_served_model(model);
   resolve(served.spec, config);
   check_record_path(config.engine.record_path);
 
-  ServiceConfig service_config;
-  service_config.model_id = config.served_model_name.empty() ? served.name : config.served_model_name;
-  service_config.aliases = config.model_aliases;
-  service_config.created = std::time(nullptr);
-  service_config.limits = config.limits;
-  service_config.template_time = parse_template_time(config.template_time);
-  service_config.share_prefix_cache = config.share_prefix_cache;
-  service_config.stall_seconds = config.stall_timeout_s;
-  service_config.defaults = served.defaults;
-  service_config.scheduler = config.engine.scheduler;
-  const auto answers = std::make_shared<MemoryBudget>(static_cast<size_t>(config.max_total_answer_bytes));
-  service_config.answers = answers;
-  const std::string model_id = service_config.model_id;
+  const std::string model_id = config.service.model_id.empty() ? served.name : config.service.model_id;
+  config.service.model_id = model_id;
+  config.service.created = std::time(nullptr);
+  config.service.template_time = parse_template_time(config.template_time);
+  config.service.defaults = served.defaults;
+  config.service.answers = std::make_shared<MemoryBudget>(static_cast<size_t>(config.max_total_answer_bytes));
+  config.http.answers = config.service.answers;
+  share_limits(config.http, config.grpc);
 
   // The listeners open before the model is loaded: probes get an answer at once, requests a 503.
   ServiceMetrics metrics(model_id);
-  EngineService service(std::move(service_config), served.tokenizer, std::move(served.chat_template),
+  EngineService service(config.service, served.tokenizer, std::move(served.chat_template),
                         metrics);
   RouteTable routes;
   RequestOptions request_options;
@@ -237,12 +186,13 @@ void serve_until_stopped(const std::string& model, ServerConfig config, StopSign
   hooks.refused = [&metrics](const std::string& code) { metrics.rejected(code); };
   hooks.client_gone = [&metrics](const char* reason) { metrics.client_gone(reason); };
   hooks.ended = log_request;
-  HttpServer http(http_config(config, answers), std::move(routes), std::move(hooks));
+  HttpServer http(config.http, std::move(routes), std::move(hooks));
   http.start();
-  const ApiKeys keys(config.api_keys);
-  const std::unique_ptr<GrpcServer> grpc = start_grpc(config, keys, service, metrics, http, answers);
+  const ApiKeys keys(config.http.api_keys);
+  const std::unique_ptr<GrpcServer> grpc =
+      config.serve_grpc ? start_grpc(config.grpc, keys, service, metrics, http) : nullptr;
   log_info("listening",
-           {{"host", config.host}, {"http_port", http.port()}, {"grpc_port", grpc ? grpc->port() : 0}});
+           {{"host", config.http.host}, {"http_port", http.port()}, {"grpc_port", grpc ? grpc->port() : 0}});
 
   ModelRunner runner(served.folder, config.engine, progress_lines(), speculator_of(config));
   const BlockGeometry geometry = runner.plan().geometry;
@@ -253,7 +203,7 @@ void serve_until_stopped(const std::string& model, ServerConfig config, StopSign
                        config.engine.scheduler.enable_prefix_cache);
     if (grpc) grpc->set_serving(true);
     log_info("ready", {{"model", model_id},
-                       {"context", config.limits.max_model_len},
+                       {"context", config.service.limits.max_model_len},
                        {"planned_mib", runner.plan().total_bytes() >> 20}});
 
     signals.ready();

@@ -29,38 +29,57 @@ std::string kebab(std::string name) {
   throw std::runtime_error(source + ": " + name + " " + why);
 }
 
-int64_t parse_number(const std::string& text, const Knob& knob, const std::string& source) {
+int64_t parse_number(const std::string& text, const Knob& knob) {
   int64_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (error != std::errc() || end != text.data() + text.size())
-    reject(source, knob.name, "is '" + text + "'; it must be a whole number");
+    throw std::runtime_error("is '" + text + "'; it must be a whole number");
   if (value < knob.min || value > knob.max) {
-    reject(source, knob.name,
-           "is " + text + "; it must be between " + std::to_string(knob.min) + " and " +
-               std::to_string(knob.max));
+    throw std::runtime_error("is " + text + "; it must be between " + std::to_string(knob.min) + " and " +
+                             std::to_string(knob.max));
   }
   return value;
 }
 
-bool parse_bool(const std::string& text, const Knob& knob, const std::string& source) {
-  if (text == "true") return true;
-  if (text == "false") return false;
-  reject(source, knob.name, "is '" + text + "'; it must be true or false");
+template <class T>
+constexpr bool kIsNumber = std::is_same_v<T, std::chrono::milliseconds> || (std::is_integral_v<T> && !std::is_same_v<T, bool>);
+
+void set_number(const Knob& knob, int64_t value) {
+  std::visit(
+      [&]<class T>(T* field) {
+        if constexpr (kIsNumber<T>) *field = static_cast<T>(value);
+      },
+      knob.field);
 }
 
-void set_text(const Knob& knob, const std::string& text, const std::string& source) {
+int64_t get_number(const Knob& knob) {
+  return std::visit(
+      []<class T>(T* field) -> int64_t {
+        if constexpr (std::is_same_v<T, std::chrono::milliseconds>) return field->count();
+        if constexpr (std::is_integral_v<T>) return static_cast<int64_t>(*field);
+        return 0;
+      },
+      knob.field);
+}
+
+bool parse_bool(const std::string& text) {
+  if (text == "true") return true;
+  if (text == "false") return false;
+  throw std::runtime_error("is '" + text + "'; it must be true or false");
+}
+
+// Throws std::runtime_error("is '...'; it must be ...").
+void set_text(const Knob& knob, const std::string& text) {
   if (auto* const* field = std::get_if<bool*>(&knob.field)) {
-    **field = parse_bool(text, knob, source);
-  } else if (auto* const* field = std::get_if<int*>(&knob.field)) {
-    **field = static_cast<int>(parse_number(text, knob, source));
-  } else if (auto* const* field = std::get_if<int64_t*>(&knob.field)) {
-    **field = parse_number(text, knob, source);
+    **field = parse_bool(text);
+  } else if (is_number(knob)) {
+    set_number(knob, parse_number(text, knob));
   } else if (auto* const* field = std::get_if<std::string*>(&knob.field)) {
     if (!knob.choices.empty() &&
         std::find(knob.choices.begin(), knob.choices.end(), text) == knob.choices.end()) {
       std::string all;
       for (const std::string& choice : knob.choices) all += (all.empty() ? "" : ", ") + choice;
-      reject(source, knob.name, "is '" + text + "'; it must be one of " + all);
+      throw std::runtime_error("is '" + text + "'; it must be one of " + all);
     }
     **field = text;
   } else {
@@ -73,10 +92,17 @@ void set_text(const Knob& knob, const std::string& text, const std::string& sour
   }
 }
 
+void set_text(const Knob& knob, const std::string& text, const std::string& source) {
+  try {
+    set_text(knob, text);
+  } catch (const std::runtime_error& wrong) {
+    throw std::runtime_error(source + ": " + knob.name + " " + wrong.what());
+  }
+}
+
 std::string get_text(const Knob& knob) {
   if (auto* const* field = std::get_if<bool*>(&knob.field)) return **field ? "true" : "false";
-  if (auto* const* field = std::get_if<int*>(&knob.field)) return std::to_string(**field);
-  if (auto* const* field = std::get_if<int64_t*>(&knob.field)) return std::to_string(**field);
+  if (is_number(knob)) return std::to_string(get_number(knob));
   if (auto* const* field = std::get_if<std::string*>(&knob.field)) return **field;
   std::string joined;
   for (const std::string& item : *std::get<std::vector<std::string>*>(knob.field))
@@ -86,7 +112,7 @@ std::string get_text(const Knob& knob) {
 
 std::string range_text(const Knob& knob) {
   if (std::holds_alternative<bool*>(knob.field)) return "true or false";
-  if (std::holds_alternative<int*>(knob.field) || std::holds_alternative<int64_t*>(knob.field)) {
+  if (is_number(knob)) {
     return std::to_string(knob.min) + " to " + std::to_string(knob.max);
   }
   if (std::holds_alternative<std::vector<std::string>*>(knob.field)) return "a list";
@@ -112,10 +138,10 @@ std::string variable_name(const std::string& name) {
   return variable;
 }
 
-// " (did you mean NAME?)", or nothing. `names`: what else is known beside the table.
+// " (did you mean NAME?)", or nothing.
 std::string suggestion(const std::vector<Knob>& table, std::string_view given,
-                       const std::function<std::string(const std::string&)>& spell,
-                       std::vector<std::string> names = {}) {
+                       const std::function<std::string(const std::string&)>& spell) {
+  std::vector<std::string> names;
   for (const Knob& knob : table) names.push_back(knob.name);
   const std::string nearest = nearest_name(given, names);
   return nearest.empty() ? "" : did_you_mean(spell(nearest));
@@ -160,82 +186,88 @@ void apply_yaml(const YAML::Node& root, const std::string& source, ServerConfig&
 
 }  // namespace
 
+bool is_number(const Knob& knob) {
+  return std::visit([]<class T>(T*) { return kIsNumber<T>; }, knob.field);
+}
+
 std::vector<Knob> knobs(ServerConfig& c) {
   SchedulerConfig& s = c.engine.scheduler;
   DeviceConfig& d = c.engine.device;
-  ServiceLimits& l = c.limits;
+  HttpConfig& h = c.http;
+  GrpcConfig& g = c.grpc;
+  ServiceLimits& l = c.service.limits;
   constexpr int64_t kGiB = int64_t{1} << 30;
   return {
       {"host", "Addresses", "address HTTP listens on; other than loopback needs api_keys or insecure",
-       &c.host},
-      {"port", "Addresses", "HTTP port; 0 takes a free one", &c.port, 0, 65535},
-      {"grpc", "Addresses", "whether to serve gRPC", &c.grpc},
-      {"grpc_host", "Addresses", "address gRPC listens on; the same rule as host", &c.grpc_host},
-      {"grpc_port", "Addresses", "gRPC port; 0 takes a free one", &c.grpc_port, 0, 65535},
+       &h.host},
+      {"port", "Addresses", "HTTP port; 0 takes a free one", &h.port, 0, 65535},
+      {"grpc", "Addresses", "whether to serve gRPC", &c.serve_grpc},
+      {"grpc_host", "Addresses", "address gRPC listens on; the same rule as host", &g.host},
+      {"grpc_port", "Addresses", "gRPC port; 0 takes a free one", &g.port, 0, 65535},
       {"served_model_name", "Addresses", "name the model answers to; empty: the folder's name",
-       &c.served_model_name},
-      {"model_aliases", "Addresses", "further names of the model", &c.model_aliases},
-      {"api_keys", "Addresses", "keys that may use the API; none: open, on loopback only", &c.api_keys},
-      {"insecure", "Addresses", "allow other addresses than loopback without keys", &c.insecure},
+       &c.service.model_id},
+      {"model_aliases", "Addresses", "further names of the model", &c.service.aliases},
+      {"api_keys", "Addresses", "keys that may use the API; none: open, on loopback only", &h.api_keys},
+      {"insecure", "Addresses", "allow other addresses than loopback without keys", &h.insecure},
 
-      {"io_threads", "HTTP", "threads that read and write connections", &c.io_threads, 1, 64},
+      {"io_threads", "HTTP", "threads that read and write connections", &h.io_threads, 1, 64},
       {"text_threads", "HTTP",
-       "threads that render templates and tokenise; one more takes bodies above 64 KiB", &c.text_threads, 1,
+       "threads that render templates and tokenise; one more takes bodies above 64 KiB", &h.text_threads, 1,
        64},
       {"max_request_line_bytes", "HTTP", "longest request line; a longer one is answered 414",
-       &c.max_request_line_bytes, 64, 1 << 20},
+       &h.head.max_request_line_bytes, 64, 1 << 20},
       {"max_header_bytes", "HTTP", "header fields of a request together; more are answered 431",
-       &c.max_header_bytes, 128, 1 << 20},
-      {"max_header_fields", "HTTP", "header fields of a request; more are answered 431", &c.max_header_fields,
+       &h.head.max_header_bytes, 128, 1 << 20},
+      {"max_header_fields", "HTTP", "header fields of a request; more are answered 431", &h.head.max_fields,
        4, 10'000},
-      {"max_body_bytes", "HTTP", "largest request body", &c.max_body_bytes, 1024, kGiB},
+      {"max_body_bytes", "HTTP", "largest request body", &h.body.max_bytes, 1024, kGiB},
       {"max_total_body_bytes", "HTTP",
-       "request bodies in memory at once, over all connections; beyond it 429", &c.max_total_body_bytes, 1024,
+       "request bodies in memory at once, over all connections; beyond it 429", &h.max_total_body_bytes, 1024,
        1024 * kGiB},
       {"max_total_answer_bytes", "HTTP",
        "answers in memory at once, over all connections, beyond 64 KiB of each; beyond it 429",
        &c.max_total_answer_bytes, 0, 1024 * kGiB},
       {"max_waiting_long_texts", "HTTP", "bodies above 64 KiB that wait for their thread; beyond it 429",
-       &c.max_waiting_long_texts, 1, 1'000'000},
+       &h.max_waiting_long_texts, 1, 1'000'000},
       {"max_waiting_long_text_bytes", "HTTP", "sizes of those together; beyond it 429",
-       &c.max_waiting_long_text_bytes, 1024, 1024 * kGiB},
+       &h.max_waiting_long_text_bytes, 1024, 1024 * kGiB},
       {"max_connections", "HTTP",
        "connections open at once; for a further one the longest idle is closed, else it is answered 503 "
        "unless it asks a probe",
-       &c.max_connections, 1, 1'000'000},
+       &h.max_connections, 1, 1'000'000},
       {"max_connections_per_address", "HTTP",
        "the same for the connections of one client (IPv4 address, IPv6 /64 network); 0: no limit",
-       &c.max_connections_per_address, 0, 1'000'000},
-      {"header_timeout_ms", "HTTP", "time for a request's head to arrive", &c.header_timeout_ms, 10,
+       &h.max_connections_per_address, 0, 1'000'000},
+      {"header_timeout_ms", "HTTP", "time for a request's head to arrive", &h.header_timeout, 10,
        3'600'000},
-      {"body_timeout_ms", "HTTP", "longest pause while a body arrives", &c.body_timeout_ms, 10, 3'600'000},
-      {"body_total_timeout_ms", "HTTP", "time for a whole body to arrive", &c.body_total_timeout_ms, 10,
+      {"body_timeout_ms", "HTTP", "longest pause while a body arrives", &h.body_timeout, 10, 3'600'000},
+      {"body_total_timeout_ms", "HTTP", "time for a whole body to arrive", &h.body_total_timeout, 10,
        3'600'000},
-      {"keep_alive_timeout_ms", "HTTP", "how long an idle connection is kept", &c.keep_alive_timeout_ms, 10,
+      {"keep_alive_timeout_ms", "HTTP", "how long an idle connection is kept", &h.keep_alive_timeout, 10,
        3'600'000},
       {"write_stall_timeout_ms", "HTTP", "longest time a reader may take not a byte",
-       &c.write_stall_timeout_ms, 10, 3'600'000},
+       &h.write_stall_timeout, 10, 3'600'000},
       {"linger_timeout_ms", "HTTP", "after a last answer, time for the client to close its side first",
-       &c.linger_timeout_ms, 10, 3'600'000},
+       &h.linger_timeout, 10, 3'600'000},
       {"stream_buffer_bytes", "HTTP", "unsent bytes of one stream before its reader is cut off",
-       &c.stream_buffer_bytes, 1024, kGiB},
+       &h.stream_buffer_bytes, 1024, kGiB},
       {"cors_allow_origins", "HTTP",
        "origins whose pages may call from a browser, as http://localhost:3000; *: any; none: no page may",
-       &c.cors_allow_origins},
+       &h.cors_allow_origins},
       {"strict_parameters", "HTTP", "answer 400 to unknown request fields instead of ignoring them",
        &c.strict_parameters},
 
       {"grpc_max_connections", "gRPC", "connections open at once, at most an eighth of the file descriptors; for a further one the longest idle is "
        "closed, else it is answered nothing but health",
-       &c.grpc_max_connections, 1, 1'000'000},
+       &g.max_connections, 1, 1'000'000},
       {"grpc_max_concurrent_streams", "gRPC", "calls open at once on one connection; more are refused",
-       &c.grpc_max_concurrent_streams, 1, 100'000},
+       &g.connection.max_streams, 1, 100'000},
       {"grpc_max_message_bytes", "gRPC", "largest request message; its times, buffers and bytes in all are HTTP's",
-       &c.grpc_max_message_bytes, 1024, kGiB},
+       &g.max_message_bytes, 1024, kGiB},
 
       {"drain_timeout_s", "Life", "time running requests get after SIGTERM", &c.drain_timeout_s, 0, 86'400},
       {"stall_timeout_s", "Life", "work without a completed step for this long turns /live red",
-       &c.stall_timeout_s, 1, 86'400},
+       &c.service.stall_seconds, 1, 86'400},
       {"log_level",
        "Life",
        "least severe line that is written",
@@ -277,7 +309,7 @@ std::vector<Knob> knobs(ServerConfig& c) {
       {"share_prefix_cache", "Engine",
        "let API keys find each other's prompts in the prefix cache; cached_tokens then tells one what "
        "another asked",
-       &c.share_prefix_cache},
+       &c.service.share_prefix_cache},
       {"kv_cache_mib", "Engine",
        "memory for keys and values; 0: enough for max_num_seqs full sequences, within what is free",
        &c.kv_cache_mib, 0, int64_t{1} << 24},
@@ -345,44 +377,17 @@ void load_yaml_file(const std::string& path, ServerConfig& config) {
   load_yaml_text(read_regular_file(path, kMaxFileBytes), path, config);
 }
 
-std::vector<std::string> parse_arguments(const std::vector<std::string>& arguments, ServerConfig& config) {
-  const std::string source = "command line";
-  const std::vector<Knob> table = knobs(config);
-  std::vector<std::string> rest;
-  for (size_t i = 0; i < arguments.size(); ++i) {
-    const std::string& argument = arguments[i];
-    if (!argument.starts_with("--")) {
-      if (argument.starts_with("-"))
-        throw UsageError("unknown option " + argument + "; settings begin with --, --help lists them");
-      rest.push_back(argument);
-      continue;
-    }
-    const size_t equals = argument.find('=');
-    std::string name = argument.substr(2, equals == std::string::npos ? equals : equals - 2);
-    std::replace(name.begin(), name.end(), '-', '_');
-    const Knob* knob = find(table, name);
-    if (!knob && equals == std::string::npos && name.starts_with("no_")) {
-      knob = find(table, name.substr(3));
-      if (knob && std::holds_alternative<bool*>(knob->field)) {
-        *std::get<bool*>(knob->field) = false;
-        continue;
-      }
-      knob = nullptr;
-    }
-    if (!knob)
-      throw UsageError("unknown option " + argument + suggestion(table, name, option_name, {"config"}) +
-                       "; --help lists them");
-    if (equals != std::string::npos) {
-      set_text(*knob, argument.substr(equals + 1), source);
-    } else if (bool* const* flag = std::get_if<bool*>(&knob->field)) {
-      **flag = true;
-    } else if (i + 1 < arguments.size()) {
-      set_text(*knob, arguments[++i], source);
-    } else {
-      throw UsageError(argument + " needs a value");
-    }
+std::vector<OptionRow> setting_rows(ServerConfig& config) {
+  std::vector<OptionRow> rows;
+  for (const Knob& knob : knobs(config)) {
+    rows.push_back({.name = option_name(knob.name),
+                    .value = "VALUE",
+                    .help = knob.help,
+                    .forms = kAnyForm,
+                    .set = [knob](const std::string& text) { set_text(knob, text); },
+                    .is_yes_or_no = std::holds_alternative<bool*>(knob.field)});
   }
-  return rest;
+  return rows;
 }
 
 std::vector<std::string> load_environment(const char* const* environment, ServerConfig& config) {

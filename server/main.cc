@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <iostream>
+#include <iterator>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -12,6 +14,7 @@
 
 #include "kernels/backend.h"
 #include "kernels/base/log.h"
+#include "kernels/base/option_table.h"
 #include "kernels/base/shown.h"
 #include "kernels/base/usage.h"
 #include "kernels/cpu/dispatch.h"
@@ -41,35 +44,28 @@ struct Command {
 };
 const std::vector<Command>& commands();
 
-// Takes `name VALUE` or `name=VALUE` out of the arguments.
-std::string take_option(Arguments& arguments, const std::string& name) {
-  for (size_t i = 0; i < arguments.size(); ++i) {
-    if (arguments[i].starts_with(name + "=")) {
-      const std::string value = arguments[i].substr(name.size() + 1);
-      arguments.erase(arguments.begin() + i);
-      return value;
-    }
-    if (arguments[i] == name) {
-      if (i + 1 == arguments.size()) throw serval::UsageError(name + " needs a value");
-      const std::string value = arguments[i + 1];
-      arguments.erase(arguments.begin() + i, arguments.begin() + i + 2);
-      return value;
-    }
-  }
-  return "";
-}
-
 struct Settings {
   serval::ServerConfig config;  // what is in effect
   Arguments words;              // arguments that are no settings
 };
-Settings settings_of(Arguments arguments) {
-  serval::ServerConfig config;
-  if (const std::string file = take_option(arguments, "--config"); !file.empty())
-    serval::load_yaml_file(file, config);
-  for (const std::string& complaint : serval::load_environment(environ, config)) serval::log_warn(complaint);
-  Arguments words = serval::parse_arguments(arguments, config);
-  return {std::move(config), std::move(words)};
+// `command`: as the user wrote it. `more`: rows that are not settings.
+Settings settings_of(const char* command, bool takes_words, const Arguments& arguments,
+                     std::vector<serval::OptionRow> more = {}) {
+  Settings settings;
+  std::string file;
+  std::vector<serval::OptionRow> rows = serval::setting_rows(settings.config);
+  rows.push_back({"--config", "FILE", "reads settings from YAML", serval::kAnyForm, [](const std::string&) {}});
+  std::move(more.begin(), more.end(), std::back_inserter(rows));
+  const serval::GivenOptions given =
+      serval::read_options(rows, {.name = command, .takes_words = takes_words}, arguments);
+  // The command line wins over the environment, and that over the file.
+  if (const std::optional<std::string> path = given.value_of("--config"); path && !path->empty())
+    serval::load_yaml_file(*path, settings.config);
+  for (const std::string& complaint : serval::load_environment(environ, settings.config))
+    serval::log_warn(complaint);
+  serval::set_options(given);
+  settings.words = given.words;
+  return settings;
 }
 
 std::string one_model(const Arguments& words, const std::string& command) {
@@ -79,28 +75,29 @@ std::string one_model(const Arguments& words, const std::string& command) {
   return words[0];
 }
 
-void no_words(const Arguments& words, const std::string& command) {
-  if (!words.empty()) throw serval::UsageError("serval " + command + " cannot use '" + words[0] + "'");
+// Of a command without options.
+void nothing(const Arguments& arguments, const char* command) {
+  serval::take_options({}, {command}, arguments);
 }
 
 int run_serve(const Arguments& rest) {
   serval::StopSignals signals;  // before there is another thread
-  Settings settings = settings_of(rest);
+  Settings settings = settings_of("serval serve", /*takes_words=*/true, rest);
   serval::serve(one_model(settings.words, "serve"), std::move(settings.config), signals);
   return 0;
 }
 
 int run_plan(const Arguments& rest) {
-  Settings settings = settings_of(rest);
+  Settings settings = settings_of("serval plan", /*takes_words=*/true, rest);
   std::cout << serval::plan_text(one_model(settings.words, "plan"), std::move(settings.config));
   return 0;
 }
 
 int run_config(const Arguments& rest) {
-  Arguments arguments = rest;
-  const bool markdown = std::erase(arguments, "--markdown") > 0;
-  const Settings settings = settings_of(arguments);
-  no_words(settings.words, "config");
+  bool markdown = false;
+  const Settings settings = settings_of(
+      "serval config", /*takes_words=*/false, rest,
+      {{"--markdown", "", "documents all settings", serval::kAnyForm, serval::set_flag(markdown)}});
   std::cout << (markdown ? serval::knob_markdown() : serval::dump_yaml(settings.config));
   return 0;
 }
@@ -124,25 +121,23 @@ int run_bench(const Arguments& arguments) {
 }
 
 int run_bench_kernels(const Arguments& rest) {
-  const Settings settings = settings_of(rest);
-  no_words(settings.words, "bench kernels");
+  const Settings settings = settings_of("serval bench kernels", /*takes_words=*/false, rest);
   return serval::bench_kernels(settings.config.engine.device, std::cout);
 }
 
 int run_bench_engine(const Arguments& rest) {
-  const Settings settings = settings_of(rest);
-  no_words(settings.words, "bench engine");
+  const Settings settings = settings_of("serval bench engine", /*takes_words=*/false, rest);
   return serval::bench_engine(settings.config.engine.device, std::cout);
 }
 
 int run_bench_overhead(const Arguments& arguments) {
-  no_words(arguments, "bench overhead");
+  nothing(arguments, "serval bench overhead");
   return serval::bench_overhead(std::cout);
 }
 
 // How this binary came to be, a fact a line.
 int run_version(const Arguments& arguments) {
-  no_words(arguments, "version");
+  nothing(arguments, "serval version");
   std::cout << "serval " << serval::kVersion << "\n";
   if (*serval::kRevision) std::cout << "revision: " << serval::kRevision << "\n";
   std::cout << "compiler: " << serval::kCompiler << ", " << serval::kBuildType
@@ -212,7 +207,7 @@ int run_help(const Arguments& rest) {
   }
   Arguments arguments = rest;
   const Command& command = take_command(arguments);
-  no_words(arguments, "help");
+  nothing(arguments, "serval help");
   std::cout << page(command);
   return 0;
 }

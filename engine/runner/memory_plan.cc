@@ -46,11 +46,7 @@ void check_settings(const ModelSpec& spec, const EngineConfig& config) {
   at_least_one("max_prefill_chunk", s.max_prefill_chunk);
   at_least_one("max_model_len", s.max_model_len);
   at_least_one("block_size", config.block_size);
-  if (s.max_num_batched_tokens < s.max_num_seqs) {
-    throw std::runtime_error("max_num_batched_tokens is " + std::to_string(s.max_num_batched_tokens) +
-                             "; it must be at least max_num_seqs, " + std::to_string(s.max_num_seqs) +
-                             ", so that every sequence can decode in every step");
-  }
+  check_scheduler_config(s);
   if (s.max_model_len > spec.max_positions) {
     throw std::runtime_error("max_model_len is " + std::to_string(s.max_model_len) +
                              ", but the model knows only " + std::to_string(spec.max_positions) +

@@ -11,6 +11,7 @@
 
 #include "engine/json/fields.h"
 #include "engine/json/json_reader.h"
+#include "kernels/base/option_table.h"
 #include "kernels/base/usage.h"
 #include "kernels/cuda/vendor_gemm.h"
 #include "loadtest/gpu/bench.h"
@@ -27,75 +28,82 @@ namespace json = boost::json;
 
 constexpr int kDone = 0, kFound = 1, kUsage = 2, kNoDevice = 3;
 
-constexpr const char* kHelp =
-    "usage: serval-gpu MODE [OPTIONS]\n"
-    "\n"
-    "  check        every kernel against its definition in double precision, and bits where two must agree\n"
-    "  invariance   a row alone, in company, at another index, in other chunks: the same bits\n"
-    "  fragments    what each matrix instruction and conversion does, as JSON on the standard output\n"
-    "  bench        every kernel against its floor, its prediction and its gates\n"
-    "  model        Llama-3.1-8B with random weights: time per token, time to the first one\n"
-    "  probe        whether wgmma and mma.sync give the same bits, and what dependent launches save\n"
-    "  ledger       the tables of bench and model as Markdown, without a device\n"
-    "\n"
-    "  --json FILE         results so far, complete after every row\n"
-    "  --deadline SECONDS  begin no further row after this time\n"
-    "  --commit ID         noted in the results\n"
-    "  --only TEXT         of check, invariance, bench and model: rows whose 'KERNEL, SHAPE' holds it, or another's TEXT\n"
-    "  --small             of check and invariance: only shapes that an emulated device does in seconds\n"
-    "  --results FILE      of ledger, any number of times: measured times from a file of --json\n"
-    "  --compare FILE      of fragments: say what differs from another dump instead of printing\n"
-    "  --no-invariant      of model: with the vendor's matrix products\n"
-    "\n"
-    "Exit codes: 0 done; 1 something is wrong or missed what it must reach; 2 the command line is wrong;\n"
-    "3 there is no device for it.\n";
+// As bits: which modes honour an option.
+enum Mode : unsigned { kCheck = 1, kInvariance = 2, kFragments = 4, kBench = 8, kModel = 16, kProbe = 32, kLedger = 64 };
+
+struct ModeRow {
+  const char* name;
+  // As the sentences name it.
+  const char* command;
+  Mode bit;
+  const char* help;
+};
+constexpr ModeRow kModes[] = {
+    {"check", "serval-gpu check", kCheck, "every kernel against its definition in double precision, and bits where two must agree"},
+    {"invariance", "serval-gpu invariance", kInvariance, "a row alone, in company, at another index, in other chunks: the same bits"},
+    {"fragments", "serval-gpu fragments", kFragments, "what each matrix instruction and conversion does, as JSON on the standard output"},
+    {"bench", "serval-gpu bench", kBench, "every kernel against its floor, its prediction and its gates"},
+    {"model", "serval-gpu model", kModel, "Llama-3.1-8B with random weights: time per token, time to the first one"},
+    {"probe", "serval-gpu probe", kProbe, "whether wgmma and mma.sync give the same bits, and what dependent launches save"},
+    {"ledger", "serval-gpu ledger", kLedger, "the tables of bench and model as Markdown, without a device"},
+};
 
 struct Options {
-  std::string mode, json_file, commit, compare_file;
+  Mode mode = kCheck;
+  std::string mode_name, json_file, commit, compare_file;
   std::vector<std::string> result_files, only;
   double deadline_s = 0;
   bool is_small = false, is_invariant = true;
 };
 
-double positive_number(const std::string& name, const std::string& text) {
-  std::istringstream in(text);
-  double value = 0;
-  if (!(in >> value) || !in.eof() || value <= 0)
-    throw UsageError(name + " takes a positive number, not '" + text + "'");
-  return value;
+std::vector<OptionRow> option_rows(Options& o) {
+  constexpr unsigned kRows = kCheck | kInvariance | kBench | kModel;
+  return {
+      {"--json", "FILE", "results so far, complete after every row", kRows | kFragments | kProbe, set_text(o.json_file)},
+      {"--deadline", "SECONDS", "begin no further row after this time", kRows, set_number(o.deadline_s, 1e-3, 1e6)},
+      {"--commit", "ID", "noted in the results", kRows, set_text(o.commit)},
+      {"--only", "TEXT", "of check, invariance, bench and model: rows whose 'KERNEL, SHAPE' holds it, or another's TEXT", kRows,
+       add_text(o.only)},
+      {"--small", "", "of check and invariance: only shapes that an emulated device does in seconds", kCheck | kInvariance,
+       set_flag(o.is_small)},
+      {"--results", "FILE", "of ledger, any number of times: measured times from a file of --json", kLedger, add_text(o.result_files)},
+      {"--compare", "FILE", "of fragments: say what differs from another dump instead of printing", kFragments, set_text(o.compare_file)},
+      {"--no-invariant", "", "of model: with the vendor's matrix products", kModel, set_flag(o.is_invariant, false)},
+  };
+}
+
+std::string help() {
+  std::string text = "usage: serval-gpu MODE [OPTIONS]\n\n";
+  for (const ModeRow& mode : kModes) {
+    std::string left = std::string("  ") + mode.name;
+    left.resize(15, ' ');
+    text += left + mode.help + "\n";
+  }
+  Options options;
+  return text + "\n" + options_help(option_rows(options)) +
+         "\nExit codes: 0 done; 1 something is wrong or missed what it must reach; 2 the command line is wrong;\n"
+         "3 there is no device for it.\n";
 }
 
 Options parse(const std::vector<std::string>& arguments) {
   if (arguments.empty()) throw UsageError("serval-gpu needs a mode; --help lists them");
-  Options options;
-  options.mode = arguments[0];
-  for (size_t i = 1; i < arguments.size(); ++i) {
-    const std::string& name = arguments[i];
-    const auto value = [&] {
-      if (i + 1 == arguments.size()) throw UsageError(name + " needs a value");
-      return arguments[++i];
-    };
-    if (name == "--small") {
-      options.is_small = true;
-    } else if (name == "--no-invariant") {
-      options.is_invariant = false;
-    } else if (name == "--json") {
-      options.json_file = value();
-    } else if (name == "--commit") {
-      options.commit = value();
-    } else if (name == "--results") {
-      options.result_files.push_back(value());
-    } else if (name == "--compare") {
-      options.compare_file = value();
-    } else if (name == "--only") {
-      options.only.push_back(value());
-    } else if (name == "--deadline") {
-      options.deadline_s = positive_number("--deadline", value());
-    } else {
-      throw UsageError("unknown option '" + name + "'; --help lists them");
+  std::vector<std::string> names;
+  for (const ModeRow& mode : kModes) {
+    names.emplace_back(mode.name);
+    if (arguments[0] != mode.name) continue;
+    Options options;
+    options.mode = mode.bit;
+    options.mode_name = mode.name;
+    const std::vector<OptionRow> rows = option_rows(options);
+    const GivenOptions given = read_options(rows, {mode.command, mode.bit}, {arguments.begin() + 1, arguments.end()});
+    try {
+      set_options(given);
+    } catch (const std::runtime_error& wrong) {
+      throw UsageError(wrong.what());
     }
+    return options;
   }
-  return options;
+  throw UsageError("unknown mode '" + arguments[0] + "'" + did_you_mean(nearest_name(arguments[0], names)) + "; --help lists them");
 }
 
 std::string today() {
@@ -106,7 +114,7 @@ std::string today() {
 }
 
 Report open_report(const Options& options, const cuda::DeviceProperties& device) {
-  return Report(options.json_file, {{"mode", options.mode},
+  return Report(options.json_file, {{"mode", options.mode_name},
                                     {"device", device.name},
                                     {"compute_capability", device.compute_capability},
                                     {"multiprocessors", device.num_sms},
@@ -124,7 +132,7 @@ std::vector<Item> chosen(std::vector<Item> items, const Options& options) {
     return std::none_of(options.only.begin(), options.only.end(),
                         [&](const std::string& text) { return name.find(text) != std::string::npos; });
   });
-  if (items.empty()) throw UsageError("nothing of " + options.mode + " holds '" + options.only.front() + "'");
+  if (items.empty()) throw UsageError("nothing of " + options.mode_name + " holds '" + options.only.front() + "'");
   return items;
 }
 
@@ -235,42 +243,42 @@ int run_model(const Options& options, Report& report, std::ostream& out) {
 }
 
 int run(const Options& options, std::ostream& out, std::ostream& error) {
-  if (options.mode == "ledger") {
+  if (options.mode == kLedger) {
     std::vector<LedgerEntry> measured;
     for (const std::string& path : options.result_files) add_results(path, measured);
     out << ledger(measured);
     return kDone;
   }
-  const bool is_timed = options.mode == "bench" || options.mode == "model";
-  if (!is_timed && options.mode != "check" && options.mode != "invariance" && options.mode != "fragments" &&
-      options.mode != "probe")
-    throw UsageError("unknown mode '" + options.mode + "'; --help lists them");
+  const bool is_timed = options.mode == kBench || options.mode == kModel;
   if (const std::string problem = cuda::device_problem(); !problem.empty()) {
     error << "serval-gpu: " << problem << "\n";
     return kNoDevice;
   }
   const cuda::DeviceProperties device = cuda::device_properties();
-  if ((is_timed || options.mode == "probe") && device.is_emulated) {
+  if ((is_timed || options.mode == kProbe) && device.is_emulated) {
     error << "serval-gpu: the device is emulated, and times on it mean nothing\n";
     return kNoDevice;
   }
-  if (options.mode == "fragments") return run_fragments(options, out);
-  if (options.mode == "probe") return run_probe(options, out);
+  if (options.mode == kFragments) return run_fragments(options, out);
+  if (options.mode == kProbe) return run_probe(options, out);
   out << device.name << ", compute capability " << device.compute_capability << ", " << device.num_sms
       << " multiprocessors\n";
   Report report = open_report(options, device);
   const Sizes sizes = options.is_small ? Sizes::kSmall : Sizes::kAll;
-  if (options.mode == "check") return run_checks(chosen(all_checks(sizes), options), options, report, out);
-  if (options.mode == "invariance") return run_checks(chosen(invariance_checks(sizes), options), options, report, out);
-  if (options.mode == "bench") return run_bench(options, report, out);
+  if (options.mode == kCheck) return run_checks(chosen(all_checks(sizes), options), options, report, out);
+  if (options.mode == kInvariance) return run_checks(chosen(invariance_checks(sizes), options), options, report, out);
+  if (options.mode == kBench) return run_bench(options, report, out);
   return run_model(options, report, out);
 }
 
 }  // namespace
 
 int gpu_main(const std::vector<std::string>& arguments, std::ostream& out, std::ostream& error) {
-  if (!arguments.empty() && (arguments[0] == "--help" || arguments[0] == "help")) {
-    out << kHelp;
+  const bool asks_for_help = std::any_of(arguments.begin(), arguments.end(), [](const std::string& argument) {
+    return argument == "-h" || argument == "--help";
+  });
+  if (asks_for_help || (!arguments.empty() && arguments[0] == "help")) {
+    out << help();
     return kDone;
   }
   try {

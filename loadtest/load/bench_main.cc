@@ -117,7 +117,7 @@ int search(LoadOptions options, const std::string& label) {
 
 LoadOptions options_of(Form form, const std::vector<std::string>& arguments) {
   LoadOptions options;
-  take_options(load_rows(options), form, arguments);
+  take_options(load_rows(options), command_of(form), arguments);
   check_load_options(options);
   // Without a pace of its own a load keeps eight requests open.
   if (options.concurrency == 0 && options.workload.rate == 0 && options.trace.empty())

@@ -7,6 +7,24 @@
 
 namespace serval::load {
 
+CommandForm command_of(Form form) {
+  switch (form) {
+    case kBench:
+      return {"serval bench", form};
+    case kSearch:
+      return {"serval bench --search", form};
+    case kPeers:
+      return {"serval bench peers", form};
+    case kSimulate:
+      return {"serval simulate", form};
+    case kFit:
+      return {"serval simulate --fit", form};
+    case kFitRecording:
+      return {"serval simulate --fit-recording", form};
+  }
+  return {"serval"};
+}
+
 std::vector<OptionRow> load_rows(LoadOptions& o) {
   constexpr unsigned kLoad = kBench | kSearch | kPeers, kAll = kLoad | kSimulate;
   constexpr unsigned kAtItsOwnPace = kAll & ~kSearch;  // a search sets the rate
@@ -14,7 +32,7 @@ std::vector<OptionRow> load_rows(LoadOptions& o) {
   WorkloadOptions& w = o.workload;
   return {
       {"--url", "URL", "endpoint: http://127.0.0.1:8000/v1, or grpc://127.0.0.1:8001 of a Serval", kLoad,
-       [&o](const std::string& url) { o.urls.push_back(url); }},
+       add_text(o.urls)},
       {"--requests", "N", "requests to send (100)", kAll, set_number(w.num_requests, 1, 10'000'000)},
       {"--rate", "R", "open loop: requests per second", kAll, set_number(w.rate, 0, 1e6)},
       {"--ramp-to", "R", "the rate changes linearly to this one", kAtItsOwnPace,

@@ -4,11 +4,22 @@
 #include <string>
 #include <vector>
 
+#include "kernels/base/option_table.h"
 #include "loadtest/load/measure.h"
-#include "loadtest/load/option_table.h"
 #include "loadtest/load/workload.h"
 
 namespace serval::load {
+
+// What a command is asked for; the bits make sets.
+enum Form : unsigned {
+  kBench = 1,
+  kSearch = 2,
+  kPeers = 4,
+  kSimulate = 8,
+  kFit = 16,
+  kFitRecording = 32,
+};
+CommandForm command_of(Form form);
 
 struct LoadOptions {
   std::vector<std::string> urls;

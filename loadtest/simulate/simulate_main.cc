@@ -32,9 +32,9 @@ struct Settings {
 
 std::vector<OptionRow> setting_rows(Settings& s) {
   constexpr double kMost = 1e8;
-  constexpr unsigned kAnyForm = kSimulate | kFit | kFitRecording, kEngine = kSimulate | kFit;
+  constexpr unsigned kAll = kSimulate | kFit | kFitRecording, kEngine = kSimulate | kFit;
   return {
-      {"--cost", "FILE", "cost model: written by --fit and --fit-recording, read otherwise", kAnyForm,
+      {"--cost", "FILE", "cost model: written by --fit and --fit-recording, read otherwise", kAll,
        set_text(s.cost)},
       {"--fit", "MODEL", "measure this machine's steps with the model, without HTTP; write the cost model",
        kFit, set_text(s.fit)},
@@ -78,8 +78,6 @@ std::vector<OptionRow> setting_rows(Settings& s) {
 }
 
 SimulationOptions simulation(const Settings& settings) {
-  if (settings.max_num_batched_tokens < settings.max_num_seqs)
-    throw std::runtime_error("--max-num-batched-tokens must be at least --max-num-seqs");
   SimulationOptions options;
   options.scheduler.max_num_seqs = settings.max_num_seqs;
   options.scheduler.max_num_batched_tokens = options.scheduler.max_prefill_chunk =
@@ -88,6 +86,7 @@ SimulationOptions simulation(const Settings& settings) {
   options.scheduler.max_waiting = 10'000'000;
   options.scheduler.num_draft_tokens = settings.num_draft_tokens;
   options.draft_acceptance = settings.draft_acceptance;
+  check_scheduler_config(options.scheduler);
   options.geometry.block_size = settings.block_size;
   options.geometry.groups[0].num_blocks = settings.kv_blocks;
   options.replicas = settings.replicas;
@@ -184,7 +183,7 @@ int simulate_main(const std::vector<std::string>& arguments) {
   const Form form = has_option(arguments, "--fit")             ? kFit
                     : has_option(arguments, "--fit-recording") ? kFitRecording
                                                                : kSimulate;
-  take_options(rows, form, arguments);
+  take_options(rows, command_of(form), arguments);
   if (form != kSimulate) return fit(settings);
   if (settings.cost.empty())
     throw UsageError(

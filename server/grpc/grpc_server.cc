@@ -94,7 +94,9 @@ struct GrpcServer::Impl {
     shared->on_standing = [this](const GrpcCall& call) { no_longer_busy(entries.at(call.connection()), call.connection()); };
     shared->on_closed = [this](const GrpcCall& call, H2End end) { closed(call, end); };
     take_over_protobuf_log();
-    listen_on(acceptor, resolve_endpoint(io, config.host, config.port, "gRPC"), "gRPC");
+    const tcp::endpoint endpoint = resolve_endpoint(io, config.host, config.port, "gRPC");
+    refuse_open_endpoint(endpoint, config.host, config.find_key || config.insecure);
+    listen_on(acceptor, endpoint, "gRPC");
     port = acceptor.local_endpoint().port();
     asio::post(io, [this] { wait_for_connections(); });
     thread = std::thread([this] { run(); });

@@ -19,7 +19,8 @@ namespace serval {
 
 struct GrpcConfig {
   std::string host = "127.0.0.1";
-  uint16_t port = 0;  // 0: any free port, see GrpcServer::port()
+  uint16_t port = 0;      // 0: any free port, see GrpcServer::port()
+  bool insecure = false;  // listens on other addresses than loopback without keys
 
   H2Limits connection;
   int max_connections = 1024;           // more: idle ones make way, else only health is answered

@@ -38,10 +38,7 @@ struct HttpServer::Impl {
     const HttpConfig& c = context->config;
     for (const auto& io : context->ios) work.push_back(asio::make_work_guard(*io));
     const tcp::endpoint endpoint = resolve_endpoint(*context->ios.front(), c.host, c.port, "HTTP");
-    if (!endpoint.address().is_loopback() && context->keys.empty() && !c.insecure) {
-      throw std::runtime_error("refusing to listen on " + c.host +
-                               " without API keys: set api_keys, or insecure to serve everybody");
-    }
+    refuse_open_endpoint(endpoint, c.host, !context->keys.empty() || c.insecure);
     listen_on(acceptor, endpoint, "HTTP");
     port = acceptor.local_endpoint().port();
   }

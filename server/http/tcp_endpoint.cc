@@ -29,6 +29,12 @@ tcp::endpoint resolve_endpoint(asio::io_context& io, const std::string& host, ui
   return *found.begin();
 }
 
+void refuse_open_endpoint(const tcp::endpoint& endpoint, const std::string& host, bool is_guarded) {
+  if (endpoint.address().is_loopback() || is_guarded) return;
+  throw std::runtime_error("refusing to listen on " + host +
+                           " without API keys: set api_keys, or insecure to serve everybody");
+}
+
 std::string client_address(const tcp::endpoint& peer) {
   const asio::ip::address address = peer.address();
   if (address.is_v4() || address.to_v6().is_v4_mapped()) {

@@ -15,6 +15,10 @@ void listen_on(boost::asio::ip::tcp::acceptor& acceptor, const boost::asio::ip::
 boost::asio::ip::tcp::endpoint resolve_endpoint(boost::asio::io_context& io, const std::string& host, uint16_t port,
                                                 const std::string& face);
 
+// Throws std::runtime_error with a sentence unless only this machine reaches the endpoint, or it is guarded: its
+// callers show keys, or everybody may call.
+void refuse_open_endpoint(const boost::asio::ip::tcp::endpoint& endpoint, const std::string& host, bool is_guarded);
+
 // What tells clients apart: an IPv4 address, or the network that one IPv6 client has to itself.
 std::string client_address(const boost::asio::ip::tcp::endpoint& peer);
 

@@ -74,11 +74,6 @@ bool has_dot_segment(std::string_view path) {
   }
 }
 
-Error unknown_model(std::string_view name) {
-  return {ErrorKind::kNotFound, "model_not_found",
-          "The model `" + std::string(name.substr(0, 128)) + "` does not exist here.", "model"};
-}
-
 std::optional<ModelInfo> find_model(InferenceService& service, std::string_view name) {
   const std::vector<ModelInfo> models = service.models();
   for (const ModelInfo& model : models) {
@@ -98,7 +93,7 @@ void show_model(InferenceService& service, const Exchange& exchange) {
   } else if (const std::optional<ModelInfo> model = find_model(service, *name)) {
     exchange->respond(json_response(model_body(*model)));
   } else {
-    exchange->respond(error_response(unknown_model(*name)));
+    exchange->respond(error_response(model_not_found(*name)));
   }
 }
 
@@ -199,7 +194,7 @@ void detokenize(InferenceService& service, const RequestOptions& options, const 
     return;
   }
   if (!find_model(service, request->model)) {
-    exchange->respond(error_response(unknown_model(request->model)));
+    exchange->respond(error_response(model_not_found(request->model)));
     return;
   }
   Result<std::string> decoded = service.detokenize(request->tokens);

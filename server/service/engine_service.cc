@@ -122,8 +122,7 @@ struct EngineService::Impl {
     if (name.empty() || name == config.model_id ||
         std::find(aliases.begin(), aliases.end(), name) != aliases.end())
       return std::nullopt;
-    return Error{ErrorKind::kNotFound, "model_not_found",
-                 "The model `" + name.substr(0, 128) + "` does not exist here.", "model"};
+    return model_not_found(name);
   }
 
   // --- the registry of open generations, by engine request id ---
@@ -428,11 +427,8 @@ Result<std::string> EngineService::detokenize(const std::vector<int64_t>& token_
   std::vector<TokenId> ids;
   ids.reserve(token_ids.size());
   for (const int64_t id : token_ids) {
-    if (id < 0 || id >= impl_->config.limits.vocab_size) {
-      return invalid("tokens", "invalid_token_id",
-                     "tokens has id " + std::to_string(id) + "; this model's ids are 0 to " +
-                         std::to_string(impl_->config.limits.vocab_size - 1) + ".");
-    }
+    if (id < 0 || id >= impl_->config.limits.vocab_size)
+      return no_such_token("tokens", id, impl_->config.limits.vocab_size);
     ids.push_back(static_cast<TokenId>(id));
   }
   return impl_->tokenizer->decode(ids, /*skip_special=*/false);

@@ -8,6 +8,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <variant>
 #include <vector>
 
@@ -123,6 +124,11 @@ struct ModelInfo {
   int64_t created = 0;
   int max_model_len = 0;
 };
+
+inline Error model_not_found(std::string_view name) {
+  return {ErrorKind::kNotFound, "model_not_found",
+          "The model `" + std::string(name.substr(0, 128)) + "` does not exist here.", "model"};
+}
 
 class InferenceService {
  public:

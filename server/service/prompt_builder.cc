@@ -137,9 +137,7 @@ Result<PromptInfo> PromptBuilder::build_completion(PromptInput& input, bool add_
     }
     for (const TokenId id : ids) {
       if (id >= 0 && id < limits_.vocab_size) continue;
-      return invalid("prompt", "invalid_token_id",
-                     "prompt has token id " + std::to_string(id) + "; this model's ids are 0 to " +
-                         std::to_string(limits_.vocab_size - 1) + ".");
+      return no_such_token("prompt", id, limits_.vocab_size);
     }
     prompt.token_ids = std::move(ids);
     if (rules.with_text) prompt.text = tokenizer_->decode(prompt.token_ids, /*skip_special=*/false);

@@ -50,9 +50,7 @@ class Checks {
   }
   void token_id(const char* param, int64_t id, int vocab_size) {
     if (failed_ || (id >= 0 && id < vocab_size)) return;
-    fail(invalid(param, "invalid_token_id",
-                 std::string(param) + " has token id " + std::to_string(id) + "; this model's ids are 0 to " +
-                     std::to_string(vocab_size - 1) + "."));
+    fail(no_such_token(param, id, vocab_size));
   }
   void fail(Error error) {
     if (!failed_) error_ = std::move(error);
@@ -228,6 +226,12 @@ Result<int64_t> price(const GenerateRequest& r, const std::vector<PromptInfo>& p
 }
 
 }  // namespace
+
+Error no_such_token(const std::string& param, int64_t id, int vocab_size) {
+  return invalid(param, "invalid_token_id",
+                 param + " has token id " + std::to_string(id) + "; this model's ids are 0 to " +
+                     std::to_string(vocab_size - 1) + ".");
+}
 
 Error context_overflow(const std::string& param, int context, const std::string& prompt_param,
                        int64_t prompt_tokens, int64_t output_tokens, bool at_least) {

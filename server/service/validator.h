@@ -48,6 +48,9 @@ struct ValidatedRequest {
 Error context_overflow(const std::string& param, int context, const std::string& prompt_param,
                        int64_t prompt_tokens, int64_t output_tokens, bool at_least = false);
 
+// An id that a client named, where the model has no such row.
+Error no_such_token(const std::string& param, int64_t id, int vocab_size);
+
 // `geometry` and `scheduler` are those of the running engine (a request whose worst case can never fit is
 // refused, not queued). random_seed is used when the request has none.
 Result<ValidatedRequest> validate(const GenerateRequest& request, const std::vector<PromptInfo>& prompts,

@@ -21,6 +21,13 @@ std::string error_of(const std::function<void()>& action) {
   return "";
 }
 
+std::vector<std::string> parse_arguments(const std::vector<std::string>& arguments, ServerConfig& config) {
+  const std::vector<OptionRow> rows = setting_rows(config);
+  const GivenOptions given = read_options(rows, {.name = "serval serve", .takes_words = true}, arguments);
+  set_options(given);
+  return given.words;
+}
+
 TEST(Config, YamlAndCommandLineSetTheSameFields) {
   ServerConfig yaml, line;
   load_yaml_text("port: 9000\npolicy: priority\nprefix_cache: false\napi_keys: [a, b]\n", "test", yaml);
@@ -28,15 +35,15 @@ TEST(Config, YamlAndCommandLineSetTheSameFields) {
       {"--port", "9000", "MODEL", "--policy=priority", "--no-prefix-cache", "--api-keys", "a,b"}, line);
   EXPECT_EQ(rest, std::vector<std::string>{"MODEL"});
   EXPECT_EQ(dump_yaml(yaml), dump_yaml(line));
-  EXPECT_EQ(line.port, 9000);
+  EXPECT_EQ(line.http.port, 9000);
   EXPECT_FALSE(line.engine.scheduler.enable_prefix_cache);
-  EXPECT_EQ(line.api_keys, (std::vector<std::string>{"a", "b"}));
+  EXPECT_EQ(line.http.api_keys, (std::vector<std::string>{"a", "b"}));
 }
 
 TEST(Config, EveryNumberIsRefusedJustOutsideItsRange) {
   ServerConfig defaults;
   for (const Knob& knob : knobs(defaults)) {
-    if (!std::holds_alternative<int*>(knob.field) && !std::holds_alternative<int64_t*>(knob.field)) continue;
+    if (!is_number(knob)) continue;
     for (const auto& [value, good] :
          {std::pair{knob.min, true}, {knob.min - 1, false}, {knob.max, true}, {knob.max + 1, false}}) {
       ServerConfig config;
@@ -130,7 +137,7 @@ TEST(Config, ALineThatCannotBeUnderstoodIsNotAValueThatCannotBeUsed) {
 
 TEST(Config, KeysAreNotShown) {
   ServerConfig config;
-  config.api_keys = {"very-secret"};
+  config.http.api_keys = {"very-secret"};
   EXPECT_EQ(dump_yaml(config).find("very-secret"), std::string::npos);
 }
 

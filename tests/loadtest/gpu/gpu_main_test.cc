@@ -44,7 +44,14 @@ TEST(GpuMain, RefusesACommandLineThatItDoesNotUnderstand) {
     EXPECT_EQ(ran.code, 2);
     EXPECT_THAT(ran.error, testing::StartsWith("serval-gpu: "));
   }
-  EXPECT_EQ(run({"--help"}).code, 0);
+  EXPECT_THAT(run({"chekc"}).error, HasSubstr("unknown mode 'chekc' (did you mean check?)"));
+  EXPECT_THAT(run({"check", "--smal"}).error, HasSubstr("unknown option --smal (did you mean --small?)"));
+  EXPECT_THAT(run({"bench", "--small"}).error, HasSubstr("--small does not go with serval-gpu bench"));
+  for (const std::vector<std::string>& asks : std::vector<std::vector<std::string>>{{"--help"}, {"-h"}, {"check", "-h"}}) {
+    const Ran ran = run(asks);
+    EXPECT_EQ(ran.code, 0);
+    EXPECT_THAT(ran.out, HasSubstr("--deadline SECONDS"));
+  }
 }
 
 TEST(GpuMain, RefusesToTimeAnEmulatedDevice) {

@@ -10,7 +10,7 @@ namespace {
 std::string complaint(Form form, const std::vector<std::string>& arguments) {
   LoadOptions options;
   try {
-    take_options(load_rows(options), form, arguments);
+    take_options(load_rows(options), command_of(form), arguments);
     check_load_options(options);
   } catch (const UsageError& error) {
     return std::string("usage: ") + error.what();
@@ -25,14 +25,14 @@ TEST(LoadOptions, EveryOptionIsHonouredOrRefusedByNameInEveryForm) {
   for (const OptionRow& row : load_rows(options)) {
     for (const Form form : {kBench, kSearch, kPeers, kSimulate}) {
       std::vector<std::string> arguments{row.name};
-      if (*row.value)
-        arguments.emplace_back(std::string(row.name) == "--arrival"         ? "gamma"
-                               : std::string(row.name) == "--length-jitter" ? "0.5"
+      if (!row.value.empty())
+        arguments.emplace_back(row.name == "--arrival"         ? "gamma"
+                               : row.name == "--length-jitter" ? "0.5"
                                                                             : "2");
       const bool is_honoured = row.forms & form;
       LoadOptions taken;
       if (is_honoured) {
-        EXPECT_NO_THROW(take_options(load_rows(taken), form, arguments)) << row.name;
+        EXPECT_NO_THROW(take_options(load_rows(taken), command_of(form), arguments)) << row.name;
       } else {
         EXPECT_NE(complaint(form, arguments).find(std::string("usage: ") + row.name + " does not go with"),
                   std::string::npos)
