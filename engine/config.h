@@ -35,6 +35,12 @@ inline void check_scheduler_config(const SchedulerConfig& config) {
                            ", so that every sequence can decode in every step");
 }
 
+// Guesses that a step verifies at most, of all its sequences: a quarter of its rows.
+constexpr int max_drafts_of_step(const SchedulerConfig& config) {
+  const int64_t all = int64_t{config.max_num_seqs} * config.num_draft_tokens;
+  return static_cast<int>(all < config.max_num_batched_tokens / 4 ? all : config.max_num_batched_tokens / 4);
+}
+
 struct EngineConfig {
   DeviceConfig device;
   SchedulerConfig scheduler;
@@ -42,6 +48,7 @@ struct EngineConfig {
       0;  // 0: enough for max_num_seqs * max_model_len, bounded by a share of the memory that is free
   int block_size = 16;
   std::string kv_dtype = "auto";  // auto, f32, bf16
+  bool drafts_branch = false;     // the drafter's trees do: a branch is one more sequence to attention
   std::string record_path;        // when set, scheduler inputs are recorded for replay
 };
 

@@ -48,10 +48,9 @@ struct Engine::Impl {
     retired.reserve(most_retired());
     for (InFlight& step : in_flight) scheduler.reserve(step.batch);
     const SchedulerConfig& limits = config.scheduler;
-    const int most_accepted = limits.num_draft_tokens > 0 ? limits.max_num_batched_tokens : 0;  // of a step
-    events.events.reserve(2 * most_retired() + most_accepted);
+    events.events.reserve(2 * most_retired() + max_drafts_of_step(limits));
     output.seqs.reserve(limits.max_num_seqs);
-    output.tokens.reserve(limits.max_num_seqs + most_accepted);
+    output.tokens.reserve(limits.max_num_seqs + max_drafts_of_step(limits));
     output.drafts.reserve(size_t{1} * limits.max_num_seqs * limits.num_draft_tokens);
     output.prompt_tokens.reserve(limits.max_num_batched_tokens);
     events.prompt_parts.reserve(limits.max_num_seqs);

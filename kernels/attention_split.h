@@ -37,6 +37,16 @@ constexpr ChunkRange chunks_of(int first_pos, int rows, int window) {
   return {first, (first_pos + rows - 1) / kChunkKeys - first + 1};
 }
 
+// Where in its sequence's table the key stands that a branch reads at `position`: from tree_start on at the
+// places of its own tokens, the set bits of its mask. 0: no branch.
+constexpr int branch_place(uint64_t mask, int tree_start, int position) {
+  if (mask == 0 || position < tree_start) return position;
+  for (int above = position - tree_start; above > 0; --above) mask &= mask - 1;
+  int bit = 0;
+  while ((mask >> bit & 1) == 0 && bit < 63) ++bit;
+  return tree_start + bit;
+}
+
 // The largest s with starts[s] <= item, for item < starts[num_seqs]: the sequence that item belongs to.
 constexpr int sequence_of(const int32_t* starts, int num_seqs, int item) {
   int low = 0, high = num_seqs;  // starts[low] <= item < starts[high]

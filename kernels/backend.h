@@ -63,6 +63,12 @@ struct AttentionBatch {
   const int32_t* first_pos = nullptr;    // [num_seqs]
   const int32_t* block_table = nullptr;  // [num_seqs, table_stride]
   int table_stride = 0;
+  // Trees of drafts. A row whose ancestors do not stand right before it is a sequence of its own, one branch of the
+  // tree: what it reads at position tree_start + k is at the place of position tree_start + (the k-th set bit of
+  // its mask), its ancestors' and its own. So it is read in the order in which it would be as plain text, with the
+  // same bits. Mask 0: no branch. Null: there are none in this step.
+  const uint64_t* tree_masks = nullptr;  // [num_seqs]
+  const int32_t* tree_start = nullptr;   // [num_seqs]
 };
 
 // The block tables of one KV group: where this step's rows are written and what they may read.
@@ -87,6 +93,7 @@ struct BackendLimits {
   int max_rows = 0;        // of a step
   int max_logit_rows = 0;  // of one sample()
   int max_seqs = 0;        // of a step, and slots
+  int max_branches = 0;    // sequences of a step's attention beside them
   int max_model_len = 0;
   int table_stride = 0;  // entries of a sequence's block table
   int num_heads = 0, num_kv_heads = 0, head_dim = 0;
@@ -228,6 +235,8 @@ class Backend {
   // ranks.
   virtual void combine_experts(const Tensor& x, const ExpertRouting& routing, const Tensor& out) = 0;
   virtual void copy_kv_blocks(const KvLayer& kv, std::span<const BlockCopy> copies) = 0;
+  // In order.
+  virtual void move_kv(const KvLayer& kv, std::span<const KvMove> moves) = 0;
   // Begins to draw; the returned ticket's results and top are filled when deliver(ticket) returns, if not
   // before. At most kMaxTickets tickets may be open. What the args point to may be reused at once, but for
   // those two.

@@ -25,6 +25,12 @@ struct BlockCopy {
   int32_t num_tokens = 0;
 };
 
+// Move one position's keys and values; a place is block * block_size + offset.
+struct KvMove {
+  int32_t from = 0;
+  int32_t to = 0;
+};
+
 struct DeviceConfig {
   std::string device = "cpu";  // cpu, cuda, or auto: cuda when this build and machine have it, else cpu
   int num_threads = 0;         // 0: as plan_threads() of kernels/cpu/thread_plan.h chooses

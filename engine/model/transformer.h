@@ -21,6 +21,7 @@ class Transformer {
     int max_rows = 0;       // of a step
     int max_logit_rows = 0;
     int max_seqs = 0;      // of a step
+    int max_branches = 0;  // sequences of its attention beside them
     int table_stride = 0;  // entries of a sequence's block table
   };
   // Calls backend.reserve() for these limits, so that no op has to grow anything later. The backend outlives

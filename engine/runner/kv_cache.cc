@@ -60,6 +60,10 @@ KvCache::KvCache(const ModelSpec& spec, const BlockGeometry& geometry, DType dty
   }
 }
 
+void KvCache::move(int group, std::span<const KvMove> moves) {
+  for (const int layer : group_layers_[group]) backend_.move_kv(layers_[layer], moves);
+}
+
 void KvCache::copy(std::span<const GroupBlockCopy> copies) {
   for (int g = 0; g < static_cast<int>(group_layers_.size()); ++g) {
     copies_.clear();

@@ -28,6 +28,8 @@ class KvCache {
 
   // In order.
   void copy(std::span<const GroupBlockCopy> copies);
+  // Of one group, in order.
+  void move(int group, std::span<const KvMove> moves);
 
  private:
   Backend& backend_;

@@ -95,12 +95,17 @@ DType kv_dtype_of(const std::string& name, const ModelSpec& spec, const Backend&
   throw std::runtime_error("kv_dtype is '" + name + "'; it takes auto, f32, f16, bf16 or fp8");
 }
 
+int max_branches(const EngineConfig& config) {
+  return config.drafts_branch ? max_drafts_of_step(config.scheduler) : 0;
+}
+
 Transformer::Limits transformer_limits(const EngineConfig& config) {
   const SchedulerConfig& s = config.scheduler;
   return {.max_positions = s.max_model_len,
           .max_rows = s.max_num_batched_tokens,
           .max_logit_rows = max_logit_rows(s),
           .max_seqs = s.max_num_seqs,
+          .max_branches = max_branches(config),
           .table_stride = KvRule({}, config.block_size).blocks_for(s.max_model_len)};
 }
 
@@ -131,8 +136,8 @@ MemoryPlan plan_within(const ModelSpec& spec, const EngineConfig& config, Backen
   const BlockGeometry one = geometry_for(spec, config, 1);
   const int table_stride = one.table_entries(s.max_model_len);
   plan.table_bytes = SlotTable::planned_bytes(s.max_num_seqs, s.max_model_len, one) +
-                     ModelInput::planned_bytes(s.max_num_batched_tokens, s.max_num_seqs, table_stride, one) +
-                     Sampler::planned_bytes(s.max_num_batched_tokens, s.max_num_seqs);
+                     ModelInput::planned_bytes(s.max_num_batched_tokens, s.max_num_seqs, max_branches(config), table_stride, one) +
+                     Sampler::planned_bytes(s.max_num_batched_tokens, s.max_num_seqs, max_branches(config));
   const size_t fixed = plan.total_bytes();
   if (fixed > available) {
     throw NoRoom("the model needs " + size_text(fixed) + " before its KV cache, but only " +

@@ -17,6 +17,9 @@ DType kv_dtype_of(const std::string& name, const ModelSpec& spec, const Backend&
 // Rows of one Transformer::logits call: a step of plain decoding takes one call.
 int max_logit_rows(const SchedulerConfig& config);
 
+// Branches of drafts' trees that a step may have: sequences of its attention beside its own.
+int max_branches(const EngineConfig& config);
+
 // What the transformer's scratch is made for.
 Transformer::Limits transformer_limits(const EngineConfig& config);
 

@@ -1,69 +1,109 @@
 #include "engine/runner/model_input.h"
 
 #include <algorithm>
+#include <bit>
 
 #include "kernels/base/check.h"
 
 namespace serval {
 
-ModelInput::ModelInput(int max_rows, int max_seqs, int table_stride, const BlockGeometry& geometry)
-    : geometry_(geometry),
-      token_ids_(max_rows),
-      positions_(max_rows),
-      row_start_(max_seqs + 1),
-      first_pos_(max_seqs) {
+ModelInput::ModelInput(int max_rows, int max_seqs, int max_branches, int table_stride,
+                       const BlockGeometry& geometry)
+    : geometry_(geometry), token_ids_(max_rows), positions_(max_rows) {
+  const int most = max_seqs + max_branches;
+  row_start_.resize(most + 1);
+  first_pos_.resize(most);
+  if (max_branches > 0) {
+    tree_start_.resize(most);
+    tree_masks_.resize(most);
+  }
   for (int g = 0; g < geometry.num_groups; ++g) {
     groups_[g].slots.resize(max_rows);
-    groups_[g].block_table.resize(static_cast<size_t>(max_seqs) * table_stride);
+    groups_[g].block_table.resize(static_cast<size_t>(most) * table_stride);
   }
 }
 
-size_t ModelInput::planned_bytes(int max_rows, int max_seqs, int table_stride,
+size_t ModelInput::planned_bytes(int max_rows, int max_seqs, int max_branches, int table_stride,
                                  const BlockGeometry& geometry) {
-  const size_t per_group = max_rows + static_cast<size_t>(max_seqs) * table_stride;
-  return sizeof(int32_t) * (2 * max_rows + 2 * max_seqs + 1 + geometry.num_groups * per_group);
+  const size_t most = max_seqs + max_branches;
+  const size_t per_group = max_rows + most * table_stride;
+  return sizeof(int32_t) * (2 * max_rows + 2 * most + 1 + geometry.num_groups * per_group) +
+         (max_branches > 0 ? most * (sizeof(int32_t) + sizeof(uint64_t)) : 0);
 }
 
 // The rows of the batch; returns how many.
 int ModelInput::fill(const Batch& batch, const SlotTable& slots) {
-  SERVAL_CHECK(batch.seqs.size() <= first_pos_.size(), batch.seqs.size(), first_pos_.size());
   // As wide as the longest table of this step: a device copies no more than is used.
   step_stride_ = 1;
   for (const SeqStep& step : batch.seqs)
     for (int g = 0; g < geometry_.num_groups; ++g)
       step_stride_ = std::max(step_stride_, slots.of(step).num_blocks[g]);
   int row = 0;
-  for (size_t i = 0; i < batch.seqs.size(); ++i) {
-    const SeqStep& step = batch.seqs[i];
+  num_seqs_ = 0;
+  has_branches_ = false;
+  for (const SeqStep& step : batch.seqs) {
     const Slot& slot = slots.of(step);
     SERVAL_CHECK(row + step.num_tokens <= static_cast<int>(token_ids_.size()), row, step.num_tokens,
                  token_ids_.size());
-    row_start_[i] = row;
-    first_pos_[i] = step.first_pos;
     for (int j = 0; j < step.num_tokens; ++j) {
       const TokenId token = slot.tokens[step.first_pos + j];
       token_ids_[row + j] = token == kTokenOnDevice ? -1 - step.slot : token;
+      positions_[row + j] = step.first_pos + j;
     }
     const int end = step.first_pos + step.num_tokens;
     for (int g = 0; g < geometry_.num_groups; ++g) {
-      Group& group = groups_[g];
       const int block_size = geometry_.rule(g).span();
       SERVAL_CHECK(slot.num_blocks[g] * block_size >= end, slot.num_blocks[g], block_size, end, g);
       for (int p = step.first_pos; p < end; ++p) {
         const BlockId block = slot.blocks[g][p / block_size];
         SERVAL_CHECK(block >= 0, block, p, g);
-        group.slots[row + p - step.first_pos] = block * block_size + p % block_size;
+        groups_[g].slots[row + p - step.first_pos] = block * block_size + p % block_size;
       }
-      std::copy_n(slot.blocks[g], slot.num_blocks[g],
-                  group.block_table.begin() + static_cast<int64_t>(i) * step_stride_);
     }
-    for (int p = step.first_pos; p < end; ++p) positions_[row++] = p;
+    add_sequence(slot, row, step.first_pos, 0, 0);
+    int num_chained = 0;
+    while (num_chained < step.num_drafts && batch.parents[step.parents_begin + num_chained] == num_chained - 1)
+      ++num_chained;
+    if (num_chained < step.num_drafts) fill_branches(batch, step, slot, row, num_chained);
+    row += step.num_tokens;
   }
-  row_start_[batch.seqs.size()] = row;
+  row_start_[num_seqs_] = row;
   return row;
 }
 
-const ForwardInput& ModelInput::view(const Batch& batch, int rows, int padded_rows) {
+// Guesses from the first on whose parent is not the token before it: each stands where it would as plain text.
+void ModelInput::fill_branches(const Batch& batch, const SeqStep& step, const Slot& slot, int row,
+                               int num_chained) {
+  SERVAL_CHECK(!tree_masks_.empty(), "no room for branches was planned");
+  has_branches_ = true;
+  const int num_known = step.num_tokens - step.num_drafts, tree_start = step.first_pos + num_known;
+  uint64_t masks[kMaxDrafts];
+  for (int i = 0; i < step.num_drafts; ++i) {
+    const int32_t parent = batch.parents[step.parents_begin + i];
+    masks[i] = (parent < 0 ? 0 : masks[parent]) | uint64_t{1} << i;
+    if (i < num_chained) continue;
+    const int position = tree_start + std::popcount(masks[i]) - 1;
+    positions_[row + num_known + i] = position;
+    add_sequence(slot, row + num_known + i, position, masks[i], tree_start);
+  }
+}
+
+// The rows from `row` on are those of one sequence to attention.
+void ModelInput::add_sequence(const Slot& slot, int row, int first_pos, uint64_t mask, int tree_start) {
+  SERVAL_CHECK(num_seqs_ < static_cast<int>(first_pos_.size()), num_seqs_, first_pos_.size());
+  row_start_[num_seqs_] = row;
+  first_pos_[num_seqs_] = first_pos;
+  if (!tree_masks_.empty()) {
+    tree_masks_[num_seqs_] = mask;
+    tree_start_[num_seqs_] = tree_start;
+  }
+  for (int g = 0; g < geometry_.num_groups; ++g)
+    std::copy_n(slot.blocks[g], slot.num_blocks[g],
+                groups_[g].block_table.begin() + int64_t{num_seqs_} * step_stride_);
+  ++num_seqs_;
+}
+
+const ForwardInput& ModelInput::view(int rows, int padded_rows) {
   SERVAL_CHECK(padded_rows >= rows && padded_rows <= static_cast<int>(token_ids_.size()), rows, padded_rows,
                token_ids_.size());
   std::fill(token_ids_.begin() + rows, token_ids_.begin() + padded_rows, 0);
@@ -73,12 +113,14 @@ const ForwardInput& ModelInput::view(const Batch& batch, int rows, int padded_ro
   for (int g = 0; g < geometry_.num_groups; ++g) {
     std::fill(groups_[g].slots.begin() + rows, groups_[g].slots.begin() + padded_rows, -1);
     input_.groups[g].slots = groups_[g].slots.data();
-    input_.groups[g].attention = {.num_seqs = static_cast<int>(batch.seqs.size()),
+    input_.groups[g].attention = {.num_seqs = num_seqs_,
                                   .num_rows = padded_rows,
                                   .row_start = row_start_.data(),
                                   .first_pos = first_pos_.data(),
                                   .block_table = groups_[g].block_table.data(),
-                                  .table_stride = step_stride_};
+                                  .table_stride = step_stride_,
+                                  .tree_masks = has_branches_ ? tree_masks_.data() : nullptr,
+                                  .tree_start = has_branches_ ? tree_start_.data() : nullptr};
   }
   return input_;
 }

@@ -13,31 +13,39 @@ namespace serval {
 
 class ModelInput {
  public:
-  ModelInput(int max_rows, int max_seqs, int table_stride, const BlockGeometry& geometry);
+  // max_branches: rows of a step whose ancestors do not stand right before them, guesses of a tree.
+  ModelInput(int max_rows, int max_seqs, int max_branches, int table_stride, const BlockGeometry& geometry);
 
-  static size_t planned_bytes(int max_rows, int max_seqs, int table_stride, const BlockGeometry& geometry);
+  static size_t planned_bytes(int max_rows, int max_seqs, int max_branches, int table_stride,
+                              const BlockGeometry& geometry);
 
   // `slots` is already updated from the batch. The view is good until the next call.
   // padded_rows(n): how many rows a step of n rows shall have; those added belong to no sequence.
   template <class PaddedRows>
   const ForwardInput& build(const Batch& batch, const SlotTable& slots, const PaddedRows& padded_rows) {
     const int rows = fill(batch, slots);
-    return view(batch, rows, padded_rows(rows));
+    return view(rows, padded_rows(rows));
   }
 
  private:
   int fill(const Batch& batch, const SlotTable& slots);
-  const ForwardInput& view(const Batch& batch, int rows, int padded_rows);
+  void fill_branches(const Batch& batch, const SeqStep& step, const Slot& slot, int row, int num_chained);
+  void add_sequence(const Slot& slot, int row, int first_pos, uint64_t mask, int tree_start);
+  const ForwardInput& view(int rows, int padded_rows);
 
   struct Group {
     std::vector<int32_t> slots;        // [max_rows]
-    std::vector<int32_t> block_table;  // [max_seqs, step_stride_]
+    std::vector<int32_t> block_table;  // [sequences, step_stride_]
   };
 
   BlockGeometry geometry_;
   int step_stride_ = 1;                         // of this step's block tables, at most what was planned for
   std::vector<int32_t> token_ids_, positions_;  // [max_rows]
-  std::vector<int32_t> row_start_, first_pos_;  // [max_seqs + 1], [max_seqs]
+  // Sequences as attention sees them: each of the step, and each branch of a tree of guesses.
+  int num_seqs_ = 0;
+  bool has_branches_ = false;
+  std::vector<int32_t> row_start_, first_pos_, tree_start_;  // [sequences + 1], [sequences]
+  std::vector<uint64_t> tree_masks_;                         // [sequences]
   Group groups_[kMaxKvGroups];
   ForwardInput input_;
 };

@@ -24,9 +24,9 @@ struct ModelRunner::Impl {
            engine.scheduler.max_num_seqs, kv_progress),
         workspace(spec, engine.scheduler.max_num_batched_tokens, max_logit_rows(engine.scheduler), *backend),
         slots(engine.scheduler.max_num_seqs, engine.scheduler.max_model_len, plan.geometry),
-        input(engine.scheduler.max_num_batched_tokens, engine.scheduler.max_num_seqs, slots.table_stride(),
-              plan.geometry),
-        sampler(engine.scheduler.max_num_batched_tokens, engine.scheduler.max_num_seqs),
+        input(engine.scheduler.max_num_batched_tokens, engine.scheduler.max_num_seqs, max_branches(engine),
+              slots.table_stride(), plan.geometry),
+        sampler(engine.scheduler.max_num_batched_tokens, engine.scheduler.max_num_seqs, max_branches(engine)),
         transformer(std::move(spec), std::move(weights), transformer_limits(engine), *backend) {
     SERVAL_CHECK(kv.bytes() == plan.kv_cache_bytes, kv.bytes(), plan.kv_cache_bytes);
   }
@@ -70,6 +70,29 @@ struct ModelRunner::Impl {
     newcomer.num_prompt = tokens;
     batch.num_admitted = 1;
     return batch;
+  }
+
+  // The KV of drafts that came true goes where their tokens stand in the text. Nobody else's step reads or writes
+  // there: a sequence with drafts waits for its step, and what stands behind its tokens is its own.
+  void bring_together(std::span<const Sampler::Drawn> drawn, const ModelOutput& output) {
+    for (size_t i = 0; i < drawn.size(); ++i) {
+      const std::span<const int32_t> accepted = sampler.accepted(drawn[i]);
+      const Slot* const slot = slots.find(output.seqs[i].seq, drawn[i].slot);
+      if (accepted.empty() || accepted.back() + 1 == std::ssize(accepted) || slot == nullptr) continue;
+      for (int g = 0; g < plan.geometry.num_groups; ++g) {
+        const auto place_of = [&](int position) {
+          const int size = plan.geometry.rule(g).span();
+          return slot->blocks[g][position / size] * size + position % size;
+        };
+        KvMove moves[kMaxDrafts];
+        int count = 0;
+        for (int j = 0; j < std::ssize(accepted); ++j) {
+          const int from = drawn[i].first_draft_pos + accepted[j], to = drawn[i].first_draft_pos + j;
+          if (from != to) moves[count++] = {place_of(from), place_of(to)};
+        }
+        kv.move(g, {moves, static_cast<size_t>(count)});
+      }
+    }
   }
 
   void propose(std::span<const Sampler::Drawn> drawn, ModelOutput& output) {
@@ -167,6 +190,7 @@ void ModelRunner::wait(ModelOutput& output) {
   output.clear();
   Impl& r = *impl_;
   const std::span<const Sampler::Drawn> drawn = r.sampler.collect(r.slots, *r.backend, output);
+  r.bring_together(drawn, output);
   if (r.speculator) r.propose(drawn, output);
 }
 

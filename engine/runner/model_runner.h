@@ -55,8 +55,9 @@ class ModelRunner {
   // Starts a step; at most two may be on their way. `batch` is not needed afterwards. A token of a step that
   // was not waited for yet is kTokenOnDevice in the next.
   void launch(const Batch& batch);
-  // Waits for the oldest step on its way; `output` is cleared and filled. Rows of a sequence whose logits are
-  // not finite mark only that sequence as failed.
+  // Waits for the oldest step on its way; `output` is cleared and filled, with guesses of what follows. Rows of a
+  // sequence whose logits are not finite mark only that sequence as failed. Drafts that came true are then computed
+  // positions like any other; the KV behind them is anything.
   void wait(ModelOutput& output);
   void execute(const Batch& batch, ModelOutput& output);  // launch, then wait
 

@@ -53,22 +53,15 @@ SampleRow prompt_row(const Slot& slot, int pos) {
   return row;
 }
 
-// Drafts must be a chain so far: each one's parent is the one before it.
-void check_chain(const Batch& batch, const SeqStep& step) {
-  SERVAL_CHECK(step.num_drafts >= 0 && step.num_drafts < step.num_tokens, step.num_drafts, step.num_tokens);
-  for (int i = 0; i < step.num_drafts; ++i) {
-    const int32_t parent = batch.parents[step.parents_begin + i];
-    SERVAL_CHECK(parent == i - 1, "drafts that branch are not verified yet", i, parent);
-  }
-}
-
 }  // namespace
 
-Sampler::Sampler(int max_rows, int max_seqs) {
+Sampler::Sampler(int max_rows, int max_seqs, int max_branches) {
   drawn_.reserve(max_seqs);
+  accepted_.reserve(max_rows);
   for (Step& step : steps_) {
     step.seqs.reserve(max_seqs);
     step.drafts.reserve(max_rows);
+    step.branch_tokens.reserve(size_t{kMaxDrafts} * max_branches);
     step.rows.reserve(max_rows);
     step.params.reserve(max_rows);
     step.counted.reserve(max_seqs);
@@ -77,11 +70,12 @@ Sampler::Sampler(int max_rows, int max_seqs) {
   }
 }
 
-size_t Sampler::planned_bytes(int max_rows, int max_seqs) {
-  return 2 * (max_rows * (sizeof(TokenId) + sizeof(int32_t) + sizeof(SampleRow) + sizeof(SampleResult) +
+size_t Sampler::planned_bytes(int max_rows, int max_seqs, int max_branches) {
+  return 2 * (sizeof(TokenId) * kMaxDrafts * max_branches +
+              max_rows * (sizeof(Draft) + sizeof(int32_t) + sizeof(SampleRow) + sizeof(SampleResult) +
                           kUsualTopLogprobs * sizeof(TopLogprob)) +
               max_seqs * (sizeof(Wanted) + sizeof(CountedTokens))) +
-         max_seqs * sizeof(Drawn);
+         max_seqs * sizeof(Drawn) + max_rows * sizeof(int32_t);
 }
 
 void Sampler::begin(const Batch& batch, SlotTable& slots, const Tensor* all_logits, Transformer& transformer,
@@ -96,6 +90,7 @@ void Sampler::begin(const Batch& batch, SlotTable& slots, const Tensor* all_logi
 void Sampler::want_rows(const Batch& batch, SlotTable& slots, int vocab, Step& out) {
   out.seqs.clear();
   out.drafts.clear();
+  out.branch_tokens.clear();
   out.rows.clear();
   out.params.clear();
   out.counted.clear();
@@ -103,17 +98,22 @@ void Sampler::want_rows(const Batch& batch, SlotTable& slots, int vocab, Step& o
   int first_row = 0;
   for (const SeqStep& step : batch.seqs) {
     const Slot& slot = slots.of(step);
-    check_chain(batch, step);
+    SERVAL_CHECK(step.num_drafts >= 0 && step.num_drafts < step.num_tokens && step.num_drafts <= kMaxDrafts,
+                 step.num_drafts, step.num_tokens);
     const int known = step.num_tokens - step.num_drafts;
     const Wanted wanted{.seq = step.seq,
                         .slot = step.slot,
                         .next_pos = step.first_pos + known,
                         .num_prompt = num_prompt_rows(step, slot),
                         .num_sampled = num_sampled_rows(step),
-                        .first_draft = static_cast<int32_t>(out.drafts.size())};
+                        .first_draft = static_cast<int32_t>(out.drafts.size()),
+                        .num_drafts = step.num_drafts};
     out.seqs.push_back(wanted);
-    for (int i = 0; i < step.num_drafts; ++i)
-      out.drafts.push_back(batch.tokens[step.tokens_begin + known + i]);
+    for (int i = 0; i < step.num_drafts; ++i) {
+      const int32_t parent = batch.parents[step.parents_begin + i];
+      SERVAL_CHECK(parent >= -1 && parent < i, i, parent);
+      out.drafts.push_back({batch.tokens[step.tokens_begin + known + i], parent});
+    }
     for (int i = 0; i < wanted.num_prompt; ++i) {
       out.rows.push_back(first_row + i);
       out.params.push_back(prompt_row(slot, step.first_pos + i));
@@ -126,7 +126,8 @@ void Sampler::want_rows(const Batch& batch, SlotTable& slots, int vocab, Step& o
         mask = batch.masks.data() + (step.mask + i) * mask_words;
       }
       out.rows.push_back(first_row + known - 1 + i);
-      const int pos = step.first_pos + known - 1 + i;
+      const std::span<const TokenId> branch = branch_of(slot, wanted, i - 1, out);
+      const int pos = step.first_pos + known - 1 + static_cast<int>(branch.size());
       SampleRow& row = out.params.emplace_back(sampled_row(slot, pos, vocab, mask));
       if (row.has_penalty()) {
         if (i == 0) {
@@ -134,7 +135,9 @@ void Sampler::want_rows(const Batch& batch, SlotTable& slots, int vocab, Step& o
           if (counted.num_tokens > 0) out.counted.push_back(counted);
         }
         row.counts_slot = step.slot;
-        row.recent = slot.tokens + slot.num_counted;
+        // What is not counted yet. With drafts all known tokens are.
+        SERVAL_CHECK(branch.empty() || slot.num_counted == wanted.next_pos, slot.num_counted, wanted.next_pos);
+        row.recent = branch.empty() ? slot.tokens + slot.num_counted : branch.data();
         row.num_recent = pos + 1 - slot.num_counted;
       }
       // With drafts only the host can tell which of the draws is the last.
@@ -147,6 +150,21 @@ void Sampler::want_rows(const Batch& batch, SlotTable& slots, int vocab, Step& o
     row.num_top = std::min(row.num_top, vocab);
     out.top_stride = std::max(out.top_stride, row.num_top);
   }
+}
+
+// The drafts from the last known token to this one (-1: none). A chain's stand in the slot as the text would.
+std::span<const TokenId> Sampler::branch_of(const Slot& slot, const Wanted& wanted, int draft, Step& step) {
+  const Draft* const drafts = step.drafts.data() + wanted.first_draft;
+  int depth = 0;
+  bool is_chain = true;
+  for (int i = draft; i >= 0; i = drafts[i].parent, ++depth) is_chain &= drafts[i].parent == i - 1;
+  const auto count = static_cast<size_t>(depth);
+  if (is_chain) return {slot.tokens + wanted.next_pos, count};
+  const size_t begin = step.branch_tokens.size();
+  SERVAL_CHECK(begin + count <= step.branch_tokens.capacity(), begin, count);  // rows point into it
+  step.branch_tokens.resize(begin + count);
+  for (int i = draft; i >= 0; i = drafts[i].parent) step.branch_tokens[begin + --depth] = drafts[i].token;
+  return {step.branch_tokens.data() + begin, count};
 }
 
 void Sampler::draw(const Tensor* all_logits, Transformer& transformer, Workspace& ws, Backend& backend,
@@ -196,6 +214,7 @@ std::span<const Sampler::Drawn> Sampler::collect(SlotTable& slots, Backend& back
   if (step.ticket >= 0) backend.deliver(step.ticket);
   output.step = step.number;
   drawn_.clear();
+  accepted_.clear();
   int next = 0;  // into results
   for (const Wanted& wanted : step.seqs) {
     const int first_sampled = next + wanted.num_prompt;
@@ -208,18 +227,28 @@ std::span<const Sampler::Drawn> Sampler::collect(SlotTable& slots, Backend& back
     if (!out.failed) {
       for (int i = next; i < first_sampled; ++i) output.prompt_tokens.push_back(emit(step, i, output));
       out.num_prompt = wanted.num_prompt;
-      for (int i = 0; i < wanted.num_sampled; ++i) {
-        // Draw i > 0 is real when draw i - 1 equals its draft. One that is not finite is left to the next
-        // step, where it is the first and fails the sequence.
-        if (i > 0 && output.tokens.back().token != step.drafts[wanted.first_draft + i - 1]) break;
-        if (!step.results[first_sampled + i].finite) break;
-        output.tokens.push_back(emit(step, first_sampled + i, output));
-        slots.learn(wanted.seq, wanted.slot, wanted.next_pos + i, output.tokens.back().token);
-        ++out.num_tokens;
+      const Draft* const drafts = step.drafts.data() + wanted.first_draft;
+      // A draft's draw is real when the draft is what was drawn before it. One that is not finite is left to the
+      // next step, where it is the first and fails the sequence.
+      for (int draft = -1; wanted.num_sampled > 0;) {
+        const int result = first_sampled + 1 + draft;
+        if (!step.results[result].finite) break;
+        const TokenId token = output.tokens.emplace_back(emit(step, result, output)).token;
+        slots.learn(wanted.seq, wanted.slot, wanted.next_pos + out.num_tokens++, token);
+        if (draft >= 0) accepted_.push_back(draft);
+        int next = draft + 1;
+        while (next < wanted.num_drafts && (drafts[next].parent != draft || drafts[next].token != token)) ++next;
+        if (next == wanted.num_drafts) break;
+        draft = next;
       }
     }
     output.seqs.push_back(out);
-    drawn_.push_back({wanted.slot, out.num_tokens > 0 ? wanted.next_pos + out.num_tokens : 0});
+    const auto num_accepted = std::max(0, out.num_tokens - 1);
+    drawn_.push_back({.slot = wanted.slot,
+                      .num_known = out.num_tokens > 0 ? wanted.next_pos + out.num_tokens : 0,
+                      .first_draft_pos = wanted.next_pos,
+                      .accepted_begin = static_cast<int32_t>(accepted_.size()) - num_accepted,
+                      .num_accepted = num_accepted});
     next = first_sampled + wanted.num_sampled;
   }
   return drawn_;

@@ -2,9 +2,9 @@
 // sampled with, which drafts the draws confirm. Logits are computed and sampled a bounded number of rows at a
 // time.
 //
-// Verifying drafts: the row of every draft is sampled as if the draft were the true token, each with the
-// noise of its own position. A draw that equals the draft behind it makes the next row's draw real; the first
-// that differs is the last real one. So the tokens are those that one step each would have drawn.
+// Verifying drafts: the row of every draft is sampled as if its branch were the true text, each with the noise of
+// the position behind it. A draw that equals a draft that follows makes that one's draw real; the first that equals
+// none is the last real one. So the tokens are those that one step each would have drawn.
 #pragma once
 
 #include <cstdint>
@@ -19,10 +19,11 @@ namespace serval {
 
 class Sampler {
  public:
-  // max_rows: most rows of one step; any of them may need logits (prompt log-probabilities).
-  Sampler(int max_rows, int max_seqs);
+  // max_rows: most rows of one step; any of them may need logits (prompt log-probabilities). max_branches: as
+  // ModelInput's.
+  Sampler(int max_rows, int max_seqs, int max_branches);
 
-  static size_t planned_bytes(int max_rows, int max_seqs);
+  static size_t planned_bytes(int max_rows, int max_seqs, int max_branches);
 
   // After transformer.forward() of this batch: begins the step's draws. all_logits: those of every row of the
   // step, when they are there already; the batch then samples every row. At most two steps may be begun and
@@ -33,7 +34,13 @@ class Sampler {
   struct Drawn {
     SlotId slot;
     int32_t num_known;  // tokens, the drawn ones included; 0: none was drawn
+    // The drafts that came true, in order: draft accepted()[i] is the token at position first_draft_pos + i.
+    int32_t first_draft_pos;
+    int32_t accepted_begin, num_accepted;
   };
+  std::span<const int32_t> accepted(const Drawn& drawn) const {
+    return std::span(accepted_).subspan(drawn.accepted_begin, drawn.num_accepted);
+  }
   // Waits for the oldest step that was begun and fills `output`, in the order of its batch.seqs. Tells the
   // slot table the tokens that it did not know. Returns an entry for each of output.seqs, good until a step
   // begins.
@@ -46,12 +53,13 @@ class Sampler {
     SlotId slot;
     int32_t next_pos;  // of the first drawn token
     int32_t num_prompt, num_sampled;
-    int32_t first_draft;  // into Step::drafts
+    int32_t first_draft, num_drafts;  // of Step::drafts
   };
   struct Step {
     uint64_t number = 0;
     std::vector<Wanted> seqs;
-    std::vector<TokenId> drafts;
+    std::vector<Draft> drafts;
+    std::vector<TokenId> branch_tokens;  // of branches whose tokens do not stand together, for penalties
     // Parallel: the rows that need logits, prompt rows of a sequence before its sampled ones.
     std::vector<int32_t> rows;
     std::vector<SampleRow> params;
@@ -61,13 +69,16 @@ class Sampler {
     int top_stride = 0;
     int ticket = -1;  // of the last draw; those before it are delivered
   };
+  static std::span<const TokenId> branch_of(const Slot& slot, const Wanted& wanted, int draft, Step& step);
   static void want_rows(const Batch& batch, SlotTable& slots, int vocab, Step& step);
   static void draw(const Tensor* all_logits, Transformer& transformer, Workspace& ws, Backend& backend,
                    Step& step);
   static TokenOutput emit(const Step& step, int index, ModelOutput& output);
 
   Step steps_[2];
-  std::vector<Drawn> drawn_;  // of the step collected last
+  // Of the step collected last.
+  std::vector<Drawn> drawn_;
+  std::vector<int32_t> accepted_;
   int num_begun_ = 0, num_collected_ = 0;
 };
 

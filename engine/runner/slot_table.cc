@@ -84,9 +84,9 @@ void SlotTable::learn(SeqId seq, SlotId id, int position, TokenId token) {
 }
 
 std::span<const TokenId> SlotTable::known(SeqId seq, SlotId id, int num_known) const {
-  const Slot& slot = slots_[id];
-  if (!slot.live || slot.seq != seq) return {};
-  return {slot.tokens, static_cast<size_t>(std::min(num_known, max_model_len_))};
+  const Slot* const slot = find(seq, id);
+  if (slot == nullptr) return {};
+  return {slot->tokens, static_cast<size_t>(std::min(num_known, max_model_len_))};
 }
 
 CountedTokens SlotTable::count_known(SlotId id, int end) {

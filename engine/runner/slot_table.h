@@ -44,6 +44,10 @@ class SlotTable {
   // the counts of penalties. Drafts lie behind `end`.
   CountedTokens count_known(SlotId slot, int end);
 
+  // Null when the slot is another's by now.
+  const Slot* find(SeqId seq, SlotId slot) const {
+    return slots_[slot].live && slots_[slot].seq == seq ? &slots_[slot] : nullptr;
+  }
   const Slot& of(const SeqStep& step) const { return slots_[index_of(step)]; }
   int table_stride() const { return table_stride_; }
 

@@ -117,7 +117,7 @@ void Scheduler::reserve(Batch& batch) const {
   const BlockGeometry& geometry = kv_.geometry();
   batch.seqs.reserve(most);
   batch.tokens.reserve(config_.max_num_batched_tokens);
-  batch.parents.reserve(config_.max_num_batched_tokens / kDraftShare);
+  batch.parents.reserve(max_drafts_of_step(config_));
   batch.blocks.reserve(most * geometry.table_entries(config_.max_model_len) * geometry.num_groups);
   batch.admitted.resize(most);
   for (Admission& admission : batch.admitted) {

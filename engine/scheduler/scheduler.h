@@ -94,7 +94,6 @@ class Scheduler {
   // A quarter of a step is for prompts that fit it whole; a flow's turn is four steps' rows long (tried in
   // docs/scheduler.md).
   static constexpr int32_t kShortShare = 4, kTurnSteps = 4;
-  static constexpr int32_t kDraftShare = 4;        // a quarter of a step, at most, is for guesses
   static constexpr int32_t kLeastPromptRows = 16;  // however long a step takes
 
   void take_in(Add& add, Time now);

@@ -57,7 +57,7 @@ bool Scheduler::plan_decodes(int32_t& budget, Batch& batch) {
     }
   }
   // Guesses take what is left: nobody gives way for them.
-  int32_t most_drafts = has_memory ? std::min(budget, config_.max_num_batched_tokens / kDraftShare) : 0;
+  int32_t most_drafts = has_memory ? std::min(budget, max_drafts_of_step(config_)) : 0;
   for (Sequence* seq : order_) {
     if (seq->granted == 0) continue;
     const int32_t drafts = reach_drafts(*seq, most_drafts);

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <bit>
 #include <cstring>
+#include <limits>
 
 #include "kernels/attention_split.h"
 #include "kernels/base/check.h"
@@ -16,6 +17,8 @@ namespace {
 // the second-level cache.
 constexpr int kTaskVectors = 64;
 constexpr int kMaxHeadDim = 256;
+// Of a tree of 64 drafts, from the block on that it begins in: in blocks of 256 it touches two.
+constexpr size_t kMostTailPositions = 512;
 
 void check_layout(const KvLayer& kv) {
   SERVAL_CHECK(kv.dtype == DType::kF32 || kv.dtype == DType::kBF16, dtype_name(kv.dtype));
@@ -38,6 +41,27 @@ void write_head(const float* from, int head_dim, void* head, DType dtype, const 
   }
 }
 
+// One position of one KV head from one block to another; positions count modulo the block.
+void copy_position(const KvLayer& kv, const std::byte* from_keys, const std::byte* from_values, int from,
+                   std::byte* to_keys, std::byte* to_values, int to) {
+  from &= kv.block_size - 1;
+  to &= kv.block_size - 1;
+  // A key is a column of four bytes a row: one dimension of float, two of bf16.
+  const int key_rows = kv.head_dim * static_cast<int>(dtype_bytes(kv.dtype)) / 4;
+  for (int i = 0; i < key_rows; ++i)
+    std::memcpy(to_keys + (i * kv.block_size + to) * 4, from_keys + (i * kv.block_size + from) * 4, 4);
+  if (kv.dtype == DType::kF32) {
+    const size_t bytes = kv.head_dim * sizeof(float);
+    std::memmove(to_values + to * bytes, from_values + from * bytes, bytes);
+    return;
+  }
+  const auto value_at = [&](auto* values, int offset, int d) {
+    return values + ((offset / 2 * kv.head_dim + d) * 2 + offset % 2) * sizeof(uint16_t);
+  };
+  for (int d = 0; d < kv.head_dim; ++d)
+    std::memcpy(value_at(to_values, to, d), value_at(from_values, from, d), sizeof(uint16_t));
+}
+
 }  // namespace
 
 size_t CpuBackend::attend_floats(int max_heads, int head_dim) {
@@ -57,7 +81,10 @@ size_t CpuBackend::reserve_attention(const BackendLimits& limits) {
   const int slots =
       threads == 1 ? 0 : std::max(2 * tiles_of(limits.max_model_len, kChunk), kSlotsPerThread * threads);
   tasks_.reserve(limits.max_rows, slots);
-  return tasks_.bytes() + grow(attend_scratch_, threads * attend_floats_ * sizeof(float)) +
+  // A branch begins anywhere in a block.
+  if (limits.max_branches > 0)
+    branch_tail_bytes_ = std::max(branch_tail_bytes_, 2 * kMostTailPositions * limits.head_dim * sizeof(float));
+  return grow(branch_tails_, threads * branch_tail_bytes_) + tasks_.bytes() + grow(attend_scratch_, threads * attend_floats_ * sizeof(float)) +
          grow(partials_, size_t{1} * tasks_.max_slots() * slot_floats_ * sizeof(float)) +
          grow(pending_, size_t{1} * (tasks_.max_slots() / 2) * max_heads_ * sizeof(int32_t));
 }
@@ -119,6 +146,24 @@ void CpuBackend::copy_kv_blocks(const KvLayer& kv, std::span<const BlockCopy> co
   }
 }
 
+void CpuBackend::move_kv(const KvLayer& kv, std::span<const KvMove> moves) {
+  check_layout(kv);
+  const int shift = std::countr_zero(static_cast<unsigned>(kv.block_size));
+  for (const KvMove& move : moves) {
+    SERVAL_CHECK(move.from >= 0 && move.from < int64_t{kv.num_blocks} << shift && move.to >= 0 &&
+                     move.to < int64_t{kv.num_blocks} << shift,
+                 move.from, move.to, kv.num_blocks);
+    for (int h = 0; h < kv.num_kv_heads; ++h) {
+      const size_t head_bytes = kv.block_bytes() / kv.num_kv_heads;
+      const auto side_of = [&](void* side, int32_t place) {
+        return static_cast<std::byte*>(side) + (place >> shift) * kv.block_bytes() + h * head_bytes;
+      };
+      copy_position(kv, side_of(kv.keys, move.from), side_of(kv.values, move.from), move.from,
+                    side_of(kv.keys, move.to), side_of(kv.values, move.to), move.to);
+    }
+  }
+}
+
 void CpuBackend::attention(const AttentionArgs& args, int64_t q_row_stride) {
   const KvLayer& kv = args.kv;
   const AttentionBatch& batch = *args.batch;
@@ -167,7 +212,28 @@ void CpuBackend::attention(const AttentionArgs& args, int64_t q_row_stride) {
                               out + h * head_dim);
     }
   };
+  // What a branch reads from the block on in which its tree begins, in the order in which it reads it.
+  const auto gather_tail = [&](int worker, int seq, int kv_head, int first_block) {
+    std::byte* const tail = branch_tails_.as<std::byte>() + worker * branch_tail_bytes_;
+    const int shift = std::countr_zero(static_cast<unsigned>(kv.block_size)), last = batch.first_pos[seq];
+    const size_t head_bytes = kv.block_bytes() / kv.num_kv_heads;
+    SERVAL_CHECK(static_cast<size_t>((last >> shift) - first_block + 1) * 2 * head_bytes <= branch_tail_bytes_, last,
+                 first_block, kv.block_size);
+    const int32_t* const blocks = batch.block_table + int64_t{seq} * batch.table_stride;
+    for (int p = first_seen(last, args.window); p <= last; ++p) {
+      if (p >> shift < first_block) p = first_block << shift;
+      const int place = branch_place(batch.tree_masks[seq], batch.tree_start[seq], p);
+      const size_t from = blocks[place >> shift] * kv.block_bytes() + kv_head * head_bytes;
+      std::byte* const to = tail + ((p >> shift) - first_block) * 2 * head_bytes;
+      copy_position(kv, static_cast<const std::byte*>(kv.keys) + from,
+                    static_cast<const std::byte*>(kv.values) + from, place, to, to + head_bytes, p);
+    }
+    return reinterpret_cast<const char*>(tail);
+  };
   const auto run_task = [&](int worker, const AttentionTasks::Task& task, int kv_head) {
+    const bool is_branch = batch.tree_masks != nullptr && batch.tree_masks[task.seq] != 0;
+    const int tail_block =
+        is_branch ? batch.tree_start[task.seq] / kv.block_size : std::numeric_limits<int>::max();
     const AttentionTasks::Split* const split = task.split < 0 ? nullptr : &splits[task.split];
     const int64_t row = batch.row_start[task.seq] + task.first_row;
     attend({.q = args.q.as<float>() + row * q_row_stride + int64_t{kv_head} * heads * head_dim,
@@ -187,6 +253,8 @@ void CpuBackend::attention(const AttentionArgs& args, int64_t q_row_stride) {
             .block_bytes = kv.block_bytes(),
             .head_offset = static_cast<size_t>(kv_head) * kv.block_size * head_dim * dtype_bytes(kv.dtype),
             .blocks = batch.block_table + int64_t{task.seq} * batch.table_stride,
+            .tail_block = tail_block,
+            .tail = is_branch ? gather_tail(worker, task.seq, kv_head, tail_block) : nullptr,
             .block_shift = std::countr_zero(static_cast<unsigned>(kv.block_size)),
             .scale = args.scale,
             .window = args.window,

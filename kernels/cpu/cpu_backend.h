@@ -55,6 +55,7 @@ class CpuBackend final : public Backend {
                      const Tensor& out) override;
   void combine_experts(const Tensor& x, const ExpertRouting& routing, const Tensor& out) override;
   void copy_kv_blocks(const KvLayer& kv, std::span<const BlockCopy> copies) override;
+  void move_kv(const KvLayer& kv, std::span<const KvMove> moves) override;
   int sample(const SampleArgs& args) override;
   void deliver(int) override {}
 
@@ -78,6 +79,8 @@ class CpuBackend final : public Backend {
   int slot_floats_ = 0, max_heads_ = 0;
   Buffer attend_scratch_;  // float [threads][attend_floats_]
   size_t attend_floats_ = 0;
+  Buffer branch_tails_;  // [threads][branch_tail_bytes_]: keys and values of a branch in the order it reads them
+  size_t branch_tail_bytes_ = 0;
   SampleScratch sample_scratch_;
 };
 

@@ -260,18 +260,21 @@ struct TilePointers {
   // The tile begins at position `start`; rows see its positions [begin, end).
   void point(const AttendArgs& args, int start, int begin, int end, int lanes) {
     const int offset_mask = (1 << args.block_shift) - 1;
-    const auto block_at = [&](int position) {
-      return args.blocks[position >> args.block_shift] * args.block_bytes + args.head_offset;
+    const size_t head_bytes = (static_cast<size_t>(args.head_dim) << args.block_shift) * Kv::kElementBytes;
+    const auto block_at = [&](const char* side, int position, size_t offset_in_tail) {
+      const int index = position >> args.block_shift;
+      return index < args.tail_block ? side + args.blocks[index] * args.block_bytes + args.head_offset
+                                     : args.tail + (index - args.tail_block) * 2 * head_bytes + offset_in_tail;
     };
     for (int v = begin / lanes; v * lanes < end; ++v) {
       const int position = start + v * lanes;
       // One position takes four bytes of a key row: a float, or two dimensions of bf16.
-      keys[v] = args.keys + block_at(position) + static_cast<size_t>(position & offset_mask) * 4;
+      keys[v] = block_at(args.keys, position, 0) + static_cast<size_t>(position & offset_mask) * 4;
     }
     for (int i = begin / 2; i * 2 < end; ++i) {
       const int position = start + i * 2;
       const size_t offset = position & offset_mask;
-      pairs[i] = args.values + block_at(position) + offset * args.head_dim * Kv::kElementBytes;
+      pairs[i] = block_at(args.values, position, head_bytes) + offset * args.head_dim * Kv::kElementBytes;
     }
   }
 };

@@ -98,6 +98,10 @@ struct AttendArgs {  // some rows of one sequence, one KV head with all its quer
   size_t block_bytes;
   size_t head_offset;  // of this KV head inside a block
   const int32_t* blocks;
+  // From this index on blocks are not those of the table: the keys of this KV head in one, then its values, lie at
+  // tail, one block after another.
+  int tail_block;
+  const char* tail;
   int block_shift;  // log2 of positions in a block
   float scale;
   int window;

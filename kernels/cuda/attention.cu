@@ -70,7 +70,7 @@ SERVAL_KERNEL void SERVAL_MAX_THREADS(kMaxSplitWarps* simt::kWarp) attend_items_
     const int last_row = std::min((first_packed + kItemRows - 1) / heads_per_kv, num_rows - 1);
     const int last = std::min(begin + kChunkKeys - 1, first_pos + last_row);  // may lie before begin
     const int first = std::max(begin, first_seen(first_pos + first_packed / heads_per_kv, p.window));
-    const int32_t* const blocks = p.block_table + int64_t{seq} * p.counts[1];
+    const SeqKeys keys = keys_of(p, seq);
     const QueryRows rows = query_rows(p, seq, kv_head, first_packed);
     WarpAttention<T, kDim> attention;
     attention.clear();
@@ -79,7 +79,7 @@ SERVAL_KERNEL void SERVAL_MAX_THREADS(kMaxSplitWarps* simt::kWarp) attend_items_
     const int first_tile = first / kTileKeys * kTileKeys;
     const auto start = [&](int pos, int stage) {
       if (pos <= last) {
-        load_tile<T, kDim, is_fp8>(p, tile_at(stage), bytes_at(stage), blocks, kv_head, pos, first, last,
+        load_tile<T, kDim, is_fp8>(p, tile_at(stage), bytes_at(stage), keys, kv_head, pos, first, last,
                                    simt::lane(), simt::kWarp);
       }
       copy_async_commit();
@@ -188,7 +188,7 @@ SERVAL_KERNEL void SERVAL_MAX_THREADS(kTileWarps* simt::kWarp) attend_tiles_kern
     const int last_row = std::min((block_packed + kTileQueryRows - 1) / heads_per_kv, num_rows - 1);
     const int last = first_pos + last_row;
     const int first = first_seen(first_pos + block_packed / heads_per_kv, p.window);
-    const int32_t* const blocks = p.block_table + int64_t{seq} * p.counts[1];
+    const SeqKeys keys = keys_of(p, seq);
     const int warp_packed = block_packed + simt::warp() * 16;
     const QueryRows rows = query_rows(p, seq, kv_head, warp_packed);
     const int warp_last = first_pos + std::min((warp_packed + 15) / heads_per_kv, num_rows - 1);
@@ -227,7 +227,7 @@ SERVAL_KERNEL void SERVAL_MAX_THREADS(kTileWarps* simt::kWarp) attend_tiles_kern
     const int first_tile = first / kTileKeys * kTileKeys;
     const auto start = [&](int pos, int stage) {
       if (pos <= last) {
-        load_tile<T, kDim, is_fp8>(p, tile_at(stage), bytes_at(stage), blocks, kv_head, pos, first, last,
+        load_tile<T, kDim, is_fp8>(p, tile_at(stage), bytes_at(stage), keys, kv_head, pos, first, last,
                                    simt::thread(), kThreads);
       }
       copy_async_commit();

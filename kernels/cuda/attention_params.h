@@ -30,9 +30,8 @@ struct AttentionParams {
   const int32_t* block_table = nullptr;
   const int32_t* item_start = nullptr;  // of the plan
   const int32_t* tile_start = nullptr;
-  // Trees of drafts: a row sees position p >= tree_start[sequence] when bit p - tree_start of its mask is
-  // set.
-  const uint64_t* tree_masks = nullptr;  // [num_rows]; null: every row sees all before it
+  // Branches of trees of drafts, as AttentionBatch; null: there are none.
+  const uint64_t* tree_masks = nullptr;  // [num_seqs]
   const int32_t* tree_start = nullptr;   // [num_seqs]
 
   // Scratch for the plan's items: [items * num_kv_heads][kItemRows] times 2, and times head_dim.

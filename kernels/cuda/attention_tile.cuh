@@ -24,13 +24,28 @@ SERVAL_HOST_DEVICE constexpr int tile_offset(int key, int dim) {
   return (dim / 32 * kTileKeys + key) * 32 + (((dim / 8) % 4) ^ (key / 2 % 4)) * 8 + dim % 8;
 }
 
+// Where a sequence's keys and values are.
+struct SeqKeys {
+  const int32_t* blocks;
+  uint64_t mask;  // of a branch; 0: none
+  int tree_start;
+};
+SERVAL_DEVICE SeqKeys keys_of(const AttentionParams& p, int seq) {
+  SeqKeys keys = {p.block_table + int64_t{seq} * p.counts[1], 0, 0};
+  if (p.tree_masks != nullptr) {
+    keys.mask = p.tree_masks[seq];
+    keys.tree_start = p.tree_start[seq];
+  }
+  return keys;
+}
+
 // Copies of one tile's keys and values on their way into shared memory, by `loaders` threads of which this is
 // number `loader`. Positions outside [first, last] become zeros. In fp8 the bytes land untouched,
 // [K | V][key][dim], and unpack_tile brings them into place.
 template <class T, int kDim, bool is_fp8>
 SERVAL_DEVICE void load_tile(const AttentionParams& p, const Shared<T>& tile, const Shared<Fp8>& bytes,
-                             const int32_t* blocks, int kv_head, int tile_pos, int first, int last,
-                             int loader, int loaders) {
+                             const SeqKeys& seq, int kv_head, int tile_pos, int first, int last, int loader,
+                             int loaders) {
   constexpr int kPerCopy = is_fp8 ? 16 : 8;
   constexpr int kCopies = kDim / kPerCopy;  // of a key
   const int block_size = 1 << p.block_shift;
@@ -41,8 +56,9 @@ SERVAL_DEVICE void load_tile(const AttentionParams& p, const Shared<T>& tile, co
     const bool is_valid = pos >= first && pos <= last && dim < p.head_dim;
     int64_t at = 0;
     if (is_valid) {
-      const int64_t block = blocks[pos >> p.block_shift];
-      at = ((block * p.num_kv_heads + kv_head) * block_size + (pos & (block_size - 1))) * p.head_dim + dim;
+      const int place = branch_place(seq.mask, seq.tree_start, pos);
+      const int64_t block = seq.blocks[place >> p.block_shift];
+      at = ((block * p.num_kv_heads + kv_head) * block_size + (place & (block_size - 1))) * p.head_dim + dim;
     }
     if constexpr (is_fp8) {
       copy_async16(bytes, key * kDim + dim, static_cast<const Fp8*>(p.keys) + at, is_valid);
@@ -80,7 +96,6 @@ struct QueryRows {
   int position[2];  // -1: there is no such row
   int row[2];       // of the step
   int head[2];
-  int tree_start = 0;
 };
 
 SERVAL_DEVICE QueryRows query_rows(const AttentionParams& p, int seq, int kv_head, int first_packed) {
@@ -96,15 +111,12 @@ SERVAL_DEVICE QueryRows query_rows(const AttentionParams& p, int seq, int kv_hea
     rows.row[i] = begin + (is_valid ? token : 0);
     rows.head[i] = kv_head * heads_per_kv + packed % heads_per_kv;
   }
-  if (p.tree_masks != nullptr) rows.tree_start = p.tree_start[seq];
   return rows;
 }
 
 SERVAL_DEVICE bool sees(const AttentionParams& p, const QueryRows& rows, int i, int pos) {
   const int own = rows.position[i];
-  if (pos > own || (p.window > 0 && pos <= own - p.window)) return false;
-  if (p.tree_masks == nullptr || pos < rows.tree_start) return true;
-  return (p.tree_masks[rows.row[i]] >> (pos - rows.tree_start) & 1u) != 0;
+  return pos <= own && (p.window == 0 || pos > own - p.window);
 }
 
 // What a row has seen so far: the largest logit, the sum of 2^(logit - largest), and the weighted values.
@@ -190,8 +202,7 @@ struct WarpAttention {
     }
     const float scale = multiply_rounded(p.scale, p.key_scale);
     const bool is_masked = !(sees(p, rows, 0, tile_pos) && sees(p, rows, 0, tile_pos + kTileKeys - 1) &&
-                             sees(p, rows, 1, tile_pos) && sees(p, rows, 1, tile_pos + kTileKeys - 1) &&
-                             p.tree_masks == nullptr);
+                             sees(p, rows, 1, tile_pos) && sees(p, rows, 1, tile_pos + kTileKeys - 1));
     float most[2] = {-INFINITY, -INFINITY};
     SERVAL_UNROLL
     for (int n = 0; n < kTileKeys / 8; ++n) {

@@ -134,17 +134,22 @@ size_t CudaBackend::reserve(const BackendLimits& limits) {
     return int_memory_.bytes + item_memory_.bytes + sampler_bytes_;
   }
   limits_ = limits;
-  const int64_t rows = limits.max_rows, seqs = limits.max_seqs;
+  const int64_t rows = limits.max_rows, seqs = limits.max_seqs + limits.max_branches;
   const int64_t starts = seqs + 1, table = seqs * limits.table_stride;
   list_ints_ = rows;
   const int64_t group_ints = rows + table + 2 + 2 * starts;
-  const int64_t ints = 2 * rows + starts + seqs + limits.num_kv_groups * group_ints + list_ints_;
-  constexpr int64_t kPieces = 16;  // what rounding each piece to a cache line may add
+  const int64_t tree_ints = limits.max_branches > 0 ? 3 * seqs : 0;
+  const int64_t ints = 2 * rows + starts + seqs + tree_ints + limits.num_kv_groups * group_ints + list_ints_;
+  constexpr int64_t kPieces = 18;  // what rounding each piece to a cache line may add
   int_memory_ = allocate(sizeof(int32_t) * (ints + 16 * kPieces));
   token_ids_ = take_ints(rows);
   positions_ = take_ints(rows);
   row_start_ = take_ints(starts);
   first_pos_ = take_ints(seqs);
+  if (limits.max_branches > 0) {
+    tree_masks_ = reinterpret_cast<uint64_t*>(take_ints(2 * seqs));
+    tree_start_ = take_ints(seqs);
+  }
   for (int g = 0; g < limits.num_kv_groups; ++g) {
     groups_[g] = {.slots = take_ints(rows),
                   .block_table = take_ints(table),
@@ -211,10 +216,20 @@ void CudaBackend::begin_step(const ForwardInput& input) {
   mirror(input.token_ids.data(), token_ids_, rows);
   mirror(input.positions.data(), positions_, rows);
   const AttentionBatch& first = input.groups[0].attention;
-  SERVAL_CHECK(rows <= limits_.max_rows && first.num_seqs <= limits_.max_seqs, rows, limits_.max_rows,
+  SERVAL_CHECK(rows <= limits_.max_rows && first.num_seqs <= limits_.max_seqs + limits_.max_branches, rows, limits_.max_rows,
                first.num_seqs, limits_.max_seqs);
   mirror(first.row_start, row_start_, first.num_seqs + 1);
   mirror(first.first_pos, first_pos_, first.num_seqs);
+  // A captured step reads them whether there is a branch or not.
+  if (limits_.max_branches > 0) {
+    if (first.tree_masks != nullptr) {
+      staging_.copy(tree_masks_, first.tree_masks, sizeof(uint64_t) * first.num_seqs);
+      staging_.copy(tree_start_, first.tree_start, sizeof(int32_t) * first.num_seqs);
+    } else {
+      clear(stream_, tree_masks_, sizeof(uint64_t) * first.num_seqs);
+    }
+  }
+  SERVAL_CHECK(first.tree_masks == nullptr || limits_.max_branches > 0, limits_.max_branches);
   is_split_only_ = true;
   const int starts = first.num_seqs + 1;
   for (int g = 0; g < limits_.num_kv_groups; ++g) {
@@ -424,6 +439,8 @@ void CudaBackend::attention(const AttentionArgs& args, int64_t q_row_stride) {
       .block_table = group.block_table,
       .item_start = group.item_start,
       .tile_start = group.tile_start,
+      .tree_masks = tree_masks_,
+      .tree_start = tree_start_,
       .item_state = states,
       .item_out = states + int64_t{max_items_} * limits_.num_kv_heads * kItemRows * 2};
   const int blocks = device_.num_sms * kBlocksPerSm;
@@ -538,6 +555,19 @@ void CudaBackend::copy_kv_blocks(const KvLayer& kv, std::span<const BlockCopy> c
       auto* const blocks = static_cast<std::byte*>(side);
       copy_on_device(stream_, blocks + copy.to * bytes, blocks + copy.from * bytes, bytes);
     }
+  }
+}
+
+void CudaBackend::move_kv(const KvLayer& kv, std::span<const KvMove> moves) {
+  while (!moves.empty()) {
+    KvMoves some{.sides = {kv.keys, kv.values},
+                 .row_bytes = kv.head_dim * static_cast<int>(dtype_bytes(kv.dtype)),
+                 .num_kv_heads = kv.num_kv_heads,
+                 .block_size = kv.block_size,
+                 .count = static_cast<int>(std::min<size_t>(moves.size(), KvMoves::kMost))};
+    std::copy_n(moves.begin(), some.count, some.moves);
+    cuda::move_kv(stream_, some);
+    moves = moves.subspan(some.count);
   }
 }
 

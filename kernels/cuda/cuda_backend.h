@@ -70,6 +70,7 @@ class CudaBackend final : public Backend {
                      const Tensor& out) override;
   void combine_experts(const Tensor& x, const ExpertRouting& routing, const Tensor& out) override;
   void copy_kv_blocks(const KvLayer& kv, std::span<const BlockCopy> copies) override;
+  void move_kv(const KvLayer& kv, std::span<const KvMove> moves) override;
   int sample(const SampleArgs& args) override;
   void deliver(int ticket) override;
 
@@ -116,6 +117,8 @@ class CudaBackend final : public Backend {
   int32_t* positions_ = nullptr;
   int32_t* row_start_ = nullptr;
   int32_t* first_pos_ = nullptr;
+  uint64_t* tree_masks_ = nullptr;
+  int32_t* tree_start_ = nullptr;
   std::array<Group, kMaxKvGroups> groups_;
   int32_t* list_ = nullptr;  // of the step's ops
   int64_t list_ints_ = 0, list_used_ = 0;

@@ -210,6 +210,22 @@ SERVAL_KERNEL void SERVAL_MAX_THREADS(kRowThreads) soft_cap_kernel(float* x, int
   if (i < count) x[i] = cap * tanhf(x[i] / cap);
 }
 
+// A block for each KV head of keys and of values. A thread moves the same part of each position, so that no move
+// meets one before it.
+SERVAL_KERNEL void SERVAL_MAX_THREADS(simt::kWarp) move_kv_kernel(KvMoves m) {
+  char* const side = static_cast<char*>(m.sides[simt::block_y()]);
+  const auto row_at = [&](int place) {
+    const int64_t block = place / m.block_size;
+    return side + ((block * m.num_kv_heads + simt::block_x()) * m.block_size + place % m.block_size) * m.row_bytes;
+  };
+  for (int at = simt::thread() * 16; at < m.row_bytes; at += simt::num_threads() * 16) {
+    for (int i = 0; i < m.count; ++i) {
+      const Bytes16 part = *reinterpret_cast<const Bytes16*>(row_at(m.moves[i].from) + at);
+      *reinterpret_cast<Bytes16*>(row_at(m.moves[i].to) + at) = part;
+    }
+  }
+}
+
 }  // namespace
 
 template <class T>
@@ -261,6 +277,10 @@ template <class T>
 void gather_rows(simt::Stream stream, const T* x, const int32_t* rows, T* out, int num_rows, int dim) {
   simt::launch<gather_rows_kernel<T>>(stream, {.grid_x = num_rows, .threads = threads_of(dim)}, x, rows, out,
                                       dim);
+}
+
+void move_kv(simt::Stream stream, const KvMoves& moves) {
+  simt::launch<move_kv_kernel>(stream, {.grid_x = moves.num_kv_heads, .grid_y = 2, .threads = simt::kWarp}, moves);
 }
 
 void soft_cap(simt::Stream stream, float* x, int64_t count, float cap) {

@@ -8,6 +8,7 @@
 #include "kernels/activation.h"
 #include "kernels/cuda/launch_shape.h"
 #include "kernels/cuda/number.h"
+#include "kernels/values.h"
 
 namespace serval::cuda {
 
@@ -64,6 +65,16 @@ void embed(simt::Stream stream, const T* table, const int32_t* ids, const int32_
 // out[r] = x[rows[r]].
 template <class T>
 void gather_rows(simt::Stream stream, const T* x, const int32_t* rows, T* out, int num_rows, int dim);
+
+// Positions of a paged cache to others, one after another. A place is block * block_size + offset.
+struct KvMoves {
+  static constexpr int kMost = 64;
+  void* sides[2];  // keys, values: [block][kv head][position][row_bytes], a multiple of 16
+  int row_bytes, num_kv_heads, block_size;
+  int count;
+  KvMove moves[kMost];
+};
+void move_kv(simt::Stream stream, const KvMoves& moves);
 
 // x = cap * tanh(x / cap), in place.
 void soft_cap(simt::Stream stream, float* x, int64_t count, float cap);

@@ -240,8 +240,9 @@ TEST_P(Laws, PreemptionChangesNoBitOfAnybody) {
     config.kv_cache_bytes =
         whole / config.scheduler.max_num_seqs * 3 / 2;  // one sequence and a half of the largest length
     config.scheduler.num_draft_tokens = speculates ? 5 : 0;
+    config.drafts_branch = speculates;
     EngineDriver driver(model(), config, EngineDriver::Order::kAsTheDeviceLikes,
-                        std::make_unique<OracleSpeculator>(coming, false));
+                        std::make_unique<OracleSpeculator>(coming, true));
     // Those that end at once make it expect short answers, and keep no memory for long ones.
     for (int i = 0; i < 4; ++i) {
       Request brief = make_request(400 + i, 4, 1, 0.7f);
@@ -302,19 +303,25 @@ TEST_P(Laws, SpeculationChangesNoBit) {
     request.n = second.n = 1;
     const std::vector<Told> expected = {alone(request), alone(second)};
     request.n = 2;
-    for (const auto order : {EngineDriver::Order::kInTurn, EngineDriver::Order::kOneAhead}) {
+    for (const auto& [order, branches] : {std::pair{EngineDriver::Order::kInTurn, false},
+                                          {EngineDriver::Order::kInTurn, true},
+                                          {EngineDriver::Order::kOneAhead, false},
+                                          {EngineDriver::Order::kOneAhead, true}}) {
+      // It takes its time.
+      if (SERVAL_LAW_EMULATED && (temperature == 0 || order == EngineDriver::Order::kInTurn)) continue;
       EngineConfig config = config_for(device());
       config.scheduler.num_draft_tokens = 6;
+      config.drafts_branch = branches;
       EngineDriver driver(model(), config, order,
                           std::make_unique<OracleSpeculator>(
-                              std::vector{whole(request, expected[0]), whole(request, expected[1])}, false));
+                              std::vector{whole(request, expected[0]), whole(request, expected[1])}, branches));
       std::vector<RequestId> others;
       for (int i = 0; i < 4; ++i)
         others.push_back(driver.submit(make_request(700 + i, 9 + 20 * i, 12 + 9 * i, 0.8f)));
       const std::vector<Told> told = driver.wait(driver.submit(request));
       for (int i = 0; i < 2; ++i)
         EXPECT_TRUE(told[i].same_bits(expected[i]) && told[i].finish == expected[i].finish)
-            << "temperature " << temperature << ", choice " << i;
+            << "temperature " << temperature << ", branches " << branches << ", choice " << i;
       for (const RequestId id : others) driver.wait(id);
       const SchedulerStats stats = driver.stats().scheduler;
       EXPECT_GT(stats.num_accepted_tokens, 15u);

@@ -3,8 +3,12 @@
 // per instruction set.
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <cmath>
 #include <limits>
+#include <random>
+#include <utility>
+#include <vector>
 
 #include "tests/kernels/paged_sequence.h"
 #include "tests/kernels/support.h"
@@ -150,6 +154,34 @@ TEST_P(Invariance, AttentionDoesNotDependOnChunks) {
             << "head_dim " << shape.head_dim << " chunk " << chunk << " at " << first;
       }
     }
+  }
+}
+
+// The last 40 tokens stand scattered, as a branch of a tree of drafts does, and then together again.
+TEST_P(Invariance, ABranchHasTheBitsOfPlainText) {
+  const auto backend = backend_of(GetParam());
+  constexpr int kStart = 250, kDepth = 40, kLast = kStart + kDepth - 1;
+  for (const AttentionShape& shape : attention_shapes()) {
+    PagedSequence seq(shape, kStart + 64, 16);
+    for (int first = 0; first < kStart + 64; first += kMaxTestRows)
+      seq.write(*backend, first, std::min(kMaxTestRows, kStart + 64 - first));
+    const std::vector<float> expected = seq.attend(*backend, kLast, 1);
+    std::mt19937 random(17);
+    uint64_t mask = 0;
+    while (std::popcount(mask) < kDepth) mask |= uint64_t{1} << random() % 64;
+    std::vector<std::pair<int, int>> apart, together;  // a place is left before another's token comes
+    for (int bit = 0, k = 0; bit < 64; ++bit) {
+      if ((mask >> bit & 1) != 0) together.emplace_back(kStart + bit, kStart + k++);
+    }
+    for (size_t i = together.size(); i-- > 0;) apart.emplace_back(together[i].second, together[i].first);
+    seq.move_positions(*backend, apart);
+    const std::vector<float> branch = seq.attend(*backend, kLast, 1, mask, kStart);
+    EXPECT_TRUE(same_bits(branch.data(), expected.data(), branch.size())) << "head_dim " << shape.head_dim;
+    const std::vector<float> scattered = seq.attend(*backend, kLast, 1);
+    EXPECT_FALSE(same_bits(scattered.data(), expected.data(), branch.size()));
+    seq.move_positions(*backend, together);
+    const std::vector<float> again = seq.attend(*backend, kLast, 1);
+    EXPECT_TRUE(same_bits(again.data(), expected.data(), branch.size())) << "head_dim " << shape.head_dim;
   }
 }
 

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <numeric>
@@ -529,6 +530,78 @@ void check_attention(Backend& backend, WeightFormat weights, const std::vector<S
   step(false);
 }
 
+// A branch of a tree of drafts stands apart: it has the bits of the same tokens in a row, before its places are left
+// and after they come together again.
+void check_branch(Backend& backend, WeightFormat weights, int window) {
+  constexpr int kHeads = 4, kKvHeads = 2, kDim = 64, kStart = 60, kDepth = 20, kTokens = kStart + 64;
+  Bench bench(backend, weights, static_cast<uint32_t>(11 + window));
+  KvLayer kv{.dtype = backend.preferred_kv_dtype(bench.number()),
+             .num_blocks = kTokens / kBlockSize + 2,
+             .block_size = kBlockSize,
+             .num_kv_heads = kKvHeads,
+             .head_dim = kDim};
+  const auto cache = static_cast<int64_t>(kv.block_bytes() * kv.num_blocks / dtype_bytes(kv.dtype));
+  kv.keys = bench.poison({cache}, kv.dtype).data;
+  kv.values = bench.poison({cache}, kv.dtype).data;
+  std::vector<int32_t> table(kMaxLen / kBlockSize, -1);
+  for (int b = 0; b * kBlockSize < kTokens; ++b) table[b] = kv.num_blocks - 1 - b;
+  const auto place = [&](int p) { return table[p / kBlockSize] * kBlockSize + p % kBlockSize; };
+  const Values q = bench.numbers({1, kHeads, kDim}), k = bench.numbers({kTokens, kKvHeads, kDim}),
+               v = bench.numbers({kTokens, kKvHeads, kDim});
+  const auto step = [&](int first, int rows, uint64_t mask, const auto& run) {
+    std::vector<int32_t> ids(rows), positions(rows), slots(rows);
+    for (int r = 0; r < rows; ++r) positions[r] = first + r, slots[r] = place(first + r);
+    const std::vector<int32_t> row_start = {0, rows};
+    const int32_t tree_start = kStart;
+    ForwardInput input{.token_ids = ids, .positions = positions, .groups = {}};
+    input.groups[0] = {.slots = slots.data(),
+                       .attention = {.num_seqs = 1,
+                                     .num_rows = rows,
+                                     .row_start = row_start.data(),
+                                     .first_pos = &first,
+                                     .block_table = table.data(),
+                                     .table_stride = static_cast<int>(table.size()),
+                                     .tree_masks = mask != 0 ? &mask : nullptr,
+                                     .tree_start = &tree_start}};
+    input.groups[1] = input.groups[0];
+    backend.begin_step(input);
+    run(input);
+  };
+  step(0, kTokens, 0, [&](const ForwardInput& input) {
+    backend.write_kv({.k = k.tensor,
+                      .v = v.tensor,
+                      .row_stride = kKvHeads * kDim,
+                      .slots = input.groups[0].slots,
+                      .kv = kv});
+  });
+  const auto attended = [&](uint64_t mask) {
+    const Tensor out = bench.poison({1, kHeads * kDim}, bench.type());
+    step(kStart + kDepth - 1, 1, mask, [&](const ForwardInput& input) {
+      backend.attention({.q = q.tensor,
+                         .kv = kv,
+                         .batch = &input.groups[0].attention,
+                         .scale = 0.1f,
+                         .window = window,
+                         .out = out},
+                        kHeads * kDim);
+    });
+    return bench.read(out);
+  };
+  const auto in_a_row = attended(0);
+  uint64_t mask = 0;
+  while (std::popcount(mask) < kDepth) mask |= uint64_t{1} << bench.random()() % 64;
+  std::vector<KvMove> apart, together;  // a place is left before another's token comes
+  for (int bit = 0, i = 0; bit < 64; ++bit) {
+    if ((mask >> bit & 1) != 0) together.push_back({place(kStart + bit), place(kStart + i++)});
+  }
+  for (size_t i = together.size(); i-- > 0;) apart.push_back({together[i].to, together[i].from});
+  backend.move_kv(kv, apart);
+  EXPECT_EQ(attended(mask), in_a_row);
+  EXPECT_NE(attended(0), in_a_row);
+  backend.move_kv(kv, together);
+  EXPECT_EQ(attended(0), in_a_row);
+}
+
 void check_rows(Backend& backend, WeightFormat weights) {
   Bench bench(backend, weights, 9);
   std::vector<double> table, none;
@@ -660,6 +733,7 @@ BackendLimits op_table_limits() {
   return {.max_rows = 700,
           .max_logit_rows = kMaxRows,
           .max_seqs = 16,
+          .max_branches = 1,
           .max_model_len = kMaxLen,
           .table_stride = kMaxLen / kBlockSize,
           .num_heads = 4,
@@ -721,6 +795,9 @@ const std::vector<OpCase>& op_table() {
     cases.push_back({"attention_unrotated", [=](Backend& b, WeightFormat w) {
                        check_attention(b, w, ragged, 4, 2, 64, 0, /*is_rotated=*/false);
                      }});
+    for (const int window : {0, 15})
+      cases.push_back({"branch_window_" + std::to_string(window),
+                       [=](Backend& b, WeightFormat w) { check_branch(b, w, window); }});
     cases.push_back({"rows", check_rows});
     cases.push_back({"sample", check_sample});
     cases.push_back({"sample_biased", check_sample_biased});

@@ -6,6 +6,8 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <utility>
+#include <vector>
 
 #include "tests/kernels/support.h"
 
@@ -79,14 +81,27 @@ class PagedSequence {
     table_[index] = to;
   }
 
-  std::vector<float> attend(Backend& backend, int first, int rows) {
+  // In order, (from, to).
+  void move_positions(Backend& backend, const std::vector<std::pair<int, int>>& moves) {
+    std::vector<KvMove> places;
+    const auto place = [&](int p) {
+      return table_[p / shape_.block_size] * shape_.block_size + p % shape_.block_size;
+    };
+    for (const auto& [from, to] : moves) places.push_back({place(from), place(to)});
+    backend.move_kv(kv_, places);
+  }
+
+  // tree_mask: the row is a branch of a tree that begins at tree_start.
+  std::vector<float> attend(Backend& backend, int first, int rows, uint64_t tree_mask = 0, int tree_start = 0) {
     const std::vector<int32_t> row_start = {0, rows}, first_pos = {first};
     const AttentionBatch batch{.num_seqs = 1,
                                .num_rows = rows,
                                .row_start = row_start.data(),
                                .first_pos = first_pos.data(),
                                .block_table = table_.data(),
-                               .table_stride = static_cast<int>(table_.size())};
+                               .table_stride = static_cast<int>(table_.size()),
+                               .tree_masks = &tree_mask,
+                               .tree_start = &tree_start};
     std::vector<float> out(static_cast<size_t>(rows) * q_row());
     backend.attention(
         {.q = Tensor(const_cast<float*>(q(first)), DType::kF32, {rows, shape_.heads, shape_.head_dim}),

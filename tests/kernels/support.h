@@ -20,7 +20,7 @@ inline constexpr int kMaxTestRows = 200;
 inline std::unique_ptr<Backend> backend_of(const std::string& isa, int threads = 2) {
   auto backend = make_backend({.num_threads = threads, .isa = isa});
   backend->reserve(
-      {.max_rows = kMaxTestRows, .num_heads = 16, .head_dim = 256, .max_k = 2304, .max_n = 2304});
+      {.max_rows = kMaxTestRows, .max_branches = 1, .num_heads = 16, .head_dim = 256, .max_k = 2304, .max_n = 2304});
   return backend;
 }
 

@@ -256,6 +256,7 @@ class PlainBackend final : public Backend {
   void copy_kv_blocks(const KvLayer&, std::span<const BlockCopy>) override {
     SERVAL_CHECK(false, "not a kernel test");
   }
+  void move_kv(const KvLayer&, std::span<const KvMove>) override { SERVAL_CHECK(false, "not a kernel test"); }
   int sample(const SampleArgs&) override {
     SERVAL_CHECK(false, "not a kernel test");
     return 0;

@@ -133,6 +133,62 @@ TEST_P(Architectures, DraftsRightOrWrongChangeNoToken) {
   }
 }
 
+TEST_P(Architectures, TreesOfDraftsUnderMasksChangeNoToken) {
+  EngineConfig config = small_config();
+  config.scheduler.num_draft_tokens = 12;
+  config.drafts_branch = true;
+  const auto runner = make_runner(GetParam(), config);
+  const int words = (runner->vocab_size() + 31) / 32;
+  SamplingParams p = sampling(0.9f);
+  p.presence_penalty = 0.5f;
+  p.repetition_penalty = 1.2f;
+  p.min_tokens = 15;
+  p.stop_token_ids = {3, 4, 5};
+  const std::vector<TokenId> prompt = random_tokens(2, 57);
+  // What may stand at an output position is a function of that position.
+  const auto put_mask = [&](Batch& batch, int output_position) {
+    std::mt19937 allowed(output_position);
+    for (int w = 0; w < words; ++w) batch.masks.push_back(allowed() | allowed());
+  };
+  RunnerDriver plain(*runner, 4);
+  const SeqId alone = plain.add(prompt, p);
+  while (plain.seq(alone).output.size() < 60) {
+    put_mask(plain.batch(), static_cast<int>(plain.seq(alone).output.size()));
+    plain.step({{.seq = alone, .num_tokens = 1 << 20, .mask = 0}});
+  }
+  const std::vector<Reported> expected = plain.seq(alone).output;
+  plain.finish(alone);
+  plain.step({});
+  RunnerDriver driver(*runner, 5);
+  const SeqId id = driver.add(prompt, p);
+  std::mt19937_64 rng(6);
+  int accepted = 0, branched = 0;
+  while (driver.seq(id).output.size() < 48) {
+    const auto have = static_cast<int>(driver.seq(id).output.size());
+    RunnerDriver::Work work{.seq = id, .num_tokens = 1 << 20, .mask = 0};
+    put_mask(driver.batch(), have);
+    std::vector<int> depth;  // of a guess; the true future as far as its branch is true, sometimes spoiled
+    const int count = have == 0 ? 0 : static_cast<int>(rng() % 13);
+    for (int i = 0; i < count; ++i) {
+      const int parent = rng() % 3 == 0 ? static_cast<int>(rng() % (i + 1)) - 1 : i - 1;
+      branched += parent != i - 1;
+      depth.push_back(parent < 0 ? 1 : depth[parent] + 1);
+      const bool is_true = rng() % 6 != 0;
+      work.drafts.push_back(is_true ? expected[have + depth[i] - 1].token : static_cast<TokenId>(rng() % 500));
+      work.parents.push_back(parent);
+      put_mask(driver.batch(), have + depth[i]);
+    }
+    accepted += driver.step({work}) - 1;
+  }
+  EXPECT_GT(accepted, 20);
+  EXPECT_GT(branched, 5);
+  auto drafted = driver.seq(id).output;
+  drafted.resize(48);
+  EXPECT_EQ(drafted, std::vector<Reported>(expected.begin(), expected.begin() + 48));
+  driver.finish(id);
+  driver.step({});
+}
+
 TEST_P(Architectures, PromptLogprobsAreThoseOfGeneratingTheSameTokens) {
   EngineConfig config = small_config();
   config.scheduler.max_num_seqs = 3;  // logits come three rows at a time

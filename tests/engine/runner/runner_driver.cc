@@ -93,7 +93,7 @@ int RunnerDriver::step(const std::vector<Work>& work) {
                          seq.tokens.begin() + seq.computed + count);
     batch_.tokens.insert(batch_.tokens.end(), w.drafts.begin(), w.drafts.end());
     s.parents_begin = static_cast<int>(batch_.parents.size());
-    for (int i = 0; i < s.num_drafts; ++i) batch_.parents.push_back(i - 1);
+    for (int i = 0; i < s.num_drafts; ++i) batch_.parents.push_back(w.parents.empty() ? i - 1 : w.parents[i]);
     for (int g = 0; g < geometry.num_groups; ++g) {
       const int end = s.first_pos + s.num_tokens;
       while ((seq.first_block[g] + static_cast<int>(seq.blocks[g].size())) * geometry.block_size < end)

@@ -46,6 +46,7 @@ class RunnerDriver {
     int num_tokens = 1;                // known tokens to compute; sampled when they are the last ones
     std::vector<TokenId> drafts = {};  // guesses behind them
     int mask = -1;
+    std::vector<int32_t> parents = {};  // of the guesses, as Draft's; empty: a chain
   };
   // One execute() over all of `work`. Returns how many output tokens it gave.
   int step(const std::vector<Work>& work);

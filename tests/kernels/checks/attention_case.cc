@@ -1,8 +1,10 @@
 #include "tests/kernels/checks/attention_case.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <numeric>
+#include <utility>
 
 #include "kernels/attention_plan.h"
 #include "kernels/cuda/attention.h"
@@ -52,21 +54,34 @@ AttentionCase<T>::AttentionCase(const AttentionShape& shape, uint32_t seed) : sh
     }
   }
   for (int h = 0; h < shape.num_heads; ++h) sinks_.push_back(static_cast<float>(h) * 0.7f - 1);
-  for (size_t s = 0; s < shape.seqs.size(); ++s) {
-    tree_start_.push_back(first_pos_[s]);
+  if (shape.has_trees) branch_out();
+  if (shape.is_fp8) to_fp8();
+}
+
+// Every row of a sequence is a branch by itself, whose last node hangs on a random earlier row.
+template <class T>
+void AttentionCase<T>::branch_out() {
+  std::vector<int32_t> table;
+  row_start_ = {0};
+  first_pos_.clear();
+  for (size_t s = 0; s < shape_.seqs.size(); ++s) {
     std::vector<uint64_t> masks;
-    for (int j = 0; j < shape.seqs[s].num_rows; ++j) {  // every node hangs on a random earlier one
+    for (int j = 0; j < shape_.seqs[s].num_rows; ++j) {
       const int parent = j == 0 ? -1 : static_cast<int>(random_() % static_cast<unsigned>(j));
-      masks.push_back((parent < 0 ? 0 : masks[parent]) | uint64_t{1} << j % 64);
+      masks.push_back((parent < 0 ? 0 : masks[parent]) | uint64_t{1} << j);
+      row_start_.push_back(row_start_.back() + 1);
+      first_pos_.push_back(shape_.seqs[s].first_pos + std::popcount(masks[j]) - 1);
+      tree_start_.push_back(shape_.seqs[s].first_pos);
+      table.insert(table.end(), table_.begin() + s * stride_, table_.begin() + (s + 1) * stride_);
     }
     tree_masks_.insert(tree_masks_.end(), masks.begin(), masks.end());
   }
-  if (shape.is_fp8) to_fp8();
+  table_ = std::move(table);
 }
 
 template <class T>
 std::vector<float> AttentionCase<T>::run(int max_items) const {
-  const AttentionBatch batch{.num_seqs = static_cast<int>(shape_.seqs.size()),
+  const AttentionBatch batch{.num_seqs = static_cast<int>(first_pos_.size()),
                              .num_rows = num_rows_,
                              .row_start = row_start_.data(),
                              .first_pos = first_pos_.data()};
@@ -126,23 +141,21 @@ template <class T>
 std::vector<float> AttentionCase<T>::expected() const {
   const int heads_per_kv = shape_.num_heads / shape_.num_kv_heads, dim = shape_.head_dim;
   std::vector<float> out;
-  for (size_t s = 0; s < shape_.seqs.size(); ++s) {
-    for (int j = 0; j < shape_.seqs[s].num_rows; ++j) {
+  for (size_t s = 0; s < first_pos_.size(); ++s) {
+    for (int j = 0; j < row_start_[s + 1] - row_start_[s]; ++j) {
       const int own = first_pos_[s] + j, row = row_start_[s] + j;
       for (int h = 0; h < shape_.num_heads; ++h) {
         std::vector<double> logits;
         std::vector<int> seen;
         for (int pos = first_seen(own, shape_.window); pos <= own; ++pos) {
-          if (shape_.has_trees && pos >= tree_start_[s] &&
-              (tree_masks_[row] >> (pos - tree_start_[s]) & 1) == 0)
-            continue;
+          const int at = shape_.has_trees ? branch_place(tree_masks_[s], tree_start_[s], pos) : pos;
           double dot = 0;
           for (int d = 0; d < dim; ++d)
-            dot += double{value_of(q_[row * q_stride() + h * dim + d])} * key(s, h / heads_per_kv, pos, d);
+            dot += double{value_of(q_[row * q_stride() + h * dim + d])} * key(s, h / heads_per_kv, at, d);
           dot *= shape_.scale;
           if (shape_.soft_cap > 0) dot = shape_.soft_cap * std::tanh(dot / shape_.soft_cap);
           logits.push_back(dot);
-          seen.push_back(pos);
+          seen.push_back(at);
         }
         double most = *std::max_element(logits.begin(), logits.end());
         if (shape_.has_sinks) most = std::max(most, double{sinks_[h]});

@@ -56,6 +56,7 @@ class AttentionCase {
     const size_t at = place(table_[s * stride_ + pos / shape_.block_size], h, pos) + d;
     return shape_.is_fp8 ? double{value_of(fp8_values_[at])} * kValueScale : double{value_of(values_[at])};
   }
+  void branch_out();
   void to_fp8() {
     for (const T k : keys_) fp8_keys_.push_back(rounded<Fp8>(value_of(k) / kKeyScale));
     for (const T v : values_) fp8_values_.push_back(rounded<Fp8>(value_of(v) / kValueScale));

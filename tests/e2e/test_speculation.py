@@ -1,0 +1,31 @@
+"""Guesses change the number of steps and nothing that a client sees."""
+
+LIST = "".join(f"The cat number {i} sat on the mat and looked at the dog. " for i in range(12))
+STORY = "Once upon a time there was a little girl who lived near the sea."
+
+
+def requests():
+    for prompt in (LIST, STORY):
+        for temperature in (0, 0.7, 1.0):
+            common = dict(model="serval-nano", prompt=prompt, max_tokens=96, temperature=temperature, seed=5)
+            yield dict(common, logprobs=3)
+            yield dict(common, n=3, frequency_penalty=0.3, extra_body={"min_tokens": 40, "repetition_penalty": 1.1})
+            yield dict(common, stop=["girl", "cat", " th"], extra_body={"ignore_eos": True})
+            yield dict(common, max_tokens=7, logit_bias={"260": 5, "270": 5}, extra_body={"top_k": 20})
+
+
+def told(answer):
+    return [(c.text, c.finish_reason, c.logprobs and c.logprobs.model_dump()) for c in answer.choices], answer.usage.completion_tokens
+
+
+def test_answers_are_the_same_with_and_without_guesses(start_daemon):
+    plain, guessing = start_daemon(), start_daemon("--speculation", "ngram")
+    for arguments in requests():
+        expected, given = (told(d.client().completions.create(**arguments)) for d in (plain, guessing))
+        assert given == expected, arguments
+    accepted = guessing.metric("vllm:spec_decode_num_accepted_tokens_total")
+    assert accepted > 50
+    assert guessing.metric("serval:spec_decode_num_draft_tokens_total") > accepted
+    assert guessing.metric("serval:engine_steps_total") < plain.metric("serval:engine_steps_total") - 50
+    assert plain.metric("serval:spec_decode_num_draft_tokens_total") == 0
+    guessing.wait_idle()
