@@ -108,8 +108,10 @@ struct AttentionArgs {
   KvLayer kv;
   const AttentionBatch* batch = nullptr;
   float scale = 1.0f;
-  int window = 0;  // 0: all; w: a row at position p sees positions > p - w
-  Tensor out;      // [num_rows, num_heads * head_dim]
+  float soft_cap = 0;  // 0: none; c: scores become c * tanh(score / c)
+  int window = 0;      // 0: all; w: a row at position p sees positions > p - w
+  Tensor sinks;        // f32 [num_heads]: a score that joins each softmax without a value; data null: none
+  Tensor out;          // [num_rows, num_heads * head_dim]
 };
 
 // Rotary embedding in the half-rotation layout (Su et al. 2021; pair (i, i + rotary_dim/2)), cos/sin from a
@@ -195,10 +197,11 @@ class Backend {
   virtual void capture(int /*num_rows*/, const std::function<void()>& /*body*/) {}
   virtual void run_captured(int /*num_rows*/, const std::function<void()>& body) { body(); }
 
-  virtual void embed(const LinearWeight& table, std::span<const int32_t> ids,
-                     const Tensor& out) = 0;  // out [rows, k]
+  // out [rows, k] = scale * table[id of the row].
+  virtual void embed(const LinearWeight& table, std::span<const int32_t> ids, float scale,
+                     const Tensor& out) = 0;
   // residual += x (x may be absent: data null); out = rms_norm(residual) * weight. residual, out: [rows,
-  // dim]; weight f32 [dim].
+  // dim]; weight f32 [dim]. Without x, out may be residual itself.
   virtual void add_rms_norm(const Tensor& residual, const Tensor& x, const Tensor& weight, float eps,
                             const Tensor& out) = 0;
   // The same with out = (residual - mean) / deviation * weight + bias (Ba et al. 2016), eps added to the
@@ -219,6 +222,8 @@ class Backend {
   virtual void gated_activation(Activation act, const Tensor& gate_up,
                                 const Tensor& out) = 0;  // [m, 2f] -> act(gate) * up [m, f]
   virtual void activation(Activation act, const Tensor& x, const Tensor& out) = 0;  // [m, f]; out may be x
+  // x = cap * tanh(x / cap), f32, in place.
+  virtual void soft_cap(const Tensor& x, float cap) = 0;
   virtual void gather_rows(const Tensor& x, std::span<const int32_t> rows, const Tensor& out) = 0;
 
   // Routed experts (kernels/expert_routing.h), in the order of these calls. No expert has a capacity: nothing

@@ -53,7 +53,10 @@ struct ModelSpec {
   bool tied_embeddings = false;
   // Of the matrices; norms and biases are f32.
   DType weight_dtype = DType::kBF16;
+  float embedding_scale = 1;
   NormSpec final_norm;
+  // 0: none; c: logits become c * tanh(logit / c).
+  float final_logit_cap = 0;
   std::vector<RopeSpec> ropes;
   std::vector<LayerSpec> layers;
   std::vector<KvGroupSpec> kv_groups;  // 1..kMaxKvGroups; every layer is in exactly one

@@ -58,10 +58,10 @@ void Transformer::forward(const ForwardInput& in, std::span<const KvLayer> kv, W
   SERVAL_CHECK(kv.size() == spec_.layers.size(), kv.size(), spec_.layers.size());
   SERVAL_CHECK(in.positions.size() == in.token_ids.size(), in.positions.size(), in.token_ids.size());
   ws.start(in.num_rows());
-  backend_.embed(weights_.embedding, in.token_ids, ws.residual);
-  Tensor pending;  // what the block before adds to the residual: nothing yet
+  backend_.embed(weights_.embedding, in.token_ids, spec_.embedding_scale, ws.residual);
+  Tensor pending;  // what is to be added to the residual
   if (spec_.learned_positions) {
-    backend_.embed(weights_.positions, in.positions, ws.x);
+    backend_.embed(weights_.positions, in.positions, 1, ws.x);
     pending = ws.x;
   }
   for (int l = 0; l < spec_.num_layers(); ++l) {
@@ -91,13 +91,17 @@ void Transformer::forward(const ForwardInput& in, std::span<const KvLayer> kv, W
 Tensor Transformer::logits(std::span<const int32_t> rows, Workspace& ws) {
   ws.start_logits(static_cast<int>(rows.size()));
   backend_.gather_rows(ws.h, rows, ws.last);
-  backend_.linear(ws.last, weights_.head(), ws.logits);
-  return ws.logits;
+  return run_head(ws.last, ws);
 }
 
 Tensor Transformer::all_logits(Workspace& ws) {
   ws.start_logits(static_cast<int>(ws.h.dim(0)));
-  backend_.linear(ws.h, weights_.head(), ws.logits);
+  return run_head(ws.h, ws);
+}
+
+Tensor Transformer::run_head(const Tensor& h, Workspace& ws) {
+  backend_.linear(h, weights_.head(), ws.logits);
+  if (spec_.final_logit_cap > 0) backend_.soft_cap(ws.logits, spec_.final_logit_cap);
   return ws.logits;
 }
 

@@ -51,6 +51,8 @@ class Transformer {
  private:
   // In place; nothing where the layer has none.
   void add_post_norm(const NormSpec& spec, const NormWeights& weights, const Tensor& x);
+  // Logits of the rows of h, which are as many as the workspace's logits.
+  Tensor run_head(const Tensor& h, Workspace& ws);
 
   ModelSpec spec_;
   ModelWeights weights_;

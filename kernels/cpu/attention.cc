@@ -190,6 +190,9 @@ void CpuBackend::attention(const AttentionArgs& args, int64_t q_row_stride) {
   for (size_t i = 0; i < splits.size(); ++i)
     std::fill_n(pending + i * kv.num_kv_heads, kv.num_kv_heads, splits[i].num_tasks);
 
+  SERVAL_CHECK(args.sinks.data == nullptr || args.sinks.num_elements() == num_heads,
+               args.sinks.num_elements());
+  const float* const sinks = args.sinks.as<float>();
   const auto attend = kv.dtype == DType::kF32 ? kernels_.attend_f32 : kernels_.attend_bf16;
   const int64_t out_stride = int64_t{num_heads} * head_dim, vector_floats = head_dim + kPartialExtra;
   const auto out_of = [&](int64_t row, int kv_head) {
@@ -209,7 +212,7 @@ void CpuBackend::attention(const AttentionArgs& args, int64_t q_row_stride) {
       for (int h = 0; h < heads; ++h)
         kernels_.merge_chunks(first + (r * heads + h) * vector_floats,
                               split.num_rows * num_heads * vector_floats, split.num_chunks, head_dim,
-                              out + h * head_dim);
+                              sinks == nullptr ? nullptr : sinks + kv_head * heads + h, out + h * head_dim);
     }
   };
   // What a branch reads from the block on in which its tree begins, in the order in which it reads it.
@@ -257,7 +260,9 @@ void CpuBackend::attention(const AttentionArgs& args, int64_t q_row_stride) {
             .tail = is_branch ? gather_tail(worker, task.seq, kv_head, tail_block) : nullptr,
             .block_shift = std::countr_zero(static_cast<unsigned>(kv.block_size)),
             .scale = args.scale,
+            .soft_cap = args.soft_cap,
             .window = args.window,
+            .sinks = sinks == nullptr ? nullptr : sinks + kv_head * heads,
             .scratch = attend_scratch_.as<float>() + worker * attend_floats_});
     if (split == nullptr) return;
     std::atomic_ref<int32_t> left(pending[int64_t{task.split} * kv.num_kv_heads + kv_head]);

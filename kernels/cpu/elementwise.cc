@@ -73,6 +73,11 @@ void CpuBackend::activation(Activation act, const Tensor& x, const Tensor& out) 
            [&](int64_t r) { activate(x.as<float>() + r * f, out.as<float>() + r * f, f); });
 }
 
+void CpuBackend::soft_cap(const Tensor& x, float cap) {
+  const int64_t dim = x.dim(1);
+  for_rows(x.dim(0), 4 * dim, [&](int64_t r) { kernels_.soft_cap(x.as<float>() + r * dim, cap, dim); });
+}
+
 void CpuBackend::gather_rows(const Tensor& x, std::span<const int32_t> rows, const Tensor& out) {
   const int64_t dim = x.dim(1);
   SERVAL_CHECK(out.dim(0) == static_cast<int64_t>(rows.size()) && out.dim(1) == dim, out.dim(0), rows.size(),

@@ -300,18 +300,25 @@ inline void merge_chunk(const float* values, float maximum, float sum, int head_
   out_sum = fma(broadcast(sum), now, broadcast(out_sum) * before)[0];
 }
 
-// Every vector sees its own position, so sum > 0.
-inline void finish(float* out, int head_dim, float sum) {
+// Every vector sees its own position, so sum > 0. A sink is merged as one more chunk, whose values are zeros.
+inline void finish(float* out, int head_dim, const float* sink, float maximum, float sum) {
+  if (sink != nullptr) {
+    const float most = *sink > maximum ? *sink : maximum;
+    const float before = exp(broadcast(maximum - most))[0], now = exp(broadcast(*sink - most))[0];
+    for (int d = 0; d < head_dim; ++d) out[d] *= before;
+    sum = fma(broadcast(sum), broadcast(before), broadcast(now))[0];
+  }
   for (int d = 0; d < head_dim; ++d) out[d] /= sum;
 }
 
-void merge_chunks(const float* partials, int64_t stride, int num_chunks, int head_dim, float* out) {
+void merge_chunks(const float* partials, int64_t stride, int num_chunks, int head_dim, const float* sink,
+                  float* out) {
   float maximum = kMinusInfinity, sum = 0;
   for (int c = 0; c < num_chunks; ++c) {
     const float* const chunk = partials + c * stride;
     merge_chunk(chunk, chunk[head_dim], chunk[head_dim + 1], head_dim, out, maximum, sum);
   }
-  finish(out, head_dim, sum);
+  finish(out, head_dim, sink, maximum, sum);
 }
 
 template <class Kv>
@@ -414,7 +421,9 @@ void attend(const AttendArgs& args) {
           run_begin = my_begin;
           run_end = my_end;
         }
-        if (my_begin < my_end) factor[m] = soften(scores + m * kTile, my_begin, my_end, maximum[v], sum[v]);
+        if (my_begin >= my_end) continue;
+        if (args.soft_cap > 0) soft_cap(scores + m * kTile, args.soft_cap, kTile);
+        factor[m] = soften(scores + m * kTile, my_begin, my_end, maximum[v], sum[v]);
       }
       finish_run(group);
     }
@@ -422,7 +431,10 @@ void attend(const AttendArgs& args) {
     if ((start + kTile) % kChunk == 0 || start + kTile > last) end_chunk(start / kChunk);
   }
   if (args.partials == nullptr) {
-    for (int v = 0; v < vectors; ++v) finish(out_of(v), head_dim, out_sum[v]);
+    for (int v = 0; v < vectors; ++v) {
+      const float* const sink = args.sinks != nullptr ? args.sinks + v % args.heads : nullptr;
+      finish(out_of(v), head_dim, sink, out_maximum[v], out_sum[v]);
+    }
   }
 }
 

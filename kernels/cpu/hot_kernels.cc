@@ -80,6 +80,7 @@ const KernelTable SERVAL_TABLE = {
     .gate = {gate_row<silu>, gate_row<gelu_tanh>, gate_row<gelu>, gate_row<relu>},
     .activate = {activate_row<silu>, activate_row<gelu_tanh>, activate_row<gelu>, activate_row<relu>},
     .weighted_sum = weighted_sum,
+    .soft_cap = soft_cap,
     .rotate = rotate,
     .sample = {.scan = scan_logits,
                .sum_of_exp = sum_of_exp,

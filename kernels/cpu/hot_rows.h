@@ -133,6 +133,15 @@ void weighted_sum(const float* x, const int32_t* indices, const float* weights, 
   });
 }
 
+// cap * tanh(x / cap): tanh(u) = 1 - 2 / (1 + e^(2u)), whose error is one of the cap's last places.
+inline Vec capped(Vec x, float cap) {
+  return cap - 2 * cap / (1.0f + exp(x * (2 / cap)));
+}
+void soft_cap(float* x, float cap, int64_t n) {
+  for_vectors(n,
+              [&](int64_t i, int lanes) { store_some(x + i, capped(load_some(x + i, lanes), cap), lanes); });
+}
+
 void rotate(float* x, const float* cos, const float* sin, int64_t half) {
   for_vectors(half, [&](int64_t i, int lanes) {
     const Vec a = load_some(x + i, lanes), b = load_some(x + half + i, lanes);

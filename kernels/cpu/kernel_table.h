@@ -104,8 +104,10 @@ struct AttendArgs {  // some rows of one sequence, one KV head with all its quer
   const char* tail;
   int block_shift;  // log2 of positions in a block
   float scale;
+  float soft_cap;  // 0: none
   int window;
-  float* scratch;  // 2 * vectors * (head_dim + 2) + 8 * kTile floats, vectors = num_rows * heads
+  const float* sinks;  // [heads]; null: none
+  float* scratch;      // 2 * vectors * (head_dim + 2) + 8 * kTile floats, vectors = num_rows * heads
 };
 
 // ---- Sampling
@@ -160,8 +162,10 @@ struct KernelTable {
   LinearKernel linear[kNumLinearKernels];
   void (*attend_f32)(const AttendArgs& args);
   void (*attend_bf16)(const AttendArgs& args);
-  // out [head_dim] of one vector from what num_chunks chunks left, `stride` floats apart.
-  void (*merge_chunks)(const float* partials, int64_t stride, int num_chunks, int head_dim, float* out);
+  // out [head_dim] of one vector from what num_chunks chunks left, `stride` floats apart, and its sink (null:
+  // none).
+  void (*merge_chunks)(const float* partials, int64_t stride, int num_chunks, int head_dim, const float* sink,
+                       float* out);
   // residual += x when x is not null; out = residual / rms(residual) * weight. out may be residual when x is
   // null.
   void (*rms_norm)(float* residual, const float* x, const float* weight, float eps, float* out, int64_t n);
@@ -174,6 +178,7 @@ struct KernelTable {
   // out [n] = the sum of weights[i] * x[indices[i] * n ..] in the order of i.
   void (*weighted_sum)(const float* x, const int32_t* indices, const float* weights, int count, float* out,
                        int64_t n);
+  void (*soft_cap)(float* x, float cap, int64_t n);
   void (*rotate)(float* x, const float* cos, const float* sin, int64_t half);
   SampleKernels sample;
   void (*exp)(const float* x, float* out, int64_t n);  // the exponential of all of the above, for tests

@@ -141,7 +141,8 @@ LinearWeight CpuBackend::pack_linear(std::span<const LinearSource> parts, std::s
   return w;
 }
 
-void CpuBackend::embed(const LinearWeight& table, std::span<const int32_t> ids, const Tensor& out) {
+void CpuBackend::embed(const LinearWeight& table, std::span<const int32_t> ids, float scale,
+                       const Tensor& out) {
   const size_t stride = panel_bytes(table.k, table.format);
   SERVAL_CHECK(out.dim(0) == static_cast<int64_t>(ids.size()) && out.dim(1) == table.k, out.dim(0),
                ids.size(), out.dim(1), table.k);
@@ -153,9 +154,9 @@ void CpuBackend::embed(const LinearWeight& table, std::span<const int32_t> ids, 
     with_codes(table.format, [&](auto codes) {
       using Codes = decltype(codes);
       const auto* const all = reinterpret_cast<const typename Codes::Code*>(panel);
-      for (int64_t i = 0; i < table.k; ++i) to[i] = codes.number(all[panel_index<Codes>(id % kPanel, i)]);
-      if (table.scales.data() != nullptr)
-        for (int64_t i = 0; i < table.k; ++i) to[i] *= table.scales.as<float>()[id];
+      const float factor = table.scales.data() == nullptr ? scale : scale * table.scales.as<float>()[id];
+      for (int64_t i = 0; i < table.k; ++i)
+        to[i] = factor * codes.number(all[panel_index<Codes>(id % kPanel, i)]);
     });
   });
 }

@@ -290,11 +290,12 @@ const int32_t* CudaBackend::stage_list(const int32_t* values, int64_t count) {
 
 // --- ops ---
 
-void CudaBackend::embed(const LinearWeight& table, std::span<const int32_t> ids, const Tensor& out) {
+void CudaBackend::embed(const LinearWeight& table, std::span<const int32_t> ids, float scale,
+                        const Tensor& out) {
   with_number(out.dtype, [&](auto number) {
     using T = decltype(number);
     cuda::embed<T>(stream_, table.packed.as<T>(), device_array(ids.data()), sampler_.last_tokens(),
-                   as<T>(out), static_cast<int>(ids.size()), static_cast<int>(table.k));
+                   scale, as<T>(out), static_cast<int>(ids.size()), static_cast<int>(table.k));
   });
 }
 
@@ -432,7 +433,9 @@ void CudaBackend::attention(const AttentionArgs& args, int64_t q_row_stride) {
       .head_dim = kv.head_dim,
       .block_shift = std::countr_zero(static_cast<unsigned>(kv.block_size)),
       .scale = args.scale,
+      .soft_cap = args.soft_cap,
       .window = args.window,
+      .sinks = as<float>(args.sinks),
       .counts = group.counts,
       .row_start = row_start_,
       .first_pos = first_pos_,
@@ -466,6 +469,11 @@ void CudaBackend::activation(Activation act, const Tensor& x, const Tensor& out)
     cuda::activation<T>(stream_, act, /*is_gated=*/false, as<T>(x), as<T>(out), static_cast<int>(out.dim(0)),
                         static_cast<int>(out.dim(1)));
   });
+}
+
+void CudaBackend::soft_cap(const Tensor& x, float cap) {
+  SERVAL_CHECK(x.dtype == DType::kF32, dtype_name(x.dtype));
+  cuda::soft_cap(stream_, as<float>(x), x.num_elements(), cap);
 }
 
 void CudaBackend::gather_rows(const Tensor& x, std::span<const int32_t> rows, const Tensor& out) {

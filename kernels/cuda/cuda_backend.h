@@ -50,7 +50,8 @@ class CudaBackend final : public Backend {
   void capture(int num_rows, const std::function<void()>& body) override;
   void run_captured(int num_rows, const std::function<void()>& body) override;
 
-  void embed(const LinearWeight& table, std::span<const int32_t> ids, const Tensor& out) override;
+  void embed(const LinearWeight& table, std::span<const int32_t> ids, float scale,
+             const Tensor& out) override;
   void add_rms_norm(const Tensor& residual, const Tensor& x, const Tensor& weight, float eps,
                     const Tensor& out) override;
   void add_layer_norm(const Tensor& residual, const Tensor& x, const Tensor& weight, const Tensor& bias,
@@ -63,6 +64,7 @@ class CudaBackend final : public Backend {
   void attention(const AttentionArgs& args, int64_t q_row_stride) override;
   void gated_activation(Activation act, const Tensor& gate_up, const Tensor& out) override;
   void activation(Activation act, const Tensor& x, const Tensor& out) override;
+  void soft_cap(const Tensor& x, float cap) override;
   void gather_rows(const Tensor& x, std::span<const int32_t> rows, const Tensor& out) override;
   void route_experts(RoutingRule rule, const Tensor& logits, const ExpertRouting& routing) override;
   void dispatch_rows(const Tensor& x, const ExpertRouting& routing, const Tensor& out) override;

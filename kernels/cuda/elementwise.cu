@@ -191,11 +191,23 @@ SERVAL_DEVICE void copy_row(const T* from, T* to, int dim) {
 }
 
 template <class T>
+SERVAL_DEVICE void scale_row(const T* from, float scale, T* to, int dim) {
+  const bool aligned = is_vectorised(dim);
+  for (int i = simt::thread() * kVector; i < dim; i += simt::num_threads() * kVector) {
+    float value[kVector];
+    load_vector(from + i, dim - i, aligned, value);
+    SERVAL_UNROLL
+    for (int j = 0; j < kVector; ++j) value[j] *= scale;
+    store_vector(to + i, dim - i, aligned, value);
+  }
+}
+
+template <class T>
 SERVAL_KERNEL void SERVAL_MAX_THREADS(kRowThreads)
-    embed_kernel(const T* table, const int32_t* ids, const int32_t* last_tokens, T* out, int dim) {
+    embed_kernel(const T* table, const int32_t* ids, const int32_t* last_tokens, float scale, T* out, int dim) {
   const int64_t r = simt::block_x();
   const int32_t id = ids[r] >= 0 ? ids[r] : last_tokens[-1 - ids[r]];
-  copy_row(table + int64_t{id} * dim, out + r * dim, dim);
+  scale_row(table + int64_t{id} * dim, scale, out + r * dim, dim);
 }
 
 template <class T>
@@ -267,10 +279,10 @@ void activation(simt::Stream stream, Activation act, bool is_gated, const T* x, 
 }
 
 template <class T>
-void embed(simt::Stream stream, const T* table, const int32_t* ids, const int32_t* last_tokens, T* out,
-           int rows, int dim) {
+void embed(simt::Stream stream, const T* table, const int32_t* ids, const int32_t* last_tokens, float scale,
+           T* out, int rows, int dim) {
   simt::launch<embed_kernel<T>>(stream, {.grid_x = rows, .threads = threads_of(dim)}, table, ids, last_tokens,
-                                out, dim);
+                                scale, out, dim);
 }
 
 template <class T>
@@ -293,7 +305,7 @@ void soft_cap(simt::Stream stream, float* x, int64_t count, float cap) {
   template void add_norm<T>(simt::Stream, bool, const AddNormArgs<T>&);                         \
   template void prepare_heads<T>(simt::Stream, const PrepareHeadsArgs<T>&);                     \
   template void activation<T>(simt::Stream, Activation, bool, const T*, T*, int, int);          \
-  template void embed<T>(simt::Stream, const T*, const int32_t*, const int32_t*, T*, int, int); \
+  template void embed<T>(simt::Stream, const T*, const int32_t*, const int32_t*, float, T*, int, int); \
   template void gather_rows<T>(simt::Stream, const T*, const int32_t*, T*, int, int);
 SERVAL_INSTANTIATE(Bf16)
 SERVAL_INSTANTIATE(Half)

@@ -57,10 +57,10 @@ void prepare_heads(simt::Stream stream, const PrepareHeadsArgs<T>& args);
 template <class T>
 void activation(simt::Stream stream, Activation act, bool is_gated, const T* x, T* out, int rows, int width);
 
-// out[r] = table[id of r]; a negative id i stands for last_tokens[-1 - i].
+// out[r] = scale * table[id of r]; a negative id i stands for last_tokens[-1 - i].
 template <class T>
-void embed(simt::Stream stream, const T* table, const int32_t* ids, const int32_t* last_tokens, T* out,
-           int rows, int dim);
+void embed(simt::Stream stream, const T* table, const int32_t* ids, const int32_t* last_tokens, float scale,
+           T* out, int rows, int dim);
 
 // out[r] = x[rows[r]].
 template <class T>

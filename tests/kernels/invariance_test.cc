@@ -129,10 +129,15 @@ TEST_P(Invariance, NothingDependsOnTheNumberOfThreads) {
 }
 
 std::vector<AttentionShape> attention_shapes() {
-  return {{4, 4, 64, 16, DType::kBF16, 0},  {8, 2, 64, 16, DType::kF32, 0},
-          {14, 2, 64, 16, DType::kBF16, 0}, {12, 1, 24, 8, DType::kF32, 0},
-          {4, 2, 128, 32, DType::kBF16, 0}, {4, 2, 64, 16, DType::kBF16, 50},
-          {6, 2, 8, 128, DType::kF32, 20},  {2, 1, 256, 16, DType::kBF16, 100}};
+  return {{4, 4, 64, 16, DType::kBF16, 0},
+          {8, 2, 64, 16, DType::kF32, 0},
+          {14, 2, 64, 16, DType::kBF16, 0},
+          {12, 1, 24, 8, DType::kF32, 0},
+          {4, 2, 128, 32, DType::kBF16, 0},
+          {4, 2, 64, 16, DType::kBF16, 50},
+          {6, 2, 8, 128, DType::kF32, 20},
+          {2, 1, 256, 16, DType::kBF16, 100},
+          {4, 2, 64, 16, DType::kBF16, 50, 0.7f, true}};
 }
 
 // Keys are written and attended chunk by chunk, as the engine does it.
@@ -191,7 +196,8 @@ TEST_P(Invariance, AttentionDoesNotDependOnWhoComputesWhichChunk) {
   constexpr int kContext = 1100;
   for (const AttentionShape& shape :
        {AttentionShape{4, 2, 64, 16, DType::kBF16, 0}, AttentionShape{6, 1, 24, 8, DType::kF32, 0},
-        AttentionShape{2, 1, 128, 32, DType::kBF16, 300}}) {
+        AttentionShape{2, 1, 128, 32, DType::kBF16, 300},
+        AttentionShape{4, 2, 64, 16, DType::kBF16, 0, 0.7f, true}}) {
     const auto alone = backend_of(GetParam(), 1);
     PagedSequence seq(shape, kContext, 14);
     std::vector<float> expected;

@@ -375,7 +375,8 @@ struct Seq {
 };
 
 void check_attention(Backend& backend, WeightFormat weights, const std::vector<Seq>& seqs, int heads,
-                     int kv_heads, int head_dim, int window, bool is_rotated = true) {
+                     int kv_heads, int head_dim, int window, bool is_rotated = true, float soft_cap = 0,
+                     bool has_sinks = false) {
   Bench bench(backend, weights, static_cast<uint32_t>(heads * 100 + head_dim + window));
   const DType kv_type = backend.preferred_kv_dtype(bench.number());
   int num_blocks = 2;
@@ -409,7 +410,7 @@ void check_attention(Backend& backend, WeightFormat weights, const std::vector<S
   const Tensor cos_sin = is_rotated ? bench.poison({kMaxLen, rotary}, DType::kF32) : Tensor();
   if (is_rotated) backend.upload(cos_sin.data, angles.data(), angles.size() * sizeof(float));
   const Values q_norm = bench.numbers({head_dim}, DType::kF32),
-               k_norm = bench.numbers({head_dim}, DType::kF32);
+               k_norm = bench.numbers({head_dim}, DType::kF32), sinks = bench.numbers({heads}, DType::kF32);
 
   const int64_t width = int64_t{heads + 2 * kv_heads} * head_dim;
   // keys[s][pos][h][d], values likewise, as the definition makes them
@@ -488,7 +489,9 @@ void check_attention(Backend& backend, WeightFormat weights, const std::vector<S
                        .kv = kv,
                        .batch = &input.groups[0].attention,
                        .scale = scale,
+                       .soft_cap = soft_cap,
                        .window = window,
+                       .sinks = has_sinks ? sinks.tensor : Tensor(),
                        .out = out},
                       width);
     std::vector<double> want, size;
@@ -503,10 +506,14 @@ void check_attention(Backend& backend, WeightFormat weights, const std::vector<S
             double dot = 0;
             for (int d = 0; d < head_dim; ++d)
               dot += q[d] * keys[s][(int64_t{p} * kv_heads + kv_head) * head_dim + d];
-            logits.push_back(dot * scale);
+            dot *= scale;
+            logits.push_back(soft_cap > 0 ? soft_cap * std::tanh(dot / soft_cap) : dot);
           }
-          const double most = *std::max_element(logits.begin(), logits.end());
-          double total = 0, largest = 0;
+          double most = *std::max_element(logits.begin(), logits.end()), total = 0, largest = 0;
+          if (has_sinks) {
+            most = std::max(most, sinks.exact[h]);
+            total = std::exp(sinks.exact[h] - most);
+          }
           for (int p = first; p <= own; ++p) {
             const double weight = std::exp(logits[p - first] - most);
             total += weight;
@@ -602,6 +609,17 @@ void check_branch(Backend& backend, WeightFormat weights, int window) {
   EXPECT_EQ(attended(0), in_a_row);
 }
 
+void check_soft_cap(Backend& backend, WeightFormat weights) {
+  Bench bench(backend, weights, 13);
+  for (const float cap : {0.3f, 50.0f}) {
+    const Values x = bench.numbers({5, 37}, DType::kF32);
+    backend.soft_cap(x.tensor, cap);
+    std::vector<double> want, size(x.exact.size(), cap);
+    for (const double value : x.exact) want.push_back(cap * std::tanh(value / cap));
+    expect_near(bench.read(x.tensor), want, size, 1e-6, "soft cap");
+  }
+}
+
 void check_rows(Backend& backend, WeightFormat weights) {
   Bench bench(backend, weights, 9);
   std::vector<double> table, none;
@@ -619,12 +637,17 @@ void check_rows(Backend& backend, WeightFormat weights) {
   input.groups[1] = input.groups[0];
   backend.begin_step(input);
   const Tensor out = bench.poison({3, 72}, bench.type()), some = bench.poison({3, 72}, bench.type());
-  backend.embed(w, ids, out);
+  backend.embed(w, ids, 1.0f, out);
   backend.gather_rows(out, rows, some);
   std::vector<double> want, gathered, size(3 * 72, 0.0);
   for (const int32_t id : ids)
     want.insert(want.end(), table.begin() + id * 72, table.begin() + (id + 1) * 72);
   expect_near(bench.read(out), want, size, bench.tolerance(), "embed");
+  const Tensor scaled = bench.poison({3, 72}, bench.type());
+  backend.embed(w, ids, 2.5f, scaled);
+  std::vector<double> larger = want;
+  for (double& value : larger) value *= 2.5;
+  expect_near(bench.read(scaled), larger, size, bench.tolerance(), "scaled embed");
   for (const int32_t r : rows)
     gathered.insert(gathered.end(), want.begin() + r * 72, want.begin() + (r + 1) * 72);
   expect_near(bench.read(some), gathered, size, bench.tolerance(), "gather");
@@ -798,6 +821,16 @@ const std::vector<OpCase>& op_table() {
     for (const int window : {0, 15})
       cases.push_back({"branch_window_" + std::to_string(window),
                        [=](Backend& b, WeightFormat w) { check_branch(b, w, window); }});
+    cases.push_back({"attention_soft_cap", [=](Backend& b, WeightFormat w) {
+                       check_attention(b, w, ragged, 4, 2, 64, 40, true, 0.5f);
+                     }});
+    cases.push_back({"attention_sinks", [=](Backend& b, WeightFormat w) {
+                       check_attention(b, w, ragged, 4, 2, 64, 0, true, 0, true);
+                     }});
+    cases.push_back({"attention_soft_cap_and_sinks", [=](Backend& b, WeightFormat w) {
+                       check_attention(b, w, ragged, 4, 2, 64, 40, true, 2, true);
+                     }});
+    cases.push_back({"soft_cap", check_soft_cap});
     cases.push_back({"rows", check_rows});
     cases.push_back({"sample", check_sample});
     cases.push_back({"sample_biased", check_sample_biased});

@@ -116,7 +116,7 @@ TEST_P(Ops, EmbedReadsRowsOfThePackedTable) {
     const LinearWeight w = backend_->pack_linear({&part, 1}, {});
     const std::vector<int32_t> ids = {0, 76, 31, 32, 33, 5, 5};
     std::vector<float> out(ids.size() * dim);
-    backend_->embed(w, ids, matrix(out, ids.size(), dim));
+    backend_->embed(w, ids, 1.0f, matrix(out, ids.size(), dim));
     for (size_t i = 0; i < ids.size(); ++i)
       for (int64_t d = 0; d < dim; ++d)
         ASSERT_EQ(out[i * dim + d], static_cast<float>(table.values[ids[i] * dim + d])) << d;

@@ -17,6 +17,8 @@ struct AttentionShape {
   int heads = 4, kv_heads = 2, head_dim = 64, block_size = 16;
   DType dtype = DType::kF32;
   int window = 0;
+  float soft_cap = 0;
+  bool has_sinks = false;
 };
 
 class PagedSequence {
@@ -102,13 +104,17 @@ class PagedSequence {
                                .table_stride = static_cast<int>(table_.size()),
                                .tree_masks = &tree_mask,
                                .tree_start = &tree_start};
+    std::vector<float> sinks(shape_.heads);
+    for (int h = 0; h < shape_.heads; ++h) sinks[h] = 2 - static_cast<float>(h);
     std::vector<float> out(static_cast<size_t>(rows) * q_row());
     backend.attention(
         {.q = Tensor(const_cast<float*>(q(first)), DType::kF32, {rows, shape_.heads, shape_.head_dim}),
          .kv = kv_,
          .batch = &batch,
          .scale = scale(),
+         .soft_cap = shape_.soft_cap,
          .window = shape_.window,
+         .sinks = shape_.has_sinks ? Tensor(sinks.data(), DType::kF32, {shape_.heads}) : Tensor(),
          .out = Tensor(out.data(), DType::kF32, {rows, q_row()})},
         q_row());
     return out;

@@ -63,6 +63,7 @@ void GqaSpec::run(Backend& backend, const GqaWeights& w, const MixerInput& in) c
                      .kv = in.kv,
                      .batch = &in.group.attention,
                      .scale = scale,
+                     .soft_cap = soft_cap,
                      .window = in.window,
                      .out = attended},
                     stride);

@@ -23,6 +23,7 @@ struct GqaSpec {
   bool output_bias = false;
   NormSpec head_norm;  // over each head of q and of k, before the rotation (Qwen3)
   float scale = 1;     // of the scores: 1 / sqrt(head_dim)
+  float soft_cap = 0;  // 0: none; c: scores become c * tanh(score / c)
 
   int64_t q_size() const { return int64_t{num_heads} * head_dim; }
   int64_t kv_size() const { return int64_t{num_kv_heads} * head_dim; }

@@ -60,10 +60,13 @@ class PlainBackend final : public Backend {
   size_t available_bytes() const override { return size_t{1} << 30; }
   void begin_step(const ForwardInput&) override {}
 
-  void embed(const LinearWeight& table, std::span<const int32_t> ids, const Tensor& out) override {
+  void embed(const LinearWeight& table, std::span<const int32_t> ids, float scale,
+             const Tensor& out) override {
     for (size_t i = 0; i < ids.size(); ++i) {
-      std::copy_n(table.packed.as<float>() + ids[i] * table.k, table.k,
-                  out.as<float>() + static_cast<int64_t>(i) * table.k);
+      for (int64_t j = 0; j < table.k; ++j) {
+        out.as<float>()[static_cast<int64_t>(i) * table.k + j] =
+            scale * table.packed.as<float>()[ids[i] * table.k + j];
+      }
     }
   }
 
@@ -163,8 +166,15 @@ class PlainBackend final : public Backend {
           for (int p = first; p <= position; ++p) {
             double score = 0;
             for (int64_t i = 0; i < dim; ++i) score += double{q[i]} * kv_at(args.kv.keys, p)[i];
-            weights.push_back(score * args.scale);
-            largest = std::max(largest, weights.back());
+            score *= args.scale;
+            if (args.soft_cap > 0) score = args.soft_cap * std::tanh(score / args.soft_cap);
+            weights.push_back(score);
+            largest = std::max(largest, score);
+          }
+          if (args.sinks.data != nullptr) {
+            const double sink = args.sinks.as<float>()[h];
+            largest = std::max(largest, sink);
+            total = std::exp(sink - largest);
           }
           for (double& w : weights) total += w = std::exp(w - largest);
           std::fill(sum.begin(), sum.end(), 0.0);
@@ -247,6 +257,10 @@ class PlainBackend final : public Backend {
     }
   }
 
+  void soft_cap(const Tensor& x, float cap) override {
+    for (int64_t i = 0; i < x.num_elements(); ++i)
+      x.as<float>()[i] = static_cast<float>(cap * std::tanh(double{x.as<float>()[i]} / cap));
+  }
   void gather_rows(const Tensor& x, std::span<const int32_t> rows, const Tensor& out) override {
     for (size_t i = 0; i < rows.size(); ++i) {
       std::copy_n(x.as<float>() + rows[i] * x.dim(1), x.dim(1),

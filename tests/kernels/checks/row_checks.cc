@@ -232,16 +232,19 @@ template <class T>
 void check_embedding(int dim, Finding& finding) {
   std::mt19937 random(static_cast<uint32_t>(dim));
   const std::vector<T> table = random_numbers<T>(9 * dim, random);
-  const DeviceArray<T> t(table), out(4 * dim), gathered(2 * dim);
+  const DeviceArray<T> t(table), out(4 * dim), gathered(2 * dim), scaled(4 * dim);
   const DeviceArray<int32_t> ids(std::vector<int32_t>{8, 0, -1, -3}), last(std::vector<int32_t>{5, 1, 7}),
       rows(std::vector<int32_t>{3, 0});
-  cuda::embed<T>(nullptr, t.data(), ids.data(), last.data(), out.data(), 4, dim);
+  cuda::embed<T>(nullptr, t.data(), ids.data(), last.data(), 1, out.data(), 4, dim);
+  cuda::embed<T>(nullptr, t.data(), ids.data(), last.data(), 5.5f, scaled.data(), 4, dim);
   cuda::gather_rows<T>(nullptr, out.data(), rows.data(), gathered.data(), 2, dim);
-  const std::vector<T> embedded = out.download(), some = gathered.download();
+  const std::vector<T> embedded = out.download(), some = gathered.download(), large = scaled.download();
   const int want[] = {8, 0, 5, 7};
   for (int i = 0; i < 4 * dim; ++i) {
     if (embedded[i].bits != table[want[i / dim] * dim + i % dim].bits)
       finding.fail(at(i / dim, i % dim) + " was embedded wrong");
+    expect_number(finding, large[i], 5.5 * value_of(table[want[i / dim] * dim + i % dim]), 0,
+                  at(i / dim, i % dim) + " scaled");
   }
   for (int i = 0; i < 2 * dim; ++i) {
     if (some[i].bits != table[want[i / dim == 0 ? 3 : 0] * dim + i % dim].bits)
