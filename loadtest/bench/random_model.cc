@@ -41,6 +41,7 @@ std::string config_json(const RandomModel& m) {
   }
   if (m.num_experts > 0)
     json += number("num_local_experts", m.num_experts) + number("num_experts_per_tok", m.experts_per_row);
+  json += m.more_config;
   json += std::string(",\n  \"tie_word_embeddings\": ") + (m.tied_embeddings ? "true" : "false") + "\n}\n";
   return json;
 }

@@ -29,6 +29,7 @@ struct RandomModel {
   int num_experts = 0;  // of MixtralForCausalLM
   int experts_per_row = 2;
   bool tied_embeddings = false;
+  std::string more_config;  // members that the architecture asks for beside these: ', "name": value'
   uint64_t seed = 1;
 };
 

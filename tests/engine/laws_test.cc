@@ -32,6 +32,7 @@ struct ModelKind {
   int window;                // 0: none
   int first_windowed_layer;  // where only some layers have it
   int num_experts = 0;
+  const char* more_config = "";
 };
 constexpr ModelKind kKinds[] = {
     {"full_f32", "LlamaForCausalLM", DType::kF32, 0, 0},
@@ -41,6 +42,8 @@ constexpr ModelKind kKinds[] = {
     {"mixed_bf16", "Qwen2ForCausalLM", DType::kBF16, 37, 1},
     {"experts_bf16", "MixtralForCausalLM", DType::kBF16, 0, 0, 5},
     {"gpt2_f32", "GPT2LMHeadModel", DType::kF32, 0, 0},
+    {"sandwich_bf16", "Gemma3ForCausalLM", DType::kBF16, 37, 0, 0,
+     R"(, "query_pre_attn_scalar": 24, "sliding_window_pattern": 2, "rope_local_base_freq": 500)"},
 };
 
 // A model of each kind, written once a process.
@@ -56,6 +59,7 @@ const std::filesystem::path& model_folder(const ModelKind& kind) {
     model.sliding_window = kind.window;
     model.first_windowed_layer = kind.first_windowed_layer;
     model.num_experts = kind.num_experts;
+    model.more_config = kind.more_config;
     write_random_model(folder->path(), model);
   }
   return folder->path();
@@ -371,7 +375,8 @@ TEST_P(Laws, NothingIsAllocatedWhileGuessesAreVerified) {
   if (SERVAL_LAW_EMULATED) GTEST_SKIP() << "the emulation of the device allocates by itself";
   EngineConfig config = config_for(device());
   config.scheduler.num_draft_tokens = 8;
-  EngineDriver driver(model(), config, EngineDriver::Order::kAsTheDeviceLikes, std::make_unique<NgramSpeculator>());
+  EngineDriver driver(model(), config, EngineDriver::Order::kAsTheDeviceLikes,
+                      std::make_unique<NgramSpeculator>());
   std::optional<AllocationCounter> counter;
   std::atomic<int64_t> allocations = 0;
   std::mutex submitting;

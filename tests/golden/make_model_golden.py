@@ -2,7 +2,7 @@
 
 Run by hand, never by the tests:
     python3 -m venv VENV && VENV/bin/pip install torch==2.11.0 transformers==5.23.0
-    VENV/bin/python tests/golden/make_model_golden.py
+    VENV/bin/python tests/golden/make_model_golden.py [NAME...]
 
 Weights are drawn wider than an initialisation would, so that logits have real margins and every feature (a bias, a window, a norm)
 moves them by far more than the tolerance. Prompts cross each threshold: the window, the original context of a scaled rotation.
@@ -13,6 +13,7 @@ the greedy continuation, the margin of each of its steps, and the full log-proba
 import json
 import math
 import pathlib
+import sys
 
 import torch
 import transformers
@@ -35,6 +36,7 @@ def randomise(model, seed):
     """Fresh weights: matrices scaled by fan-in, norms around one, biases that matter. Names decide, in a fixed order."""
     generator = torch.Generator().manual_seed(seed)
     tied = model.config.tie_word_embeddings
+    is_gemma = model.config.model_type.startswith("gemma")  # stores what is above 1
 
     def normal(p, std, mean=0.0):
         p.copy_(torch.randn(p.shape, generator=generator) * std + mean)
@@ -42,7 +44,7 @@ def randomise(model, seed):
     with torch.no_grad():
         for name, p in sorted(model.named_parameters()):
             if name.endswith("norm.weight") or name.endswith("layernorm.weight") or ".ln_" in name and name.endswith(".weight"):
-                normal(p, 0.3, 1.0)
+                normal(p, 0.3, 0.0 if is_gemma else 1.0)
             elif name.endswith(".bias"):
                 normal(p, 0.5)
             elif ".wpe." in name:
@@ -113,6 +115,8 @@ def old_spelling(config):
 
 def make(name, model_class, config, lengths, thresholds=(), dtype=torch.float32, shard=None, edit=None, extra=None,
          rename=lambda name: name):
+    if len(sys.argv) > 1 and name not in sys.argv[1:]:
+        return
     folder = ROOT / name
     folder.mkdir(parents=True, exist_ok=True)
     for stale in folder.iterdir():
@@ -219,6 +223,24 @@ def main():
     make("qwen3-bf16", t.Qwen3ForCausalLM,
          t.Qwen3Config(**qwen3, use_sliding_window=True, sliding_window=20, layer_types=kinds, tie_word_embeddings=True),
          [12, 48], [20], dtype=torch.bfloat16)
+
+    # Each kind of layer has a rotation of its own, and a scaled one; the older spelling names them apart.
+    def by_pattern(config):
+        config.pop("layer_types")
+        ropes = config.pop("rope_parameters")
+        config["sliding_window_pattern"] = 2
+        config["torch_dtype"] = config.pop("dtype")
+        config["rope_theta"] = ropes["full_attention"].pop("rope_theta")
+        config["rope_local_base_freq"] = ropes["sliding_attention"].pop("rope_theta")
+        config["rope_scaling"] = ropes["full_attention"]
+
+    gemma3 = dict(SMALL, num_attention_heads=2, num_key_value_heads=1, head_dim=16, intermediate_size=40, query_pre_attn_scalar=40, sliding_window=16, attn_implementation="eager",
+                  rope_parameters={"full_attention": rope(3000.0, "linear", factor=4.0), "sliding_attention": rope(100.0)})
+    make("gemma3", t.Gemma3ForCausalLM,
+         t.Gemma3TextConfig(**gemma3, layer_types=["sliding_attention", "full_attention", "sliding_attention"], final_logit_softcapping=4.0),
+         [10, 48], [16])
+    make("gemma3-bf16", t.Gemma3ForCausalLM, t.Gemma3TextConfig(**gemma3, sliding_window_pattern=2, tie_word_embeddings=False), [12, 48], [16],
+         dtype=torch.bfloat16, edit=by_pattern)
 
 
 if __name__ == "__main__":

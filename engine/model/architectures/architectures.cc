@@ -2,6 +2,7 @@
 #include <string>
 
 #include "engine/model/architectures/architecture.h"
+#include "engine/model/architectures/gemma.h"
 #include "engine/model/architectures/gpt2.h"
 #include "engine/model/architectures/llama.h"
 #include "engine/model/architectures/qwen.h"
@@ -10,7 +11,7 @@
 namespace serval {
 namespace {
 
-constexpr const Architecture* kArchitectures[] = {&kLlama, &kMistral, &kMixtral, &kQwen2, &kQwen3, &kGpt2};
+constexpr const Architecture* kArchitectures[] = {&kLlama, &kMistral, &kMixtral, &kQwen2, &kQwen3, &kGemma3, &kGpt2};
 
 const Architecture& find_row(std::string_view Architecture::*key, std::string_view wanted, const char* what) {
   std::string supported;

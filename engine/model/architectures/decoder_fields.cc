@@ -14,13 +14,13 @@ namespace serval {
 
 namespace json = boost::json;
 
-ModelSpec read_frame(const Fields& config) {
+ModelSpec read_frame(const Fields& config, bool ties_when_absent) {
   ModelSpec spec;
   spec.vocab_size = config.get_int("vocab_size", 1, kMaxVocab);
   spec.hidden_size = config.get_int("hidden_size", 1, kMaxHidden);
   spec.layers.resize(config.get_int("num_hidden_layers", 1, kMaxLayers));
   spec.max_positions = config.get_int("max_position_embeddings", 1, kMaxPositions);
-  spec.tied_embeddings = config.get_bool("tie_word_embeddings", false);
+  spec.tied_embeddings = config.get_bool("tie_word_embeddings", ties_when_absent);
   return spec;
 }
 
@@ -47,12 +47,14 @@ GqaSpec read_heads(const Fields& config, int hidden_size, const HeadRules& rules
   return spec;
 }
 
-DenseFfnSpec read_gated_ffn(const Fields& config) {
+DenseFfnSpec read_gated_ffn(const Fields& config, std::string_view activation_field,
+                            std::string_view when_absent) {
   DenseFfnSpec spec;
   spec.intermediate_size = config.get_int("intermediate_size", 1, kMaxIntermediate);
-  const std::string name = config.find_string("hidden_act").value_or("silu");
+  const std::string name = config.find_string(activation_field).value_or(std::string(when_absent));
   if (name != "silu" && name != "gelu_pytorch_tanh") {
-    config.refuse("hidden_act", in_quotes(name) + " is not supported; supported are silu, gelu_pytorch_tanh");
+    config.refuse(activation_field,
+                  in_quotes(name) + " is not supported; supported are silu, gelu_pytorch_tanh");
   }
   spec.activation = name == "silu" ? Activation::kSilu : Activation::kGeluTanh;
   return spec;
@@ -97,24 +99,31 @@ RopeScaling read_scaling(const Fields& config, const Fields& rope, int max_posit
 
 }  // namespace
 
+std::optional<double> find_theta(const Fields& fields, std::string_view name) {
+  return fields.find_positive(name, 1e15);
+}
+
+RopeSpec read_rope_object(const Fields& config, const Fields& rope, double theta, int head_dim,
+                          int max_positions) {
+  const RopeSpec spec{.theta = find_theta(rope, "rope_theta").value_or(theta),
+                      .scaling = read_scaling(config, rope, max_positions),
+                      .rotary_dim = head_dim};
+  refuse_unasked(rope);
+  return spec;
+}
+
 // Two spellings are in use: rope_theta beside a rope_scaling object, and a rope_parameters object that holds
 // rope_theta as well. When a file has both, rope_scaling wins, as it does in the reference.
 RopeSpec read_rope(const Fields& config, int head_dim, int max_positions) {
-  constexpr double kMaxTheta = 1e15;
-  RopeSpec spec{.theta = config.find_positive("rope_theta", kMaxTheta).value_or(10000),
-                .scaling = {},
-                .rotary_dim = head_dim};
+  const double theta = find_theta(config, "rope_theta").value_or(10000);
   std::optional<Fields> rope = config.find_object("rope_scaling");
   if (config.find("rope_parameters") != nullptr && !rope) rope = config.find_object("rope_parameters");
-  if (!rope) return spec;
+  if (!rope) return {.theta = theta, .scaling = {}, .rotary_dim = head_dim};
   for (const std::string_view layer_type : {"full_attention", "sliding_attention"}) {
     if (rope->find(layer_type) != nullptr)
       rope->refuse(layer_type, "is not supported: one rotation for all layers is");
   }
-  spec.theta = rope->find_positive("rope_theta", kMaxTheta).value_or(spec.theta);
-  spec.scaling = read_scaling(config, *rope, max_positions);
-  refuse_unasked(*rope);
-  return spec;
+  return read_rope_object(config, *rope, theta, head_dim, max_positions);
 }
 
 LayerSpec pre_norm_layer(const GqaSpec& attention, const FfnSpec& ffn, const NormSpec& norm) {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <optional>
+#include <string_view>
 #include <vector>
 
 #include "engine/model/config_fields.h"
@@ -21,7 +22,7 @@ inline constexpr int kMaxPositions = 1 << 24;
 
 // vocab_size, hidden_size, num_hidden_layers, max_position_embeddings, tie_word_embeddings: a model of layers
 // without parts.
-ModelSpec read_frame(const Fields& config);
+ModelSpec read_frame(const Fields& config, bool ties_when_absent = false);
 
 // What the absence of a field means.
 struct HeadRules {
@@ -31,14 +32,21 @@ struct HeadRules {
 // num_attention_heads, num_key_value_heads, head_dim. Scores are scaled by 1 / sqrt(head_dim).
 GqaSpec read_heads(const Fields& config, int hidden_size, const HeadRules& rules = {});
 
-// intermediate_size, hidden_act.
-DenseFfnSpec read_gated_ffn(const Fields& config);
+// intermediate_size, and the activation that a field names.
+DenseFfnSpec read_gated_ffn(const Fields& config, std::string_view activation_field = "hidden_act",
+                            std::string_view when_absent = "silu");
 
 // An RMS norm with rms_norm_eps.
 NormSpec read_rms_norm(const Fields& config);
 
 // rope_theta, rope_scaling or rope_parameters: one rotation, of all of a head, for all layers.
 RopeSpec read_rope(const Fields& config, int head_dim, int max_positions);
+// The rotation that `rope`, an object of the configuration, describes, `theta` where it names none. Refuses
+// what the object has beside that.
+RopeSpec read_rope_object(const Fields& config, const Fields& rope, double theta, int head_dim,
+                          int max_positions);
+// A rotation's base, by the field of that name.
+std::optional<double> find_theta(const Fields& fields, std::string_view name);
 
 // Layers that are all alike: norms before their parts.
 LayerSpec pre_norm_layer(const GqaSpec& attention, const FfnSpec& ffn, const NormSpec& norm);

@@ -2,6 +2,7 @@
 // feature: switched off, the same comparison must fail, or the golden would prove nothing.
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstring>
 #include <functional>
 #include <string>
@@ -65,6 +66,36 @@ Feature with_another_activation() {
   return {"activation", [](ModelSpec& s, ModelWeights&) {
             for (LayerSpec& layer : s.layers)
               std::get<DenseFfnSpec>(layer.ffn).activation = Activation::kSilu;
+          }};
+}
+Feature without_post_norms() {
+  return {"post-norms", [](ModelSpec& s, ModelWeights&) {
+            for (LayerSpec& layer : s.layers) layer.mixer_post_norm = layer.ffn_post_norm = {};
+          }};
+}
+Feature without_norm_offset() {
+  return {"norm offset", [](ModelSpec& s, ModelWeights& w) {
+            for (size_t l = 0; l < w.layers.size(); ++l) {
+              auto* const weight = w.layers[l].mixer_norm.weight.as<float>();
+              for (int i = 0; i < s.hidden_size; ++i) weight[i] -= s.layers[l].mixer_norm.offset;
+            }
+          }};
+}
+Feature without_embedding_scale() {
+  return {"embedding scale", [](ModelSpec& s, ModelWeights&) { s.embedding_scale = 1; }};
+}
+Feature without_final_logit_cap() {
+  return {"final logit cap", [](ModelSpec& s, ModelWeights&) { s.final_logit_cap = 0; }};
+}
+Feature without_rotation_per_layer() {
+  return {"rotation per layer", [](ModelSpec& s, ModelWeights&) {
+            for (LayerSpec& layer : s.layers) layer.rope = 0;
+          }};
+}
+Feature with_scale_of_head_dim() {
+  return {"scale of scores", [](ModelSpec& s, ModelWeights&) {
+            for (LayerSpec& layer : s.layers)
+              attention(layer).scale = 1 / std::sqrt(static_cast<float>(attention(layer).head_dim));
           }};
 }
 Feature without_bias(const std::string& which, LinearWeight& (*of)(LayerWeights&)) {
@@ -168,6 +199,13 @@ std::vector<ModelCase> models() {
       {"qwen3", {without_qk_norm(), without_rotation()}},
       {"qwen3-bf16",
        {without_qk_norm(), without_window(), with_window_off_by_one(), without_layer_assignment()}},
+      {"gemma3",
+       {without_post_norms(), without_norm_offset(), without_embedding_scale(), without_final_logit_cap(),
+        without_rotation_per_layer(), without_rope_scaling(), with_scale_of_head_dim(), without_qk_norm(),
+        without_window(), with_window_off_by_one(), without_layer_assignment(), with_another_activation()}},
+      {"gemma3-bf16",
+       {without_post_norms(), without_norm_offset(), without_embedding_scale(), without_rotation_per_layer(),
+        without_rope_scaling(), with_scale_of_head_dim()}},
   };
 }
 

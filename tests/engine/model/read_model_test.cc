@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <boost/json.hpp>
+#include <cmath>
 #include <random>
 
 #include "engine/model/architectures/architecture.h"
@@ -313,6 +314,54 @@ TEST(ReadModel, GivesQwenWindowsByLayer) {
   EXPECT_THAT(verdict(with(on, "layer_types",
                            {"chunked_attention", "full_attention", "full_attention", "full_attention"})),
               HasSubstr("layer_types holds \"chunked_attention\""));
+}
+
+// The published facts of Gemma 3 1B, fewer layers.
+json::object gemma3() {
+  return json::parse(R"({
+    "architectures": ["Gemma3ForCausalLM"], "attention_bias": false, "attn_logit_softcapping": null,
+    "cache_implementation": "hybrid", "final_logit_softcapping": null, "head_dim": 256, "hidden_size": 1152,
+    "hidden_activation": "gelu_pytorch_tanh", "intermediate_size": 6912, "max_position_embeddings": 32768,
+    "model_type": "gemma3_text", "num_attention_heads": 4, "num_hidden_layers": 7, "num_key_value_heads": 1,
+    "query_pre_attn_scalar": 256, "rms_norm_eps": 1e-06, "rope_local_base_freq": 10000, "rope_scaling": null,
+    "rope_theta": 1000000, "sliding_window": 512, "sliding_window_pattern": 6, "torch_dtype": "bfloat16",
+    "vocab_size": 262144})")
+      .as_object();
+}
+
+TEST(ReadModel, ReadsBothGenerationsOfGemma3Alike) {
+  const ModelSpec spec = read(gemma3());
+  EXPECT_THAT(windows(spec), ElementsAre(512, 512, 512, 512, 512, 0, 512));
+  EXPECT_EQ(spec.layers[5].rope, 0);
+  EXPECT_EQ(spec.layers[6].rope, 1);
+  EXPECT_EQ(spec.ropes.at(0).theta, 1e6);
+  EXPECT_EQ(spec.ropes.at(1).theta, 1e4);
+  EXPECT_TRUE(spec.tied_embeddings) << "as the reference has it where the file is silent";
+  EXPECT_EQ(spec.embedding_scale, std::sqrt(1152.0f));
+  EXPECT_EQ(attention(spec).scale, 1.0f / 16);
+  EXPECT_EQ(attention(spec).head_norm.offset, 1.0f);
+
+  json::object newer = gemma3();
+  for (const char* field : {"rope_local_base_freq", "rope_scaling", "rope_theta", "sliding_window_pattern"})
+    newer.erase(field);
+  newer["layer_types"] = {"sliding_attention", "sliding_attention", "full_attention"};
+  newer["num_hidden_layers"] = 3;
+  newer["rope_parameters"] = {
+      {"full_attention", {{"rope_type", "linear"}, {"factor", 8.0}, {"rope_theta", 2e6}}},
+      {"sliding_attention", {{"rope_type", "default"}, {"rope_theta", 5e3}}}};
+  const ModelSpec other = read(newer);
+  EXPECT_THAT(windows(other), ElementsAre(512, 512, 0));
+  EXPECT_EQ(other.ropes.at(0).theta, 2e6);
+  EXPECT_EQ(other.ropes.at(0).scaling.factor, 8);
+  EXPECT_EQ(other.ropes.at(1).theta, 5e3);
+  EXPECT_EQ(other.ropes.at(1).scaling.type, RopeScaling::Type::kNone);
+
+  EXPECT_THAT(verdict(with(gemma3(), "attn_logit_softcapping", 50.0)),
+              HasSubstr("attn_logit_softcapping would change the output"));
+  EXPECT_THAT(verdict(with(gemma3(), "use_bidirectional_attention", true)),
+              HasSubstr("use_bidirectional_attention would change the output"));
+  EXPECT_THAT(verdict(without(gemma3(), "query_pre_attn_scalar")),
+              HasSubstr("query_pre_attn_scalar is missing"));
 }
 
 TEST(ReadModel, BecomesGroupsOfLayersThatForgetAlike) {
