@@ -50,7 +50,8 @@ void resolve(const ModelSpec& model, ServerConfig& config) {
   SchedulerConfig& scheduler = config.engine.scheduler;
   if (config.max_model_len > model.max_positions) {
     throw std::runtime_error("max_model_len is " + std::to_string(config.max_model_len) +
-                             "; this model was made for " + std::to_string(model.max_positions));
+                             "; this model was made for " + std::to_string(model.max_positions) +
+                             (model.why_no_longer.empty() ? "" : ": " + model.why_no_longer));
   }
   scheduler.max_model_len = config.max_model_len > 0 ? config.max_model_len : model.max_positions;
   scheduler.max_prefill_chunk = std::min(scheduler.max_prefill_chunk, scheduler.max_num_batched_tokens);
@@ -256,7 +257,8 @@ std::string plan_text(const std::string& model, ServerConfig config) {
       << scheduler.max_model_len << " at once; max_num_seqs is " << scheduler.max_num_seqs << ".\n";
   const int longest = largest_model_len(served.spec, config.engine, *backend);
   out << "The largest max_model_len that fits is " << longest
-      << (longest == served.spec.max_positions ? ", all that the model was made for" : "") << ".\n";
+      << (longest == served.spec.max_positions ? ", all that the model was made for" : "")
+      << (served.spec.why_no_longer.empty() ? "" : ": " + served.spec.why_no_longer) << ".\n";
   return out.str();
 }
 

@@ -47,6 +47,8 @@ struct ModelSpec {
   int vocab_size = 0;
   int hidden_size = 0;
   int max_positions = 0;
+  // Why that is less than the configuration says, in a clause; empty: it is not.
+  std::string why_no_longer;
   // A row of a table is added to each position's embedding.
   bool learned_positions = false;
   // The output head is the embedding table.

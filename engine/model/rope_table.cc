@@ -34,6 +34,9 @@ std::vector<double> rope_frequencies(const RopeSpec& spec) {
       case RopeScaling::Type::kLlama3:
         frequencies[i] = scale_llama3(frequency, spec.scaling);
         break;
+      case RopeScaling::Type::kByPair:
+        frequencies[i] = frequency / spec.scaling.factors[i];
+        break;
     }
   }
   return frequencies;
@@ -46,8 +49,8 @@ void fill_rope_table(const RopeSpec& spec, int max_positions, float* table) {
     float* sines = cosines + frequencies.size();
     for (size_t i = 0; i < frequencies.size(); ++i) {
       const double angle = position * frequencies[i];
-      cosines[i] = static_cast<float>(std::cos(angle));
-      sines[i] = static_cast<float>(std::sin(angle));
+      cosines[i] = static_cast<float>(spec.amplitude * std::cos(angle));
+      sines[i] = static_cast<float>(spec.amplitude * std::sin(angle));
     }
   }
 }

@@ -8,19 +8,22 @@
 
 namespace serval {
 
-// Llama 3.1's frequency-dependent scaling of the rotary embedding (rope_type "llama3"); others: none, linear.
+// How frequencies are divided: by nothing, by one factor, by Llama 3.1's function of the frequency (rope_type
+// "llama3"), or each pair's by a factor of its own.
 struct RopeScaling {
-  enum class Type : uint8_t { kNone, kLinear, kLlama3 } type = Type::kNone;
+  enum class Type : uint8_t { kNone, kLinear, kLlama3, kByPair } type = Type::kNone;
   double factor = 1;
   double low_freq_factor = 1;
   double high_freq_factor = 4;
   int original_max_positions = 0;
+  std::vector<double> factors;  // [rotary_dim / 2]
 };
 
 struct RopeSpec {
   double theta = 10000;
   RopeScaling scaling;
-  int rotary_dim = 0;  // dimensions of a head that rotate
+  int rotary_dim = 0;    // dimensions of a head that rotate
+  double amplitude = 1;  // of cosines and sines
 };
 
 // Radians a position turns pair i of a head by: [rotary_dim / 2].

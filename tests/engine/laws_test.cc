@@ -44,6 +44,9 @@ constexpr ModelKind kKinds[] = {
     {"gpt2_f32", "GPT2LMHeadModel", DType::kF32, 0, 0},
     {"sandwich_bf16", "Gemma3ForCausalLM", DType::kBF16, 37, 0, 0,
      R"(, "query_pre_attn_scalar": 24, "sliding_window_pattern": 2, "rope_local_base_freq": 500)"},
+    {"fused_bf16", "Phi3ForCausalLM", DType::kBF16, 0, 0, 0,
+     R"(, "partial_rotary_factor": 0.5, "original_max_position_embeddings": 800, "rope_scaling": {"type": "longrope",
+        "short_factor": [1, 1.5, 2, 3], "long_factor": [2, 3, 4, 6]})"},
 };
 
 // A model of each kind, written once a process.

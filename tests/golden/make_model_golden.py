@@ -242,6 +242,24 @@ def main():
     make("gemma3-bf16", t.Gemma3ForCausalLM, t.Gemma3TextConfig(**gemma3, sliding_window_pattern=2, tie_word_embeddings=False), [12, 48], [16],
          dtype=torch.bfloat16, edit=by_pattern)
 
+    # Fused projections; half of a head rotates, stretched by factors that hold up to the original context.
+    def longrope_as_published(config):
+        ropes = config.pop("rope_parameters")
+        config["torch_dtype"] = config.pop("dtype")
+        config["rope_theta"] = ropes["rope_theta"]
+        config["partial_rotary_factor"] = ropes["partial_rotary_factor"]
+        config["rope_scaling"] = {"type": "longrope", "short_factor": ropes["short_factor"], "long_factor": ropes["long_factor"]}
+
+    phi3 = dict(SMALL, num_attention_heads=2, num_key_value_heads=1, intermediate_size=32, attn_implementation="eager", pad_token_id=0)
+    longrope = rope(100.0, "longrope", partial_rotary_factor=0.5, short_factor=[1.0, 1.5, 3.0, 5.0], long_factor=[2.0, 4.0, 8.0, 16.0],
+                    original_max_position_embeddings=160)
+    make("phi3", t.Phi3ForCausalLM,
+         t.Phi3Config(**{**phi3, "max_position_embeddings": 512}, original_max_position_embeddings=160, rope_parameters=longrope), [7, 48],
+         edit=longrope_as_published)
+    make("phi3-bf16", t.Phi3ForCausalLM,
+         t.Phi3Config(**phi3, sliding_window=20, rope_parameters=rope(partial_rotary_factor=0.75)), [12, 48], [20],
+         dtype=torch.bfloat16)
+
 
 if __name__ == "__main__":
     main()

@@ -5,13 +5,15 @@
 #include "engine/model/architectures/gemma.h"
 #include "engine/model/architectures/gpt2.h"
 #include "engine/model/architectures/llama.h"
+#include "engine/model/architectures/phi.h"
 #include "engine/model/architectures/qwen.h"
 #include "kernels/base/shown.h"
 
 namespace serval {
 namespace {
 
-constexpr const Architecture* kArchitectures[] = {&kLlama, &kMistral, &kMixtral, &kQwen2, &kQwen3, &kGemma3, &kGpt2};
+constexpr const Architecture* kArchitectures[] = {&kLlama, &kMistral, &kMixtral, &kQwen2,
+                                                  &kQwen3, &kGemma3,  &kPhi3,    &kGpt2};
 
 const Architecture& find_row(std::string_view Architecture::*key, std::string_view wanted, const char* what) {
   std::string supported;

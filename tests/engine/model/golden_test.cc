@@ -92,6 +92,19 @@ Feature without_rotation_per_layer() {
             for (LayerSpec& layer : s.layers) layer.rope = 0;
           }};
 }
+Feature with_whole_heads_rotated() {
+  return {"partial rotation", [](ModelSpec& s, ModelWeights&) {
+            for (RopeSpec& rope : s.ropes) {
+              rope.rotary_dim = attention(s.layers[0]).head_dim;
+              rope.scaling.factors.resize(rope.rotary_dim / 2, 1);
+            }
+          }};
+}
+Feature without_amplitude() {
+  return {"amplitude of the rotation", [](ModelSpec& s, ModelWeights&) {
+            for (RopeSpec& rope : s.ropes) rope.amplitude = 1;
+          }};
+}
 Feature with_scale_of_head_dim() {
   return {"scale of scores", [](ModelSpec& s, ModelWeights&) {
             for (LayerSpec& layer : s.layers)
@@ -206,6 +219,9 @@ std::vector<ModelCase> models() {
       {"gemma3-bf16",
        {without_post_norms(), without_norm_offset(), without_embedding_scale(), without_rotation_per_layer(),
         without_rope_scaling(), with_scale_of_head_dim()}},
+      {"phi3", {without_rope_scaling(), without_amplitude(), with_whole_heads_rotated(), without_rotation()}},
+      {"phi3-bf16",
+       {with_whole_heads_rotated(), without_window(), with_window_off_by_one(), without_rotation()}},
   };
 }
 

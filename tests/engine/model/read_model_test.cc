@@ -364,6 +364,36 @@ TEST(ReadModel, ReadsBothGenerationsOfGemma3Alike) {
               HasSubstr("query_pre_attn_scalar is missing"));
 }
 
+TEST(ReadModel, EndsPhi3sContextWhereItsRotationWouldChange) {
+  json::object phi =
+      with(with(llama(), "architectures", {"Phi3ForCausalLM"}), "partial_rotary_factor", 0.0625);
+  for (const char* field : {"attention_bias", "mlp_bias", "rope_scaling"}) phi.erase(field);
+  EXPECT_EQ(read(phi).max_positions, 131072);
+  EXPECT_EQ(read(phi).ropes.at(0).rotary_dim, 8);
+
+  phi["original_max_position_embeddings"] = 4096;
+  const json::object factors = {
+      {"type", "longrope"}, {"short_factor", {1, 1.1, 1.2, 1.3}}, {"long_factor", {1, 2, 3, 4}}};
+  const ModelSpec spec = read(with(phi, "rope_scaling", factors));
+  EXPECT_EQ(spec.max_positions, 4096);
+  EXPECT_EQ(spec.why_no_longer,
+            "beyond 4096 positions it is rotated by other factors (longrope), which is not supported");
+  EXPECT_THAT(scaling_of(spec).factors, ElementsAre(1, 1.1, 1.2, 1.3));
+  EXPECT_NEAR(spec.ropes.at(0).amplitude, std::sqrt(1 + std::log(32.0) / std::log(4096.0)), 1e-12);
+
+  const ModelSpec whole = read(with(with(phi, "rope_scaling", factors), "max_position_embeddings", 4096));
+  EXPECT_EQ(whole.why_no_longer, "");
+  EXPECT_EQ(whole.ropes.at(0).amplitude, 1);
+
+  EXPECT_THAT(verdict(with(phi, "rope_scaling", with(factors, "short_factor", {1, 1}))),
+              HasSubstr("short_factor must have a factor for each of the 4 pairs"));
+  EXPECT_THAT(verdict(with(phi, "rope_scaling", with(factors, "short_factor", {1, 0, 1, 1}))),
+              HasSubstr("short_factor must be an array of numbers above 0"));
+  EXPECT_THAT(verdict(with(phi, "rope_scaling", with(factors, "type", "yarn"))),
+              HasSubstr("rope_scaling.type 'yarn' is not supported; supported are default, longrope"));
+  EXPECT_THAT(verdict(with(phi, "partial_rotary_factor", 0.055)), HasSubstr("rotates 7 dimensions"));
+}
+
 TEST(ReadModel, BecomesGroupsOfLayersThatForgetAlike) {
   const ModelSpec full = read(qwen2());
   ASSERT_EQ(full.kv_groups.size(), 1u);

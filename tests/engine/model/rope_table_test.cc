@@ -30,6 +30,20 @@ TEST(RopeTable, ScalesLinearlyByTheFactor) {
   for (int i = 0; i < 8; ++i) EXPECT_EQ(rope_frequencies(scaled)[i], rope_frequencies(plain)[i] / 4);
 }
 
+TEST(RopeTable, ScalesEachPairByItsOwnFactorAndTheTableByOne) {
+  const RopeSpec plain{.theta = 10000, .scaling = {}, .rotary_dim = 4};
+  RopeSpec scaled = plain;
+  scaled.scaling.type = RopeScaling::Type::kByPair;
+  scaled.scaling.factors = {2, 5};
+  scaled.amplitude = 1.25;
+  EXPECT_EQ(rope_frequencies(scaled)[0], rope_frequencies(plain)[0] / 2);
+  EXPECT_EQ(rope_frequencies(scaled)[1], rope_frequencies(plain)[1] / 5);
+  std::vector<float> table(2 * 4);
+  fill_rope_table(scaled, 2, table.data());
+  EXPECT_EQ(table[0], 1.25f);
+  EXPECT_EQ(table[4 + 1], static_cast<float>(1.25 * std::cos(0.002)));
+}
+
 TEST(RopeTable, ScalesLlama3ByWavelength) {
   // Llama 3.1 8B: 8192 original positions, so wavelengths below 2048 stay and those above 8192 are stretched
   // eightfold.
