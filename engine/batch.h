@@ -55,8 +55,8 @@ struct Admission {
   SamplingParams sampling;      // seed already that of this choice
   std::vector<TokenId> tokens;  // all known tokens: prompt, then output so far
   int32_t num_prompt = 0;
-  int32_t first_block[kMaxKvGroups] = {
-      0, 0};  // table index of the first block in the first SeqStep (a windowed group may skip)
+  // Table index of the first block in the first SeqStep (a windowed group may skip).
+  int32_t first_block[kMaxKvGroups] = {0, 0};
 };
 
 struct GroupBlockCopy {
@@ -107,8 +107,8 @@ struct SeqOutput {
   int32_t num_drafts = 0;
   int32_t prompt_begin = 0;  // into ModelOutput::prompt_tokens: positions first_pos+1 .. of this step's rows
   int32_t num_prompt = 0;
-  bool failed =
-      false;  // a NaN, or no finite logit: this sequence ends with kNumericalError, nobody else's does
+  // A NaN, or no finite logit: this sequence ends with kNumericalError, nobody else's does.
+  bool failed = false;
 };
 
 struct ModelOutput {

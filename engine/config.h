@@ -44,8 +44,8 @@ constexpr int max_drafts_of_step(const SchedulerConfig& config) {
 struct EngineConfig {
   DeviceConfig device;
   SchedulerConfig scheduler;
-  size_t kv_cache_bytes =
-      0;  // 0: enough for max_num_seqs * max_model_len, bounded by a share of the memory that is free
+  // 0: enough for max_num_seqs * max_model_len, bounded by a share of the memory that is free.
+  size_t kv_cache_bytes = 0;
   int block_size = 16;
   std::string kv_dtype = "auto";  // auto, f32, bf16
   bool drafts_branch = false;     // the drafter's trees do: a branch is one more sequence to attention

@@ -32,8 +32,8 @@ struct SamplingParams {
   std::vector<TokenId> eos_token_ids;   // of the model; ignored when ignore_eos
   bool ignore_eos = false;
   int num_logprobs = -1;  // -1: none; k: the token's own and the k best, for every output token
-  int num_prompt_logprobs =
-      -1;  // the same for prompt tokens 1..; turns prefix-cache reads off for this request
+  // The same for prompt tokens 1..; turns prefix-cache reads off for this request.
+  int num_prompt_logprobs = -1;
 };
 
 struct Request {
@@ -83,8 +83,8 @@ struct TokenEvent {
   int32_t top_begin = 0;  // into EventBatch::top
   int32_t num_top = 0;
   Time first_scheduled{0};  // when the sequence first entered a batch (queue time = this minus its add time)
-  int32_t cached_tokens =
-      0;  // prompt tokens whose KV came from the prefix cache (first event of sequence 0 is the request's)
+  // Prompt tokens whose KV came from the prefix cache (first event of sequence 0 is the request's).
+  int32_t cached_tokens = 0;
   FinishReason finish = FinishReason::kNone;
 };
 

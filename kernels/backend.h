@@ -73,8 +73,8 @@ struct AttentionBatch {
 
 // The block tables of one KV group: where this step's rows are written and what they may read.
 struct KvGroupInput {
-  const int32_t* slots =
-      nullptr;  // [num_rows]: block * block_size + offset, where a row's K and V go; -1: nowhere
+  // [num_rows]: block * block_size + offset, where a row's K and V go; -1: nowhere.
+  const int32_t* slots = nullptr;
   AttentionBatch attention;
 };
 

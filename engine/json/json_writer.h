@@ -24,8 +24,8 @@ class JsonWriter {
   JsonWriter& string_part(std::string_view text);
   JsonWriter& end_string();
   JsonWriter& integer(int64_t value);
-  JsonWriter& number(
-      float value);  // shortest digits that read back the same; infinities and NaN are clamped to +-9999
+  // Shortest digits that read back the same; infinities and NaN are clamped to +-9999.
+  JsonWriter& number(float value);
   JsonWriter& boolean(bool value);
   JsonWriter& null();
 

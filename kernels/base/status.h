@@ -27,8 +27,8 @@ enum class ErrorKind {
 struct Error {
   ErrorKind kind = ErrorKind::kInternal;
   std::string code;  // e.g. "context_length_exceeded"
-  std::string
-      message;        // one sentence for a person; names limits and the values seen, never addresses or paths
+  // One sentence for a person; names limits and the values seen, never addresses or paths.
+  std::string message;
   std::string param;  // the request field to blame, empty when there is none
   int retry_after_s = 0;
 };

@@ -50,8 +50,8 @@ struct LinearKernel {
   int max_rows;          // rows of the largest register tile
   int k_multiple;        // packed rows are padded with zeros to a multiple of this
   size_t element_bytes;  // of a packed activation
-  bool
-      multiplies_bf16;  // by the dot product instruction: activations are rounded to bf16, each row by itself
+  // By the dot product instruction: activations are rounded to bf16, each row by itself.
+  bool multiplies_bf16;
   bool direct_single;   // a tile of one row may point at the row itself
   // Packs `rows` (<= max_rows) rows of x into one tile: [k / k_multiple][rows][k_multiple].
   void (*pack)(const float* x, int64_t x_stride, int rows, int64_t k, void* tile);

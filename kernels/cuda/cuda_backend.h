@@ -129,8 +129,8 @@ class CudaBackend final : public Backend {
   Buffer item_memory_;                // states of all items, then their values
   size_t sampler_bytes_ = 0, max_list_ints_ = 0;
   int max_items_ = 0;
-  bool is_split_only_ =
-      false;  // every sequence of the step is split: attention needs only one of its kernels
+  // Every sequence of the step is split: attention needs only one of its kernels.
+  bool is_split_only_ = false;
 
   std::vector<int> ladder_;
   std::vector<Graph> graphs_;           // of the ladder's sizes; null until captured

@@ -30,8 +30,8 @@ size_t free_device_bytes();
 
 void* allocate_device(size_t bytes);  // null when there is not enough
 void free_device(void* memory);
-void* allocate_pinned(
-    size_t bytes);  // host memory that copies run from and to without waiting; null likewise
+// Host memory that copies run from and to without waiting; null likewise.
+void* allocate_pinned(size_t bytes);
 void free_pinned(void* memory);
 
 Stream create_stream();

@@ -28,8 +28,8 @@ struct Route {
   BodyKind body = BodyKind::kNone;
   RunsOn runs_on = RunsOn::kInline;
   Access access = Access::kKey;
-  bool ends_with_client =
-      false;  // a client that closes its sending side has left: the answer is not finished for nobody
+  // A client that closes its sending side has left: the answer is not finished for nobody.
+  bool ends_with_client = false;
   // Asked all the time, by who must hear something: answered however many connections are open, and unless
   // refused worth no line of the log above debug.
   bool probe = false;

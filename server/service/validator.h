@@ -38,8 +38,8 @@ struct ServiceLimits {
 struct ValidatedRequest {
   std::vector<Request> requests;  // one per prompt; ids and the prompts themselves are given later
   DetokenizerOptions detokenizer;
-  bool drop_output =
-      false;  // max_tokens 0 with echo: one token is computed for the prompt's sake and not shown
+  // max_tokens 0 with echo: one token is computed for the prompt's sake and not shown.
+  bool drop_output = false;
 };
 
 // That prompt and output do not fit the context. Clients read sentences, not codes: LangChain looks for the

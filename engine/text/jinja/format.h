@@ -10,8 +10,8 @@
 namespace serval::jinja {
 
 std::string int_text(Int n);
-std::string float_text(
-    double x);  // shortest digits that read back equal, with ".0" or an exponent as Python writes them
+// Shortest digits that read back equal, with ".0" or an exponent as Python writes them.
+std::string float_text(double x);
 
 void append_str(TextBuilder& out, const Value& value);
 void append_repr(TextBuilder& out, const Value& value);

@@ -15,8 +15,8 @@ namespace serval::jinja {
 class Loop : public Object, public std::enable_shared_from_this<Loop> {
  public:
   using Keep = std::function<bool(const Value&)>;  // the condition of `for x in y if condition`
-  using Recurse =
-      std::function<Value(const Value& iterable, int depth0)>;  // null unless the loop is recursive
+  // Null unless the loop is recursive.
+  using Recurse = std::function<Value(const Value& iterable, int depth0)>;
 
   Loop(Runtime& runtime, const Value& iterable, Keep keep, Recurse recurse, int depth0);
 

@@ -30,8 +30,8 @@ struct SentencePieceModel {
   bool byte_fallback = false;
   bool add_dummy_prefix = true;
   bool remove_extra_whitespaces = true;
-  bool maps_characters =
-      false;  // the normalizer has a table of characters that it changes, perhaps to nothing
+  // The normalizer has a table of characters that it changes, perhaps to nothing.
+  bool maps_characters = false;
 
   // Throws std::runtime_error with a sentence when this is no such file, when its tables point outside
   // themselves, or when it is of a kind that is not supported (only unigram and BPE models that write a space
