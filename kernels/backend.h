@@ -37,19 +37,32 @@ struct LinearWeight {
   size_t bytes() const { return packed.bytes + scales.bytes + bias.bytes; }
 };
 
-// One layer's paged keys and values. The layout inside a block belongs to the backend; blocks are copied with
-// copy_kv_blocks.
+// Of every model with a selective scan (Gu and Dao 2023): taps of its convolution, states of a channel.
+inline constexpr int kConvTaps = 4, kScanStates = 16;
+
+// What one layer keeps of the positions of a block: keys and values, or a recurrent layer's state. The layout
+// inside a block belongs to the backend; blocks are copied with copy_kv_blocks.
 struct KvLayer {
-  void* keys = nullptr;  // num_blocks * block_bytes_k
-  void* values = nullptr;
+  void* keys = nullptr;    // [num_blocks] of key_bytes()
+  void* values = nullptr;  // [num_blocks] of value_bytes()
   DType dtype = DType::kBF16;
   int num_blocks = 0;
   int block_size = 16;  // positions in a block
   int num_kv_heads = 0;
   int head_dim = 0;
-  size_t block_bytes() const {  // of keys, and again of values
+  // Of a recurrent layer (the others: 0), f32: a block holds what the layer has come to behind the last computed of
+  // its block_size positions. As keys the inputs of the convolution that the next rows need, [kConvTaps - 1,
+  // channels], oldest first; as values the states of the scan, [kScanStates, channels].
+  int state_channels = 0;
+
+  size_t key_bytes() const { return state_channels > 0 ? state_bytes(kConvTaps - 1) : block_bytes(); }
+  size_t value_bytes() const { return state_channels > 0 ? state_bytes(kScanStates) : block_bytes(); }
+  size_t block_bytes() const {  // of keys of heads, and again of values
     return static_cast<size_t>(block_size) * num_kv_heads * head_dim * dtype_bytes(dtype);
   }
+
+ private:
+  size_t state_bytes(int rows) const { return sizeof(float) * rows * state_channels; }
 };
 
 // The ragged rows of one step, for attention; one per KV group since each group has its own block tables.
@@ -149,6 +162,35 @@ struct PrepareHeadsArgs {
   KvLayer kv;
 };
 
+// Causal convolution of each channel by itself, then SiLU: out[p] = silu(bias + sum over t of weight[t] *
+// x[p - kConvTaps + 1 + t]), with zeros before position 0. `kv` keeps the inputs across steps.
+struct CausalConvArgs {
+  Tensor x;              // [num_rows, channels]
+  int64_t x_stride = 0;  // elements between rows of x
+  Tensor weight;         // f32 [kConvTaps, channels]
+  Tensor bias;           // f32 [channels]; data null: none
+  KvLayer kv;
+  const AttentionBatch* batch = nullptr;
+  Tensor out;  // [num_rows, channels]
+};
+
+// Selective scan (Gu and Dao 2023, Algorithm 2), and the gate behind it. For each channel and state n, from zero
+// before position 0, in f32: h_n = h_n exp(dt a_n) + dt u b_n with dt = softplus of what is given; then
+// out = (sum over n of h_n c_n + d u) * silu(gate). `kv` keeps h across steps.
+struct SelectiveScanArgs {
+  Tensor u;               // [num_rows, channels]
+  Tensor dt;              // f32 [num_rows, channels]
+  Tensor b, c;            // [num_rows, kScanStates]
+  int64_t bc_stride = 0;  // elements between rows of b and of c
+  Tensor gate;            // [num_rows, channels]
+  int64_t gate_stride = 0;
+  Tensor a;  // f32 [kScanStates, channels], negative
+  Tensor d;  // f32 [channels]
+  KvLayer kv;
+  const AttentionBatch* batch = nullptr;
+  Tensor out;  // [num_rows, channels]
+};
+
 // How far something long at the start is: (bytes done, bytes in all). May throw to give up.
 using Progress = std::function<void(size_t, size_t)>;
 
@@ -224,6 +266,9 @@ class Backend {
   virtual void activation(Activation act, const Tensor& x, const Tensor& out) = 0;  // [m, f]; out may be x
   // x = cap * tanh(x / cap), f32, in place.
   virtual void soft_cap(const Tensor& x, float cap) = 0;
+  // Rows of a sequence are computed in their order; one of a step without a sequence (padding) is left as it is.
+  virtual void causal_conv(const CausalConvArgs& args) = 0;
+  virtual void selective_scan(const SelectiveScanArgs& args) = 0;
   virtual void gather_rows(const Tensor& x, std::span<const int32_t> rows, const Tensor& out) = 0;
 
   // Routed experts (kernels/expert_routing.h), in the order of these calls. No expert has a capacity: nothing

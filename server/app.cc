@@ -245,7 +245,7 @@ std::string plan_text(const std::string& model, ServerConfig config) {
   row("weights", plan.weight_bytes, "packed for " + std::string(backend->name()));
   row("kv_cache", plan.kv_cache_bytes,
       std::to_string(plan.geometry.groups[0].num_blocks) + " blocks of " +
-          std::to_string(plan.geometry.block_size) + " positions");
+          std::to_string(plan.geometry.rule(0).span()) + " positions");
   row("workspace", plan.workspace_bytes, "activations, logits, scratch");
   row("tables", plan.table_bytes, "histories, block tables, scheduler");
   row("process", process_bytes, "program, libraries, tokenizer");

@@ -11,7 +11,9 @@
 #include "engine/model/ffn/dense.h"
 #include "engine/model/ffn/mlp.h"
 #include "engine/model/ffn/moe.h"
+#include "engine/model/ffn/none.h"
 #include "engine/model/mixers/gqa.h"
+#include "engine/model/mixers/mamba.h"
 #include "engine/model/norm.h"
 #include "engine/model/rope_table.h"
 #include "engine/model/tensor_names.h"
@@ -19,8 +21,8 @@
 
 namespace serval {
 
-using MixerSpec = OneMixerOf<GqaSpec>;
-using FfnSpec = OneFfnOf<DenseFfnSpec, MoeFfnSpec, MlpFfnSpec>;
+using MixerSpec = OneMixerOf<GqaSpec, MambaSpec>;
+using FfnSpec = OneFfnOf<DenseFfnSpec, MoeFfnSpec, MlpFfnSpec, NoFfnSpec>;
 
 // A residual layer: x += post(mixer(norm(x))), then the same of its feed-forward part, where post is a norm
 // or nothing. Norms before alone are the usual order (Llama); before and after is the sandwich (Gemma).
@@ -35,8 +37,9 @@ struct LayerSpec {
   int kv_group = 0;  // into ModelSpec::kv_groups
 };
 
-// Layers that share block tables because they forget the same positions.
+// Layers that share block tables because they keep and forget the same positions.
 struct KvGroupSpec {
+  bool keeps_state = false;  // instead of keys and values a state of all positions so far
   int window = 0;           // 0: every position stays visible; w: a row at position p sees positions > p - w
   std::vector<int> layers;  // ascending
 };

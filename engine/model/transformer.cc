@@ -75,15 +75,16 @@ void Transformer::forward(const ForwardInput& in, std::span<const KvLayer> kv, W
                                  .group = in.groups[layer.kv_group],
                                  .kv = kv[l],
                                  .window = spec_.kv_groups[layer.kv_group].window,
-                                 .cos_sin = cos_sin_[layer.rope]};
+                                 .cos_sin = cos_sin_.empty() ? Tensor() : cos_sin_[layer.rope]};
     std::visit([&](const auto& part) { part.run(backend_, weights_of(part, w.mixer), mixer_input); },
                layer.mixer);
     add_post_norm(layer.mixer_post_norm, w.mixer_post_norm, ws.x);
-    add_norm(backend_, layer.ffn_norm, w.ffn_norm, ws.residual, ws.x, ws.h);
+    pending = ws.x;
+    if (!std::visit([](const auto& part) { return is_there(part); }, layer.ffn)) continue;
+    add_norm(backend_, layer.ffn_norm, w.ffn_norm, ws.residual, pending, ws.h);
     const FfnInput ffn_input{.h = ws.h, .out = ws.x, .scratch = ws.scratch};
     std::visit([&](const auto& part) { part.run(backend_, weights_of(part, w.ffn), ffn_input); }, layer.ffn);
     add_post_norm(layer.ffn_post_norm, w.ffn_post_norm, ws.x);
-    pending = ws.x;
   }
   add_norm(backend_, spec_.final_norm, weights_.final_norm, ws.residual, pending, ws.h);
 }

@@ -110,7 +110,7 @@ class Staging {
       log_warn("a weight is not finite",
                {{"tensor", shown(info.name)}, {"file", checkpoint_.file_of(info).string()}});
     }
-    Tensor view(raw, *info.dtype, {source.shape[0]});
+    Tensor view(raw, *info.dtype, {source.num_elements()});
     if (source.shape.size() == 2) view = Tensor(raw, *info.dtype, {source.shape[0], source.shape[1]});
     if (*info.dtype != type) {
       view.data = take(count * dtype_bytes(type));
@@ -121,7 +121,8 @@ class Staging {
       void* const stored = std::exchange(view.data, take(count * dtype_bytes(type)));
       transpose(stored, source.shape[1], source.shape[0], dtype_bytes(type), view.data);
     }
-    return view;
+    if (source.some_rows < 0) return view;
+    return Tensor(view.at(source.first_row * view.dim(1)), view.dtype, {source.some_rows, view.dim(1)});
   }
 
   void clear() {
@@ -160,6 +161,11 @@ void load_slot(const VectorSlot& slot, DType, Staging& staging, Backend& backend
   const Tensor source = staging.load(slot.source, DType::kF32);
   if (slot.offset != 0) {
     for (int64_t i = 0; i < source.num_elements(); ++i) source.as<float>()[i] += slot.offset;
+  }
+  if (slot.prepare != nullptr) {
+    std::vector<float> values(source.as<float>(), source.as<float>() + source.num_elements());
+    slot.prepare(values, slot.source.shape);
+    std::copy(values.begin(), values.end(), source.as<float>());
   }
   *slot.target = backend.allocate(source.num_bytes());
   backend.upload(slot.target->data(), source.data, source.num_bytes());
@@ -252,7 +258,7 @@ namespace {
 
 size_t planned_bytes(const LinearSlot& slot, WeightFormat format, const Backend& backend) {
   int64_t rows = 0;
-  for (const SourceTensor& part : slot.parts) rows += part.shape[0];
+  for (const SourceTensor& part : slot.parts) rows += part.num_rows();
   return backend.packed_bytes(rows, slot.parts[0].shape[1], format, !slot.biases.empty());
 }
 size_t planned_bytes(const VectorSlot& slot, WeightFormat, const Backend&) {

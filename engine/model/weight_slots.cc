@@ -19,11 +19,26 @@ void SlotList::linear(LinearWeight& target, const std::vector<Rows>& rows, int64
   slots_.emplace_back(std::move(slot));
 }
 
+void SlotList::some_rows(LinearWeight& target, std::string_view module, const Range& rows, int64_t rows_in_all,
+                         int64_t columns) {
+  const SourceTensor part{.name = stored(module) + ".weight",
+                          .shape = {rows_in_all, columns},
+                          .first_row = rows.first,
+                          .some_rows = rows.count};
+  slots_.emplace_back(LinearSlot{.target = &target, .parts = {part}, .biases = {}});
+}
+
+void SlotList::vector(Buffer& target, std::string_view tensor, std::vector<int64_t> shape, Prepare prepare) {
+  slots_.emplace_back(
+      VectorSlot{.target = &target, .source = {stored(tensor), std::move(shape)}, .prepare = prepare});
+}
+
 void SlotList::norm(NormWeights& target, std::string_view module, int64_t size, const NormSpec& spec) {
   if (!spec.is_there()) return;
-  slots_.emplace_back(VectorSlot{&target.weight, {stored(module) + ".weight", {size}}, spec.offset});
+  slots_.emplace_back(VectorSlot{
+      .target = &target.weight, .source = {stored(module) + ".weight", {size}}, .offset = spec.offset});
   if (spec.kind == NormSpec::Kind::kLayer)
-    slots_.emplace_back(VectorSlot{&target.bias, {stored(module) + ".bias", {size}}});
+    slots_.emplace_back(VectorSlot{.target = &target.bias, .source = {stored(module) + ".bias", {size}}});
 }
 
 }  // namespace serval

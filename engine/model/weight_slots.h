@@ -20,10 +20,13 @@ struct SourceTensor {
   std::vector<int64_t> shape;  // [out, in] of a matrix, [n] of a norm or bias
   // The file has the matrix as [in, out].
   bool is_transposed = false;
+  // Of a matrix the rows that are wanted; -1: all.
+  int64_t first_row = 0, some_rows = -1;
 
   std::vector<int64_t> stored_shape() const {
     return is_transposed ? std::vector<int64_t>{shape[1], shape[0]} : shape;
   }
+  int64_t num_rows() const { return some_rows < 0 ? shape[0] : some_rows; }
   int64_t num_elements() const {
     int64_t n = 1;
     for (const int64_t dim : shape) n *= dim;
@@ -39,11 +42,15 @@ struct LinearSlot {
   std::vector<SourceTensor> biases;
 };
 
-// An f32 vector: a norm's. `offset` is added to every element.
+// What becomes of a tensor's numbers, which stay as many.
+using Prepare = void (*)(std::vector<float>& values, const std::vector<int64_t>& shape);
+
+// Numbers in f32: a norm's. `offset` is added to every element; then `prepare` has them, if there is one.
 struct VectorSlot {
   Buffer* target = nullptr;
   SourceTensor source;
   float offset = 0;
+  Prepare prepare = nullptr;
 };
 
 using WeightSlot = std::variant<LinearSlot, VectorSlot>;
@@ -62,6 +69,14 @@ class SlotList {
     int64_t count;
   };
   void linear(LinearWeight& target, const std::vector<Rows>& rows, int64_t columns, bool bias);
+  struct Range {
+    int64_t first, count;
+  };
+  // Some rows of a matrix [rows_in_all, columns] of the checkpoint.
+  void some_rows(LinearWeight& target, std::string_view module, const Range& rows, int64_t rows_in_all,
+                 int64_t columns);
+  // A tensor that is no matrix to multiply with, by its whole name.
+  void vector(Buffer& target, std::string_view tensor, std::vector<int64_t> shape, Prepare prepare = nullptr);
   // Nothing where the spec says that there is no norm.
   void norm(NormWeights& target, std::string_view module, int64_t size, const NormSpec& spec);
 

@@ -16,9 +16,12 @@ KvLayer shape_of(const ModelSpec& spec, int layer, int num_blocks, int block_siz
   return kv;
 }
 
-// Of a layer's keys, and again of its values; the next array starts on a cache line.
-size_t array_bytes(const KvLayer& kv) {
-  return (kv.num_blocks * kv.block_bytes() + 63) / 64 * 64;
+// Of a layer's keys, or of its values; the next array starts on a cache line.
+size_t array_bytes(const KvLayer& kv, size_t block_bytes) {
+  return (kv.num_blocks * block_bytes + 63) / 64 * 64;
+}
+size_t arrays_bytes(const KvLayer& kv) {
+  return array_bytes(kv, kv.key_bytes()) + array_bytes(kv, kv.value_bytes());
 }
 
 }  // namespace
@@ -26,7 +29,8 @@ size_t array_bytes(const KvLayer& kv) {
 size_t kv_block_bytes(const ModelSpec& spec, int group, int block_size, DType dtype) {
   size_t bytes = 0;
   for (const int layer : spec.kv_groups[group].layers) {
-    bytes += 2 * shape_of(spec, layer, 1, block_size, dtype).block_bytes();
+    const KvLayer kv = shape_of(spec, layer, 1, block_size, dtype);
+    bytes += kv.key_bytes() + kv.value_bytes();
   }
   return bytes;
 }
@@ -36,7 +40,7 @@ size_t KvCache::planned_bytes(const ModelSpec& spec, const BlockGeometry& geomet
   for (size_t g = 0; g < spec.kv_groups.size(); ++g) {
     for (const int layer : spec.kv_groups[g].layers) {
       bytes +=
-          2 * array_bytes(shape_of(spec, layer, geometry.groups[g].num_blocks, geometry.block_size, dtype));
+          arrays_bytes(shape_of(spec, layer, geometry.groups[g].num_blocks, geometry.rule(g).span(), dtype));
     }
   }
   return bytes;
@@ -52,10 +56,10 @@ KvCache::KvCache(const ModelSpec& spec, const BlockGeometry& geometry, DType dty
     group_layers_.push_back(spec.kv_groups[g].layers);
     for (const int layer : spec.kv_groups[g].layers) {
       KvLayer& kv = layers_[layer];
-      kv = shape_of(spec, layer, geometry.groups[g].num_blocks, geometry.block_size, dtype);
+      kv = shape_of(spec, layer, geometry.groups[g].num_blocks, geometry.rule(g).span(), dtype);
       kv.keys = next;
-      kv.values = next + array_bytes(kv);
-      next += 2 * array_bytes(kv);
+      kv.values = next + array_bytes(kv, kv.key_bytes());
+      next += arrays_bytes(kv);
     }
   }
 }

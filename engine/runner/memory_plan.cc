@@ -52,6 +52,11 @@ void check_settings(const ModelSpec& spec, const EngineConfig& config) {
                              ", but the model knows only " + std::to_string(spec.max_positions) +
                              " positions");
   }
+  const auto keeps_state = [](const KvGroupSpec& group) { return group.keeps_state; };
+  if (s.num_draft_tokens > 0 && std::ranges::any_of(spec.kv_groups, keeps_state)) {
+    throw std::runtime_error("speculation is not there for this model: a guess that its state has taken in cannot "
+                             "be taken back");
+  }
   if (spec.kv_groups.size() > kMaxKvGroups) {
     throw std::runtime_error("the model needs " + std::to_string(spec.kv_groups.size()) +
                              " groups of KV layers; at most " + std::to_string(kMaxKvGroups) +
@@ -59,9 +64,17 @@ void check_settings(const ModelSpec& spec, const EngineConfig& config) {
   }
 }
 
+// A state is many times what keys and values of a position take, so its snapshots stand as many blocks apart:
+// what a prompt computes again behind the last one is little beside what it saves.
+constexpr int kStateBlocks = 16;
+
+KvGroupGeometry group_of(const KvGroupSpec& group, const EngineConfig& config) {
+  return {.window = group.window, .state_span = group.keeps_state ? kStateBlocks * config.block_size : 0};
+}
+
 // Blocks of a group that one sequence of the largest length holds at once.
 int blocks_per_sequence(const KvGroupSpec& group, const EngineConfig& config) {
-  const KvRule rule({.num_blocks = 0, .window = group.window}, config.block_size);
+  const KvRule rule(group_of(group, config), config.block_size);
   const int all = rule.blocks_for(config.scheduler.max_model_len);
   return rule.forgets() ? std::min(all, rule.blocks_of_step(config.scheduler.max_prefill_chunk) + 1) : all;
 }
@@ -73,9 +86,9 @@ BlockGeometry geometry_for(const ModelSpec& spec, const EngineConfig& config, do
   geometry.num_groups = static_cast<int>(spec.kv_groups.size());
   for (int g = 0; g < geometry.num_groups; ++g) {
     const double blocks = std::floor(sequences * blocks_per_sequence(spec.kv_groups[g], config));
-    const double most = std::numeric_limits<int32_t>::max() / config.block_size;  // slots are 32 bits wide
-    geometry.groups[g] = {.num_blocks = static_cast<int32_t>(std::min(blocks, most)),
-                          .window = spec.kv_groups[g].window};
+    geometry.groups[g] = group_of(spec.kv_groups[g], config);
+    const double most = std::numeric_limits<int32_t>::max() / geometry.rule(g).span();  // slots are 32 bits wide
+    geometry.groups[g].num_blocks = static_cast<int32_t>(std::min(blocks, most));
   }
   return geometry;
 }
@@ -147,7 +160,7 @@ MemoryPlan plan_within(const ModelSpec& spec, const EngineConfig& config, Backen
   double per_sequence = 0;
   for (int g = 0; g < one.num_groups; ++g) {
     per_sequence += static_cast<double>(one.groups[g].num_blocks) *
-                    static_cast<double>(kv_block_bytes(spec, g, config.block_size, kv_dtype));
+                    static_cast<double>(kv_block_bytes(spec, g, one.rule(g).span(), kv_dtype));
   }
   const auto room = static_cast<double>(available - fixed);
   const double budget = config.kv_cache_bytes > 0

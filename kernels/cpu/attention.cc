@@ -132,14 +132,13 @@ void CpuBackend::write_kv(const WriteKvArgs& args) {
 }
 
 void CpuBackend::copy_kv_blocks(const KvLayer& kv, std::span<const BlockCopy> copies) {
-  const size_t bytes = kv.block_bytes();
   for (const BlockCopy& copy : copies) {
     SERVAL_CHECK(copy.from >= 0 && copy.from < kv.num_blocks && copy.to >= 0 && copy.to < kv.num_blocks &&
                      copy.from != copy.to,
                  copy.from, copy.to, kv.num_blocks);
     // Positions interleave inside a block, and nobody reads those beyond num_tokens before they are written:
     // the whole block is the cheapest superset.
-    for (void* const side : {kv.keys, kv.values}) {
+    for (const auto& [side, bytes] : {std::pair{kv.keys, kv.key_bytes()}, {kv.values, kv.value_bytes()}}) {
       std::memcpy(static_cast<std::byte*>(side) + copy.to * bytes,
                   static_cast<std::byte*>(side) + copy.from * bytes, bytes);
     }

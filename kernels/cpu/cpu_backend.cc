@@ -94,11 +94,10 @@ size_t CpuBackend::grow(Buffer& buffer, size_t bytes) {
 
 size_t CpuBackend::reserve(const BackendLimits& limits) {
   const auto& [max_rows, max_k, max_n] = std::tie(limits.max_rows, limits.max_k, limits.max_n);
-  SERVAL_CHECK(max_rows > 0 && limits.num_heads > 0 && limits.head_dim > 0 && max_k > 0 && max_n > 0,
-               max_rows, limits.num_heads, limits.head_dim, max_k, max_n);
+  SERVAL_CHECK(max_rows > 0 && max_k > 0 && max_n > 0, max_rows, max_k, max_n);
   size_t total =
       grow(packed_rows_, static_cast<size_t>(max_rows) * padded_k(max_k, kLargestKMultiple) * sizeof(float));
-  total += reserve_attention(limits);
+  if (limits.num_heads > 0) total += reserve_attention(limits);
   sample_scratch_.reserve(pool_.num_threads(), max_n, limits.max_seqs);
   sample_scratch_.last_drawn.resize(std::max<size_t>(sample_scratch_.last_drawn.size(), limits.max_seqs), 0);
   return total + SampleScratch::bytes(pool_.num_threads(), sample_scratch_.vocab(),

@@ -58,6 +58,8 @@ class CpuBackend final : public Backend {
   void combine_experts(const Tensor& x, const ExpertRouting& routing, const Tensor& out) override;
   void copy_kv_blocks(const KvLayer& kv, std::span<const BlockCopy> copies) override;
   void move_kv(const KvLayer& kv, std::span<const KvMove> moves) override;
+  void causal_conv(const CausalConvArgs& args) override;
+  void selective_scan(const SelectiveScanArgs& args) override;
   int sample(const SampleArgs& args) override;
   void deliver(int) override {}
 
@@ -66,6 +68,9 @@ class CpuBackend final : public Backend {
   // Runs body(row) for every row; several rows to a task when a row is little work.
   template <class Body>
   void for_rows(int64_t rows, int64_t row_elements, const Body& body);
+  // Runs body(first row, rows) for pieces of the channels of every sequence.
+  template <class Body>
+  void for_state_pieces(const AttentionBatch& batch, const KvLayer& kv, int64_t channels, const Body& body);
   static size_t attend_floats(int max_heads, int head_dim);  // scratch of one worker
   size_t reserve_attention(const BackendLimits& limits);
   size_t grow(Buffer& buffer, size_t bytes);  // returns its bytes

@@ -4,6 +4,7 @@
 #include "kernels/cpu/hot_linear.h"
 #include "kernels/cpu/hot_rows.h"
 #include "kernels/cpu/hot_sample.h"
+#include "kernels/cpu/hot_state.h"
 #include "kernels/cpu/kernel_table.h"
 
 namespace serval::cpu {
@@ -82,6 +83,8 @@ const KernelTable SERVAL_TABLE = {
     .weighted_sum = weighted_sum,
     .soft_cap = soft_cap,
     .rotate = rotate,
+    .causal_conv = causal_conv,
+    .selective_scan = selective_scan,
     .sample = {.scan = scan_logits,
                .sum_of_exp = sum_of_exp,
                .exp_block = exp_block,

@@ -110,6 +110,48 @@ struct AttendArgs {  // some rows of one sequence, one KV head with all its quer
   float* scratch;      // 2 * vectors * (head_dim + 2) + 8 * kTile floats, vectors = num_rows * heads
 };
 
+// ---- Recurrent layers
+//
+// What a layer keeps of a sequence lies in blocks of which block i of its table covers positions [i * span,
+// (i + 1) * span): the last inputs of its convolution, oldest first, and the states of its scan. Rows begin from
+// the block of the position before the first, and leave what they come to in the block of each span they end.
+inline constexpr int kConvTaps = 4, kScanStates = 16;
+
+struct StateRows {  // of one sequence, and some channels of them
+  int num_rows;
+  int first_pos;
+  int span;
+  const int32_t* blocks;
+  int64_t channels;  // of the layer
+  int64_t begin, end;
+};
+
+// out = silu(bias + sum over t of weight[t] * x of t - kConvTaps + 1 positions further on), channel by channel.
+struct ConvArgs {
+  StateRows rows;
+  const float* x;  // first row; likewise below
+  int64_t x_stride;
+  const float* weight;  // [kConvTaps, channels]
+  const float* bias;    // [channels], may be null
+  float* inputs;        // [blocks, kConvTaps - 1, channels]
+  float* out;           // [num_rows, channels]
+};
+
+// state = state * exp(dt a) + dt u b; out = (state . c + d u) * silu(gate), with dt = softplus of what is given.
+struct ScanArgs {
+  StateRows rows;
+  const float* u;   // [num_rows, channels]
+  const float* dt;  // [num_rows, channels]
+  const float *b, *c;
+  int64_t bc_stride;
+  const float* gate;
+  int64_t gate_stride;
+  const float* a;  // [kScanStates, channels]
+  const float* d;  // [channels]
+  float* states;   // [blocks, kScanStates, channels]
+  float* out;      // [num_rows, channels]
+};
+
 // ---- Sampling
 //
 // A row of logits is walked in blocks whose maxima are kept: they let later passes skip the blocks that
@@ -180,6 +222,8 @@ struct KernelTable {
                        int64_t n);
   void (*soft_cap)(float* x, float cap, int64_t n);
   void (*rotate)(float* x, const float* cos, const float* sin, int64_t half);
+  void (*causal_conv)(const ConvArgs& args);
+  void (*selective_scan)(const ScanArgs& args);
   SampleKernels sample;
   void (*exp)(const float* x, float* out, int64_t n);  // the exponential of all of the above, for tests
   // Probes of the machine's roofs. The first two run `iterations` rounds of independent multiply-adds in

@@ -125,9 +125,9 @@ int32_t* CudaBackend::take_ints(int64_t count) {
 }
 
 size_t CudaBackend::reserve(const BackendLimits& limits) {
-  SERVAL_CHECK(
-      limits.num_heads > 0 && limits.num_kv_heads > 0 && limits.head_dim > 0 && limits.head_dim <= 256,
-      limits.num_heads, limits.num_kv_heads, limits.head_dim);
+  const bool has_attention = limits.num_heads > 0;
+  SERVAL_CHECK(!has_attention || (limits.num_kv_heads > 0 && limits.head_dim > 0 && limits.head_dim <= 256),
+               limits.num_heads, limits.num_kv_heads, limits.head_dim);
   if (limits_.max_rows > 0) {  // a plan asked before; the limits of one model do not change
     SERVAL_CHECK(limits.max_rows == limits_.max_rows && limits.max_seqs == limits_.max_seqs, limits.max_rows,
                  limits_.max_rows, limits.max_seqs, limits_.max_seqs);
@@ -168,7 +168,8 @@ size_t CudaBackend::reserve(const BackendLimits& limits) {
   constexpr int64_t kItemsPerSm = 64;
   max_items_ =
       static_cast<int>(std::min(seqs * chunks, std::max<int64_t>(chunks, device_.num_sms * kItemsPerSm)));
-  item_memory_ = allocate(sizeof(float) * max_items_ * item_floats(limits.num_kv_heads, limits.head_dim));
+  if (has_attention)
+    item_memory_ = allocate(sizeof(float) * max_items_ * item_floats(limits.num_kv_heads, limits.head_dim));
 
   // Room for any one row (its biases and bans name each token once) or the tokens of one sequence to count,
   // and for as many usual rows as may come.
@@ -242,11 +243,12 @@ void CudaBackend::begin_step(const ForwardInput& input) {
                   sizeof(int32_t) * in.attention.num_seqs * in.attention.table_stride);
     group.host_table = in.attention.block_table;
     const std::span<int32_t> items(host_starts_.data(), starts), tiles(host_starts_.data() + starts, starts);
+    const int32_t counts[2] = {in.attention.num_seqs, in.attention.table_stride};
+    staging_.copy(group.counts, counts, sizeof counts);
+    if (limits_.num_heads == 0) continue;
     group.plan = plan_attention(in.attention, limits_.num_heads / limits_.num_kv_heads, limits_.windows[g],
                                 max_items_, items, tiles);
     is_split_only_ &= group.plan.num_tiles == 0;
-    const int32_t counts[2] = {in.attention.num_seqs, in.attention.table_stride};
-    staging_.copy(group.counts, counts, sizeof counts);
     staging_.copy(group.item_start, items.data(), sizeof(int32_t) * starts);
     staging_.copy(group.tile_start, tiles.data(), sizeof(int32_t) * starts);
   }
@@ -476,6 +478,49 @@ void CudaBackend::soft_cap(const Tensor& x, float cap) {
   cuda::soft_cap(stream_, as<float>(x), x.num_elements(), cap);
 }
 
+StateBatch CudaBackend::state_batch(const AttentionBatch& batch, const KvLayer& kv) const {
+  const Group& group = group_of(batch);
+  return {.counts = group.counts,
+          .row_start = row_start_,
+          .first_pos = first_pos_,
+          .block_table = group.block_table,
+          .span = kv.block_size,
+          .max_seqs = std::min(batch.num_rows, limits_.max_seqs)};
+}
+
+void CudaBackend::causal_conv(const CausalConvArgs& args) {
+  with_number(args.out.dtype, [&](auto number) {
+    using T = decltype(number);
+    cuda::causal_conv<T>(stream_, {.batch = state_batch(*args.batch, args.kv),
+                                   .x = as<T>(args.x),
+                                   .x_stride = args.x_stride,
+                                   .weight = as<float>(args.weight),
+                                   .bias = as<float>(args.bias),
+                                   .inputs = static_cast<float*>(args.kv.keys),
+                                   .out = as<T>(args.out),
+                                   .channels = static_cast<int>(args.out.dim(1))});
+  });
+}
+
+void CudaBackend::selective_scan(const SelectiveScanArgs& args) {
+  with_number(args.out.dtype, [&](auto number) {
+    using T = decltype(number);
+    cuda::selective_scan<T>(stream_, {.batch = state_batch(*args.batch, args.kv),
+                                      .u = as<T>(args.u),
+                                      .dt = as<float>(args.dt),
+                                      .b = as<T>(args.b),
+                                      .c = as<T>(args.c),
+                                      .bc_stride = args.bc_stride,
+                                      .gate = as<T>(args.gate),
+                                      .gate_stride = args.gate_stride,
+                                      .a = as<float>(args.a),
+                                      .d = as<float>(args.d),
+                                      .states = static_cast<float*>(args.kv.values),
+                                      .out = as<T>(args.out),
+                                      .channels = static_cast<int>(args.out.dim(1))});
+  });
+}
+
 void CudaBackend::gather_rows(const Tensor& x, std::span<const int32_t> rows, const Tensor& out) {
   const int32_t* const list = stage_list(rows.data(), static_cast<int64_t>(rows.size()));
   with_number(out.dtype, [&](auto number) {
@@ -555,11 +600,10 @@ void CudaBackend::combine_experts(const Tensor& x, const ExpertRouting& routing,
 
 void CudaBackend::copy_kv_blocks(const KvLayer& kv, std::span<const BlockCopy> copies) {
   // Rare (the first step of a fork or of a partial hit): the whole block is the simplest superset.
-  const size_t bytes = kv.block_bytes();
   for (const BlockCopy& copy : copies) {
     SERVAL_CHECK(copy.from >= 0 && copy.from < kv.num_blocks && copy.to >= 0 && copy.to < kv.num_blocks,
                  copy.from, copy.to, kv.num_blocks);
-    for (void* const side : {kv.keys, kv.values}) {
+    for (const auto& [side, bytes] : {std::pair{kv.keys, kv.key_bytes()}, {kv.values, kv.value_bytes()}}) {
       auto* const blocks = static_cast<std::byte*>(side);
       copy_on_device(stream_, blocks + copy.to * bytes, blocks + copy.from * bytes, bytes);
     }

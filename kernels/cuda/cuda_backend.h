@@ -17,6 +17,7 @@
 #include "kernels/cuda/runtime.h"
 #include "kernels/cuda/sampler.h"
 #include "kernels/cuda/staging.h"
+#include "kernels/cuda/state.h"
 #include "kernels/cuda/vendor_gemm.h"
 
 namespace serval::cuda {
@@ -73,6 +74,8 @@ class CudaBackend final : public Backend {
   void combine_experts(const Tensor& x, const ExpertRouting& routing, const Tensor& out) override;
   void copy_kv_blocks(const KvLayer& kv, std::span<const BlockCopy> copies) override;
   void move_kv(const KvLayer& kv, std::span<const KvMove> moves) override;
+  void causal_conv(const CausalConvArgs& args) override;
+  void selective_scan(const SelectiveScanArgs& args) override;
   int sample(const SampleArgs& args) override;
   void deliver(int ticket) override;
 
@@ -100,6 +103,7 @@ class CudaBackend final : public Backend {
   // Where a mirrored array lies. Another one is our own mistake.
   const int32_t* device_array(const int32_t* host) const;
   const Group& group_of(const AttentionBatch& batch) const;
+  StateBatch state_batch(const AttentionBatch& batch, const KvLayer& kv) const;
   int captured_rung(int num_rows) const;  // of graphs_; -1: none is kept for so many rows
   const int32_t* stage_list(const int32_t* values, int64_t count);  // one op's own list
   int32_t* take_ints(int64_t count);                                // at reserve: a piece of int_memory_

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <fstream>
+#include <set>
 #include <stdexcept>
 #include <variant>
 #include <vector>
@@ -28,6 +29,9 @@ std::string config_json(const RandomModel& m) {
     json += number("n_embd", m.hidden_size) + number("n_layer", m.num_layers) +
             number("n_head", m.hidden_size / m.head_dim) + number("n_inner", m.intermediate_size) +
             number("n_positions", m.max_positions);
+  } else if (m.architecture == "MambaForCausalLM") {
+    json += number("hidden_size", m.hidden_size) + number("num_hidden_layers", m.num_layers) +
+            number("max_position_embeddings", m.max_positions);
   } else {
     json += ",\n  \"hidden_act\": \"silu\",\n  \"rms_norm_eps\": 1e-06,\n  \"rope_theta\": 10000.0";
     json += number("hidden_size", m.hidden_size) + number("num_hidden_layers", m.num_layers) +
@@ -67,13 +71,15 @@ void plan(const LinearSlot& slot, const ModelSpec& spec, std::vector<Planned>& p
   for (const SourceTensor& bias : slot.biases) planned.push_back({bias, spec.weight_dtype, 0.0f, 0.2f});
 }
 
-// Every tensor of the model.
+// Every tensor of the model, once, though several slots may have rows of it.
 std::vector<Planned> plan_tensors(const ModelSpec& spec) {
   ModelWeights weights;
   std::vector<Planned> planned;
   for (const WeightSlot& slot : map_weights(spec, weights)) {
     std::visit([&](const auto& s) { plan(s, spec, planned); }, slot);
   }
+  std::set<std::string> seen;
+  std::erase_if(planned, [&](const Planned& tensor) { return !seen.insert(tensor.source.name).second; });
   return planned;
 }
 

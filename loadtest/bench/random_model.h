@@ -13,7 +13,7 @@ namespace serval {
 
 struct RandomModel {
   // Qwen2ForCausalLM, Qwen3ForCausalLM, MistralForCausalLM, MixtralForCausalLM, GPT2LMHeadModel (which has as
-  // many heads as make up the hidden size)
+  // many heads as make up the hidden size), MambaForCausalLM (which has neither heads nor windows)
   std::string architecture = "LlamaForCausalLM";
   DType dtype = DType::kF32;
   int vocab_size = 500;

@@ -122,7 +122,7 @@ struct ServiceMetrics::Impl {
           s.num_cached_blocks);
     gauge("kv_blocks_free", "KV blocks that hold nothing.", s.num_free_blocks);
     out.push_back(family("cache_config_info", "The KV cache's shape, as labels.", MetricType::Gauge,
-                         {{{{"block_size", std::to_string(geo.block_size)},
+                         {{{{"block_size", std::to_string(geo.rule(0).span())},
                             {"num_gpu_blocks", std::to_string(s.num_blocks)},
                             {"enable_prefix_caching", caches ? "True" : "False"}},
                            1}}));

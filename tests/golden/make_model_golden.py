@@ -43,7 +43,7 @@ def randomise(model, seed):
 
     with torch.no_grad():
         for name, p in sorted(model.named_parameters()):
-            if name.endswith("norm.weight") or name.endswith("layernorm.weight") or ".ln_" in name and name.endswith(".weight"):
+            if name.endswith(("norm.weight", "layernorm.weight", "norm_f.weight", "mixer.D")) or ".ln_" in name and name.endswith(".weight"):
                 normal(p, 0.3, 0.0 if is_gemma else 1.0)
             elif name.endswith(".bias"):
                 normal(p, 0.5)
@@ -51,7 +51,11 @@ def randomise(model, seed):
                 normal(p, 0.3)
             elif ".c_" in name:  # stored as [in, out]
                 normal(p, (1.3 if "c_attn" in name else 1.2) / math.sqrt(p.shape[0]))
-            elif "embed_tokens" in name or ".wte." in name:
+            elif name.endswith("A_log"):  # states that last from a token to a hundred
+                normal(p, 1.5, -2.0)
+            elif "conv1d" in name:
+                normal(p, 0.6)
+            elif "embed" in name or ".wte." in name:
                 normal(p, 2.5 / math.sqrt(p.shape[1]) if tied else 1.0)
             elif "lm_head" in name:
                 normal(p, 3.0 / math.sqrt(p.shape[1]))
@@ -259,6 +263,13 @@ def main():
     make("phi3-bf16", t.Phi3ForCausalLM,
          t.Phi3Config(**phi3, sliding_window=20, rope_parameters=rope(partial_rotary_factor=0.75)), [12, 48], [20],
          dtype=torch.bfloat16)
+    # A snapshot of the state stands at every 64th position where blocks have four.
+    mamba = dict(vocab_size=VOCAB, hidden_size=32, state_size=16, conv_kernel=4, expand=2, time_step_rank=8, bos_token_id=1,
+                 eos_token_id=2, pad_token_id=0)
+    make("mamba", t.MambaForCausalLM, t.MambaConfig(**mamba, num_hidden_layers=2), [5, 70])
+    make("mamba-f16", t.MambaForCausalLM,
+         t.MambaConfig(**mamba, num_hidden_layers=3, use_bias=True, use_conv_bias=False, tie_word_embeddings=False), [12, 40],
+         dtype=torch.float16)
 
 
 if __name__ == "__main__":

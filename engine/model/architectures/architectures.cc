@@ -5,6 +5,7 @@
 #include "engine/model/architectures/gemma.h"
 #include "engine/model/architectures/gpt2.h"
 #include "engine/model/architectures/llama.h"
+#include "engine/model/architectures/mamba.h"
 #include "engine/model/architectures/phi.h"
 #include "engine/model/architectures/qwen.h"
 #include "kernels/base/shown.h"
@@ -13,7 +14,7 @@ namespace serval {
 namespace {
 
 constexpr const Architecture* kArchitectures[] = {&kLlama, &kMistral, &kMixtral, &kQwen2,
-                                                  &kQwen3, &kGemma3,  &kPhi3,    &kGpt2};
+                                                  &kQwen3, &kGemma3,  &kPhi3,    &kGpt2, &kMamba};
 
 const Architecture& find_row(std::string_view Architecture::*key, std::string_view wanted, const char* what) {
   std::string supported;

@@ -116,6 +116,27 @@ Feature without_bias(const std::string& which, LinearWeight& (*of)(LayerWeights&
             for (LayerWeights& layer : w.layers) of(layer).bias = {};
           }};
 }
+MambaWeights& mamba(LayerWeights& w) {
+  return std::get<MambaWeights>(w.mixer);
+}
+// Every element of an f32 vector is scaled; 0: it is not there.
+Feature with_scaled(const std::string& what, Buffer& (*of)(LayerWeights&), float scale) {
+  return {what, [of, scale](ModelSpec&, ModelWeights& w) {
+            for (LayerWeights& layer : w.layers) {
+              Buffer& buffer = of(layer);
+              for (size_t i = 0; i < buffer.bytes / sizeof(float); ++i) buffer.as<float>()[i] *= scale;
+            }
+          }};
+}
+Feature without_memory() {  // a state is gone after a position
+  return with_scaled("state", [](LayerWeights& w) -> Buffer& { return mamba(w).rates; }, 1e9f);
+}
+Feature without_skip() {
+  return with_scaled("skip", [](LayerWeights& w) -> Buffer& { return mamba(w).skip; }, 0);
+}
+Feature without_conv_bias() {
+  return with_scaled("bias of the convolution", [](LayerWeights& w) -> Buffer& { return mamba(w).conv_bias; }, 0);
+}
 LinearWeight& qkv(LayerWeights& w) {
   return std::get<GqaWeights>(w.mixer).qkv;
 }
@@ -198,6 +219,10 @@ std::vector<ModelCase> models() {
       {"llama-bias",
        {without_bias("qkv", qkv), without_bias("output", output), without_bias("gate and up", gate_up),
         without_bias("down", down), with_another_activation(), without_rope_scaling()}},
+      {"mamba", {without_memory(), without_skip(), without_conv_bias()}},
+      {"mamba-f16",
+       {without_memory(), without_skip(), without_bias("input", [](LayerWeights& w) -> LinearWeight& { return mamba(w).input; }),
+        without_bias("output of the mixer", [](LayerWeights& w) -> LinearWeight& { return mamba(w).output; })}},
       {"mistral", {without_window(), with_window_off_by_one()}},
       {"mixtral", {without_renormalised_routing(), with_the_best_expert_alone(), with_experts_exchanged()}},
       {"mixtral-bf16",

@@ -16,10 +16,12 @@ PagedDriver::PagedDriver(Transformer& transformer, Backend& backend, DType kv_dt
       workspace_(transformer.spec(), max_rows, max_rows, backend),
       length_(num_seqs, 0) {
   for (const LayerSpec& layer : transformer.spec().layers) {
-    KvLayer kv{.dtype = kv_dtype, .num_blocks = blocks_per_seq_ * num_seqs, .block_size = kBlockSize};
+    KvLayer kv{.dtype = kv_dtype,
+               .num_blocks = blocks_per_seq_ * num_seqs,
+               .block_size = rule_of(transformer.spec().kv_groups[layer.kv_group]).span()};
     std::visit([&](const auto& mixer) { mixer.shape_kv(kv); }, layer.mixer);
-    for (void** side : {&kv.keys, &kv.values}) {
-      memory_.push_back(backend.allocate(kv.block_bytes() * kv.num_blocks));
+    for (const auto& [side, bytes] : {std::pair{&kv.keys, kv.key_bytes()}, {&kv.values, kv.value_bytes()}}) {
+      memory_.push_back(backend.allocate(bytes * kv.num_blocks));
       *side = memory_.back().data();
     }
     kv_.push_back(kv);
@@ -44,9 +46,9 @@ std::vector<float> PagedDriver::step(std::span<const Work> work) {
     row_start_.push_back(static_cast<int32_t>(ids_.size()));
     SERVAL_CHECK(length_[seq] <= blocks_per_seq_ * kBlockSize, length_[seq]);
     for (size_t g = 0; g < groups.size(); ++g) {
-      // A windowed group may already have given up the blocks wholly before the first row's window.
-      const int oldest = groups[g].window == 0 ? 0 : std::max(0, first - groups[g].window + 1);
-      for (int b = oldest / kBlockSize; b * kBlockSize < length_[seq]; ++b) {
+      // A group may already have given up the blocks that the first row does not read.
+      const KvRule rule = rule_of(groups[g]);
+      for (int b = rule.first_needed(first); b < rule.blocks_for(length_[seq]); ++b) {
         tables_[g][i * blocks_per_seq_ + b] = block_of(seq, b);
       }
     }

@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "engine/kv_geometry.h"
 #include "engine/model/transformer.h"
 
 namespace serval::testing {
@@ -37,6 +38,10 @@ class PagedDriver {
 
  private:
   static constexpr int kBlockSize = 16;
+  // A snapshot of a state stands at every second block.
+  static KvRule rule_of(const KvGroupSpec& group) {
+    return {{.window = group.window, .state_span = group.keeps_state ? 2 * kBlockSize : 0}, kBlockSize};
+  }
   // Blocks of a sequence lie apart, last ones first, so that a table is really looked up.
   int block_of(int seq, int index) const { return (blocks_per_seq_ - 1 - index) * num_seqs_ + seq; }
 

@@ -261,6 +261,44 @@ class PlainBackend final : public Backend {
     for (int64_t i = 0; i < x.num_elements(); ++i)
       x.as<float>()[i] = static_cast<float>(cap * std::tanh(double{x.as<float>()[i]} / cap));
   }
+  void causal_conv(const CausalConvArgs& args) override {
+    const int64_t channels = args.out.dim(1);
+    auto* const kept = static_cast<float*>(args.kv.keys);
+    for_states(args.kv, *args.batch, [&](int64_t row, int64_t before, int64_t block) {
+      for (int64_t c = 0; c < channels; ++c) {
+        const float x = args.x.as<float>()[row * args.x_stride + c];
+        double sum = args.bias.data == nullptr ? 0.0 : args.bias.as<float>()[c];
+        float past[kConvTaps] = {};
+        for (int t = 0; t < kConvTaps - 1 && before >= 0; ++t)
+          past[t] = kept[(before * (kConvTaps - 1) + t) * channels + c];
+        past[kConvTaps - 1] = x;
+        for (int t = 0; t < kConvTaps; ++t) sum += double{args.weight.as<float>()[t * channels + c]} * past[t];
+        for (int t = 0; t < kConvTaps - 1; ++t)
+          kept[(block * (kConvTaps - 1) + t) * channels + c] = past[t + 1];
+        args.out.as<float>()[row * channels + c] = static_cast<float>(sum / (1 + std::exp(-sum)));
+      }
+    });
+  }
+  void selective_scan(const SelectiveScanArgs& args) override {
+    const int64_t channels = args.out.dim(1);
+    auto* const kept = static_cast<float*>(args.kv.values);
+    for_states(args.kv, *args.batch, [&](int64_t row, int64_t before, int64_t block) {
+      for (int64_t c = 0; c < channels; ++c) {
+        const double u = args.u.as<float>()[row * channels + c];
+        const double dt = std::log1p(std::exp(double{args.dt.as<float>()[row * channels + c]}));
+        double y = args.d.as<float>()[c] * u;
+        for (int n = 0; n < kScanStates; ++n) {
+          const double h = before < 0 ? 0.0 : kept[(before * kScanStates + n) * channels + c];
+          const double next = h * std::exp(dt * args.a.as<float>()[n * channels + c]) +
+                              dt * u * args.b.as<float>()[row * args.bc_stride + n];
+          kept[(block * kScanStates + n) * channels + c] = static_cast<float>(next);
+          y += next * args.c.as<float>()[row * args.bc_stride + n];
+        }
+        const double gate = args.gate.as<float>()[row * args.gate_stride + c];
+        args.out.as<float>()[row * channels + c] = static_cast<float>(y * gate / (1 + std::exp(-gate)));
+      }
+    });
+  }
   void gather_rows(const Tensor& x, std::span<const int32_t> rows, const Tensor& out) override {
     for (size_t i = 0; i < rows.size(); ++i) {
       std::copy_n(x.as<float>() + rows[i] * x.dim(1), x.dim(1),
@@ -283,6 +321,19 @@ class PlainBackend final : public Backend {
     for (int64_t i = 0; i < dim; ++i) squares += double{x[i]} * x[i];
     const double scale = 1 / std::sqrt(squares / static_cast<double>(dim) + eps);
     for (int64_t i = 0; i < dim; ++i) out[i] = static_cast<float>(x[i] * scale * weight[i]);
+  }
+
+ private:
+  // Calls visit(row, block of the position before, or -1, and of its own) for every row, in order.
+  template <class Visit>
+  static void for_states(const KvLayer& kv, const AttentionBatch& batch, const Visit& visit) {
+    for (int s = 0; s < batch.num_seqs; ++s) {
+      const int32_t* const table = batch.block_table + int64_t{s} * batch.table_stride;
+      for (int row = batch.row_start[s]; row < batch.row_start[s + 1]; ++row) {
+        const int p = batch.first_pos[s] + row - batch.row_start[s];
+        visit(row, p == 0 ? -1 : table[(p - 1) / kv.block_size], table[p / kv.block_size]);
+      }
+    }
   }
 };
 

@@ -49,6 +49,20 @@ json::object mistral() {
   return config;
 }
 
+// As published, with what its converter left behind.
+json::object mamba() {
+  return json::parse(R"({
+    "architectures": ["MambaForCausalLM"], "bos_token_id": 0, "conv_kernel": 4, "d_inner": 1536, "d_model": 768,
+    "eos_token_id": 0, "expand": 2, "fused_add_norm": true, "hidden_act": "silu", "hidden_size": 768,
+    "initializer_range": 0.1, "intermediate_size": 1536, "layer_norm_epsilon": 1e-05, "model_type": "mamba",
+    "n_layer": 24, "num_hidden_layers": 24, "pad_token_id": 0, "pad_vocab_size_multiple": 8,
+    "rescale_prenorm_residual": false, "residual_in_fp32": true, "rms_norm": true, "ssm_cfg": {}, "state_size": 16,
+    "time_step_floor": 0.0001, "time_step_init_scheme": "random", "time_step_max": 0.1, "time_step_min": 0.001,
+    "time_step_rank": 48, "time_step_scale": 1.0, "torch_dtype": "float32", "use_bias": false, "use_cache": true,
+    "use_conv_bias": true, "vocab_size": 50280})")
+      .as_object();
+}
+
 json::object with(json::object config, std::string_view field, json::value value) {
   config[field] = std::move(value);
   return config;
@@ -248,6 +262,25 @@ TEST(ReadModel, BoundsEveryInteger) {
   EXPECT_THAT(verdict(with(llama(), "rms_norm_eps", "x")), HasSubstr("rms_norm_eps must be a number"));
   EXPECT_THAT(verdict(with(llama(), "tie_word_embeddings", 1)),
               HasSubstr("tie_word_embeddings must be true or false"));
+}
+
+TEST(ReadModel, GivesMambaOneGroupOfStatesAndNoFeedForward) {
+  const ModelSpec spec = read(mamba());
+  ASSERT_THAT(spec.kv_groups, SizeIs(1));
+  EXPECT_TRUE(spec.kv_groups[0].keeps_state);
+  EXPECT_THAT(spec.kv_groups[0].layers, SizeIs(24));
+  EXPECT_TRUE(spec.tied_embeddings);
+  const auto& mixer = std::get<MambaSpec>(spec.layers[23].mixer);
+  EXPECT_EQ(mixer.channels, 1536);
+  EXPECT_EQ(mixer.step_rank, 48);
+  EXPECT_EQ(std::get<MambaSpec>(read(with(mamba(), "time_step_rank", "auto")).layers[0].mixer).step_rank, 48);
+  EXPECT_THAT(verdict(with(mamba(), "state_size", 8)), HasSubstr("state_size must be 16"));
+  EXPECT_THAT(verdict(with(mamba(), "conv_kernel", 3)), HasSubstr("conv_kernel must be 4"));
+  EXPECT_THAT(verdict(with(mamba(), "intermediate_size", 1024)),
+              HasSubstr("intermediate_size must be expand times hidden_size"));
+  EXPECT_THAT(verdict(with(mamba(), "hidden_act", "relu")), HasSubstr("hidden_act 'relu' is not supported"));
+  EXPECT_THAT(verdict(with(mamba(), "num_attention_heads", 12)),
+              HasSubstr("num_attention_heads would change the output"));
 }
 
 TEST(ReadModel, GivesMistralOneWindowForAllLayersOrNone) {

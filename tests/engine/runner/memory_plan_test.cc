@@ -66,6 +66,24 @@ TEST(MemoryPlan, GivesEverySequenceItsLargestLengthWhenMemoryAllows) {
   EXPECT_EQ(mixed.geometry.groups[1].num_blocks, 5 * 13);
 }
 
+// A block of a state holds its layers' inputs of the convolution and states, whatever the length it stands for.
+TEST(MemoryPlan, GivesASequenceOfAnyLengthAFewBlocksOfItsState) {
+  const auto backend = make_backend({.num_threads = 1});
+  EngineConfig config = config_of(5, 1000);
+  const ModelSpec spec = spec_of("MambaForCausalLM", 0, 0);
+  const MemoryPlan brief = plan_memory(spec, config, *backend, kPlenty);
+  EXPECT_EQ(brief.geometry.groups[0].state_span, 16 * config.block_size);
+  config.scheduler.max_model_len = 400;
+  const MemoryPlan briefer = plan_memory(spec, config, *backend, kPlenty);
+  EXPECT_EQ(brief.geometry.groups[0].num_blocks, 5 * 3) << "of a chunk of 64: one begins, one ends, one to spare";
+  EXPECT_EQ(briefer.geometry.groups[0].num_blocks, 5 * 2) << "no more than it can fill";
+  const size_t of_layer = sizeof(float) * 2 * spec.hidden_size * (kConvTaps - 1 + kScanStates);
+  EXPECT_EQ(brief.kv_cache_bytes, of_layer * spec.layers.size() * 15);
+  config.scheduler.num_draft_tokens = 4;
+  EXPECT_THAT(sentence([&] { plan_memory(spec, config, *backend, kPlenty); }),
+              ::testing::HasSubstr("speculation is not there for this model"));
+}
+
 TEST(MemoryPlan, KeepsWithinAGivenCacheSizeAndAShareOfWhatIsFree) {
   const auto backend = make_backend({.num_threads = 1});
   const ModelSpec spec = spec_of("Qwen2ForCausalLM", 100, 1);

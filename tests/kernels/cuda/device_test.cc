@@ -66,7 +66,7 @@ INSTANTIATE_TEST_SUITE_P(Models, EmulatedGolden,
                          ::testing::Values(GoldenModel{"qwen3-bf16", 0.15}, GoldenModel{"llama2-f16", 0.02},
                                            GoldenModel{"llama-bias", 0.2}, GoldenModel{"qwen2-windows", 0.2},
                                            GoldenModel{"mixtral-bf16", 0.2}, GoldenModel{"gpt2", 0.2},
-                                           GoldenModel{"gemma3-bf16", 0.2}, GoldenModel{"phi3-bf16", 0.2}),
+                                           GoldenModel{"gemma3-bf16", 0.2}, GoldenModel{"phi3-bf16", 0.2}, GoldenModel{"mamba-f16", 0.05}),
                          [](const auto& info) {
                            std::string name = info.param.name;
                            std::replace(name.begin(), name.end(), '-', '_');
@@ -74,7 +74,7 @@ INSTANTIATE_TEST_SUITE_P(Models, EmulatedGolden,
                          });
 
 TEST(EmulatedDevice, GivesTheSameBitsInChunksAndBesideOthersUnderAnySchedule) {
-  for (const char* model : {"qwen3-bf16", "qwen2-windows"}) {
+  for (const char* model : {"qwen3-bf16", "qwen2-windows", "mamba-f16"}) {
     const std::unique_ptr<Backend> backend = emulated();
     Transformer transformer = load(fixture(model), 2 * kMaxLen, *backend);
     PagedDriver driver(transformer, *backend, backend->preferred_kv_dtype(transformer.spec().weight_dtype), 3,

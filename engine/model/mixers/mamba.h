@@ -1,0 +1,35 @@
+// A selective state space in place of attention (Mamba; Gu and Dao 2023, section 3.4): a short convolution,
+// then a recurrence whose step, input and output depend on the token. What it keeps of a sequence is a state,
+// whatever the length. Positions play no part.
+#pragma once
+
+#include "engine/model/mixers/mixer.h"
+
+namespace serval {
+
+struct MambaWeights {
+  LinearWeight input;      // [2 * channels, hidden]: what is mixed, then what gates it
+  Buffer conv, conv_bias;  // f32 [kConvTaps, channels], [channels]
+  LinearWeight step_low;   // [step_rank, channels]
+  LinearWeight b_c;        // [2 * kScanStates, channels]
+  LinearWeight step;       // [channels, step_rank]
+  Buffer rates, skip;      // f32 [kScanStates, channels] (A, negative), [channels] (D)
+  LinearWeight output;     // [hidden, channels]
+};
+
+struct MambaSpec {
+  using Weights = MambaWeights;
+
+  int channels = 0;  // the expanded width
+  int step_rank = 0;
+  bool has_conv_bias = true;
+  bool has_bias = false;  // on input and output
+
+  void list_slots(int64_t hidden, MambaWeights& weights, SlotList& slots) const;
+  int64_t scratch_width() const;
+  void shape_kv(KvLayer& kv) const;
+  void raise_limits(BackendLimits& limits) const;
+  void run(Backend& backend, const MambaWeights& weights, const MixerInput& input) const;
+};
+
+}  // namespace serval

@@ -1,0 +1,58 @@
+// Launchers of the recurrent layers' kernels (Gu and Dao 2023). Raw device pointers and strides in elements;
+// they check nothing that their caller knows. T is Bf16 or Half. A thread has one channel of one sequence and
+// takes its rows in their order, so where a prompt is cut changes no bit.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cuda/launch_shape.h"
+#include "kernels/cuda/number.h"
+
+namespace serval::cuda {
+
+// The sequences of a step and the blocks of their states, of which block i of a table covers positions
+// [i * span, (i + 1) * span).
+struct StateBatch {
+  const int32_t* counts = nullptr;       // [2]: sequences, width of the block table
+  const int32_t* row_start = nullptr;    // [sequences + 1]
+  const int32_t* first_pos = nullptr;    // [sequences]
+  const int32_t* block_table = nullptr;  // [sequences, width]
+  int span = 0;
+  int max_seqs = 0;  // how many may be there
+};
+
+// out = silu(bias + causal convolution of x), channel by channel.
+template <class T>
+struct ConvArgs {
+  StateBatch batch;
+  const T* x;  // [rows, channels]
+  int64_t x_stride;
+  const float* weight;  // [taps, channels]
+  const float* bias;    // [channels], may be null
+  float* inputs;        // [blocks, taps - 1, channels]: the last ones, oldest first
+  T* out;               // [rows, channels]
+  int channels;
+};
+template <class T>
+void causal_conv(simt::Stream stream, const ConvArgs<T>& args);
+
+// h = h exp(dt a) + dt u b; out = (h . c + d u) * silu(gate), with dt = softplus of what is given.
+template <class T>
+struct ScanArgs {
+  StateBatch batch;
+  const T* u;       // [rows, channels]
+  const float* dt;  // [rows, channels]
+  const T *b, *c;   // [rows, states]
+  int64_t bc_stride;
+  const T* gate;  // [rows, channels]
+  int64_t gate_stride;
+  const float* a;  // [states, channels]
+  const float* d;  // [channels]
+  float* states;   // [blocks, states, channels]
+  T* out;          // [rows, channels]
+  int channels;
+};
+template <class T>
+void selective_scan(simt::Stream stream, const ScanArgs<T>& args);
+
+}  // namespace serval::cuda
