@@ -128,7 +128,7 @@ def test_the_image_keeps_its_network_when_its_arguments_are_replaced():
         (["serve", MODEL, "--port"], USAGE, "--port"),
         (["serve", MODEL, "--config"], USAGE, "--config"),
         (["serve", MODEL, "--config", "/no/such/file"], CANNOT_START, "/no/such/file"),
-        (["serve", MODEL, "--max-num-seqs", "0"], CANNOT_START, "max_num_seqs"),
+        (["serve", MODEL, "--max-num-seqs", "0"], CANNOT_START, "--max-num-seqs is 0; it must be between 1 and 4096"),
         (["serve", MODEL, "--host", "0.0.0.0"], CANNOT_START, "api_keys"),
         (["serve", MODEL, "--isa", "mmx"], CANNOT_START, "isa"),
         (["serve", MODEL, *ANY_PORT, "--kv-cache-mib", "1"], CANNOT_START, "kv_cache_mib"),
