@@ -48,6 +48,8 @@ constexpr ModelKind kKinds[] = {
      R"(, "partial_rotary_factor": 0.5, "original_max_position_embeddings": 800, "rope_scaling": {"type": "longrope",
         "short_factor": [1, 1.5, 2, 3], "long_factor": [2, 3, 4, 6]})"},
     {"state_bf16", "MambaForCausalLM", DType::kBF16, 0, 0},
+    {"capped_bf16", "Gemma2ForCausalLM", DType::kBF16, 37, 0, 0,
+     R"(, "query_pre_attn_scalar": 4, "attn_logit_softcapping": 2, "final_logit_softcapping": 8)"},
 };
 
 // A model of each kind, written once a process.

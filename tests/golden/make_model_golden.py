@@ -246,6 +246,11 @@ def main():
     make("gemma3-bf16", t.Gemma3ForCausalLM, t.Gemma3TextConfig(**gemma3, sliding_window_pattern=2, tie_word_embeddings=False), [12, 48], [16],
          dtype=torch.bfloat16, edit=by_pattern)
 
+    # Scores and logits are capped.
+    gemma2 = dict(SMALL, num_attention_heads=2, num_key_value_heads=1, head_dim=16, intermediate_size=40, query_pre_attn_scalar=4,
+                  sliding_window=16, attn_implementation="eager", rope_parameters=rope(), attn_logit_softcapping=2.0, final_logit_softcapping=4.0)
+    make("gemma2-bf16", t.Gemma2ForCausalLM, t.Gemma2Config(**gemma2), [12, 48], [16], dtype=torch.bfloat16, edit=old_spelling)
+
     # Fused projections; half of a head rotates, stretched by factors that hold up to the original context.
     def longrope_as_published(config):
         ropes = config.pop("rope_parameters")

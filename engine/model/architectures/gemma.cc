@@ -10,10 +10,8 @@ namespace {
 
 constexpr int kGlobal = 0, kLocal = 1;  // rotations
 
-// layer_types, or else every sliding_window_pattern-th layer sees everything.
-std::vector<bool> read_windowed(const Fields& config, int num_layers) {
-  const int pattern = config.find_int("sliding_window_pattern", 1, kMaxLayers)
-                          .value_or(config.find_int("_sliding_window_pattern", 1, kMaxLayers).value_or(6));
+// layer_types, or else every pattern-th layer sees everything.
+std::vector<bool> read_windowed(const Fields& config, int num_layers, int pattern) {
   std::vector<bool> windowed;
   for (int l = 0; l < num_layers; ++l) windowed.push_back((l + 1) % pattern != 0);
   return read_layer_types(config, num_layers).value_or(windowed);
@@ -41,31 +39,59 @@ std::vector<RopeSpec> read_ropes(const Fields& config, int head_dim, int max_pos
   return ropes;
 }
 
-ModelSpec read_gemma3(const Fields& config) {
+ModelSpec read_outside(const Fields& config) {
   constexpr bool kTiesWhenAbsent = true;
   ModelSpec spec = read_frame(config, kTiesWhenAbsent);
   spec.embedding_scale = static_cast<float>(std::sqrt(static_cast<double>(spec.hidden_size)));
   spec.final_logit_cap = static_cast<float>(config.find_positive("final_logit_softcapping", 1e6).value_or(0));
   spec.final_norm = read_rms_norm(config);
   spec.final_norm.offset = 1;
+  return spec;
+}
 
+GqaSpec read_attention(const Fields& config, const ModelSpec& spec) {
   GqaSpec attention = read_heads(config, spec.hidden_size, {.requires_head_dim = true});
-  attention.head_norm = spec.final_norm;
   const std::optional<double> scalar = config.find_positive("query_pre_attn_scalar", 1e6);
   if (!scalar) config.refuse("query_pre_attn_scalar", "is missing");
   attention.scale = static_cast<float>(1 / std::sqrt(*scalar));
+  return attention;
+}
+
+void set_layers(const Fields& config, const GqaSpec& attention, const std::vector<bool>& windowed,
+                ModelSpec& spec) {
   config.find("hidden_act");  // beside hidden_activation the reference does not look at it
   LayerSpec layer = pre_norm_layer(
       attention, read_gated_ffn(config, "hidden_activation", "gelu_pytorch_tanh"), spec.final_norm);
   layer.mixer_post_norm = layer.ffn_post_norm = spec.final_norm;
   spec.layers.assign(spec.layers.size(), layer);
-
-  spec.ropes = read_ropes(config, attention.head_dim, spec.max_positions);
-  const std::vector<bool> windowed = read_windowed(config, spec.num_layers());
-  for (int l = 0; l < spec.num_layers(); ++l) spec.layers[l].rope = windowed[l] ? kLocal : kGlobal;
   const std::optional<int> window = read_window(config);
   if (!window) config.refuse("sliding_window", "is missing");
   set_windows(config, window, windowed, spec);
+}
+
+ModelSpec read_gemma2(const Fields& config) {
+  ModelSpec spec = read_outside(config);
+  GqaSpec attention = read_attention(config, spec);
+  const std::optional<double> cap = config.find_positive("attn_logit_softcapping", 1e6);
+  // To the reference their absence means other values than null does.
+  if (!cap) config.refuse("attn_logit_softcapping", "is missing");
+  if (spec.final_logit_cap == 0) config.refuse("final_logit_softcapping", "is missing");
+  attention.soft_cap = static_cast<float>(*cap);
+  spec.ropes = {read_rope(config, attention.head_dim, spec.max_positions)};
+  set_layers(config, attention, read_windowed(config, spec.num_layers(), 2), spec);
+  return spec;
+}
+
+ModelSpec read_gemma3(const Fields& config) {
+  ModelSpec spec = read_outside(config);
+  GqaSpec attention = read_attention(config, spec);
+  attention.head_norm = spec.final_norm;
+  spec.ropes = read_ropes(config, attention.head_dim, spec.max_positions);
+  const int pattern = config.find_int("sliding_window_pattern", 1, kMaxLayers)
+                          .value_or(config.find_int("_sliding_window_pattern", 1, kMaxLayers).value_or(6));
+  const std::vector<bool> windowed = read_windowed(config, spec.num_layers(), pattern);
+  set_layers(config, attention, windowed, spec);
+  for (int l = 0; l < spec.num_layers(); ++l) spec.layers[l].rope = windowed[l] ? kLocal : kGlobal;
   return spec;
 }
 
@@ -75,6 +101,7 @@ constexpr StoredName kModules[] = {{"mixer_post_norm", "post_attention_layernorm
 
 }  // namespace
 
+constexpr Architecture kGemma2{"Gemma2ForCausalLM", "gemma2", read_gemma2, {.modules = kModules}};
 constexpr Architecture kGemma3{"Gemma3ForCausalLM", "gemma3_text", read_gemma3, {.modules = kModules}};
 
 }  // namespace serval

@@ -87,6 +87,11 @@ Feature without_embedding_scale() {
 Feature without_final_logit_cap() {
   return {"final logit cap", [](ModelSpec& s, ModelWeights&) { s.final_logit_cap = 0; }};
 }
+Feature without_score_cap() {
+  return {"cap of scores", [](ModelSpec& s, ModelWeights&) {
+            for (LayerSpec& layer : s.layers) attention(layer).soft_cap = 0;
+          }};
+}
 Feature without_rotation_per_layer() {
   return {"rotation per layer", [](ModelSpec& s, ModelWeights&) {
             for (LayerSpec& layer : s.layers) layer.rope = 0;
@@ -244,6 +249,10 @@ std::vector<ModelCase> models() {
       {"gemma3-bf16",
        {without_post_norms(), without_norm_offset(), without_embedding_scale(), without_rotation_per_layer(),
         without_rope_scaling(), with_scale_of_head_dim()}},
+      {"gemma2-bf16",
+       {without_score_cap(), without_final_logit_cap(), without_post_norms(), without_norm_offset(),
+        without_embedding_scale(), with_scale_of_head_dim(), without_window(), with_window_off_by_one(),
+        without_layer_assignment()}},
       {"phi3", {without_rope_scaling(), without_amplitude(), with_whole_heads_rotated(), without_rotation()}},
       {"phi3-bf16",
        {with_whole_heads_rotated(), without_window(), with_window_off_by_one(), without_rotation()}},

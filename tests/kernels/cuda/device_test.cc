@@ -66,7 +66,8 @@ INSTANTIATE_TEST_SUITE_P(Models, EmulatedGolden,
                          ::testing::Values(GoldenModel{"qwen3-bf16", 0.15}, GoldenModel{"llama2-f16", 0.02},
                                            GoldenModel{"llama-bias", 0.2}, GoldenModel{"qwen2-windows", 0.2},
                                            GoldenModel{"mixtral-bf16", 0.2}, GoldenModel{"gpt2", 0.2},
-                                           GoldenModel{"gemma3-bf16", 0.2}, GoldenModel{"phi3-bf16", 0.2}, GoldenModel{"mamba-f16", 0.05}),
+                                           GoldenModel{"gemma3-bf16", 0.2}, GoldenModel{"phi3-bf16", 0.2},
+                                           GoldenModel{"gemma2-bf16", 0.2}, GoldenModel{"mamba-f16", 0.05}),
                          [](const auto& info) {
                            std::string name = info.param.name;
                            std::replace(name.begin(), name.end(), '-', '_');
