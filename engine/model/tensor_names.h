@@ -27,7 +27,7 @@ struct TensorNames {
   std::span<const StoredName> modules = {};
   // A layer's matrices are stored as [in, out].
   bool has_transposed_layers = false;
-  // Ends of the names of tensors that published checkpoints carry and a forward pass does not need.
+  // Parts of the names of tensors that published checkpoints carry and a forward pass does not need.
   std::span<const std::string_view> ignored = {};
 
   std::string_view stored(std::string_view asked) const {

@@ -195,7 +195,7 @@ void check_tied_head(const Checkpoint& checkpoint, const TensorInfo& head, const
 bool is_ignored(std::string_view tensor, const TensorNames& names) {
   return tensor.ends_with(".rotary_emb.inv_freq") ||
          std::any_of(names.ignored.begin(), names.ignored.end(),
-                     [&](std::string_view end) { return tensor.ends_with(end); });
+                     [&](std::string_view part) { return tensor.find(part) != tensor.npos; });
 }
 
 // Holds the checkpoint's headers against the slots: every tensor is there as the slot wants it, and every

@@ -45,7 +45,7 @@ def randomise(model, seed):
         for name, p in sorted(model.named_parameters()):
             if name.endswith(("norm.weight", "layernorm.weight", "norm_f.weight", "mixer.D")) or ".ln_" in name and name.endswith(".weight"):
                 normal(p, 0.3, 0.0 if is_gemma else 1.0)
-            elif name.endswith(".bias"):
+            elif name.endswith(".bias") or p.dim() < 2:
                 normal(p, 0.5)
             elif ".wpe." in name:
                 normal(p, 0.3)
@@ -245,6 +245,20 @@ def main():
          [10, 48], [16])
     make("gemma3-bf16", t.Gemma3ForCausalLM, t.Gemma3TextConfig(**gemma3, sliding_window_pattern=2, tie_word_embeddings=False), [12, 48], [16],
          dtype=torch.bfloat16, edit=by_pattern)
+
+    # A composite of which only text is served; of its text's fields it leaves out those that have the reference's values.
+    def sparse(config):
+        text = config["text_config"]
+        for field in ("rms_norm_eps", "max_position_embeddings", "rope_parameters", "layer_types", "_sliding_window_pattern"):
+            text.pop(field)
+        config["text_config"] = {name: value for name, value in text.items() if value is not None}
+
+    whole = {**gemma3, "rms_norm_eps": 1e-6, "max_position_embeddings": 131072, "rope_parameters": None, "num_hidden_layers": 2}
+    make("gemma3-composite", t.Gemma3ForConditionalGeneration,
+         t.Gemma3Config(text_config=t.Gemma3TextConfig(**{k: v for k, v in whole.items() if v is not None}, layer_types=["sliding_attention"] * 2),
+                        vision_config=t.SiglipVisionConfig(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1,
+                                                           image_size=8, patch_size=4), mm_tokens_per_image=4, attn_implementation="eager"),
+         [12, 48], [16], dtype=torch.bfloat16, edit=sparse)
 
     # Scores and logits are capped.
     gemma2 = dict(SMALL, num_attention_heads=2, num_key_value_heads=1, head_dim=16, intermediate_size=40, query_pre_attn_scalar=4,

@@ -13,8 +13,9 @@
 namespace serval {
 namespace {
 
-constexpr const Architecture* kArchitectures[] = {&kLlama,  &kMistral, &kMixtral, &kQwen2, &kQwen3,
-                                                  &kGemma2, &kGemma3,  &kPhi3,    &kGpt2,  &kMamba};
+constexpr const Architecture* kArchitectures[] = {&kLlama, &kMistral, &kMixtral, &kQwen2,
+                                                  &kQwen3, &kGemma2,  &kGemma3,  &kGemma3Composite,
+                                                  &kPhi3,  &kGpt2,    &kMamba};
 
 const Architecture& find_row(std::string_view Architecture::*key, std::string_view wanted, const char* what) {
   std::string supported;

@@ -95,13 +95,42 @@ ModelSpec read_gemma3(const Fields& config) {
   return spec;
 }
 
+ModelSpec read_gemma3_composite(const Fields& config) {
+  config.ignore({"vision_config", "mm_tokens_per_image", "boi_token_index", "eoi_token_index",
+                 "image_token_index", "boi_token_id", "eoi_token_id", "image_token_id"});
+  // Published composites leave out what has the reference's value.
+  boost::json::object text = {
+      {"vocab_size", 262208},  {"num_attention_heads", 8},          {"num_key_value_heads", 4},
+      {"head_dim", 256},       {"max_position_embeddings", 131072}, {"query_pre_attn_scalar", 256},
+      {"sliding_window", 4096}};
+  for (const auto& [name, value] : config.get_object("text_config").object()) text[name] = value;
+  const Fields fields(text, config.file(), "text_config.");
+  fields.find("model_type");
+  ModelSpec spec = read_gemma3(fields);
+  // Beside the text's own field, which is mostly absent.
+  spec.tied_embeddings = config.get_bool("tie_word_embeddings", spec.tied_embeddings);
+  refuse_unasked(fields);
+  return spec;
+}
+
 constexpr StoredName kModules[] = {{"mixer_post_norm", "post_attention_layernorm"},
                                    {"post_attention_layernorm", "pre_feedforward_layernorm"},
                                    {"ffn_post_norm", "post_feedforward_layernorm"}};
+
+constexpr std::string_view kImages[] = {"vision_tower.", "multi_modal_projector."};
 
 }  // namespace
 
 constexpr Architecture kGemma2{"Gemma2ForCausalLM", "gemma2", read_gemma2, {.modules = kModules}};
 constexpr Architecture kGemma3{"Gemma3ForCausalLM", "gemma3_text", read_gemma3, {.modules = kModules}};
+constexpr Architecture kGemma3Composite{"Gemma3ForConditionalGeneration",
+                                        "gemma3",
+                                        read_gemma3_composite,
+                                        {.embedding = "language_model.model.embed_tokens",
+                                         .layers = "language_model.model.layers",
+                                         .final_norm = "language_model.model.norm",
+                                         .head = "language_model.lm_head",
+                                         .modules = kModules,
+                                         .ignored = kImages}};
 
 }  // namespace serval

@@ -249,6 +249,7 @@ std::vector<ModelCase> models() {
       {"gemma3-bf16",
        {without_post_norms(), without_norm_offset(), without_embedding_scale(), without_rotation_per_layer(),
         without_rope_scaling(), with_scale_of_head_dim()}},
+      {"gemma3-composite", {without_post_norms(), without_embedding_scale(), without_window()}},
       {"gemma2-bf16",
        {without_score_cap(), without_final_logit_cap(), without_post_norms(), without_norm_offset(),
         without_embedding_scale(), with_scale_of_head_dim(), without_window(), with_window_off_by_one(),

@@ -397,6 +397,30 @@ TEST(ReadModel, ReadsBothGenerationsOfGemma3Alike) {
               HasSubstr("query_pre_attn_scalar is missing"));
 }
 
+TEST(ReadModel, TakesWhatAGemma3CompositeLeavesOutFromTheReference) {
+  const json::object composite = json::parse(R"({
+    "architectures": ["Gemma3ForConditionalGeneration"], "boi_token_index": 255999, "eoi_token_index": 256000,
+    "eos_token_id": [1, 106], "image_token_index": 262144, "initializer_range": 0.02, "mm_tokens_per_image": 256,
+    "model_type": "gemma3", "text_config": {"hidden_size": 2560, "intermediate_size": 10240,
+      "model_type": "gemma3_text", "num_hidden_layers": 34,
+      "rope_scaling": {"factor": 8.0, "rope_type": "linear"}, "sliding_window": 1024},
+    "torch_dtype": "bfloat16", "vision_config": {"hidden_size": 1152, "model_type": "siglip_vision_model"}})")
+                                     .as_object();
+  const ModelSpec spec = read(composite);
+  EXPECT_EQ(spec.vocab_size, 262208);
+  EXPECT_EQ(spec.max_positions, 131072);
+  EXPECT_EQ(attention(spec).num_heads, 8);
+  EXPECT_EQ(attention(spec).head_dim, 256);
+  EXPECT_EQ(spec.ropes.at(0).theta, 1e6);
+  EXPECT_EQ(scaling_of(spec).factor, 8);
+  EXPECT_EQ(windows(spec)[4], 1024);
+  EXPECT_EQ(windows(spec)[5], 0);
+  EXPECT_TRUE(spec.tied_embeddings);
+  json::object odd = composite;
+  odd["text_config"].as_object()["experts"] = 8;
+  EXPECT_THAT(verdict(odd), HasSubstr("text_config.experts would change the output"));
+}
+
 TEST(ReadModel, EndsPhi3sContextWhereItsRotationWouldChange) {
   json::object phi =
       with(with(llama(), "architectures", {"Phi3ForCausalLM"}), "partial_rotary_factor", 0.0625);
