@@ -314,22 +314,20 @@ TEST_P(Laws, PlanningOneStepAheadChangesNoBit) {
 
 TEST_P(Laws, SpeculationChangesNoBit) {
   if (keeps_state()) GTEST_SKIP() << "a state cannot be taken back";
-  for (const float temperature : {0.0f, 0.8f}) {
+  for (const float temperature : {0.8f, 0.0f}) {
+    if (SERVAL_LAW_EMULATED && temperature == 0) continue;  // it takes its time
     Request request = the_request(temperature);
     request.sampling.min_tokens = 20;
     request.sampling.stop_token_ids = {1, 2, 3, 4, 5};
-    request.n = 2;
     Request second = request;
     second.sampling.seed = seed_of_choice(request.sampling.seed, 1);
-    request.n = second.n = 1;
     const std::vector<Told> expected = {alone(request), alone(second)};
     request.n = 2;
     for (const auto& [order, branches] : {std::pair{EngineDriver::Order::kInTurn, false},
                                           {EngineDriver::Order::kInTurn, true},
                                           {EngineDriver::Order::kOneAhead, false},
                                           {EngineDriver::Order::kOneAhead, true}}) {
-      // It takes its time.
-      if (SERVAL_LAW_EMULATED && (temperature == 0 || order == EngineDriver::Order::kInTurn)) continue;
+      if (SERVAL_LAW_EMULATED && order == EngineDriver::Order::kInTurn) continue;
       EngineConfig config = law_config();
       config.scheduler.num_draft_tokens = 6;
       config.drafts_branch = branches;
