@@ -411,7 +411,7 @@ TEST_P(Laws, NothingIsAllocatedWhileGuessesAreVerified) {
     }
   }
   for (const RequestId id : ids) driver.wait(id);
-  EXPECT_GT(driver.stats().scheduler.num_accepted_tokens, 100u);
+  EXPECT_GT(driver.stats().scheduler.num_accepted_tokens, 20u);
   EXPECT_EQ(allocations, 0);
 }
 
