@@ -48,6 +48,7 @@ struct EngineConfig {
   size_t kv_cache_bytes = 0;
   int block_size = 16;
   std::string kv_dtype = "auto";  // auto, f32, bf16
+  std::string quantize = "off";   // off, int8: what matrices are rounded to while they are loaded
   bool drafts_branch = false;     // the drafter's trees do: a branch is one more sequence to attention
   std::string record_path;        // when set, scheduler inputs are recorded for replay
 };

@@ -127,7 +127,7 @@ int run_bench_kernels(const Arguments& rest) {
 
 int run_bench_engine(const Arguments& rest) {
   const Settings settings = settings_of("serval bench engine", /*takes_words=*/false, rest);
-  return serval::bench_engine(settings.config.engine.device, std::cout);
+  return serval::bench_engine(settings.config.engine, std::cout);
 }
 
 int run_bench_overhead(const Arguments& arguments) {

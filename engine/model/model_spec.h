@@ -5,6 +5,7 @@
 // (latent attention, a recurrence, experts) is a new alternative of MixerSpec or FfnSpec.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,7 @@
 #include "engine/model/norm.h"
 #include "engine/model/rope_table.h"
 #include "engine/model/tensor_names.h"
+#include "kernels/quant.h"
 #include "kernels/tensor.h"
 
 namespace serval {
@@ -56,8 +58,10 @@ struct ModelSpec {
   bool learned_positions = false;
   // The output head is the embedding table.
   bool tied_embeddings = false;
-  // Of the matrices; norms and biases are f32.
+  // Of the numbers that the matrices are; norms and biases are f32.
   DType weight_dtype = DType::kBF16;
+  // What the matrices are rounded to while they are loaded; see quantised().
+  std::optional<WeightFormat> rounded_to;
   float embedding_scale = 1;
   NormSpec final_norm;
   // 0: none; c: logits become c * tanh(logit / c).
@@ -67,6 +71,11 @@ struct ModelSpec {
   std::vector<KvGroupSpec> kv_groups;  // 1..kMaxKvGroups; every layer is in exactly one
 
   int num_layers() const { return static_cast<int>(layers.size()); }
+  WeightFormat weight_format() const { return rounded_to ? *rounded_to : format_of(weight_dtype); }
 };
+
+// The same model with its matrices rounded as the setting `quantize` says: off, or the name of a format.
+// Throws std::runtime_error with a sentence for another name.
+ModelSpec quantised(ModelSpec spec, const std::string& quantize);
 
 }  // namespace serval

@@ -44,19 +44,19 @@ const TensorInfo& find_tensor(const Checkpoint& checkpoint, const SourceTensor& 
   return *info;
 }
 
-// Calls visit(source, type) for every tensor of the slot with the type that it is staged in.
+// Calls visit(source) for every tensor of the slot.
 template <class Visit>
-void for_sources(const LinearSlot& slot, DType type, const Visit& visit) {
-  for (const SourceTensor& part : slot.parts) visit(part, type);
-  for (const SourceTensor& bias : slot.biases) visit(bias, DType::kF32);
+void for_sources(const LinearSlot& slot, const Visit& visit) {
+  for (const SourceTensor& part : slot.parts) visit(part);
+  for (const SourceTensor& bias : slot.biases) visit(bias);
 }
 template <class Visit>
-void for_sources(const VectorSlot& slot, DType, const Visit& visit) {
-  visit(slot.source, DType::kF32);
+void for_sources(const VectorSlot& slot, const Visit& visit) {
+  visit(slot.source);
 }
 template <class Visit>
-void for_sources(const WeightSlot& slot, DType type, const Visit& visit) {
-  std::visit([&](const auto& s) { for_sources(s, type, visit); }, slot);
+void for_sources(const WeightSlot& slot, const Visit& visit) {
+  std::visit([&](const auto& s) { for_sources(s, visit); }, slot);
 }
 
 // [rows, columns] -> [columns, rows], in squares that stay in the cache.
@@ -82,47 +82,38 @@ void transpose(const void* from, int64_t rows, int64_t columns, size_t element_b
 class Staging {
  public:
   // The slots are those that check_tensors() has seen.
-  Staging(const Checkpoint& checkpoint, const std::vector<WeightSlot>& slots, DType type,
+  Staging(const Checkpoint& checkpoint, const std::vector<WeightSlot>& slots, const Backend& backend,
           const Progress& progress)
-      : checkpoint_(checkpoint), progress_(progress) {
-    for (const WeightSlot& slot : slots) {
-      size_t bytes = 0;
-      for_sources(slot, type, [&](const SourceTensor& source, DType staged) {
-        const TensorInfo& info = find_tensor(checkpoint_, source);
-        bytes += aligned(info.bytes);
-        const size_t staged_bytes = aligned(info.bytes / dtype_bytes(*info.dtype) * dtype_bytes(staged));
-        if (*info.dtype != staged) bytes += staged_bytes;
-        if (source.is_transposed) bytes += staged_bytes;
-      });
-      capacity_ = std::max(capacity_, bytes);
-    }
+      : checkpoint_(checkpoint), backend_(backend), progress_(progress) {
+    for (const WeightSlot& slot : slots)
+      capacity_ = std::max(capacity_, std::visit([&](const auto& s) { return bytes_for(s); }, slot));
     memory_ = std::make_unique_for_overwrite<std::byte[]>(capacity_);
   }
 
-  // The tensor's values in `type`. The view is good until clear().
+  // The tensor's values in `type`. The view is good until clear(), as are all below.
   Tensor load(const SourceTensor& source, DType type) {
-    const TensorInfo& info = find_tensor(checkpoint_, source);
-    const auto count = static_cast<size_t>(source.num_elements());
-    std::byte* raw = take(info.bytes);
-    checkpoint_.read(info, raw);
-    done_ += info.bytes;
-    if (!all_finite(raw, *info.dtype, count)) {
-      log_warn("a weight is not finite",
-               {{"tensor", shown(info.name)}, {"file", checkpoint_.file_of(info).string()}});
-    }
-    Tensor view(raw, *info.dtype, {source.num_elements()});
-    if (source.shape.size() == 2) view = Tensor(raw, *info.dtype, {source.shape[0], source.shape[1]});
-    if (*info.dtype != type) {
-      view.data = take(count * dtype_bytes(type));
-      view.dtype = type;
-      convert(raw, *info.dtype, view.data, type, count);
-    }
-    if (source.is_transposed) {
-      void* const stored = std::exchange(view.data, take(count * dtype_bytes(type)));
-      transpose(stored, source.shape[1], source.shape[0], dtype_bytes(type), view.data);
-    }
-    if (source.some_rows < 0) return view;
-    return Tensor(view.at(source.first_row * view.dim(1)), view.dtype, {source.some_rows, view.dim(1)});
+    Tensor view = read(source);
+    if (view.dtype == type) return view;
+    const Tensor stored = view;
+    const auto count = static_cast<size_t>(stored.num_elements());
+    view.data = take(count * dtype_bytes(type));
+    view.dtype = type;
+    convert(stored.data, stored.dtype, view.data, type, count);
+    return view;
+  }
+
+  // The matrix as what the backend holds of the format.
+  LinearSource load_matrix(const SourceTensor& source, WeightFormat format) {
+    const DType number = format_row(backend_.held_format(format)).number;
+    if (!is_rounded(format)) return source_of(load(source, number));
+    const Tensor stored = read(source);
+    const int64_t n = stored.dim(0), k = stored.dim(1);
+    auto* const codes = reinterpret_cast<int8_t*>(take(code_bytes(format, n, k)));
+    auto* const scales = reinterpret_cast<float*>(take(scale_bytes(format, n, k)));
+    SERVAL_CHECK(format == WeightFormat::kInt8, format_row(format).name);
+    quantise_int8(stored, codes, scales);
+    const LinearSource rounded{.format = format, .n = n, .k = k, .data = codes, .scales = scales};
+    return backend_.supports(format) ? rounded : source_of(dequantised(rounded, number, stored.data));
   }
 
   void clear() {
@@ -133,6 +124,59 @@ class Staging {
 
  private:
   static constexpr size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
+  static bool is_rounded(WeightFormat format) { return format_row(format).group != 0; }
+
+  // What read(), load() and load_matrix() take.
+  size_t read_bytes(const SourceTensor& source) const {
+    return aligned(find_tensor(checkpoint_, source).bytes) * (source.is_transposed ? 2 : 1);
+  }
+  size_t bytes_for(const SourceTensor& source, DType type) const {
+    const DType stored = *find_tensor(checkpoint_, source).dtype;
+    return read_bytes(source) +
+           (stored == type ? 0 : aligned(static_cast<size_t>(source.num_elements()) * dtype_bytes(type)));
+  }
+  size_t bytes_for(const SourceTensor& source, WeightFormat format) const {
+    if (!is_rounded(format)) return bytes_for(source, format_row(backend_.held_format(format)).number);
+    const int64_t n = source.num_rows(), k = source.shape[1];
+    return read_bytes(source) + aligned(code_bytes(format, n, k)) + aligned(scale_bytes(format, n, k));
+  }
+  size_t bytes_for(const LinearSlot& slot) const {
+    size_t bytes = 0;
+    for (const SourceTensor& part : slot.parts) bytes += bytes_for(part, slot.format);
+    for (const SourceTensor& bias : slot.biases) bytes += bytes_for(bias, DType::kF32);
+    return bytes;
+  }
+  size_t bytes_for(const VectorSlot& slot) const { return bytes_for(slot.source, DType::kF32); }
+
+  // The rows that are wanted, in the type that the checkpoint has them in.
+  Tensor read(const SourceTensor& source) {
+    const TensorInfo& info = find_tensor(checkpoint_, source);
+    std::byte* raw = take(info.bytes);
+    checkpoint_.read(info, raw);
+    done_ += info.bytes;
+    if (!all_finite(raw, *info.dtype, static_cast<size_t>(source.num_elements()))) {
+      log_warn("a weight is not finite",
+               {{"tensor", shown(info.name)}, {"file", checkpoint_.file_of(info).string()}});
+    }
+    if (source.is_transposed) {
+      const std::byte* const stored = std::exchange(raw, take(info.bytes));
+      transpose(stored, source.shape[1], source.shape[0], dtype_bytes(*info.dtype), raw);
+    }
+    if (source.shape.size() != 2) return Tensor(raw, *info.dtype, {source.num_elements()});
+    const Tensor all(raw, *info.dtype, {source.shape[0], source.shape[1]});
+    return Tensor(all.at(source.first_row * all.dim(1)), all.dtype, {source.num_rows(), all.dim(1)});
+  }
+
+  // In `memory`: that of the values it was made of, which are no smaller and done with.
+  static Tensor dequantised(const LinearSource& matrix, DType number, void* memory) {
+    std::vector<float> row(static_cast<size_t>(matrix.k));
+    const Tensor result(memory, number, {matrix.n, matrix.k});
+    for (int64_t r = 0; r < matrix.n; ++r) {
+      dequantise_row(matrix, r, row.data());
+      convert(row.data(), DType::kF32, result.at(r * matrix.k), number, row.size());
+    }
+    return result;
+  }
 
   // Uninitialised.
   std::byte* take(size_t bytes) {
@@ -143,21 +187,22 @@ class Staging {
   }
 
   const Checkpoint& checkpoint_;
+  const Backend& backend_;
   const Progress& progress_;
   std::unique_ptr<std::byte[]> memory_;
   size_t capacity_ = 0, used_ = 0;
   size_t done_ = 0;
 };
 
-void load_slot(const LinearSlot& slot, DType type, Staging& staging, Backend& backend) {
+void load_slot(const LinearSlot& slot, Staging& staging, Backend& backend) {
   std::vector<LinearSource> parts;
   std::vector<Tensor> biases;
-  for (const SourceTensor& part : slot.parts) parts.push_back(source_of(staging.load(part, type)));
+  for (const SourceTensor& part : slot.parts) parts.push_back(staging.load_matrix(part, slot.format));
   for (const SourceTensor& bias : slot.biases) biases.push_back(staging.load(bias, DType::kF32));
   *slot.target = backend.pack_linear(parts, biases);
 }
 
-void load_slot(const VectorSlot& slot, DType, Staging& staging, Backend& backend) {
+void load_slot(const VectorSlot& slot, Staging& staging, Backend& backend) {
   const Tensor source = staging.load(slot.source, DType::kF32);
   if (slot.offset != 0) {
     for (int64_t i = 0; i < source.num_elements(); ++i) source.as<float>()[i] += slot.offset;
@@ -205,7 +250,7 @@ size_t check_tensors(const Checkpoint& checkpoint, const std::vector<WeightSlot>
                      const ModelSpec& spec) {
   std::vector<const SourceTensor*> wanted;
   for (const WeightSlot& slot : slots)
-    for_sources(slot, DType::kF32, [&](const SourceTensor& source, DType) { wanted.push_back(&source); });
+    for_sources(slot, [&](const SourceTensor& source) { wanted.push_back(&source); });
   std::unordered_set<std::string_view> expected;
   for (const SourceTensor* source : wanted) expected.insert(source->name);
   size_t bytes = 0;
@@ -241,12 +286,17 @@ ModelWeights load_weights(const std::filesystem::path& model_dir, const ModelSpe
   ModelWeights weights;
   const std::vector<WeightSlot> slots = map_weights(spec, weights);
   const size_t skipped = check_tensors(checkpoint, slots, spec);
+  const WeightFormat wanted = spec.weight_format(), held = backend.held_format(wanted);
+  if (held != wanted)
+    log_info("weights are held in another format",
+             {{"format", format_row(wanted).name},
+              {"held_as", format_row(held).name},
+              {"reason", std::string(backend.name()) + " has no kernels for it"}});
   {
-    const DType held = format_row(backend.held_format(format_of(spec.weight_dtype))).number;
-    Staging staging(checkpoint, slots, held, progress);
+    Staging staging(checkpoint, slots, backend, progress);
     staging.skip(skipped);
     for (const WeightSlot& slot : slots) {
-      std::visit([&](const auto& s) { load_slot(s, held, staging, backend); }, slot);
+      std::visit([&](const auto& s) { load_slot(s, staging, backend); }, slot);
       staging.clear();
     }
   }
@@ -256,23 +306,23 @@ ModelWeights load_weights(const std::filesystem::path& model_dir, const ModelSpe
 
 namespace {
 
-size_t planned_bytes(const LinearSlot& slot, WeightFormat format, const Backend& backend) {
+size_t planned_bytes(const LinearSlot& slot, const Backend& backend) {
   int64_t rows = 0;
   for (const SourceTensor& part : slot.parts) rows += part.num_rows();
-  return backend.packed_bytes(rows, slot.parts[0].shape[1], format, !slot.biases.empty());
+  return backend.packed_bytes(rows, slot.parts[0].shape[1], backend.held_format(slot.format),
+                              !slot.biases.empty());
 }
-size_t planned_bytes(const VectorSlot& slot, WeightFormat, const Backend&) {
+size_t planned_bytes(const VectorSlot& slot, const Backend&) {
   return static_cast<size_t>(slot.source.num_elements()) * sizeof(float);
 }
 
 }  // namespace
 
 size_t planned_weight_bytes(const ModelSpec& spec, const Backend& backend) {
-  const WeightFormat held = backend.held_format(format_of(spec.weight_dtype));
   ModelWeights weights;
   size_t bytes = 0;
   for (const WeightSlot& slot : map_weights(spec, weights)) {
-    bytes += std::visit([&](const auto& s) { return planned_bytes(s, held, backend); }, slot);
+    bytes += std::visit([&](const auto& s) { return planned_bytes(s, backend); }, slot);
   }
   return bytes;
 }

@@ -26,16 +26,16 @@ std::vector<WeightSlot> map_weights(const ModelSpec& spec, ModelWeights& weights
   const int64_t hidden = spec.hidden_size;
   const TensorNames& names = spec.names;
   std::vector<WeightSlot> slots;
-  SlotList frame(slots, names, "");
+  SlotList frame(slots, names, "", spec.weight_format());
   frame.linear(weights.embedding, {{names.embedding, spec.vocab_size}}, hidden, false);
   if (spec.learned_positions)
-    frame.linear(weights.positions, {{names.positions, spec.max_positions}}, hidden, false);
+    frame.unrounded_linear(weights.positions, {{names.positions, spec.max_positions}}, hidden, false);
   weights.layers.resize(spec.layers.size());
   for (size_t l = 0; l < spec.layers.size(); ++l) {
     const LayerSpec& layer = spec.layers[l];
     LayerWeights& w = weights.layers[l];
     SlotList list(slots, names, std::string(names.layers) + "." + std::to_string(l) + ".",
-                  names.has_transposed_layers);
+                  spec.weight_format(), names.has_transposed_layers);
     const auto list_part = [&](const auto& part, auto& held) {
       part.list_slots(hidden, own_weights(part, held), list);
     };

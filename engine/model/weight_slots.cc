@@ -4,8 +4,9 @@
 
 namespace serval {
 
-void SlotList::linear(LinearWeight& target, const std::vector<Rows>& rows, int64_t columns, bool bias) {
-  LinearSlot slot{.target = &target, .parts = {}, .biases = {}};
+void SlotList::add(LinearWeight& target, const std::vector<Rows>& rows, int64_t columns, bool bias,
+                   WeightFormat format) {
+  LinearSlot slot{.target = &target, .format = format, .parts = {}, .biases = {}};
   for (const auto& [module, count] : rows) {
     const std::string name = stored(module);
     if (!slot.parts.empty() && slot.parts.back().name == name + ".weight") {
@@ -19,13 +20,13 @@ void SlotList::linear(LinearWeight& target, const std::vector<Rows>& rows, int64
   slots_.emplace_back(std::move(slot));
 }
 
-void SlotList::some_rows(LinearWeight& target, std::string_view module, const Range& rows, int64_t rows_in_all,
-                         int64_t columns) {
+void SlotList::some_rows(LinearWeight& target, std::string_view module, const Range& rows,
+                         int64_t rows_in_all, int64_t columns) {
   const SourceTensor part{.name = stored(module) + ".weight",
                           .shape = {rows_in_all, columns},
                           .first_row = rows.first,
                           .some_rows = rows.count};
-  slots_.emplace_back(LinearSlot{.target = &target, .parts = {part}, .biases = {}});
+  slots_.emplace_back(LinearSlot{.target = &target, .format = format_, .parts = {part}, .biases = {}});
 }
 
 void SlotList::vector(Buffer& target, std::string_view tensor, std::vector<int64_t> shape, Prepare prepare) {

@@ -38,6 +38,7 @@ struct SourceTensor {
 // none, or one per part.
 struct LinearSlot {
   LinearWeight* target = nullptr;
+  WeightFormat format = WeightFormat::kF32;  // what it is to be held as
   std::vector<SourceTensor> parts;
   std::vector<SourceTensor> biases;
 };
@@ -58,17 +59,28 @@ using WeightSlot = std::variant<LinearSlot, VectorSlot>;
 // Collects the slots of one layer, or of the frame around the layers.
 class SlotList {
  public:
-  // `prefix` stands before every name; is_transposed: of every matrix. slots and names outlive the list.
-  SlotList(std::vector<WeightSlot>& slots, const TensorNames& names, std::string prefix,
+  // `prefix` stands before every name; format, is_transposed: of every matrix. slots and names outlive the
+  // list.
+  SlotList(std::vector<WeightSlot>& slots, const TensorNames& names, std::string prefix, WeightFormat format,
            bool is_transposed = false)
-      : slots_(slots), names_(names), prefix_(std::move(prefix)), is_transposed_(is_transposed) {}
+      : slots_(slots),
+        names_(names),
+        prefix_(std::move(prefix)),
+        format_(format),
+        is_transposed_(is_transposed) {}
 
   // Some of a matrix's rows, and the module they are asked for by.
   struct Rows {
     std::string_view module;
     int64_t count;
   };
-  void linear(LinearWeight& target, const std::vector<Rows>& rows, int64_t columns, bool bias);
+  void linear(LinearWeight& target, const std::vector<Rows>& rows, int64_t columns, bool bias) {
+    add(target, rows, columns, bias, format_);
+  }
+  // A matrix that is small and decides much: it stays plain numbers where others are rounded.
+  void unrounded_linear(LinearWeight& target, const std::vector<Rows>& rows, int64_t columns, bool bias) {
+    add(target, rows, columns, bias, format_of(format_row(format_).number));
+  }
   struct Range {
     int64_t first, count;
   };
@@ -81,11 +93,14 @@ class SlotList {
   void norm(NormWeights& target, std::string_view module, int64_t size, const NormSpec& spec);
 
  private:
+  void add(LinearWeight& target, const std::vector<Rows>& rows, int64_t columns, bool bias,
+           WeightFormat format);
   std::string stored(std::string_view module) const { return prefix_ + std::string(names_.stored(module)); }
 
   std::vector<WeightSlot>& slots_;
   const TensorNames& names_;
   std::string prefix_;
+  WeightFormat format_;
   bool is_transposed_;
 };
 

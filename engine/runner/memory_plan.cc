@@ -222,11 +222,11 @@ int largest_model_len(const ModelSpec& spec, const EngineConfig& config, Backend
 }
 
 int largest_model_len(const ModelSpec& spec, const EngineConfig& config, Backend& backend) {
-  return largest_model_len(spec, config, backend, backend.available_bytes());
+  return largest_model_len(quantised(spec, config.quantize), config, backend, backend.available_bytes());
 }
 
 MemoryPlan plan_memory(const ModelSpec& spec, const EngineConfig& config, Backend& backend) {
-  return plan_memory(spec, config, backend, backend.available_bytes());
+  return plan_memory(quantised(spec, config.quantize), config, backend, backend.available_bytes());
 }
 
 }  // namespace serval

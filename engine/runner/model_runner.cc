@@ -130,7 +130,7 @@ struct ModelRunner::Impl {
 
 ModelRunner::ModelRunner(const std::filesystem::path& model_dir, const EngineConfig& config,
                          const LoadProgress& progress, std::unique_ptr<Speculator> speculator) {
-  ModelSpec spec = read_model_spec(model_dir);
+  ModelSpec spec = quantised(read_model_spec(model_dir), config.quantize);
   std::unique_ptr<Backend> backend = make_backend(config.device);
   const MemoryPlan plan = plan_memory(spec, config, *backend, backend->available_bytes());
   const auto progress_of = [&](const char* what) {

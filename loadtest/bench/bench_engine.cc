@@ -1,10 +1,14 @@
 #include "loadtest/bench/bench_engine.h"
 
+#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <iomanip>
+#include <iterator>
+#include <memory>
 #include <mutex>
 #include <ostream>
+#include <string>
 #include <vector>
 
 #include "engine/engine.h"
@@ -23,6 +27,7 @@ constexpr int kStreams[] = {1, 8, 32};
 constexpr int kDecodePrompt = 32;
 constexpr int kDecodeTokens = 128;
 constexpr int kPrefillPrompt = 1024;
+constexpr int kTurns = 3;
 
 RandomModel model_110m() {
   RandomModel model;
@@ -79,9 +84,10 @@ class Watch {
   Clock::time_point begin_, end_;
 };
 
-EngineConfig config_for(const DeviceConfig& device) {
+EngineConfig config_for(const EngineConfig& settings, const std::string& quantize) {
   EngineConfig config;
-  config.device = device;
+  config.device = settings.device;
+  config.quantize = quantize;
   config.scheduler.max_num_seqs = kStreams[std::size(kStreams) - 1];
   config.scheduler.max_model_len = model_110m().max_positions;
   config.scheduler.enable_prefix_cache = false;
@@ -129,23 +135,42 @@ class Bench {
 
 }  // namespace
 
-int bench_engine(const DeviceConfig& device, std::ostream& out) {
+int bench_engine(const EngineConfig& settings, std::ostream& out) {
   const TempFolder folder;
   out << "writing a random model: 12 layers, hidden 768, vocabulary 32000, bfloat16\n" << std::flush;
   write_random_model(folder.path(), model_110m());
-  Bench bench(folder.path(), config_for(device));
+  std::vector<std::string> formats = {"off"};
+  if (settings.quantize != "off") formats.push_back(settings.quantize);
+  std::vector<std::unique_ptr<Bench>> benches;
+  for (const std::string& quantize : formats)
+    benches.push_back(std::make_unique<Bench>(folder.path(), config_for(settings, quantize)));
   out << std::fixed << std::setprecision(1);
-  bench.decode_tokens_per_s(kStreams[0]);  // warms caches and clocks
+  // Medians of some measurements of each model, made in turns; returns that of the model as it is.
+  const auto measure = [&](const std::string& what, const auto& speed_of) {
+    std::vector<std::vector<double>> speeds(benches.size());
+    for (int turn = 0; turn < kTurns; ++turn)
+      for (size_t i = 0; i < benches.size(); ++i) speeds[i].push_back(speed_of(*benches[i]));
+    for (std::vector<double>& of : speeds) std::sort(of.begin(), of.end());
+    const double plain = speeds[0][kTurns / 2];
+    out << what << std::setw(8) << plain << " tokens/s";
+    for (size_t i = 1; i < benches.size(); ++i) {
+      const double speed = speeds[i][kTurns / 2];
+      out << "; " << formats[i] << std::setw(8) << speed << ", " << std::setprecision(2) << speed / plain
+          << std::setprecision(1) << " times as fast";
+    }
+    out << "\n" << std::flush;
+    return plain;
+  };
+  for (const auto& bench : benches) bench->decode_tokens_per_s(kStreams[0]);  // warms caches and clocks
   double first = 0, last = 0;
   for (const int streams : kStreams) {
-    last = bench.decode_tokens_per_s(streams);
+    last = measure("decode, " + std::to_string(streams) + " streams: ",
+                   [&](Bench& bench) { return bench.decode_tokens_per_s(streams); });
     if (first == 0) first = last;
-    out << "decode, " << std::setw(2) << streams << " streams: " << std::setw(8) << last << " tokens/s, "
-        << std::setw(4) << last / first << " times one stream\n"
-        << std::flush;
   }
-  out << "prefill, " << kPrefillPrompt << " tokens: " << std::setw(8) << bench.prefill_tokens_per_s()
-      << " tokens/s\n";
+  out << kStreams[std::size(kStreams) - 1] << " streams are " << last / first << " times one\n";
+  measure("prefill, " + std::to_string(kPrefillPrompt) + " tokens: ",
+          [](Bench& bench) { return bench.prefill_tokens_per_s(); });
   return 0;
 }
 

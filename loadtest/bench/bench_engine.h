@@ -4,11 +4,12 @@
 
 #include <iosfwd>
 
-#include "kernels/values.h"
+#include "engine/config.h"
 
 namespace serval {
 
-// Prints decode speed at 1, 8 and 32 streams, their ratio, and prefill speed; returns the exit code.
-int bench_engine(const DeviceConfig& device, std::ostream& out);
+// Prints decode speed at 1, 8 and 32 streams, their ratio, and prefill speed; returns the exit code. Of the
+// settings, device and quantize count; the model as it is and the quantised one are measured in turns.
+int bench_engine(const EngineConfig& settings, std::ostream& out);
 
 }  // namespace serval

@@ -148,6 +148,19 @@ LinearSpeed measure_linear(Machine& machine, Backend& backend, WeightRing& ring,
   return {.flops = speed, .bytes_per_second = speed / work * ring.bytes(), .of_roof = median(ratios)};
 }
 
+// How much faster products with `ring` are than with `other`.
+double speed_ratio(Backend& backend, WeightRing& ring, WeightRing& other, Activations& rows, int num_rows) {
+  const int calls = std::max(1, 64 / num_rows);
+  const auto time = [&](WeightRing& weights) {
+    return seconds([&] {
+      for (int i = 0; i < calls; ++i) rows.multiply(backend, weights.next(), num_rows);
+    });
+  };
+  Runs ratios;
+  for (int run = 0; run < 2 * kRuns; ++run) ratios.push_back(time(other) / time(ring));
+  return median(ratios);
+}
+
 // Paged attention over a cache of its own: `seqs` sequences of `context` positions, the last `rows` of each
 // asking.
 struct AttentionBench {
@@ -283,20 +296,24 @@ int bench_kernels(const DeviceConfig& device, std::ostream& out) {
     forced_backend.reserve(
         {.max_rows = kLargestRows, .num_heads = 1, .head_dim = 8, .max_k = kInputs, .max_n = kOutputs});
     Machine forced_machine(forced, forced_backend);
-    for (const WeightFormat format : {WeightFormat::kBF16, WeightFormat::kInt8}) {
-      WeightRing ring(forced_backend, format);
-      const bool same = row_has_the_same_bits(forced_backend, ring.next(), rows);
+    WeightRing bf16(forced_backend, WeightFormat::kBF16), int8(forced_backend, WeightFormat::kInt8);
+    for (WeightRing* const ring : {&bf16, &int8}) {
+      const bool same = row_has_the_same_bits(forced_backend, ring->next(), rows);
       all_same = all_same && same;
       const LinearSpeed one =
-          measure_linear(forced_machine, forced_backend, ring, rows, 1, &Machine::best_flops);
+          measure_linear(forced_machine, forced_backend, *ring, rows, 1, &Machine::best_flops);
       const LinearSpeed many =
-          measure_linear(forced_machine, forced_backend, ring, rows, kLargestRows, &Machine::best_flops);
-      out << "  " << std::left << std::setw(12) << isa << std::setw(9) << format_row(format).name
+          measure_linear(forced_machine, forced_backend, *ring, rows, kLargestRows, &Machine::best_flops);
+      out << "  " << std::left << std::setw(12) << isa << std::setw(9) << format_row(ring->next().format).name
           << std::setw(13) << (same ? "yes" : "NO") << std::right << std::setprecision(1) << std::setw(8)
           << one.bytes_per_second / 1e9 << std::setprecision(0) << std::setw(7) << 100 * one.of_roof << " %"
           << std::setw(16) << many.flops / 1e9 << std::setw(8) << 100 * many.of_roof << " %\n"
           << std::flush;
     }
+    out << "              speed of int8 over bf16, in turns:" << std::setprecision(2);
+    for (const int m : {1, 4, 8, 16, 64, kLargestRows})
+      out << "  " << m << (m == 1 ? " row " : " rows ") << speed_ratio(forced_backend, int8, bf16, rows, m);
+    out << "\n" << std::flush;
   }
   return all_same ? 0 : 1;
 }

@@ -234,7 +234,10 @@ def test_a_recording_on_a_full_disk_ends_with_a_line_and_requests_go_on(tmp_path
 
 def test_the_plan_says_what_fits():
     text = run("plan", MODEL, "--max-model-len", 1024, "--max-num-seqs", 7).stdout
-    assert " GiB  packed for" in text
+    assert re.search(r"^weights .* GiB  packed for cpu-\w+ as bf16$", text, re.MULTILINE), text
+    rounded = run("plan", MODEL, "--quantize", "int8").stdout
+    weights = [int(re.search(r"^weights +(\d+) bytes", t, re.MULTILINE).group(1)) for t in (text, rounded)]
+    assert " as int8\n" in rounded and weights[1] < 0.6 * weights[0]
     assert "It fits: " in text and "GiB stay free" in text
     assert "The KV cache holds 7 sequences of max_model_len 1024 at once; max_num_seqs is 7." in text
     assert "The largest max_model_len that fits is 2048, all that the model was made for." in text

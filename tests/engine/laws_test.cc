@@ -33,6 +33,7 @@ struct ModelKind {
   int first_windowed_layer;  // where only some layers have it
   int num_experts = 0;
   const char* more_config = "";
+  const char* quantize = "off";
 };
 constexpr ModelKind kKinds[] = {
     {"full_f32", "LlamaForCausalLM", DType::kF32, 0, 0},
@@ -50,6 +51,8 @@ constexpr ModelKind kKinds[] = {
     {"state_bf16", "MambaForCausalLM", DType::kBF16, 0, 0},
     {"capped_bf16", "Gemma2ForCausalLM", DType::kBF16, 37, 0, 0,
      R"(, "query_pre_attn_scalar": 4, "attn_logit_softcapping": 2, "final_logit_softcapping": 8)"},
+    {"mixed_int8", "Qwen2ForCausalLM", DType::kBF16, 37, 1, 0, "", "int8"},
+    {"experts_int8", "MixtralForCausalLM", DType::kBF16, 0, 0, 5, "", "int8"},
 };
 
 // A model of each kind, written once a process.
@@ -132,6 +135,7 @@ class Laws : public ::testing::TestWithParam<std::tuple<const char*, int>> {
   static constexpr int kSnapshot = 64;
   EngineConfig law_config() const {
     EngineConfig config = config_for(device());
+    config.quantize = kind().quantize;
     if (keeps_state()) config.block_size = kSnapshot / 16;
     return config;
   }

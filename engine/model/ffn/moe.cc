@@ -13,7 +13,7 @@ size_t whole_lines(size_t bytes) {
 }  // namespace
 
 void MoeFfnSpec::list_slots(int64_t hidden, MoeFfnWeights& w, SlotList& slots) const {
-  slots.linear(w.router, {{"block_sparse_moe.gate", num_experts}}, hidden, false);
+  slots.unrounded_linear(w.router, {{"block_sparse_moe.gate", num_experts}}, hidden, false);
   w.gate_up.resize(num_experts);
   w.down.resize(num_experts);
   for (int e = 0; e < num_experts; ++e) {

@@ -24,6 +24,7 @@ std::filesystem::path fixture(const std::string& model) {
 struct Feature {
   std::string name;
   std::function<void(ModelSpec&, ModelWeights&)> switch_off;
+  bool is_rounding = false;  // of weights, which is switched off before they are loaded
 };
 
 GqaSpec& attention(LayerSpec& layer) {
@@ -211,9 +212,16 @@ LinearWeight& mlp_down(LayerWeights& w) {
   return std::get<MlpFfnWeights>(w.ffn).down;
 }
 
+Feature without_rounding() {
+  return {"rounding", [](ModelSpec&, ModelWeights&) {}, true};
+}
+
 struct ModelCase {
   std::string name;
   std::vector<Feature> features;
+  std::string quantize = "off";
+
+  std::string golden() const { return quantize == "off" ? "golden.json" : "golden-" + quantize + ".json"; }
 };
 
 std::vector<ModelCase> models() {
@@ -257,6 +265,9 @@ std::vector<ModelCase> models() {
       {"phi3", {without_rope_scaling(), without_amplitude(), with_whole_heads_rotated(), without_rotation()}},
       {"phi3-bf16",
        {with_whole_heads_rotated(), without_window(), with_window_off_by_one(), without_rotation()}},
+      {"llama-bias", {without_rounding(), without_bias("qkv", qkv), without_bias("down", down)}, "int8"},
+      {"llama2-f16", {without_rounding()}, "int8"},
+      {"qwen3-bf16", {without_rounding(), without_qk_norm()}, "int8"},
   };
 }
 
@@ -269,19 +280,22 @@ class Golden : public ::testing::TestWithParam<std::tuple<std::string, ModelCase
     } catch (const std::runtime_error& absent) {
       GTEST_SKIP() << absent.what();
     }
-    tolerance_ = tolerance_of(std::get<0>(GetParam()), read_model_spec(fixture(model().name)).weight_dtype);
-    cases_ = read_golden(fixture(model().name) / "golden.json");
+    tolerance_ = tolerance_of(std::get<0>(GetParam()), spec(model().quantize).weight_dtype);
+    cases_ = read_golden(fixture(model().name) / model().golden());
     ASSERT_FALSE(cases_.empty());
   }
 
   const ModelCase& model() const { return std::get<1>(GetParam()); }
 
+  ModelSpec spec(const std::string& quantize) const {
+    return quantised(read_model_spec(fixture(model().name)), quantize);
+  }
+
   Transformer load(const Feature* off = nullptr) {
-    const auto folder = fixture(model().name);
-    ModelSpec spec = read_model_spec(folder);
-    ModelWeights weights = load_weights(folder, spec, *backend_);
-    if (off != nullptr) off->switch_off(spec, weights);
-    return Transformer(std::move(spec), std::move(weights), driver_limits(kMaxLen, kMaxLen), *backend_);
+    ModelSpec loaded = spec(off != nullptr && off->is_rounding ? "off" : model().quantize);
+    ModelWeights weights = load_weights(fixture(model().name), loaded, *backend_);
+    if (off != nullptr) off->switch_off(loaded, weights);
+    return Transformer(std::move(loaded), std::move(weights), driver_limits(kMaxLen, kMaxLen), *backend_);
   }
 
   // The worst of all prompts.
@@ -350,7 +364,9 @@ INSTANTIATE_TEST_SUITE_P(Models, Golden,
                          ::testing::Combine(::testing::ValuesIn(test_devices()),
                                             ::testing::ValuesIn(models())),
                          [](const auto& info) {
-                           std::string name = std::get<0>(info.param) + "_" + std::get<1>(info.param).name;
+                           const ModelCase& model = std::get<1>(info.param);
+                           std::string name = std::get<0>(info.param) + "_" + model.name;
+                           if (model.quantize != "off") name += "_" + model.quantize;
                            std::replace(name.begin(), name.end(), '-', '_');
                            return name;
                          });

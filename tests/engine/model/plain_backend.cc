@@ -26,12 +26,14 @@ class PlainBackend final : public Backend {
     return buffer;
   }
 
-  bool supports(WeightFormat) const override { return true; }
+  explicit PlainBackend(std::optional<WeightFormat> lacking) : lacking_(lacking) {}
+  bool supports(WeightFormat format) const override { return format != lacking_; }
   LinearWeight pack_linear(std::span<const LinearSource> parts, std::span<const Tensor> biases) override {
     SERVAL_CHECK(!parts.empty() && (biases.empty() || biases.size() == parts.size()), parts.size(),
                  biases.size());
     LinearWeight w;
     w.k = parts[0].k;
+    w.format = parts[0].format;
     for (const LinearSource& part : parts) {
       SERVAL_CHECK(part.k == w.k && part.format == parts[0].format, part.k, w.k);
       w.n += part.n;
@@ -335,12 +337,14 @@ class PlainBackend final : public Backend {
       }
     }
   }
+
+  std::optional<WeightFormat> lacking_;
 };
 
 }  // namespace
 
-std::unique_ptr<Backend> make_plain_backend() {
-  return std::make_unique<PlainBackend>();
+std::unique_ptr<Backend> make_plain_backend(std::optional<WeightFormat> lacking) {
+  return std::make_unique<PlainBackend>(lacking);
 }
 
 }  // namespace serval::testing

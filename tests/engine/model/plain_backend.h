@@ -4,11 +4,13 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 
 #include "kernels/backend.h"
 
 namespace serval::testing {
 
-std::unique_ptr<Backend> make_plain_backend();
+// lacking: a format that it says it has no kernels for.
+std::unique_ptr<Backend> make_plain_backend(std::optional<WeightFormat> lacking = {});
 
 }  // namespace serval::testing

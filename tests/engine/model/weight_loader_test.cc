@@ -10,6 +10,7 @@
 #include "engine/model/safetensors.h"
 #include "engine/model/weight_map.h"
 #include "kernels/base/log.h"
+#include "kernels/float_bits.h"
 #include "tests/engine/model/plain_backend.h"
 #include "tests/engine/model/test_files.h"
 
@@ -67,6 +68,37 @@ TEST_F(WeightLoader, HoldsExactlyWhatThePlanSays) {
               planned_weight_bytes(spec, *backend_))
         << model;
   }
+}
+
+TEST_F(WeightLoader, HoldsExactlyWhatThePlanSaysOfRoundedWeights) {
+  const auto cpu = make_backend({.num_threads = 1});
+  for (const char* model : {"llama31", "llama-bias", "llama2-f16", "qwen3-bf16"}) {
+    const ModelSpec plain = read_model_spec(fixture(model)), spec = quantised(plain, "int8");
+    const ModelWeights weights = load_weights(fixture(model), spec, *cpu);
+    EXPECT_EQ(loaded_bytes(weights), planned_weight_bytes(spec, *cpu)) << model;
+    EXPECT_EQ(weights.embedding.format, WeightFormat::kInt8);
+    EXPECT_EQ(std::get<DenseFfnWeights>(weights.layers[1].ffn).down.format, WeightFormat::kInt8);
+    EXPECT_LT(planned_weight_bytes(spec, *cpu), planned_weight_bytes(plain, *cpu) * 7 / 10) << model;
+  }
+}
+
+// A backend without kernels for a format is given the same codes and scales, multiplied.
+TEST_F(WeightLoader, DequantisesForABackendWithoutKernels) {
+  const ModelSpec spec = quantised(read_model_spec(fixture("llama-bias")), "int8");
+  const ModelWeights rounded = load_weights(fixture("llama-bias"), spec, *backend_);
+  const auto other = make_plain_backend(WeightFormat::kInt8);
+  const ModelWeights dequantised = load_weights(fixture("llama-bias"), spec, *other);
+  EXPECT_EQ(dequantised.embedding.format, WeightFormat::kBF16);
+  EXPECT_EQ(loaded_bytes(dequantised), planned_weight_bytes(spec, *other));
+  const auto expect_equal = [](const LinearWeight& w, const LinearWeight& exact) {
+    const auto* const values = w.packed.as<float>();
+    const auto* const codes = exact.packed.as<float>();
+    for (int64_t i = 0; i < w.n * w.k; ++i) ASSERT_EQ(values[i], bf16_to_float(float_to_bf16(codes[i]))) << i;
+  };
+  expect_equal(dequantised.embedding, rounded.embedding);
+  for (size_t l = 0; l < rounded.layers.size(); ++l)
+    expect_equal(std::get<GqaWeights>(dequantised.layers[l].mixer).qkv,
+                 std::get<GqaWeights>(rounded.layers[l].mixer).qkv);
 }
 
 TEST_F(WeightLoader, ReportsProgressUpToTheWholeCheckpoint) {

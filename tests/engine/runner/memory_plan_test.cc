@@ -128,6 +128,16 @@ TEST(MemoryPlan, RefusesWithASentenceWhatCannotFit) {
   EXPECT_THAT(plan(kPlenty), ::testing::HasSubstr("kv_dtype is 'int4'"));
 }
 
+TEST(MemoryPlan, CountsWeightsOfOneByteAndTheirScales) {
+  const auto backend = make_backend({.num_threads = 1});
+  const EngineConfig config = config_of(4, 100);
+  const ModelSpec plain = spec_of("LlamaForCausalLM", 0, 0);
+  EXPECT_LT(plan_memory(quantised(plain, "int8"), config, *backend, kPlenty).weight_bytes,
+            plan_memory(plain, config, *backend, kPlenty).weight_bytes * 7 / 10);
+  EXPECT_EQ(quantised(plain, "off").weight_format(), plain.weight_format());
+  EXPECT_EQ(sentence([&] { quantised(plain, "int4"); }), "quantize is 'int4'; it takes off or int8");
+}
+
 TEST(MemoryPlan, SaysHowManyFullSequencesFitAndHowLongTheyMayBe) {
   const auto backend = make_backend({.num_threads = 1});
   for (const ModelSpec& spec : {spec_of("LlamaForCausalLM", 0, 0), spec_of("Qwen2ForCausalLM", 100, 1)}) {

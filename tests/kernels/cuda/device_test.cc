@@ -6,13 +6,16 @@
 #include <algorithm>
 #include <cstring>
 #include <filesystem>
+#include <numeric>
 
 #include "engine/model/read_model.h"
 #include "engine/model/transformer.h"
 #include "engine/model/weight_loader.h"
+#include "engine/model/weight_map.h"
 #include "kernels/backend.h"
 #include "kernels/emulation/emulation.h"
 #include "kernels/emulation/runtime.h"
+#include "kernels/float_bits.h"
 #include "tests/engine/model/golden_file.h"
 #include "tests/engine/model/paged_driver.h"
 
@@ -29,9 +32,11 @@ std::unique_ptr<Backend> emulated() {
   return make_backend({.device = "cuda"});
 }
 
-Transformer load(const std::filesystem::path& folder, int max_rows, Backend& backend) {
-  ModelSpec spec = read_model_spec(folder);
+Transformer load(const std::filesystem::path& folder, int max_rows, Backend& backend,
+                 const std::string& quantize = "off") {
+  ModelSpec spec = quantised(read_model_spec(folder), quantize);
   ModelWeights weights = load_weights(folder, spec, backend);
+  EXPECT_EQ(held_bytes(map_weights(spec, weights)), planned_weight_bytes(spec, backend));
   return Transformer(std::move(spec), std::move(weights), driver_limits(kMaxLen, max_rows), backend);
 }
 
@@ -41,15 +46,18 @@ Transformer load(const std::filesystem::path& folder, int max_rows, Backend& bac
 struct GoldenModel {
   const char* name;
   double tolerance;
+  const char* quantize = "off";
 };
 
 class EmulatedGolden : public ::testing::TestWithParam<GoldenModel> {};
 
 TEST_P(EmulatedGolden, AgreesWithTheReferenceInItsPrecision) {
   const auto folder = fixture(GetParam().name);
-  for (const GoldenCase& golden : read_golden(folder / "golden.json")) {
+  const std::string quantize = GetParam().quantize;
+  const std::string file = quantize == "off" ? "golden.json" : "golden-" + quantize + ".json";
+  for (const GoldenCase& golden : read_golden(folder / file)) {
     const std::unique_ptr<Backend> backend = emulated();
-    Transformer transformer = load(folder, kMaxLen, *backend);
+    Transformer transformer = load(folder, kMaxLen, *backend, quantize);
     PagedDriver driver(transformer, *backend, backend->preferred_kv_dtype(transformer.spec().weight_dtype), 1,
                        kMaxLen, kMaxLen);
     const GoldenVerdict verdict =
@@ -67,12 +75,34 @@ INSTANTIATE_TEST_SUITE_P(Models, EmulatedGolden,
                                            GoldenModel{"llama-bias", 0.2}, GoldenModel{"qwen2-windows", 0.2},
                                            GoldenModel{"mixtral-bf16", 0.2}, GoldenModel{"gpt2", 0.2},
                                            GoldenModel{"gemma3-bf16", 0.2}, GoldenModel{"phi3-bf16", 0.2},
-                                           GoldenModel{"gemma2-bf16", 0.2}, GoldenModel{"mamba-f16", 0.05}),
+                                           GoldenModel{"gemma2-bf16", 0.2}, GoldenModel{"mamba-f16", 0.05},
+                                           GoldenModel{"llama2-f16", 0.2, "int8"},
+                                           GoldenModel{"qwen3-bf16", 0.3, "int8"}),
                          [](const auto& info) {
-                           std::string name = info.param.name;
+                           std::string name = std::string(info.param.name) + "_" + info.param.quantize;
                            std::replace(name.begin(), name.end(), '-', '_');
                            return name;
                          });
+
+// There are no kernels for int8: the device holds the products of codes and scales, rounded to bf16.
+TEST(EmulatedDevice, HoldsRoundedWeightsDequantised) {
+  const std::unique_ptr<Backend> backend = emulated(), cpu = make_backend({.num_threads = 1});
+  for (const char* model : {"llama-bias", "llama2-f16", "qwen3-bf16"}) {
+    const ModelSpec spec = quantised(read_model_spec(fixture(model)), "int8");
+    const ModelWeights weights = load_weights(fixture(model), spec, *backend),
+                       exact = load_weights(fixture(model), spec, *cpu);
+    const LinearWeight& table = weights.embedding;
+    ASSERT_EQ(table.format, WeightFormat::kBF16);
+    ASSERT_EQ(exact.embedding.format, WeightFormat::kInt8);
+    std::vector<uint16_t> held(table.n * table.k);
+    backend->download(held.data(), table.packed.data(), held.size() * sizeof(uint16_t));
+    std::vector<int32_t> ids(table.n);
+    std::iota(ids.begin(), ids.end(), 0);
+    std::vector<float> rows(held.size());
+    cpu->embed(exact.embedding, ids, 1.0f, Tensor(rows.data(), DType::kF32, {table.n, table.k}));
+    for (size_t i = 0; i < rows.size(); ++i) ASSERT_EQ(held[i], float_to_bf16(rows[i])) << model << ", " << i;
+  }
+}
 
 TEST(EmulatedDevice, GivesTheSameBitsInChunksAndBesideOthersUnderAnySchedule) {
   for (const char* model : {"qwen3-bf16", "qwen2-windows", "mamba-f16"}) {

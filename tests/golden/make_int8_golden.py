@@ -1,0 +1,59 @@
+"""Makes golden-int8.json beside some of the checkpoints of tests/fixtures/models: what the reference answers once every matrix was
+rounded to 8 bits.
+
+Run by hand, never by the tests, with the environment of make_model_golden.py, whose checkpoints it reads:
+    VENV/bin/python tests/golden/make_int8_golden.py
+
+The rounding is written here once more, in numpy: for each output row of each projection, of the embedding and of the head, the scale that
+makes 127 of the row's largest magnitude, and the nearest code, ties to even. The reference computes in float32 with the products of codes
+and scales. Greedy steps whose margin is small are in the file too; who compares leaves them out.
+"""
+
+import json
+import pathlib
+
+import numpy as np
+import torch
+import transformers
+from make_model_golden import ROOT, greedy, log_probs
+
+MODELS = ["llama-bias", "llama2-f16", "qwen3-bf16"]
+
+
+def rounded(matrix):
+    """The matrix [n, k] that the codes mean."""
+    w = matrix.float().numpy()
+    scale = (np.abs(w).max(axis=1, keepdims=True) / np.float32(127)).astype(np.float32)
+    codes = np.clip(np.rint(w / scale), -127, 127)
+    return torch.from_numpy((codes * scale).astype(np.float32))
+
+
+def main():
+    torch.set_num_threads(1)
+    transformers.utils.logging.set_verbosity_error()
+    for name in MODELS:
+        folder = pathlib.Path(ROOT) / name
+        model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+        with torch.no_grad():
+            for module in model.modules():
+                tied = module is model.get_output_embeddings() and model.config.tie_word_embeddings
+                if isinstance(module, (torch.nn.Linear, torch.nn.Embedding)) and not tied:
+                    module.weight.copy_(rounded(module.weight))
+        plain = json.loads((folder / "golden.json").read_text(encoding="utf-8"))
+        cases = []
+        for case in plain["cases"]:
+            continuation, margins = greedy(model, case["prompt"])
+            vectors = log_probs(model, case["prompt"] + continuation)
+            cases.append({"prompt": case["prompt"], "greedy": continuation, "margins": [round(m, 5) for m in margins],
+                          "positions": case["positions"],
+                          "log_probs": [[round(x, 6) for x in vectors[p].tolist()] for p in case["positions"]]})
+        reference = (f"transformers {transformers.__version__}, torch {torch.__version__.split('+')[0]}, float32, eager attention, "
+                     "matrices rounded to int8 by row")
+        golden = {"reference": reference, "seed": plain["seed"], "cases": cases}
+        (folder / "golden-int8.json").write_text(json.dumps(golden, separators=(",", ":")) + "\n", encoding="utf-8")
+        smallest = min(min(c["margins"]) for c in cases)
+        print(f"{name}: smallest margin {smallest:.4f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
