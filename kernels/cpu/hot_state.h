@@ -21,10 +21,6 @@ inline Vec softplus(Vec x) {
   return max(x, broadcast(0.0f)) + 2.0f * s * sum;
 }
 
-inline Vec silu(Vec x) {
-  return x / (1.0f + exp(-x));
-}
-
 // Calls load(block) with what the rows begin from, where there is any, then row(r) for each; store(block)
 // after a row that is the last of a block's positions or of the rows.
 template <class Load, class Row, class Store>
