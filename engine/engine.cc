@@ -80,13 +80,13 @@ struct Engine::Impl {
     const int most_in_flight = executor.overlap ? kMaxStepsInFlight : 1;
     while (take_inbox()) {
       const bool launched = plan_and_launch();
-      if (num_in_flight == most_in_flight || (!launched && num_in_flight > 0)) land();
+      if (num_in_flight == most_in_flight || (!launched && num_in_flight > 0)) complete_step();
       scheduler.take_events(events);
       snapshot();  // before anybody is told: who hears of an end finds it in the statistics
       publish();
       hand_back();
     }
-    while (num_in_flight > 0) land();
+    while (num_in_flight > 0) complete_step();
     abort_everything();
   }
 
@@ -104,7 +104,7 @@ struct Engine::Impl {
   }
 
   // Waits for the oldest step in flight and takes its result in.
-  void land() {
+  void complete_step() {
     const InFlight& step = in_flight[oldest];
     executor.wait(output);
     const Time now = engine_now();
@@ -132,7 +132,7 @@ struct Engine::Impl {
 
   void take(SchedulerInput& input) {
     const Time now = engine_now();
-    if (const Add* const add = std::get_if<Add>(&input)) taken_tokens += add->submission->num_prompt;
+    if (const Add* const add = std::get_if<Add>(&input)) taken_tokens += add->request_state->num_prompt;
     if (recorder) recorder->take(input, now);
     scheduler.take(std::move(input), now);
   }
@@ -208,7 +208,7 @@ struct Engine::Impl {
   std::mutex inbox_mutex;
   std::condition_variable inbox_filled;
   std::vector<SchedulerInput> inbox;
-  std::vector<std::unique_ptr<Submission>> retired;  // never more than could be open at the last submission
+  std::vector<std::unique_ptr<RequestState>> retired;  // never more than could be open at the last submission
   bool stopping = false;
   std::atomic<int> num_open{0};  // sequences submitted and not yet finished
 
@@ -245,12 +245,12 @@ struct Engine::Impl {
   }
 
   void submit(Request request) {
-    std::unique_ptr<Submission> submission = scheduler.prepare(std::move(request));
-    std::vector<std::unique_ptr<Submission>> to_free;
+    std::unique_ptr<RequestState> request_state = scheduler.prepare(std::move(request));
+    std::vector<std::unique_ptr<RequestState>> to_free;
     to_free.reserve(most_retired());
     {
       std::lock_guard lock(inbox_mutex);
-      inbox.push_back(Add{std::move(submission)});
+      inbox.push_back(Add{std::move(request_state)});
       std::swap(to_free, retired);
     }
     inbox_filled.notify_one();

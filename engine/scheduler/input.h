@@ -17,9 +17,9 @@ namespace serval {
 
 // A request joins the line. The scheduler has a place for it.
 struct Add {
-  std::unique_ptr<Submission> submission;
+  std::unique_ptr<RequestState> request_state;
   static constexpr std::string_view kName = "add";
-  static constexpr std::tuple kFields{&Add::submission};
+  static constexpr std::tuple kFields{&Add::request_state};
 };
 
 // Every sequence of the request ends. Unknown ids are ignored.

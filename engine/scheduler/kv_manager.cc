@@ -64,7 +64,7 @@ KvManager::Start KvManager::start_from_cache(SequenceKv& kv, RadixCache::NodeId&
   const RadixCache::Match match = cache_.match(root, tokens);
   kv.reached = match.reached;
   kv.num_shared = match.num_blocks;
-  stand_on(kv, match.node, match.num_blocks);
+  pin_prefix(kv, match.node, match.num_blocks);
   start.num_computed = match.num_blocks * geometry_.block_size;
   start.num_part = match.partial_tokens;
   for (int g = 0; g < geometry_.num_groups; ++g) {
@@ -96,7 +96,7 @@ KvManager::Start KvManager::start_from_parent(SequenceKv& kv, const SequenceKv& 
   const int32_t whole = position / geometry_.block_size;
   Start start{
       .num_computed = whole * geometry_.block_size, .num_part = position % geometry_.block_size, .part = {}};
-  if (root != RadixCache::kNone) stand_on(kv, root, 0);
+  if (root != RadixCache::kNone) pin_prefix(kv, root, 0);
   kv.num_shared = whole;
   for (int g = 0; g < geometry_.num_groups; ++g) {
     const KvRule rule = geometry_.rule(g);
@@ -129,7 +129,7 @@ bool KvManager::copy_part(SequenceKv& kv, Start& start, std::vector<GroupBlockCo
   return true;
 }
 
-void KvManager::stand_on(SequenceKv& kv, RadixCache::NodeId node, int32_t num_blocks) {
+void KvManager::pin_prefix(SequenceKv& kv, RadixCache::NodeId node, int32_t num_blocks) {
   cache_.pin(node);
   kv.node = node;
   kv.num_cached_blocks = num_blocks;

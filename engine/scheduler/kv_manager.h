@@ -103,7 +103,7 @@ class KvManager {
   using Blocks = std::array<BlockRef, kMaxKvGroups>;
 
   BlockRef allocate(int group);
-  void stand_on(SequenceKv& kv, RadixCache::NodeId node, int32_t num_blocks);
+  void pin_prefix(SequenceKv& kv, RadixCache::NodeId node, int32_t num_blocks);
   Blocks blocks_at(const SequenceKv& kv, int32_t index) const;
   void cache_whole(SequenceKv& kv, std::span<const TokenId> tokens, int32_t num_computed, int32_t num_prompt);
   void forget(SequenceKv& kv, int32_t num_computed);

@@ -13,41 +13,41 @@ class OpenRequests {
  public:
   explicit OpenRequests(size_t most) : buckets_(std::bit_ceil(most + 1), nullptr) {}
   ~OpenRequests() {
-    for (Submission* head : buckets_) {
+    for (RequestState* head : buckets_) {
       while (head) delete std::exchange(head, head->next_in_bucket);
     }
   }
   OpenRequests(const OpenRequests&) = delete;
   OpenRequests& operator=(const OpenRequests&) = delete;
 
-  Submission* find(RequestId id) const {
-    Submission* at = *bucket(id);
+  RequestState* find(RequestId id) const {
+    RequestState* at = *bucket(id);
     while (at && at->request.id != id) at = at->next_in_bucket;
     return at;
   }
-  void insert(std::unique_ptr<Submission> submission) {
-    Submission*& head = *bucket(submission->request.id);
-    submission->next_in_bucket = head;
-    head = submission.release();
+  void insert(std::unique_ptr<RequestState> request_state) {
+    RequestState*& head = *bucket(request_state->request.id);
+    request_state->next_in_bucket = head;
+    head = request_state.release();
   }
-  std::unique_ptr<Submission> remove(Submission& submission) {
-    Submission** link = bucket(submission.request.id);
-    while (*link != &submission) link = &(*link)->next_in_bucket;
-    *link = submission.next_in_bucket;
-    return std::unique_ptr<Submission>(&submission);
+  std::unique_ptr<RequestState> remove(RequestState& request_state) {
+    RequestState** link = bucket(request_state.request.id);
+    while (*link != &request_state) link = &(*link)->next_in_bucket;
+    *link = request_state.next_in_bucket;
+    return std::unique_ptr<RequestState>(&request_state);
   }
   template <class Visit>
   void for_each(Visit visit) const {
-    for (Submission* at : buckets_) {
+    for (RequestState* at : buckets_) {
       for (; at; at = at->next_in_bucket) visit(*at);
     }
   }
 
  private:
   // Ids are given in turn, so their low bits spread them.
-  Submission** bucket(RequestId id) const { return &buckets_[id & (buckets_.size() - 1)]; }
+  RequestState** bucket(RequestId id) const { return &buckets_[id & (buckets_.size() - 1)]; }
 
-  mutable std::vector<Submission*> buckets_;
+  mutable std::vector<RequestState*> buckets_;
 };
 
 }  // namespace serval

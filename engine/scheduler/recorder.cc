@@ -97,9 +97,9 @@ class Writer {
     for (const T& value : list) put(value);
   }
   // The prompt has moved to where the first sequence's tokens are.
-  void put(const std::unique_ptr<Submission>& submission) {
-    put(submission->request);
-    put(submission->sequences.front().tokens);
+  void put(const std::unique_ptr<RequestState>& request_state) {
+    put(request_state->request);
+    put(request_state->sequences.front().tokens);
   }
   void put(const auto& value) { fields(*this, value); }
 
@@ -153,11 +153,11 @@ class Reader {
   void get(T (&list)[kSize]) {
     for (T& value : list) get(value);
   }
-  void get(std::unique_ptr<Submission>& submission) {
+  void get(std::unique_ptr<RequestState>& request_state) {
     Request request;
     get(request);
     get(request.prompt);
-    if (in_) submission = scheduler_->prepare(std::move(request));
+    if (in_) request_state = scheduler_->prepare(std::move(request));
   }
   void get(auto& value) { fields(*this, value); }
 
@@ -232,7 +232,7 @@ void replay(const std::string& path, const Replay& watch) {
   std::unique_ptr<Scheduler> scheduler;
   Batch batch;
   EventBatch events;
-  std::vector<std::unique_ptr<Submission>> retired;
+  std::vector<std::unique_ptr<RequestState>> retired;
   while (std::getline(file, line)) {
     ++number;
     if (number == 1) {

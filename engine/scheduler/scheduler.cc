@@ -57,28 +57,28 @@ Scheduler::Scheduler(const SchedulerConfig& config, const BlockGeometry& geometr
 
 Scheduler::~Scheduler() = default;
 
-std::unique_ptr<Submission> Scheduler::prepare(Request request) const {
+std::unique_ptr<RequestState> Scheduler::prepare(Request request) const {
   SERVAL_CHECK(!request.prompt.empty() && request.n > 0, request.id);
-  auto submission = std::make_unique<Submission>();
-  submission->num_prompt = static_cast<int32_t>(request.prompt.size());
-  SERVAL_CHECK(submission->num_prompt <= config_.max_model_len, request.id, submission->num_prompt);
-  const int32_t most_tokens = most_tokens_of(config_, submission->num_prompt, request.sampling.max_tokens);
-  submission->sequences.resize(request.n);
-  submission->stops_for_forks = request.n > 1 && !kv_.geometry().may_copy_part();
+  auto request_state = std::make_unique<RequestState>();
+  request_state->num_prompt = static_cast<int32_t>(request.prompt.size());
+  SERVAL_CHECK(request_state->num_prompt <= config_.max_model_len, request.id, request_state->num_prompt);
+  const int32_t most_tokens = most_tokens_of(config_, request_state->num_prompt, request.sampling.max_tokens);
+  request_state->sequences.resize(request.n);
+  request_state->stops_for_forks = request.n > 1 && !kv_.geometry().may_copy_part();
   for (int i = request.n - 1; i >= 0; --i) {
-    Sequence& seq = submission->sequences[i];
-    seq.of = submission.get();
+    Sequence& seq = request_state->sequences[i];
+    seq.of = request_state.get();
     seq.index = i;
     seq.most_tokens = most_tokens;
-    seq.parent = i > 0 ? &submission->sequences[0] : nullptr;
+    seq.parent = i > 0 ? &request_state->sequences[0] : nullptr;
     if (i == 0) seq.tokens = std::move(request.prompt);
     seq.tokens.reserve(most_tokens);
     if (i > 0) seq.tokens = request.prompt;
     seq.drafts.reserve(config_.num_draft_tokens);
     kv_.prepare(seq.kv, most_tokens);
   }
-  submission->request = std::move(request);
-  return submission;
+  request_state->request = std::move(request);
+  return request_state;
 }
 
 bool Scheduler::has_place(int num_sequences) const {
@@ -90,25 +90,25 @@ void Scheduler::take(SchedulerInput input, Time now) {
 }
 
 void Scheduler::take_in(Add& add, Time now) {
-  Submission& submission = *add.submission;
-  const RequestId id = submission.request.id;
-  SERVAL_CHECK(has_place(submission.request.n) && !requests_.find(id), id, running_.size(), num_waiting_);
-  if (submission.request.deadline != Time{0}) deadlines_.push(submission);
+  RequestState& request_state = *add.request_state;
+  const RequestId id = request_state.request.id;
+  SERVAL_CHECK(has_place(request_state.request.n) && !requests_.find(id), id, running_.size(), num_waiting_);
+  if (request_state.request.deadline != Time{0}) deadlines_.push(request_state);
   measure_line(now);
   const bool is_late = config_.max_wait_ms > 0 && config_.policy == QueuePolicy::kFcfs &&
                        expected_wait_ms() > config_.max_wait_ms;
-  for (Sequence& seq : submission.sequences) {
+  for (Sequence& seq : request_state.sequences) {
     seq.id = next_seq_++;
     seq.arrival = next_arrival_++;
     flows_.join(seq, is_late);
     queue(seq);
   }
-  stats_.prompt_tokens += submission.num_prompt;
-  requests_.insert(std::move(add.submission));
+  stats_.prompt_tokens += request_state.num_prompt;
+  requests_.insert(std::move(add.request_state));
 }
 
-void Scheduler::take_retired(std::vector<std::unique_ptr<Submission>>& retired) {
-  for (std::unique_ptr<Submission>& submission : retired_) retired.push_back(std::move(submission));
+void Scheduler::take_retired(std::vector<std::unique_ptr<RequestState>>& retired) {
+  for (std::unique_ptr<RequestState>& request_state : retired_) retired.push_back(std::move(request_state));
   retired_.clear();
 }
 
@@ -138,32 +138,32 @@ void Scheduler::insert_in_order(std::vector<Sequence*>& line, Sequence* seq) con
 }
 
 void Scheduler::take_in(const Abort& abort, Time) {
-  if (Submission* const submission = requests_.find(abort.request))
-    finish_all(*submission, FinishReason::kAborted);
+  if (RequestState* const request_state = requests_.find(abort.request))
+    finish_all(*request_state, FinishReason::kAborted);
 }
 
 void Scheduler::abort_all() {
-  requests_.for_each([&](Submission& submission) { finish_all(submission, FinishReason::kAborted); });
+  requests_.for_each([&](RequestState& request_state) { finish_all(request_state, FinishReason::kAborted); });
 }
 
-void Scheduler::finish_all(Submission& submission, FinishReason reason) {
-  for (Sequence& seq : submission.sequences) {
+void Scheduler::finish_all(RequestState& request_state, FinishReason reason) {
+  for (Sequence& seq : request_state.sequences) {
     if (seq.state != SeqState::kFinished) finish(seq, reason, pending_);
   }
 }
 
 void Scheduler::take_in(const StopMatched& stop, Time) {
-  Submission* const submission = requests_.find(stop.request);
-  if (!submission || stop.index < 0 || stop.index >= static_cast<int>(submission->sequences.size())) return;
-  Sequence& seq = submission->sequences[stop.index];
+  RequestState* const request_state = requests_.find(stop.request);
+  if (!request_state || stop.index < 0 || stop.index >= static_cast<int>(request_state->sequences.size())) return;
+  Sequence& seq = request_state->sequences[stop.index];
   if (seq.state != SeqState::kFinished) finish(seq, FinishReason::kStopString, pending_);
 }
 
 void Scheduler::expire(Time now) {
   while (!deadlines_.empty() && now >= deadlines_.top().request.deadline) {
-    Submission& submission = deadlines_.top();
-    deadlines_.erase(submission);
-    finish_all(submission, FinishReason::kDeadline);
+    RequestState& request_state = deadlines_.top();
+    deadlines_.erase(request_state);
+    finish_all(request_state, FinishReason::kDeadline);
   }
 }
 
@@ -179,15 +179,15 @@ SchedulerStats Scheduler::stats() const {
 
 void Scheduler::check_invariants() const {
   std::vector<const SequenceKv*> holders;
-  requests_.for_each([&](const Submission& submission) {
-    for (const Sequence& seq : submission.sequences) holders.push_back(&seq.kv);
+  requests_.for_each([&](const RequestState& request_state) {
+    for (const Sequence& seq : request_state.sequences) holders.push_back(&seq.kv);
   });
   kv_.check_invariants(holders);
   size_t slots = free_slots_.size(), running = 0, preempted = 0, in_line = 0;
   int in_flight = 0, held = 0, waiting = 0;
   int64_t queued = 0;
-  requests_.for_each([&](const Submission& submission) {
-    for (const Sequence& seq : submission.sequences) {
+  requests_.for_each([&](const RequestState& request_state) {
+    for (const Sequence& seq : request_state.sequences) {
       check_sequence(seq);
       slots += seq.slot >= 0;
       in_flight += seq.num_in_flight;

@@ -39,14 +39,14 @@ class Scheduler {
   ~Scheduler();
 
   // A valid request (see Engine::submit) with all the memory it will need. Any thread; allocates.
-  std::unique_ptr<Submission> prepare(Request request) const;
+  std::unique_ptr<RequestState> prepare(Request request) const;
   // Whether so many more sequences may be added: max_num_seqs + max_waiting run or wait at most.
   bool has_place(int num_sequences) const;
   // What another thread has to say. Ends that it brings are told with the next events.
   void take(SchedulerInput input, Time now);
   // Appends the requests that are over, for another thread to free. Taken or not, there are never more of
   // them than were added since the last call.
-  void take_retired(std::vector<std::unique_ptr<Submission>>& retired);
+  void take_retired(std::vector<std::unique_ptr<RequestState>>& retired);
 
   // Ends every sequence of every request.
   void abort_all();
@@ -86,7 +86,7 @@ class Scheduler {
     int32_t tokens, lacking, own;
   };
   struct EarlierDeadline {
-    bool operator()(const Submission& a, const Submission& b) const {
+    bool operator()(const RequestState& a, const RequestState& b) const {
       return a.request.deadline < b.request.deadline;
     }
   };
@@ -137,7 +137,7 @@ class Scheduler {
   void start_forks(Sequence& seq);
   void release(Sequence& seq);
   void finish(Sequence& seq, FinishReason reason, EventBatch& events);
-  void finish_all(Submission& submission, FinishReason reason);
+  void finish_all(RequestState& request_state, FinishReason reason);
   void end(Sequence& seq, FinishReason reason);
   void sweep_finished();
   void insert_in_order(std::vector<Sequence*>& line, Sequence* seq) const;
@@ -146,7 +146,7 @@ class Scheduler {
   const SchedulerConfig config_;
   KvManager kv_;  // outlives the sequences
   OpenRequests requests_;
-  std::vector<std::unique_ptr<Submission>> retired_;
+  std::vector<std::unique_ptr<RequestState>> retired_;
   // A sequence runs, or waits: in its flow, or as a fork for its prompt, or because it gave its memory to
   // another.
   Flows flows_;
@@ -169,7 +169,7 @@ class Scheduler {
   EventBatch pending_;
   SeqId next_seq_ = 1;
   uint64_t next_arrival_ = 1;
-  IndexedHeap<Submission, &Submission::deadline_place, EarlierDeadline> deadlines_;
+  IndexedHeap<RequestState, &RequestState::deadline_place, EarlierDeadline> deadlines_;
   double mean_output_ = 0;  // tokens of the sequences that ended of themselves, the newest counting most
   int32_t num_ended_ = 0;   // of them, up to kMostEnded
   // How fast the line moves: how long somebody waited, and how many were admitted, the last moments counting

@@ -93,7 +93,7 @@ bool Scheduler::admit(Sequence& seq, Time now, Batch& batch) {
   const int num_groups = kv_.geometry().num_groups;
   for (int g = 0; g < num_groups; ++g) available[g] = kv_.num_available(g);
   const bool is_fork = seq.parent && kv_.can_fork(seq.parent->kv, first_planned_row(*seq.parent), seq.num_prompt() - 1);
-  Submission& of = *seq.of;
+  RequestState& of = *seq.of;
   KvManager::Start start =
       is_fork ? kv_.start_from_parent(seq.kv, seq.parent->kv, of.root, seq.num_prompt() - 1)
               : kv_.start_from_cache(seq.kv, of.root, of.request.cache_salt, seq.to_look_up());

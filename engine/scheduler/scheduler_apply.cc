@@ -205,11 +205,11 @@ void Scheduler::take_events(EventBatch& events) {
 void Scheduler::sweep_finished() {
   std::erase_if(finished_, [&](const Sequence* seq) {
     if (seq->num_in_flight > 0) return false;
-    Submission& submission = *seq->of;
-    if (++submission.num_gone < static_cast<int32_t>(submission.sequences.size())) return true;
-    kv_.release_root(submission.root);
-    if (deadlines_.contains(submission)) deadlines_.erase(submission);
-    retired_.push_back(requests_.remove(submission));
+    RequestState& request_state = *seq->of;
+    if (++request_state.num_gone < static_cast<int32_t>(request_state.sequences.size())) return true;
+    kv_.release_root(request_state.root);
+    if (deadlines_.contains(request_state)) deadlines_.erase(request_state);
+    retired_.push_back(requests_.remove(request_state));
     return true;
   });
 }

@@ -1,5 +1,5 @@
 // One decode stream of a request, and a request with all the memory its streams will ever need, as the
-// scheduler sees them. Private to engine/scheduler, but for the Submission that a submitting thread prepares.
+// scheduler sees them. Private to engine/scheduler, but for the RequestState that a submitting thread prepares.
 #pragma once
 
 #include <algorithm>
@@ -43,10 +43,10 @@ inline void follow(std::vector<Draft>& drafts, TokenId token) {
 }
 
 struct Flow;
-struct Submission;
+struct RequestState;
 
 struct Sequence {
-  Submission* of = nullptr;  // whose n sequences are siblings
+  RequestState* of = nullptr;  // whose n sequences are siblings
   SeqId id = 0;
   int32_t index = 0;           // which of the request's n
   uint64_t arrival = 0;        // order of age; a preempted sequence keeps its own
@@ -131,14 +131,14 @@ struct Sequence {
 // Scheduler::prepare makes it on the thread that submits: token histories with room for all output, block
 // tables of the full length. The scheduler fills them without allocating, and gives the whole back when the
 // last sequence is gone.
-struct Submission {
+struct RequestState {
   Request request;  // its prompt has moved into the first sequence
   int32_t num_prompt = 0;
   bool stops_for_forks = false;                 // choice 0 is not planned past the last position that they share
   std::vector<Sequence> sequences;              // the request's n; they never move
   int32_t num_gone = 0;                         // of them: finished, and held by no step
   int32_t deadline_place = -1;                  // among those with a deadline
-  Submission* next_in_bucket = nullptr;         // of OpenRequests
+  RequestState* next_in_bucket = nullptr;         // of OpenRequests
   RadixCache::NodeId root = RadixCache::kNone;  // of its salt in the prefix cache, pinned; kNone: not yet
 };
 

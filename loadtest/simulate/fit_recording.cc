@@ -38,7 +38,7 @@ Seen read_recording(const std::string& path) {
   Seen seen;
   Replay watch;
   watch.on_input = [&](const SchedulerInput& input, Time now) {
-    if (const Add* const add = std::get_if<Add>(&input)) seen.requests[add->submission->request.id] = {now.count()};
+    if (const Add* const add = std::get_if<Add>(&input)) seen.requests[add->request_state->request.id] = {now.count()};
   };
   watch.on_batch = [&](const Batch& batch, Time now) {
     if (!batch.empty()) seen.steps.push_back({now.count(), now.count(), shape_of(batch)});

@@ -131,7 +131,7 @@ class Replica {
   const SchedulerConfig config_;
   const BlockGeometry& geometry_;
   Scheduler scheduler_;
-  std::vector<std::unique_ptr<Submission>> retired_;
+  std::vector<std::unique_ptr<RequestState>> retired_;
   std::mt19937_64 random_;
   std::uniform_real_distribution<double> coin_;
   Batch batch_;

@@ -10,7 +10,7 @@
 namespace serval {
 namespace {
 
-using Happening = std::variant<Delta, Usage, Error>;  // Usage: it is done
+using GenerationEvent = std::variant<Delta, Usage, Error>;  // Usage: it is done
 
 class GenerationRun;
 
@@ -26,19 +26,19 @@ class StreamInbox final : public GenerationObserver {
   void on_done(const Usage& usage) override { put(usage); }
   void on_error(const Error& error) override { put(error); }
 
-  std::vector<Happening> take() {
+  std::vector<GenerationEvent> take() {
     std::lock_guard lock(mutex_);
     woken_ = false;
-    return std::exchange(happenings_, {});
+    return std::exchange(events_, {});
   }
 
  private:
-  void put(Happening happening);
+  void put(GenerationEvent event);
 
   const std::weak_ptr<HttpExchange> exchange_;
   std::weak_ptr<GenerationRun> run_;
   std::mutex mutex_;
-  std::vector<Happening> happenings_;
+  std::vector<GenerationEvent> events_;
   bool woken_ = false;  // a wake-up is on its way
 };
 
@@ -61,15 +61,15 @@ class GenerationRun : public std::enable_shared_from_this<GenerationRun> {
   void drain(HttpExchange& exchange) {
     if (!attached_ || ended_) return;
     AnswerSink sink(exchange, shared_from_this());
-    for (Happening& happening : inbox_->take()) {
+    for (GenerationEvent& event : inbox_->take()) {
       if (ended_) break;
-      if (Delta* delta = std::get_if<Delta>(&happening)) {
+      if (Delta* delta = std::get_if<Delta>(&event)) {
         take_delta(std::move(*delta), sink);
-      } else if (const Usage* usage = std::get_if<Usage>(&happening)) {
+      } else if (const Usage* usage = std::get_if<Usage>(&event)) {
         ended_ = true;
         writer_->end(*usage, sink);
       } else {
-        take_error(std::get<Error>(happening), sink);
+        take_error(std::get<Error>(event), sink);
       }
     }
     sink.flush();
@@ -101,9 +101,9 @@ class GenerationRun : public std::enable_shared_from_this<GenerationRun> {
   bool failed_ = false;
 };
 
-void StreamInbox::put(Happening happening) {
+void StreamInbox::put(GenerationEvent event) {
   std::lock_guard lock(mutex_);
-  happenings_.push_back(std::move(happening));
+  events_.push_back(std::move(event));
   if (woken_) return;
   const std::shared_ptr<HttpExchange> exchange = exchange_.lock();
   if (!exchange) return;

@@ -125,7 +125,7 @@ TEST_F(Overlap, AnAbortOfWhatIsInTwoStepsWaitsForBoth) {
   driver_->scheduler.check_invariants();
   for (int left = 2; left > 0; --left) {
     EXPECT_GT(num_held(), 0);
-    driver_->land();
+    driver_->complete_step();
     driver_->scheduler.check_invariants();
   }
   EXPECT_EQ(num_held(), 0);

@@ -86,7 +86,7 @@ TEST_F(RecorderTest, ALifeReplaysToTheSameBatches) {
         }
         if (!driver.is_due()) continue;
         recorder.apply(driver.due(), driver.now);
-        driver.land();
+        driver.complete_step();
         prompt_logprobs += static_cast<int>(driver.events.prompt_parts.size());
         driver.events.clear();
       }

@@ -43,7 +43,7 @@ class SchedulerDriver {
   // The oldest step's result is due: no more can be launched before it is taken in.
   bool is_due() const { return num_in_flight_ == depth_ || (num_in_flight_ > 0 && !launched_); }
   const ModelOutput& due() const { return steps_[oldest_].output; }
-  void land() {
+  void complete_step() {
     scheduler.apply(due(), now, events);
     oldest_ = (oldest_ + 1) % kMaxStepsInFlight;
     --num_in_flight_;
@@ -55,7 +55,7 @@ class SchedulerDriver {
     scheduler.check_invariants();
     run();
     if (step_time && !batch.empty()) now += step_time(batch);
-    if (is_due()) land();
+    if (is_due()) complete_step();
     scheduler.take_events(events);
     scheduler.check_invariants();
     return batch;

@@ -122,7 +122,7 @@ class RandomDay {
     ASSERT_EQ(rows, static_cast<int>(batch.tokens.size()));
     driver_.run();
     if (pick(30) == 0 && !open_.empty()) abort_one();  // while the step is in flight
-    if (driver_.is_due()) driver_.land();
+    if (driver_.is_due()) driver_.complete_step();
     driver_.scheduler.take_events(driver_.events);
     driver_.scheduler.check_invariants();
     for (const TokenEvent& event : driver_.events.events) take(event);

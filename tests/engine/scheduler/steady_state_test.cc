@@ -24,13 +24,13 @@ TEST_P(SchedulerSteadyState, AllocatesNothingWhateverHappens) {
   driver.runner.propose = RandomDrafts{driver.runner, life.config.num_draft_tokens, true};
   driver.reserve();
   driver.runner.fails = [](SeqId seq, int position) { return (seq * 31 + position) % 997 == 0; };
-  std::vector<std::unique_ptr<Submission>> retired;
+  std::vector<std::unique_ptr<RequestState>> retired;
   retired.reserve(64);
   int forks = 0, scored = 0;
   int64_t allocations = 0;
   for (int step = 0; step < 5000; ++step) {
     driver.now += Time{1};
-    std::vector<std::unique_ptr<Submission>> arriving;
+    std::vector<std::unique_ptr<RequestState>> arriving;
     const SchedulerStats stats = scheduler.stats();
     while (stats.num_running + stats.num_waiting + static_cast<int>(arriving.size()) < 20 &&
            life.pick(2) == 0) {
@@ -43,8 +43,8 @@ TEST_P(SchedulerSteadyState, AllocatesNothingWhateverHappens) {
     const uint64_t mood = life.pick(30);
     {
       const AllocationCounter counter;
-      for (std::unique_ptr<Submission>& submission : arriving)
-        driver.take(Add{std::move(submission)});
+      for (std::unique_ptr<RequestState>& request_state : arriving)
+        driver.take(Add{std::move(request_state)});
       if (mood == 0) driver.take(Abort{victim});
       driver.plan();
       allocations += counter.count_on_this_thread();
@@ -54,7 +54,7 @@ TEST_P(SchedulerSteadyState, AllocatesNothingWhateverHappens) {
       const AllocationCounter counter;
       if (mood == 1) driver.take(Abort{victim});
       if (mood == 2) driver.take(StopMatched{victim, 0});
-      if (driver.is_due()) driver.land();
+      if (driver.is_due()) driver.complete_step();
       scheduler.take_events(driver.events);
       scheduler.take_retired(retired);
       allocations += counter.count_on_this_thread();
