@@ -3,7 +3,7 @@
 
 namespace serval {
 
-void Backend::prepare_heads(const PrepareHeadsArgs& args) {
+void Backend::qk_norm_rope_write_kv(const QkNormRopeWriteKvArgs& args) {
   if (args.q_norm.data != nullptr) head_rms_norm(args.q, args.row_stride, args.q_norm, args.eps);
   if (args.k_norm.data != nullptr) head_rms_norm(args.k, args.row_stride, args.k_norm, args.eps);
   if (args.rotary_dim > 0) {

@@ -148,7 +148,7 @@ struct WriteKvArgs {
 // All that happens to the fused projection between it and attention: heads are normalised (where there is a
 // weight), queries and keys rotated (where rotary_dim > 0), keys and values stored. q is left in place for
 // attention.
-struct PrepareHeadsArgs {
+struct QkNormRopeWriteKvArgs {
   Tensor q;  // [num_rows, num_heads, head_dim]; k and v lie behind it in the same rows
   Tensor k;  // [num_rows, num_kv_heads, head_dim]
   Tensor v;
@@ -200,7 +200,7 @@ class Backend {
 
   // "cpu-avx512", ...: goes into logs and the cache of law 1's meaning
   virtual std::string_view name() const = 0;
-  // Ops return before they are done; whoever needs a result waits with deliver() or download().
+  // Ops return before they are done; whoever needs a result waits with wait_sampled() or download().
   virtual bool is_asynchronous() const { return false; }
   // Zeroed and touched, 64-byte aligned (huge pages where they help); throws at start-up. `progress` is told
   // on the way where it takes long.
@@ -258,7 +258,7 @@ class Backend {
   virtual void rope(const RopeArgs& args) = 0;
   virtual void write_kv(const WriteKvArgs& args) = 0;
   // head_rms_norm, rope and write_kv in one: by default those three.
-  virtual void prepare_heads(const PrepareHeadsArgs& args);
+  virtual void qk_norm_rope_write_kv(const QkNormRopeWriteKvArgs& args);
   // q rows may be a slice of the fused qkv: q_row_stride elements between rows.
   virtual void attention(const AttentionArgs& args, int64_t q_row_stride) = 0;
   virtual void gated_activation(Activation act, const Tensor& gate_up,
@@ -287,11 +287,11 @@ class Backend {
   virtual void copy_kv_blocks(const KvLayer& kv, std::span<const BlockCopy> copies) = 0;
   // In order.
   virtual void move_kv(const KvLayer& kv, std::span<const KvMove> moves) = 0;
-  // Begins to draw; the returned ticket's results and top are filled when deliver(ticket) returns, if not
+  // Begins to draw; the returned ticket's results and top are filled when wait_sampled(ticket) returns, if not
   // before. At most kMaxTickets tickets may be open. What the args point to may be reused at once, but for
   // those two.
   virtual int sample(const SampleArgs& args) = 0;
-  virtual void deliver(int ticket) = 0;
+  virtual void wait_sampled(int ticket) = 0;
   static constexpr int kMaxTickets = 4;
 };
 

@@ -183,7 +183,7 @@ void Sampler::draw(const Tensor* all_logits, Transformer& transformer, Workspace
     } else {
       logits = transformer.logits(rows.subspan(begin, count), ws);
     }
-    if (step.ticket >= 0) backend.deliver(step.ticket);
+    if (step.ticket >= 0) backend.wait_sampled(step.ticket);
     step.ticket = backend.sample({.logits = logits,
                                   .rows = step.params.data() + begin,
                                   .results = step.results.data() + begin,
@@ -211,7 +211,7 @@ TokenOutput Sampler::emit(const Step& step, int index, ModelOutput& output) {
 std::span<const Sampler::Drawn> Sampler::collect(SlotTable& slots, Backend& backend, ModelOutput& output) {
   SERVAL_CHECK(num_collected_ < num_begun_, num_collected_, num_begun_);
   const Step& step = steps_[num_collected_++ % 2];
-  if (step.ticket >= 0) backend.deliver(step.ticket);
+  if (step.ticket >= 0) backend.wait_sampled(step.ticket);
   output.step = step.number;
   drawn_.clear();
   accepted_.clear();

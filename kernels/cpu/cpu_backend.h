@@ -61,7 +61,7 @@ class CpuBackend final : public Backend {
   void causal_conv(const CausalConvArgs& args) override;
   void selective_scan(const SelectiveScanArgs& args) override;
   int sample(const SampleArgs& args) override;
-  void deliver(int) override {}
+  void wait_sampled(int) override {}
 
  private:
   static Buffer take(size_t bytes);  // allocate() without the zeros: nobody has touched it

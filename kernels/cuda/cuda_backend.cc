@@ -327,11 +327,11 @@ void CudaBackend::add_layer_norm(const Tensor& residual, const Tensor& x, const 
   add_norm(true, residual, x, weight, bias, eps, out);
 }
 
-void CudaBackend::prepare_heads(const serval::PrepareHeadsArgs& args) {
+void CudaBackend::qk_norm_rope_write_kv(const serval::QkNormRopeWriteKvArgs& args) {
   SERVAL_CHECK(args.kv.dtype == args.q.dtype || args.kv.dtype == DType::kF8, dtype_name(args.kv.dtype));
   with_number(args.q.dtype, [&](auto number) {
     using T = decltype(number);
-    cuda::prepare_heads<T>(stream_, {.q = as<T>(args.q),
+    cuda::qk_norm_rope_write_kv<T>(stream_, {.q = as<T>(args.q),
                                      .k = as<T>(args.k),
                                      .v = as<T>(args.v),
                                      .rows = static_cast<int>(args.q.dim(0)),
@@ -356,7 +356,7 @@ void CudaBackend::prepare_heads(const serval::PrepareHeadsArgs& args) {
 void CudaBackend::head_rms_norm(const Tensor& x, int64_t row_stride, const Tensor& weight, float eps) {
   with_number(x.dtype, [&](auto number) {
     using T = decltype(number);
-    cuda::prepare_heads<T>(stream_, {.q = as<T>(x),
+    cuda::qk_norm_rope_write_kv<T>(stream_, {.q = as<T>(x),
                                      .rows = static_cast<int>(x.dim(0)),
                                      .num_q = static_cast<int>(x.dim(1)),
                                      .head_dim = static_cast<int>(x.dim(2)),
@@ -369,7 +369,7 @@ void CudaBackend::head_rms_norm(const Tensor& x, int64_t row_stride, const Tenso
 void CudaBackend::rope(const RopeArgs& args) {
   with_number(args.x.dtype, [&](auto number) {
     using T = decltype(number);
-    cuda::prepare_heads<T>(stream_, {.q = as<T>(args.x),
+    cuda::qk_norm_rope_write_kv<T>(stream_, {.q = as<T>(args.x),
                                      .rows = static_cast<int>(args.x.dim(0)),
                                      .num_q = static_cast<int>(args.x.dim(1)),
                                      .head_dim = static_cast<int>(args.x.dim(2)),
@@ -383,7 +383,7 @@ void CudaBackend::rope(const RopeArgs& args) {
 void CudaBackend::write_kv(const WriteKvArgs& args) {
   with_number(args.k.dtype, [&](auto number) {
     using T = decltype(number);
-    cuda::prepare_heads<T>(stream_, {.k = as<T>(args.k),
+    cuda::qk_norm_rope_write_kv<T>(stream_, {.k = as<T>(args.k),
                                      .v = as<T>(args.v),
                                      .rows = static_cast<int>(args.k.dim(0)),
                                      .num_kv = static_cast<int>(args.k.dim(1)),
@@ -663,13 +663,13 @@ int CudaBackend::sample(const SampleArgs& args) {
     const int ticket = sampler_.launch(some);
     tickets_[ticket] = some;
     if (end == num_rows) return ticket;
-    deliver(ticket);
+    wait_sampled(ticket);
     begin = end;
   }
 }
 
-void CudaBackend::deliver(int ticket) {
-  sampler_.deliver(ticket, tickets_[ticket].results, tickets_[ticket].top);
+void CudaBackend::wait_sampled(int ticket) {
+  sampler_.wait_sampled(ticket, tickets_[ticket].results, tickets_[ticket].top);
 }
 
 }  // namespace serval::cuda

@@ -3,7 +3,7 @@
 // true; ops name them by the host pointers they were given. Activations and weights are bf16 or f16 as the
 // checkpoint is (f32 checkpoints are rounded to bf16), sums and logits f32.
 //
-// Nothing here waits for the device but deliver(), download() and a begin_step() three steps ahead of it.
+// Nothing here waits for the device but wait_sampled(), download() and a begin_step() three steps ahead of it.
 #pragma once
 
 #include <array>
@@ -61,7 +61,7 @@ class CudaBackend final : public Backend {
   void linear(const Tensor& x, const LinearWeight& w, const Tensor& out) override;
   void rope(const RopeArgs& args) override;
   void write_kv(const WriteKvArgs& args) override;
-  void prepare_heads(const serval::PrepareHeadsArgs& args) override;
+  void qk_norm_rope_write_kv(const serval::QkNormRopeWriteKvArgs& args) override;
   void attention(const AttentionArgs& args, int64_t q_row_stride) override;
   void gated_activation(Activation act, const Tensor& gate_up, const Tensor& out) override;
   void activation(Activation act, const Tensor& x, const Tensor& out) override;
@@ -77,7 +77,7 @@ class CudaBackend final : public Backend {
   void causal_conv(const CausalConvArgs& args) override;
   void selective_scan(const SelectiveScanArgs& args) override;
   int sample(const SampleArgs& args) override;
-  void deliver(int ticket) override;
+  void wait_sampled(int ticket) override;
 
  private:
   // A host array of the step and where it lies on the device.

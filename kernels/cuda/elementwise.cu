@@ -80,7 +80,7 @@ SERVAL_KERNEL void SERVAL_MAX_THREADS(kRowThreads) add_norm_kernel(AddNormArgs<T
 // One block a row, one warp a head at a time: normalise into shared memory, rotate out of it.
 template <class T>
 SERVAL_KERNEL void SERVAL_MAX_THREADS(kHeadWarps* simt::kWarp)
-    prepare_heads_kernel(PrepareHeadsArgs<T> args) {
+    qk_norm_rope_write_kv_kernel(QkNormRopeWriteKvArgs<T> args) {
   SharedMemory memory;
   const int head_dim = args.head_dim, half = args.rotary_dim / 2;
   const Shared<float> head = memory.take<float>(kHeadWarps * head_dim).at(simt::warp() * head_dim, head_dim);
@@ -249,8 +249,8 @@ void add_norm(simt::Stream stream, bool is_centred, const AddNormArgs<T>& args) 
 }
 
 template <class T>
-void prepare_heads(simt::Stream stream, const PrepareHeadsArgs<T>& args) {
-  simt::launch<prepare_heads_kernel<T>>(
+void qk_norm_rope_write_kv(simt::Stream stream, const QkNormRopeWriteKvArgs<T>& args) {
+  simt::launch<qk_norm_rope_write_kv_kernel<T>>(
       stream,
       {.grid_x = args.rows,
        .threads = kHeadWarps * simt::kWarp,
@@ -303,7 +303,7 @@ void soft_cap(simt::Stream stream, float* x, int64_t count, float cap) {
 
 #define SERVAL_INSTANTIATE(T)                                                                   \
   template void add_norm<T>(simt::Stream, bool, const AddNormArgs<T>&);                         \
-  template void prepare_heads<T>(simt::Stream, const PrepareHeadsArgs<T>&);                     \
+  template void qk_norm_rope_write_kv<T>(simt::Stream, const QkNormRopeWriteKvArgs<T>&);                     \
   template void activation<T>(simt::Stream, Activation, bool, const T*, T*, int, int);          \
   template void embed<T>(simt::Stream, const T*, const int32_t*, const int32_t*, float, T*, int, int); \
   template void gather_rows<T>(simt::Stream, const T*, const int32_t*, T*, int, int);

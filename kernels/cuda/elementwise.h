@@ -30,7 +30,7 @@ void add_norm(simt::Stream stream, bool is_centred, const AddNormArgs<T>& args);
 
 // What becomes of a row's query, key and value heads before attention; each part may be left out.
 template <class T>
-struct PrepareHeadsArgs {
+struct QkNormRopeWriteKvArgs {
   T* q = nullptr;  // [rows, num_q, head_dim] with row_stride between rows; k and v likewise
   T* k = nullptr;
   T* v = nullptr;
@@ -51,7 +51,7 @@ struct PrepareHeadsArgs {
   int block_size = 0;
 };
 template <class T>
-void prepare_heads(simt::Stream stream, const PrepareHeadsArgs<T>& args);
+void qk_norm_rope_write_kv(simt::Stream stream, const QkNormRopeWriteKvArgs<T>& args);
 
 // out[r][i] = act(x[r][i]), or, when is_gated, act(x[r][i]) * x[r][width + i]. out may be x when not gated.
 template <class T>

@@ -194,7 +194,7 @@ void DeviceSampler::draw(const SampleArgs& args, int num_rows, Ticket& ticket) {
   }
 }
 
-void DeviceSampler::deliver(int ticket_index, SampleResult* results, TopLogprob* top) {
+void DeviceSampler::wait_sampled(int ticket_index, SampleResult* results, TopLogprob* top) {
   SERVAL_CHECK(ticket_index >= 0 && ticket_index < kMaxTickets && tickets_[ticket_index].is_out,
                ticket_index);
   Ticket& ticket = tickets_[ticket_index];

@@ -46,7 +46,7 @@ class DeviceSampler {
   // 1024 tokens reported. At most kMaxTickets launches may be undelivered.
   int launch(const SampleArgs& args);
   // Waits for a launch and copies its results out as SampleArgs describes them; ends the ticket.
-  void deliver(int ticket, SampleResult* results, TopLogprob* top);
+  void wait_sampled(int ticket, SampleResult* results, TopLogprob* top);
 
  private:
   using DeviceMemory = std::unique_ptr<void, FreeDevice>;

@@ -208,7 +208,7 @@ struct ModelBench::Impl {
     return backend.sample({.logits = logits, .rows = rows.data(), .results = results.data()});
   }
   void collect(int ticket, const std::vector<SampleResult>& results) {
-    backend.deliver(ticket);
+    backend.wait_sampled(ticket);
     for (const SampleResult& result : results) {
       if (!result.finite || result.token < 0 || result.token >= shape.vocab)
         throw std::runtime_error("the model's logits are not finite");

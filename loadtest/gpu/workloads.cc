@@ -112,7 +112,7 @@ Workload make(const HeadsWork& w) {
              values = room(cache * sizeof(Bf16)), device_positions = keep(positions),
              device_slots = keep(slots), angles = keep(cos_sin);
   return {[=](simt::Stream stream, int copy) {
-            cuda::PrepareHeadsArgs<Bf16> args;
+            cuda::QkNormRopeWriteKvArgs<Bf16> args;
             args.q = as<Bf16>(qkv) + copy * count;
             args.k = args.q + kLlama.num_heads * kLlama.head_dim;
             args.v = args.k + kLlama.num_kv_heads * kLlama.head_dim;
@@ -127,7 +127,7 @@ Workload make(const HeadsWork& w) {
             args.keys = keys.get();
             args.values = values.get();
             args.block_size = kBlockSize;
-            cuda::prepare_heads<Bf16>(stream, args);
+            cuda::qk_norm_rope_write_kv<Bf16>(stream, args);
           },
           copies};
 }
@@ -247,7 +247,7 @@ Workload make(const SampleWork& w) {
             }
             SERVAL_CHECK(stream == s->stream, "a sampler keeps to its stream");
             if (s->tickets.size() == cuda::DeviceSampler::kMaxTickets) {
-              s->sampler->deliver(s->tickets.front(), s->results.data(), nullptr);
+              s->sampler->wait_sampled(s->tickets.front(), s->results.data(), nullptr);
               s->tickets.pop_front();
             }
             s->tickets.push_back(

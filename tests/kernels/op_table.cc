@@ -455,7 +455,7 @@ void check_attention(Backend& backend, WeightFormat weights, const std::vector<S
     const auto head_at = [&](int64_t element, int count) {
       return Tensor(qkv.tensor.at(element), bench.type(), {rows, count, head_dim});
     };
-    backend.prepare_heads({.q = head_at(0, heads),
+    backend.qk_norm_rope_write_kv({.q = head_at(0, heads),
                            .k = head_at(int64_t{heads} * head_dim, kv_heads),
                            .v = head_at(int64_t{heads + kv_heads} * head_dim, kv_heads),
                            .row_stride = width,
@@ -827,7 +827,7 @@ void check_sample(Backend& backend, WeightFormat weights) {
   }
   std::vector<SampleResult> results(3);
   std::vector<TopLogprob> top(6);
-  backend.deliver(backend.sample({.logits = logits.tensor,
+  backend.wait_sampled(backend.sample({.logits = logits.tensor,
                                   .rows = rows.data(),
                                   .results = results.data(),
                                   .top = top.data(),
@@ -858,7 +858,7 @@ void check_sample_biased(Backend& backend, WeightFormat weights) {
     rows[i].num_logit_bias = kVocab;
   }
   std::vector<SampleResult> results(kMaxRows);
-  backend.deliver(backend.sample({.logits = logits.tensor, .rows = rows.data(), .results = results.data()}));
+  backend.wait_sampled(backend.sample({.logits = logits.tensor, .rows = rows.data(), .results = results.data()}));
   for (int i = 0; i < kMaxRows; ++i) EXPECT_EQ(results[i].token, 3 * i % kVocab);
 }
 
@@ -888,7 +888,7 @@ void check_sample_penalised(Backend& backend, WeightFormat weights) {
   std::vector<SampleResult> results(kRows);
   const auto draw = [&] {
     const Values logits = bench.numbers({kRows, kVocab}, DType::kF32);
-    backend.deliver(backend.sample({.logits = logits.tensor,
+    backend.wait_sampled(backend.sample({.logits = logits.tensor,
                                     .rows = rows.data(),
                                     .results = results.data(),
                                     .counted = counted.data(),

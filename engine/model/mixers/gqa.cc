@@ -47,7 +47,7 @@ void GqaSpec::run(Backend& backend, const GqaWeights& w, const MixerInput& in) c
   const auto norm_of = [&](const NormWeights& norm) {
     return head_norm.is_there() ? Tensor(norm.weight.data(), DType::kF32, {head_dim}) : Tensor();
   };
-  backend.prepare_heads({.q = q,
+  backend.qk_norm_rope_write_kv({.q = q,
                          .k = k,
                          .v = v,
                          .row_stride = stride,

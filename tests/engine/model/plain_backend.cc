@@ -315,7 +315,7 @@ class PlainBackend final : public Backend {
     SERVAL_CHECK(false, "not a kernel test");
     return 0;
   }
-  void deliver(int) override {}
+  void wait_sampled(int) override {}
 
  private:
   static void norm(const float* x, const float* weight, int64_t dim, float eps, float* out) {

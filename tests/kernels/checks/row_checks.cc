@@ -103,7 +103,7 @@ class HeadCase {
     const DeviceArray<Fp8> small_keys(s_.is_fp8 ? cache_ : 0), small_values(s_.is_fp8 ? cache_ : 0);
     const DeviceArray<float> qn(q_norm_), kn(k_norm_), cos_sin(angles_);
     const DeviceArray<int32_t> pos(positions_), slot(slots_);
-    cuda::PrepareHeadsArgs<T> args;
+    cuda::QkNormRopeWriteKvArgs<T> args;
     args.q = x.data() + first * stride_;
     args.k = args.q + s_.num_q * s_.head_dim;
     args.v = args.k + s_.num_kv * s_.head_dim;
@@ -126,7 +126,7 @@ class HeadCase {
     args.is_fp8 = s_.is_fp8;
     args.key_scale = key_scale();
     args.block_size = kBlockSize;
-    cuda::prepare_heads(nullptr, args);
+    cuda::qk_norm_rope_write_kv(nullptr, args);
     return {x.download(), keys.download(), values.download(), small_keys.download(), small_values.download()};
   }
 

@@ -104,7 +104,7 @@ class SampleDevice {
   std::vector<Drawn> sample(const std::vector<SampleCase>& cases) {
     SampleCall call(cases);
     const int ticket = launch(call);
-    sampler_.deliver(ticket, call.results.data(), call.top.data());
+    sampler_.wait_sampled(ticket, call.results.data(), call.top.data());
     return call.drawn();
   }
   Drawn sample_one(const SampleCase& one) { return sample({one})[0]; }

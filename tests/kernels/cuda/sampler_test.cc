@@ -215,7 +215,7 @@ TEST_F(SamplerOnDevice, DeliversSeveralLaunchesInAnyOrder) {
       tickets.push_back(device.launch(calls.back()));
     }
     for (const int i : {2, 0, 3, 1}) {
-      device.sampler().deliver(tickets[i], calls[i].results.data(), calls[i].top.data());
+      device.sampler().wait_sampled(tickets[i], calls[i].results.data(), calls[i].top.data());
       const std::vector<Drawn> got = calls[i].drawn();
       for (size_t r = 0; r < got.size(); ++r) {
         EXPECT_EQ(got[r].result.token, want[i][r].result.token);
