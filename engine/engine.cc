@@ -45,10 +45,10 @@ struct Engine::Impl {
     stats.scheduler = scheduler.stats();
     inbox.reserve(1024);
     taken.reserve(1024);
-    retired.reserve(most_retired());
+    retired.reserve(max_retired());
     for (InFlight& step : in_flight) scheduler.reserve(step.batch);
     const SchedulerConfig& limits = config.scheduler;
-    events.events.reserve(2 * most_retired() + max_drafts_of_step(limits));
+    events.events.reserve(2 * max_retired() + max_drafts_of_step(limits));
     output.seqs.reserve(limits.max_num_seqs);
     output.tokens.reserve(limits.max_num_seqs + max_drafts_of_step(limits));
     output.drafts.reserve(size_t{1} * limits.max_num_seqs * limits.num_draft_tokens);
@@ -77,10 +77,10 @@ struct Engine::Impl {
   // Without overlap a step is over before the next is planned. With it the device has the next step by the
   // time it is done with one, unless all that could run waits for that one.
   void loop() {
-    const int most_in_flight = executor.overlap ? kMaxStepsInFlight : 1;
+    const int max_in_flight = executor.overlap ? kMaxStepsInFlight : 1;
     while (take_inbox()) {
       const bool launched = plan_and_launch();
-      if (num_in_flight == most_in_flight || (!launched && num_in_flight > 0)) complete_step();
+      if (num_in_flight == max_in_flight || (!launched && num_in_flight > 0)) complete_step();
       scheduler.take_events(events);
       snapshot();  // before anybody is told: who hears of an end finds it in the statistics
       publish();
@@ -220,7 +220,7 @@ struct Engine::Impl {
   std::thread thread;
 
   // Sequences that wait, run, or have ended in a step that is not over.
-  size_t most_retired() const {
+  size_t max_retired() const {
     return static_cast<size_t>(2) * config.scheduler.max_num_seqs + config.scheduler.max_waiting;
   }
 
@@ -247,7 +247,7 @@ struct Engine::Impl {
   void submit(Request request) {
     std::unique_ptr<RequestState> request_state = scheduler.prepare(std::move(request));
     std::vector<std::unique_ptr<RequestState>> to_free;
-    to_free.reserve(most_retired());
+    to_free.reserve(max_retired());
     {
       std::lock_guard lock(inbox_mutex);
       inbox.push_back(Add{std::move(request_state)});

@@ -15,7 +15,7 @@ AttentionPlan plan_attention(const AttentionBatch& batch, int heads_per_kv, int 
     const int rows = batch.row_start[s + 1] - batch.row_start[s];
     const int packed = rows * heads_per_kv;
     const int items = tiles_of(packed, kItemRows) * chunks_of(batch.first_pos[s], rows, window).count;
-    if (packed <= kMostSplitRows && plan.num_items + items <= max_items) {
+    if (packed <= kMaxSplitRows && plan.num_items + items <= max_items) {
       plan.num_items += items;
     } else {
       plan.num_tiles += tiles_of(packed, kTileQueryRows);

@@ -16,7 +16,7 @@ struct AttentionPlan {
 };
 
 // Fills item_start and tile_start [num_seqs + 1]: the items of sequence s are [item_start[s], item_start[s +
-// 1]), its tiles likewise; a sequence has one or the other. It is split when it has at most kMostSplitRows
+// 1]), its tiles likewise; a sequence has one or the other. It is split when it has at most kMaxSplitRows
 // packed rows and its items still fit into max_items; both ways give the same bits.
 AttentionPlan plan_attention(const AttentionBatch& batch, int heads_per_kv, int window, int max_items,
                              std::span<int32_t> item_start, std::span<int32_t> tile_start);

@@ -16,7 +16,7 @@ inline constexpr int kTileKeys = 32;       // keys of one step of the online sof
 inline constexpr int kChunkKeys = 256;     // keys whose result is merged as one
 inline constexpr int kItemRows = 16;       // packed rows of a work item of a split sequence
 inline constexpr int kTileQueryRows = 64;  // packed rows of a work item of one that is not split
-inline constexpr int kMostSplitRows = 64;  // packed rows up to which a sequence may be split
+inline constexpr int kMaxSplitRows = 64;  // packed rows up to which a sequence may be split
 
 constexpr int tiles_of(int count, int size) {
   return (count + size - 1) / size;

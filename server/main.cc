@@ -261,7 +261,7 @@ int run(Arguments arguments) {
 
 // What a file or an argument put into the sentence reaches the terminal as one line of bounded length.
 void say(const std::exception& error) {
-  std::cerr << "serval: " << serval::shown(error.what(), serval::kMostSentenceBytes) << "\n";
+  std::cerr << "serval: " << serval::shown(error.what(), serval::kMaxSentenceBytes) << "\n";
 }
 
 }  // namespace

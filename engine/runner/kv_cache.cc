@@ -47,9 +47,9 @@ size_t KvCache::planned_bytes(const ModelSpec& spec, const BlockGeometry& geomet
 }
 
 KvCache::KvCache(const ModelSpec& spec, const BlockGeometry& geometry, DType dtype, Backend& backend,
-                 int most_copies, const Progress& progress)
+                 int max_copies, const Progress& progress)
     : backend_(backend), layers_(spec.layers.size()) {
-  copies_.reserve(most_copies);
+  copies_.reserve(max_copies);
   memory_ = backend.allocate(planned_bytes(spec, geometry, dtype), progress);
   auto* next = memory_.as<std::byte>();
   for (size_t g = 0; g < spec.kv_groups.size(); ++g) {

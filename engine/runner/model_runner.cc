@@ -101,7 +101,7 @@ struct ModelRunner::Impl {
       const std::span<const TokenId> known = slots.known(out.seq, drawn[i].slot, drawn[i].num_known);
       if (known.empty()) continue;
       out.drafts_begin = static_cast<int32_t>(output.drafts.size());
-      speculator->propose(known, most_drafts, output.drafts);
+      speculator->propose(known, max_drafts, output.drafts);
       out.num_drafts = static_cast<int32_t>(output.drafts.size()) - out.drafts_begin;
     }
   }
@@ -125,7 +125,7 @@ struct ModelRunner::Impl {
   Sampler sampler;
   Transformer transformer;
   std::unique_ptr<Speculator> speculator;
-  int most_drafts = 0;
+  int max_drafts = 0;
 };
 
 ModelRunner::ModelRunner(const std::filesystem::path& model_dir, const EngineConfig& config,
@@ -143,8 +143,8 @@ ModelRunner::ModelRunner(const std::filesystem::path& model_dir, const EngineCon
   SERVAL_CHECK(weight_bytes == plan.weight_bytes, weight_bytes, plan.weight_bytes);
   impl_ = std::make_unique<Impl>(std::move(spec), std::move(backend), plan, config,
                                  std::move(weights), progress_of("clearing the KV cache"));
-  impl_->most_drafts = config.scheduler.num_draft_tokens;
-  if (impl_->most_drafts > 0) impl_->speculator = std::move(speculator);
+  impl_->max_drafts = config.scheduler.num_draft_tokens;
+  if (impl_->max_drafts > 0) impl_->speculator = std::move(speculator);
   if (is_asynchronous()) warm_up(config);
 }
 

@@ -21,7 +21,7 @@ namespace serval {
 namespace {
 
 constexpr std::string_view kHead = "serval-scheduler 5";
-constexpr int32_t kMostRead = 100'000'000;  // more is no recording of ours
+constexpr int32_t kMaxRead = 100'000'000;  // more is no recording of ours
 
 template <class T, class Value>
 concept Is = std::same_as<std::remove_const_t<T>, Value>;
@@ -131,7 +131,7 @@ class Reader {
   size_t get_size() {
     size_t size = 0;
     get(size);
-    if (size > kMostRead) in_.setstate(std::ios::failbit);
+    if (size > kMaxRead) in_.setstate(std::ios::failbit);
     return in_ ? size : 0;
   }
   template <class T>

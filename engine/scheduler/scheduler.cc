@@ -13,13 +13,13 @@ namespace {
 constexpr size_t kUsualList = 16;
 
 // Sequences that wait or run.
-int most_open(const SchedulerConfig& config) {
+int max_open(const SchedulerConfig& config) {
   return config.max_num_seqs + config.max_waiting;
 }
 
 // Tokens a sequence may have in the end. A prompt may fill the context, to be scored: then one more is drawn,
 // whose KV nobody needs.
-int32_t most_tokens_of(const SchedulerConfig& config, int32_t prompt_tokens, int32_t max_tokens) {
+int32_t max_len_of(const SchedulerConfig& config, int32_t prompt_tokens, int32_t max_tokens) {
   return std::max(std::min(prompt_tokens + max_tokens, config.max_model_len), prompt_tokens + 1);
 }
 
@@ -27,22 +27,22 @@ int32_t most_tokens_of(const SchedulerConfig& config, int32_t prompt_tokens, int
 
 bool fits(const BlockGeometry& geometry, const SchedulerConfig& config, int prompt_tokens, int max_tokens) {
   // The last token is drawn, but its KV is never needed.
-  return geometry.fits(most_tokens_of(config, prompt_tokens, max_tokens) - 1);
+  return geometry.fits(max_len_of(config, prompt_tokens, max_tokens) - 1);
 }
 
 Scheduler::Scheduler(const SchedulerConfig& config, const BlockGeometry& geometry)
     : config_(config),
-      kv_(geometry, config.enable_prefix_cache, most_open(config)),
-      requests_(most_open(config) +
+      kv_(geometry, config.enable_prefix_cache, max_open(config)),
+      requests_(max_open(config) +
                 config.max_num_seqs),  // those whose end waits for a step are no longer open
-      flows_(config.policy, most_open(config), kTurnSteps * config.max_num_batched_tokens,
+      flows_(config.policy, max_open(config), kTurnSteps * config.max_num_batched_tokens,
              config.max_num_batched_tokens / kShortShare),
-      deadlines_(most_open(config) + config.max_num_seqs) {
+      deadlines_(max_open(config) + config.max_num_seqs) {
   SERVAL_CHECK(config.max_num_batched_tokens >= config.max_num_seqs, config.max_num_batched_tokens,
                config.max_num_seqs);
   SERVAL_CHECK(config.num_draft_tokens >= 0 && config.num_draft_tokens <= kMaxDrafts, config.num_draft_tokens);
   for (SlotId slot = config.max_num_seqs - 1; slot >= 0; --slot) free_slots_.push_back(slot);
-  const size_t most = most_open(config);
+  const size_t most = max_open(config);
   retired_.reserve(most + config.max_num_seqs);
   running_.reserve(config.max_num_seqs);
   preempted_.reserve(most);
@@ -62,27 +62,27 @@ std::unique_ptr<RequestState> Scheduler::prepare(Request request) const {
   auto request_state = std::make_unique<RequestState>();
   request_state->num_prompt = static_cast<int32_t>(request.prompt.size());
   SERVAL_CHECK(request_state->num_prompt <= config_.max_model_len, request.id, request_state->num_prompt);
-  const int32_t most_tokens = most_tokens_of(config_, request_state->num_prompt, request.sampling.max_tokens);
+  const int32_t max_len = max_len_of(config_, request_state->num_prompt, request.sampling.max_tokens);
   request_state->sequences.resize(request.n);
   request_state->stops_for_forks = request.n > 1 && !kv_.geometry().may_copy_part();
   for (int i = request.n - 1; i >= 0; --i) {
     Sequence& seq = request_state->sequences[i];
     seq.of = request_state.get();
     seq.index = i;
-    seq.most_tokens = most_tokens;
+    seq.max_len = max_len;
     seq.parent = i > 0 ? &request_state->sequences[0] : nullptr;
     if (i == 0) seq.tokens = std::move(request.prompt);
-    seq.tokens.reserve(most_tokens);
+    seq.tokens.reserve(max_len);
     if (i > 0) seq.tokens = request.prompt;
     seq.drafts.reserve(config_.num_draft_tokens);
-    kv_.prepare(seq.kv, most_tokens);
+    kv_.prepare(seq.kv, max_len);
   }
   request_state->request = std::move(request);
   return request_state;
 }
 
 bool Scheduler::has_place(int num_sequences) const {
-  return static_cast<int>(running_.size()) + num_waiting_ + num_sequences <= most_open(config_);
+  return static_cast<int>(running_.size()) + num_waiting_ + num_sequences <= max_open(config_);
 }
 
 void Scheduler::take(SchedulerInput input, Time now) {
@@ -230,7 +230,7 @@ void Scheduler::check_sequence(const Sequence& seq) const {
   SERVAL_CHECK(seq.num_unknown <= seq.num_in_flight && seq.num_in_flight <= kMaxStepsInFlight, seq.id,
                seq.num_unknown, seq.num_in_flight);
   SERVAL_CHECK((seq.num_rows_ahead == 0) == (seq.num_in_flight == 0), seq.id, seq.num_rows_ahead);
-  SERVAL_CHECK(static_cast<int32_t>(seq.tokens.size()) <= seq.most_tokens, seq.id, seq.tokens.size());
+  SERVAL_CHECK(static_cast<int32_t>(seq.tokens.size()) <= seq.max_len, seq.id, seq.tokens.size());
   kv_.check_sequence(seq.kv, seq.of->root, seq.tokens, seq.num_computed, seq.next_row());
 }
 

@@ -171,7 +171,7 @@ class Scheduler {
   uint64_t next_arrival_ = 1;
   IndexedHeap<RequestState, &RequestState::deadline_place, EarlierDeadline> deadlines_;
   double mean_output_ = 0;  // tokens of the sequences that ended of themselves, the newest counting most
-  int32_t num_ended_ = 0;   // of them, up to kMostEnded
+  int32_t num_ended_ = 0;   // of them, up to kMaxEnded
   // How fast the line moves: how long somebody waited, and how many were admitted, the last moments counting
   // most.
   Time line_seen_{0};

@@ -10,7 +10,7 @@ namespace serval {
 namespace {
 
 // Of the sequences that have ended so many count; before the first one ends they are taken to be this long.
-constexpr int32_t kMostEnded = 32;
+constexpr int32_t kMaxEnded = 32;
 constexpr double kUnknownOutput = 128;
 // The part of everybody's growth that a newcomer must leave room for, in percent. With all of it nobody would
 // ever give way, and too few would run while all are young (tried in docs/scheduler.md). Whoever gave way
@@ -253,13 +253,13 @@ int32_t Scheduler::num_lacking(const Sequence& seq, int group) const {
 // whatever it drew so far.
 int32_t Scheduler::expected_output(const Sequence& seq) const {
   const SamplingParams& sampling = seq.request().sampling;
-  const int32_t most = seq.most_tokens - static_cast<int32_t>(seq.tokens.size());
+  const int32_t most = seq.max_len - static_cast<int32_t>(seq.tokens.size());
   if (sampling.ignore_eos && sampling.stop_token_ids.empty()) return most;
   return std::min(most, static_cast<int32_t>(num_ended_ == 0 ? kUnknownOutput : mean_output_));
 }
 
 void Scheduler::learn_output(int32_t num_output) {
-  num_ended_ = std::min(num_ended_ + 1, kMostEnded);
+  num_ended_ = std::min(num_ended_ + 1, kMaxEnded);
   mean_output_ += (num_output - mean_output_) / num_ended_;
 }
 

@@ -97,7 +97,7 @@ void Scheduler::apply_tokens(Sequence& seq, const SeqOutput& out, const ModelOut
     if (may_stop && ((!sampling.ignore_eos && is_in(sampling.eos_token_ids, token.token)) ||
                      is_in(sampling.stop_token_ids, token.token))) {
       event.finish = FinishReason::kStop;
-    } else if (seq.num_known() >= seq.most_tokens) {
+    } else if (seq.num_known() >= seq.max_len) {
       event.finish = FinishReason::kLength;
     }
     events.events.push_back(event);

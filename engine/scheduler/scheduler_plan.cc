@@ -57,11 +57,11 @@ bool Scheduler::plan_decodes(int32_t& budget, Batch& batch) {
     }
   }
   // Guesses take what is left: nobody gives way for them.
-  int32_t most_drafts = has_memory ? std::min(budget, max_drafts_of_step(config_)) : 0;
+  int32_t max_drafts = has_memory ? std::min(budget, max_drafts_of_step(config_)) : 0;
   for (Sequence* seq : order_) {
     if (seq->granted == 0) continue;
-    const int32_t drafts = reach_drafts(*seq, most_drafts);
-    most_drafts -= drafts;
+    const int32_t drafts = reach_drafts(*seq, max_drafts);
+    max_drafts -= drafts;
     budget -= drafts;
     emit_step(*seq, std::exchange(seq->granted, 0), drafts, batch);
   }
@@ -73,7 +73,7 @@ bool Scheduler::plan_decodes(int32_t& budget, Batch& batch) {
 int32_t Scheduler::reach_drafts(Sequence& seq, int32_t most) {
   const auto known = static_cast<int32_t>(seq.tokens.size());
   const int32_t wanted =
-      std::min({static_cast<int32_t>(seq.drafts.size()), most, seq.most_tokens - known - 1});
+      std::min({static_cast<int32_t>(seq.drafts.size()), most, seq.max_len - known - 1});
   if (wanted <= 0) return 0;
   return kv_.grow(seq.kv, known + wanted) - known;
 }
@@ -82,7 +82,7 @@ int32_t Scheduler::reach_drafts(Sequence& seq, int32_t most) {
 int32_t Scheduler::rows_for_prompts(int32_t budget, int32_t num_decoding) const {
   if (config_.step_budget_ms == 0 || num_decoding == 0) return budget;
   const int32_t least = num_decoding + std::min(kLeastPromptRows, budget);
-  return cost_.most_rows(config_.step_budget_ms, least, num_decoding + budget) - num_decoding;
+  return cost_.max_rows(config_.step_budget_ms, least, num_decoding + budget) - num_decoding;
 }
 
 // Prompts: those that gave way before come back, then short ones have their share, then flows their turns.

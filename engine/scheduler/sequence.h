@@ -56,7 +56,7 @@ struct Sequence {
   // Known tokens: the prompt, then output; then one kTokenOnDevice for each token that a step in flight
   // draws.
   std::vector<TokenId> tokens;
-  int32_t most_tokens = 0;   // prompt and output, when it ends by length; the last one's KV is not needed
+  int32_t max_len = 0;   // prompt and output, when it ends by length; the last one's KV is not needed
   int32_t num_unknown = 0;   // tokens at the end that are not known yet
   int32_t num_computed = 0;  // positions whose KV is there: the rule is that this catches up with the tokens
   int32_t num_rows_ahead = 0;  // positions behind them that steps in flight compute
@@ -102,7 +102,7 @@ struct Sequence {
   // mask. One with guesses waits for its step: how many tokens that draws is not known.
   int32_t num_to_plan() const {
     if (num_unknown > 0 && (request().constrained || !drafts.empty())) return 0;
-    const int32_t end = std::min(static_cast<int32_t>(tokens.size()), most_tokens - 1);
+    const int32_t end = std::min(static_cast<int32_t>(tokens.size()), max_len - 1);
     return (stops_for_forks() ? std::min(end, num_prompt() - 1) : end) - next_row();
   }
   bool is_decoding() const { return num_to_plan() == 1; }

@@ -19,7 +19,7 @@ class StepCost {
 
   // The most rows, from `least` to `most`, of a step that takes `budget_ms`, or twice what it takes without rows where that is
   // more: whatever the machine, prompts get on. `most` while nothing was measured.
-  int most_rows(double budget_ms, int least, int most) const {
+  int max_rows(double budget_ms, int least, int most) const {
     if (count_ == 0 || ms_ <= 0) return most;
     const double mean_rows = rows_ / count_, mean_ms = ms_ / count_;
     const double variance = rows2_ / count_ - mean_rows * mean_rows;

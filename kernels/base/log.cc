@@ -17,7 +17,7 @@
 namespace serval {
 namespace {
 
-constexpr size_t kMostQueuedBytes = 256 << 10;
+constexpr size_t kMaxQueuedBytes = 256 << 10;
 constexpr std::chrono::milliseconds kLongestFlush{500};  // whoever does not read by then has lost the rest
 
 std::atomic<LogLevel> g_level{LogLevel::kInfo};  // process-wide by nature: stderr is
@@ -80,7 +80,7 @@ class Writer {
   void put(std::string_view line) {
     {
       std::lock_guard lock(mutex_);
-      if (queued_.size() + line.size() > kMostQueuedBytes) {
+      if (queued_.size() + line.size() > kMaxQueuedBytes) {
         ++g_dropped;
         return;
       }

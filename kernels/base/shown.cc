@@ -23,11 +23,11 @@ void append_escape(std::string& out, unsigned value) {
 
 }  // namespace
 
-std::string shown(std::string_view text, size_t most_bytes) {
+std::string shown(std::string_view text, size_t max_bytes) {
   std::string out;
   for (size_t at = 0; at < text.size();) {
     const Utf8Step step = next_utf8(text.substr(at));
-    if (at + step.length > most_bytes) return out + "...";
+    if (at + step.length > max_bytes) return out + "...";
     if (step.kind != Utf8Kind::kCharacter) {
       for (int i = 0; i < step.length; ++i) append_escape(out, static_cast<unsigned char>(text[at + i]));
     } else if (is_unfit(step.codepoint)) {
@@ -40,8 +40,8 @@ std::string shown(std::string_view text, size_t most_bytes) {
   return out;
 }
 
-std::string in_quotes(std::string_view text, size_t most_bytes) {
-  return "'" + shown(text, most_bytes) + "'";
+std::string in_quotes(std::string_view text, size_t max_bytes) {
+  return "'" + shown(text, max_bytes) + "'";
 }
 
 }  // namespace serval

@@ -18,7 +18,7 @@ namespace {
 constexpr int kTaskVectors = 64;
 constexpr int kMaxHeadDim = 256;
 // Of a tree of 64 drafts, from the block on that it begins in: in blocks of 256 it touches two.
-constexpr size_t kMostTailPositions = 512;
+constexpr size_t kMaxTailPositions = 512;
 
 void check_layout(const KvLayer& kv) {
   SERVAL_CHECK(kv.dtype == DType::kF32 || kv.dtype == DType::kBF16, dtype_name(kv.dtype));
@@ -83,7 +83,7 @@ size_t CpuBackend::reserve_attention(const BackendLimits& limits) {
   tasks_.reserve(limits.max_rows, slots);
   // A branch begins anywhere in a block.
   if (limits.max_branches > 0)
-    branch_tail_bytes_ = std::max(branch_tail_bytes_, 2 * kMostTailPositions * limits.head_dim * sizeof(float));
+    branch_tail_bytes_ = std::max(branch_tail_bytes_, 2 * kMaxTailPositions * limits.head_dim * sizeof(float));
   return grow(branch_tails_, threads * branch_tail_bytes_) + tasks_.bytes() + grow(attend_scratch_, threads * attend_floats_ * sizeof(float)) +
          grow(partials_, size_t{1} * tasks_.max_slots() * slot_floats_ * sizeof(float)) +
          grow(pending_, size_t{1} * (tasks_.max_slots() / 2) * max_heads_ * sizeof(int32_t));

@@ -73,20 +73,20 @@ void AttentionTasks::plan(const AttentionBatch& batch, int kv_heads, int window,
 }
 
 // Those that are split stay, without work.
-void AttentionTasks::split_long_tasks(int64_t most_work) {
+void AttentionTasks::split_long_tasks(int64_t max_work) {
   const size_t num_whole = tasks_.size();
-  for (size_t t = 0; t < num_whole && tasks_[t].work > most_work; ++t) {
+  for (size_t t = 0; t < num_whole && tasks_[t].work > max_work; ++t) {
     const Task whole = tasks_[t];
     if (whole.num_chunks == 1 || used_slots_ + whole.num_chunks * whole.num_rows > max_slots_) continue;
-    split(whole, most_work);
+    split(whole, max_work);
     tasks_[t].work = 0;
   }
 }
 
-void AttentionTasks::split(const Task& whole, int64_t most_work) {
+void AttentionTasks::split(const Task& whole, int64_t max_work) {
   const int64_t chunk_work = int64_t{whole.num_rows} * kChunk;
   const int run = static_cast<int>(
-      std::clamp<int64_t>(most_work / chunk_work, 1, (whole.num_chunks + 1) / 2));  // two pieces at least
+      std::clamp<int64_t>(max_work / chunk_work, 1, (whole.num_chunks + 1) / 2));  // two pieces at least
   const int num_tasks = (whole.num_chunks + run - 1) / run;
   const auto split = static_cast<int32_t>(splits_.size());
   splits_.push_back({.seq = whole.seq,

@@ -49,8 +49,8 @@ class AttentionTasks {
   std::span<const int32_t> claims() const { return claims_; }
 
  private:
-  void split_long_tasks(int64_t most_work);
-  void split(const Task& whole, int64_t most_work);
+  void split_long_tasks(int64_t max_work);
+  void split(const Task& whole, int64_t max_work);
 
   std::vector<Task> tasks_;
   std::vector<Split> splits_;

@@ -14,7 +14,7 @@
 namespace serval {
 namespace {
 
-constexpr int kMostCpus = 1 << 20;     // far more than Linux can be built for
+constexpr int kMaxCpus = 1 << 20;     // far more than Linux can be built for
 constexpr int kCoresThatSpareOne = 4;  // with fewer, a core kept free costs more than it gives
 
 // `cpus` in the order in which threads take them: one CPU of every core, then the second of those that have
@@ -49,7 +49,7 @@ std::string quota_text(double quota) {
 std::vector<int> allowed_cpus() {
   std::vector<int> cpus;
   // The kernel refuses a set smaller than its own.
-  for (int size = CPU_SETSIZE; size <= kMostCpus; size *= 2) {
+  for (int size = CPU_SETSIZE; size <= kMaxCpus; size *= 2) {
     const std::unique_ptr<cpu_set_t, void (*)(cpu_set_t*)> set(CPU_ALLOC(size),
                                                                [](cpu_set_t* s) { CPU_FREE(s); });
     const size_t bytes = CPU_ALLOC_SIZE(size);

@@ -138,13 +138,13 @@ SERVAL_KERNEL void SERVAL_MAX_THREADS(simt::kWarp) merge_items_kernel(AttentionP
   const auto place_of = [&](int chunk) {
     return ((first_item + chunk) * p.num_kv_heads + head / heads_per_kv) * kItemRows + packed % kItemRows;
   };
-  constexpr int kMostDims = 256 / simt::kWarp;
-  float max = -INFINITY, sum = 0, value[kMostDims] = {};
+  constexpr int kMaxDims = 256 / simt::kWarp;
+  float max = -INFINITY, sum = 0, value[kMaxDims] = {};
   for (int chunk = 0; chunk < chunks.count; ++chunk) {
     const int64_t at = place_of(chunk);
     const MergeFactors f = merge_state(max, sum, p.item_state[2 * at], p.item_state[2 * at + 1]);
     SERVAL_UNROLL
-    for (int j = 0; j < kMostDims; ++j) {
+    for (int j = 0; j < kMaxDims; ++j) {
       const int dim = j * simt::kWarp + simt::lane();
       if (dim < p.head_dim) value[j] = merge_value(f, value[j], p.item_out[at * p.head_dim + dim]);
     }
@@ -152,7 +152,7 @@ SERVAL_KERNEL void SERVAL_MAX_THREADS(simt::kWarp) merge_items_kernel(AttentionP
   const float factor = final_factor(p, max, sum, head);
   T* const out = static_cast<T*>(p.out) + (int64_t{row} * p.num_heads + head) * p.head_dim;
   SERVAL_UNROLL
-  for (int j = 0; j < kMostDims; ++j) {
+  for (int j = 0; j < kMaxDims; ++j) {
     const int dim = j * simt::kWarp + simt::lane();
     if (dim < p.head_dim) out[dim] = from_float<T>(multiply_rounded(value[j], factor));
   }

@@ -328,8 +328,8 @@ void expert_gemm(simt::Stream stream, const ExpertGemmArgs<T>& args) {
     return simt::launch<expert_gemm_skinny_kernel<T, 2>>(stream, shape, args);
   }
   const auto launch = [&]<int kTokens>() {
-    const int most_tiles = args.num_places / kTokens + std::min(args.num_experts, args.num_places);
-    simt::launch<expert_gemm_tiled_kernel<T, kTokens>>(stream, tiled_shape<kTokens>(most_tiles, args.n),
+    const int max_tiles = args.num_places / kTokens + std::min(args.num_experts, args.num_places);
+    simt::launch<expert_gemm_tiled_kernel<T, kTokens>>(stream, tiled_shape<kTokens>(max_tiles, args.n),
                                                        args);
   };
   const int mean_rows = args.num_places / args.num_experts;

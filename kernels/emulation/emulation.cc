@@ -400,11 +400,11 @@ void commit_copies() {
   std::swap(t.copy_groups[t.num_groups++], t.open_copies);
 }
 
-void wait_copies(int most_pending) {
+void wait_copies(int max_pending) {
   Block& b = block();
   Thread& t = *current;
-  if (static_cast<int>(t.num_groups) <= most_pending) return;
-  const size_t landed = t.num_groups - most_pending;
+  if (static_cast<int>(t.num_groups) <= max_pending) return;
+  const size_t landed = t.num_groups - max_pending;
   for (size_t g = 0; g < landed; ++g) {
     for (const PendingCopy& copy : t.copy_groups[g]) {
       std::byte* const to = b.shared.data() + copy.shared_offset;
@@ -421,7 +421,7 @@ void wait_copies(int most_pending) {
     }
   }
   std::rotate(t.copy_groups.begin(), t.copy_groups.begin() + landed, t.copy_groups.begin() + t.num_groups);
-  t.num_groups = most_pending;
+  t.num_groups = max_pending;
 }
 
 void run_grid(int grid_x, int grid_y, int threads, size_t shared_bytes, const std::function<void()>& kernel) {

@@ -96,7 +96,7 @@ void note_atomic(int offset, int bytes);
 // the thread waits for the group they were committed to. source null: zeros.
 void copy_async(int offset, const void* source, int bytes);
 void commit_copies();
-void wait_copies(int most_pending);
+void wait_copies(int max_pending);
 
 void run_grid(int grid_x, int grid_y, int threads, size_t shared_bytes, const std::function<void()>& kernel);
 // Runs now, or is recorded when the stream is being captured (kernels/emulation/runtime.cc).

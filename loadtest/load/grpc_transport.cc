@@ -174,7 +174,7 @@ class GrpcTransport final : public Transport {
     outcome.end_s = run_.now();
     if (outcome.error.empty()) {
       outcome.error = error_kind(call->status.error_code());
-      outcome.message = shown(call->status.error_message(), kMostMessageBytes);
+      outcome.message = shown(call->status.error_message(), kMaxMessageBytes);
     }
     --call->connection->open;
     open_.erase(call);

@@ -71,11 +71,11 @@ std::string message_in(const json::value& value) {
     if (found && (found->is_object() || found->is_string())) return message_in(*found);
   }
   const json::string* text = value.if_string();
-  return shown(text ? std::string(*text) : json::serialize(value), kMostMessageBytes);
+  return shown(text ? std::string(*text) : json::serialize(value), kMaxMessageBytes);
 }
 std::string message_in(const std::string& body) {
   const Result<json::value> value = read_json(body);
-  return value ? message_in(*value) : shown(body, kMostMessageBytes);
+  return value ? message_in(*value) : shown(body, kMaxMessageBytes);
 }
 
 class HttpTransport;

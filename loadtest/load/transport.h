@@ -16,8 +16,8 @@ namespace serval::load {
 
 using Clock = std::chrono::steady_clock;
 
-// Of a failure's message, as Outcome keeps it: shown(text, kMostMessageBytes).
-inline constexpr size_t kMostMessageBytes = 300;
+// Of a failure's message, as Outcome keeps it: shown(text, kMaxMessageBytes).
+inline constexpr size_t kMaxMessageBytes = 300;
 
 // What driver and transport share of a run.
 struct RunState {

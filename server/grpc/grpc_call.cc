@@ -9,12 +9,12 @@ namespace serval {
 namespace {
 
 constexpr size_t kCallBytes = 4 << 10;  // what a call without a message costs us, roughly
-constexpr size_t kMostIdBytes = 128;
+constexpr size_t kMaxIdBytes = 128;
 
 // The client's own, when it is one to log; a new one otherwise.
 std::string request_id_of(const H2Request& request) {
   const std::string* const given = find_field(request, "x-request-id");
-  const bool is_plain = given && !given->empty() && given->size() <= kMostIdBytes &&
+  const bool is_plain = given && !given->empty() && given->size() <= kMaxIdBytes &&
                         std::all_of(given->begin(), given->end(), [](char c) { return c > 0x20 && c < 0x7f; });
   return is_plain ? *given : "req_" + unique_id();
 }

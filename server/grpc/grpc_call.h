@@ -45,10 +45,10 @@ struct GrpcStatus {
 
 // What all calls of one server share; each holds a reference.
 struct GrpcShared {
-  GrpcShared(size_t most_message_bytes, size_t most_total_bytes, size_t most_unsent_bytes, std::shared_ptr<MemoryBudget> answer_budget)
-      : max_message_bytes(most_message_bytes),
-        stream_buffer_bytes(most_unsent_bytes),
-        calls(most_total_bytes),
+  GrpcShared(size_t max_message_bytes, size_t max_total_bytes, size_t max_unsent_bytes, std::shared_ptr<MemoryBudget> answer_budget)
+      : max_message_bytes(max_message_bytes),
+        stream_buffer_bytes(max_unsent_bytes),
+        calls(max_total_bytes),
         answers(std::move(answer_budget)) {}
 
   const size_t max_message_bytes;

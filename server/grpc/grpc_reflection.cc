@@ -18,7 +18,7 @@ using google::protobuf::FileDescriptor;
 using grpc::reflection::v1::ServerReflectionRequest;
 using grpc::reflection::v1::ServerReflectionResponse;
 
-constexpr size_t kMostUnsentBytes = 64 << 10;  // of answers, before a question is refused
+constexpr size_t kMaxUnsentBytes = 64 << 10;  // of answers, before a question is refused
 
 const google::protobuf::DescriptorPool& pool() {
   return *google::protobuf::DescriptorPool::generated_pool();
@@ -86,7 +86,7 @@ GrpcCall::OnMessage begin(const std::shared_ptr<GrpcCall>& call) {
     if (!open) return;
     if (!message) return open->finish({});
     ServerReflectionRequest request;
-    if (open->unsent_bytes() > kMostUnsentBytes) {
+    if (open->unsent_bytes() > kMaxUnsentBytes) {
       open->refuse(to_status({ErrorKind::kOverloaded, "unread_answers", "Read the answers before you ask further.", ""}));
     } else if (read_message(*open, *message, request)) {
       open->send(answer(request).SerializeAsString());

@@ -28,7 +28,7 @@ using asio::ip::tcp;
 constexpr std::chrono::milliseconds kAcceptPause{100};
 
 // Where descriptors are few they are HTTP's first: it answers the probes.
-int most_connections(int configured) {
+int max_connections(int configured) {
   rlimit limit{};
   if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return configured;
   return static_cast<int>(std::min<uint64_t>(static_cast<uint64_t>(configured), std::max<uint64_t>(limit.rlim_cur / 8, 1)));
@@ -84,7 +84,7 @@ struct GrpcServer::Impl {
         shared(std::make_shared<GrpcShared>(config.max_message_bytes, config.max_total_bytes, config.stream_buffer_bytes, config.answers)),
         health(grpc_services()),
         methods(inference_methods(service, config.submit_text)),
-        table({.most = most_connections(config.max_connections), .most_per_address = config.max_connections_per_address}),
+        table({.most = max_connections(config.max_connections), .max_per_address = config.max_connections_per_address}),
         work(asio::make_work_guard(io)),
         acceptor(io),
         pause(io) {

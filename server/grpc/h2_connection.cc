@@ -14,11 +14,11 @@ namespace asio = boost::asio;
 
 constexpr size_t kReadBytes = 16 << 10;
 constexpr size_t kOutputBytes = 64 << 10;      // given to the socket at a time
-constexpr size_t kMostQueuedFrames = 256;      // of our own making (acknowledgements, resets): beyond it nothing is read
-constexpr size_t kMostAcknowledgements = 1000;  // of PING and SETTINGS in line: more than one reading can make
+constexpr size_t kMaxQueuedFrames = 256;      // of our own making (acknowledgements, resets): beyond it nothing is read
+constexpr size_t kMaxAcknowledgements = 1000;  // of PING and SETTINGS in line: more than one reading can make
 // Frames that ask for work and give none (resets, refused streams, PING, SETTINGS, PRIORITY, empty DATA): so many at once, and so many
 // more each second. A client that cancels all it has, now and then, stays far below.
-constexpr double kMostGlitches = 2000;
+constexpr double kMaxGlitches = 2000;
 constexpr double kGlitchesPerSecond = 200;
 constexpr std::chrono::milliseconds kLongestTick{1000};
 constexpr std::chrono::milliseconds kShortestTick{10};
@@ -137,7 +137,7 @@ void H2Connection::make_session() {
     return shielded([&] { return self(user).on_stream_closed(id); });
   });
   nghttp2_option_set_no_closed_streams(option, 1);
-  nghttp2_option_set_max_outbound_ack(option, kMostAcknowledgements);
+  nghttp2_option_set_max_outbound_ack(option, kMaxAcknowledgements);
   nghttp2_option_set_stream_reset_rate_limit(option, UINT64_MAX, UINT64_MAX);  // glitch() counts them, with others
   if (nghttp2_session_server_new2(&session_, callbacks, this, option) != 0) throw std::bad_alloc();
 }
@@ -170,7 +170,7 @@ void H2Connection::post(std::function<void()> work) {
 
 void H2Connection::receive() {
   if (receiving_ || is_closed_ || (is_ending_ && !is_lingering_)) return;
-  if (!is_lingering_ && nghttp2_session_get_outbound_queue_size(session_) > kMostQueuedFrames) return;
+  if (!is_lingering_ && nghttp2_session_get_outbound_queue_size(session_) > kMaxQueuedFrames) return;
   receiving_ = true;
   // Waiting without a buffer: an idle connection costs no more than this object and the library's.
   socket_.async_wait(asio::ip::tcp::socket::wait_read, [self = shared_from_this()](boost::system::error_code error) {
@@ -309,7 +309,7 @@ void H2Connection::glitch() {
   const Clock::time_point now = Clock::now();
   const std::chrono::duration<double> passed = now - std::exchange(glitches_at_, now);
   glitches_ = std::max(0.0, glitches_ - passed.count() * kGlitchesPerSecond) + 1;
-  if (glitches_ <= kMostGlitches || std::exchange(is_ending_, true)) return;
+  if (glitches_ <= kMaxGlitches || std::exchange(is_ending_, true)) return;
   is_flooded_ = true;
   submitted(nghttp2_session_terminate_session(session_, NGHTTP2_ENHANCE_YOUR_CALM));
 }

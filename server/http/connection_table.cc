@@ -8,15 +8,15 @@ bool ConnectionTable::has_room(const std::string& address) const {
   const size_t open =
       lists_[static_cast<size_t>(Place::kIdle)].size() + lists_[static_cast<size_t>(Place::kBusy)].size();
   if (open >= static_cast<size_t>(limits_.most)) return false;
-  if (limits_.most_per_address == 0) return true;
+  if (limits_.max_per_address == 0) return true;
   const auto found = per_address_.find(address);
-  return found == per_address_.end() || found->second < limits_.most_per_address;
+  return found == per_address_.end() || found->second < limits_.max_per_address;
 }
 
 ConnectionTable::Id ConnectionTable::longest_idle(const std::string& address) const {
   const auto found = per_address_.find(address);
-  const bool of_its_own = limits_.most_per_address > 0 && found != per_address_.end() &&
-                          found->second >= limits_.most_per_address;
+  const bool of_its_own = limits_.max_per_address > 0 && found != per_address_.end() &&
+                          found->second >= limits_.max_per_address;
   for (const Id id : lists_[static_cast<size_t>(Place::kIdle)]) {
     if (!of_its_own || entries_.at(id).address == address) return id;
   }

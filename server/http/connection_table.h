@@ -12,7 +12,7 @@ namespace serval {
 
 struct ConnectionLimits {
   int most = 4096;           // connections of full right
-  int most_per_address = 0;  // of those from one address; 0: no limit
+  int max_per_address = 0;  // of those from one address; 0: no limit
   int reserve = 16;          // more connections, on which only probes are answered
 };
 

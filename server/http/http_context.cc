@@ -13,7 +13,7 @@ namespace {
 
 // Connections that this process can have beside what else it opens: where descriptors are fewer than
 // max_connections, they must not run out, or not even a probe could come in.
-int most_connections(int configured) {
+int max_connections(int configured) {
   rlimit limit{};
   if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return configured;
   constexpr uint64_t kBesides = 256;
@@ -34,8 +34,8 @@ HttpContext::HttpContext(HttpConfig http_config, RouteTable route_table, HttpHoo
       texts(config.text_threads, SIZE_MAX, SIZE_MAX),  // a connection has one request at a time
       long_texts(1, config.max_waiting_long_texts, config.max_waiting_long_text_bytes),
       bodies(config.max_total_body_bytes),
-      connections({.most = most_connections(config.max_connections),
-                   .most_per_address = config.max_connections_per_address}) {
+      connections({.most = max_connections(config.max_connections),
+                   .max_per_address = config.max_connections_per_address}) {
   for (int i = 0; i < config.io_threads; ++i) ios.push_back(std::make_unique<boost::asio::io_context>(1));
 }
 

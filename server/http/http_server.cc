@@ -55,8 +55,8 @@ struct HttpServer::Impl {
 
   // Takes all that wait to be accepted, some at a time.
   void accept_waiting() {
-    constexpr int kMostAtOnce = 64;
-    for (int i = 0; i < kMostAtOnce; ++i) {
+    constexpr int kMaxAtOnce = 64;
+    for (int i = 0; i < kMaxAtOnce; ++i) {
       const int descriptor =
           ::accept4(acceptor.native_handle(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
       if (descriptor >= 0) {

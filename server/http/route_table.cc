@@ -48,9 +48,9 @@ std::string RouteTable::hint(std::string_view path) const {
   while (path.size() > 1 && path.back() == '/') path.remove_suffix(1);
   std::vector<std::string> candidates{std::string(path), std::string(kBase) + std::string(path)};
   if (path.starts_with(kBase)) candidates.emplace_back(path.substr(kBase.size()));
-  constexpr size_t kMostShownBytes = 128;
+  constexpr size_t kMaxShownBytes = 128;
   for (const std::string& candidate : candidates) {
-    if (candidate.size() <= kMostShownBytes && !find("", candidate).allow.empty())
+    if (candidate.size() <= kMaxShownBytes && !find("", candidate).allow.empty())
       return "Did you mean " + candidate + "?";
   }
   std::string all;

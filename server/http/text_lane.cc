@@ -6,8 +6,8 @@
 
 namespace serval {
 
-TextLane::TextLane(int threads, size_t most_waiting, size_t most_waiting_bytes)
-    : most_waiting_(most_waiting), most_waiting_bytes_(most_waiting_bytes) {
+TextLane::TextLane(int threads, size_t max_waiting, size_t max_waiting_bytes)
+    : max_waiting_(max_waiting), max_waiting_bytes_(max_waiting_bytes) {
   for (int i = 0; i < threads; ++i) {
     threads_.emplace_back([this] { run(); });
     pthread_setname_np(threads_.back().native_handle(), "serval-text");
@@ -21,7 +21,7 @@ TextLane::~TextLane() {
 bool TextLane::submit(size_t bytes, std::function<void()> task) {
   {
     std::lock_guard lock(mutex_);
-    if (line_.size() >= most_waiting_ || bytes > most_waiting_bytes_ - waiting_bytes_) return false;
+    if (line_.size() >= max_waiting_ || bytes > max_waiting_bytes_ - waiting_bytes_) return false;
     line_.push({taken_bytes_ + bytes, num_submitted_++, bytes, std::move(task)});
     waiting_bytes_ += bytes;
   }

@@ -15,8 +15,8 @@ namespace serval {
 
 class TextLane {
  public:
-  // At most `most_waiting` tasks wait, and at most `most_waiting_bytes` of their sizes together.
-  TextLane(int threads, size_t most_waiting, size_t most_waiting_bytes);
+  // At most `max_waiting` tasks wait, and at most `max_waiting_bytes` of their sizes together.
+  TextLane(int threads, size_t max_waiting, size_t max_waiting_bytes);
   ~TextLane();  // join()
 
   // Queues `task`, which must not throw. False: the line is full. Any thread. A task waits for at most as
@@ -38,7 +38,7 @@ class TextLane {
   };
   void run();
 
-  const size_t most_waiting_, most_waiting_bytes_;
+  const size_t max_waiting_, max_waiting_bytes_;
   mutable std::mutex mutex_;
   std::condition_variable arrived_;
   std::priority_queue<Waiting> line_;  // its top is due first

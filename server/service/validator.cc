@@ -215,14 +215,14 @@ Result<int64_t> price(const GenerateRequest& r, const std::vector<PromptInfo>& p
   const int64_t choices = n * static_cast<int64_t>(prompts.size());
   const int64_t bytes_per_token =
       kBytesPerToken + (sampling.num_logprobs + 1) * (sampling.num_logprobs >= 0 ? kBytesPerLogprob : 0);
-  const int64_t most_tokens = room / (choices * bytes_per_token);
-  if (r.max_tokens && *r.max_tokens > most_tokens) {
+  const int64_t max_tokens = room / (choices * bytes_per_token);
+  if (r.max_tokens && *r.max_tokens > max_tokens) {
     const int64_t tokens = std::min<int64_t>(*r.max_tokens, limits.max_model_len);
-    if (tokens > most_tokens)
+    if (tokens > max_tokens)
       return too_much(sampling.num_logprobs >= 0 ? logprobs : r.max_tokens_param,
                       limits.max_answer_bytes - room + tokens * choices * bytes_per_token);
   }
-  return std::max<int64_t>(most_tokens, 1);
+  return std::max<int64_t>(max_tokens, 1);
 }
 
 }  // namespace
@@ -274,16 +274,16 @@ Result<ValidatedRequest> validate(const GenerateRequest& r, const std::vector<Pr
   if (checks.failed()) return checks.error();
 
   // What exceeds even an empty server is the request's fault: "try again later" would be a lie.
-  const int64_t most_sequences = int64_t{scheduler.max_num_seqs} + scheduler.max_waiting;
-  if (static_cast<int64_t>(prompts.size()) * n > most_sequences) {
+  const int64_t max_sequences = int64_t{scheduler.max_num_seqs} + scheduler.max_waiting;
+  if (static_cast<int64_t>(prompts.size()) * n > max_sequences) {
     return invalid(n > 1 ? "n" : "prompt", "value_out_of_range",
                    "The request asks for " + std::to_string(prompts.size() * n) +
-                       " sequences; this server queues at most " + std::to_string(most_sequences) +
+                       " sequences; this server queues at most " + std::to_string(max_sequences) +
                        ". Ask for fewer choices or prompts at once.");
   }
 
-  Result<int64_t> most_tokens = price(r, prompts, n, sampling, limits);
-  if (!most_tokens) return most_tokens.error();
+  Result<int64_t> max_tokens = price(r, prompts, n, sampling, limits);
+  if (!max_tokens) return max_tokens.error();
 
   const int context = usable_context(limits, geometry, scheduler);
   sampling.seed = r.seed && *r.seed != kAnotherSeed ? static_cast<uint64_t>(*r.seed) : random_seed;
@@ -291,7 +291,7 @@ Result<ValidatedRequest> validate(const GenerateRequest& r, const std::vector<Pr
     const PromptInfo& prompt = prompts[i];
     Result<int> budget = output_budget(r, static_cast<int64_t>(prompt.token_ids.size()), context, limits);
     if (!budget) return budget.error();
-    budget = static_cast<int>(std::min<int64_t>(*budget, *most_tokens));
+    budget = static_cast<int>(std::min<int64_t>(*budget, *max_tokens));
     Request request;
     request.n = static_cast<int>(n);
     request.sampling = sampling;

@@ -43,7 +43,7 @@ class ThreadedDevice {
     executor.launch = [this](const Batch& batch) {
       std::lock_guard lock(mutex_);
       batches_[launched_++ % kMaxStepsInFlight] = &batch;
-      most_in_flight_ = std::max(most_in_flight_, launched_ - taken_);
+      max_in_flight_ = std::max(max_in_flight_, launched_ - taken_);
       changed_.notify_all();
     };
     executor.wait = [this](ModelOutput& output) {
@@ -54,9 +54,9 @@ class ThreadedDevice {
     executor.overlap = true;
     return executor;
   }
-  int most_in_flight() {
+  int max_in_flight() {
     std::lock_guard lock(mutex_);
-    return most_in_flight_;
+    return max_in_flight_;
   }
 
  private:
@@ -79,7 +79,7 @@ class ThreadedDevice {
   std::condition_variable changed_;
   std::array<const Batch*, kMaxStepsInFlight> batches_{};
   std::array<ModelOutput, kMaxStepsInFlight> outputs_;
-  int launched_ = 0, done_ = 0, taken_ = 0, most_in_flight_ = 0;
+  int launched_ = 0, done_ = 0, taken_ = 0, max_in_flight_ = 0;
   bool stopping_ = false;
   std::thread thread_;
 };
@@ -283,7 +283,7 @@ TEST_P(EngineTest, TellsWhatAModelAloneWouldSay) {
     EXPECT_EQ((finished_[{r.id, 0}]), stopped ? FinishReason::kStop : FinishReason::kLength) << r.id;
   }
   if (device_) {
-    EXPECT_EQ(device_->most_in_flight(), kMaxStepsInFlight);
+    EXPECT_EQ(device_->max_in_flight(), kMaxStepsInFlight);
   }
 }
 

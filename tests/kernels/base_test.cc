@@ -35,7 +35,7 @@ TEST(Shown, IsCutAfterAWholeCharacter) {
   EXPECT_EQ(shown("abcde", 4), "abcd...");
   EXPECT_EQ(shown("abc\u65e5", 5), "abc...");
   EXPECT_EQ(shown("abc\u65e5", 6), "abc\u65e5");
-  EXPECT_EQ(in_quotes(std::string(1000, 'x')).size(), kMostShownBytes + 5);
+  EXPECT_EQ(in_quotes(std::string(1000, 'x')).size(), kMaxShownBytes + 5);
 }
 
 class RegularFile : public testing::Test {

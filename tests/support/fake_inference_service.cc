@@ -186,7 +186,7 @@ Result<std::vector<PromptInfo>> FakeInferenceService::render(GenerateRequest req
 
 void FakeInferenceService::hold_tokenizing_above(size_t bytes) {
   std::lock_guard lock(mutex_);
-  most_unheld_bytes_ = bytes;
+  max_unheld_bytes_ = bytes;
 }
 
 std::vector<size_t> FakeInferenceService::tokenized_bytes() const {
@@ -198,7 +198,7 @@ Result<PromptInfo> FakeInferenceService::tokenize(GenerateRequest request) {
   if (const auto* text =
           request.prompts.empty() ? nullptr : std::get_if<std::string>(&request.prompts.front())) {
     std::unique_lock lock(mutex_);
-    if (text->size() > most_unheld_bytes_) {
+    if (text->size() > max_unheld_bytes_) {
       ++held_;
       change_.notify_all();
       change_.wait(lock, [&] { return released_; });

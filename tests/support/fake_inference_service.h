@@ -71,7 +71,7 @@ class FakeInferenceService final : public InferenceService {
   std::function<Script(const GenerateRequest&)> script_;
   GenerateRequest last_request_;
   bool released_ = false;
-  size_t most_unheld_bytes_ = SIZE_MAX;
+  size_t max_unheld_bytes_ = SIZE_MAX;
   bool ready_ = true;
   std::string reason_;
   bool live_ = true;

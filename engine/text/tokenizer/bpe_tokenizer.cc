@@ -67,13 +67,13 @@ void BpeTokenizer::fill_table() {
 void BpeTokenizer::find_bound() {
   const bool bytes = parts_.pretokenizer.writes_bytes();
   bound_.loss = std::max({parts_.normalizer.loss(), parts_.pretokenizer.loss(), parts_.model.loss(bytes)});
-  bound_.most_bytes = parts_.model.longest_token(bytes) * parts_.normalizer.most_shrink();
+  bound_.max_bytes = parts_.model.longest_token(bytes) * parts_.normalizer.max_shrink();
   for (const AddedToken& token : parts_.added) {
     if (token.lstrip || token.rstrip) bound_.loss = std::max(bound_.loss, Loss::kWhiteSpace);
     size_t bytes = token.content.size();
     if (token.normalized)
-      bytes = parts_.normalizer.apply(token.content).size() * parts_.normalizer.most_shrink();
-    bound_.most_bytes = std::max(bound_.most_bytes, bytes);
+      bytes = parts_.normalizer.apply(token.content).size() * parts_.normalizer.max_shrink();
+    bound_.max_bytes = std::max(bound_.max_bytes, bytes);
   }
 }
 

@@ -226,7 +226,7 @@ Normalizer Normalizer::from_json(const boost::json::value* value) {
   }
   Normalizer normalizer(std::move(steps));
   normalizer.loss_ = loss;
-  normalizer.most_shrink_ = shrink;
+  normalizer.max_shrink_ = shrink;
   return normalizer;
 }
 

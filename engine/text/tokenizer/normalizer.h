@@ -29,14 +29,14 @@ class Normalizer {
 
   // What apply may leave out, and how many bytes of a text one byte of the result stands for at most.
   Loss loss() const { return loss_; }
-  size_t most_shrink() const { return most_shrink_; }
+  size_t max_shrink() const { return max_shrink_; }
 
  private:
   struct Step;
   explicit Normalizer(std::vector<Step> steps);
   std::vector<Step> steps_;
   Loss loss_ = Loss::kNothing;
-  size_t most_shrink_ = 1;
+  size_t max_shrink_ = 1;
 };
 
 }  // namespace serval

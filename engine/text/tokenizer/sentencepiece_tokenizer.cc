@@ -164,9 +164,9 @@ class SentencePieceTokenizer final : public Tokenizer {
     if (!model.byte_fallback || model.maps_characters) return;
     bound_.loss = model.remove_extra_whitespaces || matcher_.strips() ? Loss::kWhiteSpace : Loss::kNothing;
     for (TokenId id = 0; id < table_.size(); ++id)
-      bound_.most_bytes = std::max(bound_.most_bytes, table_.bytes(id).size());
+      bound_.max_bytes = std::max(bound_.max_bytes, table_.bytes(id).size());
     for (const Piece& piece : model.pieces)
-      bound_.most_bytes = std::max(bound_.most_bytes, piece.text.size());
+      bound_.max_bytes = std::max(bound_.max_bytes, piece.text.size());
   }
 
   [[noreturn]] static void fail_shared(const std::string& name, const AddedToken& token) {

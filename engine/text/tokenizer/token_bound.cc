@@ -18,7 +18,7 @@ size_t bytes_without_white_space(std::string_view text) {
 size_t TokenBound::least_tokens(std::string_view text) const {
   if (loss == Loss::kAnything) return 0;
   const size_t bytes = loss == Loss::kNothing ? text.size() : bytes_without_white_space(text);
-  return (bytes + most_bytes - 1) / most_bytes;
+  return (bytes + max_bytes - 1) / max_bytes;
 }
 
 }  // namespace serval

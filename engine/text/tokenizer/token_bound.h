@@ -15,7 +15,7 @@ enum class Loss : uint8_t { kNothing, kWhiteSpace, kAnything };
 
 struct TokenBound {
   Loss loss = Loss::kAnything;
-  size_t most_bytes = 1;  // of the text that one token stands for, white space apart when that may be lost
+  size_t max_bytes = 1;  // of the text that one token stands for, white space apart when that may be lost
 
   // encode(text, ...) has at least so many ids. Linear, and far faster than encode.
   size_t least_tokens(std::string_view text) const;

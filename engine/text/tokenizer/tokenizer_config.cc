@@ -38,12 +38,12 @@ void require(std::optional<bool> wanted, TokenId id, const char* what) {
 }
 
 void leave_out_without_row(int num_rows, std::vector<AddedToken>& tokens) {
-  constexpr int kMostNamed = 8;
+  constexpr int kMaxNamed = 8;
   int num_left_out = 0;
   std::string names;
   std::erase_if(tokens, [&](const AddedToken& token) {
     if (token.id < num_rows) return false;
-    if (num_left_out++ < kMostNamed)
+    if (num_left_out++ < kMaxNamed)
       names += (names.empty() ? "" : ", ") + in_quotes(token.content) + " = " + std::to_string(token.id);
     return true;
   });

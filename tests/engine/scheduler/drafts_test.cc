@@ -10,7 +10,7 @@
 namespace serval::testing {
 namespace {
 
-constexpr int kBlockSize = 8, kMostDrafts = 6;
+constexpr int kBlockSize = 8, kNumDrafts = 6;
 
 Request request(RequestId id, int prompt, int max_tokens) {
   Request r;
@@ -26,12 +26,12 @@ class Drafts : public ::testing::Test {
     config_.max_num_seqs = 4;
     config_.max_num_batched_tokens = config_.max_prefill_chunk = 32;
     config_.max_model_len = 128;
-    config_.num_draft_tokens = kMostDrafts;
+    config_.num_draft_tokens = kNumDrafts;
     geometry_.block_size = kBlockSize;
     geometry_.groups[0].num_blocks = 64;
   }
   // The drafter sees `ahead` of what comes, then errs.
-  void start(int depth, int ahead = kMostDrafts) {
+  void start(int depth, int ahead = kNumDrafts) {
     driver_.emplace(config_, geometry_, depth);
     driver_->runner.propose = [this, ahead](const std::vector<TokenId>& known, uint64_t seed,
                                             std::vector<Draft>& guesses) {
@@ -63,7 +63,7 @@ class Drafts : public ::testing::Test {
 
   SchedulerConfig config_;
   BlockGeometry geometry_;
-  int num_guesses_ = kMostDrafts;
+  int num_guesses_ = kNumDrafts;
   std::optional<SchedulerDriver> driver_;
   std::map<RequestId, std::vector<TokenId>> tokens_;
   std::map<RequestId, FinishReason> finish_;
@@ -163,9 +163,9 @@ TEST_F(Drafts, WhatATokenConfirmsOfGuessesThatCameLateIsStillGood) {
   EXPECT_EQ(tokens_[1].size(), 2u);
   const Batch& batch = turn();
   ASSERT_EQ(batch.seqs.size(), 1u);
-  EXPECT_EQ(batch.seqs[0].num_drafts, kMostDrafts - 1);
+  EXPECT_EQ(batch.seqs[0].num_drafts, kNumDrafts - 1);
   turn();
-  EXPECT_EQ(tokens_[1].size(), 2u + kMostDrafts);
+  EXPECT_EQ(tokens_[1].size(), 2u + kNumDrafts);
 }
 
 TEST_F(Drafts, GuessesTakeAQuarterOfAStepAndNoDecodesRow) {

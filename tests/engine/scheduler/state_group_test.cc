@@ -22,7 +22,7 @@ struct World {
   std::map<RequestId, int> cached;
   std::vector<GroupBlockCopy> copies;
   std::vector<int> begins;  // where sequences began when they got a slot
-  int most_held = 0;        // blocks of the state at the end of a step
+  int max_held = 0;        // blocks of the state at the end of a step
 
   explicit World(bool has_full_group) {
     config.max_num_seqs = 8;
@@ -51,7 +51,7 @@ struct World {
     }
     if (geometry.num_groups == 1) {
       const SchedulerStats stats = driver->scheduler.stats();
-      most_held = std::max(most_held, stats.num_blocks - stats.num_free_blocks - stats.num_cached_blocks);
+      max_held = std::max(max_held, stats.num_blocks - stats.num_free_blocks - stats.num_cached_blocks);
     }
     for (const TokenEvent& event : driver->events.events) {
       if (event.token >= 0) tokens[{event.request, event.index}].push_back(event.token);
@@ -82,10 +82,10 @@ TEST(OneStateGroup, HoldsOneBlockASequenceAndTwoWhereOneIsFull) {
   w.add(1, prompt_of(20), 300);
   int steps = 0, with_one = 0;
   for (; !w.driver->is_idle(); ++steps) {
-    w.most_held = 0;
+    w.max_held = 0;
     w.step();
-    with_one += w.most_held == 1;
-    ASSERT_LE(w.most_held, 2);
+    with_one += w.max_held == 1;
+    ASSERT_LE(w.max_held, 2);
   }
   EXPECT_GE(with_one, steps - 1);  // after a step what it filled is let go, but for the end, when all is
 }

@@ -11,7 +11,7 @@
 namespace serval {
 namespace {
 
-constexpr int kBlockSize = 16, kWindow = 512, kMostTokens = 32'768;
+constexpr int kBlockSize = 16, kWindow = 512, kMaxTokens = 32'768;
 
 // Turns of chats, one at a time: nine of ten go to one of the 20 conversations that began last, the tenth
 // begins one.
@@ -35,7 +35,7 @@ class Chats {
   static SchedulerConfig config() {
     SchedulerConfig config;
     config.max_num_seqs = 4;
-    config.max_model_len = kMostTokens;
+    config.max_model_len = kMaxTokens;
     return config;
   }
   TokenId any_token() { return static_cast<TokenId>(random_() % 50'000); }

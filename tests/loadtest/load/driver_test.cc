@@ -125,7 +125,7 @@ TEST(Driver, AFailureKeepsWhatTheServerSaidAsOneLine) {
       {R"({"object": "error", "message": "two\nlines \u001b[31m"})", "two\\x0alines \\x1b[31m"},
       {R"({"detail": "Not Found"})", "Not Found"},
       {"<html>Bad Gateway</html>", "<html>Bad Gateway</html>"},
-      {std::string(5000, 'x'), std::string(kMostMessageBytes, 'x') + "..."},
+      {std::string(5000, 'x'), std::string(kMaxMessageBytes, 'x') + "..."},
       {"", ""},
   };
   for (const auto& [body, message] : bodies) {

@@ -52,7 +52,7 @@ TEST(ConnectionTable, TheReserveTurnsOverFromItsOldest) {
 }
 
 TEST(ConnectionTable, AnAddressBeyondItsShareReplacesItsOwn) {
-  ConnectionTable table({.most = 10, .most_per_address = 2, .reserve = 4});
+  ConnectionTable table({.most = 10, .max_per_address = 2, .reserve = 4});
   table.add(connection(0), "other");
   table.add(connection(1), "a");
   table.add(connection(2), "a");

@@ -11,7 +11,7 @@ namespace {
 
 // One thread that is busy until open() is called, so that what is submitted meanwhile stands in line.
 struct BusyLane {
-  explicit BusyLane(size_t most = 100, size_t most_bytes = 1'000'000) : lane(1, most, most_bytes) {
+  explicit BusyLane(size_t most = 100, size_t max_bytes = 1'000'000) : lane(1, most, max_bytes) {
     std::promise<void> begun;
     lane.submit(0, [&] {
       begun.set_value();
