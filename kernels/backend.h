@@ -5,7 +5,10 @@
 // own inputs, bit for bit, whatever the number of rows in the call and whatever the other rows hold. One
 // backend instance is used by one thread at a time (the engine thread); it may fan out to its own workers
 // inside a call. Ops return when the result can be read by the next op on the same backend. Nothing here
-// allocates except allocate() and pack_linear().
+// allocates except allocate(), pack_linear() and make_step_context().
+//
+// Ops belong to a step: arrays of integers that they are given are those of the StepContext whose step has begun,
+// and their scratch is its own (step_context.h).
 //
 // Tensors and Buffers are the device's memory, which the host may not be able to touch: upload() and
 // download() move bytes between the two. Arrays of integers (spans, the pointers of AttentionBatch) are host
@@ -21,7 +24,7 @@
 #include "kernels/activation.h"
 #include "kernels/expert_routing.h"
 #include "kernels/quant.h"
-#include "kernels/sample.h"
+#include "kernels/step_context.h"
 #include "kernels/tensor.h"
 
 namespace serval {
@@ -63,57 +66,6 @@ struct KvLayer {
 
  private:
   size_t state_bytes(int rows) const { return sizeof(float) * rows * state_channels; }
-};
-
-// The ragged rows of one step, for attention; one per KV group since each group has its own block tables.
-// Sequence i owns rows [row_start[i], row_start[i+1]); its row j sits at position first_pos[i] + j and sees
-// positions 0..own (the KV of this step's rows is already written). block_table[i * table_stride + p /
-// block_size] holds position p; entries wholly before a windowed group's window are -1 and never read.
-struct AttentionBatch {
-  int num_seqs = 0;
-  int num_rows = 0;
-  const int32_t* row_start = nullptr;    // [num_seqs + 1]
-  const int32_t* first_pos = nullptr;    // [num_seqs]
-  const int32_t* block_table = nullptr;  // [num_seqs, table_stride]
-  int table_stride = 0;
-  // Trees of drafts. A row whose ancestors do not stand right before it is a sequence of its own, one branch of the
-  // tree: what it reads at position tree_start + k is at the place of position tree_start + (the k-th set bit of
-  // its mask), its ancestors' and its own. So it is read in the order in which it would be as plain text, with the
-  // same bits. Mask 0: no branch. Null: there are none in this step.
-  const uint64_t* tree_masks = nullptr;  // [num_seqs]
-  const int32_t* tree_start = nullptr;   // [num_seqs]
-};
-
-// The block tables of one KV group: where this step's rows are written and what they may read.
-struct KvGroupInput {
-  // [num_rows]: block * block_size + offset, where a row's K and V go; -1: nowhere.
-  const int32_t* slots = nullptr;
-  AttentionBatch attention;
-};
-
-// What one forward pass reads: flat arrays over the rows of a step. A plain view; the runner owns the memory.
-struct ForwardInput {
-  // [num_rows], each in [0, vocab), or -1 - s for the token that was drawn last for slot s
-  std::span<const int32_t> token_ids;
-  std::span<const int32_t> positions;  // [num_rows], each in [0, max_positions of the Transformer)
-  KvGroupInput groups[kMaxKvGroups];   // the first ModelSpec::kv_groups.size() are read
-
-  int num_rows() const { return static_cast<int>(token_ids.size()); }
-};
-
-// The largest calls that will be made: what reserve() makes scratch for.
-struct BackendLimits {
-  int max_rows = 0;        // of a step
-  int max_logit_rows = 0;  // of one sample()
-  int max_seqs = 0;        // of a step, and slots
-  int max_branches = 0;    // sequences of a step's attention beside them
-  int max_model_len = 0;
-  int table_stride = 0;  // entries of a sequence's block table
-  int num_heads = 0, num_kv_heads = 0, head_dim = 0;
-  int64_t max_k = 0, max_n = 0;  // of a weight
-  int64_t vocab = 0;             // logits of a row
-  int num_kv_groups = 1;
-  int windows[kMaxKvGroups] = {};
 };
 
 struct AttentionArgs {
@@ -200,7 +152,7 @@ class Backend {
 
   // "cpu-avx512", ...: goes into logs and the cache of law 1's meaning
   virtual std::string_view name() const = 0;
-  // Ops return before they are done; whoever needs a result waits with wait_sampled() or download().
+  // Ops return before they are done; whoever needs a result waits with StepContext::wait_sampled() or download().
   virtual bool is_asynchronous() const { return false; }
   // Zeroed and touched, 64-byte aligned (huge pages where they help); throws at start-up. `progress` is told
   // on the way where it takes long.
@@ -224,20 +176,10 @@ class Backend {
                               bool bias) const = 0;  // what pack_linear will take
   virtual DType preferred_kv_dtype(DType weights) const = 0;
   virtual bool takes_kv_dtype(DType kv, DType weights) const = 0;
-  // Allocates scratch for calls within these limits; returns the bytes of the device's memory it holds.
-  virtual size_t reserve(const BackendLimits& limits) = 0;
-
-  // A step begins: the arrays of `input` are what its ops will be given, and are not read after this returns.
-  virtual void begin_step(const ForwardInput& input) = 0;
-  // Rows that a step of num_rows sampled rows should have for run_captured; the runner adds empty ones (slot
-  // -1).
-  virtual int padded_rows(int num_rows) const { return num_rows; }
-  // A backend may keep what a body does and repeat that. At start-up capture() hands it the body for each
-  // number of rows that it names, which has run once plainly before; run_captured() is then given the same
-  // body, which calls the same ops with the same memory each time.
-  virtual std::span<const int> captured_rows() const { return {}; }
-  virtual void capture(int /*num_rows*/, const std::function<void()>& /*body*/) {}
-  virtual void run_captured(int /*num_rows*/, const std::function<void()>& body) { body(); }
+  // Room for the steps of one model, within these limits; throws at start-up. step_context_bytes() is what it will
+  // take of the device's memory, by arithmetic.
+  virtual std::unique_ptr<StepContext> make_step_context(const StepLimits& limits) = 0;
+  virtual size_t step_context_bytes(const StepLimits& limits) const = 0;
 
   // out [rows, k] = scale * table[id of the row].
   virtual void embed(const LinearWeight& table, std::span<const int32_t> ids, float scale,
@@ -287,12 +229,6 @@ class Backend {
   virtual void copy_kv_blocks(const KvLayer& kv, std::span<const BlockCopy> copies) = 0;
   // In order.
   virtual void move_kv(const KvLayer& kv, std::span<const KvMove> moves) = 0;
-  // Begins to draw; the returned ticket's results and top are filled when wait_sampled(ticket) returns, if not
-  // before. At most kMaxTickets tickets may be open. What the args point to may be reused at once, but for
-  // those two.
-  virtual int sample(const SampleArgs& args) = 0;
-  virtual void wait_sampled(int ticket) = 0;
-  static constexpr int kMaxTickets = 4;
 };
 
 // Why no CUDA device can be used, in one sentence; empty when one can.

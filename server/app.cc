@@ -14,7 +14,7 @@
 #include <stdexcept>
 
 #include "engine/engine.h"
-#include "engine/runner/model_runner.h"
+#include "engine/runner/load_model.h"
 #include "engine/runner/speculators/ngram_speculator.h"
 #include "kernels/base/log.h"
 #include "kernels/base/regular_file.h"
@@ -195,17 +195,19 @@ void serve_until_stopped(const std::string& model, ServerConfig config, StopSign
   log_info("listening",
            {{"host", config.http.host}, {"http_port", http.port()}, {"grpc_port", grpc ? grpc->port() : 0}});
 
-  ModelRunner runner(served.folder, config.engine, progress_lines(), speculator_of(config));
-  const BlockGeometry geometry = runner.plan().geometry;
+  const std::unique_ptr<Backend> backend = make_backend(config.engine.device);
+  const std::unique_ptr<ModelRunner> runner =
+      load_model(served.folder, config.engine, *backend, speculator_of(config), progress_lines());
+  const BlockGeometry geometry = runner->plan().geometry;
   {
-    Engine engine(config.engine, geometry, run_on(runner), service.event_sink());
+    Engine engine(config.engine, geometry, run_on(*runner), service.event_sink());
     service.attach(&engine, geometry);
     metrics.set_engine([&engine] { return engine.stats(); }, geometry,
                        config.engine.scheduler.enable_prefix_cache);
     if (grpc) grpc->set_serving(true);
     log_info("ready", {{"model", model_id},
                        {"context", config.service.limits.max_model_len},
-                       {"planned_mib", runner.plan().total_bytes() >> 20}});
+                       {"planned_mib", runner->plan().total_bytes() >> 20}});
 
     signals.ready();
     signals.wait();
@@ -234,7 +236,8 @@ std::string plan_text(const std::string& model, ServerConfig config) {
   // here and now.
   const size_t process_bytes = resident_bytes();
   const std::unique_ptr<Backend> backend = make_backend(config.engine.device);
-  const MemoryPlan plan = plan_memory(served.spec, config.engine, *backend);
+  const ModelSpec spec = quantised(served.spec, config.engine.quantize);
+  const MemoryPlan plan = plan_memory(spec, config.engine, *backend, backend->available_bytes());
   const auto gib = [](size_t bytes) { return static_cast<double>(bytes) / static_cast<double>(1 << 30); };
   std::ostringstream out;
   out << std::fixed << std::setprecision(2);
@@ -242,7 +245,7 @@ std::string plan_text(const std::string& model, ServerConfig config) {
     out << std::left << std::setw(12) << name << std::right << std::setw(16) << bytes << " bytes "
         << std::setw(8) << gib(bytes) << " GiB  " << what << "\n";
   };
-  const WeightFormat wanted = quantised(served.spec, config.engine.quantize).weight_format(),
+  const WeightFormat wanted = spec.weight_format(),
                      held = backend->held_format(wanted);
   row("weights", plan.weight_bytes,
       "packed for " + std::string(backend->name()) + " as " + format_row(held).name +
@@ -250,8 +253,9 @@ std::string plan_text(const std::string& model, ServerConfig config) {
   row("kv_cache", plan.kv_cache_bytes,
       std::to_string(plan.geometry.groups[0].num_blocks) + " blocks of " +
           std::to_string(plan.geometry.rule(0).span()) + " positions");
-  row("workspace", plan.workspace_bytes, "activations, logits, scratch");
-  row("tables", plan.table_bytes, "histories, block tables, scheduler");
+  row("workspace", plan.workspace_bytes, "activations, logits, rotation table");
+  row("scratch", plan.scratch_bytes, "of the device's operations and draws");
+  row("tables", plan.table_bytes, "histories, block tables, inputs of a step");
   row("process", process_bytes, "program, libraries, tokenizer");
   row("total", plan.total_bytes() + process_bytes, "");
   const SchedulerConfig& scheduler = config.engine.scheduler;
@@ -259,7 +263,7 @@ std::string plan_text(const std::string& model, ServerConfig config) {
       << gib(plan.available_bytes - plan.total_bytes()) << " GiB stay free.\n"
       << "The KV cache holds " << plan.full_sequences << " sequences of max_model_len "
       << scheduler.max_model_len << " at once; max_num_seqs is " << scheduler.max_num_seqs << ".\n";
-  const int longest = largest_model_len(served.spec, config.engine, *backend);
+  const int longest = largest_model_len(spec, config.engine, *backend, plan.available_bytes);
   out << "The largest max_model_len that fits is " << longest
       << (longest == served.spec.max_positions ? ", all that the model was made for" : "")
       << (served.spec.why_no_longer.empty() ? "" : ": " + served.spec.why_no_longer) << ".\n";

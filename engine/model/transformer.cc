@@ -10,9 +10,8 @@
 
 namespace serval {
 
-Transformer::Transformer(ModelSpec spec, ModelWeights weights, const Limits& limits, Backend& backend)
+Transformer::Transformer(ModelSpec spec, ModelWeights weights, int max_positions, Backend& backend)
     : spec_(std::move(spec)), weights_(std::move(weights)), backend_(backend) {
-  const int max_positions = limits.max_positions;
   SERVAL_CHECK(max_positions > 0 && max_positions <= spec_.max_positions, max_positions, spec_.max_positions);
   SERVAL_CHECK(weights_.layers.size() == spec_.layers.size(), weights_.layers.size(), spec_.layers.size());
   rope_memory_ = backend.allocate(planned_bytes(spec_, max_positions));
@@ -25,27 +24,20 @@ Transformer::Transformer(ModelSpec spec, ModelWeights weights, const Limits& lim
     used += size_t(max_positions) * rope.rotary_dim;
   }
   if (!tables.empty()) backend.upload(rope_memory_.data(), tables.data(), rope_memory_.bytes);
-  reserve_scratch(spec_, limits, backend);
 }
 
-size_t Transformer::reserve_scratch(const ModelSpec& spec, const Limits& limits, Backend& backend) {
-  BackendLimits most{.max_rows = limits.max_rows,
-                     .max_logit_rows = limits.max_logit_rows,
-                     .max_seqs = limits.max_seqs,
-                     .max_branches = limits.max_branches,
-                     .max_model_len = limits.max_positions,
-                     .table_stride = limits.table_stride,
-                     .max_k = spec.hidden_size,
-                     .max_n = spec.vocab_size,
-                     .vocab = spec.vocab_size,
-                     .num_kv_groups = static_cast<int>(spec.kv_groups.size())};
+StepLimits Transformer::step_limits(const ModelSpec& spec, StepLimits sizes) {
+  StepLimits most = sizes;
+  most.max_k = spec.hidden_size;
+  most.vocab = spec.vocab_size;
+  most.num_kv_groups = static_cast<int>(spec.kv_groups.size());
   for (int g = 0; g < most.num_kv_groups; ++g) most.windows[g] = spec.kv_groups[g].window;
   for (const LayerSpec& layer : spec.layers) {
     const auto raise = [&](const auto& part) { part.raise_limits(most); };
     std::visit(raise, layer.mixer);
     std::visit(raise, layer.ffn);
   }
-  return backend.reserve(most);
+  return most;
 }
 
 size_t Transformer::planned_bytes(const ModelSpec& spec, int max_positions) {

@@ -15,21 +15,11 @@ namespace serval {
 
 class Transformer {
  public:
-  // How far the steps of this transformer may go: what its scratch is made for.
-  struct Limits {
-    int max_positions = 0;  // positions a row may have, at most spec.max_positions
-    int max_rows = 0;       // of a step
-    int max_logit_rows = 0;
-    int max_seqs = 0;      // of a step
-    int max_branches = 0;  // sequences of its attention beside them
-    int table_stride = 0;  // entries of a sequence's block table
-  };
-  // Calls backend.reserve() for these limits, so that no op has to grow anything later. The backend outlives
-  // the transformer.
-  Transformer(ModelSpec spec, ModelWeights weights, const Limits& limits, Backend& backend);
+  // max_positions: of the rows there will be, at most spec.max_positions. The backend outlives the transformer.
+  Transformer(ModelSpec spec, ModelWeights weights, int max_positions, Backend& backend);
 
   // Runs input's rows through every layer, writing their K and V into `kv` (one entry per layer). Leaves the
-  // final-norm hidden rows in ws.h. 1 <= num_rows <= ws.max_rows(). The step has begun (Backend::begin_step).
+  // final-norm hidden rows in ws.h. 1 <= num_rows <= ws.max_rows(). The step has begun (StepContext::begin_step).
   void forward(const ForwardInput& input, std::span<const KvLayer> kv, Workspace& ws);
 
   // Logits of some rows of the last forward: [rows.size(), vocab] f32 in ws.logits, valid until the next
@@ -41,12 +31,11 @@ class Transformer {
   const ModelSpec& spec() const { return spec_; }
   const ModelWeights& weights() const { return weights_; }
 
-  // The rotation tables: what the constructor allocates beside the weights it was given and the backend's own
-  // scratch.
+  // The rotation tables: what the constructor allocates beside the weights it was given.
   static size_t planned_bytes(const ModelSpec& spec, int max_positions);
-  // Makes the backend ready for steps within the limits; returns the bytes of scratch it holds for them. The
-  // constructor does it too; a plan asks before there is anything to construct from.
-  static size_t reserve_scratch(const ModelSpec& spec, const Limits& limits, Backend& backend);
+  // The limits of steps of this model: `sizes` says how many rows, sequences and positions there may be, and what the
+  // model's own shapes ask for is filled in.
+  static StepLimits step_limits(const ModelSpec& spec, StepLimits sizes);
 
  private:
   // In place; nothing where the layer has none.

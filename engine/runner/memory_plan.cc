@@ -7,7 +7,6 @@
 #include <stdexcept>
 #include <utility>
 
-#include "engine/model/model_spec.h"
 #include "engine/model/transformer.h"
 #include "engine/model/weight_loader.h"
 #include "engine/model/workspace.h"
@@ -93,8 +92,7 @@ BlockGeometry geometry_for(const ModelSpec& spec, const EngineConfig& config, do
   return geometry;
 }
 
-}  // namespace
-
+// "auto" is the backend's preference. Throws when the name is unknown.
 DType kv_dtype_of(const std::string& name, const ModelSpec& spec, const Backend& backend) {
   if (name == "auto") return backend.preferred_kv_dtype(spec.weight_dtype);
   constexpr std::pair<const char*, DType> kTypes[] = {
@@ -108,49 +106,41 @@ DType kv_dtype_of(const std::string& name, const ModelSpec& spec, const Backend&
   throw std::runtime_error("kv_dtype is '" + name + "'; it takes auto, f32, f16, bf16 or fp8");
 }
 
-int max_branches(const EngineConfig& config) {
-  return config.drafts_branch ? max_drafts_of_step(config.scheduler) : 0;
-}
-
-Transformer::Limits transformer_limits(const EngineConfig& config) {
+StepLimits steps_of(const ModelSpec& spec, const EngineConfig& config, const BlockGeometry& geometry) {
   const SchedulerConfig& s = config.scheduler;
-  return {.max_positions = s.max_model_len,
-          .max_rows = s.max_num_batched_tokens,
-          .max_logit_rows = max_logit_rows(s),
-          .max_seqs = s.max_num_seqs,
-          .max_branches = max_branches(config),
-          .table_stride = KvRule({}, config.block_size).blocks_for(s.max_model_len)};
+  return Transformer::step_limits(
+      spec, {.max_rows = s.max_num_batched_tokens,
+             .max_logit_rows = s.max_num_seqs,  // a step of plain decoding takes one call
+             .max_seqs = s.max_num_seqs,
+             .max_branches = config.drafts_branch ? max_drafts_of_step(s) : 0,
+             .max_model_len = s.max_model_len,
+             .table_stride = geometry.table_entries(s.max_model_len)});
 }
-
-int max_logit_rows(const SchedulerConfig& config) {
-  return config.max_num_seqs;
-}
-
-namespace {
 
 // The memory that is there is too little, as against a setting that no memory could meet.
 struct NoRoom : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-MemoryPlan plan_within(const ModelSpec& spec, const EngineConfig& config, Backend& backend,
+MemoryPlan plan_within(const ModelSpec& spec, const EngineConfig& config, const Backend& backend,
                        size_t available) {
   check_settings(spec, config);
   const SchedulerConfig& s = config.scheduler;
-  const DType kv_dtype = kv_dtype_of(config.kv_dtype, spec, backend);
   MemoryPlan plan;
   plan.available_bytes = available;
-  plan.weight_bytes = planned_weight_bytes(spec, backend);
-  plan.workspace_bytes = Workspace::planned_bytes(spec, s.max_num_batched_tokens, max_logit_rows(s),
-                                                  backend.activation_dtype(spec.weight_dtype)) +
-                         Transformer::planned_bytes(spec, s.max_model_len) +
-                         Transformer::reserve_scratch(spec, transformer_limits(config), backend);
-  // The tables' size does not depend on how many blocks there are, only on how many a sequence may hold.
+  plan.kv_dtype = kv_dtype_of(config.kv_dtype, spec, backend);
+  // What does not depend on how many blocks there are, only on how many a sequence may hold.
   const BlockGeometry one = geometry_for(spec, config, 1);
-  const int table_stride = one.table_entries(s.max_model_len);
+  plan.steps = steps_of(spec, config, one);
+  plan.weight_bytes = planned_weight_bytes(spec, backend);
+  plan.workspace_bytes = Workspace::planned_bytes(spec, plan.steps.max_rows, plan.steps.max_logit_rows,
+                                                  backend.activation_dtype(spec.weight_dtype)) +
+                         Transformer::planned_bytes(spec, s.max_model_len);
+  plan.scratch_bytes = backend.step_context_bytes(plan.steps);
   plan.table_bytes = SlotTable::planned_bytes(s.max_num_seqs, s.max_model_len, one) +
-                     ModelInput::planned_bytes(s.max_num_batched_tokens, s.max_num_seqs, max_branches(config), table_stride, one) +
-                     Sampler::planned_bytes(s.max_num_batched_tokens, s.max_num_seqs, max_branches(config));
+                     ModelInput::planned_bytes(plan.steps.max_rows, plan.steps.max_seqs, plan.steps.max_branches,
+                                               plan.steps.table_stride, one) +
+                     Sampler::planned_bytes(plan.steps.max_rows, plan.steps.max_seqs, plan.steps.max_branches);
   const size_t fixed = plan.total_bytes();
   if (fixed > available) {
     throw NoRoom("the model needs " + size_text(fixed) + " before its KV cache, but only " +
@@ -160,7 +150,7 @@ MemoryPlan plan_within(const ModelSpec& spec, const EngineConfig& config, Backen
   double per_sequence = 0;
   for (int g = 0; g < one.num_groups; ++g) {
     per_sequence += static_cast<double>(one.groups[g].num_blocks) *
-                    static_cast<double>(kv_block_bytes(spec, g, one.rule(g).span(), kv_dtype));
+                    static_cast<double>(kv_block_bytes(spec, g, one.rule(g).span(), plan.kv_dtype));
   }
   const auto room = static_cast<double>(available - fixed);
   const double budget = config.kv_cache_bytes > 0
@@ -178,7 +168,7 @@ MemoryPlan plan_within(const ModelSpec& spec, const EngineConfig& config, Backen
                  ": lower max_model_len or raise kv_cache_mib");
   }
   plan.geometry = geometry_for(spec, config, budget / per_sequence);
-  plan.kv_cache_bytes = KvCache::planned_bytes(spec, plan.geometry, kv_dtype);
+  plan.kv_cache_bytes = KvCache::planned_bytes(spec, plan.geometry, plan.kv_dtype);
   plan.full_sequences = std::numeric_limits<int>::max();
   for (int g = 0; g < one.num_groups; ++g) {
     plan.full_sequences =
@@ -189,7 +179,7 @@ MemoryPlan plan_within(const ModelSpec& spec, const EngineConfig& config, Backen
 
 }  // namespace
 
-MemoryPlan plan_memory(const ModelSpec& spec, const EngineConfig& config, Backend& backend,
+MemoryPlan plan_memory(const ModelSpec& spec, const EngineConfig& config, const Backend& backend,
                        size_t available) {
   try {
     return plan_within(spec, config, backend, available);
@@ -201,7 +191,7 @@ MemoryPlan plan_memory(const ModelSpec& spec, const EngineConfig& config, Backen
   }
 }
 
-int largest_model_len(const ModelSpec& spec, const EngineConfig& config, Backend& backend, size_t available) {
+int largest_model_len(const ModelSpec& spec, const EngineConfig& config, const Backend& backend, size_t available) {
   const auto fits = [&](int length) {
     EngineConfig tried = config;
     tried.scheduler.max_model_len = length;
@@ -219,14 +209,6 @@ int largest_model_len(const ModelSpec& spec, const EngineConfig& config, Backend
     (fits(middle) ? longest : beyond) = middle;
   }
   return longest;
-}
-
-int largest_model_len(const ModelSpec& spec, const EngineConfig& config, Backend& backend) {
-  return largest_model_len(quantised(spec, config.quantize), config, backend, backend.available_bytes());
-}
-
-MemoryPlan plan_memory(const ModelSpec& spec, const EngineConfig& config, Backend& backend) {
-  return plan_memory(quantised(spec, config.quantize), config, backend, backend.available_bytes());
 }
 
 }  // namespace serval

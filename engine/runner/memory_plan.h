@@ -1,4 +1,5 @@
-// The sizes that the memory plan and the runner must agree on.
+// Every byte a runner will hold after ready, by arithmetic, before anything is loaded; and with it the sizes that the
+// runner's parts are made for.
 #pragma once
 
 #include <string>
@@ -6,28 +7,34 @@
 #include "engine/config.h"
 #include "engine/kv_geometry.h"
 #include "engine/model/model_spec.h"
-#include "engine/model/transformer.h"
-#include "engine/runner/model_runner.h"
+#include "kernels/backend.h"
 
 namespace serval {
 
-// "auto" is the backend's preference. Throws when the name is unknown.
-DType kv_dtype_of(const std::string& name, const ModelSpec& spec, const Backend& backend);
+struct MemoryPlan {
+  size_t weight_bytes = 0;
+  size_t kv_cache_bytes = 0;
+  size_t workspace_bytes = 0;  // activations, logits, the rotation table
+  size_t scratch_bytes = 0;    // of the device's step context
+  size_t table_bytes = 0;      // histories, block tables, input arrays, parameters of draws
+  size_t total_bytes() const {
+    return weight_bytes + kv_cache_bytes + workspace_bytes + scratch_bytes + table_bytes;
+  }
 
-// Rows of one Transformer::logits call: a step of plain decoding takes one call.
-int max_logit_rows(const SchedulerConfig& config);
+  StepLimits steps;  // the largest steps there will be
+  BlockGeometry geometry;
+  DType kv_dtype = DType::kF32;
+  int full_sequences = 0;      // of max_model_len positions that the KV cache holds at once
+  size_t available_bytes = 0;  // of memory, when the plan was made
+};
 
-// Branches of drafts' trees that a step may have: sequences of its attention beside its own.
-int max_branches(const EngineConfig& config);
-
-// What the transformer's scratch is made for.
-Transformer::Limits transformer_limits(const EngineConfig& config);
-
-// plan_memory() when this much memory is available.
-MemoryPlan plan_memory(const ModelSpec& spec, const EngineConfig& config, Backend& backend,
+// The plan for a backend with this much memory available. Throws std::runtime_error with a sentence when the
+// configuration cannot fit; it names a max_model_len that would, if there is one.
+MemoryPlan plan_memory(const ModelSpec& spec, const EngineConfig& config, const Backend& backend,
                        size_t available_bytes);
 
-int largest_model_len(const ModelSpec& spec, const EngineConfig& config, Backend& backend,
+// The largest max_model_len with which plan_memory() does not throw, up to what the model was made for; 0: none.
+int largest_model_len(const ModelSpec& spec, const EngineConfig& config, const Backend& backend,
                       size_t available_bytes);
 
 }  // namespace serval

@@ -3,12 +3,8 @@
 #include <algorithm>
 #include <utility>
 
-#include "engine/model/read_model.h"
 #include "engine/model/transformer.h"
-#include "engine/model/weight_loader.h"
-#include "engine/model/weight_map.h"
 #include "engine/runner/kv_cache.h"
-#include "engine/runner/memory_plan.h"
 #include "engine/runner/model_input.h"
 #include "engine/runner/sampler.h"
 #include "engine/runner/slot_table.h"
@@ -16,19 +12,20 @@
 
 namespace serval {
 struct ModelRunner::Impl {
-  Impl(ModelSpec spec, std::unique_ptr<Backend> device, const MemoryPlan& memory_plan,
-       const EngineConfig& engine, ModelWeights weights, const Progress& kv_progress)
-      : backend(std::move(device)),
+  Impl(ModelSpec spec, ModelWeights weights, const MemoryPlan& memory_plan, Backend& device, Drafter drafts,
+       const Progress& kv_progress)
+      : backend(device),
         plan(memory_plan),
-        kv(spec, plan.geometry, kv_dtype_of(engine.kv_dtype, spec, *backend), *backend,
-           engine.scheduler.max_num_seqs, kv_progress),
-        workspace(spec, engine.scheduler.max_num_batched_tokens, max_logit_rows(engine.scheduler), *backend),
-        slots(engine.scheduler.max_num_seqs, engine.scheduler.max_model_len, plan.geometry),
-        input(engine.scheduler.max_num_batched_tokens, engine.scheduler.max_num_seqs, max_branches(engine),
-              slots.table_stride(), plan.geometry),
-        sampler(engine.scheduler.max_num_batched_tokens, engine.scheduler.max_num_seqs, max_branches(engine)),
-        transformer(std::move(spec), std::move(weights), transformer_limits(engine), *backend) {
-    SERVAL_CHECK(kv.bytes() == plan.kv_cache_bytes, kv.bytes(), plan.kv_cache_bytes);
+        kv(spec, plan.geometry, plan.kv_dtype, backend, plan.steps.max_seqs, kv_progress),
+        workspace(spec, plan.steps.max_rows, plan.steps.max_logit_rows, backend),
+        slots(plan.steps.max_seqs, plan.steps.max_model_len, plan.geometry),
+        input(plan.steps.max_rows, plan.steps.max_seqs, plan.steps.max_branches, slots.table_stride(), plan.geometry),
+        sampler(plan.steps.max_rows, plan.steps.max_seqs, plan.steps.max_branches),
+        transformer(std::move(spec), std::move(weights), plan.steps.max_model_len, backend),
+        context(backend.make_step_context(plan.steps)),
+        drafter(std::move(drafts)) {
+    SERVAL_CHECK(kv.bytes() == plan.kv_cache_bytes && context->bytes() == plan.scratch_bytes, kv.bytes(),
+                 plan.kv_cache_bytes, context->bytes(), plan.scratch_bytes);
   }
 
   void forward_and_head(const ForwardInput& step) {
@@ -39,20 +36,19 @@ struct ModelRunner::Impl {
   // Lets the backend see, before it serves, the steps that it wants to repeat: rows of no sequence. Each runs
   // plainly first, so that whatever is loaded or chosen at a first use is there when it is captured.
   void capture_steps() {
-    for (const int rows : backend->captured_rows()) {
+    for (const int rows : context->captured_rows()) {
       const ForwardInput& step = input.build({}, slots, [&](int) { return rows; });
-      backend->begin_step(step);
+      context->begin_step(step);
       forward_and_head(step);
-      backend->begin_step(step);
-      backend->capture(rows, [&] { forward_and_head(step); });
+      context->begin_step(step);
+      context->capture(rows, [&] { forward_and_head(step); });
     }
   }
 
   // A sequence that is a prompt of a few tokens and leaves again. Its blocks are anybody's afterwards.
-  Batch warming_prompt(const EngineConfig& engine) const {
+  Batch warming_prompt() const {
     constexpr int kTokens = 40;  // more rows than attention by split contexts takes
-    int tokens =
-        std::min({kTokens, engine.scheduler.max_num_batched_tokens, engine.scheduler.max_model_len - 1});
+    int tokens = std::min({kTokens, plan.steps.max_rows, plan.steps.max_model_len - 1});
     for (int g = 0; g < plan.geometry.num_groups; ++g)
       tokens = std::min(tokens, plan.geometry.groups[g].num_blocks * plan.geometry.rule(g).span());
     Batch batch;
@@ -101,7 +97,7 @@ struct ModelRunner::Impl {
       const std::span<const TokenId> known = slots.known(out.seq, drawn[i].slot, drawn[i].num_known);
       if (known.empty()) continue;
       out.drafts_begin = static_cast<int32_t>(output.drafts.size());
-      speculator->propose(known, max_drafts, output.drafts);
+      drafter.speculator->propose(known, drafter.max_tokens, output.drafts);
       out.num_drafts = static_cast<int32_t>(output.drafts.size()) - out.drafts_begin;
     }
   }
@@ -116,42 +112,29 @@ struct ModelRunner::Impl {
     });
   }
 
-  std::unique_ptr<Backend> backend;
-  MemoryPlan plan;
+  Backend& backend;
+  const MemoryPlan plan;
   KvCache kv;
   Workspace workspace;
   SlotTable slots;
   ModelInput input;
   Sampler sampler;
   Transformer transformer;
-  std::unique_ptr<Speculator> speculator;
-  int max_drafts = 0;
+  const std::unique_ptr<StepContext> context;
+  const Drafter drafter;
 };
 
-ModelRunner::ModelRunner(const std::filesystem::path& model_dir, const EngineConfig& config,
-                         const LoadProgress& progress, std::unique_ptr<Speculator> speculator) {
-  ModelSpec spec = quantised(read_model_spec(model_dir), config.quantize);
-  std::unique_ptr<Backend> backend = make_backend(config.device);
-  const MemoryPlan plan = plan_memory(spec, config, *backend, backend->available_bytes());
-  const auto progress_of = [&](const char* what) {
-    return [&progress, what](size_t done, size_t total) {
-      if (progress) progress(what, done, total);
-    };
-  };
-  ModelWeights weights = load_weights(model_dir, spec, *backend, progress_of("loading weights"));
-  const size_t weight_bytes = held_bytes(map_weights(spec, weights));
-  SERVAL_CHECK(weight_bytes == plan.weight_bytes, weight_bytes, plan.weight_bytes);
-  impl_ = std::make_unique<Impl>(std::move(spec), std::move(backend), plan, config,
-                                 std::move(weights), progress_of("clearing the KV cache"));
-  impl_->max_drafts = config.scheduler.num_draft_tokens;
-  if (impl_->max_drafts > 0) impl_->speculator = std::move(speculator);
-  if (is_asynchronous()) warm_up(config);
+ModelRunner::ModelRunner(ModelSpec spec, ModelWeights weights, const MemoryPlan& plan, Backend& backend,
+                         Drafter drafter, const Progress& kv_progress)
+    : impl_(std::make_unique<Impl>(std::move(spec), std::move(weights), plan, backend, std::move(drafter),
+                                   kv_progress)) {
+  if (is_asynchronous()) warm_up();
 }
 
 // Kernels of prompts and the sampler are never captured: they are loaded here and not at the first request.
-void ModelRunner::warm_up(const EngineConfig& config) {
+void ModelRunner::warm_up() {
   ModelOutput output;
-  execute(impl_->warming_prompt(config), output);
+  execute(impl_->warming_prompt(), output);
   Batch leave;
   leave.freed = {0};
   impl_->slots.update(leave);
@@ -171,31 +154,31 @@ void ModelRunner::launch(const Batch& batch) {
   // A step that draws from every one of its rows, decoding and verification, is the same work each time.
   const bool is_sampled_whole = r.samples_every_row(batch);
   const ForwardInput& input = r.input.build(
-      batch, r.slots, [&](int rows) { return is_sampled_whole ? r.backend->padded_rows(rows) : rows; });
-  r.backend->begin_step(input);
+      batch, r.slots, [&](int rows) { return is_sampled_whole ? r.context->padded_rows(rows) : rows; });
+  r.context->begin_step(input);
   r.kv.copy(batch.copies);
   Tensor all_logits;
   if (is_sampled_whole) {
-    r.backend->run_captured(input.num_rows(), [&] { r.forward_and_head(input); });
+    r.context->run_captured(input.num_rows(), [&] { r.forward_and_head(input); });
     r.workspace.start_logits(input.num_rows());
     all_logits = r.workspace.logits;
   } else if (!batch.seqs.empty()) {
     r.transformer.forward(input, r.kv.layers(), r.workspace);
   }
   r.sampler.begin(batch, r.slots, is_sampled_whole ? &all_logits : nullptr, r.transformer, r.workspace,
-                  *r.backend);
+                  *r.context);
 }
 
 void ModelRunner::wait(ModelOutput& output) {
   output.clear();
   Impl& r = *impl_;
-  const std::span<const Sampler::Drawn> drawn = r.sampler.collect(r.slots, *r.backend, output);
+  const std::span<const Sampler::Drawn> drawn = r.sampler.collect(r.slots, *r.context, output);
   r.bring_together(drawn, output);
-  if (r.speculator) r.propose(drawn, output);
+  if (r.drafter.speculator) r.propose(drawn, output);
 }
 
 bool ModelRunner::is_asynchronous() const {
-  return impl_->backend->is_asynchronous();
+  return impl_->backend.is_asynchronous();
 }
 const MemoryPlan& ModelRunner::plan() const {
   return impl_->plan;

@@ -3,53 +3,31 @@
 // thread; execute() allocates nothing once warm.
 #pragma once
 
-#include <filesystem>
-#include <functional>
 #include <memory>
-#include <string>
 
 #include "engine/batch.h"
-#include "engine/config.h"
-#include "engine/kv_geometry.h"
+#include "engine/model/model_spec.h"
+#include "engine/model/weights.h"
+#include "engine/runner/memory_plan.h"
 #include "engine/runner/speculators/speculator.h"
+#include "kernels/backend.h"
 
 namespace serval {
 
-class Backend;
-struct ModelSpec;
-
-// Every byte the engine will hold after ready, by arithmetic, before anything is loaded. `serval plan` prints
-// it.
-struct MemoryPlan {
-  size_t weight_bytes = 0;
-  size_t kv_cache_bytes = 0;
-  size_t workspace_bytes = 0;  // activations, logits, scratch of the backend
-  size_t table_bytes = 0;      // histories, block tables, scheduler structures
-  BlockGeometry geometry;
-  int full_sequences = 0;      // of max_model_len positions that the KV cache holds at once
-  size_t available_bytes = 0;  // of memory, when the plan was made
-  size_t total_bytes() const { return weight_bytes + kv_cache_bytes + workspace_bytes + table_bytes; }
+// Who guesses what comes next in each sequence, and how many tokens at most; nobody without a speculator.
+struct Drafter {
+  std::unique_ptr<Speculator> speculator;
+  int max_tokens = 0;
 };
-
-// Throws std::runtime_error with a sentence when the configuration cannot fit the machine; it names a
-// max_model_len that would, if there is one. Reserves the backend's own scratch, the only way to know its
-// size.
-MemoryPlan plan_memory(const ModelSpec& spec, const EngineConfig& config, Backend& backend);
-
-// The largest max_model_len with which plan_memory() does not throw, up to what the model was made for; 0:
-// none.
-int largest_model_len(const ModelSpec& spec, const EngineConfig& config, Backend& backend);
-
-// What is being done, bytes done, bytes in all: while weights are read and a large KV cache is cleared. May
-// throw to give up.
-using LoadProgress = std::function<void(const char* what, size_t done, size_t total)>;
 
 class ModelRunner {
  public:
-  // Loads the weights, allocates everything of the plan, touches it. Throws at start-up. Without a speculator
-  // nothing is proposed.
-  ModelRunner(const std::filesystem::path& model_dir, const EngineConfig& config,
-              const LoadProgress& progress = {}, std::unique_ptr<Speculator> speculator = nullptr);
+  // Allocates everything of the plan beside the weights, which are that backend's, and touches it; repeats the steps
+  // that the device wants to see before it serves. Throws at start-up. The backend outlives the runner; other runners
+  // on it may run in turns with this one, on the same thread. `kv_progress` is told how much of a large KV cache is
+  // cleared.
+  ModelRunner(ModelSpec spec, ModelWeights weights, const MemoryPlan& plan, Backend& backend, Drafter drafter = {},
+              const Progress& kv_progress = {});
   ~ModelRunner();
 
   // Starts a step; at most two may be on their way. `batch` is not needed afterwards. A token of a step that
@@ -68,7 +46,7 @@ class ModelRunner {
 
  private:
   struct Impl;
-  void warm_up(const EngineConfig& config);
+  void warm_up();
   std::unique_ptr<Impl> impl_;
 };
 

@@ -79,12 +79,12 @@ size_t Sampler::planned_bytes(int max_rows, int max_seqs, int max_branches) {
 }
 
 void Sampler::begin(const Batch& batch, SlotTable& slots, const Tensor* all_logits, Transformer& transformer,
-                    Workspace& ws, Backend& backend) {
+                    Workspace& ws, StepContext& context) {
   SERVAL_CHECK(num_begun_ - num_collected_ < 2, num_begun_, num_collected_);
   Step& step = steps_[num_begun_++ % 2];
   step.number = batch.step;
   want_rows(batch, slots, transformer.spec().vocab_size, step);
-  draw(all_logits, transformer, ws, backend, step);
+  draw(all_logits, transformer, ws, context, step);
 }
 
 void Sampler::want_rows(const Batch& batch, SlotTable& slots, int vocab, Step& out) {
@@ -167,7 +167,7 @@ std::span<const TokenId> Sampler::branch_of(const Slot& slot, const Wanted& want
   return {step.branch_tokens.data() + begin, count};
 }
 
-void Sampler::draw(const Tensor* all_logits, Transformer& transformer, Workspace& ws, Backend& backend,
+void Sampler::draw(const Tensor* all_logits, Transformer& transformer, Workspace& ws, StepContext& context,
                    Step& step) {
   step.results.resize(step.rows.size());
   step.top.resize(step.rows.size() * step.top_stride);
@@ -183,8 +183,8 @@ void Sampler::draw(const Tensor* all_logits, Transformer& transformer, Workspace
     } else {
       logits = transformer.logits(rows.subspan(begin, count), ws);
     }
-    if (step.ticket >= 0) backend.wait_sampled(step.ticket);
-    step.ticket = backend.sample({.logits = logits,
+    if (step.ticket >= 0) context.wait_sampled(step.ticket);
+    step.ticket = context.sample({.logits = logits,
                                   .rows = step.params.data() + begin,
                                   .results = step.results.data() + begin,
                                   .top = step.top.data() + begin * step.top_stride,
@@ -208,10 +208,10 @@ TokenOutput Sampler::emit(const Step& step, int index, ModelOutput& output) {
           .num_top = num_top};
 }
 
-std::span<const Sampler::Drawn> Sampler::collect(SlotTable& slots, Backend& backend, ModelOutput& output) {
+std::span<const Sampler::Drawn> Sampler::collect(SlotTable& slots, StepContext& context, ModelOutput& output) {
   SERVAL_CHECK(num_collected_ < num_begun_, num_collected_, num_begun_);
   const Step& step = steps_[num_collected_++ % 2];
-  if (step.ticket >= 0) backend.wait_sampled(step.ticket);
+  if (step.ticket >= 0) context.wait_sampled(step.ticket);
   output.step = step.number;
   drawn_.clear();
   accepted_.clear();

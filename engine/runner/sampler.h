@@ -29,7 +29,7 @@ class Sampler {
   // step, when they are there already; the batch then samples every row. At most two steps may be begun and
   // not collected. Afterwards the batch is not needed.
   void begin(const Batch& batch, SlotTable& slots, const Tensor* all_logits, Transformer& transformer,
-             Workspace& ws, Backend& backend);
+             Workspace& ws, StepContext& context);
   // Where a sequence is when its draws of a step are over.
   struct Drawn {
     SlotId slot;
@@ -44,7 +44,7 @@ class Sampler {
   // Waits for the oldest step that was begun and fills `output`, in the order of its batch.seqs. Tells the
   // slot table the tokens that it did not know. Returns an entry for each of output.seqs, good until a step
   // begins.
-  std::span<const Drawn> collect(SlotTable& slots, Backend& backend, ModelOutput& output);
+  std::span<const Drawn> collect(SlotTable& slots, StepContext& context, ModelOutput& output);
 
  private:
   // What collect() must know of a sequence's step.
@@ -71,7 +71,7 @@ class Sampler {
   };
   static std::span<const TokenId> branch_of(const Slot& slot, const Wanted& wanted, int draft, Step& step);
   static void want_rows(const Batch& batch, SlotTable& slots, int vocab, Step& step);
-  static void draw(const Tensor* all_logits, Transformer& transformer, Workspace& ws, Backend& backend,
+  static void draw(const Tensor* all_logits, Transformer& transformer, Workspace& ws, StepContext& context,
                    Step& step);
   static TokenOutput emit(const Step& step, int index, ModelOutput& output);
 

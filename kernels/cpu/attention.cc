@@ -13,12 +13,7 @@
 namespace serval::cpu {
 namespace {
 
-// Query vectors of a task: enough to share every load of a key many times, few enough to keep their sums in
-// the second-level cache.
-constexpr int kTaskVectors = 64;
 constexpr int kMaxHeadDim = 256;
-// Of a tree of 64 drafts, from the block on that it begins in: in blocks of 256 it touches two.
-constexpr size_t kMaxTailPositions = 512;
 
 void check_layout(const KvLayer& kv) {
   SERVAL_CHECK(kv.dtype == DType::kF32 || kv.dtype == DType::kBF16, dtype_name(kv.dtype));
@@ -63,31 +58,6 @@ void copy_position(const KvLayer& kv, const std::byte* from_keys, const std::byt
 }
 
 }  // namespace
-
-size_t CpuBackend::attend_floats(int max_heads, int head_dim) {
-  const size_t vectors = std::max(kTaskVectors, max_heads);
-  constexpr size_t kLineFloats = 16;
-  return (2 * vectors * (head_dim + 2) + 8 * kTile + kLineFloats) / kLineFloats * kLineFloats;
-}
-
-size_t CpuBackend::reserve_attention(const BackendLimits& limits) {
-  attend_floats_ = std::max(attend_floats_, attend_floats(limits.num_heads, limits.head_dim));
-  max_heads_ = std::max(max_heads_, limits.num_heads);
-  slot_floats_ = std::max(slot_floats_, limits.num_heads * (limits.head_dim + kPartialExtra));
-  // One thread splits nothing. More have room to split two sequences of any length, and as many as give each
-  // thread enough to do.
-  constexpr int kSlotsPerThread = 16;
-  const int threads = pool_.num_threads();
-  const int slots =
-      threads == 1 ? 0 : std::max(2 * tiles_of(limits.max_model_len, kChunk), kSlotsPerThread * threads);
-  tasks_.reserve(limits.max_rows, slots);
-  // A branch begins anywhere in a block.
-  if (limits.max_branches > 0)
-    branch_tail_bytes_ = std::max(branch_tail_bytes_, 2 * kMaxTailPositions * limits.head_dim * sizeof(float));
-  return grow(branch_tails_, threads * branch_tail_bytes_) + tasks_.bytes() + grow(attend_scratch_, threads * attend_floats_ * sizeof(float)) +
-         grow(partials_, size_t{1} * tasks_.max_slots() * slot_floats_ * sizeof(float)) +
-         grow(pending_, size_t{1} * (tasks_.max_slots() / 2) * max_heads_ * sizeof(int32_t));
-}
 
 void CpuBackend::write_kv(const WriteKvArgs& args) {
   check_layout(args.kv);
@@ -172,20 +142,21 @@ void CpuBackend::attention(const AttentionArgs& args, int64_t q_row_stride) {
                args.q.dim(2));
   const int heads = num_heads / kv.num_kv_heads;
   const int task_rows = rows_per_task(heads);
-  SERVAL_CHECK(attend_floats(heads, head_dim) <= attend_floats_, heads, head_dim);
-  SERVAL_CHECK(num_heads <= max_heads_ && num_heads * (head_dim + kPartialExtra) <= slot_floats_, num_heads,
-               head_dim);
+  StepScratch& scratch = step();
+  SERVAL_CHECK(attend_floats(heads, head_dim) <= scratch.attend_floats, heads, head_dim);
+  SERVAL_CHECK(num_heads <= scratch.max_heads && num_heads * (head_dim + kPartialExtra) <= scratch.slot_floats,
+               num_heads, head_dim);
   if (batch.num_rows == 0) return;
 
   // A claim should be worth some microseconds (about 20 multiply-adds a nanosecond).
   constexpr int64_t kClaimNs = 3000;
-  tasks_.plan(batch, kv.num_kv_heads, args.window, task_rows, kClaimNs * 10 / (int64_t{heads} * head_dim) + 1,
-              pool_.num_threads());
-  const std::span<const AttentionTasks::Task> tasks = tasks_.tasks();
-  const std::span<const AttentionTasks::Split> splits = tasks_.splits();
-  const std::span<const int32_t> claims = tasks_.claims();
+  scratch.tasks.plan(batch, kv.num_kv_heads, args.window, task_rows,
+                     kClaimNs * 10 / (int64_t{heads} * head_dim) + 1, pool_.num_threads());
+  const std::span<const AttentionTasks::Task> tasks = scratch.tasks.tasks();
+  const std::span<const AttentionTasks::Split> splits = scratch.tasks.splits();
+  const std::span<const int32_t> claims = scratch.tasks.claims();
   // [split][KV head]: tasks that are not done; the last one merges.
-  auto* const pending = pending_.as<int32_t>();
+  auto* const pending = scratch.pending.as<int32_t>();
   for (size_t i = 0; i < splits.size(); ++i)
     std::fill_n(pending + i * kv.num_kv_heads, kv.num_kv_heads, splits[i].num_tasks);
 
@@ -199,7 +170,7 @@ void CpuBackend::attention(const AttentionArgs& args, int64_t q_row_stride) {
   };
   // What the chunks of a split leave: [chunk][KV head][row][head][vector_floats].
   const auto partials_of = [&](const AttentionTasks::Split& split, int chunk, int kv_head) {
-    return partials_.as<float>() +
+    return scratch.partials.as<float>() +
            ((split.slot + int64_t{chunk - split.first_chunk} * split.num_rows) * num_heads +
             int64_t{kv_head} * split.num_rows * heads) *
                vector_floats;
@@ -216,10 +187,10 @@ void CpuBackend::attention(const AttentionArgs& args, int64_t q_row_stride) {
   };
   // What a branch reads from the block on in which its tree begins, in the order in which it reads it.
   const auto gather_tail = [&](int worker, int seq, int kv_head, int first_block) {
-    std::byte* const tail = branch_tails_.as<std::byte>() + worker * branch_tail_bytes_;
+    std::byte* const tail = scratch.branch_tails.as<std::byte>() + worker * scratch.branch_tail_bytes;
     const int shift = std::countr_zero(static_cast<unsigned>(kv.block_size)), last = batch.first_pos[seq];
     const size_t head_bytes = kv.block_bytes() / kv.num_kv_heads;
-    SERVAL_CHECK(static_cast<size_t>((last >> shift) - first_block + 1) * 2 * head_bytes <= branch_tail_bytes_, last,
+    SERVAL_CHECK(static_cast<size_t>((last >> shift) - first_block + 1) * 2 * head_bytes <= scratch.branch_tail_bytes, last,
                  first_block, kv.block_size);
     const int32_t* const blocks = batch.block_table + int64_t{seq} * batch.table_stride;
     for (int p = first_seen(last, args.window); p <= last; ++p) {
@@ -262,7 +233,7 @@ void CpuBackend::attention(const AttentionArgs& args, int64_t q_row_stride) {
             .soft_cap = args.soft_cap,
             .window = args.window,
             .sinks = sinks == nullptr ? nullptr : sinks + kv_head * heads,
-            .scratch = attend_scratch_.as<float>() + worker * attend_floats_});
+            .scratch = scratch.attend.as<float>() + worker * scratch.attend_floats});
     if (split == nullptr) return;
     std::atomic_ref<int32_t> left(pending[int64_t{task.split} * kv.num_kv_heads + kv_head]);
     if (left.fetch_sub(1, std::memory_order_acq_rel) == 1) merge(*split, kv_head);

@@ -12,20 +12,32 @@ namespace {
 // A task is split when it is more than one in so many parts of what each thread has to do.
 constexpr int kPartsPerThread = 4;
 
+// A task has a row of its own, or a chunk of a split, and then at least a slot.
+size_t max_tasks(int max_rows, int max_slots) {
+  return static_cast<size_t>(max_rows) + max_slots;
+}
+size_t max_splits(int max_rows, int max_slots) {
+  return std::min(max_rows, max_slots / 2);
+}
+
 }  // namespace
 
 void AttentionTasks::reserve(int max_rows, int max_slots) {
   max_rows_ = std::max(max_rows_, max_rows);
   max_slots_ = std::max(max_slots_, max_slots);
-  // A task has a row of its own, or a chunk of a split, and then at least a slot.
-  tasks_.reserve(static_cast<size_t>(max_rows_) + max_slots_);
-  splits_.reserve(std::min(max_rows_, max_slots_ / 2));
-  claims_.reserve(tasks_.capacity() + 1);
+  tasks_.reserve(max_tasks(max_rows_, max_slots_));
+  splits_.reserve(max_splits(max_rows_, max_slots_));
+  claims_.reserve(max_tasks(max_rows_, max_slots_) + 1);
 }
 
 size_t AttentionTasks::bytes() const {
   return tasks_.capacity() * sizeof(Task) + splits_.capacity() * sizeof(Split) +
          claims_.capacity() * sizeof(int32_t);
+}
+
+size_t AttentionTasks::bytes(int max_rows, int max_slots) {
+  return max_tasks(max_rows, max_slots) * (sizeof(Task) + sizeof(int32_t)) + sizeof(int32_t) +
+         max_splits(max_rows, max_slots) * sizeof(Split);
 }
 
 void AttentionTasks::plan(const AttentionBatch& batch, int kv_heads, int window, int task_rows,

@@ -13,6 +13,10 @@
 
 namespace serval::cpu {
 
+// Query vectors of a task: enough to share every load of a key many times, few enough to keep their sums in the
+// second-level cache.
+inline constexpr int kTaskVectors = 64;
+
 class AttentionTasks {
  public:
   // For each KV head; longest first.
@@ -36,6 +40,7 @@ class AttentionTasks {
   // merged.
   void reserve(int max_rows, int max_slots);
   size_t bytes() const;
+  static size_t bytes(int max_rows, int max_slots);  // what reserve() of an empty one will hold
   int max_slots() const { return max_slots_; }
 
   // Cuts the batch into tasks of at most task_rows rows, and gathers those under claim_work. Allocates

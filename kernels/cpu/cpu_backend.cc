@@ -5,7 +5,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <stdexcept>
-#include <tuple>
 
 #include "kernels/base/check.h"
 #include "kernels/base/log.h"
@@ -87,26 +86,17 @@ size_t CpuBackend::available_bytes() const {
   return available_memory_bytes();
 }
 
-size_t CpuBackend::grow(Buffer& buffer, size_t bytes) {
-  if (buffer.bytes < bytes) buffer = allocate(bytes);
-  return buffer.bytes;
+std::unique_ptr<StepContext> CpuBackend::make_step_context(const StepLimits& limits) {
+  return std::make_unique<CpuStepContext>(limits, *this, pool_, kernels_.sample, step_);
 }
 
-size_t CpuBackend::reserve(const BackendLimits& limits) {
-  const auto& [max_rows, max_k, max_n] = std::tie(limits.max_rows, limits.max_k, limits.max_n);
-  SERVAL_CHECK(max_rows > 0 && max_k > 0 && max_n > 0, max_rows, max_k, max_n);
-  size_t total =
-      grow(packed_rows_, static_cast<size_t>(max_rows) * padded_k(max_k, kLargestKMultiple) * sizeof(float));
-  if (limits.num_heads > 0) total += reserve_attention(limits);
-  sample_scratch_.reserve(pool_.num_threads(), max_n, limits.max_seqs);
-  sample_scratch_.last_drawn.resize(std::max<size_t>(sample_scratch_.last_drawn.size(), limits.max_seqs), 0);
-  return total + SampleScratch::bytes(pool_.num_threads(), sample_scratch_.vocab(),
-                                      sample_scratch_.counts.num_slots());
+size_t CpuBackend::step_context_bytes(const StepLimits& limits) const {
+  return CpuStepContext::planned_bytes(limits, pool_.num_threads());
 }
 
-int CpuBackend::sample(const SampleArgs& args) {
-  sample_rows(args, kernels_.sample, pool_, sample_scratch_);
-  return 0;
+StepScratch& CpuBackend::step() {
+  SERVAL_CHECK(step_ != nullptr, "an op before any step has begun");
+  return *step_;
 }
 
 }  // namespace serval::cpu

@@ -1,15 +1,14 @@
 // The Backend of a CPU: the op families in linear.cc, attention.cc and elementwise.cc over the kernel table
-// of one instruction set and one thread pool. Everything it ever allocates beyond what it hands out is the
-// scratch of reserve(); a call that exceeds what was reserved is our own mistake and is checked.
+// of one instruction set and one thread pool. It allocates nothing beyond what it hands out; a call that exceeds
+// the scratch of its step is our own mistake and is checked.
 #pragma once
 
 #include <algorithm>
 #include <string>
 
 #include "kernels/backend.h"
-#include "kernels/cpu/attention_tasks.h"
 #include "kernels/cpu/kernel_table.h"
-#include "kernels/cpu/sample.h"
+#include "kernels/cpu/step_context.h"
 #include "kernels/cpu/thread_pool.h"
 
 namespace serval::cpu {
@@ -33,8 +32,8 @@ class CpuBackend final : public Backend {
   size_t packed_bytes(int64_t n, int64_t k, WeightFormat format, bool bias) const override;
   DType preferred_kv_dtype(DType weights) const override;
   bool takes_kv_dtype(DType kv, DType) const override { return kv == DType::kF32 || kv == DType::kBF16; }
-  size_t reserve(const BackendLimits& limits) override;
-  void begin_step(const ForwardInput&) override {}
+  std::unique_ptr<StepContext> make_step_context(const StepLimits& limits) override;
+  size_t step_context_bytes(const StepLimits& limits) const override;
 
   void embed(const LinearWeight& table, std::span<const int32_t> ids, float scale,
              const Tensor& out) override;
@@ -60,8 +59,6 @@ class CpuBackend final : public Backend {
   void move_kv(const KvLayer& kv, std::span<const KvMove> moves) override;
   void causal_conv(const CausalConvArgs& args) override;
   void selective_scan(const SelectiveScanArgs& args) override;
-  int sample(const SampleArgs& args) override;
-  void wait_sampled(int) override {}
 
  private:
   static Buffer take(size_t bytes);  // allocate() without the zeros: nobody has touched it
@@ -71,31 +68,13 @@ class CpuBackend final : public Backend {
   // Runs body(first row, rows) for pieces of the channels of every sequence.
   template <class Body>
   void for_state_pieces(const AttentionBatch& batch, const KvLayer& kv, int64_t channels, const Body& body);
-  static size_t attend_floats(int max_heads, int head_dim);  // scratch of one worker
-  size_t reserve_attention(const BackendLimits& limits);
-  size_t grow(Buffer& buffer, size_t bytes);  // returns its bytes
+  StepScratch& step();  // of the step that has begun
 
   const KernelTable& kernels_;
   ThreadPool pool_;
   std::string name_;
-
-  Buffer packed_rows_;    // activations of one linear(), as its kernel wants them
-  AttentionTasks tasks_;  // of one attention()
-  Buffer partials_;       // float [slots of tasks_][slot_floats_]: what chunks leave until they are merged
-  Buffer pending_;        // int32 [splits of tasks_][KV heads]
-  int slot_floats_ = 0, max_heads_ = 0;
-  Buffer attend_scratch_;  // float [threads][attend_floats_]
-  size_t attend_floats_ = 0;
-  Buffer branch_tails_;  // [threads][branch_tail_bytes_]: keys and values of a branch in the order it reads them
-  size_t branch_tail_bytes_ = 0;
-  SampleScratch sample_scratch_;
+  StepScratch* step_ = nullptr;  // set by the CpuStepContext whose step has begun
 };
-
-// Elements of a packed row of k activations or weights.
-constexpr int64_t padded_k(int64_t k, int multiple) {
-  return (k + multiple - 1) / multiple * multiple;
-}
-inline constexpr int kLargestKMultiple = 2;
 
 template <class Body>
 void CpuBackend::for_rows(int64_t rows, int64_t row_elements, const Body& body) {

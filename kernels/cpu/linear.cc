@@ -147,7 +147,7 @@ void CpuBackend::embed(const LinearWeight& table, std::span<const int32_t> ids, 
   SERVAL_CHECK(out.dim(0) == static_cast<int64_t>(ids.size()) && out.dim(1) == table.k, out.dim(0),
                ids.size(), out.dim(1), table.k);
   for_rows(static_cast<int64_t>(ids.size()), table.k, [&](int64_t r) {
-    const int32_t id = ids[r] >= 0 ? ids[r] : sample_scratch_.last_drawn.at(-1 - ids[r]);
+    const int32_t id = ids[r] >= 0 ? ids[r] : step().sample.last_drawn.at(-1 - ids[r]);
     SERVAL_CHECK(id >= 0 && id < table.n, ids[r], id, table.n);
     const std::byte* const panel = table.packed.as<std::byte>() + id / kPanel * stride;
     float* const to = out.as<float>() + r * table.k;
@@ -176,12 +176,13 @@ void CpuBackend::linear(const Tensor& x, const LinearWeight& w, const Tensor& ou
   const size_t row_bytes = static_cast<size_t>(padded_k(k, kernel.k_multiple)) * kernel.element_bytes;
   const std::byte* rows = static_cast<const std::byte*>(x.data);
   if (m > 1 || !kernel.direct_single) {
-    SERVAL_CHECK(m * row_bytes <= packed_rows_.bytes, m, k, packed_rows_.bytes);
-    rows = packed_rows_.as<std::byte>();
+    const Buffer& packed = step().packed_rows;
+    SERVAL_CHECK(m * row_bytes <= packed.bytes, m, k, packed.bytes);
+    rows = packed.as<std::byte>();
     const auto pack = [&](int64_t tile) {
       const int64_t begin = first_row(tile);
       kernel.pack(x.as<float>() + begin * k, k, static_cast<int>(first_row(tile + 1) - begin), k,
-                  packed_rows_.as<std::byte>() + begin * row_bytes);
+                  packed.as<std::byte>() + begin * row_bytes);
     };
     for_rows(num_tiles, kernel.max_rows * k, pack);
   }

@@ -22,6 +22,7 @@ class SampleScratch {
   static size_t bytes(int num_workers, int64_t vocab, int num_slots);  // what reserve() will hold
 
   void reserve(int num_workers, int64_t vocab, int num_slots);
+  size_t bytes() const { return bytes(num_workers_, vocab_, counts.num_slots()); }
   int64_t vocab() const { return vocab_; }
 
   // One worker's part, each array long enough for a row.

@@ -7,6 +7,7 @@
 
 #include "kernels/base/check.h"
 #include "kernels/base/log.h"
+#include "kernels/cuda/attention.h"
 #include "kernels/cuda/elementwise.h"
 #include "kernels/cuda/experts.h"
 #include "kernels/cuda/gemm.h"
@@ -15,9 +16,6 @@
 namespace serval::cuda {
 namespace {
 
-// Sizes of captured steps: small ones exactly, large ones in steps that waste little.
-constexpr int kLadder[] = {1, 2, 4, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256};
-constexpr int kLadderStep = 64;  // beyond
 constexpr int kBlocksPerSm = 2;
 
 // Calls run with a number type: Bf16 or Half.
@@ -41,17 +39,9 @@ CudaBackend::CudaBackend(const DeviceConfig& config)
         if (!problem.empty()) throw std::runtime_error("device is 'cuda', but " + problem);
         return device_properties();
       }()),
-      is_invariant_(config.invariant),
-      staging_(stream_),
-      sampler_(stream_) {
+      is_invariant_(config.invariant) {
   name_ = "cuda-sm" + std::to_string(device_.compute_capability);
   if (!is_invariant_) vendor_gemm_ = VendorGemm::load();
-}
-
-CudaBackend::~CudaBackend() {
-  synchronize(stream_);
-  for (const Graph graph : graphs_)
-    if (graph != nullptr) destroy_graph(graph);
 }
 
 Buffer CudaBackend::allocate(size_t bytes, const Progress&) {
@@ -117,177 +107,17 @@ size_t CudaBackend::packed_bytes(int64_t n, int64_t k, WeightFormat format, bool
   return code_bytes(format, n, k) + (bias ? static_cast<size_t>(n) * sizeof(float) : 0);
 }
 
-int32_t* CudaBackend::take_ints(int64_t count) {
-  int32_t* const taken = int_memory_.as<int32_t>() + ints_taken_;
-  ints_taken_ += (count + 15) / 16 * 16;  // a cache line each
-  SERVAL_CHECK(ints_taken_ * sizeof(int32_t) <= int_memory_.bytes, ints_taken_, int_memory_.bytes);
-  return taken;
+std::unique_ptr<StepContext> CudaBackend::make_step_context(const StepLimits& limits) {
+  return std::make_unique<CudaStepContext>(limits, *this, stream_, device_, step_);
 }
 
-size_t CudaBackend::reserve(const BackendLimits& limits) {
-  const bool has_attention = limits.num_heads > 0;
-  SERVAL_CHECK(!has_attention || (limits.num_kv_heads > 0 && limits.head_dim > 0 && limits.head_dim <= 256),
-               limits.num_heads, limits.num_kv_heads, limits.head_dim);
-  if (limits_.max_rows > 0) {  // a plan asked before; the limits of one model do not change
-    SERVAL_CHECK(limits.max_rows == limits_.max_rows && limits.max_seqs == limits_.max_seqs, limits.max_rows,
-                 limits_.max_rows, limits.max_seqs, limits_.max_seqs);
-    return int_memory_.bytes + item_memory_.bytes + sampler_bytes_;
-  }
-  limits_ = limits;
-  const int64_t rows = limits.max_rows, seqs = limits.max_seqs + limits.max_branches;
-  const int64_t starts = seqs + 1, table = seqs * limits.table_stride;
-  list_ints_ = rows;
-  const int64_t group_ints = rows + table + 2 + 2 * starts;
-  const int64_t tree_ints = limits.max_branches > 0 ? 3 * seqs : 0;
-  const int64_t ints = 2 * rows + starts + seqs + tree_ints + limits.num_kv_groups * group_ints + list_ints_;
-  constexpr int64_t kPieces = 18;  // what rounding each piece to a cache line may add
-  int_memory_ = allocate(sizeof(int32_t) * (ints + 16 * kPieces));
-  token_ids_ = take_ints(rows);
-  positions_ = take_ints(rows);
-  row_start_ = take_ints(starts);
-  first_pos_ = take_ints(seqs);
-  if (limits.max_branches > 0) {
-    tree_masks_ = reinterpret_cast<uint64_t*>(take_ints(2 * seqs));
-    tree_start_ = take_ints(seqs);
-  }
-  for (int g = 0; g < limits.num_kv_groups; ++g) {
-    groups_[g] = {.slots = take_ints(rows),
-                  .block_table = take_ints(table),
-                  .counts = take_ints(2),
-                  .item_start = take_ints(starts),
-                  .tile_start = take_ints(starts)};
-  }
-  list_ = take_ints(list_ints_);
-  mirrors_.reserve(4 + 2 * kMaxKvGroups);
-  host_starts_.resize(2 * starts);
-  staging_.reserve(sizeof(int32_t) * (ints + 16 * kPieces) + 64 * kPieces);
-
-  // Items of a step that decodes every sequence at its full length, but no more than fill the device many
-  // times over: sequences beyond take the kernel that needs no scratch.
-  const int64_t chunks = tiles_of(limits.max_model_len, kChunkKeys);
-  constexpr int64_t kItemsPerSm = 64;
-  max_items_ =
-      static_cast<int>(std::min(seqs * chunks, std::max<int64_t>(chunks, device_.num_sms * kItemsPerSm)));
-  if (has_attention)
-    item_memory_ = allocate(sizeof(float) * max_items_ * item_floats(limits.num_kv_heads, limits.head_dim));
-
-  // Room for any one row (its biases and bans name each token once) or the tokens of one sequence to count,
-  // and for as many usual rows as may come.
-  const auto usual = static_cast<size_t>(limits.vocab / 32 + 256);
-  const auto most = static_cast<size_t>(limits.max_model_len + limits.vocab / 32 + 1 + 3 * limits.vocab);
-  max_list_ints_ = std::max(limits.max_logit_rows * usual, most);
-  sampler_bytes_ = sampler_.reserve(limits.max_logit_rows, limits.vocab, limits.max_seqs, max_list_ints_);
-  for (const int rung : kLadder)
-    if (rung < limits.max_logit_rows) ladder_.push_back(rung);
-  for (int rung = 256 + kLadderStep; rung < limits.max_logit_rows; rung += kLadderStep)
-    ladder_.push_back(rung);
-  ladder_.push_back(limits.max_logit_rows);
-  graphs_.resize(ladder_.size());
-  counted_.reserve(limits.max_seqs);
-  return int_memory_.bytes + item_memory_.bytes + sampler_bytes_;
+size_t CudaBackend::step_context_bytes(const StepLimits& limits) const {
+  return CudaStepContext::planned_bytes(limits, device_);
 }
 
-// --- the arrays of a step ---
-
-void CudaBackend::mirror(const int32_t* host, int32_t* device, int64_t count) {
-  staging_.copy(device, host, sizeof(int32_t) * count);
-  mirrors_.push_back({host, device});
-}
-
-const int32_t* CudaBackend::device_array(const int32_t* host) const {
-  for (const Mirror& m : mirrors_)
-    if (m.host == host) return m.device;
-  SERVAL_CHECK(false, "an op was given an array that is not the step's");
-  return nullptr;
-}
-
-const CudaBackend::Group& CudaBackend::group_of(const AttentionBatch& batch) const {
-  for (const Group& group : groups_)
-    if (group.host_table == batch.block_table) return group;
-  SERVAL_CHECK(false, "an op was given block tables that are not the step's");
-  return groups_[0];
-}
-
-void CudaBackend::begin_step(const ForwardInput& input) {
-  staging_.begin_step();
-  mirrors_.clear();
-  list_used_ = 0;
-  const int rows = input.num_rows();
-  if (rows == 0) return;
-  mirror(input.token_ids.data(), token_ids_, rows);
-  mirror(input.positions.data(), positions_, rows);
-  const AttentionBatch& first = input.groups[0].attention;
-  SERVAL_CHECK(rows <= limits_.max_rows && first.num_seqs <= limits_.max_seqs + limits_.max_branches, rows, limits_.max_rows,
-               first.num_seqs, limits_.max_seqs);
-  mirror(first.row_start, row_start_, first.num_seqs + 1);
-  mirror(first.first_pos, first_pos_, first.num_seqs);
-  // A captured step reads them whether there is a branch or not.
-  if (limits_.max_branches > 0) {
-    if (first.tree_masks != nullptr) {
-      staging_.copy(tree_masks_, first.tree_masks, sizeof(uint64_t) * first.num_seqs);
-      staging_.copy(tree_start_, first.tree_start, sizeof(int32_t) * first.num_seqs);
-    } else {
-      clear(stream_, tree_masks_, sizeof(uint64_t) * first.num_seqs);
-    }
-  }
-  SERVAL_CHECK(first.tree_masks == nullptr || limits_.max_branches > 0, limits_.max_branches);
-  is_split_only_ = true;
-  const int starts = first.num_seqs + 1;
-  for (int g = 0; g < limits_.num_kv_groups; ++g) {
-    const KvGroupInput& in = input.groups[g];
-    Group& group = groups_[g];
-    SERVAL_CHECK(in.attention.table_stride <= limits_.table_stride, in.attention.table_stride,
-                 limits_.table_stride);
-    mirror(in.slots, group.slots, rows);
-    staging_.copy(group.block_table, in.attention.block_table,
-                  sizeof(int32_t) * in.attention.num_seqs * in.attention.table_stride);
-    group.host_table = in.attention.block_table;
-    const std::span<int32_t> items(host_starts_.data(), starts), tiles(host_starts_.data() + starts, starts);
-    const int32_t counts[2] = {in.attention.num_seqs, in.attention.table_stride};
-    staging_.copy(group.counts, counts, sizeof counts);
-    if (limits_.num_heads == 0) continue;
-    group.plan = plan_attention(in.attention, limits_.num_heads / limits_.num_kv_heads, limits_.windows[g],
-                                max_items_, items, tiles);
-    is_split_only_ &= group.plan.num_tiles == 0;
-    staging_.copy(group.item_start, items.data(), sizeof(int32_t) * starts);
-    staging_.copy(group.tile_start, tiles.data(), sizeof(int32_t) * starts);
-  }
-}
-
-int CudaBackend::padded_rows(int num_rows) const {
-  const auto rung = std::lower_bound(ladder_.begin(), ladder_.end(), num_rows);
-  return rung == ladder_.end() ? num_rows : *rung;
-}
-
-void CudaBackend::run_captured(int num_rows, const std::function<void()>& body) {
-  const int rung = captured_rung(num_rows);
-  // What was captured knows only the kernel of split sequences.
-  if (rung < 0 || !is_split_only_) return body();
-  launch_graph(graphs_[rung], stream_);
-}
-
-int CudaBackend::captured_rung(int num_rows) const {
-  const auto rung = std::lower_bound(ladder_.begin(), ladder_.end(), num_rows) - ladder_.begin();
-  const bool is_captured =
-      rung < std::ssize(ladder_) && ladder_[rung] == num_rows && graphs_[rung] != nullptr;
-  return is_captured ? static_cast<int>(rung) : -1;
-}
-
-void CudaBackend::capture(int num_rows, const std::function<void()>& body) {
-  const auto rung = std::lower_bound(ladder_.begin(), ladder_.end(), num_rows) - ladder_.begin();
-  SERVAL_CHECK(rung < std::ssize(ladder_) && ladder_[rung] == num_rows && graphs_[rung] == nullptr, num_rows);
-  SERVAL_CHECK(is_split_only_, "a captured step has no tiles");
-  begin_capture(stream_);
-  body();
-  graphs_[rung] = end_capture(stream_);
-}
-
-const int32_t* CudaBackend::stage_list(const int32_t* values, int64_t count) {
-  SERVAL_CHECK(list_used_ + count <= list_ints_, list_used_, count, list_ints_);
-  int32_t* const list = list_ + list_used_;
-  list_used_ += count;
-  staging_.copy(list, values, sizeof(int32_t) * count);
-  return list;
+CudaStepContext& CudaBackend::step() {
+  SERVAL_CHECK(step_ != nullptr, "an op before any step has begun");
+  return *step_;
 }
 
 // --- ops ---
@@ -296,7 +126,7 @@ void CudaBackend::embed(const LinearWeight& table, std::span<const int32_t> ids,
                         const Tensor& out) {
   with_number(out.dtype, [&](auto number) {
     using T = decltype(number);
-    cuda::embed<T>(stream_, table.packed.as<T>(), device_array(ids.data()), sampler_.last_tokens(),
+    cuda::embed<T>(stream_, table.packed.as<T>(), step().device_array(ids.data()), step().last_tokens(),
                    scale, as<T>(out), static_cast<int>(ids.size()), static_cast<int>(table.k));
   });
 }
@@ -342,10 +172,10 @@ void CudaBackend::qk_norm_rope_write_kv(const serval::QkNormRopeWriteKvArgs& arg
                                      .q_norm = as<float>(args.q_norm),
                                      .k_norm = as<float>(args.k_norm),
                                      .eps = args.eps,
-                                     .positions = device_array(args.positions),
+                                     .positions = step().device_array(args.positions),
                                      .cos_sin = as<float>(args.cos_sin),
                                      .rotary_dim = args.rotary_dim,
-                                     .slots = device_array(args.slots),
+                                     .slots = step().device_array(args.slots),
                                      .keys = args.kv.keys,
                                      .values = args.kv.values,
                                      .is_fp8 = args.kv.dtype == DType::kF8,
@@ -374,7 +204,7 @@ void CudaBackend::rope(const RopeArgs& args) {
                                      .num_q = static_cast<int>(args.x.dim(1)),
                                      .head_dim = static_cast<int>(args.x.dim(2)),
                                      .row_stride = args.row_stride,
-                                     .positions = device_array(args.positions),
+                                     .positions = step().device_array(args.positions),
                                      .cos_sin = as<float>(args.cos_sin),
                                      .rotary_dim = args.rotary_dim});
   });
@@ -389,7 +219,7 @@ void CudaBackend::write_kv(const WriteKvArgs& args) {
                                      .num_kv = static_cast<int>(args.k.dim(1)),
                                      .head_dim = static_cast<int>(args.k.dim(2)),
                                      .row_stride = args.row_stride,
-                                     .slots = device_array(args.slots),
+                                     .slots = step().device_array(args.slots),
                                      .keys = args.kv.keys,
                                      .values = args.kv.values,
                                      .is_fp8 = args.kv.dtype == DType::kF8,
@@ -415,45 +245,41 @@ void CudaBackend::linear(const Tensor& x, const LinearWeight& w, const Tensor& o
 }
 
 void CudaBackend::attention(const AttentionArgs& args, int64_t q_row_stride) {
-  const Group& group = group_of(*args.batch);
   const KvLayer& kv = args.kv;
   const auto num_heads = static_cast<int>(args.q.dim(1));
-  SERVAL_CHECK(num_heads * limits_.num_kv_heads == limits_.num_heads * kv.num_kv_heads, num_heads,
-               kv.num_kv_heads, "every layer packs as many heads to a KV head");
   SERVAL_CHECK(std::has_single_bit(static_cast<unsigned>(kv.block_size)), kv.block_size);
   SERVAL_CHECK(kv.head_dim % (kv.dtype == DType::kF8 ? 16 : 8) == 0, kv.head_dim);
-  auto* const states = item_memory_.as<float>();
-  const AttentionParams params{
-      .q = args.q.data,
-      .q_stride = q_row_stride,
-      .out = args.out.data,
-      .keys = kv.keys,
-      .values = kv.values,
-      .is_fp8 = kv.dtype == DType::kF8,
-      .num_heads = num_heads,
-      .num_kv_heads = kv.num_kv_heads,
-      .head_dim = kv.head_dim,
-      .block_shift = std::countr_zero(static_cast<unsigned>(kv.block_size)),
-      .scale = args.scale,
-      .soft_cap = args.soft_cap,
-      .window = args.window,
-      .sinks = as<float>(args.sinks),
-      .counts = group.counts,
-      .row_start = row_start_,
-      .first_pos = first_pos_,
-      .block_table = group.block_table,
-      .item_start = group.item_start,
-      .tile_start = group.tile_start,
-      .tree_masks = tree_masks_,
-      .tree_start = tree_start_,
-      .item_state = states,
-      .item_out = states + int64_t{max_items_} * limits_.num_kv_heads * kItemRows * 2};
+  const CudaStepContext::Attention step_part = step().attention(*args.batch, num_heads, kv.num_kv_heads);
+  const AttentionParams params{.q = args.q.data,
+                               .q_stride = q_row_stride,
+                               .out = args.out.data,
+                               .keys = kv.keys,
+                               .values = kv.values,
+                               .is_fp8 = kv.dtype == DType::kF8,
+                               .num_heads = num_heads,
+                               .num_kv_heads = kv.num_kv_heads,
+                               .head_dim = kv.head_dim,
+                               .block_shift = std::countr_zero(static_cast<unsigned>(kv.block_size)),
+                               .scale = args.scale,
+                               .soft_cap = args.soft_cap,
+                               .window = args.window,
+                               .sinks = as<float>(args.sinks),
+                               .counts = step_part.counts,
+                               .row_start = step_part.row_start,
+                               .first_pos = step_part.first_pos,
+                               .block_table = step_part.block_table,
+                               .item_start = step_part.item_start,
+                               .tile_start = step_part.tile_start,
+                               .tree_masks = step_part.tree_masks,
+                               .tree_start = step_part.tree_start,
+                               .item_state = step_part.item_state,
+                               .item_out = step_part.item_out};
   const int blocks = device_.num_sms * kBlocksPerSm;
   with_number(args.q.dtype, [&](auto number) {
     using T = decltype(number);
-    if (is_split_only_ || group.plan.num_items > 0)
+    if (step_part.has_items)
       attend_split<T>(stream_, params, blocks, args.batch->num_rows, device_.shared_bytes_per_block);
-    if (!is_split_only_) attend_tiles<T>(stream_, params, blocks);
+    if (step_part.has_tiles) attend_tiles<T>(stream_, params, blocks);
   });
 }
 
@@ -478,14 +304,14 @@ void CudaBackend::soft_cap(const Tensor& x, float cap) {
   cuda::soft_cap(stream_, as<float>(x), x.num_elements(), cap);
 }
 
-StateBatch CudaBackend::state_batch(const AttentionBatch& batch, const KvLayer& kv) const {
-  const Group& group = group_of(batch);
-  return {.counts = group.counts,
-          .row_start = row_start_,
-          .first_pos = first_pos_,
-          .block_table = group.block_table,
+StateBatch CudaBackend::state_batch(const AttentionBatch& batch, const KvLayer& kv) {
+  const CudaStepContext::Sequences seqs = step().sequences(batch);
+  return {.counts = seqs.counts,
+          .row_start = seqs.row_start,
+          .first_pos = seqs.first_pos,
+          .block_table = seqs.block_table,
           .span = kv.block_size,
-          .max_seqs = std::min(batch.num_rows, limits_.max_seqs)};
+          .max_seqs = seqs.max_seqs};
 }
 
 void CudaBackend::causal_conv(const CausalConvArgs& args) {
@@ -522,7 +348,7 @@ void CudaBackend::selective_scan(const SelectiveScanArgs& args) {
 }
 
 void CudaBackend::gather_rows(const Tensor& x, std::span<const int32_t> rows, const Tensor& out) {
-  const int32_t* const list = stage_list(rows.data(), static_cast<int64_t>(rows.size()));
+  const int32_t* const list = step().stage_list(rows.data(), static_cast<int64_t>(rows.size()));
   with_number(out.dtype, [&](auto number) {
     using T = decltype(number);
     cuda::gather_rows<T>(stream_, as<T>(x), list, as<T>(out), static_cast<int>(rows.size()),
@@ -621,55 +447,6 @@ void CudaBackend::move_kv(const KvLayer& kv, std::span<const KvMove> moves) {
     cuda::move_kv(stream_, some);
     moves = moves.subspan(some.count);
   }
-}
-
-int CudaBackend::sample(const SampleArgs& args) {
-  // As many tokens to count and rows at once as their lists have room; nearly always all of them.
-  const auto list_ints = [&](const SampleRow& row) {
-    return static_cast<size_t>((row.has_penalty() ? row.num_recent : 0) + 2 * row.num_logit_bias +
-                               row.num_banned + (row.mask != nullptr ? (limits_.vocab + 31) / 32 : 0));
-  };
-  const int64_t num_rows = args.logits.dim(0), vocab = args.logits.dim(1);
-  int next_counted = 0, tokens_of_next = 0;  // the list to count next, and how much of it is counted
-  for (int64_t begin = 0;;) {
-    size_t room = max_list_ints_;
-    counted_.clear();
-    while (next_counted < args.num_counted && room > 0) {
-      CountedTokens piece = args.counted[next_counted];
-      const int left = piece.num_tokens - tokens_of_next;
-      piece.restart &= tokens_of_next == 0;
-      piece.tokens += tokens_of_next;
-      piece.num_tokens = static_cast<int>(std::min<size_t>(room, left));
-      piece.num_prompt = std::clamp(piece.num_prompt - tokens_of_next, 0, piece.num_tokens);
-      counted_.push_back(piece);
-      room -= piece.num_tokens;
-      tokens_of_next = piece.num_tokens == left ? 0 : tokens_of_next + piece.num_tokens;
-      if (tokens_of_next == 0) ++next_counted;
-    }
-    int64_t end = begin;
-    while (next_counted == args.num_counted && end < num_rows) {
-      const size_t ints = list_ints(args.rows[end]);
-      if (ints > room && (end > begin || !counted_.empty())) break;
-      room -= std::min(room, ints);
-      ++end;
-    }
-    SampleArgs some = args;
-    some.counted = counted_.data();
-    some.num_counted = static_cast<int>(counted_.size());
-    some.logits = Tensor(args.logits.at(begin * vocab), DType::kF32, {end - begin, vocab});
-    some.rows += begin;
-    some.results += begin;
-    if (some.top != nullptr) some.top += begin * args.top_stride;
-    const int ticket = sampler_.launch(some);
-    tickets_[ticket] = some;
-    if (end == num_rows) return ticket;
-    wait_sampled(ticket);
-    begin = end;
-  }
-}
-
-void CudaBackend::wait_sampled(int ticket) {
-  sampler_.wait_sampled(ticket, tickets_[ticket].results, tickets_[ticket].top);
 }
 
 }  // namespace serval::cuda

@@ -20,6 +20,25 @@ int threads_for(int64_t vocab) {
   return threads;
 }
 
+// Bytes of all that reserve() takes.
+struct Sizes {
+  int num_blocks;
+  size_t inputs, results, top, last_tokens, row, counts, keys;
+
+  Sizes(int max_rows, int64_t vocab, int max_slots, size_t max_list_ints, int num_sms) {
+    // A block fills a multiprocessor's load queues; more blocks than multiprocessors would only take memory.
+    num_blocks = std::min(max_rows, num_sms);
+    inputs = max_rows * sizeof(SampleRow) + max_slots * sizeof(CountedTokens) + max_list_ints * sizeof(int32_t);
+    results = max_rows * sizeof(SampleResult);
+    top = size_t{kMaxTop} * max_rows * sizeof(TopLogprob);
+    last_tokens = std::max(max_slots, 1) * sizeof(int32_t);
+    row = static_cast<size_t>(num_blocks * vocab) * sizeof(float);
+    counts = std::max<size_t>(static_cast<size_t>(max_slots * vocab) * sizeof(uint32_t), 1);
+    keys = static_cast<size_t>(num_blocks * OwnKeys::capacity(vocab, threads_for(vocab))) * sizeof(uint64_t);
+  }
+  size_t on_device() const { return inputs + results + top + last_tokens + 2 * row + counts + keys; }
+};
+
 }  // namespace
 
 // Tokens join the counts of slots, a block for each list.
@@ -70,37 +89,33 @@ DeviceSampler::DeviceMemory DeviceSampler::take_device(size_t bytes) {
   return memory;
 }
 
+size_t DeviceSampler::planned_bytes(int max_rows, int64_t vocab, int max_slots, size_t max_list_ints, int num_sms) {
+  return Sizes(max_rows, vocab, max_slots, max_list_ints, num_sms).on_device();
+}
+
 size_t DeviceSampler::reserve(int max_rows, int64_t vocab, int max_slots, size_t max_list_ints) {
   SERVAL_CHECK(max_rows_ == 0 && max_rows > 0 && vocab > 0 && vocab <= kMaxIds && max_slots >= 0, max_rows_,
                max_rows, vocab, max_slots);
-  // A block fills a multiprocessor's load queues; more blocks than multiprocessors would only take memory.
-  num_blocks_ = std::min(max_rows, device_properties().num_sms);
-  const size_t inputs_bytes =
-      max_rows * sizeof(SampleRow) + max_slots * sizeof(CountedTokens) + max_list_ints * sizeof(int32_t);
-  const size_t results_bytes = max_rows * sizeof(SampleResult);
-  const size_t top_bytes = size_t{kMaxTop} * max_rows * sizeof(TopLogprob);
-  const size_t row_bytes = static_cast<size_t>(num_blocks_ * vocab) * sizeof(float);
-  const size_t slots_bytes = std::max(max_slots, 1) * sizeof(int32_t);
-  const size_t counts_bytes = static_cast<size_t>(max_slots * vocab) * sizeof(uint32_t);
-  inputs_ = take_device(inputs_bytes);
-  results_ = take_device(results_bytes);
-  top_ = take_device(top_bytes);
-  last_tokens_ = take_device(slots_bytes);
-  raw_ = take_device(row_bytes);
-  recent_ = take_device(row_bytes);
-  counts_ = take_device(std::max<size_t>(counts_bytes, 1));
-  keys_ = take_device(static_cast<size_t>(num_blocks_ * OwnKeys::capacity(vocab, threads_for(vocab))) *
-                      sizeof(uint64_t));
+  const Sizes sizes(max_rows, vocab, max_slots, max_list_ints, device_properties().num_sms);
+  num_blocks_ = sizes.num_blocks;
+  inputs_ = take_device(sizes.inputs);
+  results_ = take_device(sizes.results);
+  top_ = take_device(sizes.top);
+  last_tokens_ = take_device(sizes.last_tokens);
+  raw_ = take_device(sizes.row);
+  recent_ = take_device(sizes.row);
+  counts_ = take_device(sizes.counts);
+  keys_ = take_device(sizes.keys);
   for (Ticket& ticket : tickets_) {
-    ticket.inputs.reset(allocate_pinned(inputs_bytes));
-    ticket.results.reset(allocate_pinned(results_bytes));
-    ticket.top.reset(allocate_pinned(top_bytes));
+    ticket.inputs.reset(allocate_pinned(sizes.inputs));
+    ticket.results.reset(allocate_pinned(sizes.results));
+    ticket.top.reset(allocate_pinned(sizes.top));
     if (!ticket.inputs || !ticket.results || !ticket.top)
       throw std::runtime_error("there is no page-locked memory left for sampling");
     ticket.done = create_event();
   }
-  clear(stream_, last_tokens_.get(), slots_bytes);
-  clear(stream_, recent_.get(), row_bytes);
+  clear(stream_, last_tokens_.get(), sizes.last_tokens);
+  clear(stream_, recent_.get(), sizes.row);
   max_rows_ = max_rows;
   vocab_ = vocab;
   max_slots_ = max_slots;

@@ -20,7 +20,7 @@ struct FreePinned {
   void operator()(void* memory) const { free_pinned(memory); }
 };
 
-// One for a device; called by the engine thread alone.
+// One for the steps of a model; called by the engine thread alone.
 class DeviceSampler {
  public:
   static constexpr int kMaxTickets = 4;
@@ -35,6 +35,9 @@ class DeviceSampler {
   // max_list_ints ints together. Returns the bytes on the device; throws
   // std::runtime_error when it has too few.
   size_t reserve(int max_rows, int64_t vocab, int max_slots, size_t max_list_ints);
+
+  // What reserve() takes of a device with so many multiprocessors.
+  static size_t planned_bytes(int max_rows, int64_t vocab, int max_slots, size_t max_list_ints, int num_sms);
 
   // On the device, [max_slots]: the token drawn last for each slot, 0 before the first. A row that is not
   // finite leaves its slot as it was.

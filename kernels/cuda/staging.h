@@ -13,6 +13,8 @@ namespace serval::cuda {
 
 class Staging {
  public:
+  static constexpr size_t kAlignment = 16;  // each copy begins at a multiple of it
+
   explicit Staging(Stream stream) : stream_(stream) {
     for (Event& event : done_) event = create_event();
   }
@@ -43,7 +45,7 @@ class Staging {
     if (bytes == 0) return;
     SERVAL_CHECK(used_ + bytes <= region_bytes_, used_, bytes, region_bytes_);
     std::byte* const pinned = memory_ + region_ * region_bytes_ + used_;
-    used_ += (bytes + 15) / 16 * 16;
+    used_ += (bytes + kAlignment - 1) / kAlignment * kAlignment;
     std::memcpy(pinned, from, bytes);
     copy_to_device(stream_, to, pinned, bytes);
     record(done_[region_], stream_);

@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "engine/engine.h"
-#include "engine/runner/model_runner.h"
+#include "engine/runner/load_model.h"
 #include "kernels/base/check.h"
 #include "kernels/gumbel.h"
 #include "loadtest/bench/random_model.h"
@@ -97,8 +97,9 @@ EngineConfig config_for(const EngineConfig& settings, const std::string& quantiz
 class Bench {
  public:
   Bench(const std::filesystem::path& model, const EngineConfig& config)
-      : runner_(model, config),
-        engine_(config, runner_.plan().geometry, run_on(runner_),
+      : backend_(make_backend(config.device)),
+        runner_(load_model(model, config, *backend_)),
+        engine_(config, runner_->plan().geometry, run_on(*runner_),
                 [this](EventBatch& events) { watch_.see(events); }) {}
 
   double decode_tokens_per_s(int streams) {
@@ -129,7 +130,8 @@ class Bench {
 
   Watch watch_;
   uint64_t requests_ = 0;
-  ModelRunner runner_;
+  std::unique_ptr<Backend> backend_;
+  std::unique_ptr<ModelRunner> runner_;
   Engine engine_;  // last: its thread uses what stands above
 };
 

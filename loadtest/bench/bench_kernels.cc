@@ -228,11 +228,11 @@ bool row_has_the_same_bits(Backend& backend, const LinearWeight& w, Activations&
 
 int bench_kernels(const DeviceConfig& device, std::ostream& out) {
   cpu::CpuBackend backend(device);
-  backend.reserve({.max_rows = kLargestRows,
-                   .num_heads = AttentionBench::kHeads,
-                   .head_dim = AttentionBench::kHeadDim,
-                   .max_k = kInputs,
-                   .max_n = kOutputs});
+  const auto step = backend.make_step_context({.max_rows = kLargestRows,
+                                               .num_heads = AttentionBench::kHeads,
+                                               .head_dim = AttentionBench::kHeadDim,
+                                               .max_k = kInputs});
+  step->begin_step({});
   Machine machine(device, backend);
   Activations rows;
   out << std::fixed << std::setprecision(1);
@@ -293,8 +293,9 @@ int bench_kernels(const DeviceConfig& device, std::ostream& out) {
     DeviceConfig forced = device;
     forced.isa = isa;
     cpu::CpuBackend forced_backend(forced);
-    forced_backend.reserve(
-        {.max_rows = kLargestRows, .num_heads = 1, .head_dim = 8, .max_k = kInputs, .max_n = kOutputs});
+    const auto forced_step = forced_backend.make_step_context(
+        {.max_rows = kLargestRows, .num_heads = 1, .head_dim = 8, .max_k = kInputs});
+    forced_step->begin_step({});
     Machine forced_machine(forced, forced_backend);
     WeightRing bf16(forced_backend, WeightFormat::kBF16), int8(forced_backend, WeightFormat::kInt8);
     for (WeightRing* const ring : {&bf16, &int8}) {

@@ -3,12 +3,14 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <numeric>
+#include <optional>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
-#include "engine/model/transformer.h"
+#include "engine/model/weight_map.h"
+#include "engine/runner/model_runner.h"
 #include "kernels/base/check.h"
 #include "kernels/cuda/cuda_backend.h"
 #include "loadtest/gpu/random_memory.h"
@@ -53,136 +55,43 @@ LinearWeight random_weight(int64_t n, int64_t k, Backend& backend) {
   return w;
 }
 
-Buffer ones(int count, Backend& backend) {
+Buffer ones(int64_t count, Backend& backend) {
   const std::vector<float> values(count, 1.0f);
   Buffer buffer = backend.allocate(values.size() * sizeof(float));
   backend.upload(buffer.data(), values.data(), buffer.bytes);
   return buffer;
 }
 
-ModelWeights random_weights(const LlamaShape& shape, Backend& backend) {
+ModelWeights random_weights(const ModelSpec& spec, Backend& backend) {
   ModelWeights weights;
-  weights.embedding = random_weight(shape.vocab, shape.hidden, backend);
-  weights.lm_head = random_weight(shape.vocab, shape.hidden, backend);
-  weights.final_norm.weight = ones(shape.hidden, backend);
-  for (int l = 0; l < shape.num_layers; ++l) {
-    GqaWeights attention;
-    attention.qkv = random_weight(shape.qkv(), shape.hidden, backend);
-    attention.output = random_weight(shape.hidden, shape.num_heads * shape.head_dim, backend);
-    DenseFfnWeights ffn;
-    ffn.gate_up = random_weight(2 * shape.intermediate, shape.hidden, backend);
-    ffn.down = random_weight(shape.hidden, shape.intermediate, backend);
-    LayerWeights layer;
-    layer.mixer_norm.weight = ones(shape.hidden, backend);
-    layer.mixer = std::move(attention);
-    layer.ffn_norm.weight = ones(shape.hidden, backend);
-    layer.ffn = std::move(ffn);
-    weights.layers.push_back(std::move(layer));
+  for (const WeightSlot& slot : map_weights(spec, weights)) {
+    if (const auto* linear = std::get_if<LinearSlot>(&slot)) {
+      int64_t n = 0;
+      for (const SourceTensor& part : linear->parts) n += part.shape[0];
+      *linear->target = random_weight(n, linear->parts[0].shape[1], backend);
+    } else {
+      const auto& vector = std::get<VectorSlot>(slot);
+      *vector.target = ones(vector.source.num_elements(), backend);
+    }
   }
   return weights;
 }
 
-Transformer::Limits transformer_limits(const ModelBenchLimits& limits) {
-  return {.max_positions = limits.max_len,
-          .max_rows = limits.max_rows,
-          .max_logit_rows = limits.max_seqs,
-          .max_seqs = limits.max_seqs,
-          .table_stride = (limits.max_len + kBlockSize - 1) / kBlockSize};
+// All memory beside the weights is for keys and values, or what max_kv_tokens of them take.
+MemoryPlan plan_for(const ModelSpec& spec, const ModelBenchLimits& limits, const Backend& backend) {
+  const size_t available = backend.available_bytes();
+  EngineConfig config;
+  config.scheduler.max_num_seqs = limits.max_seqs;
+  config.scheduler.max_num_batched_tokens = config.scheduler.max_prefill_chunk = limits.max_rows;
+  config.scheduler.max_model_len = limits.max_len;
+  config.block_size = kBlockSize;
+  const MemoryPlan usual = plan_memory(spec, config, backend, available);
+  const size_t block_bytes = usual.kv_cache_bytes / usual.geometry.groups[0].num_blocks;
+  const size_t rest = available - (usual.total_bytes() - usual.kv_cache_bytes);
+  config.kv_cache_bytes =
+      limits.max_kv_tokens > 0 ? limits.max_kv_tokens / kBlockSize * block_bytes : rest / 20 * 19;
+  return plan_memory(spec, config, backend, available);
 }
-
-// Keys and values of every layer, random as if they had been computed. They stay where they are: graphs of
-// steps remember it.
-struct KvPool {
-  KvPool(const LlamaShape& shape, int64_t max_tokens, Backend& backend) {
-    KvLayer layer{.dtype = DType::kBF16,
-                  .block_size = kBlockSize,
-                  .num_kv_heads = shape.num_kv_heads,
-                  .head_dim = shape.head_dim};
-    if (max_tokens == 0) {
-      const double free = 0.95 * static_cast<double>(backend.available_bytes());
-      const double token = 2.0 * static_cast<double>(layer.block_bytes()) / kBlockSize * shape.num_layers;
-      max_tokens = static_cast<int64_t>(free / token);
-    }
-    layer.num_blocks = static_cast<int>(max_tokens / kBlockSize);
-    const size_t bytes = layer.block_bytes() * layer.num_blocks;
-    for (int l = 0; l < shape.num_layers; ++l) {
-      for (void** side : {&layer.keys, &layer.values}) {
-        memory.push_back(backend.allocate(bytes));
-        *side = memory.back().data();
-        fill_random(static_cast<Bf16*>(*side), bytes / sizeof(Bf16));
-      }
-      layers.push_back(layer);
-    }
-  }
-
-  std::vector<Buffer> memory;
-  std::vector<KvLayer> layers;
-};
-
-// Which blocks sequences of one length have.
-struct Placement {
-  Placement(const KvPool& pool, int sequences, int length)
-      : num_seqs(sequences), blocks_per_seq((length + kBlockSize - 1) / kBlockSize) {
-    const int needed = num_seqs * blocks_per_seq, there = pool.layers[0].num_blocks;
-    if (needed > there) {
-      throw std::runtime_error("keys and values of " + std::to_string(int64_t{needed} * kBlockSize) +
-                               " tokens do not fit, " + std::to_string(int64_t{there} * kBlockSize) + " do");
-    }
-  }
-  // Blocks of a sequence lie apart, as after many requests.
-  int block(int seq, int index) const { return index * num_seqs + seq; }
-  int slot(int seq, int position) const {
-    return block(seq, position / kBlockSize) * kBlockSize + position % kBlockSize;
-  }
-
-  int num_seqs, blocks_per_seq;
-};
-
-// The flat arrays of a step: every sequence's next `rows` positions from `first` on.
-class StepInput {
- public:
-  StepInput(const Placement& place, int max_rows)
-      : place_(place),
-        ids_(max_rows),
-        positions_(max_rows),
-        slots_(max_rows),
-        row_start_(place.num_seqs + 1),
-        first_pos_(place.num_seqs) {
-    for (int s = 0; s < place.num_seqs; ++s)
-      for (int b = 0; b < place.blocks_per_seq; ++b) table_.push_back(place.block(s, b));
-  }
-
-  // token(seq, position) is the id of a row.
-  template <class Token>
-  const ForwardInput& set(int first, int rows, const Token& token) {
-    int row = 0;
-    for (int s = 0; s < place_.num_seqs; ++s) {
-      row_start_[s] = row;
-      first_pos_[s] = first;
-      for (int position = first; position < first + rows; ++position, ++row) {
-        ids_[row] = token(s, position);
-        positions_[row] = position;
-        slots_[row] = place_.slot(s, position);
-      }
-    }
-    row_start_[place_.num_seqs] = row;
-    input_.token_ids = {ids_.data(), static_cast<size_t>(row)};
-    input_.positions = {positions_.data(), static_cast<size_t>(row)};
-    input_.groups[0] = {.slots = slots_.data(),
-                        .attention = {.num_seqs = place_.num_seqs,
-                                      .num_rows = row,
-                                      .row_start = row_start_.data(),
-                                      .first_pos = first_pos_.data(),
-                                      .block_table = table_.data(),
-                                      .table_stride = place_.blocks_per_seq}};
-    return input_;
-  }
-
- private:
-  const Placement place_;
-  std::vector<int32_t> ids_, positions_, slots_, row_start_, first_pos_, table_;
-  ForwardInput input_{};
-};
 
 double us_since(Clock::time_point begin) {
   return std::chrono::duration<double, std::micro>(Clock::now() - begin).count();
@@ -191,106 +100,140 @@ double us_since(Clock::time_point begin) {
 }  // namespace
 
 struct ModelBench::Impl {
-  Impl(const LlamaShape& model_shape, const ModelBenchLimits& model_limits)
-      : shape(model_shape),
-        limits(model_limits),
-        backend({.device = "cuda", .invariant = model_limits.is_invariant}),
-        transformer(spec_of(shape), random_weights(shape, backend), transformer_limits(limits), backend),
-        workspace(transformer.spec(), limits.max_rows, limits.max_seqs, backend),
-        kv(shape, limits.max_kv_tokens, backend) {}
-
-  int draw(const Tensor& logits, std::vector<SampleResult>& results) {
-    rows.resize(results.size());
-    for (size_t r = 0; r < rows.size(); ++r) {
-      rows[r].temperature = 0;
-      rows[r].slot = static_cast<int32_t>(r);
-    }
-    return backend.sample({.logits = logits, .rows = rows.data(), .results = results.data()});
-  }
-  void collect(int ticket, const std::vector<SampleResult>& results) {
-    backend.wait_sampled(ticket);
-    for (const SampleResult& result : results) {
-      if (!result.finite || result.token < 0 || result.token >= shape.vocab)
-        throw std::runtime_error("the model's logits are not finite");
-    }
+  Impl(const LlamaShape& shape, const ModelBenchLimits& model_limits)
+      : limits(model_limits), backend({.device = "cuda", .invariant = model_limits.is_invariant}) {
+    ModelSpec spec = spec_of(shape);
+    const MemoryPlan plan = plan_for(spec, limits, backend);
+    ModelWeights weights = random_weights(spec, backend);
+    runner.emplace(std::move(spec), std::move(weights), plan, backend);
+    fill_blocks();
   }
 
-  LlamaShape shape;
+  int num_blocks() const { return runner->plan().geometry.groups[0].num_blocks; }
+  static int blocks_for(int positions) { return (positions + kBlockSize - 1) / kBlockSize; }
+
+  // Puts sequences 0..count-1 into slots, with `known` tokens each. Their blocks, for `length` positions, lie apart,
+  // as after many requests.
+  void admit(int count, int known, int length, Batch& batch) const {
+    const int blocks = blocks_for(length);
+    if (count * blocks > num_blocks()) {
+      throw std::runtime_error("keys and values of " + std::to_string(int64_t{count} * blocks * kBlockSize) +
+                               " tokens do not fit, " + std::to_string(int64_t{num_blocks()} * kBlockSize) + " do");
+    }
+    batch.admitted.resize(count);
+    batch.num_admitted = count;
+    for (int s = 0; s < count; ++s) {
+      Admission& newcomer = batch.admitted[s];
+      newcomer.seq = newcomer.slot = s;
+      newcomer.sampling.temperature = 0;
+      newcomer.num_prompt = known;
+      for (int p = 0; p < known; ++p) newcomer.tokens.push_back((p * 7919 + s) % runner->vocab_size());
+      SeqStep& step = batch.seqs.emplace_back();
+      step.seq = step.slot = s;
+      step.blocks_begin[0] = static_cast<int32_t>(batch.blocks.size());
+      step.num_blocks[0] = blocks;
+      for (int b = 0; b < blocks; ++b) batch.blocks.push_back(b * count + s);
+    }
+  }
+
+  // The rows of a step of the one prompt of so many tokens in slot 0.
+  void prompt_rows(int first, int rows, int length, Batch& batch) const {
+    if (batch.seqs.empty()) batch.seqs.emplace_back().first_block[0] = blocks_for(length);
+    SeqStep& step = batch.seqs[0];
+    step.first_pos = first;
+    step.num_tokens = rows;
+    step.sample = first + rows == length;
+    for (int p = first; p < first + rows; ++p) batch.tokens.push_back(p * 7919 % runner->vocab_size());
+  }
+
+  void collect() {
+    runner->wait(output);
+    for (const SeqOutput& seq : output.seqs)
+      if (seq.failed) throw std::runtime_error("the model's logits are not finite");
+  }
+  void leave(int count) {
+    Batch batch;
+    for (int s = 0; s < count; ++s) batch.freed.push_back(s);
+    runner->execute(batch, output);
+  }
+
+  // A prompt in chunks, the next launched while one runs, up to the first token.
+  void take_prompt(int length) {
+    int in_flight = 0;
+    for (int first = 0; first < length; first += limits.max_rows) {
+      const int rows = std::min(limits.max_rows, length - first);
+      Batch batch;
+      if (first == 0) admit(1, length, length, batch);
+      prompt_rows(first, rows, length, batch);
+      runner->launch(batch);
+      if (++in_flight == kMaxStepsInFlight) {
+        collect();
+        --in_flight;
+      }
+    }
+    while (in_flight-- > 0) collect();
+  }
+
+  // Keys and values that were computed, in every block.
+  void fill_blocks() {
+    const int length = std::min(limits.max_len - 1, num_blocks() * kBlockSize);
+    take_prompt(length);
+    Batch batch;
+    for (int b = blocks_for(length); b < num_blocks(); ++b)
+      batch.copies.push_back({.group = 0, .copy = {b % blocks_for(length), b, kBlockSize}});
+    runner->execute(batch, output);
+    leave(1);
+  }
+
   ModelBenchLimits limits;
   cuda::CudaBackend backend;
-  Transformer transformer;
-  Workspace workspace;
-  KvPool kv;
-  std::vector<SampleRow> rows;
+  std::optional<ModelRunner> runner;
+  ModelOutput output;
 };
 
 ModelBench::ModelBench(const LlamaShape& shape, const ModelBenchLimits& limits)
     : impl_(std::make_unique<Impl>(shape, limits)) {}
 ModelBench::~ModelBench() = default;
 
-Measurement ModelBench::decode(int batch, int context) {
+Measurement ModelBench::decode(int batch_size, int context) {
   Impl& m = *impl_;
-  SERVAL_CHECK(m.backend.padded_rows(batch) == batch, "not a size of captured steps", batch);
   SERVAL_CHECK(context > kWarmSteps + kSteps && context <= m.limits.max_len, context, m.limits.max_len);
-  StepInput arrays(Placement(m.kv, batch, context), batch);
-  std::vector<SampleResult> results[2] = {std::vector<SampleResult>(batch), std::vector<SampleResult>(batch)};
+  const int begin = context - kWarmSteps - kSteps;
+  Batch batch;
+  m.admit(batch_size, begin, context, batch);
   std::vector<double> us;
-  int pending = -1;
   Clock::time_point delivered;
-  for (int step = 0; step < kWarmSteps + kSteps; ++step) {
-    const ForwardInput& input = arrays.set(context - kWarmSteps - kSteps + step, 1, [&](int seq, int) {
-      return step == 0 ? seq % m.shape.vocab : -1 - seq;
-    });
-    const auto forward = [&] {
-      m.transformer.forward(input, m.kv.layers, m.workspace);
-      m.transformer.all_logits(m.workspace);
-    };
-    if (!m.backend.is_captured(batch)) {  // as ModelRunner does before it serves: plainly, then kept
-      m.backend.begin_step(input);
-      forward();
-      m.backend.begin_step(input);
-      m.backend.capture(batch, forward);
+  for (int i = 0; i < kWarmSteps + kSteps; ++i) {
+    batch.tokens.assign(batch_size, i == 0 ? 0 : kTokenOnDevice);
+    for (int s = 0; s < batch_size; ++s) {
+      SeqStep& step = batch.seqs[s];
+      step.first_pos = begin + i;
+      step.tokens_begin = s;
+      step.num_tokens = 1;
+      step.sample = true;
+      if (i > 0) step.first_block[0] += std::exchange(step.num_blocks[0], 0);
     }
-    m.backend.begin_step(input);
-    m.backend.run_captured(batch, forward);
-    // Not the workspace's own view: a graph that is repeated does not set its rows again.
-    const Tensor logits(m.workspace.logits.data, DType::kF32, {batch, m.shape.vocab});
-    const int ticket = m.draw(logits, results[step % 2]);
-    if (pending >= 0) {
-      m.collect(pending, results[1 - step % 2]);
-      if (step > kWarmSteps) us.push_back(us_since(delivered));
-      delivered = Clock::now();
-    }
-    pending = ticket;
+    if (i > 0) batch.num_admitted = 0;
+    m.runner->launch(batch);
+    if (i == 0) continue;
+    m.collect();
+    if (i > kWarmSteps) us.push_back(us_since(delivered));
+    delivered = Clock::now();
   }
-  m.collect(pending, results[(kWarmSteps + kSteps - 1) % 2]);
+  m.collect();
+  m.leave(batch_size);
   return summarise(std::move(us), 1);
-}
-
-bool ModelBench::is_captured(int batch) const {
-  return impl_->backend.is_captured(batch);
 }
 
 Measurement ModelBench::prefill(int length) {
   Impl& m = *impl_;
-  SERVAL_CHECK(length > 0 && length <= m.limits.max_len, length, m.limits.max_len);
-  StepInput arrays(Placement(m.kv, 1, length), m.limits.max_rows);
-  std::vector<SampleResult> results(1);
+  SERVAL_CHECK(length > 0 && length < m.limits.max_len, length, m.limits.max_len);
   std::vector<double> us;
   for (int prompt = -1; prompt < kPrompts; ++prompt) {
     const Clock::time_point begin = Clock::now();
-    int last = 0;
-    for (int first = 0; first < length; first += m.limits.max_rows) {
-      const int rows = std::min(m.limits.max_rows, length - first);
-      const ForwardInput& input =
-          arrays.set(first, rows, [&](int, int position) { return position * 7919 % m.shape.vocab; });
-      m.backend.begin_step(input);
-      m.transformer.forward(input, m.kv.layers, m.workspace);
-      last = rows - 1;
-    }
-    const int32_t row[] = {last};
-    m.collect(m.draw(m.transformer.logits(row, m.workspace), results), results);
+    m.take_prompt(length);
     if (prompt >= 0) us.push_back(us_since(begin));
+    m.leave(1);
   }
   return summarise(std::move(us), 1);
 }

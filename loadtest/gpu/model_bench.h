@@ -1,5 +1,5 @@
-// A whole model of random weights on the device, through the real forward pass, graphs and sampler: time per
-// token and time to the first one, as the engine thread sees them. No checkpoint, no scheduler.
+// A whole model of random weights on the device, run by the real ModelRunner: time per token and time to the first
+// one, as the engine thread sees them. No checkpoint, no scheduler.
 #pragma once
 
 #include <cstdint>
@@ -24,11 +24,9 @@ class ModelBench {
   ModelBench(const LlamaShape& shape, const ModelBenchLimits& limits);
   ~ModelBench();
 
-  // Steps of `batch` sequences whose contexts end at `context`, from a captured graph; one step is launched
-  // ahead, as the engine does. Throws std::runtime_error when the keys and values do not fit, or when a row is not finite.
+  // Steps of `batch` sequences whose contexts end at `context`; one step is launched ahead, as the engine does. Throws
+  // std::runtime_error when the keys and values do not fit, or when a row is not finite.
   Measurement decode(int batch, int context);
-  // Whether steps of so many sequences are launched as one graph.
-  bool is_captured(int batch) const;
   // One prompt up to its first token.
   Measurement prefill(int length);
 

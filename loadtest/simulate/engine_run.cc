@@ -10,7 +10,7 @@
 #include "engine/engine.h"
 #include "engine/model/model_folder.h"
 #include "engine/model/read_model.h"
-#include "engine/runner/model_runner.h"
+#include "engine/runner/load_model.h"
 
 namespace serval::load {
 
@@ -24,7 +24,8 @@ struct EngineRun::Impl {
     const auto folder = resolve_model(model);
     config.scheduler.max_model_len =
         std::min(config.scheduler.max_model_len, read_model_spec(folder).max_positions);
-    runner = std::make_unique<ModelRunner>(folder, config);
+    backend = make_backend(config.device);
+    runner = load_model(folder, config, *backend);
     engine = std::make_unique<Engine>(
         config, runner->plan().geometry,
         run_in_turn([this](const Batch& batch, ModelOutput& output) { step(batch, output); }),
@@ -62,6 +63,7 @@ struct EngineRun::Impl {
   }
 
   EngineConfig config;
+  std::unique_ptr<Backend> backend;
   std::unique_ptr<ModelRunner> runner;
   std::mutex mutex;
   std::condition_variable ended;

@@ -8,12 +8,12 @@ namespace serval::testing {
 
 EngineDriver::EngineDriver(const std::filesystem::path& model, const EngineConfig& config, Order order,
                            std::unique_ptr<Speculator> speculator)
-    : runner_(model, config, {}, std::move(speculator)),
-      engine_(config, runner_.plan().geometry,
+    : runner_(model, config, std::move(speculator)),
+      engine_(config, runner_->plan().geometry,
               order == Order::kAsTheDeviceLikes
-                  ? run_on(runner_)
-                  : StepExecutor{.launch = [this](const Batch& batch) { runner_.launch(batch); },
-                                 .wait = [this](ModelOutput& output) { runner_.wait(output); },
+                  ? run_on(*runner_)
+                  : StepExecutor{.launch = [this](const Batch& batch) { runner_->launch(batch); },
+                                 .wait = [this](ModelOutput& output) { runner_->wait(output); },
                                  .overlap = order == Order::kOneAhead},
               [this](EventBatch& batch) { take(batch); }) {}
 

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "engine/engine.h"
-#include "engine/runner/model_runner.h"
+#include "tests/engine/runner/loaded_runner.h"
 
 namespace serval::testing {
 
@@ -57,7 +57,7 @@ class EngineDriver {
   std::map<RequestId, State> states_;
   RequestId next_id_ = 0;
   std::function<void()> hook_;
-  ModelRunner runner_;
+  LoadedRunner runner_;
   Engine engine_;  // last: its thread uses what stands above
 };
 

@@ -260,7 +260,7 @@ TEST_P(Laws, PreemptionChangesNoBitOfAnybody) {
     config.scheduler.enable_prefix_cache = cache;
     config.scheduler.max_model_len = 256;
     config.scheduler.max_prefill_chunk = 16;  // a window's worst case stays below the whole length
-    const size_t whole = ModelRunner(model(), config).plan().kv_cache_bytes;
+    const size_t whole = LoadedRunner(model(), config)->plan().kv_cache_bytes;
     config.kv_cache_bytes =
         whole / config.scheduler.max_num_seqs * 3 / 2;  // one sequence and a half of the largest length
     config.scheduler.num_draft_tokens = speculates ? 5 : 0;

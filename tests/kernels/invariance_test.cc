@@ -62,8 +62,8 @@ TEST_P(Invariance, LinearRowsDoNotDependOnHowManyThereAre) {
 
 // k in several cache blocks, which only a call with several tiles has: partial sums wait in memory.
 TEST_P(Invariance, LinearRowsDoNotDependOnCacheBlocks) {
-  const auto backend = backend_of(GetParam());
-  backend->reserve({.max_rows = 64, .num_heads = 1, .head_dim = 8, .max_k = 9001, .max_n = 64});
+  auto backend = backend_of(GetParam());
+  backend.begin_step({.max_rows = 64, .num_heads = 1, .head_dim = 8, .max_k = 9001});
   Random random(2);
   for (const WeightFormat format : kAllFormats) {
     const int64_t k = 9001, n = 40;

@@ -390,6 +390,7 @@ void check_attention(Backend& backend, WeightFormat weights, const std::vector<S
                      int kv_heads, int head_dim, int window, bool is_rotated = true, float soft_cap = 0,
                      bool has_sinks = false) {
   Bench bench(backend, weights, static_cast<uint32_t>(heads * 100 + head_dim + window));
+  const auto context = backend.make_step_context(op_table_limits());
   const DType kv_type = backend.preferred_kv_dtype(bench.number());
   int num_blocks = 2;
   for (const Seq& s : seqs) num_blocks += (s.past + s.rows + kBlockSize - 1) / kBlockSize;
@@ -450,7 +451,7 @@ void check_attention(Backend& backend, WeightFormat weights, const std::vector<S
                                      .block_table = table.data(),
                                      .table_stride = stride}};
     input.groups[1] = input.groups[0];
-    backend.begin_step(input);
+    context->begin_step(input);
     const Values qkv = bench.numbers({rows, width});
     const auto head_at = [&](int64_t element, int count) {
       return Tensor(qkv.tensor.at(element), bench.type(), {rows, count, head_dim});
@@ -554,6 +555,7 @@ void check_attention(Backend& backend, WeightFormat weights, const std::vector<S
 void check_branch(Backend& backend, WeightFormat weights, int window) {
   constexpr int kHeads = 4, kKvHeads = 2, kDim = 64, kStart = 60, kDepth = 20, kTokens = kStart + 64;
   Bench bench(backend, weights, static_cast<uint32_t>(11 + window));
+  const auto context = backend.make_step_context(op_table_limits());
   KvLayer kv{.dtype = backend.preferred_kv_dtype(bench.number()),
              .num_blocks = kTokens / kBlockSize + 2,
              .block_size = kBlockSize,
@@ -583,7 +585,7 @@ void check_branch(Backend& backend, WeightFormat weights, int window) {
                                      .tree_masks = mask != 0 ? &mask : nullptr,
                                      .tree_start = &tree_start}};
     input.groups[1] = input.groups[0];
-    backend.begin_step(input);
+    context->begin_step(input);
     run(input);
   };
   step(0, kTokens, 0, [&](const ForwardInput& input) {
@@ -638,6 +640,7 @@ void check_soft_cap(Backend& backend, WeightFormat weights) {
 void check_recurrence(Backend& backend, WeightFormat weights, const std::vector<Seq>& seqs, int64_t channels,
                       int span, bool has_bias) {
   Bench bench(backend, weights, static_cast<uint32_t>(channels + span));
+  const auto context = backend.make_step_context(op_table_limits());
   std::vector<int64_t> begin = {0};  // of each sequence's positions among all
   for (const Seq& s : seqs) begin.push_back(begin.back() + s.past + s.rows);
   const int64_t total = begin.back();
@@ -695,7 +698,7 @@ void check_recurrence(Backend& backend, WeightFormat weights, const std::vector<
                                      .block_table = tables.data(),
                                      .table_stride = stride}};
     input.groups[1] = input.groups[0];
-    backend.begin_step(input);
+    context->begin_step(input);
     const Tensor in = bench.rows_of(x_gate, rows), b_c = bench.rows_of(bc, rows);
     const Tensor convolved = bench.poison({num_rows, channels}, bench.type()),
                  out = bench.poison({num_rows, channels}, bench.type());
@@ -783,6 +786,7 @@ void check_recurrence(Backend& backend, WeightFormat weights, const std::vector<
 
 void check_rows(Backend& backend, WeightFormat weights) {
   Bench bench(backend, weights, 9);
+  const auto context = backend.make_step_context(op_table_limits());
   std::vector<double> table, none;
   const LinearWeight w = bench.weight(37, 72, weights, false, table, none);
   const std::vector<int32_t> ids = {36, 0, 5}, positions = {0, 1, 2}, slots = {0, 1, 2}, row_start = {0, 3},
@@ -796,7 +800,7 @@ void check_rows(Backend& backend, WeightFormat weights) {
                                    .block_table = blocks.data(),
                                    .table_stride = 1}};
   input.groups[1] = input.groups[0];
-  backend.begin_step(input);
+  context->begin_step(input);
   const Tensor out = bench.poison({3, 72}, bench.type()), some = bench.poison({3, 72}, bench.type());
   backend.embed(w, ids, 1.0f, out);
   backend.gather_rows(out, rows, some);
@@ -818,6 +822,7 @@ void check_rows(Backend& backend, WeightFormat weights) {
 // the token drawn last come out of the backend.
 void check_sample(Backend& backend, WeightFormat weights) {
   Bench bench(backend, weights, 10);
+  const auto context = backend.make_step_context(op_table_limits());
   const Values logits = bench.numbers({3, kVocab}, DType::kF32);
   std::vector<SampleRow> rows(3);
   for (int i = 0; i < 3; ++i) {
@@ -827,7 +832,7 @@ void check_sample(Backend& backend, WeightFormat weights) {
   }
   std::vector<SampleResult> results(3);
   std::vector<TopLogprob> top(6);
-  backend.wait_sampled(backend.sample({.logits = logits.tensor,
+  context->wait_sampled(context->sample({.logits = logits.tensor,
                                   .rows = rows.data(),
                                   .results = results.data(),
                                   .top = top.data(),
@@ -848,6 +853,7 @@ void check_sample(Backend& backend, WeightFormat weights) {
 // More lists than a backend may have room for at once.
 void check_sample_biased(Backend& backend, WeightFormat weights) {
   Bench bench(backend, weights, 11);
+  const auto context = backend.make_step_context(op_table_limits());
   const Values logits = bench.numbers({kMaxRows, kVocab}, DType::kF32);
   std::vector<LogitBias> biases(static_cast<size_t>(kMaxRows) * kVocab);
   std::vector<SampleRow> rows(kMaxRows);
@@ -858,7 +864,7 @@ void check_sample_biased(Backend& backend, WeightFormat weights) {
     rows[i].num_logit_bias = kVocab;
   }
   std::vector<SampleResult> results(kMaxRows);
-  backend.wait_sampled(backend.sample({.logits = logits.tensor, .rows = rows.data(), .results = results.data()}));
+  context->wait_sampled(context->sample({.logits = logits.tensor, .rows = rows.data(), .results = results.data()}));
   for (int i = 0; i < kMaxRows; ++i) EXPECT_EQ(results[i].token, 3 * i % kVocab);
 }
 
@@ -866,6 +872,7 @@ void check_sample_biased(Backend& backend, WeightFormat weights) {
 void check_sample_penalised(Backend& backend, WeightFormat weights) {
   constexpr int kRows = 4, kRepeats = 40;
   Bench bench(backend, weights, 12);
+  const auto context = backend.make_step_context(op_table_limits());
   std::vector<std::vector<int32_t>> histories(kRows);
   std::vector<CountedTokens> counted(kRows);
   std::vector<SampleRow> rows(kRows);
@@ -888,7 +895,7 @@ void check_sample_penalised(Backend& backend, WeightFormat weights) {
   std::vector<SampleResult> results(kRows);
   const auto draw = [&] {
     const Values logits = bench.numbers({kRows, kVocab}, DType::kF32);
-    backend.wait_sampled(backend.sample({.logits = logits.tensor,
+    context->wait_sampled(context->sample({.logits = logits.tensor,
                                     .rows = rows.data(),
                                     .results = results.data(),
                                     .counted = counted.data(),
@@ -913,7 +920,7 @@ OpPrecision precision_of(DType activation) {
   return {activation == DType::kBF16 ? 1.01 * 0x1p-8 : 1.01 * 0x1p-11};
 }
 
-BackendLimits op_table_limits() {
+StepLimits op_table_limits() {
   return {.max_rows = 700,
           .max_logit_rows = kMaxRows,
           .max_seqs = 16,
@@ -924,7 +931,6 @@ BackendLimits op_table_limits() {
           .num_kv_heads = 2,
           .head_dim = 128,
           .max_k = 1100,
-          .max_n = 600,
           .vocab = kVocab,
           .num_kv_groups = 1};
 }

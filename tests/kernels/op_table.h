@@ -26,7 +26,7 @@ struct OpCase {
 };
 const std::vector<OpCase>& op_table();
 
-// What a backend must be reserved for to run the table.
-BackendLimits op_table_limits();
+// Of the steps that the cases need.
+StepLimits op_table_limits();
 
 }  // namespace serval::testing

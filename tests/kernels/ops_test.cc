@@ -23,7 +23,7 @@ using testing::Stored;
 class Ops : public ::testing::TestWithParam<std::string> {
  protected:
   Ops() : backend_(backend_of(GetParam())) {}
-  std::unique_ptr<Backend> backend_;
+  testing::SteppingBackend backend_;
 };
 
 INSTANTIATE_TEST_SUITE_P(Cpu, Ops, ::testing::ValuesIn(cpu::runnable_isas()),
@@ -99,7 +99,7 @@ TEST_P(Ops, LinearEqualsTheProductInDouble) {
 
 // Long k in several cache blocks and several blocks of rows.
 TEST_P(Ops, LinearSurvivesItsOwnBlocking) {
-  backend_->reserve({.max_rows = 400, .num_heads = 4, .head_dim = 64, .max_k = 9000, .max_n = 64});
+  backend_.begin_step({.max_rows = 400, .num_heads = 4, .head_dim = 64, .max_k = 9000});
   for (const WeightFormat format : kAllFormats) {
     const bool rounds = rounds_activations(GetParam(), format);
     check_linear(*backend_, format, rounds, {27, 8999, {36}, true});

@@ -7,6 +7,7 @@
 #include <memory>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels/backend.h"
@@ -17,10 +18,25 @@ namespace serval::testing {
 
 inline constexpr int kMaxTestRows = 200;
 
-inline std::unique_ptr<Backend> backend_of(const std::string& isa, int threads = 2) {
-  auto backend = make_backend({.num_threads = threads, .isa = isa});
-  backend->reserve(
-      {.max_rows = kMaxTestRows, .max_branches = 1, .num_heads = 16, .head_dim = 256, .max_k = 2304, .max_n = 2304});
+// A backend on which a step has begun, so that any op may be called.
+class SteppingBackend {
+ public:
+  explicit SteppingBackend(std::unique_ptr<Backend> backend) : backend_(std::move(backend)) {}
+  void begin_step(const StepLimits& limits) {
+    context_ = backend_->make_step_context(limits);
+    context_->begin_step({});
+  }
+  Backend& operator*() const { return *backend_; }
+  Backend* operator->() const { return backend_.get(); }
+
+ private:
+  std::unique_ptr<Backend> backend_;
+  std::unique_ptr<StepContext> context_;
+};
+
+inline SteppingBackend backend_of(const std::string& isa, int threads = 2) {
+  SteppingBackend backend(make_backend({.num_threads = threads, .isa = isa}));
+  backend.begin_step({.max_rows = kMaxTestRows, .max_branches = 1, .num_heads = 16, .head_dim = 256, .max_k = 2304});
   return backend;
 }
 

@@ -10,9 +10,8 @@ void DenseFfnSpec::list_slots(int64_t hidden, DenseFfnWeights& w, SlotList& slot
   slots.linear(w.down, {{"mlp.down_proj", hidden}}, intermediate_size, bias);
 }
 
-void DenseFfnSpec::raise_limits(BackendLimits& limits) const {
+void DenseFfnSpec::raise_limits(StepLimits& limits) const {
   limits.max_k = std::max(limits.max_k, int64_t{intermediate_size});
-  limits.max_n = std::max(limits.max_n, int64_t{2} * intermediate_size);
 }
 
 // Gate and up in one product, activate, project down.

@@ -19,7 +19,7 @@ struct DenseFfnSpec {
 
   void list_slots(int64_t hidden, DenseFfnWeights& weights, SlotList& slots) const;
   int64_t scratch_width() const { return int64_t{3} * intermediate_size; }
-  void raise_limits(BackendLimits& limits) const;
+  void raise_limits(StepLimits& limits) const;
   void run(Backend& backend, const DenseFfnWeights& weights, const FfnInput& input) const;
 };
 

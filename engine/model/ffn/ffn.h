@@ -22,7 +22,7 @@ struct FfnInput {
 
 template <class Part>
 concept Ffn = requires(const Part& spec, typename Part::Weights& weights,
-                       const typename Part::Weights& loaded, SlotList& slots, BackendLimits& limits,
+                       const typename Part::Weights& loaded, SlotList& slots, StepLimits& limits,
                        Backend& backend, const FfnInput& input) {
   // Lists the slots of `weights`, in the order they are to be loaded.
   spec.list_slots(int64_t{1} /* hidden */, weights, slots);

@@ -9,9 +9,8 @@ void MlpFfnSpec::list_slots(int64_t hidden, MlpFfnWeights& w, SlotList& slots) c
   slots.linear(w.down, {{"mlp.down_proj", hidden}}, intermediate_size, bias);
 }
 
-void MlpFfnSpec::raise_limits(BackendLimits& limits) const {
+void MlpFfnSpec::raise_limits(StepLimits& limits) const {
   limits.max_k = std::max(limits.max_k, int64_t{intermediate_size});
-  limits.max_n = std::max(limits.max_n, int64_t{intermediate_size});
 }
 
 void MlpFfnSpec::run(Backend& backend, const MlpFfnWeights& w, const FfnInput& in) const {

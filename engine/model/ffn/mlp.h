@@ -19,7 +19,7 @@ struct MlpFfnSpec {
 
   void list_slots(int64_t hidden, MlpFfnWeights& weights, SlotList& slots) const;
   int64_t scratch_width() const { return intermediate_size; }
-  void raise_limits(BackendLimits& limits) const;
+  void raise_limits(StepLimits& limits) const;
   void run(Backend& backend, const MlpFfnWeights& weights, const FfnInput& input) const;
 };
 

@@ -33,9 +33,8 @@ int64_t MoeFfnSpec::scratch_width() const {
   return copies + static_cast<int64_t>(routing / 2);
 }
 
-void MoeFfnSpec::raise_limits(BackendLimits& limits) const {
+void MoeFfnSpec::raise_limits(StepLimits& limits) const {
   limits.max_k = std::max(limits.max_k, int64_t{intermediate_size});
-  limits.max_n = std::max({limits.max_n, int64_t{2} * intermediate_size, int64_t{num_experts}});
 }
 
 // Score the experts, copy each row for those it chose, and what a gated feed-forward does for every expert's

@@ -27,7 +27,7 @@ struct MoeFfnSpec {
 
   void list_slots(int64_t hidden, MoeFfnWeights& weights, SlotList& slots) const;
   int64_t scratch_width() const;
-  void raise_limits(BackendLimits& limits) const;
+  void raise_limits(StepLimits& limits) const;
   void run(Backend& backend, const MoeFfnWeights& weights, const FfnInput& input) const;
 };
 

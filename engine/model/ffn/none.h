@@ -12,7 +12,7 @@ struct NoFfnSpec {
 
   void list_slots(int64_t /*hidden*/, NoFfnWeights&, SlotList&) const {}
   int64_t scratch_width() const { return 0; }
-  void raise_limits(BackendLimits&) const {}
+  void raise_limits(StepLimits&) const {}
   void run(Backend&, const NoFfnWeights&, const FfnInput&) const {}
 };
 

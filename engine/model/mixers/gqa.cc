@@ -21,12 +21,11 @@ void GqaSpec::shape_kv(KvLayer& kv) const {
   kv.head_dim = head_dim;
 }
 
-void GqaSpec::raise_limits(BackendLimits& limits) const {
+void GqaSpec::raise_limits(StepLimits& limits) const {
   limits.num_heads = std::max(limits.num_heads, num_heads);
   limits.num_kv_heads = std::max(limits.num_kv_heads, num_kv_heads);
   limits.head_dim = std::max(limits.head_dim, head_dim);
   limits.max_k = std::max(limits.max_k, q_size());
-  limits.max_n = std::max(limits.max_n, qkv_size());
 }
 
 // Project, normalise heads, rotate, store K and V, attend, project back.

@@ -32,7 +32,7 @@ struct GqaSpec {
   void list_slots(int64_t hidden, GqaWeights& weights, SlotList& slots) const;
   int64_t scratch_width() const { return qkv_size() + q_size(); }
   void shape_kv(KvLayer& kv) const;
-  void raise_limits(BackendLimits& limits) const;
+  void raise_limits(StepLimits& limits) const;
   void run(Backend& backend, const GqaWeights& weights, const MixerInput& input) const;
 };
 

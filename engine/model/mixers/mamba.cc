@@ -55,9 +55,8 @@ void MambaSpec::shape_kv(KvLayer& kv) const {
   kv.state_channels = channels;
 }
 
-void MambaSpec::raise_limits(BackendLimits& limits) const {
+void MambaSpec::raise_limits(StepLimits& limits) const {
   limits.max_k = std::max<int64_t>(limits.max_k, channels);
-  limits.max_n = std::max<int64_t>(limits.max_n, 2 * int64_t{channels});
 }
 
 void MambaSpec::run(Backend& backend, const MambaWeights& w, const MixerInput& in) const {

@@ -28,7 +28,7 @@ struct MambaSpec {
   void list_slots(int64_t hidden, MambaWeights& weights, SlotList& slots) const;
   int64_t scratch_width() const;
   void shape_kv(KvLayer& kv) const;
-  void raise_limits(BackendLimits& limits) const;
+  void raise_limits(StepLimits& limits) const;
   void run(Backend& backend, const MambaWeights& weights, const MixerInput& input) const;
 };
 

@@ -30,7 +30,7 @@ struct MixerInput {
 template <class Part>
 concept Mixer = requires(const Part& spec, typename Part::Weights& weights,
                          const typename Part::Weights& loaded, SlotList& slots, KvLayer& kv,
-                         BackendLimits& limits, Backend& backend, const MixerInput& input) {
+                         StepLimits& limits, Backend& backend, const MixerInput& input) {
   // Lists the slots of `weights`, in the order they are to be loaded.
   spec.list_slots(int64_t{1} /* hidden */, weights, slots);
   // Elements of scratch that a row takes.

@@ -20,7 +20,7 @@ TEST(Forward, AllocatesNothingFromItsFirstCallOn) {
   ModelSpec spec = read_model_spec(folder);
   ModelWeights weights = load_weights(folder, spec, *backend);
   constexpr int kRows = 24;
-  Transformer transformer(std::move(spec), std::move(weights), driver_limits(64, kRows), *backend);
+  Transformer transformer(std::move(spec), std::move(weights), 64, *backend);
   Workspace workspace(transformer.spec(), kRows, 4, *backend);
 
   std::vector<Buffer> memory;
@@ -50,9 +50,16 @@ TEST(Forward, AllocatesNothingFromItsFirstCallOn) {
   ForwardInput input{.token_ids = ids, .positions = positions, .groups = {}};
   for (KvGroupInput& group : input.groups) group = {.slots = slots.data(), .attention = attention};
 
+  const auto context = backend->make_step_context(
+      Transformer::step_limits(transformer.spec(), {.max_rows = kRows,
+                                                    .max_logit_rows = 4,
+                                                    .max_seqs = 1,
+                                                    .max_model_len = 64,
+                                                    .table_stride = 2}));
   int64_t allocated = 0;
   {
     const AllocationCounter counter;
+    context->begin_step(input);
     transformer.forward(input, kv, workspace);
     transformer.logits(rows, workspace);
     allocated = counter.count();

@@ -295,7 +295,7 @@ class Golden : public ::testing::TestWithParam<std::tuple<std::string, ModelCase
     ModelSpec loaded = spec(off != nullptr && off->is_rounding ? "off" : model().quantize);
     ModelWeights weights = load_weights(fixture(model().name), loaded, *backend_);
     if (off != nullptr) off->switch_off(loaded, weights);
-    return Transformer(std::move(loaded), std::move(weights), driver_limits(kMaxLen, kMaxLen), *backend_);
+    return Transformer(std::move(loaded), std::move(weights), kMaxLen, *backend_);
   }
 
   // The worst of all prompts.

@@ -14,6 +14,12 @@ PagedDriver::PagedDriver(Transformer& transformer, Backend& backend, DType kv_dt
       num_seqs_(num_seqs),
       blocks_per_seq_((max_len + kBlockSize - 1) / kBlockSize),
       workspace_(transformer.spec(), max_rows, max_rows, backend),
+      context_(backend.make_step_context(Transformer::step_limits(transformer.spec(),
+                                                                  {.max_rows = max_rows,
+                                                                   .max_logit_rows = max_rows,
+                                                                   .max_seqs = num_seqs,
+                                                                   .max_model_len = max_len,
+                                                                   .table_stride = blocks_per_seq_}))),
       length_(num_seqs, 0) {
   for (const LayerSpec& layer : transformer.spec().layers) {
     KvLayer kv{.dtype = kv_dtype,
@@ -64,7 +70,7 @@ std::vector<float> PagedDriver::step(std::span<const Work> work) {
                                      .block_table = tables_[g].data(),
                                      .table_stride = blocks_per_seq_}};
   }
-  backend_.begin_step(input);
+  context_->begin_step(input);
   transformer_.forward(input, kv_, workspace_);
   rows_.resize(ids_.size());
   std::iota(rows_.begin(), rows_.end(), 0);

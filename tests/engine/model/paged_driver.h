@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -10,15 +11,6 @@
 #include "engine/model/transformer.h"
 
 namespace serval::testing {
-
-// What a Transformer must be made for to be driven: sequences of max_len, steps of max_rows rows.
-inline Transformer::Limits driver_limits(int max_len, int max_rows) {
-  return {.max_positions = max_len,
-          .max_rows = max_rows,
-          .max_logit_rows = max_rows,
-          .max_seqs = max_rows,
-          .table_stride = max_len};
-}
 
 class PagedDriver {
  public:
@@ -50,6 +42,7 @@ class PagedDriver {
   int num_seqs_;
   int blocks_per_seq_;
   Workspace workspace_;
+  std::unique_ptr<StepContext> context_;
   std::vector<Buffer> memory_;
   std::vector<KvLayer> kv_;
   std::vector<int> length_;

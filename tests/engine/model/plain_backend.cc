@@ -13,6 +13,18 @@
 namespace serval::testing {
 namespace {
 
+// No scratch, no draws.
+class PlainStepContext final : public StepContext {
+ public:
+  size_t bytes() const override { return 0; }
+  void begin_step(const ForwardInput&) override {}
+  int sample(const SampleArgs&) override {
+    SERVAL_CHECK(false, "not a kernel test");
+    return 0;
+  }
+  void wait_sampled(int) override {}
+};
+
 class PlainBackend final : public Backend {
  public:
   std::string_view name() const override { return "plain"; }
@@ -56,11 +68,13 @@ class PlainBackend final : public Backend {
   DType preferred_kv_dtype(DType) const override { return DType::kF32; }
   bool takes_kv_dtype(DType kv, DType) const override { return kv == DType::kF32; }
   DType activation_dtype(DType) const override { return DType::kF32; }
-  size_t reserve(const BackendLimits&) override { return 0; }
+  std::unique_ptr<StepContext> make_step_context(const StepLimits&) override {
+    return std::make_unique<PlainStepContext>();
+  }
+  size_t step_context_bytes(const StepLimits&) const override { return 0; }
   void upload(void* to, const void* from, size_t bytes) override { std::memcpy(to, from, bytes); }
   void download(void* to, const void* from, size_t bytes) override { std::memcpy(to, from, bytes); }
   size_t available_bytes() const override { return size_t{1} << 30; }
-  void begin_step(const ForwardInput&) override {}
 
   void embed(const LinearWeight& table, std::span<const int32_t> ids, float scale,
              const Tensor& out) override {
@@ -311,11 +325,6 @@ class PlainBackend final : public Backend {
     SERVAL_CHECK(false, "not a kernel test");
   }
   void move_kv(const KvLayer&, std::span<const KvMove>) override { SERVAL_CHECK(false, "not a kernel test"); }
-  int sample(const SampleArgs&) override {
-    SERVAL_CHECK(false, "not a kernel test");
-    return 0;
-  }
-  void wait_sampled(int) override {}
 
  private:
   static void norm(const float* x, const float* weight, int64_t dim, float eps, float* out) {

@@ -21,7 +21,7 @@ struct SmallMixer {
   void shape_kv(KvLayer&) const {}
 #endif
 #ifndef WITHOUT_raise_limits
-  void raise_limits(BackendLimits&) const {}
+  void raise_limits(StepLimits&) const {}
 #endif
 #ifndef WITHOUT_run
   void run(Backend&, const Weights&, const MixerInput&) const {}
@@ -39,7 +39,7 @@ struct SmallFfn {
   }
 #endif
 #ifndef WITHOUT_ffn_raise_limits
-  void raise_limits(BackendLimits&) const {}
+  void raise_limits(StepLimits&) const {}
 #endif
 #ifndef WITHOUT_ffn_run
   void run(Backend&, const Weights&, const FfnInput&) const {}

@@ -91,8 +91,7 @@ class TrainedModel : public ::testing::TestWithParam<std::string> {
     ModelSpec spec = quantised(read_model_spec(folder), quantize);
     ModelWeights weights = load_weights(folder, spec, *backend_);
     const int max_positions = std::min(512, spec.max_positions);
-    return Transformer(std::move(spec), std::move(weights), driver_limits(max_positions, max_positions),
-                       *backend_);
+    return Transformer(std::move(spec), std::move(weights), max_positions, *backend_);
   }
   std::unique_ptr<Backend> backend_;
 };

@@ -11,6 +11,7 @@
 #include "kernels/cpu/system_memory.h"
 #include "loadtest/bench/random_model.h"
 #include "loadtest/bench/temp_folder.h"
+#include "tests/engine/runner/loaded_runner.h"
 
 namespace serval::testing {
 namespace {
@@ -193,9 +194,9 @@ TEST(MemoryPlan, IsWhatALoadedRunnerHoldsWithinFivePercent) {
   EngineConfig config = config_of(64, 512);
   config.scheduler.max_num_batched_tokens = 512;
   const size_t before = resident_bytes();
-  const ModelRunner runner(folder.path(), config);
+  const LoadedRunner runner(folder.path(), config);
   const auto grown = static_cast<double>(resident_bytes() - before);
-  const auto planned = static_cast<double>(runner.plan().total_bytes());
+  const auto planned = static_cast<double>(runner->plan().total_bytes());
   EXPECT_GT(planned, 100e6);
   EXPECT_NEAR(grown / planned, 1, 0.05) << "grown " << grown << " planned " << planned;
 }

@@ -8,6 +8,7 @@
 
 #include "loadtest/bench/random_model.h"
 #include "loadtest/bench/temp_folder.h"
+#include "tests/engine/runner/loaded_runner.h"
 #include "tests/engine/runner/runner_driver.h"
 #include "tests/support/allocation_counter.h"
 
@@ -25,8 +26,7 @@ EngineConfig small_config() {
 }
 
 // One model a kind, shared by the tests of a process.
-std::unique_ptr<ModelRunner> make_runner(const std::string& architecture,
-                                         const EngineConfig& config = small_config()) {
+LoadedRunner make_runner(const std::string& architecture, const EngineConfig& config = small_config()) {
   RandomModel model;
   model.architecture = architecture;
   if (architecture == "MistralForCausalLM") model.sliding_window = 37;
@@ -36,7 +36,7 @@ std::unique_ptr<ModelRunner> make_runner(const std::string& architecture,
   }
   const TempFolder folder;
   write_random_model(folder.path(), model);
-  return std::make_unique<ModelRunner>(folder.path(), config);
+  return {folder.path(), config};
 }
 
 std::vector<TokenId> random_tokens(uint64_t seed, int count) {

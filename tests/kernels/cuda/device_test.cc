@@ -12,12 +12,14 @@
 #include "engine/model/transformer.h"
 #include "engine/model/weight_loader.h"
 #include "engine/model/weight_map.h"
+#include "engine/runner/load_model.h"
 #include "kernels/backend.h"
 #include "kernels/emulation/emulation.h"
 #include "kernels/emulation/runtime.h"
 #include "kernels/float_bits.h"
 #include "tests/engine/model/golden_file.h"
 #include "tests/engine/model/paged_driver.h"
+#include "tests/engine/runner/runner_driver.h"
 
 namespace serval::testing {
 namespace {
@@ -32,12 +34,11 @@ std::unique_ptr<Backend> emulated() {
   return make_backend({.device = "cuda"});
 }
 
-Transformer load(const std::filesystem::path& folder, int max_rows, Backend& backend,
-                 const std::string& quantize = "off") {
+Transformer load(const std::filesystem::path& folder, Backend& backend, const std::string& quantize = "off") {
   ModelSpec spec = quantised(read_model_spec(folder), quantize);
   ModelWeights weights = load_weights(folder, spec, backend);
   EXPECT_EQ(held_bytes(map_weights(spec, weights)), planned_weight_bytes(spec, backend));
-  return Transformer(std::move(spec), std::move(weights), driver_limits(kMaxLen, max_rows), backend);
+  return Transformer(std::move(spec), std::move(weights), kMaxLen, backend);
 }
 
 // The float32 reference's log-probabilities, within what rounding activations to 8 bits (bf16) or 11 bits
@@ -57,7 +58,7 @@ TEST_P(EmulatedGolden, AgreesWithTheReferenceInItsPrecision) {
   const std::string file = quantize == "off" ? "golden.json" : "golden-" + quantize + ".json";
   for (const GoldenCase& golden : read_golden(folder / file)) {
     const std::unique_ptr<Backend> backend = emulated();
-    Transformer transformer = load(folder, kMaxLen, *backend, quantize);
+    Transformer transformer = load(folder, *backend, quantize);
     PagedDriver driver(transformer, *backend, backend->preferred_kv_dtype(transformer.spec().weight_dtype), 1,
                        kMaxLen, kMaxLen);
     const GoldenVerdict verdict =
@@ -107,7 +108,7 @@ TEST(EmulatedDevice, HoldsRoundedWeightsDequantised) {
 TEST(EmulatedDevice, GivesTheSameBitsInChunksAndBesideOthersUnderAnySchedule) {
   for (const char* model : {"qwen3-bf16", "qwen2-windows", "mamba-f16"}) {
     const std::unique_ptr<Backend> backend = emulated();
-    Transformer transformer = load(fixture(model), 2 * kMaxLen, *backend);
+    Transformer transformer = load(fixture(model), *backend);
     PagedDriver driver(transformer, *backend, backend->preferred_kv_dtype(transformer.spec().weight_dtype), 3,
                        kMaxLen, 2 * kMaxLen);
     std::vector<int32_t> ids = read_golden(fixture(model) / "golden.json")[0].all_ids();
@@ -134,7 +135,7 @@ TEST(EmulatedDevice, KeepsKeysAndValuesInFp8) {
   const auto folder = fixture("qwen3-bf16");
   const GoldenCase golden = read_golden(folder / "golden.json")[0];
   const std::unique_ptr<Backend> backend = emulated();
-  Transformer transformer = load(folder, kMaxLen, *backend);
+  Transformer transformer = load(folder, *backend);
   PagedDriver driver(transformer, *backend, DType::kF8, 1, kMaxLen, kMaxLen);
   const GoldenVerdict verdict = compare(golden, driver.run(0, golden.all_ids(), kMaxLen), 1.0);
   EXPECT_LE(verdict.worst, 1.0);
@@ -148,7 +149,7 @@ TEST(EmulatedDevice, RunsTheModelThatShipsAsTheCpuDoes) {
   std::vector<int32_t> ids;
   for (int i = 0; i < 40; ++i) ids.push_back(100 + 37 * i % 900);
   const auto logits_on = [&](std::unique_ptr<Backend> backend) {
-    Transformer transformer = load(folder, kMaxLen, *backend);
+    Transformer transformer = load(folder, *backend);
     PagedDriver driver(transformer, *backend, backend->preferred_kv_dtype(transformer.spec().weight_dtype), 1,
                        kMaxLen, kMaxLen);
     return driver.run(0, ids, 24);
@@ -169,11 +170,29 @@ TEST(EmulatedDevice, RunsTheModelThatShipsAsTheCpuDoes) {
   EXPECT_GT(worst, 0.0) << "two different arithmetics never agree to the bit: was it the same device?";
 }
 
+// Each call for logits sends a list of rows; the step has room for as many lists as rows.
+TEST(EmulatedDevice, TellsAPromptsLogProbabilitiesARowAtATime) {
+  const std::unique_ptr<Backend> backend = emulated();
+  EngineConfig config;
+  config.scheduler.max_num_seqs = 1;
+  config.scheduler.max_num_batched_tokens = 240;
+  config.scheduler.max_model_len = 250;
+  const auto runner = load_model(fixture("llama2"), config, *backend);
+  RunnerDriver driver(*runner);
+  SamplingParams sampling;
+  sampling.num_prompt_logprobs = 1;
+  std::vector<TokenId> prompt(240);
+  for (size_t i = 0; i < prompt.size(); ++i) prompt[i] = static_cast<TokenId>(i % 90);
+  const SeqId id = driver.add(prompt, sampling);
+  driver.run(id, 1);
+  EXPECT_EQ(driver.seq(id).prompt.size(), prompt.size() - 1);
+}
+
 TEST(EmulatedDevice, GivesBackAllItsMemory) {
   const size_t before = simt::num_live_allocations();
   {
     const std::unique_ptr<Backend> backend = emulated();
-    Transformer transformer = load(fixture("qwen3-bf16"), 32, *backend);
+    Transformer transformer = load(fixture("qwen3-bf16"), *backend);
     EXPECT_GT(simt::num_live_allocations(), before);
   }
   EXPECT_EQ(simt::num_live_allocations(), before);

@@ -1,0 +1,32 @@
+#include "engine/runner/load_model.h"
+
+#include <utility>
+
+#include "engine/model/read_model.h"
+#include "engine/model/weight_loader.h"
+#include "engine/model/weight_map.h"
+#include "kernels/base/check.h"
+
+namespace serval {
+
+std::unique_ptr<ModelRunner> load_model(const std::filesystem::path& folder, const EngineConfig& config,
+                                        Backend& backend, std::unique_ptr<Speculator> speculator,
+                                        const LoadProgress& progress) {
+  ModelSpec spec = quantised(read_model_spec(folder), config.quantize);
+  const MemoryPlan plan = plan_memory(spec, config, backend, backend.available_bytes());
+  const auto progress_of = [&](const char* what) {
+    return [&progress, what](size_t done, size_t total) {
+      if (progress) progress(what, done, total);
+    };
+  };
+  ModelWeights weights = load_weights(folder, spec, backend, progress_of("loading weights"));
+  const size_t weight_bytes = held_bytes(map_weights(spec, weights));
+  SERVAL_CHECK(weight_bytes == plan.weight_bytes, weight_bytes, plan.weight_bytes);
+  Drafter drafter;
+  drafter.max_tokens = config.scheduler.num_draft_tokens;
+  if (drafter.max_tokens > 0) drafter.speculator = std::move(speculator);
+  return std::make_unique<ModelRunner>(std::move(spec), std::move(weights), plan, backend, std::move(drafter),
+                                       progress_of("clearing the KV cache"));
+}
+
+}  // namespace serval

@@ -1,0 +1,57 @@
+// The StepContext of a CPU: what the ops of one model's steps write to on their way, and the state of its draws. A
+// step's arrays are host memory and need no place of their own.
+#pragma once
+
+#include "kernels/backend.h"
+#include "kernels/cpu/attention_tasks.h"
+#include "kernels/cpu/kernel_table.h"
+#include "kernels/cpu/sample.h"
+#include "kernels/cpu/thread_pool.h"
+
+namespace serval::cpu {
+
+// Elements of a packed row of k activations or weights.
+constexpr int64_t padded_k(int64_t k, int multiple) {
+  return (k + multiple - 1) / multiple * multiple;
+}
+inline constexpr int kLargestKMultiple = 2;
+
+// What the backend's ops use of the step that has begun.
+struct StepScratch {
+  Buffer packed_rows;    // activations of one linear(), as its kernel wants them
+  AttentionTasks tasks;  // of one attention()
+  Buffer partials;       // float [slots of tasks][slot_floats]: what chunks leave until they are merged
+  Buffer pending;        // int32 [splits of tasks][KV heads]
+  Buffer attend;         // float [threads][attend_floats]
+  size_t attend_floats = 0;
+  int slot_floats = 0, max_heads = 0;
+  Buffer branch_tails;  // [threads][branch_tail_bytes]: keys and values of a branch in the order it reads them
+  size_t branch_tail_bytes = 0;
+  SampleScratch sample;
+};
+
+// Floats of StepScratch::attend that attention over so many heads takes of a worker's.
+size_t attend_floats(int num_heads, int head_dim);
+
+class CpuStepContext final : public StepContext {
+ public:
+  // `current`: the scratch that the backend's ops use; begin_step() makes it this context's.
+  CpuStepContext(const StepLimits& limits, Backend& backend, ThreadPool& pool, const SampleKernels& kernels,
+                 StepScratch*& current);
+  ~CpuStepContext() override;
+
+  static size_t planned_bytes(const StepLimits& limits, int num_threads);
+
+  size_t bytes() const override;
+  void begin_step(const ForwardInput&) override;
+  int sample(const SampleArgs& args) override;
+  void wait_sampled(int) override {}
+
+ private:
+  ThreadPool& pool_;
+  const SampleKernels& kernels_;
+  StepScratch*& current_;
+  StepScratch scratch_;
+};
+
+}  // namespace serval::cpu
