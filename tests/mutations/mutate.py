@@ -21,10 +21,7 @@ SWITCH = """#pragma once
 #include <cstdlib>
 namespace serval {
 // The mutant that this run is.
-inline int mutant() {
-  static const int id = std::getenv("SERVAL_MUTANT") ? std::atoi(std::getenv("SERVAL_MUTANT")) : -1;
-  return id;
-}
+inline const int kMutant = std::getenv("SERVAL_MUTANT") ? std::atoi(std::getenv("SERVAL_MUTANT")) : -1;
 }  // namespace serval
 """
 TIMEOUT_S = 120
@@ -34,11 +31,11 @@ def spoiled(original: str, replacements: list[tuple[int, str]]) -> str:
     if original.rstrip().endswith((";", "}")):
         text = ""
         for mutant, replacement in replacements:
-            text += f"if (::serval::mutant() == {mutant}) {{ {replacement} }} else "
+            text += f"if (::serval::kMutant == {mutant}) {{ {replacement} }} else "
         return f"{text}{{ {original} }}"
     text = f"({original})"
     for mutant, replacement in replacements:
-        text = f"(::serval::mutant() == {mutant} ? ({replacement}) : {text})"
+        text = f"(::serval::kMutant == {mutant} ? ({replacement}) : {text})"
     return text
 
 
