@@ -16,9 +16,8 @@ MUTATIONS = [(file, what, instead, KERNELS) for file, what, instead in [
     # Rows.
     (C + "hot_rows.h", "if (i < n) op(i, static_cast<int>(n - i));", ";"),
     (C + "hot_rows.h", "inverse_sqrt(mean + eps)", "inverse_sqrt(mean)"),
-    (C + "hot_rows.h", "store_some(residual + i, r, lanes);", ";"),
-    (C + "hot_rows.h", "g / (1.0f + exp(-g)) * load_some(up + i, lanes)", "g / (1.0f + exp(g)) * load_some(up + i, lanes)"),
-    (C + "hot_rows.h", "0.044715f * g * g * g", "0.044715f * g * g"),
+    (C + "hot_rows.h", "return x / (1.0f + exp(-x));", "return x / (1.0f + exp(x));"),
+    (C + "hot_rows.h", "0.044715f * x * x * x", "0.044715f * x * x"),
     (C + "hot_rows.h", "a * c - b * s", "a * c + b * s"),
     # Attention.
     (C + "hot_attention.h", "position - args.window + 1 : 0", "position - args.window : 0"),

@@ -35,8 +35,8 @@ MUTATIONS = [
     (S + "scheduler_plan.cc", "*running_[i]", "*running_[std::min(running_.size() - 1, static_cast<size_t>(std::find(running_.begin(), running_.end(), &below) - running_.begin()) + running_.size() - i)]", ALL),
     (S + "scheduler_plan.cc", "      --budget;", ";", ALL),
     (S + "scheduler_plan.cc", "config_.step_budget_ms == 0 || num_decoding == 0", "true", ALL),
-    (S + "scheduler_plan.cc", "seq.most_tokens - known - 1", "seq.most_tokens - known", ALL),
-    (S + "scheduler_plan.cc", "config_.max_num_batched_tokens / kDraftShare", "config_.max_num_batched_tokens", ALL),
+    (S + "scheduler_plan.cc", "seq.max_len - known - 1", "seq.max_len - known", ALL),
+    (S + "scheduler_plan.cc", "std::min(budget, max_drafts_of_step(config_))", "budget", ALL),
     # Who is let in.
     (S + "scheduler_admit.cc", "(running_.empty() || has_room(seq, lacking)) && kv_.copy_part(seq.kv, start, batch.copies)", "kv_.copy_part(seq.kv, start, batch.copies)", ALL),
     (S + "scheduler_admit.cc", "if (gave_way_) return false;", ";", ALL),
@@ -53,7 +53,7 @@ MUTATIONS = [
     # What a step brought.
     (S + "scheduler_apply.cc", "seq.num_output() >= sampling.min_tokens", "seq.num_output() > sampling.min_tokens", ALL),
     (S + "scheduler_apply.cc", "seq.num_output() >= sampling.min_tokens", "seq.num_output() + 1 >= sampling.min_tokens", ALL),
-    (S + "scheduler_apply.cc", "seq.num_known() >= seq.most_tokens", "seq.num_known() > seq.most_tokens", ALL),
+    (S + "scheduler_apply.cc", "seq.num_known() >= seq.max_len", "seq.num_known() > seq.max_len", ALL),
     (S + "scheduler_apply.cc", "seq.state == SeqState::kRunning && reason != FinishReason::kNumericalError", "seq.state == SeqState::kRunning", ALL),
     (S + "scheduler_apply.cc", "++stats_.generation_tokens;", "stats_.generation_tokens += 2;", ALL),
     (S + "scheduler_apply.cc", "stats_.num_accepted_tokens += out.num_tokens - 1;", "stats_.num_accepted_tokens += out.num_tokens;", ALL),
@@ -63,9 +63,9 @@ MUTATIONS = [
     # What it is told.
     (S + "scheduler.cc", "if (seq.state != SeqState::kFinished) finish(seq, reason, pending_);", "if (seq.state != SeqState::kFinished && seq.index == 0) finish(seq, reason, pending_);", ALL),
     (S + "scheduler.cc", "now >= deadlines_.top().request.deadline", "now >= deadlines_.top().request.deadline + std::chrono::milliseconds(3)", ALL),
-    (S + "scheduler.cc", "finish_all(submission, FinishReason::kDeadline);", "for (Sequence& seq : submission.sequences) { if (seq.state == SeqState::kWaiting) finish(seq, FinishReason::kDeadline, pending_); }", ALL),
-    (S + "scheduler.cc", "stats_.prompt_tokens += submission.num_prompt;", ";", ALL),
-    (S + "scheduler.cc", "static_cast<int>(running_.size()) + num_waiting_ + num_sequences <= most_open(config_)", "static_cast<int>(running_.size()) + num_waiting_ + num_sequences <= most_open(config_) + 1", ALL),
+    (S + "scheduler.cc", "finish_all(request_state, FinishReason::kDeadline);", "for (Sequence& seq : request_state.sequences) { if (seq.state == SeqState::kWaiting) finish(seq, FinishReason::kDeadline, pending_); }", ALL),
+    (S + "scheduler.cc", "stats_.prompt_tokens += request_state.num_prompt;", ";", ALL),
+    (S + "scheduler.cc", "static_cast<int>(running_.size()) + num_waiting_ + num_sequences <= max_open(config_)", "static_cast<int>(running_.size()) + num_waiting_ + num_sequences <= max_open(config_) + 1", ALL),
     # Whose turn it is.
     (S + "flows.cc", "request.flow == 0 ? request.id : request.flow", "request.id", ALL),
 ]
