@@ -146,10 +146,10 @@ def rings(root: pathlib.Path):
 
 def problems(root: pathlib.Path):
     yield from broken_includes(root)
-    # The rings of model_spec and of memory_plan are on their way out; then: yield from rings(root)
+    yield from rings(root)
 
 
 if __name__ == "__main__":
     found = list(problems(ROOT))
-    print("\n".join(found) or "every include follows the layering")
+    print("\n".join(found) or "every include follows the layering, and none goes in a ring")
     sys.exit(1 if found else 0)

@@ -67,15 +67,6 @@ void AnswerFormat::write_stream_usage(JsonWriter& json, int choice, int64_t num_
   json.end_object();
 }
 
-std::string AnswerFormat::token_name(const TokenLogprob& token) const {
-  return context.tokens_as_ids ? "token_id:" + std::to_string(token.token) : name_of_token(token.bytes);
-}
-
-std::string AnswerFormat::prompt_token_name(TokenId token) const {
-  return context.tokens_as_ids ? "token_id:" + std::to_string(token)
-                               : name_of_token(context.service->token_text(token));
-}
-
 // One entry per prompt token: null for the first, then {"id": {"logprob", "rank", "decoded_token"}} of the
 // token and its rivals.
 Pieces AnswerFormat::write_prompt_logprobs(std::string& out, JsonWriter& json, const ChoicePiece& piece) const {
@@ -117,7 +108,7 @@ void AnswerFormat::usage_chunk(std::string& out, const Usage& usage) const {
 }
 
 int64_t AnswerFormat::text_advance(const ChoicePiece& piece) const {
-  const TokenList tokens(*this, echoed_logprobs(context, piece), piece.delta.logprobs);
+  const TokenList tokens(context, echoed_logprobs(context, piece), piece.delta.logprobs);
   int64_t total = 0;
   for (size_t i = 0; i < tokens.size(); ++i) total += tokens.width(i);
   return total;

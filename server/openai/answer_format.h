@@ -8,23 +8,11 @@
 #include <string_view>
 #include <vector>
 
-#include "server/openai/openai_answer.h"
 #include "engine/json/json_writer.h"
+#include "server/http/pieces.h"
+#include "server/openai/answer_context.h"
 
 namespace serval {
-
-// One choice: for a whole answer all of it, for a chunk what is new.
-struct ChoicePiece {
-  Delta delta;
-  // Nothing of this choice was sent before.
-  bool first = true;
-  // Of the choice, this piece's included.
-  int64_t num_tokens = 0;
-  // Characters before this piece (completions' logprobs).
-  int64_t text_offset = 0;
-  // The prompt, in front of a first piece.
-  std::string_view echoed;
-};
 
 class AnswerFormat {
  public:
@@ -41,8 +29,6 @@ class AnswerFormat {
   void usage_chunk(std::string& out, const Usage& usage) const;
   // Characters that the tokens of `piece` are of its choice's text: what text_offset counts.
   int64_t text_advance(const ChoicePiece& piece) const;
-  std::string token_name(const TokenLogprob& token) const;
-  std::string prompt_token_name(TokenId token) const;
   const PromptInfo& prompt_of(int choice) const { return (*prompts)[static_cast<size_t>(choice / context.n)]; }
 
   const AnswerContext context;

@@ -65,7 +65,7 @@ class ChatFormat final : public AnswerFormat {
 
  private:
   void write_token(JsonWriter& json, const TokenLogprob& token) const {
-    json.member("token", token_name(token));
+    json.member("token", token_name(context, token));
     json.key("logprob").number(token.logprob);
     json.key("bytes").begin_array();
     for (const char c : token.bytes) json.integer(static_cast<unsigned char>(c));

@@ -107,7 +107,7 @@ class CompletionFormat final : public AnswerFormat {
       const int64_t end =
           piece.text_offset + static_cast<int64_t>(num_characters(piece.echoed) + num_characters(delta.text));
       SERVAL_WRITE_ALL(
-          write_completion_logprobs(out, json, {*this, echoed, delta.logprobs}, piece.text_offset, end));
+          write_completion_logprobs(out, json, {context, echoed, delta.logprobs}, piece.text_offset, end));
     }
     write_finish(json, delta);
     if (context.return_token_ids) {

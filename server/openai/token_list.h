@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "kernels/base/utf8.h"
-#include "server/openai/answer_format.h"
+#include "server/openai/answer_context.h"
 
 namespace serval {
 
@@ -14,9 +14,9 @@ namespace serval {
 // parallel arrays are made of.
 class TokenList {
  public:
-  TokenList(const AnswerFormat& format, const PromptLogprobs* prompt,
+  TokenList(const AnswerContext& context, const PromptLogprobs* prompt,
             const std::vector<TokenLogprob>& output)
-      : format_(format), prompt_(prompt), output_(output) {}
+      : context_(context), prompt_(prompt), output_(output) {}
 
   size_t size() const { return num_prompt() + output_.size(); }
   // Nothing comes before a prompt's first token.
@@ -25,8 +25,8 @@ class TokenList {
     return i < num_prompt() ? prompt_->entries[i].logprob : output_[i - num_prompt()].logprob;
   }
   std::string name(size_t i) const {
-    return i < num_prompt() ? format_.prompt_token_name(prompt_->entries[i].token)
-                            : format_.token_name(output_[i - num_prompt()]);
+    return i < num_prompt() ? prompt_token_name(context_, prompt_->entries[i].token)
+                            : token_name(context_, output_[i - num_prompt()]);
   }
   int64_t width(size_t i) const {
     const int width = i < num_prompt() ? prompt_->entries[i].width : output_[i - num_prompt()].width;
@@ -37,21 +37,21 @@ class TokenList {
   void for_top(size_t i, Fn fn) const {
     if (i < num_prompt()) {
       for (const TopLogprob& top : prompt_->top_of(i))
-        fn(format_.prompt_token_name(top.token), top.logprob);
+        fn(prompt_token_name(context_, top.token), top.logprob);
     } else {
       for (const TokenLogprob& top : output_[i - num_prompt()].top)
-        fn(format_.token_name(top), top.logprob);
+        fn(token_name(context_, top), top.logprob);
     }
   }
 
  private:
   size_t num_prompt() const { return prompt_ ? prompt_->entries.size() : 0; }
   std::string bytes(size_t i) const {
-    return i < num_prompt() ? format_.context.service->token_text(prompt_->entries[i].token)
+    return i < num_prompt() ? context_.service->token_text(prompt_->entries[i].token)
                             : output_[i - num_prompt()].bytes;
   }
 
-  const AnswerFormat& format_;
+  const AnswerContext& context_;
   const PromptLogprobs* const prompt_;
   const std::vector<TokenLogprob>& output_;
 };
