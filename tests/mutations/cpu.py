@@ -20,7 +20,7 @@ MUTATIONS = [(file, what, instead, KERNELS) for file, what, instead in [
     (C + "hot_rows.h", "0.044715f * x * x * x", "0.044715f * x * x"),
     (C + "hot_rows.h", "a * c - b * s", "a * c + b * s"),
     # Attention.
-    (C + "hot_attention.h", "position - args.window + 1 : 0", "position - args.window : 0"),
+    (C + "hot_attention.h", "position - args.window + 1", "position - args.window"),
     (C + "hot_attention.h", "position % 2 != 0", "false"),
     (C + "hot_attention.h", "if (position < end) add_even(position);", ";"),
     (C + "hot_attention.h", "tile_max > maximum ? tile_max : maximum", "tile_max"),
