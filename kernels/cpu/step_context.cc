@@ -9,7 +9,7 @@ namespace serval::cpu {
 namespace {
 
 // Of a tree of 64 drafts, from the block on that it begins in: in blocks of 256 it touches two.
-constexpr size_t kMostTailPositions = 512;
+constexpr size_t kMaxTailPositions = 512;
 
 // The sizes of everything there is, so that what is planned is what is taken.
 struct Sizes {
@@ -31,7 +31,7 @@ struct Sizes {
     slot_floats = limits.num_heads * (limits.head_dim + kPartialExtra);
     partials = size_t{1} * split_slots * slot_floats * sizeof(float);
     // A branch begins anywhere in a block.
-    branch_tail = limits.max_branches > 0 ? 2 * kMostTailPositions * limits.head_dim * sizeof(float) : 0;
+    branch_tail = limits.max_branches > 0 ? 2 * kMaxTailPositions * limits.head_dim * sizeof(float) : 0;
     branch_tails = num_threads * branch_tail;
     pending = size_t{1} * (split_slots / 2) * limits.num_heads * sizeof(int32_t);
   }
