@@ -24,7 +24,7 @@ namespace serval {
 inline const int kMutant = std::getenv("SERVAL_MUTANT") ? std::atoi(std::getenv("SERVAL_MUTANT")) : -1;
 }  // namespace serval
 """
-TIMEOUT_S = 120
+TIMEOUT_S = 60
 
 
 def spoiled(original: str, replacements: list[tuple[int, str]]) -> str:
