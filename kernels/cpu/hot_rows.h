@@ -21,43 +21,49 @@ inline void store_some(float* p, Vec v, int lanes) {
   lanes == kLanes ? store(p, v) : store_part(p, v, lanes);
 }
 
-// The sum of squares goes round four vector accumulators: an order that depends on n alone.
+// residual += x (which may be absent), for the vector at i; returns it.
+inline Vec added(float* residual, const float* x, int64_t i, int lanes) {
+  Vec r = load_some(residual + i, lanes);
+  if (x != nullptr) {
+    r += load_some(x + i, lanes);
+    store_some(residual + i, r, lanes);
+  }
+  return r;
+}
+
+// Of n values whose sum went round four vector accumulators: an order that depends on n alone.
+inline float mean_of(const Vec (&sums)[4], int64_t n) {
+  return reduce_add((sums[0] + sums[1]) + (sums[2] + sums[3])) / static_cast<float>(n);
+}
+// What makes the mean square one.
+inline Vec scale_of(const Vec (&squares)[4], int64_t n, float eps) {
+  return broadcast(inverse_sqrt(mean_of(squares, n) + eps));
+}
+
 void rms_norm(float* residual, const float* x, const float* weight, float eps, float* out, int64_t n) {
   Vec squares[4] = {};
   int next = 0;
   for_vectors(n, [&](int64_t i, int lanes) {
-    Vec r = load_some(residual + i, lanes);
-    if (x != nullptr) {
-      r += load_some(x + i, lanes);
-      store_some(residual + i, r, lanes);
-    }
+    const Vec r = added(residual, x, i, lanes);
     squares[next] = fma(r, r, squares[next]);
     next = (next + 1) % 4;
   });
-  const float mean =
-      reduce_add((squares[0] + squares[1]) + (squares[2] + squares[3])) / static_cast<float>(n);
-  const Vec scale = broadcast(inverse_sqrt(mean + eps));
+  const Vec scale = scale_of(squares, n, eps);
   for_vectors(n, [&](int64_t i, int lanes) {
     store_some(out + i, load_some(residual + i, lanes) * scale * load_some(weight + i, lanes), lanes);
   });
 }
 
-// Sums as in rms_norm; the deviations are summed after the mean is known, which loses no digits to a large
-// mean.
+// The deviations are summed after the mean is known, which loses no digits to a large mean.
 void layer_norm(float* residual, const float* x, const float* weight, const float* bias, float eps,
                 float* out, int64_t n) {
   Vec sums[4] = {}, squares[4] = {};
   int next = 0;
   for_vectors(n, [&](int64_t i, int lanes) {
-    Vec r = load_some(residual + i, lanes);
-    if (x != nullptr) {
-      r += load_some(x + i, lanes);
-      store_some(residual + i, r, lanes);
-    }
-    sums[next] += r;
+    sums[next] += added(residual, x, i, lanes);
     next = (next + 1) % 4;
   });
-  const Vec mean = broadcast(reduce_add((sums[0] + sums[1]) + (sums[2] + sums[3])) / static_cast<float>(n));
+  const Vec mean = broadcast(mean_of(sums, n));
   next = 0;
   for_vectors(n, [&](int64_t i, int lanes) {
     float deviations[kLanes] = {};  // zeros beyond the row's end
@@ -66,9 +72,7 @@ void layer_norm(float* residual, const float* x, const float* weight, const floa
     squares[next] = fma(d, d, squares[next]);
     next = (next + 1) % 4;
   });
-  const float variance =
-      reduce_add((squares[0] + squares[1]) + (squares[2] + squares[3])) / static_cast<float>(n);
-  const Vec scale = broadcast(inverse_sqrt(variance + eps));
+  const Vec scale = scale_of(squares, n, eps);
   for_vectors(n, [&](int64_t i, int lanes) {
     Vec v = (load_some(residual + i, lanes) - mean) * scale * load_some(weight + i, lanes);
     if (bias != nullptr) v += load_some(bias + i, lanes);

@@ -15,7 +15,8 @@ MUTATIONS = [(file, what, instead, KERNELS) for file, what, instead in [
     (C + "hot_linear.h", "if (args.bias != nullptr) copy_columns(args.bias, 0, is_scaled ? last : start, 0, 1, args.valid);", ";"),
     # Rows.
     (C + "hot_rows.h", "if (i < n) op(i, static_cast<int>(n - i));", ";"),
-    (C + "hot_rows.h", "inverse_sqrt(mean + eps)", "inverse_sqrt(mean)"),
+    (C + "hot_rows.h", "mean_of(squares, n) + eps", "mean_of(squares, n)"),
+    (C + "hot_rows.h", "store_some(residual + i, r, lanes);", ";"),
     (C + "hot_rows.h", "return x / (1.0f + exp(-x));", "return x / (1.0f + exp(x));"),
     (C + "hot_rows.h", "0.044715f * x * x * x", "0.044715f * x * x"),
     (C + "hot_rows.h", "a * c - b * s", "a * c + b * s"),
