@@ -1,0 +1,276 @@
+// Op cases of attention over paged keys and values, and of the branches of draft trees.
+#include <bit>
+#include <numeric>
+
+#include "tests/kernels/op_bench.h"
+
+namespace serval::testing {
+namespace {
+
+// Heads are prepared and stored, then attended to.
+void check_attention(Backend& backend, WeightFormat weights, const std::vector<Seq>& seqs, int heads,
+                     int kv_heads, int head_dim, int window, bool is_rotated = true, float soft_cap = 0,
+                     bool has_sinks = false) {
+  Bench bench(backend, weights, static_cast<uint32_t>(heads * 100 + head_dim + window));
+  const auto context = backend.make_step_context(op_table_limits());
+  const DType kv_type = backend.preferred_kv_dtype(bench.number());
+  int num_blocks = 2;
+  for (const Seq& s : seqs) num_blocks += (s.past + s.rows + kBlockSize - 1) / kBlockSize;
+  KvLayer kv{.dtype = kv_type,
+             .num_blocks = num_blocks,
+             .block_size = kBlockSize,
+             .num_kv_heads = kv_heads,
+             .head_dim = head_dim};
+  const int64_t cache = static_cast<int64_t>(kv.block_bytes() * num_blocks / dtype_bytes(kv_type));
+  kv.keys = bench.poison({cache}, kv_type).data;
+  kv.values = bench.poison({cache}, kv_type).data;
+
+  std::vector<int32_t> free(num_blocks);
+  std::iota(free.begin(), free.end(), 0);
+  std::shuffle(free.begin(), free.end(), bench.random());
+  const int stride = kMaxLen / kBlockSize;
+  std::vector<int32_t> table(seqs.size() * stride, -1);
+  for (size_t s = 0; s < seqs.size(); ++s) {
+    for (int b = 0; b * kBlockSize < seqs[s].past + seqs[s].rows; ++b) {
+      table[s * stride + b] = free.back();
+      free.pop_back();
+    }
+  }
+  const int rotary = is_rotated ? head_dim / 2 * 2 : 0;
+  std::vector<float> angles;
+  for (int p = 0; p < kMaxLen; ++p)
+    for (int i = 0; i < rotary; ++i)
+      angles.push_back(i < rotary / 2 ? std::cos(p / std::pow(100.0, i / 8.0))
+                                      : std::sin(p / std::pow(100.0, (i - rotary / 2) / 8.0)));
+  const Tensor cos_sin = is_rotated ? bench.poison({kMaxLen, rotary}, DType::kF32) : Tensor();
+  if (is_rotated) backend.upload(cos_sin.data, angles.data(), angles.size() * sizeof(float));
+  const Values q_norm = bench.numbers({head_dim}, DType::kF32),
+               k_norm = bench.numbers({head_dim}, DType::kF32), sinks = bench.numbers({heads}, DType::kF32);
+
+  const int64_t width = int64_t{heads + 2 * kv_heads} * head_dim;
+  // keys[s][pos][h][d], values likewise, as the definition makes them
+  std::vector<std::vector<double>> keys(seqs.size()), values(seqs.size());
+  const auto step = [&](bool is_past) {
+    std::vector<int32_t> ids, positions, slots, row_start = {0}, first_pos;
+    for (size_t s = 0; s < seqs.size(); ++s) {
+      const int first = is_past ? 0 : seqs[s].past, count = is_past ? seqs[s].past : seqs[s].rows;
+      first_pos.push_back(first);
+      for (int p = first; p < first + count; ++p) {
+        ids.push_back(0);
+        positions.push_back(p);
+        slots.push_back(table[s * stride + p / kBlockSize] * kBlockSize + p % kBlockSize);
+      }
+      row_start.push_back(static_cast<int32_t>(ids.size()));
+    }
+    const auto rows = static_cast<int64_t>(ids.size());
+    if (rows == 0) return;
+    ForwardInput input{.token_ids = ids, .positions = positions, .groups = {}};
+    input.groups[0] = {.slots = slots.data(),
+                       .attention = {.num_seqs = static_cast<int>(seqs.size()),
+                                     .num_rows = static_cast<int>(rows),
+                                     .row_start = row_start.data(),
+                                     .first_pos = first_pos.data(),
+                                     .block_table = table.data(),
+                                     .table_stride = stride}};
+    input.groups[1] = input.groups[0];
+    context->begin_step(input);
+    const Values qkv = bench.numbers({rows, width});
+    const auto head_at = [&](int64_t element, int count) {
+      return Tensor(qkv.tensor.at(element), bench.type(), {rows, count, head_dim});
+    };
+    backend.qk_norm_rope_write_kv({.q = head_at(0, heads),
+                           .k = head_at(int64_t{heads} * head_dim, kv_heads),
+                           .v = head_at(int64_t{heads + kv_heads} * head_dim, kv_heads),
+                           .row_stride = width,
+                           .q_norm = q_norm.tensor,
+                           .k_norm = k_norm.tensor,
+                           .eps = 1e-6f,
+                           .positions = positions.data(),
+                           .cos_sin = cos_sin,
+                           .rotary_dim = rotary,
+                           .slots = slots.data(),
+                           .kv = kv});
+    // The definition, from the numbers that went in.
+    const auto prepared = [&](int64_t row, int64_t head, const std::vector<double>* norm) {
+      std::vector<double> x(qkv.exact.begin() + row * width + head * head_dim,
+                            qkv.exact.begin() + row * width + (head + 1) * head_dim);
+      if (norm == nullptr) return x;
+      double squares = 0;
+      for (const double v : x) squares += v * v;
+      for (int d = 0; d < head_dim; ++d) x[d] *= (*norm)[d] / std::sqrt(squares / head_dim + 1e-6);
+      const std::vector<double> before = x;
+      for (int i = 0; i < rotary / 2; ++i) {
+        const double c = angles[positions[row] * rotary + i],
+                     sn = angles[positions[row] * rotary + rotary / 2 + i];
+        x[i] = before[i] * c - before[i + rotary / 2] * sn;
+        x[i + rotary / 2] = before[i + rotary / 2] * c + before[i] * sn;
+      }
+      return x;
+    };
+    for (size_t s = 0; s < seqs.size(); ++s) {
+      for (int r = row_start[s]; r < row_start[s + 1]; ++r) {
+        for (int h = 0; h < kv_heads; ++h) {
+          const std::vector<double> k = prepared(r, heads + h, &k_norm.exact),
+                                    v = prepared(r, heads + kv_heads + h, nullptr);
+          keys[s].insert(keys[s].end(), k.begin(), k.end());
+          values[s].insert(values[s].end(), v.begin(), v.end());
+        }
+      }
+    }
+    if (is_past) return;
+    const Tensor out = bench.poison({rows, int64_t{heads} * head_dim}, bench.type());
+    const float scale = 1 / std::sqrt(static_cast<float>(head_dim)) / 4;
+    backend.attention({.q = head_at(0, heads),
+                       .kv = kv,
+                       .batch = &input.groups[0].attention,
+                       .scale = scale,
+                       .soft_cap = soft_cap,
+                       .window = window,
+                       .sinks = has_sinks ? sinks.tensor : Tensor(),
+                       .out = out},
+                      width);
+    std::vector<double> want, size;
+    for (size_t s = 0; s < seqs.size(); ++s) {
+      for (int r = row_start[s]; r < row_start[s + 1]; ++r) {
+        for (int h = 0; h < heads; ++h) {
+          const std::vector<double> q = prepared(r, h, &q_norm.exact);
+          const int own = positions[r], first = window > 0 ? std::max(0, own - window + 1) : 0,
+                    kv_head = h / (heads / kv_heads);
+          std::vector<double> logits, sum(head_dim, 0.0);
+          for (int p = first; p <= own; ++p) {
+            double dot = 0;
+            for (int d = 0; d < head_dim; ++d)
+              dot += q[d] * keys[s][(int64_t{p} * kv_heads + kv_head) * head_dim + d];
+            dot *= scale;
+            logits.push_back(soft_cap > 0 ? soft_cap * std::tanh(dot / soft_cap) : dot);
+          }
+          double most = *std::max_element(logits.begin(), logits.end()), total = 0, largest = 0;
+          if (has_sinks) {
+            most = std::max(most, sinks.exact[h]);
+            total = std::exp(sinks.exact[h] - most);
+          }
+          for (int p = first; p <= own; ++p) {
+            const double weight = std::exp(logits[p - first] - most);
+            total += weight;
+            for (int d = 0; d < head_dim; ++d) {
+              const double v = values[s][(int64_t{p} * kv_heads + kv_head) * head_dim + d];
+              sum[d] += weight * v;
+              largest = std::max(largest, std::abs(v));
+            }
+          }
+          for (const double v : sum) {
+            want.push_back(v / total);
+            size.push_back(largest);  // rounded queries and keys move weights between values
+          }
+        }
+      }
+    }
+    const double rounding = std::max(bench.tolerance(), precision_of(kv_type).relative);
+    expect_near(bench.read(out), want, size, std::max(4 * rounding, 1e-5), "attention");
+  };
+  step(true);
+  step(false);
+}
+
+// A branch of a tree of drafts stands apart: it has the bits of the same tokens in a row, before its places are left
+// and after they come together again.
+void check_branch(Backend& backend, WeightFormat weights, int window) {
+  constexpr int kHeads = 4, kKvHeads = 2, kDim = 64, kStart = 60, kDepth = 20, kTokens = kStart + 64;
+  Bench bench(backend, weights, static_cast<uint32_t>(11 + window));
+  const auto context = backend.make_step_context(op_table_limits());
+  KvLayer kv{.dtype = backend.preferred_kv_dtype(bench.number()),
+             .num_blocks = kTokens / kBlockSize + 2,
+             .block_size = kBlockSize,
+             .num_kv_heads = kKvHeads,
+             .head_dim = kDim};
+  const auto cache = static_cast<int64_t>(kv.block_bytes() * kv.num_blocks / dtype_bytes(kv.dtype));
+  kv.keys = bench.poison({cache}, kv.dtype).data;
+  kv.values = bench.poison({cache}, kv.dtype).data;
+  std::vector<int32_t> table(kMaxLen / kBlockSize, -1);
+  for (int b = 0; b * kBlockSize < kTokens; ++b) table[b] = kv.num_blocks - 1 - b;
+  const auto place = [&](int p) { return table[p / kBlockSize] * kBlockSize + p % kBlockSize; };
+  const Values q = bench.numbers({1, kHeads, kDim}), k = bench.numbers({kTokens, kKvHeads, kDim}),
+               v = bench.numbers({kTokens, kKvHeads, kDim});
+  const auto step = [&](int first, int rows, uint64_t mask, const auto& run) {
+    std::vector<int32_t> ids(rows), positions(rows), slots(rows);
+    for (int r = 0; r < rows; ++r) positions[r] = first + r, slots[r] = place(first + r);
+    const std::vector<int32_t> row_start = {0, rows};
+    const int32_t tree_start = kStart;
+    ForwardInput input{.token_ids = ids, .positions = positions, .groups = {}};
+    input.groups[0] = {.slots = slots.data(),
+                       .attention = {.num_seqs = 1,
+                                     .num_rows = rows,
+                                     .row_start = row_start.data(),
+                                     .first_pos = &first,
+                                     .block_table = table.data(),
+                                     .table_stride = static_cast<int>(table.size()),
+                                     .tree_masks = mask != 0 ? &mask : nullptr,
+                                     .tree_start = &tree_start}};
+    input.groups[1] = input.groups[0];
+    context->begin_step(input);
+    run(input);
+  };
+  step(0, kTokens, 0, [&](const ForwardInput& input) {
+    backend.write_kv({.k = k.tensor,
+                      .v = v.tensor,
+                      .row_stride = kKvHeads * kDim,
+                      .slots = input.groups[0].slots,
+                      .kv = kv});
+  });
+  const auto attended = [&](uint64_t mask) {
+    const Tensor out = bench.poison({1, kHeads * kDim}, bench.type());
+    step(kStart + kDepth - 1, 1, mask, [&](const ForwardInput& input) {
+      backend.attention({.q = q.tensor,
+                         .kv = kv,
+                         .batch = &input.groups[0].attention,
+                         .scale = 0.1f,
+                         .window = window,
+                         .out = out},
+                        kHeads * kDim);
+    });
+    return bench.read(out);
+  };
+  const auto in_a_row = attended(0);
+  uint64_t mask = 0;
+  while (std::popcount(mask) < kDepth) mask |= uint64_t{1} << bench.random()() % 64;
+  std::vector<KvMove> apart, together;  // a place is left before another's token comes
+  for (int bit = 0, i = 0; bit < 64; ++bit) {
+    if ((mask >> bit & 1) != 0) together.push_back({place(kStart + bit), place(kStart + i++)});
+  }
+  for (size_t i = together.size(); i-- > 0;) apart.push_back({together[i].to, together[i].from});
+  backend.move_kv(kv, apart);
+  EXPECT_EQ(attended(mask), in_a_row);
+  EXPECT_NE(attended(0), in_a_row);
+  backend.move_kv(kv, together);
+  EXPECT_EQ(attended(0), in_a_row);
+}
+
+}  // namespace
+
+void add_attention_cases(std::vector<OpCase>& cases) {
+  const std::vector<Seq> ragged = {{0, 1}, {17, 1}, {255, 2}, {0, 37}, {300, 5}};
+  for (const int head_dim : {8, 64, 96, 128})
+    cases.push_back({"attention_dim_" + std::to_string(head_dim), [=](Backend& b, WeightFormat w) {
+                       check_attention(b, w, ragged, 4, 2, head_dim, 0);
+                     }});
+  for (const int window : {1, 20, 270})
+    cases.push_back({"attention_window_" + std::to_string(window),
+                     [=](Backend& b, WeightFormat w) { check_attention(b, w, ragged, 4, 2, 64, window); }});
+  cases.push_back({"attention_unrotated", [=](Backend& b, WeightFormat w) {
+                     check_attention(b, w, ragged, 4, 2, 64, 0, /*is_rotated=*/false);
+                   }});
+  for (const int window : {0, 15})
+    cases.push_back({"branch_window_" + std::to_string(window),
+                     [=](Backend& b, WeightFormat w) { check_branch(b, w, window); }});
+  cases.push_back({"attention_soft_cap", [=](Backend& b, WeightFormat w) {
+                     check_attention(b, w, ragged, 4, 2, 64, 40, true, 0.5f);
+                   }});
+  cases.push_back({"attention_sinks", [=](Backend& b, WeightFormat w) {
+                     check_attention(b, w, ragged, 4, 2, 64, 0, true, 0, true);
+                   }});
+  cases.push_back({"attention_soft_cap_and_sinks", [=](Backend& b, WeightFormat w) {
+                     check_attention(b, w, ragged, 4, 2, 64, 40, true, 2, true);
+                   }});
+}
+
+}  // namespace serval::testing

@@ -1,0 +1,173 @@
+// Op cases of what works on each row alone: products, norms, activations, tables.
+#include "tests/kernels/activation_definition.h"
+#include "tests/kernels/op_bench.h"
+
+namespace serval::testing {
+namespace {
+
+void check_linear(Backend& backend, WeightFormat weights, int64_t m, int64_t n, int64_t k, bool has_bias) {
+  Bench bench(backend, weights, static_cast<uint32_t>(m * 7 + n * 3 + k));
+  std::vector<double> weight, bias;
+  const LinearWeight w = bench.weight(n, k, weights, has_bias, weight, bias);
+  const Values x = bench.numbers({m, k});
+  for (const DType out_type : {bench.type(), DType::kF32}) {
+    const Tensor out = bench.poison({m, n}, out_type);
+    backend.linear(x.tensor, w, out);
+    std::vector<double> want, size;
+    for (int64_t i = 0; i < m; ++i) {
+      for (int64_t j = 0; j < n; ++j) {
+        double sum = has_bias ? bias[j] : 0, terms = std::abs(sum);
+        for (int64_t d = 0; d < k; ++d) {
+          const double v = weight[j * k + d];
+          sum += x.exact[i * k + d] * v;
+          terms += std::abs(x.exact[i * k + d] * v);
+        }
+        want.push_back(sum);
+        size.push_back(terms);
+      }
+    }
+    // The bf16 dot products of a CPU round the activations too.
+    const bool rounds_x = backend.name() == "cpu-avx512bf16" && bench.number() == DType::kBF16;
+    const double tolerance = rounds_x ? 0x1p-8 : precision_of(out_type).relative;
+    // Sums in f32 err by the size of their terms; rounding the sum errs by the size of the sum.
+    for (double& terms : size) terms *= rounds_x ? 1 : 1e-6 / tolerance;
+    expect_near(bench.read(out), want, size, tolerance,
+                "linear " + std::to_string(m) + "x" + std::to_string(n) + "x" + std::to_string(k));
+  }
+}
+
+enum class Norm { kRms, kLayer, kLayerWithBias };
+
+void check_norm(Backend& backend, WeightFormat weights, int64_t rows, int64_t dim, bool has_x, Norm norm) {
+  Bench bench(backend, weights, static_cast<uint32_t>(rows + dim));
+  const Values residual = bench.numbers({rows, dim}), x = bench.numbers({rows, dim}),
+               weight = bench.numbers({dim}, DType::kF32), bias = bench.numbers({dim}, DType::kF32);
+  const Tensor out = bench.poison({rows, dim}, bench.type());
+  const bool is_centred = norm != Norm::kRms, has_bias = norm == Norm::kLayerWithBias;
+  const Tensor added_x = has_x ? x.tensor : Tensor();
+  if (is_centred) {
+    backend.add_layer_norm(residual.tensor, added_x, weight.tensor, has_bias ? bias.tensor : Tensor(), 1e-5f,
+                           out);
+  } else {
+    backend.add_rms_norm(residual.tensor, added_x, weight.tensor, 1e-5f, out);
+  }
+  const std::vector<double> sums = bench.read(residual.tensor);
+  std::vector<double> want, size;
+  for (int64_t r = 0; r < rows; ++r) {
+    const double* const row = &sums[r * dim];
+    const double mean = is_centred ? std::accumulate(row, row + dim, 0.0) / static_cast<double>(dim) : 0;
+    double squares = 0;
+    for (int64_t d = 0; d < dim; ++d) squares += (row[d] - mean) * (row[d] - mean);
+    const double scale = 1 / std::sqrt(squares / static_cast<double>(dim) + 1e-5);
+    for (int64_t d = 0; d < dim; ++d) {
+      want.push_back((row[d] - mean) * scale * weight.exact[d] + (has_bias ? bias.exact[d] : 0));
+      // Near the mean the difference carries the rounding of both.
+      size.push_back(is_centred ? std::abs(mean) * scale * std::abs(weight.exact[d]) : 0);
+    }
+  }
+  std::vector<double> added;
+  for (int64_t i = 0; i < rows * dim; ++i) added.push_back(residual.exact[i] + (has_x ? x.exact[i] : 0));
+  expect_near(sums, added, std::vector<double>(rows * dim, 0.0), bench.tolerance(), "residual");
+  expect_near(bench.read(out), want, size, bench.tolerance(), "norm");
+}
+
+void check_activation(Backend& backend, WeightFormat weights, int64_t rows, int64_t width) {
+  Bench bench(backend, weights, 5);
+  const Values in = bench.numbers({rows, 2 * width});
+  const Tensor plain_in(in.tensor.data, bench.type(), {2 * rows, width});  // the same numbers, not gated
+  for (const Activation act : kActivations) {
+    const std::string name = "activation " + std::to_string(static_cast<int>(act));
+    const Tensor gated = bench.poison({rows, width}, bench.type()),
+                 plain = bench.poison({2 * rows, width}, bench.type());
+    backend.gated_activation(act, in.tensor, gated);
+    backend.activation(act, plain_in, plain);
+    std::vector<double> want_gated, want_plain;
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t i = 0; i < width; ++i)
+        want_gated.push_back(activated(act, in.exact[r * 2 * width + i]) *
+                             in.exact[r * 2 * width + width + i]);
+    for (const double x : in.exact) want_plain.push_back(activated(act, x));
+    const double tolerance = std::max(bench.tolerance(), 1e-5);
+    const std::vector<double> size(2 * rows * width, 0.02);  // an exponential's own error
+    expect_near(bench.read(gated), want_gated, size, tolerance, "gated " + name);
+    expect_near(bench.read(plain), want_plain, size, tolerance, name);
+  }
+}
+
+void check_soft_cap(Backend& backend, WeightFormat weights) {
+  Bench bench(backend, weights, 13);
+  for (const float cap : {0.3f, 50.0f}) {
+    const Values x = bench.numbers({5, 37}, DType::kF32);
+    backend.soft_cap(x.tensor, cap);
+    std::vector<double> want, size(x.exact.size(), cap);
+    for (const double value : x.exact) want.push_back(cap * std::tanh(value / cap));
+    expect_near(bench.read(x.tensor), want, size, 1e-6, "soft cap");
+  }
+}
+
+void check_rows(Backend& backend, WeightFormat weights) {
+  Bench bench(backend, weights, 9);
+  const auto context = backend.make_step_context(op_table_limits());
+  std::vector<double> table, none;
+  const LinearWeight w = bench.weight(37, 72, weights, false, table, none);
+  const std::vector<int32_t> ids = {36, 0, 5}, positions = {0, 1, 2}, slots = {0, 1, 2}, row_start = {0, 3},
+                             first_pos = {0}, blocks = {0}, rows = {2, 2, 0};
+  ForwardInput input{.token_ids = ids, .positions = positions, .groups = {}};
+  input.groups[0] = {.slots = slots.data(),
+                     .attention = {.num_seqs = 1,
+                                   .num_rows = 3,
+                                   .row_start = row_start.data(),
+                                   .first_pos = first_pos.data(),
+                                   .block_table = blocks.data(),
+                                   .table_stride = 1}};
+  input.groups[1] = input.groups[0];
+  context->begin_step(input);
+  const Tensor out = bench.poison({3, 72}, bench.type()), some = bench.poison({3, 72}, bench.type());
+  backend.embed(w, ids, 1.0f, out);
+  backend.gather_rows(out, rows, some);
+  std::vector<double> want, gathered, size(3 * 72, 0.0);
+  for (const int32_t id : ids)
+    want.insert(want.end(), table.begin() + id * 72, table.begin() + (id + 1) * 72);
+  expect_near(bench.read(out), want, size, bench.tolerance(), "embed");
+  const Tensor scaled = bench.poison({3, 72}, bench.type());
+  backend.embed(w, ids, 2.5f, scaled);
+  std::vector<double> larger = want;
+  for (double& value : larger) value *= 2.5;
+  expect_near(bench.read(scaled), larger, size, bench.tolerance(), "scaled embed");
+  for (const int32_t r : rows)
+    gathered.insert(gathered.end(), want.begin() + r * 72, want.begin() + (r + 1) * 72);
+  expect_near(bench.read(some), gathered, size, bench.tolerance(), "gather");
+}
+
+}  // namespace
+
+void add_row_cases(std::vector<OpCase>& cases) {
+  for (const auto& [m, n, k] : std::vector<std::tuple<int, int, int>>{{1, 16, 32},
+                                                                      {1, 33, 172},
+                                                                      {2, 17, 8},
+                                                                      {7, 130, 1032},
+                                                                      {16, 65, 520},
+                                                                      {17, 48, 72},
+                                                                      {63, 40, 100},
+                                                                      {129, 50, 64}}) {
+    for (const bool has_bias : {false, true}) {
+      cases.push_back({"linear_" + std::to_string(m) + "_" + std::to_string(n) + "_" + std::to_string(k) +
+                           (has_bias ? "_bias" : ""),
+                       [=](Backend& b, WeightFormat w) { check_linear(b, w, m, n, k, has_bias); }});
+    }
+  }
+  for (const int dim : {1, 7, 64, 200, 1030}) {
+    for (const bool has_x : {false, true})
+      for (const Norm norm : {Norm::kRms, Norm::kLayer, Norm::kLayerWithBias})
+        cases.push_back({"norm_" + std::to_string(dim) + (has_x ? "_added" : "") + "_" +
+                             std::to_string(static_cast<int>(norm)),
+                         [=](Backend& b, WeightFormat w) { check_norm(b, w, 3, dim, has_x, norm); }});
+  }
+  for (const int width : {1, 12, 65, 300})
+    cases.push_back({"activation_" + std::to_string(width),
+                     [=](Backend& b, WeightFormat w) { check_activation(b, w, 3, width); }});
+  cases.push_back({"soft_cap", check_soft_cap});
+  cases.push_back({"rows", check_rows});
+}
+
+}  // namespace serval::testing
