@@ -5,7 +5,8 @@ All mutations of a table are compiled at once, each behind a switch that the env
 of the tests and no compilation. A table (scheduler.py, …) is a module with
     SOURCES    the .cc files to compile in place of the library's own
     MUTATIONS  rows of (file, what stands there once, what instead, gtest filter of tests that should mind)
-An expression is replaced by an expression; what ends with ';' or '}' is a statement and is replaced by one.
+Where only a part of what stands there is to be replaced, that part stands in «». An expression is replaced by an expression; what
+ends with ';' or '}' is a statement and is replaced by one.
 
 Usage: mutate.py TABLE SOURCE_DIR WORK_DIR COMPILER [FLAG...] -- TEST_OBJECT_OR_LIBRARY..."""
 
@@ -16,6 +17,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import time
 
 SWITCH = """#pragma once
 #include <cstdlib>
@@ -24,7 +26,6 @@ namespace serval {
 inline const int kMutant = std::getenv("SERVAL_MUTANT") ? std::atoi(std::getenv("SERVAL_MUTANT")) : -1;
 }  // namespace serval
 """
-TIMEOUT_S = 60
 
 
 def spoiled(original: str, replacements: list[tuple[int, str]]) -> str:
@@ -39,24 +40,29 @@ def spoiled(original: str, replacements: list[tuple[int, str]]) -> str:
     return text
 
 
+def place_of(what: str) -> tuple[str, str, str]:
+    """What of the text stays before it, is replaced, and stays behind it."""
+    before, _, rest = what.rpartition("«")
+    inside, _, after = rest.partition("»")
+    return before, inside, after
+
+
 def spoil_tree(root: pathlib.Path, work: pathlib.Path, mutations) -> list[str]:
     """Writes every mutated file below `work`; returns what is wrong with the table."""
     wrong = []
     by_file = collections.defaultdict(lambda: collections.defaultdict(list))
     for mutant, (file, what, instead, _) in enumerate(mutations):
-        by_file[file][what].append((mutant, instead))
+        by_file[file][place_of(what)].append((mutant, instead))
     for file, places in by_file.items():
         text = (root / file).read_text(encoding="utf-8")
-        for what, replacements in places.items():
-            if text.count(what) != 1:
-                wrong.append(f"'{what}' stands {text.count(what)} times in {file}, not once")
-        # Longest first, so that a place is not found again in what was put there for another.
-        marks = {}
-        for number, what in enumerate(sorted(places, key=len, reverse=True)):
-            marks[f"\0{number}\0"] = spoiled(what, places[what])
-            text = text.replace(what, f"\0{number}\0")
-        for mark, replacement in marks.items():
-            text = text.replace(mark, replacement)
+        pieces = []
+        for (before, inside, after), replacements in places.items():
+            whole = before + inside + after
+            if text.count(whole) != 1:
+                wrong.append(f"'{whole}' stands {text.count(whole)} times in {file}, not once")
+            pieces.append((text.find(whole) + len(before), inside, spoiled(inside, replacements)))
+        for at, inside, replacement in sorted(pieces, reverse=True):  # from the end, so that places stay where they are
+            text = text[:at] + replacement + text[at + len(inside):]
         target = work / file
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")
@@ -69,10 +75,10 @@ def must_run(command: list[str]):
         sys.exit(f"{' '.join(command)}\n{done.stderr[-4000:]}")
 
 
-def survives(program: pathlib.Path, mutant: int, selection: str) -> bool:
+def passes(program: pathlib.Path, mutant: int, selection: str, timeout_s: float | None = None) -> bool:
     command = [str(program), f"--gtest_filter={selection}", "--gtest_brief=1", "--gtest_fail_fast"]
     try:
-        run = subprocess.run(command, env={**os.environ, "SERVAL_MUTANT": str(mutant)}, capture_output=True, check=False, timeout=TIMEOUT_S)
+        run = subprocess.run(command, env={**os.environ, "SERVAL_MUTANT": str(mutant)}, capture_output=True, check=False, timeout=timeout_s)
     except subprocess.TimeoutExpired:
         return False
     return run.returncode == 0
@@ -100,11 +106,13 @@ def main() -> int:
         objects = list(pool.map(compile_one, table.SOURCES))
         program = work / "mutants"
         must_run([compiler, *objects, *linked, "-o", str(program)])
-        selections = sorted({row[3] for row in table.MUTATIONS})
-        for selection, passes in zip(selections, pool.map(lambda s: survives(program, -1, s), selections)):
-            if not passes:
+        timeouts = {}
+        for selection in sorted({row[3] for row in table.MUTATIONS}):
+            began = time.monotonic()
+            if not passes(program, -1, selection):
                 sys.exit(f"without a mutation the tests fail: {selection}")
-        alive = list(pool.map(lambda n: survives(program, n, table.MUTATIONS[n][3]), range(len(table.MUTATIONS))))
+            timeouts[selection] = 10 + 3 * (time.monotonic() - began)  # a mutant that is longer at it goes round for ever
+        alive = list(pool.map(lambda n: passes(program, n, table.MUTATIONS[n][3], timeouts[table.MUTATIONS[n][3]]), range(len(table.MUTATIONS))))
     for mutant, (file, what, instead, _) in enumerate(table.MUTATIONS):
         first = [text.strip().splitlines()[0] if text.strip() else "nothing" for text in (what, instead)]
         print(f"{mutant}: {'SURVIVED' if alive[mutant] else 'caught'}: {file}: {first[0]} -> {first[1]}")
