@@ -12,14 +12,6 @@ namespace {
 
 constexpr int kBlockSize = 8, kNumDrafts = 6;
 
-Request request(RequestId id, int prompt, int max_tokens) {
-  Request r;
-  r.id = id;
-  for (int i = 0; i < prompt; ++i) r.prompt.push_back((i * 7 + static_cast<TokenId>(id) * 13) % 50);
-  r.sampling.max_tokens = max_tokens;
-  return r;
-}
-
 class Drafts : public ::testing::Test {
  protected:
   Drafts() {

@@ -18,22 +18,6 @@ SchedulerConfig config_of(int max_num_seqs, int max_num_batched_tokens) {
   return config;
 }
 
-BlockGeometry geometry_of(int num_blocks, int block_size = 8) {
-  BlockGeometry geometry;
-  geometry.block_size = block_size;
-  geometry.groups[0].num_blocks = num_blocks;
-  return geometry;
-}
-
-Request request(RequestId id, int num_prompt, int max_tokens, int n = 1) {
-  Request r;
-  r.id = id;
-  r.n = n;
-  for (int i = 0; i < num_prompt; ++i) r.prompt.push_back(static_cast<TokenId>(id * 7 + i) % 50);
-  r.sampling.max_tokens = max_tokens;
-  return r;
-}
-
 // Tokens and ends by (request, choice).
 struct Ends {
   std::map<std::pair<RequestId, int>, int> tokens;
@@ -55,8 +39,10 @@ void run(SchedulerDriver& driver) {
 }
 
 TEST(Ends, AnAbortEndsEveryChoice) {
-  SchedulerDriver driver(config_of(8, 64), geometry_of(64), 1);
-  driver.add(request(1, 10, 50, 3));
+  SchedulerDriver driver(config_of(8, 64), one_group(64, 8), 1);
+  Request r = request(1, 10, 50);
+  r.n = 3;
+  driver.add(std::move(r));
   for (int i = 0; i < 5; ++i) driver.turn();
   driver.take(Abort{1});
   driver.turn();
@@ -67,8 +53,9 @@ TEST(Ends, AnAbortEndsEveryChoice) {
 
 // A step a millisecond; decided before the step of that time.
 TEST(Ends, ADeadlineEndsWhatRunsAtItsTimeAndNotBefore) {
-  SchedulerDriver driver(config_of(8, 64), geometry_of(64), 1);
-  Request r = request(1, 10, 50, 2);
+  SchedulerDriver driver(config_of(8, 64), one_group(64, 8), 1);
+  Request r = request(1, 10, 50);
+  r.n = 2;
   r.deadline = Time{6};
   driver.add(std::move(r));
   while (driver.now < Time{5}) driver.turn();
@@ -82,7 +69,7 @@ TEST(Ends, ADeadlineEndsWhatRunsAtItsTimeAndNotBefore) {
 
 TEST(Ends, TheLastOfMinTokensMayBeAnEndAndNoneBefore) {
   for (const int min_tokens : {1, 5}) {
-    SchedulerDriver driver(config_of(8, 64), geometry_of(64), 1);
+    SchedulerDriver driver(config_of(8, 64), one_group(64, 8), 1);
     Request r = request(1, 10, 50);
     r.sampling.min_tokens = min_tokens;
     for (TokenId id = 0; id < 50; ++id) r.sampling.stop_token_ids.push_back(id);  // every token could end it
@@ -97,7 +84,7 @@ TEST(Ends, TheLastOfMinTokensMayBeAnEndAndNoneBefore) {
 // What was computed before is good, but nothing more of it is kept.
 TEST(Ends, WhatFailedLeavesNoTailInTheCache) {
   for (const int failing_position : {0, 30}) {
-    SchedulerDriver driver(config_of(8, 64), geometry_of(64), 1);
+    SchedulerDriver driver(config_of(8, 64), one_group(64, 8), 1);
     driver.runner.fails = [&](SeqId, int position) { return position >= failing_position; };
     driver.add(request(1, 30, 5));
     run(driver);
@@ -128,7 +115,7 @@ TEST(Ends, NobodyIsLetInInTheStepInWhichSomebodyGaveWay) {
   for (const int num_prompt : {4, 40}) {  // one goes past others, the other waits for its turn
     SchedulerConfig config = config_of(3, 64);
     config.enable_prefix_cache = false;
-    SchedulerDriver driver(config, geometry_of(16), 1);
+    SchedulerDriver driver(config, one_group(16, 8), 1);
     const Batch batch = step_of_giving_way(driver, request(3, num_prompt, 2));
     EXPECT_EQ(batch.num_admitted, 0) << num_prompt;
     run(driver);
@@ -140,7 +127,7 @@ TEST(Ends, WhoGaveWayWaitsBehindAHigherPriority) {
   SchedulerConfig config = config_of(2, 64);
   config.enable_prefix_cache = false;
   config.policy = QueuePolicy::kPriority;
-  SchedulerDriver driver(config, geometry_of(16), 1);
+  SchedulerDriver driver(config, one_group(16, 8), 1);
   driver.add(request(9, 4, 1));
   run(driver);
   driver.add(request(1, 30, 90));

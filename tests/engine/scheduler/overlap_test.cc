@@ -28,24 +28,9 @@ SchedulerConfig small_config() {
   return config;
 }
 
-BlockGeometry one_group(int num_blocks) {
-  BlockGeometry geometry;
-  geometry.block_size = 8;
-  geometry.groups[0].num_blocks = num_blocks;
-  return geometry;
-}
-
-Request request(RequestId id, int prompt, int max_tokens) {
-  Request r;
-  r.id = id;
-  for (int i = 0; i < prompt; ++i) r.prompt.push_back((i * 7 + static_cast<TokenId>(id) * 13) % 50);
-  r.sampling.max_tokens = max_tokens;
-  return r;
-}
-
 class Overlap : public ::testing::Test {
  protected:
-  void start(int num_blocks) { driver_.emplace(small_config(), one_group(num_blocks), kMaxStepsInFlight); }
+  void start(int num_blocks) { driver_.emplace(small_config(), one_group(num_blocks, 8), kMaxStepsInFlight); }
   void add(Request r) { driver_->add(std::move(r)); }
   const Batch& turn() {
     const Batch& batch = driver_->turn();

@@ -11,6 +11,24 @@
 
 namespace serval::testing {
 
+// Ids below 50 have prompts of their own.
+inline Request request(RequestId id, int num_prompt, int max_tokens, uint64_t flow = 0) {
+  Request r;
+  r.id = id;
+  r.flow = flow;
+  for (int i = 0; i < num_prompt; ++i) r.prompt.push_back((i * 7 + static_cast<TokenId>(id) * 13) % 50);
+  r.sampling.max_tokens = max_tokens;
+  return r;
+}
+
+// One group of blocks that are never forgotten.
+inline BlockGeometry one_group(int num_blocks, int block_size = 16) {
+  BlockGeometry geometry;
+  geometry.block_size = block_size;
+  geometry.groups[0].num_blocks = num_blocks;
+  return geometry;
+}
+
 inline void add(Scheduler& scheduler, Request request, Time now) {
   scheduler.take(Add{scheduler.prepare(std::move(request))}, now);
 }

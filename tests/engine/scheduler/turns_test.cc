@@ -19,21 +19,6 @@ SchedulerConfig default_config() {
   return config;
 }
 
-BlockGeometry blocks(int num_blocks) {
-  BlockGeometry geometry;
-  geometry.groups[0].num_blocks = num_blocks;
-  return geometry;
-}
-
-Request request(RequestId id, int prompt, int max_tokens, uint64_t flow = 0) {
-  Request r;
-  r.id = id;
-  r.flow = flow;
-  for (int i = 0; i < prompt; ++i) r.prompt.push_back((i * 7 + static_cast<TokenId>(id) * 13) % 50);
-  r.sampling.max_tokens = max_tokens;
-  return r;
-}
-
 // A scheduler and what it told: when each request's first token came, in steps, and how many rows it was
 // given.
 class Turns {
@@ -85,7 +70,7 @@ class Turns {
 TEST(Turns, AShortPromptBesideOneLongRequestHasItsFirstTokenWithinFourSteps) {
   for (const int depth : {1, kMaxStepsInFlight}) {
     for (const int steps_before : {0, 1, 3, 50}) {
-      Turns turns(default_config(), blocks(64 * 128), depth);
+      Turns turns(default_config(), one_group(64 * 128), depth);
       for (RequestId id = 1; id <= 48; ++id) turns.add(request(id, 2000, 2, 1));
       for (int i = 0; i < steps_before; ++i) turns.step();
       turns.add(request(100, 8, 2));
@@ -97,7 +82,7 @@ TEST(Turns, AShortPromptBesideOneLongRequestHasItsFirstTokenWithinFourSteps) {
 TEST(Turns, SoHasOneWithoutASlotToSpareAsSoonAsOneIsFree) {
   SchedulerConfig config = default_config();
   config.max_num_seqs = 8;
-  Turns turns(config, blocks(64 * 128));
+  Turns turns(config, one_group(64 * 128));
   for (RequestId id = 1; id <= 48; ++id) turns.add(request(id, 100, 40, 1));
   for (int i = 0; i < 10; ++i) turns.step();
   turns.add(request(100, 8, 2));
@@ -106,7 +91,7 @@ TEST(Turns, SoHasOneWithoutASlotToSpareAsSoonAsOneIsFree) {
 }
 
 TEST(Turns, AMiddlingPromptBesideOneLongRequestWaitsForOneTurn) {
-  Turns turns(default_config(), blocks(64 * 128));
+  Turns turns(default_config(), one_group(64 * 128));
   for (RequestId id = 1; id <= 48; ++id) turns.add(request(id, 2000, 2, 1));
   for (int i = 0; i < 9; ++i) turns.step();
   turns.add(request(100, 400, 2));
@@ -114,7 +99,7 @@ TEST(Turns, AMiddlingPromptBesideOneLongRequestWaitsForOneTurn) {
 }
 
 TEST(Turns, FlowsShareTheRowsOfStepsHoweverManyPromptsEachHas) {
-  Turns turns(default_config(), blocks(64 * 128));
+  Turns turns(default_config(), one_group(64 * 128));
   for (RequestId id = 1; id <= 30; ++id) turns.add(request(id, 1900, 1, 1));
   for (RequestId id = 31; id <= 40; ++id) turns.add(request(id, 1900, 1, 31));
   for (int i = 0; i < 60; ++i) {
@@ -127,7 +112,7 @@ TEST(Turns, FlowsShareTheRowsOfStepsHoweverManyPromptsEachHas) {
 
 // A step of this device takes 20 ms and 1 ms a row.
 int longest_step_ms(const SchedulerConfig& config, bool somebody_decodes, int* num_steps) {
-  Turns turns(config, blocks(64 * 128));
+  Turns turns(config, one_group(64 * 128));
   if (somebody_decodes) turns.add(request(1, 8, 1000));
   const auto ms_of = [](const Batch& batch) { return 20 + static_cast<int>(batch.tokens.size()); };
   turns.driver().step_time = [&](const Batch& batch) { return std::chrono::milliseconds(ms_of(batch)); };
@@ -164,7 +149,7 @@ TEST(Turns, PromptsGetOnHoweverLittleTheBudgetIs) {
 TEST(Turns, TokensOfPromptsThatWaitAreCountedUntilTheyRun) {
   SchedulerConfig config = default_config();
   config.max_num_seqs = 1;
-  Turns turns(config, blocks(64 * 128));
+  Turns turns(config, one_group(64 * 128));
   for (RequestId id = 1; id <= 3; ++id) turns.add(request(id, 100 * static_cast<int>(id), 4));
   EXPECT_EQ(turns.stats().waiting_tokens, 600);
   turns.step();
@@ -178,7 +163,7 @@ TEST(Turns, TokensOfPromptsThatWaitAreCountedUntilTheyRun) {
 TEST(Turns, WithinAFlowTheOldestGoesFirst) {
   SchedulerConfig config = default_config();
   config.max_prefill_chunk = 100;  // so that several run together
-  Turns turns(config, blocks(64 * 128));
+  Turns turns(config, one_group(64 * 128));
   for (RequestId id = 1; id <= 12; ++id) turns.add(request(id, 900, 1, 1));
   turns.run();
   std::vector<RequestId> expected(12);
@@ -187,7 +172,7 @@ TEST(Turns, WithinAFlowTheOldestGoesFirst) {
 }
 
 TEST(Turns, AQuarterOfAStepIsForPromptsThatFitItShortestFirst) {
-  Turns turns(default_config(), blocks(64 * 128));
+  Turns turns(default_config(), one_group(64 * 128));
   turns.add(request(1, 2000, 1));
   turns.step();
   turns.add(request(2, 100, 1));
@@ -203,7 +188,7 @@ TEST(Turns, AQuarterOfAStepIsForPromptsThatFitItShortestFirst) {
 TEST(Turns, DecodesKeepTheirRowsBesideAPromptOfAnyLength) {
   SchedulerConfig config = default_config();
   config.max_num_seqs = config.max_num_batched_tokens = config.max_prefill_chunk = 8;
-  Turns turns(config, blocks(1000));
+  Turns turns(config, one_group(1000));
   turns.add(request(1, 500, 1));
   for (RequestId id = 2; id <= 8; ++id) turns.add(request(id, 1, 400));
   for (int i = 0; i < 30; ++i) turns.step();
@@ -217,7 +202,7 @@ TEST(Turns, DecodesKeepTheirRowsBesideAPromptOfAnyLength) {
 TEST(Turns, NobodyOvertakesTheFirstThatLacksMemoryExceptShortOnesUpToItsSize) {
   SchedulerConfig config = default_config();
   config.enable_prefix_cache = false;
-  Turns turns(config, blocks(60));
+  Turns turns(config, one_group(60));
   Request holder = request(1, 640, 200);  // 40 blocks, and more as it draws
   holder.sampling.ignore_eos = true;
   turns.add(holder);
@@ -240,9 +225,7 @@ TEST(Turns, NobodyOvertakesTheFirstThatLacksMemoryExceptShortOnesUpToItsSize) {
 TEST(Turns, WhoLacksMemoryTakesItFromTheLastInLineAndFromNobodyElse) {
   SchedulerConfig config = default_config();
   config.enable_prefix_cache = false;
-  BlockGeometry geometry = blocks(26);  // of 8
-  geometry.block_size = 8;
-  Turns turns(config, geometry);
+  Turns turns(config, one_group(26, 8));
   turns.add(request(9, 4, 1));  // short answers are expected from here on
   turns.run();
   for (RequestId id = 1; id <= 4; ++id) turns.add(request(id, 40, 30));
@@ -268,7 +251,7 @@ struct UnderPressure {
 UnderPressure under_pressure(int jitter) {
   SchedulerConfig config = default_config();
   config.max_num_seqs = 32;
-  Scheduler scheduler(config, blocks(32 * 63 / 2));
+  Scheduler scheduler(config, one_group(32 * 63 / 2));
   std::mt19937 random(3);
   double useful = 0;
   for (RequestId id = 1; id <= 160; ++id) {
@@ -317,7 +300,7 @@ TEST(Turns, MemoryIsKeptForThoseThatRunSoThatLittleIsComputedTwice) {
 
 TEST(Turns, RowsOfPromptsAreComputedForLogprobsOnceHoweverManyAreDrawn) {
   for (const int max_tokens : {1, 5}) {  // with 1 the first choice is gone before the others begin
-    Turns turns(default_config(), blocks(1000));
+    Turns turns(default_config(), one_group(1000));
     Request r = request(1, 1000, max_tokens);
     r.n = 4;
     r.sampling.num_prompt_logprobs = 1;
@@ -336,8 +319,7 @@ TEST(Turns, RowsOfPromptsAreComputedForLogprobsOnceHoweverManyAreDrawn) {
 TEST(Turns, APromptThatGaveWayReportsTheRestOfItsLogprobsAndReadsTheCacheForWhatItHasReported) {
   SchedulerConfig config = default_config();
   config.max_num_batched_tokens = config.max_prefill_chunk = 64;
-  BlockGeometry geometry = blocks(40);
-  Turns turns(config, geometry);
+  Turns turns(config, one_group(40));
   turns.add(request(9, 4, 1));  // short answers are expected from here on
   turns.run();
   turns.add(request(1, 100, 300));  // grows to 25 blocks
