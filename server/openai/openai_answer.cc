@@ -3,9 +3,9 @@
 
 #include <vector>
 
+#include "server/http/error_response.h"
 #include "server/openai/answer_format.h"
 #include "server/openai/long_json.h"
-#include "server/http/error_response.h"
 
 namespace serval {
 namespace {
