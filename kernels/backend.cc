@@ -1,7 +1,25 @@
-// The default bodies of fused ops, out of the basic ones.
+// What backends share: the default bodies of fused ops, out of the basic ones, and how parts make a matrix.
 #include "kernels/backend.h"
 
+#include "kernels/base/check.h"
+
 namespace serval {
+
+LinearWeight fused_shape(std::span<const LinearSource> parts, std::span<const Tensor> biases) {
+  SERVAL_CHECK(!parts.empty() && (biases.empty() || biases.size() == parts.size()), parts.size(),
+               biases.size());
+  LinearWeight w;
+  w.k = parts[0].k;
+  w.format = parts[0].format;
+  for (const LinearSource& part : parts) {
+    SERVAL_CHECK(part.k == w.k && part.format == w.format, part.k, w.k, format_row(part.format).name);
+    w.n += part.n;
+  }
+  for (size_t i = 0; i < biases.size(); ++i)
+    SERVAL_CHECK(biases[i].dtype == DType::kF32 && biases[i].num_elements() == parts[i].n,
+                 dtype_name(biases[i].dtype), biases[i].num_elements(), parts[i].n);
+  return w;
+}
 
 void Backend::qk_norm_rope_write_kv(const QkNormRopeWriteKvArgs& args) {
   if (args.q_norm.data != nullptr) head_rms_norm(args.q, args.row_stride, args.q_norm, args.eps);

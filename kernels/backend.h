@@ -40,6 +40,10 @@ struct LinearWeight {
   size_t bytes() const { return packed.bytes + scales.bytes + bias.bytes; }
 };
 
+// The matrix that the parts' rows make in order, without memory yet: what pack_linear() begins with. Parts share k
+// and format; biases are f32, none or one of n elements a part.
+LinearWeight fused_shape(std::span<const LinearSource> parts, std::span<const Tensor> biases);
+
 // Of every model with a selective scan (Gu and Dao 2023): taps of its convolution, states of a channel.
 inline constexpr int kConvTaps = 4, kScanStates = 16;
 

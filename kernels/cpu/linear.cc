@@ -97,15 +97,7 @@ size_t CpuBackend::packed_bytes(int64_t n, int64_t k, WeightFormat format, bool 
 }
 
 LinearWeight CpuBackend::pack_linear(std::span<const LinearSource> parts, std::span<const Tensor> biases) {
-  SERVAL_CHECK(!parts.empty() && (biases.empty() || biases.size() == parts.size()), parts.size(),
-               biases.size());
-  LinearWeight w;
-  w.k = parts[0].k;
-  w.format = parts[0].format;
-  for (const LinearSource& part : parts) {
-    SERVAL_CHECK(part.k == w.k && part.format == w.format, part.k, w.k, format_row(part.format).name);
-    w.n += part.n;
-  }
+  LinearWeight w = fused_shape(parts, biases);
   w.packed = take(num_panels(w.n) * panel_bytes(w.k, w.format));
   const size_t row_bytes = code_bytes(w.format, 1, w.k);
   const size_t stride = panel_bytes(w.k, w.format);
@@ -131,12 +123,7 @@ LinearWeight CpuBackend::pack_linear(std::span<const LinearSource> parts, std::s
   if (!biases.empty()) {
     w.bias = allocate(static_cast<size_t>(w.n) * sizeof(float));
     float* to = w.bias.as<float>();
-    for (size_t i = 0; i < biases.size(); ++i) {
-      const Tensor& bias = biases[i];
-      SERVAL_CHECK(bias.dtype == DType::kF32 && bias.num_elements() == parts[i].n, dtype_name(bias.dtype),
-                   bias.num_elements(), parts[i].n);
-      to = std::copy_n(bias.as<float>(), parts[i].n, to);
-    }
+    for (const Tensor& bias : biases) to = std::copy_n(bias.as<float>(), bias.num_elements(), to);
   }
   return w;
 }

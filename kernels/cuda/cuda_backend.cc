@@ -76,16 +76,8 @@ bool CudaBackend::takes_kv_dtype(DType kv, DType weights) const {
 }
 
 LinearWeight CudaBackend::pack_linear(std::span<const LinearSource> parts, std::span<const Tensor> biases) {
-  SERVAL_CHECK(!parts.empty() && (biases.empty() || biases.size() == parts.size()), parts.size(),
-               biases.size());
-  LinearWeight w;
-  w.k = parts[0].k;
-  w.format = parts[0].format;
+  LinearWeight w = fused_shape(parts, biases);
   SERVAL_CHECK(supports(w.format), format_row(w.format).name);
-  for (const LinearSource& part : parts) {
-    SERVAL_CHECK(part.k == w.k && part.format == w.format, part.k, w.k, format_row(part.format).name);
-    w.n += part.n;
-  }
   w.packed = allocate(packed_bytes(w.n, w.k, w.format, false));
   auto* to = w.packed.as<std::byte>();
   for (const LinearSource& part : parts) {

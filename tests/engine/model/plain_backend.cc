@@ -41,15 +41,7 @@ class PlainBackend final : public Backend {
   explicit PlainBackend(std::optional<WeightFormat> lacking) : lacking_(lacking) {}
   bool supports(WeightFormat format) const override { return format != lacking_; }
   LinearWeight pack_linear(std::span<const LinearSource> parts, std::span<const Tensor> biases) override {
-    SERVAL_CHECK(!parts.empty() && (biases.empty() || biases.size() == parts.size()), parts.size(),
-                 biases.size());
-    LinearWeight w;
-    w.k = parts[0].k;
-    w.format = parts[0].format;
-    for (const LinearSource& part : parts) {
-      SERVAL_CHECK(part.k == w.k && part.format == parts[0].format, part.k, w.k);
-      w.n += part.n;
-    }
+    LinearWeight w = fused_shape(parts, biases);
     w.packed = allocate(static_cast<size_t>(w.n * w.k) * sizeof(float));
     auto* to = w.packed.as<float>();
     for (const LinearSource& part : parts) {
