@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "engine/model/architectures/architecture_list.h"
 #include "kernels/backend.h"
 #include "kernels/base/log.h"
 #include "kernels/base/option_table.h"
@@ -54,7 +55,8 @@ Settings settings_of(const char* command, bool takes_words, const Arguments& arg
   Settings settings;
   std::string file;
   std::vector<serval::OptionRow> rows = serval::setting_rows(settings.config);
-  rows.push_back({"--config", "FILE", "reads settings from YAML", serval::kAnyForm, [](const std::string&) {}});
+  rows.push_back(
+      {"--config", "FILE", "reads settings from YAML", serval::kAnyForm, [](const std::string&) {}});
   std::move(more.begin(), more.end(), std::back_inserter(rows));
   const serval::GivenOptions given =
       serval::read_options(rows, {.name = command, .takes_words = takes_words}, arguments);
@@ -99,6 +101,17 @@ int run_config(const Arguments& rest) {
       "serval config", /*takes_words=*/false, rest,
       {{"--markdown", "", "documents all settings", serval::kAnyForm, serval::set_flag(markdown)}});
   std::cout << (markdown ? serval::knob_markdown() : serval::dump_yaml(settings.config));
+  return 0;
+}
+
+int run_models(const Arguments& rest) {
+  bool json = false;
+  bool markdown = false;
+  serval::take_options(
+      {{"--json", "", "the same as JSON", serval::kAnyForm, serval::set_flag(json)},
+       {"--markdown", "", "as docs/models.md", serval::kAnyForm, serval::set_flag(markdown)}},
+      {"serval models"}, rest);
+  std::cout << (json ? serval::models_json() : markdown ? serval::models_markdown() : serval::models_text());
   return 0;
 }
 
@@ -230,6 +243,8 @@ const std::vector<Command>& commands() {
        run_plan},
       {"config", "[--markdown] [settings]", "print the settings in effect; --markdown documents them all",
        settings_page, run_config},
+      {"models", "[--json | --markdown]", "list what models are served, and the check behind each", nullptr,
+       run_models},
       {"bench", "--url URL [options]", "load against an OpenAI-compatible endpoint, or a Serval's gRPC",
        serval::bench_load_help, run_bench},
       {"bench peers", "--url URL --url URL [...]", "the same load against several endpoints, in turns",

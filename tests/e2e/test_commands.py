@@ -23,7 +23,7 @@ def page(*arguments):
     return shown.stdout
 
 
-COMMANDS = ["serve", "plan", "config", "bench", "bench peers", "bench --compare", "bench kernels", "bench engine", "bench overhead", "simulate", "version", "help"]
+COMMANDS = ["serve", "plan", "config", "models", "bench", "bench peers", "bench --compare", "bench kernels", "bench engine", "bench overhead", "simulate", "version", "help"]
 
 
 def test_the_front_page_lists_the_commands_and_has_three_names():
@@ -51,6 +51,14 @@ def test_a_page_lists_only_what_its_command_takes():
     assert "--rounds" in peers and not peers & {"--json", "--html", "--record", "--search", "--slo-ttft", "--keep-text"}
     assert "--html" in simulate and not simulate & {"--api-key", "--record", "--search", "--warmup", "--url"}
     assert {"--search", "--record", "--html"} < bench and "--rounds" not in bench
+
+
+def test_the_models_are_listed_for_people_and_for_programs():
+    listed = json.loads(page("models", "--json"))
+    assert all(row.keys() == {"models", "architecture", "model_type", "goldens"} for row in listed)
+    assert {row["architecture"] for row in listed} >= {"LlamaForCausalLM", "Qwen3ForCausalLM"}
+    lines = page("models").splitlines()
+    assert len(lines) == 1 + len(listed) and all(row["architecture"] in line for row, line in zip(listed, lines[1:]))
 
 
 def test_the_version_has_three_names():

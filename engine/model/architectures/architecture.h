@@ -18,6 +18,9 @@ struct Architecture {
   // not known to be harmless is refused afterwards. Throws std::runtime_error that names the field.
   ModelSpec (*read)(const Fields& config);
   TensorNames names;
+  // For `serval models` and docs/models.md.
+  std::string_view models;   // as people call them: "Qwen3 0.6B to 32B"
+  std::string_view goldens;  // folders of tests/fixtures/models that hold it to the reference, with spaces between
 };
 
 std::span<const Architecture* const> architectures();

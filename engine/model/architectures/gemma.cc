@@ -121,8 +121,10 @@ constexpr std::string_view kImages[] = {"vision_tower.", "multi_modal_projector.
 
 }  // namespace
 
-constexpr Architecture kGemma2{"Gemma2ForCausalLM", "gemma2", read_gemma2, {.modules = kModules}};
-constexpr Architecture kGemma3{"Gemma3ForCausalLM", "gemma3_text", read_gemma3, {.modules = kModules}};
+constexpr Architecture kGemma2{"Gemma2ForCausalLM",   "gemma2",  read_gemma2,
+                               {.modules = kModules}, "Gemma 2", "gemma2-bf16"};
+constexpr Architecture kGemma3{"Gemma3ForCausalLM",   "gemma3_text",      read_gemma3,
+                               {.modules = kModules}, "Gemma 3 270M, 1B", "gemma3 gemma3-bf16"};
 constexpr Architecture kGemma3Composite{"Gemma3ForConditionalGeneration",
                                         "gemma3",
                                         read_gemma3_composite,
@@ -131,6 +133,8 @@ constexpr Architecture kGemma3Composite{"Gemma3ForConditionalGeneration",
                                          .final_norm = "language_model.model.norm",
                                          .head = "language_model.lm_head",
                                          .modules = kModules,
-                                         .ignored = kImages}};
+                                         .ignored = kImages},
+                                        "Gemma 3 4B, 12B, 27B; MedGemma: text",
+                                        "gemma3-composite"};
 
 }  // namespace serval

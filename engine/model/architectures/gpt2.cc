@@ -80,6 +80,8 @@ constexpr Architecture kGpt2{"GPT2LMHeadModel",
                               .optional_prefix = "transformer.",
                               .modules = kModules,
                               .has_transposed_layers = true,
-                              .ignored = kIgnored}};
+                              .ignored = kIgnored},
+                             "GPT-2, DistilGPT-2",
+                             "gpt2 gpt2-bare"};
 
 }  // namespace serval

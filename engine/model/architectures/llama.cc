@@ -59,8 +59,16 @@ ModelSpec read_mixtral(const Fields& config) {
 
 }  // namespace
 
-constexpr Architecture kLlama{"LlamaForCausalLM", "llama", read_llama, {}};
-constexpr Architecture kMistral{"MistralForCausalLM", "mistral", read_mistral, {}};
-constexpr Architecture kMixtral{"MixtralForCausalLM", "mixtral", read_mixtral, {}};
+constexpr Architecture kLlama{
+    "LlamaForCausalLM",
+    "llama",
+    read_llama,
+    {},
+    "Llama 1, 2, 3, 3.1, 3.2, 3.3; Yi, TinyLlama, SmolLM 1 and 2, Vicuna, DeepSeek LLM",
+    "llama2 llama2-f16 llama31 llama-bias"};
+constexpr Architecture kMistral{
+    "MistralForCausalLM", "mistral", read_mistral, {}, "Mistral 7B, NeMo, Small 2 and 3, Zephyr", "mistral"};
+constexpr Architecture kMixtral{"MixtralForCausalLM",  "mixtral", read_mixtral, {}, "Mixtral 8x7B, 8x22B",
+                                "mixtral mixtral-bf16"};
 
 }  // namespace serval

@@ -68,6 +68,7 @@ constexpr Architecture kMamba{"MambaForCausalLM",
                               {.embedding = "backbone.embeddings",
                                .layers = "backbone.layers",
                                .final_norm = "backbone.norm_f",
-                               .modules = kModules}};
+                               .modules = kModules},
+                              "Mamba 130M to 2.8B", "mamba mamba-f16"};
 
 }  // namespace serval

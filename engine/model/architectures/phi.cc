@@ -89,6 +89,8 @@ constexpr StoredName kModules[] = {{"self_attn.q_proj", "self_attn.qkv_proj"},
 
 }  // namespace
 
-constexpr Architecture kPhi3{"Phi3ForCausalLM", "phi3", read_phi3, {.modules = kModules}};
+constexpr Architecture kPhi3{
+    "Phi3ForCausalLM", "phi3", read_phi3, {.modules = kModules}, "Phi-3, Phi-3.5 mini, Phi-4",
+    "phi3 phi3-bf16"};
 
 }  // namespace serval

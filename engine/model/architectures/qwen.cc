@@ -50,7 +50,10 @@ ModelSpec read_qwen3(const Fields& config) {
 
 }  // namespace
 
-constexpr Architecture kQwen2{"Qwen2ForCausalLM", "qwen2", read_qwen2, {}};
-constexpr Architecture kQwen3{"Qwen3ForCausalLM", "qwen3", read_qwen3, {}};
+constexpr Architecture kQwen2{
+    "Qwen2ForCausalLM",   "qwen2", read_qwen2, {}, "Qwen1.5, Qwen2, Qwen2.5, QwQ; distilled DeepSeek-R1",
+    "qwen2 qwen2-windows"};
+constexpr Architecture kQwen3{"Qwen3ForCausalLM",  "qwen3",           read_qwen3, {},
+                              "Qwen3 0.6B to 32B", "qwen3 qwen3-bf16"};
 
 }  // namespace serval

@@ -4,9 +4,14 @@
 
 #include <cmath>
 #include <cstring>
+#include <fstream>
 #include <functional>
+#include <set>
+#include <sstream>
 #include <string>
 
+#include "engine/model/architectures/architecture.h"
+#include "engine/model/architectures/architecture_list.h"
 #include "engine/model/read_model.h"
 #include "engine/model/weight_loader.h"
 #include "tests/engine/model/golden_file.h"
@@ -370,6 +375,29 @@ INSTANTIATE_TEST_SUITE_P(Models, Golden,
                            std::replace(name.begin(), name.end(), '-', '_');
                            return name;
                          });
+
+// What `serval models` says is what runs here.
+TEST(Architectures, NameTheirModelsAndTheGoldensThatRun) {
+  std::set<std::string> unnamed;
+  for (const ModelCase& model : models()) unnamed.insert(model.name);
+  for (const Architecture* row : architectures()) {
+    EXPECT_FALSE(row->models.empty()) << row->name << " does not say what models have it";
+    EXPECT_FALSE(row->goldens.empty()) << row->name << " names no golden";
+    std::istringstream goldens{std::string(row->goldens)};
+    for (std::string golden; goldens >> golden;) {
+      EXPECT_EQ(unnamed.erase(golden), 1) << row->name << ": no golden " << golden << ", or it is named twice";
+      EXPECT_EQ(read_model_spec(fixture(golden)).architecture, row->name) << golden;
+    }
+  }
+  EXPECT_TRUE(unnamed.empty()) << "no architecture names the golden " << *unnamed.begin();
+}
+
+TEST(Architectures, AreDocumentedAsTheyAre) {
+  std::ifstream file(std::string(SERVAL_SOURCE_DIR) + "/docs/models.md");
+  std::stringstream text;
+  text << file.rdbuf();
+  EXPECT_EQ(text.str(), models_markdown()) << "run: serval models --markdown > docs/models.md";
+}
 
 }  // namespace
 }  // namespace serval::testing

@@ -1,0 +1,16 @@
+// What models are served, and what shows that each is served right: `serval models` and docs/models.md, from the
+// table of architectures.
+#pragma once
+
+#include <string>
+
+namespace serval {
+
+// A row a line, in columns, for a terminal.
+std::string models_text();
+// An array of {"models", "architecture", "model_type", "goldens"}.
+std::string models_json();
+// docs/models.md.
+std::string models_markdown();
+
+}  // namespace serval
