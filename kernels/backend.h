@@ -189,15 +189,18 @@ class Backend {
   virtual void embed(const LinearWeight& table, std::span<const int32_t> ids, float scale,
                      const Tensor& out) = 0;
   // residual += x (x may be absent: data null); out = rms_norm(residual) * weight. residual, out: [rows,
-  // dim]; weight f32 [dim]. Without x, out may be residual itself.
+  // dim]; weight f32 [dim], may be absent. Without x, out may be residual itself.
   virtual void add_rms_norm(const Tensor& residual, const Tensor& x, const Tensor& weight, float eps,
                             const Tensor& out) = 0;
   // The same with out = (residual - mean) / deviation * weight + bias (Ba et al. 2016), eps added to the
   // variance; bias f32 [dim], may be absent.
   virtual void add_layer_norm(const Tensor& residual, const Tensor& x, const Tensor& weight,
                               const Tensor& bias, float eps, const Tensor& out) = 0;
+  // out = scale * x + y (y may be absent: data null). All [rows, dim] of one type, activations or f32; out may be x
+  // or y.
+  virtual void scaled_add(const Tensor& x, float scale, const Tensor& y, const Tensor& out) = 0;
   // In place over each head of each row: x [rows, heads, head_dim] with row_stride elements between rows
-  // (Qwen3's q_norm, k_norm).
+  // (Qwen3's q_norm, k_norm); weight f32 [head_dim], may be absent. A single head may be as wide as all heads are together (OLMo 2).
   virtual void head_rms_norm(const Tensor& x, int64_t row_stride, const Tensor& weight, float eps) = 0;
   virtual void linear(const Tensor& x, const LinearWeight& w,
                       const Tensor& out) = 0;  // [m, k] -> [m, n], of activations or f32

@@ -26,16 +26,23 @@ namespace serval {
 using MixerSpec = OneMixerOf<GqaSpec, MambaSpec>;
 using FfnSpec = OneFfnOf<DenseFfnSpec, MoeFfnSpec, MlpFfnSpec, NoFfnSpec>;
 
-// A residual layer: x += post(mixer(norm(x))), then the same of its feed-forward part, where post is a norm
-// or nothing. Norms before alone are the usual order (Llama); before and after is the sandwich (Gemma).
+// What a layer without a rotation has in place of one (NoPE; Kazemnejad et al. 2023).
+inline constexpr int kNoRope = -1;
+
+// A residual layer: x += post(mixer(norm(x))), then the same of its feed-forward part, where norm and post are
+// there or not. Norms before alone are the usual order (Llama); before and after is the sandwich (Gemma); after
+// alone is OLMo 2's.
 struct LayerSpec {
+  // Both parts read x as it came into the layer (Wang and Komatsuzaki 2021, GPT-J): the feed-forward part what the
+  // mixer read, where it has no norm of its own.
+  bool is_parallel = false;
   MixerSpec mixer;
   FfnSpec ffn;
   NormSpec mixer_norm;
   NormSpec mixer_post_norm;
   NormSpec ffn_norm;
   NormSpec ffn_post_norm;
-  int rope = 0;      // into ModelSpec::ropes
+  int rope = 0;      // into ModelSpec::ropes, or kNoRope
   int kv_group = 0;  // into ModelSpec::kv_groups
 };
 
@@ -63,7 +70,11 @@ struct ModelSpec {
   // What the matrices are rounded to while they are loaded; see quantised().
   std::optional<WeightFormat> rounded_to;
   float embedding_scale = 1;
+  // Of what each part adds to the residual (Granite, MiniCPM).
+  float residual_scale = 1;
   NormSpec final_norm;
+  // Of the logits, before they are capped (Granite, Cohere).
+  float logit_scale = 1;
   // 0: none; c: logits become c * tanh(logit / c).
   float final_logit_cap = 0;
   std::vector<RopeSpec> ropes;

@@ -1,24 +1,24 @@
 #include "engine/model/norm.h"
 
-#include "kernels/base/check.h"
-
 namespace serval {
 
-void add_norm(Backend& backend, const NormSpec& spec, const NormWeights& weights, const Tensor& residual,
+Tensor add_norm(Backend& backend, const NormSpec& spec, const NormWeights& weights, const Tensor& residual,
               const Tensor& x, const Tensor& out) {
-  const Tensor weight(weights.weight.data(), DType::kF32, {residual.dim(1)});
+  const auto vector = [&](const Buffer& of) {
+    return of.bytes == 0 ? Tensor() : Tensor(of.data(), DType::kF32, {residual.dim(1)});
+  };
   switch (spec.kind) {
     case NormSpec::Kind::kNone:
-      SERVAL_CHECK(false, "a norm that is not there was asked to run");
-      break;
+      if (x.data != nullptr) backend.scaled_add(x, 1, residual, residual);
+      return residual;
     case NormSpec::Kind::kRms:
-      backend.add_rms_norm(residual, x, weight, spec.eps, out);
+      backend.add_rms_norm(residual, x, vector(weights.weight), spec.eps, out);
       break;
     case NormSpec::Kind::kLayer:
-      backend.add_layer_norm(residual, x, weight, Tensor(weights.bias.data(), DType::kF32, {residual.dim(1)}),
-                             spec.eps, out);
+      backend.add_layer_norm(residual, x, vector(weights.weight), vector(weights.bias), spec.eps, out);
       break;
   }
+  return out;
 }
 
 }  // namespace serval

@@ -19,18 +19,20 @@ struct NormSpec {
   float eps = 1e-6f;
   // Added to every weight of the checkpoint: 1 where it stores what is above 1 (Gemma).
   float offset = 0;
+  bool has_weight = true;  // else ones (OLMo)
+  bool has_bias = true;    // of kLayer: else zeros (Cohere)
 
   bool is_there() const { return kind != Kind::kNone; }
 };
 
 struct NormWeights {
-  Buffer weight;  // f32 [dim], offset included; empty where there is no norm
+  Buffer weight;  // f32 [dim], offset included; empty where there is no norm or it has none
   Buffer bias;    // f32 [dim]; empty but for kLayer
 };
 
 // residual += x (x may be absent: data null); out = norm(residual). residual, x, out: [rows, dim]. Without x,
-// out may be residual itself.
-void add_norm(Backend& backend, const NormSpec& spec, const NormWeights& weights, const Tensor& residual,
+// out may be residual itself. Returns out; where there is no norm, out is left alone and residual is returned.
+Tensor add_norm(Backend& backend, const NormSpec& spec, const NormWeights& weights, const Tensor& residual,
               const Tensor& x, const Tensor& out);
 
 }  // namespace serval

@@ -59,24 +59,28 @@ void Transformer::forward(const ForwardInput& in, std::span<const KvLayer> kv, W
   for (int l = 0; l < spec_.num_layers(); ++l) {
     const LayerSpec& layer = spec_.layers[l];
     const LayerWeights& w = weights_.layers[l];
-    add_norm(backend_, layer.mixer_norm, w.mixer_norm, ws.residual, pending, ws.h);
-    const MixerInput mixer_input{.h = ws.h,
+    Tensor h = add_norm(backend_, layer.mixer_norm, w.mixer_norm, ws.residual, pending, ws.h);
+    const MixerInput mixer_input{.h = h,
                                  .out = ws.x,
                                  .scratch = ws.scratch,
                                  .positions = in.positions,
                                  .group = in.groups[layer.kv_group],
                                  .kv = kv[l],
                                  .window = spec_.kv_groups[layer.kv_group].window,
-                                 .cos_sin = cos_sin_.empty() ? Tensor() : cos_sin_[layer.rope]};
+                                 .cos_sin = rotation_of(layer)};
     std::visit([&](const auto& part) { part.run(backend_, weights_of(part, w.mixer), mixer_input); },
                layer.mixer);
-    add_post_norm(layer.mixer_post_norm, w.mixer_post_norm, ws.x);
-    pending = ws.x;
+    pending = finish_part(layer.mixer_post_norm, w.mixer_post_norm, ws.x);
     if (!std::visit([](const auto& part) { return is_there(part); }, layer.ffn)) continue;
-    add_norm(backend_, layer.ffn_norm, w.ffn_norm, ws.residual, pending, ws.h);
-    const FfnInput ffn_input{.h = ws.h, .out = ws.x, .scratch = ws.scratch};
+    if (layer.is_parallel) {
+      if (layer.ffn_norm.is_there()) h = add_norm(backend_, layer.ffn_norm, w.ffn_norm, ws.residual, {}, ws.h);
+      backend_.scaled_add(pending, 1, ws.residual, ws.residual);
+    } else {
+      h = add_norm(backend_, layer.ffn_norm, w.ffn_norm, ws.residual, pending, ws.h);
+    }
+    const FfnInput ffn_input{.h = h, .out = ws.x, .scratch = ws.scratch};
     std::visit([&](const auto& part) { part.run(backend_, weights_of(part, w.ffn), ffn_input); }, layer.ffn);
-    add_post_norm(layer.ffn_post_norm, w.ffn_post_norm, ws.x);
+    pending = finish_part(layer.ffn_post_norm, w.ffn_post_norm, ws.x);
   }
   add_norm(backend_, spec_.final_norm, weights_.final_norm, ws.residual, pending, ws.h);
 }
@@ -94,12 +98,19 @@ Tensor Transformer::all_logits(Workspace& ws) {
 
 Tensor Transformer::run_head(const Tensor& h, Workspace& ws) {
   backend_.linear(h, weights_.head(), ws.logits);
+  if (spec_.logit_scale != 1) backend_.scaled_add(ws.logits, spec_.logit_scale, {}, ws.logits);
   if (spec_.final_logit_cap > 0) backend_.soft_cap(ws.logits, spec_.final_logit_cap);
   return ws.logits;
 }
 
-void Transformer::add_post_norm(const NormSpec& spec, const NormWeights& weights, const Tensor& x) {
-  if (spec.is_there()) add_norm(backend_, spec, weights, x, {}, x);
+Tensor Transformer::finish_part(const NormSpec& post_norm, const NormWeights& weights, const Tensor& x) {
+  if (post_norm.is_there()) add_norm(backend_, post_norm, weights, x, {}, x);
+  if (spec_.residual_scale != 1) backend_.scaled_add(x, spec_.residual_scale, {}, x);
+  return x;
+}
+
+Tensor Transformer::rotation_of(const LayerSpec& layer) const {
+  return layer.rope == kNoRope || cos_sin_.empty() ? Tensor() : cos_sin_[layer.rope];
 }
 
 }  // namespace serval

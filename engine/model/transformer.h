@@ -38,8 +38,10 @@ class Transformer {
   static StepLimits step_limits(const ModelSpec& spec, StepLimits sizes);
 
  private:
-  // In place; nothing where the layer has none.
-  void add_post_norm(const NormSpec& spec, const NormWeights& weights, const Tensor& x);
+  // What a part computed, made ready in place to be added to the residual; returns it.
+  Tensor finish_part(const NormSpec& post_norm, const NormWeights& weights, const Tensor& x);
+  // The layer's table, or nothing.
+  Tensor rotation_of(const LayerSpec& layer) const;
   // Logits of the rows of h, which are as many as the workspace's logits.
   Tensor run_head(const Tensor& h, Workspace& ws);
 

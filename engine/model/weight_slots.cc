@@ -36,9 +36,10 @@ void SlotList::vector(Buffer& target, std::string_view tensor, std::vector<int64
 
 void SlotList::norm(NormWeights& target, std::string_view module, int64_t size, const NormSpec& spec) {
   if (!spec.is_there()) return;
-  slots_.emplace_back(VectorSlot{
-      .target = &target.weight, .source = {stored(module) + ".weight", {size}}, .offset = spec.offset});
-  if (spec.kind == NormSpec::Kind::kLayer)
+  if (spec.has_weight)
+    slots_.emplace_back(VectorSlot{
+        .target = &target.weight, .source = {stored(module) + ".weight", {size}}, .offset = spec.offset});
+  if (spec.kind == NormSpec::Kind::kLayer && spec.has_bias)
     slots_.emplace_back(VectorSlot{.target = &target.bias, .source = {stored(module) + ".bias", {size}}});
 }
 

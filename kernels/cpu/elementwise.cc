@@ -9,7 +9,7 @@ namespace serval::cpu {
 void CpuBackend::add_rms_norm(const Tensor& residual, const Tensor& x, const Tensor& weight, float eps,
                               const Tensor& out) {
   const int64_t dim = residual.dim(1);
-  SERVAL_CHECK(weight.dtype == DType::kF32 && weight.num_elements() == dim, dtype_name(weight.dtype),
+  SERVAL_CHECK(weight.data == nullptr || (weight.dtype == DType::kF32 && weight.num_elements() == dim), dtype_name(weight.dtype),
                weight.num_elements(), dim);
   for_rows(residual.dim(0), dim, [&](int64_t r) {
     kernels_.rms_norm(residual.as<float>() + r * dim, x.data == nullptr ? nullptr : x.as<float>() + r * dim,
@@ -20,7 +20,7 @@ void CpuBackend::add_rms_norm(const Tensor& residual, const Tensor& x, const Ten
 void CpuBackend::add_layer_norm(const Tensor& residual, const Tensor& x, const Tensor& weight,
                                 const Tensor& bias, float eps, const Tensor& out) {
   const int64_t dim = residual.dim(1);
-  SERVAL_CHECK(weight.dtype == DType::kF32 && weight.num_elements() == dim &&
+  SERVAL_CHECK((weight.data == nullptr || (weight.dtype == DType::kF32 && weight.num_elements() == dim)) &&
                    (bias.data == nullptr || bias.num_elements() == dim),
                dtype_name(weight.dtype), weight.num_elements(), bias.num_elements(), dim);
   for_rows(residual.dim(0), 2 * dim, [&](int64_t r) {
@@ -31,7 +31,8 @@ void CpuBackend::add_layer_norm(const Tensor& residual, const Tensor& x, const T
 
 void CpuBackend::head_rms_norm(const Tensor& x, int64_t row_stride, const Tensor& weight, float eps) {
   const int64_t heads = x.dim(1), head_dim = x.dim(2);
-  SERVAL_CHECK(weight.dtype == DType::kF32 && weight.num_elements() == head_dim, weight.num_elements(),
+  SERVAL_CHECK(weight.data == nullptr || (weight.dtype == DType::kF32 && weight.num_elements() == head_dim),
+               weight.num_elements(),
                head_dim);
   for_rows(x.dim(0), heads * head_dim, [&](int64_t r) {
     for (int64_t h = 0; h < heads; ++h) {
@@ -71,6 +72,15 @@ void CpuBackend::activation(Activation act, const Tensor& x, const Tensor& out) 
   const auto activate = kernels_.activate[static_cast<int>(act)];
   for_rows(out.dim(0), 4 * f,
            [&](int64_t r) { activate(x.as<float>() + r * f, out.as<float>() + r * f, f); });
+}
+
+void CpuBackend::scaled_add(const Tensor& x, float scale, const Tensor& y, const Tensor& out) {
+  const int64_t dim = out.dim(1);
+  SERVAL_CHECK(x.dim(0) == out.dim(0) && x.dim(1) == dim, x.dim(0), x.dim(1), out.dim(0), dim);
+  for_rows(out.dim(0), dim, [&](int64_t r) {
+    kernels_.scaled_add(x.as<float>() + r * dim, scale, y.data == nullptr ? nullptr : y.as<float>() + r * dim,
+                        out.as<float>() + r * dim, dim);
+  });
 }
 
 void CpuBackend::soft_cap(const Tensor& x, float cap) {

@@ -81,6 +81,7 @@ const KernelTable SERVAL_TABLE = {
     .gate = {gate_row<silu>, gate_row<gelu_tanh>, gate_row<gelu>, gate_row<relu>},
     .activate = {activate_row<silu>, activate_row<gelu_tanh>, activate_row<gelu>, activate_row<relu>},
     .weighted_sum = weighted_sum,
+    .scaled_add = scaled_add,
     .soft_cap = soft_cap,
     .rotate = rotate,
     .causal_conv = causal_conv,

@@ -50,7 +50,9 @@ void rms_norm(float* residual, const float* x, const float* weight, float eps, f
   });
   const Vec scale = scale_of(squares, n, eps);
   for_vectors(n, [&](int64_t i, int lanes) {
-    store_some(out + i, load_some(residual + i, lanes) * scale * load_some(weight + i, lanes), lanes);
+    Vec v = load_some(residual + i, lanes) * scale;
+    if (weight != nullptr) v *= load_some(weight + i, lanes);
+    store_some(out + i, v, lanes);
   });
 }
 
@@ -74,7 +76,8 @@ void layer_norm(float* residual, const float* x, const float* weight, const floa
   });
   const Vec scale = scale_of(squares, n, eps);
   for_vectors(n, [&](int64_t i, int lanes) {
-    Vec v = (load_some(residual + i, lanes) - mean) * scale * load_some(weight + i, lanes);
+    Vec v = (load_some(residual + i, lanes) - mean) * scale;
+    if (weight != nullptr) v *= load_some(weight + i, lanes);
     if (bias != nullptr) v += load_some(bias + i, lanes);
     store_some(out + i, v, lanes);
   });
@@ -134,6 +137,13 @@ void weighted_sum(const float* x, const int32_t* indices, const float* weights, 
     for (int j = 0; j < count; ++j)
       sum = fma(broadcast(weights[j]), load_some(x + indices[j] * n + i, lanes), sum);
     store_some(out + i, sum, lanes);
+  });
+}
+
+void scaled_add(const float* x, float scale, const float* y, float* out, int64_t n) {
+  for_vectors(n, [&](int64_t i, int lanes) {
+    const Vec added = y != nullptr ? load_some(y + i, lanes) : Vec{};
+    store_some(out + i, fma(broadcast(scale), load_some(x + i, lanes), added), lanes);
   });
 }
 

@@ -208,8 +208,8 @@ struct KernelTable {
   // none).
   void (*merge_chunks)(const float* partials, int64_t stride, int num_chunks, int head_dim, const float* sink,
                        float* out);
-  // residual += x when x is not null; out = residual / rms(residual) * weight. out may be residual when x is
-  // null.
+  // residual += x when x is not null; out = residual / rms(residual) * weight, weight may be null. out may be
+  // residual when x is null.
   void (*rms_norm)(float* residual, const float* x, const float* weight, float eps, float* out, int64_t n);
   // The same; out = (residual - mean) / deviation * weight + bias, bias may be null.
   void (*layer_norm)(float* residual, const float* x, const float* weight, const float* bias, float eps,
@@ -220,6 +220,8 @@ struct KernelTable {
   // out [n] = the sum of weights[i] * x[indices[i] * n ..] in the order of i.
   void (*weighted_sum)(const float* x, const int32_t* indices, const float* weights, int count, float* out,
                        int64_t n);
+  // out = scale * x + y, y may be null; out may be x or y.
+  void (*scaled_add)(const float* x, float scale, const float* y, float* out, int64_t n);
   void (*soft_cap)(float* x, float cap, int64_t n);
   void (*rotate)(float* x, const float* cos, const float* sin, int64_t half);
   void (*causal_conv)(const ConvArgs& args);

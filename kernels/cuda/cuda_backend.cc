@@ -178,12 +178,24 @@ void CudaBackend::qk_norm_rope_write_kv(const serval::QkNormRopeWriteKvArgs& arg
 void CudaBackend::head_rms_norm(const Tensor& x, int64_t row_stride, const Tensor& weight, float eps) {
   with_number(x.dtype, [&](auto number) {
     using T = decltype(number);
+    if (x.dim(1) == 1) {  // a block a row: it may be wide
+      return cuda::add_norm<T>(stream_, /*is_centred=*/false,
+                               {.residual = as<T>(x),
+                                .x = nullptr,
+                                .weight = as<float>(weight),
+                                .eps = eps,
+                                .out = as<T>(x),
+                                .rows = static_cast<int>(x.dim(0)),
+                                .dim = static_cast<int>(x.dim(2)),
+                                .stride = row_stride});
+    }
     cuda::qk_norm_rope_write_kv<T>(stream_, {.q = as<T>(x),
                                      .rows = static_cast<int>(x.dim(0)),
                                      .num_q = static_cast<int>(x.dim(1)),
                                      .head_dim = static_cast<int>(x.dim(2)),
                                      .row_stride = row_stride,
                                      .q_norm = as<float>(weight),
+                                     .has_plain_norm = true,
                                      .eps = eps});
   });
 }
@@ -288,6 +300,15 @@ void CudaBackend::activation(Activation act, const Tensor& x, const Tensor& out)
     using T = decltype(number);
     cuda::activation<T>(stream_, act, /*is_gated=*/false, as<T>(x), as<T>(out), static_cast<int>(out.dim(0)),
                         static_cast<int>(out.dim(1)));
+  });
+}
+
+void CudaBackend::scaled_add(const Tensor& x, float scale, const Tensor& y, const Tensor& out) {
+  if (out.dtype == DType::kF32)
+    return cuda::scaled_add(stream_, as<float>(x), scale, as<float>(y), as<float>(out), out.num_elements());
+  with_number(out.dtype, [&](auto number) {
+    using T = decltype(number);
+    cuda::scaled_add(stream_, as<T>(x), scale, as<T>(y), as<T>(out), out.num_elements());
   });
 }
 

@@ -33,8 +33,9 @@ SERVAL_KERNEL void SERVAL_MAX_THREADS(kRowThreads) add_norm_kernel(AddNormArgs<T
   const int dim = args.dim, num_vectors = (dim + kVector - 1) / kVector;
   const Shared<float> row = memory.take<float>(num_vectors * kVector);
   const Shared<float> scratch = memory.take<float>(kMaxWarps);
-  const bool aligned = is_vectorised(dim);
-  const int64_t begin = int64_t{simt::block_x()} * dim;
+  const int64_t stride = args.stride > 0 ? args.stride : dim;
+  const bool aligned = is_vectorised(dim) && is_vectorised(stride);
+  const int64_t begin = simt::block_x() * stride;
   float sum = 0;
   for (int i = simt::thread() * kVector; i < dim; i += simt::num_threads() * kVector) {
     float value[kVector];
@@ -70,7 +71,8 @@ SERVAL_KERNEL void SERVAL_MAX_THREADS(kRowThreads) add_norm_kernel(AddNormArgs<T
     float value[kVector];
     SERVAL_UNROLL
     for (int j = 0; j < kVector; ++j) {
-      value[j] = i + j < dim ? (row.get(i + j) - mean) * scale * args.weight[i + j] : 0.0f;
+      value[j] = i + j < dim ? (row.get(i + j) - mean) * scale : 0.0f;
+      if (args.weight != nullptr && i + j < dim) value[j] *= args.weight[i + j];
       if (is_centred && args.bias != nullptr && i + j < dim) value[j] += args.bias[i + j];
     }
     store_vector(args.out + begin + i, dim - i, aligned, value);
@@ -104,11 +106,12 @@ SERVAL_KERNEL void SERVAL_MAX_THREADS(kHeadWarps* simt::kWarp)
       head.set(d, value);
     }
     float scale = 1;
-    if (norm != nullptr) scale = 1.0f / sqrtf(simt::warp_sum(sum) / static_cast<float>(head_dim) + args.eps);
+    const bool is_normed = norm != nullptr || args.has_plain_norm;
+    if (is_normed) scale = 1.0f / sqrtf(simt::warp_sum(sum) / static_cast<float>(head_dim) + args.eps);
     simt::sync_warp();
     const auto normalised = [&](int d) {
       const float value = head.get(d);
-      return norm != nullptr ? to_float(from_float<T>(value * scale * norm[d])) : value;
+      return is_normed ? to_float(from_float<T>(norm != nullptr ? value * scale * norm[d] : value * scale)) : value;
     };
     const bool is_stored = !is_q && args.keys != nullptr;
     if (is_stored && slot < 0) continue;
@@ -217,6 +220,20 @@ SERVAL_KERNEL void SERVAL_MAX_THREADS(kRowThreads)
   copy_row(x + int64_t{rows[r]} * dim, out + r * dim, dim);
 }
 
+template <class T>
+SERVAL_KERNEL void SERVAL_MAX_THREADS(kRowThreads)
+    scaled_add_kernel(const T* x, float scale, const T* y, T* out, int64_t count) {
+  const int64_t i = (int64_t{simt::block_x()} * kRowThreads + simt::thread()) * kVector;
+  if (i >= count) return;
+  const int valid = count - i < kVector ? static_cast<int>(count - i) : kVector;
+  float value[kVector], added[kVector] = {};
+  load_vector(x + i, valid, true, value);
+  if (y != nullptr) load_vector(y + i, valid, true, added);
+  SERVAL_UNROLL
+  for (int j = 0; j < kVector; ++j) value[j] = fmaf(scale, value[j], added[j]);
+  store_vector(out + i, valid, true, value);
+}
+
 SERVAL_KERNEL void SERVAL_MAX_THREADS(kRowThreads) soft_cap_kernel(float* x, int64_t count, float cap) {
   const int64_t i = int64_t{simt::block_x()} * kRowThreads + simt::thread();
   if (i < count) x[i] = cap * tanhf(x[i] / cap);
@@ -295,6 +312,14 @@ void move_kv(simt::Stream stream, const KvMoves& moves) {
   simt::launch<move_kv_kernel>(stream, {.grid_x = moves.num_kv_heads, .grid_y = 2, .threads = simt::kWarp}, moves);
 }
 
+template <class T>
+void scaled_add(simt::Stream stream, const T* x, float scale, const T* y, T* out, int64_t count) {
+  constexpr int64_t kBlock = kRowThreads * kVector;
+  simt::launch<scaled_add_kernel<T>>(
+      stream, {.grid_x = static_cast<int>((count + kBlock - 1) / kBlock), .threads = kRowThreads}, x, scale, y,
+      out, count);
+}
+
 void soft_cap(simt::Stream stream, float* x, int64_t count, float cap) {
   simt::launch<soft_cap_kernel>(
       stream, {.grid_x = static_cast<int>((count + kRowThreads - 1) / kRowThreads), .threads = kRowThreads},
@@ -306,7 +331,9 @@ void soft_cap(simt::Stream stream, float* x, int64_t count, float cap) {
   template void qk_norm_rope_write_kv<T>(simt::Stream, const QkNormRopeWriteKvArgs<T>&);                     \
   template void activation<T>(simt::Stream, Activation, bool, const T*, T*, int, int);          \
   template void embed<T>(simt::Stream, const T*, const int32_t*, const int32_t*, float, T*, int, int); \
+  template void scaled_add<T>(simt::Stream, const T*, float, const T*, T*, int64_t);                   \
   template void gather_rows<T>(simt::Stream, const T*, const int32_t*, T*, int, int);
+template void scaled_add<float>(simt::Stream, const float*, float, const float*, float*, int64_t);
 SERVAL_INSTANTIATE(Bf16)
 SERVAL_INSTANTIATE(Half)
 #undef SERVAL_INSTANTIATE

@@ -19,11 +19,12 @@ template <class T>
 struct AddNormArgs {
   T* residual;  // [rows, dim]
   const T* x;
-  const float* weight;  // [dim]
+  const float* weight;  // [dim], may be null
   float eps;
   T* out;
   int rows, dim;
   const float* bias = nullptr;  // [dim]
+  int64_t stride = 0;           // elements between rows; 0: dim
 };
 template <class T>
 void add_norm(simt::Stream stream, bool is_centred, const AddNormArgs<T>& args);
@@ -38,6 +39,7 @@ struct QkNormRopeWriteKvArgs {
   int64_t row_stride = 0;
   const float* q_norm = nullptr;  // [head_dim]: RMS norm of each head; null: none
   const float* k_norm = nullptr;
+  bool has_plain_norm = false;  // what has no weight is normalised all the same
   float eps = 0;
   const int32_t* positions = nullptr;
   const float* cos_sin = nullptr;  // [positions, rotary_dim], cosines then sines; null: no rotation
@@ -75,6 +77,10 @@ struct KvMoves {
   KvMove moves[kMost];
 };
 void move_kv(simt::Stream stream, const KvMoves& moves);
+
+// out[i] = scale * x[i] + y[i] (y may be null); out may be x or y. T is float too.
+template <class T>
+void scaled_add(simt::Stream stream, const T* x, float scale, const T* y, T* out, int64_t count);
 
 // x = cap * tanh(x / cap), in place.
 void soft_cap(simt::Stream stream, float* x, int64_t count, float cap);

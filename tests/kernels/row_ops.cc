@@ -36,20 +36,23 @@ void check_linear(Backend& backend, WeightFormat weights, int64_t m, int64_t n, 
   }
 }
 
-enum class Norm { kRms, kLayer, kLayerWithBias };
+enum class Norm { kRms, kRmsWithoutWeight, kLayer, kLayerWithBias, kLayerWithoutWeight };
 
 void check_norm(Backend& backend, WeightFormat weights, int64_t rows, int64_t dim, bool has_x, Norm norm) {
   Bench bench(backend, weights, static_cast<uint32_t>(rows + dim));
   const Values residual = bench.numbers({rows, dim}), x = bench.numbers({rows, dim}),
                weight = bench.numbers({dim}, DType::kF32), bias = bench.numbers({dim}, DType::kF32);
   const Tensor out = bench.poison({rows, dim}, bench.type());
-  const bool is_centred = norm != Norm::kRms, has_bias = norm == Norm::kLayerWithBias;
+  const bool is_centred = norm != Norm::kRms && norm != Norm::kRmsWithoutWeight;
+  const bool has_bias = norm == Norm::kLayerWithBias;
+  const bool has_weight = norm != Norm::kRmsWithoutWeight && norm != Norm::kLayerWithoutWeight;
+  const Tensor given_weight = has_weight ? weight.tensor : Tensor();
   const Tensor added_x = has_x ? x.tensor : Tensor();
   if (is_centred) {
-    backend.add_layer_norm(residual.tensor, added_x, weight.tensor, has_bias ? bias.tensor : Tensor(), 1e-5f,
+    backend.add_layer_norm(residual.tensor, added_x, given_weight, has_bias ? bias.tensor : Tensor(), 1e-5f,
                            out);
   } else {
-    backend.add_rms_norm(residual.tensor, added_x, weight.tensor, 1e-5f, out);
+    backend.add_rms_norm(residual.tensor, added_x, given_weight, 1e-5f, out);
   }
   const std::vector<double> sums = bench.read(residual.tensor);
   std::vector<double> want, size;
@@ -60,9 +63,10 @@ void check_norm(Backend& backend, WeightFormat weights, int64_t rows, int64_t di
     for (int64_t d = 0; d < dim; ++d) squares += (row[d] - mean) * (row[d] - mean);
     const double scale = 1 / std::sqrt(squares / static_cast<double>(dim) + 1e-5);
     for (int64_t d = 0; d < dim; ++d) {
-      want.push_back((row[d] - mean) * scale * weight.exact[d] + (has_bias ? bias.exact[d] : 0));
+      const double factor = has_weight ? weight.exact[d] : 1;
+      want.push_back((row[d] - mean) * scale * factor + (has_bias ? bias.exact[d] : 0));
       // Near the mean the difference carries the rounding of both.
-      size.push_back(is_centred ? std::abs(mean) * scale * std::abs(weight.exact[d]) : 0);
+      size.push_back(is_centred ? std::abs(mean) * scale * std::abs(factor) : 0);
     }
   }
   std::vector<double> added;
@@ -103,6 +107,46 @@ void check_soft_cap(Backend& backend, WeightFormat weights) {
     for (const double value : x.exact) want.push_back(cap * std::tanh(value / cap));
     expect_near(bench.read(x.tensor), want, size, 1e-6, "soft cap");
   }
+}
+
+void check_scaled_add(Backend& backend, WeightFormat weights, int64_t rows, int64_t dim) {
+  Bench bench(backend, weights, 21);
+  for (const DType type : {bench.type(), DType::kF32}) {
+    const Values x = bench.numbers({rows, dim}, type), y = bench.numbers({rows, dim}, type);
+    const std::vector<double> size(rows * dim, 1.0);
+    std::vector<double> scaled, added;
+    for (int64_t i = 0; i < rows * dim; ++i) {
+      scaled.push_back(0.3 * x.exact[i]);
+      added.push_back(scaled.back() + y.exact[i]);
+    }
+    const double tolerance = precision_of(type).relative;
+    const Tensor out = bench.poison({rows, dim}, type);
+    backend.scaled_add(x.tensor, 0.3f, Tensor(), out);
+    expect_near(bench.read(out), scaled, size, tolerance, "scaled");
+    backend.scaled_add(x.tensor, 0.3f, y.tensor, y.tensor);
+    expect_near(bench.read(y.tensor), added, size, tolerance, "scaled and added");
+  }
+}
+
+// Heads without a weight, or one that is as wide as many, in rows that hold more.
+void check_head_norm(Backend& backend, WeightFormat weights, int64_t heads, int64_t dim, int64_t stride,
+                     bool has_weight) {
+  constexpr int64_t kRows = 3;
+  Bench bench(backend, weights, static_cast<uint32_t>(dim));
+  const Values rows = bench.numbers({kRows, stride}), weight = bench.numbers({dim}, DType::kF32);
+  backend.head_rms_norm(Tensor(rows.tensor.data, bench.type(), {kRows, heads, dim}), stride,
+                        has_weight ? weight.tensor : Tensor(), 1e-5f);
+  std::vector<double> want = rows.exact;
+  for (int64_t r = 0; r < kRows; ++r) {
+    for (int64_t h = 0; h < heads; ++h) {
+      double* const head = &want[r * stride + h * dim];
+      double squares = 0;
+      for (int64_t d = 0; d < dim; ++d) squares += head[d] * head[d];
+      const double scale = 1 / std::sqrt(squares / static_cast<double>(dim) + 1e-5);
+      for (int64_t d = 0; d < dim; ++d) head[d] *= scale * (has_weight ? weight.exact[d] : 1);
+    }
+  }
+  expect_near(bench.read(rows.tensor), want, std::vector<double>(want.size(), 0.0), bench.tolerance(), "head norm");
 }
 
 void check_rows(Backend& backend, WeightFormat weights) {
@@ -158,7 +202,8 @@ void add_row_cases(std::vector<OpCase>& cases) {
   }
   for (const int dim : {1, 7, 64, 200, 1030}) {
     for (const bool has_x : {false, true})
-      for (const Norm norm : {Norm::kRms, Norm::kLayer, Norm::kLayerWithBias})
+      for (const Norm norm : {Norm::kRms, Norm::kRmsWithoutWeight, Norm::kLayer, Norm::kLayerWithBias,
+                              Norm::kLayerWithoutWeight})
         cases.push_back({"norm_" + std::to_string(dim) + (has_x ? "_added" : "") + "_" +
                              std::to_string(static_cast<int>(norm)),
                          [=](Backend& b, WeightFormat w) { check_norm(b, w, 3, dim, has_x, norm); }});
@@ -166,6 +211,14 @@ void add_row_cases(std::vector<OpCase>& cases) {
   for (const int width : {1, 12, 65, 300})
     cases.push_back({"activation_" + std::to_string(width),
                      [=](Backend& b, WeightFormat w) { check_activation(b, w, 3, width); }});
+  for (const int dim : {1, 37, 4100})
+    cases.push_back({"scaled_add_" + std::to_string(dim),
+                     [=](Backend& b, WeightFormat w) { check_scaled_add(b, w, 3, dim); }});
+  for (const auto& [dim, stride] : {std::pair{24, 31}, {64, 128}, {4096, 6144}})
+    cases.push_back({"wide_head_norm_" + std::to_string(dim),
+                     [=](Backend& b, WeightFormat w) { check_head_norm(b, w, 1, dim, stride, true); }});
+  cases.push_back({"head_norm_without_weight",
+                   [](Backend& b, WeightFormat w) { check_head_norm(b, w, 3, 40, 168, false); }});
   cases.push_back({"soft_cap", check_soft_cap});
   cases.push_back({"rows", check_rows});
 }

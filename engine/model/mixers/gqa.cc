@@ -1,10 +1,34 @@
 #include "engine/model/mixers/gqa.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "kernels/base/check.h"
 
 namespace serval {
+
+namespace {
+
+// What the fused call would do in another place is done before it, and taken out of it.
+void normalise_elsewhere(Backend& backend, HeadNormPlace place, QkNormRopeWriteKvArgs& heads) {
+  if (place == HeadNormPlace::kEachHead) return;
+  Tensor q = heads.q, k = heads.k;
+  const int64_t rows = q.dim(0), head_dim = q.dim(2);
+  if (place == HeadNormPlace::kAllHeads) {
+    q = Tensor(q.data, q.dtype, {rows, 1, q.dim(1) * head_dim});
+    k = Tensor(k.data, k.dtype, {rows, 1, k.dim(1) * head_dim});
+  } else if (heads.rotary_dim > 0) {
+    backend.rope({.x = Tensor(q.data, q.dtype, {rows, q.dim(1) + k.dim(1), head_dim}),
+                  .row_stride = heads.row_stride,
+                  .positions = heads.positions,
+                  .cos_sin = std::exchange(heads.cos_sin, {}),
+                  .rotary_dim = std::exchange(heads.rotary_dim, 0)});
+  }
+  backend.head_rms_norm(q, heads.row_stride, std::exchange(heads.q_norm, {}), heads.eps);
+  backend.head_rms_norm(k, heads.row_stride, std::exchange(heads.k_norm, {}), heads.eps);
+}
+
+}  // namespace
 
 void GqaSpec::list_slots(int64_t hidden, GqaWeights& w, SlotList& slots) const {
   slots.linear(
@@ -12,8 +36,9 @@ void GqaSpec::list_slots(int64_t hidden, GqaWeights& w, SlotList& slots) const {
       {{"self_attn.q_proj", q_size()}, {"self_attn.k_proj", kv_size()}, {"self_attn.v_proj", kv_size()}},
       hidden, qkv_bias);
   slots.linear(w.output, {{"self_attn.o_proj", hidden}}, q_size(), output_bias);
-  slots.norm(w.q_norm, "self_attn.q_norm", head_dim, head_norm);
-  slots.norm(w.k_norm, "self_attn.k_norm", head_dim, head_norm);
+  const bool is_wide = head_norm_place == HeadNormPlace::kAllHeads;
+  slots.norm(w.q_norm, "self_attn.q_norm", is_wide ? q_size() : head_dim, head_norm);
+  slots.norm(w.k_norm, "self_attn.k_norm", is_wide ? kv_size() : head_dim, head_norm);
 }
 
 void GqaSpec::shape_kv(KvLayer& kv) const {
@@ -44,20 +69,24 @@ void GqaSpec::run(Backend& backend, const GqaWeights& w, const MixerInput& in) c
   const Tensor k(qkv.at(q_size()), type, {rows, num_kv_heads, head_dim});
   const Tensor v(qkv.at(q_size() + kv_size()), type, {rows, num_kv_heads, head_dim});
   const auto norm_of = [&](const NormWeights& norm) {
-    return head_norm.is_there() ? Tensor(norm.weight.data(), DType::kF32, {head_dim}) : Tensor();
+    return head_norm.is_there()
+               ? Tensor(norm.weight.data(), DType::kF32, {static_cast<int64_t>(norm.weight.bytes / sizeof(float))})
+               : Tensor();
   };
-  backend.qk_norm_rope_write_kv({.q = q,
-                         .k = k,
-                         .v = v,
-                         .row_stride = stride,
-                         .q_norm = norm_of(w.q_norm),
-                         .k_norm = norm_of(w.k_norm),
-                         .eps = head_norm.eps,
-                         .positions = in.positions.data(),
-                         .cos_sin = in.cos_sin,
-                         .rotary_dim = static_cast<int>(in.cos_sin.dim(1)),
-                         .slots = in.group.slots,
-                         .kv = in.kv});
+  QkNormRopeWriteKvArgs heads{.q = q,
+                              .k = k,
+                              .v = v,
+                              .row_stride = stride,
+                              .q_norm = norm_of(w.q_norm),
+                              .k_norm = norm_of(w.k_norm),
+                              .eps = head_norm.eps,
+                              .positions = in.positions.data(),
+                              .cos_sin = in.cos_sin,
+                              .rotary_dim = static_cast<int>(in.cos_sin.dim(1)),
+                              .slots = in.group.slots,
+                              .kv = in.kv};
+  if (head_norm.is_there()) normalise_elsewhere(backend, head_norm_place, heads);
+  backend.qk_norm_rope_write_kv(heads);
   backend.attention({.q = q,
                      .kv = in.kv,
                      .batch = &in.group.attention,

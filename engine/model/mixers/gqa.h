@@ -6,10 +6,17 @@
 
 namespace serval {
 
+// What of q and k is normalised, and when.
+enum class HeadNormPlace : uint8_t {
+  kEachHead,         // each head, before the rotation (Qwen3)
+  kAllHeads,         // all heads as one, before the rotation (OLMo 2)
+  kEachRotatedHead,  // each head, after the rotation (Hunyuan)
+};
+
 struct GqaWeights {
   LinearWeight qkv;     // [q_size + 2 * kv_size, hidden]: q, k, v rows in this order
   LinearWeight output;  // [hidden, q_size]
-  NormWeights q_norm;   // [head_dim]
+  NormWeights q_norm;   // [head_dim], or of all heads together
   NormWeights k_norm;
 };
 
@@ -21,7 +28,8 @@ struct GqaSpec {
   int head_dim = 0;
   bool qkv_bias = false;
   bool output_bias = false;
-  NormSpec head_norm;  // over each head of q and of k, before the rotation (Qwen3)
+  NormSpec head_norm;  // of q and of k
+  HeadNormPlace head_norm_place = HeadNormPlace::kEachHead;
   float scale = 1;     // of the scores: 1 / sqrt(head_dim)
   float soft_cap = 0;  // 0: none; c: scores become c * tanh(score / c)
 

@@ -102,7 +102,7 @@ class PlainBackend final : public Backend {
       for (int64_t i = 0; i < dim; ++i) squares += (row[i] - mean) * (row[i] - mean);
       const double scale = 1 / std::sqrt(squares / static_cast<double>(dim) + eps);
       for (int64_t i = 0; i < dim; ++i)
-        out.as<float>()[r * dim + i] = static_cast<float>((row[i] - mean) * scale * weight.as<float>()[i] +
+        out.as<float>()[r * dim + i] = static_cast<float>((row[i] - mean) * scale * (weight.data == nullptr ? 1 : weight.as<float>()[i]) +
                                                           (bias.data == nullptr ? 0 : bias.as<float>()[i]));
     }
   }
@@ -265,6 +265,11 @@ class PlainBackend final : public Backend {
     }
   }
 
+  void scaled_add(const Tensor& x, float scale, const Tensor& y, const Tensor& out) override {
+    for (int64_t i = 0; i < out.num_elements(); ++i)
+      out.as<float>()[i] = static_cast<float>(double{scale} * x.as<float>()[i] +
+                                              (y.data == nullptr ? 0.0 : double{y.as<float>()[i]}));
+  }
   void soft_cap(const Tensor& x, float cap) override {
     for (int64_t i = 0; i < x.num_elements(); ++i)
       x.as<float>()[i] = static_cast<float>(cap * std::tanh(double{x.as<float>()[i]} / cap));
@@ -323,7 +328,7 @@ class PlainBackend final : public Backend {
     double squares = 0;
     for (int64_t i = 0; i < dim; ++i) squares += double{x[i]} * x[i];
     const double scale = 1 / std::sqrt(squares / static_cast<double>(dim) + eps);
-    for (int64_t i = 0; i < dim; ++i) out[i] = static_cast<float>(x[i] * scale * weight[i]);
+    for (int64_t i = 0; i < dim; ++i) out[i] = static_cast<float>(x[i] * scale * (weight == nullptr ? 1 : weight[i]));
   }
 
  private:

@@ -262,6 +262,19 @@ void check_soft_cap(Finding& finding) {
 }
 
 template <class T>
+void check_scaled_add(int count, bool has_y, Finding& finding) {
+  std::mt19937 random(3);
+  const std::vector<T> x = random_numbers<T>(count, random), y = random_numbers<T>(count, random);
+  const DeviceArray<T> from(x), added(y), out(x.size());
+  cuda::scaled_add<T>(nullptr, from.data(), 0.75f, has_y ? added.data() : nullptr, out.data(), count);
+  const std::vector<float> got = out.download_values();
+  for (int i = 0; i < count; ++i) {
+    const double want = 0.75 * value_of(x[i]) + (has_y ? value_of(y[i]) : 0);
+    finding.expect_near(got[i], want, 0x1p-8 * std::abs(want) + 1e-6, "element " + std::to_string(i));
+  }
+}
+
+template <class T>
 void add_all(std::vector<Check>& checks, Sizes sizes) {
   const std::string type = std::string(type_name<T>()) + " ";
   const auto add_norm = [&](int rows, int dim, bool has_x) {
@@ -302,6 +315,10 @@ void add_all(std::vector<Check>& checks, Sizes sizes) {
                         [=](Finding& f) { check_activation<T>(3, width, act, f); }});
     }
   }
+  for (const int count : {1, 8, 2051})
+    for (const bool has_y : {false, true})
+      checks.push_back({"scaled add", type + std::to_string(count) + (has_y ? ", added" : ""),
+                        [=](Finding& f) { check_scaled_add<T>(count, has_y, f); }});
   for (const int dim : {3, 64})
     checks.push_back(
         {"embed, gather", type + std::to_string(dim), [dim](Finding& f) { check_embedding<T>(dim, f); }});
