@@ -16,6 +16,7 @@
 #include "engine/engine.h"
 #include "engine/runner/load_model.h"
 #include "engine/runner/speculators/ngram_speculator.h"
+#include "engine/scheduler/scheduler.h"
 #include "kernels/base/log.h"
 #include "kernels/base/regular_file.h"
 #include "server/admin_handlers.h"
@@ -207,7 +208,9 @@ void serve_until_stopped(const std::string& model, ServerConfig config, StopSign
     if (grpc) grpc->set_serving(true);
     log_info("ready", {{"model", model_id},
                        {"context", config.service.limits.max_model_len},
-                       {"planned_mib", runner->plan().total_bytes() >> 20}});
+                       {"planned_mib", (runner->plan().total_bytes() +
+                                        Scheduler::planned_bytes(config.engine.scheduler, geometry)) >>
+                                           20}});
 
     signals.ready();
     signals.wait();
@@ -256,9 +259,11 @@ std::string plan_text(const std::string& model, ServerConfig config) {
   row("workspace", plan.workspace_bytes, "activations, logits, rotation table");
   row("scratch", plan.scratch_bytes, "of the device's operations and draws");
   row("tables", plan.table_bytes, "histories, block tables, inputs of a step");
-  row("process", process_bytes, "program, libraries, tokenizer");
-  row("total", plan.total_bytes() + process_bytes, "");
   const SchedulerConfig& scheduler = config.engine.scheduler;
+  const size_t scheduler_bytes = Scheduler::planned_bytes(scheduler, plan.geometry);
+  row("scheduler", scheduler_bytes, "blocks, prefix cache, lines, steps in flight");
+  row("process", process_bytes, "program, libraries, tokenizer");
+  row("total", plan.total_bytes() + scheduler_bytes + process_bytes, "");
   out << "\nIt fits: " << gib(plan.available_bytes) << " GiB of memory are available, and "
       << gib(plan.available_bytes - plan.total_bytes()) << " GiB stay free.\n"
       << "The KV cache holds " << plan.full_sequences << " sequences of max_model_len "

@@ -45,6 +45,9 @@ class BlockPool {
     free_.reserve(num_blocks);
     for (int i = num_blocks - 1; i >= 0; --i) free_.push_back(i);  // low ids first
   }
+  static size_t planned_bytes(size_t num_blocks) {
+    return num_blocks * (sizeof(int32_t) + 2 * sizeof(uint8_t) + sizeof(BlockId) + sizeof(Links));
+  }
   BlockPool(const BlockPool&) = delete;
   BlockPool& operator=(const BlockPool&) = delete;
 

@@ -19,6 +19,11 @@ Flows::Flows(QueuePolicy policy, int most, int32_t quantum, int32_t short_tokens
   for (size_t i = flows_.size(); i-- > 0;) free_.push_back(&flows_[i]);
 }
 
+size_t Flows::planned_bytes(int most) {
+  const size_t of_one = sizeof(Flow) + sizeof(Flow*) + 3 * Heap::planned_bytes(1) + sizeof(Sequence*);
+  return most * of_one + std::bit_ceil(static_cast<size_t>(2 * most)) * sizeof(Flow*);
+}
+
 Flow*& Flows::bucket(uint64_t id, int32_t priority) {
   const uint64_t hash = (id * 31 + static_cast<uint32_t>(priority)) * 0x9e3779b97f4a7c15ull;
   return buckets_[(hash >> 32) & (buckets_.size() - 1)];

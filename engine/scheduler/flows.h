@@ -43,6 +43,7 @@ class Flows {
   // At most `most` sequences are in flows at once. `quantum`: tokens of a turn. Waiting sequences with at
   // most `short_tokens` to compute are offered by shortest().
   Flows(QueuePolicy policy, int most, int32_t quantum, int32_t short_tokens);
+  static size_t planned_bytes(int most);
 
   // A sequence belongs to its request's flow from when it is added to its end. `is_late`: of a flow that is
   // new.

@@ -15,6 +15,7 @@ template <class T, int32_t T::*place, class Before>
 class IndexedHeap {
  public:
   explicit IndexedHeap(size_t most, Before before = {}) : before_(std::move(before)) { heap_.reserve(most); }
+  static size_t planned_bytes(size_t most) { return most * sizeof(T*); }
 
   bool empty() const { return heap_.empty(); }
   size_t size() const { return heap_.size(); }

@@ -38,6 +38,12 @@ KvManager::KvManager(const BlockGeometry& geometry, bool enable_prefix_cache, in
     SERVAL_CHECK(geometry.rule(g).span() % geometry.block_size == 0, g, geometry.rule(g).span(), geometry.block_size);
 }
 
+size_t KvManager::planned_bytes(const BlockGeometry& geometry, int max_roots) {
+  size_t bytes = RadixCache::planned_bytes(geometry, max_roots);
+  for (int g = 0; g < geometry.num_groups; ++g) bytes += BlockPool::planned_bytes(geometry.groups[g].num_blocks);
+  return bytes;
+}
+
 void KvManager::prepare(SequenceKv& kv, int32_t max_positions) const {
   for (int g = 0; g < geometry_.num_groups; ++g)
     kv.blocks[g].reserve(geometry_.rule(g).blocks_for(max_positions));

@@ -40,6 +40,7 @@ class KvManager {
  public:
   // `max_roots`: salts whose prefixes may be in use at once.
   KvManager(const BlockGeometry& geometry, bool enable_prefix_cache, int max_roots);
+  static size_t planned_bytes(const BlockGeometry& geometry, int max_roots);
 
   const BlockGeometry& geometry() const { return geometry_; }
 

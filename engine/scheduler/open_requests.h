@@ -12,6 +12,7 @@ namespace serval {
 class OpenRequests {
  public:
   explicit OpenRequests(size_t most) : buckets_(std::bit_ceil(most + 1), nullptr) {}
+  static size_t planned_bytes(size_t most) { return std::bit_ceil(most + 1) * sizeof(RequestState*); }
   ~OpenRequests() {
     for (RequestState* head : buckets_) {
       while (head) delete std::exchange(head, head->next_in_bucket);

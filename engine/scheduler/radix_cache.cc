@@ -1,6 +1,7 @@
 #include "engine/scheduler/radix_cache.h"
 
 #include <algorithm>
+#include <bit>
 #include <random>
 #include <utility>
 
@@ -19,6 +20,10 @@ int num_nodes_for(const BlockGeometry& geometry, int max_roots) {
     all_forget = all_forget && geometry.rule(g).forgets();
   }
   return 16 + max_roots + total * (all_forget ? 8 : 1);
+}
+
+size_t num_buckets_for(size_t num_nodes) {
+  return std::max<size_t>(64, std::bit_ceil(num_nodes));
 }
 
 std::array<uint64_t, 2> random_seed() {
@@ -51,9 +56,16 @@ RadixCache::RadixCache(const BlockGeometry& geometry, std::vector<BlockPool*> po
   for (int g = 0; g < geometry_.num_groups; ++g) holders_[g].assign(geometry_.groups[g].num_blocks, kNone);
   free_nodes_.reserve(nodes_.size());
   for (int i = static_cast<int>(nodes_.size()) - 1; i >= 0; --i) free_nodes_.push_back(i);
-  size_t num_buckets = 64;
-  while (num_buckets < nodes_.size()) num_buckets *= 2;
-  buckets_.assign(num_buckets, kNone);
+  buckets_.assign(num_buckets_for(nodes_.size()), kNone);
+}
+
+size_t RadixCache::planned_bytes(const BlockGeometry& geometry, int max_roots) {
+  const size_t nodes = num_nodes_for(geometry, max_roots);
+  const size_t of_node =
+      sizeof(Node) + geometry.block_size * sizeof(TokenId) + sizeof(std::string) + sizeof(NodeId);
+  size_t bytes = nodes * of_node + num_buckets_for(nodes) * sizeof(NodeId);
+  for (int g = 0; g < geometry.num_groups; ++g) bytes += geometry.groups[g].num_blocks * sizeof(NodeId);
+  return bytes;
 }
 
 RadixCache::~RadixCache() {

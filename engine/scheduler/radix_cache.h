@@ -36,6 +36,8 @@ class RadixCache {
 
   // `max_roots`: how many roots may be pinned at once.
   RadixCache(const BlockGeometry& geometry, std::vector<BlockPool*> pools, int max_roots);
+  // What the constructor allocates, but for a few bytes.
+  static size_t planned_bytes(const BlockGeometry& geometry, int max_roots);
   ~RadixCache();  // gives its blocks back; the pools outlive it
   RadixCache(const RadixCache&) = delete;
   RadixCache& operator=(const RadixCache&) = delete;

@@ -55,6 +55,23 @@ Scheduler::Scheduler(const SchedulerConfig& config, const BlockGeometry& geometr
   pending_.events.reserve(most);
 }
 
+size_t Scheduler::planned_bytes(const SchedulerConfig& config, const BlockGeometry& geometry) {
+  const size_t open = max_open(config), running = config.max_num_seqs;
+  const size_t lines = (6 * running + 4 * open) * sizeof(void*) + 2 * running * sizeof(SlotId) +
+                       (running + 1) * sizeof(Growth) + (kMaxStepsInFlight * running) * sizeof(Rows) +
+                       open * sizeof(TokenEvent);
+  const size_t of_admission =
+      sizeof(Admission) + config.max_model_len * sizeof(TokenId) + 2 * kUsualList * sizeof(TokenId) +
+      kUsualList * sizeof(decltype(SamplingParams::logit_bias)::value_type);
+  const size_t of_sequence = sizeof(SeqStep) + of_admission + sizeof(SlotId) +
+                             geometry.num_groups * (geometry.table_entries(config.max_model_len) * sizeof(BlockId) +
+                                                    sizeof(GroupBlockCopy));
+  const size_t batch = running * of_sequence + config.max_num_batched_tokens * sizeof(TokenId) +
+                       max_drafts_of_step(config) * sizeof(int32_t);
+  return KvManager::planned_bytes(geometry, max_open(config)) + Flows::planned_bytes(max_open(config)) +
+         OpenRequests::planned_bytes(open + running) + lines + kMaxStepsInFlight * batch;
+}
+
 Scheduler::~Scheduler() = default;
 
 std::unique_ptr<RequestState> Scheduler::prepare(Request request) const {

@@ -36,6 +36,9 @@ bool fits(const BlockGeometry& geometry, const SchedulerConfig& config, int prom
 class Scheduler {
  public:
   Scheduler(const SchedulerConfig& config, const BlockGeometry& geometry);
+  // What the constructor and reserve() for the batches of the steps in flight allocate, to a hundredth. A
+  // request's own memory comes and goes with it.
+  static size_t planned_bytes(const SchedulerConfig& config, const BlockGeometry& geometry);
   ~Scheduler();
 
   // A valid request (see Engine::submit) with all the memory it will need. Any thread; allocates.

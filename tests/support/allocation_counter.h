@@ -13,6 +13,8 @@ class AllocationCounter {
   // Of every thread, or of the thread that made the counter alone.
   int64_t count() const;
   int64_t count_on_this_thread() const;
+  // Asked for by every thread; what was freed again is not taken off.
+  int64_t bytes() const;
 };
 
 }  // namespace serval::testing

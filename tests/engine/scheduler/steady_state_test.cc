@@ -78,5 +78,24 @@ TEST_P(SchedulerSteadyState, AllocatesNothingWhateverHappens) {
     EXPECT_GT(stats.finished[static_cast<int>(reason)], 5u) << static_cast<int>(reason);
 }
 
+TEST(SchedulerMemory, IsWhatItsPlanSaysWithinAHundredth) {
+  for (const uint64_t seed : {1, 2, 3}) {
+    for (const bool keeps_states : {false, true}) {
+      RandomLife life(seed);
+      life.config.max_num_seqs = life.config.max_num_batched_tokens = 64;
+      life.config.max_model_len = 3000;
+      life.config.num_draft_tokens = 4;
+      for (int g = 0; g < life.geometry.num_groups; ++g) life.geometry.groups[g].num_blocks *= 50;
+      if (keeps_states) life.keep_states();
+      Batch batches[kMaxStepsInFlight];
+      const AllocationCounter counter;
+      const Scheduler scheduler(life.config, life.geometry);
+      for (Batch& batch : batches) scheduler.reserve(batch);
+      const auto asked = static_cast<double>(counter.bytes());
+      EXPECT_NEAR(asked / static_cast<double>(Scheduler::planned_bytes(life.config, life.geometry)), 1, 0.01);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace serval::testing
