@@ -4,10 +4,11 @@
 
 namespace serval {
 
-Flows::Flows(QueuePolicy policy, int most, int32_t quantum, int32_t short_tokens)
+Flows::Flows(QueuePolicy policy, int most, int32_t quantum, int32_t short_tokens, bool knows_late)
     : policy_(policy),
       quantum_(quantum),
       short_tokens_(short_tokens),
+      knows_late_(knows_late),
       flows_(most),
       buckets_(std::bit_ceil(static_cast<size_t>(2 * most)), nullptr),
       waiting_(most, EarlierTurn{policy}),
@@ -117,13 +118,29 @@ void Flows::drop_first_prompt(Flow& flow) {
   if (!flow.first_prompt) prompts_.erase(flow);
 }
 
+// What it still has waits for more than its turn, and so would be late if it came now.
+void Flows::make_late(Flow& flow) {
+  const bool waits = waiting_.contains(flow);
+  if (waits) waiting_.erase(flow);
+  flow.is_late = true;
+  if (!waits) return;
+  late_.push(flow);
+  for (Sequence* seq = flow.first_waiting; seq; seq = seq->behind_in_line) {
+    if (short_.contains(*seq)) short_.erase(*seq);
+  }
+}
+
 void Flows::charge(Flow& flow, int32_t tokens) {
   flow.credit -= tokens;
   if (flow.credit > 0) return;
   flow.round += 1 + static_cast<uint64_t>(-flow.credit / quantum_);
   flow.credit = quantum_ - -flow.credit % quantum_;
   flow.order = ++next_order_;
-  if (waiting_.contains(flow)) line_of(flow).update(flow);
+  if (knows_late_ && !flow.is_late) {
+    make_late(flow);
+  } else if (waiting_.contains(flow)) {
+    line_of(flow).update(flow);
+  }
   if (prompts_.contains(flow)) prompts_.update(flow);
 }
 

@@ -17,7 +17,7 @@ namespace serval {
 struct Flow {
   uint64_t id = 0;
   int32_t priority = 0;
-  bool is_late = false;     // it came when it was to wait too long, and lets the others go first
+  bool is_late = false;     // it came when it was to wait too long, or has had a turn: lets the others go first
   int32_t num_members = 0;  // sequences that have not ended
   // Turns: the flow with the lowest round goes first, then the lowest order; a turn is `credit` tokens long.
   uint64_t round = 0, order = 0;
@@ -41,8 +41,8 @@ class Flows {
 
  public:
   // At most `most` sequences are in flows at once. `quantum`: tokens of a turn. Waiting sequences with at
-  // most `short_tokens` to compute are offered by shortest().
-  Flows(QueuePolicy policy, int most, int32_t quantum, int32_t short_tokens);
+  // most `short_tokens` to compute are offered by shortest(). `knows_late`: whether there are flows that are late.
+  Flows(QueuePolicy policy, int most, int32_t quantum, int32_t short_tokens, bool knows_late);
   static size_t planned_bytes(int most);
 
   // A sequence belongs to its request's flow from when it is added to its end. `is_late`: of a flow that is
@@ -93,9 +93,11 @@ class Flows {
   Heap& line_of(const Flow& flow) { return flow.is_late ? late_ : waiting_; }
   Flow*& bucket(uint64_t id, int32_t priority);
   void begin_turn(Flow& flow);
+  void make_late(Flow& flow);
 
   const QueuePolicy policy_;
   const int32_t quantum_, short_tokens_;
+  const bool knows_late_;
   std::vector<Flow> flows_;
   std::vector<Flow*> free_, buckets_;
   Heap waiting_, late_;

@@ -36,7 +36,8 @@ Scheduler::Scheduler(const SchedulerConfig& config, const BlockGeometry& geometr
       requests_(max_open(config) +
                 config.max_num_seqs),  // those whose end waits for a step are no longer open
       flows_(config.policy, max_open(config), kTurnSteps * config.max_num_batched_tokens,
-             config.max_num_batched_tokens / kShortShare),
+             config.max_num_batched_tokens / kShortShare,
+             config.max_wait_ms > 0 && config.policy == QueuePolicy::kFcfs),
       deadlines_(max_open(config) + config.max_num_seqs) {
   SERVAL_CHECK(config.max_num_batched_tokens >= config.max_num_seqs, config.max_num_batched_tokens,
                config.max_num_seqs);
@@ -113,7 +114,7 @@ void Scheduler::take_in(Add& add, Time now) {
   if (request_state.request.deadline != Time{0}) deadlines_.push(request_state);
   measure_line(now);
   const bool is_late = config_.max_wait_ms > 0 && config_.policy == QueuePolicy::kFcfs &&
-                       expected_wait_ms() > config_.max_wait_ms;
+                       !goes_past_the_line(request_state) && expected_wait_ms() > config_.max_wait_ms;
   for (Sequence& seq : request_state.sequences) {
     seq.id = next_seq_++;
     seq.arrival = next_arrival_++;

@@ -126,6 +126,7 @@ class Scheduler {
   void learn_cost(const Step& step, Time now);
   double ms_per_admission() const;
   double expected_wait_ms() const;
+  bool goes_past_the_line(const RequestState& request_state) const;
   void queue(Sequence& seq);
   void leave_line(Sequence& seq);
   int32_t first_planned_row(const Sequence& seq) const;

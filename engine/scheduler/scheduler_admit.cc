@@ -39,6 +39,11 @@ double Scheduler::expected_wait_ms() const {
   return static_cast<double>(flows_.num_on_time()) * ms_per_admission();
 }
 
+// A short prompt is let in out of turn while slots are free.
+bool Scheduler::goes_past_the_line(const RequestState& request_state) const {
+  return free_slots_.size() > 1 && request_state.num_prompt <= config_.max_num_batched_tokens / kShortShare;
+}
+
 // A sequence that has never run waits in its flow; a fork first for its prompt.
 void Scheduler::queue(Sequence& seq) {
   ++num_waiting_;

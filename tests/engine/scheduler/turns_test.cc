@@ -79,6 +79,37 @@ TEST(Turns, AShortPromptBesideOneLongRequestHasItsFirstTokenWithinFourSteps) {
   }
 }
 
+// A row takes a millisecond, as of a big model on a CPU: then whoever comes would wait longer than max_wait_ms for
+// the long request's prompts to be let in.
+TEST(Turns, SoHasOneOnASlowMachineAndAMiddlingOneWaitsForOneTurn) {
+  for (const int32_t length : {8, 128, 400}) {
+    for (const int steps_before : {0, 1, 3, 9, 50}) {
+      Turns turns(default_config(), one_group(64 * 128));
+      turns.driver().step_time = [](const Batch& batch) {
+        return std::chrono::milliseconds(static_cast<int>(batch.tokens.size()));
+      };
+      for (RequestId id = 1; id <= 48; ++id) turns.add(request(id, 2000, 2, 1));
+      for (int i = 0; i < steps_before; ++i) turns.step();
+      turns.add(request(100, length, 2));
+      EXPECT_LE(turns.steps_until_first_token(100), length <= 128 ? 4 : 6) << length << " tokens, after " << steps_before;
+    }
+  }
+}
+
+// Who is late waits for the turns of those before it, however many prompts each of them still has.
+TEST(Turns, ThoseThatComeLateWaitForOneTurnOfEachBeforeThem) {
+  SchedulerConfig config = default_config();
+  config.max_num_seqs = 8;
+  Turns turns(config, one_group(64 * 128));
+  turns.driver().step_time = [](const Batch&) { return std::chrono::milliseconds(200); };
+  for (RequestId id = 1; id <= 60; ++id) turns.add(request(id, 1000, 4, id <= 30 ? 1 : 31));
+  for (int i = 0; i < 9; ++i) turns.step();
+  turns.add(request(100, 1000, 4, 100));
+  EXPECT_LE(turns.steps_until_first_token(100), 20);
+  turns.run();
+  EXPECT_EQ(turns.first_token.size(), 61u);
+}
+
 TEST(Turns, SoHasOneWithoutASlotToSpareAsSoonAsOneIsFree) {
   SchedulerConfig config = default_config();
   config.max_num_seqs = 8;
