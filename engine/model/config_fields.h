@@ -8,7 +8,13 @@
 namespace serval {
 
 inline constexpr size_t kMaxConfigBytes = size_t{4} << 20;
-// A limit far above any published vocabulary and far below where a product with it leaves 63 bits.
+// Limits far above any published model and far below where a product of two of them leaves 63 bits.
 inline constexpr int kMaxVocab = 1 << 22;
+inline constexpr int kMaxHidden = 1 << 16;
+inline constexpr int kMaxIntermediate = 1 << 19;
+inline constexpr int kMaxLayers = 1024;
+inline constexpr int kMaxHeads = 1024;
+inline constexpr int kMaxHeadDim = 256;
+inline constexpr int kMaxPositions = 1 << 24;
 
 }  // namespace serval

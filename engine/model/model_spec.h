@@ -43,6 +43,7 @@ struct LayerSpec {
   NormSpec ffn_norm;
   NormSpec ffn_post_norm;
   int rope = 0;      // into ModelSpec::ropes, or kNoRope
+  std::optional<int> query_rope;  // of queries alone, where it is another one
   int kv_group = 0;  // into ModelSpec::kv_groups
 };
 

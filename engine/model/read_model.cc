@@ -79,6 +79,12 @@ ModelSpec read_model_spec(const std::filesystem::path& model_dir) {
   ModelSpec spec = architecture.read(file);
   spec.architecture = architecture.name;
   spec.names = architecture.names;
+  for (const RopeSpec& rope : spec.ropes) {
+    if (rope.holds_until == 0 || rope.holds_until >= spec.max_positions) continue;
+    spec.max_positions = rope.holds_until;
+    spec.why_no_longer = "beyond " + std::to_string(rope.holds_until) +
+                         " positions it is rotated by other factors (longrope), which is not supported";
+  }
   spec.weight_dtype = read_dtype(file, model_dir, spec.names);
   refuse_unasked(file);
   return spec;

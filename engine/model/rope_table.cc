@@ -1,5 +1,6 @@
 #include "engine/model/rope_table.h"
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 
@@ -19,6 +20,28 @@ double scale_llama3(double frequency, const RopeScaling& scaling) {
 }
 
 }  // namespace
+
+std::vector<double> yarn_factors(double theta, int rotary_dim, const YarnScaling& scaling) {
+  // The pair, as a fraction, that turns so often within the original context.
+  const auto pair_of = [&](double turns) {
+    return rotary_dim * std::log(scaling.original_max_positions / (turns * 2 * std::numbers::pi)) /
+           (2 * std::log(theta));
+  };
+  double low = pair_of(scaling.beta_fast), high = pair_of(scaling.beta_slow);
+  if (scaling.truncate) {
+    low = std::floor(low);
+    high = std::ceil(high);
+  }
+  low = std::max(low, 0.0);
+  high = std::min(high, rotary_dim - 1.0);
+  if (low == high) high += 0.001;
+  std::vector<double> factors(rotary_dim / 2);
+  for (size_t i = 0; i < factors.size(); ++i) {
+    const double stretched = std::clamp((static_cast<double>(i) - low) / (high - low), 0.0, 1.0);
+    factors[i] = 1 / (stretched / scaling.factor + 1 - stretched);
+  }
+  return factors;
+}
 
 std::vector<double> rope_frequencies(const RopeSpec& spec) {
   std::vector<double> frequencies(spec.rotary_dim / 2);
@@ -47,10 +70,12 @@ void fill_rope_table(const RopeSpec& spec, int max_positions, float* table) {
   for (int position = 0; position < max_positions; ++position) {
     float* cosines = table + size_t(position) * spec.rotary_dim;
     float* sines = cosines + frequencies.size();
+    const double amplitude =
+        spec.amplitude * (1 + spec.growth * std::log(1.0 + std::floor(double(position) / spec.growth_span)));
     for (size_t i = 0; i < frequencies.size(); ++i) {
       const double angle = position * frequencies[i];
-      cosines[i] = static_cast<float>(spec.amplitude * std::cos(angle));
-      sines[i] = static_cast<float>(spec.amplitude * std::sin(angle));
+      cosines[i] = static_cast<float>(amplitude * std::cos(angle));
+      sines[i] = static_cast<float>(amplitude * std::sin(angle));
     }
   }
 }

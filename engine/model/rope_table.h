@@ -24,7 +24,24 @@ struct RopeSpec {
   RopeScaling scaling;
   int rotary_dim = 0;    // dimensions of a head that rotate
   double amplitude = 1;  // of cosines and sines
+  // At position p the two are multiplied by 1 + growth * ln(1 + floor(p / growth_span)) as well (Llama 4).
+  double growth = 0;
+  int growth_span = 1;
+  // The rotation is another one for sequences longer than this; 0: it is the same for all.
+  int holds_until = 0;
 };
+
+// YaRN (Peng et al. 2023, section 3.2): pairs that turn more than beta_fast times within the original context keep
+// their frequency, those that turn less than beta_slow times are stretched by `factor`, between them a ramp.
+struct YarnScaling {
+  double factor = 1;
+  int original_max_positions = 0;
+  double beta_fast = 32;
+  double beta_slow = 1;
+  bool truncate = true;  // the ramp begins and ends at whole pairs
+};
+// What each pair's frequency is divided by: [rotary_dim / 2].
+std::vector<double> yarn_factors(double theta, int rotary_dim, const YarnScaling& scaling);
 
 // Radians a position turns pair i of a head by: [rotary_dim / 2].
 std::vector<double> rope_frequencies(const RopeSpec& spec);

@@ -15,6 +15,11 @@ struct StoredName {
   std::string_view stored;  // "self_attn.qkv_proj"
 };
 
+// The modules outside the layers, and what the layers' names begin with.
+struct FrameNames {
+  std::string_view embedding, layers, final_norm, head;
+};
+
 struct TensorNames {
   std::string_view embedding = "model.embed_tokens";
   std::string_view positions = {};           // where they are learned
@@ -23,6 +28,8 @@ struct TensorNames {
   std::string_view head = "lm_head";  // a tied model's checkpoint may repeat the embedding under it
   // Begins the names above; a checkpoint that was saved without the head leaves it out everywhere.
   std::string_view optional_prefix = {};
+  // Other spellings in use of those four, tried where the first embedding is not there.
+  std::span<const FrameNames> also = {};
   // Of a layer's modules; the others are stored as they are asked for.
   std::span<const StoredName> modules = {};
   // A layer's matrices are stored as [in, out].
@@ -43,7 +50,16 @@ struct TensorNames {
     for (std::string_view* name : {&bare.embedding, &bare.positions, &bare.layers, &bare.final_norm}) {
       if (name->starts_with(optional_prefix)) name->remove_prefix(optional_prefix.size());
     }
-    return checkpoint.find(bare.embedding_tensor()) != nullptr ? bare : *this;
+    if (checkpoint.find(bare.embedding_tensor()) != nullptr) return bare;
+    for (const FrameNames& other : also) {
+      TensorNames names = *this;
+      names.embedding = other.embedding;
+      names.layers = other.layers;
+      names.final_norm = other.final_norm;
+      names.head = other.head;
+      if (checkpoint.find(names.embedding_tensor()) != nullptr) return names;
+    }
+    return *this;
   }
   std::string embedding_tensor() const { return std::string(embedding) + ".weight"; }
   std::string head_tensor() const { return std::string(head) + ".weight"; }

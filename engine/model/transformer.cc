@@ -67,7 +67,8 @@ void Transformer::forward(const ForwardInput& in, std::span<const KvLayer> kv, W
                                  .group = in.groups[layer.kv_group],
                                  .kv = kv[l],
                                  .window = spec_.kv_groups[layer.kv_group].window,
-                                 .cos_sin = rotation_of(layer)};
+                                 .cos_sin = rotation(layer.rope),
+                                 .query_cos_sin = rotation(layer.query_rope.value_or(kNoRope))};
     std::visit([&](const auto& part) { part.run(backend_, weights_of(part, w.mixer), mixer_input); },
                layer.mixer);
     pending = finish_part(layer.mixer_post_norm, w.mixer_post_norm, ws.x);
@@ -109,8 +110,8 @@ Tensor Transformer::finish_part(const NormSpec& post_norm, const NormWeights& we
   return x;
 }
 
-Tensor Transformer::rotation_of(const LayerSpec& layer) const {
-  return layer.rope == kNoRope || cos_sin_.empty() ? Tensor() : cos_sin_[layer.rope];
+Tensor Transformer::rotation(int rope) const {
+  return rope == kNoRope || cos_sin_.empty() ? Tensor() : cos_sin_[rope];
 }
 
 }  // namespace serval

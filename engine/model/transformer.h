@@ -40,8 +40,8 @@ class Transformer {
  private:
   // What a part computed, made ready in place to be added to the residual; returns it.
   Tensor finish_part(const NormSpec& post_norm, const NormWeights& weights, const Tensor& x);
-  // The layer's table, or nothing.
-  Tensor rotation_of(const LayerSpec& layer) const;
+  // The table of one of spec_.ropes; nothing for kNoRope.
+  Tensor rotation(int rope) const;
   // Logits of the rows of h, which are as many as the workspace's logits.
   Tensor run_head(const Tensor& h, Workspace& ws);
 

@@ -253,7 +253,7 @@ size_t check_tensors(const Checkpoint& checkpoint, const std::vector<WeightSlot>
     for_sources(slot, [&](const SourceTensor& source) { wanted.push_back(&source); });
   std::unordered_set<std::string_view> expected;
   for (const SourceTensor* source : wanted) expected.insert(source->name);
-  size_t bytes = 0;
+  size_t bytes = 0, num_ignored = 0;
   for (const TensorInfo& tensor : checkpoint.tensors()) {
     if (expected.contains(tensor.name)) continue;
     if (spec.tied_embeddings && tensor.name == spec.names.head_tensor()) {
@@ -261,10 +261,14 @@ size_t check_tensors(const Checkpoint& checkpoint, const std::vector<WeightSlot>
     } else if (!is_ignored(tensor.name, spec.names)) {
       throw std::runtime_error(checkpoint.file_of(tensor).string() + ": tensor " + in_quotes(tensor.name) +
                                " has no place in this model");
+    } else {
+      ++num_ignored;
     }
     bytes += tensor.bytes;
   }
   for (const SourceTensor* source : wanted) find_tensor(checkpoint, *source);
+  if (num_ignored > 0)
+    log_info("tensors that text does not need are skipped", {{"tensors", num_ignored}, {"bytes", bytes}});
   return bytes;
 }
 

@@ -26,6 +26,8 @@ VOCAB = 96
 
 SMALL = dict(vocab_size=VOCAB, hidden_size=32, intermediate_size=56, num_hidden_layers=3, num_attention_heads=4,
              num_key_value_heads=2, max_position_embeddings=256, rms_norm_eps=1e-5, bos_token_id=1, eos_token_id=2)
+# As small as a checkpoint can be and still tell features apart.
+TINY = dict(SMALL, hidden_size=24, intermediate_size=32, num_hidden_layers=2, num_attention_heads=3, num_key_value_heads=1)
 
 
 def rope(theta=10000.0, rope_type="default", **more):
@@ -221,6 +223,10 @@ def main():
          t.Qwen2Config(**qwen2, use_sliding_window=True, sliding_window=16, max_window_layers=1), [10, 48], [16],
          edit=by_max_window_layers)
 
+    stretched = rope(10000.0, "yarn", factor=4.0, original_max_position_embeddings=32, truncate=False)
+    make("qwen2-yarn", t.Qwen2ForCausalLM, t.Qwen2Config(**TINY, rope_parameters=stretched, attn_implementation="eager"), [7, 48], [32],
+         dtype=torch.float16, edit=old_spelling)
+
     qwen3 = dict(SMALL, head_dim=16, rope_parameters=rope(1000000.0), attn_implementation="eager")
     make("qwen3", t.Qwen3ForCausalLM, t.Qwen3Config(**qwen3), [7, 48])
     kinds = ["sliding_attention", "full_attention", "sliding_attention"]
@@ -282,6 +288,113 @@ def main():
     make("phi3-bf16", t.Phi3ForCausalLM,
          t.Phi3Config(**phi3, sliding_window=20, rope_parameters=rope(partial_rotary_factor=0.75)), [12, 48], [20],
          dtype=torch.bfloat16)
+    def granite_as_published(config):
+        old_spelling(config)
+        config.pop("head_dim", None)
+
+    granite = dict(TINY, attention_multiplier=0.6, embedding_multiplier=3.0, residual_multiplier=0.5, logits_scaling=2.0,
+                   tie_word_embeddings=True, rope_parameters=rope(5000000.0), attn_implementation="eager")
+    make("granite", t.GraniteForCausalLM, t.GraniteConfig(**granite), [7, 48], edit=granite_as_published)
+
+    # Norms without weights; then norms behind the parts, and one over all heads of q and of k.
+    without_eps = {k: v for k, v in TINY.items() if k != "rms_norm_eps"}
+    make("olmo", t.OlmoForCausalLM, t.OlmoConfig(**without_eps, rope_parameters=rope(), attn_implementation="eager"), [7, 40], edit=old_spelling)
+    make("olmo2", t.Olmo2ForCausalLM, t.Olmo2Config(**TINY, rope_parameters=rope(500000.0), attn_implementation="eager"), [7, 48],
+         edit=old_spelling)
+
+    # As published: the stretched rotation is written once and holds for the layers without a window.
+    def olmo3_as_published(config):
+        ropes = config.pop("rope_parameters")
+        config["torch_dtype"] = config.pop("dtype")
+        config["rope_theta"] = ropes["full_attention"].pop("rope_theta")
+        config["rope_scaling"] = ropes["full_attention"]
+
+    yarn = rope(500000.0, "yarn", factor=8.0, original_max_position_embeddings=32, attention_factor=1.2079441541679836, beta_fast=32.0,
+                beta_slow=1.0)
+    make("olmo3", t.Olmo3ForCausalLM,
+         t.Olmo3Config(**{**TINY, "num_hidden_layers": 4}, sliding_window=16, attn_implementation="eager",
+                       rope_parameters={"full_attention": yarn, "sliding_attention": rope(500000.0)}), [10, 48], [16, 32],
+         dtype=torch.float16, edit=olmo3_as_published)
+
+    gemma = dict(TINY, head_dim=16, rope_parameters=rope(),
+                 attn_implementation="eager")
+    make("gemma", t.GemmaForCausalLM, t.GemmaConfig(**gemma, hidden_act="gelu"), [7, 48], edit=old_spelling)
+
+    seed_oss = dict(TINY, head_dim=16, attention_bias=True, attention_out_bias=False, rope_parameters=rope(10000000.0),
+                    attn_implementation="eager", pad_token_id=0)
+    make("seed-oss", t.SeedOssForCausalLM, t.SeedOssConfig(**seed_oss), [7, 48], edit=old_spelling)
+
+    smollm3 = dict(TINY, num_hidden_layers=3, no_rope_layers=[1, 0, 1], rope_parameters=rope(5000.0), pad_token_id=0, attn_implementation="eager")
+    make("smollm3", t.SmolLM3ForCausalLM, t.SmolLM3Config(**smollm3), [7, 48], edit=old_spelling)
+
+    # A base stretched by a fixed alpha under the name of another type.
+    hunyuan = rope(100.0, "dynamic", alpha=1000.0, factor=1.0, beta_fast=32, beta_slow=1, mscale=1.0, mscale_all_dim=1.0)
+    make("hunyuan", t.HunYuanDenseV1ForCausalLM,
+         t.HunYuanDenseV1Config(**TINY, head_dim=16, tie_word_embeddings=True, rope_parameters=hunyuan, attn_implementation="eager"), [7, 48],
+         edit=old_spelling)
+
+    exaone4 = dict(TINY, head_dim=16, attn_implementation="eager")
+    three_in_four = ["sliding_attention"] * 3 + ["full_attention"]
+    stretched = rope(1000.0, "llama3", factor=16.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32)
+    make("exaone4", t.Exaone4ForCausalLM,
+         t.Exaone4Config(**{**exaone4, "num_hidden_layers": 4}, sliding_window=16, sliding_window_pattern="LLLG", layer_types=three_in_four,
+                         rope_parameters=stretched), [10, 48], [16, 32], dtype=torch.float16, edit=old_spelling)
+    make("exaone4-bf16", t.Exaone4ForCausalLM,
+         t.Exaone4Config(**exaone4, sliding_window=None, sliding_window_pattern=None, layer_types=["full_attention"] * 2, tie_word_embeddings=True,
+                         rope_parameters=stretched), [40], [32], dtype=torch.bfloat16, edit=old_spelling)
+
+    make("ministral", t.MinistralForCausalLM,
+         t.MinistralConfig(**TINY, head_dim=8, sliding_window=16, layer_types=["full_attention", "sliding_attention"],
+                           rope_parameters=rope(1000000.0), attn_implementation="eager", pad_token_id=0), [10, 48], [16])
+    # Composites of which only text is served. Published Qwen2.5-VL is flat, with the text's tensors under `model.`; the others hold
+    # text_config.
+    def flat(config):
+        text = config.pop("text_config")
+        for field in ("model_type", "layer_types"):
+            text.pop(field, None)
+        ropes = text.pop("rope_parameters")
+        config.update(text)
+        config["torch_dtype"] = config.pop("dtype")
+        config["rope_theta"] = ropes["rope_theta"]
+        config["rope_scaling"] = {"type": "mrope", "mrope_section": [1, 1, 2]}
+        config.update(use_sliding_window=False, sliding_window=32768, max_window_layers=2)
+
+    mrope = rope(1000000.0, "default", mrope_section=[1, 1, 2])
+    eyes = dict(depth=1, hidden_size=16, intermediate_size=16, num_heads=2, out_hidden_size=24, patch_size=4, spatial_merge_size=1,
+                temporal_patch_size=1)
+    for name, kind in (("qwen2-vl", "Qwen2VL"), ("qwen2.5-vl", "Qwen2_5_VL")):
+        text = getattr(t, kind + "TextConfig" if hasattr(t, kind + "TextConfig") else kind + "Config")
+        vision = dict(depth=1, embed_dim=16, hidden_size=24, num_heads=2, patch_size=4, temporal_patch_size=1) if kind == "Qwen2VL" else eyes
+        make(name, getattr(t, kind + "ForConditionalGeneration"),
+             getattr(t, kind + "Config")(text_config={**TINY, "rope_parameters": mrope, "tie_word_embeddings": True}, vision_config=vision,
+                                         tie_word_embeddings=True, attn_implementation="eager"), [7, 48], dtype=torch.float16, edit=flat)
+
+    def qwen3_vl_as_published(config):
+        text = config["text_config"]
+        ropes = text.pop("rope_parameters")
+        text["rope_theta"] = ropes["rope_theta"]
+        text["rope_scaling"] = {"mrope_interleaved": True, "mrope_section": ropes["mrope_section"], "rope_type": "default"}
+        config.pop("dtype")
+
+    make("qwen3-vl", t.Qwen3VLForConditionalGeneration,
+         t.Qwen3VLConfig(text_config={**TINY, "head_dim": 16, "tie_word_embeddings": True,
+                                      "rope_parameters": rope(5000000.0, "default", mrope_section=[4, 2, 2], mrope_interleaved=True)},
+                         vision_config={**eyes, "num_position_embeddings": 16, "deepstack_visual_indexes": [0]}, tie_word_embeddings=True,
+                         attn_implementation="eager"), [7, 48], dtype=torch.bfloat16, edit=qwen3_vl_as_published)
+
+    growing = rope(1000000.0, "yarn", factor=4.0, original_max_position_embeddings=32, beta_fast=32.0, beta_slow=1.0, mscale=1.0,
+                   mscale_all_dim=1.0, llama_4_scaling_beta=0.5)
+    make("ministral3", t.Ministral3ForCausalLM,
+         t.Ministral3Config(**TINY, head_dim=16, rope_parameters=growing, attn_implementation="eager"), [7, 48], [32])
+
+    pixtral = t.PixtralVisionConfig(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, image_size=8, patch_size=4,
+                                    head_dim=8)
+    make("mistral3", t.Mistral3ForConditionalGeneration,
+         t.Mistral3Config(text_config=t.MistralConfig(**{**TINY, "rope_parameters": rope(1e9)}, head_dim=8, sliding_window=None),
+                          vision_config=pixtral, tie_word_embeddings=False, attn_implementation="eager"), [7, 48], dtype=torch.float16)
+    make("mistral3-ministral", t.Mistral3ForConditionalGeneration,
+         t.Mistral3Config(text_config=t.Ministral3Config(**{**TINY, "tie_word_embeddings": True}, head_dim=16, rope_parameters=growing),
+                          vision_config=pixtral, tie_word_embeddings=True, attn_implementation="eager"), [7, 48], [32], dtype=torch.float16)
     # A snapshot of the state stands at every 64th position where blocks have four.
     mamba = dict(vocab_size=VOCAB, hidden_size=32, state_size=16, conv_kernel=4, expand=2, time_step_rank=8, bos_token_id=1,
                  eos_token_id=2, pad_token_id=0)

@@ -4,18 +4,24 @@
 #include "engine/model/architectures/architecture.h"
 #include "engine/model/architectures/gemma.h"
 #include "engine/model/architectures/gpt2.h"
+#include "engine/model/architectures/granite.h"
 #include "engine/model/architectures/llama.h"
 #include "engine/model/architectures/mamba.h"
+#include "engine/model/architectures/olmo.h"
 #include "engine/model/architectures/phi.h"
 #include "engine/model/architectures/qwen.h"
+#include "engine/model/architectures/small_llamas.h"
 #include "kernels/base/shown.h"
 
 namespace serval {
 namespace {
 
 constexpr const Architecture* kArchitectures[] = {&kLlama, &kMistral, &kMixtral, &kQwen2,
-                                                  &kQwen3, &kGemma2,  &kGemma3,  &kGemma3Composite,
-                                                  &kPhi3,  &kGpt2,    &kMamba};
+                                                  &kQwen3, &kGemma, &kGemma2,  &kGemma3,  &kGemma3Composite,
+                                                  &kPhi3,  &kGpt2,    &kMamba,
+                                                  &kGranite, &kOlmo,  &kOlmo2,   &kOlmo3,
+                                                  &kSeedOss, &kSmolLm3, &kHunYuanDense, &kExaone4, &kMinistral,
+                                                  &kQwen2Vl, &kQwen25Vl, &kQwen3Vl, &kMinistral3, &kMistral3};
 
 const Architecture& find_row(std::string_view Architecture::*key, std::string_view wanted, const char* what) {
   std::string supported;

@@ -44,6 +44,7 @@ GqaSpec read_heads(const Fields& config, int hidden_size, const HeadRules& rules
                                   ", not " + std::to_string(spec.head_dim));
   }
   spec.scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(spec.head_dim)));
+  if (rules.bias) spec.qkv_bias = spec.output_bias = config.get_bool("attention_bias", *rules.bias);
   return spec;
 }
 
@@ -60,70 +61,9 @@ DenseFfnSpec read_gated_ffn(const Fields& config, std::string_view activation_fi
   return spec;
 }
 
-NormSpec read_rms_norm(const Fields& config) {
-  const double eps = config.find_positive("rms_norm_eps", 1).value_or(1e-6);
+NormSpec read_rms_norm(const Fields& config, double eps_when_absent) {
+  const double eps = config.find_positive("rms_norm_eps", 1).value_or(eps_when_absent);
   return {.kind = NormSpec::Kind::kRms, .eps = static_cast<float>(eps)};
-}
-
-namespace {
-
-// The scaling that an object of either spelling describes; what a type does not use is passed over, as the
-// reference does.
-RopeScaling read_scaling(const Fields& config, const Fields& rope, int max_positions) {
-  const std::string_view type_field = rope.find("rope_type") != nullptr ? "rope_type" : "type";
-  const std::string type = rope.find_string(type_field).value_or("default");
-  RopeScaling scaling;
-  if (type == "default") return scaling;
-  if (type != "linear" && type != "llama3") {
-    rope.refuse(type_field, in_quotes(type) + " is not supported; supported are default, linear, llama3");
-  }
-  scaling.type = type == "linear" ? RopeScaling::Type::kLinear : RopeScaling::Type::kLlama3;
-  const std::optional<double> factor = rope.find_positive("factor", 1e6);
-  if (!factor) rope.refuse("factor", "is missing");
-  scaling.factor = *factor;
-  if (scaling.type == RopeScaling::Type::kLinear) return scaling;
-
-  const std::optional<double> low = rope.find_positive("low_freq_factor", 1e6);
-  const std::optional<double> high = rope.find_positive("high_freq_factor", 1e6);
-  if (!low || !high || *low >= *high) {
-    rope.refuse("high_freq_factor", "and low_freq_factor must both be there, the first above the second");
-  }
-  scaling.low_freq_factor = *low;
-  scaling.high_freq_factor = *high;
-  constexpr std::string_view kOriginal = "original_max_position_embeddings";
-  scaling.original_max_positions =
-      config.find_int(kOriginal, 1, kMaxPositions)
-          .value_or(rope.find_int(kOriginal, 1, kMaxPositions).value_or(max_positions));
-  return scaling;
-}
-
-}  // namespace
-
-std::optional<double> find_theta(const Fields& fields, std::string_view name) {
-  return fields.find_positive(name, 1e15);
-}
-
-RopeSpec read_rope_object(const Fields& config, const Fields& rope, double theta, int head_dim,
-                          int max_positions) {
-  const RopeSpec spec{.theta = find_theta(rope, "rope_theta").value_or(theta),
-                      .scaling = read_scaling(config, rope, max_positions),
-                      .rotary_dim = head_dim};
-  refuse_unasked(rope);
-  return spec;
-}
-
-// Two spellings are in use: rope_theta beside a rope_scaling object, and a rope_parameters object that holds
-// rope_theta as well. When a file has both, rope_scaling wins, as it does in the reference.
-RopeSpec read_rope(const Fields& config, int head_dim, int max_positions) {
-  const double theta = find_theta(config, "rope_theta").value_or(10000);
-  std::optional<Fields> rope = config.find_object("rope_scaling");
-  if (config.find("rope_parameters") != nullptr && !rope) rope = config.find_object("rope_parameters");
-  if (!rope) return {.theta = theta, .scaling = {}, .rotary_dim = head_dim};
-  for (const std::string_view layer_type : {"full_attention", "sliding_attention"}) {
-    if (rope->find(layer_type) != nullptr)
-      rope->refuse(layer_type, "is not supported: one rotation for all layers is");
-  }
-  return read_rope_object(config, *rope, theta, head_dim, max_positions);
 }
 
 LayerSpec pre_norm_layer(const GqaSpec& attention, const FfnSpec& ffn, const NormSpec& norm) {
@@ -132,6 +72,21 @@ LayerSpec pre_norm_layer(const GqaSpec& attention, const FfnSpec& ffn, const Nor
   layer.ffn = ffn;
   layer.mixer_norm = layer.ffn_norm = norm;
   return layer;
+}
+
+LayerSpec post_norm_layer(const GqaSpec& attention, const FfnSpec& ffn, const NormSpec& norm) {
+  LayerSpec layer;
+  layer.mixer = attention;
+  layer.ffn = ffn;
+  layer.mixer_post_norm = layer.ffn_post_norm = norm;
+  return layer;
+}
+
+void set_uniform_layers(const Fields& config, const LayerSpec& layer, const RopeSpec& rope, ModelSpec& spec) {
+  spec.ropes = {rope};
+  spec.layers.assign(spec.layers.size(), layer);
+  refuse_windows(config, spec);
+  set_windows(config, {}, std::vector<bool>(spec.layers.size(), false), spec);
 }
 
 std::optional<std::vector<bool>> read_layer_types(const Fields& config, int num_layers) {
@@ -150,6 +105,12 @@ std::optional<std::vector<bool>> read_layer_types(const Fields& config, int num_
     windowed.push_back(type.get_string() == "sliding_attention");
   }
   return windowed;
+}
+
+std::vector<bool> read_windowed(const Fields& config, int num_layers, int pattern) {
+  std::vector<bool> windowed;
+  for (int l = 0; l < num_layers; ++l) windowed.push_back((l + 1) % pattern != 0);
+  return read_layer_types(config, num_layers).value_or(windowed);
 }
 
 std::optional<int> read_window(const Fields& config) {

@@ -7,18 +7,11 @@
 #include <string_view>
 #include <vector>
 
+#include "engine/model/architectures/rope_fields.h"
 #include "engine/model/config_fields.h"
 #include "engine/model/model_spec.h"
 
 namespace serval {
-
-// Limits far above any published model and far below where a product of two of them leaves 63 bits.
-inline constexpr int kMaxHidden = 1 << 16;
-inline constexpr int kMaxIntermediate = 1 << 19;
-inline constexpr int kMaxLayers = 1024;
-inline constexpr int kMaxHeads = 1024;
-inline constexpr int kMaxHeadDim = 256;
-inline constexpr int kMaxPositions = 1 << 24;
 
 // vocab_size, hidden_size, num_hidden_layers, max_position_embeddings, tie_word_embeddings: a model of layers
 // without parts.
@@ -28,8 +21,10 @@ ModelSpec read_frame(const Fields& config, bool ties_when_absent = false);
 struct HeadRules {
   bool requires_num_kv_heads = true;  // else: absent means num_attention_heads
   bool requires_head_dim = false;     // else: absent means hidden_size / num_attention_heads
+  // attention_bias, of q, k, v and the output; nothing: the family has no such field.
+  std::optional<bool> bias = std::nullopt;
 };
-// num_attention_heads, num_key_value_heads, head_dim. Scores are scaled by 1 / sqrt(head_dim).
+// num_attention_heads, num_key_value_heads, head_dim, attention_bias. Scores are scaled by 1 / sqrt(head_dim).
 GqaSpec read_heads(const Fields& config, int hidden_size, const HeadRules& rules = {});
 
 // intermediate_size, and the activation that a field names.
@@ -37,22 +32,23 @@ DenseFfnSpec read_gated_ffn(const Fields& config, std::string_view activation_fi
                             std::string_view when_absent = "silu");
 
 // An RMS norm with rms_norm_eps.
-NormSpec read_rms_norm(const Fields& config);
-
-// rope_theta, rope_scaling or rope_parameters: one rotation, of all of a head, for all layers.
-RopeSpec read_rope(const Fields& config, int head_dim, int max_positions);
-// The rotation that `rope`, an object of the configuration, describes, `theta` where it names none. Refuses
-// what the object has beside that.
-RopeSpec read_rope_object(const Fields& config, const Fields& rope, double theta, int head_dim,
-                          int max_positions);
-// A rotation's base, by the field of that name.
-std::optional<double> find_theta(const Fields& fields, std::string_view name);
+NormSpec read_rms_norm(const Fields& config, double eps_when_absent = 1e-6);
 
 // Layers that are all alike: norms before their parts.
 LayerSpec pre_norm_layer(const GqaSpec& attention, const FfnSpec& ffn, const NormSpec& norm);
 
+// The same with norms behind the parts alone (OLMo 2).
+LayerSpec post_norm_layer(const GqaSpec& attention, const FfnSpec& ffn, const NormSpec& norm);
+inline constexpr StoredName kPostNormModules[] = {{"mixer_post_norm", "post_attention_layernorm"},
+                                                  {"ffn_post_norm", "post_feedforward_layernorm"}};
+
+// Gives `spec` layers of this shape, all alike, that see everything, and one rotation.
+void set_uniform_layers(const Fields& config, const LayerSpec& layer, const RopeSpec& rope, ModelSpec& spec);
+
 // layer_types, one of "full_attention" or "sliding_attention" a layer; nothing when there are none.
 std::optional<std::vector<bool>> read_layer_types(const Fields& config, int num_layers);
+// Whether each layer has a window: by layer_types, or else every pattern-th layer sees everything.
+std::vector<bool> read_windowed(const Fields& config, int num_layers, int pattern);
 // sliding_window: any number from 0 on, or nothing.
 std::optional<int> read_window(const Fields& config);
 // For a family whose layers see everything: refuses a window that would hide something.

@@ -2,22 +2,22 @@
 
 #include <algorithm>
 
+#include "engine/model/architectures/composite.h"
 #include "engine/model/architectures/decoder_fields.h"
+#include "kernels/base/shown.h"
 
 namespace serval {
 namespace {
 
 ModelSpec read_llama(const Fields& config) {
   ModelSpec spec = read_frame(config);
-  GqaSpec attention = read_heads(config, spec.hidden_size, {.requires_num_kv_heads = false});
-  attention.qkv_bias = attention.output_bias = config.get_bool("attention_bias", false);
+  const GqaSpec attention =
+      read_heads(config, spec.hidden_size, {.requires_num_kv_heads = false, .bias = false});
   DenseFfnSpec ffn = read_gated_ffn(config);
   ffn.bias = config.get_bool("mlp_bias", false);
   spec.final_norm = read_rms_norm(config);
-  spec.ropes = {read_rope(config, attention.head_dim, spec.max_positions)};
-  spec.layers.assign(spec.layers.size(), pre_norm_layer(attention, ffn, spec.final_norm));
-  refuse_windows(config, spec);
-  set_windows(config, {}, std::vector<bool>(spec.layers.size(), false), spec);
+  set_uniform_layers(config, pre_norm_layer(attention, ffn, spec.final_norm),
+                     read_rope(config, attention.head_dim, spec.max_positions), spec);
   return spec;
 }
 
@@ -41,6 +41,42 @@ ModelSpec read_mistral_with(const Fields& config, const ReadFfn& read_ffn) {
 
 ModelSpec read_mistral(const Fields& config) {
   return read_mistral_with(config, [&](const ModelSpec&) { return read_gated_ffn(config); });
+}
+
+ModelSpec read_ministral3(const Fields& config) {
+  ModelSpec spec = read_frame(config);
+  const GqaSpec attention = read_heads(config, spec.hidden_size);
+  spec.final_norm = read_rms_norm(config, 1e-5);
+  const RopeSpec of_queries =
+      read_rope(config, attention.head_dim, spec.max_positions, {.theta = 1e6, .grows = true});
+  RopeSpec of_keys = of_queries;
+  of_keys.growth = 0;
+  LayerSpec layer = pre_norm_layer(attention, read_gated_ffn(config), spec.final_norm);
+  if (of_queries.growth > 0) layer.query_rope = 1;
+  set_uniform_layers(config, layer, of_keys, spec);
+  if (layer.query_rope) spec.ropes.push_back(of_queries);
+  return spec;
+}
+
+ModelSpec read_mistral3(const Fields& config) {
+  const Fields text = config.get_object("text_config");
+  const std::string type = text.find_string("model_type").value_or("mistral");
+  if (type == "ministral3") return read_text_part(config, {}, read_ministral3);
+  if (type != "mistral")
+    text.refuse("model_type", in_quotes(type) + " is not supported; supported are mistral, ministral3");
+  // What its text leaves out has the values of Mistral Small 3.1.
+  return read_text_part(config,
+                        {{"hidden_size", 5120},
+                         {"head_dim", 128},
+                         {"intermediate_size", 32768},
+                         {"max_position_embeddings", 131072},
+                         {"num_attention_heads", 32},
+                         {"num_hidden_layers", 40},
+                         {"num_key_value_heads", 8},
+                         {"rms_norm_eps", 1e-5},
+                         {"rope_theta", 1e9},
+                         {"vocab_size", 131072}},
+                        read_mistral);
 }
 
 // The published layout; the reference reads and writes it whatever it holds in memory.
@@ -70,5 +106,14 @@ constexpr Architecture kMistral{
     "MistralForCausalLM", "mistral", read_mistral, {}, "Mistral 7B, NeMo, Small 2 and 3, Zephyr", "mistral"};
 constexpr Architecture kMixtral{"MixtralForCausalLM",  "mixtral", read_mixtral, {}, "Mixtral 8x7B, 8x22B",
                                 "mixtral mixtral-bf16"};
+
+constexpr Architecture kMinistral3{"Ministral3ForCausalLM", "ministral3", read_ministral3, {},
+                                   "Ministral 3 without pictures", "ministral3"};
+constexpr Architecture kMistral3{"Mistral3ForConditionalGeneration",
+                                 "mistral3",
+                                 read_mistral3,
+                                 text_names(),
+                                 "Mistral Small 3.1, 3.2, Magistral, Ministral 3, Devstral 2: text",
+                                 "mistral3 mistral3-ministral"};
 
 }  // namespace serval

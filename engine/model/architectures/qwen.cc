@@ -1,5 +1,6 @@
 #include "engine/model/architectures/qwen.h"
 
+#include "engine/model/architectures/composite.h"
 #include "engine/model/architectures/decoder_fields.h"
 
 namespace serval {
@@ -48,12 +49,39 @@ ModelSpec read_qwen3(const Fields& config) {
   return finish(config, attention, attention.head_norm, std::move(spec));
 }
 
+ModelSpec read_qwen2_vl(const Fields& config) {
+  return read_text_part(config, {}, read_qwen2);
+}
+
+// Their text is rotated as Qwen3's where the configuration names no base.
+ModelSpec read_qwen3_vl(const Fields& config) {
+  return read_text_part(config, {{"rope_theta", 500000.0}, {"head_dim", 128}}, read_qwen3);
+}
+
 }  // namespace
 
 constexpr Architecture kQwen2{
     "Qwen2ForCausalLM",   "qwen2", read_qwen2, {}, "Qwen1.5, Qwen2, Qwen2.5, QwQ; distilled DeepSeek-R1",
-    "qwen2 qwen2-windows"};
+    "qwen2 qwen2-windows qwen2-yarn"};
 constexpr Architecture kQwen3{"Qwen3ForCausalLM",  "qwen3",           read_qwen3, {},
                               "Qwen3 0.6B to 32B", "qwen3 qwen3-bf16"};
+constexpr Architecture kQwen2Vl{"Qwen2VLForConditionalGeneration",
+                                "qwen2_vl",
+                                read_qwen2_vl,
+                                text_names(),
+                                "Qwen2-VL: text",
+                                "qwen2-vl"};
+constexpr Architecture kQwen25Vl{"Qwen2_5_VLForConditionalGeneration",
+                                 "qwen2_5_vl",
+                                 read_qwen2_vl,
+                                 text_names(),
+                                 "Qwen2.5-VL: text",
+                                 "qwen2.5-vl"};
+constexpr Architecture kQwen3Vl{"Qwen3VLForConditionalGeneration",
+                                "qwen3_vl",
+                                read_qwen3_vl,
+                                text_names(),
+                                "Qwen3-VL 2B to 32B: text",
+                                "qwen3-vl"};
 
 }  // namespace serval

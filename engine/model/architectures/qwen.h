@@ -1,11 +1,11 @@
 // Qwen 2 and 2.5: Llama with biases on q, k and v, and windows that may differ between layers. Qwen 3: a norm
-// over every head of q and k instead of the biases.
+// over every head of q and k instead of the biases. Of those that read pictures too the text is read.
 #pragma once
 
 #include "engine/model/architectures/architecture.h"
 
 namespace serval {
 
-extern const Architecture kQwen2, kQwen3;
+extern const Architecture kQwen2, kQwen3, kQwen2Vl, kQwen25Vl, kQwen3Vl;
 
 }  // namespace serval

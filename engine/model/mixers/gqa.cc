@@ -9,23 +9,35 @@ namespace serval {
 
 namespace {
 
-// What the fused call would do in another place is done before it, and taken out of it.
-void normalise_elsewhere(Backend& backend, HeadNormPlace place, QkNormRopeWriteKvArgs& heads) {
-  if (place == HeadNormPlace::kEachHead) return;
-  Tensor q = heads.q, k = heads.k;
-  const int64_t rows = q.dim(0), head_dim = q.dim(2);
-  if (place == HeadNormPlace::kAllHeads) {
-    q = Tensor(q.data, q.dtype, {rows, 1, q.dim(1) * head_dim});
-    k = Tensor(k.data, k.dtype, {rows, 1, k.dim(1) * head_dim});
-  } else if (heads.rotary_dim > 0) {
-    backend.rope({.x = Tensor(q.data, q.dtype, {rows, q.dim(1) + k.dim(1), head_dim}),
+// What the fused call cannot do as this layer wants it is done before it, and taken out of it.
+void prepare_apart(Backend& backend, HeadNormPlace place, const Tensor& query_cos_sin,
+                   QkNormRopeWriteKvArgs& heads) {
+  const int64_t rows = heads.q.dim(0), head_dim = heads.q.dim(2);
+  const auto rotate = [&](const Tensor& x, const Tensor& cos_sin) {
+    backend.rope({.x = x,
                   .row_stride = heads.row_stride,
                   .positions = heads.positions,
-                  .cos_sin = std::exchange(heads.cos_sin, {}),
-                  .rotary_dim = std::exchange(heads.rotary_dim, 0)});
+                  .cos_sin = cos_sin,
+                  .rotary_dim = static_cast<int>(cos_sin.dim(1))});
+  };
+  const auto normalise = [&](Tensor x, Tensor& weight) {
+    if (place == HeadNormPlace::kAllHeads) x = Tensor(x.data, x.dtype, {rows, 1, x.dim(1) * head_dim});
+    if (weight.data != nullptr) backend.head_rms_norm(x, heads.row_stride, std::exchange(weight, {}), heads.eps);
+  };
+  const bool is_rotated_first = place == HeadNormPlace::kEachRotatedHead;
+  if (!is_rotated_first) {
+    normalise(heads.q, heads.q_norm);
+    normalise(heads.k, heads.k_norm);
   }
-  backend.head_rms_norm(q, heads.row_stride, std::exchange(heads.q_norm, {}), heads.eps);
-  backend.head_rms_norm(k, heads.row_stride, std::exchange(heads.k_norm, {}), heads.eps);
+  if (query_cos_sin.data != nullptr) rotate(heads.q, query_cos_sin);
+  else if (heads.rotary_dim > 0) rotate(heads.q, heads.cos_sin);
+  if (heads.rotary_dim > 0) rotate(heads.k, heads.cos_sin);
+  heads.rotary_dim = 0;
+  heads.cos_sin = {};
+  if (is_rotated_first) {
+    normalise(heads.q, heads.q_norm);
+    normalise(heads.k, heads.k_norm);
+  }
 }
 
 }  // namespace
@@ -85,7 +97,8 @@ void GqaSpec::run(Backend& backend, const GqaWeights& w, const MixerInput& in) c
                               .rotary_dim = static_cast<int>(in.cos_sin.dim(1)),
                               .slots = in.group.slots,
                               .kv = in.kv};
-  if (head_norm.is_there()) normalise_elsewhere(backend, head_norm_place, heads);
+  if (head_norm_place != HeadNormPlace::kEachHead || in.query_cos_sin.data != nullptr)
+    prepare_apart(backend, head_norm_place, in.query_cos_sin, heads);
   backend.qk_norm_rope_write_kv(heads);
   backend.attention({.q = q,
                      .kv = in.kv,

@@ -24,7 +24,8 @@ struct MixerInput {
   const KvGroupInput& group;           // the layer's
   KvLayer kv;
   int window = 0;  // of the layer's group
-  Tensor cos_sin;  // the layer's rotation [max_positions, rotary_dim] f32: cosines, then sines
+  Tensor cos_sin;        // the layer's rotation [max_positions, rotary_dim] f32: cosines, then sines
+  Tensor query_cos_sin;  // that of queries, where it is another one
 };
 
 template <class Part>

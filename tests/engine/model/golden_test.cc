@@ -42,6 +42,11 @@ Feature without_rotation() {
               rope.scaling = {.type = RopeScaling::Type::kLinear, .factor = 1e12};
           }};
 }
+Feature with_rotation_in_every_layer() {
+  return {"layers without rotation", [](ModelSpec& s, ModelWeights&) {
+            for (LayerSpec& layer : s.layers) layer.rope = 0;
+          }};
+}
 Feature without_rope_scaling() {
   return {"rope scaling", [](ModelSpec& s, ModelWeights&) {
             for (RopeSpec& rope : s.ropes) rope.scaling = {};
@@ -68,6 +73,11 @@ Feature without_qk_norm() {
             for (LayerSpec& layer : s.layers) attention(layer).head_norm = {};
           }};
 }
+Feature with_norms_before_rotation() {
+  return {"norms after the rotation", [](ModelSpec& s, ModelWeights&) {
+            for (LayerSpec& layer : s.layers) attention(layer).head_norm_place = HeadNormPlace::kEachHead;
+          }};
+}
 Feature with_another_activation() {
   return {"activation", [](ModelSpec& s, ModelWeights&) {
             for (LayerSpec& layer : s.layers)
@@ -90,6 +100,17 @@ Feature without_norm_offset() {
 Feature without_embedding_scale() {
   return {"embedding scale", [](ModelSpec& s, ModelWeights&) { s.embedding_scale = 1; }};
 }
+Feature without_residual_scale() {
+  return {"scale of what parts add", [](ModelSpec& s, ModelWeights&) { s.residual_scale = 1; }};
+}
+Feature without_logit_scale() {
+  return {"scale of logits", [](ModelSpec& s, ModelWeights&) { s.logit_scale = 1; }};
+}
+Feature with_another_theta() {
+  return {"base of the rotation", [](ModelSpec& s, ModelWeights&) {
+            for (RopeSpec& rope : s.ropes) rope.theta = 100;
+          }};
+}
 Feature without_final_logit_cap() {
   return {"final logit cap", [](ModelSpec& s, ModelWeights&) { s.final_logit_cap = 0; }};
 }
@@ -101,6 +122,11 @@ Feature without_score_cap() {
 Feature without_rotation_per_layer() {
   return {"rotation per layer", [](ModelSpec& s, ModelWeights&) {
             for (LayerSpec& layer : s.layers) layer.rope = 0;
+          }};
+}
+Feature without_growth_of_queries() {
+  return {"growth of queries", [](ModelSpec& s, ModelWeights&) {
+            for (RopeSpec& rope : s.ropes) rope.growth = 0;
           }};
 }
 Feature with_whole_heads_rotated() {
@@ -252,6 +278,7 @@ std::vector<ModelCase> models() {
       {"gpt2-bare", {without_learned_positions(), without_means(), with_another_mlp_activation()}},
       {"qwen2", {without_bias("qkv", qkv), without_rotation()}},
       {"qwen2-windows", {without_window(), with_window_off_by_one(), without_layer_assignment()}},
+      {"qwen2-yarn", {without_rope_scaling(), without_amplitude()}},
       {"qwen3", {without_qk_norm(), without_rotation()}},
       {"qwen3-bf16",
        {without_qk_norm(), without_window(), with_window_off_by_one(), without_layer_assignment()}},
@@ -267,6 +294,28 @@ std::vector<ModelCase> models() {
        {without_score_cap(), without_final_logit_cap(), without_post_norms(), without_norm_offset(),
         without_embedding_scale(), with_scale_of_head_dim(), without_window(), with_window_off_by_one(),
         without_layer_assignment()}},
+      {"gemma", {without_norm_offset(), without_embedding_scale(), with_another_activation(), without_rotation()}},
+      {"granite",
+       {without_residual_scale(), without_logit_scale(), without_embedding_scale(), with_scale_of_head_dim()}},
+      {"olmo", {without_means(), without_rotation()}},
+      {"olmo2", {without_post_norms(), without_qk_norm(), without_rotation()}},
+      {"olmo3",
+       {without_post_norms(), without_qk_norm(), without_rope_scaling(), without_amplitude(),
+        without_rotation_per_layer(), without_window(), with_window_off_by_one(), without_layer_assignment()}},
+      {"seed-oss", {without_bias("qkv", qkv), without_rotation()}},
+      {"smollm3", {with_rotation_in_every_layer(), without_rotation()}},
+      {"hunyuan", {without_qk_norm(), with_norms_before_rotation(), with_another_theta()}},
+      {"exaone4",
+       {without_post_norms(), without_qk_norm(), with_rotation_in_every_layer(), without_rope_scaling(),
+        without_window(), with_window_off_by_one()}},
+      {"exaone4-bf16", {without_post_norms(), without_qk_norm(), without_rope_scaling()}},
+      {"ministral", {without_window(), with_window_off_by_one(), without_layer_assignment()}},
+      {"qwen2-vl", {without_bias("qkv", qkv), without_rotation()}},
+      {"qwen2.5-vl", {without_bias("qkv", qkv), without_rotation()}},
+      {"qwen3-vl", {without_qk_norm(), without_rotation()}},
+      {"ministral3", {without_rope_scaling(), without_growth_of_queries()}},
+      {"mistral3", {without_rotation()}},
+      {"mistral3-ministral", {without_rope_scaling(), without_growth_of_queries()}},
       {"phi3", {without_rope_scaling(), without_amplitude(), with_whole_heads_rotated(), without_rotation()}},
       {"phi3-bf16",
        {with_whole_heads_rotated(), without_window(), with_window_off_by_one(), without_rotation()}},
@@ -372,7 +421,8 @@ INSTANTIATE_TEST_SUITE_P(Models, Golden,
                            const ModelCase& model = std::get<1>(info.param);
                            std::string name = std::get<0>(info.param) + "_" + model.name;
                            if (model.quantize != "off") name += "_" + model.quantize;
-                           std::replace(name.begin(), name.end(), '-', '_');
+                           for (char& c : name)
+                             if (c == '-' || c == '.') c = '_';
                            return name;
                          });
 

@@ -155,11 +155,40 @@ TEST(ReadModel, PrefersTheOlderSpellingOfTheRotationWhereThereAreBoth) {
   EXPECT_EQ(read(both).ropes.at(0).theta, 500000);
 }
 
-TEST(ReadModel, RefusesRotationsItCannotCompute) {
-  for (const char* type : {"dynamic", "yarn", "longrope", "su", "mrope", "proportional"}) {
-    EXPECT_THAT(verdict(with(llama(), "rope_scaling", {{"type", type}, {"factor", 2.0}})),
-                HasSubstr("rope_scaling.type '" + std::string(type) + "' is not supported"));
+// Below max_position_embeddings, and of text, they turn as the plain one does.
+TEST(ReadModel, TakesRotationsThatDifferElsewhere) {
+  for (const json::object& scaling :
+       {json::object{{"type", "dynamic"}, {"factor", 2.0}},
+        json::object{{"type", "mrope"}, {"mrope_section", {16, 24, 24}}},
+        json::object{{"rope_type", "default"}, {"mrope_interleaved", true}, {"mrope_section", {24, 20, 20}}}}) {
+    EXPECT_EQ(scaling_of(read(with(llama(), "rope_scaling", scaling))).type, RopeScaling::Type::kNone);
   }
+}
+
+TEST(ReadModel, ReadsYarnInItsWords) {
+  const json::object yarn = {{"type", "yarn"}, {"factor", 4.0}, {"original_max_position_embeddings", 32768}};
+  const RopeSpec plain = read(with(llama(), "rope_scaling", yarn)).ropes.at(0);
+  EXPECT_NEAR(plain.amplitude, 0.1 * std::log(4.0) + 1, 1e-12);
+  EXPECT_EQ(plain.scaling.factors.front(), 1);
+  EXPECT_EQ(plain.scaling.factors.back(), 4);
+  const auto amplitude_with = [&](const json::object& more) {
+    json::object all = yarn;
+    for (const auto& [name, value] : more) all[name] = value;
+    return read(with(llama(), "rope_scaling", all)).ropes.at(0).amplitude;
+  };
+  EXPECT_EQ(amplitude_with({{"attention_factor", 1.5}}), 1.5);
+  EXPECT_EQ(amplitude_with({{"mscale", 1.0}, {"mscale_all_dim", 1.0}}), 1);
+  EXPECT_NEAR(amplitude_with({{"mscale", 0.707}, {"mscale_all_dim", 1.0}}),
+              (0.0707 * std::log(4.0) + 1) / (0.1 * std::log(4.0) + 1), 1e-12);
+  EXPECT_NE(read(with(llama(), "rope_scaling", with(yarn, "truncate", false))).ropes.at(0).scaling.factors,
+            plain.scaling.factors);
+}
+
+TEST(ReadModel, RefusesRotationsItCannotCompute) {
+  EXPECT_THAT(verdict(with(llama(), "rope_scaling", {{"type", "xpos"}, {"factor", 2.0}})),
+              HasSubstr("rope_scaling.type 'xpos' is not supported; supported are default, linear, dynamic"));
+  EXPECT_THAT(verdict(with(llama(), "rope_scaling", {{"type", "longrope"}, {"factor", 2.0}})),
+              HasSubstr("rope_scaling.short_factor is missing"));
   const json::object scaling = llama()["rope_scaling"].as_object();
   EXPECT_THAT(verdict(with(llama(), "rope_scaling", without(scaling, "factor"))),
               HasSubstr("rope_scaling.factor is missing"));
@@ -447,7 +476,7 @@ TEST(ReadModel, EndsPhi3sContextWhereItsRotationWouldChange) {
   EXPECT_THAT(verdict(with(phi, "rope_scaling", with(factors, "short_factor", {1, 0, 1, 1}))),
               HasSubstr("short_factor must be an array of numbers above 0"));
   EXPECT_THAT(verdict(with(phi, "rope_scaling", with(factors, "type", "yarn"))),
-              HasSubstr("rope_scaling.type 'yarn' is not supported; supported are default, longrope"));
+              HasSubstr("rope_scaling.short_factor would change the output"));
   EXPECT_THAT(verdict(with(phi, "partial_rotary_factor", 0.055)), HasSubstr("rotates 7 dimensions"));
 }
 

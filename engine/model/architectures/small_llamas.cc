@@ -1,0 +1,138 @@
+#include "engine/model/architectures/small_llamas.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "engine/model/architectures/decoder_fields.h"
+
+namespace serval {
+namespace {
+
+// The output projection has a switch of its own.
+ModelSpec read_seed_oss(const Fields& config) {
+  ModelSpec spec = read_frame(config);
+  GqaSpec attention = read_heads(config, spec.hidden_size, {.requires_head_dim = true, .bias = true});
+  attention.output_bias = config.get_bool("attention_out_bias", false);
+  DenseFfnSpec ffn = read_gated_ffn(config);
+  ffn.bias = config.get_bool("mlp_bias", false);
+  spec.final_norm = read_rms_norm(config);
+  config.ignore({"residual_dropout"});
+  set_uniform_layers(config, pre_norm_layer(attention, ffn, spec.final_norm),
+                     read_rope(config, attention.head_dim, spec.max_positions), spec);
+  return spec;
+}
+
+// Some layers have no rotation.
+ModelSpec read_smollm3(const Fields& config) {
+  constexpr bool kTiesWhenAbsent = true;
+  ModelSpec spec = read_frame(config, kTiesWhenAbsent);
+  const GqaSpec attention =
+      read_heads(config, spec.hidden_size, {.requires_num_kv_heads = false, .bias = false});
+  DenseFfnSpec ffn = read_gated_ffn(config);
+  ffn.bias = config.get_bool("mlp_bias", false);
+  spec.final_norm = read_rms_norm(config);
+  config.ignore({"pretraining_tp"});
+  spec.ropes = {read_rope(config, attention.head_dim, spec.max_positions, {.theta = 2e6})};
+  spec.layers.assign(spec.layers.size(), pre_norm_layer(attention, ffn, spec.final_norm));
+
+  const int num_layers = spec.num_layers();
+  const int interval = config.find_int("no_rope_layer_interval", 1, kMaxLayers).value_or(4);
+  std::vector<int64_t> rotates = config.find_integers("no_rope_layers");
+  if (rotates.empty())
+    for (int l = 0; l < num_layers; ++l) rotates.push_back((l + 1) % interval != 0);
+  if (static_cast<int>(rotates.size()) < num_layers)
+    config.refuse("no_rope_layers", "must be an array of num_hidden_layers numbers");
+  for (int l = 0; l < num_layers; ++l)
+    if (rotates[l] == 0) spec.layers[l].rope = kNoRope;
+
+  const std::optional<int> window = read_window(config);
+  std::vector<bool> windowed(num_layers, false);
+  if (config.get_bool("use_sliding_window", false) && window) {
+    for (int l = 0; l < num_layers; ++l) windowed[l] = rotates[l] == 0;
+    windowed = read_layer_types(config, num_layers).value_or(windowed);
+  } else if (read_layer_types(config, num_layers).value_or(windowed) != windowed) {
+    config.refuse("layer_types", "names sliding_attention although use_sliding_window is not true");
+  }
+  set_windows(config, window, windowed, spec);
+  return spec;
+}
+
+// Heads are normalised after their rotation, whose base a fixed `alpha` stretches (NTK-aware scaling, bloc97 2023).
+ModelSpec read_hunyuan(const Fields& config) {
+  ModelSpec spec = read_frame(config);
+  GqaSpec attention = read_heads(config, spec.hidden_size, {.requires_num_kv_heads = false, .bias = false});
+  attention.head_norm = read_rms_norm(config, 1e-5);
+  attention.head_norm_place = HeadNormPlace::kEachRotatedHead;
+  spec.final_norm = attention.head_norm;
+  set_uniform_layers(config, pre_norm_layer(attention, read_gated_ffn(config), spec.final_norm),
+                     read_rope(config, attention.head_dim, spec.max_positions), spec);
+  config.ignore({"eod_token_id", "pretraining_tp"});
+  return spec;
+}
+
+// Norms behind the parts; where some layers have a window, the others have no rotation.
+ModelSpec read_exaone4(const Fields& config) {
+  ModelSpec spec = read_frame(config);
+  GqaSpec attention = read_heads(config, spec.hidden_size);
+  attention.head_norm = spec.final_norm = read_rms_norm(config, 1e-5);
+  spec.ropes = {read_rope(config, attention.head_dim, spec.max_positions)};
+  spec.layers.assign(spec.layers.size(),
+                     post_norm_layer(attention, read_gated_ffn(config), spec.final_norm));
+  const std::optional<int> window = read_window(config);
+  std::optional<std::vector<bool>> windowed = read_layer_types(config, spec.num_layers());
+  const boost::json::value* const pattern = config.find("sliding_window_pattern");  // layer_types says the same
+  if (!windowed && window) {
+    if (pattern == nullptr || !pattern->is_number())
+      config.refuse("layer_types", "is missing, and sliding_window_pattern is no number to tell them by");
+    windowed = read_windowed(config, spec.num_layers(),
+                             *config.find_int("sliding_window_pattern", 1, kMaxLayers));
+  }
+  const std::vector<bool> has_window = windowed.value_or(std::vector<bool>(spec.layers.size(), false));
+  if (!window && std::find(has_window.begin(), has_window.end(), true) != has_window.end())
+    config.refuse("sliding_window", "is missing although layer_types names sliding_attention");
+  for (int l = 0; l < spec.num_layers(); ++l)
+    if (window && !has_window[l]) spec.layers[l].rope = kNoRope;
+  set_windows(config, window, has_window, spec);
+  return spec;
+}
+
+// Mistral whose layer_types may differ.
+ModelSpec read_ministral(const Fields& config) {
+  ModelSpec spec = read_frame(config);
+  const GqaSpec attention = read_heads(config, spec.hidden_size);
+  spec.final_norm = read_rms_norm(config);
+  spec.ropes = {read_rope(config, attention.head_dim, spec.max_positions)};
+  spec.layers.assign(spec.layers.size(),
+                     pre_norm_layer(attention, read_gated_ffn(config), spec.final_norm));
+  const std::optional<int> window = read_window(config);
+  const std::vector<bool> all(spec.layers.size(), window.has_value());
+  const std::vector<bool> windowed = read_layer_types(config, spec.num_layers()).value_or(all);
+  if (!window && windowed != all)
+    config.refuse("sliding_window", "is missing although layer_types names sliding_attention");
+  set_windows(config, window, windowed, spec);
+  return spec;
+}
+
+constexpr StoredName kHunYuanModules[] = {{"self_attn.q_norm", "self_attn.query_layernorm"},
+                                          {"self_attn.k_norm", "self_attn.key_layernorm"}};
+
+}  // namespace
+
+constexpr Architecture kSeedOss{"SeedOssForCausalLM", "seed_oss", read_seed_oss, {}, "Seed-OSS 36B", "seed-oss"};
+constexpr Architecture kSmolLm3{"SmolLM3ForCausalLM", "smollm3", read_smollm3, {}, "SmolLM3 3B", "smollm3"};
+constexpr Architecture kHunYuanDense{"HunYuanDenseV1ForCausalLM",
+                                     "hunyuan_v1_dense",
+                                     read_hunyuan,
+                                     {.modules = kHunYuanModules},
+                                     "Hunyuan 0.5B to 7B",
+                                     "hunyuan"};
+constexpr Architecture kExaone4{"Exaone4ForCausalLM",
+                                "exaone4",
+                                read_exaone4,
+                                {.modules = kPostNormModules},
+                                "EXAONE 4.0 1.2B, 32B",
+                                "exaone4 exaone4-bf16"};
+constexpr Architecture kMinistral{"MinistralForCausalLM", "ministral", read_ministral, {},
+                                  "Ministral 8B",         "ministral"};
+
+}  // namespace serval

@@ -1,0 +1,10 @@
+// Families that differ from Llama by a rule or two.
+#pragma once
+
+#include "engine/model/architectures/architecture.h"
+
+namespace serval {
+
+extern const Architecture kSeedOss, kSmolLm3, kHunYuanDense, kExaone4, kMinistral;
+
+}  // namespace serval
