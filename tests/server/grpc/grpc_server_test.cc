@@ -277,6 +277,21 @@ TEST_F(GrpcTest, HealthIsAnsweredWhenAllConnectionsAreBusy) {
   EXPECT_EQ(refused.field("serval-code"), "too_many_connections");
 }
 
+TEST_F(GrpcTest, AsManyBusyConnectionsAsTheLimitSaysAreServedAndOneMoreIsRefused) {
+  service.set_script({.deltas = {token(0, "a", 1)}, .forever = true});
+  GrpcConfig config;
+  config.max_connections = 3;
+  start(std::move(config));
+  RawHttp2Client busy[3] = {RawHttp2Client(server->port()), RawHttp2Client(server->port()), RawHttp2Client(server->port())};
+  for (RawHttp2Client& client : busy) {
+    client.send(call_head(1, kGenerate) + frame(kData, kEndStream, 1, grpc_message(prompt("a"))));
+    EXPECT_GT(client.read_data(1, 1).data.size(), 0u);
+  }
+  EXPECT_EQ(ask(kListModels, "").field("serval-code"), "too_many_connections");
+  busy[0].close();
+  EXPECT_TRUE(eventually([&] { return ask(kListModels, "").grpc_status() == kOk; }));
+}
+
 TEST_F(GrpcTest, ConnectionsThatOnlyWatchHealthMakeWay) {
   GrpcConfig config;
   config.max_connections = 2;
