@@ -80,7 +80,10 @@ struct AttentionArgs {
   float soft_cap = 0;  // 0: none; c: scores become c * tanh(score / c)
   int window = 0;      // 0: all; w: a row at position p sees positions > p - w
   Tensor sinks;        // f32 [num_heads]: a score that joins each softmax without a value; data null: none
-  Tensor out;          // [num_rows, num_heads * head_dim]
+  // f32 [num_heads]: a score falls by this for each position between its key and its query (ALiBi, Press et al. 2022),
+  // after the cap; data null: none.
+  Tensor slopes;
+  Tensor out;  // [num_rows, num_heads * head_dim]
 };
 
 // Rotary embedding in the half-rotation layout (Su et al. 2021; pair (i, i + rotary_dim/2)), cos/sin from a

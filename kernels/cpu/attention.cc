@@ -162,7 +162,10 @@ void CpuBackend::attention(const AttentionArgs& args, int64_t q_row_stride) {
 
   SERVAL_CHECK(args.sinks.data == nullptr || args.sinks.num_elements() == num_heads,
                args.sinks.num_elements());
+  SERVAL_CHECK(args.slopes.data == nullptr || args.slopes.num_elements() == num_heads,
+               args.slopes.num_elements());
   const float* const sinks = args.sinks.as<float>();
+  const float* const slopes = args.slopes.as<float>();
   const auto attend = kv.dtype == DType::kF32 ? kernels_.attend_f32 : kernels_.attend_bf16;
   const int64_t out_stride = int64_t{num_heads} * head_dim, vector_floats = head_dim + kPartialExtra;
   const auto out_of = [&](int64_t row, int kv_head) {
@@ -233,6 +236,7 @@ void CpuBackend::attention(const AttentionArgs& args, int64_t q_row_stride) {
             .soft_cap = args.soft_cap,
             .window = args.window,
             .sinks = sinks == nullptr ? nullptr : sinks + kv_head * heads,
+            .slopes = slopes == nullptr ? nullptr : slopes + kv_head * heads,
             .scratch = scratch.attend.as<float>() + worker * scratch.attend_floats});
     if (split == nullptr) return;
     std::atomic_ref<int32_t> left(pending[int64_t{task.split} * kv.num_kv_heads + kv_head]);

@@ -133,6 +133,16 @@ void score_tile(const float* q, int head_dim, int block_size, const char* const*
   }
 }
 
+// Lowers the scores of a tile by slope for each position to the query, which stands `distance` behind the first.
+inline void lower_by_distance(float* scores, float slope, int distance) {
+  Vec behind;
+  for (int i = 0; i < kLanes; ++i) behind[i] = static_cast<float>(distance - i);
+  for (int i = 0; i < kTile; i += kLanes) {
+    store(scores + i, fma(broadcast(-slope), behind, load(scores + i)));
+    behind -= broadcast(static_cast<float>(kLanes));
+  }
+}
+
 // Turns the scores of positions [begin, end) into weights relative to the new maximum, zeros elsewhere;
 // updates maximum and sum, returns the factor for what was accumulated before.
 inline float soften(float* scores, int begin, int end, float& maximum, float& sum) {
@@ -423,6 +433,8 @@ void attend(const AttendArgs& args) {
         }
         if (my_begin >= my_end) continue;
         if (args.soft_cap > 0) soft_cap(scores + m * kTile, args.soft_cap, kTile);
+        if (args.slopes != nullptr)
+          lower_by_distance(scores + m * kTile, args.slopes[v % args.heads], position - start);
         factor[m] = soften(scores + m * kTile, my_begin, my_end, maximum[v], sum[v]);
       }
       finish_run(group);

@@ -118,6 +118,12 @@ inline Vec gelu(Vec x) {
 inline Vec relu(Vec x) {
   return x < 0.0f ? Vec{} : x;  // NaN stays NaN
 }
+inline Vec relu2(Vec x) {
+  return relu(x) * relu(x);
+}
+inline Vec gelu_sigmoid(Vec x) {
+  return x / (1.0f + exp(-1.702f * x));
+}
 
 template <Vec (*act)(Vec)>
 void gate_row(const float* gate, const float* up, float* out, int64_t n) {

@@ -106,8 +106,9 @@ struct AttendArgs {  // some rows of one sequence, one KV head with all its quer
   float scale;
   float soft_cap;  // 0: none
   int window;
-  const float* sinks;  // [heads]; null: none
-  float* scratch;      // 2 * vectors * (head_dim + 2) + 8 * kTile floats, vectors = num_rows * heads
+  const float* sinks;   // [heads]; null: none
+  const float* slopes;  // [heads]; null: none
+  float* scratch;       // 2 * vectors * (head_dim + 2) + 8 * kTile floats, vectors = num_rows * heads
 };
 
 // ---- Recurrent layers

@@ -18,9 +18,10 @@ struct AttentionParams {
   int num_heads = 0, num_kv_heads = 0, head_dim = 0;  // head_dim a multiple of 8, of 16 for fp8; at most 256
   int block_shift = 0;                                // log2 of positions in a block
   float scale = 1;
-  float soft_cap = 0;            // 0: none; c: logits become c * tanh(logit / c)
-  int window = 0;                // 0: all; w: a row at position p sees positions > p - w
-  const float* sinks = nullptr;  // [num_heads]: a logit that joins each softmax without a value; null: none
+  float soft_cap = 0;             // 0: none; c: logits become c * tanh(logit / c)
+  int window = 0;                 // 0: all; w: a row at position p sees positions > p - w
+  const float* sinks = nullptr;   // [num_heads]: a logit that joins each softmax without a value; null: none
+  const float* slopes = nullptr;  // [num_heads]: a logit falls by this for each position to its key; null: none
 
   // Device arrays of the step, as AttentionBatch; counts[0] is the number of sequences, counts[1] the width
   // of the block tables.

@@ -203,6 +203,11 @@ struct WarpAttention {
     const float scale = multiply_rounded(p.scale, p.key_scale);
     const bool is_masked = !(sees(p, rows, 0, tile_pos) && sees(p, rows, 0, tile_pos + kTileKeys - 1) &&
                              sees(p, rows, 1, tile_pos) && sees(p, rows, 1, tile_pos + kTileKeys - 1));
+    float slope[2] = {0, 0};
+    if (p.slopes != nullptr) {
+      slope[0] = p.slopes[rows.head[0]];
+      slope[1] = p.slopes[rows.head[1]];
+    }
     float most[2] = {-INFINITY, -INFINITY};
     SERVAL_UNROLL
     for (int n = 0; n < kTileKeys / 8; ++n) {
@@ -210,8 +215,11 @@ struct WarpAttention {
       for (int c = 0; c < 4; ++c) {
         float logit = multiply_rounded(s[n][c], scale);
         if (p.soft_cap > 0) logit = multiply_rounded(p.soft_cap, tanhf(logit / p.soft_cap));
+        const int pos = tile_pos + 8 * n + 2 * t + c % 2;
+        if (p.slopes != nullptr)
+          logit = fmaf(-slope[c / 2], static_cast<float>(rows.position[c / 2] - pos), logit);
         logit = multiply_rounded(logit, kLog2E);
-        if (is_masked && !sees(p, rows, c / 2, tile_pos + 8 * n + 2 * t + c % 2)) logit = -INFINITY;
+        if (is_masked && !sees(p, rows, c / 2, pos)) logit = -INFINITY;
         s[n][c] = logit;
         most[c / 2] = fmaxf(most[c / 2], logit);
       }

@@ -268,6 +268,7 @@ void CudaBackend::attention(const AttentionArgs& args, int64_t q_row_stride) {
                                .soft_cap = args.soft_cap,
                                .window = args.window,
                                .sinks = as<float>(args.sinks),
+                               .slopes = as<float>(args.slopes),
                                .counts = step_part.counts,
                                .row_start = step_part.row_start,
                                .first_pos = step_part.first_pos,

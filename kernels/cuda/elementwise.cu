@@ -156,11 +156,19 @@ SERVAL_DEVICE float gelu(float x) {
 SERVAL_DEVICE float relu(float x) {
   return x < 0 ? 0.0f : x;  // NaN stays NaN
 }
+SERVAL_DEVICE float relu2(float x) {
+  return relu(x) * relu(x);
+}
+SERVAL_DEVICE float gelu_sigmoid(float x) {
+  return x / (1.0f + expf(-1.702f * x));
+}
 template <Activation act>
 SERVAL_DEVICE float activated(float x) {
   if constexpr (act == Activation::kSilu) return silu(x);
   if constexpr (act == Activation::kGeluTanh) return gelu_tanh(x);
   if constexpr (act == Activation::kGelu) return gelu(x);
+  if constexpr (act == Activation::kRelu2) return relu2(x);
+  if constexpr (act == Activation::kGeluSigmoid) return gelu_sigmoid(x);
   return relu(x);
 }
 
@@ -292,6 +300,10 @@ void activation(simt::Stream stream, Activation act, bool is_gated, const T* x, 
       return launch.template operator()<Activation::kGelu>();
     case Activation::kRelu:
       return launch.template operator()<Activation::kRelu>();
+    case Activation::kRelu2:
+      return launch.template operator()<Activation::kRelu2>();
+    case Activation::kGeluSigmoid:
+      return launch.template operator()<Activation::kGeluSigmoid>();
   }
 }
 

@@ -10,7 +10,7 @@
 namespace serval::testing {
 
 inline constexpr Activation kActivations[] = {Activation::kSilu, Activation::kGeluTanh, Activation::kGelu,
-                                              Activation::kRelu};
+                                              Activation::kRelu, Activation::kRelu2,   Activation::kGeluSigmoid};
 static_assert(std::size(kActivations) == kNumActivations);
 
 inline double activated(Activation act, double x) {
@@ -23,6 +23,10 @@ inline double activated(Activation act, double x) {
       return x / 2 * std::erfc(-x / std::sqrt(2.0));
     case Activation::kRelu:
       return std::max(x, 0.0);
+    case Activation::kRelu2:
+      return std::max(x, 0.0) * std::max(x, 0.0);
+    case Activation::kGeluSigmoid:
+      return x / (1 + std::exp(-1.702 * x));
   }
   return 0;
 }

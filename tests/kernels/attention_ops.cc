@@ -10,7 +10,7 @@ namespace {
 // Heads are prepared and stored, then attended to.
 void check_attention(Backend& backend, WeightFormat weights, const std::vector<Seq>& seqs, int heads,
                      int kv_heads, int head_dim, int window, bool is_rotated = true, float soft_cap = 0,
-                     bool has_sinks = false) {
+                     bool has_sinks = false, bool has_slopes = false) {
   Bench bench(backend, weights, static_cast<uint32_t>(heads * 100 + head_dim + window));
   const auto context = backend.make_step_context(op_table_limits());
   const DType kv_type = backend.preferred_kv_dtype(bench.number());
@@ -45,7 +45,8 @@ void check_attention(Backend& backend, WeightFormat weights, const std::vector<S
   const Tensor cos_sin = is_rotated ? bench.poison({kMaxLen, rotary}, DType::kF32) : Tensor();
   if (is_rotated) backend.upload(cos_sin.data, angles.data(), angles.size() * sizeof(float));
   const Values q_norm = bench.numbers({head_dim}, DType::kF32),
-               k_norm = bench.numbers({head_dim}, DType::kF32), sinks = bench.numbers({heads}, DType::kF32);
+               k_norm = bench.numbers({head_dim}, DType::kF32), sinks = bench.numbers({heads}, DType::kF32),
+               slopes = bench.numbers({heads}, DType::kF32);
 
   const int64_t width = int64_t{heads + 2 * kv_heads} * head_dim;
   // keys[s][pos][h][d], values likewise, as the definition makes them
@@ -127,6 +128,7 @@ void check_attention(Backend& backend, WeightFormat weights, const std::vector<S
                        .soft_cap = soft_cap,
                        .window = window,
                        .sinks = has_sinks ? sinks.tensor : Tensor(),
+                       .slopes = has_slopes ? slopes.tensor : Tensor(),
                        .out = out},
                       width);
     std::vector<double> want, size;
@@ -142,7 +144,8 @@ void check_attention(Backend& backend, WeightFormat weights, const std::vector<S
             for (int d = 0; d < head_dim; ++d)
               dot += q[d] * keys[s][(int64_t{p} * kv_heads + kv_head) * head_dim + d];
             dot *= scale;
-            logits.push_back(soft_cap > 0 ? soft_cap * std::tanh(dot / soft_cap) : dot);
+            if (soft_cap > 0) dot = soft_cap * std::tanh(dot / soft_cap);
+            logits.push_back(has_slopes ? dot - slopes.exact[h] * (own - p) : dot);
           }
           double most = *std::max_element(logits.begin(), logits.end()), total = 0, largest = 0;
           if (has_sinks) {
@@ -270,6 +273,13 @@ void add_attention_cases(std::vector<OpCase>& cases) {
                    }});
   cases.push_back({"attention_soft_cap_and_sinks", [=](Backend& b, WeightFormat w) {
                      check_attention(b, w, ragged, 4, 2, 64, 40, true, 2, true);
+                   }});
+  for (const int window : {0, 40})
+    cases.push_back({"attention_slopes_window_" + std::to_string(window), [=](Backend& b, WeightFormat w) {
+                       check_attention(b, w, ragged, 4, 2, 64, window, false, 0, false, true);
+                     }});
+  cases.push_back({"attention_soft_cap_and_slopes", [=](Backend& b, WeightFormat w) {
+                     check_attention(b, w, ragged, 4, 2, 64, 0, true, 0.5f, false, true);
                    }});
 }
 

@@ -197,7 +197,8 @@ TEST_P(Invariance, AttentionDoesNotDependOnWhoComputesWhichChunk) {
   for (const AttentionShape& shape :
        {AttentionShape{4, 2, 64, 16, DType::kBF16, 0}, AttentionShape{6, 1, 24, 8, DType::kF32, 0},
         AttentionShape{2, 1, 128, 32, DType::kBF16, 300},
-        AttentionShape{4, 2, 64, 16, DType::kBF16, 0, 0.7f, true}}) {
+        AttentionShape{4, 2, 64, 16, DType::kBF16, 0, 0.7f, true},
+        AttentionShape{4, 2, 64, 16, DType::kF32, 90, 0, false, true}}) {
     const auto alone = backend_of(GetParam(), 1);
     PagedSequence seq(shape, kContext, 14);
     std::vector<float> expected;

@@ -19,6 +19,7 @@ struct AttentionShape {
   int window = 0;
   float soft_cap = 0;
   bool has_sinks = false;
+  bool has_slopes = false;
 };
 
 class PagedSequence {
@@ -104,8 +105,11 @@ class PagedSequence {
                                .table_stride = static_cast<int>(table_.size()),
                                .tree_masks = &tree_mask,
                                .tree_start = &tree_start};
-    std::vector<float> sinks(shape_.heads);
-    for (int h = 0; h < shape_.heads; ++h) sinks[h] = 2 - static_cast<float>(h);
+    std::vector<float> sinks(shape_.heads), slopes(shape_.heads);
+    for (int h = 0; h < shape_.heads; ++h) {
+      sinks[h] = 2 - static_cast<float>(h);
+      slopes[h] = 0.3f / static_cast<float>(h + 1);
+    }
     std::vector<float> out(static_cast<size_t>(rows) * q_row());
     backend.attention(
         {.q = Tensor(const_cast<float*>(q(first)), DType::kF32, {rows, shape_.heads, shape_.head_dim}),
@@ -115,6 +119,7 @@ class PagedSequence {
          .soft_cap = shape_.soft_cap,
          .window = shape_.window,
          .sinks = shape_.has_sinks ? Tensor(sinks.data(), DType::kF32, {shape_.heads}) : Tensor(),
+         .slopes = shape_.has_slopes ? Tensor(slopes.data(), DType::kF32, {shape_.heads}) : Tensor(),
          .out = Tensor(out.data(), DType::kF32, {rows, q_row()})},
         q_row());
     return out;

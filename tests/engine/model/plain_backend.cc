@@ -176,6 +176,7 @@ class PlainBackend final : public Backend {
             for (int64_t i = 0; i < dim; ++i) score += double{q[i]} * kv_at(args.kv.keys, p)[i];
             score *= args.scale;
             if (args.soft_cap > 0) score = args.soft_cap * std::tanh(score / args.soft_cap);
+            if (args.slopes.data != nullptr) score -= double{args.slopes.as<float>()[h]} * (position - p);
             weights.push_back(score);
             largest = std::max(largest, score);
           }

@@ -53,7 +53,10 @@ AttentionCase<T>::AttentionCase(const AttentionShape& shape, uint32_t seed) : sh
       }
     }
   }
-  for (int h = 0; h < shape.num_heads; ++h) sinks_.push_back(static_cast<float>(h) * 0.7f - 1);
+  for (int h = 0; h < shape.num_heads; ++h) {
+    sinks_.push_back(static_cast<float>(h) * 0.7f - 1);
+    slopes_.push_back(std::exp2(-1.5f - static_cast<float>(h)));
+  }
   if (shape.has_trees) branch_out();
   if (shape.is_fp8) to_fp8();
 }
@@ -95,7 +98,7 @@ std::vector<float> AttentionCase<T>::run(int max_items) const {
   const DeviceArray<int32_t> row_start(row_start_), first_pos(first_pos_), table(table_), item_start(items),
       tile_start(tiles);
   const DeviceArray<int32_t> counts(std::vector<int32_t>{batch.num_seqs, stride_});
-  const DeviceArray<float> sinks(sinks_);
+  const DeviceArray<float> sinks(sinks_), slopes(slopes_);
   const DeviceArray<uint64_t> masks(tree_masks_);
   const DeviceArray<int32_t> tree_start(tree_start_);
   const DeviceArray<float> state(static_cast<size_t>(plan.num_items) * shape_.num_kv_heads * kItemRows * 2);
@@ -121,6 +124,7 @@ std::vector<float> AttentionCase<T>::run(int max_items) const {
   p.soft_cap = shape_.soft_cap;
   p.window = shape_.window;
   p.sinks = shape_.has_sinks ? sinks.data() : nullptr;
+  p.slopes = shape_.has_slopes ? slopes.data() : nullptr;
   p.counts = counts.data();
   p.row_start = row_start.data();
   p.first_pos = first_pos.data();
@@ -154,7 +158,7 @@ std::vector<float> AttentionCase<T>::expected() const {
             dot += double{value_of(q_[row * q_stride() + h * dim + d])} * key(s, h / heads_per_kv, at, d);
           dot *= shape_.scale;
           if (shape_.soft_cap > 0) dot = shape_.soft_cap * std::tanh(dot / shape_.soft_cap);
-          logits.push_back(dot);
+          logits.push_back(shape_.has_slopes ? dot - double{slopes_[h]} * (own - pos) : dot);
           seen.push_back(at);
         }
         double most = *std::max_element(logits.begin(), logits.end());

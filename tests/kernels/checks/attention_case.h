@@ -21,6 +21,7 @@ struct AttentionShape {
   float soft_cap = 0;
   int window = 0;
   bool has_sinks = false;
+  bool has_slopes = false;
   bool has_trees = false;
   bool is_fp8 = false;
   bool splits = true;  // whether the plan may split
@@ -68,7 +69,7 @@ class AttentionCase {
   std::vector<T> q_, keys_, values_;
   std::vector<Fp8> fp8_keys_, fp8_values_;
   std::vector<int32_t> row_start_, first_pos_, table_, tree_start_;
-  std::vector<float> sinks_;
+  std::vector<float> sinks_, slopes_;
   std::vector<uint64_t> tree_masks_;
 };
 

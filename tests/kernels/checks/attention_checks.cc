@@ -1,5 +1,5 @@
 // Paged attention: both kernels against the definition over head sizes, ragged batches, windows, soft caps,
-// sinks, trees of drafts and fp8, and the same bits however a sequence is cut.
+// sinks, slopes, trees of drafts and fp8, and the same bits however a sequence is cut.
 #include "kernels/attention_split.h"
 #include "tests/kernels/checks/attention_case.h"
 #include "tests/kernels/checks/check.h"
@@ -14,6 +14,7 @@ std::string name_of(const AttentionShape& s) {
   if (s.window > 0) name += ", window " + std::to_string(s.window);
   if (s.soft_cap > 0) name += ", soft cap";
   if (s.has_sinks) name += ", sinks";
+  if (s.has_slopes) name += ", slopes";
   if (s.has_trees) name += ", trees";
   if (s.is_fp8) name += ", fp8";
   for (const SeqShape& seq : s.seqs)
@@ -95,7 +96,10 @@ std::vector<Check> attention_checks(Sizes sizes) {
   add<Bf16>(checks, {.seqs = {{40, 3}, {300, 1}}, .soft_cap = 5});
   add<Bf16>(checks, {.seqs = {{40, 3}, {300, 1}}, .has_sinks = true});
   add<Half>(checks, {.seqs = {{0, 40}, {300, 1}}, .soft_cap = 20, .window = 50, .has_sinks = true});
+  add<Bf16>(checks, {.seqs = {{0, 40}, {40, 3}, {300, 1}}, .has_slopes = true});
+  add<Half>(checks, {.seqs = {{0, 40}, {300, 3}}, .num_heads = 6, .soft_cap = 20, .window = 50, .has_slopes = true});
   add<Bf16>(checks, {.seqs = {{40, 8}, {250, 16}, {0, 5}}, .has_trees = true});
+  add<Bf16>(checks, {.seqs = {{40, 8}, {0, 5}}, .has_slopes = true, .has_trees = true});
   add<Bf16>(checks, {.seqs = {{100, 64}}, .num_heads = 2, .has_trees = true});
   for (const int head_dim : {64, 128})
     add<Bf16>(checks, {.seqs = {{0, 3}, {70, 1}, {300, 2}}, .head_dim = head_dim, .is_fp8 = true});

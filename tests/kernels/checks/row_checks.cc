@@ -310,7 +310,9 @@ void add_all(std::vector<Check>& checks, Sizes sizes) {
     for (const auto& [act, name] : {std::pair{Activation::kSilu, "silu"},
                                     {Activation::kGeluTanh, "gelu by tanh"},
                                     {Activation::kGelu, "gelu"},
-                                    {Activation::kRelu, "relu"}}) {
+                                    {Activation::kRelu, "relu"},
+                                    {Activation::kRelu2, "relu squared"},
+                                    {Activation::kGeluSigmoid, "gelu by sigmoid"}}) {
       checks.push_back({"activation", type + name + " " + std::to_string(width),
                         [=](Finding& f) { check_activation<T>(3, width, act, f); }});
     }
