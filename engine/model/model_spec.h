@@ -5,6 +5,7 @@
 // (latent attention, a recurrence, experts) is a new alternative of MixerSpec or FfnSpec.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>
@@ -54,6 +55,13 @@ struct KvGroupSpec {
   std::vector<int> layers;  // ascending
 };
 
+// Whether a row of a table is added to each position's embedding, and whose.
+enum class PositionTable : uint8_t {
+  kNone,
+  kLearned,    // the checkpoint's
+  kSinusoids,  // computed: sines, then cosines (Vaswani et al. 2017, section 3.5, as tensor2tensor has it)
+};
+
 struct ModelSpec {
   std::string architecture;  // "LlamaForCausalLM"
   TensorNames names;
@@ -62,8 +70,10 @@ struct ModelSpec {
   int max_positions = 0;
   // Why that is less than the configuration says, in a clause; empty: it is not.
   std::string why_no_longer;
-  // A row of a table is added to each position's embedding.
-  bool learned_positions = false;
+  PositionTable positions = PositionTable::kNone;
+  // Rows of the table before that of position 0 (OPT).
+  int positions_unused = 0;
+  bool head_bias = false;
   // The output head is the embedding table.
   bool tied_embeddings = false;
   // Of the numbers that the matrices are; norms and biases are f32.
@@ -71,6 +81,7 @@ struct ModelSpec {
   // What the matrices are rounded to while they are loaded; see quantised().
   std::optional<WeightFormat> rounded_to;
   float embedding_scale = 1;
+  NormSpec embedding_norm;
   // Of what each part adds to the residual (Granite, MiniCPM).
   float residual_scale = 1;
   NormSpec final_norm;

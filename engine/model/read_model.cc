@@ -78,7 +78,9 @@ ModelSpec read_model_spec(const std::filesystem::path& model_dir) {
   refuse_quantised(file);
   ModelSpec spec = architecture.read(file);
   spec.architecture = architecture.name;
+  const std::span<const StoredName> modules = spec.names.modules;
   spec.names = architecture.names;
+  if (!modules.empty()) spec.names.modules = modules;
   for (const RopeSpec& rope : spec.ropes) {
     if (rope.holds_until == 0 || rope.holds_until >= spec.max_positions) continue;
     spec.max_positions = rope.holds_until;

@@ -2,6 +2,7 @@
 // Llama's; a family says what it stores under another name. Data only.
 #pragma once
 
+#include <cstdint>
 #include <span>
 #include <string>
 #include <string_view>
@@ -20,9 +21,17 @@ struct FrameNames {
   std::string_view embedding, layers, final_norm, head;
 };
 
+// How the rows lie of queries, keys and values that are stored as one tensor.
+enum class FusedQkv : uint8_t {
+  kOneAfterAnother,
+  kByKvHead,    // for each key-value head its queries, its key, its value (GPT-NeoX, Falcon)
+  kFourSlices,  // in each of four a quarter of the queries, of the values, of the keys (CodeGen)
+};
+
 struct TensorNames {
   std::string_view embedding = "model.embed_tokens";
   std::string_view positions = {};           // where they are learned
+  std::string_view embedding_norm = {};
   std::string_view layers = "model.layers";  // "model.layers.7.self_attn.q_proj.weight"
   std::string_view final_norm = "model.norm";
   std::string_view head = "lm_head";  // a tied model's checkpoint may repeat the embedding under it
@@ -32,6 +41,7 @@ struct TensorNames {
   std::span<const FrameNames> also = {};
   // Of a layer's modules; the others are stored as they are asked for.
   std::span<const StoredName> modules = {};
+  FusedQkv fused_qkv = FusedQkv::kOneAfterAnother;
   // A layer's matrices are stored as [in, out].
   bool has_transposed_layers = false;
   // Parts of the names of tensors that published checkpoints carry and a forward pass does not need.
@@ -47,7 +57,7 @@ struct TensorNames {
   template <class Checkpoint>
   TensorNames found_in(const Checkpoint& checkpoint) const {
     TensorNames bare = *this;
-    for (std::string_view* name : {&bare.embedding, &bare.positions, &bare.layers, &bare.final_norm}) {
+    for (std::string_view* name : {&bare.embedding, &bare.positions, &bare.embedding_norm, &bare.layers, &bare.final_norm}) {
       if (name->starts_with(optional_prefix)) name->remove_prefix(optional_prefix.size());
     }
     if (checkpoint.find(bare.embedding_tensor()) != nullptr) return bare;

@@ -51,8 +51,10 @@ void Transformer::forward(const ForwardInput& in, std::span<const KvLayer> kv, W
   SERVAL_CHECK(in.positions.size() == in.token_ids.size(), in.positions.size(), in.token_ids.size());
   ws.start(in.num_rows());
   backend_.embed(weights_.embedding, in.token_ids, spec_.embedding_scale, ws.residual);
+  if (spec_.embedding_norm.is_there())
+    add_norm(backend_, spec_.embedding_norm, weights_.embedding_norm, ws.residual, {}, ws.residual);
   Tensor pending;  // what is to be added to the residual
-  if (spec_.learned_positions) {
+  if (spec_.positions != PositionTable::kNone) {
     backend_.embed(weights_.positions, in.positions, 1, ws.x);
     pending = ws.x;
   }

@@ -55,6 +55,10 @@ void for_sources(const VectorSlot& slot, const Visit& visit) {
   visit(slot.source);
 }
 template <class Visit>
+void for_sources(const ConstantSlot&, const Visit&) {}
+template <class Visit>
+void for_sources(const TableSlot&, const Visit&) {}
+template <class Visit>
 void for_sources(const WeightSlot& slot, const Visit& visit) {
   std::visit([&](const auto& s) { for_sources(s, visit); }, slot);
 }
@@ -75,6 +79,13 @@ void transpose(const void* from, int64_t rows, int64_t columns, size_t element_b
     return transpose(static_cast<const uint32_t*>(from), rows, columns, static_cast<uint32_t*>(to));
   SERVAL_CHECK(element_bytes == 2, element_bytes);
   transpose(static_cast<const uint16_t*>(from), rows, columns, static_cast<uint16_t*>(to));
+}
+
+void copy_rows(const std::byte* from, const std::vector<RowRange>& rows, size_t row_bytes, std::byte* to) {
+  for (const RowRange& range : rows) {
+    for (int64_t r = 0; r < range.count; ++r, to += row_bytes)
+      std::memcpy(to, from + (range.first + r * range.step) * row_bytes, row_bytes);
+  }
 }
 
 // Memory for one slot's tensors on their way, as large as the largest slot needs and used by all in turn: the
@@ -128,7 +139,8 @@ class Staging {
 
   // What read(), load() and load_matrix() take.
   size_t read_bytes(const SourceTensor& source) const {
-    return aligned(find_tensor(checkpoint_, source).bytes) * (source.is_transposed ? 2 : 1);
+    const size_t copies = 1 + (source.is_transposed ? 1 : 0) + (source.rows.empty() ? 0 : 1);
+    return aligned(find_tensor(checkpoint_, source).bytes) * copies;
   }
   size_t bytes_for(const SourceTensor& source, DType type) const {
     const DType stored = *find_tensor(checkpoint_, source).dtype;
@@ -147,6 +159,8 @@ class Staging {
     return bytes;
   }
   size_t bytes_for(const VectorSlot& slot) const { return bytes_for(slot.source, DType::kF32); }
+  size_t bytes_for(const ConstantSlot&) const { return 0; }
+  size_t bytes_for(const TableSlot&) const { return 0; }
 
   // The rows that are wanted, in the type that the checkpoint has them in.
   Tensor read(const SourceTensor& source) {
@@ -162,9 +176,14 @@ class Staging {
       const std::byte* const stored = std::exchange(raw, take(info.bytes));
       transpose(stored, source.shape[1], source.shape[0], dtype_bytes(*info.dtype), raw);
     }
-    if (source.shape.size() != 2) return Tensor(raw, *info.dtype, {source.num_elements()});
-    const Tensor all(raw, *info.dtype, {source.shape[0], source.shape[1]});
-    return Tensor(all.at(source.first_row * all.dim(1)), all.dtype, {source.num_rows(), all.dim(1)});
+    if (source.shape.size() > 2) return Tensor(raw, *info.dtype, {source.num_elements()});
+    const int64_t columns = source.shape.size() == 2 ? source.shape[1] : 1;
+    if (!source.rows.empty()) {
+      const std::byte* const stored = std::exchange(raw, take(info.bytes));
+      copy_rows(stored, source.rows, columns * dtype_bytes(*info.dtype), raw);
+    }
+    if (source.shape.size() == 1) return Tensor(raw, *info.dtype, {source.num_rows()});
+    return Tensor(raw, *info.dtype, {source.num_rows(), columns});
   }
 
   // In `memory`: that of the values it was made of, which are no smaller and done with.
@@ -214,6 +233,25 @@ void load_slot(const VectorSlot& slot, Staging& staging, Backend& backend) {
   }
   *slot.target = backend.allocate(source.num_bytes());
   backend.upload(slot.target->data(), source.data, source.num_bytes());
+}
+
+void load_slot(const ConstantSlot& slot, Staging&, Backend& backend) {
+  *slot.target = backend.allocate(slot.values.size() * sizeof(float));
+  backend.upload(slot.target->data(), slot.values.data(), slot.target->bytes);
+}
+
+void load_slot(const TableSlot& slot, Staging&, Backend& backend) {
+  const DType number = format_row(backend.held_format(slot.format)).number;
+  const auto columns = static_cast<size_t>(slot.columns);
+  std::vector<float> row(columns);
+  std::vector<std::byte> table(slot.rows * columns * dtype_bytes(number));
+  const Tensor numbers(table.data(), number, {slot.rows, slot.columns});
+  for (int64_t r = 0; r < slot.rows; ++r) {
+    slot.fill(slot.first_row + r, row);
+    convert(row.data(), DType::kF32, numbers.at(r * slot.columns), number, columns);
+  }
+  const LinearSource source = source_of(numbers);
+  *slot.target = backend.pack_linear({&source, 1}, {});
 }
 
 // A tied model may repeat its embedding as the head; a head that differs would have to be honoured, and the
@@ -318,6 +356,12 @@ size_t planned_bytes(const LinearSlot& slot, const Backend& backend) {
 }
 size_t planned_bytes(const VectorSlot& slot, const Backend&) {
   return static_cast<size_t>(slot.source.num_elements()) * sizeof(float);
+}
+size_t planned_bytes(const ConstantSlot& slot, const Backend&) {
+  return slot.values.size() * sizeof(float);
+}
+size_t planned_bytes(const TableSlot& slot, const Backend& backend) {
+  return backend.packed_bytes(slot.rows, slot.columns, backend.held_format(slot.format), false);
 }
 
 }  // namespace

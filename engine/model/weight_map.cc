@@ -1,5 +1,7 @@
 #include "engine/model/weight_map.h"
 
+#include <cmath>
+#include <span>
 #include <string>
 #include <variant>
 
@@ -19,6 +21,24 @@ size_t bytes_in(const LinearSlot& slot) {
 size_t bytes_in(const VectorSlot& slot) {
   return slot.target->bytes;
 }
+size_t bytes_in(const ConstantSlot& slot) {
+  return slot.target->bytes;
+}
+
+size_t bytes_in(const TableSlot& slot) {
+  return slot.target->bytes();
+}
+
+// sin(p / 10000^(i / (n - 1))) for the n = dim / 2 first of a row, then as many cosines.
+void fill_sinusoids(int64_t position, std::span<float> row) {
+  const size_t half = row.size() / 2;
+  for (size_t i = 0; i < half; ++i) {
+    const double angle = static_cast<double>(position) *
+                         std::exp(-std::log(10000.0) * static_cast<double>(i) / static_cast<double>(half - 1));
+    row[i] = static_cast<float>(std::sin(angle));
+    row[half + i] = static_cast<float>(std::cos(angle));
+  }
+}
 
 }  // namespace
 
@@ -28,8 +48,12 @@ std::vector<WeightSlot> map_weights(const ModelSpec& spec, ModelWeights& weights
   std::vector<WeightSlot> slots;
   SlotList frame(slots, names, "", spec.weight_format());
   frame.linear(weights.embedding, {{names.embedding, spec.vocab_size}}, hidden, false);
-  if (spec.learned_positions)
-    frame.unrounded_linear(weights.positions, {{names.positions, spec.max_positions}}, hidden, false);
+  if (spec.positions == PositionTable::kSinusoids)
+    frame.table(weights.positions, spec.positions_unused, spec.max_positions, hidden, fill_sinusoids);
+  if (spec.positions == PositionTable::kLearned)
+    frame.some_unrounded_rows(weights.positions, names.positions, {spec.positions_unused, spec.max_positions},
+                              spec.positions_unused + spec.max_positions, hidden);
+  frame.norm(weights.embedding_norm, names.embedding_norm, hidden, spec.embedding_norm);
   weights.layers.resize(spec.layers.size());
   for (size_t l = 0; l < spec.layers.size(); ++l) {
     const LayerSpec& layer = spec.layers[l];
@@ -47,7 +71,8 @@ std::vector<WeightSlot> map_weights(const ModelSpec& spec, ModelWeights& weights
     list.norm(w.ffn_post_norm, "ffn_post_norm", hidden, layer.ffn_post_norm);
   }
   frame.norm(weights.final_norm, names.final_norm, hidden, spec.final_norm);
-  if (!spec.tied_embeddings) frame.linear(weights.lm_head, {{names.head, spec.vocab_size}}, hidden, false);
+  if (!spec.tied_embeddings) 
+    frame.linear(weights.lm_head, {{names.head, spec.vocab_size}}, hidden, spec.head_bias);
   return slots;
 }
 

@@ -2,7 +2,24 @@
 
 #include <utility>
 
+#include "kernels/base/check.h"
+
 namespace serval {
+namespace {
+
+// Appends the rows of a head that begins at `first`.
+void add_head(std::vector<RowRange>& ranges, int64_t first, int64_t head_dim, int64_t interleaved) {
+  if (interleaved > 0) {
+    ranges.push_back({first, interleaved / 2, 2});
+    ranges.push_back({first + 1, interleaved / 2, 2});
+  }
+  const int64_t rest = first + interleaved, count = head_dim - interleaved;
+  const bool goes_on = !ranges.empty() && ranges.back().step == 1 && ranges.back().first + ranges.back().count == rest;
+  if (goes_on) ranges.back().count += count;
+  if (!goes_on && count > 0) ranges.push_back({rest, count});
+}
+
+}  // namespace
 
 void SlotList::add(LinearWeight& target, const std::vector<Rows>& rows, int64_t columns, bool bias,
                    WeightFormat format) {
@@ -20,18 +37,46 @@ void SlotList::add(LinearWeight& target, const std::vector<Rows>& rows, int64_t 
   slots_.emplace_back(std::move(slot));
 }
 
-void SlotList::some_rows(LinearWeight& target, std::string_view module, const Range& rows,
-                         int64_t rows_in_all, int64_t columns) {
-  const SourceTensor part{.name = stored(module) + ".weight",
-                          .shape = {rows_in_all, columns},
-                          .first_row = rows.first,
-                          .some_rows = rows.count};
-  slots_.emplace_back(LinearSlot{.target = &target, .format = format_, .parts = {part}, .biases = {}});
+void SlotList::some_rows(LinearWeight& target, std::string_view module, const RowRange& rows,
+                         int64_t rows_in_all, int64_t columns, WeightFormat format) {
+  const SourceTensor part{
+      .name = stored(module) + ".weight", .shape = {rows_in_all, columns}, .rows = {rows}};
+  slots_.emplace_back(LinearSlot{.target = &target, .format = format, .parts = {part}, .biases = {}});
+}
+
+void SlotList::qkv(LinearWeight& target, const std::vector<Rows>& rows, int64_t columns, bool bias,
+                   const HeadRows& heads) {
+  add(target, rows, columns, bias, format_);
+  auto& slot = std::get<LinearSlot>(slots_.back());
+  const bool is_fused = slot.parts.size() == 1;
+  const FusedQkv fused = is_fused ? names_.fused_qkv : FusedQkv::kOneAfterAnother;
+  if (fused == FusedQkv::kOneAfterAnother && heads.interleaved_dims == 0) return;
+  SERVAL_CHECK(is_fused || slot.parts.size() == rows.size(), slot.parts.size());
+  // The tensor is so many groups of rows, each with its share of the three in this order.
+  const int64_t groups = fused == FusedQkv::kByKvHead ? heads.num_kv_heads : fused == FusedQkv::kFourSlices ? 4 : 1;
+  const int order[2][3] = {{0, 1, 2}, {0, 2, 1}};
+  int64_t begin[3] = {}, group_rows = 0;
+  for (const int i : order[fused == FusedQkv::kFourSlices ? 1 : 0]) {
+    begin[i] = is_fused ? group_rows : 0;
+    group_rows += rows[i].count / groups;
+  }
+  for (int i = 0; i < 3; ++i) {
+    std::vector<RowRange>& wanted = slot.parts[is_fused ? 0 : i].rows;
+    for (int64_t g = 0; g < groups; ++g) {
+      for (int64_t row = 0; row < rows[i].count / groups; row += heads.head_dim)
+        add_head(wanted, g * group_rows + begin[i] + row, heads.head_dim, i < 2 ? heads.interleaved_dims : 0);
+    }
+  }
+  for (size_t i = 0; i < slot.biases.size(); ++i) slot.biases[i].rows = slot.parts[i].rows;
 }
 
 void SlotList::vector(Buffer& target, std::string_view tensor, std::vector<int64_t> shape, Prepare prepare) {
   slots_.emplace_back(
       VectorSlot{.target = &target, .source = {stored(tensor), std::move(shape)}, .prepare = prepare});
+}
+
+void SlotList::constant(Buffer& target, std::vector<float> values) {
+  slots_.emplace_back(ConstantSlot{.target = &target, .values = std::move(values)});
 }
 
 void SlotList::norm(NormWeights& target, std::string_view module, int64_t size, const NormSpec& spec) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -14,19 +15,28 @@
 
 namespace serval {
 
+// Every step-th row from `first` on, `count` of them.
+struct RowRange {
+  int64_t first, count, step = 1;
+};
+
 // A tensor the checkpoint must have.
 struct SourceTensor {
   std::string name;
   std::vector<int64_t> shape;  // [out, in] of a matrix, [n] of a norm or bias
   // The file has the matrix as [in, out].
   bool is_transposed = false;
-  // Of a matrix the rows that are wanted; -1: all.
-  int64_t first_row = 0, some_rows = -1;
+  // The rows that are wanted (numbers, where it is no matrix), in this order; empty: all as they are.
+  std::vector<RowRange> rows = {};
 
   std::vector<int64_t> stored_shape() const {
     return is_transposed ? std::vector<int64_t>{shape[1], shape[0]} : shape;
   }
-  int64_t num_rows() const { return some_rows < 0 ? shape[0] : some_rows; }
+  int64_t num_rows() const {
+    int64_t n = rows.empty() ? shape[0] : 0;
+    for (const RowRange& range : rows) n += range.count;
+    return n;
+  }
   int64_t num_elements() const {
     int64_t n = 1;
     for (const int64_t dim : shape) n *= dim;
@@ -54,7 +64,21 @@ struct VectorSlot {
   Prepare prepare = nullptr;
 };
 
-using WeightSlot = std::variant<LinearSlot, VectorSlot>;
+// Numbers in f32 that no checkpoint has: they follow from the model's shape.
+struct ConstantSlot {
+  Buffer* target = nullptr;
+  std::vector<float> values;
+};
+
+// A matrix that no checkpoint has: `fill` writes its row of that number, rows from first_row on.
+struct TableSlot {
+  LinearWeight* target = nullptr;
+  WeightFormat format = WeightFormat::kF32;
+  int64_t first_row = 0, rows = 0, columns = 0;
+  void (*fill)(int64_t row, std::span<float> out) = nullptr;
+};
+
+using WeightSlot = std::variant<LinearSlot, VectorSlot, ConstantSlot, TableSlot>;
 
 // Collects the slots of one layer, or of the frame around the layers.
 class SlotList {
@@ -79,20 +103,40 @@ class SlotList {
   }
   // A matrix that is small and decides much: it stays plain numbers where others are rounded.
   void unrounded_linear(LinearWeight& target, const std::vector<Rows>& rows, int64_t columns, bool bias) {
-    add(target, rows, columns, bias, format_of(format_row(format_).number));
+    add(target, rows, columns, bias, unrounded());
   }
-  struct Range {
-    int64_t first, count;
-  };
   // Some rows of a matrix [rows_in_all, columns] of the checkpoint.
-  void some_rows(LinearWeight& target, std::string_view module, const Range& rows, int64_t rows_in_all,
-                 int64_t columns);
+  void some_rows(LinearWeight& target, std::string_view module, const RowRange& rows, int64_t rows_in_all,
+                 int64_t columns) {
+    some_rows(target, module, rows, rows_in_all, columns, format_);
+  }
+  void some_unrounded_rows(LinearWeight& target, std::string_view module, const RowRange& rows, int64_t rows_in_all,
+                           int64_t columns) {
+    some_rows(target, module, rows, rows_in_all, columns, unrounded());
+  }
+  struct HeadRows {
+    int num_kv_heads, head_dim;
+    // The first so many dimensions of a head are stored as pairs that rotate together (GPT-J), and are brought to where
+    // the halves of a rotation are. Queries and keys alone.
+    int interleaved_dims;
+  };
+  // The matrix of three modules, queries, keys and values of heads: where they are stored as one tensor, its rows
+  // lie as the family's row says.
+  void qkv(LinearWeight& target, const std::vector<Rows>& rows, int64_t columns, bool bias, const HeadRows& heads);
   // A tensor that is no matrix to multiply with, by its whole name.
   void vector(Buffer& target, std::string_view tensor, std::vector<int64_t> shape, Prepare prepare = nullptr);
+  void constant(Buffer& target, std::vector<float> values);
+  void table(LinearWeight& target, int64_t first_row, int64_t rows, int64_t columns,
+             void (*fill)(int64_t row, std::span<float> out)) {
+    slots_.emplace_back(TableSlot{&target, unrounded(), first_row, rows, columns, fill});
+  }
   // Nothing where the spec says that there is no norm.
   void norm(NormWeights& target, std::string_view module, int64_t size, const NormSpec& spec);
 
  private:
+  WeightFormat unrounded() const { return format_of(format_row(format_).number); }
+  void some_rows(LinearWeight& target, std::string_view module, const RowRange& rows, int64_t rows_in_all,
+                 int64_t columns, WeightFormat format);
   void add(LinearWeight& target, const std::vector<Rows>& rows, int64_t columns, bool bias,
            WeightFormat format);
   std::string stored(std::string_view module) const { return prefix_ + std::string(names_.stored(module)); }

@@ -27,6 +27,7 @@ struct LayerWeights {
 struct ModelWeights {
   LinearWeight embedding;  // [vocab, hidden]
   LinearWeight positions;  // [max_positions, hidden]; empty without learned positions
+  NormWeights embedding_norm;  // [hidden]
   std::vector<LayerWeights> layers;
   NormWeights final_norm;  // [hidden]
   LinearWeight lm_head;    // [vocab, hidden]; empty when tied to the embedding

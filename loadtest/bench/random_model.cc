@@ -32,6 +32,9 @@ std::string config_json(const RandomModel& m) {
   } else if (m.architecture == "MambaForCausalLM") {
     json += number("hidden_size", m.hidden_size) + number("num_hidden_layers", m.num_layers) +
             number("max_position_embeddings", m.max_positions);
+  } else if (m.architecture == "BloomForCausalLM") {
+    json += number("n_embed", m.hidden_size) + number("n_layer", m.num_layers) +
+            number("n_head", m.hidden_size / m.head_dim);
   } else {
     json += ",\n  \"hidden_act\": \"silu\",\n  \"rms_norm_eps\": 1e-06,\n  \"rope_theta\": 10000.0";
     json += number("hidden_size", m.hidden_size) + number("num_hidden_layers", m.num_layers) +
@@ -70,6 +73,10 @@ void plan(const LinearSlot& slot, const ModelSpec& spec, std::vector<Planned>& p
   }
   for (const SourceTensor& bias : slot.biases) planned.push_back({bias, spec.weight_dtype, 0.0f, 0.2f});
 }
+
+// What no checkpoint has.
+void plan(const ConstantSlot&, const ModelSpec&, std::vector<Planned>&) {}
+void plan(const TableSlot&, const ModelSpec&, std::vector<Planned>&) {}
 
 // Every tensor of the model, once, though several slots may have rows of it.
 std::vector<Planned> plan_tensors(const ModelSpec& spec) {

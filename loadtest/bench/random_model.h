@@ -12,8 +12,8 @@
 namespace serval {
 
 struct RandomModel {
-  // Qwen2ForCausalLM, Qwen3ForCausalLM, MistralForCausalLM, MixtralForCausalLM, GPT2LMHeadModel (which has as
-  // many heads as make up the hidden size), MambaForCausalLM (which has neither heads nor windows)
+  // Qwen2ForCausalLM, Qwen3ForCausalLM, MistralForCausalLM, MixtralForCausalLM, GPT2LMHeadModel and
+  // BloomForCausalLM (which have as many heads as make up the hidden size), MambaForCausalLM (which has neither heads nor windows)
   std::string architecture = "LlamaForCausalLM";
   DType dtype = DType::kF32;
   int vocab_size = 500;

@@ -43,6 +43,7 @@ constexpr ModelKind kKinds[] = {
     {"mixed_bf16", "Qwen2ForCausalLM", DType::kBF16, 37, 1},
     {"experts_bf16", "MixtralForCausalLM", DType::kBF16, 0, 0, 5},
     {"gpt2_f32", "GPT2LMHeadModel", DType::kF32, 0, 0},
+    {"slopes_bf16", "BloomForCausalLM", DType::kBF16, 0, 0},
     {"sandwich_bf16", "Gemma3ForCausalLM", DType::kBF16, 37, 0, 0,
      R"(, "query_pre_attn_scalar": 24, "sliding_window_pattern": 2, "rope_local_base_freq": 500)"},
     {"fused_bf16", "Phi3ForCausalLM", DType::kBF16, 0, 0, 0,

@@ -38,20 +38,21 @@ def randomise(model, seed):
     """Fresh weights: matrices scaled by fan-in, norms around one, biases that matter. Names decide, in a fixed order."""
     generator = torch.Generator().manual_seed(seed)
     tied = model.config.tie_word_embeddings
-    is_gemma = model.config.model_type.startswith("gemma")  # stores what is above 1
+    stores_above_one = model.config.model_type.startswith(("gemma", "nemotron"))
+    has_transposed = model.config.model_type in ("gpt2", "openai-gpt")
 
     def normal(p, std, mean=0.0):
         p.copy_(torch.randn(p.shape, generator=generator) * std + mean)
 
     with torch.no_grad():
         for name, p in sorted(model.named_parameters()):
-            if name.endswith(("norm.weight", "layernorm.weight", "norm_f.weight", "mixer.D")) or ".ln_" in name and name.endswith(".weight"):
-                normal(p, 0.3, 0.0 if is_gemma else 1.0)
+            if name.endswith(("norm.weight", "layernorm.weight", "norm_f.weight", "norm_1.weight", "norm_2.weight", "mixer.D")) or ".ln_" in name and name.endswith(".weight"):
+                normal(p, 0.3, 0.0 if stores_above_one else 1.0)
             elif name.endswith(".bias") or p.dim() < 2:
                 normal(p, 0.5)
             elif ".wpe." in name:
                 normal(p, 0.3)
-            elif ".c_" in name:  # stored as [in, out]
+            elif ".c_" in name and has_transposed:  # as [in, out]
                 normal(p, (1.3 if "c_attn" in name else 1.2) / math.sqrt(p.shape[0]))
             elif name.endswith("A_log"):  # states that last from a token to a hundred
                 normal(p, 1.5, -2.0)
@@ -149,7 +150,7 @@ def make(name, model_class, config, lengths, thresholds=(), dtype=torch.float32,
         edit(written)
     write_json(config_path, written)
     (folder / "generation_config.json").unlink(missing_ok=True)
-    reference = f"transformers {transformers.__version__}, torch {torch.__version__.split('+')[0]}, float32, eager attention"
+    reference = f"transformers {transformers.__version__}, torch {torch.__version__.split('+')[0]}, float32, {model.config._attn_implementation} attention"
     golden = {"reference": reference, "seed": seed, "cases": cases}
     (folder / "golden.json").write_text(json.dumps(golden, separators=(",", ":")) + "\n", encoding="utf-8")
     for path in folder.iterdir():
@@ -212,6 +213,176 @@ def main():
     masks |= {f"h.{i}.attn.masked_bias": torch.tensor(-1e4) for i in range(2)}
     make("gpt2-bare", t.GPT2LMHeadModel, t.GPT2Config(**{**gpt2, "n_embd": 16, "n_head": 2}, activation_function="gelu"), [48],
          edit=gpt2_as_published, extra=masks, rename=lambda name: name.removeprefix("transformer."))
+
+    # Published configurations with their sizes shrunk.
+    def published(config, **fields):
+        config.clear()
+        config.update(fields)
+
+    gpt_neo = dict(activation_function="gelu_new", attention_dropout=0, attention_layers=["global", "local"], attention_types=[[["global", "local"], 1]],
+                   bos_token_id=1, embed_dropout=0, eos_token_id=2, hidden_size=32, initializer_range=0.02, intermediate_size=None,
+                   layer_norm_epsilon=1e-5, max_position_embeddings=160, num_heads=4, num_layers=2, resid_dropout=0, vocab_size=VOCAB, window_size=16)
+    neo_masks = {f"transformer.h.{i}.attn.attention.bias": torch.ones(1, 1, 8, 8, dtype=torch.uint8) for i in range(2)}
+    neo_masks |= {f"transformer.h.{i}.attn.attention.masked_bias": torch.tensor(-1e9) for i in range(2)}
+    make("gpt-neo", t.GPTNeoForCausalLM, t.GPTNeoConfig(**gpt_neo, attn_implementation="eager"), [10, 48], [16], dtype=torch.float16, extra=neo_masks,
+         edit=lambda config: published(config, **gpt_neo, architectures=["GPTNeoForCausalLM"], gradient_checkpointing=False, model_type="gpt_neo",
+                                       summary_activation=None, summary_first_dropout=0.1, summary_proj_to_labels=True, summary_type="cls_index",
+                                       summary_use_proj=True, torch_dtype="float16", transformers_version="4.9.0.dev0", use_cache=True))
+
+    bigcode = dict(activation_function="gelu_pytorch_tanh", attention_softmax_in_fp32=True, multi_query=True, attn_pdrop=0.1, bos_token_id=0, embd_pdrop=0.1,
+                   eos_token_id=0, initializer_range=0.01275, layer_norm_epsilon=1e-5, n_embd=32, n_head=4, n_inner=72, n_layer=2, n_positions=160,
+                   resid_pdrop=0.1, scale_attention_softmax_in_fp32=True, scale_attn_weights=True, vocab_size=VOCAB)
+    make("gpt-bigcode", t.GPTBigCodeForCausalLM, t.GPTBigCodeConfig(**bigcode, attn_implementation="eager"), [10, 48], dtype=torch.float16,
+         edit=lambda config: published(config, **bigcode, architectures=["GPTBigCodeForCausalLM"], inference_runner=0, max_batch_size=None,
+                                       max_sequence_length=None, model_type="gpt_bigcode", pad_key_length=True, pre_allocate_kv_cache=False,
+                                       summary_activation=None, summary_first_dropout=0.1, summary_proj_to_labels=True, summary_type="cls_index",
+                                       summary_use_proj=True, torch_dtype="float16", transformers_version="4.28.1", use_cache=True,
+                                       validate_runner_input=True))
+
+    starcoder2 = dict(attention_dropout=0.1, bos_token_id=0, embedding_dropout=0.1, eos_token_id=0, hidden_act="gelu_pytorch_tanh", hidden_size=32,
+                      initializer_range=0.018042, intermediate_size=72, max_position_embeddings=256, norm_epsilon=1e-5, num_attention_heads=4,
+                      num_hidden_layers=2, num_key_value_heads=2, residual_dropout=0.1, sliding_window=16, use_bias=True, vocab_size=VOCAB)
+    make("starcoder2-bf16", t.Starcoder2ForCausalLM, t.Starcoder2Config(**starcoder2, rope_parameters=rope(1000.0), attn_implementation="eager"), [10, 48],
+         [16], dtype=torch.bfloat16,
+         edit=lambda config: published(config, **starcoder2, activation_function="gelu_pytorch_tanh", architectures=["Starcoder2ForCausalLM"],
+                                       layer_norm_epsilon=1e-5, mlp_type="default", model_type="starcoder2", norm_type="layer_norm", rope_theta=1000.0,
+                                       scale_attention_softmax_in_fp32=True, scale_attn_weights=True, torch_dtype="bfloat16",
+                                       transformers_version="4.37.0.dev0", use_cache=True))
+
+    opt = dict(_remove_final_layer_norm=False, activation_dropout=0.0, activation_function="relu", attention_dropout=0.0, bos_token_id=2,
+               do_layer_norm_before=True, dropout=0.1, eos_token_id=2, ffn_dim=72, hidden_size=32, init_std=0.02, layerdrop=0.0,
+               max_position_embeddings=160, num_attention_heads=4, num_hidden_layers=2, pad_token_id=1, vocab_size=VOCAB, word_embed_proj_dim=32)
+    make("opt", t.OPTForCausalLM, t.OPTConfig(**opt, attn_implementation="eager"), [10, 48], dtype=torch.float16,
+         edit=lambda config: published(config, **opt, architectures=["OPTForCausalLM"], model_type="opt", prefix="</s>", torch_dtype="float16",
+                                       transformers_version="4.21.0.dev0", use_cache=True))
+
+    xglm = dict(activation_dropout=0, activation_function="gelu", attention_dropout=0.1, attention_heads=4, bos_token_id=0, d_model=32,
+                decoder_start_token_id=2, dropout=0.1, eos_token_id=2, ffn_dim=56, init_std=0.02, layerdrop=0.0, max_position_embeddings=160,
+                num_layers=2, pad_token_id=1, scale_embedding=True, vocab_size=VOCAB)
+    make("xglm", t.XGLMForCausalLM, t.XGLMConfig(**xglm, attn_implementation="eager"), [10, 48],
+         edit=lambda config: published(config, **xglm, architectures=["XGLMForCausalLM"], model_type="xglm", transformers_version="4.16.0.dev0", use_cache=True))
+
+    # Three heads: their slopes are of two series. The published file was saved without the head.
+    bloom = dict(apply_residual_connection_post_layernorm=False, attention_dropout=0.0, bos_token_id=1, eos_token_id=2, hidden_dropout=0.0,
+                 initializer_range=0.02, layer_norm_epsilon=1e-5, n_layer=2, num_attention_heads=3, pad_token_id=3, pretraining_tp=1,
+                 slow_but_exact=False, vocab_size=VOCAB)
+    make("bloom", t.BloomForCausalLM, t.BloomConfig(**bloom, hidden_size=24, attn_implementation="eager"), [10, 48], dtype=torch.float16,
+         extra={}, rename=lambda name: name.removeprefix("transformer."),
+         edit=lambda config: published(config, **bloom, architectures=["BloomForCausalLM"], attention_softmax_in_fp32=True, bias_dropout_fusion=True,
+                                       masked_softmax_fusion=True, model_type="bloom", n_embed=24, n_inner=None, offset_alibi=100, skip_bias_add=True,
+                                       skip_bias_add_qkv=False, transformers_version="4.20.0", unk_token_id=0, use_cache=True))
+
+    mpt = dict(d_model=32, emb_pdrop=0, embedding_fraction=1.0, expansion_ratio=4, init_device="cpu", learned_pos_emb=True, logit_scale=None, max_seq_len=256,
+               n_heads=4, n_layers=2, no_bias=True, norm_type="low_precision_layernorm", resid_pdrop=0, vocab_size=VOCAB)
+    mpt_attention = dict(alibi=True, alibi_bias_max=8, attn_impl="torch", attn_pdrop=0, attn_type="multihead_attention", attn_uses_sequence_id=False,
+                         clip_qkv=None, prefix_lm=False, qk_ln=False, softmax_scale=None)
+    mpt_init = dict(emb_init_std=None, emb_init_uniform_lim=None, fan_mode="fan_in", init_div_is_residual=True, init_gain=0, init_nonlinearity="relu",
+                    init_std=0.02, name="kaiming_normal_", verbose=0)
+    make("mpt-bf16", t.MptForCausalLM, t.MptConfig(**mpt, attn_config=mpt_attention, attn_implementation="eager"), [10, 48], dtype=torch.bfloat16,
+         edit=lambda config: published(config, **mpt, architectures=["MPTForCausalLM"], attn_config=mpt_attention,
+                                       auto_map={"AutoConfig": "configuration_mpt.MPTConfig", "AutoModelForCausalLM": "modeling_mpt.MPTForCausalLM"},
+                                       init_config=mpt_init, model_type="mpt", tokenizer_name="EleutherAI/gpt-neox-20b", torch_dtype="bfloat16",
+                                       transformers_version="4.28.1", use_cache=False, verbose=0))
+
+    # Both parts read one norm; a part of a head rotates, neighbours together. CodeGen's projection is in four slices.
+    gptj = dict(activation_function="gelu_new", attn_pdrop=0.0, bos_token_id=1, embd_pdrop=0.0, eos_token_id=2, initializer_range=0.02,
+                layer_norm_epsilon=1e-5, n_embd=32, n_head=2, n_inner=None, n_layer=2, n_positions=160, resid_pdrop=0.0, rotary_dim=8,
+                tie_word_embeddings=False, vocab_size=VOCAB)
+    older = dict(scale_attn_weights=True, summary_activation=None, summary_first_dropout=0.1, summary_proj_to_labels=True, summary_type="cls_index",
+                 summary_use_proj=True, task_specific_params={"text-generation": {"do_sample": True, "max_length": 50, "temperature": 1.0}},
+                 tokenizer_class="GPT2Tokenizer", use_cache=True)
+    gptj_masks = {f"transformer.h.{i}.attn.bias": torch.ones(1, 1, 8, 8, dtype=torch.uint8) for i in range(2)}
+    gptj_masks |= {f"transformer.h.{i}.attn.masked_bias": torch.tensor(-1e9) for i in range(2)}
+    make("gptj", t.GPTJForCausalLM, t.GPTJConfig(**gptj, attn_implementation="eager"), [10, 48], dtype=torch.float16, extra=gptj_masks,
+         edit=lambda config: published(config, **gptj, **older, architectures=["GPTJForCausalLM"], gradient_checkpointing=False, model_type="gptj", rotary=True,
+                                       transformers_version="4.18.0.dev0"))
+    codegen = {**gptj, "n_head": 4, "rotary_dim": 4}
+    codegen_masks = {f"transformer.h.{i}.attn.causal_mask": torch.ones(1, 1, 8, 8, dtype=torch.bool) for i in range(2)}
+    make("codegen", t.CodeGenForCausalLM, t.CodeGenConfig(**codegen, n_ctx=160, attn_implementation="eager"), [10, 48], dtype=torch.float16, extra=codegen_masks,
+         edit=lambda config: published(config, **codegen, **older, architectures=["CodeGenForCausalLM"], gradient_checkpointing=False, model_type="codegen", n_ctx=160,
+                                       torch_dtype="float16", transformers_version="4.21.0.dev0"))
+
+    # Pythia: a quarter of a head rotates.
+    neox = dict(bos_token_id=0, eos_token_id=0, hidden_act="gelu", hidden_size=32, initializer_range=0.02, intermediate_size=72, layer_norm_eps=1e-5,
+                max_position_embeddings=256, num_attention_heads=2, num_hidden_layers=2, tie_word_embeddings=False, use_parallel_residual=True, vocab_size=VOCAB)
+    neox_says = dict(architectures=["GPTNeoXForCausalLM"], classifier_dropout=0.1, model_type="gpt_neox", rotary_emb_base=10000, rotary_pct=0.25,
+                     torch_dtype="float16", transformers_version="4.24.0", use_cache=True)
+    neox_rope = rope(partial_rotary_factor=0.25)
+    neox_masks = {f"gpt_neox.layers.{i}.attention.bias": torch.ones(1, 1, 8, 8, dtype=torch.uint8) for i in range(2)}
+    neox_masks |= {f"gpt_neox.layers.{i}.attention.masked_bias": torch.tensor(-1e9) for i in range(2)}
+    neox_masks |= {f"gpt_neox.layers.{i}.attention.rotary_emb.inv_freq": torch.ones(2) for i in range(2)}
+    make("gpt-neox", t.GPTNeoXForCausalLM, t.GPTNeoXConfig(**neox, rope_parameters=neox_rope, attn_implementation="eager"), [10, 48], dtype=torch.float16,
+         extra=neox_masks, edit=lambda config: published(config, **neox, **neox_says))
+    in_turn = {**neox, "use_parallel_residual": False, "hidden_size": 16}
+    make("gpt-neox-in-turn", t.GPTNeoXForCausalLM, t.GPTNeoXConfig(**in_turn, rope_parameters=neox_rope, attn_implementation="eager"), [40],
+         dtype=torch.float16, edit=lambda config: published(config, **in_turn, **neox_says))
+
+    # A head of an odd multiple of eight.
+    phi = dict(attention_dropout=0.0, bos_token_id=1, embd_pdrop=0.0, eos_token_id=2, hidden_act="gelu_new", hidden_size=40, initializer_range=0.02,
+               intermediate_size=72, layer_norm_eps=1e-5, max_position_embeddings=256, num_attention_heads=1, num_hidden_layers=2, num_key_value_heads=1,
+               qk_layernorm=False, resid_pdrop=0.1, tie_word_embeddings=False, vocab_size=VOCAB)
+    make("phi", t.PhiForCausalLM, t.PhiConfig(**phi, rope_parameters=rope(partial_rotary_factor=0.4), attn_implementation="eager"), [10, 48],
+         dtype=torch.float16,
+         edit=lambda config: published(config, **phi, architectures=["PhiForCausalLM"], model_type="phi", partial_rotary_factor=0.4, rope_scaling=None,
+                                       rope_theta=10000.0, torch_dtype="float16", transformers_version="4.37.0", use_cache=True))
+
+    nemotron = dict(attention_bias=False, attention_dropout=0.0, bos_token_id=2, eos_token_id=3, head_dim=16, hidden_act="relu2", hidden_size=32,
+                    initializer_range=0.0134, intermediate_size=72, max_position_embeddings=256, mlp_bias=False, norm_eps=1e-5, num_attention_heads=2,
+                    num_hidden_layers=2, num_key_value_heads=1, tie_word_embeddings=False, vocab_size=VOCAB)
+    make("nemotron-bf16", t.NemotronForCausalLM, t.NemotronConfig(**nemotron, rope_parameters=rope(partial_rotary_factor=0.5), attn_implementation="eager"),
+         [10, 48], dtype=torch.bfloat16,
+         edit=lambda config: published(config, **nemotron, architectures=["NemotronForCausalLM"], model_type="nemotron", partial_rotary_factor=0.5,
+                                       rope_theta=10000, rope_scaling=None, torch_dtype="bfloat16", transformers_version="4.32.0.dev0", use_cache=True))
+
+    jais2 = dict(attention_bias=True, attention_dropout=0.0, bos_token_id=0, eos_token_id=2, head_dim=16, hidden_act="relu2", hidden_size=32,
+                 initializer_range=0.02, intermediate_size=72, layer_norm_eps=1e-5, max_position_embeddings=256, mlp_bias=True, num_attention_heads=2,
+                 num_hidden_layers=2, num_key_value_heads=2, tie_word_embeddings=False, vocab_size=VOCAB)
+    make("jais2-bf16", t.Jais2ForCausalLM, t.Jais2Config(**jais2, rope_parameters=rope(500000.0), attn_implementation="eager"), [10, 48], dtype=torch.bfloat16,
+         edit=lambda config: published(config, **jais2, architectures=["Jais2ForCausalLM"], dtype="bfloat16", model_type="jais2", rope_scaling=None,
+                                       rope_theta=500000.0, transformers_version="4.57.3", use_cache=True))
+
+    # Logits are scaled; neighbours rotate together; of Cohere 2's layers those that see everything rotate nothing.
+    cohere = dict(attention_bias=False, attention_dropout=0.0, bos_token_id=5, eos_token_id=2, hidden_act="silu", hidden_size=32, initializer_range=0.02,
+                  intermediate_size=40, layer_norm_eps=1e-5, logit_scale=0.25, max_position_embeddings=256, num_attention_heads=4, num_key_value_heads=2,
+                  pad_token_id=0, vocab_size=VOCAB)
+    make("cohere", t.CohereForCausalLM, t.CohereConfig(**cohere, num_hidden_layers=2, rope_parameters=rope(8000.0), attn_implementation="eager"), [10, 48],
+         dtype=torch.float16,
+         edit=lambda config: published(config, **cohere, num_hidden_layers=2, architectures=["CohereForCausalLM"], model_max_length=256, model_type="cohere",
+                                       pretraining_tp=1, rope_theta=8000.0, torch_dtype="float16", transformers_version="4.38.2", use_cache=True))
+    cohere2 = dict(cohere, sliding_window=16)
+    make("cohere2-bf16", t.Cohere2ForCausalLM,
+         t.Cohere2Config(**cohere2, num_hidden_layers=3, sliding_window_pattern=3, rope_parameters=rope(5000.0), attn_implementation="eager"), [10, 48], [16],
+         dtype=torch.bfloat16,
+         edit=lambda config: published(config, **cohere2, num_hidden_layers=3, architectures=["Cohere2ForCausalLM"], cache_implementation="hybrid", head_dim=8,
+                                       layer_switch=3, model_type="cohere2", order_of_interleaved_layers="local_attn_first",
+                                       position_embedding_type="rope_gptj", rope_scaling=None, rope_theta=5000, rotary_pct=1.0, sliding_window_pattern=3,
+                                       torch_dtype="bfloat16", transformers_version="4.48.0.dev0", use_cache=True, use_embedding_sharing=True,
+                                       use_gated_activation=True, use_parallel_block=True, use_parallel_embedding=True))
+
+    stablelm = dict(bos_token_id=1, eos_token_id=2, hidden_act="silu", hidden_size=32, initializer_range=0.02, intermediate_size=40, layer_norm_eps=1e-5,
+                    max_position_embeddings=256, num_attention_heads=2, num_hidden_layers=2, num_key_value_heads=1, tie_word_embeddings=False,
+                    use_qkv_bias=True, vocab_size=VOCAB)
+    make("stablelm-bf16", t.StableLmForCausalLM, t.StableLmConfig(**stablelm, rope_parameters=rope(partial_rotary_factor=0.25), attn_implementation="eager"),
+         [10, 48], dtype=torch.bfloat16,
+         edit=lambda config: published(config, **stablelm, architectures=["StableLmForCausalLM"], model_type="stablelm", partial_rotary_factor=0.25,
+                                       rope_theta=10000, norm_eps=1e-5, torch_dtype="bfloat16", transformers_version="4.38.0", use_cache=True))
+
+    # The layer of 7B, with one head of keys; of 40B, with groups and two norms; of RW, one part behind the other, with slopes.
+    falcon = dict(attention_dropout=0.0, bias=False, bos_token_id=1, eos_token_id=2, hidden_dropout=0.0, hidden_size=32, initializer_range=0.02,
+                  layer_norm_epsilon=1e-5, num_attention_heads=4, num_hidden_layers=2, parallel_attn=True, vocab_size=VOCAB)
+    falcon_says = dict(apply_residual_connection_post_layernorm=False, architectures=["FalconForCausalLM"], model_type="falcon", torch_dtype="bfloat16",
+                       transformers_version="4.27.4", use_cache=True)
+    falcon_map = dict(auto_map={"AutoConfig": "configuration_falcon.FalconConfig", "AutoModelForCausalLM": "modeling_falcon.FalconForCausalLM"})
+    make("falcon-bf16", t.FalconForCausalLM, t.FalconConfig(**falcon, multi_query=True, attn_implementation="eager"), [10, 48], dtype=torch.bfloat16,
+         edit=lambda config: published(config, **falcon, **falcon_says, **falcon_map, alibi=False, multi_query=True, new_decoder_architecture=False))
+    make("falcon-new-bf16", t.FalconForCausalLM, t.FalconConfig(**falcon, num_kv_heads=2, new_decoder_architecture=True, attn_implementation="eager"), [10, 48],
+         dtype=torch.bfloat16,
+         edit=lambda config: published(config, **falcon, **falcon_says, **falcon_map, alibi=False, multi_query=True, new_decoder_architecture=True, num_kv_heads=2))
+    # The reference's eager attention adds the slopes twice.
+    falcon_rw = {**falcon, "bias": True, "parallel_attn": False, "tie_word_embeddings": False}
+    make("falcon-rw-bf16", t.FalconForCausalLM, t.FalconConfig(**falcon_rw, alibi=True, multi_query=False, attn_implementation="sdpa"), [10, 48],
+         dtype=torch.bfloat16,
+         edit=lambda config: published(config, **falcon_rw, **falcon_says, **falcon_map, alibi=True, multi_query=False, new_decoder_architecture=False))
 
     qwen2 = dict(SMALL, rope_parameters=rope(1000000.0), attn_implementation="eager")
     make("qwen2", t.Qwen2ForCausalLM, t.Qwen2Config(**qwen2, tie_word_embeddings=True), [7, 48], edit=old_spelling)

@@ -15,12 +15,14 @@ struct Architecture {
   std::string_view name;        // as config.json's "architectures" spells it
   std::string_view model_type;  // its "model_type", which decides where "architectures" says nothing
   // Asks the configuration for everything that it may say of the forward pass; what is not asked for and is
-  // not known to be harmless is refused afterwards. Throws std::runtime_error that names the field.
+  // not known to be harmless is refused afterwards. Throws std::runtime_error that names the field. Of the result's
+  // names the modules, where there are any, stand in place of the row's: for a variant that stores others.
   ModelSpec (*read)(const Fields& config);
   TensorNames names;
   // For `serval models` and docs/models.md.
   std::string_view models;   // as people call them: "Qwen3 0.6B to 32B"
   std::string_view goldens;  // folders of tests/fixtures/models that hold it to the reference, with spaces between
+  std::string_view old_name = {};  // another name, which older files have
 };
 
 std::span<const Architecture* const> architectures();

@@ -2,15 +2,25 @@
 #include <string>
 
 #include "engine/model/architectures/architecture.h"
+#include "engine/model/architectures/bloom.h"
+#include "engine/model/architectures/cohere.h"
+#include "engine/model/architectures/falcon.h"
 #include "engine/model/architectures/gemma.h"
 #include "engine/model/architectures/gpt2.h"
+#include "engine/model/architectures/gpt_neo.h"
+#include "engine/model/architectures/gpt_neox.h"
+#include "engine/model/architectures/gptj.h"
 #include "engine/model/architectures/granite.h"
 #include "engine/model/architectures/llama.h"
 #include "engine/model/architectures/mamba.h"
+#include "engine/model/architectures/nemotron.h"
 #include "engine/model/architectures/olmo.h"
+#include "engine/model/architectures/opt.h"
 #include "engine/model/architectures/phi.h"
 #include "engine/model/architectures/qwen.h"
 #include "engine/model/architectures/small_llamas.h"
+#include "engine/model/architectures/stablelm.h"
+#include "engine/model/architectures/starcoder.h"
 #include "kernels/base/shown.h"
 
 namespace serval {
@@ -21,12 +31,15 @@ constexpr const Architecture* kArchitectures[] = {&kLlama, &kMistral, &kMixtral,
                                                   &kPhi3,  &kGpt2,    &kMamba,
                                                   &kGranite, &kOlmo,  &kOlmo2,   &kOlmo3,
                                                   &kSeedOss, &kSmolLm3, &kHunYuanDense, &kExaone4, &kMinistral,
-                                                  &kQwen2Vl, &kQwen25Vl, &kQwen3Vl, &kMinistral3, &kMistral3};
+                                                  &kQwen2Vl, &kQwen25Vl, &kQwen3Vl, &kMinistral3, &kMistral3,
+                                                  &kGptNeo, &kGptNeox, &kGptj, &kCodeGen, &kPhi, &kOpt, &kXglm,
+                                                  &kBloom, &kMpt, &kFalcon, &kGptBigCode, &kStarcoder2,
+                                                  &kStableLm, &kCohere, &kCohere2, &kNemotron, &kJais2};
 
 const Architecture& find_row(std::string_view Architecture::*key, std::string_view wanted, const char* what) {
   std::string supported;
   for (const Architecture* row : kArchitectures) {
-    if (row->*key == wanted) return *row;
+    if (row->*key == wanted || (!row->old_name.empty() && row->old_name == wanted)) return *row;
     supported += (supported.empty() ? "" : ", ") + std::string(row->*key);
   }
   throw std::runtime_error("the " + std::string(what) + " " + in_quotes(wanted) +

@@ -52,13 +52,39 @@ DenseFfnSpec read_gated_ffn(const Fields& config, std::string_view activation_fi
                             std::string_view when_absent) {
   DenseFfnSpec spec;
   spec.intermediate_size = config.get_int("intermediate_size", 1, kMaxIntermediate);
-  const std::string name = config.find_string(activation_field).value_or(std::string(when_absent));
-  if (name != "silu" && name != "gelu_pytorch_tanh") {
-    config.refuse(activation_field,
-                  in_quotes(name) + " is not supported; supported are silu, gelu_pytorch_tanh");
-  }
-  spec.activation = name == "silu" ? Activation::kSilu : Activation::kGeluTanh;
+  spec.activation = read_activation(config, activation_field, when_absent);
   return spec;
+}
+
+Activation read_activation(const Fields& config, std::string_view field, std::string_view when_absent) {
+  struct Name {
+    std::string_view name;
+    Activation activation;
+  };
+  constexpr Name kNames[] = {{"silu", Activation::kSilu},
+                             {"swish", Activation::kSilu},
+                             {"gelu", Activation::kGelu},
+                             {"gelu_python", Activation::kGelu},
+                             {"gelu_new", Activation::kGeluTanh},
+                             {"gelu_pytorch_tanh", Activation::kGeluTanh},
+                             {"gelu_python_tanh", Activation::kGeluTanh},
+                             {"gelu_accurate", Activation::kGeluTanh},
+                             {"gelu_fast", Activation::kGeluTanh},
+                             {"quick_gelu", Activation::kGeluSigmoid},
+                             {"relu", Activation::kRelu},
+                             {"relu2", Activation::kRelu2}};
+  const std::string wanted = config.find_string(field).value_or(std::string(when_absent));
+  std::string supported;
+  for (const auto& [name, activation] : kNames) {
+    if (name == wanted) return activation;
+    supported += (supported.empty() ? "" : ", ") + std::string(name);
+  }
+  config.refuse(field, in_quotes(wanted) + " is not supported; supported are " + supported);
+}
+
+NormSpec read_layer_norm(const Fields& config, std::string_view eps_field) {
+  const double eps = config.find_positive(eps_field, 1).value_or(1e-5);
+  return {.kind = NormSpec::Kind::kLayer, .eps = static_cast<float>(eps)};
 }
 
 NormSpec read_rms_norm(const Fields& config, double eps_when_absent) {

@@ -31,6 +31,12 @@ GqaSpec read_heads(const Fields& config, int hidden_size, const HeadRules& rules
 DenseFfnSpec read_gated_ffn(const Fields& config, std::string_view activation_field = "hidden_act",
                             std::string_view when_absent = "silu");
 
+// The activation that a field names, in any of the reference's spellings.
+Activation read_activation(const Fields& config, std::string_view field, std::string_view when_absent);
+
+// A LayerNorm with the epsilon of that field, 1e-5 where it is absent.
+NormSpec read_layer_norm(const Fields& config, std::string_view eps_field);
+
 // An RMS norm with rms_norm_eps.
 NormSpec read_rms_norm(const Fields& config, double eps_when_absent = 1e-6);
 

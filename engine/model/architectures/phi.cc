@@ -1,6 +1,9 @@
 #include "engine/model/architectures/phi.h"
 
+#include <utility>
+
 #include "engine/model/architectures/decoder_fields.h"
+#include "engine/model/architectures/plain_decoder.h"
 
 namespace serval {
 namespace {
@@ -16,6 +19,26 @@ ModelSpec read_phi3(const Fields& config) {
   return spec;
 }
 
+ModelSpec read_phi(const Fields& config) {
+  PlainDecoder decoder = read_plain_decoder(
+      config, {.activation = "hidden_act", .eps = "layer_norm_eps", .ties_when_absent = false});
+  GqaSpec& attention = decoder.attention;
+  attention.num_kv_heads =
+      config.find_int("num_key_value_heads", 1, kMaxHeads).value_or(attention.num_heads);
+  if (attention.num_heads % attention.num_kv_heads != 0)
+    config.refuse("num_attention_heads", "must be a multiple of num_key_value_heads");
+  if (config.get_bool("qk_layernorm", false)) config.refuse("qk_layernorm", "is not supported when true");
+  decoder.spec.ropes = {
+      read_rope(config, attention.head_dim, decoder.spec.max_positions, {.part = 0.5})};
+  decoder.is_parallel = true;
+  decoder.has_ffn_norm = false;
+  decoder.spec.head_bias = true;
+  return made_of(config, std::move(decoder));
+}
+
+constexpr StoredName kPhiModules[] = {{"self_attn.o_proj", "self_attn.dense"},
+                                      {"mlp.up_proj", "mlp.fc1"},
+                                      {"mlp.down_proj", "mlp.fc2"}};
 constexpr StoredName kModules[] = {{"self_attn.q_proj", "self_attn.qkv_proj"},
                                    {"self_attn.k_proj", "self_attn.qkv_proj"},
                                    {"self_attn.v_proj", "self_attn.qkv_proj"},
@@ -24,6 +47,12 @@ constexpr StoredName kModules[] = {{"self_attn.q_proj", "self_attn.qkv_proj"},
 
 }  // namespace
 
+constexpr Architecture kPhi{"PhiForCausalLM",
+                            "phi",
+                            read_phi,
+                            {.final_norm = "model.final_layernorm", .modules = kPhiModules},
+                            "Phi-1, Phi-1.5, Phi-2",
+                            "phi"};
 constexpr Architecture kPhi3{
     "Phi3ForCausalLM", "phi3", read_phi3, {.modules = kModules}, "Phi-3, Phi-3.5 mini, Phi-4",
     "phi3 phi3-bf16"};

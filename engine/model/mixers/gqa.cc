@@ -43,14 +43,15 @@ void prepare_apart(Backend& backend, HeadNormPlace place, const Tensor& query_co
 }  // namespace
 
 void GqaSpec::list_slots(int64_t hidden, GqaWeights& w, SlotList& slots) const {
-  slots.linear(
+  slots.qkv(
       w.qkv,
       {{"self_attn.q_proj", q_size()}, {"self_attn.k_proj", kv_size()}, {"self_attn.v_proj", kv_size()}},
-      hidden, qkv_bias);
+      hidden, qkv_bias, {num_kv_heads, head_dim, interleaved_dims});
   slots.linear(w.output, {{"self_attn.o_proj", hidden}}, q_size(), output_bias);
   const bool is_wide = head_norm_place == HeadNormPlace::kAllHeads;
   slots.norm(w.q_norm, "self_attn.q_norm", is_wide ? q_size() : head_dim, head_norm);
   slots.norm(w.k_norm, "self_attn.k_norm", is_wide ? kv_size() : head_dim, head_norm);
+  if (!slopes.empty()) slots.constant(w.slopes, slopes);
 }
 
 void GqaSpec::shape_kv(KvLayer& kv) const {
@@ -106,6 +107,7 @@ void GqaSpec::run(Backend& backend, const GqaWeights& w, const MixerInput& in) c
                      .scale = scale,
                      .soft_cap = soft_cap,
                      .window = in.window,
+                     .slopes = slopes.empty() ? Tensor() : Tensor(w.slopes.data(), DType::kF32, {num_heads}),
                      .out = attended},
                     stride);
   backend.linear(attended, w.output, in.out);

@@ -2,6 +2,8 @@
 // key-value heads as heads is plain multi-head attention.
 #pragma once
 
+#include <vector>
+
 #include "engine/model/mixers/mixer.h"
 
 namespace serval {
@@ -18,6 +20,7 @@ struct GqaWeights {
   LinearWeight output;  // [hidden, q_size]
   NormWeights q_norm;   // [head_dim], or of all heads together
   NormWeights k_norm;
+  Buffer slopes;  // f32 [num_heads], or empty
 };
 
 struct GqaSpec {
@@ -32,6 +35,11 @@ struct GqaSpec {
   HeadNormPlace head_norm_place = HeadNormPlace::kEachHead;
   float scale = 1;     // of the scores: 1 / sqrt(head_dim)
   float soft_cap = 0;  // 0: none; c: scores become c * tanh(score / c)
+  // The checkpoint has the first so many dimensions of each head of q and k as pairs of neighbours that rotate
+  // together; here they rotate in halves.
+  int interleaved_dims = 0;
+  // Of each head: what a score falls by for each position to its key (ALiBi); empty: nothing.
+  std::vector<float> slopes;
 
   int64_t q_size() const { return int64_t{num_heads} * head_dim; }
   int64_t kv_size() const { return int64_t{num_kv_heads} * head_dim; }

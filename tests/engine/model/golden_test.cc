@@ -211,8 +211,8 @@ Feature with_experts_exchanged() {
           }};
 }
 
-Feature without_learned_positions() {
-  return {"learned positions", [](ModelSpec& s, ModelWeights&) { s.learned_positions = false; }};
+Feature without_position_table() {
+  return {"table of positions", [](ModelSpec& s, ModelWeights&) { s.positions = PositionTable::kNone; }};
 }
 template <class Change>
 Feature with_norms_changed(const std::string& what, Change change) {
@@ -241,6 +241,28 @@ LinearWeight& mlp_up(LayerWeights& w) {
 }
 LinearWeight& mlp_down(LayerWeights& w) {
   return std::get<MlpFfnWeights>(w.ffn).down;
+}
+
+Feature without_slopes() {
+  return {"slopes", [](ModelSpec& s, ModelWeights&) {
+            for (LayerSpec& layer : s.layers) attention(layer).slopes.clear();
+          }};
+}
+Feature with_parts_in_turn() {
+  return {"parts side by side", [](ModelSpec& s, ModelWeights&) {
+            for (LayerSpec& layer : s.layers) layer.is_parallel = false;
+          }};
+}
+Feature with_parts_side_by_side() {
+  return {"one part behind the other", [](ModelSpec& s, ModelWeights&) {
+            for (LayerSpec& layer : s.layers) layer.is_parallel = true;
+          }};
+}
+Feature without_head_bias() {
+  return {"head's bias", [](ModelSpec&, ModelWeights& w) { w.lm_head.bias = {}; }};
+}
+Feature without_embedding_norm() {
+  return {"norm of the embedding", [](ModelSpec& s, ModelWeights&) { s.embedding_norm = {}; }};
 }
 
 Feature without_rounding() {
@@ -272,10 +294,50 @@ std::vector<ModelCase> models() {
       {"mixtral-bf16",
        {with_the_best_expert_alone(), with_experts_exchanged(), without_window(), with_window_off_by_one()}},
       {"gpt2",
-       {without_learned_positions(), without_means(), without_norm_biases(), with_another_mlp_activation(),
+       {without_position_table(), without_means(), without_norm_biases(), with_another_mlp_activation(),
         without_bias("qkv", qkv), without_bias("output", output), without_bias("up", mlp_up),
         without_bias("down", mlp_down)}},
-      {"gpt2-bare", {without_learned_positions(), without_means(), with_another_mlp_activation()}},
+      {"gpt2-bare", {without_position_table(), without_means(), with_another_mlp_activation()}},
+      {"gpt-bigcode",
+       {without_position_table(), without_means(), without_norm_biases(), with_another_mlp_activation(),
+        without_bias("qkv", qkv), without_bias("output", output), without_bias("up", mlp_up)}},
+      {"gpt-neo",
+       {without_position_table(), with_scale_of_head_dim(), without_window(), with_window_off_by_one(),
+        without_layer_assignment(), with_another_mlp_activation(), without_bias("output", output)}},
+      {"starcoder2-bf16",
+       {without_rotation(), without_means(), without_window(), with_window_off_by_one(), without_bias("qkv", qkv),
+        without_bias("output", output), without_bias("down", mlp_down)}},
+      {"opt",
+       {without_position_table(), without_means(), without_bias("qkv", qkv), without_bias("output", output),
+        without_bias("up", mlp_up), without_bias("down", mlp_down)}},
+      {"xglm",
+       {without_position_table(), without_embedding_scale(), without_bias("qkv", qkv), with_another_mlp_activation()}},
+      {"bloom",
+       {without_slopes(), without_embedding_norm(), without_bias("qkv", qkv), without_bias("output", output),
+        with_another_mlp_activation()}},
+      {"mpt-bf16", {without_slopes(), without_means(), with_another_mlp_activation()}},
+      {"gptj",
+       {without_rotation(), with_whole_heads_rotated(), with_parts_in_turn(), with_another_mlp_activation(),
+        without_bias("up", mlp_up), without_bias("down", mlp_down), without_head_bias()}},
+      {"codegen", {without_rotation(), with_parts_in_turn(), without_head_bias()}},
+      {"gpt-neox",
+       {without_rotation(), with_whole_heads_rotated(), with_parts_in_turn(), without_means(), without_norm_biases(),
+        without_bias("qkv", qkv), without_bias("output", output), with_another_mlp_activation()}},
+      {"gpt-neox-in-turn", {without_rotation(), with_parts_side_by_side()}},
+      {"phi",
+       {without_rotation(), with_whole_heads_rotated(), with_parts_in_turn(), without_head_bias(),
+        without_bias("qkv", qkv), without_bias("output", output), without_bias("up", mlp_up)}},
+      {"nemotron-bf16", {without_norm_offset(), without_means(), with_whole_heads_rotated(), with_another_mlp_activation()}},
+      {"jais2-bf16", {without_rotation(), without_means(), without_bias("qkv", qkv), without_bias("down", mlp_down)}},
+      {"stablelm-bf16", {without_rotation(), with_whole_heads_rotated(), without_means(), without_bias("qkv", qkv)}},
+      {"cohere", {without_rotation(), with_parts_in_turn(), without_logit_scale(), without_means()}},
+      {"cohere2-bf16",
+       {without_rotation(), with_rotation_in_every_layer(), with_parts_in_turn(), without_window(),
+        with_window_off_by_one(), without_layer_assignment()}},
+      {"falcon-bf16", {without_rotation(), with_parts_in_turn(), without_means(), without_norm_biases()}},
+      {"falcon-new-bf16", {without_rotation(), with_parts_in_turn(), with_another_mlp_activation()}},
+      {"falcon-rw-bf16",
+       {without_slopes(), without_bias("qkv", qkv), without_bias("output", output), without_bias("up", mlp_up)}},
       {"qwen2", {without_bias("qkv", qkv), without_rotation()}},
       {"qwen2-windows", {without_window(), with_window_off_by_one(), without_layer_assignment()}},
       {"qwen2-yarn", {without_rope_scaling(), without_amplitude()}},

@@ -1,0 +1,12 @@
+// OPT (Zhang et al. 2022) and XGLM (Lin et al. 2021): positions added to the embedding, learned and as sinusoids,
+// whose tables begin two rows early.
+#pragma once
+
+#include "engine/model/architectures/architecture.h"
+
+namespace serval {
+
+extern const Architecture kOpt;
+extern const Architecture kXglm;
+
+}  // namespace serval
