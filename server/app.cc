@@ -166,7 +166,7 @@ void serve_until_stopped(const std::string& model, ServerConfig config, StopSign
   const std::string model_id = config.service.model_id.empty() ? served.name : config.service.model_id;
   config.service.model_id = model_id;
   config.service.created = std::time(nullptr);
-  config.service.template_time = parse_template_time(config.template_time);
+  config.service.prompts.template_time = parse_template_time(config.template_time);
   config.service.defaults = served.defaults;
   config.service.answers = std::make_shared<MemoryBudget>(static_cast<size_t>(config.max_total_answer_bytes));
   config.http.answers = config.service.answers;
@@ -174,7 +174,7 @@ void serve_until_stopped(const std::string& model, ServerConfig config, StopSign
 
   // The listeners open before the model is loaded: probes get an answer at once, requests a 503.
   ServiceMetrics metrics(model_id);
-  EngineService service(config.service, served.tokenizer, std::move(served.chat_template),
+  EngineService service(config.service, served.tokenizer, std::move(served.chat_templates),
                         metrics);
   RouteTable routes;
   RequestOptions request_options;

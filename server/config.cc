@@ -275,8 +275,6 @@ std::vector<Knob> knobs(ServerConfig& c) {
        0,
        0,
        {"debug", "info", "warn", "error"}},
-      {"template_time", "Life", "ISO 8601 time that chat templates read instead of the clock",
-       &c.template_time},
 
       {"max_model_len", "Engine",
        "positions of a sequence, prompt and output; 0: what the model was made for", &c.max_model_len, 0,
@@ -350,6 +348,17 @@ std::vector<Knob> knobs(ServerConfig& c) {
        {"auto", "generic", "avx2", "avx512", "avx512bf16"}},
       {"pin_threads", "Engine", "bind computing threads to cores", &d.pin_threads},
       {"record", "Engine", "file to record the scheduler's inputs to, for replay", &c.engine.record_path},
+
+      {"special_tokens_in_content",
+       "Chats",
+       "what the name of a special token in a chat's texts is; parse: that token, as elsewhere; text: text, so that "
+       "nobody can forge a turn",
+       &c.service.prompts.special_tokens_in_content,
+       0,
+       0,
+       {"parse", "text"}},
+      {"template_time", "Chats", "ISO 8601 time that chat templates read instead of the clock",
+       &c.template_time},
 
       {"max_prompts", "Limits", "prompts in one completion request", &l.max_prompts, 1, 4096},
       {"max_n", "Limits", "choices of one prompt (n)", &l.max_n, 1, 1024},

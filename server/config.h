@@ -33,7 +33,7 @@ struct ServerConfig {
   int64_t max_total_answer_bytes = 256 << 20;
   int drain_timeout_s = 30;
   std::string log_level = "info";
-  // ISO 8601; empty: the clock. service.template_time
+  // ISO 8601; empty: the clock. service.prompts.template_time
   std::string template_time;
   // engine.kv_cache_bytes
   int64_t kv_cache_mib = 0;

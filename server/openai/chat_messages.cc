@@ -91,7 +91,7 @@ std::vector<ToolCall> read_tool_calls(const json::object& message, const std::st
   return result;
 }
 
-std::optional<TemplateValue> scalar(const json::value& value) {
+TemplateValue template_value_of(const json::value& value) {
   switch (value.kind()) {
     case json::kind::null:
       return nullptr;
@@ -106,7 +106,7 @@ std::optional<TemplateValue> scalar(const json::value& value) {
     case json::kind::string:
       return std::string(value.get_string());
     default:
-      return std::nullopt;
+      return JsonText{json::serialize(value)};
   }
 }
 
@@ -128,13 +128,23 @@ ChatMessage read_message(const json::value& value, const std::string& where) {
   for (const auto& [key, inner] : *object) {
     const std::string_view name = key;
     if (std::find(kRead.begin(), kRead.end(), name) != kRead.end()) continue;
-    if (std::optional<TemplateValue> field = scalar(inner))
-      message.fields.emplace_back(std::string(name), std::move(*field));
+    if (!inner.is_structured()) message.fields.emplace_back(std::string(name), template_value_of(inner));
   }
   return message;
 }
 
 }  // namespace
+
+std::vector<JsonText> read_objects(const Fields& fields, std::string_view list) {
+  std::vector<JsonText> objects;
+  const json::array* const values = fields.find_array(list);
+  if (values == nullptr) return objects;
+  for (const json::value& value : *values) {
+    if (!value.is_object()) fields.refuse(list, "must be an array of objects", "invalid_type");
+    objects.push_back({json::serialize(value)});
+  }
+  return objects;
+}
 
 Chat read_chat(const Fields& fields) {
   Chat chat;
@@ -145,17 +155,16 @@ Chat read_chat(const Fields& fields) {
   for (const json::value& message : messages->get_array())
     chat.messages.push_back(read_message(message, "messages[" + std::to_string(chat.messages.size()) + "]"));
   if (const std::optional<Fields> kwargs = fields.find_object("chat_template_kwargs")) {
-    for (const auto& [key, value] : kwargs->object()) {
-      std::optional<TemplateValue> variable = scalar(value);
-      if (!variable) {
-        throw FieldError("", invalid("chat_template_kwargs", "invalid_type",
-                                     "chat_template_kwargs." + std::string(key.substr(0, 64)) +
-                                         " must be a string, number, boolean or null"));
-      }
-      chat.template_variables.emplace_back(std::string(key), std::move(*variable));
-    }
+    for (const auto& [key, value] : kwargs->object())
+      chat.template_variables.emplace_back(std::string(key), template_value_of(value));
   }
-  chat.add_generation_prompt = fields.get_bool("add_generation_prompt", true);
+  chat.documents = read_objects(fields, "documents");
+  chat.template_name = fields.find_string("chat_template").value_or("");
+  chat.continue_final_message = fields.get_bool("continue_final_message", false);
+  const bool may_add = !chat.continue_final_message;
+  chat.add_generation_prompt = fields.get_bool("add_generation_prompt", may_add);
+  if (chat.add_generation_prompt && chat.continue_final_message)
+    fields.refuse("continue_final_message", "and add_generation_prompt exclude each other");
   return chat;
 }
 

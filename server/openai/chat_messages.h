@@ -8,7 +8,11 @@ namespace serval {
 
 class Fields;
 
-// `fields`: of the request: messages, chat_template_kwargs, add_generation_prompt. Throws FieldError.
+// `fields`: of the request: messages, documents, chat_template, chat_template_kwargs, add_generation_prompt,
+// continue_final_message; not its tools. Throws FieldError.
 Chat read_chat(const Fields& fields);
+
+// A list of objects ("tools"); none when it is absent. Throws FieldError.
+std::vector<JsonText> read_objects(const Fields& fields, std::string_view list);
 
 }  // namespace serval

@@ -54,9 +54,6 @@ constexpr RefusedField kRefusedFields[] = {
     {"logprob_token_ids"},
     {"truncate_prompt_tokens", RefusedWhen::kAnyValue},
     {"prompt_embeds", RefusedWhen::kAnyValue},
-    {"documents"},
-    {"continue_final_message"},
-    {"chat_template", RefusedWhen::kAnyValue, "not_allowed"},
     {"kv_transfer_params", RefusedWhen::kAnyValue, "not_allowed"},
     {"bootstrap_host", RefusedWhen::kAnyValue, "not_allowed"},
     {"bootstrap_port", RefusedWhen::kAnyValue, "not_allowed"},
@@ -352,7 +349,8 @@ Result<TokenizeRequest> parse_tokenize_request(std::string_view body, const Requ
     if (fields.find("messages")) {
       if (fields.find("prompt")) fields.refuse("prompt", "and messages exclude each other", "invalid_prompt");
       out.generate.chat = read_chat(fields);
-      refuse_tools(fields);
+      // There is no answer that could call one.
+      out.generate.chat->tools = read_objects(fields, "tools");
     } else {
       std::optional<std::string> prompt = fields.find_string("prompt");
       if (!prompt) fields.refuse("prompt", "must be a string (or give messages)", "invalid_prompt");

@@ -36,7 +36,7 @@ struct TokenizeRequest {
   GenerateRequest generate;  // as for .../render
   bool return_token_strs = false;
 };
-// {"prompt", "add_special_tokens"} or {"messages", "add_generation_prompt", "chat_template_kwargs"}.
+// {"prompt", "add_special_tokens"} or a chat: "messages", "tools" and what else read_chat reads.
 Result<TokenizeRequest> parse_tokenize_request(std::string_view body, const RequestOptions& options);
 
 struct DetokenizeRequest {

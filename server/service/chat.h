@@ -11,8 +11,14 @@
 
 namespace serval {
 
-// What a template may read beside the messages: nothing that could nest.
-using TemplateValue = std::variant<std::nullptr_t, bool, int64_t, double, std::string>;
+// The text of a JSON object or array.
+struct JsonText {
+  std::string text;
+  bool operator==(const JsonText&) const = default;
+};
+
+// What a template may read beside the messages.
+using TemplateValue = std::variant<std::nullptr_t, bool, int64_t, double, std::string, JsonText>;
 using TemplateFields = std::vector<std::pair<std::string, TemplateValue>>;
 
 // A call that an assistant made earlier.
@@ -24,7 +30,7 @@ struct ToolCall {
 };
 
 struct ChatMessage {
-  // system, developer, user, assistant, tool or function.
+  // Small letters and underscores; which of them there are is the template's to say.
   std::string role;
   // Absent: an assistant that only called tools, a function without an answer.
   std::optional<std::string> content;
@@ -35,10 +41,18 @@ struct ChatMessage {
 
 struct Chat {
   std::vector<ChatMessage> messages;
+  // What the model may call and what it may quote, an object each; as a template reads it.
+  std::vector<JsonText> tools;
+  std::vector<JsonText> documents;
+  // The one of the model's templates; empty: the default, or tool_use where there are tools.
+  std::string template_name;
   // chat_template_kwargs: which are allowed is the service's to say.
   TemplateFields template_variables;
   // Ends with the beginning of an assistant's message.
   bool add_generation_prompt = true;
+  // Ends within the last message, with what it says so far: the answer goes on from there. Not with
+  // add_generation_prompt.
+  bool continue_final_message = false;
 };
 
 }  // namespace serval

@@ -95,10 +95,10 @@ std::mt19937_64 random_generator() {
 
 struct EngineService::Impl {
   Impl(ServiceConfig service_config, std::shared_ptr<const Tokenizer> service_tokenizer,
-       std::optional<ChatTemplate> chat_template, ServiceMetrics& service_metrics)
+       ChatTemplates chat_templates, ServiceMetrics& service_metrics)
       : config(std::move(service_config)),
         tokenizer(std::move(service_tokenizer)),
-        prompts(tokenizer, std::move(chat_template), config.limits, config.template_time),
+        prompts(tokenizer, std::move(chat_templates), config.limits, config.prompts),
         metrics(service_metrics),
         random(random_generator()) {
     incoming.reserve(4096);
@@ -285,8 +285,8 @@ class RunningGeneration final : public Generation {
 }  // namespace
 
 EngineService::EngineService(ServiceConfig config, std::shared_ptr<const Tokenizer> tokenizer,
-                             std::optional<ChatTemplate> chat_template, ServiceMetrics& metrics)
-    : impl_(std::make_unique<Impl>(std::move(config), std::move(tokenizer), std::move(chat_template),
+                             ChatTemplates chat_templates, ServiceMetrics& metrics)
+    : impl_(std::make_unique<Impl>(std::move(config), std::move(tokenizer), std::move(chat_templates),
                                    metrics)) {}
 
 EngineService::~EngineService() = default;

@@ -26,7 +26,7 @@ struct ServiceConfig {
   std::vector<std::string> aliases;  // other names that reach the same model
   int64_t created = 0;               // unix seconds
   ServiceLimits limits;
-  std::optional<int64_t> template_time;
+  PromptSettings prompts;
   bool share_prefix_cache = false;  // among API keys; if not, what one key asked is found by that key alone
   int stall_seconds = 60;           // runnable work without a completed step for this long: not live
   GenerationDefaults defaults;
@@ -37,7 +37,7 @@ struct ServiceConfig {
 class EngineService final : public InferenceService {
  public:
   EngineService(ServiceConfig config, std::shared_ptr<const Tokenizer> tokenizer,
-                std::optional<ChatTemplate> chat_template, ServiceMetrics& metrics);
+                ChatTemplates chat_templates, ServiceMetrics& metrics);
   ~EngineService() override;
 
   // Give this to the Engine; it hands events to the delivery thread.

@@ -11,20 +11,44 @@ namespace {
 
 namespace json = boost::json;
 
-// Variables a client may hand to the template: what published templates read. Anything else could shadow what
-// the server sets.
-constexpr std::array kTemplateVariables = {"enable_thinking",  "thinking",      "thinking_budget",
-                                           "reasoning_effort", "date_string",   "preserve_thinking",
-                                           "clear_thinking",   "model_identity"};
+// What the server says to a template; a client's variable of that name would speak in its place.
+constexpr std::array kServersVariables = {"messages",  "tools",     "documents",     "add_generation_prompt",
+                                          "bos_token", "eos_token", "chat_template", "raise_exception",
+                                          "strftime_now"};
+// Behind the last text, so that it is found again in what a template made of it. The same as the reference's,
+// because a template may trim its end, or look at it.
+constexpr std::string_view kContinueTag = "CONTINUE_FINAL_MESSAGE_TAG ";
 
 Result<void> add_template_variables(const TemplateFields& variables, json::object& context) {
   for (const auto& [name, value] : variables) {
-    if (std::find(kTemplateVariables.begin(), kTemplateVariables.end(), name) == kTemplateVariables.end()) {
+    if (std::find(kServersVariables.begin(), kServersVariables.end(), name) != kServersVariables.end()) {
       return invalid("chat_template_kwargs", "not_allowed",
-                     "chat_template_kwargs has a name that is not allowed: " + name.substr(0, 64) + ".");
+                     "chat_template_kwargs has a name that is not allowed: " + name + ".");
     }
     context[name] = template_value(value);
   }
+  return {};
+}
+
+std::string_view without_white_space(std::string_view text, bool at_begin) {
+  constexpr std::string_view kWhiteSpace = " \t\n\v\f\r";
+  const size_t end = text.find_last_not_of(kWhiteSpace);
+  if (end == std::string_view::npos) return {};
+  text = text.substr(0, end + 1);
+  return at_begin ? text.substr(text.find_first_not_of(kWhiteSpace)) : text;
+}
+
+// Ends `rendered` within the last message, where the tag stands.
+Result<void> cut_at_tag(std::string_view message, std::string& rendered) {
+  const std::string_view tag = without_white_space(kContinueTag, true);
+  const size_t at = rendered.rfind(tag);
+  if (at == std::string::npos || rendered.find(without_white_space(message, true)) == std::string::npos) {
+    return invalid("continue_final_message", "invalid_value",
+                   "continue_final_message is set, but the chat template leaves parts of the last message out.");
+  }
+  const bool keeps_space = std::string_view(rendered).substr(at).starts_with(kContinueTag);
+  rendered.resize(at);
+  if (!keeps_space) rendered.resize(without_white_space(rendered, false).size());
   return {};
 }
 
@@ -44,14 +68,17 @@ std::string token_name(const Tokenizer& tokenizer, TokenId id) {
 
 }  // namespace
 
-PromptBuilder::PromptBuilder(std::shared_ptr<const Tokenizer> tokenizer,
-                             std::optional<ChatTemplate> chat_template, ServiceLimits limits,
-                             std::optional<int64_t> fixed_time)
+PromptBuilder::PromptBuilder(std::shared_ptr<const Tokenizer> tokenizer, ChatTemplates chat_templates,
+                             ServiceLimits limits, PromptSettings settings)
     : tokenizer_(std::move(tokenizer)),
-      chat_template_(std::move(chat_template)),
       limits_(limits),
-      fixed_time_(fixed_time) {
-  if (chat_template_) tool_call_style_ = find_tool_call_style(*chat_template_);
+      settings_(std::move(settings)),
+      name_breaker_(settings_.special_tokens_in_content == "text" ? tokenizer_->special_names()
+                                                                  : std::vector<std::string>()) {
+  for (auto& [name, chat_template] : chat_templates) {
+    const ToolCallStyle style = find_tool_call_style(chat_template);
+    templates_.emplace(name, Template{std::move(chat_template), style});
+  }
 }
 
 Result<std::vector<PromptInfo>> PromptBuilder::build(GenerateRequest& request,
@@ -81,38 +108,76 @@ Result<void> PromptBuilder::check_fit(size_t least_tokens, const char* param) co
   return context_overflow(param, limits_.max_model_len, param, static_cast<int64_t>(least_tokens), 1, /*at_least=*/true);
 }
 
-Result<PromptInfo> PromptBuilder::build_chat(const Chat& chat, const PromptRules& rules) const {
-  if (!chat_template_) {
+Result<const PromptBuilder::Template*> PromptBuilder::choose_template(const Chat& chat) const {
+  if (templates_.empty())
     return invalid("messages", "no_chat_template", "This model has no chat template; use /v1/completions.");
+  const auto find = [&](std::string_view name) {
+    const auto it = templates_.find(name);
+    return it == templates_.end() ? nullptr : &it->second;
+  };
+  if (!chat.template_name.empty()) {
+    if (const Template* named = find(chat.template_name)) return named;
+    return invalid("chat_template", "not_allowed",
+                   "chat_template is not accepted from clients, but for the name of one of the model's.");
   }
-  Result<json::array> messages = template_messages(chat.messages, limits_.max_messages, tool_call_style_);
+  const Template* with_tools = chat.tools.empty() ? nullptr : find(kToolTemplate);
+  return with_tools ? with_tools : find(kDefaultTemplate);
+}
+
+Result<json::object> PromptBuilder::template_context(const Chat& chat, const Template& chosen) const {
+  Result<json::array> messages = template_messages(chat.messages, limits_.max_messages, chosen.tool_call_style);
   if (!messages) return messages.error();
   json::object context;
   if (Result<void> added = add_template_variables(chat.template_variables, context); !added)
     return added.error();
   context["messages"] = std::move(*messages);
-  context["tools"] = nullptr;
-  context["documents"] = nullptr;
-  context["add_generation_prompt"] = chat.add_generation_prompt;
-  context["bos_token"] = token_name(*tokenizer_, tokenizer_->bos_id());
-  context["eos_token"] = token_name(*tokenizer_, tokenizer_->eos_id());
+  context["tools"] = template_list(chat.tools);
+  context["documents"] = template_list(chat.documents);
+  return context;
+}
 
-  const int64_t now = fixed_time_.value_or(
+Result<PromptInfo> PromptBuilder::build_chat(const Chat& chat, const PromptRules& rules) const {
+  const Result<const Template*> chosen = choose_template(chat);
+  if (!chosen) return chosen.error();
+  Result<json::object> context = template_context(chat, **chosen);
+  if (!context) return context.error();
+  const Result<std::string> breaker = name_breaker_.break_names(*context);
+  if (!breaker) return breaker.error();
+  (*context)["add_generation_prompt"] = chat.add_generation_prompt;
+  (*context)["bos_token"] = token_name(*tokenizer_, tokenizer_->bos_id());
+  (*context)["eos_token"] = token_name(*tokenizer_, tokenizer_->eos_id());
+  std::string last_message;
+  if (chat.continue_final_message) {
+    json::value& content = (*context)["messages"].as_array().back().as_object()["content"];
+    if (!content.is_string()) {
+      return invalid("continue_final_message", "invalid_value",
+                     "continue_final_message is set, but the last message has no content to go on with.");
+    }
+    last_message = content.get_string();
+    content.get_string() += kContinueTag;
+  }
+
+  const int64_t now = settings_.template_time.value_or(
       std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch())
           .count());
-  Result<std::string> text = chat_template_->render(context, now);
+  Result<std::string> text = (*chosen)->chat_template.render(*context, now);
   if (!text) {
     Error error = text.error();
     error.param = "messages";
+    if (!breaker->empty()) error.message = without(error.message, *breaker);
     return error;
   }
+  if (chat.continue_final_message) {
+    if (Result<void> cut = cut_at_tag(last_message, *text); !cut) return cut.error();
+  }
+  std::string plain = breaker->empty() ? std::string() : without(*text, *breaker);
+  const std::string& shown = breaker->empty() ? *text : plain;
   if (rules.must_fit) {
-    if (Result<void> fits = check_fit(tokenizer_->least_tokens(*text), "messages"); !fits)
-      return fits.error();
+    if (Result<void> fits = check_fit(tokenizer_->least_tokens(shown), "messages"); !fits) return fits.error();
   }
   PromptInfo prompt;
-  prompt.token_ids = tokenizer_->encode(*text, /*add_special=*/false);
-  if (rules.with_text) prompt.text = std::move(*text);
+  prompt.token_ids = tokenizer_->encode(*text, /*add_special=*/false, /*parse_special=*/true, *breaker);
+  if (rules.with_text) prompt.text = shown;
   if (prompt.token_ids.empty() && !rules.may_be_empty)
     return invalid("messages", "empty_prompt", "The rendered chat has no tokens.");
   if (Result<void> fits = check_ids(prompt.token_ids, limits_.vocab_size, "messages"); !fits)

@@ -2,13 +2,17 @@
 // of their inputs. Immutable after construction; any thread.
 #pragma once
 
+#include <functional>
+#include <map>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "engine/text/template/chat_template.h"
 #include "engine/text/tokenizer/tokenizer.h"
 #include "server/service/inference_service.h"
+#include "server/service/name_breaker.h"
 #include "server/service/template_messages.h"
 #include "server/service/validator.h"
 
@@ -21,27 +25,41 @@ struct PromptRules {
   bool may_be_empty = false;  // no ids for an empty text; otherwise the BOS, or an error without one
 };
 
+struct PromptSettings {
+  // What strftime_now reads in templates (--template-time); the clock when absent.
+  std::optional<int64_t> template_time;
+  // parse: the name of a special token in a client's text is that token, as it is to transformers and vLLM. text: it
+  // is text like any other, and nobody can forge a turn.
+  std::string special_tokens_in_content = "parse";
+};
+
 class PromptBuilder {
  public:
-  // `fixed_time`: what strftime_now reads in templates (--template-time); the clock when absent.
-  PromptBuilder(std::shared_ptr<const Tokenizer> tokenizer, std::optional<ChatTemplate> chat_template,
-                ServiceLimits limits, std::optional<int64_t> fixed_time);
+  PromptBuilder(std::shared_ptr<const Tokenizer> tokenizer, ChatTemplates chat_templates, ServiceLimits limits,
+                PromptSettings settings);
 
   // One PromptInfo per prompt (a chat is one). Takes the prompts out of the request when they are good. Errors name
   // the field.
   Result<std::vector<PromptInfo>> build(GenerateRequest& request, const PromptRules& rules) const;
 
  private:
+  struct Template {
+    ChatTemplate chat_template;
+    ToolCallStyle tool_call_style;
+  };
+
+  Result<const Template*> choose_template(const Chat& chat) const;
+  Result<boost::json::object> template_context(const Chat& chat, const Template& chosen) const;
   Result<PromptInfo> build_chat(const Chat& chat, const PromptRules& rules) const;
   Result<PromptInfo> build_completion(PromptInput& input, bool add_special_tokens,
                                       const PromptRules& rules) const;
   Result<void> check_fit(size_t least_tokens, const char* param) const;
 
   std::shared_ptr<const Tokenizer> tokenizer_;
-  std::optional<ChatTemplate> chat_template_;
-  ToolCallStyle tool_call_style_;
+  std::map<std::string, Template, std::less<>> templates_;
   ServiceLimits limits_;
-  std::optional<int64_t> fixed_time_;
+  PromptSettings settings_;
+  NameBreaker name_breaker_;
 };
 
 }  // namespace serval

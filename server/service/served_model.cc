@@ -2,6 +2,8 @@
 
 #include <boost/json.hpp>
 #include <stdexcept>
+#include <utility>
+#include <vector>
 
 #include "engine/json/fields.h"
 #include "engine/json/json_reader.h"
@@ -11,6 +13,7 @@
 #include "engine/text/tokenizer/load_tokenizer.h"
 #include "kernels/base/check.h"
 #include "kernels/base/regular_file.h"
+#include "kernels/base/shown.h"
 
 namespace serval {
 namespace {
@@ -20,36 +23,55 @@ namespace fs = std::filesystem;
 constexpr size_t kMaxTemplateBytes = size_t{4} << 20;
 constexpr size_t kMaxConfigBytes = size_t{64} << 20;  // added tokens are listed there
 
-// chat_template.jinja, else the template (or the one named "default") of tokenizer_config.json; absent for a
-// plain model.
-std::optional<std::string> chat_template_source(const fs::path& folder) {
-  const fs::path template_path = folder / "chat_template.jinja";
-  if (fs::exists(template_path)) return read_regular_file(template_path, kMaxTemplateBytes);
-  const fs::path config_path = folder / "tokenizer_config.json";
-  if (!fs::exists(config_path)) return std::nullopt;
-  const boost::json::object object = read_json_file(config_path, kMaxConfigBytes);
-  const Fields config(object, config_path.string());
+using Sources = std::vector<std::pair<std::string, std::string>>;  // names and texts
+
+// Of "chat_template": a text, or a list of them with names.
+void add_listed(const Fields& config, Sources& sources) {
   const boost::json::value* source = config.find("chat_template");
-  if (!source) return std::nullopt;
-  if (source->is_string()) return std::string(source->get_string());
-  if (source->is_array()) {
-    for (const boost::json::value& entry : source->get_array()) {
-      const boost::json::object* named = entry.if_object();
-      const boost::json::value* name = named ? named->if_contains("name") : nullptr;
-      const boost::json::value* text = named ? named->if_contains("template") : nullptr;
-      if (name && *name == "default" && text && text->is_string()) return std::string(text->get_string());
-    }
+  if (!source) return;
+  if (source->is_string()) {
+    sources.emplace_back(kDefaultTemplate, source->get_string());
+    return;
   }
-  config.refuse("chat_template", "is neither a text nor a list with one named default");
+  for (const boost::json::value& value : config.get_array("chat_template")) {
+    const Fields entry = config.inside(value, "chat_template");
+    sources.emplace_back(entry.get_string("name"), entry.get_string("template"));
+  }
 }
 
-std::optional<ChatTemplate> load_chat_template(const fs::path& folder) {
-  const std::optional<std::string> source = chat_template_source(folder);
-  if (!source) return std::nullopt;
-  Result<ChatTemplate> parsed = ChatTemplate::parse(*source);
-  if (!parsed)
-    throw std::runtime_error("the model's chat template cannot be used: " + parsed.error().message);
-  return std::move(*parsed);
+// chat_template.jinja and additional_chat_templates/NAME.jinja; else what tokenizer_config.json has, or
+// chat_template.json. None for a plain model.
+Sources template_sources(const fs::path& folder) {
+  Sources sources;
+  if (fs::exists(folder / "chat_template.jinja"))
+    sources.emplace_back(kDefaultTemplate, read_regular_file(folder / "chat_template.jinja", kMaxTemplateBytes));
+  std::error_code none;
+  for (const auto& entry : fs::directory_iterator(folder / "additional_chat_templates", none)) {
+    if (entry.path().extension() != ".jinja") continue;
+    sources.emplace_back(entry.path().stem().string(), read_regular_file(entry.path(), kMaxTemplateBytes));
+  }
+  for (const char* name : {"tokenizer_config.json", "chat_template.json"}) {
+    const fs::path path = folder / name;
+    if (!sources.empty() || !fs::exists(path)) continue;
+    const boost::json::object object = read_json_file(path, kMaxConfigBytes);
+    add_listed(Fields(object, path.string()), sources);
+  }
+  return sources;
+}
+
+ChatTemplates load_chat_templates(const fs::path& folder) {
+  ChatTemplates templates;
+  for (const auto& [name, source] : template_sources(folder)) {
+    Result<ChatTemplate> parsed = ChatTemplate::parse(source);
+    if (!parsed) {
+      throw std::runtime_error("the model's chat template " + in_quotes(name) +
+                               " cannot be used: " + parsed.error().message);
+    }
+    templates.emplace(name, std::move(*parsed));
+  }
+  if (!templates.empty() && !templates.contains(kDefaultTemplate))
+    throw std::runtime_error(folder.string() + " has chat templates, but none that is named default");
+  return templates;
 }
 
 }  // namespace
@@ -62,7 +84,7 @@ ServedModel read_served_model(const std::string& model) {
   served.defaults = read_generation_defaults(served.folder, served.spec.vocab_size);
   served.tokenizer = load_tokenizer(served.folder, served.spec.vocab_size);
   SERVAL_CHECK(served.tokenizer->vocab_size() <= served.spec.vocab_size, served.tokenizer->vocab_size());
-  served.chat_template = load_chat_template(served.folder);
+  served.chat_templates = load_chat_templates(served.folder);
   check_weights(served.folder, served.spec);
   return served;
 }

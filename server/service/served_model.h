@@ -21,7 +21,7 @@ struct ServedModel {
   ModelSpec spec;
   GenerationDefaults defaults;                 // every id of theirs is below spec.vocab_size
   std::shared_ptr<const Tokenizer> tokenizer;  // and so is every id that it gives
-  std::optional<ChatTemplate> chat_template;   // absent for a plain model
+  ChatTemplates chat_templates;                // none for a plain model
 };
 
 // `model` as resolve_model() takes it. Reads the headers of the weights too. Throws std::runtime_error with

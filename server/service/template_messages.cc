@@ -1,7 +1,6 @@
 #include "server/service/template_messages.h"
 
 #include <algorithm>
-#include <array>
 #include <boost/json.hpp>
 #include <string>
 #include <string_view>
@@ -14,7 +13,12 @@ namespace {
 
 namespace json = boost::json;
 
-constexpr std::array kRoles = {"system", "developer", "user", "assistant", "tool", "function"};
+constexpr size_t kMaxRoleBytes = 64;
+
+bool is_role(std::string_view role) {
+  return !role.empty() && role.size() <= kMaxRoleBytes &&
+         std::all_of(role.begin(), role.end(), [](char c) { return (c >= 'a' && c <= 'z') || c == '_'; });
+}
 
 Error bad_messages(std::string message) {
   return invalid("messages", "invalid_messages", std::move(message));
@@ -58,8 +62,29 @@ ToolCallStyle find_tool_call_style(const ChatTemplate& chat_template) {
   return {};
 }
 
+json::value template_value(const JsonText& value) {
+  Result<json::value> parsed = read_json(value.text);
+  SERVAL_CHECK(parsed.ok(), parsed.error().message);  // it was one before
+  return std::move(*parsed);
+}
+
 json::value template_value(const TemplateValue& value) {
-  return std::visit([](const auto& held) { return json::value(held); }, value);
+  return std::visit(
+      []<class T>(const T& held) {
+        if constexpr (std::is_same_v<T, JsonText>) {
+          return template_value(held);
+        } else {
+          return json::value(held);
+        }
+      },
+      value);
+}
+
+json::value template_list(const std::vector<JsonText>& objects) {
+  if (objects.empty()) return nullptr;
+  json::array list;
+  for (const JsonText& object : objects) list.push_back(template_value(object));
+  return list;
 }
 
 Result<json::array> template_messages(const std::vector<ChatMessage>& messages, int max_messages,
@@ -73,9 +98,8 @@ Result<json::array> template_messages(const std::vector<ChatMessage>& messages, 
   for (size_t i = 0; i < messages.size(); ++i) {
     const ChatMessage& message = messages[i];
     const std::string where = "messages[" + std::to_string(i) + "]";
-    if (std::find(kRoles.begin(), kRoles.end(), message.role) == kRoles.end()) {
-      return bad_messages(where + ".role is not one of system, developer, user, assistant, tool, function.");
-    }
+    if (!is_role(message.role))
+      return bad_messages(where + ".role must be 1 to 64 small letters and underscores.");
     const bool may_be_empty = message.role == "assistant" || message.role == "function";
     if (!message.content && !may_be_empty)
       return bad_messages(where + ".content is missing; only an assistant's or a function's may be null.");

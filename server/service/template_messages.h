@@ -1,4 +1,4 @@
-// A chat's messages, from the service's values to what a template reads: roles checked, developer as system,
+// A chat, from the service's values to what a template reads: roles checked, developer as system,
 // functions as tools, tool calls the way this template takes them. Knows nothing of transports and tokens.
 #pragma once
 
@@ -31,5 +31,7 @@ Result<boost::json::array> template_messages(const std::vector<ChatMessage>& mes
 
 // As a template reads it.
 boost::json::value template_value(const TemplateValue& value);
+// Tools, documents; null when there are none.
+boost::json::value template_list(const std::vector<JsonText>& objects);
 
 }  // namespace serval

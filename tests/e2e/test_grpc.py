@@ -93,7 +93,7 @@ def test_a_chat_equals_http(daemon, generated, channel):
     "chat, code",
     [
         (dict(), "invalid_messages"),
-        (dict(messages=[dict(role="wizard", content="x")]), "invalid_messages"),
+        (dict(messages=[dict(role="Wizard", content="x")]), "invalid_messages"),
         (dict(messages=[dict(role="user")]), "invalid_messages"),
         (dict(messages=[dict(role="user", content="x")], template_variables=dict(messages=dict(text="y"))), "not_allowed"),
     ],

@@ -6,6 +6,8 @@
 
 #include <boost/json/fwd.hpp>
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -35,5 +37,10 @@ class ChatTemplate {
   explicit ChatTemplate(std::unique_ptr<Program> program);
   std::unique_ptr<Program> program_;
 };
+
+// A model's templates by their names.
+using ChatTemplates = std::map<std::string, ChatTemplate, std::less<>>;
+inline constexpr std::string_view kDefaultTemplate = "default";
+inline constexpr std::string_view kToolTemplate = "tool_use";  // where there are tools, and one of that name
 
 }  // namespace serval

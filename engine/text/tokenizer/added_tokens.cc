@@ -54,32 +54,24 @@ size_t skip_space_right(std::string_view text, size_t pos) {
 }  // namespace
 
 AddedTokenMatcher::AddedTokenMatcher(std::vector<AddedToken> tokens) : tokens_(std::move(tokens)) {
-  std::fill(std::begin(roots_), std::end(roots_), -1);
-  for (size_t index = 0; index < tokens_.size(); ++index) {
-    const std::string& content = tokens_[index].content;
-    if (content.empty() || content.size() > kMaxContentBytes) {
-      throw std::runtime_error("the added token of id " + std::to_string(tokens_[index].id) + " has " +
-                               std::to_string(content.size()) + " bytes; 1 to " +
+  std::vector<std::pair<std::string_view, int32_t>> names;
+  for (const AddedToken& token : tokens_) {
+    if (token.content.empty() || token.content.size() > kMaxContentBytes) {
+      throw std::runtime_error("the added token of id " + std::to_string(token.id) + " has " +
+                               std::to_string(token.content.size()) + " bytes; 1 to " +
                                std::to_string(kMaxContentBytes) + " are supported");
     }
-    int32_t node = -1;
-    for (const char c : content) {
-      const auto byte = static_cast<uint8_t>(c);
-      int32_t next = node < 0 ? roots_[byte] : find_child(node, byte);
-      if (next < 0) {
-        next = static_cast<int32_t>(nodes_.size());
-        nodes_.push_back({.byte = byte});
-        if (node < 0) {
-          roots_[byte] = next;
-        } else {
-          nodes_[next].sibling = nodes_[node].child;
-          nodes_[node].child = next;
-        }
-      }
-      node = next;
-    }
-    if (nodes_[node].token < 0) nodes_[node].token = static_cast<int32_t>(index);
+    names.emplace_back(token.content, static_cast<int32_t>(names.size()));
   }
+  trie_ = PrefixTrie(std::move(names));
+}
+
+std::vector<std::string> AddedTokenMatcher::special_names() const {
+  std::vector<std::string> names;
+  for (const AddedToken& token : tokens_) {
+    if (token.special) names.push_back(token.content);
+  }
+  return names;
 }
 
 bool AddedTokenMatcher::strips() const {
@@ -87,18 +79,12 @@ bool AddedTokenMatcher::strips() const {
                      [](const AddedToken& t) { return t.lstrip || t.rstrip; });
 }
 
-int32_t AddedTokenMatcher::find_child(int32_t node, uint8_t byte) const {
-  int32_t child = nodes_[node].child;
-  while (child >= 0 && nodes_[child].byte != byte) child = nodes_[child].sibling;
-  return child;
-}
-
 const AddedToken* AddedTokenMatcher::longest_at(std::string_view text, size_t pos) const {
   const AddedToken* longest = nullptr;
-  int32_t node = roots_[static_cast<uint8_t>(text[pos])];
-  while (node >= 0) {
-    if (nodes_[node].token >= 0) longest = &tokens_[nodes_[node].token];
-    node = ++pos < text.size() ? find_child(node, static_cast<uint8_t>(text[pos])) : -1;
+  for (int32_t node = PrefixTrie::kRoot; pos < text.size(); ++pos) {
+    node = trie_.child(node, text[pos]);
+    if (node < 0) break;
+    if (trie_.value(node) >= 0) longest = &tokens_[trie_.value(node)];
   }
   return longest;
 }

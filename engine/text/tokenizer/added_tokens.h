@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "engine/text/tokenizer/prefix_trie.h"
 #include "engine/text/tokenizer/tokenizer.h"
 
 namespace serval {
@@ -39,23 +40,14 @@ class AddedTokenMatcher {
   // `text`. Any thread.
   void split(std::string_view text, bool match_special, std::vector<TextSegment>& segments) const;
 
-  bool empty() const { return tokens_.empty(); }
+  std::vector<std::string> special_names() const;
   bool strips() const;  // whether some token takes white space beside it
 
  private:
-  struct Node {  // of a byte trie; children are a linked list
-    int32_t child = -1;
-    int32_t sibling = -1;
-    int32_t token = -1;  // index into tokens_
-    uint8_t byte = 0;
-  };
-
-  int32_t find_child(int32_t node, uint8_t byte) const;
   const AddedToken* longest_at(std::string_view text, size_t pos) const;
 
   std::vector<AddedToken> tokens_;
-  std::vector<Node> nodes_;
-  int32_t roots_[256];  // node of a first byte, -1 for none
+  PrefixTrie trie_;  // indices into tokens_
 };
 
 }  // namespace serval

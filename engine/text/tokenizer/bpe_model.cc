@@ -2,49 +2,72 @@
 
 #include <algorithm>
 #include <bit>
-#include <cstdio>
 #include <functional>
 #include <stdexcept>
 
-#include "engine/text/tokenizer/byte_alphabet.h"
 #include "kernels/base/shown.h"
 #include "kernels/base/utf8.h"
 
 namespace serval {
 
-BpeModel::BpeModel(Vocabulary vocabulary, const std::vector<std::pair<TokenId, TokenId>>& merges,
-                   const BpeOptions& options)
-    : vocabulary_(std::move(vocabulary)), options_(options), direct_(kNumDirect, -1) {
+BpeModel::BpeModel(Vocabulary vocabulary, const BpeOptions& options)
+    : vocabulary_(std::move(vocabulary)), options_(options) {
+  if (options.byte_fallback) byte_tokens_ = vocabulary_.byte_tokens();
+  if (!options.continuing_prefix.empty() || !options.end_suffix.empty()) return;
   std::string name;
+  direct_.resize(kNumDirect);
   for (char32_t c = 0; c < kNumDirect; ++c) {
     name.clear();
     append_utf8(c, name);
     direct_[c] = vocabulary_.find(name);
   }
-  if (options.byte_fallback) {
-    for (int byte = 0; byte < 256; ++byte) {
-      char byte_name[8];
-      std::snprintf(byte_name, sizeof byte_name, "<0x%02X>", byte);
-      byte_tokens_.push_back(vocabulary_.find(byte_name));
+}
+
+BpeModel::BpeModel(Vocabulary vocabulary, const std::vector<std::pair<TokenId, TokenId>>& merges,
+                   const BpeOptions& options)
+    : BpeModel(std::move(vocabulary), options) {
+  std::vector<Merge> found;
+  found.reserve(merges.size());
+  std::string name;
+  for (const auto& [left, right] : merges) {
+    name = vocabulary_.name(left);
+    const std::string_view continued = vocabulary_.name(right);
+    name += continued.substr(std::min(continued.size(), options_.continuing_prefix.size()));
+    const TokenId result = vocabulary_.find(name);
+    if (result < 0) {
+      throw std::runtime_error("merge " + std::to_string(found.size()) + " makes " + in_quotes(name) +
+                               ", which is not in the vocabulary");
+    }
+    found.push_back({pair_key(left, right), static_cast<uint32_t>(found.size()), result});
+  }
+  set_merges(found);
+}
+
+BpeModel BpeModel::from_ranks(Vocabulary vocabulary) {
+  BpeModel model(std::move(vocabulary), BpeOptions{.ignore_merges = true});
+  std::vector<Merge> found;
+  for (TokenId id = 0; id < model.vocabulary_.size(); ++id) {
+    const std::string_view name = model.vocabulary_.name(id);
+    for (size_t pos = 0; pos < name.size();) {
+      read_utf8(name, pos);
+      const TokenId left = pos == name.size() ? -1 : model.vocabulary_.find(name.substr(0, pos));
+      const TokenId right = left < 0 ? -1 : model.vocabulary_.find(name.substr(pos));
+      if (right >= 0) found.push_back({pair_key(left, right), static_cast<uint32_t>(id), id});
     }
   }
+  model.set_merges(found);
+  return model;
+}
 
+void BpeModel::set_merges(const std::vector<Merge>& merges) {
   const size_t num_slots = std::bit_ceil(2 * merges.size() + 2);
   hash_shift_ = 64 - std::countr_zero(num_slots);
   merges_.resize(num_slots);
-  for (size_t rank = 0; rank < merges.size(); ++rank) {
-    const auto [left, right] = merges[rank];
-    name = vocabulary_.name(left);
-    name += vocabulary_.name(right);
-    const TokenId result = vocabulary_.find(name);
-    if (result < 0) {
-      throw std::runtime_error("merge " + std::to_string(rank) + " makes " + in_quotes(name) +
-                               ", which is not in the vocabulary");
-    }
-    const uint64_t pair = pair_key(left, right);
-    size_t slot = slot_of(pair);
-    while (merges_[slot].pair != kNoPair && merges_[slot].pair != pair) slot = (slot + 1) & (num_slots - 1);
-    merges_[slot] = {pair, static_cast<uint32_t>(rank), result};
+  for (const Merge& merge : merges) {
+    size_t slot = slot_of(merge.pair);
+    while (merges_[slot].pair != kNoPair && merges_[slot].pair != merge.pair)
+      slot = (slot + 1) & (num_slots - 1);
+    merges_[slot] = merge;
   }
 }
 
@@ -54,6 +77,16 @@ const BpeModel::Merge* BpeModel::find_merge(TokenId left, TokenId right) const {
     if (merges_[slot].pair == pair) return &merges_[slot];
     if (merges_[slot].pair == kNoPair) return nullptr;
   }
+}
+
+// `name`: memory.
+TokenId BpeModel::find_character(std::string_view character, bool is_first, bool is_last,
+                                 std::string& name) const {
+  name.clear();
+  if (!is_first) name += options_.continuing_prefix;
+  name += character;
+  if (is_last) name += options_.end_suffix;
+  return vocabulary_.find(name);
 }
 
 void BpeModel::start_symbols(std::string_view piece, Scratch& scratch) const {
@@ -68,7 +101,10 @@ void BpeModel::start_symbols(std::string_view piece, Scratch& scratch) const {
     const size_t begin = pos;
     const char32_t c = read_utf8(piece, pos);
     const std::string_view character = piece.substr(begin, pos - begin);
-    const TokenId id = c < kNumDirect ? direct_[c] : vocabulary_.find(character);
+    const TokenId id = c < direct_.size() ? direct_[c]
+                       : direct_.empty()
+                           ? find_character(character, begin == 0, pos == piece.size(), scratch.name)
+                           : vocabulary_.find(character);
     const auto has_byte = [&](char byte) { return byte_tokens_[static_cast<unsigned char>(byte)] >= 0; };
     if (id >= 0) {
       add(id);
@@ -91,12 +127,12 @@ void BpeModel::queue_pair(Scratch& scratch, int32_t left) const {
   if (merge == nullptr) return;
   scratch.queue.push_back(static_cast<uint64_t>(merge->rank) << 32 | static_cast<uint32_t>(left));
   std::push_heap(scratch.queue.begin(), scratch.queue.end(), std::greater<>());
-  ++scratch.num_queued;
+  ++scratch.num_steps;
 }
 
 // Every merge shortens the piece by one symbol and makes at most two new candidates, so the heap sees at most
 // 3n of them. A candidate whose symbols have changed since it was queued is known by its rank, which belongs
-// to one pair only.
+// to pairs of one result only.
 void BpeModel::encode(std::string_view piece, Scratch& scratch, std::vector<TokenId>& ids) const {
   if (options_.ignore_merges) {
     const TokenId id = vocabulary_.find(piece);
@@ -132,28 +168,11 @@ void BpeModel::encode(std::string_view piece, Scratch& scratch, std::vector<Toke
 
 Loss BpeModel::loss(bool byte_pieces) const {
   const auto is_there = [](TokenId id) { return id >= 0; };
-  bool covers = !byte_tokens_.empty() && std::all_of(byte_tokens_.begin(), byte_tokens_.end(), is_there);
-  if (byte_pieces && !covers) {
-    covers = true;
-    for (int byte = 0; byte < 0xF5; ++byte) {
-      const bool in_utf8 = byte != 0xC0 && byte != 0xC1;  // nor are 0xF5 to 0xFF
-      covers &= !in_utf8 || vocabulary_.find(byte_character(static_cast<unsigned char>(byte))) >= 0;
-    }
-  }
+  const bool covers =
+      !byte_tokens_.empty() && std::all_of(byte_tokens_.begin(), byte_tokens_.end(), is_there);
+  const bool has_alphabet = byte_pieces && !direct_.empty() && vocabulary_.has_byte_alphabet();
   const bool one_unk_each = options_.unk_id >= 0 && !options_.fuse_unk;
-  return covers || one_unk_each ? Loss::kNothing : Loss::kAnything;
-}
-
-size_t BpeModel::longest_token(bool byte_pieces) const {
-  size_t longest = 4;  // one character, as the unknown token
-  for (TokenId id = 0; id < vocabulary_.size(); ++id) {
-    const std::string_view name = vocabulary_.name(id);
-    const auto starts_character = [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; };
-    longest = std::max(
-        longest, byte_pieces ? static_cast<size_t>(std::count_if(name.begin(), name.end(), starts_character))
-                             : name.size());
-  }
-  return longest;
+  return covers || has_alphabet || one_unk_each ? Loss::kNothing : Loss::kAnything;
 }
 
 }  // namespace serval

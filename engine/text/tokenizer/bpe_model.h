@@ -16,10 +16,12 @@
 namespace serval {
 
 struct BpeOptions {
-  TokenId unk_id = -1;         // for characters outside the vocabulary; -1: they are dropped
-  bool fuse_unk = false;       // a run of them is one token
-  bool byte_fallback = false;  // they become tokens <0x00>..<0xFF>, if all of these are there
-  bool ignore_merges = false;  // a piece that is itself a token is that token
+  TokenId unk_id = -1;            // for characters outside the vocabulary; -1: they are dropped
+  bool fuse_unk = false;          // a run of them is one token
+  bool byte_fallback = false;     // they become tokens <0x00>..<0xFF>, if all of these are there
+  bool ignore_merges = false;     // a piece that is itself a token is that token
+  std::string continuing_prefix;  // before each character of a piece but the first, in names of tokens
+  std::string end_suffix;         // after the last one
 };
 
 class BpeModel {
@@ -32,13 +34,18 @@ class BpeModel {
     };
     std::vector<Symbol> symbols;
     std::vector<uint64_t> queue;  // a heap of rank << 32 | position of the left symbol
-    uint64_t num_queued = 0;  // candidates ever queued: the measure of the work done, at most 3 per character
+    std::string name;
+    // Candidates ever queued: the measure of the work done, at most 3 per character.
+    uint64_t num_steps = 0;
   };
 
   // merges: pairs of ids in rank order; of equal pairs the last counts. Throws std::runtime_error when a
   // merge's result is not in the vocabulary.
   BpeModel(Vocabulary vocabulary, const std::vector<std::pair<TokenId, TokenId>>& merges,
            const BpeOptions& options);
+  // Of tokens ranked by their ids, in the byte alphabet: two neighbours merge when what they make is a token,
+  // the lowest first (tiktoken). A piece that is itself a token is that token.
+  static BpeModel from_ranks(Vocabulary vocabulary);
 
   // Appends the ids of `piece`, valid UTF-8. O(n log n). Any thread.
   void encode(std::string_view piece, Scratch& scratch, std::vector<TokenId>& ids) const;
@@ -48,8 +55,6 @@ class BpeModel {
   // What encode may leave out, or join without bound: nothing when every character of a piece is sure to be
   // in tokens of its own. `byte_pieces`: pieces are in the byte alphabet.
   Loss loss(bool byte_pieces) const;
-  // Most bytes of a piece in one token; characters of it when byte_pieces.
-  size_t longest_token(bool byte_pieces) const;
 
  private:
   struct Merge {
@@ -66,6 +71,9 @@ class BpeModel {
   size_t slot_of(uint64_t pair) const {
     return static_cast<size_t>(pair * 0x9E3779B97F4A7C15u >> hash_shift_);
   }
+  BpeModel(Vocabulary vocabulary, const BpeOptions& options);
+  void set_merges(const std::vector<Merge>& merges);
+  TokenId find_character(std::string_view character, bool is_first, bool is_last, std::string& name) const;
   const Merge* find_merge(TokenId left, TokenId right) const;
   void start_symbols(std::string_view piece, Scratch& scratch) const;
   void queue_pair(Scratch& scratch, int32_t left) const;

@@ -101,4 +101,12 @@ std::string Tokenizer::decode(std::span<const TokenId> ids, bool skip_special) c
   return text;
 }
 
+std::string without(std::string_view text, std::string_view part) {
+  std::string out;
+  size_t copied = 0;
+  for (size_t at; (at = text.find(part, copied)) != std::string_view::npos; copied = at + part.size())
+    out += text.substr(copied, at - copied);
+  return out += text.substr(copied);
+}
+
 }  // namespace serval

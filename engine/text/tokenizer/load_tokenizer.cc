@@ -2,6 +2,7 @@
 
 #include <stdexcept>
 
+#include "engine/text/tokenizer/rank_files.h"
 #include "engine/text/tokenizer/sentencepiece_tokenizer.h"
 #include "engine/text/tokenizer/tokenizer_config.h"
 #include "engine/text/tokenizer/tokenizer_json.h"
@@ -25,8 +26,10 @@ auto reading(const std::filesystem::path& file, Read read) {
 }  // namespace
 
 std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& model_dir, int num_rows) {
-  const auto has = [&](const char* name) { return std::filesystem::exists(model_dir / name); };
-  const auto text_of = [&](const char* name) { return read_regular_file(model_dir / name, kMaxFileBytes); };
+  const auto has = [&](std::string_view name) { return std::filesystem::exists(model_dir / name); };
+  const auto text_of = [&](std::string_view name) {
+    return read_regular_file(model_dir / name, kMaxFileBytes);
+  };
 
   TokenizerConfig config;
   if (has("tokenizer_config.json")) {
@@ -40,16 +43,29 @@ std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& model_dir
   }
   if (has("tokenizer.model")) {
     const std::string text = text_of("tokenizer.model");
-    return reading(model_dir / "tokenizer.model", [&] { return tokenizer_from_sentencepiece(text, config); });
+    return reading(model_dir / "tokenizer.model", [&] {
+      return is_rank_file(text) ? tokenizer_from_ranks(text, "tokenizer.model", config)
+                                : tokenizer_from_sentencepiece(text, config);
+    });
+  }
+  if (has("tekken.json")) {
+    const std::string text = text_of("tekken.json");
+    return reading(model_dir / "tekken.json", [&] { return tokenizer_from_tekken(text, config); });
+  }
+  for (const std::string_view name : rank_file_names()) {
+    if (!has(name)) continue;
+    const std::string text = text_of(name);
+    return reading(model_dir / name, [&] { return tokenizer_from_ranks(text, name, config); });
   }
   if (has("vocab.json") && has("merges.txt")) {
     const std::string vocab = text_of("vocab.json"), merges = text_of("merges.txt");
     return reading(model_dir / "vocab.json",
                    [&] { return tokenizer_from_vocab_and_merges(vocab, merges, config); });
   }
-  throw std::runtime_error(
-      model_dir.string() +
-      " has no tokenizer: neither tokenizer.json nor tokenizer.model nor vocab.json with merges.txt");
+  throw std::runtime_error(model_dir.string() +
+                           " has no tokenizer: neither tokenizer.json nor tokenizer.model, tekken.json, "
+                           "qwen.tiktoken or its like, nor "
+                           "vocab.json with merges.txt");
 }
 
 }  // namespace serval

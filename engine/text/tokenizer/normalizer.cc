@@ -1,5 +1,6 @@
 #include "engine/text/tokenizer/normalizer.h"
 
+#include <unicode/brkiter.h>
 #include <unicode/bytestream.h>
 #include <unicode/normalizer2.h>
 #include <unicode/stringpiece.h>
@@ -7,20 +8,23 @@
 #include <unicode/ustring.h>
 
 #include <algorithm>
+#include <functional>
+#include <memory>
 #include <optional>
 #include <stdexcept>
 #include <utility>
 
-#include "engine/text/tokenizer/tokenizer_parts.h"
+#include "engine/text/tokenizer/base64.h"
+#include "engine/text/tokenizer/byte_alphabet.h"
+#include "engine/text/tokenizer/character_map.h"
 #include "engine/text/tokenizer/split_regex.h"
+#include "engine/text/tokenizer/tokenizer_parts.h"
 #include "kernels/base/check.h"
 #include "kernels/base/shown.h"
 #include "kernels/base/utf8.h"
 
 namespace serval {
 namespace {
-
-enum class Kind { kUnicodeForm, kLowercase, kPrepend, kReplace, kStrip };
 
 constexpr double kMaxGrowth = 64;
 constexpr double kFormGrowth = 11;  // U+FDFA, three bytes, becomes 18 characters of 33 bytes in NFKC and NFKD
@@ -77,6 +81,101 @@ std::string to_unicode_form(const icu::Normalizer2& form, std::string_view text)
   return out;
 }
 
+// Each character that `change` gives nothing for stays; of others it appends what they become.
+template <class Change>
+std::string map_characters(std::string_view text, Change change) {
+  std::string out;
+  out.reserve(text.size());
+  for (size_t pos = 0; pos < text.size();) {
+    const size_t begin = pos;
+    if (!change(static_cast<UChar32>(read_utf8(text, pos)), out)) out += text.substr(begin, pos - begin);
+  }
+  return out;
+}
+
+std::string without_categories(std::string_view text, uint32_t categories) {
+  return map_characters(text, [&](UChar32 c, std::string&) { return (U_GET_GC_MASK(c) & categories) != 0; });
+}
+
+// The rules of the reference's Nmt: controls go, other white space and what no one can see become spaces.
+std::string normalize_nmt(std::string_view text) {
+  return map_characters(text, [](UChar32 c, std::string& out) {
+    const auto within = [c](UChar32 first, UChar32 last) { return first <= c && c <= last; };
+    if (within(0x1, 0x8) || c == 0xB || within(0xE, 0x1F) || c == 0x7F || c == 0x8F || c == 0x9F) return true;
+    const bool is_space = c == 0x9 || c == 0xA || c == 0xC || c == 0xD || c == 0x1680 ||
+                          within(0x200B, 0x200F) || c == 0x2028 || c == 0x2029 || c == 0x2581 ||
+                          c == 0xFEFF || c == 0xFFFD;
+    if (is_space) out += ' ';
+    return is_space;
+  });
+}
+
+// BERT's: controls go, white space becomes spaces.
+std::string clean(std::string_view text) {
+  return map_characters(text, [](UChar32 c, std::string& out) {
+    constexpr uint32_t kControls = U_GC_CC_MASK | U_GC_CF_MASK | U_GC_CO_MASK;
+    const bool is_break = c == '\t' || c == '\n' || c == '\r';
+    if (!is_break && (c == 0xFFFD || (U_GET_GC_MASK(c) & kControls) != 0)) return true;
+    if (u_isUWhiteSpace(c)) out += ' ';
+    return static_cast<bool>(u_isUWhiteSpace(c));
+  });
+}
+
+// Spaces around what BERT's authors took for Chinese.
+std::string space_ideographs(std::string_view text) {
+  return map_characters(text, [](UChar32 c, std::string& out) {
+    constexpr std::pair<UChar32, UChar32> kRanges[] = {
+        {0x4E00, 0x9FFF},   {0x3400, 0x4DBF},   {0x20000, 0x2A6DF}, {0x2A700, 0x2B73F},
+        {0x2B740, 0x2B81F}, {0x2B920, 0x2CEAF}, {0xF900, 0xFAFF},   {0x2F800, 0x2FA1F}};
+    const bool is_one = std::any_of(std::begin(kRanges), std::end(kRanges),
+                                    [c](const auto& range) { return range.first <= c && c <= range.second; });
+    if (!is_one) return false;
+    out += ' ';
+    append_utf8(static_cast<char32_t>(c), out);
+    out += ' ';
+    return true;
+  });
+}
+
+std::string in_byte_alphabet(std::string_view text) {
+  std::string out;
+  for (const char c : text) out += byte_character(static_cast<unsigned char>(c));
+  return out;
+}
+
+// As the reference applies a map: to a grapheme of fewer than six bytes as a whole, by the shortest sequence
+// that it begins with, and to any other character by character.
+std::string apply_map(const CharacterMap& map, std::string_view text) {
+  constexpr int32_t kLongGrapheme = 6;
+  const auto append_mapped = [&map](std::string_view part, std::string& out) {
+    const std::optional<std::string_view> mapped = map.shortest(part);
+    if (mapped) out += *mapped;
+    return mapped.has_value();
+  };
+  UErrorCode error = U_ZERO_ERROR;
+  const std::unique_ptr<icu::BreakIterator> graphemes(
+      icu::BreakIterator::createCharacterInstance(icu::Locale::getRoot(), error));
+  UText input = UTEXT_INITIALIZER;
+  utext_openUTF8(&input, text.data(), static_cast<int64_t>(text.size()), &error);
+  SERVAL_CHECK(U_SUCCESS(error), u_errorName(error));
+  graphemes->setText(&input, error);
+  std::string out;
+  out.reserve(text.size());
+  int32_t begin = graphemes->first();
+  for (int32_t end; (end = graphemes->next()) != icu::BreakIterator::DONE; begin = end) {
+    const std::string_view grapheme = text.substr(begin, end - begin);
+    if (end - begin < kLongGrapheme && append_mapped(grapheme, out)) continue;
+    for (size_t pos = 0; pos < grapheme.size();) {
+      const size_t start = pos;
+      read_utf8(grapheme, pos);
+      const std::string_view character = grapheme.substr(start, pos - start);
+      if (!append_mapped(character, out)) out += character;
+    }
+  }
+  utext_close(&input);
+  return out;
+}
+
 // Character by character, without context: a final sigma is like any other.
 std::string to_lowercase(std::string_view text) {
   std::string out;
@@ -127,112 +226,161 @@ const icu::Normalizer2* unicode_form(std::string_view type) {
 
 }  // namespace
 
-struct Normalizer::Step {
-  Kind kind;
-  const icu::Normalizer2* form = nullptr;  // kUnicodeForm; ICU's own, lives forever
-  std::string content;                     // kPrepend, kReplace
-  std::optional<SplitRegex> pattern;       // kReplace
-  bool left = false, right = false;        // kStrip
-
-  std::string apply(std::string_view text) const {
-    switch (kind) {
-      case Kind::kUnicodeForm:
-        return to_unicode_form(*form, text);
-      case Kind::kLowercase:
-        return to_lowercase(text);
-      case Kind::kPrepend:
-        return text.empty() ? std::string() : content + std::string(text);
-      case Kind::kReplace:
-        return replace(text);
-      case Kind::kStrip:
-        return strip(text, left, right);
-    }
-    return std::string(text);
-  }
-
-  std::string replace(std::string_view text) const {
-    std::vector<Span> matches;
-    SplitBudget budget(text.size());
-    pattern->find_all(text, matches, budget);
-    std::string out;
-    out.reserve(text.size() + matches.size() * content.size());
-    size_t copied = 0;
-    for (const Span& match : matches) {
-      out += text.substr(copied, match.begin - copied);
-      out += content;
-      copied = match.end;
-    }
-    out += text.substr(copied);
-    return out;
-  }
-};
-
-Normalizer::Normalizer(std::vector<Step> steps) : steps_(std::move(steps)) {}
-Normalizer::Normalizer(Normalizer&&) noexcept = default;
-Normalizer& Normalizer::operator=(Normalizer&&) noexcept = default;
-Normalizer::~Normalizer() = default;
-
-Normalizer Normalizer::from_json(const boost::json::value* value) {
-  std::vector<Step> steps;
-  double growth = 1;
-  bool has_form = false;
-  Loss loss = Loss::kNothing;
-  size_t shrink = 1;
-  for (const Fields& part : flatten_sequence(value, "normalizers", "normalizer")) {
+// Collects the steps of one normalizer, and what they do to a text's size.
+class Normalizer::Builder {
+ public:
+  void add(const Fields& part) {
     const std::string type = part.get_string("type");
-    Step step{};
-    if (const icu::Normalizer2* form = unicode_form(type)) {
-      step.kind = Kind::kUnicodeForm;
-      step.form = form;
-      if (!std::exchange(has_form, true)) growth *= kFormGrowth;
-      shrink *= kFormShrink;
-    } else if (type == "Lowercase") {
-      step.kind = Kind::kLowercase;
-      growth *= 1.5;
-      shrink *= kLowercaseShrink;
-    } else if (type == "Prepend") {
-      step.kind = Kind::kPrepend;
-      step.content = part.get_string("prepend");
-      if (step.content.size() > kMaxGrowth)
-        part.refuse("prepend", "is a prefix of more than 64 bytes");
+    if (type == "Prepend") {
+      prepend(part);
     } else if (type == "Replace") {
-      step.kind = Kind::kReplace;
-      step.content = part.get_string("content");
-      const Fields pattern = part.get_object("pattern");
-      if (const std::optional<std::string> text = pattern.find_string("String")) {
-        if (text->empty()) pattern.refuse("String", "is empty");
-        step.pattern.emplace(escape_regex(*text));
-        if (step.content.size() < text->size()) loss = Loss::kAnything;
-        growth *= std::max(1.0, static_cast<double>(step.content.size()) / static_cast<double>(text->size()));
-      } else {
-        step.pattern.emplace(pattern.get_string("Regex"));
-        loss = Loss::kAnything;
-        growth *= 1.0 + static_cast<double>(step.content.size());
-      }
+      replace(part);
     } else if (type == "Strip") {
-      step.kind = Kind::kStrip;
-      step.left = part.get_bool("strip_left", true);
-      step.right = part.get_bool("strip_right", true);
-      // What an earlier replacement made into white space would be lost with it.
-      const bool replaces =
-          std::any_of(steps.begin(), steps.end(), [](const Step& s) { return s.kind == Kind::kReplace; });
-      loss = std::max(loss, replaces ? Loss::kAnything : Loss::kWhiteSpace);
+      strip_ends(part.get_bool("strip_left", true), part.get_bool("strip_right", true));
+    } else if (type == "Precompiled") {
+      map_precompiled(part);
+    } else if (type == "BertNormalizer") {
+      bert(part);
+    } else {
+      add_plain(type);
+    }
+  }
+
+  // Of the types without fields.
+  void add_plain(std::string_view type) {
+    if (const icu::Normalizer2* form = unicode_form(type)) {
+      grow_once(kFormGrowth);
+      shrink_ *= kFormShrink;
+      step([form](std::string_view text) { return to_unicode_form(*form, text); });
+    } else if (type == "Lowercase") {
+      lowercase();
+    } else if (type == "StripAccents") {
+      lose(Loss::kAnything);
+      step([](std::string_view text) { return without_categories(text, U_GC_M_MASK); });
+    } else if (type == "Nmt") {
+      lose(Loss::kAnything);
+      step(normalize_nmt);
+    } else if (type == "ByteLevel") {
+      grow(2);
+      writes_bytes_ = true;
+      step(in_byte_alphabet);
     } else {
       throw std::runtime_error("the normalizer type " + in_quotes(type) + " is not supported");
     }
-    if (growth > kMaxGrowth)
-      throw std::runtime_error("the normalizer could make text more than 64 times longer");
-    steps.push_back(std::move(step));
   }
-  Normalizer normalizer(std::move(steps));
-  normalizer.loss_ = loss;
-  normalizer.max_shrink_ = shrink;
-  return normalizer;
+
+  Normalizer build() {
+    Normalizer normalizer;
+    normalizer.steps_ = std::move(steps_);
+    normalizer.loss_ = loss_;
+    normalizer.max_shrink_ = shrink_;
+    normalizer.writes_bytes_ = writes_bytes_;
+    return normalizer;
+  }
+
+ private:
+  void step(Step step) { steps_.push_back(std::move(step)); }
+  void lose(Loss loss) { loss_ = std::max(loss_, loss); }
+  void grow(double factor) {
+    growth_ *= factor;
+    if (growth_ > kMaxGrowth)
+      throw std::runtime_error("the normalizer could make text more than 64 times longer");
+  }
+  // What a form has made long no other form makes longer.
+  void grow_once(double factor) {
+    if (factor > form_growth_) grow(factor / std::exchange(form_growth_, factor));
+  }
+
+  void lowercase() {
+    grow(1.5);
+    shrink_ *= kLowercaseShrink;
+    step(to_lowercase);
+  }
+
+  void prepend(const Fields& part) {
+    std::string prefix = part.get_string("prepend");
+    if (prefix.size() > kMaxGrowth) part.refuse("prepend", "is a prefix of more than 64 bytes");
+    step([prefix](std::string_view text) {
+      return text.empty() ? std::string() : prefix + std::string(text);
+    });
+  }
+
+  void replace(const Fields& part) {
+    const std::string content = part.get_string("content");
+    const Fields pattern = part.get_object("pattern");
+    std::string regex;
+    if (const std::optional<std::string> text = pattern.find_string("String")) {
+      if (text->empty()) pattern.refuse("String", "is empty");
+      regex = escape_regex(*text);
+      if (content.size() < text->size()) lose(Loss::kAnything);
+      grow(std::max(1.0, static_cast<double>(content.size()) / static_cast<double>(text->size())));
+    } else {
+      regex = pattern.get_string("Regex");
+      lose(Loss::kAnything);
+      grow(1.0 + static_cast<double>(content.size()));
+    }
+    replaces_ = true;
+    step([compiled = std::make_shared<SplitRegex>(regex), content](std::string_view text) {
+      SplitBudget budget(text.size());
+      return compiled->replace_all(text, content, budget);
+    });
+  }
+
+  void strip_ends(bool left, bool right) {
+    // What an earlier replacement made into white space would be lost with it.
+    lose(replaces_ ? Loss::kAnything : Loss::kWhiteSpace);
+    step([left, right](std::string_view text) { return strip(text, left, right); });
+  }
+
+  void map_precompiled(const Fields& part) {
+    const std::optional<std::string> bytes =
+        decode_base64(part.find_string("precompiled_charsmap").value_or(""));
+    if (!bytes) part.refuse("precompiled_charsmap", "is no base64");
+    const auto map = std::make_shared<CharacterMap>(*bytes);
+    lose(Loss::kAnything);
+    grow_once(map->growth());
+    step([map](std::string_view text) { return apply_map(*map, text); });
+  }
+
+  void bert(const Fields& part) {
+    const bool lower = part.get_bool("lowercase", true);
+    if (part.get_bool("clean_text", true)) step(clean);
+    if (part.get_bool("handle_chinese_chars", true)) {
+      grow(5.0 / 3);
+      step(space_ideographs);
+    }
+    if (part.get_bool("strip_accents", lower)) {
+      add_plain("NFD");
+      step([](std::string_view text) { return without_categories(text, U_GC_MN_MASK); });
+    }
+    if (lower) lowercase();
+    lose(Loss::kAnything);
+  }
+
+  std::vector<Step> steps_;
+  double growth_ = 1;
+  double form_growth_ = 1;
+  bool replaces_ = false;
+  Loss loss_ = Loss::kNothing;
+  size_t shrink_ = 1;
+  bool writes_bytes_ = false;
+};
+
+Normalizer Normalizer::from_json(const boost::json::value* value) {
+  Builder builder;
+  for (const Fields& part : flatten_sequence(value, "normalizers", "normalizer")) builder.add(part);
+  return builder.build();
+}
+
+Normalizer Normalizer::of_type(std::string_view type) {
+  Builder builder;
+  builder.add_plain(type);
+  return builder.build();
 }
 
 std::string Normalizer::apply(std::string_view text) const {
   std::string out(text);
-  for (const Step& step : steps_) out = step.apply(out);
+  for (const Step& step : steps_) out = step(out);
   return out;
 }
 

@@ -3,7 +3,7 @@
 #pragma once
 
 #include <boost/json/fwd.hpp>
-#include <memory>
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -18,10 +18,8 @@ class Normalizer {
   // sentence for a type that is not supported, and for a chain that could make text more than 64 times
   // longer.
   static Normalizer from_json(const boost::json::value* value);
-
-  Normalizer(Normalizer&&) noexcept;
-  Normalizer& operator=(Normalizer&&) noexcept;
-  ~Normalizer();
+  // One of the types without fields ("NFC").
+  static Normalizer of_type(std::string_view type);
 
   bool is_identity() const { return steps_.empty(); }
   // `text` is valid UTF-8, and so is the result. Any thread; linear.
@@ -30,13 +28,16 @@ class Normalizer {
   // What apply may leave out, and how many bytes of a text one byte of the result stands for at most.
   Loss loss() const { return loss_; }
   size_t max_shrink() const { return max_shrink_; }
+  // Whether the result is in the byte alphabet (byte_alphabet.h).
+  bool writes_bytes() const { return writes_bytes_; }
 
  private:
-  struct Step;
-  explicit Normalizer(std::vector<Step> steps);
+  using Step = std::function<std::string(std::string_view)>;
+  class Builder;
   std::vector<Step> steps_;
   Loss loss_ = Loss::kNothing;
   size_t max_shrink_ = 1;
+  bool writes_bytes_ = false;
 };
 
 }  // namespace serval

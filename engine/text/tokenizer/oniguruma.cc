@@ -1,6 +1,11 @@
 // The translation half of split_regex.h. Oniguruma's rules are those of its doc/RE and doc/UNICODE_PROPERTIES
 // (Ruby syntax, UTF-8).
+#include <unicode/uchar.h>
+
 #include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "engine/text/tokenizer/split_regex.h"
 #include "kernels/base/shown.h"
@@ -140,7 +145,14 @@ class Translator {
     if (peek() != '{' || close == std::string_view::npos)
       refuse(std::string("\\") + c + " without a name in braces");
     (out_ += '\\') += c;
-    out_ += pattern_.substr(pos_, close + 1 - pos_);
+    std::string_view name = pattern_.substr(pos_ + 1, close - pos_ - 1);
+    const bool negated = name.starts_with('^');
+    if (negated) name.remove_prefix(1);
+    // PCRE2 takes a script's name alone for its extensions as well.
+    const bool is_script = u_getPropertyValueEnum(UCHAR_SCRIPT, std::string(name).c_str()) != UCHAR_INVALID_CODE;
+    out_ += negated ? "{^" : "{";
+    if (is_script) out_ += "sc:";
+    (out_ += name) += '}';
     pos_ = close + 1;
   }
 
@@ -164,13 +176,32 @@ class Translator {
     pos_ = end;
   }
 
+  // A class may hold others, and may be an intersection. One that is but members is a class to PCRE2 as well;
+  // any other becomes a group of alternatives and assertions that takes one character. Appends it.
   void character_class() {
-    out_ += '[';
+    const std::string before = std::exchange(out_, {});
+    const std::string set = parse_class();
+    out_ = before + set;
+  }
+
+  // From the [ to behind its ]. Uses out_ to gather members.
+  std::string parse_class() {
+    if (++depth_ > kMaxClassDepth) refuse("classes inside each other, too many");
     ++pos_;
-    if (peek() == '^') {
-      out_ += '^';
-      ++pos_;
-    }
+    const bool negated = peek() == '^';
+    if (negated) ++pos_;
+    std::vector<std::string> unions;  // that are intersected
+    bool is_plain = true;             // one union, of members alone
+    std::vector<std::string> alternatives;
+    const auto end_union = [&] {
+      if (!out_.empty()) alternatives.push_back('[' + std::exchange(out_, {}) + ']');
+      if (alternatives.empty()) refuse("a class without members");
+      std::string joined = alternatives[0];
+      for (size_t i = 1; i < alternatives.size(); ++i) joined += '|' + alternatives[i];
+      is_plain &= alternatives.size() == 1 && alternatives[0].starts_with('[');
+      unions.push_back(alternatives.size() == 1 ? joined : "(?:" + joined + ")");
+      alternatives.clear();
+    };
     if (peek() == ']') {
       out_ += "\\]";
       ++pos_;
@@ -179,16 +210,31 @@ class Translator {
       if (at_end()) refuse("a class without its ]");
       if (peek() == '\\') {
         escape(/*in_class=*/true);
+      } else if (starts("[:")) {
+        refuse("a POSIX bracket");
       } else if (peek() == '[') {
-        refuse("a class inside a class");
+        const std::string members = std::exchange(out_, {});
+        const std::string inner = parse_class();
+        const bool is_members = inner[0] == '[' && inner[1] != '^';
+        out_ = is_members ? members + inner.substr(1, inner.size() - 2) : members;
+        if (!is_members) alternatives.push_back(inner);
       } else if (starts("&&")) {
-        refuse("an intersection of classes");
+        pos_ += 2;
+        end_union();
       } else {
         out_ += pattern_[pos_++];
       }
     }
-    out_ += ']';
+    end_union();
     ++pos_;
+    --depth_;
+    is_plain &= unions.size() == 1;
+    if (is_plain && (!negated || unions[0][1] != '^'))
+      return negated ? "[^" + unions[0].substr(1) : unions[0];
+    std::string all;
+    for (size_t i = 0; i < unions.size(); ++i)
+      all += i + 1 < unions.size() ? "(?=" + unions[i] + ")" : unions[i];
+    return negated ? "(?:(?!" + all + ")[\\x{0}-\\x{10ffff}])" : "(?:" + all + ")";
   }
 
   void group() {
@@ -234,8 +280,11 @@ class Translator {
     pos_ += length;
   }
 
+  static constexpr int kMaxClassDepth = 8;
+
   std::string_view pattern_;
   size_t pos_ = 0;
+  int depth_ = 0;  // of classes
   std::string out_;
 };
 

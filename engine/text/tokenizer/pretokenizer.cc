@@ -1,5 +1,7 @@
 #include "engine/text/tokenizer/pretokenizer.h"
 
+#include <unicode/uscript.h>
+
 #include <algorithm>
 #include <optional>
 #include <stdexcept>
@@ -8,6 +10,7 @@
 #include "engine/text/tokenizer/byte_alphabet.h"
 #include "engine/text/tokenizer/tokenizer_parts.h"
 #include "kernels/base/shown.h"
+#include "kernels/base/utf8.h"
 
 namespace serval {
 namespace {
@@ -95,8 +98,45 @@ std::vector<Span> split_at(std::string_view text, const std::vector<Span>& match
   return spans;
 }
 
+namespace {
+
+// Cuts where the script changes: Japanese and Chinese are one, a space is of any, and spaces before the first
+// character that is of one go.
+std::vector<Span> cut_scripts(std::string_view text) {
+  constexpr char32_t kProlongedSound = 0x30FC;
+  std::vector<Span> spans;
+  std::optional<UScriptCode> previous;
+  for (size_t pos = 0; pos < text.size();) {
+    const auto begin = static_cast<uint32_t>(pos);
+    const char32_t c = read_utf8(text, pos);
+    UErrorCode error = U_ZERO_ERROR;
+    UScriptCode script = uscript_getScript(static_cast<UChar32>(c), &error);
+    const bool is_japanese = script == USCRIPT_HIRAGANA || script == USCRIPT_KATAKANA || c == kProlongedSound;
+    if (is_japanese) script = USCRIPT_HAN;
+    const bool is_any = c == ' ' || script == USCRIPT_UNKNOWN;
+    if (!is_any && previous != script) {
+      spans.push_back({begin, begin});
+      previous = script;
+    }
+    if (!spans.empty()) spans.back().end = static_cast<uint32_t>(pos);
+  }
+  return spans;
+}
+
+std::vector<Span> cut_length(std::string_view text, int length) {
+  std::vector<Span> spans;
+  for (size_t pos = 0; pos < text.size();) {
+    const auto begin = static_cast<uint32_t>(pos);
+    for (int i = 0; i < length && pos < text.size(); ++i) read_utf8(text, pos);
+    spans.push_back({begin, static_cast<uint32_t>(pos)});
+  }
+  return spans;
+}
+
+}  // namespace
+
 struct PreTokenizer::Step {
-  enum class Kind { kPrefix, kReplaceSpaces, kSplit, kMapBytes };
+  enum class Kind { kPrefix, kReplaceSpaces, kSplit, kCutScripts, kCutLength, kMapBytes };
 
   Kind kind;
   std::string text{};       // kPrefix: what to put before pieces without it; kReplaceSpaces: for every space
@@ -104,11 +144,21 @@ struct PreTokenizer::Step {
   std::optional<SplitRegex> pattern{};  // kSplit
   SplitBehavior behavior = SplitBehavior::kIsolated;
   bool invert = false;
+  int length = 0;  // kCutLength: characters of a piece
 
   void apply(SplitBudget& budget, Pieces& pieces) const {
     switch (kind) {
-      case Kind::kSplit:
-        return split_pieces(budget, pieces);
+      case Kind::kSplit: {
+        std::vector<Span> matches;
+        return cut(pieces, [&](std::string_view piece) {
+          pattern->find_all(piece, matches, budget);
+          return split_at(piece, matches, behavior, invert);
+        });
+      }
+      case Kind::kCutScripts:
+        return cut(pieces, cut_scripts);
+      case Kind::kCutLength:
+        return cut(pieces, [&](std::string_view piece) { return cut_length(piece, length); });
       case Kind::kPrefix:
         return rewrite(pieces, [&](std::string_view piece, bool is_start, std::string& out) {
           if ((is_start || !first_only) && !piece.starts_with(text)) out += text;
@@ -144,15 +194,14 @@ struct PreTokenizer::Step {
     pieces.text = std::move(out);
   }
 
-  void split_pieces(SplitBudget& budget, Pieces& pieces) const {
+  // parts_of(piece): what becomes of it.
+  template <class PartsOf>
+  static void cut(Pieces& pieces, PartsOf parts_of) {
     std::vector<Span> spans;
-    std::vector<Span> matches;
     bool starts_text = false;
     for (size_t i = 0; i < pieces.spans.size(); ++i) {
-      const std::string_view piece = pieces.piece(i);
       const uint32_t offset = pieces.spans[i].begin;
-      pattern->find_all(piece, matches, budget);
-      const std::vector<Span> parts = split_at(piece, matches, behavior, invert);
+      const std::vector<Span> parts = parts_of(pieces.piece(i));
       if (i == 0) starts_text = pieces.starts_text && !parts.empty() && parts.front().begin == 0;
       for (const Span& part : parts) spans.push_back({offset + part.begin, offset + part.end});
     }
@@ -169,8 +218,8 @@ class PreTokenizer::Builder {
     if (type == "ByteLevel") {
       byte_level(part.get_bool("add_prefix_space", true), part.get_bool("use_regex", true));
     } else if (type == "Split") {
-      split(split_pattern(part), behavior_named(part.get_string("behavior")),
-            part.get_bool("invert", false), Loss::kAnything);
+      split(split_pattern(part), behavior_named(part.get_string("behavior")), part.get_bool("invert", false),
+            Loss::kAnything);
     } else if (type == "Digits") {
       const bool individual = part.get_bool("individual_digits", false);
       split("\\p{N}", individual ? SplitBehavior::kIsolated : SplitBehavior::kContiguous);
@@ -183,21 +232,44 @@ class PreTokenizer::Builder {
     } else if (type == "Punctuation") {
       split(kPunctuation,
             part.find("behavior") == nullptr ? SplitBehavior::kIsolated
-                                                     : behavior_named(part.get_string("behavior")),
+                                             : behavior_named(part.get_string("behavior")),
             /*invert=*/false, Loss::kAnything);
     } else if (type == "CharDelimiterSplit") {
       split(escape_regex(part.get_string("delimiter")), SplitBehavior::kRemoved, /*invert=*/false,
             Loss::kAnything);
+    } else if (type == "BertPreTokenizer") {
+      split("\\s", SplitBehavior::kRemoved, /*invert=*/false, Loss::kWhiteSpace);
+      split(kPunctuation, SplitBehavior::kIsolated);
+    } else if (type == "UnicodeScripts") {
+      loss_ = std::max(loss_, Loss::kAnything);
+      steps_.push_back({.kind = Step::Kind::kCutScripts});
+    } else if (type == "FixedLength") {
+      constexpr int kMost = 1 << 20;
+      steps_.push_back(
+          {.kind = Step::Kind::kCutLength, .length = part.find_int("length", 1, kMost).value_or(5)});
     } else {
       throw std::runtime_error("the pre_tokenizer type " + in_quotes(type) + " is not supported");
     }
   }
 
-  void byte_level(bool add_prefix_space, bool use_regex) {
+  void map_bytes() {
     once(has_byte_level_, "ByteLevel");
+    steps_.push_back({.kind = Step::Kind::kMapBytes});
+  }
+
+  void byte_level(bool add_prefix_space, bool use_regex) {
     if (add_prefix_space) steps_.push_back({.kind = Step::Kind::kPrefix, .text = " "});
     if (use_regex) split(kGpt2Pattern, SplitBehavior::kIsolated);
-    steps_.push_back({.kind = Step::Kind::kMapBytes});
+    map_bytes();
+  }
+
+  // `if_removed`: what goes when the behavior is to remove.
+  void split(std::string_view pattern, SplitBehavior behavior, bool invert = false,
+             Loss if_removed = Loss::kNothing) {
+    if (behavior == SplitBehavior::kRemoved) loss_ = std::max(loss_, if_removed);
+    Step step{.kind = Step::Kind::kSplit, .behavior = behavior, .invert = invert};
+    step.pattern.emplace(pattern);
+    steps_.push_back(std::move(step));
   }
 
   PreTokenizer build() {
@@ -208,15 +280,6 @@ class PreTokenizer::Builder {
   }
 
  private:
-  // `if_removed`: what goes when the behavior is to remove.
-  void split(std::string_view pattern, SplitBehavior behavior, bool invert = false,
-             Loss if_removed = Loss::kNothing) {
-    if (behavior == SplitBehavior::kRemoved) loss_ = std::max(loss_, if_removed);
-    Step step{.kind = Step::Kind::kSplit, .behavior = behavior, .invert = invert};
-    step.pattern.emplace(pattern);
-    steps_.push_back(std::move(step));
-  }
-
   static std::string split_pattern(const Fields& part) {
     const Fields pattern = part.get_object("pattern");
     if (std::optional<std::string> regex = pattern.find_string("Regex")) return std::move(*regex);
@@ -234,8 +297,7 @@ class PreTokenizer::Builder {
     steps_.push_back({.kind = Step::Kind::kReplaceSpaces, .text = replacement});
     if (scheme != "never")
       steps_.push_back({.kind = Step::Kind::kPrefix, .text = replacement, .first_only = scheme == "first"});
-    if (part.get_bool("split", true))
-      split(escape_regex(replacement), SplitBehavior::kMergedWithNext);
+    if (part.get_bool("split", true)) split(escape_regex(replacement), SplitBehavior::kMergedWithNext);
   }
 
   // Each of these lengthens the text; one of a kind bounds by how much.
@@ -261,9 +323,16 @@ PreTokenizer PreTokenizer::from_json(const boost::json::value* value) {
   return builder.build();
 }
 
-PreTokenizer PreTokenizer::byte_level(bool add_prefix_space) {
+PreTokenizer PreTokenizer::gpt2(bool add_prefix_space) {
   Builder builder;
   builder.byte_level(add_prefix_space, /*use_regex=*/true);
+  return builder.build();
+}
+
+PreTokenizer PreTokenizer::byte_level(std::string_view pattern) {
+  Builder builder;
+  builder.split(pattern, SplitBehavior::kIsolated);
+  builder.map_bytes();
   return builder.build();
 }
 

@@ -1,6 +1,6 @@
 // Cuts normalised text into the pieces within which tokens are formed: the "pre_tokenizer" of tokenizer.json.
-// Every published type is made of four primitive steps: add a prefix, replace spaces, split by a pattern,
-// write bytes in the byte alphabet.
+// Every published type is made of a few primitive steps: add a prefix, replace spaces, split by a pattern,
+// cut by scripts or lengths, write bytes in the byte alphabet.
 #pragma once
 
 #include <boost/json/fwd.hpp>
@@ -38,7 +38,9 @@ class PreTokenizer {
   // std::runtime_error with a sentence for a type that is not supported.
   static PreTokenizer from_json(const boost::json::value* value);
   // The one of GPT-2, for folders with vocab.json and merges.txt only.
-  static PreTokenizer byte_level(bool add_prefix_space);
+  static PreTokenizer gpt2(bool add_prefix_space);
+  // Cuts by an Oniguruma pattern that every character is in a match of (tiktoken's).
+  static PreTokenizer byte_level(std::string_view pattern);
 
   PreTokenizer(PreTokenizer&&) noexcept;
   PreTokenizer& operator=(PreTokenizer&&) noexcept;

@@ -6,6 +6,7 @@
 #include <stdexcept>
 #include <unordered_set>
 
+#include "engine/text/tokenizer/character_map.h"
 #include "kernels/base/shown.h"
 #include "kernels/base/utf8.h"
 
@@ -14,7 +15,6 @@ namespace {
 
 constexpr size_t kMaxPieces = 1 << 21;
 constexpr size_t kMaxPieceBytes = 1024;
-constexpr size_t kMaxReplacementBytes = 256;  // real ones have up to 33 bytes
 
 [[noreturn]] void fail(const std::string& problem) {
   throw std::runtime_error(problem);
@@ -89,46 +89,6 @@ class WireReader {
   std::string_view data_;
 };
 
-uint32_t little_endian(std::string_view bytes, size_t index) {
-  uint32_t value;
-  std::memcpy(&value, bytes.data() + 4 * index, sizeof value);
-  return value;
-}
-
-// The character map of a normaliser: a 32-bit length, a double-array trie (Yata's darts-clone) of 32-bit
-// units, and the replacements it points at, each ended by a zero byte. A search walks from a unit i to the
-// block i ^ offset and reads any of its 256 units, so every block must lie inside; a unit with a leaf has its
-// replacement's place at the block's first unit.
-void check_charsmap(std::string_view map) {
-  if (map.empty()) return;
-  if (map.size() < 4) fail("its normalisation map is cut off");
-  const size_t trie_bytes = little_endian(map, 0);
-  if (trie_bytes < 1024 || trie_bytes % 4 != 0 || trie_bytes >= map.size() - 4)
-    fail("its normalisation map has a trie of wrong size");
-  const std::string_view trie = map.substr(4, trie_bytes);
-  const std::string_view replacements = map.substr(4 + trie_bytes);
-  const size_t num_units = trie_bytes / 4;
-  if (replacements.back() != '\0') fail("its normalisation map does not end its last replacement");
-  size_t begin = 0;
-  for (size_t end = 0; end < replacements.size(); ++end) {
-    if (replacements[end] != '\0') continue;
-    if (end - begin > kMaxReplacementBytes)
-      fail("its normalisation map has a replacement of " + std::to_string(end - begin) + " bytes");
-    begin = end + 1;
-  }
-  for (size_t i = 0; i < num_units; ++i) {
-    const uint32_t unit = little_endian(trie, i);
-    if (unit >> 31 != 0) continue;  // a value; its label matches no byte
-    const size_t offset = static_cast<size_t>(unit >> 10) << ((unit & (1u << 9)) >> 6);
-    const size_t block = i ^ offset;
-    if ((block | 0xFF) >= num_units) fail("its normalisation map points outside its trie");
-    const bool has_leaf = (unit >> 8 & 1) != 0;
-    if (has_leaf && (little_endian(trie, block) & 0x7FFFFFFFu) >= replacements.size()) {
-      fail("its normalisation map points outside its replacements");
-    }
-  }
-}
-
 SentencePieceModel::Piece read_piece(std::string_view bytes) {
   SentencePieceModel::Piece piece;
   for (WireReader reader(bytes); reader.next();) {
@@ -160,7 +120,7 @@ void read_trainer(std::string_view bytes, SentencePieceModel& model) {
 void read_normalizer(std::string_view bytes, SentencePieceModel& model) {
   for (WireReader reader(bytes); reader.next();) {
     if (reader.field() == 2) {
-      check_charsmap(reader.data());
+      const CharacterMap checked(reader.data());
       model.maps_characters |= !reader.data().empty();
     }
     if (reader.field() == 3) model.add_dummy_prefix = reader.number() != 0;

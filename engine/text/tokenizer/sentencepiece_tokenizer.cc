@@ -52,7 +52,8 @@ class SentencePieceTokenizer final : public Tokenizer {
   SentencePieceTokenizer(std::string_view proto, const TokenizerConfig& config)
       : SentencePieceTokenizer(proto, SentencePieceModel::parse(proto), config) {}
 
-  std::vector<TokenId> encode(std::string_view text, bool add_special, bool parse_special) const override {
+  std::vector<TokenId> encode(std::string_view text, bool add_special, bool parse_special,
+                              std::string_view breaker) const override {
     std::string repaired;
     if (!is_valid_utf8(text)) {
       repaired = repair_utf8(text);
@@ -61,14 +62,16 @@ class SentencePieceTokenizer final : public Tokenizer {
     std::vector<TokenId> ids;
     if (add_special) ids = prefix_;
     std::vector<TextSegment> segments;
+    std::string unbroken;
     matcher_.split(text, parse_special, segments);
     for (const TextSegment& segment : segments) {
       if (segment.id >= 0) {
         ids.push_back(segment.id);
       } else {
         const bool is_start = segment.text.data() == text.data();
-        append_encoded(!is_start && continuation_ != nullptr ? *continuation_ : processor_, segment.text,
-                       ids);
+        std::string_view plain = segment.text;
+        if (!breaker.empty()) plain = unbroken = without(plain, breaker);
+        append_encoded(!is_start && continuation_ != nullptr ? *continuation_ : processor_, plain, ids);
       }
     }
     if (add_special) ids.insert(ids.end(), suffix_.begin(), suffix_.end());
@@ -79,6 +82,7 @@ class SentencePieceTokenizer final : public Tokenizer {
     return is_valid_utf8(text) ? bound_.least_tokens(text) : 0;
   }
 
+  std::vector<std::string> special_names() const override { return matcher_.special_names(); }
   std::string_view token_bytes(TokenId id) const override { return table_.bytes(id); }
   bool is_special(TokenId id) const override { return table_.is_special(id); }
   bool strips_leading_space() const override { return strips_leading_space_; }
@@ -165,8 +169,7 @@ class SentencePieceTokenizer final : public Tokenizer {
     bound_.loss = model.remove_extra_whitespaces || matcher_.strips() ? Loss::kWhiteSpace : Loss::kNothing;
     for (TokenId id = 0; id < table_.size(); ++id)
       bound_.max_bytes = std::max(bound_.max_bytes, table_.bytes(id).size());
-    for (const Piece& piece : model.pieces)
-      bound_.max_bytes = std::max(bound_.max_bytes, piece.text.size());
+    for (const Piece& piece : model.pieces) bound_.max_bytes = std::max(bound_.max_bytes, piece.text.size());
   }
 
   [[noreturn]] static void fail_shared(const std::string& name, const AddedToken& token) {

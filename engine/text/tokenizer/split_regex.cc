@@ -203,4 +203,19 @@ void SplitRegex::find_all(std::string_view text, std::vector<Span>& matches, Spl
   }
 }
 
+std::string SplitRegex::replace_all(std::string_view text, std::string_view content,
+                                    SplitBudget& budget) const {
+  std::vector<Span> matches;
+  find_all(text, matches, budget);
+  std::string out;
+  out.reserve(text.size() + matches.size() * content.size());
+  size_t copied = 0;
+  for (const Span& match : matches) {
+    out += text.substr(copied, match.begin - copied);
+    out += content;
+    copied = match.end;
+  }
+  return out += text.substr(copied);
+}
+
 }  // namespace serval

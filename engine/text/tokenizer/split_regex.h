@@ -19,7 +19,7 @@ struct Span {
 
 // The PCRE2 (UTF, UCP, MULTILINE) pattern that means what `pattern` means to Oniguruma. What differs: \s
 // (PCRE2 adds U+180E), \w and \b (marks, connector punctuation), \h, \v, \u, {,n}. Throws std::runtime_error
-// naming a construct with no translation: nested or intersected classes, back references, inline options
+// naming a construct with no translation: \W or \H inside a class, back references, inline options
 // other than i, {n,m}+ (a greedy loop there, possessive here) and the like. Under (?i) a
 // character matches its single-character case variants only (there "ss" would also match "ß").
 std::string translate_oniguruma(std::string_view pattern);
@@ -58,6 +58,8 @@ class SplitRegex {
   // more; both are charged. When the budget is spent (only a pattern that is itself quadratic or worse, such
   // as \s+$ or a*a*b, gets there) the rest of the text counts as unmatched.
   void find_all(std::string_view text, std::vector<Span>& matches, SplitBudget& budget) const;
+  // `text` with `content` in the place of each match.
+  std::string replace_all(std::string_view text, std::string_view content, SplitBudget& budget) const;
 
  private:
   struct Code;

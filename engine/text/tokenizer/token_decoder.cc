@@ -1,9 +1,13 @@
 #include "engine/text/tokenizer/token_decoder.h"
 
 #include <charconv>
+#include <limits>
+#include <memory>
+#include <optional>
 #include <stdexcept>
 
 #include "engine/text/tokenizer/byte_alphabet.h"
+#include "engine/text/tokenizer/split_regex.h"
 #include "engine/text/tokenizer/tokenizer_parts.h"
 #include "kernels/base/shown.h"
 #include "kernels/base/utf8.h"
@@ -42,6 +46,15 @@ std::string replace_all(std::string_view text, std::string_view from, std::strin
   return out += text.substr(copied);
 }
 
+// What the reference does to BERT's English, in this order.
+std::string clean_up(std::string text) {
+  constexpr std::pair<std::string_view, std::string_view> kJoined[] = {
+      {" .", "."},   {" ?", "?"},           {" !", "!"},   {" ,", ","},     {" ' ", "'"},   {" n't", "n't"},
+      {" 'm", "'m"}, {" do not", " don't"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
+  for (const auto& [from, to] : kJoined) text = replace_all(text, from, to);
+  return text;
+}
+
 }  // namespace
 
 TokenDecoder TokenDecoder::byte_level() {
@@ -69,39 +82,83 @@ void TokenDecoder::add(const Fields& part) {
   } else if (type == "ByteFallback") {
     has_byte_tokens_ = true;
   } else if (type == "Replace") {
-    add_replacement(part.get_object("pattern").get_string("String"), part.get_string("content"));
+    add_replacement(part);
   } else if (type == "Metaspace") {
-    add_replacement(part.get_string("replacement"), " ");
+    replace_text(part.get_string("replacement"), " ");
     const bool never = part.find_string("prepend_scheme") == "never";
     strips_leading_space_ = part.get_bool("add_prefix_space", true) && !never;
+  } else if (type == "BPEDecoder") {
+    // The space stands behind a word there, and none behind the last one.
+    throw std::runtime_error(
+        "the decoder type 'BPEDecoder' is not supported: the space after a word would wait for the next "
+        "word");
+  } else if (type == "WordPiece") {
+    join_words(part.find_string("prefix").value_or("##"), part.get_bool("cleanup", true));
+  } else if (type == "CTC") {
+    throw std::runtime_error(
+        "the decoder type 'CTC' is not supported: it joins equal neighbours, as speech needs it and text "
+        "does not");
   } else {
     throw std::runtime_error("the decoder type " + in_quotes(type) + " is not supported");
   }
 }
 
+// Of a token alone, or of the whole text after Fuse.
 void TokenDecoder::add_strip(const Fields& part) {
   constexpr int kMost = std::numeric_limits<int>::max();
   const std::string content = part.get_string("content");
   const int start = part.get_int("start", 0, kMost);
   const int stop = part.get_int("stop", 0, kMost);
   if (start == 0 && stop == 0) return;
-  if (!is_fused_ || content != " " || start != 1 || stop != 0) {
-    throw std::runtime_error(
-        "a decoder Strip of anything but one leading space of the whole text is not supported");
+  if (is_fused_) {
+    if (content != " " || start != 1 || stop != 0) {
+      throw std::runtime_error(
+          "a decoder Strip of anything but one leading space of the whole text is not supported");
+    }
+    strips_leading_space_ = true;
+    return;
   }
-  strips_leading_space_ = true;
+  if (content.empty()) part.refuse("content", "is empty");
+  steps_.emplace_back([content, start, stop](std::string_view text) {
+    for (int i = 0; i < start && text.starts_with(content); ++i) text.remove_prefix(content.size());
+    for (int i = 0; i < stop && text.ends_with(content); ++i) text.remove_suffix(content.size());
+    return std::string(text);
+  });
 }
 
-void TokenDecoder::add_replacement(std::string_view from, std::string_view to) {
-  if (from.empty() || to.size() > kMaxReplacementBytes * from.size() || !replaced_.empty()) {
+void TokenDecoder::add_replacement(const Fields& part) {
+  const Fields pattern = part.get_object("pattern");
+  std::string content = part.get_string("content");
+  if (std::optional<std::string> text = pattern.find_string("String"))
+    return replace_text(std::move(*text), std::move(content));
+  if (content.size() > kMaxReplacementBytes) part.refuse("content", "has more than 16 bytes");
+  steps_.emplace_back(
+      [regex = std::make_shared<SplitRegex>(pattern.get_string("Regex")), content](std::string_view text) {
+        SplitBudget budget(text.size());
+        return regex->replace_all(text, content, budget);
+      });
+}
+
+void TokenDecoder::replace_text(std::string from, std::string to) {
+  if (from.empty() || to.size() > kMaxReplacementBytes * from.size())
     throw std::runtime_error("a decoder's replacement of " + in_quotes(from) + " is not supported");
-  }
-  replaced_ = from;
-  replacement_ = to;
+  steps_.emplace_back([from, to](std::string_view text) { return replace_all(text, from, to); });
+}
+
+// A space before each name but those that continue a word. The reference keeps the prefix of one that begins a text;
+// which token that is a token alone cannot say.
+void TokenDecoder::join_words(std::string continuing_prefix, bool cleans_up) {
+  strips_leading_space_ = true;
+  steps_.emplace_back([prefix = std::move(continuing_prefix), cleans_up](std::string_view name) {
+    const bool continues = !prefix.empty() && name.starts_with(prefix);
+    std::string text = continues ? std::string(name.substr(prefix.size())) : " " + std::string(name);
+    return cleans_up ? clean_up(std::move(text)) : text;
+  });
 }
 
 std::string TokenDecoder::decode(std::string_view name) const {
-  const std::string out = replaced_.empty() ? std::string(name) : replace_all(name, replaced_, replacement_);
+  std::string out(name);
+  for (const Step& step : steps_) out = step(out);
   if (has_byte_tokens_) {
     const int byte = byte_of_name(out);
     if (byte >= 0) return std::string(1, static_cast<char>(byte));

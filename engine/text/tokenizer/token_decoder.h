@@ -4,8 +4,10 @@
 #pragma once
 
 #include <boost/json/fwd.hpp>
+#include <functional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace serval {
 
@@ -27,16 +29,19 @@ class TokenDecoder {
   bool strips_leading_space() const { return strips_leading_space_; }
 
  private:
+  using Step = std::function<std::string(std::string_view)>;
+
   void add(const Fields& part);
   void add_strip(const Fields& part);
-  void add_replacement(std::string_view from, std::string_view to);
+  void add_replacement(const Fields& part);
+  void replace_text(std::string from, std::string to);
+  void join_words(std::string continuing_prefix, bool cleans_up);
 
+  std::vector<Step> steps_;  // any thread
   bool is_byte_level_ = false;
   bool has_byte_tokens_ = false;  // <0x0A> is a line feed
   bool is_fused_ = false;         // while reading: what follows sees the whole text
   bool strips_leading_space_ = false;
-  std::string replaced_;  // "" or what stands for replacement_ in a name
-  std::string replacement_;
 };
 
 }  // namespace serval

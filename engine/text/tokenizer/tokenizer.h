@@ -1,5 +1,6 @@
-// Text <-> token ids. Implementations: byte-level BPE and byte-fallback BPE from tokenizer.json,
-// sentencepiece from tokenizer.model. Immutable after loading; every method may be called from any thread.
+// Text <-> token ids. Implementations: the parts of tokenizer.json, which rank files are read into as well,
+// and sentencepiece from tokenizer.model. Immutable after loading; every method may be called from any
+// thread.
 #pragma once
 
 #include <cstdint>
@@ -17,11 +18,14 @@ class Tokenizer {
   virtual ~Tokenizer() = default;
 
   // add_special: surround with BOS/EOS as the tokenizer's own post-processor says. parse_special: the names
-  // of special tokens in the text ("<|im_end|>") become their ids; otherwise they are plain text (as for user
-  // content that must not forge turns). Linear in the text's size. Text must be valid UTF-8 (the JSON layer
-  // has made sure); invalid bytes are encoded as U+FFFD.
-  virtual std::vector<TokenId> encode(std::string_view text, bool add_special,
-                                      bool parse_special = true) const = 0;
+  // of special tokens in the text ("<|im_end|>") become their ids; otherwise they are plain text. `breaker`:
+  // a character that stands in the text only to break names, so that these alone are plain text; it is left
+  // out once added tokens have been found. Linear in the text's size. Text must be valid UTF-8 (the JSON
+  // layer has made sure); invalid bytes are encoded as U+FFFD.
+  virtual std::vector<TokenId> encode(std::string_view text, bool add_special, bool parse_special = true,
+                                      std::string_view breaker = {}) const = 0;
+  // Names of the tokens that parse_special is about, in no order.
+  virtual std::vector<std::string> special_names() const = 0;
 
   // At most encode(text, …).size(), from the bytes of the text alone; 0 when this tokenizer may drop or join
   // without bound. `text` as for encode. Far faster than encode.
@@ -38,11 +42,14 @@ class Tokenizer {
   virtual int vocab_size() const = 0;
   // Of a token's name (vocabulary or added); -1 when unknown.
   virtual TokenId token_to_id(std::string_view token) const = 0;
-  virtual TokenId bos_id() const = 0;     // -1 when there is none
+  virtual TokenId bos_id() const = 0;  // -1 when there is none
   virtual TokenId eos_id() const = 0;
 
   // All ids at once, by a Detokenizer: invalid UTF-8 becomes U+FFFD.
   std::string decode(std::span<const TokenId> ids, bool skip_special) const;
 };
+
+// `text` without any `part`, which is not empty.
+std::string without(std::string_view text, std::string_view part);
 
 }  // namespace serval

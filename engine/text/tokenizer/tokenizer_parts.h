@@ -1,5 +1,5 @@
-// What the components of tokenizer.json have in common: sequences of parts, and token ids. Every function throws
-// std::runtime_error with a sentence; `where` names the place in it ("normalizer").
+// What the components of tokenizer.json have in common: sequences of parts, and token ids. Every function
+// throws std::runtime_error with a sentence; `where` names the place in it ("normalizer").
 #pragma once
 
 #include <boost/json/fwd.hpp>

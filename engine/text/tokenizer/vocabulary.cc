@@ -1,8 +1,10 @@
 #include "engine/text/tokenizer/vocabulary.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <stdexcept>
 
+#include "engine/text/tokenizer/byte_alphabet.h"
 #include "kernels/base/shown.h"
 
 namespace serval {
@@ -31,6 +33,36 @@ Vocabulary::Vocabulary(std::vector<std::pair<std::string, TokenId>> entries) {
       throw std::runtime_error("token " + in_quotes(names_[id]) + " is there twice");
     }
   }
+}
+
+std::vector<TokenId> Vocabulary::byte_tokens() const {
+  std::vector<TokenId> ids;
+  for (int byte = 0; byte < 256; ++byte) {
+    char byte_name[8];
+    std::snprintf(byte_name, sizeof byte_name, "<0x%02X>", byte);
+    ids.push_back(find(byte_name));
+  }
+  return ids;
+}
+
+bool Vocabulary::has_byte_alphabet() const {
+  for (int byte = 0; byte < 0xF5; ++byte) {
+    const bool in_utf8 = byte != 0xC0 && byte != 0xC1;  // nor are 0xF5 to 0xFF
+    if (in_utf8 && find(byte_character(static_cast<unsigned char>(byte))) < 0) return false;
+  }
+  return true;
+}
+
+size_t Vocabulary::longest_name(bool in_characters) const {
+  const auto starts_character = [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; };
+  size_t longest = 0;
+  for (const std::string& name : names_) {
+    longest =
+        std::max(longest, in_characters
+                              ? static_cast<size_t>(std::count_if(name.begin(), name.end(), starts_character))
+                              : name.size());
+  }
+  return longest;
 }
 
 }  // namespace serval

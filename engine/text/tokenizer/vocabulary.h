@@ -34,6 +34,13 @@ class Vocabulary {
   }
   int size() const { return static_cast<int>(names_.size()); }  // 1 + the largest id
 
+  // Ids of the byte tokens <0x00>..<0xFF>, -1 where missing.
+  std::vector<TokenId> byte_tokens() const;
+  // Whether each byte of valid UTF-8 has a token, in the byte alphabet (byte_alphabet.h).
+  bool has_byte_alphabet() const;
+  // Most bytes of a name; `in_characters`: most characters.
+  size_t longest_name(bool in_characters) const;
+
  private:
   std::vector<std::string> names_;                     // [id]
   std::unordered_map<std::string_view, TokenId> ids_;  // keys lie in names_

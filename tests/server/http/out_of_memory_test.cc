@@ -38,7 +38,7 @@ class OutOfMemory : public ::testing::TestWithParam<const char*> {
     config.scheduler.max_num_batched_tokens = 64;
     config.answers = answers_;
     service_ = std::make_unique<EngineService>(
-        config, load_tokenizer(std::string(SERVAL_SOURCE_DIR) + "/deploy/models/serval-nano"), std::nullopt,
+        config, load_tokenizer(std::string(SERVAL_SOURCE_DIR) + "/deploy/models/serval-nano"), ChatTemplates{},
         metrics_);
     EngineConfig engine;
     engine.scheduler = config.scheduler;

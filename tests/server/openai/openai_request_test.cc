@@ -150,17 +150,21 @@ TEST(OpenAiRequest, MessagesMustBeAnArray) {
     EXPECT_EQ(result.error().code + " " + result.error().param, "invalid_messages messages") << bad;
   }
   const auto parsed = parse_chat_request(
-      R"({"messages":[{"role":"user","content":"hi"}],"chat_template_kwargs":{"a":1},"add_generation_prompt":false})",
+      R"({"messages":[{"role":"user","content":"hi"}],"chat_template_kwargs":{"a":1,"b":[2]},"documents":[{"c":3}],"continue_final_message":true})",
       {});
   ASSERT_TRUE(parsed.ok());
   const Chat& chat = *parsed.value().generate.chat;
   ASSERT_EQ(chat.messages.size(), 1u);
   EXPECT_EQ(chat.messages[0].role, "user");
   EXPECT_EQ(chat.messages[0].content, "hi");
-  EXPECT_EQ(chat.template_variables, (TemplateFields{{"a", int64_t{1}}}));
+  EXPECT_EQ(chat.template_variables, (TemplateFields{{"a", int64_t{1}}, {"b", JsonText{"[2]"}}}));
+  EXPECT_EQ(chat.documents, (std::vector<JsonText>{{R"({"c":3})"}}));
   EXPECT_FALSE(chat.add_generation_prompt);
+  EXPECT_TRUE(chat.continue_final_message);
   EXPECT_EQ(chat_error("\"chat_template_kwargs\":[]"), "invalid_type chat_template_kwargs");
-  EXPECT_EQ(chat_error("\"chat_template\":\"{{ x }}\""), "not_allowed chat_template");
+  EXPECT_EQ(chat_error("\"documents\":[1]"), "invalid_type documents");
+  EXPECT_EQ(chat_error("\"continue_final_message\":true,\"add_generation_prompt\":true"),
+            "invalid_value continue_final_message");
 }
 
 TEST(OpenAiRequest, MessagesKeepWhatTemplatesRead) {
@@ -245,8 +249,6 @@ TEST(OpenAiRequest, FeaturesNotBuiltAreRefusedByName) {
   }
   for (const auto& [field, name] : std::initializer_list<std::pair<const char*, const char*>>{
            {"\"modalities\":[\"text\",\"audio\"]", "modalities"},
-           {"\"continue_final_message\":true", "continue_final_message"},
-           {"\"documents\":[{}]", "documents"},
            {"\"echo\":true", "echo"}}) {
     EXPECT_EQ(chat_error(field), "not_supported " + std::string(name)) << field;
   }
@@ -365,7 +367,8 @@ TEST(OpenAiRequest, TokenizeTakesAPromptOrMessages) {
   }
   EXPECT_EQ(parse_tokenize_request("{\"prompt\":[\"a\"]}", {}).error().code, "invalid_type");
   EXPECT_EQ(parse_tokenize_request("{\"messages\":5}", {}).error().code, "invalid_messages");
-  EXPECT_EQ(parse_tokenize_request("{\"messages\":[],\"tools\":[{}]}", {}).error().param, "tools");
+  EXPECT_EQ(parse_tokenize_request("{\"messages\":[],\"tools\":[{}]}", {}).value().generate.chat->tools.size(), 1u);
+  EXPECT_EQ(parse_tokenize_request("{\"messages\":[],\"tools\":[1]}", {}).error().param, "tools");
   EXPECT_EQ(parse_detokenize_request("{}", {}).error().code, "invalid_type");
   EXPECT_EQ(parse_detokenize_request("{\"tokens\":\"x\"}", {}).error().code, "invalid_type");
   EXPECT_EQ(parse_detokenize_request("{\"tokens\":[1.5]}", {}).error().param, "tokens");

@@ -98,7 +98,7 @@ class EngineServiceTest : public testing::Test {
     engine_.reset();
   }
   void start() {
-    service_ = std::make_unique<EngineService>(config_, tokenizer_, std::nullopt, metrics_);
+    service_ = std::make_unique<EngineService>(config_, tokenizer_, ChatTemplates{}, metrics_);
     EngineConfig engine;
     engine.scheduler = config_.scheduler;
     engine_ = std::make_unique<Engine>(
@@ -366,7 +366,7 @@ TEST_F(EngineServiceTest, AbortAllEndsEveryGenerationWithAnError) {
 }
 
 TEST_F(EngineServiceTest, NamesReachTheModelAndOthersAreNotFound) {
-  EngineService starting(config_, tokenizer_, std::nullopt, metrics_);
+  EngineService starting(config_, tokenizer_, ChatTemplates{}, metrics_);
   EXPECT_EQ(starting.generate(completion(1), std::make_shared<Collector>()).error().kind,
             ErrorKind::kUnavailable);
   start();
@@ -384,7 +384,7 @@ TEST_F(EngineServiceTest, LivenessFollowsProgress) {
   config_.stall_seconds = 1;
   std::mutex stuck;
   std::unique_lock hold(stuck, std::defer_lock);
-  service_ = std::make_unique<EngineService>(config_, tokenizer_, std::nullopt, metrics_);
+  service_ = std::make_unique<EngineService>(config_, tokenizer_, ChatTemplates{}, metrics_);
   EngineConfig engine;
   engine.scheduler = config_.scheduler;
   engine_ = std::make_unique<Engine>(

@@ -22,7 +22,8 @@ class Letters final : public Tokenizer {
       bytes_.push_back(i == kBos ? "<s>" : i == kEos ? "</s>" : i < 256 ? letter : " " + letter);
     }
   }
-  std::vector<TokenId> encode(std::string_view, bool, bool) const override { return {}; }
+  std::vector<TokenId> encode(std::string_view, bool, bool, std::string_view) const override { return {}; }
+  std::vector<std::string> special_names() const override { return {}; }
   size_t least_tokens(std::string_view) const override { return 0; }
   std::string_view token_bytes(TokenId id) const override { return bytes_.at(static_cast<size_t>(id)); }
   bool is_special(TokenId id) const override { return id == kBos || id == kEos; }

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <fstream>
+#include <map>
 #include <sstream>
 
 #include "server/openai/openai_request.h"
@@ -24,8 +25,12 @@ class PromptBuilderTest : public testing::Test {
     limits_.max_prompts = 3;
   }
   PromptBuilder builder(const char* source = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}{% if add_generation_prompt %}>{% endif %}") {
-    Result<ChatTemplate> parsed = ChatTemplate::parse(source);
-    return PromptBuilder(tokenizer_, std::move(*parsed), limits_, 0);
+    return builder(std::map<std::string, std::string>{{"default", source}});
+  }
+  PromptBuilder builder(const std::map<std::string, std::string>& sources) {
+    ChatTemplates templates;
+    for (const auto& [name, source] : sources) templates.emplace(name, std::move(*ChatTemplate::parse(source)));
+    return PromptBuilder(tokenizer_, std::move(templates), limits_, settings_);
   }
   // Of a chat as an OpenAI client writes it.
   static Result<std::vector<PromptInfo>> render(const PromptBuilder& builder, const std::string& chat,
@@ -38,6 +43,7 @@ class PromptBuilderTest : public testing::Test {
 
   std::shared_ptr<const Tokenizer> tokenizer_;
   ServiceLimits limits_;
+  PromptSettings settings_{.template_time = 0};
 };
 
 TEST_F(PromptBuilderTest, RendersRolesPartsAndTheGenerationPrompt) {
@@ -58,7 +64,9 @@ TEST_F(PromptBuilderTest, NamesWhatIsWrongWithMessages) {
       R"({"messages": "hello"})",
       R"({"messages": []})",
       R"({"messages": [1]})",
-      R"({"messages": [{"role": "wizard", "content": "x"}]})",
+      R"({"messages": [{"role": "Wizard", "content": "x"}]})",
+      R"({"messages": [{"role": "", "content": "x"}]})",
+      R"({"messages": [{"role": "a|b", "content": "x"}]})",
       R"({"messages": [{"role": "user"}]})",
       R"({"messages": [{"role": "user", "content": null}]})",
       R"({"messages": [{"role": "user", "content": 1}]})",
@@ -182,11 +190,13 @@ TEST_F(PromptBuilderTest, ArgumentsThatAreNoJsonStayWhatTheModelWrote) {
     EXPECT_EQ(error_of(rendered(misshapen)).code, "invalid_messages") << misshapen;
 }
 
-TEST_F(PromptBuilderTest, OnlyKnownScalarsReachTheTemplate) {
+TEST_F(PromptBuilderTest, VariablesOfAnyOtherNameReachTheTemplate) {
   auto with = builder("{{ enable_thinking }}{{ messages[0].content }}");
   const std::string head = R"({"messages": [{"role": "user", "content": "x"}], "chat_template_kwargs": )";
   EXPECT_EQ((*render(with, head + R"({"enable_thinking": false}})"))[0].text, "Falsex");
-  for (const char* kwargs : {R"({"messages": "y"}})", R"({"chat_template": "y"}})", R"({"enable_thinking": [1]}})", R"(3})"}) {
+  auto nested = builder("{{ xml.tags[1] }}{{ xml.on }}");
+  EXPECT_EQ((*render(nested, head + R"({"xml": {"tags": ["a", "b"], "on": true}}})"))[0].text, "bTrue");
+  for (const char* kwargs : {R"({"messages": "y"}})", R"({"chat_template": "y"}})", R"({"tools": [1]}})", R"(3})"}) {
     EXPECT_EQ(error_of(render(with, head + kwargs)).param, "chat_template_kwargs") << kwargs;
   }
 }
@@ -199,8 +209,121 @@ TEST_F(PromptBuilderTest, ATemplateThatRefusesIsThisRequestsError) {
 }
 
 TEST_F(PromptBuilderTest, AModelWithoutTemplateSaysSo) {
-  PromptBuilder without(tokenizer_, std::nullopt, limits_, 0);
+  PromptBuilder without(tokenizer_, {}, limits_, settings_);
   EXPECT_EQ(error_of(render(without, R"({"messages": [{"role": "user", "content": "x"}]})")).code, "no_chat_template");
+}
+
+TEST_F(PromptBuilderTest, AnyRoleOfLettersIsTheTemplatesToJudge) {
+  const std::string chat = R"({"messages": [{"role": "ipython", "content": "3"}, {"role": "tool_response", "content": "4"}]})";
+  EXPECT_EQ((*render(builder(), chat))[0].text, "[ipython]3[tool_response]4>");
+}
+
+TEST_F(PromptBuilderTest, ToolsAndDocumentsReachTheTemplate) {
+  auto with = builder("{{ tools | tojson }}{% for d in documents or [] %}{{ d.title }}: {{ d.text }};{% endfor %}");
+  const std::string head = R"({"messages": [{"role": "user", "content": "x"}])";
+  EXPECT_EQ((*render(with, head + R"(, "documents": [{"title": "A", "text": "b"}, {"title": "C", "text": "d"}]})"))[0].text,
+            "nullA: b;C: d;");
+  Result<TokenizeRequest> parsed = parse_tokenize_request(head + R"(, "tools": [{"type": "function", "function": {"name": "f"}}]})", {});
+  ASSERT_TRUE(parsed.ok());
+  EXPECT_EQ((*with.build(parsed->generate, {.with_text = true}))[0].text, R"([{"type": "function", "function": {"name": "f"}}])");
+}
+
+TEST_F(PromptBuilderTest, ATemplateIsChosenByNameOrByTools) {
+  const auto with = builder({{"default", "plain"}, {"tool_use", "tools"}, {"rag", "quotes"}});
+  const std::string head = R"({"messages": [{"role": "user", "content": "x"}])";
+  EXPECT_EQ((*render(with, head + "}"))[0].text, "plain");
+  EXPECT_EQ((*render(with, head + R"(, "chat_template": "rag"})"))[0].text, "quotes");
+  const Error unknown = error_of(render(with, head + R"(, "chat_template": "{{ x }}"})"));
+  EXPECT_EQ(unknown.code + " " + unknown.param, "not_allowed chat_template");
+  Result<TokenizeRequest> parsed = parse_tokenize_request(head + R"(, "tools": [{"type": "function"}]})", {});
+  EXPECT_EQ((*with.build(parsed->generate, {.with_text = true}))[0].text, "tools");
+  parsed->generate.chat->template_name = "default";
+  EXPECT_EQ((*with.build(parsed->generate, {.with_text = true}))[0].text, "plain");
+}
+
+TEST_F(PromptBuilderTest, GoesOnWithTheFinalMessage) {
+  const auto chat = [](const std::string& last) {
+    return R"({"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": ")" + last +
+           R"("}], "continue_final_message": true})";
+  };
+  const char* const kept = "{% for m in messages %}[{{ m.role }}]{{ m.content }}</s>\n{% endfor %}";
+  EXPECT_EQ((*render(builder(kept), chat("It is ")))[0].text, "[user]x</s>\n[assistant]It is ");
+  const char* const trimmed = "{% for m in messages %}[{{ m.role }}]{{ m.content | trim }}</s>\n{% endfor %}";
+  EXPECT_EQ((*render(builder(trimmed), chat("It is ")))[0].text, "[user]x</s>\n[assistant]It is");
+  // What stands before the text is found by its end.
+  EXPECT_EQ((*render(builder(kept), chat("x")))[0].text, "[user]x</s>\n[assistant]x");
+  EXPECT_EQ(error_of(render(builder("{{ messages[0].content }}"), chat("y"))).param, "continue_final_message");
+  EXPECT_EQ(error_of(render(builder("nothing"), chat("y"))).param, "continue_final_message");
+}
+
+// The names of special tokens in what a client says: as transformers reads them, and as text.
+class SpecialTokensInContent : public PromptBuilderTest {
+ protected:
+  SpecialTokensInContent() {
+    name_ = tokenizer_->special_names().front();
+    id_ = tokenizer_->token_to_id(name_);
+  }
+  // The ids of a chat whose template puts a special token before each message.
+  std::vector<TokenId> ids_of(const std::string& setting, const std::string& content, std::string* text = nullptr) {
+    settings_.special_tokens_in_content = setting;
+    const std::string source = "{% for m in messages %}" + name_ + "{{ m.content | trim }}{{ m.content | length }}{% endfor %}";
+    auto prompts = render(builder(source.c_str()), R"({"messages": [{"role": "user", "content": ")" + content + R"("}]})");
+    EXPECT_TRUE(prompts.ok()) << prompts.error().message;
+    if (text != nullptr) *text = (*prompts)[0].text;
+    return (*prompts)[0].token_ids;
+  }
+  ptrdiff_t count(const std::vector<TokenId>& ids) const { return std::count(ids.begin(), ids.end(), id_); }
+
+  std::string name_;
+  TokenId id_;
+};
+
+TEST_F(SpecialTokensInContent, AreTokensByDefault) {
+  std::string text;
+  const std::vector<TokenId> ids = ids_of("parse", "a " + name_ + " b", &text);
+  EXPECT_EQ(count(ids), 2);
+  EXPECT_EQ(ids, tokenizer_->encode(text, false));
+  EXPECT_EQ(ids_of(PromptSettings().special_tokens_in_content, "a " + name_ + " b"), ids);
+}
+
+TEST_F(SpecialTokensInContent, AreTextWhereThatIsSet) {
+  const std::string half = name_.substr(0, name_.size() / 2);
+  for (const std::string& content : {"a " + name_ + " b", name_ + name_, half, half + name_, name_ + half, std::string("plain <")}) {
+    std::string text;
+    const std::vector<TokenId> ids = ids_of("text", content, &text);
+    EXPECT_EQ(count(ids), 1) << content;
+    EXPECT_TRUE(text.starts_with(name_ + content)) << text;
+    // The template's own token, and then all as text without one.
+    std::vector<TokenId> expected = tokenizer_->encode(text.substr(name_.size()), false, /*parse_special=*/false);
+    expected.insert(expected.begin(), id_);
+    EXPECT_EQ(ids, expected) << content;
+    EXPECT_EQ(tokenizer_->decode(ids, false), text);
+  }
+  // Nothing to break, nothing changed.
+  EXPECT_EQ(ids_of("text", "a plain text"), ids_of("parse", "a plain text"));
+}
+
+TEST_F(SpecialTokensInContent, CannotBeJoinedOutOfSeveralTexts) {
+  settings_.special_tokens_in_content = "text";
+  const size_t half = name_.size() / 2;
+  const auto prompts = render(builder("{% for m in messages %}{{ m.content }}{% endfor %}"),
+                              R"({"messages": [{"role": "user", "content": ")" + name_.substr(0, half) +
+                                  R"("}, {"role": "user", "content": ")" + name_.substr(half) + R"("}]})");
+  ASSERT_TRUE(prompts.ok());
+  EXPECT_EQ((*prompts)[0].text, name_);
+  EXPECT_EQ(count((*prompts)[0].token_ids), 0);
+}
+
+TEST_F(SpecialTokensInContent, AreBrokenWithACharacterThatNoTextHas) {
+  std::string all;
+  for (char32_t c = 0xFDD0; c < 0xFDEF; ++c) all += {'\xEF', '\xB7', static_cast<char>(0x80 | (c & 0x3F))};
+  std::string text;
+  EXPECT_EQ(count(ids_of("text", name_ + all, &text)), 1);
+  EXPECT_TRUE(text.starts_with(name_ + name_ + all));
+  settings_.special_tokens_in_content = "text";
+  const Error error = error_of(render(builder(), R"({"messages": [{"role": "user", "content": ")" + name_ + all +
+                                                     "\xEF\xB7\xAF" + R"("}]})"));
+  EXPECT_EQ(error.code + " " + error.param, "invalid_messages messages");
 }
 
 TEST_F(PromptBuilderTest, PromptIdsAndCountsAreBounded) {

@@ -112,8 +112,8 @@ TEST(BpeModel, QueuesAtMostThreeCandidatesPerCharacterOfOneGiganticWord) {
     BpeModel::Scratch scratch;
     std::vector<TokenId> ids;
     model.encode(std::string(size, 'a'), scratch, ids);
-    EXPECT_LE(scratch.num_queued, 3 * size);
-    EXPECT_GE(scratch.num_queued, size - 1);
+    EXPECT_LE(scratch.num_steps, 3 * size);
+    EXPECT_GE(scratch.num_steps, size - 1);
     size_t length = 0;
     for (const TokenId id : ids) length += model.vocabulary().name(id).size();
     EXPECT_EQ(length, size);

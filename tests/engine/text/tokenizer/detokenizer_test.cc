@@ -16,7 +16,8 @@ class FakeTokenizer final : public Tokenizer {
                          bool strips = false)
       : tokens_(std::move(tokens)), special_(std::move(special)), strips_(strips) {}
 
-  std::vector<TokenId> encode(std::string_view, bool, bool) const override { return {}; }
+  std::vector<TokenId> encode(std::string_view, bool, bool, std::string_view) const override { return {}; }
+  std::vector<std::string> special_names() const override { return {}; }
   size_t least_tokens(std::string_view) const override { return 0; }
   std::string_view token_bytes(TokenId id) const override {
     return id >= 0 && id < vocab_size() ? std::string_view(tokens_[id]) : std::string_view();

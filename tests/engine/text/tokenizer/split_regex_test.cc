@@ -47,15 +47,21 @@ TEST(SplitRegex, MatchesBeyondItsFirstWindow) {
             (Strings{spaces + "\n", spaces.substr(1), " "}));
 }
 
+TEST(SplitRegex, TakesClassesInsideClassesAndTheirIntersections) {
+  EXPECT_EQ(matches_of("[a[bc]]+", "xabcx"), Strings{"abc"});
+  EXPECT_EQ(matches_of("[\\p{L}&&[^\\p{Han}]]+", "ab日c"), (Strings{"ab", "c"}));
+  EXPECT_EQ(matches_of("[^\\p{L}&&\\p{Lu}]+", "aBc1"), (Strings{"a", "c1"}));
+  EXPECT_EQ(matches_of(" ?[^(\\s|[.,!?])]+", "a.b (c"), (Strings{"a", "b", "c"}));
+  EXPECT_EQ(matches_of("[a[^b]&&[b-d]]+", "abcdx"), Strings{"cd"});
+}
+
 TEST(SplitRegex, TreatsLiteralTextLiterally) {
   const std::string text = "a.b*c[d]{1}(x)^$\\|?+ é#-";
   EXPECT_EQ(matches_of(escape_regex(text), "<" + text + ">"), Strings{text});
 }
 
 TEST(SplitRegex, RefusesWhatItCannotTranslate) {
-  for (const char* pattern : {"[a[bc]]",
-                              "[\\p{L}&&\\p{Lu}]",
-                              "(a)\\1",
+  for (const char* pattern : {"(a)\\1",
                               "a{1,2}+",
                               "a{2}?",
                               "(?m)a",

@@ -1,9 +1,11 @@
 // Every component of tokenizer.json against what the `tokenizers` library does with it:
 // tests/golden/make_tokenizer_golden.py.
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <boost/json.hpp>
 
+#include "engine/text/tokenizer/load_tokenizer.h"
 #include "engine/text/tokenizer/normalizer.h"
 #include "engine/text/tokenizer/pretokenizer.h"
 #include "engine/text/tokenizer/tokenizer_json.h"
@@ -14,9 +16,12 @@ namespace {
 
 namespace json = boost::json;
 
+json::value read_fixture(const std::string& name) {
+  return json::parse(read_text(std::filesystem::path(SERVAL_SOURCE_DIR) / "tests/fixtures/tokenizers" / name));
+}
+
 const json::object& golden() {
-  static const json::value file = json::parse(
-      read_text(std::filesystem::path(SERVAL_SOURCE_DIR) / "tests/fixtures/tokenizers/components.json"));
+  static const json::value file = read_fixture("components.json");
   return file.as_object();
 }
 
@@ -70,6 +75,50 @@ TEST(TokenizerJson, GivesTheIdsOfTheReference) {
           << row.at("name") << " of " << texts[i];
     }
   }
+}
+
+// ids: of the golden's texts, and then of `more`.
+void expect_ids(const Tokenizer& tokenizer, const json::value& more, const json::value& ids, bool add_special,
+                bool parse_special) {
+  json::array texts = golden().at("texts").as_array();
+  texts.insert(texts.end(), more.as_array().begin(), more.as_array().end());
+  for (size_t i = 0; i < texts.size(); ++i) {
+    EXPECT_EQ(tokenizer.encode(text_of(texts[i]), add_special, parse_special),
+              json::value_to<std::vector<TokenId>>(ids.at(i)))
+        << texts[i];
+  }
+}
+
+TEST(RankFiles, GiveTheIdsOfTiktoken) {
+  const json::value file = read_fixture("ranks.json");
+  for (const json::value& family : file.at("families").as_array()) {
+    SCOPED_TRACE(family.at("file"));
+    const ModelFolder folder({{text_of(family.at("file")), text_of(file.at("ranks"))},
+                              {"tokenizer_config.json", json::serialize(family.at("config"))}});
+    const auto tokenizer = load_tokenizer(folder.path());
+    EXPECT_EQ(tokenizer->vocab_size(), family.at("size").to_number<int>());
+    expect_ids(*tokenizer, file.at("texts"), family.at("ids"), false, true);
+  }
+}
+
+TEST(RankFiles, GiveTheIdsOfMistralsTekken) {
+  const json::value file = read_fixture("ranks.json");
+  const json::value& tekken = file.at("tekken");
+  const ModelFolder folder({{"tekken.json", json::serialize(tekken.at("json"))}});
+  const auto tokenizer = load_tokenizer(folder.path());
+  EXPECT_EQ(tokenizer->vocab_size(), tekken.at("size").to_number<int>());
+  expect_ids(*tokenizer, file.at("texts"), tekken.at("ids"), true, false);
+  const json::array& special = tekken.at("special").as_array();
+  for (TokenId id = 0; id < static_cast<TokenId>(special.size()); ++id) {
+    EXPECT_EQ(tokenizer->token_bytes(id), text_of(special[id]));
+    EXPECT_EQ(tokenizer->encode(text_of(special[id]), false), std::vector<TokenId>{id});
+  }
+}
+
+TEST(RankFiles, SayWhatIsWrongInside) {
+  EXPECT_THAT(load_error({{"qwen.tiktoken", "YQ== 0\nYg==\n"}}), testing::HasSubstr("qwen.tiktoken: line 2 is not"));
+  EXPECT_THAT(load_error({{"qwen.tiktoken", "YQ== 0\n"}}), testing::HasSubstr("no token for each byte"));
+  EXPECT_THAT(load_error({{"tekken.json", "{}"}}), testing::HasSubstr("config is missing"));
 }
 
 }  // namespace

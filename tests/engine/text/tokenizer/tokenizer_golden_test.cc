@@ -164,6 +164,24 @@ TEST(Gpt2Tokenizer, GivesTheIdsOfTheTestPlans) {
   }
 }
 
+// A rank file, under the name by which its family is known.
+TEST(Cl100kTokenizer, GivesTheIdsOfThePoolOfTheTestPlansAndOfALongFile) {
+  const fs::path folder = shared_data("tok-cl100k");
+  if (!fs::exists(folder)) GTEST_SKIP() << "there is no " << folder;
+  const auto tokenizer = load_tokenizer(folder);
+  const std::vector<std::string> texts = pool_texts(shared_data("tok-pool"));
+  const auto expected = read_id_lines(folder / "cl100k_base.pool.ids.jsonl");
+  ASSERT_EQ(texts.size(), expected.size());
+  for (size_t i = 0; i < texts.size(); ++i) ASSERT_EQ(tokenizer->encode(texts[i], false, false), expected[i]) << texts[i];
+  const json::value plans = json::parse(read_text(folder / "TestPlans.cl100k_base.json"));
+  for (const json::value& plan : plans.as_array()) {
+    const std::string text(plan.at("text").as_string());
+    EXPECT_EQ(tokenizer->encode(text, false, false), json::value_to<std::vector<TokenId>>(plan.at("ids"))) << text;
+  }
+  EXPECT_EQ(tokenizer->encode(read_text(folder / "lib.rs.txt"), false),
+            json::value_to<std::vector<TokenId>>(json::parse(read_text(folder / "lib.rs.cl100k.ids.json"))));
+}
+
 // The folder has both files; each must say the same.
 TEST(Stories260KTokenizer, SaysTheSameFromItsSentencepieceModel) {
   const fs::path folder = shared_data("model-stories260K/hf");

@@ -1,9 +1,11 @@
-// Byte-level and byte-fallback BPE: added tokens, normaliser, pre-tokeniser, merges, in that order, each in
-// its own file. Knows nothing of the files it was read from (tokenizer_json.h).
+// A tokenizer of the parts that tokenizer.json has: added tokens, normaliser, pre-tokeniser, model, in that
+// order, each in its own file. Knows nothing of the files it was read from (tokenizer_json.h, rank_files.h).
 #pragma once
 
 #include <map>
+#include <memory>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "engine/text/tokenizer/added_tokens.h"
@@ -14,13 +16,15 @@
 #include "engine/text/tokenizer/token_decoder.h"
 #include "engine/text/tokenizer/token_table.h"
 #include "engine/text/tokenizer/tokenizer.h"
+#include "engine/text/tokenizer/unigram_model.h"
 
 namespace serval {
 
-class BpeTokenizer final : public Tokenizer {
+class PipelineTokenizer final : public Tokenizer {
  public:
+  using Model = std::variant<BpeModel, UnigramModel>;
   struct Parts {
-    BpeModel model;
+    Model model;
     Normalizer normalizer;
     PreTokenizer pretokenizer;
     TokenDecoder decoder;
@@ -30,10 +34,12 @@ class BpeTokenizer final : public Tokenizer {
   };
 
   // Throws std::runtime_error when two tokens claim one id, or ids are far too sparse for their number.
-  explicit BpeTokenizer(Parts parts);
+  explicit PipelineTokenizer(Parts parts);
 
-  std::vector<TokenId> encode(std::string_view text, bool add_special, bool parse_special) const override;
+  std::vector<TokenId> encode(std::string_view text, bool add_special, bool parse_special,
+                              std::string_view breaker) const override;
   size_t least_tokens(std::string_view text) const override;
+  std::vector<std::string> special_names() const override;
   std::string_view token_bytes(TokenId id) const override { return table_.bytes(id); }
   bool is_special(TokenId id) const override { return table_.is_special(id); }
   bool strips_leading_space() const override { return parts_.decoder.strips_leading_space(); }
@@ -43,15 +49,24 @@ class BpeTokenizer final : public Tokenizer {
   TokenId eos_id() const override { return parts_.eos_id; }
 
  private:
+  const Vocabulary& vocabulary() const;
   void fill_table();
   void find_bound();
 
   Parts parts_;
+  bool writes_bytes_ = false;             // pieces are in the byte alphabet
   AddedTokenMatcher raw_matcher_;         // added tokens looked for in the text as it came
   AddedTokenMatcher normalized_matcher_;  // and in normalised text
   std::map<std::string, TokenId, std::less<>> added_ids_;
   TokenTable table_;
   TokenBound bound_;
 };
+
+struct TokenizerConfig;
+
+// What the configuration says joins the parts: its added tokens to those `listed` by the tokenizer's own
+// file, who is BOS and EOS, and what surrounds a text. Throws std::runtime_error with a sentence.
+std::unique_ptr<Tokenizer> assemble_tokenizer(PipelineTokenizer::Parts parts, std::vector<AddedToken> listed,
+                                              const TokenizerConfig& config);
 
 }  // namespace serval
