@@ -38,6 +38,18 @@ json::value arguments_of(const ToolCall& call, const ToolCallStyle& style) {
   return json::string(call.arguments);
 }
 
+// What an assistant thought has three names; templates read the first two, and the first that is there gives it.
+void alias_reasoning(json::object& message) {
+  for (const char* name : {"reasoning_content", "thinking", "reasoning"}) {
+    const json::value* const found = message.if_contains(name);
+    if (found == nullptr || found->is_null()) continue;
+    const json::value reasoning = *found;
+    message.emplace("thinking", reasoning);
+    message["reasoning_content"] = reasoning;
+    return;
+  }
+}
+
 }  // namespace
 
 ToolCallStyle find_tool_call_style(const ChatTemplate& chat_template) {
@@ -105,6 +117,7 @@ Result<json::array> template_messages(const std::vector<ChatMessage>& messages, 
       return bad_messages(where + ".content is missing; only an assistant's or a function's may be null.");
     json::object out;
     for (const auto& [name, value] : message.fields) out[name] = template_value(value);
+    alias_reasoning(out);
     out["role"] = role_in_templates(message.role);
     if (message.content) {
       out["content"] = *message.content;

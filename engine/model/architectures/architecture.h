@@ -26,7 +26,7 @@ struct Architecture {
 };
 
 std::span<const Architecture* const> architectures();
-// Throw std::runtime_error with a sentence that lists what is supported.
+// Throw std::runtime_error with a sentence: why it is not served, or the nearest name.
 const Architecture& find_architecture(std::string_view name);
 const Architecture& find_architecture_of_type(std::string_view model_type);
 

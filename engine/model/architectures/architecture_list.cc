@@ -6,6 +6,7 @@
 
 #include "engine/json/json_writer.h"
 #include "engine/model/architectures/architecture.h"
+#include "engine/model/architectures/unserved.h"
 
 namespace serval {
 namespace {
@@ -77,6 +78,10 @@ std::string models_markdown() {
   for (const Architecture* row : sorted_rows()) {
     text += "| " + std::string(row->models) + " | `" + std::string(row->name) + "` | `" +
             std::string(row->model_type) + "` | " + std::string(row->goldens) + " |\n";
+  }
+  text += "\nNot served:\n\n| architecture | model_type | why |\n|---|---|---|\n";
+  for (const Unserved& row : unserved_architectures()) {
+    text += "| `" + std::string(row.name) + "` | `" + std::string(row.model_type) + "` | " + std::string(row.why) + " |\n";
   }
   return text;
 }

@@ -1,5 +1,6 @@
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "engine/model/architectures/architecture.h"
 #include "engine/model/architectures/bloom.h"
@@ -21,7 +22,9 @@
 #include "engine/model/architectures/small_llamas.h"
 #include "engine/model/architectures/stablelm.h"
 #include "engine/model/architectures/starcoder.h"
+#include "engine/model/architectures/unserved.h"
 #include "kernels/base/shown.h"
+#include "kernels/base/usage.h"
 
 namespace serval {
 namespace {
@@ -37,13 +40,16 @@ constexpr const Architecture* kArchitectures[] = {&kLlama, &kMistral, &kMixtral,
                                                   &kStableLm, &kCohere, &kCohere2, &kNemotron, &kJais2};
 
 const Architecture& find_row(std::string_view Architecture::*key, std::string_view wanted, const char* what) {
-  std::string supported;
+  std::vector<std::string> supported;
   for (const Architecture* row : kArchitectures) {
     if (row->*key == wanted || (!row->old_name.empty() && row->old_name == wanted)) return *row;
-    supported += (supported.empty() ? "" : ", ") + std::string(row->*key);
+    supported.emplace_back(row->*key);
   }
-  throw std::runtime_error("the " + std::string(what) + " " + in_quotes(wanted) +
-                           " is not supported; supported are " + supported);
+  const std::string sentence = "the " + std::string(what) + " " + in_quotes(wanted) + " is not supported";
+  for (const Unserved& row : unserved_architectures()) {
+    if (row.name == wanted || row.model_type == wanted) throw std::runtime_error(sentence + ": " + std::string(row.why));
+  }
+  throw std::runtime_error(sentence + did_you_mean(nearest_name(wanted, supported)) + "; serval models lists what is");
 }
 
 }  // namespace

@@ -36,6 +36,13 @@ std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& model_dir
     const std::string text = text_of("tokenizer_config.json");
     config = reading(model_dir / "tokenizer_config.json", [&] { return TokenizerConfig::parse(text); });
   }
+  const auto read_older = [&](const char* name, void (TokenizerConfig::*read)(std::string_view)) {
+    if (!has(name)) return;
+    const std::string text = text_of(name);
+    reading(model_dir / name, [&] { return (config.*read)(text); });
+  };
+  read_older("special_tokens_map.json", &TokenizerConfig::read_special_tokens_map);
+  read_older("added_tokens.json", &TokenizerConfig::read_added_tokens);
   config.num_rows = num_rows;
   if (has("tokenizer.json")) {
     const std::string text = text_of("tokenizer.json");

@@ -32,6 +32,10 @@ enum class SplitBehavior { kIsolated, kRemoved, kMergedWithPrevious, kMergedWith
 std::vector<Span> split_at(std::string_view text, const std::vector<Span>& matches, SplitBehavior behavior,
                            bool invert);
 
+// The pattern of Qwen 1 and 2, whose folders may not say it.
+inline constexpr std::string_view kQwenPattern =
+    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+
 class PreTokenizer {
  public:
   // `value`: the "pre_tokenizer" of tokenizer.json; null or absent leaves every segment whole. Throws

@@ -1,11 +1,13 @@
 #include "engine/text/tokenizer/tokenizer_config.h"
 
+#include <algorithm>
 #include <charconv>
 #include <stdexcept>
 #include <unordered_set>
 
 #include "engine/json/fields.h"
 #include "engine/json/json_reader.h"
+#include "engine/text/tokenizer/tokenizer_parts.h"
 #include "kernels/base/log.h"
 #include "kernels/base/shown.h"
 
@@ -18,6 +20,32 @@ std::string name_of(const Fields& config, std::string_view key) {
   const json::value* value = config.find(key);
   if (value != nullptr && value->is_object()) return config.get_object(key).get_string("content");
   return config.find_string(key).value_or("");
+}
+
+// The tokens with a role: each overrules what another file said of it.
+void read_roles(const Fields& fields, TokenizerConfig& config) {
+  for (const char* key :
+       {"bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token"}) {
+    std::string name = name_of(fields, key);
+    if (name.empty()) continue;
+    if (std::string_view(key) == "bos_token") config.bos_token = name;
+    if (std::string_view(key) == "eos_token") config.eos_token = name;
+    config.special_names.push_back(std::move(name));
+  }
+  // A list, or since 2026 names for each. The older name comes first.
+  for (const char* others : {"additional_special_tokens", "extra_special_tokens"}) {
+    const auto add = [&](const json::value& other) {
+      if (!other.is_object() && !other.is_string()) fields.refuse(others, "must hold strings or objects");
+      config.special_names.push_back(other.is_string() ? std::string(other.get_string())
+                                                       : fields.inside(other, others).get_string("content"));
+    };
+    const json::value* const value = fields.find(others);
+    if (value != nullptr && value->is_array()) {
+      for (const json::value& other : value->get_array()) add(other);
+    } else if (value != nullptr && value->is_object()) {
+      for (const auto& [role, other] : value->get_object()) add(other);
+    }
+  }
 }
 
 TokenId id_of_key(std::string_view key) {
@@ -59,23 +87,7 @@ TokenizerConfig TokenizerConfig::parse(std::string_view json_text) {
   const Fields fields(object);
   TokenizerConfig config;
   config.tokenizer_class = fields.find_string("tokenizer_class").value_or("");
-  config.bos_token = name_of(fields, "bos_token");
-  config.eos_token = name_of(fields, "eos_token");
-  for (const char* key :
-       {"bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token"}) {
-    if (std::string name = name_of(fields, key); !name.empty())
-      config.special_names.push_back(std::move(name));
-  }
-  constexpr std::string_view kOthers = "additional_special_tokens";
-  const json::value* others = fields.find(kOthers);
-  if (others != nullptr && others->is_array()) {
-    for (const json::value& other : others->get_array()) {
-      if (!other.is_object() && !other.is_string()) fields.refuse(kOthers, "must hold strings or objects");
-      config.special_names.push_back(other.is_string()
-                                         ? std::string(other.get_string())
-                                         : fields.inside(other, std::string(kOthers)).get_string("content"));
-    }
-  }
+  read_roles(fields, config);
   if (const std::optional<Fields> added = fields.find_object("added_tokens_decoder")) {
     for (const auto& [key, value] : added->object()) {
       AddedToken token = read_added_token(added->inside(value, std::string(key)));
@@ -88,6 +100,23 @@ TokenizerConfig TokenizerConfig::parse(std::string_view json_text) {
   config.add_prefix_space = fields.get_bool("add_prefix_space", false);
   config.legacy = fields.get_bool("legacy", true);
   return config;
+}
+
+void TokenizerConfig::read_special_tokens_map(std::string_view json_text) {
+  if (!added_tokens.empty()) return;
+  const json::object object = parse_json_file(json_text, "it");
+  read_roles(Fields(object), *this);
+}
+
+void TokenizerConfig::read_added_tokens(std::string_view json_text) {
+  if (!added_tokens.empty()) return;
+  for (const auto& [name, id] : parse_json_file(json_text, "it")) {
+    const bool special = std::find(special_names.begin(), special_names.end(), std::string_view(name)) != special_names.end();
+    added_tokens.push_back({.content = std::string(name),
+                            .id = as_token_id(id, "the id of an added token"),
+                            .special = special,
+                            .normalized = !special});
+  }
 }
 
 AddedToken read_added_token(const Fields& fields) {

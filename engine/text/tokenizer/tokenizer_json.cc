@@ -166,7 +166,8 @@ std::unique_ptr<Tokenizer> tokenizer_from_json(std::string_view tokenizer_json,
 std::unique_ptr<Tokenizer> tokenizer_from_vocab_and_merges(std::string_view vocab_json,
                                                            std::string_view merges_text,
                                                            const TokenizerConfig& config) {
-  if (!config.tokenizer_class.empty() && !config.tokenizer_class.starts_with("GPT2Tokenizer")) {
+  const bool is_qwen = config.tokenizer_class.starts_with("Qwen2Tokenizer");
+  if (!config.tokenizer_class.empty() && !is_qwen && !config.tokenizer_class.starts_with("GPT2Tokenizer")) {
     throw std::runtime_error("vocab.json and merges.txt alone do not say how a " + config.tokenizer_class +
                              " cuts text; a tokenizer.json is needed");
   }
@@ -183,14 +184,14 @@ std::unique_ptr<Tokenizer> tokenizer_from_vocab_and_merges(std::string_view voca
 
   TokenizerConfig with_defaults = config;  // the class names one token for every role
   for (std::string* name : {&with_defaults.bos_token, &with_defaults.eos_token}) {
-    if (name->empty()) *name = kGpt2EndOfText;
-    with_defaults.special_names.push_back(*name);
+    if (name->empty() && !is_qwen) *name = kGpt2EndOfText;
+    if (!name->empty()) with_defaults.special_names.push_back(*name);
   }
   return assemble_tokenizer(
       PipelineTokenizer::Parts{
           .model = BpeModel(std::move(vocabulary), merges, BpeOptions{}),
-          .normalizer = Normalizer::from_json(nullptr),
-          .pretokenizer = PreTokenizer::gpt2(config.add_prefix_space),
+          .normalizer = is_qwen ? Normalizer::of_type("NFC") : Normalizer(),
+          .pretokenizer = is_qwen ? PreTokenizer::byte_level(kQwenPattern) : PreTokenizer::gpt2(config.add_prefix_space),
           .decoder = TokenDecoder::byte_level(),
       },
       {}, with_defaults);

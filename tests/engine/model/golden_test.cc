@@ -12,6 +12,7 @@
 
 #include "engine/model/architectures/architecture.h"
 #include "engine/model/architectures/architecture_list.h"
+#include "engine/model/architectures/unserved.h"
 #include "engine/model/read_model.h"
 #include "engine/model/weight_loader.h"
 #include "tests/engine/model/golden_file.h"
@@ -502,6 +503,12 @@ TEST(Architectures, NameTheirModelsAndTheGoldensThatRun) {
     }
   }
   EXPECT_TRUE(unnamed.empty()) << "no architecture names the golden " << *unnamed.begin();
+}
+
+TEST(Architectures, AreServedOrNot) {
+  for (const Unserved& row : unserved_architectures()) {
+    for (const Architecture* served : architectures()) EXPECT_NE(served->name, row.name);
+  }
 }
 
 TEST(Architectures, AreDocumentedAsTheyAre) {

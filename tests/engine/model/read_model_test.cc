@@ -256,11 +256,14 @@ TEST(ReadModel, RefusesByNameWhatNobodyAskedFor) {
               HasSubstr("pretraining_tp would change the output"));
 }
 
-TEST(ReadModel, NamesWhatIsSupportedWhenAnArchitectureIsNot) {
+TEST(ReadModel, SaysWhyAnArchitectureIsNotServed) {
   EXPECT_THAT(
       verdict(with(llama(), "architectures", {"T5ForConditionalGeneration"})),
       HasSubstr(
-          "the architecture 'T5ForConditionalGeneration' is not supported; supported are LlamaForCausalLM, Mistral"));
+          "the architecture 'T5ForConditionalGeneration' is not supported: it is an encoder with a decoder"));
+  EXPECT_THAT(verdict(with(llama(), "architectures", {"LamaForCausalLM"})),
+              HasSubstr("the architecture 'LamaForCausalLM' is not supported (did you mean LlamaForCausalLM?); serval models "
+                        "lists what is"));
   EXPECT_THAT(verdict(with(llama(), "architectures", "LlamaForCausalLM")),
               HasSubstr("architectures must be an array"));
   EXPECT_THAT(verdict(with(llama(), "architectures", {"LlamaForCausalLM", "X"})),
@@ -567,8 +570,8 @@ TEST(ReadModel, IsKnownByItsModelTypeWhenItNamesNoArchitecture) {
   }
   EXPECT_EQ(read(without(typed, "architectures")).architecture, "Qwen2ForCausalLM");
   EXPECT_THAT(
-      verdict(with(without(qwen2(), "architectures"), "model_type", "gpt_oss")),
-      HasSubstr("config.json: the model_type 'gpt_oss' is not supported; supported are llama, mistral"));
+      verdict(with(without(qwen2(), "architectures"), "model_type", "nobody")),
+      HasSubstr("config.json: the model_type 'nobody' is not supported; serval models lists what is"));
   EXPECT_THAT(verdict(without(qwen2(), "architectures")), HasSubstr("there is no model_type"));
 }
 

@@ -218,6 +218,15 @@ TEST_F(PromptBuilderTest, AnyRoleOfLettersIsTheTemplatesToJudge) {
   EXPECT_EQ((*render(builder(), chat))[0].text, "[ipython]3[tool_response]4>");
 }
 
+TEST_F(PromptBuilderTest, ReasoningHasTheNamesThatTemplatesRead) {
+  const auto with = builder("{{ messages[0].reasoning_content }}/{{ messages[0].thinking }}");
+  for (const char* name : {"reasoning_content", "reasoning", "thinking"}) {
+    EXPECT_EQ((*render(with, R"({"messages": [{"role": "assistant", "content": "x", ")" + std::string(name) + R"(": "hm"}]})"))[0].text,
+              "hm/hm") << name;
+  }
+  EXPECT_EQ((*render(with, R"({"messages": [{"role": "assistant", "content": "x", "reasoning": "a", "thinking": "b"}]})"))[0].text, "b/b");
+}
+
 TEST_F(PromptBuilderTest, ToolsAndDocumentsReachTheTemplate) {
   auto with = builder("{{ tools | tojson }}{% for d in documents or [] %}{{ d.title }}: {{ d.text }};{% endfor %}");
   const std::string head = R"({"messages": [{"role": "user", "content": "x"}])";

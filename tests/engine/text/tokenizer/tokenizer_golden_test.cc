@@ -164,6 +164,19 @@ TEST(Gpt2Tokenizer, GivesTheIdsOfTheTestPlans) {
   }
 }
 
+// The same without its tokenizer.json.
+TEST(Qwen2Tokenizer, SaysTheSameFromItsVocabularyAndMerges) {
+  const fs::path folder = shared_data("tok-qwen2");
+  if (!fs::exists(folder)) GTEST_SKIP() << "there is no " << folder;
+  const ModelFolder copy;
+  for (const char* name : {"vocab.json", "merges.txt", "tokenizer_config.json"}) copy.write(name, read_text(folder / name));
+  const auto from_json = load_tokenizer(folder);
+  const auto from_merges = load_tokenizer(copy.path());
+  EXPECT_EQ(from_json->vocab_size(), from_merges->vocab_size());
+  for (const std::string& text : pool_texts(shared_data("tok-pool")))
+    ASSERT_EQ(from_json->encode(text, true), from_merges->encode(text, true)) << text;
+}
+
 // A rank file, under the name by which its family is known.
 TEST(Cl100kTokenizer, GivesTheIdsOfThePoolOfTheTestPlansAndOfALongFile) {
   const fs::path folder = shared_data("tok-cl100k");

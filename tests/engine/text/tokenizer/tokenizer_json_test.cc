@@ -8,12 +8,14 @@
 #include <algorithm>
 #include <atomic>
 #include <boost/json.hpp>
+#include <functional>
 #include <random>
 #include <stdexcept>
 #include <thread>
 
 #include "engine/text/tokenizer/byte_alphabet.h"
 #include "engine/text/tokenizer/load_tokenizer.h"
+#include "engine/text/tokenizer/rank_files.h"
 #include "kernels/base/log.h"
 #include "kernels/base/utf8.h"
 #include "tests/engine/text/tokenizer/tokenizer_data.h"
@@ -149,6 +151,26 @@ TEST(TokenizerFolder, AddsTokensThatOnlyTheConfigurationNames) {
   EXPECT_TRUE(tokenizer->is_special(tokenizer->token_to_id("hello")));
 }
 
+TEST(TokenizerFolder, ReadsTheOlderFilesWhereTheConfigurationListsNoAddedTokens) {
+  const std::string map = R"({"bos_token": {"content": "<|pad|>"}, "eos_token": "<|end|>", "extra_special_tokens": ["<mask>"]})";
+  const std::string added = R"({"<mask>": 300, "<tool>": 301})";
+  const ModelFolder folder({{"tokenizer.json", tiny_byte_level_json()},
+                            {"tokenizer_config.json", R"({"eos_token": "hello"})"},
+                            {"special_tokens_map.json", map},
+                            {"added_tokens.json", added}});
+  const auto tokenizer = load_tokenizer(folder.path());
+  EXPECT_EQ(tokenizer->bos_id(), tokenizer->token_to_id("<|pad|>"));
+  EXPECT_EQ(tokenizer->eos_id(), tokenizer->token_to_id("<|end|>"));
+  EXPECT_EQ(tokenizer->encode("<mask><tool>", false), (std::vector<TokenId>{300, 301}));
+  EXPECT_TRUE(tokenizer->is_special(300));
+  EXPECT_FALSE(tokenizer->is_special(301));
+  const ModelFolder newer({{"tokenizer.json", tiny_byte_level_json()},
+                           {"tokenizer_config.json", R"({"added_tokens_decoder": {"300": {"content": "<new>"}}})"},
+                           {"special_tokens_map.json", map},
+                           {"added_tokens.json", added}});
+  EXPECT_EQ(load_tokenizer(newer.path())->token_to_id("<tool>"), -1);
+}
+
 // The error of a load for so many rows; "" when it loads. `said`: what was logged.
 std::string load_for_rows(const ModelFolder& folder, int num_rows, std::unique_ptr<Tokenizer>& tokenizer,
                           std::string& said) {
@@ -236,8 +258,8 @@ TEST(TokenizerFolder, ReadsVocabularyAndMergesOfGpt2) {
   EXPECT_TRUE(tokenizer->is_special(257));
   EXPECT_THAT(load_error({{"vocab.json", json::serialize(vocab)},
                           {"merges.txt", "h e\n"},
-                          {"tokenizer_config.json", R"({"tokenizer_class": "Qwen2Tokenizer"})"}}),
-              HasSubstr("a Qwen2Tokenizer cuts text"));
+                          {"tokenizer_config.json", R"({"tokenizer_class": "CLIPTokenizer"})"}}),
+              HasSubstr("a CLIPTokenizer cuts text"));
 }
 
 TEST(TokenizerFolder, SaysWhatIsMissingOrUnreadable) {
@@ -316,11 +338,12 @@ TEST(TokenizerJson, SurvivesTruncationAnywhere) {
 
 // Changes bytes, cuts and doubles ranges of a real file; what still loads must still encode and decode
 // without harm.
-TEST(TokenizerJson, SurvivesRandomDamage) {
+void expect_survival(const std::string& whole, const std::function<std::unique_ptr<Tokenizer>(const std::string&)>& load,
+                     int num_rounds, int least_loaded) {
   std::mt19937 random(5);
   int num_loaded = 0;
-  for (int round = 0; round < 3000; ++round) {
-    std::string file = round % 2 == 0 ? tiny_byte_level_json() : tiny_byte_fallback_json();
+  for (int round = 0; round < num_rounds; ++round) {
+    std::string file = whole;
     for (int n = 1 + static_cast<int>(random() % 3); n > 0; --n) {
       const size_t at = random() % file.size();
       switch (random() % 4) {
@@ -339,16 +362,45 @@ TEST(TokenizerJson, SurvivesRandomDamage) {
       }
     }
     try {
-      const auto tokenizer = tokenizer_from_json(file, TokenizerConfig{});
+      const auto tokenizer = load(file);
       ++num_loaded;
-      const std::vector<TokenId> ids = tokenizer->encode("hello wörld <|end|></s>\n 12345", true);
+      const std::vector<TokenId> ids = tokenizer->encode("hello wörld ﬁ e\u0301 ① <|end|></s>\n 12345", true);
       for (const TokenId id : ids) ASSERT_LT(id, tokenizer->vocab_size());
       ASSERT_TRUE(is_valid_utf8(tokenizer->decode(ids, false)));
     } catch (const std::runtime_error& error) {
       ASSERT_STRNE(error.what(), "");
     }
   }
-  EXPECT_GT(num_loaded, 100);
+  EXPECT_GT(num_loaded, least_loaded);
+}
+
+std::unique_ptr<Tokenizer> load_json(const std::string& file) {
+  return tokenizer_from_json(file, TokenizerConfig{});
+}
+
+TEST(TokenizerJson, SurvivesRandomDamage) {
+  expect_survival(tiny_byte_level_json(), load_json, 1500, 50);
+  expect_survival(tiny_byte_fallback_json(), load_json, 1500, 50);
+}
+
+TEST(TokenizerJson, SurvivesRandomDamageOfAUnigramModelAndOfItsNormalisation) {
+  const json::value golden =
+      json::parse(read_text(std::filesystem::path(SERVAL_SOURCE_DIR) / "tests/fixtures/tokenizers/components.json"));
+  for (const json::value& row : golden.at("tokenizers").as_array()) {
+    if (row.at("name") == "t5") expect_survival(json::serialize(row.at("json")), load_json, 1500, 50);
+  }
+}
+
+TEST(RankFiles, SurviveRandomDamage) {
+  const json::value golden =
+      json::parse(read_text(std::filesystem::path(SERVAL_SOURCE_DIR) / "tests/fixtures/tokenizers/ranks.json"));
+  const TokenizerConfig none;
+  expect_survival(
+      std::string(golden.at("ranks").as_string()),
+      [&](const std::string& file) { return tokenizer_from_ranks(file, "qwen.tiktoken", none); }, 1500, 20);
+  expect_survival(
+      json::serialize(golden.at("tekken").at("json")),
+      [&](const std::string& file) { return tokenizer_from_tekken(file, none); }, 1500, 20);
 }
 
 }  // namespace
