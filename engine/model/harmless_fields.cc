@@ -23,8 +23,8 @@ constexpr std::string_view kHarmless[] = {
     "begin_suppress_tokens", "bos_token_id", "decoder_start_token_id", "eos_token_id", "forced_bos_token_id",
     "forced_eos_token_id", "pad_token_id", "sep_token_id", "suppress_tokens", "unk_token_id",
     // training
-    "activation_dropout", "attention_dropout", "attn_pdrop", "classifier_dropout", "dropout", "embd_pdrop",
-    "embed_dropout", "embedding_dropout", "ffn_dropout", "hidden_dropout", "init_std", "initializer_range",
+    "activation_dropout", "attention_dropout", "attention_probs_dropout_prob", "attn_pdrop", "classifier_dropout", "dropout", "embd_pdrop",
+    "embed_dropout", "embedding_dropout", "ffn_dropout", "hidden_dropout", "hidden_dropout_prob", "init_std", "initializer_range",
     "layerdrop", "resid_dropout", "resid_pdrop", "residual_dropout", "router_aux_loss_coef",
     "router_jitter_noise", "summary_activation", "summary_first_dropout", "summary_proj_to_labels",
     "summary_type", "summary_use_proj",

@@ -34,6 +34,8 @@ inline constexpr int kNoRope = -1;
 // there or not. Norms before alone are the usual order (Llama); before and after is the sandwich (Gemma); after
 // alone is OLMo 2's.
 struct LayerSpec {
+  // The norms after parts are of x with what the part adds, and become x (Vaswani et al. 2017, section 3.1).
+  bool norms_residual = false;
   // Both parts read x as it came into the layer (Wang and Komatsuzaki 2021, GPT-J): the feed-forward part what the
   // mixer read, where it has no norm of its own.
   bool is_parallel = false;
@@ -73,6 +75,9 @@ struct ModelSpec {
   PositionTable positions = PositionTable::kNone;
   // Rows of the table before that of position 0 (OPT).
   int positions_unused = 0;
+  // Of a row of the embedding table, where it is projected to hidden_size, and back before the head (OPT 350M); 0: it
+  // is hidden_size.
+  int embedding_size = 0;
   bool head_bias = false;
   // The output head is the embedding table.
   bool tied_embeddings = false;
@@ -93,6 +98,7 @@ struct ModelSpec {
   std::vector<LayerSpec> layers;
   std::vector<KvGroupSpec> kv_groups;  // 1..kMaxKvGroups; every layer is in exactly one
 
+  int embedding_width() const { return embedding_size > 0 ? embedding_size : hidden_size; }
   int num_layers() const { return static_cast<int>(layers.size()); }
   WeightFormat weight_format() const { return rounded_to ? *rounded_to : format_of(weight_dtype); }
 };

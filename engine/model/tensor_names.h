@@ -32,6 +32,7 @@ struct TensorNames {
   std::string_view embedding = "model.embed_tokens";
   std::string_view positions = {};           // where they are learned
   std::string_view embedding_norm = {};
+  std::string_view project_in = {}, project_out = {};  // of an embedding of another size
   std::string_view layers = "model.layers";  // "model.layers.7.self_attn.q_proj.weight"
   std::string_view final_norm = "model.norm";
   std::string_view head = "lm_head";  // a tied model's checkpoint may repeat the embedding under it
@@ -57,7 +58,8 @@ struct TensorNames {
   template <class Checkpoint>
   TensorNames found_in(const Checkpoint& checkpoint) const {
     TensorNames bare = *this;
-    for (std::string_view* name : {&bare.embedding, &bare.positions, &bare.embedding_norm, &bare.layers, &bare.final_norm}) {
+    for (std::string_view* name : {&bare.embedding, &bare.positions, &bare.embedding_norm, &bare.project_in,
+                                   &bare.project_out, &bare.layers, &bare.final_norm}) {
       if (name->starts_with(optional_prefix)) name->remove_prefix(optional_prefix.size());
     }
     if (checkpoint.find(bare.embedding_tensor()) != nullptr) return bare;

@@ -50,7 +50,7 @@ void Transformer::forward(const ForwardInput& in, std::span<const KvLayer> kv, W
   SERVAL_CHECK(kv.size() == spec_.layers.size(), kv.size(), spec_.layers.size());
   SERVAL_CHECK(in.positions.size() == in.token_ids.size(), in.positions.size(), in.token_ids.size());
   ws.start(in.num_rows());
-  backend_.embed(weights_.embedding, in.token_ids, spec_.embedding_scale, ws.residual);
+  embed(in.token_ids, ws);
   if (spec_.embedding_norm.is_there())
     add_norm(backend_, spec_.embedding_norm, weights_.embedding_norm, ws.residual, {}, ws.residual);
   Tensor pending;  // what is to be added to the residual
@@ -73,7 +73,7 @@ void Transformer::forward(const ForwardInput& in, std::span<const KvLayer> kv, W
                                  .query_cos_sin = rotation(layer.query_rope.value_or(kNoRope))};
     std::visit([&](const auto& part) { part.run(backend_, weights_of(part, w.mixer), mixer_input); },
                layer.mixer);
-    pending = finish_part(layer.mixer_post_norm, w.mixer_post_norm, ws.x);
+    pending = finish_part(layer, layer.mixer_post_norm, w.mixer_post_norm, ws);
     if (!std::visit([](const auto& part) { return is_there(part); }, layer.ffn)) continue;
     if (layer.is_parallel) {
       if (layer.ffn_norm.is_there()) h = add_norm(backend_, layer.ffn_norm, w.ffn_norm, ws.residual, {}, ws.h);
@@ -83,9 +83,18 @@ void Transformer::forward(const ForwardInput& in, std::span<const KvLayer> kv, W
     }
     const FfnInput ffn_input{.h = h, .out = ws.x, .scratch = ws.scratch};
     std::visit([&](const auto& part) { part.run(backend_, weights_of(part, w.ffn), ffn_input); }, layer.ffn);
-    pending = finish_part(layer.ffn_post_norm, w.ffn_post_norm, ws.x);
+    pending = finish_part(layer, layer.ffn_post_norm, w.ffn_post_norm, ws);
   }
-  add_norm(backend_, spec_.final_norm, weights_.final_norm, ws.residual, pending, ws.h);
+  const Tensor last = add_norm(backend_, spec_.final_norm, weights_.final_norm, ws.residual, pending, ws.h);
+  if (last.data != ws.h.data) backend_.scaled_add(last, 1, {}, ws.h);
+}
+
+void Transformer::embed(std::span<const int32_t> ids, Workspace& ws) {
+  if (spec_.embedding_size == 0)
+    return backend_.embed(weights_.embedding, ids, spec_.embedding_scale, ws.residual);
+  const Tensor narrow(ws.x.data, ws.x.dtype, {ws.x.dim(0), spec_.embedding_size});
+  backend_.embed(weights_.embedding, ids, spec_.embedding_scale, narrow);
+  backend_.linear(narrow, weights_.project_in, ws.residual);
 }
 
 Tensor Transformer::logits(std::span<const int32_t> rows, Workspace& ws) {
@@ -100,16 +109,28 @@ Tensor Transformer::all_logits(Workspace& ws) {
 }
 
 Tensor Transformer::run_head(const Tensor& h, Workspace& ws) {
-  backend_.linear(h, weights_.head(), ws.logits);
+  Tensor last = h;
+  if (spec_.embedding_size > 0) {
+    SERVAL_CHECK(h.dim(0) <= ws.max_rows(), h.dim(0), ws.max_rows());
+    last = Tensor(ws.x.data, h.dtype, {h.dim(0), spec_.embedding_size});
+    backend_.linear(h, weights_.project_out, last);
+  }
+  backend_.linear(last, weights_.head(), ws.logits);
   if (spec_.logit_scale != 1) backend_.scaled_add(ws.logits, spec_.logit_scale, {}, ws.logits);
   if (spec_.final_logit_cap > 0) backend_.soft_cap(ws.logits, spec_.final_logit_cap);
   return ws.logits;
 }
 
-Tensor Transformer::finish_part(const NormSpec& post_norm, const NormWeights& weights, const Tensor& x) {
-  if (post_norm.is_there()) add_norm(backend_, post_norm, weights, x, {}, x);
-  if (spec_.residual_scale != 1) backend_.scaled_add(x, spec_.residual_scale, {}, x);
-  return x;
+Tensor Transformer::finish_part(const LayerSpec& layer, const NormSpec& post_norm, const NormWeights& weights,
+                                Workspace& ws) {
+  if (layer.norms_residual) {
+    backend_.scaled_add(ws.x, 1, ws.residual, ws.residual);
+    add_norm(backend_, post_norm, weights, ws.residual, {}, ws.residual);
+    return {};
+  }
+  if (post_norm.is_there()) add_norm(backend_, post_norm, weights, ws.x, {}, ws.x);
+  if (spec_.residual_scale != 1) backend_.scaled_add(ws.x, spec_.residual_scale, {}, ws.x);
+  return ws.x;
 }
 
 Tensor Transformer::rotation(int rope) const {

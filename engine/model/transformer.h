@@ -38,11 +38,14 @@ class Transformer {
   static StepLimits step_limits(const ModelSpec& spec, StepLimits sizes);
 
  private:
-  // What a part computed, made ready in place to be added to the residual; returns it.
-  Tensor finish_part(const NormSpec& post_norm, const NormWeights& weights, const Tensor& x);
+  // Into ws.residual; ws.x may be used.
+  void embed(std::span<const int32_t> ids, Workspace& ws);
+  // What a part left in ws.x, made ready there to be added to the residual; returns it, or nothing where it has been
+  // added.
+  Tensor finish_part(const LayerSpec& layer, const NormSpec& post_norm, const NormWeights& weights, Workspace& ws);
   // The table of one of spec_.ropes; nothing for kNoRope.
   Tensor rotation(int rope) const;
-  // Logits of the rows of h, which are as many as the workspace's logits.
+  // Logits of the rows of h, which are as many as the workspace's logits; ws.x may be used.
   Tensor run_head(const Tensor& h, Workspace& ws);
 
   ModelSpec spec_;

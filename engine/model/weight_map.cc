@@ -47,7 +47,11 @@ std::vector<WeightSlot> map_weights(const ModelSpec& spec, ModelWeights& weights
   const TensorNames& names = spec.names;
   std::vector<WeightSlot> slots;
   SlotList frame(slots, names, "", spec.weight_format());
-  frame.linear(weights.embedding, {{names.embedding, spec.vocab_size}}, hidden, false);
+  frame.linear(weights.embedding, {{names.embedding, spec.vocab_size}}, spec.embedding_width(), false);
+  if (spec.embedding_size > 0) {
+    frame.linear(weights.project_in, {{names.project_in, hidden}}, spec.embedding_size, false);
+    frame.linear(weights.project_out, {{names.project_out, spec.embedding_size}}, hidden, false);
+  }
   if (spec.positions == PositionTable::kSinusoids)
     frame.table(weights.positions, spec.positions_unused, spec.max_positions, hidden, fill_sinusoids);
   if (spec.positions == PositionTable::kLearned)
@@ -72,7 +76,7 @@ std::vector<WeightSlot> map_weights(const ModelSpec& spec, ModelWeights& weights
   }
   frame.norm(weights.final_norm, names.final_norm, hidden, spec.final_norm);
   if (!spec.tied_embeddings) 
-    frame.linear(weights.lm_head, {{names.head, spec.vocab_size}}, hidden, spec.head_bias);
+    frame.linear(weights.lm_head, {{names.head, spec.vocab_size}}, spec.embedding_width(), spec.head_bias);
   return slots;
 }
 

@@ -25,12 +25,14 @@ struct LayerWeights {
 };
 
 struct ModelWeights {
-  LinearWeight embedding;  // [vocab, hidden]
+  LinearWeight embedding;    // [vocab, embedding]
+  LinearWeight project_in;   // [hidden, embedding] and
+  LinearWeight project_out;  // [embedding, hidden], empty where the two are the same
   LinearWeight positions;  // [max_positions, hidden]; empty without learned positions
   NormWeights embedding_norm;  // [hidden]
   std::vector<LayerWeights> layers;
   NormWeights final_norm;  // [hidden]
-  LinearWeight lm_head;    // [vocab, hidden]; empty when tied to the embedding
+  LinearWeight lm_head;    // [vocab, embedding]; empty when tied to the embedding
 
   const LinearWeight& head() const { return lm_head.n == 0 ? embedding : lm_head; }
 };

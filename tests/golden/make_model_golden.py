@@ -256,6 +256,28 @@ def main():
          edit=lambda config: published(config, **opt, architectures=["OPTForCausalLM"], model_type="opt", prefix="</s>", torch_dtype="float16",
                                        transformers_version="4.21.0.dev0", use_cache=True))
 
+    # Norms behind the residual, and an embedding that is projected.
+    opt_350m = {**opt, "do_layer_norm_before": False, "word_embed_proj_dim": 24}
+    make("opt-350m", t.OPTForCausalLM, t.OPTConfig(**opt_350m, attn_implementation="eager"), [10, 48], dtype=torch.float16,
+         edit=lambda config: published(config, **opt_350m, architectures=["OPTForCausalLM"], model_type="opt", prefix="</s>", torch_dtype="float16",
+                                       transformers_version="4.20.0.dev0", use_cache=True))
+
+    gpt = dict(afn="gelu", attn_pdrop=0.1, embd_pdrop=0.1, initializer_range=0.02, layer_norm_epsilon=1e-5, n_embd=32, n_head=4, n_layer=2, n_positions=160,
+               resid_pdrop=0.1, summary_activation=None, summary_first_dropout=0.1, summary_proj_to_labels=True, summary_type="cls_index",
+               summary_use_proj=True, vocab_size=VOCAB)
+    gpt_masks = {f"h.{i}.attn.bias": torch.ones(1, 1, 8, 8, dtype=torch.uint8) for i in range(2)}
+    make("gpt", t.OpenAIGPTLMHeadModel, t.OpenAIGPTConfig(**gpt), [10, 48], dtype=torch.float16, extra=gpt_masks,
+         rename=lambda name: name.removeprefix("transformer."),
+         edit=lambda config: published(config, **gpt, architectures=["OpenAIGPTLMHeadModel"], model_type="openai-gpt", n_ctx=160, n_special=0,
+                                       predict_special_tokens=True, task_specific_params={"text-generation": {"do_sample": True, "max_length": 50}}))
+
+    biogpt = dict(activation_dropout=0.0, attention_probs_dropout_prob=0.1, bos_token_id=0, eos_token_id=2, hidden_act="gelu", hidden_dropout_prob=0.1,
+                  hidden_size=32, initializer_range=0.02, intermediate_size=72, layer_norm_eps=1e-12, layerdrop=0.0, max_position_embeddings=160,
+                  num_attention_heads=4, num_hidden_layers=2, pad_token_id=1, scale_embedding=True, vocab_size=VOCAB)
+    make("biogpt", t.BioGptForCausalLM, t.BioGptConfig(**biogpt, attn_implementation="eager"), [10, 48], dtype=torch.float16,
+         edit=lambda config: published(config, **biogpt, architectures=["BioGptForCausalLM"], model_type="biogpt", torch_dtype="float32",
+                                       transformers_version="4.25.0.dev0", use_cache=True))
+
     xglm = dict(activation_dropout=0, activation_function="gelu", attention_dropout=0.1, attention_heads=4, bos_token_id=0, d_model=32,
                 decoder_start_token_id=2, dropout=0.1, eos_token_id=2, ffn_dim=56, init_std=0.02, layerdrop=0.0, max_position_embeddings=160,
                 num_layers=2, pad_token_id=1, scale_embedding=True, vocab_size=VOCAB)

@@ -31,11 +31,11 @@ namespace {
 
 constexpr const Architecture* kArchitectures[] = {&kLlama, &kMistral, &kMixtral, &kQwen2,
                                                   &kQwen3, &kGemma, &kGemma2,  &kGemma3,  &kGemma3Composite,
-                                                  &kPhi3,  &kGpt2,    &kMamba,
+                                                  &kPhi3,  &kGpt, &kGpt2,    &kMamba,
                                                   &kGranite, &kOlmo,  &kOlmo2,   &kOlmo3,
                                                   &kSeedOss, &kSmolLm3, &kHunYuanDense, &kExaone4, &kMinistral,
                                                   &kQwen2Vl, &kQwen25Vl, &kQwen3Vl, &kMinistral3, &kMistral3,
-                                                  &kGptNeo, &kGptNeox, &kGptj, &kCodeGen, &kPhi, &kOpt, &kXglm,
+                                                  &kGptNeo, &kGptNeox, &kGptj, &kCodeGen, &kPhi, &kOpt, &kBioGpt, &kXglm,
                                                   &kBloom, &kMpt, &kFalcon, &kGptBigCode, &kStarcoder2,
                                                   &kStableLm, &kCohere, &kCohere2, &kNemotron, &kJais2};
 

@@ -18,15 +18,26 @@ ModelSpec read_opt(const Fields& config) {
   decoder.spec.positions_unused = kPositionsUnused;
   decoder.attention.qkv_bias = decoder.attention.output_bias = decoder.ffn.bias =
       config.get_bool("enable_bias", true);
-  if (!config.get_bool("do_layer_norm_before", true))
-    config.refuse("do_layer_norm_before", "is not supported when false (norms behind the residual, as of opt-350m)");
-  const auto embedding = config.find_int("word_embed_proj_dim", 1, kMaxHidden);
-  if (embedding.value_or(decoder.spec.hidden_size) != decoder.spec.hidden_size)
-    config.refuse("word_embed_proj_dim", "must be hidden_size: projected embeddings are not supported");
+  decoder.norms_residual = !config.get_bool("do_layer_norm_before", true);
+  const int hidden = decoder.spec.hidden_size;
+  const int embedding = config.find_int("word_embed_proj_dim", 1, hidden).value_or(hidden);
+  if (embedding < hidden) decoder.spec.embedding_size = embedding;
   if (config.get_bool("_remove_final_layer_norm", false))
     config.refuse("_remove_final_layer_norm", "is not supported when true");
   if (!config.get_bool("layer_norm_elementwise_affine", true))
     config.refuse("layer_norm_elementwise_affine", "is not supported when false");
+  return made_of(config, std::move(decoder));
+}
+
+// BioGPT names another epsilon than the reference uses.
+ModelSpec read_biogpt(const Fields& config) {
+  PlainDecoder decoder =
+      read_plain_decoder(config, {.activation = "hidden_act", .usual_activation = "gelu", .eps = {}});
+  config.ignore({"layer_norm_eps"});
+  decoder.spec.positions = PositionTable::kLearned;
+  decoder.spec.positions_unused = kPositionsUnused;
+  if (config.get_bool("scale_embedding", true))
+    decoder.spec.embedding_scale = static_cast<float>(std::sqrt(double(decoder.spec.hidden_size)));
   return made_of(config, std::move(decoder));
 }
 
@@ -48,6 +59,8 @@ ModelSpec read_xglm(const Fields& config) {
 constexpr StoredName kModules[] = {{"self_attn.o_proj", "self_attn.out_proj"},
                                    {"input_layernorm", "self_attn_layer_norm"},
                                    {"post_attention_layernorm", "final_layer_norm"},
+                                   {"mixer_post_norm", "self_attn_layer_norm"},
+                                   {"ffn_post_norm", "final_layer_norm"},
                                    {"mlp.up_proj", "fc1"},
                                    {"mlp.down_proj", "fc2"}};
 // Tables that old exporters saved.
@@ -60,12 +73,25 @@ constexpr Architecture kOpt{"OPTForCausalLM",
                             read_opt,
                             {.embedding = "model.decoder.embed_tokens",
                              .positions = "model.decoder.embed_positions",
+                             .project_in = "model.decoder.project_in",
+                             .project_out = "model.decoder.project_out",
                              .layers = "model.decoder.layers",
                              .final_norm = "model.decoder.final_layer_norm",
                              .optional_prefix = "model.",
                              .modules = kModules},
-                            "OPT 125M to 66B but for 350M, Galactica",
-                            "opt"};
+                            "OPT 125M to 66B, Galactica",
+                            "opt opt-350m"};
+constexpr Architecture kBioGpt{"BioGptForCausalLM",
+                               "biogpt",
+                               read_biogpt,
+                               {.embedding = "biogpt.embed_tokens",
+                                .positions = "biogpt.embed_positions",
+                                .layers = "biogpt.layers",
+                                .final_norm = "biogpt.layer_norm",
+                                .head = "output_projection",
+                                .modules = kModules},
+                               "BioGPT, BioGPT Large",
+                               "biogpt"};
 constexpr Architecture kXglm{"XGLMForCausalLM",
                              "xglm",
                              read_xglm,

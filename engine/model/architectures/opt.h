@@ -1,5 +1,5 @@
-// OPT (Zhang et al. 2022) and XGLM (Lin et al. 2021): positions added to the embedding, learned and as sinusoids,
-// whose tables begin two rows early.
+// OPT (Zhang et al. 2022), BioGPT (Luo et al. 2022) and XGLM (Lin et al. 2021): positions added to the embedding,
+// learned or as sinusoids, whose tables begin two rows early.
 #pragma once
 
 #include "engine/model/architectures/architecture.h"
@@ -7,6 +7,7 @@
 namespace serval {
 
 extern const Architecture kOpt;
+extern const Architecture kBioGpt;
 extern const Architecture kXglm;
 
 }  // namespace serval

@@ -55,6 +55,11 @@ ModelSpec made_of(const Fields& config, PlainDecoder decoder) {
   LayerSpec layer = pre_norm_layer(decoder.attention, decoder.ffn, decoder.norm);
   layer.is_parallel = decoder.is_parallel;
   if (!decoder.has_ffn_norm) layer.ffn_norm = {};
+  if (decoder.norms_residual) {
+    layer.norms_residual = true;
+    layer.mixer_post_norm = layer.ffn_post_norm = decoder.norm;
+    layer.mixer_norm = layer.ffn_norm = spec.final_norm = {};
+  }
   if (spec.ropes.empty()) layer.rope = kNoRope;
   spec.layers.assign(spec.layers.size(), layer);
   set_windows(config, {}, std::vector<bool>(spec.layers.size(), false), spec);

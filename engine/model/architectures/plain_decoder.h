@@ -28,6 +28,8 @@ struct PlainDecoder {
   NormSpec norm;
   bool is_parallel = false;
   bool has_ffn_norm = true;
+  // Norms stand behind the residual, and there is none before the head.
+  bool norms_residual = false;
 };
 
 // Where `fields` has none for positions, max_positions is the caller's to set.
@@ -36,8 +38,8 @@ PlainDecoder read_plain_decoder(const Fields& config, const PlainFields& fields)
 // An integer of 1..most by the family's spelling, or by the common one.
 int get_either(const Fields& config, std::string_view own, std::string_view common, int most);
 
-// All layers alike: norms before their parts, one before the head; a rotation where there is one, and everything is
-// seen.
+// All layers alike: norms before their parts and before the head, where the decoder does not say otherwise; a rotation
+// where there is one, and everything is seen.
 ModelSpec made_of(const Fields& config, PlainDecoder decoder);
 
 // Of each head: what ALiBi lowers a score by for each position (Press et al. 2022): 2^(-8/n), 2^(-16/n), ... for n

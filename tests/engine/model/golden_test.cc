@@ -254,6 +254,19 @@ Feature with_parts_in_turn() {
             for (LayerSpec& layer : s.layers) layer.is_parallel = false;
           }};
 }
+Feature with_norms_of_parts() {
+  return {"norms behind the residual", [](ModelSpec& s, ModelWeights&) {
+            for (LayerSpec& layer : s.layers) layer.norms_residual = false;
+          }};
+}
+Feature without_post_norm_biases() {
+  return {"biases of norms behind the residual", [](ModelSpec&, ModelWeights& w) {
+            for (LayerWeights& layer : w.layers) {
+              layer.mixer_post_norm.bias = {};
+              layer.ffn_post_norm.bias = {};
+            }
+          }};
+}
 Feature with_parts_side_by_side() {
   return {"one part behind the other", [](ModelSpec& s, ModelWeights&) {
             for (LayerSpec& layer : s.layers) layer.is_parallel = true;
@@ -311,6 +324,10 @@ std::vector<ModelCase> models() {
       {"opt",
        {without_position_table(), without_means(), without_bias("qkv", qkv), without_bias("output", output),
         without_bias("up", mlp_up), without_bias("down", mlp_down)}},
+      {"opt-350m",
+       {without_position_table(), with_norms_of_parts(), without_post_norm_biases(), without_bias("down", mlp_down)}},
+      {"gpt", {without_position_table(), with_norms_of_parts(), with_another_mlp_activation(), without_bias("qkv", qkv)}},
+      {"biogpt", {without_position_table(), without_embedding_scale(), without_norm_biases(), without_bias("qkv", qkv)}},
       {"xglm",
        {without_position_table(), without_embedding_scale(), without_bias("qkv", qkv), with_another_mlp_activation()}},
       {"bloom",
