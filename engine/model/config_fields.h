@@ -14,7 +14,7 @@ inline constexpr int kMaxHidden = 1 << 16;
 inline constexpr int kMaxIntermediate = 1 << 19;
 inline constexpr int kMaxLayers = 1024;
 inline constexpr int kMaxHeads = 1024;
-inline constexpr int kMaxHeadDim = 256;
+inline constexpr int kMaxHeadDim = 512;
 inline constexpr int kMaxPositions = 1 << 24;
 
 }  // namespace serval

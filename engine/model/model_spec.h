@@ -45,6 +45,7 @@ struct LayerSpec {
   NormSpec mixer_post_norm;
   NormSpec ffn_norm;
   NormSpec ffn_post_norm;
+  bool has_output_scale = false;  // x, when both parts are done, is multiplied by a number of the checkpoint (Gemma 4)
   int rope = 0;      // into ModelSpec::ropes, or kNoRope
   std::optional<int> query_rope;  // of queries alone, where it is another one
   int kv_group = 0;  // into ModelSpec::kv_groups

@@ -23,6 +23,10 @@ Transformer::Transformer(ModelSpec spec, ModelWeights weights, int max_positions
                           std::initializer_list<int64_t>{max_positions, rope.rotary_dim});
     used += size_t(max_positions) * rope.rotary_dim;
   }
+  output_scales_.assign(spec_.layers.size(), 1);
+  for (size_t l = 0; l < spec_.layers.size(); ++l)
+    if (const Buffer& scale = weights_.layers[l].output_scale; spec_.layers[l].has_output_scale)
+      backend.download(&output_scales_[l], scale.data(), sizeof(float));
   if (!tables.empty()) backend.upload(rope_memory_.data(), tables.data(), rope_memory_.bytes);
 }
 
@@ -84,6 +88,11 @@ void Transformer::forward(const ForwardInput& in, std::span<const KvLayer> kv, W
     const FfnInput ffn_input{.h = h, .out = ws.x, .scratch = ws.scratch};
     std::visit([&](const auto& part) { part.run(backend_, weights_of(part, w.ffn), ffn_input); }, layer.ffn);
     pending = finish_part(layer, layer.ffn_post_norm, w.ffn_post_norm, ws);
+    if (layer.has_output_scale) {
+      backend_.scaled_add(pending, 1, ws.residual, ws.residual);
+      backend_.scaled_add(ws.residual, output_scales_[l], {}, ws.residual);
+      pending = {};
+    }
   }
   const Tensor last = add_norm(backend_, spec_.final_norm, weights_.final_norm, ws.residual, pending, ws.h);
   if (last.data != ws.h.data) backend_.scaled_add(last, 1, {}, ws.h);

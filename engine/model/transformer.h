@@ -52,6 +52,7 @@ class Transformer {
   ModelWeights weights_;
   Backend& backend_;
   Buffer rope_memory_;
+  std::vector<float> output_scales_;  // of the layers
   std::vector<Tensor> cos_sin_;  // of each of spec_.ropes: [max_positions, rotary_dim] f32
 };
 

@@ -73,6 +73,7 @@ std::vector<WeightSlot> map_weights(const ModelSpec& spec, ModelWeights& weights
     list.norm(w.ffn_norm, "post_attention_layernorm", hidden, layer.ffn_norm);
     std::visit([&](const auto& ffn) { list_part(ffn, w.ffn); }, layer.ffn);
     list.norm(w.ffn_post_norm, "ffn_post_norm", hidden, layer.ffn_post_norm);
+    if (layer.has_output_scale) list.vector(w.output_scale, "layer_scalar", {1});
   }
   frame.norm(weights.final_norm, names.final_norm, hidden, spec.final_norm);
   if (!spec.tied_embeddings) 

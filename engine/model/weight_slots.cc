@@ -24,9 +24,11 @@ void add_head(std::vector<RowRange>& ranges, int64_t first, int64_t head_dim, in
 void SlotList::add(LinearWeight& target, const std::vector<Rows>& rows, int64_t columns, bool bias,
                    WeightFormat format) {
   LinearSlot slot{.target = &target, .format = format, .parts = {}, .biases = {}};
+  std::string_view before;
   for (const auto& [module, count] : rows) {
     const std::string name = stored(module);
-    if (!slot.parts.empty() && slot.parts.back().name == name + ".weight") {
+    const bool is_again = std::exchange(before, module) == module;  // the same rows once more
+    if (!is_again && !slot.parts.empty() && slot.parts.back().name == name + ".weight") {
       slot.parts.back().shape[0] += count;
       if (bias) slot.biases.back().shape[0] += count;
       continue;

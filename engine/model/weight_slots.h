@@ -93,7 +93,7 @@ class SlotList {
         format_(format),
         is_transposed_(is_transposed) {}
 
-  // Some of a matrix's rows, and the module they are asked for by.
+  // Some of a matrix's rows, and the module they are asked for by. A module asked for twice gives its rows twice.
   struct Rows {
     std::string_view module;
     int64_t count;

@@ -22,6 +22,7 @@ struct LayerWeights {
   WeightsOf<MixerSpec>::Variant mixer;
   WeightsOf<FfnSpec>::Variant ffn;
   NormWeights mixer_norm, mixer_post_norm, ffn_norm, ffn_post_norm;  // [hidden]
+  Buffer output_scale;                                               // f32 [1]; empty where the layer has none
 };
 
 struct ModelWeights {

@@ -13,7 +13,7 @@
 namespace serval::cpu {
 namespace {
 
-constexpr int kMaxHeadDim = 256;
+constexpr int kMaxHeadDim = 512;
 
 void check_layout(const KvLayer& kv) {
   SERVAL_CHECK(kv.dtype == DType::kF32 || kv.dtype == DType::kBF16, dtype_name(kv.dtype));

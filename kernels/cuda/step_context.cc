@@ -1,6 +1,8 @@
 #include "kernels/cuda/step_context.h"
 
 #include <algorithm>
+#include <stdexcept>
+#include <string>
 #include <utility>
 
 #include "kernels/base/check.h"
@@ -31,6 +33,9 @@ int64_t ints_of(const StepLimits& limits) {
   return 2 * rows + starts + padded(seqs) + trees + limits.num_kv_groups * group + lists;
 }
 
+// Of the largest kernel there is.
+constexpr int kMaxHeadDim = 256;
+
 // Items of a step that decodes every sequence at its full length, but no more than fill the device many
 // times over: sequences beyond take the kernel that needs no scratch.
 int max_items_of(const StepLimits& limits, const DeviceProperties& device) {
@@ -55,6 +60,10 @@ size_t max_list_ints_of(const StepLimits& limits) {
 }  // namespace
 
 size_t CudaStepContext::planned_bytes(const StepLimits& limits, const DeviceProperties& device) {
+  if (limits.head_dim > kMaxHeadDim)
+    throw std::runtime_error("heads of " + std::to_string(limits.head_dim) +
+                             " dimensions run on the CPU only: attention on CUDA takes at most " +
+                             std::to_string(kMaxHeadDim));
   return sizeof(int32_t) * ints_of(limits) + item_bytes_of(limits, device) +
          DeviceSampler::planned_bytes(limits.max_logit_rows, limits.vocab, limits.max_seqs,
                                       max_list_ints_of(limits), device.num_sms);
@@ -70,7 +79,7 @@ CudaStepContext::CudaStepContext(const StepLimits& limits, Backend& backend, Str
       staging_(stream),
       sampler_(stream) {
   const bool has_attention = limits.num_heads > 0;
-  SERVAL_CHECK(!has_attention || (limits.num_kv_heads > 0 && limits.head_dim > 0 && limits.head_dim <= 256),
+  SERVAL_CHECK(!has_attention || (limits.num_kv_heads > 0 && limits.head_dim > 0 && limits.head_dim <= kMaxHeadDim),
                limits.num_heads, limits.num_kv_heads, limits.head_dim);
   const int64_t rows = limits.max_rows, seqs = seqs_of(limits), starts = seqs + 1;
   int_memory_ = backend.allocate(sizeof(int32_t) * ints_of(limits));

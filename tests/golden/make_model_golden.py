@@ -38,13 +38,16 @@ def randomise(model, seed):
     """Fresh weights: matrices scaled by fan-in, norms around one, biases that matter. Names decide, in a fixed order."""
     generator = torch.Generator().manual_seed(seed)
     tied = model.config.tie_word_embeddings
-    stores_above_one = model.config.model_type.startswith(("gemma", "nemotron"))
+    stores_above_one = model.config.model_type.startswith(("gemma", "nemotron")) and "gemma4" not in model.config.model_type
     has_transposed = model.config.model_type in ("gpt2", "openai-gpt")
 
     def normal(p, std, mean=0.0):
         p.copy_(torch.randn(p.shape, generator=generator) * std + mean)
 
     with torch.no_grad():
+        for name, p in sorted(model.named_buffers()):
+            if name.endswith("layer_scalar"):
+                normal(p, 0.2, 0.8)
         for name, p in sorted(model.named_parameters()):
             if name.endswith(("norm.weight", "layernorm.weight", "norm_f.weight", "norm_1.weight", "norm_2.weight", "mixer.D")) or ".ln_" in name and name.endswith(".weight"):
                 normal(p, 0.3, 0.0 if stores_above_one else 1.0)
@@ -132,7 +135,8 @@ def make(name, model_class, config, lengths, thresholds=(), dtype=torch.float32,
         model = model_class(config).eval()
         randomise(model, seed)
         with torch.no_grad():
-            for p in model.parameters():  # the values the checkpoint can hold; not model.to(), which would round the rotation too
+            scalars = [b for n, b in model.named_buffers() if n.endswith("layer_scalar")]
+            for p in [*model.parameters(), *scalars]:  # the values the checkpoint can hold; not model.to(), which would round the rotation too
                 p.copy_(p.to(dtype))
         cases = make_cases(model, lengths, thresholds)
         if cases is not None:
@@ -458,6 +462,28 @@ def main():
                         vision_config=t.SiglipVisionConfig(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1,
                                                            image_size=8, patch_size=4), mm_tokens_per_image=4, attn_implementation="eager"),
          [12, 48], [16], dtype=torch.bfloat16, edit=sparse)
+
+    # Heads differ between kinds of layers; values are keys in those that see everything. As it is saved today, by layer, and in
+    # the published words.
+    gemma4 = dict(vocab_size=VOCAB, hidden_size=24, intermediate_size=32, num_hidden_layers=3, num_attention_heads=2, num_key_value_heads=2,
+                  head_dim=8, global_head_dim=16, num_global_key_value_heads=1, attention_k_eq_v=True, hidden_size_per_layer_input=0,
+                  layer_types=["sliding_attention", "full_attention", "full_attention"], sliding_window=16, max_position_embeddings=256,
+                  final_logit_softcapping=4.0, bos_token_id=1, eos_token_id=2,
+                  rope_parameters={"sliding_attention": rope(100.0), "full_attention": rope(1000.0, "proportional", partial_rotary_factor=0.5)})
+    make("gemma4", t.Gemma4ForCausalLM, t.Gemma4TextConfig(**gemma4, attn_implementation="eager"), [10, 48], [16], dtype=torch.float16)
+
+    def by_kind(config):
+        text = config["text_config"]
+        text.pop("per_layer_config")
+        text.update(global_head_dim=16, num_global_key_value_heads=1)
+
+    small_eyes = dict(position_embedding_size=16, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, num_key_value_heads=1, head_dim=8)
+    make("gemma4-composite", t.Gemma4ForConditionalGeneration,
+         t.Gemma4Config(text_config=gemma4, vision_config=small_eyes, attn_implementation="eager"), [48], [16], dtype=torch.bfloat16,
+         edit=by_kind)
+    unified = {k: v for k, v in gemma4.items() if k not in ("hidden_size_per_layer_input", "attention_k_eq_v", "num_global_key_value_heads")}
+    make("gemma4-unified", t.Gemma4UnifiedForConditionalGeneration,
+         t.Gemma4UnifiedConfig(text_config=unified, attn_implementation="eager"), [48], [16], dtype=torch.float16)
 
     # Scores and logits are capped.
     gemma2 = dict(SMALL, num_attention_heads=2, num_key_value_heads=1, head_dim=16, intermediate_size=40, query_pre_attn_scalar=4,

@@ -7,6 +7,7 @@
 #include "engine/model/architectures/cohere.h"
 #include "engine/model/architectures/falcon.h"
 #include "engine/model/architectures/gemma.h"
+#include "engine/model/architectures/gemma4.h"
 #include "engine/model/architectures/gpt2.h"
 #include "engine/model/architectures/gpt_neo.h"
 #include "engine/model/architectures/gpt_neox.h"
@@ -31,6 +32,7 @@ namespace {
 
 constexpr const Architecture* kArchitectures[] = {&kLlama, &kMistral, &kMixtral, &kQwen2,
                                                   &kQwen3, &kGemma, &kGemma2,  &kGemma3,  &kGemma3Composite,
+                                                  &kGemma4, &kGemma4Composite, &kGemma4Unified,
                                                   &kPhi3,  &kGpt, &kGpt2,    &kMamba,
                                                   &kGranite, &kOlmo,  &kOlmo2,   &kOlmo3,
                                                   &kSeedOss, &kSmolLm3, &kHunYuanDense, &kExaone4, &kMinistral,

@@ -25,7 +25,7 @@ inline constexpr FrameNames kTextSpellings[] = {
 
 // Parts of the names of tensors that text does not need.
 inline constexpr std::string_view kNotText[] = {"vision_tower.", "multi_modal_projector.", "visual.",
-                                                "audio_tower.", "embed_vision.", "embed_audio."};
+                                                "audio_tower.", "embed_vision.", "embed_audio.", "vision_embedder."};
 
 // The names of such a family; its layers' modules are spelled as `modules` says.
 constexpr TensorNames text_names(std::span<const StoredName> modules = {}) {

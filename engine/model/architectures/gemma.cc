@@ -75,8 +75,8 @@ ModelSpec read_gemma3(const Fields& config) {
   GqaSpec attention = read_attention(config, spec);
   attention.head_norm = spec.final_norm;
   const double local_theta = find_theta(config, "rope_local_base_freq").value_or(1e4);
-  spec.ropes = read_ropes_by_kind(config, attention.head_dim, spec.max_positions, {.theta = 1e6},
-                                  {.theta = local_theta});
+  spec.ropes = read_ropes_by_kind(config, spec.max_positions, {attention.head_dim, {.theta = 1e6}},
+                                  {attention.head_dim, {.theta = local_theta}});
   const int pattern = config.find_int("sliding_window_pattern", 1, kMaxLayers)
                           .value_or(config.find_int("_sliding_window_pattern", 1, kMaxLayers).value_or(6));
   const std::vector<bool> windowed = read_windowed(config, spec.num_layers(), pattern);

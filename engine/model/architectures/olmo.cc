@@ -40,7 +40,7 @@ ModelSpec read_olmo3(const Fields& config) {
   ModelSpec spec = read_frame(config);
   const GqaSpec attention = read_normed_heads(config, spec.hidden_size);
   spec.final_norm = attention.head_norm;
-  spec.ropes = read_ropes_by_kind(config, attention.head_dim, spec.max_positions, kRope, kRope);
+  spec.ropes = read_ropes_by_kind(config, spec.max_positions, {attention.head_dim, kRope}, {attention.head_dim, kRope});
   spec.layers.assign(spec.layers.size(),
                      post_norm_layer(attention, read_gated_ffn(config), spec.final_norm));
   const std::vector<bool> windowed = read_windowed(config, spec.num_layers(), 4);

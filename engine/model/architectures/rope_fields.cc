@@ -185,16 +185,17 @@ RopeSpec read_rope(const Fields& config, int head_dim, int max_positions, const 
   return read_rope_object(config, *rope, head_dim, max_positions, outside);
 }
 
-std::vector<RopeSpec> read_ropes_by_kind(const Fields& config, int head_dim, int max_positions,
-                                         const RopeRules& full, const RopeRules& windowed) {
-  RopeRules outside = full;
-  outside.theta = find_theta(config, "rope_theta").value_or(full.theta);
-  std::vector<RopeSpec> ropes(2);
-  const auto rope_of = [&](const std::optional<Fields>& rope, const RopeRules& rules) {
-    if (rope) return read_rope_object(config, *rope, head_dim, max_positions, rules);
-    return RopeSpec{
-        .theta = rules.theta, .scaling = {}, .rotary_dim = rotary_dim_of(config, nullptr, head_dim, rules)};
+std::vector<RopeSpec> read_ropes_by_kind(const Fields& config, int max_positions, const RopeOfKind& full,
+                                         const RopeOfKind& windowed) {
+  RopeOfKind outside = full;
+  outside.rules.theta = find_theta(config, "rope_theta").value_or(full.rules.theta);
+  const auto rope_of = [&](const std::optional<Fields>& rope, const RopeOfKind& kind) {
+    if (rope) return read_rope_object(config, *rope, kind.head_dim, max_positions, kind.rules);
+    return RopeSpec{.theta = kind.rules.theta,
+                    .scaling = {},
+                    .rotary_dim = rotary_dim_of(config, nullptr, kind.head_dim, kind.rules)};
   };
+  std::vector<RopeSpec> ropes(2);
   ropes[kFullRope] = rope_of(config.find_object("rope_scaling"), outside);
   ropes[kWindowedRope] = rope_of(std::nullopt, windowed);
   if (const std::optional<Fields> parameters = config.find_object("rope_parameters")) {

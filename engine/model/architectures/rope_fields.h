@@ -29,9 +29,13 @@ RopeSpec read_rope_object(const Fields& config, const Fields& rope, int head_dim
 
 // Rotations by kind of layer: of those that see everything and of those with a window.
 inline constexpr int kFullRope = 0, kWindowedRope = 1;
+struct RopeOfKind {
+  int head_dim;
+  RopeRules rules;
+};
 // rope_parameters has an object for each kind; or rope_theta and rope_scaling speak of kFullRope alone.
-std::vector<RopeSpec> read_ropes_by_kind(const Fields& config, int head_dim, int max_positions,
-                                         const RopeRules& full, const RopeRules& windowed);
+std::vector<RopeSpec> read_ropes_by_kind(const Fields& config, int max_positions, const RopeOfKind& full,
+                                         const RopeOfKind& windowed);
 
 // A rotation's base, by the field of that name.
 std::optional<double> find_theta(const Fields& fields, std::string_view name);

@@ -45,7 +45,9 @@ void prepare_apart(Backend& backend, HeadNormPlace place, const Tensor& query_co
 void GqaSpec::list_slots(int64_t hidden, GqaWeights& w, SlotList& slots) const {
   slots.qkv(
       w.qkv,
-      {{"self_attn.q_proj", q_size()}, {"self_attn.k_proj", kv_size()}, {"self_attn.v_proj", kv_size()}},
+      {{"self_attn.q_proj", q_size()},
+       {"self_attn.k_proj", kv_size()},
+       {has_value_matrix ? "self_attn.v_proj" : "self_attn.k_proj", kv_size()}},
       hidden, qkv_bias, {num_kv_heads, head_dim, interleaved_dims});
   slots.linear(w.output, {{"self_attn.o_proj", hidden}}, q_size(), output_bias);
   const bool is_wide = head_norm_place == HeadNormPlace::kAllHeads;
@@ -86,6 +88,7 @@ void GqaSpec::run(Backend& backend, const GqaWeights& w, const MixerInput& in) c
                ? Tensor(norm.weight.data(), DType::kF32, {static_cast<int64_t>(norm.weight.bytes / sizeof(float))})
                : Tensor();
   };
+  if (value_norm.is_there()) backend.head_rms_norm(v, stride, {}, value_norm.eps);
   QkNormRopeWriteKvArgs heads{.q = q,
                               .k = k,
                               .v = v,

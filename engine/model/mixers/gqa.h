@@ -33,6 +33,8 @@ struct GqaSpec {
   bool output_bias = false;
   NormSpec head_norm;  // of q and of k
   HeadNormPlace head_norm_place = HeadNormPlace::kEachHead;
+  NormSpec value_norm;           // of each head of v: an RMS norm without weights
+  bool has_value_matrix = true;  // else values are what keys are before their norm (Gemma 4)
   float scale = 1;     // of the scores: 1 / sqrt(head_dim)
   float soft_cap = 0;  // 0: none; c: scores become c * tanh(score / c)
   // The checkpoint has the first so many dimensions of each head of q and k as pairs of neighbours that rotate

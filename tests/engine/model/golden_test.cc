@@ -90,6 +90,16 @@ Feature without_post_norms() {
             for (LayerSpec& layer : s.layers) layer.mixer_post_norm = layer.ffn_post_norm = {};
           }};
 }
+Feature without_value_norm() {
+  return {"norm of values", [](ModelSpec& s, ModelWeights&) {
+            for (LayerSpec& layer : s.layers) attention(layer).value_norm = {};
+          }};
+}
+Feature without_output_scale() {
+  return {"scale of a layer's output", [](ModelSpec& s, ModelWeights&) {
+            for (LayerSpec& layer : s.layers) layer.has_output_scale = false;
+          }};
+}
 Feature without_norm_offset() {
   return {"norm offset", [](ModelSpec& s, ModelWeights& w) {
             for (size_t l = 0; l < w.layers.size(); ++l) {
@@ -370,6 +380,14 @@ std::vector<ModelCase> models() {
        {without_post_norms(), without_norm_offset(), without_embedding_scale(), without_rotation_per_layer(),
         without_rope_scaling(), with_scale_of_head_dim()}},
       {"gemma3-composite", {without_post_norms(), without_embedding_scale(), without_window()}},
+      {"gemma4",
+       {without_post_norms(), without_qk_norm(), without_value_norm(), without_output_scale(), without_rope_scaling(),
+        without_embedding_scale(), without_final_logit_cap(),
+        with_scale_of_head_dim(), without_window(), with_window_off_by_one()}},
+      {"gemma4-composite",
+       {without_qk_norm(), without_value_norm(), without_output_scale(), without_rope_scaling(), without_window()}},
+      {"gemma4-unified",
+       {without_qk_norm(), without_value_norm(), without_output_scale(), without_rope_scaling(), without_window()}},
       {"gemma2-bf16",
        {without_score_cap(), without_final_logit_cap(), without_post_norms(), without_norm_offset(),
         without_embedding_scale(), with_scale_of_head_dim(), without_window(), with_window_off_by_one(),

@@ -1,0 +1,141 @@
+#include "engine/model/architectures/gemma4.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "engine/model/architectures/composite.h"
+#include "engine/model/architectures/decoder_fields.h"
+#include "engine/model/harmless_fields.h"
+#include "kernels/base/shown.h"
+
+namespace serval {
+namespace {
+
+// What the two generations of one architecture leave out of a configuration.
+struct Defaults {
+  int window;
+  int per_layer_input;
+};
+
+void refuse_what_is_not_served(const Fields& config, const Defaults& defaults) {
+  if (config.find_int("hidden_size_per_layer_input", 0, kMaxHidden).value_or(defaults.per_layer_input) > 0)
+    config.refuse("hidden_size_per_layer_input", "is not supported: embeddings of each layer (Gemma 4 E2B, E4B)");
+  if (config.find_int("num_kv_shared_layers", 0, kMaxLayers).value_or(0) > 0)
+    config.refuse("num_kv_shared_layers", "is not supported: layers that share keys and values");
+  if (config.get_bool("enable_moe_block", false))
+    config.refuse("enable_moe_block", "is not supported: experts beside the feed-forward part (Gemma 4 26B)");
+  // Pictures alone are looked at both ways where it says vision.
+  const std::string both_ways = config.find_string("use_bidirectional_attention").value_or("vision");
+  if (both_ways != "vision")
+    config.refuse("use_bidirectional_attention", in_quotes(both_ways) + " is not supported; supported is vision");
+  config.ignore({"vocab_size_per_layer_input", "use_double_wide_mlp", "num_experts", "top_k_experts",
+                 "moe_intermediate_size"});
+}
+
+// Those of layers that see everything: global_head_dim and its like, or, as they are saved today, per_layer_config,
+// by layer.
+GqaSpec read_full_heads(const Fields& config, const GqaSpec& windowed) {
+  GqaSpec heads = windowed;
+  heads.has_value_matrix = !config.get_bool("attention_k_eq_v", false);
+  heads.head_dim = config.find_int("global_head_dim", 8, kMaxHeadDim).value_or(std::min(512, kMaxHeadDim));
+  const std::optional<int> kv_heads = config.find_int("num_global_key_value_heads", 1, kMaxHeads);
+  if (kv_heads && !heads.has_value_matrix) heads.num_kv_heads = *kv_heads;
+  if (const std::optional<Fields> layers = config.find_object("per_layer_config")) {
+    for (const auto& [layer, unused] : layers->object()) {
+      const Fields one = layers->get_object(layer);
+      heads.head_dim = one.get_int("head_dim", 8, kMaxHeadDim);
+      heads.num_kv_heads = one.find_int("num_key_value_heads", 1, kMaxHeads).value_or(windowed.num_kv_heads);
+      refuse_unasked(one);
+    }
+  }
+  if (heads.head_dim % 8 != 0 || heads.num_heads % heads.num_kv_heads != 0)
+    config.refuse("global_head_dim", "must be a multiple of 8, and num_attention_heads one of the layer's key-value heads");
+  return heads;
+}
+
+ModelSpec read_text(const Fields& config, const Defaults& defaults) {
+  constexpr bool kTiesWhenAbsent = true;
+  refuse_what_is_not_served(config, defaults);
+  ModelSpec spec = read_frame(config, kTiesWhenAbsent);
+  spec.embedding_scale = static_cast<float>(std::sqrt(static_cast<double>(spec.hidden_size)));
+  spec.final_logit_cap = static_cast<float>(config.find_positive("final_logit_softcapping", 1e6).value_or(0));
+  spec.final_norm = read_rms_norm(config);
+
+  GqaSpec windowed_heads = read_heads(config, spec.hidden_size, {.requires_head_dim = true, .bias = false});
+  windowed_heads.scale = 1;
+  windowed_heads.head_norm = spec.final_norm;
+  windowed_heads.value_norm = {.kind = NormSpec::Kind::kRms, .eps = spec.final_norm.eps, .has_weight = false};
+  const GqaSpec full_heads = read_full_heads(config, windowed_heads);
+
+  if (config.find("rope_parameters") == nullptr) config.refuse("rope_parameters", "is missing");
+  // The last layer sees everything whatever it is called.
+  std::vector<bool> windowed = read_windowed(config, spec.num_layers(), 6);
+  windowed.back() = false;
+  spec.ropes = read_ropes_by_kind(config, spec.max_positions, {full_heads.head_dim, {.theta = 1e6}},
+                                  {windowed_heads.head_dim, {.theta = 1e4}});
+
+  LayerSpec layer = pre_norm_layer(windowed_heads, read_gated_ffn(config, "hidden_activation", "gelu_pytorch_tanh"),
+                                   spec.final_norm);
+  layer.mixer_post_norm = layer.ffn_post_norm = spec.final_norm;
+  layer.has_output_scale = true;
+  for (int l = 0; l < spec.num_layers(); ++l) {
+    layer.mixer = windowed[l] ? windowed_heads : full_heads;
+    layer.rope = windowed[l] ? kWindowedRope : kFullRope;
+    spec.layers[l] = layer;
+  }
+  set_windows(config, read_window(config).value_or(defaults.window), windowed, spec);
+  return spec;
+}
+
+// What composites leave out.
+boost::json::object text_defaults() {
+  return {
+      {"vocab_size", 262144},
+      {"hidden_size", 2304},
+      {"intermediate_size", 9216},
+      {"num_hidden_layers", 30},
+      {"num_attention_heads", 8},
+      {"num_key_value_heads", 4},
+      {"head_dim", 256},
+      {"max_position_embeddings", 131072},
+      {"rope_parameters",
+       {{"sliding_attention", {{"rope_type", "default"}, {"rope_theta", 10000.0}}},
+        {"full_attention",
+         {{"rope_type", "proportional"}, {"partial_rotary_factor", 0.25}, {"rope_theta", 1000000.0}}}}}};
+}
+
+ModelSpec read_gemma4(const Fields& config) {
+  return read_text(config, {.window = 512, .per_layer_input = 256});
+}
+ModelSpec read_gemma4_composite(const Fields& config) {
+  return read_text_part(config, text_defaults(), read_gemma4);
+}
+ModelSpec read_unified(const Fields& config) {
+  return read_text(config, {.window = 1024, .per_layer_input = 0});
+}
+ModelSpec read_unified_composite(const Fields& config) {
+  return read_text_part(config, text_defaults(), read_unified);
+}
+
+constexpr StoredName kModules[] = {{"mixer_post_norm", "post_attention_layernorm"},
+                                   {"post_attention_layernorm", "pre_feedforward_layernorm"},
+                                   {"ffn_post_norm", "post_feedforward_layernorm"}};
+
+}  // namespace
+
+constexpr Architecture kGemma4{"Gemma4ForCausalLM",   "gemma4_text",          read_gemma4,
+                               {.modules = kModules}, "Gemma 4 without pictures", "gemma4"};
+constexpr Architecture kGemma4Composite{"Gemma4ForConditionalGeneration",
+                                        "gemma4",
+                                        read_gemma4_composite,
+                                        text_names(kModules),
+                                        "Gemma 4 31B: text",
+                                        "gemma4-composite"};
+constexpr Architecture kGemma4Unified{"Gemma4UnifiedForConditionalGeneration",
+                                      "gemma4_unified",
+                                      read_unified_composite,
+                                      text_names(kModules),
+                                      "Gemma 4 12B: text",
+                                      "gemma4-unified"};
+
+}  // namespace serval

@@ -1,0 +1,11 @@
+// Gemma 4, text: Gemma 3's layers with plain norms, heads of another size in layers that see everything, whose values may
+// be their keys, and outputs scaled by a number of each layer.
+#pragma once
+
+#include "engine/model/architectures/architecture.h"
+
+namespace serval {
+
+extern const Architecture kGemma4, kGemma4Composite, kGemma4Unified;
+
+}  // namespace serval
