@@ -565,6 +565,20 @@ def main():
     make("ministral", t.MinistralForCausalLM,
          t.MinistralConfig(**TINY, head_dim=8, sliding_window=16, layer_types=["full_attention", "sliding_attention"],
                            rope_parameters=rope(1000000.0), attn_implementation="eager", pad_token_id=0), [10, 48], [16])
+    # Pairs of neighbours rotate: half of a head of GLM-4's, all of it of the others.
+    glm = dict(TINY, head_dim=16, attention_bias=True, pad_token_id=0, rope_parameters=rope(partial_rotary_factor=0.5), attn_implementation="eager")
+    make("glm", t.GlmForCausalLM, t.GlmConfig(**glm), [7, 48], dtype=torch.float16)
+    make("glm4", t.Glm4ForCausalLM, t.Glm4Config(**glm), [7, 48], dtype=torch.float16)
+    make("ernie4.5", t.Ernie4_5ForCausalLM, t.Ernie4_5Config(**TINY, head_dim=16, use_bias=True, rope_parameters=rope(500000.0), attn_implementation="eager"),
+         [7, 48], dtype=torch.float16, edit=old_spelling)
+    make("helium", t.HeliumForCausalLM,
+         t.HeliumConfig(**{**TINY, "num_key_value_heads": 3}, head_dim=8, rope_parameters=rope(100000.0), attn_implementation="eager"), [7, 48],
+         dtype=torch.float16, edit=old_spelling)
+    make("arcee", t.ArceeForCausalLM,
+         t.ArceeConfig(**TINY, attn_implementation="eager", rope_parameters=rope(10000.0, "yarn", factor=4.0, original_max_position_embeddings=32,
+                                                                                 mscale=1.0, beta_fast=32.0, beta_slow=1.0)), [7, 48], [32],
+         dtype=torch.float16, edit=old_spelling)
+
     # Composites of which only text is served. Published Qwen2.5-VL is flat, with the text's tensors under `model.`; the others hold
     # text_config.
     def flat(config):

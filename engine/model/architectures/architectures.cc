@@ -8,6 +8,7 @@
 #include "engine/model/architectures/falcon.h"
 #include "engine/model/architectures/gemma.h"
 #include "engine/model/architectures/gemma4.h"
+#include "engine/model/architectures/glm.h"
 #include "engine/model/architectures/gpt2.h"
 #include "engine/model/architectures/gpt_neo.h"
 #include "engine/model/architectures/gpt_neox.h"
@@ -35,6 +36,7 @@ constexpr const Architecture* kArchitectures[] = {&kLlama, &kMistral, &kMixtral,
                                                   &kGemma4, &kGemma4Composite, &kGemma4Unified,
                                                   &kPhi3,  &kGpt, &kGpt2,    &kMamba,
                                                   &kGranite, &kOlmo,  &kOlmo2,   &kOlmo3,
+                                                  &kGlm, &kGlm4, &kArcee, &kErnie45, &kHelium,
                                                   &kSeedOss, &kSmolLm3, &kHunYuanDense, &kExaone4, &kMinistral,
                                                   &kQwen2Vl, &kQwen25Vl, &kQwen3Vl, &kMinistral3, &kMistral3,
                                                   &kGptNeo, &kGptNeox, &kGptj, &kCodeGen, &kPhi, &kOpt, &kBioGpt, &kXglm,

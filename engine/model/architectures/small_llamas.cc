@@ -22,6 +22,49 @@ ModelSpec read_seed_oss(const Fields& config) {
   return spec;
 }
 
+// No gate: the square of a ReLU.
+ModelSpec read_arcee(const Fields& config) {
+  ModelSpec spec = read_frame(config);
+  const GqaSpec attention =
+      read_heads(config, spec.hidden_size, {.requires_num_kv_heads = false, .bias = false});
+  const MlpFfnSpec ffn{.intermediate_size = config.get_int("intermediate_size", 1, kMaxIntermediate),
+                       .activation = read_activation(config, "hidden_act", "relu2"),
+                       .bias = config.get_bool("mlp_bias", false)};
+  spec.final_norm = read_rms_norm(config, 1e-5);
+  set_uniform_layers(config, pre_norm_layer(attention, ffn, spec.final_norm),
+                     read_rope(config, attention.head_dim, spec.max_positions), spec);
+  return spec;
+}
+
+// Pairs of neighbours rotate; one switch for all biases.
+ModelSpec read_ernie(const Fields& config) {
+  constexpr bool kTiesWhenAbsent = true;
+  ModelSpec spec = read_frame(config, kTiesWhenAbsent);
+  GqaSpec attention = read_heads(config, spec.hidden_size, {.requires_head_dim = true});
+  DenseFfnSpec ffn = read_gated_ffn(config);
+  attention.qkv_bias = attention.output_bias = ffn.bias = config.get_bool("use_bias", false);
+  attention.interleaved_dims = attention.head_dim;
+  spec.final_norm = read_rms_norm(config, 1e-5);
+  config.ignore({"compression_ratio"});
+  set_uniform_layers(config, pre_norm_layer(attention, ffn, spec.final_norm),
+                     read_rope(config, attention.head_dim, spec.max_positions, {.theta = 500000}), spec);
+  return spec;
+}
+
+// Pairs of neighbours rotate.
+ModelSpec read_helium(const Fields& config) {
+  ModelSpec spec = read_frame(config);
+  GqaSpec attention = read_heads(config, spec.hidden_size, {.requires_head_dim = true, .bias = false});
+  attention.output_bias = false;
+  attention.interleaved_dims = attention.head_dim;
+  DenseFfnSpec ffn = read_gated_ffn(config);
+  ffn.bias = config.get_bool("mlp_bias", false);
+  spec.final_norm = read_rms_norm(config, 1e-8);
+  set_uniform_layers(config, pre_norm_layer(attention, ffn, spec.final_norm),
+                     read_rope(config, attention.head_dim, spec.max_positions, {.theta = 100000}), spec);
+  return spec;
+}
+
 // Some layers have no rotation.
 ModelSpec read_smollm3(const Fields& config) {
   constexpr bool kTiesWhenAbsent = true;
@@ -117,6 +160,10 @@ constexpr StoredName kHunYuanModules[] = {{"self_attn.q_norm", "self_attn.query_
                                           {"self_attn.k_norm", "self_attn.key_layernorm"}};
 
 }  // namespace
+
+constexpr Architecture kArcee{"ArceeForCausalLM", "arcee", read_arcee, {}, "AFM 4.5B", "arcee"};
+constexpr Architecture kErnie45{"Ernie4_5ForCausalLM", "ernie4_5", read_ernie, {}, "ERNIE 4.5 0.3B", "ernie4.5"};
+constexpr Architecture kHelium{"HeliumForCausalLM", "helium", read_helium, {}, "Helium 1 2B", "helium"};
 
 constexpr Architecture kSeedOss{"SeedOssForCausalLM", "seed_oss", read_seed_oss, {}, "Seed-OSS 36B", "seed-oss"};
 constexpr Architecture kSmolLm3{"SmolLM3ForCausalLM", "smollm3", read_smollm3, {}, "SmolLM3 3B", "smollm3"};
