@@ -216,6 +216,8 @@ class Backend {
   virtual void gated_activation(Activation act, const Tensor& gate_up,
                                 const Tensor& out) = 0;  // [m, 2f] -> act(gate) * up [m, f]
   virtual void activation(Activation act, const Tensor& x, const Tensor& out) = 0;  // [m, f]; out may be x
+  // out = act(x) * up: [m, f], the rows of `up` up_stride elements apart; out may be x.
+  virtual void gate(Activation act, const Tensor& x, const Tensor& up, int64_t up_stride, const Tensor& out) = 0;
   // x = cap * tanh(x / cap), f32, in place.
   virtual void soft_cap(const Tensor& x, float cap) = 0;
   // Rows of a sequence are computed in their order; one of a step without a sequence (padding) is left as it is.

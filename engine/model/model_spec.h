@@ -14,6 +14,7 @@
 #include "engine/model/ffn/mlp.h"
 #include "engine/model/ffn/moe.h"
 #include "engine/model/ffn/none.h"
+#include "engine/model/layer_inputs.h"
 #include "engine/model/mixers/gqa.h"
 #include "engine/model/mixers/mamba.h"
 #include "engine/model/norm.h"
@@ -49,13 +50,15 @@ struct LayerSpec {
   int rope = 0;      // into ModelSpec::ropes, or kNoRope
   std::optional<int> query_rope;  // of queries alone, where it is another one
   int kv_group = 0;  // into ModelSpec::kv_groups
+  // The earlier layer whose keys and values it reads, having none of its own (Gemma 4 E).
+  std::optional<int> kv_source;
 };
 
 // Layers that share block tables because they keep and forget the same positions.
 struct KvGroupSpec {
   bool keeps_state = false;  // instead of keys and values a state of all positions so far
   int window = 0;           // 0: every position stays visible; w: a row at position p sees positions > p - w
-  std::vector<int> layers;  // ascending
+  std::vector<int> layers;  // ascending; without those that read another's
 };
 
 // Whether a row of a table is added to each position's embedding, and whose.
@@ -95,9 +98,10 @@ struct ModelSpec {
   float logit_scale = 1;
   // 0: none; c: logits become c * tanh(logit / c).
   float final_logit_cap = 0;
+  LayerInputsSpec layer_inputs;
   std::vector<RopeSpec> ropes;
   std::vector<LayerSpec> layers;
-  std::vector<KvGroupSpec> kv_groups;  // 1..kMaxKvGroups; every layer is in exactly one
+  std::vector<KvGroupSpec> kv_groups;  // 1..kMaxKvGroups; every layer is of exactly one
 
   int embedding_width() const { return embedding_size > 0 ? embedding_size : hidden_size; }
   int num_layers() const { return static_cast<int>(layers.size()); }

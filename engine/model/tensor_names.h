@@ -73,6 +73,8 @@ struct TensorNames {
     }
     return *this;
   }
+  // What stands before the names of modules outside the layers.
+  std::string frame_prefix() const { return std::string(layers.substr(0, layers.rfind('.') + 1)); }
   std::string embedding_tensor() const { return std::string(embedding) + ".weight"; }
   std::string head_tensor() const { return std::string(head) + ".weight"; }
 };

@@ -62,6 +62,11 @@ void Transformer::forward(const ForwardInput& in, std::span<const KvLayer> kv, W
     backend_.embed(weights_.positions, in.positions, 1, ws.x);
     pending = ws.x;
   }
+  const LayerInputsSpec& inputs = spec_.layer_inputs;
+  if (inputs.is_there()) {
+    const Tensor scratch(ws.scratch.data, ws.scratch.dtype, {in.num_rows(), inputs.row_width()});
+    inputs.compute(backend_, weights_.layer_inputs, in.token_ids, ws.residual, scratch, ws.layer_inputs);
+  }
   for (int l = 0; l < spec_.num_layers(); ++l) {
     const LayerSpec& layer = spec_.layers[l];
     const LayerWeights& w = weights_.layers[l];
@@ -71,7 +76,7 @@ void Transformer::forward(const ForwardInput& in, std::span<const KvLayer> kv, W
                                  .scratch = ws.scratch,
                                  .positions = in.positions,
                                  .group = in.groups[layer.kv_group],
-                                 .kv = kv[l],
+                                 .kv = kv[layer.kv_source.value_or(l)],
                                  .window = spec_.kv_groups[layer.kv_group].window,
                                  .cos_sin = rotation(layer.rope),
                                  .query_cos_sin = rotation(layer.query_rope.value_or(kNoRope))};
@@ -88,6 +93,10 @@ void Transformer::forward(const ForwardInput& in, std::span<const KvLayer> kv, W
     const FfnInput ffn_input{.h = h, .out = ws.x, .scratch = ws.scratch};
     std::visit([&](const auto& part) { part.run(backend_, weights_of(part, w.ffn), ffn_input); }, layer.ffn);
     pending = finish_part(layer, layer.ffn_post_norm, w.ffn_post_norm, ws);
+    if (inputs.is_there()) {
+      backend_.scaled_add(pending, 1, ws.residual, ws.residual);
+      inputs.run(backend_, w.layer_input, l, ws.layer_inputs, ws.residual, ws.scratch, ws.x);
+    }
     if (layer.has_output_scale) {
       backend_.scaled_add(pending, 1, ws.residual, ws.residual);
       backend_.scaled_add(ws.residual, output_scales_[l], {}, ws.residual);

@@ -58,6 +58,10 @@ std::vector<WeightSlot> map_weights(const ModelSpec& spec, ModelWeights& weights
     frame.some_unrounded_rows(weights.positions, names.positions, {spec.positions_unused, spec.max_positions},
                               spec.positions_unused + spec.max_positions, hidden);
   frame.norm(weights.embedding_norm, names.embedding_norm, hidden, spec.embedding_norm);
+  if (spec.layer_inputs.is_there()) {
+    SlotList inside(slots, names, names.frame_prefix(), spec.weight_format());
+    spec.layer_inputs.list_slots(hidden, weights.layer_inputs, inside);
+  }
   weights.layers.resize(spec.layers.size());
   for (size_t l = 0; l < spec.layers.size(); ++l) {
     const LayerSpec& layer = spec.layers[l];
@@ -73,6 +77,7 @@ std::vector<WeightSlot> map_weights(const ModelSpec& spec, ModelWeights& weights
     list.norm(w.ffn_norm, "post_attention_layernorm", hidden, layer.ffn_norm);
     std::visit([&](const auto& ffn) { list_part(ffn, w.ffn); }, layer.ffn);
     list.norm(w.ffn_post_norm, "ffn_post_norm", hidden, layer.ffn_post_norm);
+    if (spec.layer_inputs.is_there()) spec.layer_inputs.list_layer_slots(hidden, w.layer_input, list);
     if (layer.has_output_scale) list.vector(w.output_scale, "layer_scalar", {1});
   }
   frame.norm(weights.final_norm, names.final_norm, hidden, spec.final_norm);

@@ -22,6 +22,7 @@ struct LayerWeights {
   WeightsOf<MixerSpec>::Variant mixer;
   WeightsOf<FfnSpec>::Variant ffn;
   NormWeights mixer_norm, mixer_post_norm, ffn_norm, ffn_post_norm;  // [hidden]
+  LayerInputWeights layer_input;                                     // empty where the model has no such inputs
   Buffer output_scale;                                               // f32 [1]; empty where the layer has none
 };
 
@@ -31,6 +32,7 @@ struct ModelWeights {
   LinearWeight project_out;  // [embedding, hidden], empty where the two are the same
   LinearWeight positions;  // [max_positions, hidden]; empty without learned positions
   NormWeights embedding_norm;  // [hidden]
+  LayerInputsWeights layer_inputs;
   std::vector<LayerWeights> layers;
   NormWeights final_norm;  // [hidden]
   LinearWeight lm_head;    // [vocab, embedding]; empty when tied to the embedding

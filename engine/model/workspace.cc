@@ -11,22 +11,23 @@ namespace {
 
 // Bytes each activation takes, rounded up so that the next one starts on a cache line.
 struct Sizes {
-  size_t hidden_rows, last, logits, scratch;
+  size_t hidden_rows, layer_inputs, last, logits, scratch;
 
   Sizes(const ModelSpec& spec, int max_rows, int max_logit_rows, DType activation) {
     const auto bytes_of = [](int64_t elements, DType type) {
       return (static_cast<size_t>(elements) * dtype_bytes(type) + 63) / 64 * 64;
     };
     hidden_rows = bytes_of(int64_t{max_rows} * spec.hidden_size, activation);
+    layer_inputs = bytes_of(max_rows * spec.layer_inputs.row_width(), activation);
     last = bytes_of(int64_t{max_logit_rows} * spec.hidden_size, activation);
     logits = bytes_of(int64_t{max_logit_rows} * spec.vocab_size, DType::kF32);
     scratch = bytes_of(max_rows * widest(spec), activation);
   }
-  size_t bytes() const { return 3 * hidden_rows + last + logits + scratch; }
+  size_t bytes() const { return 3 * hidden_rows + layer_inputs + last + logits + scratch; }
 
   // Elements of a row of the scratch.
   static int64_t widest(const ModelSpec& spec) {
-    int64_t most = 0;
+    int64_t most = spec.layer_inputs.row_width();
     for (const LayerSpec& layer : spec.layers) {
       const auto width = [](const auto& part) { return part.scratch_width(); };
       most = std::max({most, std::visit(width, layer.mixer), std::visit(width, layer.ffn)});
@@ -48,6 +49,7 @@ Workspace::Workspace(const ModelSpec& spec, int max_rows, int max_logit_rows, Ba
   for (Tensor* rows : {&residual, &x, &h}) {
     *rows = Tensor(cut(sizes.hidden_rows), activation, {max_rows, spec.hidden_size});
   }
+  layer_inputs = Tensor(cut(sizes.layer_inputs), activation, {max_rows, spec.layer_inputs.row_width()});
   last = Tensor(cut(sizes.last), activation, {max_logit_rows, spec.hidden_size});
   logits = Tensor(cut(sizes.logits), DType::kF32, {max_logit_rows, spec.vocab_size});
   scratch = Tensor(cut(sizes.scratch), activation, {max_rows * Sizes::widest(spec)});
@@ -59,7 +61,7 @@ size_t Workspace::planned_bytes(const ModelSpec& spec, int max_rows, int max_log
 
 void Workspace::start(int num_rows) {
   SERVAL_CHECK(num_rows > 0 && num_rows <= max_rows_, num_rows, max_rows_);
-  for (Tensor* rows : {&residual, &x, &h}) rows->dims[0] = num_rows;
+  for (Tensor* rows : {&residual, &x, &h, &layer_inputs}) rows->dims[0] = num_rows;
 }
 
 void Workspace::start_logits(int num_rows) {

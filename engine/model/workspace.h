@@ -25,6 +25,7 @@ class Workspace {
 
   // Of the backend's activation type; logits f32.
   Tensor residual, x, h;  // [num_rows, hidden]
+  Tensor layer_inputs;    // [num_rows, of all layers], where the model has them
   Tensor last;            // [num_logit_rows, hidden]
   Tensor logits;          // [num_logit_rows, vocab]
   Tensor scratch;         // [elements] of the part that runs, which cuts it as it likes

@@ -48,6 +48,7 @@ class CpuBackend final : public Backend {
   void attention(const AttentionArgs& args, int64_t q_row_stride) override;
   void gated_activation(Activation act, const Tensor& gate_up, const Tensor& out) override;
   void activation(Activation act, const Tensor& x, const Tensor& out) override;
+  void gate(Activation act, const Tensor& x, const Tensor& up, int64_t up_stride, const Tensor& out) override;
   void scaled_add(const Tensor& x, float scale, const Tensor& y, const Tensor& out) override;
   void soft_cap(const Tensor& x, float cap) override;
   void gather_rows(const Tensor& x, std::span<const int32_t> rows, const Tensor& out) override;

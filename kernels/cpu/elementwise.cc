@@ -74,6 +74,16 @@ void CpuBackend::activation(Activation act, const Tensor& x, const Tensor& out) 
            [&](int64_t r) { activate(x.as<float>() + r * f, out.as<float>() + r * f, f); });
 }
 
+void CpuBackend::gate(Activation act, const Tensor& x, const Tensor& up, int64_t up_stride, const Tensor& out) {
+  const int64_t f = out.dim(1);
+  SERVAL_CHECK(x.dim(1) == f && up.dim(1) == f && x.dim(0) == out.dim(0) && up_stride >= f, x.dim(1), up.dim(1), f,
+               up_stride);
+  const auto gate = kernels_.gate[static_cast<int>(act)];
+  for_rows(out.dim(0), 4 * f, [&](int64_t r) {
+    gate(x.as<float>() + r * f, up.as<float>() + r * up_stride, out.as<float>() + r * f, f);
+  });
+}
+
 void CpuBackend::scaled_add(const Tensor& x, float scale, const Tensor& y, const Tensor& out) {
   const int64_t dim = out.dim(1);
   SERVAL_CHECK(x.dim(0) == out.dim(0) && x.dim(1) == dim, x.dim(0), x.dim(1), out.dim(0), dim);

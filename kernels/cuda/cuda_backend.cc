@@ -304,6 +304,14 @@ void CudaBackend::activation(Activation act, const Tensor& x, const Tensor& out)
   });
 }
 
+void CudaBackend::gate(Activation act, const Tensor& x, const Tensor& up, int64_t up_stride, const Tensor& out) {
+  with_number(out.dtype, [&](auto number) {
+    using T = decltype(number);
+    cuda::gate<T>(stream_, act, as<T>(x), as<T>(up), up_stride, as<T>(out), static_cast<int>(out.dim(0)),
+                  static_cast<int>(out.dim(1)));
+  });
+}
+
 void CudaBackend::scaled_add(const Tensor& x, float scale, const Tensor& y, const Tensor& out) {
   if (out.dtype == DType::kF32)
     return cuda::scaled_add(stream_, as<float>(x), scale, as<float>(y), as<float>(out), out.num_elements());

@@ -172,22 +172,23 @@ SERVAL_DEVICE float activated(float x) {
   return relu(x);
 }
 
-// is_gated: a row of x is the gate's numbers, then as many that they multiply.
+// is_gated: the activated are multiplied by `up`.
 template <class T, Activation act, bool is_gated>
-SERVAL_KERNEL void SERVAL_MAX_THREADS(kRowThreads) activation_kernel(const T* x, T* out, int width) {
-  const bool aligned = is_vectorised(width);
+SERVAL_KERNEL void SERVAL_MAX_THREADS(kRowThreads)
+    activation_kernel(const T* x, int64_t x_stride, const T* up, int64_t up_stride, T* out, int width) {
+  const bool aligned = is_vectorised(width) && is_vectorised(x_stride) && is_vectorised(up_stride);
   const int i = (simt::block_y() * simt::num_threads() + simt::thread()) * kVector;
   if (i >= width) return;
-  const T* const row = x + int64_t{simt::block_x()} * (is_gated ? 2 * width : width);
-  float value[kVector], up[kVector];
-  load_vector(row + i, width - i, aligned, value);
-  if constexpr (is_gated) load_vector(row + width + i, width - i, aligned, up);
+  const int64_t r = simt::block_x();
+  float value[kVector], factor[kVector];
+  load_vector(x + r * x_stride + i, width - i, aligned, value);
+  if constexpr (is_gated) load_vector(up + r * up_stride + i, width - i, aligned, factor);
   SERVAL_UNROLL
   for (int j = 0; j < kVector; ++j) {
     value[j] = activated<act>(value[j]);
-    if constexpr (is_gated) value[j] *= up[j];
+    if constexpr (is_gated) value[j] *= factor[j];
   }
-  store_vector(out + int64_t{simt::block_x()} * width + i, width - i, aligned, value);
+  store_vector(out + r * width + i, width - i, aligned, value);
 }
 
 // One block copies one row of `dim` numbers.
@@ -283,13 +284,16 @@ void qk_norm_rope_write_kv(simt::Stream stream, const QkNormRopeWriteKvArgs<T>& 
       args);
 }
 
+// up null: nothing multiplies.
 template <class T>
-void activation(simt::Stream stream, Activation act, bool is_gated, const T* x, T* out, int rows, int width) {
+void activate(simt::Stream stream, Activation act, const T* x, int64_t x_stride, const T* up, int64_t up_stride,
+              T* out, int rows, int width) {
   const simt::LaunchShape shape{
       .grid_x = rows, .grid_y = (vectors_of(width) + kRowThreads - 1) / kRowThreads, .threads = kRowThreads};
   const auto launch = [&]<Activation kind>() {
-    if (is_gated) return simt::launch<activation_kernel<T, kind, true>>(stream, shape, x, out, width);
-    simt::launch<activation_kernel<T, kind, false>>(stream, shape, x, out, width);
+    if (up != nullptr)
+      return simt::launch<activation_kernel<T, kind, true>>(stream, shape, x, x_stride, up, up_stride, out, width);
+    simt::launch<activation_kernel<T, kind, false>>(stream, shape, x, x_stride, up, up_stride, out, width);
   };
   switch (act) {
     case Activation::kSilu:
@@ -305,6 +309,18 @@ void activation(simt::Stream stream, Activation act, bool is_gated, const T* x, 
     case Activation::kGeluSigmoid:
       return launch.template operator()<Activation::kGeluSigmoid>();
   }
+}
+
+template <class T>
+void activation(simt::Stream stream, Activation act, bool is_gated, const T* x, T* out, int rows, int width) {
+  const int64_t stride = int64_t{is_gated ? 2 : 1} * width;
+  activate<T>(stream, act, x, stride, is_gated ? x + width : nullptr, stride, out, rows, width);
+}
+
+template <class T>
+void gate(simt::Stream stream, Activation act, const T* x, const T* up, int64_t up_stride, T* out, int rows,
+          int width) {
+  activate<T>(stream, act, x, width, up, up_stride, out, rows, width);
 }
 
 template <class T>
@@ -342,6 +358,7 @@ void soft_cap(simt::Stream stream, float* x, int64_t count, float cap) {
   template void add_norm<T>(simt::Stream, bool, const AddNormArgs<T>&);                         \
   template void qk_norm_rope_write_kv<T>(simt::Stream, const QkNormRopeWriteKvArgs<T>&);                     \
   template void activation<T>(simt::Stream, Activation, bool, const T*, T*, int, int);          \
+  template void gate<T>(simt::Stream, Activation, const T*, const T*, int64_t, T*, int, int);     \
   template void embed<T>(simt::Stream, const T*, const int32_t*, const int32_t*, float, T*, int, int); \
   template void scaled_add<T>(simt::Stream, const T*, float, const T*, T*, int64_t);                   \
   template void gather_rows<T>(simt::Stream, const T*, const int32_t*, T*, int, int);

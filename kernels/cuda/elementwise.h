@@ -58,6 +58,10 @@ void qk_norm_rope_write_kv(simt::Stream stream, const QkNormRopeWriteKvArgs<T>& 
 // out[r][i] = act(x[r][i]), or, when is_gated, act(x[r][i]) * x[r][width + i]. out may be x when not gated.
 template <class T>
 void activation(simt::Stream stream, Activation act, bool is_gated, const T* x, T* out, int rows, int width);
+// out[r][i] = act(x[r][i]) * up[r][i], the rows of `up` up_stride apart. out may be x.
+template <class T>
+void gate(simt::Stream stream, Activation act, const T* x, const T* up, int64_t up_stride, T* out, int rows,
+          int width);
 
 // out[r] = scale * table[id of r]; a negative id i stands for last_tokens[-1 - i].
 template <class T>

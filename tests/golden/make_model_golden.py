@@ -472,6 +472,12 @@ def main():
                   rope_parameters={"sliding_attention": rope(100.0), "full_attention": rope(1000.0, "proportional", partial_rotary_factor=0.5)})
     make("gemma4", t.Gemma4ForCausalLM, t.Gemma4TextConfig(**gemma4, attn_implementation="eager"), [10, 48], [16], dtype=torch.float16)
 
+    # Inputs of each layer; the last two layers read the keys and values of the first two, and are twice as wide inside.
+    shared = {**gemma4, "num_hidden_layers": 4, "attention_k_eq_v": False, "num_global_key_value_heads": None, "num_kv_shared_layers": 2,
+              "use_double_wide_mlp": True, "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": VOCAB,
+              "layer_types": ["sliding_attention", "full_attention"] * 2}
+    make("gemma4-e", t.Gemma4ForCausalLM, t.Gemma4TextConfig(**shared, attn_implementation="eager"), [10, 48], [16], dtype=torch.float16)
+
     def by_kind(config):
         text = config["text_config"]
         text.pop("per_layer_config")

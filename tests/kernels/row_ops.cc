@@ -109,6 +109,20 @@ void check_soft_cap(Backend& backend, WeightFormat weights) {
   }
 }
 
+void check_gate(Backend& backend, WeightFormat weights, int64_t width, int64_t stride) {
+  constexpr int64_t kRows = 3;
+  Bench bench(backend, weights, static_cast<uint32_t>(stride));
+  const Values x = bench.numbers({kRows, width}), up = bench.numbers({kRows, stride});
+  std::vector<double> want;
+  for (int64_t r = 0; r < kRows; ++r)
+    for (int64_t i = 0; i < width; ++i)
+      want.push_back(activated(Activation::kGeluTanh, x.exact[r * width + i]) * up.exact[r * stride + i]);
+  backend.gate(Activation::kGeluTanh, x.tensor, Tensor(up.tensor.data, bench.type(), {kRows, width}), stride,
+               x.tensor);
+  expect_near(bench.read(x.tensor), want, std::vector<double>(want.size(), 0.02),
+              std::max(bench.tolerance(), 1e-5), "gate");
+}
+
 void check_scaled_add(Backend& backend, WeightFormat weights, int64_t rows, int64_t dim) {
   Bench bench(backend, weights, 21);
   for (const DType type : {bench.type(), DType::kF32}) {
@@ -211,6 +225,9 @@ void add_row_cases(std::vector<OpCase>& cases) {
   for (const int width : {1, 12, 65, 300})
     cases.push_back({"activation_" + std::to_string(width),
                      [=](Backend& b, WeightFormat w) { check_activation(b, w, 3, width); }});
+  for (const auto& [width, stride] : {std::pair{8, 24}, {65, 131}, {256, 1024}})
+    cases.push_back({"gate_" + std::to_string(width),
+                     [=](Backend& b, WeightFormat w) { check_gate(b, w, width, stride); }});
   for (const int dim : {1, 37, 4100})
     cases.push_back({"scaled_add_" + std::to_string(dim),
                      [=](Backend& b, WeightFormat w) { check_scaled_add(b, w, 3, dim); }});

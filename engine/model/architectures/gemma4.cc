@@ -17,19 +17,41 @@ struct Defaults {
   int per_layer_input;
 };
 
-void refuse_what_is_not_served(const Fields& config, const Defaults& defaults) {
-  if (config.find_int("hidden_size_per_layer_input", 0, kMaxHidden).value_or(defaults.per_layer_input) > 0)
-    config.refuse("hidden_size_per_layer_input", "is not supported: embeddings of each layer (Gemma 4 E2B, E4B)");
-  if (config.find_int("num_kv_shared_layers", 0, kMaxLayers).value_or(0) > 0)
-    config.refuse("num_kv_shared_layers", "is not supported: layers that share keys and values");
+void refuse_what_is_not_served(const Fields& config) {
   if (config.get_bool("enable_moe_block", false))
     config.refuse("enable_moe_block", "is not supported: experts beside the feed-forward part (Gemma 4 26B)");
   // Pictures alone are looked at both ways where it says vision.
   const std::string both_ways = config.find_string("use_bidirectional_attention").value_or("vision");
   if (both_ways != "vision")
     config.refuse("use_bidirectional_attention", in_quotes(both_ways) + " is not supported; supported is vision");
-  config.ignore({"vocab_size_per_layer_input", "use_double_wide_mlp", "num_experts", "top_k_experts",
-                 "moe_intermediate_size"});
+  config.ignore({"num_experts", "top_k_experts", "moe_intermediate_size"});
+}
+
+void read_layer_inputs(const Fields& config, int width_when_absent, ModelSpec& spec) {
+  const int vocab = config.find_int("vocab_size_per_layer_input", 1, kMaxVocab).value_or(spec.vocab_size);
+  LayerInputsSpec& inputs = spec.layer_inputs;
+  inputs.width = config.find_int("hidden_size_per_layer_input", 0, kMaxHidden).value_or(width_when_absent);
+  if (!inputs.is_there()) return;
+  if (vocab < spec.vocab_size) config.refuse("vocab_size_per_layer_input", "must be at least vocab_size");
+  if (inputs.width % 8 != 0) config.refuse("hidden_size_per_layer_input", "must be a multiple of 8");
+  inputs.vocab_size = vocab;
+  inputs.num_layers = spec.num_layers();
+  inputs.norm = spec.final_norm;
+}
+
+// Of each layer the one whose keys and values it reads: the last layers have none of their own, and read those of the
+// last layer of their kind that has.
+std::vector<std::optional<int>> read_sources(const Fields& config, const std::vector<bool>& windowed) {
+  const int num_layers = static_cast<int>(windowed.size());
+  const int first = num_layers - config.find_int("num_kv_shared_layers", 0, num_layers - 1).value_or(0);
+  std::vector<std::optional<int>> sources(num_layers);
+  for (int l = first; l < num_layers; ++l) {
+    int source = first - 1;
+    while (source >= 0 && windowed[source] != windowed[l]) --source;
+    if (source < 0) config.refuse("num_kv_shared_layers", "leaves no layer of one of the kinds with keys of its own");
+    sources[l] = source;
+  }
+  return sources;
 }
 
 // Those of layers that see everything: global_head_dim and its like, or, as they are saved today, per_layer_config,
@@ -55,11 +77,12 @@ GqaSpec read_full_heads(const Fields& config, const GqaSpec& windowed) {
 
 ModelSpec read_text(const Fields& config, const Defaults& defaults) {
   constexpr bool kTiesWhenAbsent = true;
-  refuse_what_is_not_served(config, defaults);
+  refuse_what_is_not_served(config);
   ModelSpec spec = read_frame(config, kTiesWhenAbsent);
   spec.embedding_scale = static_cast<float>(std::sqrt(static_cast<double>(spec.hidden_size)));
   spec.final_logit_cap = static_cast<float>(config.find_positive("final_logit_softcapping", 1e6).value_or(0));
   spec.final_norm = read_rms_norm(config);
+  read_layer_inputs(config, defaults.per_layer_input, spec);
 
   GqaSpec windowed_heads = read_heads(config, spec.hidden_size, {.requires_head_dim = true, .bias = false});
   windowed_heads.scale = 1;
@@ -74,16 +97,23 @@ ModelSpec read_text(const Fields& config, const Defaults& defaults) {
   spec.ropes = read_ropes_by_kind(config, spec.max_positions, {full_heads.head_dim, {.theta = 1e6}},
                                   {windowed_heads.head_dim, {.theta = 1e4}});
 
-  LayerSpec layer = pre_norm_layer(windowed_heads, read_gated_ffn(config, "hidden_activation", "gelu_pytorch_tanh"),
-                                   spec.final_norm);
-  layer.mixer_post_norm = layer.ffn_post_norm = spec.final_norm;
-  layer.has_output_scale = true;
+  const std::vector<std::optional<int>> sources = read_sources(config, windowed);
+  const bool is_double = config.get_bool("use_double_wide_mlp", false);  // without keys
+  const DenseFfnSpec usual_ffn = read_gated_ffn(config, "hidden_activation", "gelu_pytorch_tanh");
   for (int l = 0; l < spec.num_layers(); ++l) {
-    layer.mixer = windowed[l] ? windowed_heads : full_heads;
+    GqaSpec heads = windowed[l] ? windowed_heads : full_heads;
+    DenseFfnSpec ffn = usual_ffn;
+    heads.has_keys = !sources[l];
+    if (is_double && sources[l]) ffn.intermediate_size *= 2;
+    LayerSpec& layer = spec.layers[l] = pre_norm_layer(heads, ffn, spec.final_norm);
+    layer.mixer_post_norm = layer.ffn_post_norm = spec.final_norm;
+    layer.has_output_scale = true;
     layer.rope = windowed[l] ? kWindowedRope : kFullRope;
-    spec.layers[l] = layer;
+    layer.kv_source = sources[l];
   }
   set_windows(config, read_window(config).value_or(defaults.window), windowed, spec);
+  for (KvGroupSpec& group : spec.kv_groups)
+    std::erase_if(group.layers, [&](int l) { return sources[l].has_value(); });
   return spec;
 }
 
@@ -121,15 +151,24 @@ constexpr StoredName kModules[] = {{"mixer_post_norm", "post_attention_layernorm
                                    {"post_attention_layernorm", "pre_feedforward_layernorm"},
                                    {"ffn_post_norm", "post_feedforward_layernorm"}};
 
+// Beside what is no text: layers that read another's keys and values still have matrices for their own.
+constexpr std::string_view kUnused[] = {"vision_tower.",    "audio_tower.",      "embed_vision.",     "embed_audio.",
+                                        "vision_embedder.", "self_attn.k_proj.", "self_attn.v_proj.", "self_attn.k_norm."};
+
+constexpr TensorNames with_unused(TensorNames names) {
+  names.ignored = kUnused;
+  return names;
+}
+
 }  // namespace
 
 constexpr Architecture kGemma4{"Gemma4ForCausalLM",   "gemma4_text",          read_gemma4,
-                               {.modules = kModules}, "Gemma 4 without pictures", "gemma4"};
+                               with_unused({.modules = kModules}), "Gemma 4 without pictures", "gemma4 gemma4-e"};
 constexpr Architecture kGemma4Composite{"Gemma4ForConditionalGeneration",
                                         "gemma4",
                                         read_gemma4_composite,
-                                        text_names(kModules),
-                                        "Gemma 4 31B: text",
+                                        with_unused(text_names(kModules)),
+                                        "Gemma 4 E2B, E4B, 31B: text",
                                         "gemma4-composite"};
 constexpr Architecture kGemma4Unified{"Gemma4UnifiedForConditionalGeneration",
                                       "gemma4_unified",

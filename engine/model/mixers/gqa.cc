@@ -9,6 +9,17 @@ namespace serval {
 
 namespace {
 
+// Of a layer that reads the keys and values of another.
+void prepare_queries(Backend& backend, const QkNormRopeWriteKvArgs& heads) {
+  if (heads.q_norm.data != nullptr) backend.head_rms_norm(heads.q, heads.row_stride, heads.q_norm, heads.eps);
+  if (heads.rotary_dim > 0)
+    backend.rope({.x = heads.q,
+                  .row_stride = heads.row_stride,
+                  .positions = heads.positions,
+                  .cos_sin = heads.cos_sin,
+                  .rotary_dim = heads.rotary_dim});
+}
+
 // What the fused call cannot do as this layer wants it is done before it, and taken out of it.
 void prepare_apart(Backend& backend, HeadNormPlace place, const Tensor& query_cos_sin,
                    QkNormRopeWriteKvArgs& heads) {
@@ -43,16 +54,19 @@ void prepare_apart(Backend& backend, HeadNormPlace place, const Tensor& query_co
 }  // namespace
 
 void GqaSpec::list_slots(int64_t hidden, GqaWeights& w, SlotList& slots) const {
-  slots.qkv(
-      w.qkv,
-      {{"self_attn.q_proj", q_size()},
-       {"self_attn.k_proj", kv_size()},
-       {has_value_matrix ? "self_attn.v_proj" : "self_attn.k_proj", kv_size()}},
-      hidden, qkv_bias, {num_kv_heads, head_dim, interleaved_dims});
+  if (has_keys) {
+    slots.qkv(w.qkv,
+              {{"self_attn.q_proj", q_size()},
+               {"self_attn.k_proj", kv_size()},
+               {has_value_matrix ? "self_attn.v_proj" : "self_attn.k_proj", kv_size()}},
+              hidden, qkv_bias, {num_kv_heads, head_dim, interleaved_dims});
+  } else {
+    slots.linear(w.qkv, {{"self_attn.q_proj", q_size()}}, hidden, qkv_bias);
+  }
   slots.linear(w.output, {{"self_attn.o_proj", hidden}}, q_size(), output_bias);
   const bool is_wide = head_norm_place == HeadNormPlace::kAllHeads;
   slots.norm(w.q_norm, "self_attn.q_norm", is_wide ? q_size() : head_dim, head_norm);
-  slots.norm(w.k_norm, "self_attn.k_norm", is_wide ? kv_size() : head_dim, head_norm);
+  if (has_keys) slots.norm(w.k_norm, "self_attn.k_norm", is_wide ? kv_size() : head_dim, head_norm);
   if (!slopes.empty()) slots.constant(w.slopes, slopes);
 }
 
@@ -81,17 +95,12 @@ void GqaSpec::run(Backend& backend, const GqaWeights& w, const MixerInput& in) c
   backend.linear(in.h, w.qkv, qkv);
 
   const Tensor q(qkv.data, type, {rows, num_heads, head_dim});
-  const Tensor k(qkv.at(q_size()), type, {rows, num_kv_heads, head_dim});
-  const Tensor v(qkv.at(q_size() + kv_size()), type, {rows, num_kv_heads, head_dim});
   const auto norm_of = [&](const NormWeights& norm) {
-    return head_norm.is_there()
+    return head_norm.is_there() && norm.weight.bytes > 0
                ? Tensor(norm.weight.data(), DType::kF32, {static_cast<int64_t>(norm.weight.bytes / sizeof(float))})
                : Tensor();
   };
-  if (value_norm.is_there()) backend.head_rms_norm(v, stride, {}, value_norm.eps);
   QkNormRopeWriteKvArgs heads{.q = q,
-                              .k = k,
-                              .v = v,
                               .row_stride = stride,
                               .q_norm = norm_of(w.q_norm),
                               .k_norm = norm_of(w.k_norm),
@@ -101,9 +110,16 @@ void GqaSpec::run(Backend& backend, const GqaWeights& w, const MixerInput& in) c
                               .rotary_dim = static_cast<int>(in.cos_sin.dim(1)),
                               .slots = in.group.slots,
                               .kv = in.kv};
-  if (head_norm_place != HeadNormPlace::kEachHead || in.query_cos_sin.data != nullptr)
-    prepare_apart(backend, head_norm_place, in.query_cos_sin, heads);
-  backend.qk_norm_rope_write_kv(heads);
+  if (has_keys) {
+    heads.k = Tensor(qkv.at(q_size()), type, {rows, num_kv_heads, head_dim});
+    heads.v = Tensor(qkv.at(q_size() + kv_size()), type, {rows, num_kv_heads, head_dim});
+    if (value_norm.is_there()) backend.head_rms_norm(heads.v, stride, {}, value_norm.eps);
+    if (head_norm_place != HeadNormPlace::kEachHead || in.query_cos_sin.data != nullptr)
+      prepare_apart(backend, head_norm_place, in.query_cos_sin, heads);
+    backend.qk_norm_rope_write_kv(heads);
+  } else {
+    prepare_queries(backend, heads);
+  }
   backend.attention({.q = q,
                      .kv = in.kv,
                      .batch = &in.group.attention,

@@ -34,6 +34,7 @@ struct GqaSpec {
   NormSpec head_norm;  // of q and of k
   HeadNormPlace head_norm_place = HeadNormPlace::kEachHead;
   NormSpec value_norm;           // of each head of v: an RMS norm without weights
+  bool has_keys = true;          // else those of another layer are read (LayerSpec::kv_source)
   bool has_value_matrix = true;  // else values are what keys are before their norm (Gemma 4)
   float scale = 1;     // of the scores: 1 / sqrt(head_dim)
   float soft_cap = 0;  // 0: none; c: scores become c * tanh(score / c)
@@ -45,7 +46,7 @@ struct GqaSpec {
 
   int64_t q_size() const { return int64_t{num_heads} * head_dim; }
   int64_t kv_size() const { return int64_t{num_kv_heads} * head_dim; }
-  int64_t qkv_size() const { return q_size() + 2 * kv_size(); }
+  int64_t qkv_size() const { return q_size() + (has_keys ? 2 * kv_size() : 0); }
 
   void list_slots(int64_t hidden, GqaWeights& weights, SlotList& slots) const;
   int64_t scratch_width() const { return qkv_size() + q_size(); }

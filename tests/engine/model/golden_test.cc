@@ -95,6 +95,9 @@ Feature without_value_norm() {
             for (LayerSpec& layer : s.layers) attention(layer).value_norm = {};
           }};
 }
+Feature without_layer_inputs() {
+  return {"inputs of each layer", [](ModelSpec& s, ModelWeights&) { s.layer_inputs.width = 0; }};
+}
 Feature without_output_scale() {
   return {"scale of a layer's output", [](ModelSpec& s, ModelWeights&) {
             for (LayerSpec& layer : s.layers) layer.has_output_scale = false;
@@ -384,6 +387,9 @@ std::vector<ModelCase> models() {
        {without_post_norms(), without_qk_norm(), without_value_norm(), without_output_scale(), without_rope_scaling(),
         without_embedding_scale(), without_final_logit_cap(),
         with_scale_of_head_dim(), without_window(), with_window_off_by_one()}},
+      {"gemma4-e",
+       {without_layer_inputs(), without_output_scale(), without_value_norm(), without_rope_scaling(),
+        without_window(), with_window_off_by_one()}},
       {"gemma4-composite",
        {without_qk_norm(), without_value_norm(), without_output_scale(), without_rope_scaling(), without_window()}},
       {"gemma4-unified",

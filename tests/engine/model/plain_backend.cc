@@ -266,6 +266,12 @@ class PlainBackend final : public Backend {
     }
   }
 
+  void gate(Activation act, const Tensor& x, const Tensor& up, int64_t up_stride, const Tensor& out) override {
+    for (int64_t r = 0; r < out.dim(0); ++r)
+      for (int64_t i = 0; i < out.dim(1); ++i)
+        out.as<float>()[r * out.dim(1) + i] = static_cast<float>(
+            activated(act, x.as<float>()[r * out.dim(1) + i]) * up.as<float>()[r * up_stride + i]);
+  }
   void scaled_add(const Tensor& x, float scale, const Tensor& y, const Tensor& out) override {
     for (int64_t i = 0; i < out.num_elements(); ++i)
       out.as<float>()[i] = static_cast<float>(double{scale} * x.as<float>()[i] +
