@@ -621,6 +621,30 @@ def main():
                          vision_config={**eyes, "num_position_embeddings": 16, "deepstack_visual_indexes": [0]}, tie_word_embeddings=True,
                          attn_implementation="eager"), [7, 48], dtype=torch.bfloat16, edit=qwen3_vl_as_published)
 
+    clip = t.CLIPVisionConfig(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, image_size=8, patch_size=4,
+                              projection_dim=8)
+    a_llama = t.LlamaConfig(**TINY, rope_parameters=rope())
+    make("llava", t.LlavaForConditionalGeneration,
+         t.LlavaConfig(text_config=a_llama, vision_config=clip, attn_implementation="eager"), [7, 48], dtype=torch.float16)
+    make("llava-next", t.LlavaNextForConditionalGeneration,
+         t.LlavaNextConfig(text_config=t.MistralConfig(**TINY, head_dim=8, sliding_window=16, rope_parameters=rope()), vision_config=clip,
+                           attn_implementation="eager"), [40], [16], dtype=torch.float16)
+    make("internvl", t.InternVLForConditionalGeneration,
+         t.InternVLConfig(text_config=t.Qwen2Config(**TINY, rope_parameters=rope(1000000.0)), tie_word_embeddings=False,
+                          vision_config=t.InternVLVisionConfig(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1,
+                                                               image_size=[8, 8], patch_size=[4, 4]), attn_implementation="eager"), [40],
+         dtype=torch.float16)
+    siglip = dict(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, image_size=8, patch_size=4)
+    for name, kind in (("idefics3", "Idefics3"), ("smolvlm", "SmolVLM")):
+        make(name, getattr(t, kind + "ForConditionalGeneration"),
+             getattr(t, kind + "Config")(text_config=a_llama, vision_config=siglip, attn_implementation="eager"), [40], dtype=torch.float16)
+    make("glm4v", t.Glm4vForConditionalGeneration,
+         t.Glm4vConfig(text_config={**TINY, "hidden_size": 48, "num_hidden_layers": 1,
+                                    "rope_parameters": rope(10000.0, "default", partial_rotary_factor=0.5, mrope_section=[1, 1, 2])},
+                       vision_config=dict(depth=1, hidden_size=16, intermediate_size=16, num_heads=2, out_hidden_size=48, patch_size=4,
+                                          spatial_merge_size=1, temporal_patch_size=1, image_size=8), attn_implementation="eager"),
+         [7, 48], dtype=torch.float16)
+
     growing = rope(1000000.0, "yarn", factor=4.0, original_max_position_embeddings=32, beta_fast=32.0, beta_slow=1.0, mscale=1.0,
                    mscale_all_dim=1.0, llama_4_scaling_beta=0.5)
     make("ministral3", t.Ministral3ForCausalLM,

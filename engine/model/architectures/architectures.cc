@@ -25,6 +25,7 @@
 #include "engine/model/architectures/stablelm.h"
 #include "engine/model/architectures/starcoder.h"
 #include "engine/model/architectures/unserved.h"
+#include "engine/model/architectures/vision_language.h"
 #include "kernels/base/shown.h"
 #include "kernels/base/usage.h"
 
@@ -38,6 +39,7 @@ constexpr const Architecture* kArchitectures[] = {&kLlama, &kMistral, &kMixtral,
                                                   &kGranite, &kOlmo,  &kOlmo2,   &kOlmo3,
                                                   &kGlm, &kGlm4, &kArcee, &kErnie45, &kHelium,
                                                   &kSeedOss, &kSmolLm3, &kHunYuanDense, &kExaone4, &kMinistral,
+                                                  &kLlava, &kLlavaNext, &kInternVl, &kIdefics3, &kSmolVlm, &kGlm4v,
                                                   &kQwen2Vl, &kQwen25Vl, &kQwen3Vl, &kMinistral3, &kMistral3,
                                                   &kGptNeo, &kGptNeox, &kGptj, &kCodeGen, &kPhi, &kOpt, &kBioGpt, &kXglm,
                                                   &kBloom, &kMpt, &kFalcon, &kGptBigCode, &kStarcoder2,

@@ -16,16 +16,18 @@ namespace serval {
 ModelSpec read_text_part(const Fields& config, const boost::json::object& defaults,
                          ModelSpec (*read)(const Fields& text));
 
-// How checkpoints spell the text part: as most were published, as they are saved today, and without a prefix.
+// How checkpoints spell the text part: as most were published, as they are saved today, as Idefics 3 has it, and without a prefix.
 inline constexpr FrameNames kTextSpellings[] = {
     {"language_model.model.embed_tokens", "language_model.model.layers", "language_model.model.norm",
      "language_model.lm_head"},
     {"model.language_model.embed_tokens", "model.language_model.layers", "model.language_model.norm", "lm_head"},
+    {"model.text_model.embed_tokens", "model.text_model.layers", "model.text_model.norm", "lm_head"},
     {"model.embed_tokens", "model.layers", "model.norm", "lm_head"}};
 
 // Parts of the names of tensors that text does not need.
 inline constexpr std::string_view kNotText[] = {"vision_tower.", "multi_modal_projector.", "visual.",
-                                                "audio_tower.", "embed_vision.", "embed_audio.", "vision_embedder."};
+                                                "audio_tower.", "embed_vision.", "embed_audio.", "vision_embedder.", "vision_model.",
+                                                "model.connector.", "image_newline"};
 
 // The names of such a family; its layers' modules are spelled as `modules` says.
 constexpr TensorNames text_names(std::span<const StoredName> modules = {}) {

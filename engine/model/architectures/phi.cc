@@ -13,6 +13,7 @@ ModelSpec read_phi3(const Fields& config) {
   const GqaSpec attention = read_heads(config, spec.hidden_size, {.requires_num_kv_heads = false});
   spec.final_norm = read_rms_norm(config);
   spec.layers.assign(spec.layers.size(), pre_norm_layer(attention, read_gated_ffn(config), spec.final_norm));
+  config.ignore({"full_attn_mod", "interpolate_factor"});  // of Phi-4 mini, to which they say nothing
   spec.ropes = {read_rope(config, attention.head_dim, spec.max_positions, {.part = 1})};
   const std::optional<int> window = read_window(config);
   set_windows(config, window, std::vector<bool>(spec.layers.size(), window.has_value()), spec);

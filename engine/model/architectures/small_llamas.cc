@@ -109,7 +109,8 @@ ModelSpec read_hunyuan(const Fields& config) {
   spec.final_norm = attention.head_norm;
   set_uniform_layers(config, pre_norm_layer(attention, read_gated_ffn(config), spec.final_norm),
                      read_rope(config, attention.head_dim, spec.max_positions), spec);
-  config.ignore({"eod_token_id", "pretraining_tp"});
+  config.ignore({"eod_token_id", "pretraining_tp", "use_qk_norm", "norm_type", "attention_head_dim", "org_vocab_size",
+                 "pad_id", "use_rotary_pos_emb", "cla_share_factor"});
   return spec;
 }
 
@@ -162,7 +163,7 @@ constexpr StoredName kHunYuanModules[] = {{"self_attn.q_norm", "self_attn.query_
 }  // namespace
 
 constexpr Architecture kArcee{"ArceeForCausalLM", "arcee", read_arcee, {}, "AFM 4.5B", "arcee"};
-constexpr Architecture kErnie45{"Ernie4_5ForCausalLM", "ernie4_5", read_ernie, {}, "ERNIE 4.5 0.3B", "ernie4.5"};
+constexpr Architecture kErnie45{"Ernie4_5ForCausalLM", "ernie4_5", read_ernie, {}, "ERNIE 4.5 0.3B", "ernie4.5", "Ernie4_5_ForCausalLM"};
 constexpr Architecture kHelium{"HeliumForCausalLM", "helium", read_helium, {}, "Helium 1 2B", "helium"};
 
 constexpr Architecture kSeedOss{"SeedOssForCausalLM", "seed_oss", read_seed_oss, {}, "Seed-OSS 36B", "seed-oss"};

@@ -483,6 +483,49 @@ TEST(ReadModel, EndsPhi3sContextWhereItsRotationWouldChange) {
   EXPECT_THAT(verdict(with(phi, "partial_rotary_factor", 0.055)), HasSubstr("rotates 7 dimensions"));
 }
 
+TEST(ReadModel, ReadsThePhi4MinisConfiguration) {
+  const json::object phi = json::parse(R"({"architectures": ["Phi3ForCausalLM"], "attention_bias": false,
+    "attention_dropout": 0.0, "auto_map": {"AutoConfig": "configuration_phi3.Phi3Config"}, "bos_token_id": 199999,
+    "embd_pdrop": 0.0, "eos_token_id": 199999, "full_attn_mod": 1, "hidden_act": "silu", "hidden_size": 3072,
+    "initializer_range": 0.02, "intermediate_size": 8192, "interpolate_factor": 1, "lm_head_bias": false,
+    "max_position_embeddings": 131072, "mlp_bias": false, "model_type": "phi3", "num_attention_heads": 24,
+    "num_hidden_layers": 32, "num_key_value_heads": 8, "original_max_position_embeddings": 4096, "pad_token_id": 199999,
+    "partial_rotary_factor": 0.75, "resid_pdrop": 0.0, "rms_norm_eps": 1e-05,
+    "rope_scaling": {"long_factor": [1], "short_factor": [1], "type": "longrope"}, "rope_theta": 10000.0,
+    "sliding_window": 262144, "tie_word_embeddings": true, "torch_dtype": "bfloat16", "transformers_version": "4.45.0",
+    "use_cache": true, "vocab_size": 200064})").as_object();
+  json::object scaling = phi.at("rope_scaling").as_object();
+  scaling["short_factor"] = scaling["long_factor"] = json::array(48, 1.0);
+  const ModelSpec spec = read(with(phi, "rope_scaling", scaling));
+  EXPECT_EQ(spec.ropes.at(0).rotary_dim, 96);
+  EXPECT_EQ(spec.max_positions, 4096);
+  EXPECT_TRUE(spec.tied_embeddings);
+}
+
+// What text_config leaves out has the value of the decoder that it names; its tie may stand in either.
+TEST(ReadModel, ReadsTheTextOfAModelWithPictures) {
+  const json::object llava = json::parse(R"({"architectures": ["LlavaForConditionalGeneration"], "ignore_index": -100,
+    "image_token_index": 32000, "model_type": "llava", "pad_token_id": 32001, "projector_hidden_act": "gelu",
+    "text_config": {"_name_or_path": "lmsys/vicuna-7b-v1.5", "architectures": ["LlamaForCausalLM"],
+      "max_position_embeddings": 4096, "model_type": "llama", "rms_norm_eps": 1e-05, "torch_dtype": "float16",
+      "vocab_size": 32064},
+    "tie_word_embeddings": false, "torch_dtype": "float16", "transformers_version": "4.36.0.dev0",
+    "vision_config": {"hidden_size": 1024, "model_type": "clip_vision_model"}, "vision_feature_layer": -2,
+    "vision_feature_select_strategy": "default", "vocab_size": 32064})").as_object();
+  const ModelSpec spec = read(llava);
+  EXPECT_EQ(spec.hidden_size, 4096);
+  EXPECT_EQ(spec.vocab_size, 32064);
+  EXPECT_EQ(spec.num_layers(), 32);
+  EXPECT_FALSE(spec.tied_embeddings);
+  const json::object text = llava.at("text_config").as_object();
+  EXPECT_TRUE(read(with(llava, "text_config", with(text, "tie_word_embeddings", true))).tied_embeddings);
+  EXPECT_TRUE(read(with(llava, "tie_word_embeddings", true)).tied_embeddings);
+  EXPECT_THAT(verdict(with(llava, "text_config", with(text, "model_type", "opt"))),
+              HasSubstr("text_config.model_type 'opt' is not supported; supported are llama, mistral, qwen2, qwen3"));
+  EXPECT_THAT(verdict(with(llava, "text_config", with(text, "experts", 8))),
+              HasSubstr("text_config.experts would change the output"));
+}
+
 TEST(ReadModel, BecomesGroupsOfLayersThatForgetAlike) {
   const ModelSpec full = read(qwen2());
   ASSERT_EQ(full.kv_groups.size(), 1u);

@@ -1,0 +1,10 @@
+// Models that read pictures with a tower of their own and text with one of the usual decoders, which text_config names.
+#pragma once
+
+#include "engine/model/architectures/architecture.h"
+
+namespace serval {
+
+extern const Architecture kLlava, kLlavaNext, kInternVl, kIdefics3, kSmolVlm;
+
+}  // namespace serval
