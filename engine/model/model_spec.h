@@ -52,6 +52,8 @@ struct LayerSpec {
   int kv_group = 0;  // into ModelSpec::kv_groups
   // The earlier layer whose keys and values it reads, having none of its own (Gemma 4 E).
   std::optional<int> kv_source;
+  // Which of the checkpoint's layers it belongs to; absent: that of its own index.
+  std::optional<int> stored_index;
 };
 
 // Layers that share block tables because they keep and forget the same positions.
@@ -83,6 +85,10 @@ struct ModelSpec {
   // is hidden_size.
   int embedding_size = 0;
   bool head_bias = false;
+  // Of the checkpoint, what text does not need: rows of the embedding behind those of the vocabulary, and whole layers
+  // (Llama 3.2 Vision).
+  int embedding_rows_unused = 0;
+  std::vector<int> layers_unused;
   // The output head is the embedding table.
   bool tied_embeddings = false;
   // Of the numbers that the matrices are; norms and biases are f32.

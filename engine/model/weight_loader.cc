@@ -275,10 +275,15 @@ void check_tied_head(const Checkpoint& checkpoint, const TensorInfo& head, const
 
 // Tensors that the forward pass does not need: rotation frequencies that old exporters saved, and what the
 // family names.
-bool is_ignored(std::string_view tensor, const TensorNames& names) {
+bool is_ignored(std::string_view tensor, const ModelSpec& spec) {
+  const auto is_of_layer = [&](int layer) {
+    return tensor.starts_with(std::string(spec.names.layers) + "." + std::to_string(layer) + ".");
+  };
+  const std::span<const std::string_view> parts = spec.names.ignored;
   return tensor.ends_with(".rotary_emb.inv_freq") ||
-         std::any_of(names.ignored.begin(), names.ignored.end(),
-                     [&](std::string_view part) { return tensor.find(part) != tensor.npos; });
+         std::any_of(parts.begin(), parts.end(),
+                     [&](std::string_view part) { return tensor.find(part) != tensor.npos; }) ||
+         std::any_of(spec.layers_unused.begin(), spec.layers_unused.end(), is_of_layer);
 }
 
 // Holds the checkpoint's headers against the slots: every tensor is there as the slot wants it, and every
@@ -296,7 +301,7 @@ size_t check_tensors(const Checkpoint& checkpoint, const std::vector<WeightSlot>
     if (expected.contains(tensor.name)) continue;
     if (spec.tied_embeddings && tensor.name == spec.names.head_tensor()) {
       check_tied_head(checkpoint, tensor, spec.names);
-    } else if (!is_ignored(tensor.name, spec.names)) {
+    } else if (!is_ignored(tensor.name, spec)) {
       throw std::runtime_error(checkpoint.file_of(tensor).string() + ": tensor " + in_quotes(tensor.name) +
                                " has no place in this model");
     } else {

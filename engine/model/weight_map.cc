@@ -47,7 +47,12 @@ std::vector<WeightSlot> map_weights(const ModelSpec& spec, ModelWeights& weights
   const TensorNames& names = spec.names;
   std::vector<WeightSlot> slots;
   SlotList frame(slots, names, "", spec.weight_format());
-  frame.linear(weights.embedding, {{names.embedding, spec.vocab_size}}, spec.embedding_width(), false);
+  if (spec.embedding_rows_unused == 0) {
+    frame.linear(weights.embedding, {{names.embedding, spec.vocab_size}}, spec.embedding_width(), false);
+  } else {
+    frame.some_rows(weights.embedding, names.embedding, {0, spec.vocab_size},
+                    spec.vocab_size + spec.embedding_rows_unused, spec.embedding_width());
+  }
   if (spec.embedding_size > 0) {
     frame.linear(weights.project_in, {{names.project_in, hidden}}, spec.embedding_size, false);
     frame.linear(weights.project_out, {{names.project_out, spec.embedding_size}}, hidden, false);
@@ -66,7 +71,8 @@ std::vector<WeightSlot> map_weights(const ModelSpec& spec, ModelWeights& weights
   for (size_t l = 0; l < spec.layers.size(); ++l) {
     const LayerSpec& layer = spec.layers[l];
     LayerWeights& w = weights.layers[l];
-    SlotList list(slots, names, std::string(names.layers) + "." + std::to_string(l) + ".",
+    const int stored = layer.stored_index.value_or(static_cast<int>(l));
+    SlotList list(slots, names, std::string(names.layers) + "." + std::to_string(stored) + ".",
                   spec.weight_format(), names.has_transposed_layers);
     const auto list_part = [&](const auto& part, auto& held) {
       part.list_slots(hidden, own_weights(part, held), list);

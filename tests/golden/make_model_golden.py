@@ -37,7 +37,7 @@ def rope(theta=10000.0, rope_type="default", **more):
 def randomise(model, seed):
     """Fresh weights: matrices scaled by fan-in, norms around one, biases that matter. Names decide, in a fixed order."""
     generator = torch.Generator().manual_seed(seed)
-    tied = model.config.tie_word_embeddings
+    tied = getattr(model.config, "tie_word_embeddings", False)
     stores_above_one = model.config.model_type.startswith(("gemma", "nemotron")) and "gemma4" not in model.config.model_type
     has_transposed = model.config.model_type in ("gpt2", "openai-gpt")
 
@@ -620,6 +620,16 @@ def main():
                                       "rope_parameters": rope(5000000.0, "default", mrope_section=[4, 2, 2], mrope_interleaved=True)},
                          vision_config={**eyes, "num_position_embeddings": 16, "deepstack_visual_indexes": [0]}, tie_word_embeddings=True,
                          attn_implementation="eager"), [7, 48], dtype=torch.bfloat16, edit=qwen3_vl_as_published)
+
+    # The second of three layers looks at pictures alone.
+    make("mllama", t.MllamaForConditionalGeneration,
+         t.MllamaConfig(text_config={**TINY, "num_hidden_layers": 3, "cross_attention_layers": [1], "pad_token_id": 0,
+                                     "rope_parameters": rope(500.0, "llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+                                                             original_max_position_embeddings=32)},
+                        vision_config=dict(hidden_size=8, num_hidden_layers=1, num_global_layers=1, attention_heads=1, intermediate_size=8,
+                                           vision_output_dim=16, image_size=8, patch_size=4, max_num_tiles=1, intermediate_layers_indices=[0],
+                                           supported_aspect_ratios=[[1, 1]]), attn_implementation="eager"), [7, 48], [32],
+         dtype=torch.float16)
 
     clip = t.CLIPVisionConfig(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, image_size=8, patch_size=4,
                               projection_dim=8)

@@ -40,7 +40,7 @@ constexpr const Architecture* kArchitectures[] = {&kLlama, &kMistral, &kMixtral,
                                                   &kGlm, &kGlm4, &kArcee, &kErnie45, &kHelium,
                                                   &kSeedOss, &kSmolLm3, &kHunYuanDense, &kExaone4, &kMinistral,
                                                   &kLlava, &kLlavaNext, &kInternVl, &kIdefics3, &kSmolVlm, &kGlm4v,
-                                                  &kQwen2Vl, &kQwen25Vl, &kQwen3Vl, &kMinistral3, &kMistral3,
+                                                  &kQwen2Vl, &kQwen25Vl, &kQwen3Vl, &kMinistral3, &kMistral3, &kMllama,
                                                   &kGptNeo, &kGptNeox, &kGptj, &kCodeGen, &kPhi, &kOpt, &kBioGpt, &kXglm,
                                                   &kBloom, &kMpt, &kFalcon, &kGptBigCode, &kStarcoder2,
                                                   &kStableLm, &kCohere, &kCohere2, &kNemotron, &kJais2};

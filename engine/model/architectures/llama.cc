@@ -1,6 +1,8 @@
 #include "engine/model/architectures/llama.h"
 
 #include <algorithm>
+#include <utility>
+#include <vector>
 
 #include "engine/model/architectures/composite.h"
 #include "engine/model/architectures/decoder_fields.h"
@@ -19,6 +21,42 @@ ModelSpec read_llama(const Fields& config) {
   set_uniform_layers(config, pre_norm_layer(attention, ffn, spec.final_norm),
                      read_rope(config, attention.head_dim, spec.max_positions), spec);
   return spec;
+}
+
+// Some layers look at pictures alone: without one they are passed over.
+ModelSpec read_mllama_text(const Fields& config) {
+  ModelSpec spec = read_llama(config);
+  std::vector<int64_t> crossing = config.find_integers("cross_attention_layers");
+  if (config.find("cross_attention_layers") == nullptr) crossing = {3, 8, 13, 18, 23, 28, 33, 38};
+  std::vector<LayerSpec> kept;
+  spec.kv_groups[0].layers.clear();
+  for (int l = 0; l < spec.num_layers(); ++l) {
+    if (std::find(crossing.begin(), crossing.end(), l) != crossing.end()) {
+      spec.layers_unused.push_back(l);
+      continue;
+    }
+    spec.kv_groups[0].layers.push_back(static_cast<int>(kept.size()));
+    kept.push_back(spec.layers[l]);
+    kept.back().stored_index = l;
+  }
+  if (kept.empty()) config.refuse("cross_attention_layers", "leaves no layer for text");
+  spec.layers = std::move(kept);
+  spec.embedding_rows_unused = 8;
+  return spec;
+}
+
+ModelSpec read_mllama(const Fields& config) {
+  return read_text_part(config,
+                        {{"vocab_size", 128256},
+                         {"hidden_size", 4096},
+                         {"intermediate_size", 14336},
+                         {"num_hidden_layers", 40},
+                         {"num_attention_heads", 32},
+                         {"num_key_value_heads", 8},
+                         {"max_position_embeddings", 131072},
+                         {"rms_norm_eps", 1e-5},
+                         {"rope_theta", 500000.0}},
+                        read_mllama_text);
 }
 
 // Layers with the feed-forward part that read_ffn makes of a model that has its frame.
@@ -115,5 +153,12 @@ constexpr Architecture kMistral3{"Mistral3ForConditionalGeneration",
                                  text_names(),
                                  "Mistral Small 3.1, 3.2, Magistral, Ministral 3, Devstral 2: text",
                                  "mistral3 mistral3-ministral"};
+
+constexpr Architecture kMllama{"MllamaForConditionalGeneration",
+                               "mllama",
+                               read_mllama,
+                               text_names(),
+                               "Llama 3.2 11B and 90B Vision: text",
+                               "mllama"};
 
 }  // namespace serval

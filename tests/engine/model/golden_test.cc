@@ -422,6 +422,7 @@ std::vector<ModelCase> models() {
       {"qwen2-vl", {without_bias("qkv", qkv), without_rotation()}},
       {"qwen2.5-vl", {without_bias("qkv", qkv), without_rotation()}},
       {"qwen3-vl", {without_qk_norm(), without_rotation()}},
+      {"mllama", {without_rope_scaling(), without_rotation()}},
       {"llava", {without_rotation()}},
       {"llava-next", {without_rotation(), without_window(), with_window_off_by_one()}},
       {"internvl", {without_bias("qkv", qkv), without_rotation()}},
