@@ -152,11 +152,11 @@ def trained(byte_level):
     return json.loads(tokenizer.to_str())["model"]
 
 
-def affixed():
-    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", continuing_subword_prefix="##", end_of_word_suffix="~"))
+def with_affixes(**affixes):
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", **affixes))
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.train_from_iterator(SENTENCES * 4, trainers.BpeTrainer(
-        vocab_size=400, special_tokens=["<unk>", "<s>", "</s>"], continuing_subword_prefix="##", end_of_word_suffix="~", show_progress=False))
+        vocab_size=400, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False, **affixes))
     return json.loads(tokenizer.to_str())["model"]
 
 
@@ -200,7 +200,9 @@ def whole_tokenizers():
         "unigram_bytes": file(added_tokens=spm_added, normalizer={"type": "Replace", "pattern": STR(" "), "content": "▁"}, post_processor=around,
                               decoder={"type": "Sequence", "decoders": [{"type": "Replace", "pattern": STR("▁"), "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"}]}, model=with_bytes),
         "affixes": file(added_tokens=spm_added, pre_tokenizer=SEQ({"type": "BertPreTokenizer"}), decoder={"type": "WordPiece", "prefix": "@@", "cleanup": True},
-                        model={**affixed(), "unk_token": "<unk>"}),
+                        model={**with_affixes(continuing_subword_prefix="##", end_of_word_suffix="~"), "unk_token": "<unk>"}),
+        "gpt1": file(added_tokens=spm_added, normalizer=BERT, pre_tokenizer={"type": "BertPreTokenizer"}, decoder={"type": "BPEDecoder", "suffix": "~"},
+                     model={**with_affixes(end_of_word_suffix="~"), "unk_token": "<unk>"}),
         "replaced": file(added_tokens=spm_added, pre_tokenizer={"type": "Metaspace", "replacement": "_", "prepend_scheme": "never", "split": False}, model=char,
                          decoder={"type": "Sequence", "decoders": [{"type": "Replace", "pattern": RE("[_▁]"), "content": "-"}, {"type": "Strip", "content": "e", "start": 0, "stop": 1}]}),
         "single_unk": file(added_tokens=spm_added, normalizer=NORMALIZERS["llama2"], decoder=spm_decoder, model={**unk, "fuse_unk": False}),

@@ -51,6 +51,7 @@ class BpeModel {
   void encode(std::string_view piece, Scratch& scratch, std::vector<TokenId>& ids) const;
 
   const Vocabulary& vocabulary() const { return vocabulary_; }
+  TokenId unk_id() const { return options_.unk_id; }
 
   // What encode may leave out, or join without bound: nothing when every character of a piece is sure to be
   // in tokens of its own. `byte_pieces`: pieces are in the byte alphabet.

@@ -41,6 +41,10 @@ bool Detokenizer::push(TokenId token, std::string& out) {
     at_start_ = false;
     if (bytes.front() == ' ') bytes.remove_prefix(1);
   }
+  if (tokenizer_.strips_trailing_space() && !bytes.empty()) {
+    if (std::exchange(holds_space_, bytes.ends_with(' '))) pending_bytes_ += ' ';
+    if (holds_space_) bytes.remove_suffix(1);
+  }
   pending_bytes_ += bytes;
   take_characters(out);
   return !stopped_;

@@ -55,6 +55,7 @@ class Detokenizer {
   DetokenizerOptions options_;
   std::vector<StopMatcher> stops_;
   std::string pending_bytes_;  // an incomplete UTF-8 character
+  bool holds_space_ = false;   // that goes when nothing follows it
   std::string held_;           // complete text that may begin a stop string
   std::string matched_stop_;
   int num_tokens_ = 0;

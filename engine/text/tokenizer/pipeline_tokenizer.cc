@@ -118,10 +118,25 @@ std::vector<TokenId> PipelineTokenizer::encode(std::string_view text, bool add_s
   std::string normalized, unbroken;
   Pieces pieces;
   SplitBudget budget(text.size());
-  const auto encode_plain = [&](const auto& model, auto& scratch, std::string_view plain, bool starts_text) {
-    if (!breaker.empty()) plain = unbroken = without(plain, breaker);
-    parts_.pretokenizer.split(plain, starts_text, budget, pieces);
+  const auto encode_part = [&](const auto& model, auto& scratch, std::string_view part, bool starts_text) {
+    parts_.pretokenizer.split(part, starts_text, budget, pieces);
     for (size_t i = 0; i < pieces.spans.size(); ++i) model.encode(pieces.piece(i), scratch, ids);
+  };
+  const auto encode_plain = [&](const auto& model, auto& scratch, std::string_view plain, bool starts_text) {
+    if (breaker.empty() || plain.find(breaker) == std::string_view::npos)
+      return encode_part(model, scratch, plain, starts_text);
+    const size_t num_before = ids.size();
+    unbroken = without(plain, breaker);
+    encode_part(model, scratch, unbroken, starts_text);
+    const auto is_special = [&](TokenId id) { return id != model.unk_id() && table_.is_special(id); };
+    if (std::none_of(ids.begin() + static_cast<std::ptrdiff_t>(num_before), ids.end(), is_special)) return;
+    // The name is an ordinary one of the model's too, and so the model would put it together again.
+    ids.resize(num_before);
+    for (size_t begin = 0; begin <= plain.size();) {
+      const size_t end = std::min(plain.find(breaker, begin), plain.size());
+      encode_part(model, scratch, plain.substr(begin, end - begin), starts_text && begin == 0);
+      begin = end + breaker.size();
+    }
   };
   const auto encode_all = [&](const auto& model) {
     typename std::remove_cvref_t<decltype(model)>::Scratch scratch;

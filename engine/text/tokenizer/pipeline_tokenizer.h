@@ -43,6 +43,7 @@ class PipelineTokenizer final : public Tokenizer {
   std::string_view token_bytes(TokenId id) const override { return table_.bytes(id); }
   bool is_special(TokenId id) const override { return table_.is_special(id); }
   bool strips_leading_space() const override { return parts_.decoder.strips_leading_space(); }
+  bool strips_trailing_space() const override { return parts_.decoder.strips_trailing_space(); }
   int vocab_size() const override { return table_.size(); }
   TokenId token_to_id(std::string_view token) const override;
   TokenId bos_id() const override { return parts_.bos_id; }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cstdio>
 #include <map>
 #include <stdexcept>
 
@@ -62,16 +63,14 @@ class SentencePieceTokenizer final : public Tokenizer {
     std::vector<TokenId> ids;
     if (add_special) ids = prefix_;
     std::vector<TextSegment> segments;
-    std::string unbroken;
     matcher_.split(text, parse_special, segments);
     for (const TextSegment& segment : segments) {
       if (segment.id >= 0) {
         ids.push_back(segment.id);
       } else {
         const bool is_start = segment.text.data() == text.data();
-        std::string_view plain = segment.text;
-        if (!breaker.empty()) plain = unbroken = without(plain, breaker);
-        append_encoded(!is_start && continuation_ != nullptr ? *continuation_ : processor_, plain, ids);
+        append_plain(!is_start && continuation_ != nullptr ? *continuation_ : processor_, segment.text, breaker,
+                     ids);
       }
     }
     if (add_special) ids.insert(ids.end(), suffix_.begin(), suffix_.end());
@@ -177,10 +176,36 @@ class SentencePieceTokenizer final : public Tokenizer {
                              " share the id " + std::to_string(token.id));
   }
 
+  // The text of a segment, in which `breaker` may stand.
+  void append_plain(const sentencepiece::SentencePieceProcessor& processor, std::string_view text,
+                    std::string_view breaker, std::vector<TokenId>& ids) const {
+    if (breaker.empty() || text.find(breaker) == std::string_view::npos)
+      return append_encoded(processor, text, {}, ids);
+    const size_t num_before = ids.size();
+    append_encoded(processor, without(text, breaker), {}, ids);
+    const auto is_special = [&](TokenId id) { return id != unk_id_ && table_.is_special(id); };
+    if (std::none_of(ids.begin() + static_cast<std::ptrdiff_t>(num_before), ids.end(), is_special)) return;
+    // The library finds the names of user-defined pieces itself, but not across a character of other bytes.
+    ids.resize(num_before);
+    append_encoded(processor, text, breaker, ids);
+  }
+
+  // Without the tokens of the bytes of `left_out`.
   void append_encoded(const sentencepiece::SentencePieceProcessor& processor, std::string_view text,
-                      std::vector<TokenId>& ids) const {
+                      std::string_view left_out, std::vector<TokenId>& ids) const {
     std::vector<int> encoded;
     if (!processor.Encode(text, &encoded).ok()) encoded = {unk_id_};
+    if (!left_out.empty()) {
+      std::vector<int> bytes;
+      for (const char byte : left_out) {
+        char name[8];
+        std::snprintf(name, sizeof name, "<0x%02X>", static_cast<unsigned char>(byte));
+        bytes.push_back(processor.PieceToId(name));
+      }
+      auto at = encoded.begin();
+      while ((at = std::search(at, encoded.end(), bytes.begin(), bytes.end())) != encoded.end())
+        at = encoded.erase(at, at + static_cast<std::ptrdiff_t>(bytes.size()));
+    }
     bool after_unk = false;
     for (const int id : encoded) {
       const bool is_unk = id >= num_pieces_;  // a byte of an unknown character, see with_byte_pieces

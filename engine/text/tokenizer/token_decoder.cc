@@ -88,10 +88,8 @@ void TokenDecoder::add(const Fields& part) {
     const bool never = part.find_string("prepend_scheme") == "never";
     strips_leading_space_ = part.get_bool("add_prefix_space", true) && !never;
   } else if (type == "BPEDecoder") {
-    // The space stands behind a word there, and none behind the last one.
-    throw std::runtime_error(
-        "the decoder type 'BPEDecoder' is not supported: the space after a word would wait for the next "
-        "word");
+    replace_text(part.find_string("suffix").value_or("</w>"), " ");
+    strips_trailing_space_ = true;
   } else if (type == "WordPiece") {
     join_words(part.find_string("prefix").value_or("##"), part.get_bool("cleanup", true));
   } else if (type == "CTC") {

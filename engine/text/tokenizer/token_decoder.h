@@ -1,6 +1,6 @@
 // From a token's name in the vocabulary to the bytes it stands for: the "decoder" of tokenizer.json, applied
-// to one token alone. A decoder for which that is not possible (whose result depends on neighbours beyond one
-// leading space) is refused.
+// to one token alone. A decoder for which that is not possible (whose result depends on neighbours beyond a
+// space at the beginning or the end) is refused.
 #pragma once
 
 #include <boost/json/fwd.hpp>
@@ -27,6 +27,7 @@ class TokenDecoder {
     return is_byte_level_ ? std::string(content) : decode(content);
   }
   bool strips_leading_space() const { return strips_leading_space_; }
+  bool strips_trailing_space() const { return strips_trailing_space_; }
 
  private:
   using Step = std::function<std::string(std::string_view)>;
@@ -42,6 +43,7 @@ class TokenDecoder {
   bool has_byte_tokens_ = false;  // <0x0A> is a line feed
   bool is_fused_ = false;         // while reading: what follows sees the whole text
   bool strips_leading_space_ = false;
+  bool strips_trailing_space_ = false;
 };
 
 }  // namespace serval

@@ -37,6 +37,8 @@ class Tokenizer {
   virtual bool is_special(TokenId id) const = 0;
   // True when the decoder drops one leading space at the start of a text (sentencepiece's dummy prefix).
   virtual bool strips_leading_space() const = 0;
+  // True when it drops one space at the end of a text: spaces stand behind words there.
+  virtual bool strips_trailing_space() const { return false; }
 
   // 1 + the largest id.
   virtual int vocab_size() const = 0;

@@ -40,6 +40,7 @@ class UnigramModel {
   void encode(std::string_view piece, Scratch& scratch, std::vector<TokenId>& ids) const;
 
   const Vocabulary& vocabulary() const { return vocabulary_; }
+  TokenId unk_id() const { return unk_id_; }
   // As BpeModel has it.
   Loss loss(bool byte_pieces) const;
 

@@ -77,6 +77,41 @@ TEST(TokenizerJson, GivesTheIdsOfTheReference) {
   }
 }
 
+// A name with a character in it that is left out again is text, also where names are looked for in normalised text.
+void expect_breakable(const Tokenizer& tokenizer, const json::value& name) {
+  const std::string breaker = "\uFDD0";
+  const std::vector<std::string> names = tokenizer.special_names();
+  EXPECT_FALSE(names.empty()) << name;
+  for (const std::string& special : names) {
+    for (const std::string& text : {special, "x " + special + " y", special + special}) {
+      std::string broken = text;
+      for (size_t at = 0; (at = broken.find(special, at)) != std::string::npos;) broken.insert(at + 1, breaker);
+      const TokenId id = tokenizer.token_to_id(special);
+      const auto count = [&](const std::vector<TokenId>& ids) { return std::count(ids.begin(), ids.end(), id); };
+      const std::vector<TokenId> ids = tokenizer.encode(broken, false, true, breaker);
+      const std::vector<TokenId> plain = tokenizer.encode(text, false, /*parse_special=*/false);
+      EXPECT_NE(count(tokenizer.encode(text, false)), 0) << name << " of " << text;
+      if (special == "<unk>") continue;  // what a model does not know has that id
+      EXPECT_EQ(count(ids), 0) << name << " of " << text;
+      // Some models have it among their ordinary names and put it together themselves.
+      if (count(plain) == 0) {
+        EXPECT_EQ(ids, plain) << name << " of " << text;
+      }
+    }
+  }
+}
+
+TEST(TokenizerJson, LeavesABreakerOutOfTheNamesItBreaks) {
+  for (const json::value& row : golden().at("tokenizers").as_array()) {
+    json::value file = row.at("json");
+    if (file.at("added_tokens").as_array().empty()) continue;
+    expect_breakable(*tokenizer_from_json(json::serialize(file), TokenizerConfig{}), row.at("name"));
+    for (json::value& token : file.at("added_tokens").as_array()) token.as_object()["normalized"] = true;
+    expect_breakable(*tokenizer_from_json(json::serialize(file), TokenizerConfig{}), row.at("name"));
+  }
+  expect_breakable(*load_tokenizer(vendored_data("tok-mistral-v1-spm")), "sentencepiece");
+}
+
 // ids: of the golden's texts, and then of `more`.
 void expect_ids(const Tokenizer& tokenizer, const json::value& more, const json::value& ids, bool add_special,
                 bool parse_special) {
