@@ -42,9 +42,9 @@ struct SeqStep {
   bool prompt_logprobs = false;  // report log-probabilities of the prompt tokens that follow this step's rows
   int32_t mask = -1;  // first of its rows of Batch::masks, one for each sampled row; -1: unconstrained
   // Per KV group: the slot's block table from index first_block on is this range of Batch::blocks.
-  int32_t first_block[kMaxKvGroups] = {0, 0};
-  int32_t blocks_begin[kMaxKvGroups] = {0, 0};
-  int32_t num_blocks[kMaxKvGroups] = {0, 0};
+  int32_t first_block[kMaxKvGroups] = {};
+  int32_t blocks_begin[kMaxKvGroups] = {};
+  int32_t num_blocks[kMaxKvGroups] = {};
 };
 
 // A sequence that enters a slot (first time, or again after a preemption): everything the runner must know of
@@ -56,7 +56,7 @@ struct Admission {
   std::vector<TokenId> tokens;  // all known tokens: prompt, then output so far
   int32_t num_prompt = 0;
   // Table index of the first block in the first SeqStep (a windowed group may skip).
-  int32_t first_block[kMaxKvGroups] = {0, 0};
+  int32_t first_block[kMaxKvGroups] = {};
 };
 
 struct GroupBlockCopy {

@@ -37,4 +37,11 @@ void Backend::qk_norm_rope_write_kv(const QkNormRopeWriteKvArgs& args) {
   write_kv({.k = args.k, .v = args.v, .row_stride = args.row_stride, .slots = args.slots, .kv = args.kv});
 }
 
+void Backend::linear_scan(const LinearScanArgs&) {
+  SERVAL_CHECK(false, "linear_scan was asked of a device that has none");
+}
+void Backend::scan_gates(const ScanGatesArgs&) {
+  SERVAL_CHECK(false, "scan_gates was asked of a device that has none");
+}
+
 }  // namespace serval

@@ -16,6 +16,7 @@
 #pragma once
 
 #include <functional>
+#include <limits>
 #include <memory>
 #include <span>
 #include <string>
@@ -44,8 +45,9 @@ struct LinearWeight {
 // and format; biases are f32, none or one of n elements a part.
 LinearWeight fused_shape(std::span<const LinearSource> parts, std::span<const Tensor> biases);
 
-// Of every model with a selective scan (Gu and Dao 2023): taps of its convolution, states of a channel.
-inline constexpr int kConvTaps = 4, kScanStates = 16;
+// Of the recurrent layers' ops at most: taps of a convolution, states of a channel of a selective scan, the width of a
+// key of a linear scan.
+inline constexpr int kMaxConvTaps = 8, kMaxScanStates = 32, kMaxScanKeys = 256;
 
 // What one layer keeps of the positions of a block: keys and values, or a recurrent layer's state. The layout
 // inside a block belongs to the backend; blocks are copied with copy_kv_blocks.
@@ -57,19 +59,17 @@ struct KvLayer {
   int block_size = 16;  // positions in a block
   int num_kv_heads = 0;
   int head_dim = 0;
-  // Of a recurrent layer (the others: 0), f32: a block holds what the layer has come to behind the last computed of
-  // its block_size positions. As keys the inputs of the convolution that the next rows need, [kConvTaps - 1,
-  // channels], oldest first; as values the states of the scan, [kScanStates, channels].
-  int state_channels = 0;
+  // Of a recurrent layer (the others: 0), f32 numbers: a block holds what the layer has come to behind the last
+  // computed of its block_size positions. As keys the inputs of its convolution that the next rows need, [taps - 1,
+  // channels], oldest first; as values the states of its scan, whose layout is the op's.
+  int64_t conv_floats = 0, scan_floats = 0;
 
-  size_t key_bytes() const { return state_channels > 0 ? state_bytes(kConvTaps - 1) : block_bytes(); }
-  size_t value_bytes() const { return state_channels > 0 ? state_bytes(kScanStates) : block_bytes(); }
+  bool keeps_state() const { return conv_floats + scan_floats > 0; }
+  size_t key_bytes() const { return keeps_state() ? conv_floats * sizeof(float) : block_bytes(); }
+  size_t value_bytes() const { return keeps_state() ? scan_floats * sizeof(float) : block_bytes(); }
   size_t block_bytes() const {  // of keys of heads, and again of values
     return static_cast<size_t>(block_size) * num_kv_heads * head_dim * dtype_bytes(dtype);
   }
-
- private:
-  size_t state_bytes(int rows) const { return sizeof(float) * rows * state_channels; }
 };
 
 struct AttentionArgs {
@@ -121,13 +121,16 @@ struct QkNormRopeWriteKvArgs {
   KvLayer kv;
 };
 
-// Causal convolution of each channel by itself, then SiLU: out[p] = silu(bias + sum over t of weight[t] *
-// x[p - kConvTaps + 1 + t]), with zeros before position 0. `kv` keeps the inputs across steps.
+// Causal convolution of each channel by itself: out[p] = f(bias + sum over t of weight[t] * x[p - taps + 1 + t]), with
+// zeros before position 0. Its input and its output may be gated: x is multiplied by in_gate before, out by
+// out_gate. `kv` keeps the inputs across steps.
 struct CausalConvArgs {
-  Tensor x;              // [num_rows, channels]
-  int64_t x_stride = 0;  // elements between rows of x
-  Tensor weight;         // f32 [kConvTaps, channels]
-  Tensor bias;           // f32 [channels]; data null: none
+  Tensor x;                  // [num_rows, channels]
+  Tensor in_gate, out_gate;  // [num_rows, channels] of the rows that x is a slice of; data null: none
+  int64_t x_stride = 0;      // elements between those rows
+  Tensor weight;             // f32 [taps, channels], 2..kMaxConvTaps taps
+  Tensor bias;               // f32 [channels]; data null: none
+  bool has_silu = true;      // f is SiLU; else nothing
   KvLayer kv;
   const AttentionBatch* batch = nullptr;
   Tensor out;  // [num_rows, channels]
@@ -139,15 +142,53 @@ struct CausalConvArgs {
 struct SelectiveScanArgs {
   Tensor u;               // [num_rows, channels]
   Tensor dt;              // f32 [num_rows, channels]
-  Tensor b, c;            // [num_rows, kScanStates]
+  Tensor b, c;            // [num_rows, states], 1..kMaxScanStates of them
   int64_t bc_stride = 0;  // elements between rows of b and of c
   Tensor gate;            // [num_rows, channels]
   int64_t gate_stride = 0;
-  Tensor a;  // f32 [kScanStates, channels], negative
+  Tensor a;  // f32 [states, channels], negative
   Tensor d;  // f32 [channels]
   KvLayer kv;
   const AttentionBatch* batch = nullptr;
   Tensor out;  // [num_rows, channels]
+};
+
+// Scan of matrix states, of every recurrence that adds products of keys and values to them (linear attention: Yang et
+// al. 2024, table 4). A head's state S is [key_dim, value_dim], zero before position 0. In f32, for a row with key k,
+// value v, query q, decay d and strength s:
+//   S = diag(d) S;   S = S + k (s (v - m))^T  with m = S^T k by the delta rule, else 0;   out = scale S^T q + skip v
+// Mamba 2 (Dao and Gu 2024): q, k, d, s are C, B, exp(dt A), dt. Gated delta net (Yang et al. 2025): delta rule. `kv`
+// keeps the heads' states across steps, [heads, key_dim, value_dim].
+struct LinearScanArgs {
+  Tensor q, k;             // [num_rows, key_heads, key_dim]; neighbouring value heads share one
+  Tensor v;                // [num_rows, heads, value_dim]
+  int64_t qkv_stride = 0;  // elements between rows of each
+  // f32 factors, [num_rows, heads] or, one for each of a head's keys, [num_rows, heads * key_dim]; one row: of all rows.
+  Tensor decay;
+  Tensor strength;  // f32 [num_rows, heads]; data null: 1
+  bool has_delta_rule = false;
+  float scale = 1;
+  Tensor skip;  // f32 [heads]; data null: 0
+  KvLayer kv;
+  const AttentionBatch* batch = nullptr;
+  Tensor out;  // [num_rows, heads * value_dim]
+};
+
+// What a linear scan's rows do to its states, of what a layer projects: step = softplus(x_scale x + bias) in [least, most];
+// decay = exp(rate * step), or exp(lower_bound * sigmoid(-rate * (x_scale x + bias))) with a bound below 0; strength =
+// the step, or beta_scale * sigmoid(beta).
+struct ScanGatesArgs {
+  Tensor x;                  // [num_rows, n]
+  int64_t x_stride = 0;      // elements between its rows
+  Tensor beta;               // [num_rows, heads]; data null: none
+  int64_t beta_stride = 0;
+  Tensor bias;  // f32 [n]; data null: none
+  Tensor rate;  // f32 [heads], negative: each of n / heads neighbours
+  float x_scale = 1, least = 0, most = std::numeric_limits<float>::infinity();
+  float lower_bound = 0;
+  float beta_scale = 1;
+  Tensor decay;     // f32 [num_rows, n]
+  Tensor strength;  // f32 [num_rows, heads], with beta; without it [num_rows, n]
 };
 
 // How far something long at the start is: (bytes done, bytes in all). May throw to give up.
@@ -172,6 +213,8 @@ class Backend {
   virtual DType activation_dtype(DType weights) const = 0;
   // Whether there are kernels for weights of this format.
   virtual bool supports(WeightFormat format) const = 0;
+  // Whether there is a kernel for an op that not every device has one for.
+  virtual bool has(RareOp /*op*/) const { return true; }
   // What to pack weights of this format as: as they are where that is supported, or dequantised.
   WeightFormat held_format(WeightFormat format) const {
     return supports(format) ? format : WeightFormat::kBF16;
@@ -218,11 +261,16 @@ class Backend {
   virtual void activation(Activation act, const Tensor& x, const Tensor& out) = 0;  // [m, f]; out may be x
   // out = act(x) * up: [m, f], the rows of `up` up_stride elements apart; out may be x.
   virtual void gate(Activation act, const Tensor& x, const Tensor& up, int64_t up_stride, const Tensor& out) = 0;
+  // out = act(gate) * x, all [m, f]; gate_stride elements between rows of gate, which may be a slice; out may be x.
+  virtual void gate_rows(Activation act, const Tensor& gate, int64_t gate_stride, const Tensor& x,
+                         const Tensor& out) = 0;
   // x = cap * tanh(x / cap), f32, in place.
   virtual void soft_cap(const Tensor& x, float cap) = 0;
   // Rows of a sequence are computed in their order; one of a step without a sequence (padding) is left as it is.
   virtual void causal_conv(const CausalConvArgs& args) = 0;
   virtual void selective_scan(const SelectiveScanArgs& args) = 0;
+  virtual void linear_scan(const LinearScanArgs& args);  // RareOp::kLinearScan, both
+  virtual void scan_gates(const ScanGatesArgs& args);
   virtual void gather_rows(const Tensor& x, std::span<const int32_t> rows, const Tensor& out) = 0;
 
   // Routed experts (kernels/expert_routing.h), in the order of these calls. No expert has a capacity: nothing

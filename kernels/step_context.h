@@ -8,9 +8,11 @@
 // Draws are the context's own, whichever step has begun meanwhile.
 #pragma once
 
+#include <bitset>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <iterator>
 #include <span>
 
 #include "kernels/sample.h"
@@ -54,6 +56,12 @@ struct ForwardInput {
   int num_rows() const { return static_cast<int>(token_ids.size()); }
 };
 
+// Ops, or forms of one, that a device may have no kernel for. A part raises those that it calls; a model is refused before
+// it is loaded where Backend::has() says no.
+enum class RareOp : uint8_t { kLinearScan };
+inline constexpr const char* kRareOpNames[] = {"the scan of matrix states (linear_scan)"};
+using RareOps = std::bitset<std::size(kRareOpNames)>;
+
 // The largest calls that will be made in the steps of one model.
 struct StepLimits {
   int max_rows = 0;        // of a step
@@ -67,6 +75,9 @@ struct StepLimits {
   int64_t vocab = 0;  // logits of a row
   int num_kv_groups = 1;
   int windows[kMaxKvGroups] = {};
+  RareOps rare_ops;  // that are called
+
+  void need(RareOp op) { rare_ops.set(static_cast<size_t>(op)); }
 };
 
 class StepContext {

@@ -6,7 +6,7 @@
 
 namespace serval {
 
-inline constexpr int kMaxKvGroups = 2;  // full attention, windowed attention; recurrent state will be a third
+inline constexpr int kMaxKvGroups = 3;  // full attention, windowed attention, recurrent state
 
 struct LogitBias {
   int32_t token = 0;

@@ -130,6 +130,28 @@ constexpr size_t kMaxNamedKeyBytes = 64;
 constexpr size_t kFreeFileValues = 1'000'000;
 constexpr size_t kFileBytesPerValue = 20;
 
+// Python writes an infinite number as a name, which JSON has none for. Outside of strings it becomes a number too large
+// for a double, which is read as infinite.
+std::string with_numbers_for_infinity(std::string_view text) {
+  constexpr std::string_view kName = "Infinity";
+  std::string result;
+  bool in_string = false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (in_string && text[i] == '\\' && i + 1 < text.size()) {
+      result.append(text.substr(i++, 2));
+      continue;
+    }
+    in_string ^= text[i] == '"';
+    if (!in_string && text.substr(i).starts_with(kName)) {
+      result += "1e999";
+      i += kName.size() - 1;
+    } else {
+      result += text[i];
+    }
+  }
+  return result;
+}
+
 json::object object_or_throw(std::string_view text, const JsonLimits& limits, std::string_view what) {
   Result<json::object> object = read_json_object(text, limits, what);
   if (object) return std::move(*object);
@@ -187,7 +209,8 @@ json::object parse_json_file(std::string_view text, std::string_view what, size_
     throw std::runtime_error(std::string(what) + " has " + std::to_string(text.size()) + " bytes; at most " +
                              std::to_string(max_bytes) + " are supported");
   }
-  return object_or_throw(text, file_limits(text.size()), what);
+  if (text.find("Infinity") == text.npos) return object_or_throw(text, file_limits(text.size()), what);
+  return object_or_throw(with_numbers_for_infinity(text), file_limits(text.size()), what);
 }
 
 json::object read_json_file(const std::filesystem::path& path, size_t max_bytes) {

@@ -15,8 +15,12 @@
 #include "engine/model/ffn/moe.h"
 #include "engine/model/ffn/none.h"
 #include "engine/model/layer_inputs.h"
+#include "engine/model/mixers/delta_net.h"
 #include "engine/model/mixers/gqa.h"
 #include "engine/model/mixers/mamba.h"
+#include "engine/model/mixers/mamba2.h"
+#include "engine/model/mixers/none.h"
+#include "engine/model/mixers/short_conv.h"
 #include "engine/model/norm.h"
 #include "engine/model/rope_table.h"
 #include "engine/model/tensor_names.h"
@@ -25,7 +29,7 @@
 
 namespace serval {
 
-using MixerSpec = OneMixerOf<GqaSpec, MambaSpec>;
+using MixerSpec = OneMixerOf<GqaSpec, MambaSpec, Mamba2Spec, DeltaNetSpec, ShortConvSpec, NoMixerSpec>;
 using FfnSpec = OneFfnOf<DenseFfnSpec, MoeFfnSpec, MlpFfnSpec, NoFfnSpec>;
 
 // What a layer without a rotation has in place of one (NoPE; Kazemnejad et al. 2023).
@@ -49,9 +53,13 @@ struct LayerSpec {
   bool has_output_scale = false;  // x, when both parts are done, is multiplied by a number of the checkpoint (Gemma 4)
   int rope = 0;      // into ModelSpec::ropes, or kNoRope
   std::optional<int> query_rope;  // of queries alone, where it is another one
-  int kv_group = 0;  // into ModelSpec::kv_groups
+  int kv_group = 0;  // into ModelSpec::kv_groups; of a layer without a mixer it means nothing
   // The earlier layer whose keys and values it reads, having none of its own (Gemma 4 E).
   std::optional<int> kv_source;
+  // The mixer reads what the layer before's read, beside it (Falcon-H1: two mixers in one layer of the checkpoint).
+  bool is_beside = false;
+  // Of what each part adds to the residual, beside ModelSpec::residual_scale.
+  float mixer_scale = 1, ffn_scale = 1;
   // Which of the checkpoint's layers it belongs to; absent: that of its own index.
   std::optional<int> stored_index;
 };
@@ -107,7 +115,7 @@ struct ModelSpec {
   LayerInputsSpec layer_inputs;
   std::vector<RopeSpec> ropes;
   std::vector<LayerSpec> layers;
-  std::vector<KvGroupSpec> kv_groups;  // 1..kMaxKvGroups; every layer is of exactly one
+  std::vector<KvGroupSpec> kv_groups;  // 1..kMaxKvGroups; every layer with a mixer is in exactly one
 
   int embedding_width() const { return embedding_size > 0 ? embedding_size : hidden_size; }
   int num_layers() const { return static_cast<int>(layers.size()); }

@@ -10,10 +10,11 @@
 namespace serval {
 
 // A module of a layer that is stored under another name than parts ask for. Neighbours of one matrix that are
-// stored under the same name are one tensor, their rows in the order that parts ask for them.
+// stored under the same name are one tensor, their rows in the order that parts ask for them. A name that ends in a point
+// stands for all that begin with it.
 struct StoredName {
-  std::string_view asked;   // "self_attn.q_proj"
-  std::string_view stored;  // "self_attn.qkv_proj"
+  std::string_view asked;   // "self_attn.q_proj", "mixer."
+  std::string_view stored;  // "self_attn.qkv_proj", "mamba."
 };
 
 // The modules outside the layers, and what the layers' names begin with.
@@ -40,7 +41,7 @@ struct TensorNames {
   std::string_view optional_prefix = {};
   // Other spellings in use of those four, tried where the first embedding is not there.
   std::span<const FrameNames> also = {};
-  // Of a layer's modules; the others are stored as they are asked for.
+  // Of a layer's modules, the first that fits; the others are stored as they are asked for.
   std::span<const StoredName> modules = {};
   FusedQkv fused_qkv = FusedQkv::kOneAfterAnother;
   // A layer's matrices are stored as [in, out].
@@ -48,11 +49,12 @@ struct TensorNames {
   // Parts of the names of tensors that published checkpoints carry and a forward pass does not need.
   std::span<const std::string_view> ignored = {};
 
-  std::string_view stored(std::string_view asked) const {
+  std::string stored(std::string_view asked) const {
     for (const StoredName& name : modules) {
-      if (name.asked == asked) return name.stored;
+      if (name.asked == asked || (name.asked.ends_with('.') && asked.starts_with(name.asked)))
+        return std::string(name.stored) + std::string(asked.substr(name.asked.size()));
     }
-    return asked;
+    return std::string(asked);
   }
   // As this checkpoint spells them.
   template <class Checkpoint>

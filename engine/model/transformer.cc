@@ -58,6 +58,7 @@ void Transformer::forward(const ForwardInput& in, std::span<const KvLayer> kv, W
   if (spec_.embedding_norm.is_there())
     add_norm(backend_, spec_.embedding_norm, weights_.embedding_norm, ws.residual, {}, ws.residual);
   Tensor pending;  // what is to be added to the residual
+  Tensor h;        // what the mixer read
   if (spec_.positions != PositionTable::kNone) {
     backend_.embed(weights_.positions, in.positions, 1, ws.x);
     pending = ws.x;
@@ -70,19 +71,25 @@ void Transformer::forward(const ForwardInput& in, std::span<const KvLayer> kv, W
   for (int l = 0; l < spec_.num_layers(); ++l) {
     const LayerSpec& layer = spec_.layers[l];
     const LayerWeights& w = weights_.layers[l];
-    Tensor h = add_norm(backend_, layer.mixer_norm, w.mixer_norm, ws.residual, pending, ws.h);
-    const MixerInput mixer_input{.h = h,
-                                 .out = ws.x,
-                                 .scratch = ws.scratch,
-                                 .positions = in.positions,
-                                 .group = in.groups[layer.kv_group],
-                                 .kv = kv[layer.kv_source.value_or(l)],
-                                 .window = spec_.kv_groups[layer.kv_group].window,
-                                 .cos_sin = rotation(layer.rope),
-                                 .query_cos_sin = rotation(layer.query_rope.value_or(kNoRope))};
-    std::visit([&](const auto& part) { part.run(backend_, weights_of(part, w.mixer), mixer_input); },
-               layer.mixer);
-    pending = finish_part(layer, layer.mixer_post_norm, w.mixer_post_norm, ws);
+    if (std::visit([](const auto& part) { return has_mixer(part); }, layer.mixer)) {
+      if (layer.is_beside) {
+        backend_.scaled_add(pending, 1, ws.residual, ws.residual);
+      } else {
+        h = add_norm(backend_, layer.mixer_norm, w.mixer_norm, ws.residual, pending, ws.h);
+      }
+      const MixerInput mixer_input{.h = h,
+                                   .out = ws.x,
+                                   .scratch = ws.scratch,
+                                   .positions = in.positions,
+                                   .group = in.groups[layer.kv_group],
+                                   .kv = kv[layer.kv_source.value_or(l)],
+                                   .window = spec_.kv_groups[layer.kv_group].window,
+                                   .cos_sin = rotation(layer.rope),
+                                   .query_cos_sin = rotation(layer.query_rope.value_or(kNoRope))};
+      std::visit([&](const auto& part) { part.run(backend_, weights_of(part, w.mixer), mixer_input); },
+                 layer.mixer);
+      pending = finish_part(layer, layer.mixer_post_norm, w.mixer_post_norm, layer.mixer_scale, ws);
+    }
     if (!std::visit([](const auto& part) { return is_there(part); }, layer.ffn)) continue;
     if (layer.is_parallel) {
       if (layer.ffn_norm.is_there()) h = add_norm(backend_, layer.ffn_norm, w.ffn_norm, ws.residual, {}, ws.h);
@@ -92,7 +99,7 @@ void Transformer::forward(const ForwardInput& in, std::span<const KvLayer> kv, W
     }
     const FfnInput ffn_input{.h = h, .out = ws.x, .scratch = ws.scratch};
     std::visit([&](const auto& part) { part.run(backend_, weights_of(part, w.ffn), ffn_input); }, layer.ffn);
-    pending = finish_part(layer, layer.ffn_post_norm, w.ffn_post_norm, ws);
+    pending = finish_part(layer, layer.ffn_post_norm, w.ffn_post_norm, layer.ffn_scale, ws);
     if (inputs.is_there()) {
       backend_.scaled_add(pending, 1, ws.residual, ws.residual);
       inputs.run(backend_, w.layer_input, l, ws.layer_inputs, ws.residual, ws.scratch, ws.x);
@@ -140,14 +147,15 @@ Tensor Transformer::run_head(const Tensor& h, Workspace& ws) {
 }
 
 Tensor Transformer::finish_part(const LayerSpec& layer, const NormSpec& post_norm, const NormWeights& weights,
-                                Workspace& ws) {
+                                float scale, Workspace& ws) {
   if (layer.norms_residual) {
     backend_.scaled_add(ws.x, 1, ws.residual, ws.residual);
     add_norm(backend_, post_norm, weights, ws.residual, {}, ws.residual);
     return {};
   }
   if (post_norm.is_there()) add_norm(backend_, post_norm, weights, ws.x, {}, ws.x);
-  if (spec_.residual_scale != 1) backend_.scaled_add(ws.x, spec_.residual_scale, {}, ws.x);
+  scale *= spec_.residual_scale;
+  if (scale != 1) backend_.scaled_add(ws.x, scale, {}, ws.x);
   return ws.x;
 }
 

@@ -42,7 +42,8 @@ class Transformer {
   void embed(std::span<const int32_t> ids, Workspace& ws);
   // What a part left in ws.x, made ready there to be added to the residual; returns it, or nothing where it has been
   // added.
-  Tensor finish_part(const LayerSpec& layer, const NormSpec& post_norm, const NormWeights& weights, Workspace& ws);
+  Tensor finish_part(const LayerSpec& layer, const NormSpec& post_norm, const NormWeights& weights, float scale,
+                     Workspace& ws);
   // The table of one of spec_.ropes; nothing for kNoRope.
   Tensor rotation(int rope) const;
   // Logits of the rows of h, which are as many as the workspace's logits; ws.x may be used.

@@ -52,7 +52,7 @@ void for_sources(const LinearSlot& slot, const Visit& visit) {
 }
 template <class Visit>
 void for_sources(const VectorSlot& slot, const Visit& visit) {
-  visit(slot.source);
+  for (const SourceTensor& source : slot.sources) visit(source);
 }
 template <class Visit>
 void for_sources(const ConstantSlot&, const Visit&) {}
@@ -158,7 +158,11 @@ class Staging {
     for (const SourceTensor& bias : slot.biases) bytes += bytes_for(bias, DType::kF32);
     return bytes;
   }
-  size_t bytes_for(const VectorSlot& slot) const { return bytes_for(slot.source, DType::kF32); }
+  size_t bytes_for(const VectorSlot& slot) const {
+    size_t bytes = 0;
+    for (const SourceTensor& source : slot.sources) bytes += bytes_for(source, DType::kF32);
+    return bytes;
+  }
   size_t bytes_for(const ConstantSlot&) const { return 0; }
   size_t bytes_for(const TableSlot&) const { return 0; }
 
@@ -222,17 +226,16 @@ void load_slot(const LinearSlot& slot, Staging& staging, Backend& backend) {
 }
 
 void load_slot(const VectorSlot& slot, Staging& staging, Backend& backend) {
-  const Tensor source = staging.load(slot.source, DType::kF32);
-  if (slot.offset != 0) {
-    for (int64_t i = 0; i < source.num_elements(); ++i) source.as<float>()[i] += slot.offset;
+  std::vector<float> values;
+  values.reserve(static_cast<size_t>(slot.num_elements()));
+  for (const SourceTensor& source : slot.sources) {
+    const Tensor part = staging.load(source, DType::kF32);
+    values.insert(values.end(), part.as<float>(), part.as<float>() + part.num_elements());
   }
-  if (slot.prepare != nullptr) {
-    std::vector<float> values(source.as<float>(), source.as<float>() + source.num_elements());
-    slot.prepare(values, slot.source.shape);
-    std::copy(values.begin(), values.end(), source.as<float>());
-  }
-  *slot.target = backend.allocate(source.num_bytes());
-  backend.upload(slot.target->data(), source.data, source.num_bytes());
+  for (float& value : values) value += slot.offset;
+  if (slot.prepare) slot.prepare(values, slot.shape());
+  *slot.target = backend.allocate(values.size() * sizeof(float));
+  backend.upload(slot.target->data(), values.data(), slot.target->bytes);
 }
 
 void load_slot(const ConstantSlot& slot, Staging&, Backend& backend) {
@@ -360,7 +363,7 @@ size_t planned_bytes(const LinearSlot& slot, const Backend& backend) {
                               !slot.biases.empty());
 }
 size_t planned_bytes(const VectorSlot& slot, const Backend&) {
-  return static_cast<size_t>(slot.source.num_elements()) * sizeof(float);
+  return static_cast<size_t>(slot.num_elements()) * sizeof(float);
 }
 size_t planned_bytes(const ConstantSlot& slot, const Backend&) {
   return slot.values.size() * sizeof(float);

@@ -25,7 +25,7 @@ void SlotList::add(LinearWeight& target, const std::vector<Rows>& rows, int64_t 
                    WeightFormat format) {
   LinearSlot slot{.target = &target, .format = format, .parts = {}, .biases = {}};
   std::string_view before;
-  for (const auto& [module, count] : rows) {
+  for (const auto& [module, count, stored_rows] : rows) {
     const std::string name = stored(module);
     const bool is_again = std::exchange(before, module) == module;  // the same rows once more
     if (!is_again && !slot.parts.empty() && slot.parts.back().name == name + ".weight") {
@@ -33,8 +33,11 @@ void SlotList::add(LinearWeight& target, const std::vector<Rows>& rows, int64_t 
       if (bias) slot.biases.back().shape[0] += count;
       continue;
     }
-    slot.parts.push_back({name + ".weight", {count, columns}, is_transposed_});
-    if (bias) slot.biases.push_back({name + ".bias", {count}});
+    slot.parts.push_back({.name = name + ".weight",
+                          .shape = {count, columns},
+                          .is_transposed = is_transposed_,
+                          .rows = stored_rows});
+    if (bias) slot.biases.push_back({.name = name + ".bias", .shape = {count}, .rows = stored_rows});
   }
   slots_.emplace_back(std::move(slot));
 }
@@ -73,8 +76,13 @@ void SlotList::qkv(LinearWeight& target, const std::vector<Rows>& rows, int64_t 
 }
 
 void SlotList::vector(Buffer& target, std::string_view tensor, std::vector<int64_t> shape, Prepare prepare) {
-  slots_.emplace_back(
-      VectorSlot{.target = &target, .source = {stored(tensor), std::move(shape)}, .prepare = prepare});
+  vectors(target, {{std::string(tensor), std::move(shape)}}, std::move(prepare));
+}
+
+void SlotList::vectors(Buffer& target, const std::vector<NamedShape>& tensors, Prepare prepare) {
+  VectorSlot slot{.target = &target, .sources = {}, .prepare = std::move(prepare)};
+  for (const auto& [tensor, shape] : tensors) slot.sources.push_back({.name = stored(tensor), .shape = shape});
+  slots_.emplace_back(std::move(slot));
 }
 
 void SlotList::constant(Buffer& target, std::vector<float> values) {
@@ -85,9 +93,9 @@ void SlotList::norm(NormWeights& target, std::string_view module, int64_t size, 
   if (!spec.is_there()) return;
   if (spec.has_weight)
     slots_.emplace_back(VectorSlot{
-        .target = &target.weight, .source = {stored(module) + ".weight", {size}}, .offset = spec.offset});
+        .target = &target.weight, .sources = {{stored(module) + ".weight", {size}}}, .offset = spec.offset});
   if (spec.kind == NormSpec::Kind::kLayer && spec.has_bias)
-    slots_.emplace_back(VectorSlot{.target = &target.bias, .source = {stored(module) + ".bias", {size}}});
+    slots_.emplace_back(VectorSlot{.target = &target.bias, .sources = {{stored(module) + ".bias", {size}}}});
 }
 
 }  // namespace serval

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -54,14 +55,26 @@ struct LinearSlot {
 };
 
 // What becomes of a tensor's numbers, which stay as many.
-using Prepare = void (*)(std::vector<float>& values, const std::vector<int64_t>& shape);
+using Prepare = std::function<void(std::vector<float>& values, const std::vector<int64_t>& shape)>;
 
-// Numbers in f32: a norm's. `offset` is added to every element; then `prepare` has them, if there is one.
+// Numbers in f32: a norm's; of several tensors, one behind the other. `offset` is added to every element; then `prepare`
+// has them, if there is one, by the shape in which the first dimensions are added.
 struct VectorSlot {
   Buffer* target = nullptr;
-  SourceTensor source;
+  std::vector<SourceTensor> sources;
   float offset = 0;
-  Prepare prepare = nullptr;
+  Prepare prepare = {};
+
+  std::vector<int64_t> shape() const {
+    std::vector<int64_t> all = sources.front().shape;
+    for (size_t i = 1; i < sources.size(); ++i) all[0] += sources[i].shape[0];
+    return all;
+  }
+  int64_t num_elements() const {
+    int64_t n = 0;
+    for (const SourceTensor& source : sources) n += source.num_elements();
+    return n;
+  }
 };
 
 // Numbers in f32 that no checkpoint has: they follow from the model's shape.
@@ -97,6 +110,8 @@ class SlotList {
   struct Rows {
     std::string_view module;
     int64_t count;
+    // Of the tensor that begins here, where its rows lie otherwise than they are asked for.
+    std::vector<RowRange> stored = {};
   };
   void linear(LinearWeight& target, const std::vector<Rows>& rows, int64_t columns, bool bias) {
     add(target, rows, columns, bias, format_);
@@ -125,6 +140,11 @@ class SlotList {
   void qkv(LinearWeight& target, const std::vector<Rows>& rows, int64_t columns, bool bias, const HeadRows& heads);
   // A tensor that is no matrix to multiply with, by its whole name.
   void vector(Buffer& target, std::string_view tensor, std::vector<int64_t> shape, Prepare prepare = nullptr);
+  struct NamedShape {
+    std::string tensor;
+    std::vector<int64_t> shape;
+  };
+  void vectors(Buffer& target, const std::vector<NamedShape>& tensors, Prepare prepare = {});
   void constant(Buffer& target, std::vector<float> values);
   void table(LinearWeight& target, int64_t first_row, int64_t rows, int64_t columns,
              void (*fill)(int64_t row, std::span<float> out)) {
@@ -139,7 +159,7 @@ class SlotList {
                  int64_t columns, WeightFormat format);
   void add(LinearWeight& target, const std::vector<Rows>& rows, int64_t columns, bool bias,
            WeightFormat format);
-  std::string stored(std::string_view module) const { return prefix_ + std::string(names_.stored(module)); }
+  std::string stored(std::string_view module) const { return prefix_ + names_.stored(module); }
 
   std::vector<WeightSlot>& slots_;
   const TensorNames& names_;

@@ -117,6 +117,15 @@ StepLimits steps_of(const ModelSpec& spec, const EngineConfig& config, const Blo
              .table_stride = geometry.table_entries(s.max_model_len)});
 }
 
+// An op without a kernel is found here, not in the middle of a step.
+void check_ops(const ModelSpec& spec, const RareOps& needed, const Backend& backend) {
+  for (size_t op = 0; op < needed.size(); ++op) {
+    if (needed.test(op) && !backend.has(static_cast<RareOp>(op)))
+      throw std::runtime_error(spec.architecture + " runs on the CPU only (device: cpu): it needs " + kRareOpNames[op] +
+                               ", which has no kernel on " + std::string(backend.name()) + " yet");
+  }
+}
+
 // The memory that is there is too little, as against a setting that no memory could meet.
 struct NoRoom : std::runtime_error {
   using std::runtime_error::runtime_error;
@@ -132,6 +141,7 @@ MemoryPlan plan_within(const ModelSpec& spec, const EngineConfig& config, const 
   // What does not depend on how many blocks there are, only on how many a sequence may hold.
   const BlockGeometry one = geometry_for(spec, config, 1);
   plan.steps = steps_of(spec, config, one);
+  check_ops(spec, plan.steps.rare_ops, backend);
   plan.weight_bytes = planned_weight_bytes(spec, backend);
   plan.workspace_bytes = Workspace::planned_bytes(spec, plan.steps.max_rows, plan.steps.max_logit_rows,
                                                   backend.activation_dtype(spec.weight_dtype)) +

@@ -50,6 +50,8 @@ class CpuBackend final : public Backend {
   void activation(Activation act, const Tensor& x, const Tensor& out) override;
   void gate(Activation act, const Tensor& x, const Tensor& up, int64_t up_stride, const Tensor& out) override;
   void scaled_add(const Tensor& x, float scale, const Tensor& y, const Tensor& out) override;
+  void gate_rows(Activation act, const Tensor& gate, int64_t gate_stride, const Tensor& x,
+                 const Tensor& out) override;
   void soft_cap(const Tensor& x, float cap) override;
   void gather_rows(const Tensor& x, std::span<const int32_t> rows, const Tensor& out) override;
   void route_experts(RoutingRule rule, const Tensor& logits, const ExpertRouting& routing) override;
@@ -61,6 +63,8 @@ class CpuBackend final : public Backend {
   void move_kv(const KvLayer& kv, std::span<const KvMove> moves) override;
   void causal_conv(const CausalConvArgs& args) override;
   void selective_scan(const SelectiveScanArgs& args) override;
+  void linear_scan(const serval::LinearScanArgs& args) override;
+  void scan_gates(const ScanGatesArgs& args) override;
 
  private:
   static Buffer take(size_t bytes);  // allocate() without the zeros: nobody has touched it

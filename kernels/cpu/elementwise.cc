@@ -93,6 +93,17 @@ void CpuBackend::scaled_add(const Tensor& x, float scale, const Tensor& y, const
   });
 }
 
+void CpuBackend::gate_rows(Activation act, const Tensor& gate, int64_t gate_stride, const Tensor& x,
+                           const Tensor& out) {
+  const int64_t f = out.dim(1);
+  SERVAL_CHECK(x.dim(1) == f && gate.dim(1) == f && x.dim(0) == out.dim(0), x.dim(1), gate.dim(1), f, x.dim(0),
+               out.dim(0));
+  const auto activate = kernels_.gate[static_cast<int>(act)];
+  for_rows(out.dim(0), 4 * f, [&](int64_t r) {
+    activate(gate.as<float>() + r * gate_stride, x.as<float>() + r * f, out.as<float>() + r * f, f);
+  });
+}
+
 void CpuBackend::soft_cap(const Tensor& x, float cap) {
   const int64_t dim = x.dim(1);
   for_rows(x.dim(0), 4 * dim, [&](int64_t r) { kernels_.soft_cap(x.as<float>() + r * dim, cap, dim); });

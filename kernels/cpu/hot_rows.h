@@ -125,6 +125,10 @@ inline Vec gelu_sigmoid(Vec x) {
   return x / (1.0f + exp(-1.702f * x));
 }
 
+inline Vec sigmoid(Vec x) {
+  return 1.0f / (1.0f + exp(-x));
+}
+
 template <Vec (*act)(Vec)>
 void gate_row(const float* gate, const float* up, float* out, int64_t n) {
   for_vectors(n, [&](int64_t i, int lanes) {

@@ -33,54 +33,65 @@ inline void for_state_rows(const StateRows& rows, const Load& load, const Row& r
   }
 }
 
-void causal_conv(const ConvArgs& a) {
+template <int kTaps>
+void conv_of(const ConvArgs& a) {
   const int64_t channels = a.rows.channels;
   for_vectors(a.rows.end - a.rows.begin, [&](int64_t i, int lanes) {
     const int64_t c = a.rows.begin + i;
-    Vec weight[kConvTaps], past[kConvTaps - 1] = {};
-    for (int t = 0; t < kConvTaps; ++t) weight[t] = load_some(a.weight + t * channels + c, lanes);
+    Vec weight[kTaps], past[kTaps - 1] = {};
+    for (int t = 0; t < kTaps; ++t) weight[t] = load_some(a.weight + t * channels + c, lanes);
     const Vec bias = a.bias == nullptr ? Vec{} : load_some(a.bias + c, lanes);
-    const auto at = [&](int64_t block, int t) {
-      return a.inputs + (block * (kConvTaps - 1) + t) * channels + c;
-    };
+    const auto at = [&](int64_t block, int t) { return a.inputs + (block * (kTaps - 1) + t) * channels + c; };
     for_state_rows(
         a.rows,
         [&](int64_t block) {
-          for (int t = 0; t < kConvTaps - 1; ++t) past[t] = load_some(at(block, t), lanes);
+          for (int t = 0; t < kTaps - 1; ++t) past[t] = load_some(at(block, t), lanes);
         },
         [&](int r) {
-          const Vec x = load_some(a.x + r * a.x_stride + c, lanes);
+          Vec x = load_some(a.x + r * a.x_stride + c, lanes);
+          if (a.in_gate != nullptr) x *= load_some(a.in_gate + r * a.x_stride + c, lanes);
           Vec sum = bias;
-          for (int t = 0; t < kConvTaps - 1; ++t) sum = fma(weight[t], past[t], sum);
-          sum = fma(weight[kConvTaps - 1], x, sum);
-          store_some(a.out + r * channels + c, silu(sum), lanes);
-          for (int t = 0; t + 1 < kConvTaps - 1; ++t) past[t] = past[t + 1];
-          past[kConvTaps - 2] = x;
+          for (int t = 0; t < kTaps - 1; ++t) sum = fma(weight[t], past[t], sum);
+          sum = fma(weight[kTaps - 1], x, sum);
+          if (a.has_silu) sum = silu(sum);
+          if (a.out_gate != nullptr) sum *= load_some(a.out_gate + r * a.x_stride + c, lanes);
+          store_some(a.out + r * channels + c, sum, lanes);
+          for (int t = 0; t + 1 < kTaps - 1; ++t) past[t] = past[t + 1];
+          past[kTaps - 2] = x;
         },
         [&](int64_t block) {
-          for (int t = 0; t < kConvTaps - 1; ++t) store_some(at(block, t), past[t], lanes);
+          for (int t = 0; t < kTaps - 1; ++t) store_some(at(block, t), past[t], lanes);
         });
   });
 }
 
+void causal_conv(const ConvArgs& a) {
+  constexpr void (*kByTaps[])(const ConvArgs&) = {conv_of<2>, conv_of<3>, conv_of<4>, conv_of<5>,
+                                                  conv_of<6>, conv_of<7>, conv_of<8>};
+  static_assert(sizeof kByTaps / sizeof *kByTaps == kMaxConvTaps - 1);
+  kByTaps[a.taps - 2](a);
+}
+
 void selective_scan(const ScanArgs& a) {
   const int64_t channels = a.rows.channels;
+  const int num_states = a.num_states;
   for_vectors(a.rows.end - a.rows.begin, [&](int64_t i, int lanes) {
     const int64_t c = a.rows.begin + i;
-    Vec state[kScanStates] = {};
-    const auto at = [&](int64_t block, int n) { return a.states + (block * kScanStates + n) * channels + c; };
+    Vec state[kMaxScanStates];
+    for (int n = 0; n < num_states; ++n) state[n] = Vec{};
+    const auto at = [&](int64_t block, int n) { return a.states + (block * num_states + n) * channels + c; };
     const Vec skip = load_some(a.d + c, lanes);
     for_state_rows(
         a.rows,
         [&](int64_t block) {
-          for (int n = 0; n < kScanStates; ++n) state[n] = load_some(at(block, n), lanes);
+          for (int n = 0; n < num_states; ++n) state[n] = load_some(at(block, n), lanes);
         },
         [&](int r) {
           const Vec u = load_some(a.u + r * channels + c, lanes);
           const Vec dt = softplus(load_some(a.dt + r * channels + c, lanes)), input = dt * u;
           const float *const b = a.b + r * a.bc_stride, *const out = a.c + r * a.bc_stride;
           Vec y = skip * u;
-          for (int n = 0; n < kScanStates; ++n) {
+          for (int n = 0; n < num_states; ++n) {
             const Vec decay = exp(dt * load_some(a.a + n * channels + c, lanes));
             state[n] = fma(state[n], decay, input * broadcast(b[n]));
             y = fma(state[n], broadcast(out[n]), y);
@@ -89,9 +100,97 @@ void selective_scan(const ScanArgs& a) {
           store_some(a.out + r * channels + c, y, lanes);
         },
         [&](int64_t block) {
-          for (int n = 0; n < kScanStates; ++n) store_some(at(block, n), state[n], lanes);
+          for (int n = 0; n < num_states; ++n) store_some(at(block, n), state[n], lanes);
         });
   });
+}
+
+// Some neighbouring values of the state stay in the cache while all rows pass; a lane is a value, and sums over
+// keys run in their order.
+void linear_scan(const LinearScanArgs& a) {
+  constexpr int kWide = 2;  // vectors side by side
+  const int keys = a.keys;
+  const int64_t values = a.rows.channels;
+  Vec state[kMaxScanKeys][kWide];
+  for (int64_t c = a.rows.begin; c < a.rows.end; c += kWide * kLanes) {
+    int lanes[kWide];
+    for (int w = 0; w < kWide; ++w) {
+      const int64_t left = a.rows.end - c - w * kLanes;
+      lanes[w] = static_cast<int>(left < 0 ? 0 : left > kLanes ? kLanes : left);
+    }
+    const auto load_wide = [&](const float* p, Vec(&to)[kWide]) {
+      for (int w = 0; w < kWide; ++w) to[w] = lanes[w] > 0 ? load_some(p + w * kLanes, lanes[w]) : Vec{};
+    };
+    const auto store_wide = [&](float* p, const Vec(&from)[kWide]) {
+      for (int w = 0; w < kWide; ++w)
+        if (lanes[w] > 0) store_some(p + w * kLanes, from[w], lanes[w]);
+    };
+    const auto at = [&](int64_t block, int n) { return a.states + block * a.block_floats + n * values + c; };
+    for (int n = 0; n < keys; ++n)
+      for (Vec& part : state[n]) part = Vec{};
+    for_state_rows(
+        a.rows,
+        [&](int64_t block) {
+          for (int n = 0; n < keys; ++n) load_wide(at(block, n), state[n]);
+        },
+        [&](int r) {
+          const float *const q = a.q + r * a.qkv_stride, *const k = a.k + r * a.qkv_stride,
+                      *const decays = a.decay + r * a.decay_stride;
+          const Vec strength = broadcast(a.strength == nullptr ? 1.0f : a.strength[r * a.strength_stride]);
+          Vec v[kWide], u[kWide], y[kWide] = {};
+          load_wide(a.v + r * a.qkv_stride + c, v);
+          if (a.has_delta_rule) {
+            Vec m[kWide] = {};
+            for (int n = 0; n < keys; ++n) {
+              const Vec decay = broadcast(decays[a.decays_by_key ? n : 0]), key = broadcast(k[n]);
+              for (int w = 0; w < kWide; ++w) {
+                state[n][w] *= decay;
+                m[w] = fma(state[n][w], key, m[w]);
+              }
+            }
+            for (int w = 0; w < kWide; ++w) u[w] = strength * (v[w] - m[w]);
+            for (int n = 0; n < keys; ++n) {
+              const Vec key = broadcast(k[n]), query = broadcast(q[n]);
+              for (int w = 0; w < kWide; ++w) {
+                state[n][w] = fma(key, u[w], state[n][w]);
+                y[w] = fma(state[n][w], query, y[w]);
+              }
+            }
+          } else {
+            for (int w = 0; w < kWide; ++w) u[w] = strength * v[w];
+            for (int n = 0; n < keys; ++n) {
+              const Vec decay = broadcast(decays[a.decays_by_key ? n : 0]), key = broadcast(k[n]),
+                        query = broadcast(q[n]);
+              for (int w = 0; w < kWide; ++w) {
+                state[n][w] = fma(state[n][w], decay, key * u[w]);
+                y[w] = fma(state[n][w], query, y[w]);
+              }
+            }
+          }
+          for (int w = 0; w < kWide; ++w) y[w] = fma(broadcast(a.skip), v[w], broadcast(a.scale) * y[w]);
+          store_wide(a.out + r * a.out_stride + c, y);
+        },
+        [&](int64_t block) {
+          for (int n = 0; n < keys; ++n) store_wide(at(block, n), state[n]);
+        });
+  }
+}
+
+void decay_row(const DecayArgs& a) {
+  for (int64_t begin = 0; begin < a.n; begin += a.share > 1 ? a.share : a.n) {
+    for_vectors(a.share > 1 ? a.share : a.n, [&](int64_t j, int lanes) {
+      const int64_t i = begin + j;
+      Vec x = a.x_scale * load_some(a.x + i, lanes);
+      if (a.bias != nullptr) x += load_some(a.bias + i, lanes);
+      const Vec least = broadcast(a.least), most = broadcast(a.most);
+      Vec step = max(softplus(x), least);
+      step = step > most ? most : step;
+      if (a.step != nullptr) store_some(a.step + i, step, lanes);
+      const Vec rate = a.share > 1 ? broadcast(a.rate[begin / a.share]) : load_some(a.rate + i, lanes);
+      const Vec logarithm = a.lower_bound != 0 ? a.lower_bound * sigmoid(-rate * x) : rate * step;
+      store_some(a.decay + i, exp(logarithm), lanes);
+    });
+  }
 }
 
 }  // namespace

@@ -116,26 +116,30 @@ struct AttendArgs {  // some rows of one sequence, one KV head with all its quer
 // What a layer keeps of a sequence lies in blocks of which block i of its table covers positions [i * span,
 // (i + 1) * span): the last inputs of its convolution, oldest first, and the states of its scan. Rows begin from
 // the block of the position before the first, and leave what they come to in the block of each span they end.
-inline constexpr int kConvTaps = 4, kScanStates = 16;
+inline constexpr int kMaxConvTaps = 8, kMaxScanStates = 32, kMaxScanKeys = 256;
 
 struct StateRows {  // of one sequence, and some channels of them
   int num_rows;
   int first_pos;
   int span;
   const int32_t* blocks;
-  int64_t channels;  // of the layer
+  int64_t channels;  // of the layer, or of one head of a linear scan
   int64_t begin, end;
 };
 
-// out = silu(bias + sum over t of weight[t] * x of t - kConvTaps + 1 positions further on), channel by channel.
+// out = f(bias + sum over t of weight[t] * x of t - taps + 1 positions further on) * out_gate, channel by channel,
+// where x is multiplied by in_gate before.
 struct ConvArgs {
   StateRows rows;
   const float* x;  // first row; likewise below
-  int64_t x_stride;
-  const float* weight;  // [kConvTaps, channels]
-  const float* bias;    // [channels], may be null
-  float* inputs;        // [blocks, kConvTaps - 1, channels]
-  float* out;           // [num_rows, channels]
+  const float *in_gate, *out_gate;  // may be null
+  int64_t x_stride;                 // of all three
+  int taps;                         // 2..kMaxConvTaps
+  const float* weight;              // [taps, channels]
+  const float* bias;                // [channels], may be null
+  bool has_silu;                    // what f is; else nothing
+  float* inputs;                    // [blocks, taps - 1, channels]
+  float* out;                       // [num_rows, channels]
 };
 
 // state = state * exp(dt a) + dt u b; out = (state . c + d u) * silu(gate), with dt = softplus of what is given.
@@ -147,10 +151,42 @@ struct ScanArgs {
   int64_t bc_stride;
   const float* gate;
   int64_t gate_stride;
-  const float* a;  // [kScanStates, channels]
+  int num_states;  // 1..kMaxScanStates
+  const float* a;  // [num_states, channels]
   const float* d;  // [channels]
-  float* states;   // [blocks, kScanStates, channels]
+  float* states;   // [blocks, num_states, channels]
   float* out;      // [num_rows, channels]
+};
+
+// One head's state [keys, values]: S = diag(decay) S, S += k (strength (v - m))^T with m = S^T k by the delta rule,
+// else 0; out = scale S^T q + skip v. The channels of `rows` are the head's values.
+struct LinearScanArgs {
+  StateRows rows;
+  int keys;  // 1..kMaxScanKeys
+  const float *q, *k, *v;
+  int64_t qkv_stride;
+  const float* decay;    // of a row: one, or one a key
+  int64_t decay_stride;  // 0: the same for all rows
+  bool decays_by_key;
+  const float* strength;  // of a row one; null: 1
+  int64_t strength_stride;
+  bool has_delta_rule;
+  float scale, skip;
+  float* states;        // of this head in block 0
+  int64_t block_floats;  // to the next block
+  float* out;
+  int64_t out_stride;
+};
+
+// step = softplus(x_scale x + bias) within [least, most]; decay = exp(rate * step), or, with a lower bound,
+// exp(lower_bound * sigmoid(-rate * (x_scale x + bias))); rate of each `share` neighbours.
+struct DecayArgs {
+  const float *x, *bias;  // bias may be null
+  const float* rate;      // [n / share]
+  int64_t n, share;
+  float x_scale, least, most;
+  float lower_bound;  // 0: none
+  float *step, *decay;  // [n]; step may be null
 };
 
 // ---- Sampling
@@ -215,7 +251,7 @@ struct KernelTable {
   // The same; out = (residual - mean) / deviation * weight + bias, bias may be null.
   void (*layer_norm)(float* residual, const float* x, const float* weight, const float* bias, float eps,
                      float* out, int64_t n);
-  // By Activation. gate: out = act(gate) * up; activate: out = act(x), out may be x.
+  // By Activation. gate: out = act(gate) * up, out may be up; activate: out = act(x), out may be x.
   void (*gate[kNumActivations])(const float* gate, const float* up, float* out, int64_t n);
   void (*activate[kNumActivations])(const float* x, float* out, int64_t n);
   // out [n] = the sum of weights[i] * x[indices[i] * n ..] in the order of i.
@@ -227,6 +263,8 @@ struct KernelTable {
   void (*rotate)(float* x, const float* cos, const float* sin, int64_t half);
   void (*causal_conv)(const ConvArgs& args);
   void (*selective_scan)(const ScanArgs& args);
+  void (*linear_scan)(const LinearScanArgs& args);
+  void (*decay_row)(const DecayArgs& args);
   SampleKernels sample;
   void (*exp)(const float* x, float* out, int64_t n);  // the exponential of all of the above, for tests
   // Probes of the machine's roofs. The first two run `iterations` rounds of independent multiply-adds in

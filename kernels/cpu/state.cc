@@ -6,7 +6,8 @@
 
 namespace serval::cpu {
 
-static_assert(kConvTaps == serval::kConvTaps && kScanStates == serval::kScanStates);
+static_assert(kMaxConvTaps == serval::kMaxConvTaps && kMaxScanStates == serval::kMaxScanStates &&
+              kMaxScanKeys == serval::kMaxScanKeys);
 
 template <class Body>
 void CpuBackend::for_state_pieces(const AttentionBatch& batch, const KvLayer& kv, int64_t channels,
@@ -26,26 +27,36 @@ void CpuBackend::for_state_pieces(const AttentionBatch& batch, const KvLayer& kv
 }
 
 void CpuBackend::causal_conv(const CausalConvArgs& args) {
-  const int64_t channels = args.out.dim(1);
-  SERVAL_CHECK(args.x.dim(1) == channels && args.weight.num_elements() == kConvTaps * channels &&
-                   args.batch->num_rows == args.out.dim(0),
-               args.x.dim(1), channels, args.weight.num_elements(), args.batch->num_rows, args.out.dim(0));
+  const int64_t channels = args.out.dim(1), taps = args.weight.dim(0);
+  SERVAL_CHECK(args.x.dim(1) == channels && args.weight.dim(1) == channels && taps >= 2 && taps <= kMaxConvTaps &&
+                   args.kv.conv_floats == (taps - 1) * channels && args.batch->num_rows == args.out.dim(0),
+               args.x.dim(1), channels, args.weight.dim(1), taps, args.kv.conv_floats, args.batch->num_rows,
+               args.out.dim(0));
   for_state_pieces(*args.batch, args.kv, channels, [&](int64_t row, const StateRows& rows) {
+    const auto slice = [&](const Tensor& x) {
+      return x.data == nullptr ? nullptr : x.as<float>() + row * args.x_stride;
+    };
     kernels_.causal_conv({.rows = rows,
-                          .x = args.x.as<float>() + row * args.x_stride,
+                          .x = slice(args.x),
+                          .in_gate = slice(args.in_gate),
+                          .out_gate = slice(args.out_gate),
                           .x_stride = args.x_stride,
+                          .taps = static_cast<int>(taps),
                           .weight = args.weight.as<float>(),
                           .bias = args.bias.as<float>(),
+                          .has_silu = args.has_silu,
                           .inputs = static_cast<float*>(args.kv.keys),
                           .out = args.out.as<float>() + row * channels});
   });
 }
 
 void CpuBackend::selective_scan(const SelectiveScanArgs& args) {
-  const int64_t channels = args.out.dim(1);
-  SERVAL_CHECK(args.a.num_elements() == kScanStates * channels && args.d.num_elements() == channels &&
+  const int64_t channels = args.out.dim(1), num_states = args.a.dim(0);
+  SERVAL_CHECK(args.a.dim(1) == channels && num_states >= 1 && num_states <= kMaxScanStates &&
+                   args.kv.scan_floats == num_states * channels && args.d.num_elements() == channels &&
                    args.dt.dtype == DType::kF32 && args.batch->num_rows == args.out.dim(0),
-               args.a.num_elements(), args.d.num_elements(), channels, args.batch->num_rows, args.out.dim(0));
+               args.a.dim(1), num_states, args.kv.scan_floats, args.d.num_elements(), channels, args.batch->num_rows,
+               args.out.dim(0));
   for_state_pieces(*args.batch, args.kv, channels, [&](int64_t row, const StateRows& rows) {
     kernels_.selective_scan({.rows = rows,
                              .u = args.u.as<float>() + row * channels,
@@ -55,10 +66,79 @@ void CpuBackend::selective_scan(const SelectiveScanArgs& args) {
                              .bc_stride = args.bc_stride,
                              .gate = args.gate.as<float>() + row * args.gate_stride,
                              .gate_stride = args.gate_stride,
+                             .num_states = static_cast<int>(num_states),
                              .a = args.a.as<float>(),
                              .d = args.d.as<float>(),
                              .states = static_cast<float*>(args.kv.values),
                              .out = args.out.as<float>() + row * channels});
+  });
+}
+
+// Sequences times heads times some of a head's values.
+void CpuBackend::linear_scan(const serval::LinearScanArgs& args) {
+  const int64_t heads = args.v.dim(1), values = args.v.dim(2), key_heads = args.k.dim(1), keys = args.k.dim(2);
+  const int64_t decays = args.decay.dim(1), rows_of_decay = args.decay.dim(0), num_rows = args.out.dim(0);
+  SERVAL_CHECK(heads % key_heads == 0 && keys >= 1 && keys <= kMaxScanKeys && args.q.dim(1) == key_heads &&
+                   args.q.dim(2) == keys && (decays == heads || decays == heads * keys) &&
+                   (rows_of_decay == num_rows || rows_of_decay == 1) && args.kv.scan_floats == heads * keys * values &&
+                   args.batch->num_rows == num_rows,
+               heads, key_heads, keys, args.q.dim(1), args.q.dim(2), decays, rows_of_decay, num_rows,
+               args.kv.scan_floats, args.batch->num_rows);
+  for_state_pieces(*args.batch, args.kv, heads * values, [&](int64_t row, const StateRows& rows) {
+    // A piece is of whole vectors of the values of all heads in a row: it may begin and end within a head.
+    for (int64_t begin = rows.begin; begin < rows.end;) {
+      const int64_t head = begin / values, end = std::min(rows.end, (head + 1) * values);
+      const int64_t key_head = head * key_heads / heads;
+      StateRows own = rows;
+      own.channels = values;
+      own.begin = begin - head * values;
+      own.end = end - head * values;
+      const int64_t decay_stride = rows_of_decay == 1 ? 0 : decays;
+      kernels_.linear_scan(
+          {.rows = own,
+           .keys = static_cast<int>(keys),
+           .q = args.q.as<float>() + row * args.qkv_stride + key_head * keys,
+           .k = args.k.as<float>() + row * args.qkv_stride + key_head * keys,
+           .v = args.v.as<float>() + row * args.qkv_stride + head * values,
+           .qkv_stride = args.qkv_stride,
+           .decay = args.decay.as<float>() + row * decay_stride + head * decays / heads,
+           .decay_stride = decay_stride,
+           .decays_by_key = decays > heads,
+           .strength = args.strength.data == nullptr ? nullptr : args.strength.as<float>() + row * heads + head,
+           .strength_stride = heads,
+           .has_delta_rule = args.has_delta_rule,
+           .scale = args.scale,
+           .skip = args.skip.data == nullptr ? 0.0f : args.skip.as<float>()[head],
+           .states = static_cast<float*>(args.kv.values) + head * keys * values,
+           .block_floats = args.kv.scan_floats,
+           .out = args.out.as<float>() + row * heads * values + head * values,
+           .out_stride = heads * values});
+      begin = end;
+    }
+  });
+}
+
+void CpuBackend::scan_gates(const ScanGatesArgs& args) {
+  const int64_t n = args.decay.dim(1), heads = args.rate.num_elements();
+  const bool has_beta = args.beta.data != nullptr;
+  SERVAL_CHECK(n % heads == 0 && args.strength.dim(1) == (has_beta ? heads : n), n, heads, args.strength.dim(1));
+  const auto sigmoid = kernels_.activate[static_cast<int>(Activation::kSigmoid)];
+  for_rows(args.decay.dim(0), 4 * n, [&](int64_t r) {
+    float* const strength = args.strength.as<float>() + r * args.strength.dim(1);
+    kernels_.decay_row({.x = args.x.as<float>() + r * args.x_stride,
+                        .bias = args.bias.as<float>(),
+                        .rate = args.rate.as<float>(),
+                        .n = n,
+                        .share = n / heads,
+                        .x_scale = args.x_scale,
+                        .least = args.least,
+                        .most = args.most,
+                        .lower_bound = args.lower_bound,
+                        .step = has_beta ? nullptr : strength,
+                        .decay = args.decay.as<float>() + r * n});
+    if (!has_beta) return;
+    sigmoid(args.beta.as<float>() + r * args.beta_stride, strength, heads);
+    for (int64_t h = 0; h < heads; ++h) strength[h] *= args.beta_scale;
   });
 }
 

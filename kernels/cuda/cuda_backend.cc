@@ -312,6 +312,15 @@ void CudaBackend::gate(Activation act, const Tensor& x, const Tensor& up, int64_
   });
 }
 
+void CudaBackend::gate_rows(Activation act, const Tensor& gate, int64_t gate_stride, const Tensor& x,
+                            const Tensor& out) {
+  with_number(out.dtype, [&](auto number) {
+    using T = decltype(number);
+    cuda::gate_rows<T>(stream_, act, as<T>(gate), gate_stride, as<T>(x), as<T>(out), static_cast<int>(out.dim(0)),
+                       static_cast<int>(out.dim(1)));
+  });
+}
+
 void CudaBackend::scaled_add(const Tensor& x, float scale, const Tensor& y, const Tensor& out) {
   if (out.dtype == DType::kF32)
     return cuda::scaled_add(stream_, as<float>(x), scale, as<float>(y), as<float>(out), out.num_elements());
@@ -341,9 +350,13 @@ void CudaBackend::causal_conv(const CausalConvArgs& args) {
     using T = decltype(number);
     cuda::causal_conv<T>(stream_, {.batch = state_batch(*args.batch, args.kv),
                                    .x = as<T>(args.x),
+                                   .in_gate = as<T>(args.in_gate),
+                                   .out_gate = as<T>(args.out_gate),
                                    .x_stride = args.x_stride,
+                                   .taps = static_cast<int>(args.weight.dim(0)),
                                    .weight = as<float>(args.weight),
                                    .bias = as<float>(args.bias),
+                                   .has_silu = args.has_silu,
                                    .inputs = static_cast<float*>(args.kv.keys),
                                    .out = as<T>(args.out),
                                    .channels = static_cast<int>(args.out.dim(1))});
@@ -361,6 +374,7 @@ void CudaBackend::selective_scan(const SelectiveScanArgs& args) {
                                       .bc_stride = args.bc_stride,
                                       .gate = as<T>(args.gate),
                                       .gate_stride = args.gate_stride,
+                                      .num_states = static_cast<int>(args.a.dim(0)),
                                       .a = as<float>(args.a),
                                       .d = as<float>(args.d),
                                       .states = static_cast<float*>(args.kv.values),

@@ -32,6 +32,7 @@ class CudaBackend final : public Backend {
   bool supports(WeightFormat format) const override {
     return format == WeightFormat::kF16 || format == WeightFormat::kBF16;
   }
+  bool has(RareOp op) const override { return op != RareOp::kLinearScan; }
   LinearWeight pack_linear(std::span<const LinearSource> parts, std::span<const Tensor> biases) override;
   size_t packed_bytes(int64_t n, int64_t k, WeightFormat format, bool bias) const override;
   DType preferred_kv_dtype(DType weights) const override { return activation_dtype(weights); }
@@ -54,6 +55,8 @@ class CudaBackend final : public Backend {
   void gated_activation(Activation act, const Tensor& gate_up, const Tensor& out) override;
   void activation(Activation act, const Tensor& x, const Tensor& out) override;
   void gate(Activation act, const Tensor& x, const Tensor& up, int64_t up_stride, const Tensor& out) override;
+  void gate_rows(Activation act, const Tensor& gate, int64_t gate_stride, const Tensor& x,
+                 const Tensor& out) override;
   void scaled_add(const Tensor& x, float scale, const Tensor& y, const Tensor& out) override;
   void soft_cap(const Tensor& x, float cap) override;
   void gather_rows(const Tensor& x, std::span<const int32_t> rows, const Tensor& out) override;

@@ -169,6 +169,7 @@ SERVAL_DEVICE float activated(float x) {
   if constexpr (act == Activation::kGelu) return gelu(x);
   if constexpr (act == Activation::kRelu2) return relu2(x);
   if constexpr (act == Activation::kGeluSigmoid) return gelu_sigmoid(x);
+  if constexpr (act == Activation::kSigmoid) return 1.0f / (1.0f + expf(-x));
   return relu(x);
 }
 
@@ -176,7 +177,9 @@ SERVAL_DEVICE float activated(float x) {
 template <class T, Activation act, bool is_gated>
 SERVAL_KERNEL void SERVAL_MAX_THREADS(kRowThreads)
     activation_kernel(const T* x, int64_t x_stride, const T* up, int64_t up_stride, T* out, int width) {
-  const bool aligned = is_vectorised(width) && is_vectorised(x_stride) && is_vectorised(up_stride);
+  const auto begins_well = [](const T* p) { return reinterpret_cast<uintptr_t>(p) % (kVector * sizeof(T)) == 0; };
+  const bool aligned = is_vectorised(width) && is_vectorised(x_stride) && is_vectorised(up_stride) && begins_well(x) &&
+                       begins_well(up);
   const int i = (simt::block_y() * simt::num_threads() + simt::thread()) * kVector;
   if (i >= width) return;
   const int64_t r = simt::block_x();
@@ -308,6 +311,8 @@ void activate(simt::Stream stream, Activation act, const T* x, int64_t x_stride,
       return launch.template operator()<Activation::kRelu2>();
     case Activation::kGeluSigmoid:
       return launch.template operator()<Activation::kGeluSigmoid>();
+    case Activation::kSigmoid:
+      return launch.template operator()<Activation::kSigmoid>();
   }
 }
 
@@ -321,6 +326,12 @@ template <class T>
 void gate(simt::Stream stream, Activation act, const T* x, const T* up, int64_t up_stride, T* out, int rows,
           int width) {
   activate<T>(stream, act, x, width, up, up_stride, out, rows, width);
+}
+
+template <class T>
+void gate_rows(simt::Stream stream, Activation act, const T* gate, int64_t gate_stride, const T* x, T* out, int rows,
+               int width) {
+  activate<T>(stream, act, gate, gate_stride, x, width, out, rows, width);
 }
 
 template <class T>
@@ -359,6 +370,7 @@ void soft_cap(simt::Stream stream, float* x, int64_t count, float cap) {
   template void qk_norm_rope_write_kv<T>(simt::Stream, const QkNormRopeWriteKvArgs<T>&);                     \
   template void activation<T>(simt::Stream, Activation, bool, const T*, T*, int, int);          \
   template void gate<T>(simt::Stream, Activation, const T*, const T*, int64_t, T*, int, int);     \
+  template void gate_rows<T>(simt::Stream, Activation, const T*, int64_t, const T*, T*, int, int); \
   template void embed<T>(simt::Stream, const T*, const int32_t*, const int32_t*, float, T*, int, int); \
   template void scaled_add<T>(simt::Stream, const T*, float, const T*, T*, int64_t);                   \
   template void gather_rows<T>(simt::Stream, const T*, const int32_t*, T*, int, int);

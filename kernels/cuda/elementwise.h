@@ -63,6 +63,11 @@ template <class T>
 void gate(simt::Stream stream, Activation act, const T* x, const T* up, int64_t up_stride, T* out, int rows,
           int width);
 
+// out[r][i] = act(gate[r][i]) * x[r][i], the rows of `gate` gate_stride apart. out may be x.
+template <class T>
+void gate_rows(simt::Stream stream, Activation act, const T* gate, int64_t gate_stride, const T* x, T* out, int rows,
+               int width);
+
 // out[r] = scale * table[id of r]; a negative id i stands for last_tokens[-1 - i].
 template <class T>
 void embed(simt::Stream stream, const T* table, const int32_t* ids, const int32_t* last_tokens, float scale,

@@ -9,7 +9,7 @@ namespace serval::cuda {
 namespace {
 
 constexpr int kThreads = 128;  // channels of a block
-constexpr int kTaps = 4, kStates = 16;
+constexpr int kMaxTaps = 8, kMaxStates = 32, kUsualStates = 16;
 
 SERVAL_DEVICE float silu(float x) {
   return x / (1.0f + expf(-x));
@@ -38,47 +38,56 @@ template <class T>
 SERVAL_KERNEL void SERVAL_MAX_THREADS(kThreads) causal_conv_kernel(ConvArgs<T> args) {
   const int c = simt::block_x() * kThreads + simt::thread(), s = simt::block_y();
   if (s >= args.batch.counts[0] || c >= args.channels) return;
-  const int channels = args.channels;
-  float weight[kTaps], past[kTaps - 1];
+  const int channels = args.channels, num_past = args.taps - 1;
+  // Those of the last taps are behind: a convolution of fewer has weights of zero before them.
+  float weight[kMaxTaps], past[kMaxTaps - 1];
+  const int lacking = kMaxTaps - args.taps;
   SERVAL_UNROLL
-  for (int t = 0; t < kTaps; ++t) weight[t] = args.weight[t * channels + c];
+  for (int t = 0; t < kMaxTaps; ++t) weight[t] = t < lacking ? 0.0f : args.weight[(t - lacking) * channels + c];
   SERVAL_UNROLL
-  for (int t = 0; t < kTaps - 1; ++t) past[t] = 0;
+  for (int t = 0; t < kMaxTaps - 1; ++t) past[t] = 0;
   const float bias = args.bias != nullptr ? args.bias[c] : 0.0f;
   float* const inputs = args.inputs + c;
   for_state_rows(
       args.batch, s,
       [&](int64_t block) {
         SERVAL_UNROLL
-        for (int t = 0; t < kTaps - 1; ++t) past[t] = inputs[(block * (kTaps - 1) + t) * channels];
+        for (int t = 0; t < kMaxTaps - 1; ++t)
+          if (t >= lacking) past[t] = inputs[(block * num_past + t - lacking) * channels];
       },
       [&](int64_t r) {
-        const float x = to_float(args.x[r * args.x_stride + c]);
+        float x = to_float(args.x[r * args.x_stride + c]);
+        if (args.in_gate != nullptr) x *= to_float(args.in_gate[r * args.x_stride + c]);
         float sum = bias;
         SERVAL_UNROLL
-        for (int t = 0; t < kTaps - 1; ++t) sum += weight[t] * past[t];
-        sum += weight[kTaps - 1] * x;
-        args.out[r * channels + c] = from_float<T>(silu(sum));
+        for (int t = 0; t < kMaxTaps - 1; ++t)
+          if (t >= lacking) sum += weight[t] * past[t];
+        sum += weight[kMaxTaps - 1] * x;
+        if (args.has_silu) sum = silu(sum);
+        if (args.out_gate != nullptr) sum *= to_float(args.out_gate[r * args.x_stride + c]);
+        args.out[r * channels + c] = from_float<T>(sum);
         SERVAL_UNROLL
-        for (int t = 0; t + 1 < kTaps - 1; ++t) past[t] = past[t + 1];
-        past[kTaps - 2] = x;
+        for (int t = 0; t + 1 < kMaxTaps - 1; ++t) past[t] = past[t + 1];
+        past[kMaxTaps - 2] = x;
       },
       [&](int64_t block) {
         SERVAL_UNROLL
-        for (int t = 0; t < kTaps - 1; ++t) inputs[(block * (kTaps - 1) + t) * channels] = past[t];
+        for (int t = 0; t < kMaxTaps - 1; ++t)
+          if (t >= lacking) inputs[(block * num_past + t - lacking) * channels] = past[t];
       });
 }
 
-template <class T>
+// kMost: registers that a channel's states take.
+template <class T, int kMost>
 SERVAL_KERNEL void SERVAL_MAX_THREADS(kThreads) selective_scan_kernel(ScanArgs<T> args) {
   const int c = simt::block_x() * kThreads + simt::thread(), s = simt::block_y();
   if (s >= args.batch.counts[0] || c >= args.channels) return;
-  const int channels = args.channels;
-  float state[kStates], rate[kStates];
+  const int channels = args.channels, num_states = args.num_states;
+  float state[kMost], rate[kMost];
   SERVAL_UNROLL
-  for (int n = 0; n < kStates; ++n) {
+  for (int n = 0; n < kMost; ++n) {
     state[n] = 0;
-    rate[n] = args.a[n * channels + c];
+    rate[n] = n < num_states ? args.a[n * channels + c] : 0.0f;
   }
   const float skip = args.d[c];
   float* const states = args.states + c;
@@ -86,7 +95,8 @@ SERVAL_KERNEL void SERVAL_MAX_THREADS(kThreads) selective_scan_kernel(ScanArgs<T
       args.batch, s,
       [&](int64_t block) {
         SERVAL_UNROLL
-        for (int n = 0; n < kStates; ++n) state[n] = states[(block * kStates + n) * channels];
+        for (int n = 0; n < kMost; ++n)
+          if (n < num_states) state[n] = states[(block * num_states + n) * channels];
       },
       [&](int64_t r) {
         const float u = to_float(args.u[r * channels + c]);
@@ -94,7 +104,8 @@ SERVAL_KERNEL void SERVAL_MAX_THREADS(kThreads) selective_scan_kernel(ScanArgs<T
         const T *const b = args.b + r * args.bc_stride, *const out = args.c + r * args.bc_stride;
         float y = skip * u;
         SERVAL_UNROLL
-        for (int n = 0; n < kStates; ++n) {
+        for (int n = 0; n < kMost; ++n) {
+          if (n >= num_states) continue;
           state[n] = state[n] * expf(dt * rate[n]) + input * to_float(b[n]);
           y += state[n] * to_float(out[n]);
         }
@@ -103,7 +114,8 @@ SERVAL_KERNEL void SERVAL_MAX_THREADS(kThreads) selective_scan_kernel(ScanArgs<T
       },
       [&](int64_t block) {
         SERVAL_UNROLL
-        for (int n = 0; n < kStates; ++n) states[(block * kStates + n) * channels] = state[n];
+        for (int n = 0; n < kMost; ++n)
+          if (n < num_states) states[(block * num_states + n) * channels] = state[n];
       });
 }
 
@@ -120,7 +132,9 @@ void causal_conv(simt::Stream stream, const ConvArgs<T>& args) {
 
 template <class T>
 void selective_scan(simt::Stream stream, const ScanArgs<T>& args) {
-  simt::launch<selective_scan_kernel<T>>(stream, shape_of(args.batch, args.channels), args);
+  const simt::LaunchShape shape = shape_of(args.batch, args.channels);
+  if (args.num_states <= kUsualStates) return simt::launch<selective_scan_kernel<T, kUsualStates>>(stream, shape, args);
+  simt::launch<selective_scan_kernel<T, kMaxStates>>(stream, shape, args);
 }
 
 #define SERVAL_INSTANTIATE(T)                                     \

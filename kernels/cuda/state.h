@@ -21,14 +21,17 @@ struct StateBatch {
   int max_seqs = 0;  // how many may be there
 };
 
-// out = silu(bias + causal convolution of x), channel by channel.
+// out = f(bias + causal convolution of x * in_gate) * out_gate, channel by channel; f is SiLU or nothing.
 template <class T>
 struct ConvArgs {
   StateBatch batch;
-  const T* x;  // [rows, channels]
-  int64_t x_stride;
-  const float* weight;  // [taps, channels]
-  const float* bias;    // [channels], may be null
+  const T* x;                     // [rows, channels]
+  const T *in_gate, *out_gate;    // the same, may be null
+  int64_t x_stride;               // of all three
+  int taps;                       // 2..kMaxTaps
+  const float* weight;            // [taps, channels]
+  const float* bias;              // [channels], may be null
+  bool has_silu;
   float* inputs;        // [blocks, taps - 1, channels]: the last ones, oldest first
   T* out;               // [rows, channels]
   int channels;
@@ -46,6 +49,7 @@ struct ScanArgs {
   int64_t bc_stride;
   const T* gate;  // [rows, channels]
   int64_t gate_stride;
+  int num_states;  // 1..kMaxStates
   const float* a;  // [states, channels]
   const float* d;  // [channels]
   float* states;   // [blocks, states, channels]

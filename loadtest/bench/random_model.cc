@@ -61,8 +61,13 @@ struct Planned {
 
 // Scaled so that rows keep their size from layer to layer.
 void plan(const VectorSlot& slot, const ModelSpec&, std::vector<Planned>& planned) {
-  const float center = slot.source.name.ends_with(".bias") ? 0.0f : 1.0f - slot.offset;
-  planned.push_back({slot.source, DType::kF32, center, 0.3f});
+  for (const SourceTensor& source : slot.sources) {
+    // The logarithm of a decay: states that last for some tokens.
+    const float center = source.name.ends_with(".bias")    ? 0.0f
+                         : source.name.ends_with(".A_log") ? -2.0f
+                                                           : 1.0f - slot.offset;
+    planned.push_back({source, DType::kF32, center, 0.3f});
+  }
 }
 void plan(const LinearSlot& slot, const ModelSpec& spec, std::vector<Planned>& planned) {
   for (const SourceTensor& part : slot.parts) {

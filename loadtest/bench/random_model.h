@@ -13,7 +13,8 @@ namespace serval {
 
 struct RandomModel {
   // Qwen2ForCausalLM, Qwen3ForCausalLM, MistralForCausalLM, MixtralForCausalLM, GPT2LMHeadModel and
-  // BloomForCausalLM (which have as many heads as make up the hidden size), MambaForCausalLM (which has neither heads nor windows)
+  // BloomForCausalLM (which have as many heads as make up the hidden size), MambaForCausalLM (which has neither heads
+  // nor windows), or any that asks for Llama's fields and those of more_config
   std::string architecture = "LlamaForCausalLM";
   DType dtype = DType::kF32;
   int vocab_size = 500;

@@ -67,11 +67,13 @@ ModelWeights random_weights(const ModelSpec& spec, Backend& backend) {
   for (const WeightSlot& slot : map_weights(spec, weights)) {
     if (const auto* linear = std::get_if<LinearSlot>(&slot)) {
       int64_t n = 0;
-      for (const SourceTensor& part : linear->parts) n += part.shape[0];
+      for (const SourceTensor& part : linear->parts) n += part.num_rows();
       *linear->target = random_weight(n, linear->parts[0].shape[1], backend);
+    } else if (const auto* constant = std::get_if<ConstantSlot>(&slot)) {
+      *constant->target = ones(std::ssize(constant->values), backend);
     } else {
       const auto& vector = std::get<VectorSlot>(slot);
-      *vector.target = ones(vector.source.num_elements(), backend);
+      *vector.target = ones(vector.num_elements(), backend);
     }
   }
   return weights;

@@ -10,7 +10,8 @@
 namespace serval::testing {
 
 inline constexpr Activation kActivations[] = {Activation::kSilu, Activation::kGeluTanh, Activation::kGelu,
-                                              Activation::kRelu, Activation::kRelu2,   Activation::kGeluSigmoid};
+                                              Activation::kRelu, Activation::kRelu2,   Activation::kGeluSigmoid,
+                                              Activation::kSigmoid};
 static_assert(std::size(kActivations) == kNumActivations);
 
 inline double activated(Activation act, double x) {
@@ -27,6 +28,8 @@ inline double activated(Activation act, double x) {
       return std::max(x, 0.0) * std::max(x, 0.0);
     case Activation::kGeluSigmoid:
       return x / (1 + std::exp(-1.702 * x));
+    case Activation::kSigmoid:
+      return 1 / (1 + std::exp(-x));
   }
   return 0;
 }

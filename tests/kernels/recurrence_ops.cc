@@ -1,149 +1,211 @@
 // Op cases of recurrent layers.
+#include <functional>
+
 #include "tests/kernels/op_bench.h"
 
 namespace serval::testing {
 namespace {
 
-// A recurrent layer: sequences of which each has `past` positions computed by an earlier step and `rows` new ones;
-// then all of them in one step from anew, and the last ones again from the last snapshot, which must give the same
-// bits.
-void check_recurrence(Backend& backend, WeightFormat weights, const std::vector<Seq>& seqs, int64_t channels,
-                      int span, bool has_bias) {
-  Bench bench(backend, weights, static_cast<uint32_t>(channels + span));
-  const auto context = backend.make_step_context(op_table_limits());
-  std::vector<int64_t> begin = {0};  // of each sequence's positions among all
-  for (const Seq& s : seqs) begin.push_back(begin.back() + s.past + s.rows);
-  const int64_t total = begin.back();
-  const Values x_gate = bench.numbers({total, 2 * channels}), bc = bench.numbers({total, 2 * kScanStates}),
-               dt = bench.numbers({total, channels}, DType::kF32, 2),
-               weight = bench.numbers({kConvTaps, channels}, DType::kF32, 0.5f),
-               bias = bench.numbers({channels}, DType::kF32), d = bench.numbers({channels}, DType::kF32);
-  Values a = bench.numbers({kScanStates, channels}, DType::kF32);
-  std::vector<float> negative;
-  for (double& value : a.exact) negative.push_back(static_cast<float>(value = -std::abs(value) - 0.01));
-  for (size_t i = 0; i < negative.size(); ++i) a.exact[i] = negative[i];
-  backend.upload(a.tensor.data, negative.data(), negative.size() * sizeof(float));
+double silu(double v) {
+  return v / (1 + std::exp(-v));
+}
 
-  const int stride = kMaxLen / kBlockSize;
-  KvLayer kv{.block_size = span, .state_channels = static_cast<int>(channels)};
-  const auto blocks_of = [&](const Seq& s) { return (s.past + s.rows + span - 1) / span; };
-  for (const Seq& s : seqs) kv.num_blocks += blocks_of(s);
-  std::vector<int32_t> free(kv.num_blocks), table(seqs.size() * stride, -1);
-  std::iota(free.begin(), free.end(), 0);
-  std::shuffle(free.begin(), free.end(), bench.random());
-  for (size_t s = 0; s < seqs.size(); ++s) {
-    for (int b = 0; b < blocks_of(seqs[s]); ++b) {
-      table[s * stride + b] = free.back();
-      free.pop_back();
-    }
+// Negative numbers of f32.
+Values negatives(Bench& bench, Backend& backend, std::initializer_list<int64_t> shape) {
+  Values values = bench.numbers(shape, DType::kF32);
+  std::vector<float> stored;
+  for (double& value : values.exact) {
+    stored.push_back(static_cast<float>(-std::abs(value) - 0.01));
+    value = stored.back();
   }
-  std::vector<double> conv(total * channels), scan(total * channels);
-  const auto forget = [&] {
-    kv.keys = bench.poison({static_cast<int64_t>(kv.key_bytes()) / 4 * kv.num_blocks}, DType::kF32).data;
-    kv.values = bench.poison({static_cast<int64_t>(kv.value_bytes()) / 4 * kv.num_blocks}, DType::kF32).data;
-  };
-  // Positions from `first` on of each sequence, `count` of them.
-  const auto step = [&](const auto& first, const auto& count) {
-    std::vector<int32_t> ids, positions, slots, row_start = {0}, first_pos, tables;
-    std::vector<int64_t> rows;
-    for (size_t s = 0; s < seqs.size(); ++s) {
-      if (count(seqs[s]) == 0) continue;
-      first_pos.push_back(first(seqs[s]));
-      tables.insert(tables.end(), &table[s * stride], &table[s * stride] + stride);
-      for (int p = first(seqs[s]); p < first(seqs[s]) + count(seqs[s]); ++p) {
-        ids.push_back(0);
-        positions.push_back(p);
-        slots.push_back(-1);
-        rows.push_back(begin[s] + p);
+  backend.upload(values.tensor.data, stored.data(), stored.size() * sizeof(float));
+  return values;
+}
+
+// Some sequences of a recurrent layer, whose positions lie one sequence after another in all arrays. They are computed in
+// two steps (of each `past` positions, then `rows`), in one, and their last rows again from the last snapshot,
+// which must give the same bits.
+class StateRun {
+ public:
+  // of_rows(rows, batch, kv): runs the layer over these of all positions, and reads [rows, width] of each output.
+  using Run = std::function<std::vector<std::vector<double>>(const std::vector<int64_t>& rows,
+                                                             const AttentionBatch& batch, const KvLayer& kv)>;
+
+  StateRun(Backend& backend, Bench& bench, std::vector<Seq> seqs, int span)
+      : backend_(backend), bench_(bench), seqs_(std::move(seqs)), span_(span) {
+    for (const Seq& s : seqs_) begin_.push_back(begin_.back() + s.past + s.rows);
+  }
+
+  int64_t total() const { return begin_.back(); }
+  size_t num_seqs() const { return seqs_.size(); }
+  int64_t begin(size_t seq) const { return begin_[seq]; }
+
+  // Every position's outputs. kv: the sizes of what the layer keeps.
+  std::vector<std::vector<double>> check(KvLayer kv, const Run& run, const std::string& what) {
+    const auto context = backend_.make_step_context(op_table_limits());
+    const int stride = kMaxLen / kBlockSize;
+    kv.block_size = span_;
+    const auto blocks_of = [&](const Seq& s) { return (s.past + s.rows + span_ - 1) / span_; };
+    for (const Seq& s : seqs_) kv.num_blocks += blocks_of(s);
+    std::vector<int32_t> free(kv.num_blocks), table(seqs_.size() * stride, -1);
+    std::iota(free.begin(), free.end(), 0);
+    std::shuffle(free.begin(), free.end(), bench_.random());
+    for (size_t s = 0; s < seqs_.size(); ++s) {
+      for (int b = 0; b < blocks_of(seqs_[s]); ++b) {
+        table[s * stride + b] = free.back();
+        free.pop_back();
       }
-      row_start.push_back(static_cast<int32_t>(ids.size()));
     }
-    const auto num_rows = static_cast<int64_t>(ids.size());
-    ForwardInput input{.token_ids = ids, .positions = positions, .groups = {}};
-    input.groups[0] = {.slots = slots.data(),
-                       .attention = {.num_seqs = static_cast<int>(first_pos.size()),
-                                     .num_rows = static_cast<int>(num_rows),
-                                     .row_start = row_start.data(),
-                                     .first_pos = first_pos.data(),
-                                     .block_table = tables.data(),
-                                     .table_stride = stride}};
-    input.groups[1] = input.groups[0];
-    context->begin_step(input);
+    std::vector<std::vector<double>> all;
+    const auto forget = [&] {
+      kv.keys = bench_.poison({kv.conv_floats * kv.num_blocks}, DType::kF32).data;
+      kv.values = bench_.poison({kv.scan_floats * kv.num_blocks}, DType::kF32).data;
+    };
+    // Positions from `first` on of each sequence, `count` of them.
+    const auto step = [&](const auto& first, const auto& count) {
+      std::vector<int32_t> ids, positions, slots, row_start = {0}, first_pos, tables;
+      std::vector<int64_t> rows;
+      for (size_t s = 0; s < seqs_.size(); ++s) {
+        if (count(seqs_[s]) == 0) continue;
+        first_pos.push_back(first(seqs_[s]));
+        tables.insert(tables.end(), &table[s * stride], &table[s * stride] + stride);
+        for (int p = first(seqs_[s]); p < first(seqs_[s]) + count(seqs_[s]); ++p) {
+          ids.push_back(0);
+          positions.push_back(p);
+          slots.push_back(-1);
+          rows.push_back(begin_[s] + p);
+        }
+        row_start.push_back(static_cast<int32_t>(ids.size()));
+      }
+      ForwardInput input{.token_ids = ids, .positions = positions, .groups = {}};
+      for (KvGroupInput& group : input.groups)
+        group = {.slots = slots.data(),
+                 .attention = {.num_seqs = static_cast<int>(first_pos.size()),
+                               .num_rows = static_cast<int>(ids.size()),
+                               .row_start = row_start.data(),
+                               .first_pos = first_pos.data(),
+                               .block_table = tables.data(),
+                               .table_stride = stride}};
+      context->begin_step(input);
+      const std::vector<std::vector<double>> outputs = run(rows, input.groups[0].attention, kv);
+      all.resize(outputs.size());
+      for (size_t o = 0; o < outputs.size(); ++o) {
+        const size_t width = outputs[o].size() / rows.size();
+        all[o].resize(total() * width);
+        for (size_t r = 0; r < rows.size(); ++r)
+          std::copy_n(outputs[o].begin() + r * width, width, all[o].begin() + rows[r] * width);
+      }
+    };
+    forget();
+    step([](const Seq&) { return 0; }, [](const Seq& s) { return s.past; });
+    step([](const Seq& s) { return s.past; }, [](const Seq& s) { return s.rows; });
+    const std::vector<std::vector<double>> in_two = all;
+    forget();
+    step([](const Seq&) { return 0; }, [](const Seq& s) { return s.past + s.rows; });
+    EXPECT_EQ(all, in_two) << what << ": where a prompt is cut changes it";
+    const auto snapshot = [&](const Seq& s) { return (s.past + s.rows - 1) / span_ * span_; };
+    step(snapshot, [&](const Seq& s) { return s.past + s.rows - snapshot(s); });
+    EXPECT_EQ(all, in_two) << what << ": a snapshot is not what it had come to";
+    return all;
+  }
+
+ private:
+  Backend& backend_;
+  Bench& bench_;
+  std::vector<Seq> seqs_;
+  int span_;
+  std::vector<int64_t> begin_ = {0};
+};
+
+std::vector<Seq> seqs_of(int span) {
+  return {{3, 1}, {0, 37}, {2 * span, 1}, {2 * span - 1, span + 2}, {90, 5}};
+}
+
+struct SelectiveCase {
+  int channels, span;
+  bool has_bias;
+  int taps, num_states;
+  bool is_gated = false;  // the convolution, in place of its SiLU
+};
+
+// A convolution and what its channels' scan makes of it.
+void check_selective(Backend& backend, WeightFormat weights, const SelectiveCase& test) {
+  const auto& [width, span, has_bias, taps, num_states, is_gated] = test;
+  const int64_t channels = width;
+  Bench bench(backend, weights, static_cast<uint32_t>(channels + span));
+  StateRun state(backend, bench, seqs_of(span), span);
+  const int64_t total = state.total();
+  const Values x_gate = bench.numbers({total, 2 * channels}), bc = bench.numbers({total, 2 * num_states}),
+               dt = bench.numbers({total, channels}, DType::kF32, 2),
+               weight = bench.numbers({taps, channels}, DType::kF32, 0.5f),
+               bias = bench.numbers({channels}, DType::kF32), d = bench.numbers({channels}, DType::kF32),
+               a = negatives(bench, backend, {num_states, channels});
+  const auto run = [&](const std::vector<int64_t>& rows, const AttentionBatch& batch, const KvLayer& kv) {
+    const auto num_rows = static_cast<int64_t>(rows.size());
     const Tensor in = bench.rows_of(x_gate, rows), b_c = bench.rows_of(bc, rows);
     const Tensor convolved = bench.poison({num_rows, channels}, bench.type()),
                  out = bench.poison({num_rows, channels}, bench.type());
     const auto half = [&](const Tensor& both, int which) {
-      const int64_t width = both.dim(1) / 2;
-      return Tensor(both.at(which * width), both.dtype, {num_rows, width});
+      return Tensor(both.at(which * both.dim(1) / 2), both.dtype, {num_rows, both.dim(1) / 2});
     };
     backend.causal_conv({.x = half(in, 0),
+                         .in_gate = is_gated ? half(in, 1) : Tensor(),
+                         .out_gate = is_gated ? half(in, 1) : Tensor(),
                          .x_stride = 2 * channels,
                          .weight = weight.tensor,
                          .bias = has_bias ? bias.tensor : Tensor(),
+                         .has_silu = !is_gated,
                          .kv = kv,
-                         .batch = &input.groups[0].attention,
+                         .batch = &batch,
                          .out = convolved});
     backend.selective_scan({.u = convolved,
                             .dt = bench.rows_of(dt, rows),
                             .b = half(b_c, 0),
                             .c = half(b_c, 1),
-                            .bc_stride = 2 * kScanStates,
+                            .bc_stride = 2 * num_states,
                             .gate = half(in, 1),
                             .gate_stride = 2 * channels,
                             .a = a.tensor,
                             .d = d.tensor,
                             .kv = kv,
-                            .batch = &input.groups[0].attention,
+                            .batch = &batch,
                             .out = out});
-    const std::vector<double> u = bench.read(convolved), y = bench.read(out);
-    for (int64_t r = 0; r < num_rows; ++r) {
-      std::copy_n(u.begin() + r * channels, channels, conv.begin() + rows[r] * channels);
-      std::copy_n(y.begin() + r * channels, channels, scan.begin() + rows[r] * channels);
-    }
+    return std::vector{bench.read(convolved), bench.read(out)};
   };
-  forget();
-  step([](const Seq&) { return 0; }, [](const Seq& s) { return s.past; });
-  step([](const Seq& s) { return s.past; }, [](const Seq& s) { return s.rows; });
-  const std::vector<double> conv_in_two = conv, scan_in_two = scan;
-  forget();
-  step([](const Seq&) { return 0; }, [](const Seq& s) { return s.past + s.rows; });
-  EXPECT_EQ(conv, conv_in_two) << "where a prompt is cut changes the convolution";
-  EXPECT_EQ(scan, scan_in_two) << "where a prompt is cut changes the scan";
-  const auto snapshot = [&](const Seq& s) { return (s.past + s.rows - 1) / span * span; };
-  step(snapshot, [&](const Seq& s) { return s.past + s.rows - snapshot(s); });
-  EXPECT_EQ(conv, conv_in_two) << "a snapshot is not what the convolution had come to";
-  EXPECT_EQ(scan, scan_in_two) << "a snapshot is not what the scan had come to";
+  const auto outputs = state.check({.conv_floats = (taps - 1) * channels, .scan_floats = num_states * channels}, run,
+                                   "a selective scan");
+  const std::vector<double>&conv = outputs[0], &scan = outputs[1];
 
-  const auto silu = [](double v) { return v / (1 + std::exp(-v)); };
   std::vector<double> want_conv, want_scan, conv_size, scan_size;
-  for (size_t s = 0; s < seqs.size(); ++s) {
-    std::vector<double> state(kScanStates * channels, 0.0);
-    for (int64_t p = begin[s]; p < begin[s + 1]; ++p) {
+  for (size_t s = 0; s < state.num_seqs(); ++s) {
+    std::vector<double> states(num_states * channels, 0.0);
+    for (int64_t p = state.begin(s); p < state.begin(s + 1); ++p) {
       for (int64_t c = 0; c < channels; ++c) {
+        const auto gate_of = [&](int64_t at) { return x_gate.exact[(2 * at + 1) * channels + c]; };
         double sum = has_bias ? bias.exact[c] : 0, size = std::abs(sum);
-        for (int t = 0; t < kConvTaps; ++t) {
-          const int64_t from = p - kConvTaps + 1 + t;
-          if (from < begin[s]) continue;
-          const double term = weight.exact[t * channels + c] * x_gate.exact[from * 2 * channels + c];
+        for (int t = 0; t < taps; ++t) {
+          const int64_t from = p - taps + 1 + t;
+          if (from < state.begin(s)) continue;
+          const double term = weight.exact[t * channels + c] * x_gate.exact[2 * from * channels + c] *
+                              (is_gated ? gate_of(from) : 1);
           sum += term;
           size += std::abs(term);
         }
-        want_conv.push_back(silu(sum));
-        conv_size.push_back(size);
+        want_conv.push_back(is_gated ? sum * gate_of(p) : silu(sum));
+        conv_size.push_back(is_gated ? size * std::abs(gate_of(p)) : size);
         // From what the device's own convolution came to.
         const double u = conv[p * channels + c], step_size = std::log1p(std::exp(dt.exact[p * channels + c]));
         double y = d.exact[c] * u, terms = std::abs(y);
-        for (int n = 0; n < kScanStates; ++n) {
-          double& h = state[n * channels + c];
+        for (int n = 0; n < num_states; ++n) {
+          double& h = states[n * channels + c];
           h = h * std::exp(step_size * a.exact[n * channels + c]) +
-              step_size * u * bc.exact[p * 2 * kScanStates + n];
-          const double term = h * bc.exact[p * 2 * kScanStates + kScanStates + n];
+              step_size * u * bc.exact[p * 2 * num_states + n];
+          const double term = h * bc.exact[p * 2 * num_states + num_states + n];
           y += term;
           terms += std::abs(term);
         }
-        const double gate = silu(x_gate.exact[p * 2 * channels + channels + c]);
-        want_scan.push_back(y * gate);
-        scan_size.push_back(terms * std::abs(gate));
+        want_scan.push_back(y * silu(gate_of(p)));
+        scan_size.push_back(terms * std::abs(silu(gate_of(p))));
       }
     }
   }
@@ -154,15 +216,132 @@ void check_recurrence(Backend& backend, WeightFormat weights, const std::vector<
   expect_near(scan, want_scan, scan_size, tolerance, "selective_scan");
 }
 
+struct LinearCase {
+  int key_heads, heads, keys, values, span;
+  bool has_delta_rule, decays_by_key, has_strength, has_skip, is_constant = false;
+  float lower_bound = 0;
+};
+
+// The scan of matrix states and what gates it.
+void check_linear(Backend& backend, WeightFormat weights, const LinearCase& test) {
+  if (!backend.has(RareOp::kLinearScan)) return;
+  const int64_t heads = test.heads, keys = test.keys, values = test.values, key_width = test.key_heads * keys;
+  const int64_t width = 2 * key_width + heads * values, decays = test.decays_by_key ? heads * keys : heads;
+  Bench bench(backend, weights, static_cast<uint32_t>(width));
+  StateRun state(backend, bench, seqs_of(test.span), test.span);
+  const int64_t total = state.total();
+  const Values qkv = bench.numbers({total, width}, bench.type(), 0.3f), x = bench.numbers({total, decays + heads}),
+               bias = bench.numbers({decays}, DType::kF32), rate = negatives(bench, backend, {heads}),
+               skip = bench.numbers({heads}, DType::kF32), constant = [&] {
+                 Values values = negatives(bench, backend, {1, decays});
+                 std::vector<float> stored;
+                 for (double& v : values.exact) v = stored.emplace_back(static_cast<float>(std::exp(v)));
+                 backend.upload(values.tensor.data, stored.data(), stored.size() * sizeof(float));
+                 return values;
+               }();
+  const float scale = 0.7f;
+  const bool has_beta = test.has_strength && (test.has_delta_rule || test.decays_by_key);
+  const auto run = [&](const std::vector<int64_t>& rows, const AttentionBatch& batch, const KvLayer& kv) {
+    const auto num_rows = static_cast<int64_t>(rows.size());
+    const Tensor in = bench.rows_of(qkv, rows), raw = bench.rows_of(x, rows);
+    const Tensor decay = bench.poison({num_rows, decays}, DType::kF32),
+                 strength = bench.poison({num_rows, has_beta ? heads : decays}, DType::kF32),
+                 out = bench.poison({num_rows, heads * values}, bench.type());
+    backend.scan_gates({.x = Tensor(raw.data, raw.dtype, {num_rows, decays}),
+                        .x_stride = decays + heads,
+                        .beta = has_beta ? Tensor(raw.at(decays), raw.dtype, {num_rows, heads}) : Tensor(),
+                        .beta_stride = decays + heads,
+                        .bias = bias.tensor,
+                        .rate = rate.tensor,
+                        .x_scale = 0.9f,
+                        .least = 0.1f,
+                        .most = 1.5f,
+                        .lower_bound = test.lower_bound,
+                        .beta_scale = 2,
+                        .decay = decay,
+                        .strength = strength});
+    backend.linear_scan({.q = Tensor(in.data, in.dtype, {num_rows, test.key_heads, keys}),
+                         .k = Tensor(in.at(key_width), in.dtype, {num_rows, test.key_heads, keys}),
+                         .v = Tensor(in.at(2 * key_width), in.dtype, {num_rows, heads, values}),
+                         .qkv_stride = width,
+                         .decay = test.is_constant ? constant.tensor : decay,
+                         .strength = test.has_strength ? strength : Tensor(),
+                         .has_delta_rule = test.has_delta_rule,
+                         .scale = scale,
+                         .skip = test.has_skip ? skip.tensor : Tensor(),
+                         .kv = kv,
+                         .batch = &batch,
+                         .out = out});
+    return std::vector{bench.read(out), bench.read(decay), bench.read(strength)};
+  };
+  const auto outputs = state.check({.scan_floats = heads * keys * values}, run, "a linear scan");
+  const std::vector<double>&got = outputs[0], &decay = outputs[1], &strength = outputs[2];
+
+  std::vector<double> want, sizes, want_decay, want_strength;
+  for (int64_t p = 0; p < total; ++p) {
+    for (int64_t i = 0; i < decays; ++i) {
+      const double raw = double{0.9f} * x.exact[p * (decays + heads) + i] + bias.exact[i];
+      const double step = std::clamp(std::log1p(std::exp(raw)), 0.1, 1.5), own = rate.exact[i / (decays / heads)];
+      const double logarithm = test.lower_bound != 0 ? test.lower_bound / (1 + std::exp(own * raw)) : own * step;
+      want_decay.push_back(std::exp(logarithm));
+      if (!has_beta) want_strength.push_back(step);
+    }
+    for (int64_t h = 0; h < heads && has_beta; ++h)
+      want_strength.push_back(2 / (1 + std::exp(-x.exact[p * (decays + heads) + decays + h])));
+  }
+  for (size_t s = 0; s < state.num_seqs(); ++s) {
+    std::vector<double> states(heads * keys * values, 0.0);
+    for (int64_t p = state.begin(s); p < state.begin(s + 1); ++p) {
+      for (int64_t h = 0; h < heads; ++h) {
+        const double* const q = &qkv.exact[p * width + h * test.key_heads / heads * keys];
+        const double *const k = q + key_width, *const v = &qkv.exact[p * width + 2 * key_width + h * values];
+        for (int64_t j = 0; j < values; ++j) {
+          double m = 0, y = 0, terms = 0;
+          for (int64_t n = 0; n < keys; ++n) {
+            const int64_t at = test.decays_by_key ? h * keys + n : h;
+            double& one = states[(h * keys + n) * values + j];
+            one *= test.is_constant ? constant.exact[at] : decay[p * decays + at];
+            m += one * k[n];
+          }
+          const double own = test.has_strength ? strength[p * heads + h] : 1;
+          for (int64_t n = 0; n < keys; ++n) {
+            double& one = states[(h * keys + n) * values + j];
+            one += k[n] * own * (v[j] - (test.has_delta_rule ? m : 0));
+            y += one * q[n];
+            terms += std::abs(one * q[n]) + std::abs(k[n] * own * v[j] * q[n]);
+          }
+          const double skipped = test.has_skip ? skip.exact[h] * v[j] : 0;
+          want.push_back(scale * y + skipped);
+          sizes.push_back(terms + std::abs(skipped));
+        }
+      }
+    }
+  }
+  const double tolerance = std::max(bench.tolerance(), 1e-5);
+  for (double& size : sizes) size *= 1e-4 / tolerance;
+  expect_near(got, want, sizes, tolerance, "linear_scan");
+  expect_near(decay, want_decay, std::vector<double>(want_decay.size(), 1), 1e-6, "decay");
+  expect_near(strength, want_strength, std::vector<double>(want_strength.size(), 1), 1e-6, "strength");
+}
+
 }  // namespace
 
 void add_recurrence_cases(std::vector<OpCase>& cases) {
-  for (const auto& [channels, span, has_bias] :
-       std::vector<std::tuple<int, int, bool>>{{1, 16, true}, {37, 32, true}, {200, 64, false}}) {
-    cases.push_back({"recurrence_" + std::to_string(channels), [=](Backend& b, WeightFormat w) {
-                       check_recurrence(b, w, {{3, 1}, {0, 37}, {2 * span, 1}, {2 * span - 1, span + 2}, {90, 5}},
-                                        channels, span, has_bias);
-                     }});
+  for (const SelectiveCase& test : std::vector<SelectiveCase>{{1, 16, true, 4, 16},
+                                                             {37, 32, true, 3, 5, true},
+                                                             {200, 64, false, 2, 32},
+                                                             {70, 32, false, 8, 16, true}}) {
+    cases.push_back({"selective_scan_" + std::to_string(test.channels),
+                     [=](Backend& b, WeightFormat w) { check_selective(b, w, test); }});
+  }
+  for (const auto& [name, test] : std::vector<std::pair<std::string, LinearCase>>{
+           {"mamba2", {2, 6, 24, 40, 32, false, false, true, true}},
+           {"gated_delta", {2, 4, 64, 37, 32, true, false, true, false}},
+           {"delta_by_key", {3, 3, 16, 16, 64, true, true, true, false}},
+           {"gated", {2, 2, 128, 9, 32, false, true, false, false}},
+           {"bounded", {2, 2, 24, 40, 32, true, true, true, false, false, -3.0f}},
+           {"lightning", {4, 4, 8, 33, 32, false, false, false, false, true}}}) {
+    cases.push_back({"linear_scan_" + name, [=](Backend& b, WeightFormat w) { check_linear(b, w, test); }});
   }
 }
 

@@ -85,16 +85,23 @@ void check_activation(Backend& backend, WeightFormat weights, int64_t rows, int6
                  plain = bench.poison({2 * rows, width}, bench.type());
     backend.gated_activation(act, in.tensor, gated);
     backend.activation(act, plain_in, plain);
+    // The other half of the same rows gates what was gated.
+    const Tensor twice = bench.poison({rows, width}, bench.type());
+    backend.gate_rows(act, Tensor(in.tensor.at(width), bench.type(), {rows, width}), 2 * width, gated, twice);
     std::vector<double> want_gated, want_plain;
     for (int64_t r = 0; r < rows; ++r)
       for (int64_t i = 0; i < width; ++i)
         want_gated.push_back(activated(act, in.exact[r * 2 * width + i]) *
                              in.exact[r * 2 * width + width + i]);
     for (const double x : in.exact) want_plain.push_back(activated(act, x));
+    std::vector<double> want_twice = bench.read(gated);
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t i = 0; i < width; ++i) want_twice[r * width + i] *= activated(act, in.exact[(2 * r + 1) * width + i]);
     const double tolerance = std::max(bench.tolerance(), 1e-5);
     const std::vector<double> size(2 * rows * width, 0.02);  // an exponential's own error
     expect_near(bench.read(gated), want_gated, size, tolerance, "gated " + name);
     expect_near(bench.read(plain), want_plain, size, tolerance, name);
+    expect_near(bench.read(twice), want_twice, size, tolerance, "gate_rows, " + name);
   }
 }
 

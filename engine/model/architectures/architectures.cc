@@ -14,13 +14,16 @@
 #include "engine/model/architectures/gpt_neox.h"
 #include "engine/model/architectures/gptj.h"
 #include "engine/model/architectures/granite.h"
+#include "engine/model/architectures/lfm.h"
 #include "engine/model/architectures/llama.h"
 #include "engine/model/architectures/mamba.h"
+#include "engine/model/architectures/mamba_hybrids.h"
 #include "engine/model/architectures/nemotron.h"
 #include "engine/model/architectures/olmo.h"
 #include "engine/model/architectures/opt.h"
 #include "engine/model/architectures/phi.h"
 #include "engine/model/architectures/qwen.h"
+#include "engine/model/architectures/qwen_next.h"
 #include "engine/model/architectures/small_llamas.h"
 #include "engine/model/architectures/stablelm.h"
 #include "engine/model/architectures/starcoder.h"
@@ -35,7 +38,7 @@ namespace {
 constexpr const Architecture* kArchitectures[] = {&kLlama, &kMistral, &kMixtral, &kQwen2,
                                                   &kQwen3, &kGemma, &kGemma2,  &kGemma3,  &kGemma3Composite,
                                                   &kGemma4, &kGemma4Composite, &kGemma4Unified,
-                                                  &kPhi3,  &kGpt, &kGpt2,    &kMamba,
+                                                  &kPhi3,  &kGpt, &kGpt2,
                                                   &kGranite, &kOlmo,  &kOlmo2,   &kOlmo3,
                                                   &kGlm, &kGlm4, &kArcee, &kErnie45, &kHelium,
                                                   &kSeedOss, &kSmolLm3, &kHunYuanDense, &kExaone4, &kMinistral,
@@ -43,7 +46,10 @@ constexpr const Architecture* kArchitectures[] = {&kLlama, &kMistral, &kMixtral,
                                                   &kQwen2Vl, &kQwen25Vl, &kQwen3Vl, &kMinistral3, &kMistral3, &kMllama,
                                                   &kGptNeo, &kGptNeox, &kGptj, &kCodeGen, &kPhi, &kOpt, &kBioGpt, &kXglm,
                                                   &kBloom, &kMpt, &kFalcon, &kGptBigCode, &kStarcoder2,
-                                                  &kStableLm, &kCohere, &kCohere2, &kNemotron, &kJais2};
+                                                  &kStableLm, &kCohere, &kCohere2, &kNemotron, &kJais2,
+                                                  // States alone, and beside attention.
+                                                  &kMamba, &kMamba2, &kFalconMamba, &kQwen35, &kQwen35Composite, &kOlmoHybrid,
+                                                  &kLfm2, &kBamba, &kGraniteHybrid, &kFalconH1, &kNemotronH};
 
 const Architecture& find_row(std::string_view Architecture::*key, std::string_view wanted, const char* what) {
   std::vector<std::string> supported;

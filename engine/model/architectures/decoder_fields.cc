@@ -115,22 +115,32 @@ void set_uniform_layers(const Fields& config, const LayerSpec& layer, const Rope
   set_windows(config, {}, std::vector<bool>(spec.layers.size(), false), spec);
 }
 
-std::optional<std::vector<bool>> read_layer_types(const Fields& config, int num_layers) {
-  const json::value* types = config.find("layer_types");
+std::optional<std::vector<int>> read_layer_names(const Fields& config, std::string_view field, int num_layers,
+                                                 std::span<const std::string_view> names) {
+  const json::value* types = config.find(field);
   if (types == nullptr) return std::nullopt;
-  if (!types->is_array() || types->get_array().size() != static_cast<size_t>(num_layers)) {
-    config.refuse("layer_types", "must be an array of num_hidden_layers names");
-  }
-  std::vector<bool> windowed;
+  if (!types->is_array() || types->get_array().size() != static_cast<size_t>(num_layers))
+    config.refuse(field, "must be an array of num_hidden_layers names");
+  std::vector<int> which;
   for (const json::value& type : types->get_array()) {
-    const bool known = type.is_string() &&
-                       (type.get_string() == "full_attention" || type.get_string() == "sliding_attention");
-    if (!known)
-      config.refuse("layer_types",
-                    "holds " + shown_value(type) + "; supported are full_attention, sliding_attention");
-    windowed.push_back(type.get_string() == "sliding_attention");
+    const auto known = std::find_if(names.begin(), names.end(), [&](std::string_view name) {
+      return type.is_string() && name == std::string_view(type.get_string());
+    });
+    if (known == names.end()) {
+      std::string supported;
+      for (const std::string_view name : names) supported += (supported.empty() ? "" : ", ") + std::string(name);
+      config.refuse(field, "holds " + shown_value(type) + "; supported are " + supported);
+    }
+    which.push_back(static_cast<int>(known - names.begin()));
   }
-  return windowed;
+  return which;
+}
+
+std::optional<std::vector<bool>> read_layer_types(const Fields& config, int num_layers) {
+  constexpr std::string_view kNames[] = {"full_attention", "sliding_attention"};
+  const std::optional<std::vector<int>> which = read_layer_names(config, "layer_types", num_layers, kNames);
+  if (!which) return std::nullopt;
+  return std::vector<bool>(which->begin(), which->end());
 }
 
 std::vector<bool> read_windowed(const Fields& config, int num_layers, int pattern) {
@@ -160,13 +170,22 @@ void set_windows(const Fields& config, std::optional<int> window, std::vector<bo
   const bool any = std::find(is_windowed.begin(), is_windowed.end(), true) != is_windowed.end();
   if (any && *window == 0) config.refuse("sliding_window", "must be null or positive, not 0");
   if (!any || *window >= spec.max_positions) is_windowed.assign(spec.layers.size(), false);
-  KvGroupSpec full, windowed{.window = window.value_or(0), .layers = {}};
-  for (int l = 0; l < spec.num_layers(); ++l) (is_windowed[l] ? windowed : full).layers.push_back(l);
-  for (KvGroupSpec* group : {&full, &windowed}) {
-    if (group->layers.empty()) continue;
-    for (const int l : group->layers) spec.layers[l].kv_group = static_cast<int>(spec.kv_groups.size());
-    spec.kv_groups.push_back(std::move(*group));
+  set_groups({{}, {.window = window.value_or(0), .layers = {}}},
+             std::vector<int>(is_windowed.begin(), is_windowed.end()), spec);
+}
+
+void set_groups(std::vector<KvGroupSpec> groups, const std::vector<int>& group_of, ModelSpec& spec) {
+  for (int l = 0; l < spec.num_layers(); ++l)
+    if (group_of[l] >= 0) groups[group_of[l]].layers.push_back(l);
+  for (KvGroupSpec& group : groups) {
+    if (group.layers.empty()) continue;
+    for (const int l : group.layers) spec.layers[l].kv_group = static_cast<int>(spec.kv_groups.size());
+    spec.kv_groups.push_back(std::move(group));
   }
+}
+
+void set_state_groups(const std::vector<bool>& keeps_state, ModelSpec& spec) {
+  set_groups({{}, {.keeps_state = true, .layers = {}}}, std::vector<int>(keeps_state.begin(), keeps_state.end()), spec);
 }
 
 }  // namespace serval

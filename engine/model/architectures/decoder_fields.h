@@ -4,6 +4,7 @@
 #pragma once
 
 #include <optional>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -51,6 +52,13 @@ inline constexpr StoredName kPostNormModules[] = {{"mixer_post_norm", "post_atte
 // Gives `spec` layers of this shape, all alike, that see everything, and one rotation.
 void set_uniform_layers(const Fields& config, const LayerSpec& layer, const RopeSpec& rope, ModelSpec& spec);
 
+// Which of the names each layer has in an array of num_layers; nothing when there is none.
+std::optional<std::vector<int>> read_layer_names(const Fields& config, std::string_view field, int num_layers,
+                                                 std::span<const std::string_view> names);
+// Puts layer l into groups[group_of[l]] (-1: into none). Groups without a layer are left out.
+void set_groups(std::vector<KvGroupSpec> groups, const std::vector<int>& group_of, ModelSpec& spec);
+// The layers for which it says so keep a state, the others keys and values of every position.
+void set_state_groups(const std::vector<bool>& keeps_state, ModelSpec& spec);
 // layer_types, one of "full_attention" or "sliding_attention" a layer; nothing when there are none.
 std::optional<std::vector<bool>> read_layer_types(const Fields& config, int num_layers);
 // Whether each layer has a window: by layer_types, or else every pattern-th layer sees everything.

@@ -1,4 +1,4 @@
-// Mamba: layers of a selective state space and nothing else (Gu and Dao 2023).
+// Layers of a selective state space and nothing else: Mamba, Mamba 2, Falcon-Mamba.
 #pragma once
 
 #include "engine/model/architectures/architecture.h"
@@ -6,5 +6,7 @@
 namespace serval {
 
 extern const Architecture kMamba;
+extern const Architecture kMamba2;
+extern const Architecture kFalconMamba;
 
 }  // namespace serval

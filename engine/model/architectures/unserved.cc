@@ -8,6 +8,10 @@ constexpr std::string_view kEncoderDecoder =
     "it is an encoder with a decoder; decoders alone are served";
 constexpr std::string_view kSpeech = "it writes down speech; text goes in here";
 constexpr std::string_view kAnyOrder = "it reads words in any order, with two streams of attention";
+constexpr std::string_view kRecurrence = "its recurrence is not written yet";
+constexpr std::string_view kSharedBlocks = "blocks that several layers share are not written yet";
+constexpr std::string_view kStateExperts = "experts beside states are not written yet";
+constexpr std::string_view kUnchecked = "the layout of its published checkpoints is not checked against a reference";
 
 constexpr Unserved kUnserved[] = {
     {"BertForMaskedLM", "bert", kEncoder},
@@ -26,6 +30,21 @@ constexpr Unserved kUnserved[] = {
     {"UMT5ForConditionalGeneration", "umt5", kEncoderDecoder},
     {"WhisperForConditionalGeneration", "whisper", kSpeech},
     {"XLNetLMHeadModel", "xlnet", kAnyOrder},
+    {"BailingHybridForCausalLM", "bailing_hybrid", kRecurrence},
+    {"KimiLinearForCausalLM", "kimi_linear", kRecurrence},
+    {"MiniMaxForCausalLM", "minimax", kRecurrence},
+    {"RecurrentGemmaForCausalLM", "recurrent_gemma", kRecurrence},
+    {"RwkvForCausalLM", "rwkv", kRecurrence},
+    {"GLAForCausalLM", "gla", kUnchecked},
+    {"RWKV7ForCausalLM", "rwkv7", kUnchecked},
+    {"RetNetForCausalLM", "retnet", kUnchecked},
+    {"ZambaForCausalLM", "zamba", kSharedBlocks},
+    {"Zamba2ForCausalLM", "zamba2", kSharedBlocks},
+    {"JambaForCausalLM", "jamba", kStateExperts},
+    {"Lfm2MoeForCausalLM", "lfm2_moe", kStateExperts},
+    {"Qwen3NextForCausalLM", "qwen3_next", kStateExperts},
+    {"Qwen3_5MoeForCausalLM", "qwen3_5_moe_text", kStateExperts},
+    {"Qwen3_5MoeForConditionalGeneration", "qwen3_5_moe", kStateExperts},
 };
 
 }  // namespace

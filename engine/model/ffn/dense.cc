@@ -20,7 +20,10 @@ void DenseFfnSpec::run(Backend& backend, const DenseFfnWeights& w, const FfnInpu
   const Tensor gate_up(in.scratch.data, in.scratch.dtype, {rows, 2 * width});
   const Tensor activated(in.scratch.at(rows * 2 * width), in.scratch.dtype, {rows, width});
   backend.linear(in.h, w.gate_up, gate_up);
+  // What scales the gate scales up with it, which is taken back.
+  if (gate_scale != 1) backend.scaled_add(gate_up, gate_scale, {}, gate_up);
   backend.gated_activation(activation, gate_up, activated);
+  if (gate_scale != 1) backend.scaled_add(activated, 1 / gate_scale, {}, activated);
   backend.linear(activated, w.down, in.out);
 }
 

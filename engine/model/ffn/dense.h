@@ -16,6 +16,8 @@ struct DenseFfnSpec {
   int intermediate_size = 0;
   Activation activation = Activation::kSilu;
   bool bias = false;  // on gate, up and down
+  // Of the gate before it is activated (Falcon-H1).
+  float gate_scale = 1;
 
   void list_slots(int64_t hidden, DenseFfnWeights& weights, SlotList& slots) const;
   int64_t scratch_width() const { return int64_t{3} * intermediate_size; }

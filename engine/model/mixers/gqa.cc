@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "kernels/base/check.h"
 
@@ -55,11 +56,18 @@ void prepare_apart(Backend& backend, HeadNormPlace place, const Tensor& query_co
 
 void GqaSpec::list_slots(int64_t hidden, GqaWeights& w, SlotList& slots) const {
   if (has_keys) {
-    slots.qkv(w.qkv,
-              {{"self_attn.q_proj", q_size()},
-               {"self_attn.k_proj", kv_size()},
-               {has_value_matrix ? "self_attn.v_proj" : "self_attn.k_proj", kv_size()}},
-              hidden, qkv_bias, {num_kv_heads, head_dim, interleaved_dims});
+    std::vector<SlotList::Rows> rows = {{"self_attn.q_proj", q_size()},
+                                        {"self_attn.k_proj", kv_size()},
+                                        {has_value_matrix ? "self_attn.v_proj" : "self_attn.k_proj", kv_size()}};
+    if (has_gate) {
+      SlotList::Rows gate{"self_attn.gate_proj", q_size()};
+      for (int64_t behind = 1; behind >= 0 && has_gate_in_queries; --behind)
+        for (int64_t h = 0; h < num_heads; ++h) gate.stored.push_back({(2 * h + behind) * head_dim, head_dim});
+      rows.insert(rows.begin(), std::move(gate));
+      slots.linear(w.qkv, rows, hidden, qkv_bias);
+    } else {
+      slots.qkv(w.qkv, rows, hidden, qkv_bias, {num_kv_heads, head_dim, interleaved_dims});
+    }
   } else {
     slots.linear(w.qkv, {{"self_attn.q_proj", q_size()}}, hidden, qkv_bias);
   }
@@ -89,12 +97,13 @@ void GqaSpec::run(Backend& backend, const GqaWeights& w, const MixerInput& in) c
   SERVAL_CHECK(in.group.attention.num_rows == rows, in.group.attention.num_rows, rows);
 
   const DType type = in.scratch.dtype;
-  // [num_rows, q | k | v], then [num_rows, q_size]
+  // [num_rows, gate | q | k | v], then [num_rows, q_size]
   const Tensor qkv(in.scratch.data, type, {rows, stride});
   const Tensor attended(in.scratch.at(rows * stride), type, {rows, q_size()});
   backend.linear(in.h, w.qkv, qkv);
 
-  const Tensor q(qkv.data, type, {rows, num_heads, head_dim});
+  const int64_t first = gate_size();
+  const Tensor q(qkv.at(first), type, {rows, num_heads, head_dim});
   const auto norm_of = [&](const NormWeights& norm) {
     return head_norm.is_there() && norm.weight.bytes > 0
                ? Tensor(norm.weight.data(), DType::kF32, {static_cast<int64_t>(norm.weight.bytes / sizeof(float))})
@@ -111,8 +120,8 @@ void GqaSpec::run(Backend& backend, const GqaWeights& w, const MixerInput& in) c
                               .slots = in.group.slots,
                               .kv = in.kv};
   if (has_keys) {
-    heads.k = Tensor(qkv.at(q_size()), type, {rows, num_kv_heads, head_dim});
-    heads.v = Tensor(qkv.at(q_size() + kv_size()), type, {rows, num_kv_heads, head_dim});
+    heads.k = Tensor(qkv.at(first + q_size()), type, {rows, num_kv_heads, head_dim});
+    heads.v = Tensor(qkv.at(first + q_size() + kv_size()), type, {rows, num_kv_heads, head_dim});
     if (value_norm.is_there()) backend.head_rms_norm(heads.v, stride, {}, value_norm.eps);
     if (head_norm_place != HeadNormPlace::kEachHead || in.query_cos_sin.data != nullptr)
       prepare_apart(backend, head_norm_place, in.query_cos_sin, heads);
@@ -129,6 +138,8 @@ void GqaSpec::run(Backend& backend, const GqaWeights& w, const MixerInput& in) c
                      .slopes = slopes.empty() ? Tensor() : Tensor(w.slopes.data(), DType::kF32, {num_heads}),
                      .out = attended},
                     stride);
+  if (has_gate)
+    backend.gate_rows(Activation::kSigmoid, Tensor(qkv.data, type, {rows, q_size()}), stride, attended, attended);
   backend.linear(attended, w.output, in.out);
 }
 

@@ -16,7 +16,7 @@ enum class HeadNormPlace : uint8_t {
 };
 
 struct GqaWeights {
-  LinearWeight qkv;     // [q_size + 2 * kv_size, hidden]: q, k, v rows in this order
+  LinearWeight qkv;     // [gate_size + q_size + 2 * kv_size, hidden]: gate, q, k, v rows in this order
   LinearWeight output;  // [hidden, q_size]
   NormWeights q_norm;   // [head_dim], or of all heads together
   NormWeights k_norm;
@@ -36,6 +36,10 @@ struct GqaSpec {
   NormSpec value_norm;           // of each head of v: an RMS norm without weights
   bool has_keys = true;          // else those of another layer are read (LayerSpec::kv_source)
   bool has_value_matrix = true;  // else values are what keys are before their norm (Gemma 4)
+  // What was attended to is multiplied by the sigmoid of a projection of the input (Qiu et al. 2025).
+  bool has_gate = false;
+  // Each head's gate lies behind its query in one tensor of the checkpoint (Qwen3-Next).
+  bool has_gate_in_queries = false;
   float scale = 1;     // of the scores: 1 / sqrt(head_dim)
   float soft_cap = 0;  // 0: none; c: scores become c * tanh(score / c)
   // The checkpoint has the first so many dimensions of each head of q and k as pairs of neighbours that rotate
@@ -46,7 +50,8 @@ struct GqaSpec {
 
   int64_t q_size() const { return int64_t{num_heads} * head_dim; }
   int64_t kv_size() const { return int64_t{num_kv_heads} * head_dim; }
-  int64_t qkv_size() const { return q_size() + (has_keys ? 2 * kv_size() : 0); }
+  int64_t gate_size() const { return has_gate ? q_size() : 0; }
+  int64_t qkv_size() const { return gate_size() + q_size() + (has_keys ? 2 * kv_size() : 0); }
 
   void list_slots(int64_t hidden, GqaWeights& weights, SlotList& slots) const;
   int64_t scratch_width() const { return qkv_size() + q_size(); }

@@ -9,12 +9,13 @@ namespace serval {
 
 struct MambaWeights {
   LinearWeight input;      // [2 * channels, hidden]: what is mixed, then what gates it
-  Buffer conv, conv_bias;  // f32 [kConvTaps, channels], [channels]
+  Buffer conv, conv_bias;  // f32 [taps, channels], [channels]
   LinearWeight step_low;   // [step_rank, channels]
-  LinearWeight b_c;        // [2 * kScanStates, channels]
-  LinearWeight step;       // [channels, step_rank]
-  Buffer rates, skip;      // f32 [kScanStates, channels] (A, negative), [channels] (D)
-  LinearWeight output;     // [hidden, channels]
+  LinearWeight b_c;        // [2 * num_states, channels]
+  NormWeights step_norm, b_norm, c_norm;
+  LinearWeight step;    // [channels, step_rank]
+  Buffer rates, skip;   // f32 [num_states, channels] (A, negative), [channels] (D)
+  LinearWeight output;  // [hidden, channels]
 };
 
 struct MambaSpec {
@@ -22,6 +23,9 @@ struct MambaSpec {
 
   int channels = 0;  // the expanded width
   int step_rank = 0;
+  int num_states = 16;  // of a channel
+  int taps = 4;         // of the convolution
+  NormSpec inner_norm;  // of the low-rank step, of b and of c
   bool has_conv_bias = true;
   bool has_bias = false;  // on input and output
 

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <fstream>
 #include <functional>
+#include <limits>
 #include <set>
 #include <sstream>
 #include <string>
@@ -35,6 +36,24 @@ struct Feature {
 
 GqaSpec& attention(LayerSpec& layer) {
   return std::get<GqaSpec>(layer.mixer);
+}
+// A feature of the layers that have this mixer, or of their weights.
+template <class Spec>
+Feature of_mixers(const std::string& name, const std::function<void(Spec&)>& change) {
+  return {name, [change](ModelSpec& s, ModelWeights&) {
+            for (LayerSpec& layer : s.layers)
+              if (auto* const mixer = std::get_if<Spec>(&layer.mixer)) change(*mixer);
+          }};
+}
+template <class Spec>
+Feature of_mixer_weights(const std::string& name, const std::function<void(typename Spec::Weights&)>& change) {
+  return {name, [change](ModelSpec&, ModelWeights& w) {
+            for (LayerWeights& layer : w.layers)
+              if (auto* const weights = std::get_if<typename Spec::Weights>(&layer.mixer)) change(*weights);
+          }};
+}
+void scale_all(Buffer& buffer, float scale) {
+  for (size_t i = 0; i < buffer.bytes / sizeof(float); ++i) buffer.as<float>()[i] *= scale;
 }
 
 Feature without_rotation() {
@@ -188,6 +207,45 @@ Feature without_skip() {
 Feature without_conv_bias() {
   return with_scaled("bias of the convolution", [](LayerWeights& w) -> Buffer& { return mamba(w).conv_bias; }, 0);
 }
+Feature without_inner_norms() {
+  return of_mixers<MambaSpec>("norms of step, b and c", [](MambaSpec& mixer) { mixer.inner_norm = {}; });
+}
+template <class Spec>
+Feature without_memory_of() {
+  return of_mixer_weights<Spec>("state", [](auto& w) { scale_all(w.rates, 1e9f); });
+}
+template <class Spec>
+Feature without_gated_norm() {
+  return of_mixers<Spec>("norm of what a scan gave", [](Spec& mixer) { mixer.norm.eps = 1e9f; });
+}
+template <class Spec>
+Feature without_last_input() {  // a convolution of what stands before
+  return of_mixer_weights<Spec>("convolution", [](auto& w) {
+    const size_t first = w.conv.bytes / sizeof(float) / 2;
+    for (size_t i = 0; i < first; ++i) w.conv.template as<float>()[i] = 0;
+  });
+}
+Feature without_step_limits() {
+  return of_mixers<Mamba2Spec>("limits of a step", [](Mamba2Spec& mixer) {
+    mixer.least_step = 0;
+    mixer.most_step = std::numeric_limits<float>::infinity();
+  });
+}
+Feature with_one_group() {  // the groups' keys and queries change places
+  return of_mixers<Mamba2Spec>("groups", [](Mamba2Spec& mixer) {
+    mixer.num_states *= mixer.num_groups;
+    mixer.num_groups = 1;
+  });
+}
+Feature without_delta_rule() {
+  return of_mixers<DeltaNetSpec>("strength of what is taken in", [](DeltaNetSpec& mixer) { mixer.beta_scale = 0.3f; });
+}
+Feature without_unit_length() {
+  return of_mixer_weights<DeltaNetSpec>("length of keys", [](DeltaNetWeights& w) { scale_all(w.unit, 2); });
+}
+Feature without_head_norm_of_attention() {
+  return of_mixers<GqaSpec>("q and k norm", [](GqaSpec& mixer) { mixer.head_norm = {}; });
+}
 LinearWeight& qkv(LayerWeights& w) {
   return std::get<GqaWeights>(w.mixer).qkv;
 }
@@ -316,6 +374,76 @@ std::vector<ModelCase> models() {
       {"mamba-f16",
        {without_memory(), without_skip(), without_bias("input", [](LayerWeights& w) -> LinearWeight& { return mamba(w).input; }),
         without_bias("output of the mixer", [](LayerWeights& w) -> LinearWeight& { return mamba(w).output; })}},
+      {"bamba",
+       {without_memory_of<Mamba2Spec>(), without_gated_norm<Mamba2Spec>(), without_step_limits(), without_rotation()}},
+      {"granite-hybrid",
+       {without_memory_of<Mamba2Spec>(), with_one_group(), without_embedding_scale(),
+        without_residual_scale(), without_logit_scale(),
+        of_mixers<GqaSpec>("scale of scores", [](GqaSpec& mixer) { mixer.scale = 1 / std::sqrt(8.0f); })}},
+      {"granite-hybrid-bf16",
+       {without_memory_of<Mamba2Spec>(), without_rotation(),
+        of_mixer_weights<Mamba2Spec>("input bias", [](Mamba2Weights& w) { w.input.bias = {}; })}},
+      {"falcon-h1",
+       {without_memory_of<Mamba2Spec>(), without_rotation(), without_embedding_scale(),
+        without_logit_scale(),
+        {"scales of what parts add",
+         [](ModelSpec& s, ModelWeights&) {
+           for (LayerSpec& layer : s.layers) layer.mixer_scale = layer.ffn_scale = 1;
+         }},
+        {"mixers side by side",
+         [](ModelSpec& s, ModelWeights&) {
+           for (LayerSpec& layer : s.layers) layer.mixer_scale = layer.is_beside ? 0 : layer.mixer_scale;
+         }},
+        {"scale of the gate",
+         [](ModelSpec& s, ModelWeights&) {
+           for (LayerSpec& layer : s.layers)
+             if (auto* const ffn = std::get_if<DenseFfnSpec>(&layer.ffn)) ffn->gate_scale = 1;
+         }},
+        of_mixers<GqaSpec>("scale of keys", [](GqaSpec& mixer) { mixer.scale = 1 / std::sqrt(8.0f); }),
+        of_mixers<Mamba2Spec>("scale of the gate of a scan", [](Mamba2Spec& mixer) { mixer.input_scales[0] = 1; }),
+        of_mixers<Mamba2Spec>("scale of steps", [](Mamba2Spec& mixer) { mixer.input_scales[4] = 1; }),
+        of_mixer_weights<Mamba2Spec>("scale of the convolution", [](Mamba2Weights& w) { scale_all(w.conv, 1.2f); })}},
+      {"falcon-h1-bf16",
+       {without_memory_of<Mamba2Spec>(), without_gated_norm<Mamba2Spec>(),
+        of_mixer_weights<Mamba2Spec>("output bias", [](Mamba2Weights& w) { w.output.bias = {}; })}},
+      {"mamba2",
+       {without_memory_of<Mamba2Spec>(), without_last_input<Mamba2Spec>(), without_gated_norm<Mamba2Spec>(),
+        without_step_limits(), with_one_group(),
+        of_mixer_weights<Mamba2Spec>("skip", [](Mamba2Weights& w) { scale_all(w.skip, 0); }),
+        of_mixer_weights<Mamba2Spec>("bias of the convolution", [](Mamba2Weights& w) { scale_all(w.conv_bias, 0); }),
+        of_mixer_weights<Mamba2Spec>("bias of a step", [](Mamba2Weights& w) { scale_all(w.step_bias, 0); })}},
+      {"mamba2-bf16",
+       {without_memory_of<Mamba2Spec>(),
+        of_mixer_weights<Mamba2Spec>("input bias", [](Mamba2Weights& w) { w.input.bias = {}; }),
+        of_mixer_weights<Mamba2Spec>("output bias", [](Mamba2Weights& w) { w.output.bias = {}; })}},
+      {"falcon-mamba", {without_memory(), without_inner_norms()}},
+      {"lfm2",
+       {without_last_input<ShortConvSpec>(), without_head_norm_of_attention(), without_rotation()}},
+      {"lfm2-bf16",
+       {without_last_input<ShortConvSpec>(), without_rotation(),
+        of_mixer_weights<ShortConvSpec>("bias of the convolution", [](ShortConvWeights& w) { scale_all(w.conv_bias, 0); }),
+        of_mixer_weights<ShortConvSpec>("input bias", [](ShortConvWeights& w) { w.input.bias = {}; }),
+        of_mixer_weights<ShortConvSpec>("output bias", [](ShortConvWeights& w) { w.output.bias = {}; })}},
+      {"qwen35",
+       {without_memory_of<DeltaNetSpec>(), without_last_input<DeltaNetSpec>(), without_gated_norm<DeltaNetSpec>(),
+        without_delta_rule(), without_unit_length(), without_head_norm_of_attention(), without_rotation(),
+        without_norm_offset()}},
+      {"qwen35-composite", {without_memory_of<DeltaNetSpec>(), without_last_input<DeltaNetSpec>(), without_norm_offset()}},
+      {"olmo-hybrid",
+       {without_memory_of<DeltaNetSpec>(), without_last_input<DeltaNetSpec>(), without_gated_norm<DeltaNetSpec>(),
+        of_mixers<DeltaNetSpec>("beta up to two", [](DeltaNetSpec& mixer) { mixer.beta_scale = 1; }),
+        of_mixers<GqaSpec>("norm of all heads", [](GqaSpec& mixer) { mixer.head_norm.eps = 10; }), without_rotation()}},
+      {"olmo-hybrid-bf16", {without_memory_of<DeltaNetSpec>(), without_last_input<DeltaNetSpec>()}},
+      {"nemotron-h",
+       {without_memory_of<Mamba2Spec>(), without_step_limits(), with_one_group(),
+        {"activation",
+         [](ModelSpec& s, ModelWeights&) {
+           for (LayerSpec& layer : s.layers)
+             if (auto* const mlp = std::get_if<MlpFfnSpec>(&layer.ffn)) mlp->activation = Activation::kRelu;
+         }}}},
+      {"nemotron-h-bf16",
+       {without_memory_of<Mamba2Spec>(),
+        of_mixer_weights<Mamba2Spec>("input bias", [](Mamba2Weights& w) { w.input.bias = {}; })}},
       {"mistral", {without_window(), with_window_off_by_one()}},
       {"mixtral", {without_renormalised_routing(), with_the_best_expert_alone(), with_experts_exchanged()}},
       {"mixtral-bf16",

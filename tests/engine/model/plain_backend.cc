@@ -38,8 +38,10 @@ class PlainBackend final : public Backend {
     return buffer;
   }
 
-  explicit PlainBackend(std::optional<WeightFormat> lacking) : lacking_(lacking) {}
+  PlainBackend(std::optional<WeightFormat> lacking, std::optional<RareOp> without)
+      : lacking_(lacking), without_(without) {}
   bool supports(WeightFormat format) const override { return format != lacking_; }
+  bool has(RareOp op) const override { return op != without_; }
   LinearWeight pack_linear(std::span<const LinearSource> parts, std::span<const Tensor> biases) override {
     LinearWeight w = fused_shape(parts, biases);
     w.packed = allocate(static_cast<size_t>(w.n * w.k) * sizeof(float));
@@ -281,43 +283,99 @@ class PlainBackend final : public Backend {
     for (int64_t i = 0; i < x.num_elements(); ++i)
       x.as<float>()[i] = static_cast<float>(cap * std::tanh(double{x.as<float>()[i]} / cap));
   }
+  void gate_rows(Activation act, const Tensor& gate, int64_t gate_stride, const Tensor& x,
+                 const Tensor& out) override {
+    const int64_t width = out.dim(1);
+    for (int64_t r = 0; r < out.dim(0); ++r)
+      for (int64_t i = 0; i < width; ++i)
+        out.as<float>()[r * width + i] =
+            static_cast<float>(activated(act, gate.as<float>()[r * gate_stride + i]) * x.as<float>()[r * width + i]);
+  }
   void causal_conv(const CausalConvArgs& args) override {
-    const int64_t channels = args.out.dim(1);
+    const int64_t channels = args.out.dim(1), taps = args.weight.dim(0);
     auto* const kept = static_cast<float*>(args.kv.keys);
     for_states(args.kv, *args.batch, [&](int64_t row, int64_t before, int64_t block) {
       for (int64_t c = 0; c < channels; ++c) {
-        const float x = args.x.as<float>()[row * args.x_stride + c];
+        const auto of_row = [&](const Tensor& x) {
+          return x.data == nullptr ? 1.0f : x.as<float>()[row * args.x_stride + c];
+        };
         double sum = args.bias.data == nullptr ? 0.0 : args.bias.as<float>()[c];
-        float past[kConvTaps] = {};
-        for (int t = 0; t < kConvTaps - 1 && before >= 0; ++t)
-          past[t] = kept[(before * (kConvTaps - 1) + t) * channels + c];
-        past[kConvTaps - 1] = x;
-        for (int t = 0; t < kConvTaps; ++t) sum += double{args.weight.as<float>()[t * channels + c]} * past[t];
-        for (int t = 0; t < kConvTaps - 1; ++t)
-          kept[(block * (kConvTaps - 1) + t) * channels + c] = past[t + 1];
-        args.out.as<float>()[row * channels + c] = static_cast<float>(sum / (1 + std::exp(-sum)));
+        std::vector<float> past(taps, 0.0f);
+        for (int t = 0; t < taps - 1 && before >= 0; ++t) past[t] = kept[(before * (taps - 1) + t) * channels + c];
+        past[taps - 1] = of_row(args.x) * of_row(args.in_gate);
+        for (int t = 0; t < taps; ++t) sum += double{args.weight.as<float>()[t * channels + c]} * past[t];
+        for (int t = 0; t < taps - 1; ++t) kept[(block * (taps - 1) + t) * channels + c] = past[t + 1];
+        if (args.has_silu) sum /= 1 + std::exp(-sum);
+        args.out.as<float>()[row * channels + c] = static_cast<float>(sum * of_row(args.out_gate));
       }
     });
   }
   void selective_scan(const SelectiveScanArgs& args) override {
-    const int64_t channels = args.out.dim(1);
+    const int64_t channels = args.out.dim(1), num_states = args.a.dim(0);
     auto* const kept = static_cast<float*>(args.kv.values);
     for_states(args.kv, *args.batch, [&](int64_t row, int64_t before, int64_t block) {
       for (int64_t c = 0; c < channels; ++c) {
         const double u = args.u.as<float>()[row * channels + c];
         const double dt = std::log1p(std::exp(double{args.dt.as<float>()[row * channels + c]}));
         double y = args.d.as<float>()[c] * u;
-        for (int n = 0; n < kScanStates; ++n) {
-          const double h = before < 0 ? 0.0 : kept[(before * kScanStates + n) * channels + c];
+        for (int n = 0; n < num_states; ++n) {
+          const double h = before < 0 ? 0.0 : kept[(before * num_states + n) * channels + c];
           const double next = h * std::exp(dt * args.a.as<float>()[n * channels + c]) +
                               dt * u * args.b.as<float>()[row * args.bc_stride + n];
-          kept[(block * kScanStates + n) * channels + c] = static_cast<float>(next);
+          kept[(block * num_states + n) * channels + c] = static_cast<float>(next);
           y += next * args.c.as<float>()[row * args.bc_stride + n];
         }
         const double gate = args.gate.as<float>()[row * args.gate_stride + c];
         args.out.as<float>()[row * channels + c] = static_cast<float>(y * gate / (1 + std::exp(-gate)));
       }
     });
+  }
+  void linear_scan(const LinearScanArgs& args) override {
+    const int64_t heads = args.v.dim(1), values = args.v.dim(2), keys = args.k.dim(2);
+    const int64_t decays = args.decay.dim(1) / heads;
+    auto* const kept = static_cast<float*>(args.kv.values);
+    for_states(args.kv, *args.batch, [&](int64_t row, int64_t before, int64_t block) {
+      for (int64_t h = 0; h < heads; ++h) {
+        const int64_t key_at = row * args.qkv_stride + h * args.k.dim(1) / heads * keys;
+        const double strength = args.strength.data == nullptr ? 1 : args.strength.as<float>()[row * heads + h];
+        for (int64_t j = 0; j < values; ++j) {
+          std::vector<double> state(keys);
+          double m = 0, y = 0;
+          for (int64_t n = 0; n < keys; ++n) {
+            const double was = before < 0 ? 0.0 : kept[((before * heads + h) * keys + n) * values + j];
+            const int64_t decay_row = args.decay.dim(0) == 1 ? 0 : row;
+            state[n] = was * args.decay.as<float>()[(decay_row * heads + h) * decays + n % decays];
+            m += state[n] * args.k.as<float>()[key_at + n];
+          }
+          const double v = args.v.as<float>()[row * args.qkv_stride + h * values + j];
+          for (int64_t n = 0; n < keys; ++n) {
+            state[n] += args.k.as<float>()[key_at + n] * strength * (v - (args.has_delta_rule ? m : 0));
+            kept[((block * heads + h) * keys + n) * values + j] = static_cast<float>(state[n]);
+            y += state[n] * args.q.as<float>()[key_at + n];
+          }
+          if (args.skip.data != nullptr) y += args.skip.as<float>()[h] * v / args.scale;
+          args.out.as<float>()[(row * heads + h) * values + j] = static_cast<float>(args.scale * y);
+        }
+      }
+    });
+  }
+  void scan_gates(const ScanGatesArgs& args) override {
+    const int64_t n = args.decay.dim(1), heads = args.rate.num_elements();
+    for (int64_t r = 0; r < args.decay.dim(0); ++r) {
+      for (int64_t i = 0; i < n; ++i) {
+        const double x = double{args.x_scale} * args.x.as<float>()[r * args.x_stride + i] +
+                         (args.bias.data == nullptr ? 0 : args.bias.as<float>()[i]);
+        const double softplus = x > 30 ? x : std::log1p(std::exp(x));
+        const double step = std::min<double>(std::max<double>(softplus, args.least), args.most);
+        const double rate = args.rate.as<float>()[i / (n / heads)];
+        args.decay.as<float>()[r * n + i] = static_cast<float>(
+            std::exp(args.lower_bound != 0 ? args.lower_bound * activated(Activation::kSigmoid, -rate * x) : step * rate));
+        if (args.beta.data == nullptr) args.strength.as<float>()[r * n + i] = static_cast<float>(step);
+      }
+      for (int64_t h = 0; h < heads && args.beta.data != nullptr; ++h)
+        args.strength.as<float>()[r * heads + h] = static_cast<float>(
+            args.beta_scale * activated(Activation::kSigmoid, args.beta.as<float>()[r * args.beta_stride + h]));
+    }
   }
   void gather_rows(const Tensor& x, std::span<const int32_t> rows, const Tensor& out) override {
     for (size_t i = 0; i < rows.size(); ++i) {
@@ -352,12 +410,13 @@ class PlainBackend final : public Backend {
   }
 
   std::optional<WeightFormat> lacking_;
+  std::optional<RareOp> without_;
 };
 
 }  // namespace
 
-std::unique_ptr<Backend> make_plain_backend(std::optional<WeightFormat> lacking) {
-  return std::make_unique<PlainBackend>(lacking);
+std::unique_ptr<Backend> make_plain_backend(std::optional<WeightFormat> lacking, std::optional<RareOp> without) {
+  return std::make_unique<PlainBackend>(lacking, without);
 }
 
 }  // namespace serval::testing

@@ -10,7 +10,8 @@
 
 namespace serval::testing {
 
-// lacking: a format that it says it has no kernels for.
-std::unique_ptr<Backend> make_plain_backend(std::optional<WeightFormat> lacking = {});
+// lacking, without: a format and an op that it says it has no kernels for.
+std::unique_ptr<Backend> make_plain_backend(std::optional<WeightFormat> lacking = {},
+                                            std::optional<RareOp> without = {});
 
 }  // namespace serval::testing

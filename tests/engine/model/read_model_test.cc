@@ -306,8 +306,8 @@ TEST(ReadModel, GivesMambaOneGroupOfStatesAndNoFeedForward) {
   EXPECT_EQ(mixer.channels, 1536);
   EXPECT_EQ(mixer.step_rank, 48);
   EXPECT_EQ(std::get<MambaSpec>(read(with(mamba(), "time_step_rank", "auto")).layers[0].mixer).step_rank, 48);
-  EXPECT_THAT(verdict(with(mamba(), "state_size", 8)), HasSubstr("state_size must be 16"));
-  EXPECT_THAT(verdict(with(mamba(), "conv_kernel", 3)), HasSubstr("conv_kernel must be 4"));
+  EXPECT_THAT(verdict(with(mamba(), "state_size", 33)), HasSubstr("state_size must be an integer from 1 to 32"));
+  EXPECT_THAT(verdict(with(mamba(), "conv_kernel", 9)), HasSubstr("conv_kernel must be an integer from 2 to 8"));
   EXPECT_THAT(verdict(with(mamba(), "intermediate_size", 1024)),
               HasSubstr("intermediate_size must be expand times hidden_size"));
   EXPECT_THAT(verdict(with(mamba(), "hidden_act", "relu")), HasSubstr("hidden_act 'relu' is not supported"));

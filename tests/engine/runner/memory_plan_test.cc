@@ -11,6 +11,7 @@
 #include "kernels/cpu/system_memory.h"
 #include "loadtest/bench/random_model.h"
 #include "loadtest/bench/temp_folder.h"
+#include "tests/engine/model/plain_backend.h"
 #include "tests/engine/runner/loaded_runner.h"
 
 namespace serval::testing {
@@ -78,11 +79,20 @@ TEST(MemoryPlan, GivesASequenceOfAnyLengthAFewBlocksOfItsState) {
   const MemoryPlan briefer = plan_memory(spec, config, *backend, kPlenty);
   EXPECT_EQ(brief.geometry.groups[0].num_blocks, 5 * 3) << "of a chunk of 64: one begins, one ends, one to spare";
   EXPECT_EQ(briefer.geometry.groups[0].num_blocks, 5 * 2) << "no more than it can fill";
-  const size_t of_layer = sizeof(float) * 2 * spec.hidden_size * (kConvTaps - 1 + kScanStates);
+  const size_t of_layer = sizeof(float) * 2 * spec.hidden_size * (3 + 16);
   EXPECT_EQ(brief.kv_cache_bytes, of_layer * spec.layers.size() * 15);
   config.scheduler.num_draft_tokens = 4;
   EXPECT_THAT(sentence([&] { plan_memory(spec, config, *backend, kPlenty); }),
               ::testing::HasSubstr("speculation is not there for this model"));
+}
+
+TEST(MemoryPlan, RefusesAModelThatNeedsAnOpWithoutAKernel) {
+  const auto backend = make_plain_backend({}, RareOp::kLinearScan);
+  const ModelSpec spec = read_model_spec(std::filesystem::path(SERVAL_SOURCE_DIR) / "tests/fixtures/models/mamba2");
+  EXPECT_THAT(sentence([&] { plan_memory(spec, config_of(5, 1000), *backend, kPlenty); }),
+              ::testing::AllOf(::testing::HasSubstr("Mamba2ForCausalLM runs on the CPU only"),
+                               ::testing::HasSubstr("linear_scan"), ::testing::HasSubstr("no kernel on plain")));
+  EXPECT_NO_THROW(plan_memory(spec_of("MambaForCausalLM", 0, 0), config_of(5, 1000), *backend, kPlenty));
 }
 
 TEST(MemoryPlan, KeepsWithinAGivenCacheSizeAndAShareOfWhatIsFree) {

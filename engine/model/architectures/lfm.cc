@@ -1,0 +1,89 @@
+#include "engine/model/architectures/lfm.h"
+
+#include <algorithm>
+#include <string_view>
+
+#include "engine/model/architectures/decoder_fields.h"
+
+namespace serval {
+namespace {
+
+// A layer is an attention or a short convolution.
+enum Kind { kAttention, kConv };
+
+// layer_types, or else the indices of full_attn_idxs are attentions; without either all are.
+std::vector<int> read_kinds(const Fields& config, int num_layers) {
+  constexpr std::string_view kNames[] = {"full_attention", "conv"};
+  const std::optional<std::vector<int>> types = read_layer_names(config, "layer_types", num_layers, kNames);
+  const bool has_list = config.find("full_attn_idxs") != nullptr;
+  const std::vector<int64_t> attentions = config.find_integers("full_attn_idxs");
+  if (types) return *types;
+  std::vector<int> kinds(num_layers, has_list ? kConv : kAttention);
+  for (const int64_t l : attentions) {
+    if (l < 0 || l >= num_layers) config.refuse("full_attn_idxs", "must hold indices of layers");
+    kinds[l] = kAttention;
+  }
+  return kinds;
+}
+
+// Two thirds of what is said, scaled, rounded up; unless that was done already.
+DenseFfnSpec read_ffn(const Fields& config) {
+  DenseFfnSpec ffn;
+  const std::optional<int> own = config.find_int("intermediate_size", 1, kMaxIntermediate);
+  const std::optional<int> said = config.find_int("block_ff_dim", 1, kMaxIntermediate);
+  if (!own && !said) config.refuse("intermediate_size", "is missing");
+  ffn.intermediate_size = said ? *said : *own;
+  const int multiple = config.find_int("block_multiple_of", 1, kMaxIntermediate).value_or(256);
+  const double factor = config.find_positive("block_ffn_dim_multiplier", 64).value_or(1);
+  if (config.get_bool("block_auto_adjust_ff_dim", true)) {
+    const int scaled = static_cast<int>(factor * static_cast<int>(2.0 * ffn.intermediate_size / 3));
+    ffn.intermediate_size = (scaled + multiple - 1) / multiple * multiple;
+  }
+  return ffn;
+}
+
+ModelSpec read_lfm2(const Fields& config) {
+  constexpr bool kTiesWhenAbsent = true;
+  ModelSpec spec = read_frame(config, kTiesWhenAbsent);
+  spec.tied_embeddings = config.get_bool("tie_embedding", spec.tied_embeddings);
+  const double eps = config.find_positive("norm_eps", 1).value_or(1e-5);
+  spec.final_norm = {.kind = NormSpec::Kind::kRms, .eps = static_cast<float>(eps)};
+
+  GqaSpec attention = read_heads(config, spec.hidden_size);
+  attention.head_norm = spec.final_norm;
+  ShortConvSpec conv;
+  conv.channels = spec.hidden_size;
+  conv.taps = config.find_int("conv_L_cache", 2, kMaxConvTaps).value_or(conv.taps);
+  conv.has_bias = config.get_bool("conv_bias", false);
+  spec.ropes = {read_rope(config, attention.head_dim, spec.max_positions, {.theta = 1e6})};
+  // What weights were drawn from, and what older files repeat.
+  config.ignore({"block_dim", "block_norm_eps", "block_mlp_init_scale", "block_out_init_scale", "block_use_swiglu",
+                 "block_use_xavier_init", "conv_dim", "conv_dim_out", "conv_use_xavier_init", "num_heads",
+                 "use_pos_enc"});
+
+  const DenseFfnSpec ffn = read_ffn(config);
+  const std::vector<int> kinds = read_kinds(config, spec.num_layers());
+  for (int l = 0; l < spec.num_layers(); ++l) {
+    spec.layers[l] = pre_norm_layer(attention, ffn, spec.final_norm);
+    if (kinds[l] == kConv) spec.layers[l].mixer = conv;
+  }
+  set_state_groups(std::vector<bool>(kinds.begin(), kinds.end()), spec);
+  return spec;
+}
+
+constexpr StoredName kModules[] = {
+    {"input_layernorm", "operator_norm"},         {"post_attention_layernorm", "ffn_norm"},
+    {"mlp.gate_proj", "feed_forward.w1"},         {"mlp.up_proj", "feed_forward.w3"},
+    {"mlp.down_proj", "feed_forward.w2"},         {"self_attn.o_proj", "self_attn.out_proj"},
+    {"self_attn.q_norm", "self_attn.q_layernorm"}, {"self_attn.k_norm", "self_attn.k_layernorm"}};
+
+}  // namespace
+
+constexpr Architecture kLfm2{"Lfm2ForCausalLM",
+                             "lfm2",
+                             read_lfm2,
+                             {.final_norm = "model.embedding_norm", .modules = kModules},
+                             "LFM2, LFM2.5",
+                             "lfm2 lfm2-bf16"};
+
+}  // namespace serval

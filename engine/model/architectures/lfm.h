@@ -1,0 +1,10 @@
+// Liquid AI: LFM2.
+#pragma once
+
+#include "engine/model/architectures/architecture.h"
+
+namespace serval {
+
+extern const Architecture kLfm2;
+
+}  // namespace serval
