@@ -69,7 +69,8 @@ ToolCall read_call(const json::value* function, std::string id, const std::strin
     bad_messages(where + " must be an object with a string in name, and in arguments");
   return {.id = std::move(id),
           .name = std::string(name->get_string()),
-          .arguments = arguments->is_string() ? std::string(arguments->get_string()) : json::serialize(*arguments)};
+          .arguments =
+              arguments->is_string() ? std::string(arguments->get_string()) : json::serialize(*arguments)};
 }
 
 std::vector<ToolCall> read_tool_calls(const json::object& message, const std::string& where) {

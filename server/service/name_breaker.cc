@@ -22,7 +22,8 @@ bool contains(const json::value& value, std::string_view part) {
   if (value.is_string()) return in(value.get_string());
   if (value.is_array()) {
     const json::array& list = value.get_array();
-    return std::any_of(list.begin(), list.end(), [&](const json::value& item) { return contains(item, part); });
+    return std::any_of(list.begin(), list.end(),
+                       [&](const json::value& item) { return contains(item, part); });
   }
   if (!value.is_object()) return false;
   const json::object& object = value.get_object();
@@ -114,7 +115,8 @@ Result<std::string> NameBreaker::break_names(json::object& context) const {
       breaker.clear();
     }
     if (breaker.empty())
-      return invalid("messages", "invalid_messages", "messages use every character that Unicode reserves for other use.");
+      return invalid("messages", "invalid_messages",
+                     "messages use every character that Unicode reserves for other use.");
     break_in(texts, breaker);
   }
   context = std::move(texts.get_object());

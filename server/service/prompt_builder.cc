@@ -12,9 +12,9 @@ namespace {
 namespace json = boost::json;
 
 // What the server says to a template; a client's variable of that name would speak in its place.
-constexpr std::array kServersVariables = {"messages",  "tools",     "documents",     "add_generation_prompt",
-                                          "bos_token", "eos_token", "chat_template", "raise_exception",
-                                          "strftime_now"};
+constexpr std::array kServersVariables = {
+    "messages",  "tools",         "documents",       "add_generation_prompt", "bos_token",
+    "eos_token", "chat_template", "raise_exception", "strftime_now"};
 // Behind the last text, so that it is found again in what a template made of it. The same as the reference's,
 // because a template may trim its end, or look at it.
 constexpr std::string_view kContinueTag = "CONTINUE_FINAL_MESSAGE_TAG ";
@@ -43,8 +43,9 @@ Result<void> cut_at_tag(std::string_view message, std::string& rendered) {
   const std::string_view tag = without_white_space(kContinueTag, true);
   const size_t at = rendered.rfind(tag);
   if (at == std::string::npos || rendered.find(without_white_space(message, true)) == std::string::npos) {
-    return invalid("continue_final_message", "invalid_value",
-                   "continue_final_message is set, but the chat template leaves parts of the last message out.");
+    return invalid(
+        "continue_final_message", "invalid_value",
+        "continue_final_message is set, but the chat template leaves parts of the last message out.");
   }
   const bool keeps_space = std::string_view(rendered).substr(at).starts_with(kContinueTag);
   rendered.resize(at);
@@ -105,7 +106,8 @@ Result<std::vector<PromptInfo>> PromptBuilder::build(GenerateRequest& request,
 
 Result<void> PromptBuilder::check_fit(size_t least_tokens, const char* param) const {
   if (least_tokens <= static_cast<size_t>(limits_.max_model_len)) return {};
-  return context_overflow(param, limits_.max_model_len, param, static_cast<int64_t>(least_tokens), 1, /*at_least=*/true);
+  return context_overflow(param, limits_.max_model_len, param, static_cast<int64_t>(least_tokens), 1,
+                          /*at_least=*/true);
 }
 
 Result<const PromptBuilder::Template*> PromptBuilder::choose_template(const Chat& chat) const {
@@ -125,7 +127,8 @@ Result<const PromptBuilder::Template*> PromptBuilder::choose_template(const Chat
 }
 
 Result<json::object> PromptBuilder::template_context(const Chat& chat, const Template& chosen) const {
-  Result<json::array> messages = template_messages(chat.messages, limits_.max_messages, chosen.tool_call_style);
+  Result<json::array> messages =
+      template_messages(chat.messages, limits_.max_messages, chosen.tool_call_style);
   if (!messages) return messages.error();
   json::object context;
   if (Result<void> added = add_template_variables(chat.template_variables, context); !added)
@@ -173,7 +176,8 @@ Result<PromptInfo> PromptBuilder::build_chat(const Chat& chat, const PromptRules
   std::string plain = breaker->empty() ? std::string() : without(*text, *breaker);
   const std::string& shown = breaker->empty() ? *text : plain;
   if (rules.must_fit) {
-    if (Result<void> fits = check_fit(tokenizer_->least_tokens(shown), "messages"); !fits) return fits.error();
+    if (Result<void> fits = check_fit(tokenizer_->least_tokens(shown), "messages"); !fits)
+      return fits.error();
   }
   PromptInfo prompt;
   prompt.token_ids = tokenizer_->encode(*text, /*add_special=*/false, /*parse_special=*/true, *breaker);

@@ -21,25 +21,25 @@ namespace serval {
 // What a prompt must be for what it is built for.
 struct PromptRules {
   bool must_fit = false;  // one that cannot fit in the context is refused, if possible before it is tokenised
-  bool with_text = false;  // PromptInfo::text, of prompts given as ids too
+  bool with_text = false;     // PromptInfo::text, of prompts given as ids too
   bool may_be_empty = false;  // no ids for an empty text; otherwise the BOS, or an error without one
 };
 
 struct PromptSettings {
   // What strftime_now reads in templates (--template-time); the clock when absent.
   std::optional<int64_t> template_time;
-  // parse: the name of a special token in a client's text is that token, as it is to transformers and vLLM. text: it
-  // is text like any other, and nobody can forge a turn.
+  // parse: the name of a special token in a client's text is that token, as it is to transformers and vLLM.
+  // text: it is text like any other, and nobody can forge a turn.
   std::string special_tokens_in_content = "parse";
 };
 
 class PromptBuilder {
  public:
-  PromptBuilder(std::shared_ptr<const Tokenizer> tokenizer, ChatTemplates chat_templates, ServiceLimits limits,
-                PromptSettings settings);
+  PromptBuilder(std::shared_ptr<const Tokenizer> tokenizer, ChatTemplates chat_templates,
+                ServiceLimits limits, PromptSettings settings);
 
-  // One PromptInfo per prompt (a chat is one). Takes the prompts out of the request when they are good. Errors name
-  // the field.
+  // One PromptInfo per prompt (a chat is one). Takes the prompts out of the request when they are good.
+  // Errors name the field.
   Result<std::vector<PromptInfo>> build(GenerateRequest& request, const PromptRules& rules) const;
 
  private:

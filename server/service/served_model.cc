@@ -44,7 +44,8 @@ void add_listed(const Fields& config, Sources& sources) {
 Sources template_sources(const fs::path& folder) {
   Sources sources;
   if (fs::exists(folder / "chat_template.jinja"))
-    sources.emplace_back(kDefaultTemplate, read_regular_file(folder / "chat_template.jinja", kMaxTemplateBytes));
+    sources.emplace_back(kDefaultTemplate,
+                         read_regular_file(folder / "chat_template.jinja", kMaxTemplateBytes));
   std::error_code none;
   for (const auto& entry : fs::directory_iterator(folder / "additional_chat_templates", none)) {
     if (entry.path().extension() != ".jinja") continue;

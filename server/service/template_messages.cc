@@ -38,7 +38,8 @@ json::value arguments_of(const ToolCall& call, const ToolCallStyle& style) {
   return json::string(call.arguments);
 }
 
-// What an assistant thought has three names; templates read the first two, and the first that is there gives it.
+// What an assistant thought has three names; templates read the first two, and the first that is there gives
+// it.
 void alias_reasoning(json::object& message) {
   for (const char* name : {"reasoning_content", "thinking", "reasoning"}) {
     const json::value* const found = message.if_contains(name);
@@ -74,10 +75,10 @@ ToolCallStyle find_tool_call_style(const ChatTemplate& chat_template) {
   return {};
 }
 
+// What is no JSON, against its type, stays the text it is.
 json::value template_value(const JsonText& value) {
   Result<json::value> parsed = read_json(value.text);
-  SERVAL_CHECK(parsed.ok(), parsed.error().message);  // it was one before
-  return std::move(*parsed);
+  return parsed ? std::move(*parsed) : json::value(value.text);
 }
 
 json::value template_value(const TemplateValue& value) {

@@ -74,6 +74,12 @@ std::string models_markdown() {
       "64 steps of each\n"
       "prompt, and with any feature of the architecture switched off the same comparison fails ([testing.md]"
       "(testing.md)).\n\n"
+      "Tokenizers: `tokenizer.json` with a BPE or a Unigram model, `tokenizer.model` of sentencepiece, "
+      "Mistral's "
+      "`tekken.json`, the rank\n"
+      "files of Qwen 1, Hunyuan, Kimi, GLM-4 and tiktoken, and `vocab.json` with `merges.txt` of GPT-2 and "
+      "Qwen 2. "
+      "WordPiece is refused.\n\n"
       "| models | architecture | model_type | goldens |\n|---|---|---|---|\n";
   for (const Architecture* row : sorted_rows()) {
     text += "| " + std::string(row->models) + " | `" + std::string(row->name) + "` | `" +
@@ -81,7 +87,8 @@ std::string models_markdown() {
   }
   text += "\nNot served:\n\n| architecture | model_type | why |\n|---|---|---|\n";
   for (const Unserved& row : unserved_architectures()) {
-    text += "| `" + std::string(row.name) + "` | `" + std::string(row.model_type) + "` | " + std::string(row.why) + " |\n";
+    text += "| `" + std::string(row.name) + "` | `" + std::string(row.model_type) + "` | " +
+            std::string(row.why) + " |\n";
   }
   return text;
 }

@@ -149,7 +149,8 @@ class Translator {
     const bool negated = name.starts_with('^');
     if (negated) name.remove_prefix(1);
     // PCRE2 takes a script's name alone for its extensions as well.
-    const bool is_script = u_getPropertyValueEnum(UCHAR_SCRIPT, std::string(name).c_str()) != UCHAR_INVALID_CODE;
+    const bool is_script =
+        u_getPropertyValueEnum(UCHAR_SCRIPT, std::string(name).c_str()) != UCHAR_INVALID_CODE;
     out_ += negated ? "{^" : "{";
     if (is_script) out_ += "sc:";
     (out_ += name) += '}';

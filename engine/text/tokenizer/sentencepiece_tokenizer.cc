@@ -69,8 +69,8 @@ class SentencePieceTokenizer final : public Tokenizer {
         ids.push_back(segment.id);
       } else {
         const bool is_start = segment.text.data() == text.data();
-        append_plain(!is_start && continuation_ != nullptr ? *continuation_ : processor_, segment.text, breaker,
-                     ids);
+        append_plain(!is_start && continuation_ != nullptr ? *continuation_ : processor_, segment.text,
+                     breaker, ids);
       }
     }
     if (add_special) ids.insert(ids.end(), suffix_.begin(), suffix_.end());

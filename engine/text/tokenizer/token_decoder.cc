@@ -143,8 +143,8 @@ void TokenDecoder::replace_text(std::string from, std::string to) {
   steps_.emplace_back([from, to](std::string_view text) { return replace_all(text, from, to); });
 }
 
-// A space before each name but those that continue a word. The reference keeps the prefix of one that begins a text;
-// which token that is a token alone cannot say.
+// A space before each name but those that continue a word. The reference keeps the prefix of one that begins
+// a text; which token that is a token alone cannot say.
 void TokenDecoder::join_words(std::string continuing_prefix, bool cleans_up) {
   strips_leading_space_ = true;
   steps_.emplace_back([prefix = std::move(continuing_prefix), cleans_up](std::string_view name) {

@@ -111,7 +111,8 @@ void TokenizerConfig::read_special_tokens_map(std::string_view json_text) {
 void TokenizerConfig::read_added_tokens(std::string_view json_text) {
   if (!added_tokens.empty()) return;
   for (const auto& [name, id] : parse_json_file(json_text, "it")) {
-    const bool special = std::find(special_names.begin(), special_names.end(), std::string_view(name)) != special_names.end();
+    const bool special =
+        std::find(special_names.begin(), special_names.end(), std::string_view(name)) != special_names.end();
     added_tokens.push_back({.content = std::string(name),
                             .id = as_token_id(id, "the id of an added token"),
                             .special = special,

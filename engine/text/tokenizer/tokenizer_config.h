@@ -28,8 +28,8 @@ struct TokenizerConfig {
 
   // Throws std::runtime_error with a sentence.
   static TokenizerConfig parse(std::string_view json_text);
-  // Of older folders, whose configuration lists no added tokens (otherwise these say nothing): special_tokens_map.json,
-  // and then added_tokens.json. Throw the same.
+  // Of older folders, whose configuration lists no added tokens (otherwise these say nothing):
+  // special_tokens_map.json, and then added_tokens.json. Throw the same.
   void read_special_tokens_map(std::string_view json_text);
   void read_added_tokens(std::string_view json_text);
 };

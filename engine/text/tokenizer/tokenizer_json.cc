@@ -191,7 +191,8 @@ std::unique_ptr<Tokenizer> tokenizer_from_vocab_and_merges(std::string_view voca
       PipelineTokenizer::Parts{
           .model = BpeModel(std::move(vocabulary), merges, BpeOptions{}),
           .normalizer = is_qwen ? Normalizer::of_type("NFC") : Normalizer(),
-          .pretokenizer = is_qwen ? PreTokenizer::byte_level(kQwenPattern) : PreTokenizer::gpt2(config.add_prefix_space),
+          .pretokenizer =
+              is_qwen ? PreTokenizer::byte_level(kQwenPattern) : PreTokenizer::gpt2(config.add_prefix_space),
           .decoder = TokenDecoder::byte_level(),
       },
       {}, with_defaults);

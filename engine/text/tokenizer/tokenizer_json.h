@@ -1,5 +1,6 @@
 // tokenizer.json (the format of the Hugging Face `tokenizers` library) to a tokenizer; and the older pair
-// vocab.json, merges.txt of GPT-2 and Qwen 2. A component that would change ids and is not supported is refused by name.
+// vocab.json, merges.txt of GPT-2 and Qwen 2. A component that would change ids and is not supported is
+// refused by name.
 #pragma once
 
 #include <memory>

@@ -17,7 +17,8 @@ namespace {
 namespace json = boost::json;
 
 json::value read_fixture(const std::string& name) {
-  return json::parse(read_text(std::filesystem::path(SERVAL_SOURCE_DIR) / "tests/fixtures/tokenizers" / name));
+  return json::parse(
+      read_text(std::filesystem::path(SERVAL_SOURCE_DIR) / "tests/fixtures/tokenizers" / name));
 }
 
 const json::object& golden() {
@@ -77,7 +78,8 @@ TEST(TokenizerJson, GivesTheIdsOfTheReference) {
   }
 }
 
-// A name with a character in it that is left out again is text, also where names are looked for in normalised text.
+// A name with a character in it that is left out again is text, also where names are looked for in normalised
+// text.
 void expect_breakable(const Tokenizer& tokenizer, const json::value& name) {
   const std::string breaker = "\uFDD0";
   const std::vector<std::string> names = tokenizer.special_names();
@@ -85,9 +87,12 @@ void expect_breakable(const Tokenizer& tokenizer, const json::value& name) {
   for (const std::string& special : names) {
     for (const std::string& text : {special, "x " + special + " y", special + special}) {
       std::string broken = text;
-      for (size_t at = 0; (at = broken.find(special, at)) != std::string::npos;) broken.insert(at + 1, breaker);
+      for (size_t at = 0; (at = broken.find(special, at)) != std::string::npos;)
+        broken.insert(at + 1, breaker);
       const TokenId id = tokenizer.token_to_id(special);
-      const auto count = [&](const std::vector<TokenId>& ids) { return std::count(ids.begin(), ids.end(), id); };
+      const auto count = [&](const std::vector<TokenId>& ids) {
+        return std::count(ids.begin(), ids.end(), id);
+      };
       const std::vector<TokenId> ids = tokenizer.encode(broken, false, true, breaker);
       const std::vector<TokenId> plain = tokenizer.encode(text, false, /*parse_special=*/false);
       EXPECT_NE(count(tokenizer.encode(text, false)), 0) << name << " of " << text;
@@ -151,7 +156,8 @@ TEST(RankFiles, GiveTheIdsOfMistralsTekken) {
 }
 
 TEST(RankFiles, SayWhatIsWrongInside) {
-  EXPECT_THAT(load_error({{"qwen.tiktoken", "YQ== 0\nYg==\n"}}), testing::HasSubstr("qwen.tiktoken: line 2 is not"));
+  EXPECT_THAT(load_error({{"qwen.tiktoken", "YQ== 0\nYg==\n"}}),
+              testing::HasSubstr("qwen.tiktoken: line 2 is not"));
   EXPECT_THAT(load_error({{"qwen.tiktoken", "YQ== 0\n"}}), testing::HasSubstr("no token for each byte"));
   EXPECT_THAT(load_error({{"tekken.json", "{}"}}), testing::HasSubstr("config is missing"));
 }

@@ -169,7 +169,8 @@ TEST(Qwen2Tokenizer, SaysTheSameFromItsVocabularyAndMerges) {
   const fs::path folder = shared_data("tok-qwen2");
   if (!fs::exists(folder)) GTEST_SKIP() << "there is no " << folder;
   const ModelFolder copy;
-  for (const char* name : {"vocab.json", "merges.txt", "tokenizer_config.json"}) copy.write(name, read_text(folder / name));
+  for (const char* name : {"vocab.json", "merges.txt", "tokenizer_config.json"})
+    copy.write(name, read_text(folder / name));
   const auto from_json = load_tokenizer(folder);
   const auto from_merges = load_tokenizer(copy.path());
   EXPECT_EQ(from_json->vocab_size(), from_merges->vocab_size());
@@ -185,11 +186,13 @@ TEST(Cl100kTokenizer, GivesTheIdsOfThePoolOfTheTestPlansAndOfALongFile) {
   const std::vector<std::string> texts = pool_texts(shared_data("tok-pool"));
   const auto expected = read_id_lines(folder / "cl100k_base.pool.ids.jsonl");
   ASSERT_EQ(texts.size(), expected.size());
-  for (size_t i = 0; i < texts.size(); ++i) ASSERT_EQ(tokenizer->encode(texts[i], false, false), expected[i]) << texts[i];
+  for (size_t i = 0; i < texts.size(); ++i)
+    ASSERT_EQ(tokenizer->encode(texts[i], false, false), expected[i]) << texts[i];
   const json::value plans = json::parse(read_text(folder / "TestPlans.cl100k_base.json"));
   for (const json::value& plan : plans.as_array()) {
     const std::string text(plan.at("text").as_string());
-    EXPECT_EQ(tokenizer->encode(text, false, false), json::value_to<std::vector<TokenId>>(plan.at("ids"))) << text;
+    EXPECT_EQ(tokenizer->encode(text, false, false), json::value_to<std::vector<TokenId>>(plan.at("ids")))
+        << text;
   }
   EXPECT_EQ(tokenizer->encode(read_text(folder / "lib.rs.txt"), false),
             json::value_to<std::vector<TokenId>>(json::parse(read_text(folder / "lib.rs.cl100k.ids.json"))));

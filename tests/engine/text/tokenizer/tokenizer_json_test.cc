@@ -152,7 +152,8 @@ TEST(TokenizerFolder, AddsTokensThatOnlyTheConfigurationNames) {
 }
 
 TEST(TokenizerFolder, ReadsTheOlderFilesWhereTheConfigurationListsNoAddedTokens) {
-  const std::string map = R"({"bos_token": {"content": "<|pad|>"}, "eos_token": "<|end|>", "extra_special_tokens": ["<mask>"]})";
+  const std::string map =
+      R"({"bos_token": {"content": "<|pad|>"}, "eos_token": "<|end|>", "extra_special_tokens": ["<mask>"]})";
   const std::string added = R"({"<mask>": 300, "<tool>": 301})";
   const ModelFolder folder({{"tokenizer.json", tiny_byte_level_json()},
                             {"tokenizer_config.json", R"({"eos_token": "hello"})"},
@@ -164,10 +165,11 @@ TEST(TokenizerFolder, ReadsTheOlderFilesWhereTheConfigurationListsNoAddedTokens)
   EXPECT_EQ(tokenizer->encode("<mask><tool>", false), (std::vector<TokenId>{300, 301}));
   EXPECT_TRUE(tokenizer->is_special(300));
   EXPECT_FALSE(tokenizer->is_special(301));
-  const ModelFolder newer({{"tokenizer.json", tiny_byte_level_json()},
-                           {"tokenizer_config.json", R"({"added_tokens_decoder": {"300": {"content": "<new>"}}})"},
-                           {"special_tokens_map.json", map},
-                           {"added_tokens.json", added}});
+  const ModelFolder newer(
+      {{"tokenizer.json", tiny_byte_level_json()},
+       {"tokenizer_config.json", R"({"added_tokens_decoder": {"300": {"content": "<new>"}}})"},
+       {"special_tokens_map.json", map},
+       {"added_tokens.json", added}});
   EXPECT_EQ(load_tokenizer(newer.path())->token_to_id("<tool>"), -1);
 }
 
@@ -338,7 +340,8 @@ TEST(TokenizerJson, SurvivesTruncationAnywhere) {
 
 // Changes bytes, cuts and doubles ranges of a real file; what still loads must still encode and decode
 // without harm.
-void expect_survival(const std::string& whole, const std::function<std::unique_ptr<Tokenizer>(const std::string&)>& load,
+void expect_survival(const std::string& whole,
+                     const std::function<std::unique_ptr<Tokenizer>(const std::string&)>& load,
                      int num_rounds, int least_loaded) {
   std::mt19937 random(5);
   int num_loaded = 0;
@@ -384,16 +387,16 @@ TEST(TokenizerJson, SurvivesRandomDamage) {
 }
 
 TEST(TokenizerJson, SurvivesRandomDamageOfAUnigramModelAndOfItsNormalisation) {
-  const json::value golden =
-      json::parse(read_text(std::filesystem::path(SERVAL_SOURCE_DIR) / "tests/fixtures/tokenizers/components.json"));
+  const json::value golden = json::parse(
+      read_text(std::filesystem::path(SERVAL_SOURCE_DIR) / "tests/fixtures/tokenizers/components.json"));
   for (const json::value& row : golden.at("tokenizers").as_array()) {
     if (row.at("name") == "t5") expect_survival(json::serialize(row.at("json")), load_json, 1500, 50);
   }
 }
 
 TEST(RankFiles, SurviveRandomDamage) {
-  const json::value golden =
-      json::parse(read_text(std::filesystem::path(SERVAL_SOURCE_DIR) / "tests/fixtures/tokenizers/ranks.json"));
+  const json::value golden = json::parse(
+      read_text(std::filesystem::path(SERVAL_SOURCE_DIR) / "tests/fixtures/tokenizers/ranks.json"));
   const TokenizerConfig none;
   expect_survival(
       std::string(golden.at("ranks").as_string()),

@@ -51,7 +51,8 @@ TEST(UnigramModel, TakesTheLikeliestOfAllWaysToCut) {
     for (int i = 0; i < 12; ++i) {
       std::string name;
       for (int n = 2 + static_cast<int>(random() % 3); n > 0; --n) name += "abc"[random() % 3];
-      const bool is_new = std::none_of(tokens.begin(), tokens.end(), [&](const Scored& t) { return t.name == name; });
+      const bool is_new =
+          std::none_of(tokens.begin(), tokens.end(), [&](const Scored& t) { return t.name == name; });
       if (is_new) tokens.push_back({name, -1 - static_cast<double>(random() % 800) / 100});
     }
     const UnigramModel model = model_of(tokens, -1);
