@@ -4,14 +4,18 @@ namespace serval {
 namespace {
 
 constexpr std::string_view kEncoder = "it is an encoder, which reads text and writes none";
-constexpr std::string_view kEncoderDecoder =
-    "it is an encoder with a decoder; decoders alone are served";
+constexpr std::string_view kEncoderDecoder = "it is an encoder with a decoder; decoders alone are served";
 constexpr std::string_view kSpeech = "it writes down speech; text goes in here";
 constexpr std::string_view kAnyOrder = "it reads words in any order, with two streams of attention";
 constexpr std::string_view kRecurrence = "its recurrence is not written yet";
 constexpr std::string_view kSharedBlocks = "blocks that several layers share are not written yet";
 constexpr std::string_view kStateExperts = "experts beside states are not written yet";
-constexpr std::string_view kUnchecked = "the layout of its published checkpoints is not checked against a reference";
+constexpr std::string_view kUnchecked =
+    "the layout of its published checkpoints is not checked against a reference";
+constexpr std::string_view kNotRead = "its configuration is not read yet";
+constexpr std::string_view kIndexed = "its attention to the positions that an index chooses is not built";
+constexpr std::string_view kSeveralResiduals = "its updates of several residuals in turn are not built";
+constexpr std::string_view kChunked = "its attention in chunks is not built";
 
 constexpr Unserved kUnserved[] = {
     {"BertForMaskedLM", "bert", kEncoder},
@@ -45,6 +49,19 @@ constexpr Unserved kUnserved[] = {
     {"Qwen3NextForCausalLM", "qwen3_next", kStateExperts},
     {"Qwen3_5MoeForCausalLM", "qwen3_5_moe_text", kStateExperts},
     {"Qwen3_5MoeForConditionalGeneration", "qwen3_5_moe", kStateExperts},
+    // Not yet.
+    {"ApertusForCausalLM", "apertus", "its activation, xIELU, is not built"},
+    {"DbrxForCausalLM", "dbrx", kNotRead},
+    {"DeepseekV32ForCausalLM", "deepseek_v32", kIndexed},
+    {"DeepseekV4ForCausalLM", "deepseek_v4", kIndexed},
+    {"GlmMoeDsaForCausalLM", "glm_moe_dsa", kIndexed},
+    {"Gemma3nForCausalLM", "gemma3n_text", kSeveralResiduals},
+    {"Gemma3nForConditionalGeneration", "gemma3n", kSeveralResiduals},
+    {"Llama4ForCausalLM", "llama4_text", kChunked},
+    {"Llama4ForConditionalGeneration", "llama4", kChunked},
+    {"MiMoV2FlashForCausalLM", "mimo_v2_flash", kNotRead},
+    {"MiniMaxM3SparseForConditionalGeneration", "minimax_m3_vl", "its sparse attention is not built"},
+    {"Mistral4ForCausalLM", "mistral4", kNotRead},
 };
 
 }  // namespace
