@@ -640,6 +640,29 @@ def main():
     make("llava-next", t.LlavaNextForConditionalGeneration,
          t.LlavaNextConfig(text_config=t.MistralConfig(**TINY, head_dim=8, sliding_window=16, rope_parameters=rope()), vision_config=clip,
                            attn_implementation="eager"), [40], [16], dtype=torch.float16)
+    make("llava-next-granite", t.LlavaNextForConditionalGeneration,
+         t.LlavaNextConfig(text_config=t.GraniteConfig(**TINY, attention_multiplier=0.6, embedding_multiplier=3.0, residual_multiplier=0.5,
+                                                       logits_scaling=2.0, rope_parameters=rope()), vision_config=clip,
+                           attn_implementation="eager"), [40], dtype=torch.float16)
+    a_qwen = t.Qwen2Config(**TINY, rope_parameters=rope(1000000.0))
+    eye = t.SiglipVisionConfig(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, image_size=8, patch_size=4)
+    make("llava-onevision", t.LlavaOnevisionForConditionalGeneration,
+         t.LlavaOnevisionConfig(text_config=a_qwen, vision_config=eye, attn_implementation="eager"), [40], dtype=torch.float16)
+    a_cohere = {k: v for k, v in TINY.items() if k not in ("rms_norm_eps",)}
+    make("aya-vision", t.AyaVisionForConditionalGeneration,
+         t.AyaVisionConfig(text_config=t.Cohere2Config(**a_cohere, sliding_window=16, logit_scale=1.5, pad_token_id=0, rope_parameters=rope(),
+                                                       layer_types=["sliding_attention", "full_attention"]),
+                           vision_config=eye, attn_implementation="eager"), [40], [16], dtype=torch.float16)
+    ear = dict(d_model=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, encoder_layers=1, encoder_attention_heads=1,
+               encoder_ffn_dim=8, num_mel_bins=8, max_source_positions=8)
+    make("voxtral", t.VoxtralForConditionalGeneration,
+         t.VoxtralConfig(text_config={**TINY, "model_type": "llama", "head_dim": 8, "rope_parameters": rope()},
+                         audio_config={k: v for k, v in ear.items() if not k.startswith(("encoder", "d_model"))}, audio_token_id=3,
+                         attn_implementation="eager"), [40], dtype=torch.float16)
+    make("qwen2-audio", t.Qwen2AudioForConditionalGeneration,
+         t.Qwen2AudioConfig(text_config={**TINY, "model_type": "qwen2", "rope_parameters": rope(1000000.0)},
+                            audio_config={k: v for k, v in ear.items() if k.startswith(("encoder", "d_model", "num_mel", "max_source"))},
+                            attn_implementation="eager"), [40], dtype=torch.float16)
     make("internvl", t.InternVLForConditionalGeneration,
          t.InternVLConfig(text_config=t.Qwen2Config(**TINY, rope_parameters=rope(1000000.0)), tie_word_embeddings=False,
                           vision_config=t.InternVLVisionConfig(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1,

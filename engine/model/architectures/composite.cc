@@ -14,7 +14,7 @@ ModelSpec read_text_part(const Fields& config, const boost::json::object& defaul
                  "vision_feature_select_strategy", "image_seq_length", "image_grid_pinpoints", "downsample_ratio",
                  "use_image_newline_parameter", "image_start_token_id", "image_end_token_id", "video_start_token_id",
                  "video_end_token_id", "vision_soft_tokens_per_image", "audio_ms_per_token", "_pad_token_id",
-                 "ignore_index", "vocab_size"});
+                 "ignore_index", "vocab_size", "video_token_index", "vision_aspect_ratio", "audio_token_index"});
   if (config.find("text_config") == nullptr) return read(config);
   boost::json::object text = defaults;
   for (const auto& [name, value] : config.get_object("text_config").object()) text[name] = value;

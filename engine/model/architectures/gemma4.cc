@@ -24,7 +24,7 @@ void refuse_what_is_not_served(const Fields& config) {
   const std::string both_ways = config.find_string("use_bidirectional_attention").value_or("vision");
   if (both_ways != "vision")
     config.refuse("use_bidirectional_attention", in_quotes(both_ways) + " is not supported; supported is vision");
-  config.ignore({"num_experts", "top_k_experts", "moe_intermediate_size"});
+  config.ignore({"num_experts", "top_k_experts", "moe_intermediate_size", "hidden_act"});
 }
 
 void read_layer_inputs(const Fields& config, int width_when_absent, ModelSpec& spec) {
