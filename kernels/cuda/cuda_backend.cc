@@ -383,6 +383,52 @@ void CudaBackend::selective_scan(const SelectiveScanArgs& args) {
   });
 }
 
+void CudaBackend::scan_gates(const serval::ScanGatesArgs& args) {
+  with_number(args.x.dtype, [&](auto number) {
+    using T = decltype(number);
+    cuda::scan_gates<T>(stream_, {.x = as<T>(args.x),
+                                  .x_stride = args.x_stride,
+                                  .beta = as<T>(args.beta),
+                                  .beta_stride = args.beta_stride,
+                                  .bias = as<float>(args.bias),
+                                  .rate = as<float>(args.rate),
+                                  .x_scale = args.x_scale,
+                                  .least = args.least,
+                                  .most = args.most,
+                                  .lower_bound = args.lower_bound,
+                                  .beta_scale = args.beta_scale,
+                                  .decay = as<float>(args.decay),
+                                  .strength = as<float>(args.strength),
+                                  .rows = static_cast<int>(args.decay.dim(0)),
+                                  .n = static_cast<int>(args.decay.dim(1)),
+                                  .heads = static_cast<int>(args.rate.num_elements())});
+  });
+}
+
+void CudaBackend::linear_scan(const serval::LinearScanArgs& args) {
+  with_number(args.out.dtype, [&](auto number) {
+    using T = decltype(number);
+    cuda::linear_scan<T>(stream_, {.batch = state_batch(*args.batch, args.kv),
+                                   .q = as<T>(args.q),
+                                   .k = as<T>(args.k),
+                                   .v = as<T>(args.v),
+                                   .qkv_stride = args.qkv_stride,
+                                   .decay = as<float>(args.decay),
+                                   .decay_stride = args.decay.dim(0) == 1 && args.out.dim(0) > 1 ? 0 : args.decay.dim(1),
+                                   .decays = static_cast<int>(args.decay.dim(1)),
+                                   .strength = as<float>(args.strength),
+                                   .skip = as<float>(args.skip),
+                                   .has_delta_rule = args.has_delta_rule,
+                                   .scale = args.scale,
+                                   .states = static_cast<float*>(args.kv.values),
+                                   .out = as<T>(args.out),
+                                   .key_heads = static_cast<int>(args.k.dim(1)),
+                                   .heads = static_cast<int>(args.v.dim(1)),
+                                   .keys = static_cast<int>(args.k.dim(2)),
+                                   .values = static_cast<int>(args.v.dim(2))});
+  });
+}
+
 void CudaBackend::gather_rows(const Tensor& x, std::span<const int32_t> rows, const Tensor& out) {
   const int32_t* const list = step().stage_list(rows.data(), static_cast<int64_t>(rows.size()));
   with_number(out.dtype, [&](auto number) {

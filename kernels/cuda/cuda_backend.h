@@ -32,7 +32,6 @@ class CudaBackend final : public Backend {
   bool supports(WeightFormat format) const override {
     return format == WeightFormat::kF16 || format == WeightFormat::kBF16;
   }
-  bool has(RareOp op) const override { return op != RareOp::kLinearScan; }
   LinearWeight pack_linear(std::span<const LinearSource> parts, std::span<const Tensor> biases) override;
   size_t packed_bytes(int64_t n, int64_t k, WeightFormat format, bool bias) const override;
   DType preferred_kv_dtype(DType weights) const override { return activation_dtype(weights); }
@@ -69,6 +68,8 @@ class CudaBackend final : public Backend {
   void move_kv(const KvLayer& kv, std::span<const KvMove> moves) override;
   void causal_conv(const CausalConvArgs& args) override;
   void selective_scan(const SelectiveScanArgs& args) override;
+  void linear_scan(const serval::LinearScanArgs& args) override;
+  void scan_gates(const serval::ScanGatesArgs& args) override;
 
  private:
   void add_norm(bool is_centred, const Tensor& residual, const Tensor& x, const Tensor& weight,

@@ -8,6 +8,9 @@
 namespace serval::cuda {
 namespace {
 
+using simt::Shared;
+using simt::SharedMemory;
+
 constexpr int kThreads = 128;  // channels of a block
 constexpr int kMaxTaps = 8, kMaxStates = 32, kUsualStates = 16;
 
@@ -119,6 +122,80 @@ SERVAL_KERNEL void SERVAL_MAX_THREADS(kThreads) selective_scan_kernel(ScanArgs<T
       });
 }
 
+template <class T>
+SERVAL_KERNEL void SERVAL_MAX_THREADS(kThreads) scan_gates_kernel(ScanGatesArgs<T> args) {
+  const int r = simt::block_x(), i = simt::block_y() * kThreads + simt::thread(), n = args.n;
+  if (i < n) {
+    float x = args.x_scale * to_float(args.x[r * args.x_stride + i]);
+    if (args.bias != nullptr) x += args.bias[i];
+    const float rate = args.rate[i / (n / args.heads)];
+    float step = softplus(x);
+    step = step < args.least ? args.least : step;
+    step = step > args.most ? args.most : step;
+    const float logarithm = args.lower_bound != 0 ? args.lower_bound / (1.0f + expf(rate * x)) : rate * step;
+    args.decay[int64_t{r} * n + i] = expf(logarithm);
+    if (args.beta == nullptr) args.strength[int64_t{r} * n + i] = step;
+  }
+  if (args.beta != nullptr && i < args.heads)
+    args.strength[int64_t{r} * args.heads + i] =
+        args.beta_scale / (1.0f + expf(-to_float(args.beta[r * args.beta_stride + i])));
+}
+
+template <class T>
+SERVAL_KERNEL void SERVAL_MAX_THREADS(simt::kWarp) linear_scan_kernel(LinearScanArgs<T> args) {
+  const int keys = args.keys, values = args.values, slices = (values + simt::kWarp - 1) / simt::kWarp;
+  const int head = simt::block_x() / slices, j = simt::block_x() % slices * simt::kWarp + simt::thread();
+  const int s = simt::block_y();
+  SharedMemory memory;
+  const Shared<float> columns = memory.take<float>(keys * simt::kWarp);
+  if (s >= args.batch.counts[0] || j >= values) return;
+  const int at = simt::thread(), key_head = head * args.key_heads / args.heads;
+  const int num_decays = args.decays > args.heads ? keys : 1;
+  const float skip = args.skip != nullptr ? args.skip[head] : 0.0f;
+  float* const states = args.states + int64_t{head} * keys * values + j;
+  const int64_t block_floats = int64_t{args.heads} * keys * values;
+  SERVAL_NO_UNROLL
+  for (int n = 0; n < keys; ++n) columns.set(n * simt::kWarp + at, 0.0f);
+  for_state_rows(
+      args.batch, s,
+      [&](int64_t block) {
+        SERVAL_NO_UNROLL
+        for (int n = 0; n < keys; ++n)
+          columns.set(n * simt::kWarp + at, states[block * block_floats + int64_t{n} * values]);
+      },
+      [&](int64_t r) {
+        const T *const q = args.q + r * args.qkv_stride + key_head * keys,
+                *const k = args.k + r * args.qkv_stride + key_head * keys;
+        const float* const decay = args.decay + r * args.decay_stride + head * num_decays;
+        const float v = to_float(args.v[r * args.qkv_stride + head * values + j]);
+        const float strength = args.strength != nullptr ? args.strength[r * args.heads + head] : 1.0f;
+        float m = 0, y = 0;
+        if (args.has_delta_rule) {
+          SERVAL_NO_UNROLL
+          for (int n = 0; n < keys; ++n) {
+            const float state = columns.get(n * simt::kWarp + at) * decay[num_decays > 1 ? n : 0];
+            columns.set(n * simt::kWarp + at, state);
+            m += state * to_float(k[n]);
+          }
+        }
+        const float u = strength * (v - m);
+        SERVAL_NO_UNROLL
+        for (int n = 0; n < keys; ++n) {
+          float state = columns.get(n * simt::kWarp + at);
+          if (!args.has_delta_rule) state *= decay[num_decays > 1 ? n : 0];
+          state += to_float(k[n]) * u;
+          columns.set(n * simt::kWarp + at, state);
+          y += state * to_float(q[n]);
+        }
+        args.out[r * args.heads * values + head * values + j] = from_float<T>(args.scale * y + skip * v);
+      },
+      [&](int64_t block) {
+        SERVAL_NO_UNROLL
+        for (int n = 0; n < keys; ++n)
+          states[block * block_floats + int64_t{n} * values] = columns.get(n * simt::kWarp + at);
+      });
+}
+
 simt::LaunchShape shape_of(const StateBatch& batch, int channels) {
   return {.grid_x = (channels + kThreads - 1) / kThreads, .grid_y = batch.max_seqs, .threads = kThreads};
 }
@@ -137,8 +214,27 @@ void selective_scan(simt::Stream stream, const ScanArgs<T>& args) {
   simt::launch<selective_scan_kernel<T, kMaxStates>>(stream, shape, args);
 }
 
+template <class T>
+void scan_gates(simt::Stream stream, const ScanGatesArgs<T>& args) {
+  simt::launch<scan_gates_kernel<T>>(
+      stream, {.grid_x = args.rows, .grid_y = (args.n + kThreads - 1) / kThreads, .threads = kThreads}, args);
+}
+
+template <class T>
+void linear_scan(simt::Stream stream, const LinearScanArgs<T>& args) {
+  const int slices = (args.values + simt::kWarp - 1) / simt::kWarp;
+  simt::launch<linear_scan_kernel<T>>(stream,
+                                      {.grid_x = args.heads * slices,
+                                       .grid_y = args.batch.max_seqs,
+                                       .threads = simt::kWarp,
+                                       .shared_bytes = args.keys * simt::kWarp * sizeof(float)},
+                                      args);
+}
+
 #define SERVAL_INSTANTIATE(T)                                     \
   template void causal_conv<T>(simt::Stream, const ConvArgs<T>&); \
+  template void scan_gates<T>(simt::Stream, const ScanGatesArgs<T>&); \
+  template void linear_scan<T>(simt::Stream, const LinearScanArgs<T>&); \
   template void selective_scan<T>(simt::Stream, const ScanArgs<T>&);
 SERVAL_INSTANTIATE(Bf16)
 SERVAL_INSTANTIATE(Half)

@@ -59,4 +59,44 @@ struct ScanArgs {
 template <class T>
 void selective_scan(simt::Stream stream, const ScanArgs<T>& args);
 
+// What a linear scan's rows do to its states: step = softplus(x_scale x + bias) within [least, most], decay =
+// exp(rate * step); or, with a lower bound, decay = exp(lower_bound * sigmoid(-rate * (x_scale x + bias))). strength:
+// the step, or beta_scale * sigmoid(beta).
+template <class T>
+struct ScanGatesArgs {
+  const T* x;  // [rows, n]
+  int64_t x_stride;
+  const T* beta;  // [rows, heads], may be null
+  int64_t beta_stride;
+  const float* bias;  // [n], may be null
+  const float* rate;  // [heads]
+  float x_scale, least, most, lower_bound, beta_scale;
+  float* decay;     // [rows, n]
+  float* strength;  // [rows, heads] with beta, else [rows, n]
+  int rows, n, heads;
+};
+template <class T>
+void scan_gates(simt::Stream stream, const ScanGatesArgs<T>& args);
+
+// S = diag(decay) S; S += k (strength (v - m))^T with m = S^T k by the delta rule, else 0; out = scale S^T q + skip v.
+// A thread has one value of one head of one sequence, and its column of the state in shared memory.
+template <class T>
+struct LinearScanArgs {
+  StateBatch batch;
+  const T *q, *k, *v;  // [rows, key_heads, keys], the same, [rows, heads, values]
+  int64_t qkv_stride;
+  const float* decay;    // of a row decays
+  int64_t decay_stride;  // 0: one row for all
+  int decays;            // heads, or heads * keys
+  const float* strength;  // [rows, heads], may be null
+  const float* skip;      // [heads], may be null
+  bool has_delta_rule;
+  float scale;
+  float* states;  // [blocks, heads, keys, values]
+  T* out;         // [rows, heads * values]
+  int key_heads, heads, keys, values;
+};
+template <class T>
+void linear_scan(simt::Stream stream, const LinearScanArgs<T>& args);
+
 }  // namespace serval::cuda

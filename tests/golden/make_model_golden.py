@@ -763,6 +763,7 @@ def main():
     def granite_as_published(config):
         config["layer_types"] = [{"linear_attention": "mamba", "full_attention": "attention"}[kind] for kind in config["layer_types"]]
         config["time_step_limit"] = [0.0, math.inf]
+        config |= {"init_method": "mup", "normalization_function": "rmsnorm"}
 
     granite = dict(bamba, num_local_experts=0, shared_intermediate_size=24, embedding_multiplier=0.5, residual_multiplier=0.8,
                    attention_multiplier=0.2, logits_scaling=1.5, mamba_n_groups=2)
@@ -816,6 +817,12 @@ def main():
     make("nemotron-h-bf16", t.NemotronHForCausalLM,
          t.NemotronHConfig(**nemotron_h, use_bias=True, mlp_bias=True,
                            layers_block_type=["linear_attention", "mlp", "full_attention"]), [40], dtype=torch.bfloat16)
+
+    jamba = dict(SMALL, hidden_size=24, intermediate_size=24, num_attention_heads=3, num_key_value_heads=1, pad_token_id=0,
+                 attn_implementation="eager")
+    make("jamba", t.JambaForCausalLM,
+         t.JambaConfig(**{**jamba, "num_hidden_layers": 2}, num_experts=1, attn_layer_period=2, attn_layer_offset=1, mamba_d_state=8, mamba_d_conv=3, mamba_dt_rank=5,
+                       mamba_proj_bias=True), [5, 70])
 
 
 if __name__ == "__main__":

@@ -230,7 +230,7 @@ void check_linear(Backend& backend, WeightFormat weights, const LinearCase& test
   Bench bench(backend, weights, static_cast<uint32_t>(width));
   StateRun state(backend, bench, seqs_of(test.span), test.span);
   const int64_t total = state.total();
-  const Values qkv = bench.numbers({total, width}, bench.type(), 0.3f), x = bench.numbers({total, decays + heads}),
+  const Values qkv = bench.numbers({total, width}, bench.type(), 0.1f), x = bench.numbers({total, decays + heads}),
                bias = bench.numbers({decays}, DType::kF32), rate = negatives(bench, backend, {heads}),
                skip = bench.numbers({heads}, DType::kF32), constant = [&] {
                  Values values = negatives(bench, backend, {1, decays});

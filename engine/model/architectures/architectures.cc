@@ -49,7 +49,7 @@ constexpr const Architecture* kArchitectures[] = {&kLlama, &kMistral, &kMixtral,
                                                   &kStableLm, &kCohere, &kCohere2, &kNemotron, &kJais2,
                                                   // States alone, and beside attention.
                                                   &kMamba, &kMamba2, &kFalconMamba, &kQwen35, &kQwen35Composite, &kOlmoHybrid,
-                                                  &kLfm2, &kBamba, &kGraniteHybrid, &kFalconH1, &kNemotronH};
+                                                  &kLfm2, &kBamba, &kGraniteHybrid, &kFalconH1, &kNemotronH, &kJamba};
 
 const Architecture& find_row(std::string_view Architecture::*key, std::string_view wanted, const char* what) {
   std::vector<std::string> supported;

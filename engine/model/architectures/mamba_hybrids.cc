@@ -1,6 +1,8 @@
 #include "engine/model/architectures/mamba_hybrids.h"
 
 #include <algorithm>
+#include <cmath>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -73,7 +75,9 @@ ModelSpec read_granite_hybrid(const Fields& config) {
   for (const int kind : kinds) keeps_state.push_back(kind % 2 == 1);
   if (config.get_int("num_local_experts", 0, kMaxExperts) > 0)
     config.refuse("num_local_experts", "must be 0: experts beside a shared part are not supported here yet");
-  config.ignore({"num_experts_per_tok", "intermediate_size", "layers_block_type"});  // of the experts
+  // Of the experts, what weights were drawn from, and what is said elsewhere.
+  config.ignore({"num_experts_per_tok", "intermediate_size", "layers_block_type", "init_method",
+                 "normalization_function"});
 
   DenseFfnSpec ffn;
   ffn.intermediate_size = config.find_int("shared_intermediate_size", 1, kMaxIntermediate).value_or(1024);
@@ -174,7 +178,10 @@ ModelSpec read_nemotron_h(const Fields& config) {
   const double eps = config.find_positive("layer_norm_epsilon", 1).value_or(1e-5);
   spec.final_norm = {.kind = NormSpec::Kind::kRms, .eps = static_cast<float>(eps)};
 
-  GqaSpec attention = read_heads(config, spec.hidden_size, {.requires_head_dim = true});
+  GqaSpec attention = read_heads(config, spec.hidden_size);
+  const std::optional<int> older = config.find_int("attention_head_dim", 8, kMaxHeadDim);
+  attention.head_dim = config.find_int("head_dim", 8, kMaxHeadDim).value_or(older.value_or(128));
+  attention.scale = 1 / std::sqrt(static_cast<float>(attention.head_dim));
   Mamba2Spec mamba;
   mamba.num_heads = config.find_int("mamba_num_heads", 1, kMaxHeads).value_or(128);
   mamba.head_dim = config.find_int("mamba_head_dim", 1, kMaxHeadDim).value_or(64);
@@ -195,7 +202,7 @@ ModelSpec read_nemotron_h(const Fields& config) {
     config.refuse("mamba_hidden_act", in_quotes(act) + " is not supported; supported is silu");
   // What weights were drawn from, how the reference computes, rotations that attention does not have, and experts of
   // a model without any.
-  config.ignore({"attention_bias", "attention_head_dim", "chunk_size", "expand", "mamba_proj_bias",
+  config.ignore({"attention_bias", "chunk_size", "expand", "mamba_proj_bias",
                  "mamba_ssm_cache_dtype", "mtp_layers_block_type", "mtp_hybrid_override_pattern", "norm_eps",
                  "num_logits_to_keep", "partial_rotary_factor", "rescale_prenorm_residual", "residual_in_fp32",
                  "rms_norm_eps", "rope_theta", "rope_scaling", "rope_parameters", "time_step_floor", "time_step_limit",
@@ -221,6 +228,39 @@ ModelSpec read_nemotron_h(const Fields& config) {
                    "moe_latent_size", "moe_shared_expert_overlap", "num_experts_per_tok", "routed_scaling_factor",
                    "n_group", "topk_group", "norm_topk_prob", "num_nextn_predict_layers"});
   set_groups({{}, {.keeps_state = true, .layers = {}}}, groups, spec);
+  return spec;
+}
+
+// Mamba's first mixer, with norms of steps, b and c; attention without rotation at every period-th layer.
+ModelSpec read_jamba(const Fields& config) {
+  ModelSpec spec = read_frame(config);
+  spec.final_norm = read_rms_norm(config);
+  const GqaSpec attention = read_heads(config, spec.hidden_size);
+  MambaSpec mamba;
+  mamba.channels = config.find_int("mamba_expand", 1, 64).value_or(2) * spec.hidden_size;
+  mamba.num_states = config.find_int("mamba_d_state", 1, kMaxScanStates).value_or(mamba.num_states);
+  mamba.taps = config.find_int("mamba_d_conv", 2, kMaxConvTaps).value_or(mamba.taps);
+  const boost::json::value* const rank = config.find("mamba_dt_rank");
+  const bool is_auto = rank == nullptr || (rank->is_string() && rank->get_string() == "auto");
+  mamba.step_rank = is_auto ? (spec.hidden_size + 15) / 16 : config.get_int("mamba_dt_rank", 1, kMaxHidden);
+  mamba.has_conv_bias = config.get_bool("mamba_conv_bias", true);
+  mamba.has_bias = config.get_bool("mamba_proj_bias", false);
+  mamba.inner_norm = spec.final_norm;
+  if (config.find_int("num_experts", 1, kMaxExperts).value_or(16) > 1)
+    config.refuse("num_experts", "must be 1: experts beside states are not supported here yet");
+  const int period = config.find_int("attn_layer_period", 1, kMaxLayers).value_or(8);
+  const int offset = config.find_int("attn_layer_offset", 0, period - 1).value_or(4);
+  // Of the experts, and how the reference computes.
+  config.ignore({"num_experts_per_tok", "expert_layer_period", "expert_layer_offset", "mamba_inner_layernorms",
+                 "use_mamba_kernels", "use_mambapy", "use_associative_scan", "num_logits_to_keep"});
+
+  std::vector<bool> keeps_state;
+  for (int l = 0; l < spec.num_layers(); ++l) {
+    keeps_state.push_back(l % period != offset);
+    spec.layers[l] = pre_norm_layer(attention, read_gated_ffn(config), spec.final_norm);
+    if (keeps_state[l]) spec.layers[l].mixer = mamba;
+  }
+  set_state_groups(keeps_state, spec);
   return spec;
 }
 
@@ -255,6 +295,12 @@ constexpr Architecture kFalconH1{"FalconH1ForCausalLM",
                                  "Falcon-H1 0.5B to 34B",
                                  "falcon-h1 falcon-h1-bf16"};
 
+constexpr Architecture kJamba{"JambaForCausalLM",
+                              "jamba",
+                              read_jamba,
+                              {.final_norm = "model.final_layernorm", .modules = kModules},
+                              "Jamba Reasoning 3B",
+                              "jamba"};
 constexpr Architecture kNemotronH{"NemotronHForCausalLM",
                                   "nemotron_h",
                                   read_nemotron_h,

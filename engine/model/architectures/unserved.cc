@@ -44,7 +44,6 @@ constexpr Unserved kUnserved[] = {
     {"RetNetForCausalLM", "retnet", kUnchecked},
     {"ZambaForCausalLM", "zamba", kSharedBlocks},
     {"Zamba2ForCausalLM", "zamba2", kSharedBlocks},
-    {"JambaForCausalLM", "jamba", kStateExperts},
     {"Lfm2MoeForCausalLM", "lfm2_moe", kStateExperts},
     {"Qwen3NextForCausalLM", "qwen3_next", kStateExperts},
     {"Qwen3_5MoeForCausalLM", "qwen3_5_moe_text", kStateExperts},

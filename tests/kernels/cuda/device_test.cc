@@ -77,6 +77,8 @@ INSTANTIATE_TEST_SUITE_P(Models, EmulatedGolden,
                                            GoldenModel{"mixtral-bf16", 0.2}, GoldenModel{"gpt2", 0.2},
                                            GoldenModel{"gemma3-bf16", 0.2}, GoldenModel{"phi3-bf16", 0.2},
                                            GoldenModel{"gemma2-bf16", 0.2}, GoldenModel{"mamba-f16", 0.05},
+                                           GoldenModel{"mamba2-bf16", 0.3}, GoldenModel{"qwen35-composite", 0.3},
+                                           GoldenModel{"lfm2-bf16", 0.3},
                                            GoldenModel{"llama2-f16", 0.2, "int8"},
                                            GoldenModel{"qwen3-bf16", 0.3, "int8"}),
                          [](const auto& info) {
@@ -106,7 +108,7 @@ TEST(EmulatedDevice, HoldsRoundedWeightsDequantised) {
 }
 
 TEST(EmulatedDevice, GivesTheSameBitsInChunksAndBesideOthersUnderAnySchedule) {
-  for (const char* model : {"qwen3-bf16", "qwen2-windows", "mamba-f16"}) {
+  for (const char* model : {"qwen3-bf16", "qwen2-windows", "mamba-f16", "mamba2-bf16", "qwen35-composite", "lfm2-bf16"}) {
     const std::unique_ptr<Backend> backend = emulated();
     Transformer transformer = load(fixture(model), *backend);
     PagedDriver driver(transformer, *backend, backend->preferred_kv_dtype(transformer.spec().weight_dtype), 3,
