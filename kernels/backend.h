@@ -248,6 +248,10 @@ class Backend {
   // In place over each head of each row: x [rows, heads, head_dim] with row_stride elements between rows
   // (Qwen3's q_norm, k_norm); weight f32 [head_dim], may be absent. A single head may be as wide as all heads are together (OLMo 2).
   virtual void head_rms_norm(const Tensor& x, int64_t row_stride, const Tensor& weight, float eps) = 0;
+  // The same with LayerNorms, a weight f32 [heads, head_dim] for each head and no bias (Cohere's).
+  virtual void head_layer_norm(const Tensor& x, int64_t row_stride, const Tensor& weight, float eps) = 0;
+  // x [rows, dim] = what lies within -limit..limit, in place.
+  virtual void clamp(const Tensor& x, float limit) = 0;
   virtual void linear(const Tensor& x, const LinearWeight& w,
                       const Tensor& out) = 0;  // [m, k] -> [m, n], of activations or f32
   virtual void rope(const RopeArgs& args) = 0;

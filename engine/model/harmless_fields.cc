@@ -14,7 +14,7 @@ namespace json = boost::json;
 constexpr std::string_view kHarmless[] = {
     // files, versions, limits of tokenizers, other programs
     "_attn_implementation_autoset", "_commit_hash", "_flash_attn_2_enabled", "_name_or_path",
-    "attn_implementation", "auto_map", "cache_implementation", "dtype", "is_llama_config",
+    "attn_implementation", "auto_map", "cache_implementation", "custom_pipelines", "dtype", "is_llama_config",
     "max_sequence_length", "model_max_length", "model_name", "name_or_path", "seq_length", "tf_legacy_loss",
     "tokenizer_class", "tokenizer_model_max_length", "torch_dtype", "torchscript", "transformers.js_config",
     "transformers_version", "unsloth_fixed", "unsloth_version", "use_bfloat16", "use_cache",

@@ -44,6 +44,8 @@ struct TensorNames {
   // Of a layer's modules, the first that fits; the others are stored as they are asked for.
   std::span<const StoredName> modules = {};
   FusedQkv fused_qkv = FusedQkv::kOneAfterAnother;
+  // The norms of heads, where each has its own, are stored as one tensor a head.
+  bool has_tensor_per_head_norm = false;
   // A layer's matrices are stored as [in, out].
   bool has_transposed_layers = false;
   // Parts of the names of tensors that published checkpoints carry and a forward pass does not need.

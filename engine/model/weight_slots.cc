@@ -19,6 +19,15 @@ void add_head(std::vector<RowRange>& ranges, int64_t first, int64_t head_dim, in
   if (!goes_on && count > 0) ranges.push_back({rest, count});
 }
 
+// Of each row the even columns, then the odd ones.
+void part_neighbours(std::vector<float>& values, const std::vector<int64_t>& shape) {
+  const std::vector<float> stored = values;
+  for (int64_t r = 0; r < shape[0]; ++r) {
+    for (int64_t d = 0; d < shape[1]; ++d)
+      values[r * shape[1] + d % 2 * shape[1] / 2 + d / 2] = stored[r * shape[1] + d];
+  }
+}
+
 }  // namespace
 
 void SlotList::add(LinearWeight& target, const std::vector<Rows>& rows, int64_t columns, bool bias,
@@ -87,6 +96,20 @@ void SlotList::vectors(Buffer& target, const std::vector<NamedShape>& tensors, P
 
 void SlotList::constant(Buffer& target, std::vector<float> values) {
   slots_.emplace_back(ConstantSlot{.target = &target, .values = std::move(values)});
+}
+
+void SlotList::head_norms(Buffer& target, std::string_view module, int num_heads, int head_dim,
+                          bool is_interleaved) {
+  VectorSlot slot{.target = &target, .sources = {}};
+  if (names_.has_tensor_per_head_norm) {
+    SERVAL_CHECK(!is_interleaved, module);
+    for (int h = 0; h < num_heads; ++h)
+      slot.sources.push_back({stored(module) + "." + std::to_string(h) + ".weight", {head_dim}});
+  } else {
+    slot.sources = {{stored(module) + ".weight", {num_heads, head_dim}}};
+    if (is_interleaved) slot.prepare = part_neighbours;
+  }
+  slots_.emplace_back(std::move(slot));
 }
 
 void SlotList::norm(NormWeights& target, std::string_view module, int64_t size, const NormSpec& spec) {

@@ -150,6 +150,9 @@ class SlotList {
              void (*fill)(int64_t row, std::span<float> out)) {
     slots_.emplace_back(TableSlot{&target, unrounded(), first_row, rows, columns, fill});
   }
+  // A weight [head_dim] for each head: a tensor [num_heads, head_dim], or one for each (TensorNames). is_interleaved: as
+  // HeadRows has all of a head.
+  void head_norms(Buffer& target, std::string_view module, int num_heads, int head_dim, bool is_interleaved);
   // Nothing where the spec says that there is no norm.
   void norm(NormWeights& target, std::string_view module, int64_t size, const NormSpec& spec);
 

@@ -85,6 +85,7 @@ const KernelTable SERVAL_TABLE = {
     .weighted_sum = weighted_sum,
     .scaled_add = scaled_add,
     .soft_cap = soft_cap,
+    .clamp = clamp,
     .rotate = rotate,
     .causal_conv = causal_conv,
     .selective_scan = selective_scan,

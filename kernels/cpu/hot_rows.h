@@ -161,6 +161,14 @@ void scaled_add(const float* x, float scale, const float* y, float* out, int64_t
 inline Vec capped(Vec x, float cap) {
   return cap - 2 * cap / (1.0f + exp(x * (2 / cap)));
 }
+void clamp(float* x, float limit, int64_t n) {
+  for_vectors(n, [&](int64_t i, int lanes) {
+    Vec v = load_some(x + i, lanes);
+    v = v > limit ? broadcast(limit) : v;  // NaN stays NaN
+    store_some(x + i, v < -limit ? broadcast(-limit) : v, lanes);
+  });
+}
+
 void soft_cap(float* x, float cap, int64_t n) {
   for_vectors(n,
               [&](int64_t i, int lanes) { store_some(x + i, capped(load_some(x + i, lanes), cap), lanes); });

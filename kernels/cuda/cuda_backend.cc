@@ -330,6 +330,29 @@ void CudaBackend::scaled_add(const Tensor& x, float scale, const Tensor& y, cons
   });
 }
 
+void CudaBackend::head_layer_norm(const Tensor& x, int64_t row_stride, const Tensor& weight, float eps) {
+  with_number(x.dtype, [&](auto number) {
+    using T = decltype(number);
+    cuda::add_norm<T>(stream_, /*is_centred=*/true,
+                      {.residual = as<T>(x),
+                       .x = nullptr,
+                       .weight = as<float>(weight),
+                       .eps = eps,
+                       .out = as<T>(x),
+                       .rows = static_cast<int>(x.dim(0)),
+                       .dim = static_cast<int>(x.dim(2)),
+                       .stride = row_stride,
+                       .heads = static_cast<int>(x.dim(1))});
+  });
+}
+
+void CudaBackend::clamp(const Tensor& x, float limit) {
+  with_number(x.dtype, [&](auto number) {
+    using T = decltype(number);
+    cuda::clamp(stream_, as<T>(x), x.num_elements(), limit);
+  });
+}
+
 void CudaBackend::soft_cap(const Tensor& x, float cap) {
   SERVAL_CHECK(x.dtype == DType::kF32, dtype_name(x.dtype));
   cuda::soft_cap(stream_, as<float>(x), x.num_elements(), cap);

@@ -35,7 +35,8 @@ SERVAL_KERNEL void SERVAL_MAX_THREADS(kRowThreads) add_norm_kernel(AddNormArgs<T
   const Shared<float> scratch = memory.take<float>(kMaxWarps);
   const int64_t stride = args.stride > 0 ? args.stride : dim;
   const bool aligned = is_vectorised(dim) && is_vectorised(stride);
-  const int64_t begin = simt::block_x() * stride;
+  const int64_t begin = simt::block_x() * stride + simt::block_y() * dim;
+  const float* const weight = args.weight == nullptr ? nullptr : args.weight + simt::block_y() * dim;
   float sum = 0;
   for (int i = simt::thread() * kVector; i < dim; i += simt::num_threads() * kVector) {
     float value[kVector];
@@ -72,7 +73,7 @@ SERVAL_KERNEL void SERVAL_MAX_THREADS(kRowThreads) add_norm_kernel(AddNormArgs<T
     SERVAL_UNROLL
     for (int j = 0; j < kVector; ++j) {
       value[j] = i + j < dim ? (row.get(i + j) - mean) * scale : 0.0f;
-      if (args.weight != nullptr && i + j < dim) value[j] *= args.weight[i + j];
+      if (weight != nullptr && i + j < dim) value[j] *= weight[i + j];
       if (is_centred && args.bias != nullptr && i + j < dim) value[j] += args.bias[i + j];
     }
     store_vector(args.out + begin + i, dim - i, aligned, value);
@@ -246,6 +247,15 @@ SERVAL_KERNEL void SERVAL_MAX_THREADS(kRowThreads)
   store_vector(out + i, valid, true, value);
 }
 
+template <class T>
+SERVAL_KERNEL void SERVAL_MAX_THREADS(kRowThreads) clamp_kernel(T* x, int64_t count, float limit) {
+  const int64_t i = int64_t{simt::block_x()} * kRowThreads + simt::thread();
+  if (i >= count) return;
+  const float value = to_float(x[i]);
+  if (value > limit) x[i] = from_float<T>(limit);
+  if (value < -limit) x[i] = from_float<T>(-limit);
+}
+
 SERVAL_KERNEL void SERVAL_MAX_THREADS(kRowThreads) soft_cap_kernel(float* x, int64_t count, float cap) {
   const int64_t i = int64_t{simt::block_x()} * kRowThreads + simt::thread();
   if (i < count) x[i] = cap * tanhf(x[i] / cap);
@@ -272,7 +282,8 @@ SERVAL_KERNEL void SERVAL_MAX_THREADS(simt::kWarp) move_kv_kernel(KvMoves m) {
 template <class T>
 void add_norm(simt::Stream stream, bool is_centred, const AddNormArgs<T>& args) {
   const size_t shared = sizeof(float) * (vectors_of(args.dim) * kVector + kMaxWarps);
-  const simt::LaunchShape shape{.grid_x = args.rows, .threads = threads_of(args.dim), .shared_bytes = shared};
+  const simt::LaunchShape shape{
+      .grid_x = args.rows, .grid_y = args.heads, .threads = threads_of(args.dim), .shared_bytes = shared};
   if (is_centred) return simt::launch<add_norm_kernel<T, true>>(stream, shape, args);
   simt::launch<add_norm_kernel<T, false>>(stream, shape, args);
 }
@@ -359,6 +370,13 @@ void scaled_add(simt::Stream stream, const T* x, float scale, const T* y, T* out
       out, count);
 }
 
+template <class T>
+void clamp(simt::Stream stream, T* x, int64_t count, float limit) {
+  simt::launch<clamp_kernel<T>>(
+      stream, {.grid_x = static_cast<int>((count + kRowThreads - 1) / kRowThreads), .threads = kRowThreads}, x, count,
+      limit);
+}
+
 void soft_cap(simt::Stream stream, float* x, int64_t count, float cap) {
   simt::launch<soft_cap_kernel>(
       stream, {.grid_x = static_cast<int>((count + kRowThreads - 1) / kRowThreads), .threads = kRowThreads},
@@ -372,6 +390,7 @@ void soft_cap(simt::Stream stream, float* x, int64_t count, float cap) {
   template void gate<T>(simt::Stream, Activation, const T*, const T*, int64_t, T*, int, int);     \
   template void gate_rows<T>(simt::Stream, Activation, const T*, int64_t, const T*, T*, int, int); \
   template void embed<T>(simt::Stream, const T*, const int32_t*, const int32_t*, float, T*, int, int); \
+  template void clamp<T>(simt::Stream, T*, int64_t, float);                                              \
   template void scaled_add<T>(simt::Stream, const T*, float, const T*, T*, int64_t);                   \
   template void gather_rows<T>(simt::Stream, const T*, const int32_t*, T*, int, int);
 template void scaled_add<float>(simt::Stream, const float*, float, const float*, float*, int64_t);

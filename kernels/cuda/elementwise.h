@@ -25,6 +25,7 @@ struct AddNormArgs {
   int rows, dim;
   const float* bias = nullptr;  // [dim]
   int64_t stride = 0;           // elements between rows; 0: dim
+  int heads = 1;                // vectors of dim that lie one behind the other in a row, each with a weight of its own
 };
 template <class T>
 void add_norm(simt::Stream stream, bool is_centred, const AddNormArgs<T>& args);
@@ -90,6 +91,10 @@ void move_kv(simt::Stream stream, const KvMoves& moves);
 // out[i] = scale * x[i] + y[i] (y may be null); out may be x or y. T is float too.
 template <class T>
 void scaled_add(simt::Stream stream, const T* x, float scale, const T* y, T* out, int64_t count);
+
+// x = what lies within -limit..limit, in place.
+template <class T>
+void clamp(simt::Stream stream, T* x, int64_t count, float limit);
 
 // x = cap * tanh(x / cap), in place.
 void soft_cap(simt::Stream stream, float* x, int64_t count, float cap);

@@ -205,7 +205,7 @@ def main():
                             "num_key_value_heads": 2}, sliding_window=16, rope_parameters=rope()), [40], [16], dtype=torch.bfloat16)
 
     gpt2 = dict(vocab_size=VOCAB, n_embd=32, n_layer=2, n_head=4, n_positions=160, bos_token_id=1, eos_token_id=2, attn_implementation="eager")
-    make("gpt2", t.GPT2LMHeadModel, t.GPT2Config(**gpt2, n_inner=40), [10, 48])
+    make("gpt2", t.GPT2LMHeadModel, t.GPT2Config(**gpt2, n_inner=40, scale_attn_by_inverse_layer_idx=True), [10, 48])
 
     def gpt2_as_published(config):
         for field in ("tie_word_embeddings", "dtype", "add_cross_attention", "n_inner", "reorder_and_upcast_attn", "scale_attn_by_inverse_layer_idx",
@@ -301,8 +301,8 @@ def main():
 
     mpt = dict(d_model=32, emb_pdrop=0, embedding_fraction=1.0, expansion_ratio=4, init_device="cpu", learned_pos_emb=True, logit_scale=None, max_seq_len=256,
                n_heads=4, n_layers=2, no_bias=True, norm_type="low_precision_layernorm", resid_pdrop=0, vocab_size=VOCAB)
-    mpt_attention = dict(alibi=True, alibi_bias_max=8, attn_impl="torch", attn_pdrop=0, attn_type="multihead_attention", attn_uses_sequence_id=False,
-                         clip_qkv=None, prefix_lm=False, qk_ln=False, softmax_scale=None)
+    mpt_attention = dict(alibi=True, alibi_bias_max=16, attn_impl="torch", attn_pdrop=0, attn_type="multihead_attention", attn_uses_sequence_id=False,
+                         clip_qkv=1.5, prefix_lm=False, qk_ln=False, softmax_scale=None)
     mpt_init = dict(emb_init_std=None, emb_init_uniform_lim=None, fan_mode="fan_in", init_div_is_residual=True, init_gain=0, init_nonlinearity="relu",
                     init_std=0.02, name="kaiming_normal_", verbose=0)
     make("mpt-bf16", t.MptForCausalLM, t.MptConfig(**mpt, attn_config=mpt_attention, attn_implementation="eager"), [10, 48], dtype=torch.bfloat16,
@@ -376,6 +376,12 @@ def main():
          dtype=torch.float16,
          edit=lambda config: published(config, **cohere, num_hidden_layers=2, architectures=["CohereForCausalLM"], model_max_length=256, model_type="cohere",
                                        pretraining_tp=1, rope_theta=8000.0, torch_dtype="float16", transformers_version="4.38.2", use_cache=True))
+    # Command R+: each head has a norm of its own.
+    cohere_norms = dict(cohere, use_qk_norm=True)
+    make("cohere-norms", t.CohereForCausalLM,
+         t.CohereConfig(**cohere_norms, num_hidden_layers=2, rope_parameters=rope(75000.0), attn_implementation="eager"), [40], dtype=torch.float16,
+         edit=lambda config: published(config, **cohere_norms, num_hidden_layers=2, architectures=["CohereForCausalLM"], model_type="cohere", rope_theta=75000.0,
+                                       torch_dtype="float16", transformers_version="4.40.0.dev0", use_cache=True))
     cohere2 = dict(cohere, sliding_window=16)
     make("cohere2-bf16", t.Cohere2ForCausalLM,
          t.Cohere2Config(**cohere2, num_hidden_layers=3, sliding_window_pattern=3, rope_parameters=rope(5000.0), attn_implementation="eager"), [10, 48], [16],
@@ -393,6 +399,13 @@ def main():
          [10, 48], dtype=torch.bfloat16,
          edit=lambda config: published(config, **stablelm, architectures=["StableLmForCausalLM"], model_type="stablelm", partial_rotary_factor=0.25,
                                        rope_theta=10000, norm_eps=1e-5, torch_dtype="bfloat16", transformers_version="4.38.0", use_cache=True))
+
+    stablelm_12b = dict(stablelm, num_attention_heads=4, num_key_value_heads=2, qk_layernorm=True, use_parallel_residual=True, use_qkv_bias=False)
+    make("stablelm-12b-bf16", t.StableLmForCausalLM,
+         t.StableLmConfig(**stablelm_12b, rope_parameters=rope(partial_rotary_factor=0.25), attn_implementation="eager"), [40], dtype=torch.bfloat16,
+         edit=lambda config: published(config, **stablelm_12b, architectures=["StableLmForCausalLM"], hidden_dropout=0.0, attention_dropout=0.0,
+                                       model_type="stablelm", partial_rotary_factor=0.25, rope_theta=10000, torch_dtype="bfloat16",
+                                       transformers_version="4.40.0", use_cache=True))
 
     # The layer of 7B, with one head of keys; of 40B, with groups and two norms; of RW, one part behind the other, with slopes.
     falcon = dict(attention_dropout=0.0, bias=False, bos_token_id=1, eos_token_id=2, hidden_dropout=0.0, hidden_size=32, initializer_range=0.02,
@@ -524,7 +537,8 @@ def main():
 
     # Norms without weights; then norms behind the parts, and one over all heads of q and of k.
     without_eps = {k: v for k, v in TINY.items() if k != "rms_norm_eps"}
-    make("olmo", t.OlmoForCausalLM, t.OlmoConfig(**without_eps, rope_parameters=rope(), attn_implementation="eager"), [7, 40], edit=old_spelling)
+    make("olmo", t.OlmoForCausalLM,
+         t.OlmoConfig(**without_eps, clip_qkv=1.5, rope_parameters=rope(), attn_implementation="eager"), [7, 40], edit=old_spelling)
     make("olmo2", t.Olmo2ForCausalLM, t.Olmo2Config(**TINY, rope_parameters=rope(500000.0), attn_implementation="eager"), [7, 48],
          edit=old_spelling)
 

@@ -149,6 +149,35 @@ void check_scaled_add(Backend& backend, WeightFormat weights, int64_t rows, int6
   }
 }
 
+void check_clamp(Backend& backend, WeightFormat weights) {
+  Bench bench(backend, weights, 31);
+  const Values x = bench.numbers({3, 37});
+  backend.clamp(x.tensor, 0.5f);
+  std::vector<double> want;
+  for (const double value : x.exact) want.push_back(std::clamp(value, -0.5, 0.5));
+  expect_near(bench.read(x.tensor), want, std::vector<double>(want.size(), 0.0), 0, "clamped");
+}
+
+// Each head by a weight of its own, in rows that hold more.
+void check_head_layer_norm(Backend& backend, WeightFormat weights) {
+  constexpr int64_t kRows = 3, kHeads = 3, kDim = 40, kStride = 168;
+  Bench bench(backend, weights, 32);
+  const Values rows = bench.numbers({kRows, kStride}), weight = bench.numbers({kHeads, kDim}, DType::kF32);
+  backend.head_layer_norm(Tensor(rows.tensor.data, bench.type(), {kRows, kHeads, kDim}), kStride, weight.tensor, 1e-5f);
+  std::vector<double> want = rows.exact;
+  for (int64_t r = 0; r < kRows; ++r) {
+    for (int64_t h = 0; h < kHeads; ++h) {
+      double* const head = &want[r * kStride + h * kDim];
+      const double mean = std::accumulate(head, head + kDim, 0.0) / kDim;
+      double squares = 0;
+      for (int64_t d = 0; d < kDim; ++d) squares += (head[d] - mean) * (head[d] - mean);
+      const double scale = 1 / std::sqrt(squares / kDim + 1e-5);
+      for (int64_t d = 0; d < kDim; ++d) head[d] = (head[d] - mean) * scale * weight.exact[h * kDim + d];
+    }
+  }
+  expect_near(bench.read(rows.tensor), want, std::vector<double>(want.size(), 1.0), bench.tolerance(), "heads");
+}
+
 // Heads without a weight, or one that is as wide as many, in rows that hold more.
 void check_head_norm(Backend& backend, WeightFormat weights, int64_t heads, int64_t dim, int64_t stride,
                      bool has_weight) {
@@ -243,6 +272,8 @@ void add_row_cases(std::vector<OpCase>& cases) {
                      [=](Backend& b, WeightFormat w) { check_head_norm(b, w, 1, dim, stride, true); }});
   cases.push_back({"head_norm_without_weight",
                    [](Backend& b, WeightFormat w) { check_head_norm(b, w, 3, 40, 168, false); }});
+  cases.push_back({"head_layer_norm", check_head_layer_norm});
+  cases.push_back({"clamp", check_clamp});
   cases.push_back({"soft_cap", check_soft_cap});
   cases.push_back({"rows", check_rows});
 }

@@ -54,10 +54,10 @@ ModelSpec read_mpt(const Fields& config) {
     if (const std::string type = fields->find_string("attn_type").value_or("multihead_attention");
         type != "multihead_attention")
       fields->refuse("attn_type", in_quotes(type) + " is not supported; supported is multihead_attention");
-    if (fields->find_int("alibi_bias_max", 1, 1024).value_or(8) != 8) fields->refuse("alibi_bias_max", "must be 8");
+    attention.qkv_limit = static_cast<float>(fields->find_positive("clip_qkv", 1e6).value_or(0));
     if (const auto scale = fields->find_positive("softmax_scale", 1e6)) attention.scale = static_cast<float>(*scale);
-    // How the original computes.
-    fields->ignore({"attn_impl", "attn_pdrop", "attn_uses_sequence_id", "model_type"});
+    // How the original computes, and how steep its slopes are, for which the reference has always 8.
+    fields->ignore({"alibi_bias_max", "attn_impl", "attn_pdrop", "attn_uses_sequence_id", "model_type"});
     refuse_unasked(*fields);
   }
   // Of files and training, and what the reference does not read.
@@ -92,7 +92,7 @@ constexpr Architecture kMpt{"MptForCausalLM",
                              .final_norm = "transformer.norm_f",
                              .optional_prefix = "transformer.",
                              .modules = kMptModules},
-                            "MPT 7B and 30B",
+                            "MPT 7B and 30B, StoryWriter",
                             "mpt-bf16",
                             "MPTForCausalLM"};
 constexpr Architecture kBloom{"BloomForCausalLM",

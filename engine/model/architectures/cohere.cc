@@ -15,10 +15,12 @@ ModelSpec read_command(const Fields& config, double theta_when_absent) {
   GqaSpec attention = read_heads(config, spec.hidden_size, {.requires_num_kv_heads = false});
   attention.qkv_bias = attention.output_bias = config.get_bool("attention_bias", false);
   attention.interleaved_dims = attention.head_dim;
-  if (config.get_bool("use_qk_norm", false))
-    config.refuse("use_qk_norm", "is not supported when true (a norm for each head, as of Command R+)");
   spec.final_norm = read_layer_norm(config, "layer_norm_eps");
   spec.final_norm.has_bias = false;
+  if (config.get_bool("use_qk_norm", false)) {
+    attention.head_norm = spec.final_norm;
+    attention.head_norm_place = HeadNormPlace::kHeadByHead;
+  }
   spec.logit_scale = static_cast<float>(config.find_positive("logit_scale", 1e6).value_or(kLogitScaleWhenAbsent));
   spec.ropes = {read_rope(config, attention.head_dim, spec.max_positions, {.theta = theta_when_absent})};
   LayerSpec layer = pre_norm_layer(attention, read_gated_ffn(config), spec.final_norm);
@@ -52,7 +54,8 @@ ModelSpec read_cohere2(const Fields& config) {
 
 }  // namespace
 
-constexpr Architecture kCohere{"CohereForCausalLM", "cohere", read_cohere, {}, "Command R, Aya 23 and Expanse", "cohere"};
+constexpr Architecture kCohere{"CohereForCausalLM", "cohere", read_cohere, {}, "Command R and R+, Aya 23 and Expanse",
+                              "cohere cohere-norms"};
 constexpr Architecture kCohere2{
     "Cohere2ForCausalLM", "cohere2", read_cohere2, {}, "Command R7B, Command A", "cohere2-bf16"};
 

@@ -64,6 +64,7 @@ ModelSpec read_falcon(const Fields& config) {
   } else {
     spec.ropes = {read_rope(config, attention.head_dim, spec.max_positions)};
   }
+  config.ignore({"ff_factor"});  // ffn_hidden_size over hidden_size
   return made_of(config, std::move(decoder));
 }
 

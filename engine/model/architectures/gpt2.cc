@@ -15,7 +15,16 @@ ModelSpec read_gpt2(const Fields& config) {
   decoder.spec.positions = PositionTable::kLearned;
   if (!config.get_bool("scale_attn_weights", true)) decoder.attention.scale = 1;
   config.get_bool("reorder_and_upcast_attn", false);  // the same numbers: scores are f32 here
-  return made_of(config, std::move(decoder));
+  GqaSpec attention = decoder.attention;
+  ModelSpec spec = made_of(config, std::move(decoder));
+  if (config.get_bool("scale_attn_by_inverse_layer_idx", false)) {
+    const float scale = attention.scale;
+    for (int l = 0; l < spec.num_layers(); ++l) {
+      attention.scale = scale / static_cast<float>(l + 1);
+      spec.layers[l].mixer = attention;
+    }
+  }
+  return spec;
 }
 
 // GPT: norms behind the residual. Its "gelu" is the approximation.

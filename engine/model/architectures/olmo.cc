@@ -9,9 +9,8 @@ constexpr HeadRules kHeads = {.requires_num_kv_heads = false, .bias = false};
 
 ModelSpec read_olmo(const Fields& config) {
   ModelSpec spec = read_frame(config);
-  const GqaSpec attention = read_heads(config, spec.hidden_size, kHeads);
-  if (config.find("clip_qkv") != nullptr)
-    config.refuse("clip_qkv", "would change the output and is not supported for this architecture");
+  GqaSpec attention = read_heads(config, spec.hidden_size, kHeads);
+  attention.qkv_limit = static_cast<float>(config.find_positive("clip_qkv", 1e6).value_or(0));
   spec.final_norm = {.kind = NormSpec::Kind::kLayer, .eps = 1e-5f, .has_weight = false, .has_bias = false};
   set_uniform_layers(config, pre_norm_layer(attention, read_gated_ffn(config), spec.final_norm),
                      read_rope(config, attention.head_dim, spec.max_positions), spec);

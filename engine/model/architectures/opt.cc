@@ -18,6 +18,7 @@ ModelSpec read_opt(const Fields& config) {
   decoder.spec.positions_unused = kPositionsUnused;
   decoder.attention.qkv_bias = decoder.attention.output_bias = decoder.ffn.bias =
       config.get_bool("enable_bias", true);
+  config.ignore({"learned_embeddings"});  // as they always are
   decoder.norms_residual = !config.get_bool("do_layer_norm_before", true);
   const int hidden = decoder.spec.hidden_size;
   const int embedding = config.find_int("word_embed_proj_dim", 1, hidden).value_or(hidden);

@@ -33,6 +33,8 @@ void prepare_apart(Backend& backend, HeadNormPlace place, const Tensor& query_co
                   .rotary_dim = static_cast<int>(cos_sin.dim(1))});
   };
   const auto normalise = [&](Tensor x, Tensor& weight) {
+    if (place == HeadNormPlace::kHeadByHead)
+      return backend.head_layer_norm(x, heads.row_stride, std::exchange(weight, {}), heads.eps);
     if (place == HeadNormPlace::kAllHeads) x = Tensor(x.data, x.dtype, {rows, 1, x.dim(1) * head_dim});
     if (weight.data != nullptr) backend.head_rms_norm(x, heads.row_stride, std::exchange(weight, {}), heads.eps);
   };
@@ -72,9 +74,14 @@ void GqaSpec::list_slots(int64_t hidden, GqaWeights& w, SlotList& slots) const {
     slots.linear(w.qkv, {{"self_attn.q_proj", q_size()}}, hidden, qkv_bias);
   }
   slots.linear(w.output, {{"self_attn.o_proj", hidden}}, q_size(), output_bias);
-  const bool is_wide = head_norm_place == HeadNormPlace::kAllHeads;
-  slots.norm(w.q_norm, "self_attn.q_norm", is_wide ? q_size() : head_dim, head_norm);
-  if (has_keys) slots.norm(w.k_norm, "self_attn.k_norm", is_wide ? kv_size() : head_dim, head_norm);
+  if (head_norm_place == HeadNormPlace::kHeadByHead) {
+    slots.head_norms(w.q_norm.weight, "self_attn.q_norm", num_heads, head_dim, interleaved_dims > 0);
+    slots.head_norms(w.k_norm.weight, "self_attn.k_norm", num_kv_heads, head_dim, interleaved_dims > 0);
+  } else {
+    const bool is_wide = head_norm_place == HeadNormPlace::kAllHeads;
+    slots.norm(w.q_norm, "self_attn.q_norm", is_wide ? q_size() : head_dim, head_norm);
+    if (has_keys) slots.norm(w.k_norm, "self_attn.k_norm", is_wide ? kv_size() : head_dim, head_norm);
+  }
   if (!slopes.empty()) slots.constant(w.slopes, slopes);
 }
 
@@ -101,6 +108,7 @@ void GqaSpec::run(Backend& backend, const GqaWeights& w, const MixerInput& in) c
   const Tensor qkv(in.scratch.data, type, {rows, stride});
   const Tensor attended(in.scratch.at(rows * stride), type, {rows, q_size()});
   backend.linear(in.h, w.qkv, qkv);
+  if (qkv_limit > 0) backend.clamp(qkv, qkv_limit);
 
   const int64_t first = gate_size();
   const Tensor q(qkv.at(first), type, {rows, num_heads, head_dim});

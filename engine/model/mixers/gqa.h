@@ -12,6 +12,7 @@ namespace serval {
 enum class HeadNormPlace : uint8_t {
   kEachHead,         // each head, before the rotation (Qwen3)
   kAllHeads,         // all heads as one, before the rotation (OLMo 2)
+  kHeadByHead,       // each head by a weight of its own, before the rotation (Cohere, StableLM 2): LayerNorm
   kEachRotatedHead,  // each head, after the rotation (Hunyuan)
 };
 
@@ -42,6 +43,7 @@ struct GqaSpec {
   bool has_gate_in_queries = false;
   float scale = 1;     // of the scores: 1 / sqrt(head_dim)
   float soft_cap = 0;  // 0: none; c: scores become c * tanh(score / c)
+  float qkv_limit = 0;  // 0: none; c: of q, k and v what lies within -c..c (MPT)
   // The checkpoint has the first so many dimensions of each head of q and k as pairs of neighbours that rotate
   // together; here they rotate in halves.
   int interleaved_dims = 0;

@@ -325,6 +325,29 @@ Feature with_parts_in_turn() {
             for (LayerSpec& layer : s.layers) layer.is_parallel = false;
           }};
 }
+Feature without_qkv_limit() {
+  return {"limit of q, k and v", [](ModelSpec& s, ModelWeights&) {
+            for (LayerSpec& layer : s.layers) attention(layer).qkv_limit = 0;
+          }};
+}
+Feature with_heads_not_normalised() {
+  return {"norms of heads", [](ModelSpec& s, ModelWeights&) {
+            for (LayerSpec& layer : s.layers) {
+              attention(layer).head_norm = {};
+              attention(layer).head_norm_place = HeadNormPlace::kEachHead;
+            }
+          }};
+}
+// All heads of q by the weight of the first.
+Feature with_heads_sharing_a_norm() {
+  return {"a norm for each head", [](ModelSpec& s, ModelWeights& w) {
+            for (LayerWeights& layer : w.layers) {
+              auto* const weight = std::get<GqaWeights>(layer.mixer).q_norm.weight.as<float>();
+              const GqaSpec& spec = attention(s.layers[0]);
+              for (int i = spec.head_dim; i < spec.q_size(); ++i) weight[i] = weight[i % spec.head_dim];
+            }
+          }};
+}
 Feature with_norms_of_parts() {
   return {"norms behind the residual", [](ModelSpec& s, ModelWeights&) {
             for (LayerSpec& layer : s.layers) layer.norms_residual = false;
@@ -453,7 +476,7 @@ std::vector<ModelCase> models() {
       {"mixtral-bf16",
        {with_the_best_expert_alone(), with_experts_exchanged(), without_window(), with_window_off_by_one()}},
       {"gpt2",
-       {without_position_table(), without_means(), without_norm_biases(), with_another_mlp_activation(),
+       {without_position_table(), with_scale_of_head_dim(), without_means(), without_norm_biases(), with_another_mlp_activation(),
         without_bias("qkv", qkv), without_bias("output", output), without_bias("up", mlp_up),
         without_bias("down", mlp_down)}},
       {"gpt2-bare", {without_position_table(), without_means(), with_another_mlp_activation()}},
@@ -478,7 +501,7 @@ std::vector<ModelCase> models() {
       {"bloom",
        {without_slopes(), without_embedding_norm(), without_bias("qkv", qkv), without_bias("output", output),
         with_another_mlp_activation()}},
-      {"mpt-bf16", {without_slopes(), without_means(), with_another_mlp_activation()}},
+      {"mpt-bf16", {without_slopes(), without_qkv_limit(), without_means(), with_another_mlp_activation()}},
       {"gptj",
        {without_rotation(), with_whole_heads_rotated(), with_parts_in_turn(), with_another_mlp_activation(),
         without_bias("up", mlp_up), without_bias("down", mlp_down), without_head_bias()}},
@@ -494,6 +517,8 @@ std::vector<ModelCase> models() {
       {"jais2-bf16", {without_rotation(), without_means(), without_bias("qkv", qkv), without_bias("down", mlp_down)}},
       {"stablelm-bf16", {without_rotation(), with_whole_heads_rotated(), without_means(), without_bias("qkv", qkv)}},
       {"cohere", {without_rotation(), with_parts_in_turn(), without_logit_scale(), without_means()}},
+      {"cohere-norms", {with_heads_not_normalised(), with_heads_sharing_a_norm()}},
+      {"stablelm-12b-bf16", {with_heads_not_normalised(), with_heads_sharing_a_norm(), with_parts_in_turn()}},
       {"cohere2-bf16",
        {without_rotation(), with_rotation_in_every_layer(), with_parts_in_turn(), without_window(),
         with_window_off_by_one(), without_layer_assignment()}},
@@ -538,7 +563,7 @@ std::vector<ModelCase> models() {
       {"ernie4.5", {without_bias("qkv", qkv), without_bias("down", down), without_rotation()}},
       {"helium", {without_rotation()}},
       {"arcee", {without_rope_scaling(), with_another_mlp_activation()}},
-      {"olmo", {without_means(), without_rotation()}},
+      {"olmo", {without_means(), without_rotation(), without_qkv_limit()}},
       {"olmo2", {without_post_norms(), without_qk_norm(), without_rotation()}},
       {"olmo3",
        {without_post_norms(), without_qk_norm(), without_rope_scaling(), without_amplitude(),

@@ -108,6 +108,19 @@ class PlainBackend final : public Backend {
                                                           (bias.data == nullptr ? 0 : bias.as<float>()[i]));
     }
   }
+  void head_layer_norm(const Tensor& x, int64_t row_stride, const Tensor& weight, float eps) override {
+    const int64_t dim = x.dim(2);
+    for (int64_t r = 0; r < x.dim(0); ++r) {
+      for (int64_t h = 0; h < x.dim(1); ++h) {
+        const Tensor head(x.at(r * row_stride + h * dim), DType::kF32, {1, dim});
+        add_layer_norm(head, {}, Tensor(weight.at(h * dim), DType::kF32, {dim}), {}, eps, head);
+      }
+    }
+  }
+  void clamp(const Tensor& x, float limit) override {
+    for (int64_t i = 0; i < x.num_elements(); ++i)
+      x.as<float>()[i] = std::clamp(x.as<float>()[i], -limit, limit);
+  }
   void head_rms_norm(const Tensor& x, int64_t row_stride, const Tensor& weight, float eps) override {
     for (int64_t r = 0; r < x.dim(0); ++r) {
       for (int64_t h = 0; h < x.dim(1); ++h) {

@@ -359,8 +359,9 @@ TEST(ReadModel, ReadsGpt2AsPublished) {
   EXPECT_EQ(ffn_of(read(with(gpt2(), "activation_function", "gelu"))).activation, Activation::kGelu);
   EXPECT_EQ(ffn_of(read(with(gpt2(), "n_inner", 100))).intermediate_size, 100);
   EXPECT_FALSE(read(with(gpt2(), "tie_word_embeddings", false)).tied_embeddings);
-  for (const char* field : {"scale_attn_by_inverse_layer_idx", "add_cross_attention"})
-    EXPECT_THAT(verdict(with(gpt2(), field, true)), HasSubstr(field));
+  const ModelSpec by_layer = read(with(gpt2(), "scale_attn_by_inverse_layer_idx", true));
+  EXPECT_EQ(std::get<GqaSpec>(by_layer.layers[3].mixer).scale, 0.125f / 4);
+  EXPECT_THAT(verdict(with(gpt2(), "add_cross_attention", true)), HasSubstr("add_cross_attention"));
   EXPECT_THAT(verdict(with(gpt2(), "activation_function", "tanh")), HasSubstr("activation_function"));
   EXPECT_THAT(verdict(with(gpt2(), "n_head", 13)), HasSubstr("n_embd"));
 }

@@ -275,6 +275,47 @@ void check_scaled_add(int count, bool has_y, Finding& finding) {
 }
 
 template <class T>
+void check_clamp(int count, Finding& finding) {
+  std::mt19937 random(4);
+  const std::vector<T> x = random_numbers<T>(count, random);
+  const DeviceArray<T> in_place(x);
+  cuda::clamp<T>(nullptr, in_place.data(), count, 0.5f);
+  const std::vector<float> got = in_place.download_values();
+  for (int i = 0; i < count; ++i)
+    finding.expect_near(got[i], std::clamp(value_of(x[i]), -0.5f, 0.5f), 0, "element " + std::to_string(i));
+}
+
+// Heads that lie one behind the other in wider rows, each by a weight of its own.
+template <class T>
+void check_head_layer_norm(int heads, int dim, Finding& finding) {
+  constexpr int kRows = 3;
+  const int stride = (heads + 1) * dim;
+  std::mt19937 random(5);
+  const std::vector<T> x = random_numbers<T>(size_t{kRows} * stride, random);
+  const std::vector<float> weight = random_numbers<float>(size_t(heads) * dim, random);
+  const DeviceArray<T> in_place(x);
+  const DeviceArray<float> w(weight);
+  cuda::add_norm<T>(nullptr, /*is_centred=*/true,
+                    {.residual = in_place.data(), .x = nullptr, .weight = w.data(), .eps = 1e-5f, .out = in_place.data(),
+                     .rows = kRows, .dim = dim, .stride = stride, .heads = heads});
+  const std::vector<float> got = in_place.download_values();
+  for (int r = 0; r < kRows; ++r) {
+    for (int h = 0; h <= heads; ++h) {
+      const T* const head = &x[r * stride + h * dim];
+      double mean = 0, squares = 0;
+      for (int d = 0; d < dim; ++d) mean += value_of(head[d]) / double(dim);
+      for (int d = 0; d < dim; ++d) squares += (value_of(head[d]) - mean) * (value_of(head[d]) - mean);
+      const double scale = 1 / std::sqrt(squares / dim + 1e-5);
+      for (int d = 0; d < dim; ++d) {
+        const double want = h < heads ? (value_of(head[d]) - mean) * scale * weight[h * dim + d] : value_of(head[d]);
+        finding.expect_near(got[r * stride + h * dim + d], want, 0x1p-7 * (1 + std::abs(want)),
+                            "row " + std::to_string(r) + ", head " + std::to_string(h));
+      }
+    }
+  }
+}
+
+template <class T>
 void add_all(std::vector<Check>& checks, Sizes sizes) {
   const std::string type = std::string(type_name<T>()) + " ";
   const auto add_norm = [&](int rows, int dim, bool has_x) {
@@ -322,6 +363,11 @@ void add_all(std::vector<Check>& checks, Sizes sizes) {
     for (const bool has_y : {false, true})
       checks.push_back({"scaled add", type + std::to_string(count) + (has_y ? ", added" : ""),
                         [=](Finding& f) { check_scaled_add<T>(count, has_y, f); }});
+  for (const int count : {1, 2051})
+    checks.push_back({"clamp", type + std::to_string(count), [=](Finding& f) { check_clamp<T>(count, f); }});
+  for (const int dim : {24, 128})
+    checks.push_back({"head LayerNorm", type + "3 of " + std::to_string(dim),
+                      [=](Finding& f) { check_head_layer_norm<T>(3, dim, f); }});
   for (const int dim : {3, 64})
     checks.push_back(
         {"embed, gather", type + std::to_string(dim), [dim](Finding& f) { check_embedding<T>(dim, f); }});
