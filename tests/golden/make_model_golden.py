@@ -125,7 +125,7 @@ def old_spelling(config):
 
 
 def make(name, model_class, config, lengths, thresholds=(), dtype=torch.float32, shard=None, edit=None, extra=None,
-         rename=lambda name: name):
+         rename=lambda name: name, remake=None):
     if len(sys.argv) > 1 and name not in sys.argv[1:]:
         return
     folder = ROOT / name
@@ -146,8 +146,10 @@ def make(name, model_class, config, lengths, thresholds=(), dtype=torch.float32,
         raise SystemExit(f"{name}: no seed keeps its margins")
 
     model.to(dtype).save_pretrained(folder, **({"max_shard_size": shard} if shard else {}))
+    path = folder / "model.safetensors"
+    if remake is not None:
+        save_file({n: p.contiguous() for n, p in remake(load_file(path)).items()}, path, metadata={"format": "pt"})
     if extra is not None:
-        path = folder / "model.safetensors"
         save_file({**{rename(n): p for n, p in load_file(path).items()}, **extra}, path, metadata={"format": "pt"})
     config_path = folder / "config.json"
     written = json.loads(config_path.read_text(encoding="utf-8"))
@@ -310,6 +312,54 @@ def main():
                                        auto_map={"AutoConfig": "configuration_mpt.MPTConfig", "AutoModelForCausalLM": "modeling_mpt.MPTForCausalLM"},
                                        init_config=mpt_init, model_type="mpt", tokenizer_name="EleutherAI/gpt-neox-20b", torch_dtype="bfloat16",
                                        transformers_version="4.28.1", use_cache=False, verbose=0))
+
+    # Families that transformers has no class for are another one's arithmetic under their own names.
+    def renamed(tensors, frame, modules, fuse):
+        made, fused = {}, {}
+        for name, p in tensors.items():
+            if ".layers." not in name:
+                made[frame[name]] = p
+                continue
+            layer, module = name.removeprefix("model.layers.").split(".", 1)
+            module, kind = module.rsplit(".", 1)
+            if module in ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"):
+                fused.setdefault((layer, kind), {})[module[-6]] = p
+            else:
+                made[f"{modules['']}.{layer}.{modules[module]}.{kind}"] = p
+        for (layer, kind), parts in fused.items():
+            made[f"{modules['']}.{layer}.{modules['qkv']}.{kind}"] = fuse(parts["q"], parts["k"], parts["v"])
+        return made
+
+    internlm = dict(bias=False, bos_token_id=1, eos_token_id=2, hidden_act="silu", hidden_size=32, initializer_range=0.02, intermediate_size=40,
+                    max_position_embeddings=256, num_attention_heads=4, num_hidden_layers=2, num_key_value_heads=2, pad_token_id=2, rms_norm_eps=1e-5,
+                    tie_word_embeddings=False, vocab_size=VOCAB)
+    internlm_frame = {"model.embed_tokens.weight": "model.tok_embeddings.weight", "model.norm.weight": "model.norm.weight", "lm_head.weight": "output.weight"}
+    internlm_modules = {"": "model.layers", "qkv": "attention.wqkv", "self_attn.o_proj": "attention.wo", "mlp.gate_proj": "feed_forward.w1",
+                        "mlp.up_proj": "feed_forward.w3", "mlp.down_proj": "feed_forward.w2", "input_layernorm": "attention_norm",
+                        "post_attention_layernorm": "ffn_norm"}
+    by_kv_head = lambda q, k, v: torch.cat([q.reshape(2, 2, 8, 32), k.reshape(2, 1, 8, 32), v.reshape(2, 1, 8, 32)], dim=1).reshape(-1, 32)
+    make("internlm2-bf16", t.LlamaForCausalLM,
+         t.LlamaConfig(**{k: v for k, v in internlm.items() if k != "bias"}, rope_parameters=rope(1000000.0), attn_implementation="eager"), [10, 48],
+         dtype=torch.bfloat16, remake=lambda tensors: renamed(tensors, internlm_frame, internlm_modules, by_kv_head),
+         edit=lambda config: published(config, **internlm, architectures=["InternLM2ForCausalLM"], attn_implementation="eager",
+                                       auto_map={"AutoConfig": "configuration_internlm2.InternLM2Config", "AutoModel": "modeling_internlm2.InternLM2ForCausalLM"},
+                                       model_type="internlm2", pretraining_tp=1, rope_scaling={"type": "dynamic", "factor": 2.0}, rope_theta=1000000,
+                                       torch_dtype="bfloat16", transformers_version="4.41.0", use_cache=True))
+
+    qwen1_frame = {"model.embed_tokens.weight": "transformer.wte.weight", "model.norm.weight": "transformer.ln_f.weight", "lm_head.weight": "lm_head.weight"}
+    qwen1_modules = {"": "transformer.h", "qkv": "attn.c_attn", "self_attn.o_proj": "attn.c_proj", "mlp.gate_proj": "mlp.w2", "mlp.up_proj": "mlp.w1",
+                     "mlp.down_proj": "mlp.c_proj", "input_layernorm": "ln_1", "post_attention_layernorm": "ln_2"}
+    qwen1 = dict(hidden_size=32, initializer_range=0.02, max_position_embeddings=1024, num_attention_heads=4, num_hidden_layers=2,
+                 tie_word_embeddings=False, vocab_size=VOCAB)
+    make("qwen1-bf16", t.Qwen2ForCausalLM,
+         t.Qwen2Config(**qwen1, intermediate_size=40, num_key_value_heads=4, rms_norm_eps=1e-6, rope_parameters=rope(), attn_implementation="eager"), [10, 48],
+         dtype=torch.bfloat16, remake=lambda tensors: renamed(tensors, qwen1_frame, qwen1_modules, lambda q, k, v: torch.cat([q, k, v])),
+         edit=lambda config: published(config, **qwen1, architectures=["QWenLMHeadModel"], attn_dropout_prob=0.0,
+                                       auto_map={"AutoConfig": "configuration_qwen.QWenConfig", "AutoModelForCausalLM": "modeling_qwen.QWenLMHeadModel"},
+                                       bf16=True, emb_dropout_prob=0.0, fp16=False, fp32=False, intermediate_size=80, kv_channels=8, layer_norm_epsilon=1e-6,
+                                       model_type="qwen", no_bias=True, onnx_safe=None, rotary_emb_base=10000, rotary_pct=1.0, scale_attn_weights=True,
+                                       seq_length=512, tokenizer_class="QWenTokenizer", torch_dtype="bfloat16", transformers_version="4.32.0", use_cache=True,
+                                       use_dynamic_ntk=True, use_flash_attn="auto", use_logn_attn=True))
 
     # Both parts read one norm; a part of a head rotates, neighbours together. CodeGen's projection is in four slices.
     gptj = dict(activation_function="gelu_new", attn_pdrop=0.0, bos_token_id=1, embd_pdrop=0.0, eos_token_id=2, initializer_range=0.02,

@@ -14,6 +14,7 @@
 #include "engine/model/architectures/gpt_neox.h"
 #include "engine/model/architectures/gptj.h"
 #include "engine/model/architectures/granite.h"
+#include "engine/model/architectures/internlm.h"
 #include "engine/model/architectures/lfm.h"
 #include "engine/model/architectures/llama.h"
 #include "engine/model/architectures/mamba.h"
@@ -35,7 +36,7 @@
 namespace serval {
 namespace {
 
-constexpr const Architecture* kArchitectures[] = {&kLlama, &kMistral, &kMixtral, &kQwen2,
+constexpr const Architecture* kArchitectures[] = {&kLlama, &kMistral, &kMixtral, &kInternLm2, &kQwen1, &kQwen2,
                                                   &kQwen3, &kGemma, &kGemma2,  &kGemma3,  &kGemma3Composite,
                                                   &kGemma4, &kGemma4Composite, &kGemma4Unified,
                                                   &kPhi3,  &kGpt, &kGpt2,

@@ -72,7 +72,7 @@ constexpr Architecture kCodeGen{"CodeGenForCausalLM",
                                  .modules = kCodeGenModules,
                                  .fused_qkv = FusedQkv::kFourSlices,
                                  .ignored = kMasks},
-                                "CodeGen 350M to 16B, CodeGen2 1B",
+                                "CodeGen 350M to 16B",
                                 "codegen"};
 
 }  // namespace serval

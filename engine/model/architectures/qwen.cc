@@ -1,5 +1,7 @@
 #include "engine/model/architectures/qwen.h"
 
+#include <string>
+
 #include "engine/model/architectures/composite.h"
 #include "engine/model/architectures/decoder_fields.h"
 
@@ -33,6 +35,35 @@ ModelSpec finish(const Fields& config, const GqaSpec& attention, const NormSpec&
   return spec;
 }
 
+// Qwen 1: Qwen 2 in other words. Beyond seq_length the original stretches the rotation and the scores.
+ModelSpec read_qwen1(const Fields& config) {
+  ModelSpec spec = read_frame(config);
+  GqaSpec attention = read_heads(config, spec.hidden_size, {.requires_num_kv_heads = false});
+  if (config.find_int("kv_channels", 1, kMaxHeadDim).value_or(attention.head_dim) != attention.head_dim)
+    config.refuse("kv_channels", "must be hidden_size over num_attention_heads");
+  attention.qkv_bias = true;
+  const int both = config.get_int("intermediate_size", 2, 2 * kMaxIntermediate);
+  const double eps = config.find_positive("layer_norm_epsilon", 1).value_or(1e-6);
+  spec.final_norm = {.kind = NormSpec::Kind::kRms, .eps = static_cast<float>(eps)};
+  const double theta = find_theta(config, "rotary_emb_base").value_or(10000);
+  const bool stretches_rotation = config.get_bool("use_dynamic_ntk", true);
+  const bool stretches_scores = config.get_bool("use_logn_attn", true);
+  const int trained = config.find_int("seq_length", 1, kMaxPositions).value_or(spec.max_positions);
+  if ((stretches_rotation || stretches_scores) && trained < spec.max_positions) {
+    spec.max_positions = trained;
+    spec.why_no_longer = "beyond " + std::to_string(trained) +
+                         " positions its rotation and scores are stretched, which is not supported";
+  }
+  if (!config.get_bool("no_bias", true)) config.refuse("no_bias", "is not supported when false");
+  // In what numbers the original computes, what it does when trained, and what it does not read.
+  config.ignore({"bf16", "fp16", "fp32", "softmax_in_fp32", "attn_dropout_prob", "emb_dropout_prob", "onnx_safe",
+                 "scale_attn_weights", "use_cache_kernel", "use_cache_quantization"});
+  const DenseFfnSpec ffn{.intermediate_size = both / 2};
+  set_uniform_layers(config, pre_norm_layer(attention, ffn, spec.final_norm),
+                     RopeSpec{.theta = theta, .scaling = {}, .rotary_dim = attention.head_dim}, spec);
+  return spec;
+}
+
 ModelSpec read_qwen2(const Fields& config) {
   ModelSpec spec = read_frame(config);
   GqaSpec attention = read_heads(config, spec.hidden_size);
@@ -58,8 +89,23 @@ ModelSpec read_qwen3_vl(const Fields& config) {
   return read_text_part(config, {{"rope_theta", 500000.0}, {"head_dim", 128}}, read_qwen3);
 }
 
+constexpr StoredName kQwen1Modules[] = {{"input_layernorm", "ln_1"},         {"self_attn.q_proj", "attn.c_attn"},
+                                        {"self_attn.k_proj", "attn.c_attn"}, {"self_attn.v_proj", "attn.c_attn"},
+                                        {"self_attn.o_proj", "attn.c_proj"}, {"post_attention_layernorm", "ln_2"},
+                                        {"mlp.gate_proj", "mlp.w2"},         {"mlp.up_proj", "mlp.w1"},
+                                        {"mlp.down_proj", "mlp.c_proj"}};
+
 }  // namespace
 
+constexpr Architecture kQwen1{"QWenLMHeadModel",
+                              "qwen",
+                              read_qwen1,
+                              {.embedding = "transformer.wte",
+                               .layers = "transformer.h",
+                               .final_norm = "transformer.ln_f",
+                               .modules = kQwen1Modules},
+                              "Qwen 1.8B to 72B (the first)",
+                              "qwen1-bf16"};
 constexpr Architecture kQwen2{
     "Qwen2ForCausalLM",   "qwen2", read_qwen2, {}, "Qwen1.5, Qwen2, Qwen2.5, QwQ; distilled DeepSeek-R1",
     "qwen2 qwen2-windows qwen2-yarn"};

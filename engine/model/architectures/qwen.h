@@ -6,6 +6,7 @@
 
 namespace serval {
 
+extern const Architecture kQwen1;
 extern const Architecture kQwen2, kQwen3, kQwen2Vl, kQwen25Vl, kQwen3Vl;
 
 }  // namespace serval

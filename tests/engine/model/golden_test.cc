@@ -502,6 +502,8 @@ std::vector<ModelCase> models() {
        {without_slopes(), without_embedding_norm(), without_bias("qkv", qkv), without_bias("output", output),
         with_another_mlp_activation()}},
       {"mpt-bf16", {without_slopes(), without_qkv_limit(), without_means(), with_another_mlp_activation()}},
+      {"internlm2-bf16", {without_rotation()}},
+      {"qwen1-bf16", {without_rotation(), without_bias("qkv", qkv)}},
       {"gptj",
        {without_rotation(), with_whole_heads_rotated(), with_parts_in_turn(), with_another_mlp_activation(),
         without_bias("up", mlp_up), without_bias("down", mlp_down), without_head_bias()}},
