@@ -39,7 +39,7 @@ def randomise(model, seed):
     generator = torch.Generator().manual_seed(seed)
     tied = getattr(model.config, "tie_word_embeddings", False)
     kind = model.config.model_type
-    stores_above_one = kind.startswith(("gemma", "nemotron", "qwen3_5", "qwen3_next")) and kind != "nemotron_h" and "gemma4" not in kind
+    stores_above_one = kind.startswith(("gemma", "nemotron", "qwen3_5", "qwen3_next", "muse")) and kind != "nemotron_h" and "gemma4" not in kind
     has_transposed = kind in ("gpt2", "openai-gpt")
 
     def normal(p, std, mean=0.0):
@@ -695,6 +695,15 @@ def main():
                                            vision_output_dim=16, image_size=8, patch_size=4, max_num_tiles=1, intermediate_layers_indices=[0],
                                            supported_aspect_ratios=[[1, 1]]), attn_implementation="eager"), [7, 48], [32],
          dtype=torch.float16)
+
+    # Gated attention; heads and embeddings are normalised without weights; the layer without a window does not rotate.
+    muse = {k: v for k, v in TINY.items()}
+    make("muse-glimmer", t.MuseGlimmerForConditionalGeneration,
+         t.MuseGlimmerConfig(text_config=dict(muse, head_dim=16, sliding_window=16, final_logit_softcapping=8.0, output_multiplier=0.6,
+                                              layer_types=["full_attention", "sliding_attention"], layer_rope_theta=[0, 1000.0],
+                                              rope_parameters=rope(1000.0)),
+                             vision_config=dict(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, patch_size=4),
+                             out_hidden_size=32, projector_hidden_size=8, attn_implementation="eager"), [10, 48], [16], dtype=torch.float16)
 
     clip = t.CLIPVisionConfig(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, image_size=8, patch_size=4,
                               projection_dim=8)

@@ -16,7 +16,8 @@ namespace serval {
 ModelSpec read_text_part(const Fields& config, const boost::json::object& defaults,
                          ModelSpec (*read)(const Fields& text));
 
-// How checkpoints spell the text part: as most were published, as they are saved today, as Idefics 3 has it, and without a prefix.
+// How checkpoints spell the text part: as most were published, as they are saved today, as Idefics 3 has it, and
+// without a prefix.
 inline constexpr FrameNames kTextSpellings[] = {
     {"language_model.model.embed_tokens", "language_model.model.layers", "language_model.model.norm",
      "language_model.lm_head"},
@@ -27,7 +28,7 @@ inline constexpr FrameNames kTextSpellings[] = {
 // Parts of the names of tensors that text does not need.
 inline constexpr std::string_view kNotText[] = {"vision_tower.", "multi_modal_projector.", "visual.",
                                                 "audio_tower.", "embed_vision.", "embed_audio.", "vision_embedder.", "vision_model.",
-                                                "model.connector.", "image_newline"};
+                                                "model.connector.", "image_newline", "vision_adapter.", "vision_projection."};
 
 // The names of such a family; its layers' modules are spelled as `modules` says.
 constexpr TensorNames text_names(std::span<const StoredName> modules = {}) {

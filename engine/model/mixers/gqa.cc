@@ -22,7 +22,7 @@ void prepare_queries(Backend& backend, const QkNormRopeWriteKvArgs& heads) {
 }
 
 // What the fused call cannot do as this layer wants it is done before it, and taken out of it.
-void prepare_apart(Backend& backend, HeadNormPlace place, const Tensor& query_cos_sin,
+void prepare_apart(Backend& backend, HeadNormPlace place, bool is_normed, const Tensor& query_cos_sin,
                    QkNormRopeWriteKvArgs& heads) {
   const int64_t rows = heads.q.dim(0), head_dim = heads.q.dim(2);
   const auto rotate = [&](const Tensor& x, const Tensor& cos_sin) {
@@ -36,7 +36,7 @@ void prepare_apart(Backend& backend, HeadNormPlace place, const Tensor& query_co
     if (place == HeadNormPlace::kHeadByHead)
       return backend.head_layer_norm(x, heads.row_stride, std::exchange(weight, {}), heads.eps);
     if (place == HeadNormPlace::kAllHeads) x = Tensor(x.data, x.dtype, {rows, 1, x.dim(1) * head_dim});
-    if (weight.data != nullptr) backend.head_rms_norm(x, heads.row_stride, std::exchange(weight, {}), heads.eps);
+    if (is_normed) backend.head_rms_norm(x, heads.row_stride, std::exchange(weight, {}), heads.eps);
   };
   const bool is_rotated_first = place == HeadNormPlace::kEachRotatedHead;
   if (!is_rotated_first) {
@@ -131,8 +131,9 @@ void GqaSpec::run(Backend& backend, const GqaWeights& w, const MixerInput& in) c
     heads.k = Tensor(qkv.at(first + q_size()), type, {rows, num_kv_heads, head_dim});
     heads.v = Tensor(qkv.at(first + q_size() + kv_size()), type, {rows, num_kv_heads, head_dim});
     if (value_norm.is_there()) backend.head_rms_norm(heads.v, stride, {}, value_norm.eps);
-    if (head_norm_place != HeadNormPlace::kEachHead || in.query_cos_sin.data != nullptr)
-      prepare_apart(backend, head_norm_place, in.query_cos_sin, heads);
+    const bool is_plain = head_norm.is_there() && !head_norm.has_weight;
+    if (head_norm_place != HeadNormPlace::kEachHead || is_plain || in.query_cos_sin.data != nullptr)
+      prepare_apart(backend, head_norm_place, head_norm.is_there(), in.query_cos_sin, heads);
     backend.qk_norm_rope_write_kv(heads);
   } else {
     prepare_queries(backend, heads);
