@@ -40,6 +40,9 @@ void Backend::qk_norm_rope_write_kv(const QkNormRopeWriteKvArgs& args) {
 void Backend::linear_scan(const LinearScanArgs&) {
   SERVAL_CHECK(false, "linear_scan was asked of a device that has none");
 }
+void Backend::head_linear(const HeadLinearArgs&) {
+  SERVAL_CHECK(false, "head_linear was asked of a device that has none");
+}
 void Backend::scan_gates(const ScanGatesArgs&) {
   SERVAL_CHECK(false, "scan_gates was asked of a device that has none");
 }

@@ -58,7 +58,8 @@ struct KvLayer {
   int num_blocks = 0;
   int block_size = 16;  // positions in a block
   int num_kv_heads = 0;
-  int head_dim = 0;
+  int head_dim = 0;   // of a key, and of a value
+  int value_dim = 0;  // of a value, where it is less; 0: it is not
   // Of a recurrent layer (the others: 0), f32 numbers: a block holds what the layer has come to behind the last
   // computed of its block_size positions. As keys the inputs of its convolution that the next rows need, [taps - 1,
   // channels], oldest first; as values the states of its scan, whose layout is the op's.
@@ -66,8 +67,12 @@ struct KvLayer {
 
   bool keeps_state() const { return conv_floats + scan_floats > 0; }
   size_t key_bytes() const { return keeps_state() ? conv_floats * sizeof(float) : block_bytes(); }
-  size_t value_bytes() const { return keeps_state() ? scan_floats * sizeof(float) : block_bytes(); }
-  size_t block_bytes() const {  // of keys of heads, and again of values
+  size_t value_bytes() const {
+    return keeps_state() ? scan_floats * sizeof(float)
+                         : static_cast<size_t>(block_size) * num_kv_heads * value_width() * dtype_bytes(dtype);
+  }
+  int value_width() const { return value_dim > 0 ? value_dim : head_dim; }
+  size_t block_bytes() const {  // of keys of heads
     return static_cast<size_t>(block_size) * num_kv_heads * head_dim * dtype_bytes(dtype);
   }
 };
@@ -83,7 +88,17 @@ struct AttentionArgs {
   // f32 [num_heads]: a score falls by this for each position between its key and its query (ALiBi, Press et al. 2022),
   // after the cap; data null: none.
   Tensor slopes;
-  Tensor out;  // [num_rows, num_heads * head_dim]
+  Tensor out;          // [num_rows, num_heads * value_width]
+};
+
+// A product for each head, by its own weight: out [num_rows, heads, n] from x [num_rows, heads, k], each with its own
+// distance between rows and between heads, in elements.
+struct HeadLinearArgs {
+  Tensor x;
+  int64_t x_row_stride = 0, x_head_stride = 0;
+  std::span<const LinearWeight> heads;  // [n, k] each, of one shape and format, without biases
+  Tensor out;
+  int64_t out_row_stride = 0, out_head_stride = 0;
 };
 
 // Rotary embedding in the half-rotation layout (Su et al. 2021; pair (i, i + rotary_dim/2)), cos/sin from a
@@ -98,7 +113,7 @@ struct RopeArgs {
 
 struct WriteKvArgs {
   Tensor k;                        // [num_rows, num_kv_heads, head_dim]
-  Tensor v;                        // the same
+  Tensor v;                        // the same, of value_width; may lie where k does
   int64_t row_stride = 0;          // elements between rows of k and of v
   const int32_t* slots = nullptr;  // [num_rows]: block * block_size + offset
   KvLayer kv;
@@ -262,6 +277,8 @@ class Backend {
   virtual void attention(const AttentionArgs& args, int64_t q_row_stride) = 0;
   virtual void gated_activation(Activation act, const Tensor& gate_up,
                                 const Tensor& out) = 0;  // [m, 2f] -> act(gate) * up [m, f]
+  // gate_up [m, 2f] in place: gate = min(gate, limit), up = clamp(up, -limit, limit) + up_offset.
+  virtual void clamp_gate_up(const Tensor& gate_up, float limit, float up_offset) = 0;
   virtual void activation(Activation act, const Tensor& x, const Tensor& out) = 0;  // [m, f]; out may be x
   // out = act(x) * up: [m, f], the rows of `up` up_stride elements apart; out may be x.
   virtual void gate(Activation act, const Tensor& x, const Tensor& up, int64_t up_stride, const Tensor& out) = 0;
@@ -278,18 +295,23 @@ class Backend {
   virtual void gather_rows(const Tensor& x, std::span<const int32_t> rows, const Tensor& out) = 0;
 
   // Routed experts (kernels/expert_routing.h), in the order of these calls. No expert has a capacity: nothing
-  // is dropped however unevenly rows choose. logits f32 [rows, num_experts] -> all of `routing`. Of equal
-  // logits the lower expert is chosen; NaN counts as the lowest of all.
-  virtual void route_experts(RoutingRule rule, const Tensor& logits, const ExpertRouting& routing) = 0;
-  // [rows, dim] -> [places, dim]: each row once for every expert that it chose, an expert's rows together.
+  // is dropped however unevenly rows choose. logits f32 [rows, num_experts] -> all of `routing`; bias f32
+  // [num_experts], data null: none. Of experts that are equally good the lower is chosen; NaN counts as the worst.
+  virtual void route_experts(const RoutingRule& rule, const Tensor& logits, const Tensor& bias,
+                             const ExpertRouting& routing) = 0;
+  // [rows, dim] -> [places, dim]: each row once for every expert that it chose, an expert's rows together; times the
+  // weight where it weighs inputs.
   virtual void dispatch_rows(const Tensor& x, const ExpertRouting& routing, const Tensor& out) = 0;
   // x [places, k] -> out [places, n]: an expert's places by its own weight, as linear() of that row. experts:
-  // [num_experts] of one shape and format, without biases.
+  // [num_experts] of one shape and format, all with biases or none.
   virtual void expert_linear(const Tensor& x, std::span<const LinearWeight> experts,
                              const ExpertRouting& routing, const Tensor& out) = 0;
   // x [places, dim] -> out [rows, dim]: the sum of a row's places by their weights, in the order of its
-  // ranks.
-  virtual void combine_experts(const Tensor& x, const ExpertRouting& routing, const Tensor& out) = 0;
+  // ranks. x [places + rows, dim]: behind the places lie the answers of an expert that all rows share, which are
+  // added last, times the sigmoid of shared_gate f32 [rows] (data null: as they are).
+  virtual void combine_experts(const Tensor& x, const ExpertRouting& routing, const Tensor& shared_gate,
+                               const Tensor& out) = 0;
+  virtual void head_linear(const HeadLinearArgs& args);  // RareOp::kHeadLinear
   virtual void copy_kv_blocks(const KvLayer& kv, std::span<const BlockCopy> copies) = 0;
   // In order.
   virtual void move_kv(const KvLayer& kv, std::span<const KvMove> moves) = 0;

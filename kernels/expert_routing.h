@@ -9,13 +9,34 @@
 
 namespace serval {
 
-inline constexpr int kMaxExperts = 256;
+inline constexpr int kMaxExperts = 512;
 inline constexpr int kMaxExpertsPerRow = 16;
 
-// What a row's weights are. kSoftmax: the chosen experts' probabilities in the softmax over all experts.
-// kSoftmaxRenormalised: the same divided by their sum (Jiang et al. 2024, Mixtral), which is the softmax over
-// the chosen ones.
-enum class RoutingRule : uint8_t { kSoftmax, kSoftmaxRenormalised };
+// How a row's logits become its choice of experts and their weights. Every expert has a score; those with the
+// highest score plus bias (where there is one: DeepSeek-V3, section 2.1.2) are chosen, and the bias plays no part
+// in what follows.
+struct RoutingRule {
+  enum class Score : uint8_t {
+    kSoftmax,       // the probability among all experts (Shazeer et al. 2017)
+    kSigmoid,       // of the expert's own logit (DeepSeek-V3)
+    kSqrtSoftplus,  // the square root of ln(1 + e^logit) (DeepSeek-V4)
+    // One expert after another, each of a weight of its own: its probability among those that are left whose logit
+    // is no further below the highest than `nearness` of the larger of the two in size (SparseMixer; Liu et al.
+    // 2023, as Phi-3.5-MoE uses it).
+    kNearest,
+  };
+  Score score = Score::kSoftmax;
+  // Consecutive experts are a group; only the groups_chosen best of num_groups groups have experts to choose from.
+  // A group is as good as its best expert, or (by_best_two) as its two best together (DeepSeek-V3).
+  int num_groups = 1, groups_chosen = 1;
+  bool by_best_two = false;
+  // The weights of a row's experts are divided by their sum, or by `least_sum` if that is more.
+  bool renormalise = false;
+  float least_sum = 0;
+  float scale = 1;     // of every weight, at last
+  float nearness = 0;  // of kNearest
+};
+inline constexpr int kMaxExpertGroups = 32;
 
 struct ExpertRouting {
   int num_experts = 0;  // 1..kMaxExperts
@@ -25,6 +46,8 @@ struct ExpertRouting {
   Tensor places;        // i32 [rows, top_k]: where the row's copy for that expert lies
   Tensor rows;          // i32 [rows * top_k]: by place, the row that is copied there
   Tensor starts;        // i32 [num_experts + 1]: expert e has the places starts[e] .. starts[e + 1] - 1
+  // The weights belong to what the experts are given, not to what they answer (Llama 4).
+  bool weighs_inputs = false;
 
   int64_t num_rows() const { return experts.dim(0); }
   int64_t num_places() const { return rows.dim(0); }

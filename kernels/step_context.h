@@ -58,8 +58,9 @@ struct ForwardInput {
 
 // Ops, or forms of one, that a device may have no kernel for. A part raises those that it calls; a model is refused before
 // it is loaded where Backend::has() says no.
-enum class RareOp : uint8_t { kLinearScan };
-inline constexpr const char* kRareOpNames[] = {"the scan of matrix states (linear_scan)"};
+enum class RareOp : uint8_t { kLinearScan, kHeadLinear };
+inline constexpr const char* kRareOpNames[] = {"the scan of matrix states (linear_scan)",
+                                               "a product for each head (head_linear)"};
 using RareOps = std::bitset<std::size(kRareOpNames)>;
 
 // The largest calls that will be made in the steps of one model.

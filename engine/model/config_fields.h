@@ -15,6 +15,7 @@ inline constexpr int kMaxIntermediate = 1 << 19;
 inline constexpr int kMaxLayers = 1024;
 inline constexpr int kMaxHeads = 1024;
 inline constexpr int kMaxHeadDim = 512;
+inline constexpr int kMaxLatentKey = 576;  // of latent attention, whose only head is the latent
 inline constexpr int kMaxPositions = 1 << 24;
 
 }  // namespace serval

@@ -19,6 +19,7 @@
 #include "engine/model/mixers/gqa.h"
 #include "engine/model/mixers/mamba.h"
 #include "engine/model/mixers/mamba2.h"
+#include "engine/model/mixers/mla.h"
 #include "engine/model/mixers/none.h"
 #include "engine/model/mixers/short_conv.h"
 #include "engine/model/norm.h"
@@ -29,7 +30,7 @@
 
 namespace serval {
 
-using MixerSpec = OneMixerOf<GqaSpec, MambaSpec, Mamba2Spec, DeltaNetSpec, ShortConvSpec, NoMixerSpec>;
+using MixerSpec = OneMixerOf<GqaSpec, MlaSpec, MambaSpec, Mamba2Spec, DeltaNetSpec, ShortConvSpec, NoMixerSpec>;
 using FfnSpec = OneFfnOf<DenseFfnSpec, MoeFfnSpec, MlpFfnSpec, NoFfnSpec>;
 
 // What a layer without a rotation has in place of one (NoPE; Kazemnejad et al. 2023).

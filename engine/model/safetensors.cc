@@ -336,8 +336,8 @@ const TensorInfo* Checkpoint::find(std::string_view name) const {
   return at != tensors_.end() && at->name == name ? &*at : nullptr;
 }
 
-void Checkpoint::read(const TensorInfo& tensor, void* to) const {
-  files_[tensor.file].take(tensor.offset, tensor.bytes, to);
+void Checkpoint::read(const TensorInfo& tensor, size_t begin, size_t bytes, void* to) const {
+  files_[tensor.file].take(tensor.offset + begin, bytes, to);
 }
 
 }  // namespace serval

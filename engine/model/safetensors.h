@@ -48,7 +48,9 @@ class Checkpoint {
 
   // Copies tensor.bytes bytes to `to` and lets the source pages go. Throws when the file was truncated
   // meanwhile.
-  void read(const TensorInfo& tensor, void* to) const;
+  void read(const TensorInfo& tensor, void* to) const { read(tensor, 0, tensor.bytes, to); }
+  // The same of [begin, begin + bytes) of its bytes.
+  void read(const TensorInfo& tensor, size_t begin, size_t bytes, void* to) const;
 
  private:
   void open_shards(const std::filesystem::path& index_path, size_t max_header_bytes);

@@ -41,8 +41,12 @@ struct TensorNames {
   std::string_view optional_prefix = {};
   // Other spellings in use of those four, tried where the first embedding is not there.
   std::span<const FrameNames> also = {};
-  // Of a layer's modules, the first that fits; the others are stored as they are asked for.
+  // Of a layer's modules, the first that fits; the others are stored as they are asked for. The experts'
+  // modules are asked for with a star ("mlp.experts.*.up_proj"); one that is stored under a name without a star is a
+  // tensor of all experts' matrices, under its whole name ("mlp.experts.up_proj", [experts, out, in]).
   std::span<const StoredName> modules = {};
+  // Of such tensors: each matrix is [in, out]; the rows of gate and of up take turns.
+  bool has_transposed_stacks = false, alternates_gate_up = false;
   FusedQkv fused_qkv = FusedQkv::kOneAfterAnother;
   // The norms of heads, where each has its own, are stored as one tensor a head.
   bool has_tensor_per_head_norm = false;

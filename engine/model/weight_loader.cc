@@ -28,12 +28,20 @@ std::string shape_text(std::span<const int64_t> shape) {
   return text + "]";
 }
 
+// Whether the tensor is what is wanted: of a vector, dimensions of 1 may stand around it.
+bool has_shape(const TensorInfo& info, const SourceTensor& source) {
+  if (source.shape.size() > 1 || source.stack > 0) return info.shape == source.stored_shape();
+  std::vector<int64_t> shape = info.shape;
+  std::erase(shape, 1);
+  return shape == source.shape || info.shape == source.shape;
+}
+
 // What the checkpoint must have, as the slot wants it.
 const TensorInfo& find_tensor(const Checkpoint& checkpoint, const SourceTensor& source) {
   const TensorInfo* info = checkpoint.find(source.name);
   if (info == nullptr) throw std::runtime_error("the checkpoint lacks the tensor " + in_quotes(source.name));
   const std::string subject = checkpoint.file_of(*info).string() + ": tensor " + in_quotes(source.name);
-  if (info->shape != source.stored_shape()) {
+  if (!has_shape(*info, source)) {
     throw std::runtime_error(subject + " has shape " + shape_text(info->shape) +
                              ", the configuration asks for " + shape_text(source.stored_shape()));
   }
@@ -139,8 +147,9 @@ class Staging {
 
   // What read(), load() and load_matrix() take.
   size_t read_bytes(const SourceTensor& source) const {
-    const size_t copies = 1 + (source.is_transposed ? 1 : 0) + (source.rows.empty() ? 0 : 1);
-    return aligned(find_tensor(checkpoint_, source).bytes) * copies;
+    const size_t bytes = find_tensor(checkpoint_, source).bytes / std::max<int64_t>(1, source.stack);
+    const bool moves[] = {source.is_transposed, has_steps(source), source.is_turned};
+    return aligned(bytes) * (1 + std::count(std::begin(moves), std::end(moves), true));
   }
   size_t bytes_for(const SourceTensor& source, DType type) const {
     const DType stored = *find_tensor(checkpoint_, source).dtype;
@@ -149,7 +158,7 @@ class Staging {
   }
   size_t bytes_for(const SourceTensor& source, WeightFormat format) const {
     if (!is_rounded(format)) return bytes_for(source, format_row(backend_.held_format(format)).number);
-    const int64_t n = source.num_rows(), k = source.shape[1];
+    const int64_t n = source.num_rows(), k = source.num_columns();
     return read_bytes(source) + aligned(code_bytes(format, n, k)) + aligned(scale_bytes(format, n, k));
   }
   size_t bytes_for(const LinearSlot& slot) const {
@@ -166,28 +175,45 @@ class Staging {
   size_t bytes_for(const ConstantSlot&) const { return 0; }
   size_t bytes_for(const TableSlot&) const { return 0; }
 
+  // Whether rows are wanted that do not lie side by side in the file.
+  static bool has_steps(const SourceTensor& source) {
+    return std::any_of(source.rows.begin(), source.rows.end(), [&](const RowRange& range) {
+      return range.step != 1 || source.is_transposed;
+    });
+  }
+
   // The rows that are wanted, in the type that the checkpoint has them in.
   Tensor read(const SourceTensor& source) {
     const TensorInfo& info = find_tensor(checkpoint_, source);
-    std::byte* raw = take(info.bytes);
-    checkpoint_.read(info, raw);
-    done_ += info.bytes;
-    if (!all_finite(raw, *info.dtype, static_cast<size_t>(source.num_elements()))) {
+    const size_t bytes = info.bytes / std::max<int64_t>(1, source.stack), row_bytes = bytes / source.shape[0];
+    const std::vector<RowRange> whole = {{0, source.shape[0]}};
+    std::byte* raw = take(bytes);
+    size_t used = 0;
+    for (const RowRange& range : source.rows.empty() || has_steps(source) ? whole : source.rows) {
+      checkpoint_.read(info, source.index * bytes + range.first * row_bytes, range.count * row_bytes, raw + used);
+      used += range.count * row_bytes;
+    }
+    done_ += used;
+    if (!all_finite(raw, *info.dtype, used / dtype_bytes(*info.dtype))) {
       log_warn("a weight is not finite",
                {{"tensor", shown(info.name)}, {"file", checkpoint_.file_of(info).string()}});
     }
     if (source.is_transposed) {
-      const std::byte* const stored = std::exchange(raw, take(info.bytes));
+      const std::byte* const stored = std::exchange(raw, take(bytes));
       transpose(stored, source.shape[1], source.shape[0], dtype_bytes(*info.dtype), raw);
     }
-    if (source.shape.size() > 2) return Tensor(raw, *info.dtype, {source.num_elements()});
-    const int64_t columns = source.shape.size() == 2 ? source.shape[1] : 1;
-    if (!source.rows.empty()) {
-      const std::byte* const stored = std::exchange(raw, take(info.bytes));
-      copy_rows(stored, source.rows, columns * dtype_bytes(*info.dtype), raw);
+    if (has_steps(source)) {
+      const std::byte* const stored = std::exchange(raw, take(bytes));
+      copy_rows(stored, source.rows, row_bytes, raw);
     }
-    if (source.shape.size() == 1) return Tensor(raw, *info.dtype, {source.num_rows()});
-    return Tensor(raw, *info.dtype, {source.num_rows(), columns});
+    const int64_t rows = source.chosen_rows();
+    if (source.shape.size() == 1) return Tensor(raw, *info.dtype, {rows});
+    if (source.shape.size() != 2) return Tensor(raw, *info.dtype, {source.num_elements()});
+    if (source.is_turned) {
+      const std::byte* const stored = std::exchange(raw, take(bytes));
+      transpose(stored, rows, source.shape[1], dtype_bytes(*info.dtype), raw);
+    }
+    return Tensor(raw, *info.dtype, {source.num_rows(), source.num_columns()});
   }
 
   // In `memory`: that of the values it was made of, which are no smaller and done with.
@@ -276,6 +302,22 @@ void check_tied_head(const Checkpoint& checkpoint, const TensorInfo& head, const
   }
 }
 
+// As this checkpoint spells them. Tools that save a model anew may turn the matrices of all experts, which are [experts,
+// hidden, 2 * width] and [experts, width, hidden] or the other way round.
+TensorNames names_in(const Checkpoint& checkpoint, const TensorNames& known) {
+  TensorNames names = known.found_in(checkpoint);
+  if (!names.has_transposed_stacks) return names;
+  const std::string up(names.stored("mlp.experts.*.up_proj")), down(names.stored("mlp.experts.*.down_proj"));
+  for (const TensorInfo& tensor : checkpoint.tensors()) {
+    if (!tensor.name.ends_with(up)) continue;
+    const TensorInfo* other = checkpoint.find(tensor.name.substr(0, tensor.name.size() - up.size()) + down);
+    if (other == nullptr || tensor.shape.size() != 3 || other->shape.size() != 3) break;
+    names.has_transposed_stacks = tensor.shape[1] == other->shape[2];
+    break;
+  }
+  return names;
+}
+
 // Tensors that the forward pass does not need: rotation frequencies that old exporters saved, and what the
 // family names.
 bool is_ignored(std::string_view tensor, const ModelSpec& spec) {
@@ -323,7 +365,7 @@ size_t check_tensors(const Checkpoint& checkpoint, const std::vector<WeightSlot>
 void check_weights(const std::filesystem::path& model_dir, const ModelSpec& model) {
   const Checkpoint checkpoint(model_dir);
   ModelSpec spec = model;
-  spec.names = model.names.found_in(checkpoint);
+  spec.names = names_in(checkpoint, model.names);
   ModelWeights weights;
   check_tensors(checkpoint, map_weights(spec, weights), spec);
 }
@@ -332,7 +374,7 @@ ModelWeights load_weights(const std::filesystem::path& model_dir, const ModelSpe
                           const Progress& progress) {
   const Checkpoint checkpoint(model_dir);
   ModelSpec spec = model;
-  spec.names = model.names.found_in(checkpoint);
+  spec.names = names_in(checkpoint, model.names);
   ModelWeights weights;
   const std::vector<WeightSlot> slots = map_weights(spec, weights);
   const size_t skipped = check_tensors(checkpoint, slots, spec);
@@ -359,7 +401,7 @@ namespace {
 size_t planned_bytes(const LinearSlot& slot, const Backend& backend) {
   int64_t rows = 0;
   for (const SourceTensor& part : slot.parts) rows += part.num_rows();
-  return backend.packed_bytes(rows, slot.parts[0].shape[1], backend.held_format(slot.format),
+  return backend.packed_bytes(rows, slot.parts[0].num_columns(), backend.held_format(slot.format),
                               !slot.biases.empty());
 }
 size_t planned_bytes(const VectorSlot& slot, const Backend&) {

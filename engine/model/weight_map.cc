@@ -50,7 +50,7 @@ std::vector<WeightSlot> map_weights(const ModelSpec& spec, ModelWeights& weights
   if (spec.embedding_rows_unused == 0) {
     frame.linear(weights.embedding, {{names.embedding, spec.vocab_size}}, spec.embedding_width(), false);
   } else {
-    frame.some_rows(weights.embedding, names.embedding, {0, spec.vocab_size},
+    frame.some_rows(weights.embedding, names.embedding, {{0, spec.vocab_size}},
                     spec.vocab_size + spec.embedding_rows_unused, spec.embedding_width());
   }
   if (spec.embedding_size > 0) {
@@ -60,7 +60,7 @@ std::vector<WeightSlot> map_weights(const ModelSpec& spec, ModelWeights& weights
   if (spec.positions == PositionTable::kSinusoids)
     frame.table(weights.positions, spec.positions_unused, spec.max_positions, hidden, fill_sinusoids);
   if (spec.positions == PositionTable::kLearned)
-    frame.some_unrounded_rows(weights.positions, names.positions, {spec.positions_unused, spec.max_positions},
+    frame.some_unrounded_rows(weights.positions, names.positions, {{spec.positions_unused, spec.max_positions}},
                               spec.positions_unused + spec.max_positions, hidden);
   frame.norm(weights.embedding_norm, names.embedding_norm, hidden, spec.embedding_norm);
   if (spec.layer_inputs.is_there()) {

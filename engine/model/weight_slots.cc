@@ -51,13 +51,6 @@ void SlotList::add(LinearWeight& target, const std::vector<Rows>& rows, int64_t 
   slots_.emplace_back(std::move(slot));
 }
 
-void SlotList::some_rows(LinearWeight& target, std::string_view module, const RowRange& rows,
-                         int64_t rows_in_all, int64_t columns, WeightFormat format) {
-  const SourceTensor part{
-      .name = stored(module) + ".weight", .shape = {rows_in_all, columns}, .rows = {rows}};
-  slots_.emplace_back(LinearSlot{.target = &target, .format = format, .parts = {part}, .biases = {}});
-}
-
 void SlotList::qkv(LinearWeight& target, const std::vector<Rows>& rows, int64_t columns, bool bias,
                    const HeadRows& heads) {
   add(target, rows, columns, bias, format_);
@@ -82,6 +75,57 @@ void SlotList::qkv(LinearWeight& target, const std::vector<Rows>& rows, int64_t 
     }
   }
   for (size_t i = 0; i < slot.biases.size(); ++i) slot.biases[i].rows = slot.parts[i].rows;
+}
+
+void SlotList::expert_linear(LinearWeight& target, const Expert& expert, const std::vector<Rows>& rows,
+                             int64_t columns, bool bias) {
+  LinearSlot slot{.target = &target, .format = format_, .parts = {}, .biases = {}};
+  for (const Rows& asked : rows) {
+    const int64_t count = asked.count;
+    std::string name = stored(asked.module);
+    const size_t star = name.find('*');
+    const bool is_stacked = star == std::string::npos;
+    if (!is_stacked) name.replace(star, 1, std::to_string(expert.index));
+    const std::string weight = is_stacked ? name : name + ".weight", offset = is_stacked ? name + "_bias" : name + ".bias";
+    if (!slot.parts.empty() && slot.parts.back().name == weight) {
+      slot.parts.back().shape[0] += count;
+      if (bias) slot.biases.back().shape[0] += count;
+      continue;
+    }
+    slot.parts.push_back({.name = weight, .shape = {count, columns}});
+    if (bias) slot.biases.push_back({.name = offset, .shape = {count}});
+    if (!is_stacked) continue;
+    slot.parts.back().is_transposed = names_.has_transposed_stacks;
+    for (SourceTensor* part : {&slot.parts.back(), bias ? &slot.biases.back() : nullptr}) {
+      if (part == nullptr) continue;
+      part->stack = expert.count;
+      part->index = expert.index;
+    }
+  }
+  // Gate and up of one tensor, a row of each in turn.
+  if (names_.alternates_gate_up && rows.size() == 2 && slot.parts.size() == 1) {
+    const std::vector<RowRange> alternate = {{0, rows[0].count, 2}, {1, rows[1].count, 2}};
+    slot.parts[0].rows = alternate;
+    if (bias) slot.biases[0].rows = alternate;
+  }
+  slots_.emplace_back(std::move(slot));
+}
+
+void SlotList::reordered_linear(LinearWeight& target, std::string_view module, std::vector<RowRange> rows,
+                                int64_t columns, bool bias) {
+  int64_t count = 0;
+  for (const RowRange& range : rows) count += range.count;
+  linear(target, {{module, count}}, columns, bias);
+  auto& slot = std::get<LinearSlot>(slots_.back());
+  if (bias) slot.biases[0].rows = rows;
+  slot.parts[0].rows = std::move(rows);
+}
+
+void SlotList::some_rows(LinearWeight& target, std::string_view module, std::vector<RowRange> rows,
+                         int64_t rows_in_all, int64_t columns, WeightFormat format) {
+  const SourceTensor part{
+      .name = stored(module) + ".weight", .shape = {rows_in_all, columns}, .rows = std::move(rows)};
+  slots_.emplace_back(LinearSlot{.target = &target, .format = format, .parts = {part}, .biases = {}});
 }
 
 void SlotList::vector(Buffer& target, std::string_view tensor, std::vector<int64_t> shape, Prepare prepare) {

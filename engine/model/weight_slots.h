@@ -7,6 +7,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -29,11 +30,19 @@ struct SourceTensor {
   bool is_transposed = false;
   // The rows that are wanted (numbers, where it is no matrix), in this order; empty: all as they are.
   std::vector<RowRange> rows = {};
+  // Those rows are the columns of what is wanted.
+  bool is_turned = false;
+  // The file has `stack` such tensors in one, and this is number `index`; 0: it stands alone.
+  int64_t stack = 0, index = 0;
 
   std::vector<int64_t> stored_shape() const {
-    return is_transposed ? std::vector<int64_t>{shape[1], shape[0]} : shape;
+    std::vector<int64_t> dims = is_transposed ? std::vector<int64_t>{shape[1], shape[0]} : shape;
+    if (stack > 0) dims.insert(dims.begin(), stack);
+    return dims;
   }
-  int64_t num_rows() const {
+  int64_t num_rows() const { return is_turned ? shape[1] : chosen_rows(); }
+  int64_t num_columns() const { return is_turned ? chosen_rows() : shape[1]; }
+  int64_t chosen_rows() const {
     int64_t n = rows.empty() ? shape[0] : 0;
     for (const RowRange& range : rows) n += range.count;
     return n;
@@ -120,15 +129,30 @@ class SlotList {
   void unrounded_linear(LinearWeight& target, const std::vector<Rows>& rows, int64_t columns, bool bias) {
     add(target, rows, columns, bias, unrounded());
   }
+  // Expert `index` of so many: modules are asked for with a star in the number's place (TensorNames::modules).
+  struct Expert {
+    int index, count;
+  };
+  void expert_linear(LinearWeight& target, const Expert& expert, const std::vector<Rows>& rows, int64_t columns,
+                     bool bias);
   // Some rows of a matrix [rows_in_all, columns] of the checkpoint.
-  void some_rows(LinearWeight& target, std::string_view module, const RowRange& rows, int64_t rows_in_all,
+  void some_rows(LinearWeight& target, std::string_view module, std::vector<RowRange> rows, int64_t rows_in_all,
                  int64_t columns) {
-    some_rows(target, module, rows, rows_in_all, columns, format_);
+    some_rows(target, module, std::move(rows), rows_in_all, columns, format_);
   }
-  void some_unrounded_rows(LinearWeight& target, std::string_view module, const RowRange& rows, int64_t rows_in_all,
+  void some_unrounded_rows(LinearWeight& target, std::string_view module, std::vector<RowRange> rows, int64_t rows_in_all,
                            int64_t columns) {
-    some_rows(target, module, rows, rows_in_all, columns, unrounded());
+    some_rows(target, module, std::move(rows), rows_in_all, columns, unrounded());
   }
+  // The same as the columns of a matrix [columns, rows].
+  void some_turned_rows(LinearWeight& target, std::string_view module, std::vector<RowRange> rows,
+                        int64_t rows_in_all, int64_t columns) {
+    some_rows(target, module, std::move(rows), rows_in_all, columns);
+    std::get<LinearSlot>(slots_.back()).parts[0].is_turned = true;
+  }
+  // A whole matrix, its rows in another order.
+  void reordered_linear(LinearWeight& target, std::string_view module, std::vector<RowRange> rows, int64_t columns,
+                        bool bias);
   struct HeadRows {
     int num_kv_heads, head_dim;
     // The first so many dimensions of a head are stored as pairs that rotate together (GPT-J), and are brought to where
@@ -158,7 +182,7 @@ class SlotList {
 
  private:
   WeightFormat unrounded() const { return format_of(format_row(format_).number); }
-  void some_rows(LinearWeight& target, std::string_view module, const RowRange& rows, int64_t rows_in_all,
+  void some_rows(LinearWeight& target, std::string_view module, std::vector<RowRange> rows, int64_t rows_in_all,
                  int64_t columns, WeightFormat format);
   void add(LinearWeight& target, const std::vector<Rows>& rows, int64_t columns, bool bias,
            WeightFormat format);

@@ -13,13 +13,15 @@
 namespace serval::cpu {
 namespace {
 
-constexpr int kMaxHeadDim = 512;
+constexpr int kMaxHeadDim = 576;  // of a key: that of DeepSeek's latent attention
 
 void check_layout(const KvLayer& kv) {
   SERVAL_CHECK(kv.dtype == DType::kF32 || kv.dtype == DType::kBF16, dtype_name(kv.dtype));
   SERVAL_CHECK(kv.block_size >= kMinBlock && std::has_single_bit(static_cast<unsigned>(kv.block_size)),
                kv.block_size);
-  SERVAL_CHECK(kv.head_dim > 0 && kv.head_dim % 8 == 0 && kv.head_dim <= kMaxHeadDim, kv.head_dim);
+  SERVAL_CHECK(kv.head_dim > 0 && kv.head_dim % 8 == 0 && kv.head_dim <= kMaxHeadDim && kv.value_dim % 8 == 0 &&
+                   kv.value_width() <= kv.head_dim,
+               kv.head_dim, kv.value_dim);
 }
 
 int rows_per_task(int heads_per_kv) {
@@ -45,15 +47,16 @@ void copy_position(const KvLayer& kv, const std::byte* from_keys, const std::byt
   const int key_rows = kv.head_dim * static_cast<int>(dtype_bytes(kv.dtype)) / 4;
   for (int i = 0; i < key_rows; ++i)
     std::memcpy(to_keys + (i * kv.block_size + to) * 4, from_keys + (i * kv.block_size + from) * 4, 4);
+  const int value_dim = kv.value_width();
   if (kv.dtype == DType::kF32) {
-    const size_t bytes = kv.head_dim * sizeof(float);
+    const size_t bytes = value_dim * sizeof(float);
     std::memmove(to_values + to * bytes, from_values + from * bytes, bytes);
     return;
   }
   const auto value_at = [&](auto* values, int offset, int d) {
-    return values + ((offset / 2 * kv.head_dim + d) * 2 + offset % 2) * sizeof(uint16_t);
+    return values + ((offset / 2 * value_dim + d) * 2 + offset % 2) * sizeof(uint16_t);
   };
-  for (int d = 0; d < kv.head_dim; ++d)
+  for (int d = 0; d < value_dim; ++d)
     std::memcpy(value_at(to_values, to, d), value_at(from_values, from, d), sizeof(uint16_t));
 }
 
@@ -62,10 +65,11 @@ void copy_position(const KvLayer& kv, const std::byte* from_keys, const std::byt
 void CpuBackend::write_kv(const WriteKvArgs& args) {
   check_layout(args.kv);
   const int64_t rows = args.k.dim(0);
-  const int heads = args.kv.num_kv_heads, head_dim = args.kv.head_dim, block_size = args.kv.block_size;
+  const int heads = args.kv.num_kv_heads, head_dim = args.kv.head_dim, value_dim = args.kv.value_width(),
+            block_size = args.kv.block_size;
   SERVAL_CHECK(args.k.dim(1) == heads && args.k.dim(2) == head_dim && args.v.dim(1) == heads &&
-                   args.v.dim(2) == head_dim,
-               args.k.dim(1), heads, args.k.dim(2), head_dim);
+                   args.v.dim(2) == value_dim,
+               args.k.dim(1), heads, args.k.dim(2), head_dim, args.v.dim(2), value_dim);
   const size_t element = dtype_bytes(args.kv.dtype);
   const bool paired = args.kv.dtype == DType::kBF16;
   const int64_t limit = int64_t{args.kv.num_blocks} * block_size;
@@ -79,20 +83,19 @@ void CpuBackend::write_kv(const WriteKvArgs& args) {
     if (slot < 0) return;
     SERVAL_CHECK(slot < limit, slot, limit);
     const int offset = slot & (block_size - 1);
-    const size_t head =
-        ((static_cast<size_t>(slot >> block_shift) * heads + h) * block_size * head_dim) * element;
+    const size_t head = (static_cast<size_t>(slot >> block_shift) * heads + h) * block_size * element;
     const float* const k = args.k.as<float>() + r * args.row_stride + h * head_dim;
-    const float* const v = args.v.as<float>() + r * args.row_stride + h * head_dim;
-    void* const key_head = static_cast<std::byte*>(args.kv.keys) + head;
-    void* const value_head = static_cast<std::byte*>(args.kv.values) + head;
+    const float* const v = args.v.as<float>() + r * args.row_stride + h * value_dim;
+    void* const key_head = static_cast<std::byte*>(args.kv.keys) + head * head_dim;
+    void* const value_head = static_cast<std::byte*>(args.kv.values) + head * value_dim;
     if (paired) {
       write_head(k, head_dim, key_head, args.kv.dtype,
                  [&](int d) { return (d / 2 * block_size + offset) * 2 + d % 2; });
-      write_head(v, head_dim, value_head, args.kv.dtype,
-                 [&](int d) { return (offset / 2 * head_dim + d) * 2 + offset % 2; });
+      write_head(v, value_dim, value_head, args.kv.dtype,
+                 [&](int d) { return (offset / 2 * value_dim + d) * 2 + offset % 2; });
     } else {
       write_head(k, head_dim, key_head, args.kv.dtype, [&](int d) { return d * block_size + offset; });
-      write_head(v, head_dim, value_head, args.kv.dtype, [&](int d) { return offset * head_dim + d; });
+      write_head(v, value_dim, value_head, args.kv.dtype, [&](int d) { return offset * value_dim + d; });
     }
   };
   for_rows(groups * heads, 4 * kGroupRows * head_dim, [&](int64_t i) {
@@ -123,12 +126,12 @@ void CpuBackend::move_kv(const KvLayer& kv, std::span<const KvMove> moves) {
                      move.to < int64_t{kv.num_blocks} << shift,
                  move.from, move.to, kv.num_blocks);
     for (int h = 0; h < kv.num_kv_heads; ++h) {
-      const size_t head_bytes = kv.block_bytes() / kv.num_kv_heads;
-      const auto side_of = [&](void* side, int32_t place) {
-        return static_cast<std::byte*>(side) + (place >> shift) * kv.block_bytes() + h * head_bytes;
+      const auto side_of = [&](void* side, size_t block_bytes, int32_t place) {
+        return static_cast<std::byte*>(side) + (place >> shift) * block_bytes + h * (block_bytes / kv.num_kv_heads);
       };
-      copy_position(kv, side_of(kv.keys, move.from), side_of(kv.values, move.from), move.from,
-                    side_of(kv.keys, move.to), side_of(kv.values, move.to), move.to);
+      const auto key_of = [&](int32_t place) { return side_of(kv.keys, kv.key_bytes(), place); };
+      const auto value_of = [&](int32_t place) { return side_of(kv.values, kv.value_bytes(), place); };
+      copy_position(kv, key_of(move.from), value_of(move.from), move.from, key_of(move.to), value_of(move.to), move.to);
     }
   }
 }
@@ -137,7 +140,7 @@ void CpuBackend::attention(const AttentionArgs& args, int64_t q_row_stride) {
   const KvLayer& kv = args.kv;
   const AttentionBatch& batch = *args.batch;
   check_layout(kv);
-  const int num_heads = static_cast<int>(args.q.dim(1)), head_dim = kv.head_dim;
+  const int num_heads = static_cast<int>(args.q.dim(1)), head_dim = kv.head_dim, value_dim = kv.value_width();
   SERVAL_CHECK(num_heads % kv.num_kv_heads == 0 && args.q.dim(2) == head_dim, num_heads, kv.num_kv_heads,
                args.q.dim(2));
   const int heads = num_heads / kv.num_kv_heads;
@@ -167,9 +170,9 @@ void CpuBackend::attention(const AttentionArgs& args, int64_t q_row_stride) {
   const float* const sinks = args.sinks.as<float>();
   const float* const slopes = args.slopes.as<float>();
   const auto attend = kv.dtype == DType::kF32 ? kernels_.attend_f32 : kernels_.attend_bf16;
-  const int64_t out_stride = int64_t{num_heads} * head_dim, vector_floats = head_dim + kPartialExtra;
+  const int64_t out_stride = int64_t{num_heads} * value_dim, vector_floats = value_dim + kPartialExtra;
   const auto out_of = [&](int64_t row, int kv_head) {
-    return args.out.as<float>() + row * out_stride + int64_t{kv_head} * heads * head_dim;
+    return args.out.as<float>() + row * out_stride + int64_t{kv_head} * heads * value_dim;
   };
   // What the chunks of a split leave: [chunk][KV head][row][head][vector_floats].
   const auto partials_of = [&](const AttentionTasks::Split& split, int chunk, int kv_head) {
@@ -184,25 +187,25 @@ void CpuBackend::attention(const AttentionArgs& args, int64_t q_row_stride) {
       float* const out = out_of(batch.row_start[split.seq] + split.first_row + r, kv_head);
       for (int h = 0; h < heads; ++h)
         kernels_.merge_chunks(first + (r * heads + h) * vector_floats,
-                              split.num_rows * num_heads * vector_floats, split.num_chunks, head_dim,
-                              sinks == nullptr ? nullptr : sinks + kv_head * heads + h, out + h * head_dim);
+                              split.num_rows * num_heads * vector_floats, split.num_chunks, value_dim,
+                              sinks == nullptr ? nullptr : sinks + kv_head * heads + h, out + h * value_dim);
     }
   };
   // What a branch reads from the block on in which its tree begins, in the order in which it reads it.
   const auto gather_tail = [&](int worker, int seq, int kv_head, int first_block) {
     std::byte* const tail = scratch.branch_tails.as<std::byte>() + worker * scratch.branch_tail_bytes;
     const int shift = std::countr_zero(static_cast<unsigned>(kv.block_size)), last = batch.first_pos[seq];
-    const size_t head_bytes = kv.block_bytes() / kv.num_kv_heads;
-    SERVAL_CHECK(static_cast<size_t>((last >> shift) - first_block + 1) * 2 * head_bytes <= scratch.branch_tail_bytes, last,
+    const size_t key_bytes = kv.key_bytes() / kv.num_kv_heads, value_bytes = kv.value_bytes() / kv.num_kv_heads;
+    SERVAL_CHECK(((last >> shift) - first_block + 1) * (key_bytes + value_bytes) <= scratch.branch_tail_bytes, last,
                  first_block, kv.block_size);
     const int32_t* const blocks = batch.block_table + int64_t{seq} * batch.table_stride;
     for (int p = first_seen(last, args.window); p <= last; ++p) {
       if (p >> shift < first_block) p = first_block << shift;
       const int place = branch_place(batch.tree_masks[seq], batch.tree_start[seq], p);
-      const size_t from = blocks[place >> shift] * kv.block_bytes() + kv_head * head_bytes;
-      std::byte* const to = tail + ((p >> shift) - first_block) * 2 * head_bytes;
-      copy_position(kv, static_cast<const std::byte*>(kv.keys) + from,
-                    static_cast<const std::byte*>(kv.values) + from, place, to, to + head_bytes, p);
+      const size_t head = int64_t{blocks[place >> shift]} * kv.num_kv_heads + kv_head;
+      std::byte* const to = tail + ((p >> shift) - first_block) * (key_bytes + value_bytes);
+      copy_position(kv, static_cast<const std::byte*>(kv.keys) + head * key_bytes,
+                    static_cast<const std::byte*>(kv.values) + head * value_bytes, place, to, to + key_bytes, p);
     }
     return reinterpret_cast<const char*>(tail);
   };
@@ -224,10 +227,13 @@ void CpuBackend::attention(const AttentionArgs& args, int64_t q_row_stride) {
             .end = (task.first_chunk + task.num_chunks) * kChunk,
             .heads = heads,
             .head_dim = head_dim,
+            .value_dim = value_dim,
             .keys = static_cast<const char*>(kv.keys),
             .values = static_cast<const char*>(kv.values),
-            .block_bytes = kv.block_bytes(),
-            .head_offset = static_cast<size_t>(kv_head) * kv.block_size * head_dim * dtype_bytes(kv.dtype),
+            .key_block_bytes = kv.key_bytes(),
+            .value_block_bytes = kv.value_bytes(),
+            .key_offset = kv_head * (kv.key_bytes() / kv.num_kv_heads),
+            .value_offset = kv_head * (kv.value_bytes() / kv.num_kv_heads),
             .blocks = batch.block_table + int64_t{task.seq} * batch.table_stride,
             .tail_block = tail_block,
             .tail = is_branch ? gather_tail(worker, task.seq, kv_head, tail_block) : nullptr,

@@ -56,11 +56,15 @@ class CpuBackend final : public Backend {
                  const Tensor& out) override;
   void soft_cap(const Tensor& x, float cap) override;
   void gather_rows(const Tensor& x, std::span<const int32_t> rows, const Tensor& out) override;
-  void route_experts(RoutingRule rule, const Tensor& logits, const ExpertRouting& routing) override;
+  void clamp_gate_up(const Tensor& gate_up, float limit, float up_offset) override;
+  void head_linear(const HeadLinearArgs& args) override;
+  void route_experts(const RoutingRule& rule, const Tensor& logits, const Tensor& bias,
+                     const ExpertRouting& routing) override;
   void dispatch_rows(const Tensor& x, const ExpertRouting& routing, const Tensor& out) override;
   void expert_linear(const Tensor& x, std::span<const LinearWeight> experts, const ExpertRouting& routing,
                      const Tensor& out) override;
-  void combine_experts(const Tensor& x, const ExpertRouting& routing, const Tensor& out) override;
+  void combine_experts(const Tensor& x, const ExpertRouting& routing, const Tensor& shared_gate,
+                       const Tensor& out) override;
   void copy_kv_blocks(const KvLayer& kv, std::span<const BlockCopy> copies) override;
   void move_kv(const KvLayer& kv, std::span<const KvMove> moves) override;
   void causal_conv(const CausalConvArgs& args) override;
@@ -69,6 +73,15 @@ class CpuBackend final : public Backend {
   void scan_gates(const ScanGatesArgs& args) override;
 
  private:
+  // linear() of rows that lie apart.
+  struct LinearRows {
+    const float* x;
+    int64_t x_stride;
+    float* out;
+    int64_t out_stride;
+    int64_t count;
+  };
+  void linear_rows(const LinearRows& rows, const LinearWeight& w);
   static Buffer take(size_t bytes);  // allocate() without the zeros: nobody has touched it
   // Runs body(row) for every row; several rows to a task when a row is little work.
   template <class Body>

@@ -83,6 +83,16 @@ void CpuBackend::gated_activation(Activation act, const Tensor& gate_up, const T
   });
 }
 
+void CpuBackend::clamp_gate_up(const Tensor& gate_up, float limit, float up_offset) {
+  const int64_t f = gate_up.dim(1) / 2;
+  for_rows(gate_up.dim(0), 2 * f, [&](int64_t r) {
+    float* const gate = gate_up.as<float>() + r * 2 * f;
+    float* const up = gate + f;
+    for (int64_t i = 0; i < f; ++i) gate[i] = std::min(gate[i], limit);
+    for (int64_t i = 0; i < f; ++i) up[i] = std::clamp(up[i], -limit, limit) + up_offset;
+  });
+}
+
 void CpuBackend::activation(Activation act, const Tensor& x, const Tensor& out) {
   const int64_t f = out.dim(1);
   SERVAL_CHECK(x.dim(1) == f && x.dim(0) == out.dim(0), x.dim(0), x.dim(1), out.dim(0), f);

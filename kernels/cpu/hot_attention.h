@@ -49,10 +49,10 @@ struct F32Kv {
     const auto* f = reinterpret_cast<const float*>(p);
     return lanes == kLanes ? load(f) : load_part(f, lanes);
   }
-  static Vec odd_value(const char* p, int head_dim, int lanes) {
-    return even_value(p + head_dim * 4, 0, lanes);
+  static Vec odd_value(const char* p, int value_dim, int lanes) {
+    return even_value(p + value_dim * 4, 0, lanes);
   }
-  static void prefetch(const char* p, int row) {  // row: block_size of keys, head_dim of values
+  static void prefetch(const char* p, int row) {  // row: block_size of keys, value_dim of values
     __builtin_prefetch(p, 0, 2);
     __builtin_prefetch(p + row * 4, 0, 2);
   }
@@ -178,13 +178,13 @@ inline float soften(float* scores, int begin, int end, float& maximum, float& su
 // above.
 template <class Kv, int MQ, int ND>
 void add_values(const float* weights, int begin, int end, const char* const* pairs, const char* const* ahead,
-                int head_dim, int d, int lanes, const float* factor, float* acc) {
+                int value_dim, int d, int lanes, const float* factor, float* acc) {
   Vec sum[MQ][ND];
 #pragma GCC unroll 8
   for (int m = 0; m < MQ; ++m) {
 #pragma GCC unroll 4
     for (int n = 0; n < ND; ++n) {
-      const float* const p = acc + m * head_dim + d + n * kLanes;
+      const float* const p = acc + m * value_dim + d + n * kLanes;
       sum[m][n] = (lanes == kLanes ? load(p) : load_part(p, lanes)) * factor[m];
     }
   }
@@ -200,14 +200,14 @@ void add_values(const float* weights, int begin, int end, const char* const* pai
     Vec value[ND];
 #pragma GCC unroll 4
     for (int n = 0; n < ND; ++n)
-      value[n] = Kv::even_value(pairs[position / 2] + (d + n * kLanes) * 4, head_dim, lanes);
+      value[n] = Kv::even_value(pairs[position / 2] + (d + n * kLanes) * 4, value_dim, lanes);
     add(value, position);
   };
   const auto add_odd = [&](int position) {
     Vec value[ND];
 #pragma GCC unroll 4
     for (int n = 0; n < ND; ++n)
-      value[n] = Kv::odd_value(pairs[position / 2] + (d + n * kLanes) * 4, head_dim, lanes);
+      value[n] = Kv::odd_value(pairs[position / 2] + (d + n * kLanes) * 4, value_dim, lanes);
     add(value, position);
   };
   int position = begin;
@@ -215,7 +215,7 @@ void add_values(const float* weights, int begin, int end, const char* const* pai
   for (; position + 1 < end; position += 2) {
     if (ahead != nullptr) {
 #pragma GCC unroll 4
-      for (int n = 0; n < ND; ++n) Kv::prefetch(ahead[position / 2] + (d + n * kLanes) * 4, head_dim);
+      for (int n = 0; n < ND; ++n) Kv::prefetch(ahead[position / 2] + (d + n * kLanes) * 4, value_dim);
     }
     add_even(position);
     add_odd(position + 1);
@@ -225,7 +225,7 @@ void add_values(const float* weights, int begin, int end, const char* const* pai
   for (int m = 0; m < MQ; ++m) {
 #pragma GCC unroll 4
     for (int n = 0; n < ND; ++n) {
-      float* const p = acc + m * head_dim + d + n * kLanes;
+      float* const p = acc + m * value_dim + d + n * kLanes;
       if (lanes == kLanes) {
         store(p, sum[m][n]);
       } else {
@@ -237,15 +237,15 @@ void add_values(const float* weights, int begin, int end, const char* const* pai
 
 template <class Kv, int MQ>
 void add_tile(const float* weights, int begin, int end, const char* const* pairs, const char* const* ahead,
-              int head_dim, const float* factor, float* acc) {
+              int value_dim, const float* factor, float* acc) {
   constexpr int ND = value_vecs(MQ);
   int d = 0;
-  for (; d + ND * kLanes <= head_dim; d += ND * kLanes)
-    add_values<Kv, MQ, ND>(weights, begin, end, pairs, ahead, head_dim, d, kLanes, factor, acc);
-  for (; d + kLanes <= head_dim; d += kLanes)
-    add_values<Kv, MQ, 1>(weights, begin, end, pairs, ahead, head_dim, d, kLanes, factor, acc);
-  if (d < head_dim)
-    add_values<Kv, MQ, 1>(weights, begin, end, pairs, ahead, head_dim, d, head_dim - d, factor, acc);
+  for (; d + ND * kLanes <= value_dim; d += ND * kLanes)
+    add_values<Kv, MQ, ND>(weights, begin, end, pairs, ahead, value_dim, d, kLanes, factor, acc);
+  for (; d + kLanes <= value_dim; d += kLanes)
+    add_values<Kv, MQ, 1>(weights, begin, end, pairs, ahead, value_dim, d, kLanes, factor, acc);
+  if (d < value_dim)
+    add_values<Kv, MQ, 1>(weights, begin, end, pairs, ahead, value_dim, d, value_dim - d, factor, acc);
 }
 
 template <class Kv>
@@ -270,32 +270,36 @@ struct TilePointers {
   // The tile begins at position `start`; rows see its positions [begin, end).
   void point(const AttendArgs& args, int start, int begin, int end, int lanes) {
     const int offset_mask = (1 << args.block_shift) - 1;
-    const size_t head_bytes = (static_cast<size_t>(args.head_dim) << args.block_shift) * Kv::kElementBytes;
-    const auto block_at = [&](const char* side, int position, size_t offset_in_tail) {
-      const int index = position >> args.block_shift;
-      return index < args.tail_block ? side + args.blocks[index] * args.block_bytes + args.head_offset
-                                     : args.tail + (index - args.tail_block) * 2 * head_bytes + offset_in_tail;
-    };
+    const size_t position_bytes = Kv::kElementBytes << args.block_shift;
+    const size_t key_bytes = args.head_dim * position_bytes, tail_bytes = key_bytes + args.value_dim * position_bytes;
     for (int v = begin / lanes; v * lanes < end; ++v) {
       const int position = start + v * lanes;
+      const int index = position >> args.block_shift;
+      const char* const block = index < args.tail_block
+                                    ? args.keys + args.blocks[index] * args.key_block_bytes + args.key_offset
+                                    : args.tail + (index - args.tail_block) * tail_bytes;
       // One position takes four bytes of a key row: a float, or two dimensions of bf16.
-      keys[v] = block_at(args.keys, position, 0) + static_cast<size_t>(position & offset_mask) * 4;
+      keys[v] = block + static_cast<size_t>(position & offset_mask) * 4;
     }
     for (int i = begin / 2; i * 2 < end; ++i) {
       const int position = start + i * 2;
+      const int index = position >> args.block_shift;
+      const char* const block = index < args.tail_block
+                                    ? args.values + args.blocks[index] * args.value_block_bytes + args.value_offset
+                                    : args.tail + (index - args.tail_block) * tail_bytes + key_bytes;
       const size_t offset = position & offset_mask;
-      pairs[i] = block_at(args.values, position, head_bytes) + offset * args.head_dim * Kv::kElementBytes;
+      pairs[i] = block + offset * args.value_dim * Kv::kElementBytes;
     }
   }
 };
 
-// Adds what a chunk leaves to that of the chunks before it: out [head_dim] and its maximum and sum (0: none
+// Adds what a chunk leaves to that of the chunks before it: out [value_dim] and its maximum and sum (0: none
 // yet).
-inline void merge_chunk(const float* values, float maximum, float sum, int head_dim, float* out,
+inline void merge_chunk(const float* values, float maximum, float sum, int value_dim, float* out,
                         float& out_maximum, float& out_sum) {
   if (sum == 0) return;  // sees nothing of this one
   if (out_sum == 0) {
-    std::memcpy(out, values, head_dim * sizeof(float));
+    std::memcpy(out, values, value_dim * sizeof(float));
     out_maximum = maximum;
     out_sum = sum;
     return;
@@ -303,7 +307,7 @@ inline void merge_chunk(const float* values, float maximum, float sum, int head_
   const float most = maximum > out_maximum ? maximum : out_maximum;
   const Vec before = broadcast(exp(broadcast(out_maximum - most))[0]);
   const Vec now = broadcast(exp(broadcast(maximum - most))[0]);
-  for_vectors(head_dim, [&](int64_t d, int lanes) {
+  for_vectors(value_dim, [&](int64_t d, int lanes) {
     store_some(out + d, fma(load_some(values + d, lanes), now, load_some(out + d, lanes) * before), lanes);
   });
   out_maximum = most;
@@ -311,36 +315,36 @@ inline void merge_chunk(const float* values, float maximum, float sum, int head_
 }
 
 // Every vector sees its own position, so sum > 0. A sink is merged as one more chunk, whose values are zeros.
-inline void finish(float* out, int head_dim, const float* sink, float maximum, float sum) {
+inline void finish(float* out, int value_dim, const float* sink, float maximum, float sum) {
   if (sink != nullptr) {
     const float most = *sink > maximum ? *sink : maximum;
     const float before = exp(broadcast(maximum - most))[0], now = exp(broadcast(*sink - most))[0];
-    for (int d = 0; d < head_dim; ++d) out[d] *= before;
+    for (int d = 0; d < value_dim; ++d) out[d] *= before;
     sum = fma(broadcast(sum), broadcast(before), broadcast(now))[0];
   }
-  for (int d = 0; d < head_dim; ++d) out[d] /= sum;
+  for (int d = 0; d < value_dim; ++d) out[d] /= sum;
 }
 
-void merge_chunks(const float* partials, int64_t stride, int num_chunks, int head_dim, const float* sink,
+void merge_chunks(const float* partials, int64_t stride, int num_chunks, int value_dim, const float* sink,
                   float* out) {
   float maximum = kMinusInfinity, sum = 0;
   for (int c = 0; c < num_chunks; ++c) {
     const float* const chunk = partials + c * stride;
-    merge_chunk(chunk, chunk[head_dim], chunk[head_dim + 1], head_dim, out, maximum, sum);
+    merge_chunk(chunk, chunk[value_dim], chunk[value_dim + 1], value_dim, out, maximum, sum);
   }
-  finish(out, head_dim, sink, maximum, sum);
+  finish(out, value_dim, sink, maximum, sum);
 }
 
 template <class Kv>
 void attend(const AttendArgs& args) {
   static constexpr AttendKernels<Kv> kKernels = attend_kernels<Kv>();
-  const int head_dim = args.head_dim;
+  const int head_dim = args.head_dim, value_dim = args.value_dim;
   const int vectors = args.num_rows * args.heads;
   const int block_size = 1 << args.block_shift;
   const int lanes = block_size < kLanes ? block_size : kLanes;  // positions in a vector
   float* const q = args.scratch;                                // groups of [head_dim][group size], scaled
-  float* const acc = q + vectors * head_dim;                    // [vectors][head_dim]
-  float* const maximum = acc + vectors * head_dim;              // [vectors]
+  float* const acc = q + vectors * head_dim;                    // [vectors][value_dim]
+  float* const maximum = acc + vectors * value_dim;             // [vectors]
   float* const sum = maximum + vectors;                         // [vectors]
   float* const out_maximum = sum + vectors;                     // [vectors], of the chunks before
   float* const out_sum = out_maximum + vectors;                 // [vectors]
@@ -359,27 +363,27 @@ void attend(const AttendArgs& args) {
     }
   }
   const auto start_chunk = [&] {
-    std::memset(acc, 0, static_cast<size_t>(vectors) * head_dim * sizeof(float));
+    std::memset(acc, 0, static_cast<size_t>(vectors) * value_dim * sizeof(float));
     for (int v = 0; v < vectors; ++v) {
       maximum[v] = kMinusInfinity;
       sum[v] = 0;
     }
   };
   const auto out_of = [&](int v) {
-    return args.out + v / args.heads * args.out_stride + v % args.heads * head_dim;
+    return args.out + v / args.heads * args.out_stride + v % args.heads * value_dim;
   };
   const auto end_chunk = [&](int chunk) {
     for (int v = 0; v < vectors; ++v) {
-      const float* const values = acc + v * head_dim;
+      const float* const values = acc + v * value_dim;
       if (args.partials == nullptr) {
-        merge_chunk(values, maximum[v], sum[v], head_dim, out_of(v), out_maximum[v], out_sum[v]);
+        merge_chunk(values, maximum[v], sum[v], value_dim, out_of(v), out_maximum[v], out_sum[v]);
         continue;
       }
       float* const to = args.partials + (chunk - args.begin / kChunk) * args.partial_stride +
-                        v * (head_dim + kPartialExtra);
-      std::memcpy(to, values, head_dim * sizeof(float));
-      to[head_dim] = maximum[v];
-      to[head_dim + 1] = sum[v];
+                        v * (value_dim + kPartialExtra);
+      std::memcpy(to, values, value_dim * sizeof(float));
+      to[value_dim] = maximum[v];
+      to[value_dim + 1] = sum[v];
     }
   };
   for (int v = 0; v < vectors; ++v) out_sum[v] = 0;
@@ -416,8 +420,8 @@ void attend(const AttendArgs& args) {
       const auto finish_run = [&](int to) {
         if (to > from && run_begin < run_end)
           kKernels.add[to - from - 1](scores + from * kTile, run_begin, run_end, at.pairs,
-                                      streams ? ahead.pairs : nullptr, head_dim, factor + from,
-                                      acc + (base + from) * head_dim);
+                                      streams ? ahead.pairs : nullptr, value_dim, factor + from,
+                                      acc + (base + from) * value_dim);
         from = to;
       };
       for (int m = 0; m < group; ++m) {
@@ -445,7 +449,7 @@ void attend(const AttendArgs& args) {
   if (args.partials == nullptr) {
     for (int v = 0; v < vectors; ++v) {
       const float* const sink = args.sinks != nullptr ? args.sinks + v % args.heads : nullptr;
-      finish(out_of(v), head_dim, sink, out_maximum[v], out_sum[v]);
+      finish(out_of(v), value_dim, sink, out_maximum[v], out_sum[v]);
     }
   }
 }

@@ -63,7 +63,7 @@ struct LinearKernel {
 // Inside a block, for each KV head, keys are transposed so that a vector holds one dimension of neighbouring
 // positions, and values so that it holds neighbouring dimensions of one position:
 //   keys    f32 [kv_heads][head_dim][block_size]         bf16 [kv_heads][head_dim/2][block_size][2]
-//   values  f32 [kv_heads][block_size][head_dim]         bf16 [kv_heads][block_size/2][head_dim][2]
+//   values  f32 [kv_heads][block_size][value_dim]        bf16 [kv_heads][block_size/2][value_dim][2]
 //
 // Softmax runs online (Milakov and Gimelshein 2018) over tiles of kTile positions at multiples of kTile, from
 // anew in each chunk of kChunk positions at multiples of kChunk; the results of the chunks are merged in
@@ -74,7 +74,7 @@ inline constexpr int kTile = 64;
 inline constexpr int kChunk = 256;
 inline constexpr int kMinBlock = 8;
 
-// What a chunk leaves of a query vector: [head_dim] sums of weighted values relative to the maximum of its
+// What a chunk leaves of a query vector: [value_dim] sums of weighted values relative to the maximum of its
 // scores, then that maximum, and the sum of its weights (0: the vector sees no position of it).
 inline constexpr int kPartialExtra = 2;
 
@@ -82,7 +82,7 @@ struct AttendArgs {  // some rows of one sequence, one KV head with all its quer
   const float* q;    // first row, first query head of the group
   int64_t q_stride;  // between rows
   // Where results go: either the finished rows to out, or, when partials is not null, what each chunk leaves
-  // of vector v to partials + chunk * partial_stride + v * (head_dim + kPartialExtra), chunks counted
+  // of vector v to partials + chunk * partial_stride + v * (value_dim + kPartialExtra), chunks counted
   // from begin.
   float* out;
   int64_t out_stride;
@@ -92,11 +92,12 @@ struct AttendArgs {  // some rows of one sequence, one KV head with all its quer
   int first_pos;   // of the first row
   int begin, end;  // of the positions that the rows see, those to attend to; multiples of kChunk
   int heads;       // query heads that share the KV head
-  int head_dim;
+  int head_dim;    // of a query and a key
+  int value_dim;   // of a value, at most head_dim
   const char* keys;  // of the whole layer
   const char* values;
-  size_t block_bytes;
-  size_t head_offset;  // of this KV head inside a block
+  size_t key_block_bytes, value_block_bytes;
+  size_t key_offset, value_offset;  // of this KV head inside a block
   const int32_t* blocks;
   // From this index on blocks are not those of the table: the keys of this KV head in one, then its values, lie at
   // tail, one block after another.
@@ -241,9 +242,9 @@ struct KernelTable {
   LinearKernel linear[kNumLinearKernels];
   void (*attend_f32)(const AttendArgs& args);
   void (*attend_bf16)(const AttendArgs& args);
-  // out [head_dim] of one vector from what num_chunks chunks left, `stride` floats apart, and its sink (null:
+  // out [value_dim] of one vector from what num_chunks chunks left, `stride` floats apart, and its sink (null:
   // none).
-  void (*merge_chunks)(const float* partials, int64_t stride, int num_chunks, int head_dim, const float* sink,
+  void (*merge_chunks)(const float* partials, int64_t stride, int num_chunks, int value_dim, const float* sink,
                        float* out);
   // residual += x when x is not null; out = residual / rms(residual) * weight, weight may be null. out may be
   // residual when x is null.

@@ -149,10 +149,29 @@ void CpuBackend::embed(const LinearWeight& table, std::span<const int32_t> ids, 
 }
 
 void CpuBackend::linear(const Tensor& x, const LinearWeight& w, const Tensor& out) {
-  const int64_t m = x.dim(0), k = w.k, n = w.n;
-  SERVAL_CHECK(x.dtype == DType::kF32 && out.dtype == DType::kF32 && x.dim(1) == k && out.dim(0) == m &&
-                   out.dim(1) == n,
-               x.dim(1), k, out.dim(0), m, out.dim(1), n);
+  SERVAL_CHECK(x.dtype == DType::kF32 && out.dtype == DType::kF32 && x.dim(1) == w.k && out.dim(0) == x.dim(0) &&
+                   out.dim(1) == w.n,
+               x.dim(1), w.k, out.dim(0), x.dim(0), out.dim(1), w.n);
+  linear_rows({.x = x.as<float>(), .x_stride = w.k, .out = out.as<float>(), .out_stride = w.n, .count = x.dim(0)}, w);
+}
+
+void CpuBackend::head_linear(const HeadLinearArgs& args) {
+  const int64_t heads = std::ssize(args.heads);
+  for (int64_t h = 0; h < heads; ++h) {
+    const LinearWeight& w = args.heads[h];
+    SERVAL_CHECK(args.x.dim(1) == heads && args.x.dim(2) == w.k && args.out.dim(1) == heads && args.out.dim(2) == w.n,
+                 args.x.dim(1), args.out.dim(1), heads, args.x.dim(2), w.k, args.out.dim(2), w.n);
+    linear_rows({.x = args.x.as<float>() + h * args.x_head_stride,
+                 .x_stride = args.x_row_stride,
+                 .out = args.out.as<float>() + h * args.out_head_stride,
+                 .out_stride = args.out_row_stride,
+                 .count = args.x.dim(0)},
+                w);
+  }
+}
+
+void CpuBackend::linear_rows(const LinearRows& in, const LinearWeight& w) {
+  const int64_t m = in.count, k = w.k, n = w.n;
   if (m == 0) return;
   const LinearKernel& kernel = kernels_.linear[static_cast<int>(w.format)];
 
@@ -161,14 +180,14 @@ void CpuBackend::linear(const Tensor& x, const LinearWeight& w, const Tensor& ou
   const int64_t tile_rows = m / num_tiles, tall_tiles = m % num_tiles;
   const auto first_row = [&](int64_t tile) { return tile * tile_rows + std::min(tile, tall_tiles); };
   const size_t row_bytes = static_cast<size_t>(padded_k(k, kernel.k_multiple)) * kernel.element_bytes;
-  const std::byte* rows = static_cast<const std::byte*>(x.data);
+  const auto* rows = reinterpret_cast<const std::byte*>(in.x);
   if (m > 1 || !kernel.direct_single) {
     const Buffer& packed = step().packed_rows;
     SERVAL_CHECK(m * row_bytes <= packed.bytes, m, k, packed.bytes);
     rows = packed.as<std::byte>();
     const auto pack = [&](int64_t tile) {
       const int64_t begin = first_row(tile);
-      kernel.pack(x.as<float>() + begin * k, k, static_cast<int>(first_row(tile + 1) - begin), k,
+      kernel.pack(in.x + begin * in.x_stride, in.x_stride, static_cast<int>(first_row(tile + 1) - begin), k,
                   packed.as<std::byte>() + begin * row_bytes);
     };
     for_rows(num_tiles, kernel.max_rows * k, pack);
@@ -206,8 +225,8 @@ void CpuBackend::linear(const Tensor& x, const LinearWeight& w, const Tensor& ou
                     .k = k,
                     .scales = w.scales.data() == nullptr ? nullptr : w.scales.as<float>() + p * kPanel,
                     .bias = w.bias.data() == nullptr ? nullptr : w.bias.as<float>() + p * kPanel,
-                    .out = out.as<float>() + row * n + p * kPanel,
-                    .out_stride = n,
+                    .out = in.out + row * in.out_stride + p * kPanel,
+                    .out_stride = in.out_stride,
                     .valid = static_cast<int>(std::min<int64_t>(kPanel, n - p * kPanel))});
     }
   });

@@ -252,7 +252,8 @@ void CudaBackend::attention(const AttentionArgs& args, int64_t q_row_stride) {
   const KvLayer& kv = args.kv;
   const auto num_heads = static_cast<int>(args.q.dim(1));
   SERVAL_CHECK(std::has_single_bit(static_cast<unsigned>(kv.block_size)), kv.block_size);
-  SERVAL_CHECK(kv.head_dim % (kv.dtype == DType::kF8 ? 16 : 8) == 0, kv.head_dim);
+  SERVAL_CHECK(kv.head_dim % (kv.dtype == DType::kF8 ? 16 : 8) == 0 && kv.value_width() == kv.head_dim, kv.head_dim,
+               kv.value_dim);
   const CudaStepContext::Attention step_part = step().attention(*args.batch, num_heads, kv.num_kv_heads);
   const AttentionParams params{.q = args.q.data,
                                .q_stride = q_row_stride,
@@ -461,7 +462,16 @@ void CudaBackend::gather_rows(const Tensor& x, std::span<const int32_t> rows, co
   });
 }
 
-void CudaBackend::route_experts(RoutingRule rule, const Tensor& logits, const ExpertRouting& routing) {
+void CudaBackend::clamp_gate_up(const Tensor& gate_up, float limit, float up_offset) {
+  with_number(gate_up.dtype, [&](auto number) {
+    using T = decltype(number);
+    cuda::clamp_gate_up<T>(stream_, as<T>(gate_up), static_cast<int>(gate_up.dim(0)),
+                           static_cast<int>(gate_up.dim(1) / 2), limit, up_offset);
+  });
+}
+
+void CudaBackend::route_experts(const RoutingRule& rule, const Tensor& logits, const Tensor& bias,
+                                const ExpertRouting& routing) {
   SERVAL_CHECK(logits.dtype == DType::kF32 && logits.dim(0) == routing.num_rows() &&
                    logits.dim(1) == routing.num_experts,
                logits.dim(0), routing.num_rows(), logits.dim(1), routing.num_experts);
@@ -470,6 +480,7 @@ void CudaBackend::route_experts(RoutingRule rule, const Tensor& logits, const Ex
                                 .num_experts = routing.num_experts,
                                 .top_k = routing.top_k,
                                 .rule = rule,
+                                .bias = as<float>(bias),
                                 .experts = as<int32_t>(routing.experts),
                                 .weights = as<float>(routing.weights),
                                 .places = as<int32_t>(routing.places),
@@ -482,6 +493,14 @@ void CudaBackend::dispatch_rows(const Tensor& x, const ExpertRouting& routing, c
                x.dim(0), routing.num_rows(), out.dim(0), routing.num_places(), x.dim(1), out.dim(1));
   with_number(out.dtype, [&](auto number) {
     using T = decltype(number);
+    if (routing.weighs_inputs)
+      return cuda::dispatch_weighted<T>(stream_, {.x = as<T>(x),
+                                                  .places = as<int32_t>(routing.places),
+                                                  .weights = as<float>(routing.weights),
+                                                  .out = as<T>(out),
+                                                  .num_rows = static_cast<int>(routing.num_rows()),
+                                                  .top_k = routing.top_k,
+                                                  .dim = static_cast<int>(out.dim(1))});
     cuda::gather_rows<T>(stream_, as<T>(x), as<int32_t>(routing.rows), as<T>(out),
                          static_cast<int>(out.dim(0)), static_cast<int>(out.dim(1)));
   });
@@ -502,30 +521,36 @@ void CudaBackend::expert_linear(const Tensor& x, std::span<const LinearWeight> e
                            .num_experts = routing.num_experts,
                            .n = static_cast<int>(out.dim(1)),
                            .k = static_cast<int>(x.dim(1)),
-                           .weights = {}};
+                           .weights = {},
+                           .biases = {}};
     for (int e = 0; e < routing.num_experts; ++e) {
       const LinearWeight& w = experts[e];
-      SERVAL_CHECK(
-          format_of(x.dtype) == w.format && w.n == args.n && w.k == args.k && w.bias.data() == nullptr,
-          format_row(w.format).name, w.n, args.n, w.k, args.k);
+      SERVAL_CHECK(format_of(x.dtype) == w.format && w.n == args.n && w.k == args.k, format_row(w.format).name, w.n,
+                   args.n, w.k, args.k);
       args.weights[e] = w.packed.as<T>();
+      args.biases[e] = w.bias.as<float>();
     }
     expert_gemm<T>(stream_, args);
   });
 }
 
-void CudaBackend::combine_experts(const Tensor& x, const ExpertRouting& routing, const Tensor& out) {
-  SERVAL_CHECK(x.dim(0) == routing.num_places() && out.dim(0) == routing.num_rows() && x.dim(1) == out.dim(1),
+void CudaBackend::combine_experts(const Tensor& x, const ExpertRouting& routing, const Tensor& shared_gate,
+                                  const Tensor& out) {
+  const bool has_shared = x.dim(0) == routing.num_places() + routing.num_rows();
+  SERVAL_CHECK((x.dim(0) == routing.num_places() || has_shared) && out.dim(0) == routing.num_rows() &&
+                   x.dim(1) == out.dim(1) && (shared_gate.data == nullptr || has_shared),
                x.dim(0), routing.num_places(), out.dim(0), routing.num_rows(), x.dim(1), out.dim(1));
   with_number(out.dtype, [&](auto number) {
     using T = decltype(number);
     cuda::combine_experts<T>(stream_, {.x = as<T>(x),
                                        .places = as<int32_t>(routing.places),
-                                       .weights = as<float>(routing.weights),
+                                       .weights = routing.weighs_inputs ? nullptr : as<float>(routing.weights),
                                        .out = as<T>(out),
                                        .num_rows = static_cast<int>(routing.num_rows()),
                                        .top_k = routing.top_k,
-                                       .dim = static_cast<int>(out.dim(1))});
+                                       .dim = static_cast<int>(out.dim(1)),
+                                       .has_shared = has_shared,
+                                       .shared_gate = as<float>(shared_gate)});
   });
 }
 

@@ -32,6 +32,7 @@ class CudaBackend final : public Backend {
   bool supports(WeightFormat format) const override {
     return format == WeightFormat::kF16 || format == WeightFormat::kBF16;
   }
+  bool has(RareOp op) const override { return op != RareOp::kHeadLinear; }
   LinearWeight pack_linear(std::span<const LinearSource> parts, std::span<const Tensor> biases) override;
   size_t packed_bytes(int64_t n, int64_t k, WeightFormat format, bool bias) const override;
   DType preferred_kv_dtype(DType weights) const override { return activation_dtype(weights); }
@@ -61,11 +62,14 @@ class CudaBackend final : public Backend {
   void scaled_add(const Tensor& x, float scale, const Tensor& y, const Tensor& out) override;
   void soft_cap(const Tensor& x, float cap) override;
   void gather_rows(const Tensor& x, std::span<const int32_t> rows, const Tensor& out) override;
-  void route_experts(RoutingRule rule, const Tensor& logits, const ExpertRouting& routing) override;
+  void clamp_gate_up(const Tensor& gate_up, float limit, float up_offset) override;
+  void route_experts(const RoutingRule& rule, const Tensor& logits, const Tensor& bias,
+                     const ExpertRouting& routing) override;
   void dispatch_rows(const Tensor& x, const ExpertRouting& routing, const Tensor& out) override;
   void expert_linear(const Tensor& x, std::span<const LinearWeight> experts, const ExpertRouting& routing,
                      const Tensor& out) override;
-  void combine_experts(const Tensor& x, const ExpertRouting& routing, const Tensor& out) override;
+  void combine_experts(const Tensor& x, const ExpertRouting& routing, const Tensor& shared_gate,
+                       const Tensor& out) override;
   void copy_kv_blocks(const KvLayer& kv, std::span<const BlockCopy> copies) override;
   void move_kv(const KvLayer& kv, std::span<const KvMove> moves) override;
   void causal_conv(const CausalConvArgs& args) override;

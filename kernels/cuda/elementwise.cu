@@ -226,6 +226,18 @@ SERVAL_KERNEL void SERVAL_MAX_THREADS(kRowThreads)
   scale_row(table + int64_t{id} * dim, scale, out + r * dim, dim);
 }
 
+// Comparisons that let NaN through.
+template <class T>
+SERVAL_KERNEL void SERVAL_MAX_THREADS(kRowThreads)
+    clamp_gate_up_kernel(T* gate_up, int width, float limit, float up_offset) {
+  const int i = simt::block_y() * simt::num_threads() + simt::thread();
+  if (i >= width) return;
+  T* const gate = gate_up + int64_t{simt::block_x()} * 2 * width + i;
+  const float g = to_float(gate[0]), u = to_float(gate[width]);
+  gate[0] = from_float<T>(g > limit ? limit : g);
+  gate[width] = from_float<T>((u > limit ? limit : u < -limit ? -limit : u) + up_offset);
+}
+
 template <class T>
 SERVAL_KERNEL void SERVAL_MAX_THREADS(kRowThreads)
     gather_rows_kernel(const T* x, const int32_t* rows, T* out, int dim) {
@@ -358,6 +370,13 @@ void gather_rows(simt::Stream stream, const T* x, const int32_t* rows, T* out, i
                                       dim);
 }
 
+template <class T>
+void clamp_gate_up(simt::Stream stream, T* gate_up, int rows, int width, float limit, float up_offset) {
+  simt::launch<clamp_gate_up_kernel<T>>(
+      stream, {.grid_x = rows, .grid_y = (width + kRowThreads - 1) / kRowThreads, .threads = kRowThreads}, gate_up,
+      width, limit, up_offset);
+}
+
 void move_kv(simt::Stream stream, const KvMoves& moves) {
   simt::launch<move_kv_kernel>(stream, {.grid_x = moves.num_kv_heads, .grid_y = 2, .threads = simt::kWarp}, moves);
 }
@@ -392,6 +411,7 @@ void soft_cap(simt::Stream stream, float* x, int64_t count, float cap) {
   template void embed<T>(simt::Stream, const T*, const int32_t*, const int32_t*, float, T*, int, int); \
   template void clamp<T>(simt::Stream, T*, int64_t, float);                                              \
   template void scaled_add<T>(simt::Stream, const T*, float, const T*, T*, int64_t);                   \
+  template void clamp_gate_up<T>(simt::Stream, T*, int, int, float, float);                     \
   template void gather_rows<T>(simt::Stream, const T*, const int32_t*, T*, int, int);
 template void scaled_add<float>(simt::Stream, const float*, float, const float*, float*, int64_t);
 SERVAL_INSTANTIATE(Bf16)

@@ -68,6 +68,9 @@ void gate(simt::Stream stream, Activation act, const T* x, const T* up, int64_t 
 template <class T>
 void gate_rows(simt::Stream stream, Activation act, const T* gate, int64_t gate_stride, const T* x, T* out, int rows,
                int width);
+// gate_up [rows, 2 * width] in place: gate = min(gate, limit), up = clamp(up, -limit, limit) + up_offset.
+template <class T>
+void clamp_gate_up(simt::Stream stream, T* gate_up, int rows, int width, float limit, float up_offset);
 
 // out[r] = scale * table[id of r]; a negative id i stands for last_tokens[-1 - i].
 template <class T>

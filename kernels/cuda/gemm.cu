@@ -239,7 +239,7 @@ SERVAL_DEVICE GemmArgs<T, T> expert_product(const ExpertGemmArgs<T>& args, int e
   const int64_t begin = args.starts[expert];
   return {args.x + begin * args.k,
           args.weights[expert],
-          nullptr,
+          args.biases[expert],
           args.out + begin * args.n,
           static_cast<int>(args.starts[expert + 1] - begin),
           args.n,

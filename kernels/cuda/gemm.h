@@ -42,7 +42,8 @@ struct ExpertGemmArgs {
   const int32_t* starts;  // [num_experts + 1], on the device
   int num_rows;           // no expert has more places than that
   int num_places, num_experts, n, k;
-  const T* weights[kMaxExperts];  // [n, k] of each expert
+  const T* weights[kMaxExperts];     // [n, k] of each expert
+  const float* biases[kMaxExperts];  // [n]; null: none
 };
 template <class T>
 void expert_gemm(simt::Stream stream, const ExpertGemmArgs<T>& args);

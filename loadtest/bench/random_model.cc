@@ -1,5 +1,6 @@
 #include "loadtest/bench/random_model.h"
 
+#include <algorithm>
 #include <cmath>
 #include <fstream>
 #include <set>
@@ -59,6 +60,11 @@ struct Planned {
   float center, spread;  // values are uniform in center +- spread
 };
 
+// Of the whole tensor in the file.
+size_t stored_elements(const SourceTensor& source) {
+  return static_cast<size_t>(source.num_elements() * std::max<int64_t>(1, source.stack));
+}
+
 // Scaled so that rows keep their size from layer to layer.
 void plan(const VectorSlot& slot, const ModelSpec&, std::vector<Planned>& planned) {
   for (const SourceTensor& source : slot.sources) {
@@ -107,7 +113,7 @@ void write_random_model(const std::filesystem::path& folder, const RandomModel& 
   for (const auto& [source, dtype, center, spread] : tensors) {
     std::string shape;
     for (const int64_t dim : source.stored_shape()) shape += (shape.empty() ? "" : ",") + std::to_string(dim);
-    const size_t end = offset + static_cast<size_t>(source.num_elements()) * dtype_bytes(dtype);
+    const size_t end = offset + stored_elements(source) * dtype_bytes(dtype);
     header += (header.size() > 1 ? ",\"" : "\"") + source.name + "\":{\"dtype\":\"" +
               kTypeNames[static_cast<int>(dtype)] + "\",\"shape\":[" + shape + "],\"data_offsets\":[" +
               std::to_string(offset) + "," + std::to_string(end) + "]}";
@@ -125,7 +131,7 @@ void write_random_model(const std::filesystem::path& folder, const RandomModel& 
   std::vector<std::byte> converted(kChunk * sizeof(float));
   uint64_t counter = mix64(model.seed);
   for (const auto& [source, dtype, center, spread] : tensors) {
-    for (auto left = static_cast<size_t>(source.num_elements()); left > 0;) {
+    for (size_t left = stored_elements(source); left > 0;) {
       const size_t count = std::min(left, kChunk);
       for (size_t i = 0; i < count; ++i) {
         const auto bits = static_cast<int32_t>(mix64(++counter) >> 40);  // 24 bits

@@ -1,6 +1,6 @@
 // Op cases of routed experts.
-#include "tests/kernels/activation_definition.h"
 #include "tests/kernels/op_bench.h"
+#include "tests/kernels/routing_definition.h"
 
 namespace serval::testing {
 namespace {
@@ -12,7 +12,10 @@ enum class Logits { kRandom, kAllAlike, kOneFavourite, kSomeNaN };
 struct ExpertCase {
   int rows, num_experts, top_k;
   Logits logits;
-  RoutingRule rule = RoutingRule::kSoftmaxRenormalised;
+  RoutingRule rule = {.renormalise = true};
+  bool has_bias = false;  // of the choice, and of the products
+  bool weighs_inputs = false;
+  enum class Shared { kNone, kPlain, kGated } shared = Shared::kNone;
 };
 
 std::vector<float> router_logits(const ExpertCase& c, std::mt19937& random) {
@@ -30,19 +33,6 @@ std::vector<float> router_logits(const ExpertCase& c, std::mt19937& random) {
   return logits;
 }
 
-// A row's experts by the definition: the higher logit first, of equal ones the lower index, NaN last.
-std::vector<int32_t> experts_of(const float* logits, const ExpertCase& c) {
-  std::vector<int32_t> order(c.num_experts);
-  std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(), [&](int a, int b) {
-    if (std::isnan(logits[a]) || std::isnan(logits[b]))
-      return !std::isnan(logits[a]) && std::isnan(logits[b]);
-    return logits[a] > logits[b];
-  });
-  order.resize(c.top_k);
-  return order;
-}
-
 // Routing against its definition, then a product of each expert's rows and the weighted sum, in double.
 void check_experts(Backend& backend, WeightFormat weights, const ExpertCase& c) {
   constexpr int64_t kIn = 72, kOut = 41;
@@ -51,13 +41,20 @@ void check_experts(Backend& backend, WeightFormat weights, const ExpertCase& c) 
   const Tensor device_logits = bench.poison({c.rows, c.num_experts}, DType::kF32);
   backend.upload(device_logits.data, logits.data(), device_logits.num_bytes());
   const auto bytes = static_cast<int64_t>(ExpertRouting::bytes(c.rows, c.num_experts, c.top_k));
-  const ExpertRouting routing(bench.poison({bytes / 4}, DType::kF32).data, c.rows, c.num_experts, c.top_k);
-  backend.route_experts(c.rule, device_logits, routing);
+  ExpertRouting routing(bench.poison({bytes / 4}, DType::kF32).data, c.rows, c.num_experts, c.top_k);
+  routing.weighs_inputs = c.weighs_inputs;
+  const Values correction = bench.numbers({c.num_experts}, DType::kF32);
+  const std::vector<float> bias(correction.exact.begin(), correction.exact.end());
+  backend.route_experts(c.rule, device_logits, c.has_bias ? correction.tensor : Tensor(), routing);
 
   std::vector<int32_t> experts, starts = {0}, rows, places(c.rows * c.top_k);
+  std::vector<double> exact_shares;
   for (int r = 0; r < c.rows; ++r) {
-    const std::vector<int32_t> own = experts_of(&logits[r * c.num_experts], c);
-    experts.insert(experts.end(), own.begin(), own.end());
+    for (const RoutedTo& to : route_row(c.rule, &logits[r * c.num_experts], c.has_bias ? bias.data() : nullptr,
+                                        c.num_experts, c.top_k)) {
+      experts.push_back(to.expert);
+      exact_shares.push_back(to.weight);
+    }
   }
   for (int e = 0; e < c.num_experts; ++e) {
     for (size_t i = 0; i < experts.size(); ++i) {
@@ -72,34 +69,27 @@ void check_experts(Backend& backend, WeightFormat weights, const ExpertCase& c) 
   ASSERT_EQ(bench.read_ints(routing.rows), rows);
   ASSERT_EQ(bench.read_ints(routing.places), places);
   const std::vector<double> shares = bench.read(routing.weights);
-  for (int r = 0; r < c.rows; ++r) {
-    const float* const row = &logits[r * c.num_experts];
-    double sum = 0;
-    for (int e = 0; e < c.num_experts; ++e) {
-      const bool counts = c.rule == RoutingRule::kSoftmax ||
-                          std::count(&experts[r * c.top_k], &experts[r * c.top_k] + c.top_k, e) > 0;
-      if (counts) sum += std::exp(row[e] - row[experts[r * c.top_k]]);
-    }
-    for (int j = 0; j < c.top_k; ++j) {
-      const double want = std::exp(row[experts[r * c.top_k + j]] - row[experts[r * c.top_k]]) / sum;
-      const double got = shares[r * c.top_k + j];
-      EXPECT_TRUE(std::isnan(want) ? std::isnan(got) : std::abs(got - want) <= 1e-5 * want)
-          << "row " << r << ", rank " << j << ": " << got << " instead of " << want;
-    }
+  for (size_t i = 0; i < exact_shares.size(); ++i) {
+    const double want = exact_shares[i], got = shares[i];
+    EXPECT_TRUE(std::isnan(want) ? std::isnan(got) : std::abs(got - want) <= 2e-5 * std::abs(want))
+        << "row " << i / c.top_k << ", rank " << i % c.top_k << ": " << got << " instead of " << want;
   }
 
   const Values x = bench.numbers({c.rows, kIn});
   std::vector<LinearWeight> packed;
-  std::vector<std::vector<double>> exact(c.num_experts);
-  std::vector<double> none;
+  std::vector<std::vector<double>> exact(c.num_experts), offsets(c.num_experts);
   for (int e = 0; e < c.num_experts; ++e)
-    packed.push_back(bench.weight(kOut, kIn, weights, false, exact[e], none));
-  const Tensor dispatched = bench.poison({c.rows * c.top_k, kIn}, bench.type()),
-               products = bench.poison({c.rows * c.top_k, kOut}, bench.type()),
-               out = bench.poison({c.rows, kOut}, bench.type());
+    packed.push_back(bench.weight(kOut, kIn, weights, c.has_bias, exact[e], offsets[e]));
+  using Shared = ExpertCase::Shared;
+  const int64_t num_places = int64_t{c.rows} * c.top_k;
+  const Tensor dispatched = bench.poison({num_places, kIn}, bench.type()), out = bench.poison({c.rows, kOut}, bench.type());
+  // Behind the products, those of the shared expert.
+  const Values all = bench.numbers({num_places + (c.shared == Shared::kNone ? 0 : c.rows), kOut}),
+               gate = bench.numbers({c.rows}, DType::kF32);
+  const Tensor products(all.tensor.data, bench.type(), {num_places, kOut});
   backend.dispatch_rows(x.tensor, routing, dispatched);
   backend.expert_linear(dispatched, packed, routing, products);
-  backend.combine_experts(products, routing, out);
+  backend.combine_experts(all.tensor, routing, c.shared == Shared::kGated ? gate.tensor : Tensor(), out);
   const std::vector<double> got = bench.read(out);
   std::vector<double> want, size;
   for (int r = 0; r < c.rows; ++r) {
@@ -107,13 +97,21 @@ void check_experts(Backend& backend, WeightFormat weights, const ExpertCase& c) 
       double sum = 0, terms = 0;
       for (int j = 0; j < c.top_k; ++j) {
         const int e = experts[r * c.top_k + j];
-        double dot = 0;
+        const double offset = offsets[e].empty() ? 0 : offsets[e][n], share = shares[r * c.top_k + j];
+        double dot = c.weighs_inputs && share != 0 ? offset / share : offset;  // a bias is not weighed then
+        terms += std::abs(c.weighs_inputs ? offset : share * offset);
         for (int64_t d = 0; d < kIn; ++d) {
           const double w = exact[e][n * kIn + d];
           dot += x.exact[r * kIn + d] * w;
           terms += std::abs(shares[r * c.top_k + j] * x.exact[r * kIn + d] * w);
         }
         sum += shares[r * c.top_k + j] * dot;
+      }
+      if (c.shared != Shared::kNone) {
+        const double answer = all.exact[(num_places + r) * kOut + n],
+                     factor = c.shared == Shared::kGated ? 1 / (1 + std::exp(-gate.exact[r])) : 1;
+        sum += factor * answer;
+        terms += std::abs(factor * answer);
       }
       if (std::isnan(sum)) {
         EXPECT_TRUE(std::isnan(got[r * kOut + n]));
@@ -136,15 +134,30 @@ void check_experts(Backend& backend, WeightFormat weights, const ExpertCase& c) 
 }  // namespace
 
 void add_expert_cases(std::vector<OpCase>& cases) {
-  for (const ExpertCase& c : {ExpertCase{1, 8, 2, Logits::kRandom},
-                              {7, 8, 2, Logits::kRandom, RoutingRule::kSoftmax},
-                              {16, 5, 3, Logits::kAllAlike},
-                              {17, 8, 2, Logits::kOneFavourite},
-                              {40, 33, 2, Logits::kSomeNaN},
-                              {150, 4, 1, Logits::kOneFavourite},
-                              {150, 4, 4, Logits::kRandom, RoutingRule::kSoftmax},
-                              {3, 130, 16, Logits::kSomeNaN},
-                              {6, 1, 1, Logits::kRandom}})
+  using Score = RoutingRule::Score;
+  using Shared = ExpertCase::Shared;
+  const RoutingRule plain = {};
+  const RoutingRule sigmoid = {.score = Score::kSigmoid, .renormalise = true, .scale = 2.5f};
+  for (const ExpertCase& c :
+       {ExpertCase{1, 8, 2, Logits::kRandom},
+        {7, 8, 2, Logits::kRandom, plain},
+        {16, 5, 3, Logits::kAllAlike},
+        {17, 8, 2, Logits::kOneFavourite},
+        {40, 33, 2, Logits::kSomeNaN},
+        {150, 4, 1, Logits::kOneFavourite},
+        {150, 4, 4, Logits::kRandom, plain},
+        {3, 130, 16, Logits::kSomeNaN},
+        {6, 1, 1, Logits::kRandom},
+        {9, 12, 3, Logits::kRandom, sigmoid, true, false, Shared::kPlain},
+        {9, 300, 5, Logits::kRandom, {.score = Score::kSqrtSoftplus, .renormalise = true, .scale = 1.5f}, true},
+        {9, 40, 3, Logits::kRandom, {.renormalise = true, .least_sum = 0.5f}, true},  // many stay below it
+        {9, 64, 6, Logits::kRandom, {.num_groups = 8, .groups_chosen = 3, .scale = 16}},
+        {9, 96, 4, Logits::kSomeNaN,
+         {.score = Score::kSigmoid, .num_groups = 4, .groups_chosen = 2, .by_best_two = true, .renormalise = true}},
+        {9, 48, 6, Logits::kRandom,
+         {.score = Score::kSigmoid, .num_groups = 8, .groups_chosen = 4, .by_best_two = true, .renormalise = true}, true},
+        {20, 16, 2, Logits::kRandom, {.score = Score::kNearest, .nearness = 0.6f}, false, false, Shared::kGated},
+        {20, 7, 1, Logits::kRandom, {.score = Score::kSigmoid}, true, true, Shared::kPlain}})
     cases.push_back({"experts_" + std::to_string(c.rows) + "_" + std::to_string(c.num_experts) + "_" +
                          std::to_string(c.top_k),
                      [=](Backend& b, WeightFormat w) { check_experts(b, w, c); }});

@@ -374,13 +374,13 @@ TEST_P(Invariance, ExpertsRowsDoNotDependOnWhatOthersChoose) {
       std::vector<std::byte> memory(ExpertRouting::bytes(rows, kExperts, kTopK));
       const ExpertRouting routing(memory.data(), rows, kExperts, kTopK);
       std::vector<float> copies(rows * kTopK * kIn), products(rows * kTopK * kOut), out(rows * kOut);
-      backend->route_experts(RoutingRule::kSoftmaxRenormalised,
-                             Tensor(&logits[first * kExperts], DType::kF32, {rows, kExperts}), routing);
+      backend->route_experts({.renormalise = true}, Tensor(&logits[first * kExperts], DType::kF32, {rows, kExperts}), {},
+                             routing);
       backend->dispatch_rows(Tensor(&x[first * kIn], DType::kF32, {rows, kIn}), routing,
                              matrix(copies, rows * kTopK, kIn));
       backend->expert_linear(matrix(copies, rows * kTopK, kIn), experts, routing,
                              matrix(products, rows * kTopK, kOut));
-      backend->combine_experts(matrix(products, rows * kTopK, kOut), routing, matrix(out, rows, kOut));
+      backend->combine_experts(matrix(products, rows * kTopK, kOut), routing, {}, matrix(out, rows, kOut));
       return out;
     };
     const std::vector<float> all = answer(0, kRows);

@@ -5,6 +5,8 @@
 #include "engine/model/architectures/architecture.h"
 #include "engine/model/architectures/bloom.h"
 #include "engine/model/architectures/cohere.h"
+#include "engine/model/architectures/corrected_experts.h"
+#include "engine/model/architectures/deepseek.h"
 #include "engine/model/architectures/falcon.h"
 #include "engine/model/architectures/gemma.h"
 #include "engine/model/architectures/gemma4.h"
@@ -12,6 +14,7 @@
 #include "engine/model/architectures/gpt2.h"
 #include "engine/model/architectures/gpt_neo.h"
 #include "engine/model/architectures/gpt_neox.h"
+#include "engine/model/architectures/gpt_oss.h"
 #include "engine/model/architectures/gptj.h"
 #include "engine/model/architectures/granite.h"
 #include "engine/model/architectures/internlm.h"
@@ -41,6 +44,11 @@ constexpr const Architecture* kArchitectures[] = {&kLlama, &kMistral, &kMixtral,
                                                   &kQwen3, &kGemma, &kGemma2,  &kGemma3,  &kGemma3Composite,
                                                   &kGemma4, &kGemma4Composite, &kGemma4Unified,
                                                   &kPhi3,  &kGpt, &kGpt2,
+                                                  &kQwen2Moe, &kQwen3Moe, &kDeepseekV2, &kDeepseekV3,
+                                                  &kKimiK25, &kGlm4MoeLite, &kGlm4Moe, &kDots1, &kMiniMaxM2,
+                                                  &kGraniteMoe, &kGraniteMoeShared, &kOlmoe, &kHunYuanMoe,
+                                                  &kGptOss, &kPhiMoe, &kErnieMoe, &kHy3, &kMiniCpm3,
+                                                  &kQwen3VlMoe,
                                                   &kGranite, &kOlmo,  &kOlmo2,   &kOlmo3,
                                                   &kGlm, &kGlm4, &kArcee, &kErnie45, &kHelium,
                                                   &kSeedOss, &kSmolLm3, &kHunYuanDense, &kExaone4, &kMinistral,

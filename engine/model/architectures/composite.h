@@ -26,7 +26,7 @@ inline constexpr FrameNames kTextSpellings[] = {
     {"model.embed_tokens", "model.layers", "model.norm", "lm_head"}};
 
 // Parts of the names of tensors that text does not need.
-inline constexpr std::string_view kNotText[] = {"vision_tower.", "multi_modal_projector.", "visual.",
+inline constexpr std::string_view kNotText[] = {"vision_tower.", "multi_modal_projector.", "mm_projector.", "visual.",
                                                 "audio_tower.", "embed_vision.", "embed_audio.", "vision_embedder.", "vision_model.",
                                                 "model.connector.", "image_newline", "vision_adapter.", "vision_projection."};
 

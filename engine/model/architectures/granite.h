@@ -5,6 +5,6 @@
 
 namespace serval {
 
-extern const Architecture kGranite;
+extern const Architecture kGranite, kGraniteMoe, kGraniteMoeShared;
 
 }  // namespace serval

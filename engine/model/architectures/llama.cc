@@ -6,6 +6,7 @@
 
 #include "engine/model/architectures/composite.h"
 #include "engine/model/architectures/decoder_fields.h"
+#include "engine/model/architectures/expert_fields.h"
 #include "kernels/base/shown.h"
 
 namespace serval {
@@ -119,15 +120,9 @@ ModelSpec read_mistral3(const Fields& config) {
 
 // The published layout; the reference reads and writes it whatever it holds in memory.
 ModelSpec read_mixtral(const Fields& config) {
-  config.get_bool("output_router_logits", false);  // asks for a loss of training
   return read_mistral_with(config, [&](const ModelSpec& spec) {
-    const DenseFfnSpec expert = read_gated_ffn(config);
-    MoeFfnSpec ffn{.hidden_size = spec.hidden_size,
-                   .intermediate_size = expert.intermediate_size,
-                   .num_experts = config.get_int("num_local_experts", 1, kMaxExperts),
-                   .activation = expert.activation};
-    ffn.top_k = config.get_int("num_experts_per_tok", 1, std::min(ffn.num_experts, kMaxExpertsPerRow));
-    return ffn;
+    return read_experts(config, spec, read_gated_ffn(config),
+                        {.count = {"num_local_experts"}, .width = "intermediate_size"});
   });
 }
 
@@ -142,8 +137,9 @@ constexpr Architecture kLlama{
     "llama2 llama2-f16 llama31 llama-bias"};
 constexpr Architecture kMistral{
     "MistralForCausalLM", "mistral", read_mistral, {}, "Mistral 7B, NeMo, Small 2 and 3, Zephyr", "mistral"};
-constexpr Architecture kMixtral{"MixtralForCausalLM",  "mixtral", read_mixtral, {}, "Mixtral 8x7B, 8x22B",
-                                "mixtral mixtral-bf16"};
+constexpr Architecture kMixtral{"MixtralForCausalLM", "mixtral",
+                                read_mixtral,         {.modules = kMixtralExperts},
+                                "Mixtral 8x7B, 8x22B", "mixtral mixtral-bf16"};
 
 constexpr Architecture kMinistral3{"Ministral3ForCausalLM", "ministral3", read_ministral3, {},
                                    "Ministral 3 without pictures", "ministral3"};

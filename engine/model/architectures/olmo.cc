@@ -1,6 +1,7 @@
 #include "engine/model/architectures/olmo.h"
 
 #include "engine/model/architectures/decoder_fields.h"
+#include "engine/model/architectures/expert_fields.h"
 
 namespace serval {
 namespace {
@@ -49,8 +50,23 @@ ModelSpec read_olmo3(const Fields& config) {
   return spec;
 }
 
+// Norms before the parts, one of them over all of q, another over all of k, and experts in every layer.
+ModelSpec read_olmoe(const Fields& config) {
+  ModelSpec spec = read_frame(config);
+  const GqaSpec attention = read_normed_heads(config, spec.hidden_size);
+  if (config.find("clip_qkv") != nullptr)
+    config.refuse("clip_qkv", "would change the output and is not supported for this architecture");
+  spec.final_norm = attention.head_norm;
+  MoeFfnSpec experts = read_experts(config, spec, read_gated_ffn(config), {.width = "intermediate_size"});
+  experts.rule.renormalise = config.get_bool("norm_topk_prob", false);
+  set_uniform_layers(config, pre_norm_layer(attention, experts, spec.final_norm),
+                     read_rope(config, attention.head_dim, spec.max_positions), spec);
+  return spec;
+}
+
 }  // namespace
 
+constexpr Architecture kOlmoe{"OlmoeForCausalLM", "olmoe", read_olmoe, {}, "OLMoE 1B-7B", "olmoe"};
 constexpr Architecture kOlmo{"OlmoForCausalLM", "olmo", read_olmo, {}, "OLMo 1B, 7B", "olmo"};
 constexpr Architecture kOlmo2{"Olmo2ForCausalLM",
                               "olmo2",

@@ -6,6 +6,6 @@
 
 namespace serval {
 
-extern const Architecture kOlmo, kOlmo2, kOlmo3;
+extern const Architecture kOlmo, kOlmo2, kOlmo3, kOlmoe;
 
 }  // namespace serval

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "engine/model/architectures/decoder_fields.h"
+#include "engine/model/architectures/expert_fields.h"
 #include "engine/model/architectures/plain_decoder.h"
 
 namespace serval {
@@ -15,6 +16,25 @@ ModelSpec read_phi3(const Fields& config) {
   spec.layers.assign(spec.layers.size(), pre_norm_layer(attention, read_gated_ffn(config), spec.final_norm));
   config.ignore({"full_attn_mod", "interpolate_factor"});  // of Phi-4 mini, to which they say nothing
   spec.ropes = {read_rope(config, attention.head_dim, spec.max_positions, {.part = 1})};
+  const std::optional<int> window = read_window(config);
+  set_windows(config, window, std::vector<bool>(spec.layers.size(), window.has_value()), spec);
+  return spec;
+}
+
+// Phi-3.5-MoE: biases and LayerNorms, and two experts a row, each chosen beside those near it.
+ModelSpec read_phimoe(const Fields& config) {
+  ModelSpec spec = read_frame(config);
+  const GqaSpec attention = read_heads(config, spec.hidden_size, {.bias = false});
+  spec.final_norm = read_layer_norm(config, "rms_norm_eps");
+  spec.head_bias = config.get_bool("lm_head_bias", false);
+  MoeFfnSpec experts = read_experts(config, spec, read_gated_ffn(config),
+                                    {.count = {"num_local_experts"}, .width = "intermediate_size"});
+  if (experts.top_k != 2) config.refuse("num_experts_per_tok", "must be 2");
+  experts.rule = {.score = RoutingRule::Score::kNearest};
+  experts.rule.nearness = static_cast<float>(2 * config.find_number("router_jitter_noise", 0, 1).value_or(0.01));
+  config.ignore({"input_jitter_noise"});
+  spec.layers.assign(spec.layers.size(), pre_norm_layer(attention, experts, spec.final_norm));
+  spec.ropes = {read_rope(config, attention.head_dim, spec.max_positions)};
   const std::optional<int> window = read_window(config);
   set_windows(config, window, std::vector<bool>(spec.layers.size(), window.has_value()), spec);
   return spec;
@@ -54,6 +74,8 @@ constexpr Architecture kPhi{"PhiForCausalLM",
                             {.final_norm = "model.final_layernorm", .modules = kPhiModules},
                             "Phi-1, Phi-1.5, Phi-2",
                             "phi"};
+constexpr Architecture kPhiMoe{"PhiMoEForCausalLM",    "phimoe",      read_phimoe,
+                               {.modules = kMixtralExperts}, "Phi-3.5-MoE", "phimoe"};
 constexpr Architecture kPhi3{
     "Phi3ForCausalLM", "phi3", read_phi3, {.modules = kModules}, "Phi-3, Phi-3.5 mini, Phi-4",
     "phi3 phi3-bf16"};

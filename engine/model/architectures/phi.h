@@ -9,5 +9,6 @@ namespace serval {
 
 extern const Architecture kPhi;
 extern const Architecture kPhi3;
+extern const Architecture kPhiMoe;
 
 }  // namespace serval

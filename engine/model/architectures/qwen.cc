@@ -4,6 +4,7 @@
 
 #include "engine/model/architectures/composite.h"
 #include "engine/model/architectures/decoder_fields.h"
+#include "engine/model/architectures/expert_fields.h"
 
 namespace serval {
 namespace {
@@ -95,6 +96,54 @@ constexpr StoredName kQwen1Modules[] = {{"input_layernorm", "ln_1"},         {"s
                                         {"mlp.gate_proj", "mlp.w2"},         {"mlp.up_proj", "mlp.w1"},
                                         {"mlp.down_proj", "mlp.c_proj"}};
 
+// Probabilities among all experts, divided by the sum of the chosen ones' where norm_topk_prob says so.
+MoeFfnSpec read_qwen_experts(const Fields& config, const ModelSpec& spec) {
+  MoeFfnSpec ffn = read_experts(config, spec, read_gated_ffn(config));
+  ffn.rule.renormalise = config.get_bool("norm_topk_prob", false);
+  return ffn;
+}
+
+ModelSpec read_qwen2_moe(const Fields& config) {
+  ModelSpec spec = read_frame(config);
+  GqaSpec attention = read_heads(config, spec.hidden_size);
+  attention.qkv_bias = config.get_bool("qkv_bias", true);
+  MoeFfnSpec experts = read_qwen_experts(config, spec);
+  experts.shared_size = config.get_int("shared_expert_intermediate_size", 1, kMaxIntermediate);
+  experts.has_shared_gate = true;
+  if (config.get_bool("use_sliding_window", false) && config.find("layer_types") == nullptr)
+    config.refuse("use_sliding_window", "without layer_types is not supported for this architecture");
+  spec = finish(config, attention, read_rms_norm(config), std::move(spec));
+  set_experts(experts, read_sparse_steps(config, spec.num_layers()), spec);
+  return spec;
+}
+
+ModelSpec read_qwen3_moe(const Fields& config) {
+  ModelSpec spec = read_frame(config);
+  GqaSpec attention = read_heads(config, spec.hidden_size);
+  attention.qkv_bias = attention.output_bias = config.get_bool("attention_bias", false);
+  attention.head_norm = spec.final_norm = read_rms_norm(config);
+  spec.ropes = {read_rope(config, attention.head_dim, spec.max_positions)};
+  spec.layers.assign(spec.layers.size(), pre_norm_layer(attention, read_gated_ffn(config), spec.final_norm));
+  set_experts(read_qwen_experts(config, spec), read_sparse_steps(config, spec.num_layers()), spec);
+  const std::optional<int> window = read_window(config);
+  const bool is_windowed = window && config.get_bool("use_sliding_window", false);
+  set_windows(config, window, std::vector<bool>(spec.layers.size(), is_windowed), spec);
+  return spec;
+}
+
+ModelSpec read_qwen3_vl_moe(const Fields& config) {
+  return read_text_part(config, {{"rope_theta", 500000.0}, {"norm_topk_prob", true}}, read_qwen3_moe);
+}
+
+constexpr StoredName kStackedExperts[] = {{"mlp.experts.*.gate_proj", "mlp.experts.gate_up_proj"},
+                                          {"mlp.experts.*.up_proj", "mlp.experts.gate_up_proj"},
+                                          {"mlp.experts.*.down_proj", "mlp.experts.down_proj"}};
+constexpr TensorNames stacked_text_names() {
+  TensorNames names = text_names(kStackedExperts);
+  names.has_transposed_stacks = true;
+  return names;
+}
+
 }  // namespace
 
 constexpr Architecture kQwen1{"QWenLMHeadModel",
@@ -106,6 +155,24 @@ constexpr Architecture kQwen1{"QWenLMHeadModel",
                                .modules = kQwen1Modules},
                               "Qwen 1.8B to 72B (the first)",
                               "qwen1-bf16"};
+constexpr Architecture kQwen3VlMoe{"Qwen3VLMoeForConditionalGeneration",
+                                   "qwen3_vl_moe",
+                                   read_qwen3_vl_moe,
+                                   stacked_text_names(),
+                                   "Qwen3-VL 30B-A3B, 235B-A22B: text",
+                                   "qwen3-vl-moe"};
+constexpr Architecture kQwen2Moe{"Qwen2MoeForCausalLM",
+                                 "qwen2_moe",
+                                 read_qwen2_moe,
+                                 {.modules = kOneSharedExpert},
+                                 "Qwen1.5-MoE A2.7B, Qwen2 57B-A14B",
+                                 "qwen2-moe"};
+constexpr Architecture kQwen3Moe{"Qwen3MoeForCausalLM",
+                                 "qwen3_moe",
+                                 read_qwen3_moe,
+                                 {},
+                                 "Qwen3 30B-A3B, 235B-A22B, Qwen3-Coder",
+                                 "qwen3-moe"};
 constexpr Architecture kQwen2{
     "Qwen2ForCausalLM",   "qwen2", read_qwen2, {}, "Qwen1.5, Qwen2, Qwen2.5, QwQ; distilled DeepSeek-R1",
     "qwen2 qwen2-windows qwen2-yarn"};

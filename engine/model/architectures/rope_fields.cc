@@ -95,7 +95,10 @@ void read_longrope(const Fields& config, const Fields& rope, int max_positions, 
   spec.amplitude = rope.find_positive("attention_factor", 1e6).value_or(amplitude);
   spec.scaling = {.type = RopeScaling::Type::kByPair,
                   .factors = read_factors(rope, "short_factor", spec.rotary_dim / 2)};
-  rope.find("long_factor");
+  // Phi-3.5-MoE names the amplitude.
+  if (const std::optional<double> amplitude_given = rope.find_positive("short_mscale", 1e6))
+    spec.amplitude = *amplitude_given;
+  rope.ignore({"long_factor", "long_mscale"});
   if (original < max_positions) spec.holds_until = original;
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <string>
 
 #include "engine/model/architectures/decoder_fields.h"
 
@@ -101,17 +102,57 @@ ModelSpec read_smollm3(const Fields& config) {
 }
 
 // Heads are normalised after their rotation, whose base a fixed `alpha` stretches (NTK-aware scaling, bloc97 2023).
-ModelSpec read_hunyuan(const Fields& config) {
+template <class ReadFfn>
+ModelSpec read_hunyuan_with(const Fields& config, const ReadFfn& read_ffn) {
   ModelSpec spec = read_frame(config);
   GqaSpec attention = read_heads(config, spec.hidden_size, {.requires_num_kv_heads = false, .bias = false});
   attention.head_norm = read_rms_norm(config, 1e-5);
   attention.head_norm_place = HeadNormPlace::kEachRotatedHead;
   spec.final_norm = attention.head_norm;
-  set_uniform_layers(config, pre_norm_layer(attention, read_gated_ffn(config), spec.final_norm),
+  set_uniform_layers(config, pre_norm_layer(attention, read_ffn(spec), spec.final_norm),
                      read_rope(config, attention.head_dim, spec.max_positions), spec);
   config.ignore({"eod_token_id", "pretraining_tp", "use_qk_norm", "norm_type", "attention_head_dim", "org_vocab_size",
                  "pad_id", "use_rotary_pos_emb", "cla_share_factor"});
   return spec;
+}
+
+ModelSpec read_hunyuan(const Fields& config) {
+  return read_hunyuan_with(config, [&](const ModelSpec&) { return read_gated_ffn(config); });
+}
+
+// A number, or one for each layer, all the same.
+int get_uniform_int(const Fields& config, std::string_view field, int low, int high) {
+  if (config.get(field).is_number()) return config.get_int(field, low, high);
+  const std::vector<int64_t> numbers = config.find_integers(field);
+  if (numbers.empty() || std::any_of(numbers.begin(), numbers.end(), [&](int64_t n) { return n != numbers[0]; }) ||
+      numbers[0] < low || numbers[0] > high)
+    config.refuse(field, "must be from " + std::to_string(low) + " to " + std::to_string(high) +
+                             ", the same in all layers");
+  return static_cast<int>(numbers[0]);
+}
+
+// Experts of the dense width in every layer, beside one that all rows share.
+ModelSpec read_hunyuan_moe(const Fields& config) {
+  config.ignore({"output_router_logits", "moe_drop_tokens", "moe_random_routing_dropped_token", "use_mixed_mlp_moe",
+                 "moe_layer_num_skipped", "norm_type", "use_qk_norm", "attention_head_dim", "cla_share_factor",
+                 "capacity_factor"});
+  return read_hunyuan_with(config, [&](const ModelSpec& spec) {
+    const DenseFfnSpec expert = read_gated_ffn(config);
+    MoeFfnSpec ffn{.hidden_size = spec.hidden_size, .intermediate_size = expert.intermediate_size};
+    ffn.activation = expert.activation;
+    ffn.num_experts = get_uniform_int(config, config.find("num_experts") != nullptr ? "num_experts" : "num_local_experts", 1,
+                                      kMaxExperts);
+    ffn.top_k = get_uniform_int(config, "moe_topk", 1, std::min(ffn.num_experts, kMaxExpertsPerRow));
+    ffn.shared_size = expert.intermediate_size;
+    // What the reference does not ask for.
+    for (const std::string_view field : {"num_shared_expert", "moe_intermediate_size"}) config.find(field);
+    if (config.find("num_shared_expert") != nullptr && get_uniform_int(config, "num_shared_expert", 1, 1) != 1)
+      config.refuse("num_shared_expert", "must be 1");
+    if (config.find("moe_intermediate_size") != nullptr &&
+        get_uniform_int(config, "moe_intermediate_size", 1, kMaxIntermediate) != ffn.intermediate_size)
+      config.refuse("moe_intermediate_size", "must be intermediate_size");
+    return ffn;
+  });
 }
 
 // Norms behind the parts; where some layers have a window, the others have no rotation.
@@ -157,6 +198,12 @@ ModelSpec read_ministral(const Fields& config) {
   return spec;
 }
 
+constexpr StoredName kHunYuanMoeModules[] = {{"self_attn.q_norm", "self_attn.query_layernorm"},
+                                             {"self_attn.k_norm", "self_attn.key_layernorm"},
+                                             {"mlp.gate", "mlp.gate.wg"},
+                                             {"mlp.shared_experts.gate_proj", "mlp.shared_mlp.gate_proj"},
+                                             {"mlp.shared_experts.up_proj", "mlp.shared_mlp.up_proj"},
+                                             {"mlp.shared_experts.down_proj", "mlp.shared_mlp.down_proj"}};
 constexpr StoredName kHunYuanModules[] = {{"self_attn.q_norm", "self_attn.query_layernorm"},
                                           {"self_attn.k_norm", "self_attn.key_layernorm"}};
 
@@ -168,6 +215,12 @@ constexpr Architecture kHelium{"HeliumForCausalLM", "helium", read_helium, {}, "
 
 constexpr Architecture kSeedOss{"SeedOssForCausalLM", "seed_oss", read_seed_oss, {}, "Seed-OSS 36B", "seed-oss"};
 constexpr Architecture kSmolLm3{"SmolLM3ForCausalLM", "smollm3", read_smollm3, {}, "SmolLM3 3B", "smollm3"};
+constexpr Architecture kHunYuanMoe{"HunYuanMoEV1ForCausalLM",
+                                   "hunyuan_v1_moe",
+                                   read_hunyuan_moe,
+                                   {.modules = kHunYuanMoeModules},
+                                   "Hunyuan A13B",
+                                   "hunyuan-moe"};
 constexpr Architecture kHunYuanDense{"HunYuanDenseV1ForCausalLM",
                                      "hunyuan_v1_dense",
                                      read_hunyuan,

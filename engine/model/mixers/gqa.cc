@@ -82,6 +82,7 @@ void GqaSpec::list_slots(int64_t hidden, GqaWeights& w, SlotList& slots) const {
     slots.norm(w.q_norm, "self_attn.q_norm", is_wide ? q_size() : head_dim, head_norm);
     if (has_keys) slots.norm(w.k_norm, "self_attn.k_norm", is_wide ? kv_size() : head_dim, head_norm);
   }
+  if (has_sinks) slots.vector(w.sinks, "self_attn.sinks", {num_heads});
   if (!slopes.empty()) slots.constant(w.slopes, slopes);
 }
 
@@ -144,6 +145,7 @@ void GqaSpec::run(Backend& backend, const GqaWeights& w, const MixerInput& in) c
                      .scale = scale,
                      .soft_cap = soft_cap,
                      .window = in.window,
+                     .sinks = has_sinks ? Tensor(w.sinks.data(), DType::kF32, {num_heads}) : Tensor(),
                      .slopes = slopes.empty() ? Tensor() : Tensor(w.slopes.data(), DType::kF32, {num_heads}),
                      .out = attended},
                     stride);

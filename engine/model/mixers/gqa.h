@@ -22,6 +22,7 @@ struct GqaWeights {
   NormWeights q_norm;   // [head_dim], or of all heads together
   NormWeights k_norm;
   Buffer slopes;  // f32 [num_heads], or empty
+  Buffer sinks;  // f32 [num_heads]; empty where there are none
 };
 
 struct GqaSpec {
@@ -41,6 +42,7 @@ struct GqaSpec {
   bool has_gate = false;
   // Each head's gate lies behind its query in one tensor of the checkpoint (Qwen3-Next).
   bool has_gate_in_queries = false;
+  bool has_sinks = false;  // scores without a value that join each head's softmax (gpt-oss; Xiao et al. 2023)
   float scale = 1;     // of the scores: 1 / sqrt(head_dim)
   float soft_cap = 0;  // 0: none; c: scores become c * tanh(score / c)
   float qkv_limit = 0;  // 0: none; c: of q, k and v what lies within -c..c (MPT)

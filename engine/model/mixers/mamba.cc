@@ -13,8 +13,8 @@ void MambaSpec::list_slots(int64_t hidden, MambaWeights& w, SlotList& slots) con
   if (has_conv_bias) slots.vector(w.conv_bias, "mixer.conv1d.bias", {channels});
   // One matrix of the checkpoint, whose parts go different ways.
   const int64_t all = step_rank + 2 * num_states;
-  slots.some_rows(w.step_low, "mixer.x_proj", {.first = 0, .count = step_rank}, all, channels);
-  slots.some_rows(w.b_c, "mixer.x_proj", {.first = step_rank, .count = 2 * num_states}, all, channels);
+  slots.some_rows(w.step_low, "mixer.x_proj", {{.first = 0, .count = step_rank}}, all, channels);
+  slots.some_rows(w.b_c, "mixer.x_proj", {{.first = step_rank, .count = 2 * num_states}}, all, channels);
   slots.norm(w.step_norm, "mixer.dt_layernorm", step_rank, inner_norm);
   slots.norm(w.b_norm, "mixer.b_layernorm", num_states, inner_norm);
   slots.norm(w.c_norm, "mixer.c_layernorm", num_states, inner_norm);

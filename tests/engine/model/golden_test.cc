@@ -186,6 +186,14 @@ Feature without_bias(const std::string& which, LinearWeight& (*of)(LayerWeights&
             for (LayerWeights& layer : w.layers) of(layer).bias = {};
           }};
 }
+Feature without_score_scale() {
+  return {"scale of scores", [](ModelSpec& s, ModelWeights&) {
+            for (LayerSpec& layer : s.layers) {
+              auto& mla = std::get<MlaSpec>(layer.mixer);
+              mla.scale = 1 / std::sqrt(static_cast<float>(mla.plain_dim + mla.rotary_dim));
+            }
+          }};
+}
 MambaWeights& mamba(LayerWeights& w) {
   return std::get<MambaWeights>(w.mixer);
 }
@@ -259,26 +267,68 @@ LinearWeight& down(LayerWeights& w) {
   return std::get<DenseFfnWeights>(w.ffn).down;
 }
 
-MoeFfnSpec& experts(LayerSpec& layer) {
-  return std::get<MoeFfnSpec>(layer.ffn);
-}
-Feature without_renormalised_routing() {
-  return {"renormalised routing", [](ModelSpec& s, ModelWeights&) {
-            for (LayerSpec& layer : s.layers) experts(layer).rule = RoutingRule::kSoftmax;
+// Of every layer that has experts.
+Feature with_experts(const std::string& what, void (*change)(MoeFfnSpec&)) {
+  return {what, [change](ModelSpec& s, ModelWeights&) {
+            for (LayerSpec& layer : s.layers)
+              if (auto* moe = std::get_if<MoeFfnSpec>(&layer.ffn)) change(*moe);
           }};
 }
+Feature without_renormalised_routing() {
+  return with_experts("renormalised routing", [](MoeFfnSpec& moe) { moe.rule.renormalise = false; });
+}
+Feature with_renormalised_routing() {
+  return with_experts("routing that is not renormalised", [](MoeFfnSpec& moe) { moe.rule.renormalise = true; });
+}
 Feature with_the_best_expert_alone() {
-  return {"second expert", [](ModelSpec& s, ModelWeights&) {
-            for (LayerSpec& layer : s.layers) experts(layer).top_k = 1;
+  return with_experts("second expert", [](MoeFfnSpec& moe) { moe.top_k = 1; });
+}
+Feature without_shared_expert() {
+  return with_experts("shared expert", [](MoeFfnSpec& moe) { moe.shared_size = 0, moe.has_shared_gate = false; });
+}
+Feature without_shared_gate() {
+  return with_experts("gate of the shared expert", [](MoeFfnSpec& moe) { moe.has_shared_gate = false; });
+}
+Feature without_correction() {
+  return with_experts("correction of the choice", [](MoeFfnSpec& moe) { moe.has_correction = false; });
+}
+Feature without_routing_scale() {
+  return with_experts("scale of the experts", [](MoeFfnSpec& moe) { moe.rule.scale = 1; });
+}
+Feature without_expert_groups() {
+  return with_experts("groups of experts", [](MoeFfnSpec& moe) { moe.rule.num_groups = moe.rule.groups_chosen = 1; });
+}
+Feature with_softmax_scores() {
+  return with_experts("score of an expert", [](MoeFfnSpec& moe) { moe.rule.score = RoutingRule::Score::kSoftmax; });
+}
+Feature without_gate_limit() {
+  return with_experts("clamp of gate and up", [](MoeFfnSpec& moe) { moe.gate_limit = 1e6f; });
+}
+Feature without_up_offset() {
+  return with_experts("what is added to up", [](MoeFfnSpec& moe) { moe.up_offset = 0; });
+}
+Feature without_sinks() {
+  return {"sinks", [](ModelSpec& s, ModelWeights&) {
+            for (LayerSpec& layer : s.layers) attention(layer).has_sinks = false;
+          }};
+}
+Feature with_experts_without_bias() {
+  return {"experts' biases", [](ModelSpec&, ModelWeights& w) {
+            for (LayerWeights& layer : w.layers) {
+              auto& moe = std::get<MoeFfnWeights>(layer.ffn);
+              for (LinearWeight& weight : moe.gate_up) weight.bias = {};
+              for (LinearWeight& weight : moe.down) weight.bias = {};
+            }
           }};
 }
 // The first two experts change places: who is chosen matters.
 Feature with_experts_exchanged() {
   return {"the chosen experts", [](ModelSpec&, ModelWeights& w) {
             for (LayerWeights& layer : w.layers) {
-              auto& moe = std::get<MoeFfnWeights>(layer.ffn);
-              std::swap(moe.gate_up[0], moe.gate_up[1]);
-              std::swap(moe.down[0], moe.down[1]);
+              auto* const moe = std::get_if<MoeFfnWeights>(&layer.ffn);
+              if (moe == nullptr) continue;
+              std::swap(moe->gate_up[0], moe->gate_up[1]);
+              std::swap(moe->down[0], moe->down[1]);
             }
           }};
 }
@@ -534,6 +584,52 @@ std::vector<ModelCase> models() {
       {"qwen3", {without_qk_norm(), without_rotation()}},
       {"qwen3-bf16",
        {without_qk_norm(), without_window(), with_window_off_by_one(), without_layer_assignment()}},
+      {"qwen2-moe",
+       {with_renormalised_routing(), with_the_best_expert_alone(), with_experts_exchanged(), without_shared_expert(),
+        without_shared_gate(), without_bias("qkv", qkv)}},
+      {"qwen3-moe",
+       {without_renormalised_routing(), with_the_best_expert_alone(), with_experts_exchanged(), without_qk_norm(),
+        without_rotation()}},
+      {"deepseek-v2",
+       {without_expert_groups(), without_routing_scale(), without_shared_expert(), without_rotation()}},
+      {"deepseek-v2-lite",
+       {without_shared_expert(), with_the_best_expert_alone(), without_rope_scaling(), without_amplitude(), without_score_scale()}},
+      {"deepseek-v3",
+       {without_correction(), without_expert_groups(), without_renormalised_routing(), without_routing_scale(),
+        with_softmax_scores(), without_rope_scaling(), without_score_scale()}},
+      {"kimi-k25", {without_correction(), without_shared_expert(), without_rotation()}},
+      {"glm4-moe-lite", {without_correction(), without_shared_expert(), without_routing_scale(), without_rotation()}},
+      {"glm4-moe",
+       {without_correction(), without_shared_expert(), without_routing_scale(), without_qk_norm(), with_whole_heads_rotated(),
+        without_bias("qkv", qkv)}},
+      {"dots1",
+       {without_correction(), without_shared_expert(), without_renormalised_routing(), without_qk_norm(), without_window(),
+        with_window_off_by_one(), without_layer_assignment()}},
+      {"minimax-m2",
+       {without_correction(), without_renormalised_routing(), with_softmax_scores(), without_qk_norm(),
+        with_whole_heads_rotated()}},
+      {"granite-moe",
+       {without_residual_scale(), without_logit_scale(), without_renormalised_routing(), with_the_best_expert_alone(),
+        with_experts_exchanged()}},
+      {"granite-moe-shared", {without_shared_expert(), without_renormalised_routing(), with_experts_exchanged()}},
+      {"olmoe", {with_renormalised_routing(), with_the_best_expert_alone(), with_experts_exchanged(), without_qk_norm()}},
+      {"hunyuan-moe",
+       {without_renormalised_routing(), with_the_best_expert_alone(), without_shared_expert(), without_qk_norm(),
+        with_norms_before_rotation()}},
+      {"hy3", {without_correction(), without_shared_expert(), without_routing_scale(), without_qk_norm()}},
+      {"minicpm3", {without_residual_scale(), without_logit_scale(), without_embedding_scale(), without_rope_scaling()}},
+      {"qwen3-vl-moe", {without_renormalised_routing(), with_experts_exchanged(), without_qk_norm(), without_rotation()}},
+      {"phimoe",
+       {with_experts("nearness", [](MoeFfnSpec& moe) { moe.rule.nearness = 1e6f; }), with_the_best_expert_alone(),
+        with_experts_exchanged(), without_means(), without_bias("qkv", qkv), without_amplitude(), without_rope_scaling()}},
+      {"ernie4.5-moe",
+       {without_correction(), without_shared_expert(), with_experts_exchanged(), without_bias("qkv", qkv), without_rotation(),
+        with_experts("least sum of weights", [](MoeFfnSpec& moe) { moe.rule.least_sum = 0; })}},
+      {"gpt-oss",
+       {without_renormalised_routing(), with_the_best_expert_alone(), with_experts_exchanged(), without_sinks(),
+        without_gate_limit(), without_up_offset(), with_experts_without_bias(), without_bias("qkv", qkv),
+        without_bias("output", output), without_rope_scaling(), without_amplitude(), without_window(),
+        with_window_off_by_one(), without_layer_assignment()}},
       {"gemma3",
        {without_post_norms(), without_norm_offset(), without_embedding_scale(), without_final_logit_cap(),
         without_rotation_per_layer(), without_rope_scaling(), with_scale_of_head_dim(), without_qk_norm(),

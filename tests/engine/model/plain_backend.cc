@@ -9,6 +9,7 @@
 #include "engine/model/float_convert.h"
 #include "kernels/base/check.h"
 #include "tests/kernels/activation_definition.h"
+#include "tests/kernels/routing_definition.h"
 
 namespace serval::testing {
 namespace {
@@ -158,26 +159,27 @@ class PlainBackend final : public Backend {
   }
 
   void write_kv(const WriteKvArgs& args) override {
-    const int64_t width = args.k.dim(1) * args.k.dim(2);
+    const int64_t width = args.k.dim(1) * args.k.dim(2), value_width = args.v.dim(1) * args.v.dim(2);
     for (int64_t r = 0; r < args.k.dim(0); ++r) {
       std::copy_n(args.k.as<float>() + r * args.row_stride, width,
                   static_cast<float*>(args.kv.keys) + args.slots[r] * width);
-      std::copy_n(args.v.as<float>() + r * args.row_stride, width,
-                  static_cast<float*>(args.kv.values) + args.slots[r] * width);
+      std::copy_n(args.v.as<float>() + r * args.row_stride, value_width,
+                  static_cast<float*>(args.kv.values) + args.slots[r] * value_width);
     }
   }
 
   void attention(const AttentionArgs& args, int64_t q_row_stride) override {
     const AttentionBatch& batch = *args.batch;
     const int64_t heads = args.q.dim(1), dim = args.q.dim(2), sharing = heads / args.kv.num_kv_heads;
-    std::vector<double> weights, sum(dim);
+    const int64_t value_dim = args.kv.value_width();
+    std::vector<double> weights, sum(value_dim);
     for (int s = 0; s < batch.num_seqs; ++s) {
       for (int r = batch.row_start[s]; r < batch.row_start[s + 1]; ++r) {
         const int position = batch.first_pos[s] + r - batch.row_start[s];
         const int first = args.window == 0 ? 0 : std::max(0, position - args.window + 1);
         for (int64_t h = 0; h < heads; ++h) {
           // Of the head's key (or value) at position p.
-          const auto kv_at = [&](const void* base, int p) {
+          const auto kv_at = [&](const void* base, int p, int64_t dim) {
             const int block = batch.block_table[s * batch.table_stride + p / args.kv.block_size];
             SERVAL_CHECK(block >= 0, s, p);
             const int64_t slot = int64_t{block} * args.kv.block_size + p % args.kv.block_size;
@@ -188,7 +190,7 @@ class PlainBackend final : public Backend {
           double largest = -std::numeric_limits<double>::infinity(), total = 0;
           for (int p = first; p <= position; ++p) {
             double score = 0;
-            for (int64_t i = 0; i < dim; ++i) score += double{q[i]} * kv_at(args.kv.keys, p)[i];
+            for (int64_t i = 0; i < dim; ++i) score += double{q[i]} * kv_at(args.kv.keys, p, dim)[i];
             score *= args.scale;
             if (args.soft_cap > 0) score = args.soft_cap * std::tanh(score / args.soft_cap);
             if (args.slopes.data != nullptr) score -= double{args.slopes.as<float>()[h]} * (position - p);
@@ -203,10 +205,10 @@ class PlainBackend final : public Backend {
           for (double& w : weights) total += w = std::exp(w - largest);
           std::fill(sum.begin(), sum.end(), 0.0);
           for (int p = first; p <= position; ++p) {
-            for (int64_t i = 0; i < dim; ++i)
-              sum[i] += weights[p - first] / total * kv_at(args.kv.values, p)[i];
+            for (int64_t i = 0; i < value_dim; ++i)
+              sum[i] += weights[p - first] / total * kv_at(args.kv.values, p, value_dim)[i];
           }
-          std::copy_n(sum.begin(), dim, args.out.as<float>() + (r * heads + h) * dim);
+          std::copy_n(sum.begin(), value_dim, args.out.as<float>() + (r * heads + h) * value_dim);
         }
       }
     }
@@ -227,24 +229,35 @@ class PlainBackend final : public Backend {
       out.as<float>()[i] = static_cast<float>(activated(act, x.as<float>()[i]));
   }
 
+  void clamp_gate_up(const Tensor& gate_up, float limit, float up_offset) override {
+    const int64_t width = gate_up.dim(1) / 2;
+    for (int64_t i = 0; i < gate_up.num_elements(); ++i) {
+      float& x = gate_up.as<float>()[i];
+      x = i / width % 2 == 0 ? std::min(x, limit) : std::clamp(x, -limit, limit) + up_offset;
+    }
+  }
+  void head_linear(const HeadLinearArgs& args) override {
+    for (int64_t r = 0; r < args.x.dim(0); ++r) {
+      for (int64_t h = 0; h < args.x.dim(1); ++h) {
+        const LinearWeight& w = args.heads[h];
+        linear(Tensor(args.x.as<float>() + r * args.x_row_stride + h * args.x_head_stride, DType::kF32, {1, w.k}), w,
+               Tensor(args.out.as<float>() + r * args.out_row_stride + h * args.out_head_stride, DType::kF32, {1, w.n}));
+      }
+    }
+  }
+
   // Row by row, each expert found by looking for the best that is left: no sorting to get wrong.
-  void route_experts(RoutingRule rule, const Tensor& logits, const ExpertRouting& routing) override {
+  void route_experts(const RoutingRule& rule, const Tensor& logits, const Tensor& bias,
+                     const ExpertRouting& routing) override {
     const int num_experts = routing.num_experts, top_k = routing.top_k;
     auto *experts = routing.experts.as<int32_t>(), *starts = routing.starts.as<int32_t>();
     for (int64_t r = 0; r < logits.dim(0); ++r) {
-      std::vector<double> p(num_experts);
-      for (int e = 0; e < num_experts; ++e) p[e] = std::exp(double{logits.as<float>()[r * num_experts + e]});
-      double all = 0, chosen = 0;
-      for (const double value : p) all += value;
+      const std::vector<RoutedTo> chosen = route_row(rule, logits.as<float>() + r * num_experts, bias.as<float>(),
+                                                     num_experts, top_k);
       for (int rank = 0; rank < top_k; ++rank) {
-        const auto best = std::max_element(p.begin(), p.end());
-        experts[r * top_k + rank] = static_cast<int32_t>(best - p.begin());
-        routing.weights.as<float>()[r * top_k + rank] = static_cast<float>(*best / all);
-        chosen += *best / all;
-        *best = -1;
+        experts[r * top_k + rank] = chosen[rank].expert;
+        routing.weights.as<float>()[r * top_k + rank] = static_cast<float>(chosen[rank].weight);
       }
-      for (int rank = 0; rank < top_k && rule == RoutingRule::kSoftmaxRenormalised; ++rank)
-        routing.weights.as<float>()[r * top_k + rank] /= static_cast<float>(chosen);
     }
     int32_t place = 0;
     for (int e = 0; e < num_experts; ++e) {
@@ -259,6 +272,10 @@ class PlainBackend final : public Backend {
   }
   void dispatch_rows(const Tensor& x, const ExpertRouting& routing, const Tensor& out) override {
     gather_rows(x, {routing.rows.as<int32_t>(), static_cast<size_t>(out.dim(0))}, out);
+    for (int64_t i = 0; i < out.dim(0) && routing.weighs_inputs; ++i) {
+      float* const row = out.as<float>() + routing.places.as<int32_t>()[i] * out.dim(1);
+      for (int64_t d = 0; d < out.dim(1); ++d) row[d] *= routing.weights.as<float>()[i];
+    }
   }
   void expert_linear(const Tensor& x, std::span<const LinearWeight> experts, const ExpertRouting& routing,
                      const Tensor& out) override {
@@ -268,14 +285,17 @@ class PlainBackend final : public Backend {
              Tensor(out.at(begin * out.dim(1)), out.dtype, {end - begin, out.dim(1)}));
     }
   }
-  void combine_experts(const Tensor& x, const ExpertRouting& routing, const Tensor& out) override {
+  void combine_experts(const Tensor& x, const ExpertRouting& routing, const Tensor& shared_gate,
+                       const Tensor& out) override {
     const int64_t dim = out.dim(1);
     for (int64_t r = 0; r < out.dim(0); ++r) {
       for (int64_t i = 0; i < dim; ++i) {
         double sum = 0;
-        for (int j = 0; j < routing.top_k; ++j)
-          sum += double{routing.weights.as<float>()[r * routing.top_k + j]} *
-                 x.as<float>()[routing.places.as<int32_t>()[r * routing.top_k + j] * dim + i];
+        for (int64_t j = r * routing.top_k; j < (r + 1) * routing.top_k; ++j)
+          sum += (routing.weighs_inputs ? 1.0 : double{routing.weights.as<float>()[j]}) *
+                 x.as<float>()[routing.places.as<int32_t>()[j] * dim + i];
+        const double gate = shared_gate.data == nullptr ? 1 : 1 / (1 + std::exp(-double{shared_gate.as<float>()[r]}));
+        if (x.dim(0) > routing.num_places()) sum += gate * x.as<float>()[(routing.num_places() + r) * dim + i];
         out.as<float>()[r * dim + i] = static_cast<float>(sum);
       }
     }

@@ -7,6 +7,7 @@
 #include "loadtest/gpu/device_array.h"
 #include "tests/kernels/checks/check.h"
 #include "tests/kernels/checks/invariance.h"
+#include "tests/kernels/routing_definition.h"
 
 namespace serval::gpu {
 namespace {
@@ -17,11 +18,14 @@ struct Routed {
   std::vector<float> weights;
 };
 
-Routed route(const std::vector<float>& logits, int num_rows, int num_experts, int top_k, RoutingRule rule) {
+// bias: may be empty.
+Routed route(const std::vector<float>& logits, const std::vector<float>& bias, int num_rows, int num_experts, int top_k,
+             const RoutingRule& rule) {
   const size_t choices = static_cast<size_t>(num_rows) * top_k;
-  const DeviceArray<float> in(logits), weights(choices);
+  const DeviceArray<float> in(logits), correction(bias), weights(choices);
   const DeviceArray<int32_t> experts(choices), places(choices), rows(choices), starts(num_experts + 1);
-  cuda::route_experts(nullptr, {in.data(), num_rows, num_experts, top_k, rule, experts.data(), weights.data(),
+  cuda::route_experts(nullptr, {in.data(), num_rows, num_experts, top_k, rule, bias.empty() ? nullptr : correction.data(),
+                                experts.data(), weights.data(),
                                 places.data(), rows.data(), starts.data()});
   return {experts.download(), places.download(), rows.download(), starts.download(), weights.download()};
 }
@@ -33,23 +37,21 @@ std::vector<float> coarse_logits(size_t count, std::mt19937& random) {
   return logits;
 }
 
-void check_route(int num_rows, int num_experts, int top_k, RoutingRule rule, Finding& finding) {
+void check_route(int num_rows, int num_experts, int top_k, const RoutingRule& rule, bool has_bias, Finding& finding) {
   std::mt19937 random(static_cast<uint32_t>(num_rows * 7 + num_experts));
   const std::vector<float> logits = coarse_logits(static_cast<size_t>(num_rows) * num_experts, random);
-  const Routed got = route(logits, num_rows, num_experts, top_k, rule);
+  // Some steps apart, so that no sum decides by its rounding.
+  const std::vector<float> bias = has_bias ? random_numbers<float>(num_experts, random) : std::vector<float>();
+  const Routed got = route(logits, bias, num_rows, num_experts, top_k, rule);
   Routed want;
   for (int r = 0; r < num_rows; ++r) {
-    const float* const row = &logits[static_cast<size_t>(r) * num_experts];
-    std::vector<int32_t> order(num_experts);
-    std::iota(order.begin(), order.end(), 0);
-    std::stable_sort(order.begin(), order.end(), [row](int a, int b) { return row[a] > row[b]; });
-    want.experts.insert(want.experts.end(), order.begin(), order.begin() + top_k);
-    double sum = 0;
-    for (int i = 0; i < (rule == RoutingRule::kSoftmax ? num_experts : top_k); ++i)
-      sum += std::exp(double{row[order[i]]} - row[order[0]]);
+    const std::vector<testing::RoutedTo> chosen =
+        testing::route_row(rule, &logits[static_cast<size_t>(r) * num_experts], has_bias ? bias.data() : nullptr,
+                           num_experts, top_k);
     for (int i = 0; i < top_k; ++i) {
-      const double weight = std::exp(double{row[order[i]]} - row[order[0]]) / sum;
-      finding.expect_near(got.weights[r * top_k + i], weight, 1e-5 * weight, "weight " + std::to_string(i));
+      want.experts.push_back(chosen[i].expert);
+      finding.expect_near(got.weights[r * top_k + i], chosen[i].weight, 1e-5 * chosen[i].weight,
+                          "weight " + std::to_string(i));
     }
   }
   want.places.resize(want.experts.size());
@@ -79,6 +81,7 @@ void check_product(const std::vector<int>& counts, int n, int k, Finding& findin
       out(static_cast<size_t>(places) * n);
   const DeviceArray<int32_t> device_starts(starts);
   std::vector<DeviceArray<T>> weights;
+  std::vector<DeviceArray<float>> biases;
   cuda::ExpertGemmArgs<T> args{.x = x.data(),
                                .out = out.data(),
                                .starts = device_starts.data(),
@@ -87,17 +90,20 @@ void check_product(const std::vector<int>& counts, int n, int k, Finding& findin
                                .num_experts = static_cast<int>(counts.size()),
                                .n = n,
                                .k = k,
-                               .weights = {}};
+                               .weights = {},
+                               .biases = {}};
   for (size_t e = 0; e < counts.size(); ++e) {
     weights.emplace_back(random_numbers<T>(static_cast<size_t>(n) * k, random, 0.1f));
     args.weights[e] = weights.back().data();
+    biases.emplace_back(random_numbers<float>(n, random));
+    args.biases[e] = e % 2 == 0 ? biases.back().data() : nullptr;
   }
   cuda::expert_gemm<T>(nullptr, args);
   const std::vector<float> got = out.download_values();
   for (size_t e = 0; e < counts.size(); ++e) {
     if (counts[e] == 0) continue;
     const DeviceArray<T> alone(static_cast<size_t>(counts[e]) * n);
-    cuda::gemm<T, T>(nullptr, {x.data() + int64_t{starts[e]} * k, weights[e].data(), nullptr, alone.data(),
+    cuda::gemm<T, T>(nullptr, {x.data() + int64_t{starts[e]} * k, weights[e].data(), args.biases[e], alone.data(),
                                counts[e], n, k});
     finding.expect_same(
         std::vector<float>(got.begin() + int64_t{starts[e]} * n, got.begin() + int64_t{starts[e + 1]} * n),
@@ -140,10 +146,12 @@ void check_route_company(Finding& finding) {
   constexpr int kRows = 70, kExperts = 40, kTopK = 3;
   std::mt19937 random(3);
   const std::vector<float> logits = coarse_logits(kRows * kExperts, random);
-  const Routed all = route(logits, kRows, kExperts, kTopK, RoutingRule::kSoftmax);
+  const RoutingRule rule = {.score = RoutingRule::Score::kSigmoid, .num_groups = 4, .groups_chosen = 2, .by_best_two = true};
+  const std::vector<float> bias = random_numbers<float>(kExperts, random);
+  const Routed all = route(logits, bias, kRows, kExperts, kTopK, rule);
   for (int r = 0; r < kRows; ++r) {
-    const Routed one = route({logits.begin() + r * kExperts, logits.begin() + (r + 1) * kExperts}, 1,
-                             kExperts, kTopK, RoutingRule::kSoftmax);
+    const Routed one = route({logits.begin() + r * kExperts, logits.begin() + (r + 1) * kExperts}, bias, 1,
+                             kExperts, kTopK, rule);
     for (int i = 0; i < kTopK; ++i) {
       finding.expect_same(one.experts[i], all.experts[r * kTopK + i], "expert of row " + std::to_string(r));
       finding.expect_same(one.weights[i], all.weights[r * kTopK + i], "weight of row " + std::to_string(r));
@@ -155,17 +163,23 @@ void check_route_company(Finding& finding) {
 
 std::vector<Check> expert_checks(Sizes sizes) {
   std::vector<Check> checks;
-  const auto add_route = [&](int rows, int experts, int top_k, RoutingRule rule) {
+  const RoutingRule all = {}, chosen = {.renormalise = true};
+  const auto add_route = [&](int rows, int experts, int top_k, const RoutingRule& rule, bool has_bias = false) {
     checks.push_back(
         {"expert routing",
          std::to_string(rows) + " rows, " + std::to_string(top_k) + " of " + std::to_string(experts),
-         [=](Finding& f) { check_route(rows, experts, top_k, rule, f); }});
+         [=](Finding& f) { check_route(rows, experts, top_k, rule, has_bias, f); }});
   };
-  add_route(1, 8, 2, RoutingRule::kSoftmaxRenormalised);
-  add_route(5, 1, 1, RoutingRule::kSoftmax);
-  add_route(150, 8, 2, RoutingRule::kSoftmaxRenormalised);
-  add_route(301, 5, 3, RoutingRule::kSoftmax);
-  add_route(9, 250, 16, RoutingRule::kSoftmax);
+  add_route(1, 8, 2, chosen);
+  add_route(5, 1, 1, all);
+  add_route(150, 8, 2, chosen);
+  add_route(301, 5, 3, all);
+  add_route(9, 250, 16, all);
+  add_route(9, 256, 8, {.score = RoutingRule::Score::kSigmoid, .num_groups = 8, .groups_chosen = 4, .by_best_two = true,
+                        .renormalise = true, .scale = 2.5f}, true);
+  add_route(9, 160, 6, {.num_groups = 8, .groups_chosen = 3, .scale = 16});
+  add_route(9, 16, 2, {.score = RoutingRule::Score::kNearest, .nearness = 0.3f});
+  add_route(9, 384, 6, {.score = RoutingRule::Score::kSqrtSoftplus, .renormalise = true, .scale = 1.5f}, true);
   const auto add_product = [&](const std::vector<int>& counts, int n, int k) {
     checks.push_back(
         {"expert gemm",
@@ -183,7 +197,7 @@ std::vector<Check> expert_checks(Sizes sizes) {
         {"expert sum", std::to_string(dim), [dim](Finding& f) { check_combine<Bf16>(5, 3, dim, f); }});
   checks.push_back({"expert sum", "f16", [](Finding& f) { check_combine<Half>(3, 1, 64, f); }});
   if (sizes == Sizes::kAll) {
-    add_route(8192, 8, 2, RoutingRule::kSoftmaxRenormalised);
+    add_route(8192, 8, 2, chosen);
     add_product({1, 0, 0, 1, 0, 0, 0, 0}, 28672, 4096);
     add_product({300, 11, 64, 0, 700, 2, 1, 90}, 4096, 14336);
   }

@@ -1,0 +1,152 @@
+#include "engine/model/architectures/deepseek.h"
+
+#include <cmath>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "engine/model/architectures/composite.h"
+#include "engine/model/architectures/decoder_fields.h"
+#include "engine/model/architectures/expert_fields.h"
+#include "kernels/base/shown.h"
+
+namespace serval {
+namespace {
+
+// Latent attention, with scores that a stretched rotation scales (YaRN; DeepSeek-V2, section 3.1.4).
+MlaSpec read_mla(const Fields& config, bool has_neighbour_pairs) {
+  MlaSpec mla;
+  mla.num_heads = config.get_int("num_attention_heads", 1, kMaxHeads);
+  mla.query_rank = config.find_int("q_lora_rank", 8, kMaxHidden).value_or(0);
+  mla.latent_dim = config.get_int("kv_lora_rank", 8, kMaxHidden);
+  mla.plain_dim = config.get_int("qk_nope_head_dim", 8, kMaxHidden);
+  mla.rotary_dim = config.get_int("qk_rope_head_dim", 2, kMaxHidden);
+  // MiniCPM3 leaves it out.
+  const int hidden = config.get_int("hidden_size", 1, kMaxHidden);
+  mla.value_dim = config.find_int("v_head_dim", 8, kMaxHidden).value_or(hidden / mla.num_heads);
+  if (mla.latent_dim % 8 != 0 || mla.rotary_dim % 8 != 0 || mla.key_dim() > kMaxLatentKey)
+    config.refuse("kv_lora_rank", "and qk_rope_head_dim must be multiples of 8 that make " +
+                                      std::to_string(kMaxLatentKey) + " together at most");
+  mla.has_bias = config.get_bool("attention_bias", false);
+  mla.has_neighbour_pairs = config.get_bool("rope_interleave", has_neighbour_pairs);
+  mla.norm = {.kind = NormSpec::Kind::kRms, .eps = 1e-6f};  // whatever rms_norm_eps is
+  double scale = 1 / std::sqrt(static_cast<double>(mla.plain_dim + mla.rotary_dim));
+  for (const std::string_view object : {"rope_scaling", "rope_parameters"}) {
+    const std::optional<Fields> rope = config.find_object(object);
+    if (!rope) continue;
+    const double all_dims = rope->find_number("mscale_all_dim", 0, 1e6).value_or(0);
+    const double factor = rope->find_positive("factor", 1e6).value_or(1);
+    const double stretch = factor <= 1 || all_dims == 0 ? 1 : 0.1 * all_dims * std::log(factor) + 1;
+    scale *= stretch * stretch;
+    break;
+  }
+  mla.scale = static_cast<float>(scale);
+  // What follows from the others.
+  config.ignore({"num_key_value_heads", "head_dim", "qk_head_dim"});
+  return mla;
+}
+
+void refuse_other(const Fields& config, std::string_view field, std::string_view usual, std::string_view supported) {
+  const std::string name = config.find_string(field).value_or(std::string(usual));
+  if (name != supported) config.refuse(field, in_quotes(name) + " is not supported; supported is " + std::string(supported));
+}
+
+// The frame with layers of latent attention and dense feed-forward parts.
+ModelSpec read_dense(const Fields& config, bool has_neighbour_pairs = true) {
+  ModelSpec spec = read_frame(config);
+  const MlaSpec mla = read_mla(config, has_neighbour_pairs);
+  spec.final_norm = read_rms_norm(config);
+  LayerSpec layer = pre_norm_layer({}, read_gated_ffn(config), spec.final_norm);
+  layer.mixer = mla;
+  spec.ropes = {read_rope(config, mla.rotary_dim, spec.max_positions)};
+  spec.layers.assign(spec.layers.size(), layer);
+  set_windows(config, {}, std::vector<bool>(spec.layers.size(), false), spec);
+  if (config.find_int("moe_layer_freq", 1, kMaxLayers).value_or(1) != 1)
+    config.refuse("moe_layer_freq", "must be 1");
+  return spec;
+}
+
+ModelSpec read_deepseek_v2(const Fields& config) {
+  ModelSpec spec = read_dense(config);
+  refuse_other(config, "scoring_func", "softmax", "softmax");
+  MoeFfnSpec experts = read_experts_beside_shared(config, spec);
+  const std::string method = config.find_string("topk_method").value_or("greedy");
+  if (method == "group_limited_greedy") {
+    read_expert_groups(config, experts);
+  } else if (method == "greedy") {
+    config.ignore({"n_group", "topk_group"});
+  } else {
+    config.refuse("topk_method", in_quotes(method) + " is not supported; supported are greedy, group_limited_greedy");
+  }
+  if (config.get_bool("norm_topk_prob", false)) config.refuse("norm_topk_prob", "must be false");
+  experts.rule.renormalise = false;
+  experts.rule.scale = static_cast<float>(config.find_positive("routed_scaling_factor", 1e6).value_or(1));
+  set_experts_behind_dense(config, experts, 0, spec);
+  return spec;
+}
+
+ModelSpec read_deepseek_v3(const Fields& config) {
+  ModelSpec spec = read_dense(config);
+  refuse_other(config, "scoring_func", "sigmoid", "sigmoid");
+  refuse_other(config, "topk_method", "noaux_tc", "noaux_tc");
+  set_experts_behind_dense(config, read_corrected_experts(config, spec), 3, spec);
+  return spec;
+}
+
+ModelSpec read_kimi_k25(const Fields& config) {
+  config.ignore({"media_placeholder_token_id", "projection_hidden_size", "projection_hidden_act",
+                 "projection_layer_norm_eps", "use_unified_vision_chunk", "video_placeholder", "ignore_index"});
+  return read_text_part(config, {}, read_deepseek_v3);
+}
+
+ModelSpec read_glm4_moe_lite(const Fields& config) {
+  ModelSpec spec = read_dense(config);
+  refuse_other(config, "topk_method", "noaux_tc", "noaux_tc");
+  config.ignore({"partial_rotary_factor"});  // the reference rotates all of qk_rope_head_dim
+  const MoeFfnSpec experts = read_corrected_experts(config, spec);
+  if (const std::optional<std::vector<bool>> sparse = read_mlp_layer_types(config, spec.num_layers())) {
+    set_experts(experts, *sparse, spec);
+    config.ignore({"first_k_dense_replace"});
+    read_draft_layers(config, spec);
+  } else {
+    set_experts_behind_dense(config, experts, 1, spec);
+  }
+  return spec;
+}
+
+// MiniCPM3: dense, with factors of the embedding, of what layers add (Hu et al. 2024, section 3.1) and of the logits.
+ModelSpec read_minicpm3(const Fields& config) {
+  ModelSpec spec = read_dense(config, /*has_neighbour_pairs=*/false);
+  spec.embedding_scale = static_cast<float>(config.find_positive("scale_emb", 1e6).value_or(12));
+  const double depth = std::sqrt(static_cast<double>(spec.num_layers()));
+  spec.residual_scale = static_cast<float>(config.find_positive("scale_depth", 1e6).value_or(1.4) / depth);
+  spec.logit_scale =
+      static_cast<float>(config.find_int("dim_model_base", 1, kMaxHidden).value_or(256)) / static_cast<float>(spec.hidden_size);
+  return spec;
+}
+
+}  // namespace
+
+constexpr Architecture kMiniCpm3{"MiniCPM3ForCausalLM", "minicpm3", read_minicpm3, {}, "MiniCPM3 4B", "minicpm3"};
+constexpr Architecture kDeepseekV2{"DeepseekV2ForCausalLM",
+                                   "deepseek_v2",
+                                   read_deepseek_v2,
+                                   {},
+                                   "DeepSeek-V2, V2-Lite, V2.5, Coder-V2",
+                                   "deepseek-v2 deepseek-v2-lite"};
+constexpr Architecture kDeepseekV3{"DeepseekV3ForCausalLM",
+                                   "deepseek_v3",
+                                   read_deepseek_v3,
+                                   {},
+                                   "DeepSeek-V3, V3.1, R1; Kimi K2; Moonlight",
+                                   "deepseek-v3"};
+constexpr Architecture kKimiK25{"KimiK25ForConditionalGeneration",
+                                "kimi_k25",
+                                read_kimi_k25,
+                                text_names(),
+                                "Kimi K2.5, K2.6: text",
+                                "kimi-k25"};
+constexpr Architecture kGlm4MoeLite{
+    "Glm4MoeLiteForCausalLM", "glm4_moe_lite", read_glm4_moe_lite, {}, "GLM-4.7-Flash", "glm4-moe-lite"};
+
+}  // namespace serval
