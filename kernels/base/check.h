@@ -3,6 +3,7 @@
 // one (that is a Result, see status.h).
 #pragma once
 
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <sstream>
@@ -10,11 +11,18 @@
 
 namespace serval::internal {
 
+// Set by the log once it runs: writes a last line behind those that wait, and waits for a bounded time. False: it cannot.
+inline std::atomic<bool (*)(const std::string& line)> tell_last{nullptr};
+
 [[noreturn]] inline void check_failed(const char* file, int line, const char* expression,
                                       const std::string& values) {
-  std::fprintf(stderr, "%s:%d: check failed: %s%s%s\n", file, line, expression, values.empty() ? "" : ": ",
-               values.c_str());
-  std::fflush(stderr);
+  const std::string told = std::string(file) + ":" + std::to_string(line) + ": check failed: " + expression +
+                           (values.empty() ? "" : ": ") + values;
+  const auto tell = tell_last.load();
+  if (!tell || !tell(told)) {
+    std::fprintf(stderr, "%s\n", told.c_str());
+    std::fflush(stderr);
+  }
   std::abort();
 }
 

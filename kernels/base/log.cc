@@ -14,6 +14,8 @@
 #include <mutex>
 #include <thread>
 
+#include "kernels/base/check.h"
+
 namespace serval {
 namespace {
 
@@ -89,8 +91,10 @@ class Writer {
     arrived_.notify_one();
   }
 
+  bool has_thread() const { return getpid() == process_; }  // a fork has none
+
   void flush() {
-    if (getpid() != process_) return;  // a fork has no such thread
+    if (!has_thread()) return;
     std::unique_lock lock(mutex_);
     written_.wait_for(lock, kLongestFlush, [this] { return queued_.empty() && !is_writing_; });
   }
@@ -146,6 +150,12 @@ Writer& writer() {
   static Writer* const only = [] {
     auto* const made = new Writer;  // never destroyed: its thread does not end
     g_writer = made;
+    internal::tell_last = [](const std::string& line) {
+      if (!g_writer.load()->has_thread()) return false;
+      log_error(line);
+      flush_log();
+      return true;
+    };
     return made;
   }();
   return *only;
