@@ -110,6 +110,29 @@ TEST(Turns, ThoseThatComeLateWaitForOneTurnOfEachBeforeThem) {
   EXPECT_EQ(turns.first_token.size(), 61u);
 }
 
+// What those are told who find the queue full: the wait there is, at two speeds.
+TEST(Turns, TheWaitOfTheLineIsForeseenByHowFastItMoves) {
+  for (const int ms : {5, 20}) {
+    SchedulerConfig config = default_config();
+    config.max_num_seqs = 8;
+    Turns turns(config, one_group(64 * 128));
+    turns.driver().step_time = [ms](const Batch&) { return std::chrono::milliseconds(ms); };
+    for (RequestId id = 1; id <= 400; ++id) {
+      Request r = request(id, 32, 8);
+      r.sampling.ignore_eos = true;
+      turns.add(std::move(r));
+    }
+    for (int i = 0; i < 60; ++i) turns.step();
+    const double foreseen = turns.stats().line_ms;
+    const Time begin = turns.driver().now;
+    while (turns.stats().num_waiting > 0) turns.step();
+    const double waited = std::chrono::duration<double, std::milli>(turns.driver().now - begin).count();
+    EXPECT_GT(waited, 100 * ms);
+    EXPECT_NEAR(foreseen / waited, 1, 0.2) << ms << " ms a step";
+    turns.run();
+  }
+}
+
 TEST(Turns, SoHasOneWithoutASlotToSpareAsSoonAsOneIsFree) {
   SchedulerConfig config = default_config();
   config.max_num_seqs = 8;
