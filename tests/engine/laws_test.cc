@@ -63,6 +63,10 @@ constexpr ModelKind kKinds[] = {
      R"(, "layer_types": ["sliding_attention", "full_attention", "full_attention"], "global_head_dim": 32,
         "num_kv_shared_layers": 1, "hidden_size_per_layer_input": 8, "rope_parameters": {"full_attention": {"rope_type":
         "proportional", "partial_rotary_factor": 0.25, "rope_theta": 5000}, "sliding_attention": {"rope_theta": 500}})"},
+    {"sinks_bf16", "GptOssForCausalLM", DType::kBF16, 37, 0, 5},
+    {"latent_bf16", "DeepseekV3ForCausalLM", DType::kBF16, 0, 0, 5,
+     R"(, "n_group": 1, "topk_group": 1, "moe_intermediate_size": 40, "n_shared_experts": 1, "first_k_dense_replace": 1,
+        "q_lora_rank": 48, "kv_lora_rank": 48, "qk_nope_head_dim": 16, "qk_rope_head_dim": 16, "v_head_dim": 24)"},
 };
 
 // A model of each kind, written once a process.

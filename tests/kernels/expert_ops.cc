@@ -131,9 +131,56 @@ void check_experts(Backend& backend, WeightFormat weights, const ExpertCase& c) 
   expect_near(numbers, want, size, rounds_x ? 0x1p-8 : bench.tolerance(), "experts");
 }
 
+// Each head's slice of a row by the head's weight, into a slice of a wider row.
+void check_head_linear(Backend& backend, WeightFormat weights, int rows, int heads, int64_t in, int64_t width) {
+  if (!backend.has(RareOp::kHeadLinear)) return;
+  constexpr int64_t kBeside = 3;  // numbers behind a head's that are left alone
+  Bench bench(backend, weights, static_cast<uint32_t>(rows + heads));
+  const auto context = backend.make_step_context(op_table_limits());
+  const std::vector<int32_t> ids(rows), row_start = {0, rows}, first_pos = {0}, blocks = {0};
+  ForwardInput input{.token_ids = ids, .positions = ids, .groups = {}};
+  input.groups[0].attention = {.num_seqs = 1,
+                               .num_rows = rows,
+                               .row_start = row_start.data(),
+                               .first_pos = first_pos.data(),
+                               .block_table = blocks.data(),
+                               .table_stride = 1};
+  context->begin_step(input);
+  const Values x = bench.numbers({rows, heads * in}), out = bench.numbers({rows, heads * (width + kBeside)});
+  std::vector<LinearWeight> packed;
+  std::vector<std::vector<double>> exact(heads);
+  std::vector<double> none, want = out.exact, size(out.exact.size(), 0.0);
+  for (int h = 0; h < heads; ++h) packed.push_back(bench.weight(width, in, weights, false, exact[h], none));
+  backend.head_linear({.x = Tensor(x.tensor.data, bench.type(), {rows, heads, in}),
+                       .x_row_stride = heads * in,
+                       .x_head_stride = in,
+                       .heads = packed,
+                       .out = Tensor(out.tensor.data, bench.type(), {rows, heads, width}),
+                       .out_row_stride = heads * (width + kBeside),
+                       .out_head_stride = width + kBeside});
+  for (int r = 0; r < rows; ++r) {
+    for (int h = 0; h < heads; ++h) {
+      for (int64_t n = 0; n < width; ++n) {
+        const int64_t at = (int64_t{r} * heads + h) * (width + kBeside) + n;
+        want[at] = 0;
+        for (int64_t d = 0; d < in; ++d) {
+          const double term = x.exact[(int64_t{r} * heads + h) * in + d] * exact[h][n * in + d];
+          want[at] += term;
+          size[at] += std::abs(term);
+        }
+      }
+    }
+  }
+  const bool rounds_x = backend.name() == "cpu-avx512bf16" && bench.number() == DType::kBF16;
+  expect_near(bench.read(out.tensor), want, size, rounds_x ? 0x1p-8 : bench.tolerance(), "product of heads");
+}
+
 }  // namespace
 
 void add_expert_cases(std::vector<OpCase>& cases) {
+  for (const int rows : {1, 2, 37})
+    cases.push_back({"head_linear_" + std::to_string(rows),
+                     [=](Backend& b, WeightFormat w) { check_head_linear(b, w, rows, 3, 24, 40); }});
   using Score = RoutingRule::Score;
   using Shared = ExpertCase::Shared;
   const RoutingRule plain = {};
