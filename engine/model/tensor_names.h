@@ -45,6 +45,8 @@ struct TensorNames {
   // modules are asked for with a star ("mlp.experts.*.up_proj"); one that is stored under a name without a star is a
   // tensor of all experts' matrices, under its whole name ("mlp.experts.up_proj", [experts, out, in]).
   std::span<const StoredName> modules = {};
+  // The checkpoint has such tensors where `modules` says so; else it has each expert's, as they are asked for.
+  bool has_stacked_experts = true;
   // Of such tensors: each matrix is [in, out]; the rows of gate and of up take turns.
   bool has_transposed_stacks = false, alternates_gate_up = false;
   FusedQkv fused_qkv = FusedQkv::kOneAfterAnother;
@@ -57,10 +59,14 @@ struct TensorNames {
 
   std::string stored(std::string_view asked) const {
     for (const StoredName& name : modules) {
+      if (!has_stacked_experts && is_stack(name)) continue;
       if (name.asked == asked || (name.asked.ends_with('.') && asked.starts_with(name.asked)))
         return std::string(name.stored) + std::string(asked.substr(name.asked.size()));
     }
     return std::string(asked);
+  }
+  static bool is_stack(const StoredName& name) {
+    return name.asked.find('*') != name.asked.npos && name.stored.find('*') == name.stored.npos;
   }
   // As this checkpoint spells them.
   template <class Checkpoint>

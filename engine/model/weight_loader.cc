@@ -302,14 +302,16 @@ void check_tied_head(const Checkpoint& checkpoint, const TensorInfo& head, const
   }
 }
 
-// As this checkpoint spells them. Tools that save a model anew may turn the matrices of all experts, which are [experts,
-// hidden, 2 * width] and [experts, width, hidden] or the other way round.
+// As this checkpoint spells them. A family that stacks the matrices of all experts has files that do not, and files that
+// have each matrix turned or not: [experts, hidden, 2 * width] and [experts, width, hidden], or the other way round.
 TensorNames names_in(const Checkpoint& checkpoint, const TensorNames& known) {
   TensorNames names = known.found_in(checkpoint);
-  if (!names.has_transposed_stacks) return names;
-  const std::string up(names.stored("mlp.experts.*.up_proj")), down(names.stored("mlp.experts.*.down_proj"));
+  if (std::none_of(names.modules.begin(), names.modules.end(), TensorNames::is_stack)) return names;
+  const std::string up = names.stored("mlp.experts.*.up_proj"), down = names.stored("mlp.experts.*.down_proj");
+  names.has_stacked_experts = false;
   for (const TensorInfo& tensor : checkpoint.tensors()) {
     if (!tensor.name.ends_with(up)) continue;
+    names.has_stacked_experts = true;
     const TensorInfo* other = checkpoint.find(tensor.name.substr(0, tensor.name.size() - up.size()) + down);
     if (other == nullptr || tensor.shape.size() != 3 || other->shape.size() != 3) break;
     names.has_transposed_stacks = tensor.shape[1] == other->shape[2];

@@ -135,8 +135,22 @@ def published_experts(count):
     return edit
 
 
+def stacked(tensors):
+    """The matrices of all experts of a layer as one tensor, gate and up in one."""
+    experts = {}
+    for name in [n for n in tensors if ".mlp.experts." in n]:
+        layer, rest = name.split(".mlp.experts.")
+        index, part, _ = rest.split(".")
+        experts.setdefault(layer, {}).setdefault(part, {})[int(index)] = tensors.pop(name)
+    for layer, parts in experts.items():
+        gate, up, down = ([parts[p][e] for e in sorted(parts[p])] for p in ("gate_proj", "up_proj", "down_proj"))
+        tensors[f"{layer}.mlp.experts.gate_up_proj"] = torch.stack([torch.cat(pair) for pair in zip(gate, up)])
+        tensors[f"{layer}.mlp.experts.down_proj"] = torch.stack(down)
+    return tensors
+
+
 def make(name, model_class, config, lengths, thresholds=(), dtype=torch.float32, shard=None, edit=None, extra=None,
-         rename=lambda name: name, remake=None):
+         rename=lambda name: name, remake=None, stack=False):
     if len(sys.argv) > 1 and name not in sys.argv[1:]:
         return
     folder = ROOT / name
@@ -162,6 +176,9 @@ def make(name, model_class, config, lengths, thresholds=(), dtype=torch.float32,
         save_file({n: p.contiguous() for n, p in remake(load_file(path)).items()}, path, metadata={"format": "pt"})
     if extra is not None:
         save_file({**{rename(n): p for n, p in load_file(path).items()}, **extra}, path, metadata={"format": "pt"})
+    if stack:
+        path = folder / "model.safetensors"
+        save_file(stacked(load_file(path)), path, metadata={"format": "pt"})
     config_path = folder / "config.json"
     written = json.loads(config_path.read_text(encoding="utf-8"))
     if edit is not None:
@@ -991,6 +1008,17 @@ def main():
                          vision_config=t.models.qwen3_5.Qwen3_5VisionConfig(depth=1, hidden_size=8, intermediate_size=8, num_heads=1,
                                                                             out_hidden_size=24, num_position_embeddings=4),
                          tie_word_embeddings=True, attn_implementation="eager"), [40], dtype=torch.bfloat16, edit=qwen35_as_published)
+
+    # Experts beside a gated one that all rows share: each expert's tensors, as they are saved; then of all as one, as published.
+    delta_moe = dict({k: v for k, v in delta.items() if k != "intermediate_size"}, moe_intermediate_size=12, shared_expert_intermediate_size=20, num_experts=6,
+                     num_experts_per_tok=3, num_hidden_layers=2, layer_types=["linear_attention", "full_attention"])
+    make("qwen35-moe", t.Qwen3_5MoeForCausalLM,
+         t.Qwen3_5MoeTextConfig(**delta_moe, rope_parameters=rope(10000000.0, partial_rotary_factor=0.25)), [5, 70])
+    make("qwen35-moe-composite", t.Qwen3_5MoeForConditionalGeneration,
+         t.Qwen3_5MoeConfig(text_config=t.Qwen3_5MoeTextConfig(**delta_moe, rope_parameters=rope(10000000.0, partial_rotary_factor=0.5)),
+                            vision_config=t.models.qwen3_5_moe.Qwen3_5MoeVisionConfig(depth=1, hidden_size=8, intermediate_size=8, num_heads=1,
+                                                                                      out_hidden_size=24, num_position_embeddings=4),
+                            tie_word_embeddings=False, attn_implementation="eager"), [40], edit=qwen35_as_published, stack=True)
 
     # Mamba 2 beside attention: layers of either kind, or both in one layer.
     bamba = dict(SMALL, hidden_size=24, intermediate_size=24, num_attention_heads=3, num_key_value_heads=1, mamba_n_heads=4, mamba_d_state=12,

@@ -5,6 +5,7 @@
 
 #include "engine/model/architectures/composite.h"
 #include "engine/model/architectures/decoder_fields.h"
+#include "engine/model/architectures/expert_fields.h"
 #include "kernels/base/shown.h"
 
 namespace serval {
@@ -79,6 +80,22 @@ ModelSpec read_qwen35_composite(const Fields& config) {
   return read_text_part(config, {}, read_qwen35);
 }
 
+// Experts in every layer, beside one that all rows share and that is gated.
+ModelSpec read_qwen35_moe(const Fields& config) {
+  ModelSpec spec = read_hybrid(config);
+  MoeFfnSpec experts = read_experts(config, spec, {});
+  experts.shared_size = config.get_int("shared_expert_intermediate_size", 1, kMaxIntermediate);
+  experts.has_shared_gate = true;
+  set_experts(experts, std::vector<bool>(spec.layers.size(), true), spec);
+  config.ignore({"mlp_only_layers", "norm_topk_prob", "decoder_sparse_step", "intermediate_size"});
+  return spec;
+}
+
+ModelSpec read_qwen35_moe_composite(const Fields& config) {
+  config.ignore({"language_model_only"});
+  return read_text_part(config, {}, read_qwen35_moe);
+}
+
 // Attentions with norms behind the parts and over all heads at once, delta nets with norms before them.
 ModelSpec read_olmo_hybrid(const Fields& config) {
   ModelSpec spec = read_frame(config);
@@ -126,11 +143,22 @@ constexpr StoredName kModules[] = {
     {"linear_attn.a_proj", "linear_attn.in_proj_a"},   {"linear_attn.o_norm", "linear_attn.norm"},
     {"linear_attn.o_proj", "linear_attn.out_proj"}};
 
+constexpr StoredName kMoeModules[] = {
+    {"self_attn.gate_proj", "self_attn.q_proj"},      {"linear_attn.q_proj", "linear_attn.in_proj_qkv"},
+    {"linear_attn.k_proj", "linear_attn.in_proj_qkv"}, {"linear_attn.v_proj", "linear_attn.in_proj_qkv"},
+    {"linear_attn.g_proj", "linear_attn.in_proj_z"},   {"linear_attn.b_proj", "linear_attn.in_proj_b"},
+    {"linear_attn.a_proj", "linear_attn.in_proj_a"},   {"linear_attn.o_norm", "linear_attn.norm"},
+    {"linear_attn.o_proj", "linear_attn.out_proj"},
+    {"mlp.experts.*.gate_proj", "mlp.experts.gate_up_proj"},
+    {"mlp.experts.*.up_proj", "mlp.experts.gate_up_proj"},
+    {"mlp.experts.*.down_proj", "mlp.experts.down_proj"},
+    {"mlp.shared_experts.", "mlp.shared_expert."}};
+
 // Pictures, and the layer that guesses a second token.
 constexpr std::string_view kIgnored[] = {"visual.", "mtp."};
 
-constexpr TensorNames composite_names() {
-  TensorNames names = text_names(kModules);
+constexpr TensorNames composite_names(std::span<const StoredName> modules) {
+  TensorNames names = text_names(modules);
   names.ignored = kIgnored;
   return names;
 }
@@ -146,10 +174,22 @@ constexpr Architecture kQwen35{"Qwen3_5ForCausalLM",
 constexpr Architecture kQwen35Composite{"Qwen3_5ForConditionalGeneration",
                                         "qwen3_5",
                                         read_qwen35_composite,
-                                        composite_names(),
+                                        composite_names(kModules),
                                         "Qwen3.5 0.8B to 27B, Qwen3.6 27B, Qwen3.8 27B: text",
                                         "qwen35-composite"};
 
+constexpr Architecture kQwen35Moe{"Qwen3_5MoeForCausalLM",
+                                  "qwen3_5_moe_text",
+                                  read_qwen35_moe,
+                                  {.modules = kMoeModules, .ignored = kIgnored},
+                                  "Qwen3.5 and Qwen3.6 MoE, saved as text",
+                                  "qwen35-moe"};
+constexpr Architecture kQwen35MoeComposite{"Qwen3_5MoeForConditionalGeneration",
+                                           "qwen3_5_moe",
+                                           read_qwen35_moe_composite,
+                                           composite_names(kMoeModules),
+                                           "Qwen3.5 35B-A3B to 397B-A17B, Qwen3.6 35B-A3B: text",
+                                           "qwen35-moe-composite"};
 constexpr Architecture kOlmoHybrid{"OlmoHybridForCausalLM", "olmo_hybrid", read_olmo_hybrid,
                                    {.modules = kOlmoModules}, "OLMo Hybrid 7B", "olmo-hybrid olmo-hybrid-bf16"};
 

@@ -7,6 +7,8 @@ namespace serval {
 
 extern const Architecture kQwen35;
 extern const Architecture kQwen35Composite;
+extern const Architecture kQwen35Moe;
+extern const Architecture kQwen35MoeComposite;
 extern const Architecture kOlmoHybrid;
 
 }  // namespace serval

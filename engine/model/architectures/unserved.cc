@@ -46,8 +46,6 @@ constexpr Unserved kUnserved[] = {
     {"Zamba2ForCausalLM", "zamba2", kSharedBlocks},
     {"Lfm2MoeForCausalLM", "lfm2_moe", kStateExperts},
     {"Qwen3NextForCausalLM", "qwen3_next", kStateExperts},
-    {"Qwen3_5MoeForCausalLM", "qwen3_5_moe_text", kStateExperts},
-    {"Qwen3_5MoeForConditionalGeneration", "qwen3_5_moe", kStateExperts},
     // Not yet.
     {"ApertusForCausalLM", "apertus", "its activation, xIELU, is not built"},
     {"DbrxForCausalLM", "dbrx", kNotRead},

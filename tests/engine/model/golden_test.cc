@@ -619,6 +619,8 @@ std::vector<ModelCase> models() {
       {"hy3", {without_correction(), without_shared_expert(), without_routing_scale(), without_qk_norm()}},
       {"minicpm3", {without_residual_scale(), without_logit_scale(), without_embedding_scale(), without_rope_scaling()}},
       {"qwen3-vl-moe", {without_renormalised_routing(), with_experts_exchanged(), without_qk_norm(), without_rotation()}},
+      {"qwen35-moe", {without_renormalised_routing(), with_experts_exchanged(), without_shared_expert(), without_shared_gate()}},
+      {"qwen35-moe-composite", {without_renormalised_routing(), with_experts_exchanged(), without_shared_gate()}},
       {"phimoe",
        {with_experts("nearness", [](MoeFfnSpec& moe) { moe.rule.nearness = 1e6f; }), with_the_best_expert_alone(),
         with_experts_exchanged(), without_means(), without_bias("qkv", qkv), without_amplitude(), without_rope_scaling()}},
