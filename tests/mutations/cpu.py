@@ -26,7 +26,7 @@ MUTATIONS = [(file, what, instead, KERNELS) for file, what, instead in [
     (C + "hot_attention.h", "if (position < end) add_even(position);", ";"),
     (C + "hot_attention.h", "sum * factor + reduce_add(total)", "sum + reduce_add(total)"),
     (C + "hot_attention.h", "begin == 0 && end == kTile", "true"),
-    (C + "attention.cc", "(offset / 2 * value_dim + d) * 2 + offset % 2; });", "(offset / 2 * value_dim + d) * 2; });"),
+    (C + "attention.cc", "return «(offset / 2 * value_dim + d) * 2 + offset % 2»; });", "(offset / 2 * value_dim + d) * 2"),
     (C + "attention.cc", "left.fetch_sub(1, std::memory_order_acq_rel) == 1", "left.fetch_sub(1, std::memory_order_acq_rel) == 2"),
     (C + "attention_tasks.cc", "(end - 1) / kChunk - begin / kChunk + 1", "(end - 1) / kChunk - begin / kChunk"),
     (C + "attention_tasks.cc", "if (whole.num_chunks == 1 || used_slots_ + whole.num_chunks * whole.num_rows > max_slots_) continue;", "if (whole.num_chunks == 1) continue;"),
