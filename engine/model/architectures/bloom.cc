@@ -66,13 +66,6 @@ ModelSpec read_mpt(const Fields& config) {
   return made_of(config, std::move(decoder));
 }
 
-constexpr StoredName kModules[] = {{"self_attn.q_proj", "self_attention.query_key_value"},
-                                   {"self_attn.k_proj", "self_attention.query_key_value"},
-                                   {"self_attn.v_proj", "self_attention.query_key_value"},
-                                   {"self_attn.o_proj", "self_attention.dense"},
-                                   {"mlp.up_proj", "mlp.dense_h_to_4h"},
-                                   {"mlp.down_proj", "mlp.dense_4h_to_h"}};
-
 constexpr StoredName kMptModules[] = {{"input_layernorm", "norm_1"},
                                       {"self_attn.q_proj", "attn.Wqkv"},
                                       {"self_attn.k_proj", "attn.Wqkv"},
@@ -103,7 +96,7 @@ constexpr Architecture kBloom{"BloomForCausalLM",
                                .layers = "transformer.h",
                                .final_norm = "transformer.ln_f",
                                .optional_prefix = "transformer.",
-                               .modules = kModules,
+                               .modules = kMegatronModules,
                                .fused_qkv = FusedQkv::kByKvHead},
                               "BLOOM 560M to 176B, BLOOMZ",
                               "bloom"};

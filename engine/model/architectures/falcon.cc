@@ -68,13 +68,6 @@ ModelSpec read_falcon(const Fields& config) {
   return made_of(config, std::move(decoder));
 }
 
-constexpr StoredName kModules[] = {{"self_attn.q_proj", "self_attention.query_key_value"},
-                                   {"self_attn.k_proj", "self_attention.query_key_value"},
-                                   {"self_attn.v_proj", "self_attention.query_key_value"},
-                                   {"self_attn.o_proj", "self_attention.dense"},
-                                   {"mlp.up_proj", "mlp.dense_h_to_4h"},
-                                   {"mlp.down_proj", "mlp.dense_4h_to_h"}};
-
 }  // namespace
 
 constexpr Architecture kFalcon{"FalconForCausalLM",
@@ -83,7 +76,7 @@ constexpr Architecture kFalcon{"FalconForCausalLM",
                                {.embedding = "transformer.word_embeddings",
                                 .layers = "transformer.h",
                                 .final_norm = "transformer.ln_f",
-                                .modules = kModules,
+                                .modules = kMegatronModules,
                                 .fused_qkv = FusedQkv::kByKvHead},
                                "Falcon 7B, 40B, 180B, Falcon 2 11B, Falcon-RW 1B and 7B",
                                "falcon-bf16 falcon-new-bf16 falcon-rw-bf16"};

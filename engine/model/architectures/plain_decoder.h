@@ -7,8 +7,17 @@
 
 #include "engine/model/config_fields.h"
 #include "engine/model/model_spec.h"
+#include "engine/model/tensor_names.h"
 
 namespace serval {
+
+// Where Megatron's spelling of a layer's modules was kept (Bloom, and Falcon after it).
+inline constexpr StoredName kMegatronModules[] = {{"self_attn.q_proj", "self_attention.query_key_value"},
+                                                  {"self_attn.k_proj", "self_attention.query_key_value"},
+                                                  {"self_attn.v_proj", "self_attention.query_key_value"},
+                                                  {"self_attn.o_proj", "self_attention.dense"},
+                                                  {"mlp.up_proj", "mlp.dense_h_to_4h"},
+                                                  {"mlp.down_proj", "mlp.dense_4h_to_h"}};
 
 // The fields of a family; empty: it has no such field. Those of the first line may also be spelled as here, as in all
 // of the reference's configurations.
