@@ -280,11 +280,10 @@ class Backend {
   // gate_up [m, 2f] in place: gate = min(gate, limit), up = clamp(up, -limit, limit) + up_offset.
   virtual void clamp_gate_up(const Tensor& gate_up, float limit, float up_offset) = 0;
   virtual void activation(Activation act, const Tensor& x, const Tensor& out) = 0;  // [m, f]; out may be x
-  // out = act(x) * up: [m, f], the rows of `up` up_stride elements apart; out may be x.
-  virtual void gate(Activation act, const Tensor& x, const Tensor& up, int64_t up_stride, const Tensor& out) = 0;
-  // out = act(gate) * x, all [m, f]; gate_stride elements between rows of gate, which may be a slice; out may be x.
-  virtual void gate_rows(Activation act, const Tensor& gate, int64_t gate_stride, const Tensor& x,
-                         const Tensor& out) = 0;
+  // out = act(x) * up, all [m, f], the rows of x and of up so many elements apart; out may be either that lies as it
+  // does.
+  virtual void gate(Activation act, const Tensor& x, int64_t x_stride, const Tensor& up, int64_t up_stride,
+                    const Tensor& out) = 0;
   // x = cap * tanh(x / cap), f32, in place.
   virtual void soft_cap(const Tensor& x, float cap) = 0;
   // Rows of a sequence are computed in their order; one of a step without a sequence (padding) is left as it is.

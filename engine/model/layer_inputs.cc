@@ -34,7 +34,7 @@ void LayerInputsSpec::run(Backend& backend, const LayerInputWeights& w, int inde
   const Tensor gate(scratch.data, scratch.dtype, {rows, width});
   const Tensor own(inputs.at(int64_t{index} * width), inputs.dtype, {rows, width});
   backend.linear(x, w.gate, gate);
-  backend.gate(activation, gate, own, row_width(), gate);
+  backend.gate(activation, gate, width, own, row_width(), gate);
   backend.linear(gate, w.projection, out);
   add_norm(backend, norm, w.post_norm, out, {}, out);
 }

@@ -101,13 +101,14 @@ void CpuBackend::activation(Activation act, const Tensor& x, const Tensor& out) 
            [&](int64_t r) { activate(x.as<float>() + r * f, out.as<float>() + r * f, f); });
 }
 
-void CpuBackend::gate(Activation act, const Tensor& x, const Tensor& up, int64_t up_stride, const Tensor& out) {
+void CpuBackend::gate(Activation act, const Tensor& x, int64_t x_stride, const Tensor& up, int64_t up_stride,
+                      const Tensor& out) {
   const int64_t f = out.dim(1);
-  SERVAL_CHECK(x.dim(1) == f && up.dim(1) == f && x.dim(0) == out.dim(0) && up_stride >= f, x.dim(1), up.dim(1), f,
-               up_stride);
+  SERVAL_CHECK(x.dim(1) == f && up.dim(1) == f && x.dim(0) == out.dim(0) && x_stride >= f && up_stride >= f, x.dim(0),
+               x.dim(1), x_stride, up.dim(1), up_stride, out.dim(0), f);
   const auto gate = kernels_.gate[static_cast<int>(act)];
   for_rows(out.dim(0), 4 * f, [&](int64_t r) {
-    gate(x.as<float>() + r * f, up.as<float>() + r * up_stride, out.as<float>() + r * f, f);
+    gate(x.as<float>() + r * x_stride, up.as<float>() + r * up_stride, out.as<float>() + r * f, f);
   });
 }
 
@@ -117,17 +118,6 @@ void CpuBackend::scaled_add(const Tensor& x, float scale, const Tensor& y, const
   for_rows(out.dim(0), dim, [&](int64_t r) {
     kernels_.scaled_add(x.as<float>() + r * dim, scale, y.data == nullptr ? nullptr : y.as<float>() + r * dim,
                         out.as<float>() + r * dim, dim);
-  });
-}
-
-void CpuBackend::gate_rows(Activation act, const Tensor& gate, int64_t gate_stride, const Tensor& x,
-                           const Tensor& out) {
-  const int64_t f = out.dim(1);
-  SERVAL_CHECK(x.dim(1) == f && gate.dim(1) == f && x.dim(0) == out.dim(0), x.dim(1), gate.dim(1), f, x.dim(0),
-               out.dim(0));
-  const auto activate = kernels_.gate[static_cast<int>(act)];
-  for_rows(out.dim(0), 4 * f, [&](int64_t r) {
-    activate(gate.as<float>() + r * gate_stride, x.as<float>() + r * f, out.as<float>() + r * f, f);
   });
 }
 

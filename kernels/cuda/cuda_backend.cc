@@ -305,20 +305,12 @@ void CudaBackend::activation(Activation act, const Tensor& x, const Tensor& out)
   });
 }
 
-void CudaBackend::gate(Activation act, const Tensor& x, const Tensor& up, int64_t up_stride, const Tensor& out) {
+void CudaBackend::gate(Activation act, const Tensor& x, int64_t x_stride, const Tensor& up, int64_t up_stride,
+                       const Tensor& out) {
   with_number(out.dtype, [&](auto number) {
     using T = decltype(number);
-    cuda::gate<T>(stream_, act, as<T>(x), as<T>(up), up_stride, as<T>(out), static_cast<int>(out.dim(0)),
+    cuda::gate<T>(stream_, act, as<T>(x), x_stride, as<T>(up), up_stride, as<T>(out), static_cast<int>(out.dim(0)),
                   static_cast<int>(out.dim(1)));
-  });
-}
-
-void CudaBackend::gate_rows(Activation act, const Tensor& gate, int64_t gate_stride, const Tensor& x,
-                            const Tensor& out) {
-  with_number(out.dtype, [&](auto number) {
-    using T = decltype(number);
-    cuda::gate_rows<T>(stream_, act, as<T>(gate), gate_stride, as<T>(x), as<T>(out), static_cast<int>(out.dim(0)),
-                       static_cast<int>(out.dim(1)));
   });
 }
 

@@ -56,9 +56,8 @@ class CudaBackend final : public Backend {
   void attention(const AttentionArgs& args, int64_t q_row_stride) override;
   void gated_activation(Activation act, const Tensor& gate_up, const Tensor& out) override;
   void activation(Activation act, const Tensor& x, const Tensor& out) override;
-  void gate(Activation act, const Tensor& x, const Tensor& up, int64_t up_stride, const Tensor& out) override;
-  void gate_rows(Activation act, const Tensor& gate, int64_t gate_stride, const Tensor& x,
-                 const Tensor& out) override;
+  void gate(Activation act, const Tensor& x, int64_t x_stride, const Tensor& up, int64_t up_stride,
+            const Tensor& out) override;
   void scaled_add(const Tensor& x, float scale, const Tensor& y, const Tensor& out) override;
   void soft_cap(const Tensor& x, float cap) override;
   void gather_rows(const Tensor& x, std::span<const int32_t> rows, const Tensor& out) override;

@@ -346,15 +346,9 @@ void activation(simt::Stream stream, Activation act, bool is_gated, const T* x, 
 }
 
 template <class T>
-void gate(simt::Stream stream, Activation act, const T* x, const T* up, int64_t up_stride, T* out, int rows,
-          int width) {
-  activate<T>(stream, act, x, width, up, up_stride, out, rows, width);
-}
-
-template <class T>
-void gate_rows(simt::Stream stream, Activation act, const T* gate, int64_t gate_stride, const T* x, T* out, int rows,
-               int width) {
-  activate<T>(stream, act, gate, gate_stride, x, width, out, rows, width);
+void gate(simt::Stream stream, Activation act, const T* x, int64_t x_stride, const T* up, int64_t up_stride, T* out,
+          int rows, int width) {
+  activate<T>(stream, act, x, x_stride, up, up_stride, out, rows, width);
 }
 
 template <class T>
@@ -406,8 +400,7 @@ void soft_cap(simt::Stream stream, float* x, int64_t count, float cap) {
   template void add_norm<T>(simt::Stream, bool, const AddNormArgs<T>&);                         \
   template void qk_norm_rope_write_kv<T>(simt::Stream, const QkNormRopeWriteKvArgs<T>&);                     \
   template void activation<T>(simt::Stream, Activation, bool, const T*, T*, int, int);          \
-  template void gate<T>(simt::Stream, Activation, const T*, const T*, int64_t, T*, int, int);     \
-  template void gate_rows<T>(simt::Stream, Activation, const T*, int64_t, const T*, T*, int, int); \
+  template void gate<T>(simt::Stream, Activation, const T*, int64_t, const T*, int64_t, T*, int, int); \
   template void embed<T>(simt::Stream, const T*, const int32_t*, const int32_t*, float, T*, int, int); \
   template void clamp<T>(simt::Stream, T*, int64_t, float);                                              \
   template void scaled_add<T>(simt::Stream, const T*, float, const T*, T*, int64_t);                   \

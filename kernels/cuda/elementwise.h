@@ -59,15 +59,10 @@ void qk_norm_rope_write_kv(simt::Stream stream, const QkNormRopeWriteKvArgs<T>& 
 // out[r][i] = act(x[r][i]), or, when is_gated, act(x[r][i]) * x[r][width + i]. out may be x when not gated.
 template <class T>
 void activation(simt::Stream stream, Activation act, bool is_gated, const T* x, T* out, int rows, int width);
-// out[r][i] = act(x[r][i]) * up[r][i], the rows of `up` up_stride apart. out may be x.
+// out[r][i] = act(x[r][i]) * up[r][i], the rows of x and of up so far apart. out may be either that lies as it does.
 template <class T>
-void gate(simt::Stream stream, Activation act, const T* x, const T* up, int64_t up_stride, T* out, int rows,
-          int width);
-
-// out[r][i] = act(gate[r][i]) * x[r][i], the rows of `gate` gate_stride apart. out may be x.
-template <class T>
-void gate_rows(simt::Stream stream, Activation act, const T* gate, int64_t gate_stride, const T* x, T* out, int rows,
-               int width);
+void gate(simt::Stream stream, Activation act, const T* x, int64_t x_stride, const T* up, int64_t up_stride, T* out,
+          int rows, int width);
 // gate_up [rows, 2 * width] in place: gate = min(gate, limit), up = clamp(up, -limit, limit) + up_offset.
 template <class T>
 void clamp_gate_up(simt::Stream stream, T* gate_up, int rows, int width, float limit, float up_offset);

@@ -87,7 +87,7 @@ void check_activation(Backend& backend, WeightFormat weights, int64_t rows, int6
     backend.activation(act, plain_in, plain);
     // The other half of the same rows gates what was gated.
     const Tensor twice = bench.poison({rows, width}, bench.type());
-    backend.gate_rows(act, Tensor(in.tensor.at(width), bench.type(), {rows, width}), 2 * width, gated, twice);
+    backend.gate(act, Tensor(in.tensor.at(width), bench.type(), {rows, width}), 2 * width, gated, width, twice);
     std::vector<double> want_gated, want_plain;
     for (int64_t r = 0; r < rows; ++r)
       for (int64_t i = 0; i < width; ++i)
@@ -101,7 +101,7 @@ void check_activation(Backend& backend, WeightFormat weights, int64_t rows, int6
     const std::vector<double> size(2 * rows * width, 0.02);  // an exponential's own error
     expect_near(bench.read(gated), want_gated, size, tolerance, "gated " + name);
     expect_near(bench.read(plain), want_plain, size, tolerance, name);
-    expect_near(bench.read(twice), want_twice, size, tolerance, "gate_rows, " + name);
+    expect_near(bench.read(twice), want_twice, size, tolerance, "gate, " + name);
   }
 }
 
@@ -124,8 +124,8 @@ void check_gate(Backend& backend, WeightFormat weights, int64_t width, int64_t s
   for (int64_t r = 0; r < kRows; ++r)
     for (int64_t i = 0; i < width; ++i)
       want.push_back(activated(Activation::kGeluTanh, x.exact[r * width + i]) * up.exact[r * stride + i]);
-  backend.gate(Activation::kGeluTanh, x.tensor, Tensor(up.tensor.data, bench.type(), {kRows, width}), stride,
-               x.tensor);
+  backend.gate(Activation::kGeluTanh, x.tensor, width, Tensor(up.tensor.data, bench.type(), {kRows, width}),
+               stride, x.tensor);
   expect_near(bench.read(x.tensor), want, std::vector<double>(want.size(), 0.02),
               std::max(bench.tolerance(), 1e-5), "gate");
 }

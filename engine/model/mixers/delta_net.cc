@@ -110,7 +110,8 @@ void DeltaNetSpec::run(Backend& backend, const DeltaNetWeights& w, const MixerIn
                        .batch = &in.group.attention,
                        .out = mixed});
   norm_heads(backend, norm, w.norm, mixed, num_heads, value_width());
-  backend.gate_rows(Activation::kSilu, Tensor(input.at(channels), type, {rows, value_width()}), stride, mixed, mixed);
+  backend.gate(Activation::kSilu, Tensor(input.at(channels), type, {rows, value_width()}), stride, mixed,
+               value_width(), mixed);
   backend.linear(mixed, w.output, in.out);
 }
 

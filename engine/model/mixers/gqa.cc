@@ -150,7 +150,8 @@ void GqaSpec::run(Backend& backend, const GqaWeights& w, const MixerInput& in) c
                      .out = attended},
                     stride);
   if (has_gate)
-    backend.gate_rows(Activation::kSigmoid, Tensor(qkv.data, type, {rows, q_size()}), stride, attended, attended);
+    backend.gate(Activation::kSigmoid, Tensor(qkv.data, type, {rows, q_size()}), stride, attended, q_size(),
+                 attended);
   backend.linear(attended, w.output, in.out);
 }
 

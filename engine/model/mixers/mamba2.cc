@@ -89,7 +89,7 @@ void Mamba2Spec::run(Backend& backend, const Mamba2Weights& w, const MixerInput&
 void Mamba2Spec::gate_and_norm(Backend& backend, const Mamba2Weights& w, const Tensor& gate,
                                const Tensor& mixed) const {
   if (norm.is_there() && has_norm_before_gate) norm_groups(backend, norm, w.norm, mixed, num_groups);
-  backend.gate_rows(Activation::kSilu, gate, input_size(), mixed, mixed);
+  backend.gate(Activation::kSilu, gate, input_size(), mixed, mixed.dim(1), mixed);
   if (norm.is_there() && !has_norm_before_gate) norm_groups(backend, norm, w.norm, mixed, num_groups);
 }
 

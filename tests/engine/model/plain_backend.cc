@@ -301,11 +301,12 @@ class PlainBackend final : public Backend {
     }
   }
 
-  void gate(Activation act, const Tensor& x, const Tensor& up, int64_t up_stride, const Tensor& out) override {
+  void gate(Activation act, const Tensor& x, int64_t x_stride, const Tensor& up, int64_t up_stride,
+            const Tensor& out) override {
     for (int64_t r = 0; r < out.dim(0); ++r)
       for (int64_t i = 0; i < out.dim(1); ++i)
-        out.as<float>()[r * out.dim(1) + i] = static_cast<float>(
-            activated(act, x.as<float>()[r * out.dim(1) + i]) * up.as<float>()[r * up_stride + i]);
+        out.as<float>()[r * out.dim(1) + i] = static_cast<float>(activated(act, x.as<float>()[r * x_stride + i]) *
+                                                                 up.as<float>()[r * up_stride + i]);
   }
   void scaled_add(const Tensor& x, float scale, const Tensor& y, const Tensor& out) override {
     for (int64_t i = 0; i < out.num_elements(); ++i)
@@ -315,14 +316,6 @@ class PlainBackend final : public Backend {
   void soft_cap(const Tensor& x, float cap) override {
     for (int64_t i = 0; i < x.num_elements(); ++i)
       x.as<float>()[i] = static_cast<float>(cap * std::tanh(double{x.as<float>()[i]} / cap));
-  }
-  void gate_rows(Activation act, const Tensor& gate, int64_t gate_stride, const Tensor& x,
-                 const Tensor& out) override {
-    const int64_t width = out.dim(1);
-    for (int64_t r = 0; r < out.dim(0); ++r)
-      for (int64_t i = 0; i < width; ++i)
-        out.as<float>()[r * width + i] =
-            static_cast<float>(activated(act, gate.as<float>()[r * gate_stride + i]) * x.as<float>()[r * width + i]);
   }
   void causal_conv(const CausalConvArgs& args) override {
     const int64_t channels = args.out.dim(1), taps = args.weight.dim(0);
