@@ -15,7 +15,7 @@ import pathlib
 import numpy as np
 import torch
 import transformers
-from make_model_golden import ROOT, greedy, log_probs
+from model_golden import ROOT, greedy, log_probs
 
 MODELS = ["llama-bias", "llama2-f16", "qwen3-bf16"]
 

@@ -1,4 +1,4 @@
-// What the reference answered on a fixture checkpoint (written by tests/golden/make_model_golden.py), and the
+// What the reference answered on a fixture checkpoint (written by tests/golden/model_golden.py), and the
 // gate that holds our forward pass against it.
 #pragma once
 

@@ -1,0 +1,93 @@
+// Recurrences, alone and beside attention.
+#include "tests/engine/model/golden_expert_features.h"
+#include "tests/engine/model/golden_features.h"
+#include "tests/engine/model/golden_state_features.h"
+
+namespace serval::testing {
+
+std::vector<ModelCase> state_models() {
+  return {
+      {"mamba", {without_memory(), without_skip(), without_conv_bias()}},
+      {"mamba-f16",
+       {without_memory(), without_skip(), without_bias("input", [](LayerWeights& w) -> LinearWeight& { return mamba(w).input; }),
+        without_bias("output of the mixer", [](LayerWeights& w) -> LinearWeight& { return mamba(w).output; })}},
+      {"bamba",
+       {without_memory_of<Mamba2Spec>(), without_gated_norm<Mamba2Spec>(), without_step_limits(), without_rotation()}},
+      {"granite-hybrid",
+       {without_memory_of<Mamba2Spec>(), with_one_group(), without_embedding_scale(),
+        without_residual_scale(), without_logit_scale(),
+        of_mixers<GqaSpec>("scale of scores", [](GqaSpec& mixer) { mixer.scale = 1 / std::sqrt(8.0f); })}},
+      {"granite-hybrid-bf16",
+       {without_memory_of<Mamba2Spec>(), without_rotation(),
+        of_mixer_weights<Mamba2Spec>("input bias", [](Mamba2Weights& w) { w.input.bias = {}; })}},
+      {"falcon-h1",
+       {without_memory_of<Mamba2Spec>(), without_rotation(), without_embedding_scale(),
+        without_logit_scale(),
+        {"scales of what parts add",
+         [](ModelSpec& s, ModelWeights&) {
+           for (LayerSpec& layer : s.layers) layer.mixer_scale = layer.ffn_scale = 1;
+         }},
+        {"mixers side by side",
+         [](ModelSpec& s, ModelWeights&) {
+           for (LayerSpec& layer : s.layers) layer.mixer_scale = layer.is_beside ? 0 : layer.mixer_scale;
+         }},
+        {"scale of the gate",
+         [](ModelSpec& s, ModelWeights&) {
+           for (LayerSpec& layer : s.layers)
+             if (auto* const ffn = std::get_if<DenseFfnSpec>(&layer.ffn)) ffn->gate_scale = 1;
+         }},
+        of_mixers<GqaSpec>("scale of keys", [](GqaSpec& mixer) { mixer.scale = 1 / std::sqrt(8.0f); }),
+        of_mixers<Mamba2Spec>("scale of the gate of a scan", [](Mamba2Spec& mixer) { mixer.input_scales[0] = 1; }),
+        of_mixers<Mamba2Spec>("scale of steps", [](Mamba2Spec& mixer) { mixer.input_scales[4] = 1; }),
+        of_mixer_weights<Mamba2Spec>("scale of the convolution", [](Mamba2Weights& w) { scale_all(w.conv, 1.2f); })}},
+      {"falcon-h1-bf16",
+       {without_memory_of<Mamba2Spec>(), without_gated_norm<Mamba2Spec>(),
+        of_mixer_weights<Mamba2Spec>("output bias", [](Mamba2Weights& w) { w.output.bias = {}; })}},
+      {"mamba2",
+       {without_memory_of<Mamba2Spec>(), without_last_input<Mamba2Spec>(), without_gated_norm<Mamba2Spec>(),
+        without_step_limits(), with_one_group(),
+        of_mixer_weights<Mamba2Spec>("skip", [](Mamba2Weights& w) { scale_all(w.skip, 0); }),
+        of_mixer_weights<Mamba2Spec>("bias of the convolution", [](Mamba2Weights& w) { scale_all(w.conv_bias, 0); }),
+        of_mixer_weights<Mamba2Spec>("bias of a step", [](Mamba2Weights& w) { scale_all(w.step_bias, 0); })}},
+      {"mamba2-bf16",
+       {without_memory_of<Mamba2Spec>(),
+        of_mixer_weights<Mamba2Spec>("input bias", [](Mamba2Weights& w) { w.input.bias = {}; }),
+        of_mixer_weights<Mamba2Spec>("output bias", [](Mamba2Weights& w) { w.output.bias = {}; })}},
+      {"falcon-mamba", {without_memory(), without_inner_norms()}},
+      {"lfm2",
+       {without_last_input<ShortConvSpec>(), without_head_norm_of_attention(), without_rotation()}},
+      {"lfm2-bf16",
+       {without_last_input<ShortConvSpec>(), without_rotation(),
+        of_mixer_weights<ShortConvSpec>("bias of the convolution", [](ShortConvWeights& w) { scale_all(w.conv_bias, 0); }),
+        of_mixer_weights<ShortConvSpec>("input bias", [](ShortConvWeights& w) { w.input.bias = {}; }),
+        of_mixer_weights<ShortConvSpec>("output bias", [](ShortConvWeights& w) { w.output.bias = {}; })}},
+      {"qwen35",
+       {without_memory_of<DeltaNetSpec>(), without_last_input<DeltaNetSpec>(), without_gated_norm<DeltaNetSpec>(),
+        without_delta_rule(), without_unit_length(), without_head_norm_of_attention(), without_rotation(),
+        without_norm_offset()}},
+      {"qwen35-composite", {without_memory_of<DeltaNetSpec>(), without_last_input<DeltaNetSpec>(), without_norm_offset()}},
+      {"olmo-hybrid",
+       {without_memory_of<DeltaNetSpec>(), without_last_input<DeltaNetSpec>(), without_gated_norm<DeltaNetSpec>(),
+        of_mixers<DeltaNetSpec>("beta up to two", [](DeltaNetSpec& mixer) { mixer.beta_scale = 1; }),
+        of_mixers<GqaSpec>("norm of all heads", [](GqaSpec& mixer) { mixer.head_norm.eps = 10; }), without_rotation()}},
+      {"olmo-hybrid-bf16", {without_memory_of<DeltaNetSpec>(), without_last_input<DeltaNetSpec>()}},
+      {"jamba",
+       {of_mixer_weights<MambaSpec>("state", [](MambaWeights& w) { scale_all(w.rates, 1e9f); }),
+        of_mixers<MambaSpec>("norms of step, b and c", [](MambaSpec& mixer) { mixer.inner_norm.eps = 30; }),
+        of_mixer_weights<MambaSpec>("input bias", [](MambaWeights& w) { w.input.bias = {}; })}},
+      {"nemotron-h",
+       {without_memory_of<Mamba2Spec>(), without_step_limits(), with_one_group(),
+        {"activation",
+         [](ModelSpec& s, ModelWeights&) {
+           for (LayerSpec& layer : s.layers)
+             if (auto* const mlp = std::get_if<MlpFfnSpec>(&layer.ffn)) mlp->activation = Activation::kRelu;
+         }}}},
+      {"nemotron-h-bf16",
+       {without_memory_of<Mamba2Spec>(),
+        of_mixer_weights<Mamba2Spec>("input bias", [](Mamba2Weights& w) { w.input.bias = {}; })}},
+      {"qwen35-moe", {without_renormalised_routing(), with_experts_exchanged(), without_shared_expert(), without_shared_gate()}},
+      {"qwen35-moe-composite", {without_renormalised_routing(), with_experts_exchanged(), without_shared_gate()}},
+  };
+}
+
+}  // namespace serval::testing

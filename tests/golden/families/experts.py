@@ -1,0 +1,171 @@
+"""Models with routed experts, and latent attention."""
+
+import torch
+import transformers as t
+
+from model_golden import make, old_spelling, published_experts, rope, SMALL, VOCAB
+
+
+def make_all():
+    # The saver writes the published layout: an expert's matrices one by one, in block_sparse_moe.
+    mixtral = dict(SMALL, hidden_size=24, intermediate_size=20, num_attention_heads=3, num_key_value_heads=1, num_hidden_layers=2,
+                   num_local_experts=5, num_experts_per_tok=2, attn_implementation="eager")
+    make("mixtral", t.MixtralForCausalLM, t.MixtralConfig(**mixtral, rope_parameters=rope(1000000.0)), [10, 48], edit=old_spelling)
+    # In lower precision a close choice of experts may fall out differently: here all are chosen.
+    make("mixtral-bf16", t.MixtralForCausalLM,
+         t.MixtralConfig(**{**mixtral, "num_local_experts": 2, "hidden_size": 32, "num_attention_heads": 4,
+                            "num_key_value_heads": 2}, sliding_window=16, rope_parameters=rope()), [40], [16], dtype=torch.bfloat16)
+
+    # Experts in some layers: all but one by number (and by name), each another choice of a few among several.
+    moe = dict(SMALL, hidden_size=24, num_attention_heads=3, num_key_value_heads=1, head_dim=16, intermediate_size=40, moe_intermediate_size=12,
+               num_experts=6, num_experts_per_tok=3, attn_implementation="eager", rope_parameters=rope(1000000.0))
+    make("qwen3-moe", t.Qwen3MoeForCausalLM, t.Qwen3MoeConfig(**moe, norm_topk_prob=True, mlp_only_layers=[1]), [7, 48],
+         edit=published_experts("num_experts"))
+    make("qwen2-moe", t.Qwen2MoeForCausalLM,
+         t.Qwen2MoeConfig(**{k: v for k, v in moe.items() if k != "head_dim"}, decoder_sparse_step=2, shared_expert_intermediate_size=20), [7, 48],
+         edit=published_experts("num_experts"))
+
+    def gpt_oss_as_published(config):
+        old_spelling(config)
+        config.update(initial_context_length=config["rope_scaling"]["original_max_position_embeddings"], experts_per_token=config["num_experts_per_tok"])
+        config["rope_scaling"]["rope_type"] = config["rope_scaling"].pop("type")
+        config.pop("swiglu_alpha")
+
+    # Latent attention: queries of one matrix and of two, experts chosen with and without groups, a rotation that scales the scores.
+    mla = dict(vocab_size=VOCAB, hidden_size=24, intermediate_size=32, moe_intermediate_size=8, num_hidden_layers=2, num_attention_heads=3,
+               num_key_value_heads=3, kv_lora_rank=16, qk_nope_head_dim=16, qk_rope_head_dim=8, v_head_dim=24, n_routed_experts=8, n_shared_experts=2,
+               num_experts_per_tok=3, first_k_dense_replace=1, max_position_embeddings=256, rms_norm_eps=1e-5, bos_token_id=1, eos_token_id=2,
+               attn_implementation="eager")
+    yarn = rope(10000.0, "yarn", factor=4.0, original_max_position_embeddings=32, beta_fast=32, beta_slow=1, mscale=0.7, mscale_all_dim=1.0)
+
+    def deepseek_as_published(score, **more):
+        def edit(config):
+            old_spelling(config)
+            for field in ("head_dim", "num_mtp_layers", "rope_interleave", "mlp_bias", "output_router_logits", "qk_head_dim"):
+                config.pop(field, None)
+            config["n_routed_experts"] = config.pop("num_local_experts", config.get("n_routed_experts"))
+            config.update(moe_layer_freq=1, aux_loss_alpha=0.001, seq_aux=True, scoring_func=score, ep_size=1, pretraining_tp=1, **more)
+        return edit
+
+    make("deepseek-v2-lite", t.DeepseekV2ForCausalLM,
+         t.DeepseekV2Config(**mla, q_lora_rank=None, topk_method="greedy", n_group=1, topk_group=1, rope_parameters=yarn), [7, 48], [32],
+         edit=deepseek_as_published("softmax"))
+    make("deepseek-v2", t.DeepseekV2ForCausalLM,
+         t.DeepseekV2Config(**mla, q_lora_rank=16, topk_method="group_limited_greedy", n_group=4, topk_group=2, routed_scaling_factor=4.0,
+                            attention_bias=True, rope_parameters=rope()), [7, 48], edit=deepseek_as_published("softmax"))
+    # The layer that guesses a second token is not run.
+    guesses = {"model.layers.2.eh_proj.weight": torch.ones(24, 48), "model.layers.2.enorm.weight": torch.ones(24)}
+    make("deepseek-v3", t.DeepseekV3ForCausalLM,
+         t.DeepseekV3Config(**mla, q_lora_rank=16, n_group=4, topk_group=2, rope_parameters=yarn), [7, 48], [32],
+         edit=deepseek_as_published("sigmoid", topk_method="noaux_tc", num_nextn_predict_layers=1), extra=guesses)
+
+    # The text of a model that reads pictures is a DeepSeek V3 without groups.
+    def kimi_as_published(config):
+        text = {**config}
+        deepseek_as_published("sigmoid", topk_method="noaux_tc", num_nextn_predict_layers=0)(text)
+        text.update(model_type="kimi_k2", architectures=["DeepseekV3ForCausalLM"])
+        config.clear()
+        config.update(architectures=["KimiK25ForConditionalGeneration"], model_type="kimi_k25", text_config=text, dtype="float32", bos_token_id=1,
+                      eos_token_id=2, ignore_index=-100, media_placeholder_token_id=95, pad_token_id=0, tie_word_embeddings=False,
+                      use_unified_vision_chunk=True, video_placeholder="<|kimi_k25_video_placeholder|>", vision_config={"patch_size": 14})
+
+    make("kimi-k25", t.DeepseekV3ForCausalLM,
+         t.DeepseekV3Config(**{**mla, "n_shared_experts": 1}, q_lora_rank=16, n_group=1, topk_group=1, rope_parameters=rope(50000.0)), [7, 48],
+         edit=kimi_as_published, extra={"vision_tower.patch_embed.weight": torch.ones(4), "mm_projector.pre_norm.weight": torch.ones(4)},
+         rename=lambda name: "language_model." + name)
+    make("glm4-moe-lite", t.Glm4MoeLiteForCausalLM,
+         t.Glm4MoeLiteConfig(**mla, q_lora_rank=16, n_group=1, topk_group=1, rope_parameters=rope(1000000.0, partial_rotary_factor=1.0)), [7, 48])
+
+    # Sinks, alternating windows, experts with biases of which two tensors hold all, a stretched rotation with broken ends.
+    make("gpt-oss", t.GptOssForCausalLM,
+         t.GptOssConfig(vocab_size=VOCAB, hidden_size=24, intermediate_size=16, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=16,
+                        num_local_experts=6, num_experts_per_tok=3, sliding_window=16, max_position_embeddings=256, bos_token_id=1, eos_token_id=2,
+                        swiglu_limit=1.5, attn_implementation="eager",
+                        rope_parameters=rope(1500.0, "yarn", factor=4.0, beta_fast=32.0, beta_slow=1.0, truncate=False, original_max_position_embeddings=32)),
+         [10, 48], [16, 32], edit=gpt_oss_as_published)
+
+    # Plain attention with experts chosen in that way.
+    corrected = dict(moe, n_shared_experts=1, n_routed_experts=6, num_experts_per_tok=3)
+    corrected.pop("num_experts")
+    make("glm4-moe", t.Glm4MoeForCausalLM,
+         t.Glm4MoeConfig(**{**corrected, "rope_parameters": rope(1000000.0, partial_rotary_factor=0.5)}, use_qk_norm=True, attention_bias=True,
+                         routed_scaling_factor=2.5), [7, 48])
+    make("dots1", t.Dots1ForCausalLM,
+         t.Dots1Config(**corrected, first_k_dense_replace=1, norm_topk_prob=True, sliding_window=16, max_window_layers=1, routed_scaling_factor=2.5),
+         [10, 48], [16])
+
+    def minimax_as_published(config):
+        old_spelling(config)
+        config["rotary_dim"] = int(config["head_dim"] * config["rope_scaling"].pop("partial_rotary_factor")) if config["rope_scaling"] else 8
+        config.update(rope_scaling=None, use_qk_norm=True, qk_norm_type="per_layer", scoring_func="sigmoid", use_routing_bias=True, num_mtp_modules=3,
+                      mtp_transformer_layers=1, use_mtp=True, shared_intermediate_size=0, attn_type_list=[1] * 3)
+
+    make("minimax-m2", t.MiniMaxM2ForCausalLM,
+         t.MiniMaxM2Config(**{**SMALL, "hidden_size": 24, "intermediate_size": 12, "num_attention_heads": 3, "num_key_value_heads": 1}, head_dim=16,
+                           num_local_experts=6, num_experts_per_tok=2, rope_parameters=rope(5000000.0, partial_rotary_factor=0.5),
+                           attn_implementation="eager"), [7, 48], edit=minimax_as_published)
+
+    # Experts of which two tensors hold all, multipliers, and with and without one that all rows share.
+    granite_moe = dict({k: v for k, v in moe.items() if k not in ("head_dim", "moe_intermediate_size", "num_experts")}, hidden_size=32, num_attention_heads=4,
+                       num_key_value_heads=2, num_hidden_layers=2, intermediate_size=12, num_local_experts=6, embedding_multiplier=3.0, logits_scaling=2.0,
+                       residual_multiplier=0.5, attention_multiplier=0.6)
+    make("granite-moe", t.GraniteMoeForCausalLM, t.GraniteMoeConfig(**granite_moe), [7, 48], edit=old_spelling)
+    make("granite-moe-shared", t.GraniteMoeSharedForCausalLM, t.GraniteMoeSharedConfig(**granite_moe, shared_intermediate_size=20), [7, 48], edit=old_spelling)
+
+    olmoe = {k: v for k, v in moe.items() if k not in ("head_dim", "moe_intermediate_size")}
+    make("olmoe", t.OlmoeForCausalLM,
+         t.OlmoeConfig(**{**olmoe, "hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 4, "intermediate_size": 12, "num_hidden_layers": 2}),
+         [7, 48], edit=published_experts("num_experts"))
+
+    def hunyuan_moe_as_published(config):
+        published_experts("num_experts")(config)
+        config.pop("num_experts_per_tok", None)
+        config.update(moe_topk=[3, 3], num_shared_expert=[1, 1], moe_intermediate_size=[12, 12], use_mixed_mlp_moe=True, use_qk_norm=True, use_cla=False,
+                      cla_share_factor=2, norm_type="rms", moe_drop_tokens=False, moe_random_routing_dropped_token=False, attention_head_dim=16)
+
+    make("hunyuan-moe", t.HunYuanMoEV1ForCausalLM,
+         t.HunYuanMoEV1Config(**{**olmoe, "intermediate_size": 12, "num_hidden_layers": 2, "rope_parameters": rope(100.0, "dynamic", alpha=1000.0, factor=1.0)},
+                              head_dim=16, moe_topk=3), [7, 48],
+         edit=hunyuan_moe_as_published)
+
+    make("hy3", t.HYV3ForCausalLM,
+         t.HYV3Config(**{k: v for k, v in moe.items()}, num_shared_experts=1, mlp_layer_types=["dense", "sparse", "sparse"], router_scaling_factor=2.5),
+         [7, 48], edit=published_experts("num_experts"))
+    # Latent attention in a dense model, with factors of what is embedded, added and answered.
+    minicpm3 = {k: v for k, v in mla.items() if not k.startswith(("n_", "moe_", "first_", "num_experts"))}
+    make("minicpm3", t.MiniCPM3ForCausalLM,
+         t.MiniCPM3Config(**minicpm3, q_lora_rank=16, scale_emb=3, scale_depth=0.8, dim_model_base=16, tie_word_embeddings=False,
+                          rope_parameters=rope(100.0, "longrope", short_factor=[1.0, 1.5, 3.0, 5.0], long_factor=[2.0, 4.0, 8.0, 16.0],
+                                               original_max_position_embeddings=256)), [7, 48], edit=old_spelling)
+
+    # The text of a model that reads pictures, its experts' matrices in two tensors, turned round.
+    vl = dict(vision_config=dict(depth=1, hidden_size=8, num_heads=1, intermediate_size=8, patch_size=4, out_hidden_size=24, num_position_embeddings=4,
+                                 deepstack_visual_indexes=[]))
+    make("qwen3-vl-moe", t.Qwen3VLMoeForConditionalGeneration,
+         t.Qwen3VLMoeConfig(text_config={**{k: v for k, v in moe.items() if k != "attn_implementation"}, "mlp_only_layers": [1], "tie_word_embeddings": False,
+                                         "rope_parameters": rope(500000.0, mrope_section=[4, 2, 2], mrope_interleaved=True)}, **vl,
+                            tie_word_embeddings=False, attn_implementation="eager"), [7, 48])
+
+    # Two experts one after the other, each beside those near it; LayerNorms, biases, a rotation of a named amplitude.
+    def phimoe_as_published(config):
+        old_spelling(config)
+        config["architectures"] = ["PhiMoEForCausalLM"]
+
+    phimoe = rope(100.0, "longrope", short_factor=[1.0, 1.5, 3.0, 5.0], long_factor=[2.0, 4.0, 8.0, 16.0], short_mscale=1.2, long_mscale=1.3,
+                  original_max_position_embeddings=160)
+    make("phimoe", t.PhimoeForCausalLM,
+         t.PhimoeConfig(**{**SMALL, "hidden_size": 24, "num_attention_heads": 3, "num_key_value_heads": 1, "num_hidden_layers": 2, "intermediate_size": 12,
+                           "max_position_embeddings": 512}, original_max_position_embeddings=160, num_local_experts=6, num_experts_per_tok=2,
+                        router_jitter_noise=0.3, attention_bias=True, lm_head_bias=True, rope_parameters=phimoe, attn_implementation="eager"),
+         [7, 48], edit=phimoe_as_published)
+
+    def ernie_as_published(config):
+        old_spelling(config)
+        config.update(moe_capacity=[64, 64, 64], moe_gate="topk", moe_use_aux_free=True, num_nextn_predict_layers=1)
+        config["moe_num_experts"] = config.pop("num_local_experts", config.get("moe_num_experts"))
+        config["moe_k"] = config.pop("num_experts_per_tok", config.get("moe_k"))
+
+    ernie = {k: v for k, v in moe.items() if k not in ("head_dim", "num_experts", "num_experts_per_tok")}
+    make("ernie4.5-moe", t.Ernie4_5_MoeForCausalLM,
+         t.Ernie4_5_MoeConfig(**ernie, moe_num_experts=6, moe_k=3, moe_num_shared_experts=2, moe_norm_min=0.5, use_bias=True, tie_word_embeddings=False),
+         [7, 48], edit=ernie_as_published, extra={"model.mtp_linear_proj.0.weight": torch.ones(4)})
