@@ -46,6 +46,13 @@ std::optional<int64_t> parse_template_time(const std::string& text) {
   return timegm(&time);
 }
 
+// Rows of a step where the settings leave them open. Who comes waits for the step that runs, and a CPU's step takes as long as it has
+// rows: docs/benchmarks.md has what fewer cost.
+int rows_of_a_step(const EngineConfig& config) {
+  const bool on_gpu = config.device.device != "cpu" && cuda_problem().empty();
+  return std::max(on_gpu ? 512 : 128, config.scheduler.max_num_seqs);
+}
+
 // The settings that depend on the model: its context, and units and names in the engine's own terms.
 void resolve(const ModelSpec& model, ServerConfig& config) {
   SchedulerConfig& scheduler = config.engine.scheduler;
@@ -55,6 +62,7 @@ void resolve(const ModelSpec& model, ServerConfig& config) {
                              (model.why_no_longer.empty() ? "" : ": " + model.why_no_longer));
   }
   scheduler.max_model_len = config.max_model_len > 0 ? config.max_model_len : model.max_positions;
+  if (scheduler.max_num_batched_tokens == 0) scheduler.max_num_batched_tokens = rows_of_a_step(config.engine);
   scheduler.max_prefill_chunk = std::min(scheduler.max_prefill_chunk, scheduler.max_num_batched_tokens);
   check_scheduler_config(scheduler);
   if ((config.engine.block_size & (config.engine.block_size - 1)) != 0) {

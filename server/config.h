@@ -25,7 +25,7 @@ struct ServerConfig {
   GrpcConfig grpc{.port = 8001, .connection = {.max_streams = 128}};
   // What depends on the model is filled in when that was read.
   ServiceConfig service;
-  EngineConfig engine{.device = {.device = "auto"}};
+  EngineConfig engine{.device = {.device = "auto"}, .scheduler = {.max_num_batched_tokens = 0}};
 
   bool serve_grpc = true;
   bool strict_parameters = false;
