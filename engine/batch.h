@@ -55,6 +55,7 @@ struct Admission {
   SamplingParams sampling;      // seed already that of this choice
   std::vector<TokenId> tokens;  // all known tokens: prompt, then output so far
   int32_t num_prompt = 0;
+  int32_t length_class = 0;  // of the request; the same whenever the sequence comes
   // Table index of the first block in the first SeqStep (a windowed group may skip).
   int32_t first_block[kMaxKvGroups] = {};
 };

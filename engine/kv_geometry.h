@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "engine/length_classes.h"
 #include "kernels/values.h"
 
 namespace serval {
@@ -73,6 +74,8 @@ struct BlockGeometry {
   int32_t block_size = 16;
   int32_t num_groups = 1;
   KvGroupGeometry groups[kMaxKvGroups];
+  // What is kept of a position depends on its sequence's class as well.
+  LengthClasses lengths;
 
   KvRule rule(int group) const { return {groups[group], block_size}; }
 

@@ -50,7 +50,8 @@ struct KvGroupInput {
 struct ForwardInput {
   // [num_rows], each in [0, vocab), or -1 - s for the token that was drawn last for slot s
   std::span<const int32_t> token_ids;
-  std::span<const int32_t> positions;  // [num_rows], each in [0, max_positions of the Transformer)
+  // [num_rows]: rows of the tables by position, behind those for shorter sequences where the model tells them apart
+  std::span<const int32_t> positions;
   KvGroupInput groups[kMaxKvGroups];   // the first ModelSpec::kv_groups.size() are read
 
   int num_rows() const { return static_cast<int>(token_ids.size()); }

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/length_classes.h"
 #include "engine/model/ffn/dense.h"
 #include "engine/model/ffn/mlp.h"
 #include "engine/model/ffn/moe.h"
@@ -118,6 +119,9 @@ struct ModelSpec {
   std::vector<LayerSpec> layers;
   std::vector<KvGroupSpec> kv_groups;  // 1..kMaxKvGroups; every layer with a mixer is in exactly one
 
+  // Of sequences, by the lengths at which a rotation becomes another one. Throws std::runtime_error where there are too
+  // many.
+  LengthClasses length_classes() const;
   int embedding_width() const { return embedding_size > 0 ? embedding_size : hidden_size; }
   int num_layers() const { return static_cast<int>(layers.size()); }
   WeightFormat weight_format() const { return rounded_to ? *rounded_to : format_of(weight_dtype); }

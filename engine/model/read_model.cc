@@ -1,5 +1,6 @@
 #include "engine/model/read_model.h"
 
+#include <algorithm>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -81,12 +82,9 @@ ModelSpec read_model_spec(const std::filesystem::path& model_dir) {
   const std::span<const StoredName> modules = spec.names.modules;
   spec.names = architecture.names;
   if (!modules.empty()) spec.names.modules = modules;
-  for (const RopeSpec& rope : spec.ropes) {
-    if (rope.holds_until == 0 || rope.holds_until >= spec.max_positions) continue;
-    spec.max_positions = rope.holds_until;
-    spec.why_no_longer = "beyond " + std::to_string(rope.holds_until) +
-                         " positions it is rotated by other factors (longrope), which is not supported";
-  }
+  for (const RopeSpec& rope : spec.ropes)
+    if (!rope.longer.empty()) spec.max_positions = std::max(spec.max_positions, rope.longer.back().holds_until);
+  spec.length_classes();
   spec.weight_dtype = read_dtype(file, model_dir, spec.names);
   refuse_unasked(file);
   return spec;

@@ -43,6 +43,26 @@ std::vector<double> yarn_factors(double theta, int rotary_dim, const YarnScaling
   return factors;
 }
 
+const RopeSpec& RopeSpec::for_length(int length) const {
+  if (holds_until == 0 || length <= holds_until || longer.empty()) return *this;
+  for (const RopeSpec& rope : longer)
+    if (rope.holds_until == 0 || length <= rope.holds_until) return rope;
+  return longer.back();
+}
+
+void add_dynamic_lengths(double factor, int max_positions, RopeSpec& spec) {
+  const auto longest = static_cast<int64_t>(factor * max_positions);
+  const RopeSpec plain = spec;
+  for (int64_t length = max_positions; length < longest;) {
+    length = std::min(2 * length, longest);
+    RopeSpec& rope = spec.longer.emplace_back(plain);
+    rope.holds_until = static_cast<int>(length);
+    const double stretch = factor * static_cast<double>(length) / max_positions - (factor - 1);
+    rope.theta *= std::pow(stretch, double(spec.rotary_dim) / (spec.rotary_dim - 2));
+  }
+  if (!spec.longer.empty()) spec.holds_until = max_positions;
+}
+
 std::vector<double> rope_frequencies(const RopeSpec& spec) {
   std::vector<double> frequencies(spec.rotary_dim / 2);
   for (size_t i = 0; i < frequencies.size(); ++i) {

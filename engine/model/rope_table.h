@@ -1,6 +1,7 @@
 // The rotation of a layer's heads: its parameters, and the table of cosines and sines by position that is
 // computed from them once at start (Su et al. 2021; frequencies scaled as Llama 3.1 publishes it, or linearly
-// as Chen et al. 2023 do).
+// as Chen et al. 2023 do). Where long sequences are rotated another way, there is a table for each class of lengths
+// (engine/length_classes.h).
 #pragma once
 
 #include <cstdint>
@@ -27,8 +28,13 @@ struct RopeSpec {
   // At position p the two are multiplied by 1 + growth * ln(1 + floor(p / growth_span)) as well (Llama 4).
   double growth = 0;
   int growth_span = 1;
-  // The rotation is another one for sequences longer than this; 0: it is the same for all.
+  // Sequences that may become longer than this are rotated by the first of `longer` that holds for them; 0: this one
+  // holds for all.
   int holds_until = 0;
+  std::vector<RopeSpec> longer = {};  // ascending by holds_until
+
+  // That of sequences of up to so many positions.
+  const RopeSpec& for_length(int length) const;
 };
 
 // YaRN (Peng et al. 2023, section 3.2): pairs that turn more than beta_fast times within the original context keep
@@ -42,6 +48,10 @@ struct YarnScaling {
 };
 // What each pair's frequency is divided by: [rotary_dim / 2].
 std::vector<double> yarn_factors(double theta, int rotary_dim, const YarnScaling& scaling);
+
+// By a base that grows with the length of the sequence (dynamic NTK: bloc97 2023): as it would be for sequences of twice
+// max_positions, four times, and so on up to factor * max_positions, so that there are few tables.
+void add_dynamic_lengths(double factor, int max_positions, RopeSpec& spec);
 
 // Radians a position turns pair i of a head by: [rotary_dim / 2].
 std::vector<double> rope_frequencies(const RopeSpec& spec);

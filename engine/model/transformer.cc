@@ -17,11 +17,17 @@ Transformer::Transformer(ModelSpec spec, ModelWeights weights, int max_positions
   rope_memory_ = backend.allocate(planned_bytes(spec_, max_positions));
   std::vector<float> tables(rope_memory_.bytes / sizeof(float));
   size_t used = 0;
+  const LengthClasses classes = spec_.length_classes();
+  const int num_rows = classes.num_rows(max_positions);
+  SERVAL_CHECK(classes.num_bounds == 0 || spec_.positions == PositionTable::kNone, classes.num_bounds);
   for (const RopeSpec& rope : spec_.ropes) {
-    fill_rope_table(rope, max_positions, tables.data() + used);
     cos_sin_.emplace_back(rope_memory_.as<float>() + used, DType::kF32,
-                          std::initializer_list<int64_t>{max_positions, rope.rotary_dim});
-    used += size_t(max_positions) * rope.rotary_dim;
+                          std::initializer_list<int64_t>{num_rows, rope.rotary_dim});
+    for (int32_t i = 0; i <= classes.class_of(max_positions); ++i) {
+      const int longest = i < classes.num_bounds ? std::min(classes.bounds[i], max_positions) : max_positions;
+      fill_rope_table(rope.for_length(longest), longest, tables.data() + used);
+      used += size_t(longest) * rope.rotary_dim;
+    }
   }
   output_scales_.assign(spec_.layers.size(), 1);
   for (size_t l = 0; l < spec_.layers.size(); ++l)
@@ -45,8 +51,9 @@ StepLimits Transformer::step_limits(const ModelSpec& spec, StepLimits sizes) {
 }
 
 size_t Transformer::planned_bytes(const ModelSpec& spec, int max_positions) {
+  const size_t rows = spec.length_classes().num_rows(max_positions);
   size_t floats = 0;
-  for (const RopeSpec& rope : spec.ropes) floats += static_cast<size_t>(max_positions) * rope.rotary_dim;
+  for (const RopeSpec& rope : spec.ropes) floats += rows * rope.rotary_dim;
   return floats * sizeof(float);
 }
 

@@ -15,7 +15,7 @@ namespace serval {
 
 class Transformer {
  public:
-  // max_positions: of the rows there will be, at most spec.max_positions. The backend outlives the transformer.
+  // max_positions: of the sequences there will be, at most spec.max_positions. The backend outlives the transformer.
   Transformer(ModelSpec spec, ModelWeights weights, int max_positions, Backend& backend);
 
   // Runs input's rows through every layer, writing their K and V into `kv` (one entry per layer). Leaves the
@@ -54,7 +54,7 @@ class Transformer {
   Backend& backend_;
   Buffer rope_memory_;
   std::vector<float> output_scales_;  // of the layers
-  std::vector<Tensor> cos_sin_;  // of each of spec_.ropes: [max_positions, rotary_dim] f32
+  std::vector<Tensor> cos_sin_;  // of each of spec_.ropes: [rows of all classes of lengths, rotary_dim] f32
 };
 
 }  // namespace serval

@@ -83,6 +83,7 @@ BlockGeometry geometry_for(const ModelSpec& spec, const EngineConfig& config, do
   BlockGeometry geometry;
   geometry.block_size = config.block_size;
   geometry.num_groups = static_cast<int>(spec.kv_groups.size());
+  geometry.lengths = spec.length_classes();
   for (int g = 0; g < geometry.num_groups; ++g) {
     const double blocks = std::floor(sequences * blocks_per_sequence(spec.kv_groups[g], config));
     geometry.groups[g] = group_of(spec.kv_groups[g], config);

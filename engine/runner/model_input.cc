@@ -48,7 +48,7 @@ int ModelInput::fill(const Batch& batch, const SlotTable& slots) {
     for (int j = 0; j < step.num_tokens; ++j) {
       const TokenId token = slot.tokens[step.first_pos + j];
       token_ids_[row + j] = token == kTokenOnDevice ? -1 - step.slot : token;
-      positions_[row + j] = step.first_pos + j;
+      positions_[row + j] = slot.first_row + step.first_pos + j;
     }
     const int end = step.first_pos + step.num_tokens;
     for (int g = 0; g < geometry_.num_groups; ++g) {
@@ -83,7 +83,7 @@ void ModelInput::fill_branches(const Batch& batch, const SeqStep& step, const Sl
     masks[i] = (parent < 0 ? 0 : masks[parent]) | uint64_t{1} << i;
     if (i < num_chained) continue;
     const int position = tree_start + std::popcount(masks[i]) - 1;
-    positions_[row + num_known + i] = position;
+    positions_[row + num_known + i] = slot.first_row + position;
     add_sequence(slot, row + num_known + i, position, masks[i], tree_start);
   }
 }

@@ -67,6 +67,7 @@ void SlotTable::admit(const Admission& admission) {
   std::sort(slot.end_ids.begin(), slot.end_ids.end());
   slot.end_ids.erase(std::unique(slot.end_ids.begin(), slot.end_ids.end()), slot.end_ids.end());
   slot.num_prompt = admission.num_prompt;
+  slot.first_row = geometry_.lengths.first_row(admission.length_class);
   std::copy(admission.tokens.begin(), admission.tokens.end(), slot.tokens);
   slot.num_tokens = num_tokens;
   slot.num_counted = 0;

@@ -18,6 +18,7 @@ struct Slot {
   SamplingParams sampling;
   std::vector<TokenId> end_ids;  // not to be drawn before min_tokens are out
   int num_prompt = 0;
+  int first_row = 0;                   // of the sequence's class in the tables by position
   TokenId* tokens = nullptr;           // [max_model_len] by position
   int num_tokens = 0;                  // known positions, drafts of the last step included
   int num_counted = 0;                 // of them, from the front, that the device has counted for penalties

@@ -58,12 +58,12 @@ BlockRef KvManager::allocate(int group) {
 // --- beginning ---
 
 KvManager::Start KvManager::start_from_cache(SequenceKv& kv, RadixCache::NodeId& root, std::string& salt,
-                                             std::span<const TokenId> tokens) {
+                                             int32_t length_class, std::span<const TokenId> tokens) {
   Start start;
   kv.num_shared = 0;
   if (!enable_prefix_cache_) return start;
   if (root == RadixCache::kNone) {
-    root = cache_.root(salt);
+    root = cache_.root(salt, length_class);
     if (root == RadixCache::kNone) return start;
     cache_.pin(root);
   }

@@ -54,9 +54,9 @@ class KvManager {
     int32_t num_part = 0;
     std::array<BlockRef, kMaxKvGroups> part;  // held until they are copied
   };
-  // Takes what the cache has of `tokens`. `root` is that of the request's salt: made, and pinned until
-  // release_root, at its first use.
-  Start start_from_cache(SequenceKv& kv, RadixCache::NodeId& root, std::string& salt,
+  // Takes what the cache has of `tokens`. `root` is that of the request's salt and class of lengths: made, and pinned
+  // until release_root, at its first use.
+  Start start_from_cache(SequenceKv& kv, RadixCache::NodeId& root, std::string& salt, int32_t length_class,
                          std::span<const TokenId> tokens);
   // Whether `parent`, whose rows stand at `row` when a step begins, still has what a row at `position` reads.
   bool can_fork(const SequenceKv& parent, int32_t row, int32_t position) const;

@@ -82,15 +82,15 @@ size_t RadixCache::bucket(NodeId parent, std::span<const TokenId> tokens) const 
   return static_cast<size_t>(h) & (buckets_.size() - 1);
 }
 
-size_t RadixCache::root_bucket(std::string_view salt) const {
-  uint64_t h = hash_seed_[0] + salt.size();
+size_t RadixCache::root_bucket(std::string_view salt, int32_t length_class) const {
+  uint64_t h = fold(hash_seed_[0] + salt.size(), hash_seed_[1]) + static_cast<uint32_t>(length_class);
   for (const char c : salt) h = fold(h ^ static_cast<unsigned char>(c), hash_seed_[1]) + 1;
   return static_cast<size_t>(h) & (buckets_.size() - 1);
 }
 
 size_t RadixCache::bucket_of(NodeId node) const {
   const NodeId parent = nodes_[node].parent;
-  return parent == kNone ? root_bucket(salts_[node]) : bucket(parent, tokens_of(node));
+  return parent == kNone ? root_bucket(salts_[node], nodes_[node].length_class) : bucket(parent, tokens_of(node));
 }
 
 // The child that has exactly these tokens.
@@ -182,14 +182,15 @@ RadixCache::NodeId RadixCache::new_node() {
   return id;
 }
 
-RadixCache::NodeId RadixCache::root(std::string& salt) {
-  for (NodeId id = buckets_[root_bucket(salt)]; id != kNone; id = nodes_[id].next_in_bucket) {
+RadixCache::NodeId RadixCache::root(std::string& salt, int32_t length_class) {
+  for (NodeId id = buckets_[root_bucket(salt, length_class)]; id != kNone; id = nodes_[id].next_in_bucket) {
     ++num_looked_at_;
-    if (nodes_[id].parent == kNone && salts_[id] == salt) return id;
+    if (nodes_[id].parent == kNone && nodes_[id].length_class == length_class && salts_[id] == salt) return id;
   }
   const NodeId id = new_node();
   if (id == kNone) return kNone;
   std::swap(salts_[id], salt);
+  nodes_[id].length_class = length_class;
   attach(id, kNone);
   touch(id);
   list_newest(id);

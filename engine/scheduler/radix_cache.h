@@ -1,6 +1,6 @@
 // Token prefixes whose KV is in memory: a tree with one node a block. Inner nodes hold whole blocks, a leaf
 // may hold a part of one, so a match is exact to the token (the partial block is copied by whoever takes it).
-// Equality of tokens decides, hashes only find. Roots are told apart by cache_salt. Pure (hashes are seeded
+// Equality of tokens decides, hashes only find. Roots are told apart by cache_salt and class of lengths. Pure (hashes are seeded
 // at random, but decide nothing); single-threaded; allocates in its constructor only.
 //
 // What a call costs depends on the tokens it is about, not on how much is cached: whole blocks are found by
@@ -61,9 +61,9 @@ class RadixCache {
   // Goes on from the place with what was inserted below it since. Returns how many blocks, -1: it is gone.
   int32_t follow(Place& place, std::span<const TokenId> tokens);
 
-  // The root of a salt, made when it is not there. A new root keeps the salt by swapping it for a string that
-  // has served its time. kNone when nodes ran out.
-  NodeId root(std::string& salt);
+  // The root of a salt and of a class of lengths, made when it is not there. A new root keeps the salt by swapping it for
+  // a string that has served its time. kNone when nodes ran out.
+  NodeId root(std::string& salt, int32_t length_class = 0);
   // Adds the block that follows `parent` (tokens: 1..block_size of them; fewer only for a tail). `blocks` has
   // one block per group, empty where a windowed group has none. Returns the node that now stands for these
   // tokens, or kNone when nothing was added (a tail that is already covered, or nodes ran out).
@@ -110,6 +110,7 @@ class RadixCache {
     int32_t num_tokens = 0;
     int32_t num_children = 0;
     int32_t pins = 0;
+    int32_t length_class = 0;  // of a root
     uint64_t last_used = 0;
     uint64_t born = 0;
     NodeId parent = kNone;
@@ -123,7 +124,7 @@ class RadixCache {
   using Runs = std::array<int32_t, kMaxKvGroups>;
 
   size_t bucket(NodeId parent, std::span<const TokenId> tokens) const;
-  size_t root_bucket(std::string_view salt) const;
+  size_t root_bucket(std::string_view salt, int32_t length_class) const;
   size_t bucket_of(NodeId node) const;
   NodeId find(NodeId parent, std::span<const TokenId> tokens);
   bool step_down(Place& at, std::span<const TokenId> tokens);

@@ -20,7 +20,7 @@
 namespace serval {
 namespace {
 
-constexpr std::string_view kHead = "serval-scheduler 5";
+constexpr std::string_view kHead = "serval-scheduler 6";
 constexpr int32_t kMaxRead = 100'000'000;  // more is no recording of ours
 
 template <class T, class Value>
@@ -56,8 +56,12 @@ void fields(Line& line, Is<KvGroupGeometry> auto& g) {
   line(g.num_blocks, g.window, g.state_span);
 }
 template <class Line>
+void fields(Line& line, Is<LengthClasses> auto& c) {
+  line(c.num_bounds, c.bounds);
+}
+template <class Line>
 void fields(Line& line, Is<BlockGeometry> auto& g) {
-  line(g.block_size, g.num_groups, g.groups);
+  line(g.block_size, g.num_groups, g.groups, g.lengths);
 }
 template <class Line>
 void fields(Line& line, Is<SchedulerConfig> auto& c) {

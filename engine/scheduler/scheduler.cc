@@ -81,6 +81,7 @@ std::unique_ptr<RequestState> Scheduler::prepare(Request request) const {
   request_state->num_prompt = static_cast<int32_t>(request.prompt.size());
   SERVAL_CHECK(request_state->num_prompt <= config_.max_model_len, request.id, request_state->num_prompt);
   const int32_t max_len = max_len_of(config_, request_state->num_prompt, request.sampling.max_tokens);
+  request_state->length_class = kv_.geometry().lengths.class_of(max_len);
   request_state->sequences.resize(request.n);
   request_state->stops_for_forks = request.n > 1 && !kv_.geometry().may_copy_part();
   for (int i = request.n - 1; i >= 0; --i) {

@@ -101,7 +101,7 @@ bool Scheduler::admit(Sequence& seq, Time now, Batch& batch) {
   RequestState& of = *seq.of;
   KvManager::Start start =
       is_fork ? kv_.start_from_parent(seq.kv, seq.parent->kv, of.root, seq.num_prompt() - 1)
-              : kv_.start_from_cache(seq.kv, of.root, of.request.cache_salt, seq.to_look_up());
+              : kv_.start_from_cache(seq.kv, of.root, of.request.cache_salt, of.length_class, seq.to_look_up());
   seq.num_computed = start.num_computed;
   for (int g = 0; g < num_groups; ++g) lacking[g] = num_lacking(seq, g);
   const bool has_begun =
@@ -166,6 +166,7 @@ void Scheduler::enter_slot(Sequence& seq, Batch& batch) {
   admission.sampling.seed = seed_of_choice(admission.sampling.seed, seq.index);
   admission.tokens = seq.tokens;
   admission.num_prompt = seq.num_prompt();
+  admission.length_class = seq.of->length_class;
   kv_.tell(seq.kv, admission);
 }
 

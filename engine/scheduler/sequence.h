@@ -134,6 +134,7 @@ struct Sequence {
 struct RequestState {
   Request request;  // its prompt has moved into the first sequence
   int32_t num_prompt = 0;
+  int32_t length_class = 0;                     // of BlockGeometry::lengths, by the longest it may become
   bool stops_for_forks = false;                 // choice 0 is not planned past the last position that they share
   std::vector<Sequence> sequences;              // the request's n; they never move
   int32_t num_gone = 0;                         // of them: finished, and held by no step

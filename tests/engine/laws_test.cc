@@ -47,7 +47,7 @@ constexpr ModelKind kKinds[] = {
     {"sandwich_bf16", "Gemma3ForCausalLM", DType::kBF16, 37, 0, 0,
      R"(, "query_pre_attn_scalar": 24, "sliding_window_pattern": 2, "rope_local_base_freq": 500)"},
     {"fused_bf16", "Phi3ForCausalLM", DType::kBF16, 0, 0, 0,
-     R"(, "partial_rotary_factor": 0.5, "original_max_position_embeddings": 800, "rope_scaling": {"type": "longrope",
+     R"(, "partial_rotary_factor": 0.5, "original_max_position_embeddings": 70, "rope_scaling": {"type": "longrope",
         "short_factor": [1, 1.5, 2, 3], "long_factor": [2, 3, 4, 6]})"},
     {"state_bf16", "MambaForCausalLM", DType::kBF16, 0, 0},
     {"capped_bf16", "Gemma2ForCausalLM", DType::kBF16, 37, 0, 0,
@@ -67,6 +67,15 @@ constexpr ModelKind kKinds[] = {
     {"latent_bf16", "DeepseekV3ForCausalLM", DType::kBF16, 0, 0, 5,
      R"(, "n_group": 1, "topk_group": 1, "moe_intermediate_size": 40, "n_shared_experts": 1, "first_k_dense_replace": 1,
         "q_lora_rank": 48, "kv_lora_rank": 48, "qk_nope_head_dim": 16, "qk_rope_head_dim": 16, "v_head_dim": 24)"},
+};
+
+// Models that rotate sequences that may become longer than 100 another way.
+constexpr ModelKind kKindsByLength[] = {
+    {"longrope_bf16", "Phi3ForCausalLM", DType::kBF16, 0, 0, 0,
+     R"(, "original_max_position_embeddings": 100, "rope_scaling": {"type": "longrope", "short_factor": [1, 1.5, 2, 3, 4, 5, 6, 7],
+        "long_factor": [2, 3, 4, 6, 8, 10, 12, 14]})"},
+    {"dynamic_bf16", "LlamaForCausalLM", DType::kBF16, 0, 0, 0,
+     R"(, "max_position_embeddings": 100, "rope_scaling": {"type": "dynamic", "factor": 8})"},
 };
 
 // A model of each kind, written once a process.
@@ -366,6 +375,32 @@ TEST_P(Laws, SpeculationChangesNoBit) {
       EXPECT_GT(stats.num_accepted_tokens, 15u);
       EXPECT_GT(stats.num_draft_tokens, stats.num_accepted_tokens + 10);
     }
+  }
+}
+
+// A request's rotation follows from the longest it may become, and from nothing else.
+TEST(LawsOfLengths, WhatLongSequencesHaveCachedIsNotTakenUpByShortOnes) {
+  const std::string device = std::array{SERVAL_LAW_DEVICES}[0];
+  if (!has_device(device)) GTEST_SKIP() << "this machine lacks " << device;
+  for (const ModelKind& kind : kKindsByLength) {
+    const EngineConfig config = config_for(device);
+    const auto request = [](int max_tokens) { return make_request(11, 75, max_tokens, 0.8f); };
+    const auto alone = [&](int max_tokens) {
+      EngineDriver driver(model_folder(kind), config, EngineDriver::Order::kInTurn);
+      return driver.wait(driver.submit(request(max_tokens)))[0];
+    };
+    const Told longest = alone(26), shortest = alone(25);
+    EXPECT_NE(longest.top[0].second, shortest.top[0].second) << kind.name << ": nothing was tried";
+    EngineDriver driver(model_folder(kind), config);
+    EXPECT_TRUE(driver.wait(driver.submit(request(26)))[0].same_bits(longest)) << kind.name;
+    for (const int cached : {0, 74}) {
+      const Told told = driver.wait(driver.submit(request(25)))[0];
+      EXPECT_TRUE(told.same_bits(shortest)) << kind.name;
+      EXPECT_EQ(told.cached_tokens, cached) << kind.name;
+    }
+    const Told again = driver.wait(driver.submit(request(26)))[0];
+    EXPECT_TRUE(again.same_bits(longest)) << kind.name;
+    EXPECT_EQ(again.cached_tokens, 74) << kind.name;
   }
 }
 

@@ -91,9 +91,11 @@ def make_prompt(seed, length):
     return torch.randint(3, VOCAB, (length,), generator=generator).tolist()
 
 
-def make_cases(model, lengths, thresholds):
+def make_cases(model, lengths, thresholds, become):
     cases = []
     for i, length in enumerate(lengths):
+        if become is not None:
+            become(model, length + NUM_GREEDY)
         prompt = make_prompt(1000 + i, length)
         continuation, margins = greedy(model, prompt)
         if min(margins) < MIN_MARGIN:
@@ -152,7 +154,8 @@ def stacked(tensors):
 
 
 def make(name, model_class, config, lengths, thresholds=(), dtype=torch.float32, shard=None, edit=None, extra=None,
-         rename=lambda name: name, remake=None, stack=False):
+         rename=lambda name: name, remake=None, stack=False, become=None):
+    """become(model, length): before a prompt, what its whole sequence has in the end."""
     if len(sys.argv) > 1 and name not in sys.argv[1:]:
         return
     folder = ROOT / name
@@ -166,7 +169,7 @@ def make(name, model_class, config, lengths, thresholds=(), dtype=torch.float32,
             scalars = [b for n, b in model.named_buffers() if n.endswith("layer_scalar")]
             for p in [*model.parameters(), *scalars]:  # the values the checkpoint can hold; not model.to(), which would round the rotation too
                 p.copy_(p.to(dtype))
-        cases = make_cases(model, lengths, thresholds)
+        cases = make_cases(model, lengths, thresholds, become)
         if cases is not None:
             break
     else:

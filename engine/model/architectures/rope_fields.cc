@@ -55,15 +55,19 @@ void read_llama3(const Fields& config, const Fields& rope, int max_positions, Ro
   spec.scaling.original_max_positions = read_original(config, rope, max_positions);
 }
 
-// By a base that grows with the sequence beyond max_position_embeddings, where contexts end here; or (Hunyuan) by one
+// By a base that grows with sequences longer than max_position_embeddings, up to `factor` times that; or (Hunyuan) by one
 // that a fixed alpha stretches, which leaves out the other fields.
-void read_dynamic(const Fields&, const Fields& rope, int, RopeSpec& spec) {
+void read_dynamic(const Fields&, const Fields& rope, int max_positions, RopeSpec& spec) {
   if (const std::optional<double> alpha = rope.find_positive("alpha", 1e15)) {
     spec.theta *= std::pow(*alpha, double(spec.rotary_dim) / (spec.rotary_dim - 2));
     rope.ignore({"factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim"});
     return;
   }
-  get_factor(rope);
+  const double factor = get_factor(rope);
+  if (factor * max_positions > kMaxPositions)
+    rope.refuse("factor", "makes a context of more than " + std::to_string(kMaxPositions) + " positions");
+  if (spec.rotary_dim <= 2) rope.refuse("type", "dynamic needs more than 2 dimensions of a head that rotate");
+  add_dynamic_lengths(factor, max_positions, spec);
 }
 
 void read_yarn(const Fields& config, const Fields& rope, int max_positions, RopeSpec& spec) {
@@ -86,20 +90,22 @@ void read_yarn(const Fields& config, const Fields& rope, int max_positions, Rope
   rope.ignore({"finetuned"});
 }
 
-// LongRoPE (Ding et al. 2024): short_factor up to the original context, long_factor beyond it. Which of the two a
-// sequence is rotated by would depend on how long it becomes, so contexts end at the original one here.
+// LongRoPE (Ding et al. 2024): short_factor for sequences within the original context, long_factor for longer ones.
 void read_longrope(const Fields& config, const Fields& rope, int max_positions, RopeSpec& spec) {
   const int original = read_original(config, rope, max_positions);
   const double stretch = rope.find_positive("factor", 1e6).value_or(double(max_positions) / original);
   const double amplitude = stretch <= 1 ? 1 : std::sqrt(1 + std::log(stretch) / std::log(double(original)));
   spec.amplitude = rope.find_positive("attention_factor", 1e6).value_or(amplitude);
-  spec.scaling = {.type = RopeScaling::Type::kByPair,
-                  .factors = read_factors(rope, "short_factor", spec.rotary_dim / 2)};
-  // Phi-3.5-MoE names the amplitude.
-  if (const std::optional<double> amplitude_given = rope.find_positive("short_mscale", 1e6))
-    spec.amplitude = *amplitude_given;
-  rope.ignore({"long_factor", "long_mscale"});
-  if (original < max_positions) spec.holds_until = original;
+  spec.scaling.type = RopeScaling::Type::kByPair;
+  RopeSpec longer = spec;
+  spec.scaling.factors = read_factors(rope, "short_factor", spec.rotary_dim / 2);
+  longer.scaling.factors = read_factors(rope, "long_factor", spec.rotary_dim / 2);
+  // Phi-3.5-MoE names the amplitudes.
+  spec.amplitude = rope.find_positive("short_mscale", 1e6).value_or(spec.amplitude);
+  longer.amplitude = rope.find_positive("long_mscale", 1e6).value_or(longer.amplitude);
+  if (original >= max_positions) return;
+  spec.holds_until = original;
+  spec.longer = {longer};
 }
 
 // All of a head counts for the frequencies, of which those behind the part that rotates are 0.

@@ -20,11 +20,11 @@ struct MixerInput {
   Tensor h;                            // [num_rows, hidden], normalised
   Tensor out;                          // [num_rows, hidden], of the same type
   Tensor scratch;                      // scratch_width() elements a row, of the same type
-  std::span<const int32_t> positions;  // [num_rows]
+  std::span<const int32_t> positions;  // [num_rows], into cos_sin
   const KvGroupInput& group;           // the layer's
   KvLayer kv;
   int window = 0;  // of the layer's group
-  Tensor cos_sin;        // the layer's rotation [max_positions, rotary_dim] f32: cosines, then sines
+  Tensor cos_sin;        // the layer's rotation [rows, rotary_dim] f32 by position: cosines, then sines
   Tensor query_cos_sin;  // that of queries, where it is another one
 };
 

@@ -39,11 +39,19 @@ Feature of_mixer_weights(const std::string& name, const std::function<void(typen
 inline void scale_all(Buffer& buffer, float scale) {
   for (size_t i = 0; i < buffer.bytes / sizeof(float); ++i) buffer.as<float>()[i] *= scale;
 }
-inline Feature without_rotation() {
-  return {"rotation", [](ModelSpec& s, ModelWeights&) {
-            for (RopeSpec& rope : s.ropes)
-              rope.scaling = {.type = RopeScaling::Type::kLinear, .factor = 1e12};
+// A feature of the rotations, of sequences of all lengths.
+inline Feature of_ropes(const std::string& name, const std::function<void(RopeSpec&, const ModelSpec&)>& change) {
+  return {name, [change](ModelSpec& s, ModelWeights&) {
+            for (RopeSpec& rope : s.ropes) {
+              change(rope, s);
+              for (RopeSpec& longer : rope.longer) change(longer, s);
+            }
           }};
+}
+inline Feature without_rotation() {
+  return of_ropes("rotation", [](RopeSpec& rope, const ModelSpec&) {
+    rope.scaling = {.type = RopeScaling::Type::kLinear, .factor = 1e12};
+  });
 }
 inline Feature with_rotation_in_every_layer() {
   return {"layers without rotation", [](ModelSpec& s, ModelWeights&) {
@@ -51,8 +59,16 @@ inline Feature with_rotation_in_every_layer() {
           }};
 }
 inline Feature without_rope_scaling() {
-  return {"rope scaling", [](ModelSpec& s, ModelWeights&) {
-            for (RopeSpec& rope : s.ropes) rope.scaling = {};
+  return of_ropes("rope scaling", [](RopeSpec& rope, const ModelSpec&) { rope.scaling = {}; });
+}
+inline Feature without_rotation_by_length() {
+  return {"rotation of long sequences", [](ModelSpec& s, ModelWeights&) {
+            for (RopeSpec& rope : s.ropes) rope.longer.clear();
+          }};
+}
+inline Feature with_the_longest_rotation() {
+  return {"rotation of short sequences", [](ModelSpec& s, ModelWeights&) {
+            for (RopeSpec& rope : s.ropes) rope = RopeSpec(rope.longer.back());
           }};
 }
 inline Feature without_window() {
@@ -146,17 +162,13 @@ inline Feature without_growth_of_queries() {
           }};
 }
 inline Feature with_whole_heads_rotated() {
-  return {"partial rotation", [](ModelSpec& s, ModelWeights&) {
-            for (RopeSpec& rope : s.ropes) {
-              rope.rotary_dim = attention(s.layers[0]).head_dim;
-              rope.scaling.factors.resize(rope.rotary_dim / 2, 1);
-            }
-          }};
+  return of_ropes("partial rotation", [](RopeSpec& rope, const ModelSpec& s) {
+    rope.rotary_dim = std::get<GqaSpec>(s.layers[0].mixer).head_dim;
+    rope.scaling.factors.resize(rope.rotary_dim / 2, 1);
+  });
 }
 inline Feature without_amplitude() {
-  return {"amplitude of the rotation", [](ModelSpec& s, ModelWeights&) {
-            for (RopeSpec& rope : s.ropes) rope.amplitude = 1;
-          }};
+  return of_ropes("amplitude of the rotation", [](RopeSpec& rope, const ModelSpec&) { rope.amplitude = 1; });
 }
 inline Feature with_scale_of_head_dim() {
   return {"scale of scores", [](ModelSpec& s, ModelWeights&) {

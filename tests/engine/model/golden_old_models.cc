@@ -32,7 +32,7 @@ std::vector<ModelCase> old_models() {
        {without_slopes(), without_embedding_norm(), without_bias("qkv", qkv), without_bias("output", output),
         with_another_mlp_activation()}},
       {"mpt-bf16", {without_slopes(), without_qkv_limit(), without_means(), with_another_mlp_activation()}},
-      {"internlm2-bf16", {without_rotation()}},
+      {"internlm2-bf16", {without_rotation(), without_rotation_by_length(), with_the_longest_rotation()}},
       {"qwen1-bf16", {without_rotation(), without_bias("qkv", qkv)}},
       {"gptj",
        {without_rotation(), with_whole_heads_rotated(), with_parts_in_turn(), with_another_mlp_activation(),

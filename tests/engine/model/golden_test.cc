@@ -64,8 +64,9 @@ class Golden : public ::testing::TestWithParam<std::tuple<std::string, ModelCase
   GoldenVerdict judge(Transformer& transformer, int chunk) {
     GoldenVerdict worst;
     for (const GoldenCase& golden : cases_) {
-      PagedDriver driver(transformer, *backend_, DType::kF32, 1, kMaxLen, kMaxLen);
-      const GoldenVerdict verdict = compare(golden, driver.run(0, golden.all_ids(), chunk), tolerance_);
+      const std::vector<int32_t> ids = golden.all_ids();
+      PagedDriver driver(transformer, *backend_, DType::kF32, 1, static_cast<int>(ids.size()), kMaxLen);
+      const GoldenVerdict verdict = compare(golden, driver.run(0, ids, chunk), tolerance_);
       worst.worst = std::max(worst.worst, verdict.worst);
       worst.num_steps_compared += verdict.num_steps_compared;
       if (verdict.first_wrong_step >= 0) worst.first_wrong_step = verdict.first_wrong_step;

@@ -7,12 +7,18 @@
 
 namespace serval::testing {
 
+int PagedDriver::first_row_of(const ModelSpec& spec, int length) {
+  const LengthClasses classes = spec.length_classes();
+  return classes.first_row(classes.class_of(length));
+}
+
 PagedDriver::PagedDriver(Transformer& transformer, Backend& backend, DType kv_dtype, int num_seqs,
                          int max_len, int max_rows)
     : transformer_(transformer),
       backend_(backend),
       num_seqs_(num_seqs),
       blocks_per_seq_((max_len + kBlockSize - 1) / kBlockSize),
+      first_row_(first_row_of(transformer.spec(), max_len)),
       workspace_(transformer.spec(), max_rows, max_rows, backend),
       context_(backend.make_step_context(Transformer::step_limits(transformer.spec(),
                                                                   {.max_rows = max_rows,
@@ -46,7 +52,7 @@ std::vector<float> PagedDriver::step(std::span<const Work> work) {
     for (const int32_t id : tokens) {
       const int position = length_[seq]++;
       ids_.push_back(id);
-      positions_.push_back(position);
+      positions_.push_back(first_row_ + position);
       slots_.push_back(block_of(seq, position / kBlockSize) * kBlockSize + position % kBlockSize);
     }
     row_start_.push_back(static_cast<int32_t>(ids_.size()));

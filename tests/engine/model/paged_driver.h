@@ -14,6 +14,7 @@ namespace serval::testing {
 
 class PagedDriver {
  public:
+  // Sequences may become as long as max_len.
   PagedDriver(Transformer& transformer, Backend& backend, DType kv_dtype, int num_seqs, int max_len,
               int max_rows);
 
@@ -29,6 +30,7 @@ class PagedDriver {
   void restart(int seq) { length_[seq] = 0; }
 
  private:
+  static int first_row_of(const ModelSpec& spec, int length);
   static constexpr int kBlockSize = 16;
   // A snapshot of a state stands at every second block.
   static KvRule rule_of(const KvGroupSpec& group) {
@@ -41,6 +43,7 @@ class PagedDriver {
   Backend& backend_;
   int num_seqs_;
   int blocks_per_seq_;
+  int first_row_;  // in the tables by position
   Workspace workspace_;
   std::unique_ptr<StepContext> context_;
   std::vector<Buffer> memory_;

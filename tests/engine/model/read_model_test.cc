@@ -454,7 +454,7 @@ TEST(ReadModel, TakesWhatAGemma3CompositeLeavesOutFromTheReference) {
   EXPECT_THAT(verdict(odd), HasSubstr("text_config.experts would change the output"));
 }
 
-TEST(ReadModel, EndsPhi3sContextWhereItsRotationWouldChange) {
+TEST(ReadModel, RotatesPhi3sLongSequencesByFactorsOfTheirOwn) {
   json::object phi =
       with(with(llama(), "architectures", {"Phi3ForCausalLM"}), "partial_rotary_factor", 0.0625);
   for (const char* field : {"attention_bias", "mlp_bias", "rope_scaling"}) phi.erase(field);
@@ -465,14 +465,19 @@ TEST(ReadModel, EndsPhi3sContextWhereItsRotationWouldChange) {
   const json::object factors = {
       {"type", "longrope"}, {"short_factor", {1, 1.1, 1.2, 1.3}}, {"long_factor", {1, 2, 3, 4}}};
   const ModelSpec spec = read(with(phi, "rope_scaling", factors));
-  EXPECT_EQ(spec.max_positions, 4096);
-  EXPECT_EQ(spec.why_no_longer,
-            "beyond 4096 positions it is rotated by other factors (longrope), which is not supported");
-  EXPECT_THAT(scaling_of(spec).factors, ElementsAre(1, 1.1, 1.2, 1.3));
-  EXPECT_NEAR(spec.ropes.at(0).amplitude, std::sqrt(1 + std::log(32.0) / std::log(4096.0)), 1e-12);
+  EXPECT_EQ(spec.max_positions, 131072);
+  const RopeSpec& rope = spec.ropes.at(0);
+  EXPECT_THAT(rope.for_length(4096).scaling.factors, ElementsAre(1, 1.1, 1.2, 1.3));
+  EXPECT_THAT(rope.for_length(4097).scaling.factors, ElementsAre(1, 2, 3, 4));
+  EXPECT_NEAR(rope.amplitude, std::sqrt(1 + std::log(32.0) / std::log(4096.0)), 1e-12);
+  EXPECT_EQ(rope.for_length(131072).amplitude, rope.amplitude);
+  EXPECT_EQ(spec.length_classes().class_of(4096), 0);
+  EXPECT_EQ(spec.length_classes().class_of(4097), 1);
+  EXPECT_EQ(spec.length_classes().num_rows(4096), 4096) << "no table that nobody can need";
+  EXPECT_EQ(spec.length_classes().num_rows(131072), 4096 + 131072);
 
   const ModelSpec whole = read(with(with(phi, "rope_scaling", factors), "max_position_embeddings", 4096));
-  EXPECT_EQ(whole.why_no_longer, "");
+  EXPECT_EQ(whole.length_classes().num_bounds, 0);
   EXPECT_EQ(whole.ropes.at(0).amplitude, 1);
 
   EXPECT_THAT(verdict(with(phi, "rope_scaling", with(factors, "short_factor", {1, 1}))),
@@ -482,6 +487,22 @@ TEST(ReadModel, EndsPhi3sContextWhereItsRotationWouldChange) {
   EXPECT_THAT(verdict(with(phi, "rope_scaling", with(factors, "type", "yarn"))),
               HasSubstr("rope_scaling.short_factor would change the output"));
   EXPECT_THAT(verdict(with(phi, "partial_rotary_factor", 0.055)), HasSubstr("rotates 7 dimensions"));
+}
+
+TEST(ReadModel, StretchesTheContextByDynamicScalingInStepsOfTwo) {
+  const ModelSpec spec =
+      read(with(with(llama(), "rope_scaling", {{"type", "dynamic"}, {"factor", 5.0}}), "max_position_embeddings", 1000));
+  EXPECT_EQ(spec.max_positions, 5000);
+  const LengthClasses classes = spec.length_classes();
+  EXPECT_THAT(std::vector(classes.bounds, classes.bounds + classes.num_bounds), ElementsAre(1000, 2000, 4000));
+  const RopeSpec& rope = spec.ropes.at(0);
+  const auto base_of = [&](double length) {
+    return rope.theta * std::pow(5 * length / 1000 - 4, rope.rotary_dim / (rope.rotary_dim - 2.0));
+  };
+  EXPECT_EQ(&rope.for_length(1000), &rope);
+  EXPECT_DOUBLE_EQ(rope.for_length(1001).theta, base_of(2000));
+  EXPECT_DOUBLE_EQ(rope.for_length(4000).theta, base_of(4000));
+  EXPECT_DOUBLE_EQ(rope.for_length(4001).theta, base_of(5000));
 }
 
 TEST(ReadModel, ReadsThePhi4MinisConfiguration) {
@@ -499,7 +520,7 @@ TEST(ReadModel, ReadsThePhi4MinisConfiguration) {
   scaling["short_factor"] = scaling["long_factor"] = json::array(48, 1.0);
   const ModelSpec spec = read(with(phi, "rope_scaling", scaling));
   EXPECT_EQ(spec.ropes.at(0).rotary_dim, 96);
-  EXPECT_EQ(spec.max_positions, 4096);
+  EXPECT_EQ(spec.max_positions, 131072);
   EXPECT_TRUE(spec.tied_embeddings);
 }
 

@@ -95,7 +95,8 @@ class RandomDay {
     for (int i = 0; i < request.n; ++i)
       open.choices.push_back({request.prompt, seed_of_choice(request.sampling.seed, i)});
     const RequestId id = request.id;
-    const uint64_t salt = request.cache_salt.size();
+    const int32_t ends_at = std::min(length + request.sampling.max_tokens, day_.config.max_model_len);
+    const uint64_t salt = 2 * request.cache_salt.size() + day_.geometry.lengths.class_of(ends_at);
     if (!driver_.scheduler.has_place(request.n)) return;
     driver_.add(std::move(request));
     salts_.resize(salts_.size() + open.choices.size(), salt);
@@ -156,6 +157,7 @@ class RandomDay {
 BlockGeometry geometry(int blocks, const std::vector<KvGroupGeometry>& groups) {
   BlockGeometry g;
   g.block_size = 8;
+  g.lengths = {.num_bounds = 1, .bounds = {60}};
   g.num_groups = static_cast<int>(groups.size());
   for (int i = 0; i < g.num_groups; ++i) {
     g.groups[i] = groups[i];

@@ -29,6 +29,7 @@ struct World {
   std::map<std::pair<RequestId, int>, FinishReason> finished;
   std::map<std::pair<RequestId, int>, int> cached;
   std::vector<std::pair<int, TokenId>> prompt_logprobs;  // position, token
+  int32_t last_class = 0;  // of those who were admitted
 
   World() {
     config.max_num_seqs = 8;
@@ -58,6 +59,7 @@ struct World {
     now += Time{1};
     scheduler->next_batch(now, batch);
     const bool ran = !batch.empty();
+    if (batch.num_admitted > 0) last_class = batch.admitted[batch.num_admitted - 1].length_class;
     if (ran) {
       (*runner)(batch, output);
       scheduler->apply(output, now, events);
@@ -180,6 +182,24 @@ TEST(Scheduler, CountsEveryTokenLookedUpFoundComputedAndDrawn) {
   stats = w.scheduler->stats();
   EXPECT_EQ(stats.num_evicted_blocks, 4u);
   EXPECT_EQ(stats.num_cached_blocks, 8);
+}
+
+TEST(Scheduler, SequencesOfDifferentClassesOfLengthsShareNoBlock) {
+  World w;
+  w.geometry.lengths = {.num_bounds = 2, .bounds = {30, 40}};
+  w.start();
+  auto cached = [&, id = RequestId{0}](int prompt_tokens, int max_tokens, int length_class) mutable {
+    w.add(World::request(++id, prompt_of(prompt_tokens), max_tokens));
+    w.run();
+    EXPECT_EQ(w.last_class, length_class);
+    return w.cached[{id, 0}];
+  };
+  EXPECT_EQ(cached(20, 10, 0), 0);
+  EXPECT_EQ(cached(20, 5, 0), 19);
+  EXPECT_EQ(cached(20, 11, 1), 0) << "it may become longer than 30";
+  EXPECT_EQ(cached(25, 15, 1), 20) << "whatever it becomes in the end";
+  EXPECT_EQ(cached(20, 21, 2), 0);
+  EXPECT_EQ(cached(20, 10'000, 2), 19) << "as long as any";
 }
 
 TEST(Scheduler, ASaltSeparatesCachesAndNoCacheMeansNone) {

@@ -53,7 +53,7 @@ def make_all():
          t.Qwen3Config(**qwen3, use_sliding_window=True, sliding_window=20, layer_types=kinds, tie_word_embeddings=True),
          [12, 48], [20], dtype=torch.bfloat16)
 
-    # Fused projections; half of a head rotates, stretched by factors that hold up to the original context.
+    # Fused projections; half of a head rotates, stretched by factors up to the original context and by others beyond.
     def longrope_as_published(config):
         ropes = config.pop("rope_parameters")
         config["torch_dtype"] = config.pop("dtype")
@@ -63,9 +63,9 @@ def make_all():
 
     phi3 = dict(SMALL, num_attention_heads=2, num_key_value_heads=1, intermediate_size=32, attn_implementation="eager", pad_token_id=0)
     longrope = rope(100.0, "longrope", partial_rotary_factor=0.5, short_factor=[1.0, 1.5, 3.0, 5.0], long_factor=[2.0, 4.0, 8.0, 16.0],
-                    original_max_position_embeddings=160)
+                    original_max_position_embeddings=80)
     make("phi3", t.Phi3ForCausalLM,
-         t.Phi3Config(**{**phi3, "max_position_embeddings": 512}, original_max_position_embeddings=160, rope_parameters=longrope), [7, 48],
+         t.Phi3Config(**{**phi3, "max_position_embeddings": 512}, original_max_position_embeddings=80, rope_parameters=longrope), [7, 96], [80],
          edit=longrope_as_published)
     make("phi3-bf16", t.Phi3ForCausalLM,
          t.Phi3Config(**phi3, sliding_window=20, rope_parameters=rope(partial_rotary_factor=0.75)), [12, 48], [20],

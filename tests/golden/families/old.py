@@ -2,6 +2,7 @@
 
 import torch
 import transformers as t
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from model_golden import make, published, rope, VOCAB
 
@@ -126,8 +127,18 @@ def make_all():
             made[f"{modules['']}.{layer}.{modules['qkv']}.{kind}"] = fuse(parts["q"], parts["k"], parts["v"])
         return made
 
+    # A rotation that grows with the sequence, fixed at the length of its class: the first of 80, 160, ... that holds it.
+    def become(model, length):
+        rotary, config = model.model.rotary_emb, model.config
+        longest = config.max_position_embeddings
+        while longest < length:
+            longest *= 2
+        longest = min(longest, config.max_position_embeddings * config.rope_parameters["factor"])
+        rotary.inv_freq = ROPE_INIT_FUNCTIONS["dynamic"](config, "cpu", seq_len=longest)[0]
+        rotary.max_seq_len_cached, rotary.original_max_seq_len = longest, 0
+
     internlm = dict(bias=False, bos_token_id=1, eos_token_id=2, hidden_act="silu", hidden_size=32, initializer_range=0.02, intermediate_size=40,
-                    max_position_embeddings=256, num_attention_heads=4, num_hidden_layers=2, num_key_value_heads=2, pad_token_id=2, rms_norm_eps=1e-5,
+                    max_position_embeddings=80, num_attention_heads=4, num_hidden_layers=2, num_key_value_heads=2, pad_token_id=2, rms_norm_eps=1e-5,
                     tie_word_embeddings=False, vocab_size=VOCAB)
     internlm_frame = {"model.embed_tokens.weight": "model.tok_embeddings.weight", "model.norm.weight": "model.norm.weight", "lm_head.weight": "output.weight"}
     internlm_modules = {"": "model.layers", "qkv": "attention.wqkv", "self_attn.o_proj": "attention.wo", "mlp.gate_proj": "feed_forward.w1",
@@ -135,11 +146,12 @@ def make_all():
                         "post_attention_layernorm": "ffn_norm"}
     by_kv_head = lambda q, k, v: torch.cat([q.reshape(2, 2, 8, 32), k.reshape(2, 1, 8, 32), v.reshape(2, 1, 8, 32)], dim=1).reshape(-1, 32)
     make("internlm2-bf16", t.LlamaForCausalLM,
-         t.LlamaConfig(**{k: v for k, v in internlm.items() if k != "bias"}, rope_parameters=rope(1000000.0), attn_implementation="eager"), [10, 48],
+         t.LlamaConfig(**{k: v for k, v in internlm.items() if k != "bias"}, rope_parameters=rope(1000.0, "dynamic", factor=2.0),
+                       attn_implementation="eager"), [10, 96], [80], become=become,
          dtype=torch.bfloat16, remake=lambda tensors: renamed(tensors, internlm_frame, internlm_modules, by_kv_head),
          edit=lambda config: published(config, **internlm, architectures=["InternLM2ForCausalLM"], attn_implementation="eager",
                                        auto_map={"AutoConfig": "configuration_internlm2.InternLM2Config", "AutoModel": "modeling_internlm2.InternLM2ForCausalLM"},
-                                       model_type="internlm2", pretraining_tp=1, rope_scaling={"type": "dynamic", "factor": 2.0}, rope_theta=1000000,
+                                       model_type="internlm2", pretraining_tp=1, rope_scaling={"type": "dynamic", "factor": 2.0}, rope_theta=1000,
                                        torch_dtype="bfloat16", transformers_version="4.41.0", use_cache=True))
 
     qwen1_frame = {"model.embed_tokens.weight": "transformer.wte.weight", "model.norm.weight": "transformer.ln_f.weight", "lm_head.weight": "lm_head.weight"}
