@@ -23,6 +23,7 @@ ALLOWED = {
     "engine/scheduler": ["engine/scheduler/", *NOUNS],
     "engine/text/tokenizer": ["engine/text/tokenizer/", "engine/json/", *BASE],
     "engine/text/jinja": ["engine/text/jinja/", *BASE],
+    "engine/text/message": ["engine/text/message/", "engine/json/", *BASE],
     "engine/text/template": ["engine/text/template/", "engine/text/jinja/", *BASE],
     "engine/model": ["engine/model/", "engine/json/", *SEAM, *NOUNS],
     # A part of a model knows the seam and what a slot and a norm are; of other parts, nothing.
@@ -56,7 +57,7 @@ LIBRARIES = {
     "yaml-cpp/": ["server"],
     "boost/asio": ["server/http", "server/grpc", "loadtest/load"],
     "boost/beast": ["server/http", "loadtest/load"],
-    "boost/json": ["server/openai", "server/service", "loadtest/load", "loadtest/gpu", "loadtest/bench", "loadtest/simulate", "engine/json", "engine/text/jinja", "engine/text/template", "engine/text/tokenizer", "engine/model"],
+    "boost/json": ["server/openai", "server/service", "loadtest/load", "loadtest/gpu", "loadtest/bench", "loadtest/simulate", "engine/json", "engine/text/jinja", "engine/text/message", "engine/text/template", "engine/text/tokenizer", "engine/model"],
     "boost/context": ["kernels/emulation"],
     "sentencepiece": ["engine/text/tokenizer"],
     "unicode/": ["engine/text/jinja", "engine/text/tokenizer"],
