@@ -25,6 +25,7 @@ inline constexpr int kMaxStepsInFlight = 2;  // one runs, the next waits behind 
 struct Draft {
   TokenId token = 0;
   int32_t parent = -1;  // which of the guesses it follows; -1: the last token itself
+  DrafterKind by = DrafterKind::kNgram;  // who guessed
 };
 inline constexpr int kMaxDrafts = 64;  // of one sequence
 
@@ -53,6 +54,8 @@ struct Admission {
   SeqId seq = 0;
   SlotId slot = 0;
   SamplingParams sampling;      // seed already that of this choice
+  SpeculationParams speculation;
+  std::vector<TokenId> prediction;
   std::vector<TokenId> tokens;  // all known tokens: prompt, then output so far
   int32_t num_prompt = 0;
   int32_t length_class = 0;  // of the request; the same whenever the sequence comes

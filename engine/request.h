@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <iterator>
 #include <string>
 #include <vector>
 
@@ -36,6 +37,29 @@ struct SamplingParams {
   int num_prompt_logprobs = -1;
 };
 
+// Who guesses what follows a sequence's last token (engine/runner/speculators).
+enum class DrafterKind : uint8_t {
+  kPrediction,  // the client, who expects this answer
+  kNgram,       // what followed the last tokens before, in prompt or output
+  kDraft,       // a smaller model
+  kSelf,        // the model's own first layers
+};
+inline constexpr const char* kDrafterNames[] = {"prediction", "ngram", "draft", "self"};
+inline constexpr int kNumDrafters = std::size(kDrafterNames);
+
+// Sets of drafters.
+constexpr uint32_t drafter_bit(DrafterKind kind) {
+  return uint32_t{1} << static_cast<int>(kind);
+}
+inline constexpr uint32_t kAllDrafters = ~uint32_t{0};
+
+// Whose guesses of a request's sequences are verified, and how many. Changes no token of them.
+struct SpeculationParams {
+  uint32_t drafters = kAllDrafters;  // of those that the server has; 0: nobody
+  int depth = 0;                     // of a tree of guesses, at most; 0: what the server has
+  int width = 0;                     // guesses beside each other, at most; 0: what the server has
+};
+
 struct Request {
   RequestId id = 0;
   uint64_t flow = 0;            // requests with the same share one turn among all; 0: a flow of its own
@@ -43,6 +67,8 @@ struct Request {
   int n = 1;  // sequences to draw; they share the prompt's KV. Sequence i draws with seed_of_choice(seed, i)
   SamplingParams sampling;
   int priority = 0;          // lower runs first, when the policy is priority
+  SpeculationParams speculation;
+  std::vector<TokenId> prediction;  // what the output may be, by the client's guess
   bool constrained = false;  // each token is drawn under a mask that depends on the tokens before it
   std::string cache_salt;    // opaque bytes: part of the prefix cache's root
   Time deadline{0};          // 0: none; past it the request ends with kDeadline
@@ -71,6 +97,12 @@ struct PromptLogprob {
   int32_t num_top = 0;
 };
 
+// Guesses of a sequence that steps have verified, and those of them that were its own tokens.
+struct DraftCounts {
+  int32_t drafted = 0, accepted = 0;
+  int32_t predicted = 0, predictions_accepted = 0;  // of them, the client's
+};
+
 // One thing that happened to one sequence of one request. Events of a sequence arrive in order; exactly one
 // carries a finish.
 struct TokenEvent {
@@ -85,6 +117,7 @@ struct TokenEvent {
   Time first_scheduled{0};  // when the sequence first entered a batch (queue time = this minus its add time)
   // Prompt tokens whose KV came from the prefix cache (first event of sequence 0 is the request's).
   int32_t cached_tokens = 0;
+  DraftCounts drafts;  // so far
   FinishReason finish = FinishReason::kNone;
 };
 

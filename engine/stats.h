@@ -3,7 +3,16 @@
 
 #include <cstdint>
 
+#include "engine/request.h"
+
 namespace serval {
+
+// Guesses of one drafter by how far they stand behind the last token; the last place counts all beyond, too.
+struct DrafterStats {
+  static constexpr int kPlaces = 16;
+  uint64_t drafted[kPlaces] = {};
+  uint64_t accepted[kPlaces] = {};
+};
 
 struct SchedulerStats {
   // Now.
@@ -24,6 +33,7 @@ struct SchedulerStats {
   uint64_t num_drafts = 0;           // times that a sequence's guesses were verified
   uint64_t num_draft_tokens = 0;     // the guesses
   uint64_t num_accepted_tokens = 0;  // of them, those that were the target's own tokens
+  DrafterStats drafters[kNumDrafters];  // by DrafterKind
   uint64_t prefix_query_tokens = 0;  // prompt tokens looked up
   uint64_t prefix_hit_tokens = 0;    // of those, found
   uint64_t finished[7] = {};         // by FinishReason

@@ -15,7 +15,7 @@
 
 #include "engine/engine.h"
 #include "engine/runner/load_model.h"
-#include "engine/runner/speculators/ngram_speculator.h"
+#include "engine/runner/speculators/make_drafters.h"
 #include "engine/scheduler/scheduler.h"
 #include "kernels/base/log.h"
 #include "kernels/base/regular_file.h"
@@ -70,10 +70,11 @@ void resolve(const ModelSpec& model, ServerConfig& config) {
                              "; it must be a power of two");
   }
   scheduler.policy = config.policy == "priority" ? QueuePolicy::kPriority : QueuePolicy::kFcfs;
-  scheduler.num_draft_tokens = config.speculation == "off" ? 0 : config.num_draft_tokens;
+  scheduler.num_draft_tokens = config.engine.speculation == "off" ? 0 : config.num_draft_tokens;
   config.engine.kv_cache_bytes = static_cast<size_t>(config.kv_cache_mib) << 20;
   config.service.limits.max_model_len = scheduler.max_model_len;
   config.service.limits.vocab_size = model.vocab_size;
+  config.service.limits.drafters = drafters_of(config.engine.speculation);
   config.service.scheduler = scheduler;
 }
 
@@ -115,11 +116,6 @@ std::unique_ptr<GrpcServer> start_grpc(GrpcConfig config, const ApiKeys& keys, I
   hooks.client_gone = [&metrics](const char* reason) { metrics.client_gone(reason); };
   hooks.ended = log_request;
   return std::make_unique<GrpcServer>(std::move(config), service, std::move(hooks));
-}
-
-std::unique_ptr<Speculator> speculator_of(const ServerConfig& config) {
-  if (config.speculation == "ngram") return std::make_unique<NgramSpeculator>();
-  return nullptr;
 }
 
 LogLevel log_level(const std::string& name) {
@@ -206,7 +202,7 @@ void serve_until_stopped(const std::string& model, ServerConfig config, StopSign
 
   const std::unique_ptr<Backend> backend = make_backend(config.engine.device);
   const std::unique_ptr<ModelRunner> runner =
-      load_model(served.folder, config.engine, *backend, speculator_of(config), progress_lines());
+      load_model(served.folder, config.engine, *backend, nullptr, progress_lines());
   const BlockGeometry geometry = runner->plan().geometry;
   {
     Engine engine(config.engine, geometry, run_on(*runner), service.event_sink());
@@ -267,6 +263,7 @@ std::string plan_text(const std::string& model, ServerConfig config) {
   row("workspace", plan.workspace_bytes, "activations, logits, rotation table");
   row("scratch", plan.scratch_bytes, "of the device's operations and draws");
   row("tables", plan.table_bytes, "histories, block tables, inputs of a step");
+  if (plan.draft_bytes > 0) row("drafters", plan.draft_bytes, "of speculation " + config.engine.speculation);
   const SchedulerConfig& scheduler = config.engine.scheduler;
   const size_t scheduler_bytes = Scheduler::planned_bytes(scheduler, plan.geometry);
   row("scheduler", scheduler_bytes, "blocks, prefix cache, lines, steps in flight");

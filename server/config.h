@@ -41,8 +41,6 @@ struct ServerConfig {
   int max_model_len = 0;
   // engine.scheduler.policy
   std::string policy = "fcfs";
-  // off, or what proposes drafts by name.
-  std::string speculation = "off";
   // engine.scheduler.num_draft_tokens where there is speculation.
   int num_draft_tokens = 8;
 };

@@ -12,6 +12,8 @@ struct RequestRecord {
   int output_tokens = 0;
   int max_tokens = 0;
   int n = 1;
+  int drafted = 0;   // guesses that were verified
+  int accepted = 0;  // of them, those that came true
   double queue_s = 0;  // until first scheduled
   double first_s = 0;  // until the first token; 0 when there was none
   double total_s = 0;

@@ -32,7 +32,7 @@ ALLOWED = {
     # A family reads its configuration into a spec: no device runs and no checkpoint is opened here.
     "engine/model/architectures": ["engine/model/architectures/", "engine/model/config_fields.h", "engine/model/harmless_fields.h", "engine/model/model_spec.h", "engine/model/tensor_names.h", "engine/json/", *BASE],
     "engine/runner": ["engine/runner/", "engine/model/", "kernels/cpu/system_memory.h", *SEAM, *NOUNS],
-    "engine/runner/speculators": ["engine/runner/speculators/", *NOUNS],
+    "engine/runner/speculators": ["engine/runner/", "engine/model/", *SEAM, *NOUNS],
     # "engine" alone stands for the nouns, engine/*.h, and for the loop, to which the runner comes as two functions.
     "engine": ["engine/engine.h", "engine/scheduler/", *NOUNS],
     "server/http": ["server/http/", "engine/json/", *SERVER_NOUNS, *BASE],

@@ -57,7 +57,7 @@ size_t Transformer::planned_bytes(const ModelSpec& spec, int max_positions) {
   return floats * sizeof(float);
 }
 
-void Transformer::forward(const ForwardInput& in, std::span<const KvLayer> kv, Workspace& ws) {
+void Transformer::forward(const ForwardInput& in, std::span<const KvLayer> kv, Workspace& ws, int num_layers) {
   SERVAL_CHECK(kv.size() == spec_.layers.size(), kv.size(), spec_.layers.size());
   SERVAL_CHECK(in.positions.size() == in.token_ids.size(), in.positions.size(), in.token_ids.size());
   ws.start(in.num_rows());
@@ -75,7 +75,7 @@ void Transformer::forward(const ForwardInput& in, std::span<const KvLayer> kv, W
     const Tensor scratch(ws.scratch.data, ws.scratch.dtype, {in.num_rows(), inputs.row_width()});
     inputs.compute(backend_, weights_.layer_inputs, in.token_ids, ws.residual, scratch, ws.layer_inputs);
   }
-  for (int l = 0; l < spec_.num_layers(); ++l) {
+  for (int l = 0; l < num_layers; ++l) {
     const LayerSpec& layer = spec_.layers[l];
     const LayerWeights& w = weights_.layers[l];
     if (std::visit([](const auto& part) { return has_mixer(part); }, layer.mixer)) {

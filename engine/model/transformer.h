@@ -20,7 +20,11 @@ class Transformer {
 
   // Runs input's rows through every layer, writing their K and V into `kv` (one entry per layer). Leaves the
   // final-norm hidden rows in ws.h. 1 <= num_rows <= ws.max_rows(). The step has begun (StepContext::begin_step).
-  void forward(const ForwardInput& input, std::span<const KvLayer> kv, Workspace& ws);
+  void forward(const ForwardInput& input, std::span<const KvLayer> kv, Workspace& ws) {
+    forward(input, kv, ws, spec_.num_layers());
+  }
+  // Through the first layers alone: what the final norm makes of them (early exit).
+  void forward(const ForwardInput& input, std::span<const KvLayer> kv, Workspace& ws, int num_layers);
 
   // Logits of some rows of the last forward: [rows.size(), vocab] f32 in ws.logits, valid until the next
   // call. At most ws.max_logit_rows() rows a call; more of them (prompt log-probabilities) take more calls.

@@ -5,6 +5,7 @@
 #include "engine/model/read_model.h"
 #include "engine/model/weight_loader.h"
 #include "engine/model/weight_map.h"
+#include "engine/runner/speculators/make_drafters.h"
 #include "kernels/base/check.h"
 
 namespace serval {
@@ -22,10 +23,9 @@ std::unique_ptr<ModelRunner> load_model(const std::filesystem::path& folder, con
   ModelWeights weights = load_weights(folder, spec, backend, progress_of("loading weights"));
   const size_t weight_bytes = held_bytes(map_weights(spec, weights));
   SERVAL_CHECK(weight_bytes == plan.weight_bytes, weight_bytes, plan.weight_bytes);
-  Drafter drafter;
-  drafter.max_tokens = config.scheduler.num_draft_tokens;
-  if (drafter.max_tokens > 0) drafter.speculator = std::move(speculator);
-  return std::make_unique<ModelRunner>(std::move(spec), std::move(weights), plan, backend, std::move(drafter),
+  Drafters drafters = make_drafters(config);
+  if (speculator) drafters.speculators.push_back(std::move(speculator));
+  return std::make_unique<ModelRunner>(std::move(spec), std::move(weights), plan, backend, std::move(drafters),
                                        progress_of("clearing the KV cache"));
 }
 

@@ -14,7 +14,8 @@ namespace serval {
 // throw to give up.
 using LoadProgress = std::function<void(const char* what, size_t done, size_t total)>;
 
-// The runner proposes what `speculator` guesses, config.scheduler.num_draft_tokens at most; nothing without one.
+// The runner proposes what the drafters of config.speculation guess, and `speculator` where they do not,
+// config.scheduler.num_draft_tokens at most.
 // Throws std::runtime_error with a sentence: what plan_memory() and load_weights() throw, or that the folder's
 // config.json is not a model's.
 std::unique_ptr<ModelRunner> load_model(const std::filesystem::path& folder, const EngineConfig& config,

@@ -14,6 +14,7 @@
 #include "engine/runner/model_input.h"
 #include "engine/runner/sampler.h"
 #include "engine/runner/slot_table.h"
+#include "engine/runner/speculators/make_drafters.h"
 
 namespace serval {
 namespace {
@@ -113,7 +114,7 @@ StepLimits steps_of(const ModelSpec& spec, const EngineConfig& config, const Blo
       spec, {.max_rows = s.max_num_batched_tokens,
              .max_logit_rows = s.max_num_seqs,  // a step of plain decoding takes one call
              .max_seqs = s.max_num_seqs,
-             .max_branches = config.drafts_branch ? max_drafts_of_step(s) : 0,
+             .max_branches = config.draft_width > 1 ? max_drafts_of_step(s) : 0,
              .max_model_len = s.max_model_len,
              .table_stride = geometry.table_entries(s.max_model_len)});
 }
@@ -152,6 +153,7 @@ MemoryPlan plan_within(const ModelSpec& spec, const EngineConfig& config, const 
                      ModelInput::planned_bytes(plan.steps.max_rows, plan.steps.max_seqs, plan.steps.max_branches,
                                                plan.steps.table_stride, one) +
                      Sampler::planned_bytes(plan.steps.max_rows, plan.steps.max_seqs, plan.steps.max_branches);
+  plan.draft_bytes = planned_draft_bytes(config);
   const size_t fixed = plan.total_bytes();
   if (fixed > available) {
     throw NoRoom("the model needs " + size_text(fixed) + " before its KV cache, but only " +

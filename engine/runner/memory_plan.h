@@ -17,8 +17,9 @@ struct MemoryPlan {
   size_t workspace_bytes = 0;  // activations, logits, the rotation table
   size_t scratch_bytes = 0;    // of the device's step context
   size_t table_bytes = 0;      // histories, block tables, input arrays, parameters of draws
+  size_t draft_bytes = 0;      // of those who guess: their tables, and a model's weights and steps
   size_t total_bytes() const {
-    return weight_bytes + kv_cache_bytes + workspace_bytes + scratch_bytes + table_bytes;
+    return weight_bytes + kv_cache_bytes + workspace_bytes + scratch_bytes + table_bytes + draft_bytes;
   }
 
   StepLimits steps;  // the largest steps there will be

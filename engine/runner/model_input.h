@@ -27,6 +27,8 @@ class ModelInput {
     return view(rows, padded_rows(rows));
   }
 
+  int num_groups() const { return geometry_.num_groups; }
+
  private:
   int fill(const Batch& batch, const SlotTable& slots);
   void fill_branches(const Batch& batch, const SeqStep& step, const Slot& slot, int row, int num_chained);

@@ -8,11 +8,12 @@
 #include "engine/runner/model_input.h"
 #include "engine/runner/sampler.h"
 #include "engine/runner/slot_table.h"
+#include "engine/runner/speculators/draft_host.h"
 #include "kernels/base/check.h"
 
 namespace serval {
 struct ModelRunner::Impl {
-  Impl(ModelSpec spec, ModelWeights weights, const MemoryPlan& memory_plan, Backend& device, Drafter drafts,
+  Impl(ModelSpec spec, ModelWeights weights, const MemoryPlan& memory_plan, Backend& device, Drafters drafters,
        const Progress& kv_progress)
       : backend(device),
         plan(memory_plan),
@@ -23,9 +24,10 @@ struct ModelRunner::Impl {
         sampler(plan.steps.max_rows, plan.steps.max_seqs, plan.steps.max_branches),
         transformer(std::move(spec), std::move(weights), plan.steps.max_model_len, backend),
         context(backend.make_step_context(plan.steps)),
-        drafter(std::move(drafts)) {
+        drafting(std::move(drafters), plan.steps.max_seqs, plan.steps.max_model_len) {
     SERVAL_CHECK(kv.bytes() == plan.kv_cache_bytes && context->bytes() == plan.scratch_bytes, kv.bytes(),
                  plan.kv_cache_bytes, context->bytes(), plan.scratch_bytes);
+    drafting.start({plan.steps, plan.geometry, plan.kv_dtype, backend, transformer, kv.layers(), slots});
   }
 
   void forward_and_head(const ForwardInput& step) {
@@ -91,17 +93,6 @@ struct ModelRunner::Impl {
     }
   }
 
-  void propose(std::span<const Sampler::Drawn> drawn, ModelOutput& output) {
-    for (size_t i = 0; i < drawn.size(); ++i) {
-      SeqOutput& out = output.seqs[i];
-      const std::span<const TokenId> known = slots.known(out.seq, drawn[i].slot, drawn[i].num_known);
-      if (known.empty()) continue;
-      out.drafts_begin = static_cast<int32_t>(output.drafts.size());
-      drafter.speculator->propose(known, drafter.max_tokens, output.drafts);
-      out.num_drafts = static_cast<int32_t>(output.drafts.size()) - out.drafts_begin;
-    }
-  }
-
   // Every row is drawn from, once, and their logits fit into the workspace.
   bool samples_every_row(const Batch& batch) const {
     if (batch.seqs.empty() || static_cast<int>(batch.tokens.size()) > workspace.max_logit_rows())
@@ -121,12 +112,12 @@ struct ModelRunner::Impl {
   Sampler sampler;
   Transformer transformer;
   const std::unique_ptr<StepContext> context;
-  const Drafter drafter;
+  Drafting drafting;
 };
 
 ModelRunner::ModelRunner(ModelSpec spec, ModelWeights weights, const MemoryPlan& plan, Backend& backend,
-                         Drafter drafter, const Progress& kv_progress)
-    : impl_(std::make_unique<Impl>(std::move(spec), std::move(weights), plan, backend, std::move(drafter),
+                         Drafters drafters, const Progress& kv_progress)
+    : impl_(std::make_unique<Impl>(std::move(spec), std::move(weights), plan, backend, std::move(drafters),
                                    kv_progress)) {
   if (is_asynchronous()) warm_up();
 }
@@ -157,6 +148,7 @@ void ModelRunner::launch(const Batch& batch) {
       batch, r.slots, [&](int rows) { return is_sampled_whole ? r.context->padded_rows(rows) : rows; });
   r.context->begin_step(input);
   r.kv.copy(batch.copies);
+  r.drafting.begin_step(batch);
   Tensor all_logits;
   if (is_sampled_whole) {
     r.context->run_captured(input.num_rows(), [&] { r.forward_and_head(input); });
@@ -174,7 +166,7 @@ void ModelRunner::wait(ModelOutput& output) {
   Impl& r = *impl_;
   const std::span<const Sampler::Drawn> drawn = r.sampler.collect(r.slots, *r.context, output);
   r.bring_together(drawn, output);
-  if (r.drafter.speculator) r.propose(drawn, output);
+  r.drafting.propose(drawn, r.slots, output);
 }
 
 bool ModelRunner::is_asynchronous() const {

@@ -8,17 +8,11 @@
 #include "engine/batch.h"
 #include "engine/model/model_spec.h"
 #include "engine/model/weights.h"
+#include "engine/runner/drafting.h"
 #include "engine/runner/memory_plan.h"
-#include "engine/runner/speculators/speculator.h"
 #include "kernels/backend.h"
 
 namespace serval {
-
-// Who guesses what comes next in each sequence, and how many tokens at most; nobody without a speculator.
-struct Drafter {
-  std::unique_ptr<Speculator> speculator;
-  int max_tokens = 0;
-};
 
 class ModelRunner {
  public:
@@ -26,7 +20,7 @@ class ModelRunner {
   // that the device wants to see before it serves. Throws at start-up. The backend outlives the runner; other runners
   // on it may run in turns with this one, on the same thread. `kv_progress` is told how much of a large KV cache is
   // cleared.
-  ModelRunner(ModelSpec spec, ModelWeights weights, const MemoryPlan& plan, Backend& backend, Drafter drafter = {},
+  ModelRunner(ModelSpec spec, ModelWeights weights, const MemoryPlan& plan, Backend& backend, Drafters drafters = {},
               const Progress& kv_progress = {});
   ~ModelRunner();
 

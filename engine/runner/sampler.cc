@@ -20,7 +20,15 @@ int num_sampled_rows(const SeqStep& step) {
   return step.sample ? 1 + step.num_drafts : 0;
 }
 
-// The draw of the token that follows position `pos`.
+SampleRow prompt_row(const Slot& slot, int pos) {
+  SampleRow row;
+  row.forced = slot.tokens[pos + 1];
+  row.num_top = std::max(slot.sampling.num_prompt_logprobs, 0);
+  return row;
+}
+
+}  // namespace
+
 SampleRow sampled_row(const Slot& slot, int pos, int vocab, const uint32_t* mask) {
   const SamplingParams& p = slot.sampling;
   SampleRow row;
@@ -45,15 +53,6 @@ SampleRow sampled_row(const Slot& slot, int pos, int vocab, const uint32_t* mask
   row.num_top = p.num_logprobs;
   return row;
 }
-
-SampleRow prompt_row(const Slot& slot, int pos) {
-  SampleRow row;
-  row.forced = slot.tokens[pos + 1];
-  row.num_top = std::max(slot.sampling.num_prompt_logprobs, 0);
-  return row;
-}
-
-}  // namespace
 
 Sampler::Sampler(int max_rows, int max_seqs, int max_branches) {
   drawn_.reserve(max_seqs);
@@ -103,6 +102,7 @@ void Sampler::want_rows(const Batch& batch, SlotTable& slots, int vocab, Step& o
     const int known = step.num_tokens - step.num_drafts;
     const Wanted wanted{.seq = step.seq,
                         .slot = step.slot,
+                        .first_pos = step.first_pos,
                         .next_pos = step.first_pos + known,
                         .num_prompt = num_prompt_rows(step, slot),
                         .num_sampled = num_sampled_rows(step),
@@ -246,6 +246,8 @@ std::span<const Sampler::Drawn> Sampler::collect(SlotTable& slots, StepContext& 
     const auto num_accepted = std::max(0, out.num_tokens - 1);
     drawn_.push_back({.slot = wanted.slot,
                       .num_known = out.num_tokens > 0 ? wanted.next_pos + out.num_tokens : 0,
+                      .first_pos = wanted.first_pos,
+                      .end_computed = wanted.next_pos,
                       .first_draft_pos = wanted.next_pos,
                       .accepted_begin = static_cast<int32_t>(accepted_.size()) - num_accepted,
                       .num_accepted = num_accepted});

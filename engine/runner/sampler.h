@@ -17,6 +17,9 @@
 
 namespace serval {
 
+// The draw of the token that follows position `pos`, but for penalties' counts. mask: as SampleRow's.
+SampleRow sampled_row(const Slot& slot, int pos, int vocab, const uint32_t* mask);
+
 class Sampler {
  public:
   // max_rows: most rows of one step; any of them may need logits (prompt log-probabilities). max_branches: as
@@ -34,6 +37,7 @@ class Sampler {
   struct Drawn {
     SlotId slot;
     int32_t num_known;  // tokens, the drawn ones included; 0: none was drawn
+    int32_t first_pos, end_computed;  // the known tokens that the step computed
     // The drafts that came true, in order: draft accepted()[i] is the token at position first_draft_pos + i.
     int32_t first_draft_pos;
     int32_t accepted_begin, num_accepted;
@@ -51,7 +55,7 @@ class Sampler {
   struct Wanted {
     SeqId seq;
     SlotId slot;
-    int32_t next_pos;  // of the first drawn token
+    int32_t first_pos, next_pos;  // of the step's first row, and of the first drawn token
     int32_t num_prompt, num_sampled;
     int32_t first_draft, num_drafts;  // of Step::drafts
   };

@@ -1,6 +1,7 @@
 #include "engine/runner/slot_table.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "kernels/base/check.h"
 
@@ -59,6 +60,7 @@ void SlotTable::admit(const Admission& admission) {
   slot.seq = admission.seq;
   slot.live = true;
   slot.sampling = admission.sampling;
+  slot.speculation = admission.speculation;
   slot.end_ids.assign(slot.sampling.stop_token_ids.begin(), slot.sampling.stop_token_ids.end());
   if (!slot.sampling.ignore_eos) {
     slot.end_ids.insert(slot.end_ids.end(), slot.sampling.eos_token_ids.begin(),
@@ -84,10 +86,16 @@ void SlotTable::learn(SeqId seq, SlotId id, int position, TokenId token) {
   if (slot.live && slot.seq == seq && position < max_model_len_) slot.tokens[position] = token;
 }
 
-std::span<const TokenId> SlotTable::known(SeqId seq, SlotId id, int num_known) const {
-  const Slot* const slot = find(seq, id);
-  if (slot == nullptr) return {};
-  return {slot->tokens, static_cast<size_t>(std::min(num_known, max_model_len_))};
+void SlotTable::lend(SlotId id, int group, BlockId first, int end) {
+  Slot& slot = slots_[id];
+  const int wanted = geometry_.rule(group).blocks_for(end);
+  SERVAL_CHECK(wanted <= table_stride_ && slot.num_lent[group] == 0, wanted, table_stride_, slot.num_lent[group]);
+  for (; slot.num_blocks[group] < wanted; ++slot.num_lent[group]) slot.blocks[group][slot.num_blocks[group]++] = first++;
+}
+
+void SlotTable::take_back(SlotId id) {
+  Slot& slot = slots_[id];
+  for (int g = 0; g < geometry_.num_groups; ++g) slot.num_blocks[g] -= std::exchange(slot.num_lent[g], 0);
 }
 
 CountedTokens SlotTable::count_known(SlotId id, int end) {

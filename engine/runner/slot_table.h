@@ -16,6 +16,7 @@ struct Slot {
   SeqId seq = 0;
   bool live = false;
   SamplingParams sampling;
+  SpeculationParams speculation;
   std::vector<TokenId> end_ids;  // not to be drawn before min_tokens are out
   int num_prompt = 0;
   int first_row = 0;                   // of the sequence's class in the tables by position
@@ -24,6 +25,7 @@ struct Slot {
   int num_counted = 0;                 // of them, from the front, that the device has counted for penalties
   BlockId* blocks[kMaxKvGroups] = {};  // [table_stride] by position / block_size; -1: never read
   int num_blocks[kMaxKvGroups] = {};   // the table's length so far
+  int num_lent[kMaxKvGroups] = {};     // of them, from the end, a drafter's
 };
 
 class SlotTable {
@@ -38,12 +40,15 @@ class SlotTable {
   // The token at a position of the sequence, now known; nothing when the slot is another's by now.
   void learn(SeqId seq, SlotId slot, int position, TokenId token);
 
-  // The first num_known tokens of the sequence; none when the slot is another's by now.
-  std::span<const TokenId> known(SeqId seq, SlotId slot, int num_known) const;
-
   // Tokens of the slot before position `end` that are known by now and were not handed out yet: what joins
   // the counts of penalties. Drafts lie behind `end`.
   CountedTokens count_known(SlotId slot, int end);
+
+  // Between two steps a drafter may put guesses behind the known tokens: for positions before `end` that the table does
+  // not reach it lends blocks of its own, from `first` on. take_back() leaves the table as it was.
+  void guess(SlotId slot, int position, TokenId token) { slots_[slot].tokens[position] = token; }
+  void lend(SlotId slot, int group, BlockId first, int end);
+  void take_back(SlotId slot);
 
   // Null when the slot is another's by now.
   const Slot* find(SeqId seq, SlotId slot) const {

@@ -61,8 +61,9 @@ size_t Scheduler::planned_bytes(const SchedulerConfig& config, const BlockGeomet
   const size_t lines = (6 * running + 4 * open) * sizeof(void*) + 2 * running * sizeof(SlotId) +
                        (running + 1) * sizeof(Growth) + (kMaxStepsInFlight * running) * sizeof(Rows) +
                        open * sizeof(TokenEvent);
+  const size_t texts = config.num_draft_tokens > 0 ? 2 : 1;  // the tokens, a prediction
   const size_t of_admission =
-      sizeof(Admission) + config.max_model_len * sizeof(TokenId) + 2 * kUsualList * sizeof(TokenId) +
+      sizeof(Admission) + texts * config.max_model_len * sizeof(TokenId) + 2 * kUsualList * sizeof(TokenId) +
       kUsualList * sizeof(decltype(SamplingParams::logit_bias)::value_type);
   const size_t of_sequence = sizeof(SeqStep) + of_admission + sizeof(SlotId) +
                              geometry.num_groups * (geometry.table_entries(config.max_model_len) * sizeof(BlockId) +
@@ -96,6 +97,9 @@ std::unique_ptr<RequestState> Scheduler::prepare(Request request) const {
     seq.drafts.reserve(config_.num_draft_tokens);
     kv_.prepare(seq.kv, max_len);
   }
+  // What lies behind the longest answer is no guess of it.
+  const size_t most = std::min<size_t>(request.prediction.size(), max_len - request_state->num_prompt);
+  request.prediction.resize(config_.num_draft_tokens > 0 ? most : 0);
   request_state->request = std::move(request);
   return request_state;
 }
@@ -141,6 +145,7 @@ void Scheduler::reserve(Batch& batch) const {
   batch.admitted.resize(most);
   for (Admission& admission : batch.admitted) {
     admission.tokens.reserve(config_.max_model_len);
+    if (config_.num_draft_tokens > 0) admission.prediction.reserve(config_.max_model_len);
     admission.sampling.eos_token_ids.reserve(kUsualList);
     admission.sampling.stop_token_ids.reserve(kUsualList);
     admission.sampling.logit_bias.reserve(kUsualList);

@@ -134,6 +134,7 @@ class Scheduler {
   bool preempt_one(const Sequence& below);
   void preempt(Sequence& seq);
   void emit_step(Sequence& seq, int32_t rows, int32_t num_drafts, Batch& batch);
+  void count_drafts(Sequence& seq, int32_t num_drafts, const SeqOutput& out, const ModelOutput& output);
   void take_drafts(Sequence& seq, const SeqOutput& out, const ModelOutput& output);
   void apply_tokens(Sequence& seq, const SeqOutput& out, const ModelOutput& output, EventBatch& events);
   void apply_prompt_logprobs(Sequence& seq, const SeqOutput& out, const ModelOutput& output,

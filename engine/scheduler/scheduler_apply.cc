@@ -31,11 +31,7 @@ void Scheduler::apply(const ModelOutput& output, Time now, EventBatch& events) {
                  out.num_tokens, rows.sample, rows.num_drafts);
     apply_prompt_logprobs(seq, out, output, events);
     if (rows.sample) {
-      if (rows.num_drafts > 0) {
-        ++stats_.num_drafts;
-        stats_.num_draft_tokens += rows.num_drafts;
-        stats_.num_accepted_tokens += out.num_tokens - 1;
-      }
+      if (rows.num_drafts > 0) count_drafts(seq, rows.num_drafts, out, output);
       apply_tokens(seq, out, output, events);
     } else {
       seq.num_computed += rows.count;
@@ -58,6 +54,34 @@ void Scheduler::learn_cost(const Step& step, Time now) {
   for (const Rows& of : step.rows) rows += of.count;
   cost_.learn(rows, std::chrono::duration<double, std::milli>(now - std::max(step.planned_at, last_over_)).count());
   last_over_ = now;
+}
+
+// Whose guesses the step verified, and which came true.
+void Scheduler::count_drafts(Sequence& seq, int32_t num_drafts, const SeqOutput& out, const ModelOutput& output) {
+  ++stats_.num_drafts;
+  stats_.num_draft_tokens += num_drafts;
+  stats_.num_accepted_tokens += out.num_tokens - 1;
+  std::array<int32_t, kMaxDrafts> depth;
+  int32_t last = -1, num_accepted = 0;  // of the branch that came true
+  for (int32_t i = 0; i < num_drafts; ++i) {
+    const Draft& draft = seq.drafts[i];
+    depth[i] = draft.parent < 0 ? 0 : depth[draft.parent] + 1;
+    const bool is_accepted = draft.parent == last && num_accepted < out.num_tokens - 1 &&
+                             draft.token == output.tokens[out.tokens_begin + num_accepted].token;
+    if (is_accepted) {
+      last = i;
+      ++num_accepted;
+    }
+    DrafterStats& of = stats_.drafters[static_cast<int>(draft.by)];
+    const int place = std::min(depth[i], DrafterStats::kPlaces - 1);
+    ++of.drafted[place];
+    of.accepted[place] += is_accepted;
+    ++seq.draft_counts.drafted;
+    seq.draft_counts.accepted += is_accepted;
+    if (draft.by != DrafterKind::kPrediction) continue;
+    ++seq.draft_counts.predicted;
+    seq.draft_counts.predictions_accepted += is_accepted;
+  }
 }
 
 // The prompt is computed, but for its last token: forks that waited for it can be admitted.
@@ -90,6 +114,7 @@ void Scheduler::apply_tokens(Sequence& seq, const SeqOutput& out, const ModelOut
     event.num_top = token.num_top;
     event.cached_tokens = seq.cached_tokens;
     event.first_scheduled = seq.first_scheduled;
+    event.drafts = seq.draft_counts;
     events.top.insert(events.top.end(), output.top.begin() + token.top_begin,
                       output.top.begin() + token.top_begin + token.num_top);
 
@@ -165,6 +190,7 @@ void Scheduler::finish(Sequence& seq, FinishReason reason, EventBatch& events) {
   event.num_output = seq.num_output();
   event.cached_tokens = seq.cached_tokens;
   event.first_scheduled = seq.first_scheduled;
+  event.drafts = seq.draft_counts;
   event.finish = reason;
   events.events.push_back(event);
   end(seq, reason);

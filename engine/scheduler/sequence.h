@@ -64,6 +64,7 @@ struct Sequence {
 
   // Guesses of what follows the known tokens: they wait for a step, or are in the one that holds it.
   std::vector<Draft> drafts;
+  DraftCounts draft_counts;
 
   SlotId slot = -1;
   SequenceKv kv;

@@ -38,6 +38,8 @@ void log_request(const RequestEnd& end) {
                                     : "-"},
        {"prompt_tokens", count(&RequestRecord::prompt_tokens)},
        {"output_tokens", count(&RequestRecord::output_tokens)},
+       {"drafted", count(&RequestRecord::drafted)},
+       {"accepted", count(&RequestRecord::accepted)},
        {"queue_ms", was_scheduled ? milliseconds(r->queue_s) : "-"},
        {"first_ms", has_first ? milliseconds(r->first_s) : "-"},
        {"total_ms", milliseconds(end.total_s)},

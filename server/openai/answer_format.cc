@@ -41,7 +41,12 @@ void write_usage(JsonWriter& json, const Usage& usage) {
   json.member("completion_tokens", usage.completion_tokens);
   json.member("total_tokens", usage.prompt_tokens + usage.completion_tokens);
   json.key("prompt_tokens_details").begin_object().member("cached_tokens", usage.cached_tokens).end_object();
-  json.key("completion_tokens_details").begin_object().member("reasoning_tokens", 0).end_object();
+  json.key("completion_tokens_details").begin_object().member("reasoning_tokens", 0);
+  if (usage.accepted_prediction_tokens) {
+    json.member("accepted_prediction_tokens", *usage.accepted_prediction_tokens);
+    json.member("rejected_prediction_tokens", *usage.rejected_prediction_tokens);
+  }
+  json.end_object();
   json.end_object();
 }
 

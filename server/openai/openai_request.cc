@@ -183,6 +183,33 @@ int read_stream_options(const Fields& fields, OpenAiRequest& out, const RequestO
   return num_ignored;
 }
 
+// Text, or parts of text one after another.
+void read_prediction(const Fields& fields, GenerateRequest& out) {
+  const std::optional<Fields> prediction = fields.find_object("prediction");
+  if (!prediction) return;
+  const json::value* const content = prediction->find("content");
+  const std::optional<std::string> type = prediction->find_string("type");
+  if (type && *type != "content") prediction->refuse("type", "may only be \"content\"", kNotSupported);
+  if (!content) return;
+  std::string text;
+  if (content->is_array()) {
+    for (const json::value& part : content->get_array())
+      text += prediction->inside(part, "content").get_string("text");
+  } else {
+    text = prediction->get_string("content");
+  }
+  out.prediction = std::move(text);
+}
+
+// {"method", "depth", "width"}
+void read_speculation(const Fields& fields, GenerateRequest& out) {
+  const std::optional<Fields> speculation = fields.find_object("speculation");
+  if (!speculation) return;
+  out.speculation_method = speculation->find_string("method", kMaxShortStringBytes);
+  out.speculation_depth = speculation->find_integer("depth");
+  out.speculation_width = speculation->find_integer("width");
+}
+
 void read_max_tokens(const Fields& fields, GenerateRequest& out) {
   out.max_tokens = fields.find_integer("max_tokens");
   if (const auto newer = fields.find_integer("max_completion_tokens")) {
@@ -228,12 +255,14 @@ int read_common(const Fields& fields, OpenAiRequest& out, const RequestOptions& 
   r.prompt_logprobs = fields.find_integer("prompt_logprobs");
   r.cache_salt = fields.find_string("cache_salt", kMaxShortStringBytes);
   r.priority = fields.find_integer("priority");
+  read_prediction(fields, r);
+  read_speculation(fields, r);
   out.return_token_ids = fields.get_bool("return_token_ids", false);
   out.tokens_as_ids = fields.get_bool("return_tokens_as_token_ids", false);
   const int num_ignored = read_stream_options(fields, out, options);
   refuse_unbuilt(fields);
   refuse_response_formats(fields);
-  fields.ignore({"audio", "metadata", "moderation", "prediction", "prompt_cache_key", "prompt_cache_options",
+  fields.ignore({"audio", "metadata", "moderation", "prompt_cache_key", "prompt_cache_options",
                  "prompt_cache_retention", "safety_identifier", "service_tier", "store", "verbosity",
                  "web_search_options", "reasoning_effort", "parallel_tool_calls"});
   return num_ignored;

@@ -355,6 +355,11 @@ Result<std::unique_ptr<Generation>> EngineService::generate(GenerateRequest requ
 
   const SamplingParams& sampling = valid->requests.front().sampling;
   GenerationState::Options options;
+  options.has_prediction = request.prediction.has_value();
+  if (request.prediction && impl.config.limits.drafters != 0) {
+    const std::vector<TokenId> prediction = impl.prompts.tokens_of(*request.prediction);
+    for (Request& r : valid->requests) r.prediction = prediction;
+  }
   const bool keeps_ids = request.keep_prompt_ids || sampling.num_prompt_logprobs >= 0;
   for (size_t i = 0; i < prompts->size(); ++i) {
     std::vector<TokenId>& ids = (*prompts)[i].token_ids;

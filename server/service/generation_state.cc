@@ -139,6 +139,7 @@ GenerationState::Outcome GenerationState::deliver(int prompt_index, const TokenE
     usage_.cached_tokens += event.cached_tokens;
     if (first_scheduled_ == Time{0}) first_scheduled_ = event.first_scheduled;
   }
+  choice.drafts = event.drafts;
   if (event.token >= 0) {
     ++usage_.completion_tokens;
     if (first_token_ == Time{0}) {
@@ -212,6 +213,11 @@ void GenerationState::finish_choice(Choice& choice, const TokenEvent& event, Out
     emit(choice);
     if (--open_choices_ == 0) {
       if (options_.drop_output) usage_.completion_tokens = 0;
+      if (options_.has_prediction) {
+        const DraftCounts drafts = count_drafts();
+        usage_.accepted_prediction_tokens = drafts.predictions_accepted;
+        usage_.rejected_prediction_tokens = drafts.predicted - drafts.predictions_accepted;
+      }
       observer_->on_done(usage_);
       ended_ = outcome.finished = true;
     }
@@ -230,6 +236,18 @@ void GenerationState::emit(Choice& choice) {
   observer_->on_delta(std::move(choice.pending));
   choice.pending = Delta{};
   choice.pending.index = index;
+}
+
+// Of all choices.
+DraftCounts GenerationState::count_drafts() const {
+  DraftCounts all;
+  for (const Choice& choice : choices_) {
+    all.drafted += choice.drafts.drafted;
+    all.accepted += choice.drafts.accepted;
+    all.predicted += choice.drafts.predicted;
+    all.predictions_accepted += choice.drafts.predictions_accepted;
+  }
+  return all;
 }
 
 void GenerationState::fail(const Error& error) {
@@ -254,6 +272,9 @@ RequestRecord GenerationState::record(Time now) const {
   record.output_tokens = static_cast<int>(usage_.completion_tokens);
   record.max_tokens = options_.max_tokens;
   record.n = options_.n;
+  const DraftCounts drafts = count_drafts();
+  record.drafted = drafts.drafted;
+  record.accepted = drafts.accepted;
   if (first_scheduled_ != Time{0}) record.queue_s = seconds(first_scheduled_ - options_.received);
   if (first_token_ != Time{0}) record.first_s = seconds(first_token_ - options_.received);
   record.total_s = seconds(now - options_.received);

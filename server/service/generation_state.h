@@ -25,6 +25,7 @@ class GenerationState {
     int num_prompt_logprobs = -1;
     std::vector<TokenId> eos_token_ids;
     int max_tokens = 0;
+    bool has_prediction = false;
     bool include_stop = false;
     bool skip_special = true;
     bool drop_output = false;
@@ -69,6 +70,7 @@ class GenerationState {
     bool sent_prompt = false;  // the prompt's log-probabilities went out
     size_t held_bytes = 0;     // of `pending`
     Time last_token{0};
+    DraftCounts drafts;
   };
   void finish_choice(Choice& choice, const TokenEvent& event, Outcome& outcome);
   void add_token(Choice& choice, const TokenEvent& event, const EventBatch& batch);
@@ -77,6 +79,7 @@ class GenerationState {
   bool hold(Choice& choice);
   bool is_eos(TokenId token) const;
   void emit(Choice& choice);
+  DraftCounts count_drafts() const;
 
   const Tokenizer& tokenizer_;
   Options options_;  // constant but for the prompts, of which the constructor drops what nobody asks for

@@ -41,6 +41,11 @@ struct GenerateRequest {
   bool whole = false;            // each choice in one piece, at its end: nobody reads earlier
   bool keep_prompt_ids = true;   // Generation::prompts() has them
   bool add_special_tokens = true;               // completion prompts; a chat template writes its own
+  // Of guesses (docs/speculation.md): a drafter's name, off or auto; depth and width of their trees; the output that
+  // the client expects, in pieces that follow each other.
+  std::optional<std::string> speculation_method;
+  std::optional<int64_t> speculation_depth, speculation_width;
+  std::optional<std::string> prediction;
   std::optional<std::string> cache_salt;
   int key = 0;                                  // which API key asks, from 1; 0: none is needed
   Time timeout{0};                              // 0: none; gRPC deadline
@@ -90,6 +95,8 @@ struct Usage {
   int64_t prompt_tokens = 0;
   int64_t completion_tokens = 0;
   int64_t cached_tokens = 0;
+  // Of the client's prediction, where there was one: tokens that were tried, and came true or did not.
+  std::optional<int64_t> accepted_prediction_tokens, rejected_prediction_tokens;
 };
 
 struct PromptInfo {

@@ -26,7 +26,7 @@ const std::vector<double> kTokenBuckets = {1, 4, 16, 64, 256, 1024, 4096, 16384,
 const std::vector<double> kChoiceBuckets = {1, 2, 4, 8, 16};
 
 // Native suffix -> vllm: suffix, where the meaning is the same. The native name is "serval:" + first.
-constexpr std::array<std::pair<const char*, const char*>, 28> kVllmNames = {{
+constexpr std::array<std::pair<const char*, const char*>, 29> kVllmNames = {{
     {"num_requests_running", "num_requests_running"},
     {"num_requests_waiting", "num_requests_waiting"},
     {"kv_cache_usage_perc", "kv_cache_usage_perc"},
@@ -42,6 +42,7 @@ constexpr std::array<std::pair<const char*, const char*>, 28> kVllmNames = {{
     {"spec_decode_num_drafts_total", "spec_decode_num_drafts_total"},
     {"spec_decode_num_draft_tokens_total", "spec_decode_num_draft_tokens_total"},
     {"spec_decode_num_accepted_tokens_total", "spec_decode_num_accepted_tokens_total"},
+    {"spec_decode_num_accepted_tokens_per_pos_total", "spec_decode_num_accepted_tokens_per_pos_total"},
     {"time_to_first_token_seconds", "time_to_first_token_seconds"},
     {"inter_token_latency_seconds", "inter_token_latency_seconds"},
     {"inter_token_latency_seconds", "time_per_output_token_seconds"},
@@ -93,6 +94,31 @@ struct ServiceMetrics::Impl {
     return result;
   }
 
+  // Guesses by who made them and how far behind the last token they stood.
+  void collect_drafters(const SchedulerStats& s, std::vector<MetricFamily>& out) const {
+    std::vector<std::pair<std::map<std::string, std::string>, double>> drafted, accepted, at_place;
+    for (int place = 0; place < DrafterStats::kPlaces; ++place) {
+      const std::string position = std::to_string(place);
+      double of_all = 0;
+      bool was_tried = false;
+      for (int i = 0; i < kNumDrafters; ++i) {
+        const DrafterStats& of = s.drafters[i];
+        of_all += static_cast<double>(of.accepted[place]);
+        if (of.drafted[place] == 0) continue;
+        was_tried = true;
+        const std::map<std::string, std::string> extra = {{"drafter", kDrafterNames[i]}, {"position", position}};
+        drafted.emplace_back(extra, of.drafted[place]);
+        accepted.emplace_back(extra, of.accepted[place]);
+      }
+      if (was_tried) at_place.push_back({{{"position", position}}, of_all});
+    }
+    out.push_back(family("spec_draft_tokens_total", "Tokens guessed, by drafter and position behind the last token.",
+                         MetricType::Counter, drafted));
+    out.push_back(family("spec_accepted_tokens_total", "Of those, the model's own.", MetricType::Counter, accepted));
+    out.push_back(family("spec_decode_num_accepted_tokens_per_pos_total", "Guesses that were the model's own, by position.",
+                         MetricType::Counter, at_place));
+  }
+
   void collect_engine(std::vector<MetricFamily>& out) const {
     std::function<EngineStats()> source;
     BlockGeometry geo;
@@ -141,6 +167,7 @@ struct ServiceMetrics::Impl {
     counter("spec_decode_num_drafts_total", "Times that a sequence's guesses were verified.", s.num_drafts);
     counter("spec_decode_num_draft_tokens_total", "Tokens guessed.", s.num_draft_tokens);
     counter("spec_decode_num_accepted_tokens_total", "Of those, the model's own.", s.num_accepted_tokens);
+    collect_drafters(s, out);
     counter("kv_blocks_evicted_total", "Cached blocks evicted to make room.", s.num_evicted_blocks);
     counter("engine_steps_total", "Forward steps completed: the engine's heartbeat.", stats.steps);
     counter("recording_lost_total", "Inputs of the scheduler that the recording could not take.",

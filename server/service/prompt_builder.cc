@@ -222,4 +222,15 @@ Result<PromptInfo> PromptBuilder::build_completion(PromptInput& input, bool add_
   return prompt;
 }
 
+std::vector<TokenId> PromptBuilder::tokens_of(std::string_view text) const {
+  constexpr size_t kBytesPerToken = 64;  // few are longer
+  text = text.substr(0, kBytesPerToken * limits_.max_model_len);
+  std::vector<TokenId> ids = tokenizer_->encode(text, /*add_special=*/false, /*parse_special=*/false);
+  // Nothing behind what the model has no row for.
+  const auto beyond = std::ranges::find_if(ids, [&](TokenId id) { return id < 0 || id >= limits_.vocab_size; });
+  ids.erase(beyond, ids.end());
+  if (std::ssize(ids) > limits_.max_model_len) ids.resize(limits_.max_model_len);
+  return ids;
+}
+
 }  // namespace serval

@@ -42,6 +42,10 @@ class PromptBuilder {
   // Errors name the field.
   Result<std::vector<PromptInfo>> build(GenerateRequest& request, const PromptRules& rules) const;
 
+  // The ids of a text that follows others: nothing is put before it, and no special token is made of it. Of a longer
+  // one than the context, those of its beginning.
+  std::vector<TokenId> tokens_of(std::string_view text) const;
+
  private:
   struct Template {
     ChatTemplate chat_template;

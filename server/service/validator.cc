@@ -141,6 +141,30 @@ void check_logprobs(const GenerateRequest& r, const ServiceLimits& limits, Check
   if (r.echo && r.logprobs && !r.prompt_logprobs) out.num_prompt_logprobs = out.num_logprobs;
 }
 
+SpeculationParams check_speculation(const GenerateRequest& r, const ServiceLimits& limits, Checks& checks) {
+  SpeculationParams out;
+  if (r.speculation_depth) checks.range("speculation.depth", *r.speculation_depth, 1, kMaxDrafts);
+  if (r.speculation_width) checks.range("speculation.width", *r.speculation_width, 1, kMaxDrafts);
+  if (checks.failed()) return out;
+  out.depth = static_cast<int>(r.speculation_depth.value_or(0));
+  out.width = static_cast<int>(r.speculation_width.value_or(0));
+  const std::string method = r.speculation_method.value_or("auto");
+  if (method == "auto") return out;
+  out.drafters = 0;
+  if (method == "off") return out;
+  std::string others;
+  for (int i = 0; i < kNumDrafters; ++i) {
+    const uint32_t bit = drafter_bit(static_cast<DrafterKind>(i));
+    if ((limits.drafters & bit) == 0) continue;
+    if (method == kDrafterNames[i]) out.drafters = bit;
+    others += std::string(", ") + kDrafterNames[i];
+  }
+  if (out.drafters == 0)
+    checks.fail(invalid("speculation.method", "not_supported",
+                        "speculation.method is not one of what this server has: auto, off" + others + "."));
+  return out;
+}
+
 // The most tokens that prompt and output of one sequence can have: the model's context, or less where the
 // whole KV memory holds less.
 int usable_context(const ServiceLimits& limits, const BlockGeometry& geometry,
@@ -258,6 +282,7 @@ Result<ValidatedRequest> validate(const GenerateRequest& r, const std::vector<Pr
   check_token_lists(r, limits, defaults, checks, sampling);
   check_stop_strings(r, limits, checks, valid.detokenizer);
   check_logprobs(r, limits, checks, sampling);
+  const SpeculationParams speculation = check_speculation(r, limits, checks);
   if (r.cache_salt) {
     if (r.cache_salt->empty())
       checks.fail(invalid("cache_salt", "value_out_of_range", "cache_salt is empty; leave it out instead."));
@@ -295,6 +320,7 @@ Result<ValidatedRequest> validate(const GenerateRequest& r, const std::vector<Pr
     Request request;
     request.n = static_cast<int>(n);
     request.sampling = sampling;
+    request.speculation = speculation;
     // Prompts of one call draw with noise of their own.
     request.sampling.seed = seed_of_choice(sampling.seed, static_cast<int>(i * n));
     valid.drop_output = *budget == 0;

@@ -21,6 +21,7 @@ namespace serval {
 struct ServiceLimits {
   int max_model_len = 0;  // positions: prompt + output
   int vocab_size = 0;     // output width; bounds every token id a client gives
+  uint32_t drafters = 0;  // that the server has, as a set
   int max_prompts = 64;
   int max_n = 16;
   int max_stop = 16;

@@ -35,7 +35,7 @@ def test_each_request_has_a_line_with_its_tokens_times_and_key(start_daemon):
         next(stream.iter_lines())
     lines = request_lines(daemon, 5)
     assert [list(line) for line in lines] == [
-        ["method", "path", "status", "code", "finish", "prompt_tokens", "output_tokens", "queue_ms", "first_ms", "total_ms", "key", "id"]
+        ["method", "path", "status", "code", "finish", "prompt_tokens", "output_tokens", "drafted", "accepted", "queue_ms", "first_ms", "total_ms", "key", "id"]
     ] * 5
     by_id = {line["id"]: line for line in lines}
     for name in ("whole", "streamed"):

@@ -1,5 +1,8 @@
 """Guesses change the number of steps and nothing that a client sees."""
 
+import openai
+import pytest
+
 LIST = "".join(f"The cat number {i} sat on the mat and looked at the dog. " for i in range(12))
 STORY = "Once upon a time there was a little girl who lived near the sea."
 
@@ -29,3 +32,30 @@ def test_answers_are_the_same_with_and_without_guesses(start_daemon):
     assert guessing.metric("serval:engine_steps_total") < plain.metric("serval:engine_steps_total") - 50
     assert plain.metric("serval:spec_decode_num_draft_tokens_total") == 0
     guessing.wait_idle()
+
+
+def test_a_prediction_is_tried_first_and_counted(start_daemon):
+    daemon = start_daemon("--speculation", "ngram")
+    common = dict(model="serval-nano", prompt=STORY, max_tokens=60, temperature=0)
+    plain = daemon.client().completions.create(**common, extra_body={"speculation": {"method": "off"}})
+    assert daemon.metric("serval:spec_decode_num_draft_tokens_total") == 0, "this request wants none"
+    assert plain.usage.completion_tokens_details.accepted_prediction_tokens is None
+    text = plain.choices[0].text
+    for content, least, most in (
+        (text, 45, 60),
+        ([{"type": "text", "text": text[: len(text) // 2]}, {"type": "text", "text": text[len(text) // 2 :]}], 40, 60),
+        ("Something else " + text, 30, 60),
+        ("No.", 0, 3),
+    ):
+        body = {"prediction": {"type": "content", "content": content}, "speculation": {"method": "prediction", "depth": 6}}
+        answer = daemon.client().completions.create(**common, extra_body=body)
+        assert answer.choices[0].text == text
+        details = answer.usage.completion_tokens_details
+        assert least <= details.accepted_prediction_tokens <= most, content
+        assert details.rejected_prediction_tokens >= 0
+    accepted = daemon.metric("serval:spec_accepted_tokens_total", drafter="prediction", position="0")
+    assert accepted > 10 and daemon.metric("serval:spec_accepted_tokens_total", drafter="ngram") == 0
+    assert daemon.metric("vllm:spec_decode_num_accepted_tokens_per_pos_total", position="0") == accepted
+    with pytest.raises(openai.BadRequestError) as refused:
+        daemon.client().completions.create(**common, extra_body={"speculation": {"method": "medusa"}})
+    assert refused.value.param == "speculation.method"

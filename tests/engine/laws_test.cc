@@ -289,7 +289,7 @@ TEST_P(Laws, PreemptionChangesNoBitOfAnybody) {
     config.kv_cache_bytes =
         whole / config.scheduler.max_num_seqs * 3 / 2;  // one sequence and a half of the largest length
     config.scheduler.num_draft_tokens = speculates ? 5 : 0;
-    config.drafts_branch = speculates;
+    config.draft_width = speculates ? 2 : 1;
     EngineDriver driver(model(), config, EngineDriver::Order::kAsTheDeviceLikes,
                         std::make_unique<OracleSpeculator>(coming, true));
     // Those that end at once make it expect short answers, and keep no memory for long ones.
@@ -359,7 +359,7 @@ TEST_P(Laws, SpeculationChangesNoBit) {
       if (SERVAL_LAW_EMULATED && order == EngineDriver::Order::kInTurn) continue;
       EngineConfig config = law_config();
       config.scheduler.num_draft_tokens = 6;
-      config.drafts_branch = branches;
+      config.draft_width = branches ? 2 : 1;
       EngineDriver driver(model(), config, order,
                           std::make_unique<OracleSpeculator>(
                               std::vector{whole(request, expected[0]), whole(request, expected[1])}, branches));

@@ -17,16 +17,23 @@ class OracleSpeculator : public Speculator {
   OracleSpeculator(std::vector<std::vector<TokenId>> sequences, bool branches, uint64_t seed = 1)
       : sequences_(std::move(sequences)), branches_(branches), random_(seed) {}
 
-  void propose(std::span<const TokenId> known, int most, std::vector<Draft>& drafts) override {
-    for (const std::vector<TokenId>& truth : sequences_) {
-      if (truth.size() <= known.size() || !std::equal(known.begin(), known.end(), truth.begin())) continue;
-      return guess({truth.begin() + static_cast<int64_t>(known.size()), truth.end()}, most, drafts);
+  DrafterKind kind() const override { return DrafterKind::kNgram; }
+  void propose(std::span<DraftTask> tasks) override {
+    for (DraftTask& task : tasks) {
+      if (task.wants_more()) guess(task);
     }
   }
 
  private:
-  void guess(std::span<const TokenId> coming, int most, std::vector<Draft>& drafts) {
-    const size_t count = random_() % (most + 1);
+  void guess(DraftTask& task) {
+    const std::span<const TokenId> known = task.known;
+    for (const std::vector<TokenId>& truth : sequences_) {
+      if (truth.size() <= known.size() || !std::equal(known.begin(), known.end(), truth.begin())) continue;
+      return guess({truth.begin() + static_cast<int64_t>(known.size()), truth.end()}, task);
+    }
+  }
+  void guess(std::span<const TokenId> coming, DraftTask& task) {
+    const size_t count = random_() % (task.most + 1);
     int depth[kMaxDrafts];  // of a guess that comes true; 0: it does not
     for (size_t i = 0; i < count; ++i) {
       const bool jumps = branches_ && random_() % 3 == 0;
@@ -37,7 +44,7 @@ class OracleSpeculator : public Speculator {
       const auto wrong = static_cast<TokenId>(random_() % 500);
       const TokenId token = is_true ? coming[above] : wrong;
       depth[i] = is_on_the_way && token == coming[above] ? static_cast<int>(above) + 1 : 0;
-      drafts.push_back({token, parent});
+      task.add(token, parent, kind());
     }
   }
 

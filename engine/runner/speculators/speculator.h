@@ -1,22 +1,56 @@
 // Who guesses what follows a sequence's last token. Knows nothing of verification: the target draws its own tokens,
 // and a guess that is wrong costs a row and no more (Leviathan et al. 2023, with draws keyed by position, so that
-// the tokens are the same with and without). Engine thread only; propose() allocates nothing.
+// the tokens are the same with and without). Engine thread only; nothing but start() allocates.
 #pragma once
 
+#include <array>
 #include <span>
-#include <vector>
 
 #include "engine/batch.h"
+#include "kernels/base/check.h"
 
 namespace serval {
+
+struct DraftHost;
+
+// Where a sequence stands when a step of it is over, and what is guessed to follow.
+struct DraftTask {
+  SeqId seq = 0;
+  SlotId slot = 0;
+  // Prompt and output: what was computed of them, and the token that was drawn behind that, if one was.
+  std::span<const TokenId> known;
+  int num_prompt = 0;
+  // The positions that the step computed and that stay: of the first of known, but for those before.
+  int first_computed = 0, num_computed = 0;
+  // How many guesses are wanted, how many of them behind each other, and beside each other. 0: none.
+  int most = 0, depth = 0, width = 1;
+  // A tree, parents first.
+  std::array<Draft, kMaxDrafts> drafts;
+  int num_drafts = 0;
+
+  bool wants_more() const { return num_drafts < most; }
+  // Returns its place.
+  int add(TokenId token, int parent, DrafterKind by) {
+    SERVAL_CHECK(wants_more() && parent < num_drafts, num_drafts, most, parent);
+    drafts[num_drafts] = {token, parent, by};
+    return num_drafts++;
+  }
+};
 
 class Speculator {
  public:
   virtual ~Speculator() = default;
-  // Appends to `drafts` at most `most` guesses of what follows `known`, the prompt and output of one sequence: a
-  // tree, parents first. None where there is nothing to go by. A function of its arguments, so that a recorded
+  virtual DrafterKind kind() const = 0;
+  // Before all else, once: takes the memory that was planned for it.
+  virtual void start(const DraftHost& /*host*/) {}
+  // A sequence enters a slot. Its first task comes later.
+  virtual void admit(const Admission& /*newcomer*/) {}
+  // Blocks are copied before a step reads them.
+  virtual void copy_kv(std::span<const GroupBlockCopy> /*copies*/) {}
+  // Guesses for each task that wants more than it has; where there is nothing to go by, none. Each sequence has a
+  // task for each of its steps, in their order, wanted or not. A function of what it was told, so that a recorded
   // day is that of any run.
-  virtual void propose(std::span<const TokenId> known, int most, std::vector<Draft>& drafts) = 0;
+  virtual void propose(std::span<DraftTask> tasks) = 0;
 };
 
 }  // namespace serval

@@ -136,7 +136,7 @@ TEST_P(Architectures, DraftsRightOrWrongChangeNoToken) {
 TEST_P(Architectures, TreesOfDraftsUnderMasksChangeNoToken) {
   EngineConfig config = small_config();
   config.scheduler.num_draft_tokens = 12;
-  config.drafts_branch = true;
+  config.draft_width = 2;
   const auto runner = make_runner(GetParam(), config);
   const int words = (runner->vocab_size() + 31) / 32;
   SamplingParams p = sampling(0.9f);

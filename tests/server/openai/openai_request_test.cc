@@ -324,6 +324,22 @@ TEST(OpenAiRequest, FieldsWithoutMeaningAreAcceptedAndUnknownOnesIgnoredUnlessSt
             "unknown_parameter stream_options.x");
 }
 
+TEST(OpenAiRequest, APredictionIsATextOrPartsOfOne) {
+  const auto prediction = [](const std::string& value) {
+    const auto parsed = parse_completion_request(R"({"prompt":"p","prediction":)" + value + "}", {});
+    return parsed ? parsed->generate.prediction.value_or("none") : parsed.error().param;
+  };
+  EXPECT_EQ(prediction("null"), "none");
+  EXPECT_EQ(prediction(R"({"type":"content","content":"as before"})"), "as before");
+  EXPECT_EQ(prediction(R"({"type":"content","content":[{"type":"text","text":"as "},{"type":"text","text":"before"}]})"),
+            "as before");
+  EXPECT_EQ(prediction(R"("as before")"), "prediction");
+  EXPECT_EQ(prediction(R"({"type":"patch","content":"as before"})"), "prediction.type");
+  EXPECT_EQ(prediction(R"({"content":[{"type":"text"}]})"), "prediction.content.text");
+  EXPECT_EQ(prediction(R"({"content":["as before"]})"), "prediction.content");
+  EXPECT_EQ(completion_error(R"("speculation":{"depth":"x"})"), "invalid_type speculation.depth");
+}
+
 TEST(OpenAiRequest, EveryMeaningfulFieldArrives) {
   const auto parsed = parse_completion_request(
       R"({"model":"m","prompt":"p","n":2,"max_tokens":9,"min_tokens":1,"temperature":0.5,"top_p":0.9,"min_p":0.1,"top_k":40,

@@ -1,0 +1,46 @@
+// Whose guesses a step is given, and how many: asks the drafters, in their order, for each sequence that has drawn.
+// Knows nothing of how any of them guesses. Engine thread only; allocates at the start.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "engine/runner/sampler.h"
+#include "engine/runner/slot_table.h"
+#include "engine/runner/speculators/speculator.h"
+
+namespace serval {
+
+// Who guesses, and how many guesses of one sequence at most, how many of them beside each other.
+struct Drafters {
+  std::vector<std::unique_ptr<Speculator>> speculators;
+  int max_tokens = 0, max_width = 1;
+};
+
+class Drafting {
+ public:
+  // May be of nobody.
+  Drafting(Drafters drafters, int max_seqs, int max_model_len);
+  static size_t planned_bytes(int max_seqs);
+
+  void start(const DraftHost& host);
+  // Sequences that come, blocks that are copied before the step.
+  void begin_step(const Batch& batch);
+  // What follows the tokens of `output`, whose sequences are those of `drawn`.
+  void propose(std::span<const Sampler::Drawn> drawn, const SlotTable& slots, ModelOutput& output);
+
+ private:
+  struct Wanted {
+    int most = 0;
+    uint32_t drafters = 0;
+  };
+  bool set_task(const Sampler::Drawn& drawn, const SeqOutput& out, const SlotTable& slots, DraftTask& task, Wanted& wanted) const;
+
+  const Drafters drafters_;
+  const int max_model_len_;
+  std::vector<DraftTask> tasks_;  // [max_seqs]
+  std::vector<Wanted> wanted_;    // of each
+};
+
+}  // namespace serval
