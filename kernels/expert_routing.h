@@ -48,6 +48,7 @@ struct ExpertRouting {
   Tensor starts;        // i32 [num_experts + 1]: expert e has the places starts[e] .. starts[e + 1] - 1
   // The weights belong to what the experts are given, not to what they answer (Llama 4).
   bool weighs_inputs = false;
+  Tensor scales;  // f32 [num_experts]: of an expert's weight, behind all of the rule; data null: 1
 
   int64_t num_rows() const { return experts.dim(0); }
   int64_t num_places() const { return rows.dim(0); }

@@ -59,9 +59,10 @@ struct ForwardInput {
 
 // Ops, or forms of one, that a device may have no kernel for. A part raises those that it calls; a model is refused before
 // it is loaded where Backend::has() says no.
-enum class RareOp : uint8_t { kLinearScan, kHeadLinear };
+enum class RareOp : uint8_t { kLinearScan, kHeadLinear, kNarrowValues };
 inline constexpr const char* kRareOpNames[] = {"the scan of matrix states (linear_scan)",
-                                               "a product for each head (head_linear)"};
+                                               "a product for each head (head_linear)",
+                                               "attention to values that are narrower than keys"};
 using RareOps = std::bitset<std::size(kRareOpNames)>;
 
 // The largest calls that will be made in the steps of one model.

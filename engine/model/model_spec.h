@@ -18,6 +18,8 @@
 #include "engine/model/layer_inputs.h"
 #include "engine/model/mixers/delta_net.h"
 #include "engine/model/mixers/gqa.h"
+#include "engine/model/mixers/kda.h"
+#include "engine/model/mixers/lightning.h"
 #include "engine/model/mixers/mamba.h"
 #include "engine/model/mixers/mamba2.h"
 #include "engine/model/mixers/mla.h"
@@ -31,7 +33,8 @@
 
 namespace serval {
 
-using MixerSpec = OneMixerOf<GqaSpec, MlaSpec, MambaSpec, Mamba2Spec, DeltaNetSpec, ShortConvSpec, NoMixerSpec>;
+using MixerSpec = OneMixerOf<GqaSpec, MlaSpec, MambaSpec, Mamba2Spec, DeltaNetSpec, KdaSpec, LightningSpec,
+                              ShortConvSpec, NoMixerSpec>;
 using FfnSpec = OneFfnOf<DenseFfnSpec, MoeFfnSpec, MlpFfnSpec, NoFfnSpec>;
 
 // What a layer without a rotation has in place of one (NoPE; Kazemnejad et al. 2023).
@@ -43,6 +46,8 @@ inline constexpr int kNoRope = -1;
 struct LayerSpec {
   // The norms after parts are of x with what the part adds, and become x (Vaswani et al. 2017, section 3.1).
   bool norms_residual = false;
+  // The norms before parts become x (MiniMax-01): x = norm(x), then x += part(x).
+  bool keeps_normed = false;
   // Both parts read x as it came into the layer (Wang and Komatsuzaki 2021, GPT-J): the feed-forward part what the
   // mixer read, where it has no norm of its own.
   bool is_parallel = false;
@@ -55,6 +60,8 @@ struct LayerSpec {
   bool has_output_scale = false;  // x, when both parts are done, is multiplied by a number of the checkpoint (Gemma 4)
   int rope = 0;      // into ModelSpec::ropes, or kNoRope
   std::optional<int> query_rope;  // of queries alone, where it is another one
+  // What whole queries are multiplied by, position by position: into ModelSpec::ropes, of growth_alone().
+  std::optional<int> query_growth;
   int kv_group = 0;  // into ModelSpec::kv_groups; of a layer without a mixer it means nothing
   // The earlier layer whose keys and values it reads, having none of its own (Gemma 4 E).
   std::optional<int> kv_source;

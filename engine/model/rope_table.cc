@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numbers>
 
 namespace serval {
@@ -20,6 +21,14 @@ double scale_llama3(double frequency, const RopeScaling& scaling) {
 }
 
 }  // namespace
+
+RopeSpec growth_alone(double growth, int span, int ahead) {
+  return {.scaling = {.type = RopeScaling::Type::kByPair, .factors = {std::numeric_limits<double>::infinity()}},
+          .rotary_dim = 2,
+          .growth = growth,
+          .growth_span = span,
+          .growth_ahead = ahead};
+}
 
 std::vector<double> yarn_factors(double theta, int rotary_dim, const YarnScaling& scaling) {
   // The pair, as a fraction, that turns so often within the original context.
@@ -91,7 +100,7 @@ void fill_rope_table(const RopeSpec& spec, int max_positions, float* table) {
     float* cosines = table + size_t(position) * spec.rotary_dim;
     float* sines = cosines + frequencies.size();
     const double amplitude =
-        spec.amplitude * (1 + spec.growth * std::log(1.0 + std::floor(double(position) / spec.growth_span)));
+        spec.amplitude * (1 + spec.growth * std::log(1.0 + std::floor(double(position + spec.growth_ahead) / spec.growth_span)));
     for (size_t i = 0; i < frequencies.size(); ++i) {
       const double angle = position * frequencies[i];
       cosines[i] = static_cast<float>(amplitude * std::cos(angle));

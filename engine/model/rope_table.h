@@ -25,9 +25,10 @@ struct RopeSpec {
   RopeScaling scaling;
   int rotary_dim = 0;    // dimensions of a head that rotate
   double amplitude = 1;  // of cosines and sines
-  // At position p the two are multiplied by 1 + growth * ln(1 + floor(p / growth_span)) as well (Llama 4).
+  // At position p the two are multiplied by 1 + growth * ln(1 + floor((p + growth_ahead) / growth_span)) as well
+  // (Llama 4).
   double growth = 0;
-  int growth_span = 1;
+  int growth_span = 1, growth_ahead = 0;
   // Sequences that may become longer than this are rotated by the first of `longer` that holds for them; 0: this one
   // holds for all.
   int holds_until = 0;
@@ -36,6 +37,9 @@ struct RopeSpec {
   // That of sequences of up to so many positions.
   const RopeSpec& for_length(int length) const;
 };
+
+// A rotation of pairs by no angle: what grows is all that it does (LayerSpec::query_growth).
+RopeSpec growth_alone(double growth, int span, int ahead = 0);
 
 // YaRN (Peng et al. 2023, section 3.2): pairs that turn more than beta_fast times within the original context keep
 // their frequency, those that turn less than beta_slow times are stretched by `factor`, between them a ramp.

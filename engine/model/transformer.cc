@@ -82,7 +82,7 @@ void Transformer::forward(const ForwardInput& in, std::span<const KvLayer> kv, W
       if (layer.is_beside) {
         backend_.scaled_add(pending, 1, ws.residual, ws.residual);
       } else {
-        h = add_norm(backend_, layer.mixer_norm, w.mixer_norm, ws.residual, pending, ws.h);
+        h = norm_before(layer, layer.mixer_norm, w.mixer_norm, pending, ws);
       }
       const MixerInput mixer_input{.h = h,
                                    .out = ws.x,
@@ -92,7 +92,8 @@ void Transformer::forward(const ForwardInput& in, std::span<const KvLayer> kv, W
                                    .kv = kv[layer.kv_source.value_or(l)],
                                    .window = spec_.kv_groups[layer.kv_group].window,
                                    .cos_sin = rotation(layer.rope),
-                                   .query_cos_sin = rotation(layer.query_rope.value_or(kNoRope))};
+                                   .query_cos_sin = rotation(layer.query_rope.value_or(kNoRope)),
+                                   .query_growth = rotation(layer.query_growth.value_or(kNoRope))};
       std::visit([&](const auto& part) { part.run(backend_, weights_of(part, w.mixer), mixer_input); },
                  layer.mixer);
       pending = finish_part(layer, layer.mixer_post_norm, w.mixer_post_norm, layer.mixer_scale, ws);
@@ -102,9 +103,9 @@ void Transformer::forward(const ForwardInput& in, std::span<const KvLayer> kv, W
       if (layer.ffn_norm.is_there()) h = add_norm(backend_, layer.ffn_norm, w.ffn_norm, ws.residual, {}, ws.h);
       backend_.scaled_add(pending, 1, ws.residual, ws.residual);
     } else {
-      h = add_norm(backend_, layer.ffn_norm, w.ffn_norm, ws.residual, pending, ws.h);
+      h = norm_before(layer, layer.ffn_norm, w.ffn_norm, pending, ws);
     }
-    const FfnInput ffn_input{.h = h, .out = ws.x, .scratch = ws.scratch};
+    const FfnInput ffn_input{.h = h, .residual = ws.residual, .out = ws.x, .scratch = ws.scratch};
     std::visit([&](const auto& part) { part.run(backend_, weights_of(part, w.ffn), ffn_input); }, layer.ffn);
     pending = finish_part(layer, layer.ffn_post_norm, w.ffn_post_norm, layer.ffn_scale, ws);
     if (inputs.is_there()) {
@@ -164,6 +165,13 @@ Tensor Transformer::finish_part(const LayerSpec& layer, const NormSpec& post_nor
   scale *= spec_.residual_scale;
   if (scale != 1) backend_.scaled_add(ws.x, scale, {}, ws.x);
   return ws.x;
+}
+
+Tensor Transformer::norm_before(const LayerSpec& layer, const NormSpec& norm, const NormWeights& weights,
+                                const Tensor& pending, Workspace& ws) {
+  if (!layer.keeps_normed) return add_norm(backend_, norm, weights, ws.residual, pending, ws.h);
+  if (pending.data != nullptr) backend_.scaled_add(pending, 1, ws.residual, ws.residual);
+  return add_norm(backend_, norm, weights, ws.residual, {}, ws.residual);
 }
 
 Tensor Transformer::rotation(int rope) const {

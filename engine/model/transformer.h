@@ -48,6 +48,9 @@ class Transformer {
   // added.
   Tensor finish_part(const LayerSpec& layer, const NormSpec& post_norm, const NormWeights& weights, float scale,
                      Workspace& ws);
+  // What a part reads: the residual, to which `pending` has been added, normalised.
+  Tensor norm_before(const LayerSpec& layer, const NormSpec& norm, const NormWeights& weights, const Tensor& pending,
+                     Workspace& ws);
   // The table of one of spec_.ropes; nothing for kNoRope.
   Tensor rotation(int rope) const;
   // Logits of the rows of h, which are as many as the workspace's logits; ws.x may be used.

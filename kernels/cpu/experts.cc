@@ -105,6 +105,8 @@ void CpuBackend::route_experts(const RoutingRule& rule, const Tensor& logits, co
     }
     const float factor = rule.renormalise ? 1 / std::max(total, rule.least_sum) : 1;
     for (int rank = 0; rank < top_k; ++rank) weights[rank] = weights[rank] * factor * rule.scale;
+    if (const float* const scales = routing.scales.as<float>(); scales != nullptr)
+      for (int rank = 0; rank < top_k; ++rank) weights[rank] *= scales[chosen[rank]];
   });
 
   // Sorted by counting: places of an expert ascend with the row.

@@ -477,7 +477,8 @@ void CudaBackend::route_experts(const RoutingRule& rule, const Tensor& logits, c
                                 .weights = as<float>(routing.weights),
                                 .places = as<int32_t>(routing.places),
                                 .rows = as<int32_t>(routing.rows),
-                                .starts = as<int32_t>(routing.starts)});
+                                .starts = as<int32_t>(routing.starts),
+                                .scales = as<float>(routing.scales)});
 }
 
 void CudaBackend::dispatch_rows(const Tensor& x, const ExpertRouting& routing, const Tensor& out) {

@@ -32,7 +32,7 @@ class CudaBackend final : public Backend {
   bool supports(WeightFormat format) const override {
     return format == WeightFormat::kF16 || format == WeightFormat::kBF16;
   }
-  bool has(RareOp op) const override { return op != RareOp::kHeadLinear; }
+  bool has(RareOp op) const override { return op != RareOp::kHeadLinear && op != RareOp::kNarrowValues; }
   LinearWeight pack_linear(std::span<const LinearSource> parts, std::span<const Tensor> biases) override;
   size_t packed_bytes(int64_t n, int64_t k, WeightFormat format, bool bias) const override;
   DType preferred_kv_dtype(DType weights) const override { return activation_dtype(weights); }

@@ -123,7 +123,7 @@ SERVAL_KERNEL void SERVAL_MAX_THREADS(kRouteWarps* simt::kWarp) choose_kernel(Ro
   if (simt::lane() < args.top_k) {
     const float factor = rule.renormalise ? 1.0f / (total < rule.least_sum ? rule.least_sum : total) : 1.0f;
     args.experts[r * args.top_k + simt::lane()] = own_expert;
-    args.weights[r * args.top_k + simt::lane()] = own * factor * rule.scale;
+    args.weights[r * args.top_k + simt::lane()] = own * factor * rule.scale * (args.scales != nullptr ? args.scales[own_expert] : 1.0f);
   }
 }
 

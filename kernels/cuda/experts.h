@@ -22,6 +22,7 @@ struct RouteArgs {
   int32_t* places;   // [num_rows, top_k]
   int32_t* rows;     // [num_rows * top_k]
   int32_t* starts;   // [num_experts + 1]
+  const float* scales;  // [num_experts]; null: none
 };
 void route_experts(simt::Stream stream, const RouteArgs& args);
 

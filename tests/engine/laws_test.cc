@@ -4,11 +4,13 @@
 // this file is compiled (SERVAL_LAW_DEVICES, SERVAL_LAW_KINDS).
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <mutex>
 #include <optional>
 #include <random>
 #include <string>
+#include <string_view>
 #include <tuple>
 
 #include "engine/runner/speculators/ngram_speculator.h"
@@ -67,6 +69,13 @@ constexpr ModelKind kKinds[] = {
     {"latent_bf16", "DeepseekV3ForCausalLM", DType::kBF16, 0, 0, 5,
      R"(, "n_group": 1, "topk_group": 1, "moe_intermediate_size": 40, "n_shared_experts": 1, "first_k_dense_replace": 1,
         "q_lora_rank": 48, "kv_lora_rank": 48, "qk_nope_head_dim": 16, "qk_rope_head_dim": 16, "v_head_dim": 24)"},
+    {"delta_by_key_bf16", "KimiLinearForCausalLM", DType::kBF16, 0, 0, 0,
+     R"(, "linear_attn_config": {"full_attn_layers": [2], "kda_layers": [1, 3], "num_heads": 3, "head_dim": 16},
+        "num_experts": 5, "num_experts_per_token": 2, "moe_intermediate_size": 40, "kv_lora_rank": 48, "qk_nope_head_dim": 16,
+        "qk_rope_head_dim": 16, "v_head_dim": 24)"},
+    {"lightning_bf16", "MiniMaxForCausalLM", DType::kBF16, 0, 0, 5,
+     R"(, "layer_types": ["linear_attention", "full_attention", "linear_attention"], "mlp_alpha_factor": 1.5)"},
+    {"narrow_bf16", "MiMoV2FlashForCausalLM", DType::kBF16, 37, 0, 5, R"(, "num_key_value_heads": 1, "moe_intermediate_size": 40, "v_head_dim": 8, "partial_rotary_factor": 0.5)"},
 };
 
 // Models that rotate sequences that may become longer than 100 another way.
@@ -154,7 +163,10 @@ class Laws : public ::testing::TestWithParam<std::tuple<const char*, int>> {
   const ModelKind& kind() const { return kKinds[std::get<1>(GetParam())]; }
   const std::filesystem::path& model() const { return model_folder(kind()); }
   // A state instead of keys and values, in all layers or in some.
-  bool keeps_state() const { return is_of_states() || kind().architecture == std::string("Qwen3_5ForCausalLM"); }
+  bool keeps_state() const {
+    constexpr std::string_view kHybrids[] = {"Qwen3_5ForCausalLM", "KimiLinearForCausalLM", "MiniMaxForCausalLM"};
+    return is_of_states() || std::find(std::begin(kHybrids), std::end(kHybrids), kind().architecture) != std::end(kHybrids);
+  }
   bool is_of_states() const { return kind().architecture == std::string("MambaForCausalLM"); }
   // The cache has it every so many positions; blocks of keys and values have a least size.
   int snapshot() const { return is_of_states() ? 64 : 128; }

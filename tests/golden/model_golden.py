@@ -50,6 +50,8 @@ def randomise(model, seed):
                 normal(p, 1.5, -2.0)
             elif name.endswith(("norm.weight", "layernorm.weight", "norm_f.weight", "norm_1.weight", "norm_2.weight", ".D")) or ".ln_" in name and name.endswith(".weight"):
                 normal(p, 0.3, 0.0 if stores_above_one and not name.endswith("linear_attn.norm.weight") else 1.0)
+            elif name.endswith(("router.scale", "per_expert_scale")):
+                normal(p, 0.4, 1.0)
             elif name.endswith(".bias") or p.dim() < 2:
                 normal(p, 0.5)
             elif ".wpe." in name:
@@ -67,7 +69,7 @@ def randomise(model, seed):
             else:
                 normal(p, 1.2 / math.sqrt(p.shape[-1]))
         for name, b in sorted(model.named_buffers()):
-            if name.endswith("e_score_correction_bias"):
+            if name.endswith(("e_score_correction_bias", "expert_bias")):
                 normal(b, 0.2)
 
 
@@ -166,7 +168,7 @@ def make(name, model_class, config, lengths, thresholds=(), dtype=torch.float32,
         model = model_class(config).eval()
         randomise(model, seed)
         with torch.no_grad():
-            scalars = [b for n, b in model.named_buffers() if n.endswith("layer_scalar")]
+            scalars = [b for n, b in model.named_buffers() if n.endswith(("layer_scalar", "_bias"))]
             for p in [*model.parameters(), *scalars]:  # the values the checkpoint can hold; not model.to(), which would round the rotation too
                 p.copy_(p.to(dtype))
         cases = make_cases(model, lengths, thresholds, become)

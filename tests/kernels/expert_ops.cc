@@ -16,6 +16,7 @@ struct ExpertCase {
   bool has_bias = false;  // of the choice, and of the products
   bool weighs_inputs = false;
   enum class Shared { kNone, kPlain, kGated } shared = Shared::kNone;
+  bool has_scales = false;
 };
 
 std::vector<float> router_logits(const ExpertCase& c, std::mt19937& random) {
@@ -45,6 +46,8 @@ void check_experts(Backend& backend, WeightFormat weights, const ExpertCase& c) 
   routing.weighs_inputs = c.weighs_inputs;
   const Values correction = bench.numbers({c.num_experts}, DType::kF32);
   const std::vector<float> bias(correction.exact.begin(), correction.exact.end());
+  const Values scales = bench.numbers({c.num_experts}, DType::kF32);
+  if (c.has_scales) routing.scales = scales.tensor;
   backend.route_experts(c.rule, device_logits, c.has_bias ? correction.tensor : Tensor(), routing);
 
   std::vector<int32_t> experts, starts = {0}, rows, places(c.rows * c.top_k);
@@ -53,7 +56,7 @@ void check_experts(Backend& backend, WeightFormat weights, const ExpertCase& c) 
     for (const RoutedTo& to : route_row(c.rule, &logits[r * c.num_experts], c.has_bias ? bias.data() : nullptr,
                                         c.num_experts, c.top_k)) {
       experts.push_back(to.expert);
-      exact_shares.push_back(to.weight);
+      exact_shares.push_back(to.weight * (c.has_scales ? scales.exact[to.expert] : 1));
     }
   }
   for (int e = 0; e < c.num_experts; ++e) {
@@ -204,7 +207,8 @@ void add_expert_cases(std::vector<OpCase>& cases) {
         {9, 48, 6, Logits::kRandom,
          {.score = Score::kSigmoid, .num_groups = 8, .groups_chosen = 4, .by_best_two = true, .renormalise = true}, true},
         {20, 16, 2, Logits::kRandom, {.score = Score::kNearest, .nearness = 0.6f}, false, false, Shared::kGated},
-        {20, 7, 1, Logits::kRandom, {.score = Score::kSigmoid}, true, true, Shared::kPlain}})
+        {20, 7, 1, Logits::kRandom, {.score = Score::kSigmoid}, true, true, Shared::kPlain},
+        {21, 8, 3, Logits::kRandom, {.renormalise = true}, false, false, Shared::kNone, true}})
     cases.push_back({"experts_" + std::to_string(c.rows) + "_" + std::to_string(c.num_experts) + "_" +
                          std::to_string(c.top_k),
                      [=](Backend& b, WeightFormat w) { check_experts(b, w, c); }});

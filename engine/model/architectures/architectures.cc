@@ -18,10 +18,12 @@
 #include "engine/model/architectures/gptj.h"
 #include "engine/model/architectures/granite.h"
 #include "engine/model/architectures/internlm.h"
+#include "engine/model/architectures/kda.h"
 #include "engine/model/architectures/lfm.h"
 #include "engine/model/architectures/llama.h"
 #include "engine/model/architectures/mamba.h"
 #include "engine/model/architectures/mamba_hybrids.h"
+#include "engine/model/architectures/minimax.h"
 #include "engine/model/architectures/muse_glimmer.h"
 #include "engine/model/architectures/nemotron.h"
 #include "engine/model/architectures/olmo.h"
@@ -45,7 +47,7 @@ constexpr const Architecture* kArchitectures[] = {&kLlama, &kMistral, &kMixtral,
                                                   &kGemma4, &kGemma4Composite, &kGemma4Unified,
                                                   &kPhi3,  &kGpt, &kGpt2,
                                                   &kQwen2Moe, &kQwen3Moe, &kDeepseekV2, &kDeepseekV3,
-                                                  &kKimiK25, &kGlm4MoeLite, &kGlm4Moe, &kDots1, &kMiniMaxM2,
+                                                  &kKimiK25, &kGlm4MoeLite, &kGlm4Moe, &kDots1, &kMiniMaxM2, &kMimoV2,
                                                   &kGraniteMoe, &kGraniteMoeShared, &kOlmoe, &kHunYuanMoe,
                                                   &kGptOss, &kPhiMoe, &kErnieMoe, &kHy3, &kMiniCpm3,
                                                   &kQwen3VlMoe,
@@ -54,13 +56,14 @@ constexpr const Architecture* kArchitectures[] = {&kLlama, &kMistral, &kMixtral,
                                                   &kGlm, &kGlm4, &kArcee, &kErnie45, &kHelium,
                                                   &kSeedOss, &kSmolLm3, &kHunYuanDense, &kExaone4, &kMinistral,
                                                   &kLlava, &kLlavaNext, &kLlavaOnevision, &kAyaVision, &kVoxtral, &kQwen2Audio, &kInternVl, &kIdefics3, &kSmolVlm, &kGlm4v,
-                                                  &kQwen2Vl, &kQwen25Vl, &kQwen3Vl, &kMinistral3, &kMistral3, &kMllama, &kMuseGlimmer,
+                                                  &kQwen2Vl, &kQwen25Vl, &kQwen3Vl, &kMinistral3, &kMistral3, &kMistral4, &kMllama, &kMuseGlimmer,
                                                   &kGptNeo, &kGptNeox, &kGptj, &kCodeGen, &kPhi, &kOpt, &kBioGpt, &kXglm,
                                                   &kBloom, &kMpt, &kFalcon, &kGptBigCode, &kStarcoder2,
                                                   &kStableLm, &kCohere, &kCohere2, &kNemotron, &kJais2,
                                                   // States alone, and beside attention.
-                                                  &kMamba, &kMamba2, &kFalconMamba, &kQwen35, &kQwen35Composite, &kOlmoHybrid,
-                                                  &kLfm2, &kBamba, &kGraniteHybrid, &kFalconH1, &kNemotronH, &kJamba};
+                                                  &kMamba, &kMamba2, &kFalconMamba, &kQwen3Next, &kKimiLinear, &kBailingHybrid, &kMiniMax,
+                                                  &kQwen35, &kQwen35Composite, &kOlmoHybrid,
+                                                  &kLfm2, &kLfm2Moe, &kBamba, &kGraniteHybrid, &kFalconH1, &kNemotronH, &kJamba};
 
 const Architecture& find_row(std::string_view Architecture::*key, std::string_view wanted, const char* what) {
   std::vector<std::string> supported;

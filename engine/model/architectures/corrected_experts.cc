@@ -1,6 +1,8 @@
 #include "engine/model/architectures/corrected_experts.h"
 
 #include <optional>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "engine/model/architectures/decoder_fields.h"
@@ -94,6 +96,72 @@ ModelSpec read_minimax_m2(const Fields& config) {
   return spec;
 }
 
+// Values that are narrower than keys; in layers with a window twice the heads of keys, and sinks.
+ModelSpec read_mimo_v2(const Fields& config) {
+  ModelSpec spec = read_frame(config);
+  spec.final_norm = read_rms_norm(config, config.find_positive("layernorm_epsilon", 1).value_or(1e-5));
+  GqaSpec full = read_heads(config, spec.hidden_size, {.requires_head_dim = true});
+  full.qkv_bias = config.get_bool("attention_bias", false);
+  full.value_dim = config.find_int("v_head_dim", 8, full.head_dim).value_or(128);
+  if (full.value_dim % 8 != 0) config.refuse("v_head_dim", "must be a multiple of 8");
+  if (full.value_dim == full.head_dim) full.value_dim = 0;
+  GqaSpec windowed = full;
+  windowed.num_kv_heads = 2 * full.num_kv_heads;
+  windowed.has_sinks = true;
+  if (full.num_heads % windowed.num_kv_heads != 0)
+    config.refuse("num_attention_heads", "must be a multiple of twice num_key_value_heads");
+  // What published files say of windows again, which the reference takes for granted.
+  const auto must_be = [&](std::string_view field, int value) {
+    if (config.find_int(field, 0, kMaxHidden).value_or(value) != value)
+      config.refuse(field, "must be " + std::to_string(value));
+  };
+  must_be("swa_num_attention_heads", windowed.num_heads);
+  must_be("swa_num_key_value_heads", windowed.num_kv_heads);
+  must_be("swa_head_dim", full.head_dim);
+  must_be("swa_v_head_dim", full.value_width());
+  if (config.get_bool("add_full_attention_sink_bias", false)) config.refuse("add_full_attention_sink_bias", "must be false");
+  if (!config.get_bool("add_swa_attention_sink_bias", true)) config.refuse("add_swa_attention_sink_bias", "must be true");
+  config.ignore({"attention_chunk_size", "hybrid_block_size", "sliding_window_size"});
+
+  const int num_layers = spec.num_layers();
+  std::vector<bool> is_windowed, has_experts;
+  for (int l = 0; l < num_layers; ++l) {
+    is_windowed.push_back(l > 0 && (l + 1) % 6 != 0);
+    has_experts.push_back(l > 0);
+  }
+  const auto by_layer = [&](std::string_view field, std::vector<bool>& says) {
+    const std::vector<int64_t> numbers = config.find_integers(field);
+    if (numbers.empty()) return;
+    if (numbers.size() != says.size()) config.refuse(field, "must have a number for each layer");
+    says.assign(numbers.begin(), numbers.end());
+  };
+  by_layer("hybrid_layer_pattern", is_windowed);
+  by_layer("moe_layer_freq", has_experts);
+  is_windowed = read_layer_types(config, num_layers).value_or(is_windowed);
+  has_experts = read_mlp_layer_types(config, num_layers).value_or(has_experts);
+
+  const double part = config.find_number("partial_rotary_factor", 0.01, 1).value_or(0.334);
+  spec.ropes = read_ropes_by_kind(
+      config, spec.max_positions, {full.head_dim, {.theta = 5e6, .part = part}},
+      {full.head_dim, {.theta = find_theta(config, "swa_rope_theta").value_or(1e4), .part = part}});
+  const DenseFfnSpec dense = read_gated_ffn(config);
+  const float value_scale = static_cast<float>(config.find_positive("attention_value_scale", 1e6).value_or(1));
+  for (int l = 0; l < num_layers; ++l) {
+    LayerSpec& layer = spec.layers[l] = pre_norm_layer(is_windowed[l] ? windowed : full, dense, spec.final_norm);
+    layer.rope = is_windowed[l] ? kWindowedRope : kFullRope;
+    layer.mixer_scale = value_scale;  // of values: of all that is made of them
+  }
+  // The published field counts the positions before a row's own.
+  const std::optional<int> before = config.find_int("sliding_window_size", 1, kMaxPositions);
+  set_windows(config, before ? *before + 1 : read_window(config).value_or(129), is_windowed, spec);
+  read_window(config);
+  MoeFfnSpec experts = read_experts(config, spec, dense, {.count = {"n_routed_experts", "num_local_experts"}});
+  read_corrected_routing(config, experts);
+  set_experts(experts, has_experts, spec);
+  config.ignore({"scoring_func", "topk_method"});
+  return spec;
+}
+
 // A rotation of neighbouring pairs; probabilities with a correction of the choice.
 ModelSpec read_ernie(const Fields& config) {
   constexpr bool kTiesWhenAbsent = true;
@@ -136,7 +204,8 @@ constexpr StoredName kHy3Modules[] = {{"mlp.gate.e_score_correction_bias", "mlp.
                                       {"mlp.shared_experts.gate_proj", "mlp.shared_mlp.gate_proj"},
                                       {"mlp.shared_experts.up_proj", "mlp.shared_mlp.up_proj"},
                                       {"mlp.shared_experts.down_proj", "mlp.shared_mlp.down_proj"}};
-constexpr std::string_view kGuesses[] = {"model.mtp_"};
+constexpr std::string_view kGuesses[] = {"model.mtp_", "model.mtp."};
+constexpr StoredName kMimoModules[] = {{"self_attn.sinks", "self_attn.attention_sink_bias"}};
 
 }  // namespace
 
@@ -150,6 +219,12 @@ constexpr Architecture kHy3{"HYV3ForCausalLM", "hy_v3", read_hy3, {.modules = kH
 constexpr Architecture kGlm4Moe{
     "Glm4MoeForCausalLM", "glm4_moe", read_glm4_moe, {}, "GLM-4.5, 4.5-Air, 4.6, 4.7", "glm4-moe"};
 constexpr Architecture kDots1{"Dots1ForCausalLM", "dots1", read_dots1, {}, "dots.llm1", "dots1"};
+constexpr Architecture kMimoV2{"MiMoV2FlashForCausalLM",
+                               "mimo_v2_flash",
+                               read_mimo_v2,
+                               {.modules = kMimoModules, .ignored = kGuesses},
+                               "MiMo-V2-Flash",
+                               "mimo-v2"};
 constexpr Architecture kMiniMaxM2{"MiniMaxM2ForCausalLM",
                                   "minimax_m2",
                                   read_minimax_m2,

@@ -47,17 +47,22 @@ MoeFfnSpec read_experts_beside_shared(const Fields& config, const ModelSpec& fra
   return ffn;
 }
 
-void read_expert_groups(const Fields& config, MoeFfnSpec& experts) {
+void read_expert_groups(const Fields& config, MoeFfnSpec& experts, std::string_view count_field) {
   RoutingRule& rule = experts.rule;
-  rule.num_groups = config.find_int("n_group", 1, kMaxExpertGroups).value_or(1);
+  rule.num_groups = config.find_int(count_field, 1, kMaxExpertGroups).value_or(1);
   rule.groups_chosen = config.find_int("topk_group", 1, rule.num_groups).value_or(rule.num_groups);
   const int size = experts.num_experts / rule.num_groups;
   if (experts.num_experts % rule.num_groups != 0 || rule.groups_chosen * size < experts.top_k || (rule.num_groups > 1 && size < 2))
-    config.refuse("n_group", "must cut the experts into groups of equal size, of which topk_group have enough of them");
+    config.refuse(count_field, "must cut the experts into groups of equal size, of which topk_group have enough of them");
 }
 
 MoeFfnSpec read_corrected_experts(const Fields& config, const ModelSpec& frame) {
   MoeFfnSpec ffn = read_experts_beside_shared(config, frame);
+  read_corrected_routing(config, ffn);
+  return ffn;
+}
+
+void read_corrected_routing(const Fields& config, MoeFfnSpec& ffn) {
   read_expert_groups(config, ffn);
   ffn.has_correction = true;
   ffn.rule.score = RoutingRule::Score::kSigmoid;
@@ -65,7 +70,6 @@ MoeFfnSpec read_corrected_experts(const Fields& config, const ModelSpec& frame) 
   ffn.rule.renormalise = config.get_bool("norm_topk_prob", true);
   ffn.rule.least_sum = 1e-20f;
   ffn.rule.scale = static_cast<float>(config.find_positive("routed_scaling_factor", 1e6).value_or(1));
-  return ffn;
 }
 
 void set_experts_behind_dense(const Fields& config, const MoeFfnSpec& experts, int dense_when_absent,

@@ -32,10 +32,12 @@ std::vector<bool> read_sparse_steps(const Fields& config, int num_layers);
 // n_shared_experts of moe_intermediate_size each, as one; 0: none (DeepSeek).
 MoeFfnSpec read_experts_beside_shared(const Fields& config, const ModelSpec& frame);
 // n_group, topk_group.
-void read_expert_groups(const Fields& config, MoeFfnSpec& experts);
+void read_expert_groups(const Fields& config, MoeFfnSpec& experts, std::string_view count_field = "n_group");
 // DeepSeek-V3's routing, beside shared experts: sigmoids with a correction of the choice, groups by their best two,
 // norm_topk_prob, routed_scaling_factor.
 MoeFfnSpec read_corrected_experts(const Fields& config, const ModelSpec& frame);
+// The same of any experts, without shared ones.
+void read_corrected_routing(const Fields& config, MoeFfnSpec& experts);
 // first_k_dense_replace: so many layers keep their feed-forward part, the others get `experts`. And what
 // read_draft_layers reads.
 void set_experts_behind_dense(const Fields& config, const MoeFfnSpec& experts, int dense_when_absent, ModelSpec& spec);
@@ -50,6 +52,10 @@ std::optional<std::vector<bool>> read_mlp_layer_types(const Fields& config, int 
 inline constexpr StoredName kOneSharedExpert[] = {{"mlp.shared_experts.gate_proj", "mlp.shared_expert.gate_proj"},
                                                   {"mlp.shared_experts.up_proj", "mlp.shared_expert.up_proj"},
                                                   {"mlp.shared_experts.down_proj", "mlp.shared_expert.down_proj"}};
+// Experts of which two tensors hold all.
+inline constexpr StoredName kStackedExperts[] = {{"mlp.experts.*.gate_proj", "mlp.experts.gate_up_proj"},
+                                                 {"mlp.experts.*.up_proj", "mlp.experts.gate_up_proj"},
+                                                 {"mlp.experts.*.down_proj", "mlp.experts.down_proj"}};
 // Experts as Mixtral stores them.
 inline constexpr StoredName kMixtralExperts[] = {{"mlp.gate", "block_sparse_moe.gate"},
                                                  {"mlp.experts.*.gate_proj", "block_sparse_moe.experts.*.w1"},

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "engine/model/architectures/composite.h"
 #include "engine/model/architectures/decoder_fields.h"
+#include "engine/model/architectures/expert_fields.h"
 #include "engine/model/harmless_fields.h"
 #include "kernels/base/shown.h"
 
@@ -18,8 +20,6 @@ struct Defaults {
 };
 
 void refuse_what_is_not_served(const Fields& config) {
-  if (config.get_bool("enable_moe_block", false))
-    config.refuse("enable_moe_block", "is not supported: experts beside the feed-forward part (Gemma 4 26B)");
   // Pictures alone are looked at both ways where it says vision.
   const std::string both_ways = config.find_string("use_bidirectional_attention").value_or("vision");
   if (both_ways != "vision")
@@ -75,6 +75,16 @@ GqaSpec read_full_heads(const Fields& config, const GqaSpec& windowed) {
   return heads;
 }
 
+// The feed-forward part as the expert that all rows share, beside others (26B-A4B).
+MoeFfnSpec beside_experts(const Fields& config, const DenseFfnSpec& ffn, const ModelSpec& frame) {
+  MoeFfnSpec experts = read_experts(config, frame, ffn, {.count = {"num_experts"}, .per_row = "top_k_experts"});
+  experts.rule.least_sum = std::numeric_limits<float>::min();  // shares of all, as the reference has them
+  experts.shared_size = ffn.intermediate_size;
+  experts.own_norm = frame.final_norm;
+  experts.has_expert_scales = true;
+  return experts;
+}
+
 ModelSpec read_text(const Fields& config, const Defaults& defaults) {
   constexpr bool kTiesWhenAbsent = true;
   refuse_what_is_not_served(config);
@@ -99,6 +109,7 @@ ModelSpec read_text(const Fields& config, const Defaults& defaults) {
 
   const std::vector<std::optional<int>> sources = read_sources(config, windowed);
   const bool is_double = config.get_bool("use_double_wide_mlp", false);  // without keys
+  const bool has_experts = config.get_bool("enable_moe_block", false);
   const DenseFfnSpec usual_ffn = read_gated_ffn(config, "hidden_activation", "gelu_pytorch_tanh");
   for (int l = 0; l < spec.num_layers(); ++l) {
     GqaSpec heads = windowed[l] ? windowed_heads : full_heads;
@@ -106,6 +117,7 @@ ModelSpec read_text(const Fields& config, const Defaults& defaults) {
     heads.has_keys = !sources[l];
     if (is_double && sources[l]) ffn.intermediate_size *= 2;
     LayerSpec& layer = spec.layers[l] = pre_norm_layer(heads, ffn, spec.final_norm);
+    if (has_experts) layer.ffn = beside_experts(config, ffn, spec);
     layer.mixer_post_norm = layer.ffn_post_norm = spec.final_norm;
     layer.has_output_scale = true;
     layer.rope = windowed[l] ? kWindowedRope : kFullRope;
@@ -149,7 +161,16 @@ ModelSpec read_unified_composite(const Fields& config) {
 
 constexpr StoredName kModules[] = {{"mixer_post_norm", "post_attention_layernorm"},
                                    {"post_attention_layernorm", "pre_feedforward_layernorm"},
-                                   {"ffn_post_norm", "post_feedforward_layernorm"}};
+                                   {"ffn_post_norm", "post_feedforward_layernorm"},
+                                   {"mlp.gate", "router.proj"},
+                                   {"mlp.gate.", "router."},
+                                   {"mlp.experts_norm", "pre_feedforward_layernorm_2"},
+                                   {"mlp.experts_post_norm", "post_feedforward_layernorm_2"},
+                                   {"mlp.shared_post_norm", "post_feedforward_layernorm_1"},
+                                   {"mlp.experts.*.gate_proj", "experts.gate_up_proj"},
+                                   {"mlp.experts.*.up_proj", "experts.gate_up_proj"},
+                                   {"mlp.experts.*.down_proj", "experts.down_proj"},
+                                   {"mlp.shared_experts.", "mlp."}};
 
 // Beside what is no text: layers that read another's keys and values still have matrices for their own.
 constexpr std::string_view kUnused[] = {"vision_tower.",    "audio_tower.",      "embed_vision.",     "embed_audio.",
@@ -163,12 +184,12 @@ constexpr TensorNames with_unused(TensorNames names) {
 }  // namespace
 
 constexpr Architecture kGemma4{"Gemma4ForCausalLM",   "gemma4_text",          read_gemma4,
-                               with_unused({.modules = kModules}), "Gemma 4 without pictures", "gemma4 gemma4-e"};
+                               with_unused({.modules = kModules}), "Gemma 4 without pictures", "gemma4 gemma4-e gemma4-moe"};
 constexpr Architecture kGemma4Composite{"Gemma4ForConditionalGeneration",
                                         "gemma4",
                                         read_gemma4_composite,
                                         with_unused(text_names(kModules)),
-                                        "Gemma 4 E2B, E4B, 31B: text",
+                                        "Gemma 4 E2B, E4B, 26B-A4B, 31B: text",
                                         "gemma4-composite"};
 constexpr Architecture kGemma4Unified{"Gemma4UnifiedForConditionalGeneration",
                                       "gemma4_unified",

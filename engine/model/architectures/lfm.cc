@@ -4,6 +4,7 @@
 #include <string_view>
 
 #include "engine/model/architectures/decoder_fields.h"
+#include "engine/model/architectures/expert_fields.h"
 
 namespace serval {
 namespace {
@@ -42,7 +43,8 @@ DenseFfnSpec read_ffn(const Fields& config) {
   return ffn;
 }
 
-ModelSpec read_lfm2(const Fields& config) {
+// All but the feed-forward parts.
+ModelSpec read_mixers(const Fields& config) {
   constexpr bool kTiesWhenAbsent = true;
   ModelSpec spec = read_frame(config, kTiesWhenAbsent);
   spec.tied_embeddings = config.get_bool("tie_embedding", spec.tied_embeddings);
@@ -56,18 +58,43 @@ ModelSpec read_lfm2(const Fields& config) {
   conv.taps = config.find_int("conv_L_cache", 2, kMaxConvTaps).value_or(conv.taps);
   conv.has_bias = config.get_bool("conv_bias", false);
   spec.ropes = {read_rope(config, attention.head_dim, spec.max_positions, {.theta = 1e6})};
+  const std::vector<int> kinds = read_kinds(config, spec.num_layers());
+  for (int l = 0; l < spec.num_layers(); ++l) {
+    spec.layers[l] = pre_norm_layer(attention, {}, spec.final_norm);
+    if (kinds[l] == kConv) spec.layers[l].mixer = conv;
+  }
+  set_state_groups(std::vector<bool>(kinds.begin(), kinds.end()), spec);
+  return spec;
+}
+
+ModelSpec read_lfm2(const Fields& config) {
+  ModelSpec spec = read_mixers(config);
+  const DenseFfnSpec ffn = read_ffn(config);
+  for (LayerSpec& layer : spec.layers) layer.ffn = ffn;
   // What weights were drawn from, and what older files repeat.
   config.ignore({"block_dim", "block_norm_eps", "block_mlp_init_scale", "block_out_init_scale", "block_use_swiglu",
                  "block_use_xavier_init", "conv_dim", "conv_dim_out", "conv_use_xavier_init", "num_heads",
                  "use_pos_enc"});
+  return spec;
+}
 
-  const DenseFfnSpec ffn = read_ffn(config);
-  const std::vector<int> kinds = read_kinds(config, spec.num_layers());
+// Experts by sigmoids, with a correction of the choice, behind some dense layers.
+ModelSpec read_lfm2_moe(const Fields& config) {
+  ModelSpec spec = read_mixers(config);
+  const DenseFfnSpec dense = read_gated_ffn(config);
+  MoeFfnSpec experts = read_experts(config, spec, dense);
+  experts.has_correction = config.get_bool("use_expert_bias", true);
+  experts.rule.score = RoutingRule::Score::kSigmoid;
+  experts.rule.renormalise = config.get_bool("norm_topk_prob", true);
+  experts.rule.least_sum = 1e-6f;
+  experts.rule.scale = static_cast<float>(config.find_positive("routed_scaling_factor", 1e6).value_or(1));
+  const int num_dense = config.find_int("num_dense_layers", 0, kMaxLayers).value_or(2);
+  std::vector<bool> has_experts;
   for (int l = 0; l < spec.num_layers(); ++l) {
-    spec.layers[l] = pre_norm_layer(attention, ffn, spec.final_norm);
-    if (kinds[l] == kConv) spec.layers[l].mixer = conv;
+    spec.layers[l].ffn = dense;
+    has_experts.push_back(l >= num_dense);
   }
-  set_state_groups(std::vector<bool>(kinds.begin(), kinds.end()), spec);
+  set_experts(experts, has_experts, spec);
   return spec;
 }
 
@@ -75,7 +102,11 @@ constexpr StoredName kModules[] = {
     {"input_layernorm", "operator_norm"},         {"post_attention_layernorm", "ffn_norm"},
     {"mlp.gate_proj", "feed_forward.w1"},         {"mlp.up_proj", "feed_forward.w3"},
     {"mlp.down_proj", "feed_forward.w2"},         {"self_attn.o_proj", "self_attn.out_proj"},
-    {"self_attn.q_norm", "self_attn.q_layernorm"}, {"self_attn.k_norm", "self_attn.k_layernorm"}};
+    {"self_attn.q_norm", "self_attn.q_layernorm"}, {"self_attn.k_norm", "self_attn.k_layernorm"},
+    {"mlp.gate", "feed_forward.gate"},            {"mlp.gate.e_score_correction_bias", "feed_forward.expert_bias"},
+    {"mlp.experts.*.gate_proj", "feed_forward.experts.*.w1"},
+    {"mlp.experts.*.up_proj", "feed_forward.experts.*.w3"},
+    {"mlp.experts.*.down_proj", "feed_forward.experts.*.w2"}};
 
 }  // namespace
 
@@ -85,5 +116,11 @@ constexpr Architecture kLfm2{"Lfm2ForCausalLM",
                              {.final_norm = "model.embedding_norm", .modules = kModules},
                              "LFM2, LFM2.5",
                              "lfm2 lfm2-bf16"};
+constexpr Architecture kLfm2Moe{"Lfm2MoeForCausalLM",
+                                "lfm2_moe",
+                                read_lfm2_moe,
+                                {.final_norm = "model.embedding_norm", .modules = kModules},
+                                "LFM2 8B-A1B, 24B-A2B",
+                                "lfm2-moe"};
 
 }  // namespace serval

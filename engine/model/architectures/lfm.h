@@ -6,5 +6,6 @@
 namespace serval {
 
 extern const Architecture kLfm2;
+extern const Architecture kLfm2Moe;
 
 }  // namespace serval

@@ -7,6 +7,7 @@
 #include "engine/model/architectures/composite.h"
 #include "engine/model/architectures/decoder_fields.h"
 #include "engine/model/architectures/expert_fields.h"
+#include "engine/model/architectures/mla_fields.h"
 #include "kernels/base/shown.h"
 
 namespace serval {
@@ -97,12 +98,39 @@ ModelSpec read_ministral3(const Fields& config) {
   return spec;
 }
 
+// Latent attention and experts: DeepSeek's, chosen by probabilities; whole queries grow with their positions.
+ModelSpec read_mistral4(const Fields& config) {
+  ModelSpec spec = read_frame(config);
+  MlaSpec mla = read_mla(config);
+  spec.final_norm = read_rms_norm(config);
+  const double usual_part = static_cast<double>(mla.rotary_dim) / (mla.plain_dim + mla.rotary_dim);
+  RopeSpec rope = read_rope(config, mla.plain_dim + mla.rotary_dim, spec.max_positions,
+                            {.part = usual_part, .grows = true});
+  if (rope.rotary_dim != mla.rotary_dim) config.refuse("partial_rotary_factor", "must leave qk_rope_head_dim dimensions");
+  const double growth = std::exchange(rope.growth, 0);
+  LayerSpec layer = pre_norm_layer({}, read_gated_ffn(config), spec.final_norm);
+  layer.mixer = mla;
+  if (growth > 0) layer.query_growth = 1;
+  set_uniform_layers(config, layer, rope, spec);
+  if (growth > 0) spec.ropes.push_back(growth_alone(growth, rope.growth_span));
+  MoeFfnSpec experts = read_corrected_experts(config, spec);
+  experts.has_correction = false;
+  experts.rule.score = RoutingRule::Score::kSoftmax;
+  set_experts_behind_dense(config, experts, 0, spec);
+  return spec;
+}
+
 ModelSpec read_mistral3(const Fields& config) {
   const Fields text = config.get_object("text_config");
   const std::string type = text.find_string("model_type").value_or("mistral");
   if (type == "ministral3") return read_text_part(config, {}, read_ministral3);
+  if (type == "mistral4") {
+    ModelSpec spec = read_text_part(config, {}, read_mistral4);
+    spec.names.modules = kStackedExperts;
+    return spec;
+  }
   if (type != "mistral")
-    text.refuse("model_type", in_quotes(type) + " is not supported; supported are mistral, ministral3");
+    text.refuse("model_type", in_quotes(type) + " is not supported; supported are mistral, ministral3, mistral4");
   // What its text leaves out has the values of Mistral Small 3.1.
   return read_text_part(config,
                         {{"hidden_size", 5120},
@@ -147,8 +175,15 @@ constexpr Architecture kMistral3{"Mistral3ForConditionalGeneration",
                                  "mistral3",
                                  read_mistral3,
                                  text_names(),
-                                 "Mistral Small 3.1, 3.2, Magistral, Ministral 3, Devstral 2: text",
-                                 "mistral3 mistral3-ministral"};
+                                 "Mistral Small 3.1, 3.2, 4, Magistral, Ministral 3, Devstral 2: text",
+                                 "mistral3 mistral3-ministral mistral3-mistral4"};
+
+constexpr Architecture kMistral4{"Mistral4ForCausalLM",
+                                 "mistral4",
+                                 read_mistral4,
+                                 {.modules = kStackedExperts},
+                                 "Mistral Small 4 without pictures",
+                                 "mistral4"};
 
 constexpr Architecture kMllama{"MllamaForConditionalGeneration",
                                "mllama",

@@ -7,6 +7,6 @@
 
 namespace serval {
 
-extern const Architecture kLlama, kMistral, kMixtral, kMinistral3, kMistral3, kMllama;
+extern const Architecture kLlama, kMistral, kMixtral, kMinistral3, kMistral3, kMistral4, kMllama;
 
 }  // namespace serval

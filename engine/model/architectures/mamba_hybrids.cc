@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "engine/model/architectures/decoder_fields.h"
+#include "engine/model/architectures/expert_fields.h"
 #include "engine/model/architectures/mamba2_fields.h"
 #include "kernels/base/shown.h"
 
@@ -73,9 +74,7 @@ ModelSpec read_granite_hybrid(const Fields& config) {
                                      .value_or(std::vector<int>(spec.layers.size(), 1));
   std::vector<bool> keeps_state;
   for (const int kind : kinds) keeps_state.push_back(kind % 2 == 1);
-  if (config.get_int("num_local_experts", 0, kMaxExperts) > 0)
-    config.refuse("num_local_experts", "must be 0: experts beside a shared part are not supported here yet");
-  // Of the experts, what weights were drawn from, and what is said elsewhere.
+  // Of experts that there may not be, what weights were drawn from, and what is said elsewhere.
   config.ignore({"num_experts_per_tok", "intermediate_size", "layers_block_type", "init_method",
                  "normalization_function"});
 
@@ -87,6 +86,12 @@ ModelSpec read_granite_hybrid(const Fields& config) {
   const RopeSpec rope = read_rope(config, attention.head_dim, spec.max_positions);
   if (positions == "rope") spec.ropes = {rope};
   set_layers(attention, read_mamba2_mixer(config, spec.hidden_size, spec.final_norm), keeps_state, ffn, spec);
+  if (config.find_int("num_local_experts", 0, kMaxExperts).value_or(8) == 0) return spec;
+  // What is the feed-forward part of the others stands beside the experts.
+  MoeFfnSpec experts =
+      read_experts(config, spec, ffn, {.count = {"num_local_experts"}, .width = "intermediate_size"});
+  experts.shared_size = ffn.intermediate_size;
+  set_experts(experts, std::vector<bool>(spec.layers.size(), true), spec);
   return spec;
 }
 
@@ -167,6 +172,19 @@ std::vector<int> read_parts(const Fields& config) {
   return parts;
 }
 
+// Experts without gates, chosen as DeepSeek-V3 does, of a width of their own where there is one; beside a shared one.
+MoeFfnSpec read_nemotron_experts(const Fields& config, const ModelSpec& frame, const MlpFfnSpec& mlp) {
+  MoeFfnSpec experts =
+      read_experts(config, frame, {.activation = mlp.activation}, {.count = {"n_routed_experts"}});
+  read_corrected_routing(config, experts);
+  experts.has_gate = false;
+  experts.latent_size = config.find_int("moe_latent_size", 1, kMaxHidden).value_or(0);
+  if (experts.latent_size > frame.hidden_size) config.refuse("moe_latent_size", "must be at most hidden_size");
+  experts.shared_size = config.find_int("moe_shared_expert_intermediate_size", 1, kMaxIntermediate).value_or(7688);
+  experts.shared_bias = mlp.bias;
+  return experts;
+}
+
 // Layers of one part each.
 ModelSpec read_nemotron_h(const Fields& config) {
   enum Part { kState, kAttention, kMlp, kExperts };
@@ -200,8 +218,7 @@ ModelSpec read_nemotron_h(const Fields& config) {
   mlp.bias = config.get_bool("mlp_bias", false);
   if (const std::string act = config.find_string("mamba_hidden_act").value_or("silu"); act != "silu")
     config.refuse("mamba_hidden_act", in_quotes(act) + " is not supported; supported is silu");
-  // What weights were drawn from, how the reference computes, rotations that attention does not have, and experts of
-  // a model without any.
+  // What weights were drawn from, how the reference computes, and rotations that attention does not have.
   config.ignore({"attention_bias", "chunk_size", "expand", "mamba_proj_bias",
                  "mamba_ssm_cache_dtype", "mtp_layers_block_type", "mtp_hybrid_override_pattern", "norm_eps",
                  "num_logits_to_keep", "partial_rotary_factor", "rescale_prenorm_residual", "residual_in_fp32",
@@ -209,24 +226,28 @@ ModelSpec read_nemotron_h(const Fields& config) {
                  "time_step_max", "time_step_rank", "use_mamba_kernels"});
 
   const std::vector<int> parts = read_parts(config);
+  MoeFfnSpec experts;
+  if (std::find(parts.begin(), parts.end(), static_cast<int>(kExperts)) != parts.end())
+    experts = read_nemotron_experts(config, spec, mlp);
+  // Of a model without experts; and of layers that guess more tokens.
+  config.ignore({"n_routed_experts", "n_shared_experts", "moe_intermediate_size", "moe_shared_expert_intermediate_size",
+                 "moe_latent_size", "moe_shared_expert_overlap", "num_experts_per_tok", "routed_scaling_factor",
+                 "n_group", "topk_group", "norm_topk_prob", "num_nextn_predict_layers"});
   std::vector<int> groups;
   for (const int part : parts) {
     LayerSpec layer;
     layer.mixer = NoMixerSpec();
     layer.ffn = NoFfnSpec();
     layer.rope = kNoRope;
-    (part == kMlp ? layer.ffn_norm : layer.mixer_norm) = spec.final_norm;
+    const bool is_ffn = part == kMlp || part == kExperts;
+    (is_ffn ? layer.ffn_norm : layer.mixer_norm) = spec.final_norm;
     if (part == kState) layer.mixer = mamba;
     if (part == kAttention) layer.mixer = attention;
     if (part == kMlp) layer.ffn = mlp;
-    if (part == kExperts) config.refuse("hybrid_override_pattern", "names experts, which are not supported here yet");
+    if (part == kExperts) layer.ffn = experts;
     spec.layers.push_back(layer);
-    groups.push_back(part == kMlp ? -1 : part == kState ? 1 : 0);
+    groups.push_back(is_ffn ? -1 : part == kState ? 1 : 0);
   }
-  if (std::find(parts.begin(), parts.end(), static_cast<int>(kExperts)) == parts.end())
-    config.ignore({"n_routed_experts", "n_shared_experts", "moe_intermediate_size", "moe_shared_expert_intermediate_size",
-                   "moe_latent_size", "moe_shared_expert_overlap", "num_experts_per_tok", "routed_scaling_factor",
-                   "n_group", "topk_group", "norm_topk_prob", "num_nextn_predict_layers"});
   set_groups({{}, {.keeps_state = true, .layers = {}}}, groups, spec);
   return spec;
 }
@@ -246,19 +267,26 @@ ModelSpec read_jamba(const Fields& config) {
   mamba.has_conv_bias = config.get_bool("mamba_conv_bias", true);
   mamba.has_bias = config.get_bool("mamba_proj_bias", false);
   mamba.inner_norm = spec.final_norm;
-  if (config.find_int("num_experts", 1, kMaxExperts).value_or(16) > 1)
-    config.refuse("num_experts", "must be 1: experts beside states are not supported here yet");
+  const DenseFfnSpec dense = read_gated_ffn(config);
   const int period = config.find_int("attn_layer_period", 1, kMaxLayers).value_or(8);
   const int offset = config.find_int("attn_layer_offset", 0, period - 1).value_or(4);
-  // Of the experts, and how the reference computes.
-  config.ignore({"num_experts_per_tok", "expert_layer_period", "expert_layer_offset", "mamba_inner_layernorms",
-                 "use_mamba_kernels", "use_mambapy", "use_associative_scan", "num_logits_to_keep"});
+  const int expert_period = config.find_int("expert_layer_period", 1, kMaxLayers).value_or(2);
+  const int expert_offset = config.find_int("expert_layer_offset", 0, expert_period - 1).value_or(1);
+  // How the reference computes, and of experts that there may not be.
+  config.ignore({"mamba_inner_layernorms", "use_mamba_kernels", "use_mambapy", "use_associative_scan",
+                 "num_logits_to_keep", "num_experts_per_tok"});
 
-  std::vector<bool> keeps_state;
+  std::vector<bool> keeps_state, has_experts;
   for (int l = 0; l < spec.num_layers(); ++l) {
     keeps_state.push_back(l % period != offset);
-    spec.layers[l] = pre_norm_layer(attention, read_gated_ffn(config), spec.final_norm);
+    has_experts.push_back(l % expert_period == expert_offset);
+    spec.layers[l] = pre_norm_layer(attention, dense, spec.final_norm);
     if (keeps_state[l]) spec.layers[l].mixer = mamba;
+  }
+  if (config.find_int("num_experts", 1, kMaxExperts).value_or(16) > 1) {
+    MoeFfnSpec experts = read_experts(config, spec, dense, {.count = {"num_experts"}, .width = "intermediate_size"});
+    experts.rule.renormalise = false;
+    set_experts(experts, has_experts, spec);
   }
   set_state_groups(keeps_state, spec);
   return spec;
@@ -268,11 +296,21 @@ constexpr StoredName kNemotronModules[] = {
     {"input_layernorm", "norm"}, {"post_attention_layernorm", "norm"}, {"self_attn.", "mixer."}, {"mlp.", "mixer."}};
 
 constexpr StoredName kModules[] = {
-    {"mixer.", "mamba."}, {"post_attention_layernorm", "pre_ff_layernorm"}, {"mlp.", "feed_forward."}};
+    {"mixer.", "mamba."}, {"post_attention_layernorm", "pre_ff_layernorm"}, {"mlp.gate", "feed_forward.router"},
+    {"mlp.", "feed_forward."}};
 constexpr StoredName kGraniteModules[] = {{"mixer.", "mamba."},
                                           {"mlp.gate_proj", "shared_mlp.input_linear"},
                                           {"mlp.up_proj", "shared_mlp.input_linear"},
-                                          {"mlp.down_proj", "shared_mlp.output_linear"}};
+                                          {"mlp.down_proj", "shared_mlp.output_linear"},
+                                          {"mlp.gate", "block_sparse_moe.router.layer"},
+                                          {"mlp.experts.*.gate_proj", "block_sparse_moe.input_linear.weight"},
+                                          {"mlp.experts.*.up_proj", "block_sparse_moe.input_linear.weight"},
+                                          {"mlp.experts.*.down_proj", "block_sparse_moe.output_linear.weight"},
+                                          {"mlp.shared_experts.gate_proj", "shared_mlp.input_linear"},
+                                          {"mlp.shared_experts.up_proj", "shared_mlp.input_linear"},
+                                          {"mlp.shared_experts.down_proj", "shared_mlp.output_linear"}};
+// Layers that guess more tokens.
+constexpr std::string_view kNemotronGuesses[] = {"mtp."};
 
 }  // namespace
 
@@ -286,8 +324,8 @@ constexpr Architecture kGraniteHybrid{"GraniteMoeHybridForCausalLM",
                                       "granitemoehybrid",
                                       read_granite_hybrid,
                                       {.modules = kGraniteModules},
-                                      "Granite 4.0 micro, h-micro, h-1b, h-350m",
-                                      "granite-hybrid granite-hybrid-bf16"};
+                                      "Granite 4.0 micro, h-micro, h-1b, h-350m, h-tiny, h-small",
+                                      "granite-hybrid granite-hybrid-bf16 granite-hybrid-moe"};
 constexpr Architecture kFalconH1{"FalconH1ForCausalLM",
                                  "falcon_h1",
                                  read_falcon_h1,
@@ -299,16 +337,17 @@ constexpr Architecture kJamba{"JambaForCausalLM",
                               "jamba",
                               read_jamba,
                               {.final_norm = "model.final_layernorm", .modules = kModules},
-                              "Jamba Reasoning 3B",
-                              "jamba"};
+                              "Jamba Reasoning 3B, Jamba 1.5 and 1.7 Mini, Large",
+                              "jamba jamba-moe"};
 constexpr Architecture kNemotronH{"NemotronHForCausalLM",
                                   "nemotron_h",
                                   read_nemotron_h,
                                   {.embedding = "backbone.embeddings",
                                    .layers = "backbone.layers",
                                    .final_norm = "backbone.norm_f",
-                                   .modules = kNemotronModules},
-                                  "Nemotron-H 4B to 56B, Nemotron Nano 2 9B, 12B",
-                                  "nemotron-h nemotron-h-bf16"};
+                                   .modules = kNemotronModules,
+                                   .ignored = kNemotronGuesses},
+                                  "Nemotron-H 4B to 56B, Nemotron Nano 2 9B, 12B, Nemotron 3 Nano, Super",
+                                  "nemotron-h nemotron-h-bf16 nemotron-h-moe nemotron-h-latent"};
 
 }  // namespace serval

@@ -37,7 +37,7 @@ DeltaNetSpec read_delta_net(const Fields& config, const DeltaNetSpec& usual) {
 }
 
 // All but the feed-forward parts.
-ModelSpec read_hybrid(const Fields& config) {
+ModelSpec read_hybrid(const Fields& config, bool has_rows_by_key_head = false) {
   ModelSpec spec = read_frame(config);
   const NormSpec plain = read_rms_norm(config);
   spec.final_norm = plain;
@@ -46,8 +46,9 @@ ModelSpec read_hybrid(const Fields& config) {
   attention.head_norm = spec.final_norm;
   attention.has_gate = attention.has_gate_in_queries = true;
   if (!config.get_bool("attn_output_gate", true)) config.refuse("attn_output_gate", "must be true");
-  const DeltaNetSpec delta = read_delta_net(
+  DeltaNetSpec delta = read_delta_net(
       config, {.num_key_heads = 16, .num_heads = 32, .key_dim = 128, .value_dim = 128, .norm = plain});
+  delta.has_rows_by_key_head = has_rows_by_key_head;
   spec.ropes = {read_rope(config, attention.head_dim, spec.max_positions, {.part = 0.25})};
   if (const std::string act = config.find_string("hidden_act").value_or("silu"); act != "silu")
     config.refuse("hidden_act", in_quotes(act) + " is not supported; supported is silu");
@@ -94,6 +95,19 @@ ModelSpec read_qwen35_moe(const Fields& config) {
 ModelSpec read_qwen35_moe_composite(const Fields& config) {
   config.ignore({"language_model_only"});
   return read_text_part(config, {}, read_qwen35_moe);
+}
+
+// The same with rows by key head, and experts in the layers that the steps name.
+ModelSpec read_qwen3_next(const Fields& config) {
+  ModelSpec spec = read_hybrid(config, /*has_rows_by_key_head=*/true);
+  const DenseFfnSpec dense = read_gated_ffn(config);
+  MoeFfnSpec experts = read_experts(config, spec, dense);
+  experts.rule.renormalise = config.get_bool("norm_topk_prob", true);
+  experts.shared_size = config.get_int("shared_expert_intermediate_size", 1, kMaxIntermediate);
+  experts.has_shared_gate = true;
+  for (LayerSpec& layer : spec.layers) layer.ffn = dense;
+  set_experts(experts, read_sparse_steps(config, spec.num_layers()), spec);
+  return spec;
 }
 
 // Attentions with norms behind the parts and over all heads at once, delta nets with norms before them.
@@ -154,6 +168,13 @@ constexpr StoredName kMoeModules[] = {
     {"mlp.experts.*.down_proj", "mlp.experts.down_proj"},
     {"mlp.shared_experts.", "mlp.shared_expert."}};
 
+constexpr StoredName kNextModules[] = {
+    {"self_attn.gate_proj", "self_attn.q_proj"},        {"linear_attn.q_proj", "linear_attn.in_proj_qkvz"},
+    {"linear_attn.k_proj", "linear_attn.in_proj_qkvz"}, {"linear_attn.v_proj", "linear_attn.in_proj_qkvz"},
+    {"linear_attn.g_proj", "linear_attn.in_proj_qkvz"}, {"linear_attn.b_proj", "linear_attn.in_proj_ba"},
+    {"linear_attn.a_proj", "linear_attn.in_proj_ba"},   {"linear_attn.o_norm", "linear_attn.norm"},
+    {"linear_attn.o_proj", "linear_attn.out_proj"},     {"mlp.shared_experts.", "mlp.shared_expert."}};
+
 // Pictures, and the layer that guesses a second token.
 constexpr std::string_view kIgnored[] = {"visual.", "mtp."};
 
@@ -165,6 +186,12 @@ constexpr TensorNames composite_names(std::span<const StoredName> modules) {
 
 }  // namespace
 
+constexpr Architecture kQwen3Next{"Qwen3NextForCausalLM",
+                                  "qwen3_next",
+                                  read_qwen3_next,
+                                  {.modules = kNextModules, .ignored = kIgnored},
+                                  "Qwen3-Next 80B-A3B, Qwen3-Coder-Next",
+                                  "qwen3-next"};
 constexpr Architecture kQwen35{"Qwen3_5ForCausalLM",
                                "qwen3_5_text",
                                read_qwen35,

@@ -5,6 +5,7 @@
 
 namespace serval {
 
+extern const Architecture kQwen3Next;
 extern const Architecture kQwen35;
 extern const Architecture kQwen35Composite;
 extern const Architecture kQwen35Moe;

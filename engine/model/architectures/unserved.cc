@@ -9,7 +9,6 @@ constexpr std::string_view kSpeech = "it writes down speech; text goes in here";
 constexpr std::string_view kAnyOrder = "it reads words in any order, with two streams of attention";
 constexpr std::string_view kRecurrence = "its recurrence is not written yet";
 constexpr std::string_view kSharedBlocks = "blocks that several layers share are not written yet";
-constexpr std::string_view kStateExperts = "experts beside states are not written yet";
 constexpr std::string_view kUnchecked =
     "the layout of its published checkpoints is not checked against a reference";
 constexpr std::string_view kNotRead = "its configuration is not read yet";
@@ -34,9 +33,6 @@ constexpr Unserved kUnserved[] = {
     {"UMT5ForConditionalGeneration", "umt5", kEncoderDecoder},
     {"WhisperForConditionalGeneration", "whisper", kSpeech},
     {"XLNetLMHeadModel", "xlnet", kAnyOrder},
-    {"BailingHybridForCausalLM", "bailing_hybrid", kRecurrence},
-    {"KimiLinearForCausalLM", "kimi_linear", kRecurrence},
-    {"MiniMaxForCausalLM", "minimax", kRecurrence},
     {"RecurrentGemmaForCausalLM", "recurrent_gemma", kRecurrence},
     {"RwkvForCausalLM", "rwkv", kRecurrence},
     {"GLAForCausalLM", "gla", kUnchecked},
@@ -44,8 +40,6 @@ constexpr Unserved kUnserved[] = {
     {"RetNetForCausalLM", "retnet", kUnchecked},
     {"ZambaForCausalLM", "zamba", kSharedBlocks},
     {"Zamba2ForCausalLM", "zamba2", kSharedBlocks},
-    {"Lfm2MoeForCausalLM", "lfm2_moe", kStateExperts},
-    {"Qwen3NextForCausalLM", "qwen3_next", kStateExperts},
     // Not yet.
     {"ApertusForCausalLM", "apertus", "its activation, xIELU, is not built"},
     {"DbrxForCausalLM", "dbrx", kNotRead},
@@ -56,9 +50,7 @@ constexpr Unserved kUnserved[] = {
     {"Gemma3nForConditionalGeneration", "gemma3n", kSeveralResiduals},
     {"Llama4ForCausalLM", "llama4_text", kChunked},
     {"Llama4ForConditionalGeneration", "llama4", kChunked},
-    {"MiMoV2FlashForCausalLM", "mimo_v2_flash", kNotRead},
     {"MiniMaxM3SparseForConditionalGeneration", "minimax_m3_vl", "its sparse attention is not built"},
-    {"Mistral4ForCausalLM", "mistral4", kNotRead},
 };
 
 }  // namespace

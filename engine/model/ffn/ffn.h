@@ -16,6 +16,7 @@ namespace serval {
 // What it computes from and to in one layer of one step.
 struct FfnInput {
   Tensor h;        // [num_rows, hidden], normalised
+  Tensor residual; // the same before it was normalised
   Tensor out;      // [num_rows, hidden], of the same type
   Tensor scratch;  // scratch_width() elements a row, of the same type
 };

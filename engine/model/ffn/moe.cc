@@ -1,7 +1,10 @@
 #include "engine/model/ffn/moe.h"
 
 #include <algorithm>
-#include <string>
+#include <cmath>
+#include <string_view>
+
+#include "engine/model/norm.h"
 
 namespace serval {
 namespace {
@@ -13,41 +16,60 @@ size_t whole_lines(size_t bytes) {
 }  // namespace
 
 void MoeFfnSpec::list_slots(int64_t hidden, MoeFfnWeights& w, SlotList& slots) const {
+  if (own_norm.is_there()) {
+    // The router's input is divided by the root of its width too.
+    slots.vector(w.router_norm.weight, "mlp.gate.scale", {hidden}, [hidden](std::vector<float>& values, const auto&) {
+      for (float& value : values) value /= std::sqrt(static_cast<float>(hidden));
+    });
+    slots.norm(w.experts_norm, "mlp.experts_norm", hidden, own_norm);
+    slots.norm(w.experts_post_norm, "mlp.experts_post_norm", hidden, own_norm);
+    slots.norm(w.shared_post_norm, "mlp.shared_post_norm", hidden, own_norm);
+  }
   slots.unrounded_linear(w.router, {{"mlp.gate", num_experts}}, hidden, router_bias);
   if (has_correction) slots.vector(w.correction, "mlp.gate.e_score_correction_bias", {num_experts});
+  if (has_expert_scales) slots.vector(w.expert_scales, "mlp.gate.per_expert_scale", {num_experts});
+  if (latent_size > 0) {
+    slots.linear(w.latent_in, {{"mlp.fc1_latent_proj", latent_size}}, hidden, shared_bias);
+    slots.linear(w.latent_out, {{"mlp.fc2_latent_proj", hidden}}, latent_size, shared_bias);
+  }
   w.gate_up.resize(num_experts);
   w.down.resize(num_experts);
-  const int64_t width = intermediate_size, shared = shared_size;
+  const auto gate_up = [&](std::string_view gate, std::string_view up, int64_t rows) {
+    return has_gate ? std::vector<SlotList::Rows>{{gate, rows}, {up, rows}} : std::vector<SlotList::Rows>{{up, rows}};
+  };
   for (int e = 0; e < num_experts; ++e) {
     slots.expert_linear(w.gate_up[e], {e, num_experts},
-                        {{"mlp.experts.*.gate_proj", width}, {"mlp.experts.*.up_proj", width}}, hidden, expert_bias);
-    slots.expert_linear(w.down[e], {e, num_experts}, {{"mlp.experts.*.down_proj", hidden}}, width, expert_bias);
+                        gate_up("mlp.experts.*.gate_proj", "mlp.experts.*.up_proj", intermediate_size), width(),
+                        expert_bias);
+    slots.expert_linear(w.down[e], {e, num_experts}, {{"mlp.experts.*.down_proj", width()}}, intermediate_size,
+                        expert_bias);
   }
-  if (shared == 0) return;
-  slots.linear(w.shared_gate_up, {{"mlp.shared_experts.gate_proj", shared}, {"mlp.shared_experts.up_proj", shared}},
-               hidden, shared_bias);
-  slots.linear(w.shared_down, {{"mlp.shared_experts.down_proj", hidden}}, shared, shared_bias);
+  if (shared_size == 0) return;
+  slots.linear(w.shared_gate_up,
+               gate_up("mlp.shared_experts.gate_proj", "mlp.shared_experts.up_proj", shared_size), hidden, shared_bias);
+  slots.linear(w.shared_down, {{"mlp.shared_experts.down_proj", hidden}}, shared_size, shared_bias);
   if (has_shared_gate) slots.unrounded_linear(w.shared_gate, {{"mlp.shared_expert_gate", 1}}, hidden, false);
 }
 
-// A row's copies (and the shared expert's answer) and what they become, and, in bytes, its logits and its part of the
-// routing; cut in whole lines, which one row may need alone. A number of the scratch has two bytes at least.
+// A row's copies (and the shared expert's answer), what the router or the routed experts read where that is theirs, and
+// what copies become; and, in bytes, its logits and its part of the routing; cut in whole lines, which one row may need
+// alone. A number of the scratch has two bytes at least.
 int64_t MoeFfnSpec::scratch_width() const {
   const size_t routing = whole_lines(ExpertRouting::bytes(1, num_experts, top_k)) +
                          whole_lines(num_experts * sizeof(float)) + whole_lines(sizeof(float));
-  const int64_t answers = int64_t{top_k + (shared_size > 0 ? 1 : 0)} * hidden_size;
+  const int64_t answers = int64_t{top_k} * width() + (shared_size > 0 ? hidden_size : 0);
   const int64_t widths = std::max(int64_t{top_k} * intermediate_size, int64_t{shared_size});
-  return answers + 3 * widths + static_cast<int64_t>(routing / 2);
+  return answers + (adds_shared_apart() ? hidden_size : 0) + (ups() + 1) * widths + static_cast<int64_t>(routing / 2);
 }
 
 void MoeFfnSpec::raise_limits(StepLimits& limits) const {
   limits.max_k = std::max<int64_t>({limits.max_k, intermediate_size, shared_size});
 }
 
-// Score the experts, copy each row for those it chose, and what a gated feed-forward does for every expert's
+// Score the experts, copy each row for those it chose, and what a feed-forward part does for every expert's
 // copies by its own weights; then the same for all rows by the shared one's, and each row's answers are added.
 void MoeFfnSpec::run(Backend& backend, const MoeFfnWeights& w, const FfnInput& in) const {
-  const int64_t rows = in.h.dim(0), copies = rows * top_k, answers = copies + (shared_size > 0 ? rows : 0);
+  const int64_t rows = in.h.dim(0), copies = rows * top_k;
   const DType type = in.scratch.dtype;
   auto* next = static_cast<std::byte*>(in.scratch.data);
   const auto take = [&next](size_t bytes) {
@@ -57,37 +79,61 @@ void MoeFfnSpec::run(Backend& backend, const MoeFfnWeights& w, const FfnInput& i
   };
   ExpertRouting routing(take(ExpertRouting::bytes(rows, num_experts, top_k)), rows, num_experts, top_k);
   routing.weighs_inputs = weighs_inputs;
+  if (has_expert_scales) routing.scales = Tensor(w.expert_scales.data(), DType::kF32, {num_experts});
   const Tensor logits(take(rows * num_experts * sizeof(float)), DType::kF32, {rows, num_experts});
   Tensor shared_gate(take(rows * sizeof(float)), DType::kF32, {rows, 1});
-  const Tensor copied(next, type, {answers, hidden_size});
-  void* const wide = copied.at(copied.num_elements());
-  const auto activate = [&](int64_t count, int64_t width) {
-    const Tensor gate_up(wide, type, {count, 2 * width});
-    const Tensor activated(gate_up.at(gate_up.num_elements()), type, {count, width});
+  const Tensor routed(next, type, {copies, width()});
+  const Tensor shared(routed.at(routed.num_elements()), type, {shared_size > 0 ? rows : 0, hidden_size});
+  const Tensor own(shared.at(shared.num_elements()), type, {adds_shared_apart() ? rows : 0, hidden_size});
+  void* const wide = own.at(own.num_elements());
+  const auto widened = [&](int64_t count, int64_t size) { return Tensor(wide, type, {count, ups() * size}); };
+  const auto activate = [&](int64_t count, int64_t size) {
+    const Tensor gate_up = widened(count, size);
+    const Tensor activated(gate_up.at(gate_up.num_elements()), type, {count, size});
     if (gate_limit > 0) backend.clamp_gate_up(gate_up, gate_limit, up_offset);
-    backend.gated_activation(activation, gate_up, activated);
+    if (has_gate) backend.gated_activation(activation, gate_up, activated);
+    else backend.activation(activation, gate_up, activated);
     return activated;
+  };
+  // Of the residual, by a norm of the part's own.
+  const auto read = [&](const NormWeights& norm) {
+    if (!own_norm.is_there()) return in.h;
+    backend.scaled_add(in.residual, 1, {}, own);
+    return add_norm(backend, own_norm, norm, own, {}, own);
   };
 
   const Tensor correction =
       has_correction ? Tensor(w.correction.data(), DType::kF32, {num_experts}) : Tensor();
-  const Tensor routed(copied.data, type, {copies, hidden_size});
-  backend.linear(in.h, w.router, logits);
+  backend.linear(read(w.router_norm), w.router, logits);
   backend.route_experts(rule, logits, correction, routing);
-  backend.dispatch_rows(in.h, routing, routed);
-  backend.expert_linear(routed, w.gate_up, routing, Tensor(wide, type, {copies, 2 * int64_t{intermediate_size}}));
+  Tensor given = read(w.experts_norm);
+  if (latent_size > 0) {
+    const Tensor latent(own.data, type, {rows, latent_size});
+    backend.linear(given, w.latent_in, latent);
+    given = latent;
+  }
+  backend.dispatch_rows(given, routing, routed);
+  backend.expert_linear(routed, w.gate_up, routing, widened(copies, intermediate_size));
   backend.expert_linear(activate(copies, intermediate_size), w.down, routing, routed);
   if (shared_size > 0) {
-    backend.linear(in.h, w.shared_gate_up, Tensor(wide, type, {rows, 2 * int64_t{shared_size}}));
-    backend.linear(activate(rows, shared_size), w.shared_down,
-                   Tensor(routed.at(routed.num_elements()), type, {rows, hidden_size}));
+    backend.linear(in.h, w.shared_gate_up, widened(rows, shared_size));
+    backend.linear(activate(rows, shared_size), w.shared_down, shared);
   }
   if (has_shared_gate) {
     backend.linear(in.h, w.shared_gate, shared_gate);
   } else {
     shared_gate = {};
   }
-  backend.combine_experts(copied, routing, shared_gate, in.out);
+  if (!adds_shared_apart()) {
+    const int64_t answers = copies + shared.dim(0);
+    return backend.combine_experts(Tensor(routed.data, type, {answers, hidden_size}), routing, shared_gate, in.out);
+  }
+  const Tensor combined(latent_size > 0 ? own.data : in.out.data, type, {rows, width()});
+  backend.combine_experts(routed, routing, {}, combined);
+  if (latent_size > 0) backend.linear(combined, w.latent_out, in.out);
+  add_norm(backend, own_norm, w.experts_post_norm, in.out, {}, in.out);
+  add_norm(backend, own_norm, w.shared_post_norm, shared, {}, shared);
+  if (shared_size > 0) backend.scaled_add(shared, 1, in.out, in.out);
 }
 
 }  // namespace serval

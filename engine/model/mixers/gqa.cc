@@ -60,7 +60,7 @@ void GqaSpec::list_slots(int64_t hidden, GqaWeights& w, SlotList& slots) const {
   if (has_keys) {
     std::vector<SlotList::Rows> rows = {{"self_attn.q_proj", q_size()},
                                         {"self_attn.k_proj", kv_size()},
-                                        {has_value_matrix ? "self_attn.v_proj" : "self_attn.k_proj", kv_size()}};
+                                        {has_value_matrix ? "self_attn.v_proj" : "self_attn.k_proj", value_size()}};
     if (has_gate) {
       SlotList::Rows gate{"self_attn.gate_proj", q_size()};
       for (int64_t behind = 1; behind >= 0 && has_gate_in_queries; --behind)
@@ -73,7 +73,7 @@ void GqaSpec::list_slots(int64_t hidden, GqaWeights& w, SlotList& slots) const {
   } else {
     slots.linear(w.qkv, {{"self_attn.q_proj", q_size()}}, hidden, qkv_bias);
   }
-  slots.linear(w.output, {{"self_attn.o_proj", hidden}}, q_size(), output_bias);
+  slots.linear(w.output, {{"self_attn.o_proj", hidden}}, answer_size(), output_bias);
   if (head_norm_place == HeadNormPlace::kHeadByHead) {
     slots.head_norms(w.q_norm.weight, "self_attn.q_norm", num_heads, head_dim, interleaved_dims > 0);
     slots.head_norms(w.k_norm.weight, "self_attn.k_norm", num_kv_heads, head_dim, interleaved_dims > 0);
@@ -89,13 +89,15 @@ void GqaSpec::list_slots(int64_t hidden, GqaWeights& w, SlotList& slots) const {
 void GqaSpec::shape_kv(KvLayer& kv) const {
   kv.num_kv_heads = num_kv_heads;
   kv.head_dim = head_dim;
+  kv.value_dim = value_dim;
 }
 
 void GqaSpec::raise_limits(StepLimits& limits) const {
   limits.num_heads = std::max(limits.num_heads, num_heads);
   limits.num_kv_heads = std::max(limits.num_kv_heads, num_kv_heads);
   limits.head_dim = std::max(limits.head_dim, head_dim);
-  limits.max_k = std::max(limits.max_k, q_size());
+  limits.max_k = std::max(limits.max_k, answer_size());
+  if (value_dim > 0) limits.need(RareOp::kNarrowValues);
 }
 
 // Project, normalise heads, rotate, store K and V, attend, project back.
@@ -105,9 +107,9 @@ void GqaSpec::run(Backend& backend, const GqaWeights& w, const MixerInput& in) c
   SERVAL_CHECK(in.group.attention.num_rows == rows, in.group.attention.num_rows, rows);
 
   const DType type = in.scratch.dtype;
-  // [num_rows, gate | q | k | v], then [num_rows, q_size]
+  // [num_rows, gate | q | k | v], then [num_rows, answer_size]
   const Tensor qkv(in.scratch.data, type, {rows, stride});
-  const Tensor attended(in.scratch.at(rows * stride), type, {rows, q_size()});
+  const Tensor attended(in.scratch.at(rows * stride), type, {rows, answer_size()});
   backend.linear(in.h, w.qkv, qkv);
   if (qkv_limit > 0) backend.clamp(qkv, qkv_limit);
 
@@ -130,7 +132,7 @@ void GqaSpec::run(Backend& backend, const GqaWeights& w, const MixerInput& in) c
                               .kv = in.kv};
   if (has_keys) {
     heads.k = Tensor(qkv.at(first + q_size()), type, {rows, num_kv_heads, head_dim});
-    heads.v = Tensor(qkv.at(first + q_size() + kv_size()), type, {rows, num_kv_heads, head_dim});
+    heads.v = Tensor(qkv.at(first + q_size() + kv_size()), type, {rows, num_kv_heads, value_width()});
     if (value_norm.is_there()) backend.head_rms_norm(heads.v, stride, {}, value_norm.eps);
     const bool is_plain = head_norm.is_there() && !head_norm.has_weight;
     if (head_norm_place != HeadNormPlace::kEachHead || is_plain || in.query_cos_sin.data != nullptr)
@@ -139,6 +141,7 @@ void GqaSpec::run(Backend& backend, const GqaWeights& w, const MixerInput& in) c
   } else {
     prepare_queries(backend, heads);
   }
+  grow_queries(backend, in, q, stride);
   backend.attention({.q = q,
                      .kv = in.kv,
                      .batch = &in.group.attention,

@@ -17,8 +17,8 @@ enum class HeadNormPlace : uint8_t {
 };
 
 struct GqaWeights {
-  LinearWeight qkv;     // [gate_size + q_size + 2 * kv_size, hidden]: gate, q, k, v rows in this order
-  LinearWeight output;  // [hidden, q_size]
+  LinearWeight qkv;     // [gate_size + q_size + kv_size + value_size, hidden]: gate, q, k, v rows in this order
+  LinearWeight output;  // [hidden, answer_size]
   NormWeights q_norm;   // [head_dim], or of all heads together
   NormWeights k_norm;
   Buffer slopes;  // f32 [num_heads], or empty
@@ -31,6 +31,7 @@ struct GqaSpec {
   int num_heads = 0;
   int num_kv_heads = 0;
   int head_dim = 0;
+  int value_dim = 0;  // of a value, where it is less than head_dim; 0: it is not
   bool qkv_bias = false;
   bool output_bias = false;
   NormSpec head_norm;  // of q and of k
@@ -54,11 +55,14 @@ struct GqaSpec {
 
   int64_t q_size() const { return int64_t{num_heads} * head_dim; }
   int64_t kv_size() const { return int64_t{num_kv_heads} * head_dim; }
+  int value_width() const { return value_dim > 0 ? value_dim : head_dim; }
+  int64_t value_size() const { return int64_t{num_kv_heads} * value_width(); }
+  int64_t answer_size() const { return int64_t{num_heads} * value_width(); }
   int64_t gate_size() const { return has_gate ? q_size() : 0; }
-  int64_t qkv_size() const { return gate_size() + q_size() + (has_keys ? 2 * kv_size() : 0); }
+  int64_t qkv_size() const { return gate_size() + q_size() + (has_keys ? kv_size() + value_size() : 0); }
 
   void list_slots(int64_t hidden, GqaWeights& weights, SlotList& slots) const;
-  int64_t scratch_width() const { return qkv_size() + q_size(); }
+  int64_t scratch_width() const { return qkv_size() + answer_size(); }
   void shape_kv(KvLayer& kv) const;
   void raise_limits(StepLimits& limits) const;
   void run(Backend& backend, const GqaWeights& weights, const MixerInput& input) const;

@@ -26,7 +26,18 @@ struct MixerInput {
   int window = 0;  // of the layer's group
   Tensor cos_sin;        // the layer's rotation [rows, rotary_dim] f32 by position: cosines, then sines
   Tensor query_cos_sin;  // that of queries, where it is another one
+  Tensor query_growth;   // [max_positions, 2] f32: what queries are multiplied by, then 0; data null: nothing
 };
+
+// Multiplies queries, [rows, heads, dim] with row_stride elements between rows, by what grows with their positions.
+inline void grow_queries(Backend& backend, const MixerInput& in, const Tensor& q, int64_t row_stride) {
+  if (in.query_growth.data == nullptr) return;
+  backend.rope({.x = Tensor(q.data, q.dtype, {q.dim(0), q.dim(1) * q.dim(2) / 2, 2}),
+                .row_stride = row_stride,
+                .positions = in.positions.data(),
+                .cos_sin = in.query_growth,
+                .rotary_dim = 2});
+}
 
 template <class Part>
 concept Mixer = requires(const Part& spec, typename Part::Weights& weights,

@@ -49,12 +49,17 @@ void MlaSpec::list_slots(int64_t hidden, MlaWeights& w, SlotList& slots) const {
     slots.some_rows(w.value_up[h], "self_attn.kv_b_proj", {{h * up + plain_dim, value_dim}}, num_heads * up,
                     latent_dim);
   }
+  if (has_head_gate) {
+    std::vector<RowRange> rows;
+    for (int64_t i = 0; i < int64_t{num_heads} * value_dim; ++i) rows.push_back({i / value_dim, 1});
+    slots.some_rows(w.gate, "self_attn.g_proj", rows, num_heads, hidden);
+  }
   slots.linear(w.output, {{"self_attn.o_proj", hidden}}, int64_t{num_heads} * value_dim, has_bias);
 }
 
 int64_t MlaSpec::scratch_width() const {
   return aligned(query_rank) + aligned(int64_t{num_heads} * std::max(plain_dim, value_dim)) + aligned(key_dim()) +
-         aligned(int64_t{num_heads} * key_dim()) + aligned(int64_t{num_heads} * latent_dim);
+         aligned(int64_t{num_heads} * key_dim()) + aligned(int64_t{num_heads} * std::max(latent_dim, value_dim));
 }
 
 void MlaSpec::shape_kv(KvLayer& kv) const {
@@ -84,7 +89,7 @@ void MlaSpec::run(Backend& backend, const MlaWeights& w, const MixerInput& in) c
     return piece;
   };
   const Tensor low = cut(query_rank), narrow = cut(heads * std::max(plain_dim, value_dim)), latent = cut(key),
-               queries = cut(heads * key), attended = cut(heads * latent_dim);
+               queries = cut(heads * key), attended = cut(heads * std::max(latent_dim, value_dim));
   const auto as_heads = [&](const Tensor& at, int64_t first, int64_t count, int64_t width) {
     return Tensor(at.at(first), type, {rows, count, width});
   };
@@ -122,6 +127,8 @@ void MlaSpec::run(Backend& backend, const MlaWeights& w, const MixerInput& in) c
                        .out_head_stride = key});
   if (in.cos_sin.data != nullptr) rotate(as_heads(queries, latent_dim, heads, key), heads * key);
 
+  grow_queries(backend, in, as_heads(queries, 0, heads, key), heads * key);
+
   backend.linear(in.h, w.latent, latent);
   backend.head_rms_norm(as_heads(latent, 0, 1, latent_dim), key, norm_weight(w.latent_norm, latent_dim), norm.eps);
   if (in.cos_sin.data != nullptr) rotate(as_heads(latent, latent_dim, 1, key), key);
@@ -135,7 +142,7 @@ void MlaSpec::run(Backend& backend, const MlaWeights& w, const MixerInput& in) c
                      .batch = &in.group.attention,
                      .scale = scale,
                      .window = in.window,
-                     .out = attended},
+                     .out = Tensor(attended.data, type, {rows, heads * latent_dim})},
                     heads * key);
   backend.head_linear({.x = as_heads(attended, 0, heads, latent_dim),
                        .x_row_stride = heads * latent_dim,
@@ -144,7 +151,13 @@ void MlaSpec::run(Backend& backend, const MlaWeights& w, const MixerInput& in) c
                        .out = as_heads(narrow, 0, heads, value_dim),
                        .out_row_stride = heads * value_dim,
                        .out_head_stride = value_dim});
-  backend.linear(Tensor(narrow.data, type, {rows, heads * value_dim}), w.output, in.out);
+  const Tensor answers(narrow.data, type, {rows, heads * value_dim});
+  if (has_head_gate) {
+    const Tensor gate(attended.data, type, {rows, heads * value_dim});
+    backend.linear(in.h, w.gate, gate);
+    backend.gate(Activation::kSigmoid, gate, heads * value_dim, answers, heads * value_dim, answers);
+  }
+  backend.linear(answers, w.output, in.out);
 }
 
 }  // namespace serval

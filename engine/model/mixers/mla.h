@@ -20,6 +20,7 @@ struct MlaWeights {
   LinearWeight latent;                  // [latent_dim + rotary_dim, hidden]
   NormWeights latent_norm;              // [latent_dim]
   std::vector<LinearWeight> value_up;   // of each head [value_dim, latent_dim]
+  LinearWeight gate;                    // [num_heads * value_dim, hidden]; empty where there is none
   LinearWeight output;                  // [hidden, num_heads * value_dim]
 };
 
@@ -35,6 +36,9 @@ struct MlaSpec {
   bool has_bias = false;  // on query_down, latent and output
   // The file has the two numbers of a pair that rotates side by side.
   bool has_neighbour_pairs = true;
+  // What a head answers is multiplied by the sigmoid of a number that is made of the hidden state (Ling 3); the row of
+  // the number is held once for each of the head's values.
+  bool has_head_gate = false;
   NormSpec norm;    // of the queries' low rank, and of the latent
   float scale = 1;  // of the scores
 

@@ -1,4 +1,5 @@
 // Decoders with attention and one feed-forward part a layer.
+#include "tests/engine/model/golden_expert_features.h"
 #include "tests/engine/model/golden_features.h"
 
 namespace serval::testing {
@@ -33,6 +34,9 @@ std::vector<ModelCase> dense_models() {
       {"gemma4-e",
        {without_layer_inputs(), without_output_scale(), without_value_norm(), without_rope_scaling(),
         without_window(), with_window_off_by_one()}},
+      {"gemma4-moe",
+       {without_expert_norms(), without_expert_scales(), without_shared_expert(), with_the_best_expert_alone(),
+        with_experts_exchanged(), without_output_scale(), without_window()}},
       {"gemma4-composite",
        {without_qk_norm(), without_value_norm(), without_output_scale(), without_rope_scaling(), without_window()}},
       {"gemma4-unified",

@@ -79,4 +79,16 @@ inline Feature with_experts_exchanged() {
           }};
 }
 
+inline Feature without_expert_norms() {
+  return with_experts("norms of experts", [](MoeFfnSpec& moe) { moe.own_norm.eps = 10; });
+}
+inline Feature without_expert_scales() {
+  return with_experts("scales of experts", [](MoeFfnSpec& moe) { moe.has_expert_scales = false; });
+}
+inline Feature without_query_growth() {
+  return {"growth of queries", [](ModelSpec& s, ModelWeights&) {
+            for (LayerSpec& layer : s.layers) layer.query_growth = {};
+          }};
+}
+
 }  // namespace serval::testing

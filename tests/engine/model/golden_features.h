@@ -143,6 +143,11 @@ inline Feature with_another_theta() {
             for (RopeSpec& rope : s.ropes) rope.theta = 100;
           }};
 }
+inline Feature without_value_scale() {
+  return {"scale of values", [](ModelSpec& s, ModelWeights&) {
+            for (LayerSpec& layer : s.layers) layer.mixer_scale = 1;
+          }};
+}
 inline Feature without_final_logit_cap() {
   return {"final logit cap", [](ModelSpec& s, ModelWeights&) { s.final_logit_cap = 0; }};
 }

@@ -1,5 +1,6 @@
 // Recurrences, alone and beside attention.
 #include "tests/engine/model/golden_expert_features.h"
+#include "tests/engine/model/golden_expert_features.h"
 #include "tests/engine/model/golden_features.h"
 #include "tests/engine/model/golden_state_features.h"
 
@@ -20,6 +21,9 @@ std::vector<ModelCase> state_models() {
       {"granite-hybrid-bf16",
        {without_memory_of<Mamba2Spec>(), without_rotation(),
         of_mixer_weights<Mamba2Spec>("input bias", [](Mamba2Weights& w) { w.input.bias = {}; })}},
+      {"granite-hybrid-moe",
+       {without_memory_of<Mamba2Spec>(), without_renormalised_routing(), without_shared_expert(), with_experts_exchanged(),
+        without_residual_scale()}},
       {"falcon-h1",
        {without_memory_of<Mamba2Spec>(), without_rotation(), without_embedding_scale(),
         without_logit_scale(),
@@ -56,6 +60,9 @@ std::vector<ModelCase> state_models() {
       {"falcon-mamba", {without_memory(), without_inner_norms()}},
       {"lfm2",
        {without_last_input<ShortConvSpec>(), without_head_norm_of_attention(), without_rotation()}},
+      {"lfm2-moe",
+       {without_last_input<ShortConvSpec>(), without_correction(), without_renormalised_routing(), without_routing_scale(),
+        with_softmax_scores(), with_experts_exchanged()}},
       {"lfm2-bf16",
        {without_last_input<ShortConvSpec>(), without_rotation(),
         of_mixer_weights<ShortConvSpec>("bias of the convolution", [](ShortConvWeights& w) { scale_all(w.conv_bias, 0); }),
@@ -65,6 +72,31 @@ std::vector<ModelCase> state_models() {
        {without_memory_of<DeltaNetSpec>(), without_last_input<DeltaNetSpec>(), without_gated_norm<DeltaNetSpec>(),
         without_delta_rule(), without_unit_length(), without_head_norm_of_attention(), without_rotation(),
         without_norm_offset()}},
+      {"qwen3-next",
+       {without_memory_of<DeltaNetSpec>(), without_last_input<DeltaNetSpec>(), without_delta_rule(),
+        without_renormalised_routing(), with_experts_exchanged(), without_shared_expert(), without_shared_gate(),
+        without_norm_offset()}},
+      {"kimi-linear",
+       {without_memory_of<KdaSpec>(), without_last_input<KdaSpec>(), without_gated_norm<KdaSpec>(),
+        of_mixer_weights<KdaSpec>("length of keys", [](KdaWeights& w) { scale_all(w.unit, 2); }),
+        of_mixer_weights<KdaSpec>("bias of a step", [](KdaWeights& w) { scale_all(w.step_bias, 0); }),
+        without_correction(), without_shared_expert(), without_routing_scale()}},
+      {"bailing-hybrid",
+       {without_memory_of<KdaSpec>(), without_gated_norm<KdaSpec>(), without_correction(), without_expert_groups(),
+        without_shared_expert(), without_rotation(),
+        of_mixers<KdaSpec>("bound of decays", [](KdaSpec& mixer) { mixer.lower_bound = 0; }),
+        of_mixers<MlaSpec>("gate of heads", [](MlaSpec& mixer) { mixer.has_head_gate = false; })}},
+      {"minimax",
+       {of_mixer_weights<LightningSpec>("state", [](LightningWeights& w) { scale_all(w.decays, 0); }),
+        without_gated_norm<LightningSpec>(), without_renormalised_routing(), with_experts_exchanged(), without_rotation(),
+        {"norms that become the residual",
+         [](ModelSpec& s, ModelWeights&) {
+           for (LayerSpec& layer : s.layers) layer.keeps_normed = false;
+         }},
+        {"factors of sums",
+         [](ModelSpec& s, ModelWeights&) {
+           for (LayerSpec& layer : s.layers) layer.mixer_scale = layer.ffn_scale = 1;
+         }}}},
       {"qwen35-composite", {without_memory_of<DeltaNetSpec>(), without_last_input<DeltaNetSpec>(), without_norm_offset()}},
       {"olmo-hybrid",
        {without_memory_of<DeltaNetSpec>(), without_last_input<DeltaNetSpec>(), without_gated_norm<DeltaNetSpec>(),
@@ -75,6 +107,7 @@ std::vector<ModelCase> state_models() {
        {of_mixer_weights<MambaSpec>("state", [](MambaWeights& w) { scale_all(w.rates, 1e9f); }),
         of_mixers<MambaSpec>("norms of step, b and c", [](MambaSpec& mixer) { mixer.inner_norm.eps = 30; }),
         of_mixer_weights<MambaSpec>("input bias", [](MambaWeights& w) { w.input.bias = {}; })}},
+      {"jamba-moe", {without_memory_of<MambaSpec>(), with_renormalised_routing(), with_the_best_expert_alone(), with_experts_exchanged()}},
       {"nemotron-h",
        {without_memory_of<Mamba2Spec>(), without_step_limits(), with_one_group(),
         {"activation",
@@ -82,6 +115,11 @@ std::vector<ModelCase> state_models() {
            for (LayerSpec& layer : s.layers)
              if (auto* const mlp = std::get_if<MlpFfnSpec>(&layer.ffn)) mlp->activation = Activation::kRelu;
          }}}},
+      {"nemotron-h-moe",
+       {without_memory_of<Mamba2Spec>(), without_correction(), without_shared_expert(), without_routing_scale(),
+        without_renormalised_routing(), with_experts_exchanged(),
+        with_experts("activation", [](MoeFfnSpec& moe) { moe.activation = Activation::kRelu; })}},
+      {"nemotron-h-latent", {without_correction(), without_shared_expert(), with_experts_exchanged()}},
       {"nemotron-h-bf16",
        {without_memory_of<Mamba2Spec>(),
         of_mixer_weights<Mamba2Spec>("input bias", [](Mamba2Weights& w) { w.input.bias = {}; })}},

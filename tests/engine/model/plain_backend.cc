@@ -256,7 +256,8 @@ class PlainBackend final : public Backend {
                                                      num_experts, top_k);
       for (int rank = 0; rank < top_k; ++rank) {
         experts[r * top_k + rank] = chosen[rank].expert;
-        routing.weights.as<float>()[r * top_k + rank] = static_cast<float>(chosen[rank].weight);
+        routing.weights.as<float>()[r * top_k + rank] = static_cast<float>(
+            chosen[rank].weight * (routing.scales.data != nullptr ? routing.scales.as<float>()[chosen[rank].expert] : 1));
       }
     }
     int32_t place = 0;

@@ -169,3 +169,32 @@ def make_all():
     make("ernie4.5-moe", t.Ernie4_5_MoeForCausalLM,
          t.Ernie4_5_MoeConfig(**ernie, moe_num_experts=6, moe_k=3, moe_num_shared_experts=2, moe_norm_min=0.5, use_bias=True, tie_word_embeddings=False),
          [7, 48], edit=ernie_as_published, extra={"model.mtp_linear_proj.0.weight": torch.ones(4)})
+
+    # Queries of latent attention that grow with their positions; probabilities that groups limit.
+    mistral4 = {**mla, "first_k_dense_replace": 0, "n_shared_experts": 1}
+    growing = rope(10000.0, "yarn", factor=4.0, original_max_position_embeddings=32, beta_fast=32.0, beta_slow=1.0, mscale=1.0, mscale_all_dim=1.0,
+                   llama_4_scaling_beta=0.5, partial_rotary_factor=1 / 3)
+    make("mistral4", t.Mistral4ForCausalLM,
+         t.Mistral4Config(**mistral4, q_lora_rank=16, n_group=4, topk_group=2, rope_parameters=growing), [48], [32])
+    pixtral = t.PixtralVisionConfig(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, image_size=8, patch_size=4, head_dim=8)
+    make("mistral3-mistral4", t.Mistral3ForConditionalGeneration,
+         t.Mistral3Config(text_config=t.Mistral4Config(**{k: v for k, v in mistral4.items() if k != "attn_implementation"}, q_lora_rank=16, n_group=1,
+                                                       topk_group=1, rope_parameters=growing), vision_config=pixtral, attn_implementation="eager"), [48], [32],
+         dtype=torch.float16)
+
+    # Values that are narrower than keys, and more heads of keys, and sinks, where there is a window.
+    def mimo_as_published(config):
+        for field in ("layer_types", "mlp_layer_types", "rope_parameters", "rms_norm_eps", "sliding_window"):
+            config.pop(field)
+        config["n_routed_experts"] = config.pop("num_local_experts", config.get("n_routed_experts"))
+        config |= {"add_full_attention_sink_bias": False, "add_swa_attention_sink_bias": True, "attention_chunk_size": 16, "hybrid_block_size": None,
+                   "hybrid_layer_pattern": [0, 1, 1], "layernorm_epsilon": 1e-5, "moe_layer_freq": [0, 1, 1], "n_shared_experts": None,
+                   "partial_rotary_factor": 0.334, "rope_theta": 5000000, "routed_scaling_factor": None, "scoring_func": "sigmoid", "sliding_window": 16,
+                   "sliding_window_size": 16, "swa_head_dim": 24, "swa_num_attention_heads": 4, "swa_num_key_value_heads": 2, "swa_rope_theta": 10000,
+                   "swa_v_head_dim": 16, "topk_method": "noaux_tc"}
+
+    mimo = dict(SMALL, hidden_size=24, intermediate_size=20, num_attention_heads=4, num_key_value_heads=1, head_dim=24, v_head_dim=16, moe_intermediate_size=12,
+                n_routed_experts=6, num_experts_per_tok=3, attn_implementation="eager")
+    make("mimo-v2", t.MiMoV2FlashForCausalLM,
+         t.MiMoV2FlashConfig(**mimo, sliding_window=17, layer_types=["full_attention", "sliding_attention", "sliding_attention"]), [48], [17], dtype=torch.float16,
+         edit=mimo_as_published)

@@ -54,6 +54,11 @@ def make_all():
               "layer_types": ["sliding_attention", "full_attention"] * 2}
     make("gemma4-e", t.Gemma4ForCausalLM, t.Gemma4TextConfig(**shared, attn_implementation="eager"), [10, 48], [16], dtype=torch.float16)
 
+    # The feed-forward part beside experts, each with norms of its own.
+    make("gemma4-moe", t.Gemma4ForCausalLM,
+         t.Gemma4TextConfig(**{**gemma4, "hidden_size_per_layer_input": 0}, enable_moe_block=True, num_experts=6, top_k_experts=3, moe_intermediate_size=16,
+                            attn_implementation="eager"), [48], [16], dtype=torch.float16)
+
     def by_kind(config):
         text = config["text_config"]
         text.pop("per_layer_config")

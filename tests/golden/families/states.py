@@ -5,7 +5,7 @@ import math
 import torch
 import transformers as t
 
-from model_golden import make, old_spelling, rope, SMALL, VOCAB
+from model_golden import make, old_spelling, published, rope, SMALL, VOCAB
 
 
 def make_all():
@@ -50,6 +50,16 @@ def make_all():
          t.Lfm2Config(**{**lfm2, "num_hidden_layers": 4}, layer_types=["conv", "conv", "full_attention", "conv"], conv_bias=True, conv_L_cache=4,
                       block_auto_adjust_ff_dim=False, tie_word_embeddings=False, rope_parameters=rope(1000000.0)), [40], dtype=torch.bfloat16)
 
+    lfm2_moe = dict(lfm2, moe_intermediate_size=12, num_experts=6, num_experts_per_tok=3, num_dense_layers=1, routed_scaling_factor=1.5)
+
+    def lfm2_moe_as_published(config):
+        ropes = config.pop("rope_parameters")
+        config["rope_theta"] = ropes["rope_theta"]
+        config["num_experts"] = config.pop("num_local_experts", config.get("num_experts"))
+
+    make("lfm2-moe", t.Lfm2MoeForCausalLM,
+         t.Lfm2MoeConfig(**lfm2_moe, layer_types=["conv", "full_attention", "conv"], rope_parameters=rope(1000000.0)), [5, 70], edit=lfm2_moe_as_published)
+
     # Gated delta nets and a gated attention.
     delta = dict(SMALL, hidden_size=24, intermediate_size=24, num_attention_heads=2, num_key_value_heads=1, head_dim=16, linear_num_key_heads=2, linear_num_value_heads=4,
                  linear_key_head_dim=12, linear_value_head_dim=8, attn_implementation="eager",
@@ -82,6 +92,51 @@ def make_all():
                                                                                       out_hidden_size=24, num_position_embeddings=4),
                             tie_word_embeddings=False, attn_implementation="eager"), [40], edit=qwen35_as_published, stack=True)
 
+    # Rows by key head, and each expert's tensors, as they are published.
+    def qwen3_next_as_published(config):
+        old_spelling(config)
+        part = config["rope_scaling"].pop("partial_rotary_factor") if config["rope_scaling"] else 0.25
+        for field in ("layer_types", "pad_token_id"):
+            config.pop(field, None)
+        config |= {"rope_scaling": None, "partial_rotary_factor": part, "full_attention_interval": 2, "use_sliding_window": False}
+        config["num_experts"] = config.pop("num_local_experts", config.get("num_experts"))
+
+    make("qwen3-next", t.Qwen3NextForCausalLM,
+         t.Qwen3NextConfig(**{**delta_moe, "intermediate_size": 20, "num_hidden_layers": 4, "layer_types": None}, full_attention_interval=2, mlp_only_layers=[2],
+                           rope_parameters=rope(10000000.0, partial_rotary_factor=0.25)), [70], dtype=torch.float16, edit=qwen3_next_as_published)
+
+    # A delta attention that decays by key, beside latent attention without a rotation.
+    kda = dict(vocab_size=VOCAB, hidden_size=24, intermediate_size=20, moe_intermediate_size=12, num_attention_heads=2, num_key_value_heads=2, kv_lora_rank=16, qk_nope_head_dim=8,
+               qk_rope_head_dim=8, v_head_dim=8, rms_norm_eps=1e-5, bos_token_id=1, eos_token_id=2, pad_token_id=0, attn_implementation="eager")
+
+    def kimi_linear_as_published(config):
+        published(config, architectures=["KimiLinearForCausalLM"], bos_token_id=1, dtype="float16", eos_token_id=2, first_k_dense_replace=1, head_dim=12,
+                  hidden_act="silu", hidden_size=24, initializer_range=0.02, intermediate_size=20, kv_lora_rank=16,
+                  linear_attn_config={"full_attn_layers": [2], "head_dim": 8, "kda_layers": [1, 3], "num_heads": 3, "short_conv_kernel_size": 4},
+                  mla_use_nope=True, model_max_length=256, model_type="kimi_linear", moe_intermediate_size=12, moe_layer_freq=1, moe_renormalize=True,
+                  moe_router_activation_func="sigmoid", num_attention_heads=2, num_expert_group=1, num_experts=6, num_experts_per_token=3,
+                  num_hidden_layers=3, num_key_value_heads=2, num_nextn_predict_layers=0, num_shared_experts=1, pad_token_id=0, q_lora_rank=None,
+                  qk_nope_head_dim=8, qk_rope_head_dim=8, rms_norm_eps=1e-5, rope_scaling=None, rope_theta=10000.0, routed_scaling_factor=2.446,
+                  tie_word_embeddings=False, topk_group=1, use_cache=True, use_grouped_topk=True, v_head_dim=8, vocab_size=VOCAB)
+
+    # The saver names the dense layer's part as it does the experts'.
+    make("kimi-linear", t.KimiLinearForCausalLM,
+         t.KimiLinearConfig(**kda, num_hidden_layers=3, model_max_length=256, num_experts=6, num_experts_per_token=3, num_shared_experts=1, linear_num_heads=3,
+                            linear_head_dim=8, layer_types=["linear_attention", "full_attention", "linear_attention"],
+                            mlp_layer_types=["dense", "sparse", "sparse"]), [70], dtype=torch.float16, edit=kimi_linear_as_published,
+         remake=lambda tensors: {n.replace("layers.0.block_sparse_moe.", "layers.0.mlp."): p for n, p in tensors.items()})
+    make("bailing-hybrid", t.BailingHybridForCausalLM,
+         t.BailingHybridConfig(**kda, num_hidden_layers=4, model_max_length=256, num_experts=8, num_experts_per_token=3, num_shared_experts=1, head_dim=8,
+                               num_expert_group=4, topk_group=2, layer_group_size=2, first_k_dense_replace=1, kda_lower_bound=-3.0, num_nextn_predict_layers=0,
+                               rope_parameters=rope(6000000.0)), [70], dtype=torch.float16)
+
+    # Lightning attention and attention, where norms become the residual.
+    make("minimax", t.MiniMaxForCausalLM,
+         t.MiniMaxConfig(**{**SMALL, "hidden_size": 24, "intermediate_size": 12, "num_attention_heads": 3, "num_key_value_heads": 1}, head_dim=16,
+                         num_local_experts=6, num_experts_per_tok=2, layer_types=["linear_attention", "full_attention", "linear_attention"], block_size=16,
+                         full_attn_alpha_factor=1.5, full_attn_beta_factor=0.9, linear_attn_alpha_factor=2.0, linear_attn_beta_factor=1.2,
+                         mlp_alpha_factor=1.7, mlp_beta_factor=0.8, rope_parameters=rope(1000000.0), attn_implementation="eager"), [70], dtype=torch.float16)
+
     # Mamba 2 beside attention: layers of either kind, or both in one layer.
     bamba = dict(SMALL, hidden_size=24, intermediate_size=24, num_attention_heads=3, num_key_value_heads=1, mamba_n_heads=4, mamba_d_state=12,
                  attn_implementation="eager", pad_token_id=0)
@@ -102,6 +157,15 @@ def make_all():
          t.GraniteMoeHybridConfig(**{**granite, "num_hidden_layers": 2}, layer_types=["linear_attention", "full_attention"],
                                   position_embedding_type="rope", rope_parameters=rope(), mamba_proj_bias=True, attention_bias=True,
                                   tie_word_embeddings=True), [40], dtype=torch.bfloat16)
+
+    def granite_moe_as_published(config):
+        granite_as_published(config)
+        old_spelling(config)
+        config["position_embedding_type"] = "nope"
+
+    make("granite-hybrid-moe", t.GraniteMoeHybridForCausalLM,
+         t.GraniteMoeHybridConfig(**{**granite, "num_hidden_layers": 2, "num_local_experts": 6, "intermediate_size": 12}, num_experts_per_tok=3,
+                                  layer_types=["linear_attention", "full_attention"], rope_parameters=rope()), [70], dtype=torch.float16, edit=granite_moe_as_published)
 
     def falcon_h1_as_published(config):
         old_spelling(config)
@@ -146,8 +210,26 @@ def make_all():
          t.NemotronHConfig(**nemotron_h, use_bias=True, mlp_bias=True,
                            layers_block_type=["linear_attention", "mlp", "full_attention"]), [40], dtype=torch.bfloat16)
 
+    # Nemotron 3: experts without gates; then of a width of their own.
+    def nemotron_3_as_published(config):
+        config["hybrid_override_pattern"] = "".join({"linear_attention": "M", "full_attention": "*", "moe": "E"}[k] for k in config.pop("layers_block_type"))
+        config["num_hidden_layers"] = len(config["hybrid_override_pattern"])
+        config["n_routed_experts"] = config.pop("num_local_experts", config.get("n_routed_experts"))
+        config |= {"rope_theta": 10000, "norm_eps": 1e-05, "partial_rotary_factor": 1.0, "mamba_proj_bias": False, "time_step_limit": [0.0, math.inf]}
+
+    nemotron_3 = dict(nemotron_h, moe_intermediate_size=12, moe_shared_expert_intermediate_size=20, n_routed_experts=6, num_experts_per_tok=3,
+                      routed_scaling_factor=2.5)
+    make("nemotron-h-moe", t.NemotronHForCausalLM,
+         t.NemotronHConfig(**nemotron_3, layers_block_type=["linear_attention", "moe", "full_attention", "moe"]), [5, 70], edit=nemotron_3_as_published)
+    make("nemotron-h-latent", t.NemotronHForCausalLM,
+         t.NemotronHConfig(**nemotron_3, moe_latent_size=16, layers_block_type=["linear_attention", "moe", "full_attention"]), [40],
+         edit=nemotron_3_as_published)
+
     jamba = dict(SMALL, hidden_size=24, intermediate_size=24, num_attention_heads=3, num_key_value_heads=1, pad_token_id=0,
                  attn_implementation="eager")
     make("jamba", t.JambaForCausalLM,
          t.JambaConfig(**{**jamba, "num_hidden_layers": 2}, num_experts=1, attn_layer_period=2, attn_layer_offset=1, mamba_d_state=8, mamba_d_conv=3, mamba_dt_rank=5,
                        mamba_proj_bias=True), [5, 70])
+    make("jamba-moe", t.JambaForCausalLM,
+         t.JambaConfig(**{**jamba, "num_hidden_layers": 3, "intermediate_size": 16}, num_experts=5, num_experts_per_tok=2, attn_layer_period=2,
+                       attn_layer_offset=1, expert_layer_period=2, expert_layer_offset=0, mamba_d_state=8, mamba_d_conv=3), [70], dtype=torch.float16)
