@@ -26,6 +26,7 @@
 #include "loadtest/simulate/simulate_main.h"
 #include "server/app.h"
 #include "server/config.h"
+#include "server/grammar_command.h"
 #include "server/version.h"
 
 namespace {
@@ -255,6 +256,9 @@ const std::vector<Command>& commands() {
       {"bench overhead", "", "measure what the load harness itself costs", nullptr, run_bench_overhead},
       {"simulate", "--cost FILE [options]", "what a fleet would do, by a cost model that --fit measures",
        serval::simulate_help, serval::simulate_main},
+      {"grammar", "--schema FILE --instances FILE",
+       "which texts a schema, a regular expression or a grammar accepts", serval::grammar_help,
+       serval::run_grammar},
       {"version", "", "the version and how it was built", nullptr, run_version},
       {"help", "[COMMAND]", "this page, or a command's", nullptr, run_help},
   };

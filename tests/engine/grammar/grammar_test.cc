@@ -1,0 +1,154 @@
+#include "engine/grammar/grammar.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/engine/grammar/suite.h"
+
+namespace serval {
+namespace {
+
+using Compiled = Result<std::shared_ptr<const Grammar>>;
+
+void expect_decisions(const Compiled& grammar, const std::vector<std::string>& accepted,
+                      const std::vector<std::string>& rejected) {
+  ASSERT_TRUE(grammar.ok()) << grammar.error().message;
+  for (const std::string& text : accepted) EXPECT_TRUE(test::accepts(*grammar.value(), text)) << text;
+  for (const std::string& text : rejected) EXPECT_FALSE(test::accepts(*grammar.value(), text)) << text;
+}
+
+std::string refused_for(const Compiled& grammar) { return grammar.ok() ? "" : grammar.error().param; }
+
+TEST(Grammar, MatchesARegularExpressionAsAWhole) {
+  expect_decisions(Grammar::regex(R"((\d{3})-[a-f]+|x{0,2})"), {"123-abc", "", "xx"}, {"123-", "xxx", "1123-a"});
+  expect_decisions(Grammar::regex(R"(\bfoo\b.*)"), {"foo", "foo bar"}, {"foobar"});
+  expect_decisions(Grammar::regex(R"((?!ab)[a-z]+)"), {"ac", "ba", "a"}, {"ab", "abc"});
+  expect_decisions(Grammar::regex(R"([^\x00-\x7f]\p{Lu})"), {"éÄ"}, {"eÄ", "éä"});
+}
+
+TEST(Grammar, RefusesWhatNoAutomatonHas) {
+  for (const char* regex : {R"((a)\1)", "(?<=a)b", "[a", "(a", "a**+", "a{3,2}", "\\"})
+    EXPECT_EQ(refused_for(Grammar::regex(regex)), "pattern") << regex;
+}
+
+TEST(Grammar, KeepsToItsBoundsWhateverItIsAsked) {
+  for (const char* regex :
+       {"(a|b)*a(a|b){60}", "((((a{99999}){99999}){99999}){99999})", "((){99999}){99999}"}) {
+    const Compiled grammar = Grammar::regex(regex);
+    EXPECT_EQ(grammar.ok() ? "" : grammar.error().code, "grammar_too_complex") << regex;
+  }
+  std::string deep, any = R"({"anyOf":[)";
+  for (int i = 0; i < 500; ++i) deep += "(";
+  EXPECT_EQ(refused_for(Grammar::regex(deep)), "pattern");
+  for (int i = 0; i < 40; ++i)
+    any += R"({"properties":{"p)" + std::to_string(i) + R"(":{"const":1}},"required":["p)" + std::to_string(i) + R"("]},)";
+  any.back() = ']';
+  const Compiled product = Grammar::json_schema(R"({"allOf":[)" + any + "}," + any + "}," + any + "}]}");
+  EXPECT_EQ(product.ok() ? "" : product.error().code, "grammar_too_complex");
+}
+
+TEST(Grammar, ListsChoices) {
+  expect_decisions(Grammar::choice({"yes", "no", "nö"}), {"yes", "no", "nö"}, {"", "ye", "yesno"});
+  EXPECT_EQ(refused_for(Grammar::choice({})), "choice");
+}
+
+TEST(Grammar, ReadsGbnf) {
+  const Compiled arithmetic = Grammar::ebnf(R"gbnf(
+# sums in parentheses
+root ::= expr
+expr ::= term ([-+] term)*
+term ::= num | "(" expr ")"
+num  ::= [0-9]{1,3}
+         | "\x78" # x
+)gbnf");
+  expect_decisions(arithmetic, {"1", "1+2", "(1+(23-x))+9"}, {"", "1+", "((1)", "1234", "y"});
+  expect_decisions(Grammar::ebnf("root ::= \"a\" root \"b\" | \"\"\n"), {"", "ab", "aaabbb"}, {"a", "abb", "ba"});
+}
+
+TEST(Grammar, ReadsLark) {
+  const Compiled lists = Grammar::ebnf(R"lark(
+%import common.INT
+?start: list | NAME
+list: "[" [item ("," item)*] "]"   -> listing
+item: start | INT | /x+\/y/ | "k"i ~ 2..3 | "a".."c"
+NAME.2: /[A-Z][a-z]*/
+)lark");
+  expect_decisions(lists, {"Name", "[]", "[12,[Ab],xx/y,kKk,b]"}, {"name", "[", "[1,]", "[k]", "[d]"});
+}
+
+TEST(Grammar, RefusesGrammarsThatCannotBegin) {
+  EXPECT_EQ(refused_for(Grammar::ebnf("root ::= root \"a\" | \"b\"")), "grammar");
+  EXPECT_EQ(refused_for(Grammar::ebnf("root ::= empty root \"a\" | \"b\"\nempty ::= \"\" | \"e\"")), "grammar");
+  EXPECT_EQ(refused_for(Grammar::ebnf("root ::= \"a\" root")), "grammar") << "never ends";
+  EXPECT_EQ(refused_for(Grammar::ebnf("root ::= other")), "grammar");
+  EXPECT_EQ(refused_for(Grammar::ebnf("start: \"a\"\n%ignore \" \"")), "grammar");
+  EXPECT_EQ(refused_for(Grammar::ebnf("root ::= \"a")), "grammar");
+}
+
+TEST(Grammar, TakesPropertiesInAnyOrderEachOnce) {
+  expect_decisions(
+      Grammar::json_schema(
+          R"({"type":"object","properties":{"a":{"type":"integer"},"b":{"enum":["x","y"]}},"required":["b"],
+              "additionalProperties":false})"),
+      {R"({"b":"x"})", R"({"a": 1, "b": "y"})", R"({"b":"x","a":-2})", "{\n  \"\\u0062\": \"\\u0078\"\n}"},
+      {"{}", R"({"a":1})", R"({"b":"x","b":"x"})", R"({"b":"z"})", R"({"b":"x","c":1})", R"({"b":"x",})"});
+}
+
+TEST(Grammar, SpellsNumbersInDecimal) {
+  expect_decisions(Grammar::json_schema(R"({"minimum":-1.5,"exclusiveMaximum":20,"multipleOf":0.25})"),
+                   {"-1.5", "-1.50", "0", "-0", "19.75", "\"text\""}, {"-1.75", "20", "20.0", "0.3", "1e1", "01"});
+  expect_decisions(Grammar::json_schema(R"({"const":1})"), {"1", "1.0"}, {"1.01", "11", "true", "-1"});
+  expect_decisions(Grammar::json_schema(R"({"type":"integer"})"), {"1", "1.0", "1e3", "-0"}, {"1.5", "1e-3", "\"1\""});
+}
+
+TEST(Grammar, KnowsStringsByTheirCharacters) {
+  expect_decisions(Grammar::json_schema(R"({"type":"string","minLength":2,"maxLength":2})"),
+                   {R"("ab")", R"("é\u00e9")", R"("\ud83d\ude00x")", R"("\"\\")"},
+                   {R"("a")", R"("abc")", R"("\ud83d")", R"("\ude00\ud83d")", "\"a\n\"", "\"\xc3\"", "\"\xed\xa0\x80x\""});
+}
+
+TEST(Grammar, ComparesItems) {
+  expect_decisions(Grammar::json_schema(R"({"uniqueItems":true})"),
+                   {"[]", R"([1,true,"1",[1],{"a":1}])", R"([{"a":1},{"a":2}])", "[10,1,0.1]"},
+                   {"[1,1.0]", R"(["a","\u0061"])", R"([{"a":1,"b":2},{"b":2.0,"a":1}])", "[[1],[1]]", "[0,-0]"});
+}
+
+TEST(Grammar, ASchemaThatIsAlwaysFalseMatchesNothing) {
+  const Compiled never = Grammar::json_schema(R"({"allOf":[{"type":"string"},{"type":"null"}]})");
+  ASSERT_TRUE(never.ok());
+  EXPECT_TRUE(never.value()->matches_nothing());
+  EXPECT_FALSE(Grammar::json_object().value()->matches_nothing());
+}
+
+TEST(Grammar, NamesTheKeywordThatCannotBeEnforced) {
+  for (const auto& [keyword, schema] : std::vector<std::pair<std::string, std::string>>{
+           {"$ref", R"({"$ref":"#/$defs/missing"})"},
+           {"$ref", R"({"$ref":"https://example.com/other"})"},
+           {"$ref", R"({"$ref":"#"})"},
+           {"pattern", R"({"pattern":"(a)\\1"})"},
+           {"format", R"({"format":"regex"})"},
+           {"type", R"({"type":"text"})"},
+           {"minLength", R"({"minLength":1000000})"},
+           {"maxLength", R"({"maxLength":30000})"},
+           {"multipleOf", R"({"multipleOf":0.123456789})"},
+           {"uniqueItems", R"({"not":{"uniqueItems":true}})"},
+           {"unevaluatedItems", R"({"contains":{"const":1},"unevaluatedItems":false})"},
+           {"properties", R"({"properties":[]})"},
+           {"items", R"({"items":3})"}})
+    EXPECT_EQ(refused_for(Grammar::json_schema(schema)), keyword) << schema;
+}
+
+TEST(Grammar, AMatcherStaysWhereItWasWhenRefusedAndACopyGoesItsOwnWay) {
+  GrammarMatcher matcher(Grammar::json_schema(R"({"items":{"enum":["ab","ac"]},"type":"array"})").value());
+  ASSERT_TRUE(matcher.advance("[\"a"));
+  GrammarMatcher other = matcher;
+  EXPECT_FALSE(matcher.advance("b\", \"x"));
+  EXPECT_TRUE(matcher.advance("c\"]"));
+  EXPECT_TRUE(matcher.accepting());
+  EXPECT_TRUE(matcher.finished());
+  EXPECT_TRUE(other.advance("b\""));
+  EXPECT_FALSE(other.accepting());
+  EXPECT_FALSE(other.finished());
+}
+
+}  // namespace
+}  // namespace serval
