@@ -11,12 +11,19 @@
 #include <sstream>
 #include <stdexcept>
 
+#include "engine/text/message/message_format.h"
 #include "engine/batch.h"
 #include "kernels/base/regular_file.h"
 #include "kernels/base/usage.h"
 
 namespace serval {
 namespace {
+
+std::vector<std::string> tool_call_formats() {
+  std::vector<std::string> names{"auto"};
+  for (const MessageFormat& format : message_formats()) names.emplace_back(format.name);
+  return names;
+}
 
 constexpr size_t kMaxFileBytes = size_t{1} << 20;
 
@@ -358,6 +365,13 @@ std::vector<Knob> knobs(ServerConfig& c) {
        0,
        0,
        {"parse", "text"}},
+      {"tool_call_format",
+       "Chats",
+       "how the model writes its calls of tools; auto: as its chat template says",
+       &c.service.prompts.tool_call_format,
+       0,
+       0,
+       tool_call_formats()},
       {"template_time", "Chats", "ISO 8601 time that chat templates read instead of the clock",
        &c.template_time},
 

@@ -41,6 +41,8 @@ struct ChoicePiece {
   int64_t num_tokens = 0;
   // Characters before this piece (completions' logprobs).
   int64_t text_offset = 0;
+  // Calls of the choice, those that began in this piece included.
+  int64_t num_calls = 0;
   // The prompt, in front of a first piece.
   std::string_view echoed;
 };

@@ -20,9 +20,10 @@ const char* finish_name(FinishReason finish) {
 
 }  // namespace
 
-void write_finish(JsonWriter& json, const Delta& delta) {
+void write_finish(JsonWriter& json, const Delta& delta, bool has_calls) {
   json.key("finish_reason");
-  const char* const finish = finish_name(delta.finish);
+  const char* finish = finish_name(delta.finish);
+  if (has_calls && delta.finish == FinishReason::kStop) finish = "tool_calls";
   finish ? json.string(finish) : json.null();
   if (!finish) return;
   json.key("stop_reason");
@@ -41,7 +42,7 @@ void write_usage(JsonWriter& json, const Usage& usage) {
   json.member("completion_tokens", usage.completion_tokens);
   json.member("total_tokens", usage.prompt_tokens + usage.completion_tokens);
   json.key("prompt_tokens_details").begin_object().member("cached_tokens", usage.cached_tokens).end_object();
-  json.key("completion_tokens_details").begin_object().member("reasoning_tokens", 0);
+  json.key("completion_tokens_details").begin_object().member("reasoning_tokens", usage.reasoning_tokens);
   if (usage.accepted_prediction_tokens) {
     json.member("accepted_prediction_tokens", *usage.accepted_prediction_tokens);
     json.member("rejected_prediction_tokens", *usage.rejected_prediction_tokens);

@@ -50,6 +50,7 @@ std::unique_ptr<AnswerFormat> completion_format(AnswerContext context);
 std::unique_ptr<AnswerFormat> chat_format(AnswerContext context);
 
 void write_usage(JsonWriter& json, const Usage& usage);
-void write_finish(JsonWriter& json, const Delta& delta);
+// `has_calls`: the choice ends so that its calls can be answered.
+void write_finish(JsonWriter& json, const Delta& delta, bool has_calls = false);
 
 }  // namespace serval

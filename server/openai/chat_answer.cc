@@ -1,4 +1,6 @@
 // Chats: chat.completion, and the chunks of one.
+#include <algorithm>
+
 #include "server/openai/answer_format.h"
 #include "server/openai/long_json.h"
 
@@ -15,8 +17,8 @@ class ChatFormat final : public AnswerFormat {
     json.key("choices").begin_array();
     for (const ChoicePiece& piece : choices) {
       json.begin_object().member("index", piece.delta.index);
-      json.key("message").begin_object().member("role", "assistant").key("content");
-      SERVAL_WRITE_ALL(write_text(out, json, piece.delta.text));
+      json.key("message").begin_object().member("role", "assistant");
+      SERVAL_WRITE_ALL(write_message(out, json, piece));
       json.key("refusal").null().end_object();
       SERVAL_WRITE_ALL(write_rest(out, json, piece));
       json.end_object();
@@ -54,6 +56,7 @@ class ChatFormat final : public AnswerFormat {
     json.key("choices").begin_array().begin_object().member("index", piece.delta.index);
     json.key("delta").begin_object();
     if (!piece.delta.text.empty()) json.member("content", piece.delta.text);
+    write_parts(json, piece);
     json.end_object();
     SERVAL_WRITE_ALL(write_rest(out, json, piece));
     json.end_object().end_array();
@@ -64,6 +67,60 @@ class ChatFormat final : public AnswerFormat {
   }
 
  private:
+  // Of a whole answer, what it says in text and parts; no text beside calls is null.
+  Pieces write_message(std::string& out, JsonWriter& json, const ChoicePiece& piece) const {
+    std::string content = piece.delta.text, reasoning;
+    for (const MessagePart& part : piece.delta.parts) {
+      if (part.kind == PartKind::kContent) content += part.text;
+      if (part.kind == PartKind::kReasoning) reasoning += part.text;
+    }
+    json.key("content");
+    if (content.empty() && piece.num_calls > 0) {
+      json.null();
+    } else {
+      SERVAL_WRITE_ALL(write_text(out, json, content));
+    }
+    if (!reasoning.empty()) {
+      for (const char* const name : {"reasoning_content", "reasoning"}) {
+        json.key(name);
+        SERVAL_WRITE_ALL(write_text(out, json, reasoning));
+      }
+    }
+    if (piece.num_calls > 0) write_calls(json, piece, /*is_stream=*/false);
+  }
+
+  // Of an event, what is new.
+  void write_parts(JsonWriter& json, const ChoicePiece& piece) const {
+    bool has_calls = false;
+    for (const MessagePart& part : piece.delta.parts) {
+      if (part.kind == PartKind::kContent) json.member("content", part.text);
+      if (part.kind == PartKind::kReasoning) json.member("reasoning_content", part.text).member("reasoning", part.text);
+      has_calls |= part.kind == PartKind::kCall || part.kind == PartKind::kArguments;
+    }
+    if (has_calls) write_calls(json, piece, /*is_stream=*/true);
+  }
+
+  // An object for each call that this piece has something of. In a stream a call is named once.
+  void write_calls(JsonWriter& json, const ChoicePiece& piece, bool is_stream) const {
+    const std::vector<MessagePart>& parts = piece.delta.parts;
+    int64_t index = piece.num_calls - std::ranges::count(parts, PartKind::kCall, &MessagePart::kind) - 1;
+    json.key("tool_calls").begin_array();
+    for (size_t i = 0; i < parts.size(); ++i) {
+      const bool is_call = parts[i].kind == PartKind::kCall;
+      if (!is_call && parts[i].kind != PartKind::kArguments) continue;
+      json.begin_object();
+      index += is_call ? 1 : 0;
+      if (is_stream) json.member("index", index);
+      if (is_call) json.member("id", parts[i].id).member("type", "function");
+      json.key("function").begin_object();
+      if (is_call) json.member("name", parts[i].text);
+      std::string_view arguments = is_call ? std::string_view() : parts[i].text;
+      if (is_call && i + 1 < parts.size() && parts[i + 1].kind == PartKind::kArguments) arguments = parts[++i].text;
+      json.member("arguments", arguments).end_object().end_object();
+    }
+    json.end_array();
+  }
+
   void write_token(JsonWriter& json, const TokenLogprob& token) const {
     json.member("token", token_name(context, token));
     json.key("logprob").number(token.logprob);
@@ -93,12 +150,12 @@ class ChatFormat final : public AnswerFormat {
   Pieces write_rest(std::string& out, JsonWriter& json, const ChoicePiece& piece) const {
     const Delta& delta = piece.delta;
     json.key("logprobs");
-    if (!context.logprobs || (delta.logprobs.empty() && delta.text.empty())) {
+    if (!context.logprobs || (delta.logprobs.empty() && delta.text.empty() && delta.parts.empty())) {
       json.null();
     } else {
       SERVAL_WRITE_ALL(write_tokens(out, json, delta.logprobs));
     }
-    write_finish(json, delta);
+    write_finish(json, delta, piece.num_calls > 0);
     if (context.return_token_ids) SERVAL_WRITE_ALL(write_ids(out, json, "token_ids", delta.token_ids));
   }
 };

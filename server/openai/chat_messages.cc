@@ -159,6 +159,12 @@ Chat read_chat(const Fields& fields) {
     for (const auto& [key, value] : kwargs->object())
       chat.template_variables.emplace_back(std::string(key), template_value_of(value));
   }
+  // What templates know of OpenAI's word for how long to think; "none" is not to.
+  if (std::optional<std::string> effort = fields.find_string("reasoning_effort")) {
+    const auto is_said = [&](std::string_view name) { return std::ranges::find(chat.template_variables, name, &TemplateFields::value_type::first) != chat.template_variables.end(); };
+    if (*effort == "none" && !is_said("enable_thinking")) chat.template_variables.emplace_back("enable_thinking", false);
+    if (*effort != "none" && !is_said("reasoning_effort")) chat.template_variables.emplace_back("reasoning_effort", std::move(*effort));
+  }
   chat.documents = read_objects(fields, "documents");
   chat.template_name = fields.find_string("chat_template").value_or("");
   chat.continue_final_message = fields.get_bool("continue_final_message", false);

@@ -1,6 +1,7 @@
 // The framing that both dialects share: what comes first in a stream, what last, and what of a choice is kept.
 #include "server/openai/openai_answer.h"
 
+#include <algorithm>
 #include <vector>
 
 #include "server/http/error_response.h"
@@ -25,6 +26,10 @@ std::vector<ChoicePiece> pieces_of(const Generation& generation, const AnswerFor
   return pieces;
 }
 
+int64_t num_calls(const Delta& delta) {
+  return std::ranges::count(delta.parts, PartKind::kCall, &MessagePart::kind);
+}
+
 class WholeAnswer final : public AnswerWriter {
  public:
   explicit WholeAnswer(std::unique_ptr<AnswerFormat> format) : format_(std::move(format)) {}
@@ -34,7 +39,9 @@ class WholeAnswer final : public AnswerWriter {
     choices_ = pieces_of(generation, *format_);
   }
   void delta(Delta&& delta, AnswerSink&) override {
-    choices_[static_cast<size_t>(delta.index)].delta = std::move(delta);
+    ChoicePiece& choice = choices_[static_cast<size_t>(delta.index)];
+    choice.num_calls = num_calls(delta);
+    choice.delta = std::move(delta);
   }
   void end(const Usage& usage, AnswerSink& sink) override {
     sink.respond_in_pieces([&](std::string& body) { return format_->whole(body, choices_, usage); });
@@ -64,6 +71,7 @@ class StreamedAnswer final : public AnswerWriter {
     ChoicePiece& piece = last_[static_cast<size_t>(delta.index)];
     piece.delta = std::move(delta);
     piece.num_tokens += static_cast<int64_t>(piece.delta.token_ids.size());
+    piece.num_calls += num_calls(piece.delta);
     const int64_t advance = format_->context.logprobs ? format_->text_advance(piece) : 0;
     if (piece.delta.prompt_logprobs || !piece.echoed.empty()) {
       // What a first piece says of the prompt can be long.

@@ -10,6 +10,7 @@
 #include "engine/json/fields.h"
 #include "engine/json/json_reader.h"
 #include "server/openai/chat_messages.h"
+#include "server/openai/chat_tools.h"
 
 namespace serval {
 namespace {
@@ -83,30 +84,6 @@ void refuse_unbuilt(const Fields& fields) {
                   std::string_view(field.code) == "not_allowed" ? "is not accepted from clients"
                                                                 : "is not supported by this server",
                   field.code);
-  }
-}
-
-// The field of a client's tools, when a model could call one of them.
-const char* find_tools(const Fields& fields, const char* list, const char* choice) {
-  const json::value* const tools = fields.find(list);
-  const json::value* const chosen = fields.find(choice);
-  if (tools && !tools->is_array()) fields.refuse(list, "must be an array", kInvalidType);
-  if (chosen && !chosen->is_string() && !chosen->is_object())
-    fields.refuse(choice, "must be a string or an object", kInvalidType);
-  const bool has_tools = tools && !tools->get_array().empty();
-  if (!chosen || *chosen == "auto") return has_tools ? list : nullptr;
-  if (*chosen == "none") return nullptr;
-  return has_tools ? list : choice;
-}
-
-// Tools that may not be called leave the answer a text: the model is not shown them.
-void refuse_tools(const Fields& fields) {
-  const char* const tools = find_tools(fields, "tools", "tool_choice");
-  const char* const functions = find_tools(fields, "functions", "function_call");
-  if (const char* const name = tools ? tools : functions) {
-    throw FieldError("", invalid(name, kNotSupported,
-                                 "tools are not supported by this server: leave them out, or set tool_choice to "
-                                 "\"none\" for an answer in text"));
   }
 }
 
@@ -264,7 +241,7 @@ int read_common(const Fields& fields, OpenAiRequest& out, const RequestOptions& 
   refuse_response_formats(fields);
   fields.ignore({"audio", "metadata", "moderation", "prompt_cache_key", "prompt_cache_options",
                  "prompt_cache_retention", "safety_identifier", "service_tier", "store", "verbosity",
-                 "web_search_options", "reasoning_effort", "parallel_tool_calls"});
+                 "web_search_options"});
   return num_ignored;
 }
 
@@ -352,7 +329,7 @@ Result<OpenAiRequest> parse_chat_request(std::string_view body, const RequestOpt
     out.generate.chat = read_chat(fields);
     const int num_ignored = read_common(fields, out, options);
     read_chat_logprobs(fields, out.generate);
-    refuse_tools(fields);
+    read_tools(fields, *out.generate.chat);
     refuse_modalities(fields);
     if (fields.get_bool("echo", false)) fields.refuse("echo", "is not supported for chats", kNotSupported);
     return num_ignored;

@@ -46,6 +46,12 @@ struct Chat {
   std::vector<JsonText> documents;
   // The one of the model's templates; empty: the default, or tool_use where there are tools.
   std::string template_name;
+  // The answer is told in parts (Delta::parts): reasoning, texts, and calls where there are tools. Else it is the model's text.
+  bool in_parts = false;
+  // ... its reasoning too; else that stays in the text.
+  bool splits_reasoning = true;
+  // Of several calls the first is told.
+  bool only_one_call = false;
   // chat_template_kwargs: which are allowed is the service's to say.
   TemplateFields template_variables;
   // Ends with the beginning of an assistant's message.

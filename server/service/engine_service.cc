@@ -366,6 +366,7 @@ Result<std::unique_ptr<Generation>> EngineService::generate(GenerateRequest requ
     options.prompt_tokens += static_cast<int64_t>(ids.size());
     valid->requests[i].prompt = keeps_ids ? ids : std::move(ids);
   }
+  if ((options.reading = prompts->front().reading)) valid->detokenizer.shown_special = options.reading->shown_special;
   options.prompts = std::move(*prompts);
   options.n = valid->requests.front().n;
   options.num_logprobs = sampling.num_logprobs;

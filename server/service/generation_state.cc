@@ -1,8 +1,10 @@
 #include "server/service/generation_state.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "kernels/base/utf8.h"
+#include "server/unique_id.h"
 
 namespace serval {
 namespace {
@@ -28,6 +30,11 @@ Error finish_error(FinishReason reason) {
 bool is_answer(FinishReason reason) {
   return reason == FinishReason::kStop || reason == FinishReason::kStopString ||
          reason == FinishReason::kLength;
+}
+
+std::string call_id(const MessageFormat& format) {
+  constexpr size_t kShortId = 9;
+  return format.has_short_ids ? unique_id().substr(0, kShortId) : "call_" + unique_id();
 }
 
 // What a gathered token costs, about: its log-probabilities are the most of it.
@@ -66,7 +73,11 @@ GenerationState::GenerationState(const Tokenizer& tokenizer, const DetokenizerOp
   const int num_choices = static_cast<int>(options_.prompts.size()) * options_.n;
   choices_.reserve(num_choices);
   for (int i = 0; i < num_choices; ++i) {
-    choices_.push_back(Choice{Detokenizer(tokenizer_, detokenizer), Delta{}});
+    choices_.push_back(Choice{Detokenizer(tokenizer_, detokenizer)});
+    if (const AnswerReading* const reading = options_.reading.get()) {
+      choices_.back().parser.emplace(reading->rules);
+      choices_.back().reasons = !reading->rules.opened_reasoning.empty();
+    }
     choices_.back().pending.index = i;
   }
   usage_.prompt_tokens = options_.prompt_tokens;
@@ -165,6 +176,7 @@ GenerationState::Outcome GenerationState::deliver(int prompt_index, const TokenE
 bool GenerationState::hold(Choice& choice) {
   const Delta& delta = choice.pending;
   size_t bytes = delta.text.size() + delta.token_ids.size() * sizeof(TokenId);
+  for (const MessagePart& part : delta.parts) bytes += sizeof(MessagePart) + part.text.size();
   if (!delta.logprobs.empty()) bytes += delta.logprobs.size() * bytes_of(delta.logprobs.back());
   held_bytes_ += bytes - choice.held_bytes;
   choice.held_bytes = bytes;
@@ -200,6 +212,7 @@ void GenerationState::finish_choice(Choice& choice, const TokenEvent& event, Out
     finish = FinishReason::kStopString;
     delta.stop_reason = choice.detokenizer.matched_stop();
   }
+  if (choice.parser) read_parts(choice, is_answer(finish), event.token >= 0 ? 1 : 0);
   if (finish != FinishReason::kNone) last_finish_ = finish;
   if (finish != FinishReason::kNone && !is_answer(finish)) {
     observer_->on_error(finish_error(finish));
@@ -221,9 +234,23 @@ void GenerationState::finish_choice(Choice& choice, const TokenEvent& event, Out
       observer_->on_done(usage_);
       ended_ = outcome.finished = true;
     }
-  } else if (!delta.text.empty() && !options_.whole) {
+  } else if (!(delta.text.empty() && delta.parts.empty()) && !options_.whole) {
     emit(choice);
   }
+}
+
+// The pending text becomes parts. A token is reasoning while nothing else came.
+void GenerationState::read_parts(Choice& choice, bool is_end, int num_tokens) {
+  Delta& delta = choice.pending;
+  const size_t first = delta.parts.size();
+  choice.parser->push(std::exchange(delta.text, {}), delta.parts);
+  if (is_end) choice.parser->finish(delta.parts);
+  for (size_t i = first; i < delta.parts.size(); ++i) {
+    MessagePart& part = delta.parts[i];
+    choice.reasons = part.kind == PartKind::kReasoning;
+    if (part.kind == PartKind::kCall && part.id.empty()) part.id = call_id(*options_.reading->rules.format);
+  }
+  if (choice.reasons) usage_.reasoning_tokens += num_tokens;
 }
 
 void GenerationState::emit(Choice& choice) {

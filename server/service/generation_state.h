@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <vector>
 
 #include "engine/request.h"
@@ -32,6 +33,7 @@ class GenerationState {
     bool whole = false;  // nothing of a choice goes out before its end
     bool echo = false;   // the prompt is part of the text
     bool keep_prompt_ids = true;
+    std::shared_ptr<const AnswerReading> reading;  // null: answers are texts
     std::shared_ptr<MemoryBudget> answers;  // what is held for the answer counts there; null: nowhere
     Time received{0};
   };
@@ -65,14 +67,17 @@ class GenerationState {
  private:
   struct Choice {
     Detokenizer detokenizer;
+    std::optional<MessageParser> parser;
     Delta pending;  // token ids and log-probabilities whose text is still held back
     bool done = false;
     bool sent_prompt = false;  // the prompt's log-probabilities went out
     size_t held_bytes = 0;     // of `pending`
     Time last_token{0};
     DraftCounts drafts;
+    bool reasons = false;  // nothing but reasoning so far, and some
   };
   void finish_choice(Choice& choice, const TokenEvent& event, Outcome& outcome);
+  void read_parts(Choice& choice, bool is_end, int num_tokens);
   void add_token(Choice& choice, const TokenEvent& event, const EventBatch& batch);
   TokenLogprob named(TokenId token, float logprob, int rank) const;
   void begin_prompt_logprobs();

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "engine/request.h"
+#include "engine/text/message/message_parser.h"
 #include "kernels/base/status.h"
 #include "server/request_record.h"
 #include "server/service/chat.h"
@@ -84,6 +85,7 @@ struct PromptLogprobs {
 struct Delta {
   int index = 0;  // choice: prompt_index * n + sequence
   std::string text;
+  std::vector<MessagePart> parts;             // instead of the text, for a chat that is answered in parts
   std::vector<TokenId> token_ids;
   std::vector<TokenLogprob> logprobs;         // one per token id when asked for
   std::shared_ptr<const PromptLogprobs> prompt_logprobs;  // in the first piece of a choice, when asked for
@@ -97,11 +99,19 @@ struct Usage {
   int64_t cached_tokens = 0;
   // Of the client's prediction, where there was one: tokens that were tried, and came true or did not.
   std::optional<int64_t> accepted_prediction_tokens, rejected_prediction_tokens;
+  int64_t reasoning_tokens = 0;  // of completion_tokens
+};
+
+// How the answer to a chat is read.
+struct AnswerReading {
+  MessageRules rules;
+  std::vector<TokenId> shown_special;  // special tokens that are marks
 };
 
 struct PromptInfo {
   std::string text;            // rendered or given, or decoded from ids; empty where nobody reads it
   std::vector<TokenId> token_ids;
+  std::shared_ptr<const AnswerReading> reading;  // null: its answer is a text
 };
 
 // Receives what happens to a generation, on the service's delivery thread, in order. Must not block.

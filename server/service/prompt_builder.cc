@@ -78,8 +78,47 @@ PromptBuilder::PromptBuilder(std::shared_ptr<const Tokenizer> tokenizer, ChatTem
                                                                   : std::vector<std::string>()) {
   for (auto& [name, chat_template] : chat_templates) {
     const ToolCallStyle style = find_tool_call_style(chat_template);
-    templates_.emplace(name, Template{std::move(chat_template), style});
+    const MessageFormat* const format = settings_.tool_call_format == "auto" ? find_message_format(chat_template.source())
+                                                                              : message_format_named(settings_.tool_call_format);
+    const ReasoningMarks reasoning = reasoning_marks(format, chat_template.source());
+    templates_.emplace(name, Template{std::move(chat_template), style, format, reasoning, mark_tokens(format, reasoning)});
   }
+}
+
+std::vector<TokenId> PromptBuilder::mark_tokens(const MessageFormat* format, const ReasoningMarks& reasoning) const {
+  std::vector<TokenId> tokens;
+  for (const std::string_view mark : all_marks(format, reasoning)) {
+    for (const std::string& name : mark.empty() ? std::vector<std::string>() : tokenizer_->special_names()) {
+      // A mark may be several, and one may be a mark with a line break behind it.
+      if (name.empty() || mark.find(name) == std::string_view::npos) continue;
+      if (const TokenId id = tokenizer_->token_to_id(name); id >= 0) tokens.push_back(id);
+    }
+  }
+  std::ranges::sort(tokens);
+  tokens.erase(std::ranges::unique(tokens).begin(), tokens.end());
+  return tokens;
+}
+
+// Null where the model's text is all there is to say.
+std::shared_ptr<const AnswerReading> PromptBuilder::reading_of(const Chat& chat, const Template& chosen, std::string_view prompt) const {
+  const bool has_tools = !chat.tools.empty() && chosen.format != nullptr;
+  const bool has_marks = chosen.format != nullptr && (chosen.format->is_harmony || !chosen.format->silent.empty());
+  if (!chat.in_parts || (!has_tools && !has_marks && chosen.reasoning.end.empty())) return nullptr;
+  auto reading = std::make_shared<AnswerReading>();
+  MessageRules& rules = reading->rules;
+  rules.format = chosen.format;
+  rules.reasoning = chosen.reasoning;
+  rules.opened_reasoning = std::string(opened_reasoning(chosen.reasoning, prompt));
+  rules.splits_reasoning = chat.splits_reasoning;
+  rules.has_tools = has_tools;
+  rules.only_one_call = chat.only_one_call;
+  if (has_tools) {
+    std::vector<std::string> tools;
+    for (const JsonText& tool : chat.tools) tools.push_back(tool.text);
+    rules.text_arguments = std::make_shared<TextArguments>(text_arguments(tools));
+  }
+  reading->shown_special = chosen.mark_tokens;
+  return reading;
 }
 
 Result<std::vector<PromptInfo>> PromptBuilder::build(GenerateRequest& request,
@@ -142,6 +181,11 @@ Result<json::object> PromptBuilder::template_context(const Chat& chat, const Tem
 Result<PromptInfo> PromptBuilder::build_chat(const Chat& chat, const PromptRules& rules) const {
   const Result<const Template*> chosen = choose_template(chat);
   if (!chosen) return chosen.error();
+  if (chat.in_parts && !chat.tools.empty() && (*chosen)->format == nullptr) {
+    return invalid("tools", "not_supported",
+                   "tools: this model's chat template has no calls of tools that this server knows; leave them out, or set tool_choice to "
+                   "\"none\" for an answer in text.");
+  }
   Result<json::object> context = template_context(chat, **chosen);
   if (!context) return context.error();
   const Result<std::string> breaker = name_breaker_.break_names(*context);
@@ -180,6 +224,7 @@ Result<PromptInfo> PromptBuilder::build_chat(const Chat& chat, const PromptRules
       return fits.error();
   }
   PromptInfo prompt;
+  prompt.reading = reading_of(chat, **chosen, shown);
   prompt.token_ids = tokenizer_->encode(*text, /*add_special=*/false, /*parse_special=*/true, *breaker);
   if (rules.with_text) prompt.text = shown;
   if (prompt.token_ids.empty() && !rules.may_be_empty)

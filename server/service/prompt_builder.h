@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/text/message/message_format.h"
 #include "engine/text/template/chat_template.h"
 #include "engine/text/tokenizer/tokenizer.h"
 #include "server/service/inference_service.h"
@@ -31,6 +32,8 @@ struct PromptSettings {
   // parse: the name of a special token in a client's text is that token, as it is to transformers and vLLM.
   // text: it is text like any other, and nobody can forge a turn.
   std::string special_tokens_in_content = "parse";
+  // How the model writes calls of tools: auto, or the name of a row of message_formats().
+  std::string tool_call_format = "auto";
 };
 
 class PromptBuilder {
@@ -50,10 +53,16 @@ class PromptBuilder {
   struct Template {
     ChatTemplate chat_template;
     ToolCallStyle tool_call_style;
+    // How its models answer; the marks of it that are tokens with a role.
+    const MessageFormat* format;
+    ReasoningMarks reasoning;
+    std::vector<TokenId> mark_tokens;
   };
 
   Result<const Template*> choose_template(const Chat& chat) const;
   Result<boost::json::object> template_context(const Chat& chat, const Template& chosen) const;
+  std::vector<TokenId> mark_tokens(const MessageFormat* format, const ReasoningMarks& reasoning) const;
+  std::shared_ptr<const AnswerReading> reading_of(const Chat& chat, const Template& chosen, std::string_view prompt) const;
   Result<PromptInfo> build_chat(const Chat& chat, const PromptRules& rules) const;
   Result<PromptInfo> build_completion(PromptInput& input, bool add_special_tokens,
                                       const PromptRules& rules) const;

@@ -252,8 +252,8 @@ def test_garbage_at_both_ports_is_turned_away(daemon):
         (COMPLETIONS, {"prompt": ["Hi"] * 64, "n": 16}, (400, "value_out_of_range", "n")),  # never fits: not "later"
         (COMPLETIONS, {"model": "é" * 200}, (404, "model_not_found", "model")),
         (CHATS, {"messages": [{"role": "user", "content": None}]}, (400, "invalid_messages", "messages")),
-        (CHATS, {"tool_choice": "required"}, (400, "not_supported", "tool_choice")),
-        (CHATS, {"tools": [{"type": "function"}], "tool_choice": "required"}, (400, "not_supported", "tools")),
+        (CHATS, {"tool_choice": "required"}, (400, "invalid_value", "tool_choice")),
+        (CHATS, {"tools": [{"type": "function"}]}, (400, "invalid_value", "tools[0].function")),
         (CHATS, {"tools": [{"type": "function"}], "tool_choice": "none"}, (200, None, None)),
         (CHATS, {"tools": []}, (200, None, None)),
         (CHATS, {"messages": [{"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]}, {"role": "user", "content": "Hi"}]}, (200, None, None)),

@@ -9,6 +9,7 @@ namespace {
 void append(Delta& whole, const Delta& part) {
   whole.index = part.index;
   whole.text += part.text;
+  whole.parts.insert(whole.parts.end(), part.parts.begin(), part.parts.end());
   whole.token_ids.insert(whole.token_ids.end(), part.token_ids.begin(), part.token_ids.end());
   whole.logprobs.insert(whole.logprobs.end(), part.logprobs.begin(), part.logprobs.end());
   if (part.prompt_logprobs) whole.prompt_logprobs = part.prompt_logprobs;

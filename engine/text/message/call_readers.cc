@@ -111,6 +111,7 @@ Task<bool> MessageParser::Reader::read_call(const CallShape& shape) {
 Task<bool> MessageParser::Reader::read_json_calls(const CallShape& shape) {
   const bool is_list = co_await accept("[");
   for (;;) {
+    if (has_begun_ && rules.only_one_call) co_return true;
     if (!co_await skip_space()) co_return has_begun_;
     const int byte = co_await in_.peek();
     if (has_begun_ && (byte == ',' || byte == ';')) {
@@ -264,7 +265,7 @@ Task<bool> MessageParser::Reader::read_tags(const CallShape& shape) {
     }
     emit(PartKind::kArguments, has_arguments ? "}" : "{}");
     co_await accept(tags.call_end);
-    if (!co_await skip_space()) co_return true;
+    if (rules.only_one_call || !co_await skip_space()) co_return true;
   }
 }
 

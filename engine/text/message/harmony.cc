@@ -42,6 +42,7 @@ Task<bool> MessageParser::Reader::read_harmony() {
     if (recipient.starts_with(kFunctions) && rules.has_tools) {
       begin_call(recipient.substr(kFunctions.size()));
       co_await read_harmony_body(PartKind::kArguments, false);
+      while (rules.only_one_call && co_await in_.peek() != ByteStream::kEnd) in_.take();
     } else if (!recipient.empty() && recipient != "assistant") {
       co_await read_harmony_body(PartKind::kContent, true);
     } else if (is_analysis && rules.splits_reasoning) {

@@ -148,6 +148,22 @@ ReasoningMarks reasoning_marks(const MessageFormat* format, string_view template
   return {};
 }
 
+std::vector<string_view> all_marks(const MessageFormat* format, const ReasoningMarks& reasoning) {
+  constexpr string_view kHarmonyMarks[] = {"<|channel|>", "<|message|>", "<|start|>", "<|end|>", "<|call|>", "<|return|>", "<|constrain|>"};
+  std::vector<string_view> marks{reasoning.begin, reasoning.end};
+  if (format == nullptr) return marks;
+  if (format->is_harmony) marks.insert(marks.end(), std::begin(kHarmonyMarks), std::end(kHarmonyMarks));
+  marks.insert(marks.end(), format->silent.begin(), format->silent.end());
+  for (const CallShape& shape : format->calls) {
+    marks.insert(marks.end(), {shape.begin, shape.end, shape.name_end});
+    if (const Tags* const tags = shape.tags) {
+      marks.insert(marks.end(), {tags->call, tags->name_end, tags->argument, tags->key_end, tags->value, tags->argument_end, tags->call_end});
+    }
+  }
+  if (format->name == "mistral") marks.push_back("[CALL_ID]");
+  return marks;
+}
+
 string_view opened_reasoning(const ReasoningMarks& marks, string_view prompt) {
   const size_t at = marks.begin.empty() ? string_view::npos : prompt.rfind(marks.begin);
   if (at == string_view::npos) return {};

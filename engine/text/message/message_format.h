@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <span>
 #include <string_view>
+#include <vector>
 
 namespace serval {
 
@@ -64,6 +65,8 @@ const MessageFormat* find_message_format(std::string_view template_source);
 const MessageFormat* message_format_named(std::string_view name);
 // What reasoning stands between in answers to prompts of this template. Empty for none.
 ReasoningMarks reasoning_marks(const MessageFormat* format, std::string_view template_source);
+// Every mark of them: what a parser must see of a text.
+std::vector<std::string_view> all_marks(const MessageFormat* format, const ReasoningMarks& reasoning);
 // The end of a prompt that opens reasoning, from its mark on; empty where it does not.
 std::string_view opened_reasoning(const ReasoningMarks& marks, std::string_view prompt);
 

@@ -39,6 +39,8 @@ struct MessageRules {
   bool splits_reasoning = true;
   // Else calls are text.
   bool has_tools = false;
+  // What comes after the first call is dropped.
+  bool only_one_call = false;
   std::shared_ptr<const TextArguments> text_arguments;
 };
 

@@ -161,6 +161,9 @@ Task<bool> MessageParser::Reader::read_content() {
       was_mark = co_await read_call(shape);
       if (!was_mark) in_.go_back(place);
     }
+    if (has_begun_ && rules.only_one_call) {
+      while (co_await in_.peek() != ByteStream::kEnd) in_.take();
+    }
     if (was_mark) continue;
     emit_text(PartKind::kContent, static_cast<char>(byte));
     in_.take();

@@ -45,7 +45,7 @@ Task<bool> MessageParser::Reader::read_python_calls(const CallShape& shape) {
     if (!may_call(shape, name) || !co_await accept("(")) co_return has_begun_;
     begin_call(name);
     if (!co_await read_python_arguments() || !co_await skip_space()) co_return true;
-    if (co_await accept(",")) continue;
+    if (!rules.only_one_call && co_await accept(",")) continue;
     co_await accept("]");
     co_return true;
   }

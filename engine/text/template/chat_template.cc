@@ -46,6 +46,7 @@ Result<T> guarded(Work work) {
 struct ChatTemplate::Program {
   jinja::Body body;
   TemplateLimits limits;
+  std::string source;
 };
 
 ChatTemplate::ChatTemplate(std::unique_ptr<Program> program) : program_(std::move(program)) {}
@@ -55,7 +56,11 @@ ChatTemplate::~ChatTemplate() = default;
 
 Result<ChatTemplate> ChatTemplate::parse(std::string_view source, const TemplateLimits& limits) {
   return guarded<ChatTemplate>(
-      [&] { return ChatTemplate(std::make_unique<Program>(jinja::parse(source, limits), limits)); });
+      [&] { return ChatTemplate(std::make_unique<Program>(jinja::parse(source, limits), limits, std::string(source))); });
+}
+
+const std::string& ChatTemplate::source() const {
+  return program_->source;
 }
 
 Result<std::string> ChatTemplate::render(const boost::json::object& context, int64_t now_unix_s) const {

@@ -31,6 +31,8 @@ class ChatTemplate {
   // Any thread; const. Errors: code "template_raised" with the template's own words when it called
   // raise_exception, "template_error" for a type error, "template_limit" for a limit.
   Result<std::string> render(const boost::json::object& context, int64_t now_unix_s) const;
+  // What parse() was given.
+  const std::string& source() const;
 
  private:
   struct Program;

@@ -35,7 +35,8 @@ Detokenizer::Detokenizer(const Tokenizer& tokenizer, DetokenizerOptions options)
 bool Detokenizer::push(TokenId token, std::string& out) {
   if (stopped_) return false;
   ++num_tokens_;
-  if (options_.skip_special && tokenizer_.is_special(token)) return true;
+  const std::vector<TokenId>& shown = options_.shown_special;
+  if (options_.skip_special && tokenizer_.is_special(token) && std::ranges::find(shown, token) == shown.end()) return true;
   std::string_view bytes = tokenizer_.token_bytes(token);
   if (at_start_ && !bytes.empty()) {
     at_start_ = false;

@@ -15,7 +15,8 @@ namespace serval {
 struct DetokenizerOptions {
   std::vector<std::string> stop;  // stop strings, each not empty
   bool include_stop = false;      // keep the matched stop string in the text
-  bool skip_special = true;       // special tokens give no text
+  bool skip_special = true;       // special tokens give no text ...
+  std::vector<TokenId> shown_special;  // ... but for these
   int min_tokens = 0;             // no stop string matches before this many tokens
   bool continues_text = false;    // the tokens follow others (a prompt): a tokenizer's leading space stays
 };

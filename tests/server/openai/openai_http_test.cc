@@ -107,6 +107,54 @@ TEST_F(OpenAiHttp, ReturnsTokenIdsWhenAsked) {
   EXPECT_EQ(json::serialize(completion.at("choices").at(0).at("token_ids")), "[10,11]");
 }
 
+// --- reasoning and calls ---
+
+Delta parts(std::vector<MessagePart> parts, FinishReason finish = FinishReason::kNone) {
+  Delta delta;
+  delta.parts = std::move(parts);
+  delta.finish = finish;
+  return delta;
+}
+
+TEST_F(OpenAiHttp, AnswersInPartsWhole) {
+  service.set_script({.deltas = {parts({{PartKind::kReasoning, "Hm.", ""},
+                                        {PartKind::kCall, "f", "call_1"},
+                                        {PartKind::kArguments, "{\"a\": \"\u00e9\"}", ""},
+                                        {PartKind::kCall, "g", "call_2"}},
+                                       FinishReason::kStop)}});
+  start();
+  const json::value choice = json::parse(whole(kChat, R"({"messages":[]})")).at("choices").at(0);
+  EXPECT_EQ(choice.at("finish_reason"), "tool_calls");
+  EXPECT_EQ(choice.at("message"), json::parse(R"({"role":"assistant","content":null,"reasoning_content":"Hm.","reasoning":"Hm.",
+      "tool_calls":[{"id":"call_1","type":"function","function":{"name":"f","arguments":"{\"a\": \"\u00e9\"}"}},
+                    {"id":"call_2","type":"function","function":{"name":"g","arguments":""}}],"refusal":null})"));
+}
+
+TEST_F(OpenAiHttp, StreamsACallByItsNameOnceAndItsArgumentsAsTheyCome) {
+  service.set_script({.deltas = {parts({{PartKind::kReasoning, "Hm.", ""}}), parts({{PartKind::kContent, "So", ""}, {PartKind::kCall, "f", "call_1"}}),
+                                 parts({{PartKind::kArguments, "{\"a\":", ""}}),
+                                 parts({{PartKind::kArguments, " 1}", ""}, {PartKind::kCall, "g", "call_2"}, {PartKind::kArguments, "{}", ""}}),
+                                 parts({}, FinishReason::kStop)}});
+  start();
+  const std::string text = stream(kChat, R"({"messages":[],"stream":true})");
+  std::vector<std::string> deltas;
+  const std::regex pattern("\"delta\":(.*),\"logprobs\"");
+  for (std::sregex_iterator at(text.begin(), text.end(), pattern), end; at != end; ++at) deltas.push_back((*at)[1]);
+  EXPECT_EQ(deltas, (std::vector<std::string>{
+                        R"({"role":"assistant","content":""})", R"({"reasoning_content":"Hm.","reasoning":"Hm."})",
+                        R"({"content":"So","tool_calls":[{"index":0,"id":"call_1","type":"function","function":{"name":"f","arguments":""}}]})",
+                        R"({"tool_calls":[{"index":0,"function":{"arguments":"{\"a\":"}}]})",
+                        R"({"tool_calls":[{"index":0,"function":{"arguments":" 1}"}},{"index":1,"id":"call_2","type":"function","function":{"name":"g","arguments":"{}"}}]})",
+                        "{}"}));
+  EXPECT_THAT(text, HasSubstr("\"finish_reason\":\"tool_calls\""));
+}
+
+TEST_F(OpenAiHttp, AnAnswerCutOffWithinACallSaysSo) {
+  service.set_script({.deltas = {parts({{PartKind::kCall, "f", "call_1"}}, FinishReason::kLength)}});
+  start();
+  EXPECT_EQ(json::parse(whole(kChat, R"({"messages":[]})")).at("choices").at(0).at("finish_reason"), "length");
+}
+
 // --- log-probabilities ---
 
 Script with_logprobs() {

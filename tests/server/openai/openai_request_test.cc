@@ -272,27 +272,54 @@ TEST(OpenAiRequest, ToolsThatMayNotBeCalledLeaveTheAnswerAText) {
   }
 }
 
-TEST(OpenAiRequest, EveryOtherUseOfToolsIsRefusedInTheSameWords) {
-  const std::string tools = "\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}]";
-  for (const auto& [field, param] : std::initializer_list<std::pair<std::string, const char*>>{
-           {tools, "tools"},
-           {tools + ",\"tool_choice\":null", "tools"},
-           {tools + ",\"tool_choice\":\"auto\"", "tools"},
-           {tools + ",\"tool_choice\":\"required\"", "tools"},
-           {tools + ",\"tool_choice\":{\"type\":\"function\",\"function\":{\"name\":\"f\"}}", "tools"},
-           {"\"tool_choice\":\"required\"", "tool_choice"},
-           {"\"tool_choice\":{\"type\":\"function\"}", "tool_choice"},
-           {"\"functions\":[{\"name\":\"f\"}]", "functions"},
-           {"\"functions\":[{\"name\":\"f\"}],\"function_call\":{\"name\":\"f\"}", "functions"},
-           {"\"function_call\":{\"name\":\"f\"}", "function_call"}}) {
-    const auto refused = parse_chat_request("{\"messages\":[]," + field + "}", {});
-    ASSERT_FALSE(refused.ok()) << field;
-    EXPECT_EQ(refused.error().code, "not_supported") << field;
-    EXPECT_EQ(refused.error().param, param) << field;
-    EXPECT_EQ(refused.error().message,
-              "tools are not supported by this server: leave them out, or set tool_choice to \"none\" for an "
-              "answer in text.");
+TEST(OpenAiRequest, ToolsThatMayBeCalledAreShownToTheModel) {
+  const std::string tools = "\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\",\"parameters\":{\"type\":\"object\"}}}]";
+  for (const std::string& field : {tools, tools + ",\"tool_choice\":null", tools + ",\"tool_choice\":\"auto\",\"parallel_tool_calls\":false"}) {
+    const auto parsed = parse_chat_request("{\"messages\":[]," + field + "}", {});
+    ASSERT_TRUE(parsed.ok()) << field;
+    const Chat& chat = *parsed->generate.chat;
+    ASSERT_EQ(chat.tools.size(), 1u);
+    EXPECT_EQ(chat.tools[0].text, R"({"type":"function","function":{"name":"f","parameters":{"type":"object"}}})");
+    EXPECT_TRUE(chat.in_parts);
+    EXPECT_EQ(chat.only_one_call, field.ends_with("false"));
   }
+  EXPECT_TRUE(parse_chat_request("{\"messages\":[]," + tools + ",\"tool_choice\":\"none\"}", {})->generate.chat->tools.empty());
+}
+
+TEST(OpenAiRequest, AToolThatIsNoneIsRefusedByItsField) {
+  for (const auto& [tool, error] : std::initializer_list<std::pair<const char*, const char*>>{
+           {"1", "invalid_type tools[0]"},
+           {"{}", "invalid_value tools[0].type"},
+           {"{\"type\":\"web_search\"}", "not_supported tools[0].type"},
+           {"{\"type\":\"function\"}", "invalid_value tools[0].function"},
+           {"{\"type\":\"function\",\"function\":{}}", "invalid_value tools[0].function.name"},
+           {"{\"type\":\"function\",\"function\":{\"name\":\"a b\"}}", "invalid_value tools[0].function.name"},
+           {"{\"type\":\"function\",\"function\":{\"name\":\"f\",\"parameters\":[]}}", "invalid_type tools[0].function.parameters"}}) {
+    EXPECT_EQ(chat_error("\"tools\":[" + std::string(tool) + "]"), error) << tool;
+  }
+}
+
+TEST(OpenAiRequest, ChoicesOfToolsThatAreNotBuiltAreRefused) {
+  const std::string tools = "\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}]";
+  for (const auto& [field, error] : std::initializer_list<std::pair<std::string, const char*>>{
+           {tools + ",\"tool_choice\":\"required\"", "not_supported tool_choice"},
+           {tools + ",\"tool_choice\":{\"type\":\"function\",\"function\":{\"name\":\"f\"}}", "not_supported tool_choice"},
+           {"\"tool_choice\":\"required\"", "invalid_value tool_choice"},
+           {"\"functions\":[{\"name\":\"f\"}]", "not_supported functions"},
+           {"\"functions\":[{\"name\":\"f\"}],\"function_call\":{\"name\":\"f\"}", "not_supported functions"},
+           {"\"function_call\":{\"name\":\"f\"}", "not_supported function_call"}}) {
+    EXPECT_EQ(chat_error(field), error) << field;
+  }
+}
+
+TEST(OpenAiRequest, HowLongToThinkReachesTheTemplate) {
+  const auto variables = [](const std::string& fields) {
+    return parse_chat_request("{\"messages\":[]," + fields + "}", {})->generate.chat->template_variables;
+  };
+  EXPECT_EQ(variables("\"reasoning_effort\":\"high\""), (TemplateFields{{"reasoning_effort", std::string("high")}}));
+  EXPECT_EQ(variables("\"reasoning_effort\":\"none\""), (TemplateFields{{"enable_thinking", false}}));
+  EXPECT_EQ(variables("\"reasoning_effort\":\"low\",\"chat_template_kwargs\":{\"reasoning_effort\":\"high\"}"),
+            (TemplateFields{{"reasoning_effort", std::string("high")}}));
 }
 
 TEST(OpenAiRequest, TheirHarmlessValuesPass) {

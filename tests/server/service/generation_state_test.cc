@@ -39,9 +39,13 @@ class Letters final : public Tokenizer {
 
 struct Heard final : GenerationObserver {
   void on_delta(Delta&& delta) override { deltas.push_back(std::move(delta)); }
-  void on_done(const Usage&) override { done = true; }
+  void on_done(const Usage& seen) override {
+    usage = seen;
+    done = true;
+  }
   void on_error(const Error& seen) override { error = seen; }
   std::vector<Delta> deltas;
+  Usage usage;
   bool done = false;
   std::optional<Error> error;
 };
@@ -196,6 +200,37 @@ TEST_F(GenerationStateTest, SpecialTokensThatThePromptSpellsOutAreText) {
   for (const PromptLogprobs::Entry& entry : heard_->deltas[0].prompt_logprobs->entries)
     widths.push_back(entry.width);
   EXPECT_EQ(widths, (std::vector<int>{0, 1, 4, 1}));
+}
+
+// A letter at a time, or whole: the same parts, with an id for each call.
+TEST_F(GenerationStateTest, AnAnswerInPartsHasTheSameOnesStreamedAndWhole) {
+  auto reading = std::make_shared<AnswerReading>();
+  reading->rules.format = message_format_named("hermes");
+  reading->rules.reasoning = {"<think>", "</think>"};
+  reading->rules.has_tools = true;
+  const std::string text = "<think>Hm.</think>Yes.<tool_call>{\"name\":\"f\",\"arguments\":{\"a\":1}}</tool_call>";
+  for (const bool whole : {false, true}) {
+    options_.reading = reading;
+    options_.whole = whole;
+    start();
+    for (const char letter : text) say(letter);
+    say(kEos, FinishReason::kStop);
+    ASSERT_TRUE(heard_->done);
+    std::string reasoning, content, call, id, arguments;
+    for (const Delta& delta : heard_->deltas) {
+      EXPECT_EQ(delta.text, "");
+      for (const MessagePart& part : delta.parts) {
+        if (part.kind == PartKind::kReasoning) reasoning += part.text;
+        if (part.kind == PartKind::kContent) content += part.text;
+        if (part.kind == PartKind::kCall) call += part.text, id += part.id;
+        if (part.kind == PartKind::kArguments) arguments += part.text;
+      }
+    }
+    EXPECT_EQ(reasoning + "|" + content + "|" + call + arguments, "Hm.|Yes.|f{\"a\":1}");
+    EXPECT_EQ(id.size(), std::string("call_").size() + 32);
+    EXPECT_EQ(heard_->deltas.size() > 10, !whole);
+    EXPECT_EQ(heard_->usage.reasoning_tokens, 11);  // its text and the mark behind it, from the first letter that is certain
+  }
 }
 
 TEST_F(GenerationStateTest, KeepsOfPromptsWhatSomebodyAsksFor) {

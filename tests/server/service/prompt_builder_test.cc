@@ -237,6 +237,26 @@ TEST_F(PromptBuilderTest, ToolsAndDocumentsReachTheTemplate) {
   EXPECT_EQ((*with.build(parsed->generate, {.with_text = true}))[0].text, R"([{"type": "function", "function": {"name": "f"}}])");
 }
 
+TEST_F(PromptBuilderTest, AnAnswerIsReadAsTheTemplateSaysItsModelsWrite) {
+  const std::string head = R"({"messages": [{"role": "user", "content": "x"}])", tools = R"(, "tools": [{"type": "function", "function": {"name": "f"}}]})";
+  const auto plain = builder(), hermes = builder("<tool_call>{{ tools | tojson }}"), thinks = builder("{{ '<think>\\n' if true else '</think>' }}");
+  EXPECT_EQ((*render(plain, head + "}"))[0].reading, nullptr);
+  const Error refused = error_of(render(plain, head + tools));
+  EXPECT_EQ(refused.code + " " + refused.param, "not_supported tools");
+  EXPECT_EQ((*render(hermes, head + "}"))[0].reading, nullptr);
+  const auto reading = (*render(hermes, head + tools))[0].reading;
+  ASSERT_NE(reading, nullptr);
+  EXPECT_EQ(reading->rules.format->name, "hermes");
+  EXPECT_TRUE(reading->rules.has_tools && reading->rules.text_arguments->contains("f"));
+  const auto opened = (*render(thinks, head + "}"))[0].reading;
+  ASSERT_NE(opened, nullptr);
+  EXPECT_EQ(opened->rules.opened_reasoning, "<think>\n");
+  EXPECT_TRUE(opened->rules.splits_reasoning);
+  EXPECT_FALSE((*render(thinks, head + R"(, "separate_reasoning": false})"))[0].reading->rules.splits_reasoning);
+  settings_.tool_call_format = "llama";
+  EXPECT_EQ((*render(builder(), head + tools))[0].reading->rules.format->name, "llama");
+}
+
 TEST_F(PromptBuilderTest, ATemplateIsChosenByNameOrByTools) {
   const auto with = builder({{"default", "plain"}, {"tool_use", "tools"}, {"rag", "quotes"}});
   const std::string head = R"({"messages": [{"role": "user", "content": "x"}])";
