@@ -138,40 +138,31 @@ bool Dfa::matches(std::u32string_view text) const {
   return accepts(state);
 }
 
-size_t Dfa::count(size_t most) const {
-  if (empty()) return 0;
-  // Longest path in edges first: a cycle means without end, as every state reaches an accepting one.
-  std::vector<int8_t> colour(size(), 0);
-  std::vector<size_t> counts(size(), 0);
-  struct Visit {
-    int state;
-    const Edge* edge;
-  };
-  std::vector<Visit> stack = {{0, begin(0)}};
-  colour[0] = 1;
-  while (!stack.empty()) {
-    Visit& visit = stack.back();
-    if (visit.edge != end(visit.state)) {
-      const int to = (visit.edge++)->to;
-      if (colour[to] == 1) return most;
-      if (colour[to] == 0) {
-        colour[to] = 1;
-        stack.push_back({to, begin(to)});
-      }
-      continue;
-    }
-    size_t sum = accepts(visit.state) ? 1 : 0;
-    for (const Edge* edge = begin(visit.state); edge != end(visit.state); ++edge) {
+std::vector<size_t> Dfa::counts(size_t most) const {
+  // From the ends backwards; what is on a cycle, or leads to one, is never reached so, and is without end.
+  std::vector<size_t> counts(static_cast<size_t>(size()), most);
+  std::vector<int32_t> waits_for(counts.size(), 0), ready;
+  std::vector<std::vector<int32_t>> before(counts.size());
+  for (int state = 0; state < size(); ++state) {
+    waits_for[state] = static_cast<int32_t>(end(state) - begin(state));
+    for (const Edge* edge = begin(state); edge != end(state); ++edge) before[edge->to].push_back(state);
+    if (waits_for[state] == 0) ready.push_back(state);
+  }
+  while (!ready.empty()) {
+    const int32_t state = ready.back();
+    ready.pop_back();
+    size_t sum = accepts(state) ? 1 : 0;
+    for (const Edge* edge = begin(state); edge != end(state) && sum < most; ++edge) {
       const size_t width = edge->high - edge->low + 1;
       const size_t each = counts[edge->to];
       sum = each > most / width ? most : std::min(most, sum + width * each);
-      if (sum >= most) break;
     }
-    counts[visit.state] = sum;
-    colour[visit.state] = 2;
-    stack.pop_back();
+    counts[state] = sum;
+    for (const int32_t from : before[state]) {
+      if (--waits_for[from] == 0) ready.push_back(from);
+    }
   }
-  return counts[0];
+  return counts;
 }
 
 Dfa combine(const Dfa& a, const Dfa& b, Budget& budget,

@@ -47,7 +47,9 @@ class Dfa {
   bool matches(std::u32string_view text) const;
 
   // How many texts it accepts; at most `most`, also where they are without end.
-  size_t count(size_t most) const;
+  size_t count(size_t most) const { return empty() ? 0 : counts(most)[0]; }
+  // The same from each state on.
+  std::vector<size_t> counts(size_t most) const;
   size_t bytes() const { return edges_.size() * sizeof(Edge) + labels_.size() * 8; }
 
  private:

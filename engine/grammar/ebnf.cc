@@ -447,7 +447,10 @@ class Linker {
         if (!ends.contains(i) && !without_others(rule(i)).empty()) more |= ends.insert(i).second;
       }
     }
-    for (const auto& text_rule : program_.text_rules) text_rule->text = without_others(text_rule->text);
+    for (const auto& text_rule : program_.text_rules) {
+      text_rule->text = without_others(text_rule->text);
+      text_rule->calls = calls_something(text_rule->text);
+    }
   }
 
   // A rule that may call itself before it has read anything would never begin.

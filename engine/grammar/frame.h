@@ -13,6 +13,11 @@ namespace serval::grammar {
 
 class FrameRef;
 
+inline uint64_t mixed(uint64_t hash, uint64_t value) {
+  hash = (hash ^ value) * 0x9e3779b97f4a7c15ull;
+  return hash ^ hash >> 29;
+}
+
 struct SeenHash {
   uint64_t hash;
   std::shared_ptr<const SeenHash> next;

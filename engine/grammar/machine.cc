@@ -4,6 +4,8 @@
 #include <bit>
 #include <string_view>
 
+#include "engine/grammar/text_bytes.h"
+
 namespace serval::grammar {
 namespace {
 
@@ -13,10 +15,6 @@ using Decoder = Frame::Decoder;
 
 constexpr std::string_view kWords[] = {"null", "true", "false"};
 
-uint64_t mixed(uint64_t hash, uint64_t value) {
-  hash = (hash ^ value) * 0x9e3779b97f4a7c15ull;
-  return hash ^ hash >> 29;
-}
 enum HashTag : uint64_t { kOfLiteral = 1, kOfString, kOfNumber, kOfArray, kOfObject };
 
 bool is_space(uint8_t byte) { return byte == ' ' || byte == '\n' || byte == '\r' || byte == '\t'; }
@@ -54,109 +52,27 @@ bool contains(const SeenHash* list, uint64_t hash) {
   return false;
 }
 
-// The code points that `text`'s state may go on with among [low, high], halves of surrogate pairs aside.
-bool leads_on(const Dfa& text, int state, Symbol low, Symbol high) {
-  if (low < 0xD800 && text.leads_on(state, low, std::min<Symbol>(high, 0xD7FF))) return true;
-  return high > 0xDFFF && text.leads_on(state, std::max<Symbol>(low, 0xE000), high);
-}
-constexpr Symbol pair_of(Symbol high, Symbol low) { return 0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00); }
-
-// A whole code point.
-bool take_symbol(Frame& frame, const Dfa& text, Symbol symbol) {
-  frame.state = text.next(frame.state, symbol);
-  frame.decoder = Decoder::kPlain;
-  frame.partial = frame.high = 0;
-  frame.digits = 0;
-  if (frame.hashing) frame.hash = mixed(frame.hash, symbol + 1);
-  return frame.state != Dfa::kDead;
-}
-
-// A byte of UTF-8; false: nothing can follow.
-bool take_utf8(Frame& frame, const Dfa& text, uint8_t byte) {
-  if (frame.decoder != Decoder::kUtf8) {
-    if (byte < 0x80) return take_symbol(frame, text, byte);
-    if (byte < 0xC2 || byte > 0xF4) return false;
-    frame.decoder = Decoder::kUtf8;
-    frame.digits = byte < 0xE0 ? 1 : byte < 0xF0 ? 2 : 3;
-    frame.partial = byte & (0x3F >> frame.digits);
-    frame.high = frame.digits == 1 ? 0x80 : frame.digits == 2 ? 0x800 : 0x10000;  // the least of this length
-  } else {
-    if ((byte & 0xC0) != 0x80) return false;
-    frame.partial = frame.partial << 6 | (byte & 0x3F);
-    --frame.digits;
+// Some text that goes on from the state is none of the others. Each that is found is one or ends the search, so there
+// are few to look at.
+bool leads_to_another(const Dfa& text, int state, uint64_t hash, const SeenHash* others) {
+  if (text.accepts(state) && !contains(others, mixed(kOfString, hash))) return true;
+  for (const Dfa::Edge* edge = text.begin(state); edge != text.end(state); ++edge) {
+    for (Symbol symbol = edge->low; symbol <= edge->high; ++symbol) {
+      if (leads_to_another(text, edge->to, mixed(hash, symbol + 1), others)) return true;
+    }
   }
-  const uint32_t shift = 6u * frame.digits;
-  const Symbol low = std::max<Symbol>(frame.partial << shift, frame.high);
-  const Symbol high = std::min<Symbol>(frame.partial << shift | ((1u << shift) - 1), kLastCodePoint);
-  if (low > high || !leads_on(text, frame.state, low, high)) return false;
-  return frame.digits > 0 || take_symbol(frame, text, frame.partial);
+  return false;
 }
 
-int hex_value(uint8_t byte) {
-  if (byte >= '0' && byte <= '9') return byte - '0';
-  const uint8_t lower = byte | 0x20;
-  return lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
-}
-
-// A byte inside of the quotes of a JSON string, RFC 8259 section 7.
-bool take_string_byte(Frame& frame, const Dfa& text, uint8_t byte) {
-  switch (frame.decoder) {
-    case Decoder::kPlain:
-      if (byte < 0x20) return false;
-      if (byte == '\\') {
-        frame.decoder = Decoder::kEscape;
-        return text.leads_on(frame.state, 0, kLastCodePoint);
+// The same of an item that has begun, which may be in the middle of a character.
+bool leads_to_another(const Frame& item, const Dfa& text, const SeenHash* others) {
+  if (item.decoder == Decoder::kPlain) return leads_to_another(text, item.state, item.hash, others);
+  const auto [low, high, pair_low, pair_high] = pending_of(item);
+  for (const Dfa::Edge* edge = text.begin(item.state); edge != text.end(item.state); ++edge) {
+    for (const auto& [first, last] : {std::pair{low, high}, std::pair{pair_low, pair_high}}) {
+      for (Symbol symbol = std::max(first, edge->low); symbol <= std::min(last, edge->high); ++symbol) {
+        if (leads_to_another(text, edge->to, mixed(item.hash, symbol + 1), others)) return true;
       }
-      return take_utf8(frame, text, byte);
-    case Decoder::kUtf8:
-      return take_utf8(frame, text, byte);
-    case Decoder::kEscape: {
-      constexpr std::string_view kLetters = "\"\\/bfnrt", kMeant = "\"\\/\b\f\n\r\t";
-      if (byte == 'u') {
-        frame.decoder = Decoder::kHex;
-        frame.digits = 4;
-        return true;
-      }
-      const size_t letter = kLetters.find(static_cast<char>(byte));
-      return letter != std::string_view::npos &&
-             take_symbol(frame, text, static_cast<uint8_t>(kMeant[letter]));
-    }
-    case Decoder::kHex: {
-      const int value = hex_value(byte);
-      if (value < 0) return false;
-      frame.partial = frame.partial * 16 + static_cast<uint32_t>(value);
-      --frame.digits;
-      const uint32_t shift = 4u * frame.digits;
-      const Symbol low = frame.partial << shift, high = low | ((1u << shift) - 1);
-      const Symbol first = std::max<Symbol>(low, 0xD800), last = std::min<Symbol>(high, 0xDBFF);
-      const bool pairs =
-          first <= last && text.leads_on(frame.state, pair_of(first, 0xDC00), pair_of(last, 0xDFFF));
-      if (!pairs && !leads_on(text, frame.state, low, high)) return false;
-      if (frame.digits > 0) return true;
-      if (frame.partial < 0xD800 || frame.partial > 0xDFFF) return take_symbol(frame, text, frame.partial);
-      frame.high = frame.partial;
-      frame.partial = 0;
-      frame.decoder = Decoder::kLowEscape;
-      return true;
-    }
-    case Decoder::kLowEscape:
-      frame.decoder = Decoder::kLowLetter;
-      return byte == '\\';
-    case Decoder::kLowLetter:
-      frame.decoder = Decoder::kLowHex;
-      frame.digits = 4;
-      return byte == 'u';
-    case Decoder::kLowHex: {
-      const int value = hex_value(byte);
-      if (value < 0) return false;
-      frame.partial = frame.partial * 16 + static_cast<uint32_t>(value);
-      --frame.digits;
-      const uint32_t shift = 4u * frame.digits;
-      const Symbol low = std::max<Symbol>(frame.partial << shift, 0xDC00);
-      const Symbol high = std::min<Symbol>(frame.partial << shift | ((1u << shift) - 1), 0xDFFF);
-      if (low > high || !text.leads_on(frame.state, pair_of(frame.high, low), pair_of(frame.high, high)))
-        return false;
-      return frame.digits > 0 || take_symbol(frame, text, pair_of(frame.high, frame.partial));
     }
   }
   return false;
@@ -208,6 +124,20 @@ bool may_become_key(const ObjectRule& rule, const Frame& object, int state) {
   for (int32_t i = 0; i < rule.num_words; ++i) {
     const uint64_t free = room.only_needed ? room.needed[i] : ~(*object.names)[i];
     if (reachable[i] & free) return true;
+  }
+  return false;
+}
+
+// The same of a key that has begun, which may be in the middle of a character.
+bool may_become_key(const Frame& key) {
+  const Frame& object = *key.parent;
+  const auto& rule = *static_cast<const ObjectRule*>(object.rule);
+  if (rule.is_open) return true;
+  if (key.decoder == Decoder::kPlain) return may_become_key(rule, object, key.state);
+  const auto [low, high, pair_low, pair_high] = pending_of(key);
+  for (const Dfa::Edge* edge = rule.key_text.begin(key.state); edge != rule.key_text.end(key.state); ++edge) {
+    const bool fits = (edge->low <= high && low <= edge->high) || (edge->low <= pair_high && pair_low <= edge->high);
+    if (fits && may_become_key(rule, object, edge->to)) return true;
   }
   return false;
 }
@@ -314,6 +244,16 @@ void Machine::advance(const FrameRef& place, uint8_t byte, Places& to) {
   }
 }
 
+// Where the item that is being written must not be equal to one before it: those. Null: there are none.
+const SeenHash* Machine::others_of(const Frame& item) {
+  const Frame* const parent = item.parent;
+  if (item.kind == Kind::kKey || !parent || parent->kind != Kind::kArray ||
+      !static_cast<const ArrayRule*>(parent->rule)->distinct)
+    return nullptr;
+  touch(parent);
+  return parent->seen.get();
+}
+
 void Machine::advance_value(const FrameRef& place, uint8_t byte, Places& to) {
   const auto& rule = *static_cast<const ValueRule*>(place->rule);
   if (take_space(*place, byte, to)) return;
@@ -327,6 +267,8 @@ void Machine::advance_value(const FrameRef& place, uint8_t byte, Places& to) {
     return frame;
   };
   const auto literal = [&](Phase phase) {
+    const uint64_t which = static_cast<uint64_t>(phase) - static_cast<uint64_t>(Phase::kNull);
+    if (contains(others_of(*place), mixed(kOfLiteral, which))) return;
     Frame* frame = begin(Kind::kLiteral, nullptr);
     frame->phase = phase;
     frame->state = 1;
@@ -383,9 +325,8 @@ void Machine::advance_string(const FrameRef& place, uint8_t byte, Places& to) {
   FrameRef next(copy(*place));
   Frame& frame = const_cast<Frame&>(*next);
   if (!take_string_byte(frame, text, byte)) return;
-  if (is_key && frame.state != place->state &&
-      !may_become_key(*static_cast<const ObjectRule*>(place->parent->rule), *place->parent, frame.state))
-    return;
+  if (const SeenHash* others = others_of(*place); others && !leads_to_another(frame, text, others)) return;
+  if (is_key && !may_become_key(frame)) return;
   to.push_back(std::move(next));
 }
 

@@ -37,6 +37,7 @@ class Machine {
   // The value on top of `parent` is over.
   void finish(Frame* parent, uint64_t hash, Places& to);
   void start_items(const Frame& array, Places& to);
+  const SeenHash* others_of(const Frame& item);
   void touch(const Frame* frame) { lowest = std::min(lowest, frame ? frame->depth : 0); }
 
   const Program& program_;

@@ -49,6 +49,7 @@ struct ObjectRule {
   size_t min_keys = 0, max_keys = kNoLimit;
   uint32_t obligations = 0;  // each claimed by some key
   bool distinct = false;     // keys without a name must be distinct too
+  bool is_open = false;      // whatever a key's text is, it may become one without a name, and there is no limit
 };
 
 struct ArrayRule {
@@ -65,6 +66,7 @@ struct ArrayRule {
 // A rule of a grammar, over the text as it is. Symbols above the code points call the callee of that number.
 struct TextRule {
   Dfa text;
+  bool calls = false;
 };
 inline constexpr Symbol kFirstCall = kLastCodePoint + 1;
 

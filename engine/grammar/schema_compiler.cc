@@ -354,6 +354,8 @@ class Compiler {
         }
       }
     }
+    rule.is_open = rule.max_keys == kNoLimit && num_states > 0 &&
+                   std::find(rule.reaches_other.begin(), rule.reaches_other.end(), false) == rule.reaches_other.end();
   }
 
   Budget& budget_;
