@@ -305,12 +305,19 @@ std::vector<Knob> knobs(ServerConfig& c) {
       {"policy", "Engine", "order of the queue", &c.policy, 0, 0, {"fcfs", "priority"}},
       {"speculation",
        "Engine",
-       "guess tokens and verify several in a step; ngram: what followed the last ones before, in prompt or output; the answers are the same; a request's prediction is tried first",
+       "guess tokens and verify several in a step (docs/speculation.md); the answers are the same. ngram: what followed the last "
+       "ones before, in prompt or output; draft: speculation_model; self: the model's own first layers; a request's "
+       "prediction is tried first",
        &c.engine.speculation,
        0,
        0,
-       {"off", "ngram"}},
+       {"off", "ngram", "draft", "self"}},
+      {"speculation_model", "Engine", "folder of a smaller model with the same tokenizer, which guesses", &c.engine.speculation_model},
       {"num_draft_tokens", "Engine", "guesses of one sequence in a step", &c.num_draft_tokens, 1, kMaxDrafts},
+      {"draft_width", "Engine", "guesses beside each other; more than 1: the next best ones of a model that guesses, too",
+       &c.engine.draft_width, 1, 16},
+      {"num_draft_layers", "Engine", "the model's own layers that guess, with speculation self; 0: a quarter of them",
+       &c.engine.num_draft_layers, 0, 1000},
       {"prefix_cache", "Engine", "reuse the KV of prompts that begin alike", &s.enable_prefix_cache},
       {"share_prefix_cache", "Engine",
        "let API keys find each other's prompts in the prefix cache; cached_tokens then tells one what "

@@ -15,6 +15,7 @@
 #include "engine/runner/sampler.h"
 #include "engine/runner/slot_table.h"
 #include "engine/runner/speculators/make_drafters.h"
+#include "engine/runner/speculators/model_speculator.h"
 
 namespace serval {
 namespace {
@@ -128,13 +129,95 @@ void check_ops(const ModelSpec& spec, const RareOps& needed, const Backend& back
   }
 }
 
+// Whether a model guesses: a smaller one, or the model's own first layers.
+bool guesses_by_model(const EngineConfig& config, const ModelSpec* draft) {
+  return config.speculation == "self" || draft != nullptr;
+}
+
+// Which of the target's groups keeps at least the positions that one of the draft's reads.
+int group_for(const KvGroupSpec& group, const ModelSpec& target) {
+  for (size_t g = 0; g < target.kv_groups.size(); ++g) {
+    const int window = target.kv_groups[g].window;
+    if (!group.keeps_state && (window == 0 || (group.window > 0 && group.window <= window))) return static_cast<int>(g);
+  }
+  throw std::runtime_error("speculation_model: a layer of " + target.architecture +
+                           " of that folder reads positions that this model's cache lets go of");
+}
+
+// All of it but what depends on how many blocks there are. one: the geometry of a sequence.
+DraftPlan plan_draft(const ModelSpec& target, const ModelSpec* draft, const EngineConfig& config, const Backend& backend,
+                     const StepLimits& steps, const BlockGeometry& one) {
+  DraftPlan plan;
+  const ModelSpec& spec = draft ? *draft : target;
+  const SchedulerConfig& s = config.scheduler;
+  plan.num_layers = spec.num_layers();
+  if (!draft) {
+    plan.num_layers = config.num_draft_layers > 0 ? config.num_draft_layers : std::max(1, spec.num_layers() / 4);
+    if (plan.num_layers >= spec.num_layers())
+      throw std::runtime_error("num_draft_layers is " + std::to_string(plan.num_layers) + "; the model has " +
+                               std::to_string(spec.num_layers()) + ", and fewer must guess");
+  }
+  if (spec.max_positions < s.max_model_len)
+    throw std::runtime_error("speculation_model: its model knows only " + std::to_string(spec.max_positions) +
+                             " positions; max_model_len is " + std::to_string(s.max_model_len));
+  const LengthClasses lengths = spec.length_classes();
+  if (lengths.num_bounds != one.lengths.num_bounds ||
+      !std::equal(lengths.bounds, lengths.bounds + lengths.num_bounds, one.lengths.bounds))
+    throw std::runtime_error("speculation_model: its model rotates long sequences at other lengths than this one");
+  plan.kv_dtype = kv_dtype_of(config.kv_dtype, spec, backend);
+  // What a step has computed, and the token behind it; the target's own layers have that already.
+  plan.steps = Transformer::step_limits(spec, {.max_rows = (draft ? steps.max_rows : 0) + steps.max_seqs,
+                                               .max_logit_rows = steps.max_seqs,
+                                               .max_seqs = steps.max_seqs,
+                                               .max_model_len = s.max_model_len,
+                                               .table_stride = steps.table_stride});
+  check_ops(spec, plan.steps.rare_ops, backend);
+  plan.geometry = one;
+  plan.geometry.num_groups = static_cast<int>(spec.kv_groups.size());
+  for (int d = 0; d < plan.geometry.num_groups; ++d) {
+    plan.target_groups[d] = draft ? group_for(spec.kv_groups[d], target) : d;
+    plan.geometry.groups[d] = group_of(spec.kv_groups[d], config);
+  }
+  for (int g = 0; g < one.num_groups; ++g) plan.own_blocks[g] = one.rule(g).blocks_for(s.num_draft_tokens);
+  if (draft) {
+    plan.weight_bytes = planned_weight_bytes(spec, backend);
+    plan.workspace_bytes = Transformer::planned_bytes(spec, s.max_model_len);
+  }
+  plan.workspace_bytes += Workspace::planned_bytes(spec, plan.steps.max_rows, plan.steps.max_logit_rows,
+                                                   backend.activation_dtype(spec.weight_dtype));
+  plan.scratch_bytes = backend.step_context_bytes(plan.steps);
+  plan.table_bytes = ModelInput::planned_bytes(plan.steps.max_rows, plan.steps.max_seqs, 0, plan.steps.table_stride, one) +
+                     ModelSpeculator::planned_table_bytes(plan.steps.max_seqs);
+  return plan;
+}
+
+// Bytes of a block of one of the target's groups: its layers', and those of a draft's that read its tables.
+size_t block_bytes(const ModelSpec& spec, const ModelSpec* draft, const MemoryPlan& plan, int g, int span) {
+  size_t bytes = kv_block_bytes(spec, g, span, plan.kv_dtype);
+  for (size_t d = 0; draft && d < draft->kv_groups.size(); ++d)
+    if (plan.draft->target_groups[d] == g) bytes += kv_block_bytes(*draft, static_cast<int>(d), span, plan.draft->kv_dtype);
+  return bytes;
+}
+
+// Behind the blocks of the target's geometry, those that every slot has to guess in.
+void add_own_blocks(const ModelSpec* draft, int num_slots, MemoryPlan& plan) {
+  DraftPlan& own = *plan.draft;
+  for (int g = 0; g < plan.geometry.num_groups; ++g) own.first_own_block[g] = plan.geometry.groups[g].num_blocks;
+  BlockGeometry& holds = draft ? own.geometry : plan.kv_geometry;
+  for (int d = 0; d < holds.num_groups; ++d) {
+    const int g = own.target_groups[d];
+    holds.groups[d].num_blocks = own.first_own_block[g] + num_slots * own.own_blocks[g];
+  }
+  if (draft) own.kv_cache_bytes = KvCache::planned_bytes(*draft, own.geometry, own.kv_dtype);
+}
+
 // The memory that is there is too little, as against a setting that no memory could meet.
 struct NoRoom : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-MemoryPlan plan_within(const ModelSpec& spec, const EngineConfig& config, const Backend& backend,
-                       size_t available) {
+MemoryPlan plan_within(const ModelSpec& spec, const ModelSpec* draft, const EngineConfig& config,
+                       const Backend& backend, size_t available) {
   check_settings(spec, config);
   const SchedulerConfig& s = config.scheduler;
   MemoryPlan plan;
@@ -154,6 +237,13 @@ MemoryPlan plan_within(const ModelSpec& spec, const EngineConfig& config, const 
                                                plan.steps.table_stride, one) +
                      Sampler::planned_bytes(plan.steps.max_rows, plan.steps.max_seqs, plan.steps.max_branches);
   plan.draft_bytes = planned_draft_bytes(config);
+  if (guesses_by_model(config, draft)) {
+    plan.draft = plan_draft(spec, draft, config, backend, plan.steps, one);
+    plan.draft_bytes += plan.draft->total_bytes();
+    for (int g = 0; g < one.num_groups; ++g)
+      plan.draft_bytes += size_t{1} * s.max_num_seqs * plan.draft->own_blocks[g] *
+                          block_bytes(spec, draft, plan, g, one.rule(g).span());
+  }
   const size_t fixed = plan.total_bytes();
   if (fixed > available) {
     throw NoRoom("the model needs " + size_text(fixed) + " before its KV cache, but only " +
@@ -163,7 +253,7 @@ MemoryPlan plan_within(const ModelSpec& spec, const EngineConfig& config, const 
   double per_sequence = 0;
   for (int g = 0; g < one.num_groups; ++g) {
     per_sequence += static_cast<double>(one.groups[g].num_blocks) *
-                    static_cast<double>(kv_block_bytes(spec, g, one.rule(g).span(), plan.kv_dtype));
+                    static_cast<double>(block_bytes(spec, draft, plan, g, one.rule(g).span()));
   }
   const auto room = static_cast<double>(available - fixed);
   const double budget = config.kv_cache_bytes > 0
@@ -181,7 +271,12 @@ MemoryPlan plan_within(const ModelSpec& spec, const EngineConfig& config, const 
                  ": lower max_model_len or raise kv_cache_mib");
   }
   plan.geometry = geometry_for(spec, config, budget / per_sequence);
-  plan.kv_cache_bytes = KvCache::planned_bytes(spec, plan.geometry, plan.kv_dtype);
+  plan.kv_geometry = plan.geometry;
+  if (plan.draft) {
+    add_own_blocks(draft, s.max_num_seqs, plan);
+    plan.draft_bytes = planned_draft_bytes(config) + plan.draft->total_bytes();
+  }
+  plan.kv_cache_bytes = KvCache::planned_bytes(spec, plan.kv_geometry, plan.kv_dtype);
   plan.full_sequences = std::numeric_limits<int>::max();
   for (int g = 0; g < one.num_groups; ++g) {
     plan.full_sequences =
@@ -192,24 +287,25 @@ MemoryPlan plan_within(const ModelSpec& spec, const EngineConfig& config, const 
 
 }  // namespace
 
-MemoryPlan plan_memory(const ModelSpec& spec, const EngineConfig& config, const Backend& backend,
-                       size_t available) {
+MemoryPlan plan_memory(const ModelSpec& spec, const EngineConfig& config, const Backend& backend, size_t available,
+                       const ModelSpec* draft) {
   try {
-    return plan_within(spec, config, backend, available);
+    return plan_within(spec, draft, config, backend, available);
   } catch (const NoRoom& none) {
-    const int length = largest_model_len(spec, config, backend, available);
+    const int length = largest_model_len(spec, config, backend, available, draft);
     if (length == 0) throw;
     throw std::runtime_error(std::string(none.what()) + "; max_model_len " + std::to_string(length) +
                              " would fit");
   }
 }
 
-int largest_model_len(const ModelSpec& spec, const EngineConfig& config, const Backend& backend, size_t available) {
+int largest_model_len(const ModelSpec& spec, const EngineConfig& config, const Backend& backend, size_t available,
+                      const ModelSpec* draft) {
   const auto fits = [&](int length) {
     EngineConfig tried = config;
     tried.scheduler.max_model_len = length;
     try {
-      plan_within(spec, tried, backend, available);
+      plan_within(spec, draft, tried, backend, available);
       return true;
     } catch (const NoRoom&) {
       return false;
@@ -217,7 +313,8 @@ int largest_model_len(const ModelSpec& spec, const EngineConfig& config, const B
   };
   // Shorter sequences never need more.
   int longest = 0;
-  for (int beyond = spec.max_positions + 1; longest + 1 < beyond;) {
+  const int most = draft ? std::min(spec.max_positions, draft->max_positions) : spec.max_positions;
+  for (int beyond = most + 1; longest + 1 < beyond;) {
     const int middle = longest + (beyond - longest) / 2;
     (fits(middle) ? longest : beyond) = middle;
   }

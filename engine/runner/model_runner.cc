@@ -17,7 +17,7 @@ struct ModelRunner::Impl {
        const Progress& kv_progress)
       : backend(device),
         plan(memory_plan),
-        kv(spec, plan.geometry, plan.kv_dtype, backend, plan.steps.max_seqs, kv_progress),
+        kv(spec, plan.kv_geometry, plan.kv_dtype, backend, plan.steps.max_seqs, kv_progress),
         workspace(spec, plan.steps.max_rows, plan.steps.max_logit_rows, backend),
         slots(plan.steps.max_seqs, plan.steps.max_model_len, plan.geometry),
         input(plan.steps.max_rows, plan.steps.max_seqs, plan.steps.max_branches, slots.table_stride(), plan.geometry),

@@ -3,6 +3,8 @@
 import openai
 import pytest
 
+from conftest import MODEL
+
 LIST = "".join(f"The cat number {i} sat on the mat and looked at the dog. " for i in range(12))
 STORY = "Once upon a time there was a little girl who lived near the sea."
 
@@ -21,8 +23,12 @@ def told(answer):
     return [(c.text, c.finish_reason, c.logprobs and c.logprobs.model_dump()) for c in answer.choices], answer.usage.completion_tokens
 
 
-def test_answers_are_the_same_with_and_without_guesses(start_daemon):
-    plain, guessing = start_daemon(), start_daemon("--speculation", "ngram")
+DRAFT = ("--speculation", "draft", "--speculation-model", MODEL.parent / "serval-nano-draft")
+
+
+@pytest.mark.parametrize("options", [("--speculation", "ngram"), DRAFT, (*DRAFT, "--draft-width", "2"), ("--speculation", "self")], ids=["ngram", "draft", "tree", "self"])
+def test_answers_are_the_same_with_and_without_guesses(start_daemon, options):
+    plain, guessing = start_daemon(), start_daemon(*options)
     for arguments in requests():
         expected, given = (told(d.client().completions.create(**arguments)) for d in (plain, guessing))
         assert given == expected, arguments

@@ -1,32 +1,86 @@
 #include "engine/runner/speculators/make_drafters.h"
 
+#include <algorithm>
+#include <iterator>
 #include <stdexcept>
+#include <utility>
 
+#include "engine/model/read_model.h"
+#include "engine/model/weight_loader.h"
+#include "engine/model/weight_map.h"
+#include "engine/runner/speculators/model_speculator.h"
 #include "engine/runner/speculators/ngram_speculator.h"
 #include "engine/runner/speculators/prediction_speculator.h"
+#include "kernels/base/check.h"
 
 namespace serval {
+namespace {
 
-uint32_t drafters_of(const std::string& speculation) {
-  if (speculation == "off") return 0;
-  return drafter_bit(DrafterKind::kPrediction) | drafter_bit(DrafterKind::kNgram);
+// Whom a setting asks, beside the client: in the order of DrafterKind.
+struct Setting {
+  const char* name;
+  bool ngram, draft, self;
+};
+constexpr Setting kSettings[] = {
+    {"off"},
+    {.name = "ngram", .ngram = true},
+    {.name = "draft", .draft = true},
+    {.name = "self", .self = true},
+};
+
+const Setting& setting_of(const std::string& speculation) {
+  for (const Setting& setting : kSettings)
+    if (speculation == setting.name) return setting;
+  throw std::runtime_error("speculation is '" + speculation + "'; it takes off, ngram, draft or self");
 }
 
-Drafters make_drafters(const EngineConfig& config) {
+bool is_off(const Setting& setting) {
+  return !setting.ngram && !setting.draft && !setting.self;
+}
+
+}  // namespace
+
+uint32_t drafters_of(const std::string& speculation) {
+  const Setting& setting = setting_of(speculation);
+  if (is_off(setting)) return 0;
+  return drafter_bit(DrafterKind::kPrediction) | (setting.ngram ? drafter_bit(DrafterKind::kNgram) : 0) |
+         (setting.draft ? drafter_bit(DrafterKind::kDraft) : 0) | (setting.self ? drafter_bit(DrafterKind::kSelf) : 0);
+}
+
+std::optional<ModelSpec> read_draft_spec(const EngineConfig& config) {
+  const bool needs = setting_of(config.speculation).draft;
+  if (needs == config.speculation_model.empty())
+    throw std::runtime_error(needs ? "speculation is 'draft', which needs a model: speculation_model is not set"
+                                   : "speculation_model is set, and nobody asks it: speculation is '" +
+                                         config.speculation + "'");
+  if (!needs) return std::nullopt;
+  return read_model_spec(config.speculation_model);
+}
+
+Drafters make_drafters(const EngineConfig& config, const std::optional<DraftPlan>& plan, std::optional<ModelSpec> draft,
+                       Backend& backend) {
   Drafters drafters{.max_tokens = config.scheduler.num_draft_tokens, .max_width = config.draft_width};
-  if (config.speculation == "off") return drafters;
-  if (config.speculation != "ngram")
-    throw std::runtime_error("speculation is '" + config.speculation + "'; it takes off or ngram");
-  drafters.speculators.push_back(std::make_unique<PredictionSpeculator>());
-  drafters.speculators.push_back(std::make_unique<NgramSpeculator>());
+  const Setting& setting = setting_of(config.speculation);
+  if (is_off(setting)) return drafters;
+  const auto add = [&](std::unique_ptr<Speculator> speculator) { drafters.speculators.push_back(std::move(speculator)); };
+  add(std::make_unique<PredictionSpeculator>());
+  if (setting.ngram) add(std::make_unique<NgramSpeculator>());
+  if (setting.self) add(std::make_unique<ModelSpeculator>(*plan));
+  if (setting.draft) {
+    ModelWeights weights = load_weights(config.speculation_model, *draft, backend);
+    const size_t weight_bytes = held_bytes(map_weights(*draft, weights));
+    SERVAL_CHECK(weight_bytes == plan->weight_bytes, weight_bytes, plan->weight_bytes);
+    add(std::make_unique<ModelSpeculator>(*plan, std::move(*draft), std::move(weights)));
+  }
   return drafters;
 }
 
 size_t planned_draft_bytes(const EngineConfig& config) {
   const SchedulerConfig& s = config.scheduler;
-  if (config.speculation == "off") return 0;
+  const Setting& setting = setting_of(config.speculation);
+  if (is_off(setting)) return 0;
   return Drafting::planned_bytes(s.max_num_seqs) + PredictionSpeculator::planned_bytes(s.max_num_seqs, s.max_model_len) +
-         NgramSpeculator::planned_bytes(s.max_num_seqs, s.max_model_len);
+         (setting.ngram ? NgramSpeculator::planned_bytes(s.max_num_seqs, s.max_model_len) : 0);
 }
 
 }  // namespace serval

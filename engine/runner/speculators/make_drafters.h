@@ -1,7 +1,12 @@
 // From the settings to those who guess. One line a drafter.
 #pragma once
 
+#include <optional>
+#include <string>
+
 #include "engine/config.h"
+#include "engine/model/model_spec.h"
+#include "engine/runner/draft_plan.h"
 #include "engine/runner/drafting.h"
 
 namespace serval {
@@ -9,10 +14,16 @@ namespace serval {
 // The set of them by the setting's name.
 uint32_t drafters_of(const std::string& speculation);
 
-// Nobody where config.speculation is off. Throws std::runtime_error with a sentence for another name.
-Drafters make_drafters(const EngineConfig& config);
+// Of the model in config.speculation_model, where one of them needs it. Throws std::runtime_error with a sentence where
+// it is missing, or there and nobody needs it.
+std::optional<ModelSpec> read_draft_spec(const EngineConfig& config);
 
-// Beside their models: what they and Drafting take.
+// Nobody where config.speculation is off. plan: of a model that guesses; draft: a smaller one's, whose weights are loaded.
+// Throws std::runtime_error with a sentence.
+Drafters make_drafters(const EngineConfig& config, const std::optional<DraftPlan>& plan, std::optional<ModelSpec> draft,
+                       Backend& backend);
+
+// Of the host's memory: what they and Drafting take.
 size_t planned_draft_bytes(const EngineConfig& config);
 
 }  // namespace serval

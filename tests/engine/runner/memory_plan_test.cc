@@ -3,11 +3,14 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <malloc.h>
 #include <unistd.h>
 
 #include <fstream>
 
 #include "engine/model/read_model.h"
+#include "engine/runner/kv_cache.h"
+#include "engine/runner/speculators/make_drafters.h"
 #include "kernels/cpu/system_memory.h"
 #include "loadtest/bench/random_model.h"
 #include "loadtest/bench/temp_folder.h"
@@ -149,6 +152,50 @@ TEST(MemoryPlan, CountsWeightsOfOneByteAndTheirScales) {
   EXPECT_EQ(sentence([&] { quantised(plain, "int4"); }), "quantize is 'int4'; it takes off or int8");
 }
 
+TEST(MemoryPlan, GivesEverySlotBlocksToGuessInBehindAllOthers) {
+  const auto backend = make_backend({.num_threads = 1});
+  const ModelSpec spec = spec_of("Qwen2ForCausalLM", 100, 1), full = spec_of("LlamaForCausalLM", 0, 0);
+  EngineConfig config = config_of(5, 1000);
+  config.scheduler.num_draft_tokens = 20;
+  const MemoryPlan plain = plan_memory(spec, config, *backend, kPlenty);
+  config.speculation = "draft";
+  const MemoryPlan drafted = plan_memory(spec, config, *backend, kPlenty, &full);
+  for (int g = 0; g < 2; ++g) EXPECT_EQ(drafted.geometry.groups[g].num_blocks, plain.geometry.groups[g].num_blocks);
+  EXPECT_EQ(drafted.kv_cache_bytes, plain.kv_cache_bytes);
+  EXPECT_EQ(drafted.draft->geometry.groups[0].num_blocks, plain.geometry.groups[0].num_blocks + 5 * 2);
+  EXPECT_EQ(drafted.draft->kv_cache_bytes, KvCache::planned_bytes(full, drafted.draft->geometry, drafted.draft->kv_dtype));
+  config.speculation = "self";
+  const MemoryPlan self = plan_memory(spec, config, *backend, kPlenty);
+  for (int g = 0; g < 2; ++g) EXPECT_EQ(self.kv_geometry.groups[g].num_blocks, plain.geometry.groups[g].num_blocks + 5 * 2);
+  EXPECT_EQ(self.draft->num_layers, 1);
+  EXPECT_EQ(self.draft->weight_bytes, 0u);
+}
+
+TEST(MemoryPlan, RefusesADraftThatDoesNotSuit) {
+  const auto backend = make_backend({.num_threads = 1});
+  const ModelSpec full = spec_of("LlamaForCausalLM", 0, 0), windowed = spec_of("MistralForCausalLM", 100, 0);
+  EngineConfig config = config_of(5, 1000);
+  config.scheduler.num_draft_tokens = 4;
+  config.speculation = "draft";
+  const auto plan = [&](const ModelSpec& target, const ModelSpec& draft) {
+    return sentence([&] { plan_memory(target, config, *backend, kPlenty, &draft); });
+  };
+  EXPECT_EQ(plan(full, windowed), "");
+  EXPECT_THAT(plan(windowed, full), ::testing::HasSubstr("reads positions that this model's cache lets go of"));
+  EXPECT_THAT(plan(full, spec_of("MambaForCausalLM", 0, 0)), ::testing::HasSubstr("speculation_model"));
+  ModelSpec shorter = full;
+  shorter.max_positions = 500;
+  EXPECT_THAT(plan(full, shorter), ::testing::HasSubstr("knows only 500 positions"));
+  EXPECT_THAT(sentence([&] { read_draft_spec(config); }), ::testing::HasSubstr("speculation_model is not set"));
+  config.speculation = "ngram";
+  config.speculation_model = "somewhere";
+  EXPECT_THAT(sentence([&] { read_draft_spec(config); }), ::testing::HasSubstr("nobody asks it"));
+  config.speculation = "self";
+  config.speculation_model = "";
+  config.num_draft_layers = 3;
+  EXPECT_THAT(sentence([&] { plan_memory(full, config, *backend, kPlenty); }), ::testing::HasSubstr("fewer must guess"));
+}
+
 TEST(MemoryPlan, SaysHowManyFullSequencesFitAndHowLongTheyMayBe) {
   const auto backend = make_backend({.num_threads = 1});
   for (const ModelSpec& spec : {spec_of("LlamaForCausalLM", 0, 0), spec_of("Qwen2ForCausalLM", 100, 1)}) {
@@ -189,7 +236,11 @@ size_t resident_bytes() {
   return resident * static_cast<size_t>(sysconf(_SC_PAGESIZE));
 }
 
-TEST(MemoryPlan, IsWhatALoadedRunnerHoldsWithinFivePercent) {
+class MemoryPlanOf : public ::testing::TestWithParam<const char*> {};
+INSTANTIATE_TEST_SUITE_P(Speculation, MemoryPlanOf, ::testing::Values("off", "ngram", "draft", "self"),
+                         [](const auto& info) { return std::string(info.param); });
+
+TEST_P(MemoryPlanOf, IsWhatALoadedRunnerHoldsWithinFivePercent) {
   RandomModel model;
   model.vocab_size = 8000;
   model.hidden_size = 512;
@@ -203,11 +254,15 @@ TEST(MemoryPlan, IsWhatALoadedRunnerHoldsWithinFivePercent) {
   write_random_model(folder.path(), model);
   EngineConfig config = config_of(64, 512);
   config.scheduler.max_num_batched_tokens = 512;
+  config.scheduler.num_draft_tokens = 4;
+  config.speculation = GetParam();
+  if (config.speculation == "draft") config.speculation_model = folder.path();
+  malloc_trim(0);  // what is free in the process would be taken without growth
   const size_t before = resident_bytes();
   const LoadedRunner runner(folder.path(), config);
   const auto grown = static_cast<double>(resident_bytes() - before);
   const auto planned = static_cast<double>(runner->plan().total_bytes());
-  EXPECT_GT(planned, 100e6);
+  EXPECT_GT(planned, config.speculation == "draft" ? 200e6 : 100e6);
   EXPECT_NEAR(grown / planned, 1, 0.05) << "grown " << grown << " planned " << planned;
 }
 #endif

@@ -1,0 +1,25 @@
+// What a model that guesses will hold beside the target, by arithmetic (memory_plan.h).
+#pragma once
+
+#include "engine/config.h"
+#include "engine/kv_geometry.h"
+#include "engine/model/model_spec.h"
+#include "kernels/backend.h"
+
+namespace serval {
+
+struct DraftPlan {
+  int num_layers = 0;         // of the target's, or all of the smaller model's
+  StepLimits steps;           // the largest there will be
+  BlockGeometry geometry;     // of its KV groups: the blocks of the target's, then its own
+  int target_groups[kMaxKvGroups] = {};  // whose block tables each of its groups reads
+  int own_blocks[kMaxKvGroups] = {};     // of a slot, by the target's groups; behind all of the target's
+  int first_own_block[kMaxKvGroups] = {};
+  DType kv_dtype = DType::kF32;
+  size_t weight_bytes = 0, kv_cache_bytes = 0, workspace_bytes = 0, scratch_bytes = 0, table_bytes = 0;
+  size_t total_bytes() const {
+    return weight_bytes + kv_cache_bytes + workspace_bytes + scratch_bytes + table_bytes;
+  }
+};
+
+}  // namespace serval

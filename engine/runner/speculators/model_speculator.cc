@@ -1,0 +1,156 @@
+#include "engine/runner/speculators/model_speculator.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "engine/runner/sampler.h"
+#include "engine/runner/speculators/draft_host.h"
+
+namespace serval {
+
+ModelSpeculator::ModelSpeculator(const DraftPlan& plan, ModelSpec spec, ModelWeights weights)
+    : plan_(plan), model_(std::make_unique<Model>(Model{std::move(spec), std::move(weights)})) {}
+
+ModelSpeculator::ModelSpeculator(const DraftPlan& plan) : plan_(plan) {}
+
+size_t ModelSpeculator::planned_table_bytes(int max_seqs) {
+  return max_seqs * (sizeof(SeqStep) + sizeof(Drawing) + sizeof(int32_t) + sizeof(SampleRow) + sizeof(SampleResult) +
+                     kMaxDrafts * sizeof(TopLogprob) + kMaxKvGroups * sizeof(GroupBlockCopy));
+}
+
+void ModelSpeculator::start(const DraftHost& host) {
+  backend_ = &host.backend;
+  slots_ = &host.slots;
+  transformer_ = &host.transformer;
+  kv_ = host.kv;
+  vocab_ = host.transformer.spec().vocab_size;
+  if (model_) {
+    vocab_ = std::min(vocab_, model_->spec.vocab_size);
+    own_kv_.emplace(model_->spec, plan_.geometry, plan_.kv_dtype, host.backend, host.steps.max_seqs);
+    own_transformer_.emplace(std::move(model_->spec), std::move(model_->weights), plan_.steps.max_model_len, host.backend);
+    transformer_ = &*own_transformer_;
+    kv_ = own_kv_->layers();
+  }
+  const StepLimits& steps = plan_.steps;
+  workspace_.emplace(transformer_->spec(), steps.max_rows, steps.max_logit_rows, host.backend);
+  input_.emplace(steps.max_rows, steps.max_seqs, 0, steps.table_stride, host.geometry);
+  context_ = host.backend.make_step_context(steps);
+  SERVAL_CHECK(context_->bytes() == plan_.scratch_bytes, context_->bytes(), plan_.scratch_bytes);
+  const int most = steps.max_seqs;
+  copies_.reserve(size_t{kMaxKvGroups} * most);
+  batch_.seqs.reserve(most);
+  drawing_.reserve(most);
+  rows_.reserve(most);
+  params_.reserve(most);
+  results_.resize(most);
+  top_.resize(size_t{kMaxDrafts} * most);
+}
+
+void ModelSpeculator::copy_kv(std::span<const GroupBlockCopy> copies) {
+  if (!own_kv_) return;
+  copies_.clear();
+  for (const GroupBlockCopy& copy : copies) {
+    for (int d = 0; d < plan_.geometry.num_groups; ++d)
+      if (plan_.target_groups[d] == copy.group) copies_.push_back({d, copy.copy});
+  }
+  own_kv_->copy(copies_);
+}
+
+void ModelSpeculator::propose(std::span<DraftTask> tasks) {
+  lay_out(tasks);
+  if (batch_.seqs.empty()) return;
+  forward();
+  while (!drawing_.empty()) {
+    draw();
+    batch_.seqs.clear();
+    int row = 0;
+    std::erase_if(drawing_, [&](Drawing& drawing) {
+      DraftTask& task = *drawing.task;
+      if (drawing.num_chained == task.depth || !task.wants_more()) return true;
+      const int position = static_cast<int>(task.known.size()) - 1 + drawing.num_chained;
+      slots_->guess(task.slot, position, task.drafts[drawing.last].token);
+      batch_.seqs.push_back({.seq = task.seq, .slot = task.slot, .first_pos = position, .num_tokens = 1});
+      drawing.row = row++;
+      return false;
+    });
+    if (!drawing_.empty()) forward();
+  }
+  for (DraftTask& task : tasks) slots_->take_back(task.slot);
+}
+
+// The rows of the first forward: what the step has computed and this model has not, and the token behind it.
+void ModelSpeculator::lay_out(std::span<DraftTask> tasks) {
+  batch_.seqs.clear();
+  drawing_.clear();
+  int row = 0;
+  for (DraftTask& task : tasks) {
+    const int num_known = static_cast<int>(task.known.size());
+    const bool draws = task.wants_more();
+    const int begin = own_kv_ ? task.first_computed : num_known - 1;
+    const int end = draws ? num_known : own_kv_ ? task.first_computed + task.num_computed : begin;
+    if (begin == end) continue;
+    batch_.seqs.push_back({.seq = task.seq, .slot = task.slot, .first_pos = begin, .num_tokens = end - begin});
+    row += end - begin;
+    if (!draws) continue;
+    drawing_.push_back({.task = &task, .row = row - 1});
+    for (int g = 0; g < input_->num_groups(); ++g)
+      slots_->lend(task.slot, g, plan_.first_own_block[g] + task.slot * plan_.own_blocks[g], num_known + task.depth - 1);
+  }
+}
+
+void ModelSpeculator::forward() {
+  ForwardInput input = input_->build(batch_, *slots_, [](int rows) { return rows; });
+  if (own_kv_) {
+    const ForwardInput of_target = input;
+    for (int d = 0; d < plan_.geometry.num_groups; ++d) input.groups[d] = of_target.groups[plan_.target_groups[d]];
+  }
+  context_->begin_step(input);
+  transformer_->forward(input, kv_, *workspace_, plan_.num_layers);
+}
+
+// A guess for each that draws.
+void ModelSpeculator::draw() {
+  rows_.clear();
+  params_.clear();
+  int stride = 0;
+  for (const Drawing& drawing : drawing_) {
+    const DraftTask& task = *drawing.task;
+    const Slot& slot = *slots_->find(task.seq, task.slot);
+    SampleRow row = sampled_row(slot, static_cast<int>(task.known.size()) - 1 + drawing.num_chained, vocab_, nullptr);
+    // What is counted is counted for the target's own draws.
+    row.repetition_penalty = 1;
+    row.presence_penalty = row.frequency_penalty = 0;
+    if (vocab_ < transformer_->spec().vocab_size) row.num_logit_bias = 0;
+    row.num_top = task.width > 1 ? std::min(task.width, vocab_) : -1;
+    stride = std::max(stride, row.num_top);
+    rows_.push_back(drawing.row);
+    params_.push_back(row);
+  }
+  const Tensor logits = transformer_->logits(rows_, *workspace_);
+  const int ticket = context_->sample({.logits = logits,
+                                       .rows = params_.data(),
+                                       .results = results_.data(),
+                                       .top = top_.data(),
+                                       .top_stride = stride});
+  context_->wait_sampled(ticket);
+  for (size_t i = 0; i < drawing_.size(); ++i) take(drawing_[i], results_[i], top_.data() + i * stride);
+}
+
+void ModelSpeculator::take(Drawing& drawing, const SampleResult& result, const TopLogprob* top) {
+  DraftTask& task = *drawing.task;
+  const Slot& slot = *slots_->find(task.seq, task.slot);
+  const int parent = drawing.last;
+  if (!result.finite || result.token >= vocab_) {  // nothing to go on from
+    drawing.num_chained = task.depth;
+    return;
+  }
+  drawing.last = task.add(result.token, parent, kind());
+  ++drawing.num_chained;
+  for (int i = 0; i < task.width && task.width > 1 && task.wants_more(); ++i) {
+    if (top[i].token != result.token && top[i].token < vocab_) task.add(top[i].token, parent, kind());
+  }
+  // Nothing follows an end.
+  if (std::ranges::binary_search(slot.end_ids, result.token)) drawing.num_chained = task.depth;
+}
+
+}  // namespace serval

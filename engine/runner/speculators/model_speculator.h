@@ -1,0 +1,79 @@
+// A model that guesses: a smaller one beside the target (Leviathan et al. 2023), or the target's own first layers
+// (early exit, Elhoushi et al. 2024). It draws as the target would, with the noise of the same seed and positions, so
+// that the two agree at any temperature as far as their logits do.
+//
+// Its keys and values stand under the same block ids as the target's, so the prefix cache, forks and preemption are
+// its own without a word. A smaller model computes what each step has computed, one step behind, once it is known which
+// guesses came true: it has nothing to take back. The target's layers need not: their keys and values are there. What
+// lies behind the known tokens goes into the rest of the sequence's last block, and then into blocks of this drafter's
+// own, which stand behind all that the scheduler knows of.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "engine/model/transformer.h"
+#include "engine/runner/draft_plan.h"
+#include "engine/runner/kv_cache.h"
+#include "engine/runner/model_input.h"
+#include "engine/runner/speculators/speculator.h"
+
+namespace serval {
+
+class ModelSpeculator : public Speculator {
+ public:
+  // A smaller model with its weights, planned beside the target.
+  ModelSpeculator(const DraftPlan& plan, ModelSpec spec, ModelWeights weights);
+  // The target's first layers, with its final norm and head.
+  explicit ModelSpeculator(const DraftPlan& plan);
+  // Of the host's memory, beside the input's.
+  static size_t planned_table_bytes(int max_seqs);
+
+  DrafterKind kind() const override { return model_ ? DrafterKind::kDraft : DrafterKind::kSelf; }
+  void start(const DraftHost& host) override;
+  void copy_kv(std::span<const GroupBlockCopy> copies) override;
+  // A chain, one forward a guess, of all tasks together; with a width, beside each of its guesses the model's next best.
+  void propose(std::span<DraftTask> tasks) override;
+
+ private:
+  // A task whose next guess is being drawn.
+  struct Drawing {
+    DraftTask* task = nullptr;
+    int row = 0;          // of the forward: the last token's
+    int last = -1;        // place of the chain's last guess
+    int num_chained = 0;  // of its guesses
+  };
+  void lay_out(std::span<DraftTask> tasks);
+  void forward();
+  void draw();
+  void take(Drawing& drawing, const SampleResult& result, const TopLogprob* top);
+
+  const DraftPlan plan_;
+  // Of a smaller model, until start() makes it one.
+  struct Model {
+    ModelSpec spec;
+    ModelWeights weights;
+  };
+  std::unique_ptr<Model> model_;
+  std::optional<Transformer> own_transformer_;
+  std::optional<KvCache> own_kv_;
+
+  Backend* backend_ = nullptr;
+  Transformer* transformer_ = nullptr;
+  SlotTable* slots_ = nullptr;
+  std::span<const KvLayer> kv_;
+  int vocab_ = 0;  // ids that both models have
+  std::unique_ptr<StepContext> context_;
+  std::optional<Workspace> workspace_;
+  std::optional<ModelInput> input_;
+  std::vector<GroupBlockCopy> copies_;
+  Batch batch_;  // its sequences alone
+  std::vector<Drawing> drawing_;
+  std::vector<int32_t> rows_;
+  std::vector<SampleRow> params_;
+  std::vector<SampleResult> results_;
+  std::vector<TopLogprob> top_;
+};
+
+}  // namespace serval

@@ -1,0 +1,232 @@
+// The law of speculation for each drafter by itself: many mixed requests, each of which is told what it is told without
+// guesses, bit for bit, while sequences give way to each other, leave, share what is cached and guess for each other. One
+// row a drafter. Which device and how many requests is said where this file is compiled (SERVAL_DRAFTERS_DEVICE,
+// SERVAL_DRAFTERS_REQUESTS).
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <mutex>
+#include <optional>
+#include <random>
+
+#include "loadtest/bench/random_model.h"
+#include "loadtest/bench/temp_folder.h"
+#include "tests/engine/engine_driver.h"
+#include "tests/support/allocation_counter.h"
+
+namespace serval::testing {
+namespace {
+
+constexpr bool kIsCpu = std::string_view(SERVAL_DRAFTERS_DEVICE) == "cpu";
+constexpr int kRequests = SERVAL_DRAFTERS_REQUESTS;
+
+struct DrafterRow {
+  const char* name;
+  const char* speculation;
+  bool has_model;
+  int num_draft_tokens, width;
+  uint64_t least_accepted;  // of a thousand guesses
+};
+constexpr DrafterRow kDrafters[] = {
+    {"ngram", "ngram", false, 8, 1, 100},
+    {"draft", "draft", true, 4, 1, kIsCpu ? 100 : 500},
+    {"draft_tree", "draft", true, 9, 3, 60},
+    {"self", "self", false, 3, 1, 0},
+    {"self_tree", "self", false, 8, 2, 0},
+};
+
+// On the CPU the demo model and its draft; on an emulated device a small model that is its own draft.
+class Drafters : public ::testing::TestWithParam<DrafterRow> {
+ protected:
+  static const std::filesystem::path& random_model() {
+    static const std::unique_ptr<TempFolder> folder = [] {
+      auto made = std::make_unique<TempFolder>();
+      RandomModel model;
+      model.architecture = "Qwen3ForCausalLM";
+      model.dtype = DType::kBF16;
+      write_random_model(made->path(), model);
+      return made;
+    }();
+    return folder->path();
+  }
+  static std::filesystem::path shipped(const char* name) {
+    return std::filesystem::path(SERVAL_SOURCE_DIR) / "deploy/models" / name;
+  }
+  static std::filesystem::path model() { return kIsCpu ? shipped("serval-nano") : random_model(); }
+  static std::filesystem::path draft() { return kIsCpu ? shipped("serval-nano-draft") : random_model(); }
+
+  static EngineConfig config() {
+    EngineConfig config;
+    config.device.device = SERVAL_DRAFTERS_DEVICE;
+    config.device.num_threads = kIsCpu ? 2 : 0;
+    config.device.pin_threads = false;
+    config.block_size = 8;
+    config.scheduler.max_num_seqs = 12;
+    config.scheduler.max_num_batched_tokens = 160;
+    config.scheduler.max_prefill_chunk = 48;
+    config.scheduler.max_model_len = 160;
+    config.scheduler.max_waiting = 8 * kRequests;
+    return config;
+  }
+
+  // Texts that begin alike and repeat themselves.
+  static Request request(int i) {
+    std::mt19937_64 rng(i);
+    Request r;
+    const int first = static_cast<int>(rng() % 4);
+    for (int t = 0; t < 10 + 9 * first; ++t) r.prompt.push_back(100 + 37 * first + t);
+    for (int t = static_cast<int>(rng() % 40); t > 0; --t) r.prompt.push_back(static_cast<TokenId>(300 + rng() % 150));
+    const size_t half = r.prompt.size() / 2;
+    if (rng() % 2 == 0) r.prompt.insert(r.prompt.end(), r.prompt.begin(), r.prompt.begin() + static_cast<int64_t>(half));
+    SamplingParams& s = r.sampling;
+    s.seed = rng();
+    s.temperature = static_cast<float>(rng() % 4) * 0.35f;
+    s.max_tokens = 4 + static_cast<int>(rng() % (kIsCpu ? 36 : 20));
+    if (!kIsCpu && i % 3 == 1) {  // a few that grow until they lack memory
+      r.prompt.resize(10);
+      s.max_tokens = 100;
+    }
+    s.num_logprobs = rng() % 3 == 0 ? 3 : -1;
+    s.ignore_eos = rng() % 2 == 0;
+    s.eos_token_ids = {2, 7, 301};
+    if (rng() % 3 == 0) s.min_tokens = s.max_tokens / 2;
+    if (rng() % 5 == 0) s.repetition_penalty = 1.2f;
+    if (rng() % 5 == 0) s.frequency_penalty = 0.4f;
+    if (rng() % 4 == 0) s.top_k = 10;
+    if (rng() % 4 == 0) s.logit_bias = {{260, 2}, {310, 3}};
+    if (rng() % 9 == 0) s.num_prompt_logprobs = 1;
+    if (!kIsCpu) s.ignore_eos = false;  // for all the scheduler knows any token might end it
+    r.n = 1 + static_cast<int>(rng() % 8 == 0) * 2;
+    r.cache_salt = rng() % 5 == 0 ? "other" : "";
+    if (rng() % 4 == 0) r.speculation.depth = 1 + static_cast<int>(rng() % 3);
+    if (rng() % 9 == 0) r.speculation.drafters = 0;
+    return r;
+  }
+
+  static const std::vector<std::vector<Told>>& expected() {
+    static const std::vector<std::vector<Told>> all = [] {
+      std::vector<std::vector<Told>> told;
+      EngineDriver driver(model(), config(), EngineDriver::Order::kInTurn);
+      std::vector<RequestId> ids;
+      for (int i = 0; i < kRequests; ++i) ids.push_back(driver.submit(request(i)));
+      for (const RequestId id : ids) told.push_back(driver.wait(id));
+      return told;
+    }();
+    return all;
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(Each, Drafters, ::testing::ValuesIn(kDrafters),
+                         [](const auto& info) { return std::string(info.param.name); });
+
+void PrintTo(const DrafterRow& row, std::ostream* out) {
+  *out << row.name;
+}
+
+TEST_P(Drafters, ChangeNoBitOfAnybody) {
+  const DrafterRow& row = GetParam();
+  EngineConfig config = this->config();
+  const size_t roomy = LoadedRunner(model(), config)->plan().kv_cache_bytes;
+  config.speculation = row.speculation;
+  if (row.has_model) config.speculation_model = draft();
+  config.num_draft_layers = row.speculation == std::string("self") ? 1 : 0;
+  config.scheduler.num_draft_tokens = row.num_draft_tokens;
+  config.draft_width = row.width;
+  for (const auto order : {EngineDriver::Order::kInTurn, EngineDriver::Order::kOneAhead}) {
+    if (!kIsCpu && order == EngineDriver::Order::kInTurn) continue;  // it takes its time
+    // One or two of the longest sequences, with what a draft keeps of them.
+    const double sequences = (kIsCpu ? 2 : 1.25) * (!row.has_model ? 1 : kIsCpu ? 1.3 : 2);
+    config.kv_cache_bytes = static_cast<size_t>(sequences * static_cast<double>(roomy) / config.scheduler.max_num_seqs);
+    EngineDriver driver(model(), config, order);
+    // Those that end at once make it expect short answers, and keep no memory for long ones.
+    for (int i = 0; i < 4; ++i) {
+      Request brief;
+      brief.prompt = {1, 2, 3};
+      brief.sampling.max_tokens = 1;
+      driver.wait(driver.submit(brief));
+    }
+    std::vector<RequestId> ids, leaving;
+    std::mt19937_64 rng(5);
+    for (int i = 0; i < kRequests; ++i) {
+      Request r = request(i);
+      // What the client predicts is near the truth, or beside it.
+      if (i % 3 == 0) {
+        r.prediction = expected()[i][0].tokens;
+        for (TokenId& token : r.prediction)
+          if (rng() % 8 == 0) token = static_cast<TokenId>(rng() % 450);
+      }
+      ids.push_back(driver.submit(std::move(r)));
+      if (i % 6 == 0) leaving.push_back(driver.submit(request(kRequests + i)));
+    }
+    for (size_t i = 0; i < leaving.size(); ++i) {
+      driver.wait_for_tokens(leaving[i], static_cast<int>(1 + i % 9));
+      driver.abort(leaving[i]);
+    }
+    for (int i = 0; i < kRequests; ++i) {
+      const std::vector<Told> told = driver.wait(ids[i]);
+      for (size_t c = 0; c < told.size(); ++c)
+        EXPECT_TRUE(told[c].same_bits(expected()[i][c]) && told[c].finish == expected()[i][c].finish)
+            << "request " << i << ", choice " << c;
+    }
+    for (const RequestId id : leaving) driver.wait(id);
+    const SchedulerStats stats = driver.stats().scheduler;
+    EXPECT_EQ(stats.num_free_blocks + stats.num_cached_blocks, stats.num_blocks);
+    EXPECT_GT(stats.num_preemptions, 0u);
+    EXPECT_GT(stats.prefix_hit_tokens, 0u);
+    DrafterStats sum;
+    for (int kind = 0; kind < kNumDrafters; ++kind) {
+      for (int place = 0; place < DrafterStats::kPlaces; ++place) {
+        sum.drafted[0] += stats.drafters[kind].drafted[place];
+        sum.accepted[0] += stats.drafters[kind].accepted[place];
+      }
+    }
+    EXPECT_EQ(sum.drafted[0], stats.num_draft_tokens);
+    EXPECT_EQ(sum.accepted[0], stats.num_accepted_tokens);
+    EXPECT_GT(stats.drafters[static_cast<int>(DrafterKind::kPrediction)].accepted[0], 0u);
+    uint64_t drafted = 0, accepted = 0;
+    for (int kind = 1; kind < kNumDrafters; ++kind) {
+      for (const uint64_t count : stats.drafters[kind].drafted) drafted += count;
+      for (const uint64_t count : stats.drafters[kind].accepted) accepted += count;
+    }
+    const bool has_reason = kIsCpu || row.speculation != std::string("ngram");  // a random model hardly repeats itself
+    EXPECT_GE(drafted, has_reason ? 1u * kRequests : 0);
+    EXPECT_GE(accepted * 1000, drafted * row.least_accepted);
+  }
+}
+
+TEST_P(Drafters, AllocateNothing) {
+  if (!kIsCpu) GTEST_SKIP() << "the emulation of the device allocates by itself";
+  const DrafterRow& row = GetParam();
+  EngineConfig config = this->config();
+  config.speculation = row.speculation;
+  if (row.has_model) config.speculation_model = draft();
+  config.scheduler.num_draft_tokens = row.num_draft_tokens;
+  config.draft_width = row.width;
+  EngineDriver driver(model(), config);
+  std::optional<AllocationCounter> counter;
+  std::atomic<int64_t> allocations = 0;
+  std::mutex submitting;
+  driver.on_step([&] {
+    const std::lock_guard wait(submitting);
+    if (!counter) counter.emplace();
+    allocations = counter->count_on_this_thread();
+  });
+  std::vector<RequestId> ids;
+  {
+    const std::lock_guard lock(submitting);
+    for (int i = 0; i < 30; ++i) {
+      Request r = request(i);
+      r.sampling.num_logprobs = r.sampling.num_prompt_logprobs = -1;
+      r.sampling.logit_bias.clear();  // lists whose length a caller decides
+      r.sampling.eos_token_ids.clear();
+      r.prediction = r.prompt;
+      ids.push_back(driver.submit(std::move(r)));
+    }
+  }
+  for (const RequestId id : ids) driver.wait(id);
+  EXPECT_GT(driver.stats().scheduler.num_draft_tokens, 50u);
+  EXPECT_EQ(allocations, 0);
+}
+
+}  // namespace
+}  // namespace serval::testing
