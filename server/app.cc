@@ -20,6 +20,7 @@
 #include "kernels/base/log.h"
 #include "kernels/base/regular_file.h"
 #include "server/admin_handlers.h"
+#include "server/anthropic/messages_handlers.h"
 #include "server/grpc/grpc_server.h"
 #include "server/http/api_keys.h"
 #include "server/http/http_server.h"
@@ -185,6 +186,7 @@ void serve_until_stopped(const std::string& model, ServerConfig config, StopSign
   request_options.strict = config.strict_parameters;
   request_options.on_ignored = [&metrics](int count) { metrics.fields_ignored(count); };
   routes.add(openai_routes(service, request_options));
+  routes.add(messages_routes(service, request_options.strict));
   routes.add(admin_routes(
       service, [&metrics] { return metrics.text(); }, kVersion));
   HttpHooks hooks;

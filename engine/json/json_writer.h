@@ -28,6 +28,8 @@ class JsonWriter {
   JsonWriter& number(float value);
   JsonWriter& boolean(bool value);
   JsonWriter& null();
+  // A value that is JSON already, on one line.
+  JsonWriter& raw(std::string_view json);
 
   // key + value.
   JsonWriter& member(std::string_view name, std::string_view text) { return key(name).string(text); }

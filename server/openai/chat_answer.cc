@@ -2,7 +2,7 @@
 #include <algorithm>
 
 #include "server/openai/answer_format.h"
-#include "server/openai/long_json.h"
+#include "server/answers/long_json.h"
 
 namespace serval {
 namespace {

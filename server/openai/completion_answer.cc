@@ -3,7 +3,7 @@
 #include <unordered_set>
 
 #include "server/openai/answer_format.h"
-#include "server/openai/long_json.h"
+#include "server/answers/long_json.h"
 #include "server/openai/token_list.h"
 
 namespace serval {

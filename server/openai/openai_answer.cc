@@ -6,7 +6,7 @@
 
 #include "server/http/error_response.h"
 #include "server/openai/answer_format.h"
-#include "server/openai/long_json.h"
+#include "server/answers/long_json.h"
 
 namespace serval {
 namespace {

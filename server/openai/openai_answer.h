@@ -4,7 +4,7 @@
 #include <memory>
 
 #include "server/openai/answer_context.h"
-#include "server/openai/answer_writer.h"
+#include "server/answers/answer_writer.h"
 
 namespace serval {
 

@@ -11,7 +11,7 @@
 #include "server/http/error_response.h"
 #include "server/http/http_exchange.h"
 #include "server/http/pieces.h"
-#include "server/openai/generation_run.h"
+#include "server/answers/generation_run.h"
 #include "server/openai/openai_answer.h"
 #include "server/openai/openai_response.h"
 #include "server/service/inference_service.h"

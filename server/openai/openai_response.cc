@@ -1,6 +1,6 @@
 #include "server/openai/openai_response.h"
 
-#include "server/openai/long_json.h"
+#include "server/answers/long_json.h"
 
 namespace serval {
 namespace {

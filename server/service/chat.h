@@ -27,6 +27,7 @@ struct ToolCall {
   std::string name;
   // The JSON of an object, or what a model wrote instead of one.
   std::string arguments;
+  bool operator==(const ToolCall&) const = default;
 };
 
 struct ChatMessage {

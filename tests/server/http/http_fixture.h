@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "server/admin_handlers.h"
+#include "server/anthropic/messages_handlers.h"
 #include "server/http/http_server.h"
 #include "server/openai/openai_handlers.h"
 #include "tests/support/fake_inference_service.h"
@@ -27,6 +28,7 @@ class HttpTest : public ::testing::Test {
   void start(HttpConfig config = {}, RequestOptions options = {}) {
     RouteTable routes;
     routes.add(openai_routes(service, options));
+    routes.add(messages_routes(service, options.strict));
     routes.add(admin_routes(
         service, [] { return std::string("serval:up 1\n"); }, "1.2.3"));
     HttpHooks hooks;

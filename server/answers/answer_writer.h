@@ -45,7 +45,7 @@ class AnswerWriter {
   virtual void delta(Delta&& delta, AnswerSink& sink) = 0;
   // Every choice has ended.
   virtual void end(const Usage& usage, AnswerSink& sink) = 0;
-  // The generation failed; where a stream has begun its connection is closed after what this says.
+  // The generation failed, or there is none (begin() was not called then, and the thread is any); where a stream has begun its connection is closed after what this says.
   virtual void error(const Error& error, AnswerSink& sink) = 0;
 };
 

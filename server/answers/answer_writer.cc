@@ -1,4 +1,4 @@
-#include "server/openai/answer_writer.h"
+#include "server/answers/answer_writer.h"
 
 namespace serval {
 

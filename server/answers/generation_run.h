@@ -4,7 +4,7 @@
 
 #include <memory>
 
-#include "server/openai/answer_writer.h"
+#include "server/answers/answer_writer.h"
 #include "server/http/http_exchange.h"
 #include "server/service/inference_service.h"
 

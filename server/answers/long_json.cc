@@ -1,4 +1,4 @@
-#include "server/openai/long_json.h"
+#include "server/answers/long_json.h"
 
 #include <algorithm>
 

@@ -1,11 +1,10 @@
-#include "server/openai/generation_run.h"
+#include "server/answers/generation_run.h"
 
 #include <mutex>
 #include <utility>
 #include <variant>
 #include <vector>
 
-#include "server/http/error_response.h"
 
 namespace serval {
 namespace {
@@ -49,6 +48,12 @@ class GenerationRun : public std::enable_shared_from_this<GenerationRun> {
 
   // Text pool, before the run is attached.
   void set_generation(std::unique_ptr<Generation> generation) { generation_ = std::move(generation); }
+
+  // There is no generation: nothing else was or will be said.
+  void refuse(const Error& error, HttpExchange& exchange) {
+    AnswerSink sink(exchange, shared_from_this());
+    writer_->error(error, sink);
+  }
 
   // The exchange owns the run from here on; what came before is handled now.
   void attach(const std::shared_ptr<HttpExchange>& exchange) {
@@ -124,7 +129,7 @@ void run_generation(InferenceService& service, const std::shared_ptr<HttpExchang
   inbox->set_run(run);
   Result<std::unique_ptr<Generation>> generation = service.generate(std::move(request), inbox);
   if (!generation) {
-    exchange->respond(error_response(generation.error()));
+    run->refuse(generation.error(), *exchange);
     return;
   }
   run->set_generation(std::move(*generation));
