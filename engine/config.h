@@ -48,7 +48,7 @@ struct EngineConfig {
   size_t kv_cache_bytes = 0;
   int block_size = 16;
   std::string kv_dtype = "auto";  // auto, f32, bf16
-  std::string quantize = "off";   // off, int8: what matrices are rounded to while they are loaded
+  std::string quantize = "off";   // off, int8, int4, fp8: what matrices are rounded to while they are loaded
   // Who guesses what comes next (docs/speculation.md): off, ngram, draft, self or auto; and the folder of its model.
   std::string speculation = "off";
   std::string speculation_model;

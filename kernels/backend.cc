@@ -1,6 +1,8 @@
 // What backends share: the default bodies of fused ops, out of the basic ones, and how parts make a matrix.
 #include "kernels/backend.h"
 
+#include <algorithm>
+
 #include "kernels/base/check.h"
 
 namespace serval {
@@ -11,8 +13,12 @@ LinearWeight fused_shape(std::span<const LinearSource> parts, std::span<const Te
   LinearWeight w;
   w.k = parts[0].k;
   w.format = parts[0].format;
+  w.group = parts[0].group;
+  w.has_offsets = parts[0].offsets != nullptr;
   for (const LinearSource& part : parts) {
-    SERVAL_CHECK(part.k == w.k && part.format == w.format, part.k, w.k, format_row(part.format).name);
+    SERVAL_CHECK(part.k == w.k && part.matrix_format() == w.matrix_format(), part.k, w.k, format_row(part.format).name,
+                 part.group, w.group);
+    SERVAL_CHECK(w.format != WeightFormat::kTable4 || std::equal(part.table, part.table + kTableSize, parts[0].table));
     w.n += part.n;
   }
   for (size_t i = 0; i < biases.size(); ++i)

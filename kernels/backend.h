@@ -35,9 +35,12 @@ struct LinearWeight {
   int64_t n = 0;
   int64_t k = 0;
   WeightFormat format = WeightFormat::kF32;
+  int64_t group = 0;  // these two as MatrixFormat has them
+  bool has_offsets = false;
   Buffer packed;
   Buffer scales;  // as the format has them (kernels/quant.h), empty when it has none
   Buffer bias;    // f32 [n], empty when there is none
+  MatrixFormat matrix_format() const { return {format, group, has_offsets}; }
   size_t bytes() const { return packed.bytes + scales.bytes + bias.bytes; }
 };
 
@@ -231,13 +234,14 @@ class Backend {
   // Whether there is a kernel for an op that not every device has one for.
   virtual bool has(RareOp /*op*/) const { return true; }
   // What to pack weights of this format as: as they are where that is supported, or dequantised.
-  WeightFormat held_format(WeightFormat format) const {
-    return supports(format) ? format : WeightFormat::kBF16;
+  MatrixFormat held_format(const MatrixFormat& format) const {
+    if (supports(format.id)) return format;
+    return supports(format.plain) ? format.plain : WeightFormat::kBF16;
   }
   // Fuses the parts' rows in order (q, k, v -> one [nq+nk+nv, k]); all parts share k and a supported format.
   // Biases (f32): empty, or one per part.
   virtual LinearWeight pack_linear(std::span<const LinearSource> parts, std::span<const Tensor> biases) = 0;
-  virtual size_t packed_bytes(int64_t n, int64_t k, WeightFormat format,
+  virtual size_t packed_bytes(int64_t n, int64_t k, const MatrixFormat& format,
                               bool bias) const = 0;  // what pack_linear will take
   virtual DType preferred_kv_dtype(DType weights) const = 0;
   virtual bool takes_kv_dtype(DType kv, DType weights) const = 0;

@@ -43,4 +43,28 @@ inline uint16_t float_to_half(float value) {
   return static_cast<uint16_t>(sign | (rounded - 0x38000000u) >> 13);
 }
 
+// E4M3 without infinities (Micikevicius et al. 2022): 0x7f is the one NaN of each sign.
+inline constexpr float kLargestFp8 = 448;
+inline float fp8_to_float(uint8_t bits) {
+  const uint32_t sign = (bits & 0x80u) << 24, magnitude = bits & 0x7fu;
+  if (magnitude == 0x7f) return std::bit_cast<float>(sign | 0x7fc00000u);
+  const float value = std::bit_cast<float>(magnitude << 20) * 0x1p120f;
+  return std::bit_cast<float>(std::bit_cast<uint32_t>(value) | sign);
+}
+
+// Round to nearest, ties to even; what is larger becomes the largest, a NaN stays a NaN.
+inline uint8_t float_to_fp8(float value) {
+  const auto bits = std::bit_cast<uint32_t>(value);
+  const uint32_t sign = bits >> 24 & 0x80u, magnitude = bits & 0x7fffffffu;
+  if (magnitude > 0x7f800000u) return static_cast<uint8_t>(sign | 0x7fu);
+  if (magnitude > 0x43e00000u) return static_cast<uint8_t>(sign | 0x7eu);
+  if (magnitude < 0x3c800000u) {
+    // Below 2^-6 the result counts units of 2^-9, which the sum with 2^14 rounds to.
+    const float shifted = std::bit_cast<float>(magnitude) + 0x1p14f;
+    return static_cast<uint8_t>(sign | (std::bit_cast<uint32_t>(shifted) & 0xfu));
+  }
+  const uint32_t rounded = magnitude + 0x7ffffu + (magnitude >> 20 & 1u);
+  return static_cast<uint8_t>(sign | (rounded - 0x3c000000u) >> 20);
+}
+
 }  // namespace serval

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <span>
 #include <vector>
 
 #include "kernels/base/check.h"
@@ -26,6 +27,9 @@ float from_f32(float code) {
 }
 float from_int8(int8_t code) {
   return code;
+}
+float from_fp8(uint8_t code) {
+  return fp8_to_float(code);
 }
 
 constexpr WeightFormatRow kRows[kNumWeightFormats] = {
@@ -50,17 +54,36 @@ constexpr WeightFormatRow kRows[kNumWeightFormats] = {
      .group = kWholeRow,
      .number = DType::kBF16,
      .decode = decode<int8_t, from_int8>},
+    {.id = WeightFormat::kInt8Groups,
+     .name = "int8_groups",
+     .bits = 8,
+     .group = kOfMatrix,
+     .number = DType::kBF16,
+     .decode = decode<int8_t, from_int8>},
+    {.id = WeightFormat::kInt4,
+     .name = "int4",
+     .bits = 4,
+     .group = kOfMatrix,
+     .number = DType::kBF16,
+     .decode = decode<int8_t, from_int8>},
+    {.id = WeightFormat::kTable4,
+     .name = "table4",
+     .bits = 4,
+     .group = kOfMatrix,
+     .number = DType::kBF16,
+     .decode = nullptr},
+    {.id = WeightFormat::kFp8,
+     .name = "fp8",
+     .bits = 8,
+     .group = kOfMatrix,
+     .number = DType::kBF16,
+     .decode = decode<uint8_t, from_fp8>},
 };
 static_assert([] {
   for (int i = 0; i < kNumWeightFormats; ++i)
     if (static_cast<int>(kRows[i].id) != i) return false;
   return true;
 }());
-
-int64_t groups_of(const WeightFormatRow& format, int64_t k) {
-  if (format.group <= 0) return format.group == kWholeRow ? 1 : 0;
-  return (k + format.group - 1) / format.group;
-}
 
 // x of magnitude below 2^22 to the nearest integer, ties to even: in the sum nothing is left of the fraction.
 // Compilers make vectors of this, and of a call of the library's function none.
@@ -75,24 +98,36 @@ const WeightFormatRow& format_row(WeightFormat format) {
   return kRows[static_cast<int>(format)];
 }
 
-size_t code_bytes(WeightFormat format, int64_t n, int64_t k) {
-  return static_cast<size_t>(n * k) * format_row(format).bits / 8;
+int64_t num_groups(const MatrixFormat& format, int64_t k) {
+  const WeightFormatRow& row = format_row(format.id);
+  const int64_t size = row.has_groups() ? format.group : row.group;
+  if (size <= 0) return size == kWholeRow ? 1 : 0;
+  return (k + size - 1) / size;
 }
 
-size_t scale_bytes(WeightFormat format, int64_t n, int64_t k) {
-  return static_cast<size_t>(n * groups_of(format_row(format), k)) *
-         dtype_bytes(format_row(format).scale_type);
+size_t code_bytes(WeightFormat format, int64_t n, int64_t k) {
+  return static_cast<size_t>(n * k) * std::max(1, format_row(format).bits / 8);
+}
+
+size_t scale_bytes(const MatrixFormat& format, int64_t n, int64_t k) {
+  return static_cast<size_t>(n * num_groups(format, k)) * sizeof(float);
 }
 
 void dequantise_row(const LinearSource& source, int64_t row, float* to) {
   const WeightFormatRow& format = format_row(source.format);
-  SERVAL_CHECK(!format.has_zeros && format.scale_type == DType::kF32, format.name);
-  const int64_t groups = groups_of(format, source.k);
-  format.decode(source.data, row * source.k, source.k, to);
+  const int64_t groups = num_groups(source.matrix_format(), source.k);
+  if (format.decode != nullptr) {
+    format.decode(source.data, row * source.k, source.k, to);
+  } else {
+    const auto* const codes = static_cast<const uint8_t*>(source.data) + row * source.k;
+    for (int64_t i = 0; i < source.k; ++i) to[i] = source.table[codes[i]];
+  }
   for (int64_t g = 0; g < groups; ++g) {
-    const int64_t size = format.group == kWholeRow ? source.k : format.group;
+    const int64_t size = groups == 1 ? source.k : source.group;
+    const float scale = source.scales[row * groups + g];
+    const float offset = source.offsets == nullptr ? 0 : source.offsets[row * groups + g];
     for (int64_t i = g * size; i < std::min(source.k, (g + 1) * size); ++i)
-      to[i] *= source.scales[row * groups + g];
+      to[i] = source.offsets == nullptr ? to[i] * scale : std::fma(to[i], scale, offset);
   }
 }
 
@@ -107,26 +142,80 @@ LinearSource source_of(const Tensor& matrix) {
   return {.format = format_of(matrix.dtype), .n = matrix.dim(0), .k = matrix.dim(1), .data = matrix.data};
 }
 
+namespace {
+
+// The largest magnitude; not a number where a value is not finite.
+float largest_magnitude(std::span<const float> values) {
+  float most = 0;
+  bool is_finite = true;
+  for (const float x : values) {
+    most = std::max(most, std::abs(x));
+    is_finite &= std::abs(x) <= std::numeric_limits<float>::max();
+  }
+  return is_finite ? most : std::numeric_limits<float>::quiet_NaN();
+}
+
+// Codes [-least.., most] of values under the scale.
+void round_to_codes(std::span<const float> values, float scale, float least, float most, int8_t* codes) {
+  if (!(scale != 0)) {
+    std::fill_n(codes, values.size(), int8_t{0});
+    return;
+  }
+  for (size_t i = 0; i < values.size(); ++i)
+    codes[i] = static_cast<int8_t>(std::clamp(nearest(values[i] / scale), least, most));
+}
+
+// One group; returns its scale.
+float quantise_group(WeightFormat format, std::span<const float> values, void* codes) {
+  const float most = largest_magnitude(values);
+  auto* const bytes = static_cast<uint8_t*>(codes);
+  if (std::isnan(most)) {
+    std::fill_n(bytes, values.size(), uint8_t{0});
+    return most;
+  }
+  switch (format) {
+    case WeightFormat::kInt8:
+    case WeightFormat::kInt8Groups: {
+      const float scale = most / 127;
+      round_to_codes(values, scale, -127, 127, reinterpret_cast<int8_t*>(codes));
+      return scale;
+    }
+    case WeightFormat::kInt4: {
+      // The end with one code more is for the largest of both signs.
+      const bool is_negative = std::find(values.begin(), values.end(), -most) != values.end();
+      const float scale = is_negative ? most / 8 : -most / 8;
+      round_to_codes(values, scale, -8, 7, reinterpret_cast<int8_t*>(codes));
+      return scale;
+    }
+    case WeightFormat::kFp8: {
+      const float scale = most / kLargestFp8;
+      for (size_t i = 0; i < values.size(); ++i) bytes[i] = scale != 0 ? float_to_fp8(values[i] / scale) : uint8_t{0};
+      return scale;
+    }
+    default:
+      break;
+  }
+  SERVAL_CHECK(false, format_row(format).name);
+}
+
+}  // namespace
+
 void quantise_int8(const Tensor& matrix, int8_t* codes, float* scales) {
+  quantise_groups(matrix, {WeightFormat::kInt8, kWholeRow}, codes, scales);
+}
+
+void quantise_groups(const Tensor& matrix, const MatrixFormat& format, void* codes, float* scales) {
   const LinearSource source = source_of(matrix);
-  constexpr float kLargest = 127;
   std::vector<float> row(source.k);
-  for (int64_t r = 0; r < source.n; ++r, codes += source.k) {
+  auto* to = static_cast<std::byte*>(codes);
+  const int64_t groups = num_groups(format, source.k), size = groups == 1 ? source.k : format.group;
+  for (int64_t r = 0; r < source.n; ++r) {
     dequantise_row(source, r, row.data());
-    float most = 0;
-    bool is_finite = true;
-    for (const float x : row) {
-      most = std::max(most, std::abs(x));
-      is_finite &= std::abs(x) <= std::numeric_limits<float>::max();
+    for (int64_t g = 0; g < groups; ++g) {
+      const auto count = static_cast<size_t>(std::min(size, source.k - g * size));
+      *scales++ = quantise_group(format.id, {row.data() + g * size, count}, to);
+      to += count;
     }
-    const float scale = most / kLargest;
-    scales[r] = is_finite ? scale : std::numeric_limits<float>::quiet_NaN();
-    if (!is_finite || scale == 0) {
-      std::fill_n(codes, source.k, int8_t{0});
-      continue;
-    }
-    for (int64_t i = 0; i < source.k; ++i)
-      codes[i] = static_cast<int8_t>(std::clamp(nearest(row[i] / scale), -kLargest, kLargest));
   }
 }
 

@@ -9,39 +9,66 @@
 
 namespace serval {
 
-// kInt8: codes -127..127 (not -128) times a scale for each row.
-enum class WeightFormat : uint8_t { kF32, kF16, kBF16, kInt8 };
-inline constexpr int kNumWeightFormats = 4;
+// kInt8: codes -127..127 (not -128) times a scale for each row. The others after it have groups: of 8 and of 4
+// bits in two's complement, 4 bits that a table says the meaning of, and E4M3 (Micikevicius et al. 2022).
+enum class WeightFormat : uint8_t { kF32, kF16, kBF16, kInt8, kInt8Groups, kInt4, kTable4, kFp8 };
+inline constexpr int kNumWeightFormats = 8;
+
+inline constexpr int kWholeRow = -1, kOfMatrix = -2;
+
+// A format with what belongs to one matrix of it.
+struct MatrixFormat {
+  WeightFormat id = WeightFormat::kF32;
+  int64_t group = 0;  // where the format's row says kOfMatrix: neighbours along k that share a scale, or kWholeRow
+  bool has_offsets = false;  // there too: a weight is its code times the scale, and an offset of the group
+  // The plain numbers that it is dequantised to for want of kernels.
+  WeightFormat plain = WeightFormat::kBF16;
+
+  MatrixFormat(WeightFormat format) : id(format) {}
+  MatrixFormat(WeightFormat format, int64_t neighbours, bool offsets = false)
+      : id(format), group(neighbours), has_offsets(offsets) {}
+  bool operator==(const MatrixFormat&) const = default;
+};
+
+// Numbers that the codes of a kTable4 stand for.
+inline constexpr int kTableSize = 16;
 
 // A weight matrix in host memory, at any alignment, as a loader hands it over. A view.
 struct LinearSource {
   WeightFormat format = WeightFormat::kF32;
   int64_t n = 0;               // outputs
   int64_t k = 0;               // inputs
-  const void* data = nullptr;  // [n, k] codes, rows without gaps
-  // [n, groups of a row], where the format has scales: a weight is its code times the scale of its group
+  const void* data = nullptr;  // [n, k] codes, rows without gaps; those of 4 bits have a byte each
+  // f32 [n, groups of a row], where the format has scales: a weight is what its code means times the scale of
+  // its group, and the group's offset, if there are offsets
   const float* scales = nullptr;
-};
+  int64_t group = 0;  // MatrixFormat::group
+  const float* offsets = nullptr;
+  const float* table = nullptr;  // [kTableSize], of a kTable4
 
-inline constexpr int kWholeRow = -1;
+  MatrixFormat matrix_format() const { return {format, group, offsets != nullptr}; }
+};
 
 struct WeightFormatRow {
   WeightFormat id;
   const char* name;
   int bits;                // of a code
-  int group = 0;           // neighbours along k that share a scale, or kWholeRow; 0: there are no scales
-  bool has_zeros = false;  // a weight is (code - zero of its group) * scale; no format is that yet
-  DType scale_type = DType::kF32;
+  int group = 0;           // neighbours along k that share a scale, kWholeRow or kOfMatrix; 0: there are no scales
   DType number;  // the plain numbers that the weights are, or are dequantised to for want of kernels
-  // The numbers that codes [first, first + count) of a matrix stand for.
+  // The numbers that codes [first, first + count) of a matrix stand for; null: its table says.
   void (*decode)(const void* data, int64_t first, int64_t count, float* to);
+
+  bool has_groups() const { return group == kOfMatrix; }
 };
 
 const WeightFormatRow& format_row(WeightFormat format);
 
-// Of n rows of k codes, and of their scales.
+// How many scales a row of k codes has.
+int64_t num_groups(const MatrixFormat& format, int64_t k);
+
+// Of n rows of k codes in a LinearSource, and of their scales.
 size_t code_bytes(WeightFormat format, int64_t n, int64_t k);
-size_t scale_bytes(WeightFormat format, int64_t n, int64_t k);
+size_t scale_bytes(const MatrixFormat& format, int64_t n, int64_t k);
 
 // What row `row` of the source means: to [k]. The definition that kernels are held against.
 void dequantise_row(const LinearSource& source, int64_t row, float* to);
@@ -56,5 +83,9 @@ LinearSource source_of(const Tensor& matrix);
 // largest magnitude; ties to even. codes [n, k], scales [n]. A row with a value that is not finite gets a
 // scale that is not a number.
 void quantise_int8(const Tensor& matrix, int8_t* codes, float* scales);
+
+// The same of a format with groups, each under a scale of its own, without offsets: kInt8Groups as above; kInt4 under the
+// scale that makes -8 of its largest magnitude; kFp8 under the one that makes 448 of it. scales [n, groups].
+void quantise_groups(const Tensor& matrix, const MatrixFormat& format, void* codes, float* scales);
 
 }  // namespace serval

@@ -256,11 +256,10 @@ std::string plan_text(const std::string& model, ServerConfig config) {
     out << std::left << std::setw(12) << name << std::right << std::setw(16) << bytes << " bytes "
         << std::setw(8) << gib(bytes) << " GiB  " << what << "\n";
   };
-  const WeightFormat wanted = spec.weight_format(),
-                     held = backend->held_format(wanted);
+  const MatrixFormat wanted = spec.main_format(), held = backend->held_format(wanted);
   row("weights", plan.weight_bytes,
-      "packed for " + std::string(backend->name()) + " as " + format_row(held).name +
-          (held == wanted ? "" : std::string(", which has no kernels for ") + format_row(wanted).name));
+      "packed for " + std::string(backend->name()) + " as " + format_row(held.id).name +
+          (held == wanted ? "" : std::string(", which has no kernels for ") + format_row(wanted.id).name));
   row("kv_cache", plan.kv_cache_bytes,
       std::to_string(plan.geometry.groups[0].num_blocks) + " blocks of " +
           std::to_string(plan.geometry.rule(0).span()) + " positions");

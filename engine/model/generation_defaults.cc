@@ -7,6 +7,7 @@
 
 #include "engine/json/json_reader.h"
 #include "engine/model/config_fields.h"
+#include "engine/model/model_folder.h"
 #include "engine/sampling_ranges.h"
 #include "kernels/base/log.h"
 
@@ -99,9 +100,8 @@ GenerationDefaults read_generation_defaults(const std::filesystem::path& model_d
     defaults.eos_token_ids = find_ids(file, "eos_token_id", vocab_size);
     defaults.bos_token_id = find_bos(file, vocab_size);
   }
-  const std::filesystem::path config_path = model_dir / "config.json";
-  const json::object object = read_json_file(config_path, kMaxConfigBytes);
-  const Fields file(object, config_path.string());
+  const ModelConfig config = read_config(model_dir);
+  const Fields file(config.object, config.file.string());
   if (defaults.eos_token_ids.empty()) defaults.eos_token_ids = find_ids(file, "eos_token_id", vocab_size);
   if (defaults.bos_token_id < 0) defaults.bos_token_id = find_bos(file, vocab_size);
   return defaults;

@@ -8,6 +8,10 @@
 #include <string>
 #include <string_view>
 
+#include "engine/json/json_reader.h"
+#include "engine/model/config_fields.h"
+#include "engine/model/gguf.h"
+#include "engine/model/gguf_model.h"
 #include "engine/model/other_formats.h"
 #include "kernels/base/regular_file.h"
 
@@ -41,18 +45,38 @@ bool is_repository_name(std::string_view name) {
          is_part(name.substr(slash + 1));
 }
 
+// Empty where there is none, or several.
+fs::path only_gguf_in(const fs::path& folder) {
+  fs::path found;
+  std::error_code ignored;
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder, ignored)) {
+    if (!is_gguf(entry.path())) continue;
+    if (!found.empty()) return {};
+    found = entry.path();
+  }
+  return found;
+}
+
 }  // namespace
+
+ModelConfig read_config(const fs::path& model) {
+  if (is_gguf(model)) return {config_of_gguf(GgufFile(model)), model};
+  const fs::path file = model / "config.json";
+  return {read_json_file(file, kMaxConfigBytes), file};
+}
 
 fs::path resolve_model(const std::string& model) {
   std::error_code ignored;
   if (fs::is_directory(model, ignored)) {
     if (!fs::exists(fs::path(model) / "config.json", ignored)) {
+      if (const fs::path only = only_gguf_in(model); !only.empty()) return only;
       const std::string other = other_format_in(model);
       throw std::runtime_error("the folder " + model + " holds no config.json" +
                                (other.empty() ? "" : "; " + other));
     }
     return model;
   }
+  if (is_gguf(model)) return model;
   if (fs::exists(model, ignored)) {
     const std::string other = other_format(model);
     throw std::runtime_error(other.empty() ? model + " is not a folder; MODEL is one, or a name of the cache"

@@ -1,6 +1,7 @@
 #include "engine/model/model_spec.h"
 
 #include <algorithm>
+#include <iterator>
 #include <stdexcept>
 #include <utility>
 
@@ -8,13 +9,29 @@
 
 namespace serval {
 
+namespace {
+
+struct RoundingRow {
+  const char* name;
+  ModelSpec::Rounding to;
+};
+// Of 4 bits the embedding and the head would lose too much.
+const RoundingRow kRoundings[] = {
+    {"int8", {WeightFormat::kInt8, WeightFormat::kInt8}},
+    {"int4", {{WeightFormat::kInt4, 32}, WeightFormat::kInt8}},
+    {"fp8", {{WeightFormat::kFp8, kWholeRow}, {WeightFormat::kFp8, kWholeRow}}},
+};
+
+}  // namespace
+
 ModelSpec quantised(ModelSpec spec, const std::string& quantize) {
   if (quantize == "off") return spec;
-  const WeightFormatRow& format = format_row(WeightFormat::kInt8);
-  if (quantize != format.name)
-    throw std::runtime_error("quantize is " + in_quotes(quantize) + "; it takes off or " + format.name);
-  spec.rounded_to = format.id;
-  spec.weight_dtype = format.number;
+  const auto* const row = std::find_if(std::begin(kRoundings), std::end(kRoundings),
+                                       [&](const RoundingRow& known) { return known.name == quantize; });
+  if (row == std::end(kRoundings))
+    throw std::runtime_error("quantize is " + in_quotes(quantize) + "; it takes off, int8, int4 or fp8");
+  spec.rounded_to = row->to;
+  spec.weight_dtype = format_row(row->to.layers.id).number;
   return spec;
 }
 

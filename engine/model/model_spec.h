@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -111,7 +112,12 @@ struct ModelSpec {
   // Of the numbers that the matrices are; norms and biases are f32.
   DType weight_dtype = DType::kBF16;
   // What the matrices are rounded to while they are loaded; see quantised().
-  std::optional<WeightFormat> rounded_to;
+  struct Rounding {
+    MatrixFormat layers, frame;  // of the layers' matrices; of the embedding and the head
+  };
+  std::optional<Rounding> rounded_to;
+  // What those matrices are held as that the checkpoint has quantised, by their names there (stored_matrix.h).
+  std::map<std::string, MatrixFormat> stored;
   float embedding_scale = 1;
   NormSpec embedding_norm;
   // Of what each part adds to the residual (Granite, MiniCPM).
@@ -131,10 +137,14 @@ struct ModelSpec {
   LengthClasses length_classes() const;
   int embedding_width() const { return embedding_size > 0 ? embedding_size : hidden_size; }
   int num_layers() const { return static_cast<int>(layers.size()); }
-  WeightFormat weight_format() const { return rounded_to ? *rounded_to : format_of(weight_dtype); }
+  MatrixFormat weight_format() const { return rounded_to ? rounded_to->layers : format_of(weight_dtype); }
+  // Of most of the matrices.
+  MatrixFormat main_format() const { return stored.empty() ? weight_format() : stored.begin()->second; }
+  MatrixFormat frame_format() const { return rounded_to ? rounded_to->frame : format_of(weight_dtype); }
 };
 
-// The same model with its matrices rounded as the setting `quantize` says: off, or the name of a format.
+// The same model with its matrices rounded as the setting `quantize` says: off, int8, int4 or fp8. What the checkpoint
+// has quantised stays as it is.
 // Throws std::runtime_error with a sentence for another name.
 ModelSpec quantised(ModelSpec spec, const std::string& quantize);
 

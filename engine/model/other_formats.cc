@@ -10,9 +10,7 @@ std::string other_format(const fs::path& file) {
   const std::string name = shown(file.filename().string());
   const std::string extension = file.extension().string();
   if (extension == ".gguf") {
-    return name +
-           " is a GGUF file, which is not supported: serve the Hugging Face folder that it was made from "
-           "(config.json, tokenizer.json, *.safetensors)";
+    return name + " is a GGUF file: serve it by its own path";
   }
   if (extension == ".bin" || extension == ".pt" || extension == ".pth") {
     return name +

@@ -7,8 +7,10 @@
 
 #include "engine/json/json_reader.h"
 #include "engine/model/architectures/architecture.h"
+#include "engine/model/gguf_model.h"
 #include "engine/model/harmless_fields.h"
-#include "engine/model/quantization.h"
+#include "engine/model/model_folder.h"
+#include "engine/model/quantised_checkpoint.h"
 #include "engine/model/safetensors.h"
 #include "kernels/base/shown.h"
 
@@ -58,25 +60,16 @@ const Architecture& read_architecture(const Fields& file) {
   return row(find_architecture, names->get_array()[0].get_string());
 }
 
-void refuse_quantised(const Fields& file) {
-  for (const char* field : {"quantization_config", "compression_config"}) {
-    const json::value* value = file.find(field);
-    if (value == nullptr || (value->is_bool() && !value->get_bool())) continue;
-    file.refuse(field, "says that the weights are quantised: " + quantization_name(*value) +
-                           " weights are not supported; use the folder with the float32, float16 or "
-                           "bfloat16 weights they were made from");
-  }
-}
-
 }  // namespace
 
 ModelSpec read_model_spec(const std::filesystem::path& model_dir) {
-  const std::filesystem::path path = model_dir / "config.json";
-  const json::object object = read_json_file(path, kMaxConfigBytes);
+  const auto [object, path] = read_config(model_dir);
   const Fields file(object, path.string());
 
   const Architecture& architecture = read_architecture(file);
-  refuse_quantised(file);
+  const Quantisation quantisation = find_quantisation(object);
+  check_method(path, quantisation);
+  for (const char* field : {"quantization_config", "compression_config"}) file.find(field);
   ModelSpec spec = architecture.read(file);
   spec.architecture = architecture.name;
   const std::span<const StoredName> modules = spec.names.modules;
@@ -87,6 +80,11 @@ ModelSpec read_model_spec(const std::filesystem::path& model_dir) {
   spec.length_classes();
   spec.weight_dtype = read_dtype(file, model_dir, spec.names);
   refuse_unasked(file);
+  if (is_gguf(model_dir)) adapt_to_gguf(GgufFile(model_dir), spec);
+  if (quantisation.value != nullptr || is_gguf(model_dir)) {
+    const QuantisedCheckpoint checkpoint(model_dir);
+    for (const StoredMatrix& matrix : checkpoint.matrices()) spec.stored.emplace(matrix.name, matrix.format);
+  }
   return spec;
 }
 

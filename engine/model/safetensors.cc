@@ -10,6 +10,8 @@
 
 #include "engine/json/json_reader.h"
 #include "engine/model/other_formats.h"
+#include "engine/model/stored_matrix.h"
+#include "kernels/base/check.h"
 #include "kernels/base/shown.h"
 
 namespace serval {
@@ -281,6 +283,15 @@ Checkpoint::Checkpoint(const std::filesystem::path& model_dir, size_t max_header
                              " holds neither model.safetensors nor model.safetensors.index.json" +
                              (other.empty() ? "" : "; " + other));
   }
+  index_tensors();
+}
+
+Checkpoint::Checkpoint(MappedFile file, std::vector<TensorInfo> tensors) : tensors_(std::move(tensors)) {
+  files_.push_back(std::move(file));
+  index_tensors();
+}
+
+void Checkpoint::index_tensors() {
   std::sort(tensors_.begin(), tensors_.end(),
             [](const TensorInfo& a, const TensorInfo& b) { return a.name < b.name; });
   for (const TensorInfo& tensor : tensors_) total_bytes_ += tensor.bytes;
@@ -330,10 +341,51 @@ void Checkpoint::open_shards(const std::filesystem::path& index_path, size_t max
   }
 }
 
-const TensorInfo* Checkpoint::find(std::string_view name) const {
-  const auto at = std::lower_bound(tensors_.begin(), tensors_.end(), name,
+namespace {
+
+bool is_before(const TensorInfo& a, const TensorInfo& b) {
+  return a.name < b.name;
+}
+
+const TensorInfo* find_in(const std::vector<TensorInfo>& tensors, std::string_view name) {
+  const auto at = std::lower_bound(tensors.begin(), tensors.end(), name,
                                    [](const TensorInfo& a, std::string_view b) { return a.name < b; });
-  return at != tensors_.end() && at->name == name ? &*at : nullptr;
+  return at != tensors.end() && at->name == name ? &*at : nullptr;
+}
+
+}  // namespace
+
+const TensorInfo* Checkpoint::find(std::string_view name) const {
+  return find_in(tensors_, name);
+}
+
+const TensorInfo* Checkpoint::find_part(std::string_view name) const {
+  return find_in(parts_, name);
+}
+
+void Checkpoint::put_together(const std::vector<StoredMatrix>& matrices) {
+  std::vector<TensorInfo> made;
+  std::unordered_set<std::string_view> used;
+  for (const StoredMatrix& matrix : matrices) {
+    TensorInfo& whole = made.emplace_back();
+    whole.name = matrix.name;
+    whole.dtype_name = matrix.how;
+    whole.shape = matrix.shape;
+    whole.stored = &matrix;
+    for (const std::string& part : matrix.tensors) {
+      if (!used.insert(part).second) continue;
+      const TensorInfo* const tensor = find(part);
+      SERVAL_CHECK(tensor != nullptr, part);
+      whole.bytes += tensor->bytes;
+      whole.file = tensor->file;
+    }
+  }
+  for (TensorInfo& tensor : tensors_) {
+    if (used.contains(tensor.name)) parts_.push_back(tensor);
+  }
+  std::erase_if(tensors_, [&](const TensorInfo& tensor) { return used.contains(tensor.name); });
+  tensors_.insert(tensors_.end(), made.begin(), made.end());
+  std::sort(tensors_.begin(), tensors_.end(), is_before);
 }
 
 void Checkpoint::read(const TensorInfo& tensor, size_t begin, size_t bytes, void* to) const {

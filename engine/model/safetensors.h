@@ -16,6 +16,8 @@
 
 namespace serval {
 
+struct StoredMatrix;
+
 struct TensorInfo {
   std::string name;
   std::string_view dtype_name;  // as the format spells it: "F32", "BF16", "I64", ...
@@ -24,6 +26,9 @@ struct TensorInfo {
   size_t offset = 0;            // of its first byte, from the start of the file
   size_t bytes = 0;
   size_t file = 0;  // which of the checkpoint's files, see Checkpoint::file_of
+  // A quantised matrix under the name that models ask for it by (Checkpoint::put_together); its bytes are those of
+  // its parts.
+  const StoredMatrix* stored = nullptr;
 };
 
 inline constexpr size_t kDefaultMaxHeaderBytes = size_t{16} << 20;
@@ -40,8 +45,16 @@ class Checkpoint {
   explicit Checkpoint(const std::filesystem::path& model_dir,
                       size_t max_header_bytes = kDefaultMaxHeaderBytes);
 
+  // Of one file in another format, whose tensors these are, of bytes inside it.
+  Checkpoint(MappedFile file, std::vector<TensorInfo> tensors);
+
+  // Has each of the matrices, which outlive this, in place of the tensors that it is made of.
+  void put_together(const std::vector<StoredMatrix>& matrices);
+
   // Null when there is none.
   const TensorInfo* find(std::string_view name) const;
+  // A tensor that a matrix is made of; null when there is none.
+  const TensorInfo* find_part(std::string_view name) const;
   const std::vector<TensorInfo>& tensors() const { return tensors_; }  // ascending names
   const std::filesystem::path& file_of(const TensorInfo& tensor) const { return files_[tensor.file].path(); }
   size_t total_bytes() const { return total_bytes_; }
@@ -53,10 +66,11 @@ class Checkpoint {
   void read(const TensorInfo& tensor, size_t begin, size_t bytes, void* to) const;
 
  private:
+  void index_tensors();
   void open_shards(const std::filesystem::path& index_path, size_t max_header_bytes);
 
   std::vector<MappedFile> files_;
-  std::vector<TensorInfo> tensors_;
+  std::vector<TensorInfo> tensors_, parts_;
   size_t total_bytes_ = 0;
 };
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <list>
 #include <memory>
 #include <span>
 #include <stdexcept>
@@ -13,7 +14,9 @@
 #include <vector>
 
 #include "engine/model/float_convert.h"
+#include "engine/model/quantised_checkpoint.h"
 #include "engine/model/safetensors.h"
+#include "engine/model/stored_matrix.h"
 #include "engine/model/weight_map.h"
 #include "kernels/base/check.h"
 #include "kernels/base/log.h"
@@ -45,6 +48,7 @@ const TensorInfo& find_tensor(const Checkpoint& checkpoint, const SourceTensor& 
     throw std::runtime_error(subject + " has shape " + shape_text(info->shape) +
                              ", the configuration asks for " + shape_text(source.stored_shape()));
   }
+  if (info->stored != nullptr) return *info;
   if (!info->dtype || *info->dtype == DType::kI32) {
     throw std::runtime_error(subject + " has dtype " + std::string(info->dtype_name) +
                              "; supported are F32, F16, BF16");
@@ -111,6 +115,7 @@ class Staging {
 
   // The tensor's values in `type`. The view is good until clear(), as are all below.
   Tensor load(const SourceTensor& source, DType type) {
+    if (find_tensor(checkpoint_, source).stored != nullptr) return load_stored_numbers(source, type);
     Tensor view = read(source);
     if (view.dtype == type) return view;
     const Tensor stored = view;
@@ -122,28 +127,34 @@ class Staging {
   }
 
   // The matrix as what the backend holds of the format.
-  LinearSource load_matrix(const SourceTensor& source, WeightFormat format) {
-    const DType number = format_row(backend_.held_format(format)).number;
+  LinearSource load_matrix(const SourceTensor& source, const MatrixFormat& format) {
+    const MatrixFormat held = backend_.held_format(format);
+    const DType number = format_row(held.id).number;
+    if (is_stored(source)) {
+      return is_rounded(held) ? source_of_stored(source, held) : source_of(load_stored_numbers(source, number));
+    }
     if (!is_rounded(format)) return source_of(load(source, number));
     const Tensor stored = read(source);
     const int64_t n = stored.dim(0), k = stored.dim(1);
-    auto* const codes = reinterpret_cast<int8_t*>(take(code_bytes(format, n, k)));
+    std::byte* const codes = take(code_bytes(format.id, n, k));
     auto* const scales = reinterpret_cast<float*>(take(scale_bytes(format, n, k)));
-    SERVAL_CHECK(format == WeightFormat::kInt8, format_row(format).name);
-    quantise_int8(stored, codes, scales);
-    const LinearSource rounded{.format = format, .n = n, .k = k, .data = codes, .scales = scales};
-    return backend_.supports(format) ? rounded : source_of(dequantised(rounded, number, stored.data));
+    quantise_groups(stored, format, codes, scales);
+    const LinearSource rounded{
+        .format = format.id, .n = n, .k = k, .data = codes, .scales = scales, .group = format.group};
+    return backend_.supports(format.id) ? rounded : source_of(dequantised(rounded, number, stored.data));
   }
 
   void clear() {
     used_ = 0;
+    stored_.clear();
     if (progress_) progress_(done_, checkpoint_.total_bytes());
   }
   void skip(size_t bytes) { done_ += bytes; }
 
  private:
   static constexpr size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
-  static bool is_rounded(WeightFormat format) { return format_row(format).group != 0; }
+  static bool is_rounded(const MatrixFormat& format) { return format_row(format.id).group != 0; }
+  bool is_stored(const SourceTensor& source) const { return find_tensor(checkpoint_, source).stored != nullptr; }
 
   // What read(), load() and load_matrix() take.
   size_t read_bytes(const SourceTensor& source) const {
@@ -152,14 +163,17 @@ class Staging {
     return aligned(bytes) * (1 + std::count(std::begin(moves), std::end(moves), true));
   }
   size_t bytes_for(const SourceTensor& source, DType type) const {
+    if (is_stored(source)) return aligned(static_cast<size_t>(source.num_rows() * source.num_columns()) * dtype_bytes(type));
     const DType stored = *find_tensor(checkpoint_, source).dtype;
     return read_bytes(source) +
            (stored == type ? 0 : aligned(static_cast<size_t>(source.num_elements()) * dtype_bytes(type)));
   }
-  size_t bytes_for(const SourceTensor& source, WeightFormat format) const {
-    if (!is_rounded(format)) return bytes_for(source, format_row(backend_.held_format(format)).number);
+  size_t bytes_for(const SourceTensor& source, const MatrixFormat& format) const {
+    const MatrixFormat held = backend_.held_format(format);
+    if (is_stored(source) && is_rounded(held)) return 0;
+    if (is_stored(source) || !is_rounded(format)) return bytes_for(source, format_row(held.id).number);
     const int64_t n = source.num_rows(), k = source.num_columns();
-    return read_bytes(source) + aligned(code_bytes(format, n, k)) + aligned(scale_bytes(format, n, k));
+    return read_bytes(source) + aligned(code_bytes(format.id, n, k)) + aligned(scale_bytes(format, n, k));
   }
   size_t bytes_for(const LinearSlot& slot) const {
     size_t bytes = 0;
@@ -216,6 +230,79 @@ class Staging {
     return Tensor(raw, *info.dtype, {source.num_rows(), source.num_columns()});
   }
 
+  // The checkpoint's own codes, of the rows that are wanted.
+  LinearSource source_of_stored(const SourceTensor& source, const MatrixFormat& held) {
+    const TensorInfo& info = find_tensor(checkpoint_, source);
+    const MatrixFormat& format = info.stored->format;
+    const int64_t n = source.shape[0], k = source.shape[1], groups = num_groups(format, k);
+    MatrixParts& parts = stored_.emplace_back();
+    info.stored->read(checkpoint_, source.index, parts);
+    done_ += info.bytes / static_cast<size_t>(std::max<int64_t>(1, source.stack));
+    const auto check = [&](size_t have, int64_t want) {
+      SERVAL_CHECK(have == static_cast<size_t>(want), info.name, have, want);
+    };
+    const bool has_codes = is_rounded(format);
+    check(parts.codes.size(), has_codes ? n * k : 0);
+    check(parts.scales.size(), has_codes ? n * groups : 0);
+    check(parts.offsets.size(), format.has_offsets ? n * groups : 0);
+    check(parts.numbers.size(), has_codes ? 0 : n * k);
+    choose_rows(source.rows, k, parts.codes);
+    choose_rows(source.rows, groups, parts.scales);
+    choose_rows(source.rows, groups, parts.offsets);
+    choose_rows(source.rows, k, parts.numbers);
+    if (has_codes) regroup(format, held, source.chosen_rows(), k, parts);
+    const void* const data = has_codes ? static_cast<const void*>(parts.codes.data()) : parts.numbers.data();
+    return {.format = has_codes ? held.id : WeightFormat::kF32,
+            .n = source.chosen_rows(),
+            .k = k,
+            .data = data,
+            .scales = parts.scales.data(),
+            .group = held.group,
+            .offsets = held.has_offsets && has_codes ? parts.offsets.data() : nullptr,
+            .table = parts.table.data()};
+  }
+
+  // Scales and offsets of smaller groups, and offsets where there were none.
+  static void regroup(const MatrixFormat& from, const MatrixFormat& to, int64_t n, int64_t k, MatrixParts& parts) {
+    const int64_t had = num_groups(from, k), groups = num_groups(to, k);
+    const auto spread = [&](std::vector<float>& values) {
+      if (had == groups || values.empty()) return;
+      const std::vector<float> all = std::move(values);
+      values.resize(static_cast<size_t>(n * groups));
+      for (int64_t r = 0; r < n; ++r)
+        for (int64_t g = 0; g < groups; ++g) values[r * groups + g] = all[r * had + (had == 1 ? 0 : g * to.group / from.group)];
+    };
+    spread(parts.scales);
+    spread(parts.offsets);
+    if (to.has_offsets && parts.offsets.empty()) parts.offsets.resize(parts.scales.size());
+  }
+
+  template <class T>
+  static void choose_rows(const std::vector<RowRange>& rows, int64_t row, std::vector<T>& values) {
+    if (rows.empty() || values.empty()) return;
+    const std::vector<T> all = std::move(values);
+    values.clear();
+    for (const RowRange& range : rows) {
+      for (int64_t r = 0; r < range.count; ++r) {
+        const auto from = all.begin() + (range.first + r * range.step) * row;
+        values.insert(values.end(), from, from + row);
+      }
+    }
+  }
+
+  Tensor load_stored_numbers(const SourceTensor& source, DType number) {
+    if (source.is_transposed || source.shape.size() != 2)
+      throw std::runtime_error("tensor " + in_quotes(source.name) + " is quantised, which is not supported of its kind");
+    const MatrixFormat own = find_tensor(checkpoint_, source).stored->format;
+    const LinearSource matrix = source_of_stored(source, own);
+    const auto bytes = static_cast<size_t>(matrix.n * matrix.k) * dtype_bytes(number);
+    const Tensor numbers = dequantised(matrix, number, take(bytes));
+    if (!source.is_turned) return numbers;
+    const std::vector<std::byte> upright(static_cast<std::byte*>(numbers.data), static_cast<std::byte*>(numbers.data) + bytes);
+    transpose(upright.data(), matrix.n, matrix.k, dtype_bytes(number), numbers.data);
+    return Tensor(numbers.data, number, {matrix.k, matrix.n});
+  }
+
   // In `memory`: that of the values it was made of, which are no smaller and done with.
   static Tensor dequantised(const LinearSource& matrix, DType number, void* memory) {
     std::vector<float> row(static_cast<size_t>(matrix.k));
@@ -241,6 +328,7 @@ class Staging {
   std::unique_ptr<std::byte[]> memory_;
   size_t capacity_ = 0, used_ = 0;
   size_t done_ = 0;
+  std::list<MatrixParts> stored_;
 };
 
 void load_slot(const LinearSlot& slot, Staging& staging, Backend& backend) {
@@ -270,7 +358,7 @@ void load_slot(const ConstantSlot& slot, Staging&, Backend& backend) {
 }
 
 void load_slot(const TableSlot& slot, Staging&, Backend& backend) {
-  const DType number = format_row(backend.held_format(slot.format)).number;
+  const DType number = format_row(backend.held_format(slot.format).id).number;
   const auto columns = static_cast<size_t>(slot.columns);
   std::vector<float> row(columns);
   std::vector<std::byte> table(slot.rows * columns * dtype_bytes(number));
@@ -365,7 +453,8 @@ size_t check_tensors(const Checkpoint& checkpoint, const std::vector<WeightSlot>
 }  // namespace
 
 void check_weights(const std::filesystem::path& model_dir, const ModelSpec& model) {
-  const Checkpoint checkpoint(model_dir);
+  const QuantisedCheckpoint opened(model_dir);
+  const Checkpoint& checkpoint = opened.tensors();
   ModelSpec spec = model;
   spec.names = names_in(checkpoint, model.names);
   ModelWeights weights;
@@ -374,17 +463,18 @@ void check_weights(const std::filesystem::path& model_dir, const ModelSpec& mode
 
 ModelWeights load_weights(const std::filesystem::path& model_dir, const ModelSpec& model, Backend& backend,
                           const Progress& progress) {
-  const Checkpoint checkpoint(model_dir);
+  const QuantisedCheckpoint opened(model_dir);
+  const Checkpoint& checkpoint = opened.tensors();
   ModelSpec spec = model;
   spec.names = names_in(checkpoint, model.names);
   ModelWeights weights;
   const std::vector<WeightSlot> slots = map_weights(spec, weights);
   const size_t skipped = check_tensors(checkpoint, slots, spec);
-  const WeightFormat wanted = spec.weight_format(), held = backend.held_format(wanted);
+  const MatrixFormat wanted = spec.main_format(), held = backend.held_format(wanted);
   if (held != wanted)
     log_info("weights are held in another format",
-             {{"format", format_row(wanted).name},
-              {"held_as", format_row(held).name},
+             {{"format", format_row(wanted.id).name},
+              {"held_as", format_row(held.id).name},
               {"reason", std::string(backend.name()) + " has no kernels for it"}});
   {
     Staging staging(checkpoint, slots, backend, progress);

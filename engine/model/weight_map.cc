@@ -1,6 +1,9 @@
 #include "engine/model/weight_map.h"
 
+#include <algorithm>
 #include <cmath>
+#include <numeric>
+#include <optional>
 #include <span>
 #include <string>
 #include <variant>
@@ -40,13 +43,46 @@ void fill_sinusoids(int64_t position, std::span<float> row) {
   }
 }
 
+// What can hold the codes of both exactly; nothing where no format can.
+std::optional<MatrixFormat> common_format(const MatrixFormat& a, const MatrixFormat& b, int64_t k) {
+  if (a == b) return a;
+  const auto is_integer = [](WeightFormat id) { return id == WeightFormat::kInt4 || id == WeightFormat::kInt8Groups; };
+  const bool are_integers = is_integer(a.id) && is_integer(b.id);
+  if (!are_integers && (a.id != b.id || a.id != WeightFormat::kFp8)) return std::nullopt;
+  const WeightFormat id = a.id == b.id ? a.id : WeightFormat::kInt8Groups;
+  const auto size = [&](const MatrixFormat& format) { return num_groups(format, k) == 1 ? k : format.group; };
+  const int64_t group = std::gcd(size(a), size(b));
+  if (format_row(id).bits < 8 && group % 8 != 0) return std::nullopt;
+  return MatrixFormat(id, group >= k ? kWholeRow : group, a.has_offsets || b.has_offsets);
+}
+
+// A matrix whose parts the checkpoint has all quantised in ways that one format can hold is held so. One that has only
+// some of them quantised is held as plain numbers, and so is one that is turned on the way.
+void hold_as_stored(const ModelSpec& spec, LinearSlot& slot) {
+  const WeightFormat plain = format_of(spec.weight_dtype);
+  slot.format.plain = plain;
+  std::optional<MatrixFormat> held;
+  bool is_kept = true, is_stored = false;
+  for (const SourceTensor& part : slot.parts) {
+    const auto stored = spec.stored.find(part.name);
+    is_stored |= stored != spec.stored.end();
+    is_kept &= stored != spec.stored.end() && format_row(stored->second.id).group != 0 && !part.is_turned && !part.is_transposed;
+    if (!is_kept) continue;
+    held = held ? common_format(*held, stored->second, part.num_columns()) : stored->second;
+    is_kept = held.has_value();
+  }
+  if (!is_stored) return;
+  slot.format = is_kept ? *held : MatrixFormat(plain);
+  slot.format.plain = plain;
+}
+
 }  // namespace
 
 std::vector<WeightSlot> map_weights(const ModelSpec& spec, ModelWeights& weights) {
   const int64_t hidden = spec.hidden_size;
   const TensorNames& names = spec.names;
   std::vector<WeightSlot> slots;
-  SlotList frame(slots, names, "", spec.weight_format());
+  SlotList frame(slots, names, "", spec.frame_format());
   if (spec.embedding_rows_unused == 0) {
     frame.linear(weights.embedding, {{names.embedding, spec.vocab_size}}, spec.embedding_width(), false);
   } else {
@@ -64,7 +100,7 @@ std::vector<WeightSlot> map_weights(const ModelSpec& spec, ModelWeights& weights
                               spec.positions_unused + spec.max_positions, hidden);
   frame.norm(weights.embedding_norm, names.embedding_norm, hidden, spec.embedding_norm);
   if (spec.layer_inputs.is_there()) {
-    SlotList inside(slots, names, names.frame_prefix(), spec.weight_format());
+    SlotList inside(slots, names, names.frame_prefix(), spec.frame_format());
     spec.layer_inputs.list_slots(hidden, weights.layer_inputs, inside);
   }
   weights.layers.resize(spec.layers.size());
@@ -89,6 +125,9 @@ std::vector<WeightSlot> map_weights(const ModelSpec& spec, ModelWeights& weights
   frame.norm(weights.final_norm, names.final_norm, hidden, spec.final_norm);
   if (!spec.tied_embeddings) 
     frame.linear(weights.lm_head, {{names.head, spec.vocab_size}}, spec.embedding_width(), spec.head_bias);
+  for (WeightSlot& slot : slots) {
+    if (auto* const linear = std::get_if<LinearSlot>(&slot)) hold_as_stored(spec, *linear);
+  }
   return slots;
 }
 

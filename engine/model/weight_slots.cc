@@ -31,7 +31,7 @@ void part_neighbours(std::vector<float>& values, const std::vector<int64_t>& sha
 }  // namespace
 
 void SlotList::add(LinearWeight& target, const std::vector<Rows>& rows, int64_t columns, bool bias,
-                   WeightFormat format) {
+                   MatrixFormat format) {
   LinearSlot slot{.target = &target, .format = format, .parts = {}, .biases = {}};
   std::string_view before;
   for (const auto& [module, count, stored_rows] : rows) {
@@ -122,7 +122,7 @@ void SlotList::reordered_linear(LinearWeight& target, std::string_view module, s
 }
 
 void SlotList::some_rows(LinearWeight& target, std::string_view module, std::vector<RowRange> rows,
-                         int64_t rows_in_all, int64_t columns, WeightFormat format) {
+                         int64_t rows_in_all, int64_t columns, MatrixFormat format) {
   const SourceTensor part{
       .name = stored(module) + ".weight", .shape = {rows_in_all, columns}, .rows = std::move(rows)};
   slots_.emplace_back(LinearSlot{.target = &target, .format = format, .parts = {part}, .biases = {}});

@@ -58,7 +58,7 @@ struct SourceTensor {
 // none, or one per part.
 struct LinearSlot {
   LinearWeight* target = nullptr;
-  WeightFormat format = WeightFormat::kF32;  // what it is to be held as
+  MatrixFormat format = WeightFormat::kF32;  // what it is to be held as
   std::vector<SourceTensor> parts;
   std::vector<SourceTensor> biases;
 };
@@ -107,7 +107,7 @@ class SlotList {
  public:
   // `prefix` stands before every name; format, is_transposed: of every matrix. slots and names outlive the
   // list.
-  SlotList(std::vector<WeightSlot>& slots, const TensorNames& names, std::string prefix, WeightFormat format,
+  SlotList(std::vector<WeightSlot>& slots, const TensorNames& names, std::string prefix, MatrixFormat format,
            bool is_transposed = false)
       : slots_(slots),
         names_(names),
@@ -181,17 +181,17 @@ class SlotList {
   void norm(NormWeights& target, std::string_view module, int64_t size, const NormSpec& spec);
 
  private:
-  WeightFormat unrounded() const { return format_of(format_row(format_).number); }
+  WeightFormat unrounded() const { return format_of(format_row(format_.id).number); }
   void some_rows(LinearWeight& target, std::string_view module, std::vector<RowRange> rows, int64_t rows_in_all,
-                 int64_t columns, WeightFormat format);
+                 int64_t columns, MatrixFormat format);
   void add(LinearWeight& target, const std::vector<Rows>& rows, int64_t columns, bool bias,
-           WeightFormat format);
+           MatrixFormat format);
   std::string stored(std::string_view module) const { return prefix_ + names_.stored(module); }
 
   std::vector<WeightSlot>& slots_;
   const TensorNames& names_;
   std::string prefix_;
-  WeightFormat format_;
+  MatrixFormat format_;
   bool is_transposed_;
 };
 

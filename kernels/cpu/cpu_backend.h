@@ -29,7 +29,7 @@ class CpuBackend final : public Backend {
   DType activation_dtype(DType) const override { return DType::kF32; }
   bool supports(WeightFormat) const override { return true; }
   LinearWeight pack_linear(std::span<const LinearSource> parts, std::span<const Tensor> biases) override;
-  size_t packed_bytes(int64_t n, int64_t k, WeightFormat format, bool bias) const override;
+  size_t packed_bytes(int64_t n, int64_t k, const MatrixFormat& format, bool bias) const override;
   DType preferred_kv_dtype(DType weights) const override;
   bool takes_kv_dtype(DType kv, DType) const override { return kv == DType::kF32 || kv == DType::kBF16; }
   std::unique_ptr<StepContext> make_step_context(const StepLimits& limits) override;

@@ -72,7 +72,9 @@ extern const KernelTable SERVAL_TABLE;
 const KernelTable SERVAL_TABLE = {
     .name = SERVAL_STRING(SERVAL_ISA),
     .linear = {linear_kernel<FmaFormat<F32Weights>>(), linear_kernel<FmaFormat<F16Weights>>(),
-               linear_kernel<Bf16Format>(), linear_kernel<Int8Format>()},
+               linear_kernel<Bf16Format>(), linear_kernel<Int8Format>(), linear_kernel<GroupFormat<Int8Codes>>(),
+               linear_kernel<GroupFormat<Int4Codes>>(), linear_kernel<GroupFormat<Table4Codes>>(),
+               linear_kernel<GroupFormat<Fp8Codes>>()},
     .attend_f32 = attend<F32Kv>,
     .attend_bf16 = attend<Bf16Kv>,
     .merge_chunks = merge_chunks,

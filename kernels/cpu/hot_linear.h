@@ -62,12 +62,39 @@ struct Int8Weights {  // codes: their scale is the tile's last step
   static constexpr bool kWidensOnce = true;
   static Vec at(const char* w, int) { return load_bytes(w); }
 };
+
+// Codes whose scales are of groups: what a code means, of kStep neighbours along k the j-th.
+struct Int8Codes {
+  static constexpr int kStep = 1, kLaneBytes = 1, kStepBytes = kPanel;
+  static Vec at(const char* w, int, const float*) { return load_bytes(w); }
+};
+struct Fp8Codes {
+  static constexpr int kStep = 1, kLaneBytes = 1, kStepBytes = kPanel;
+  static Vec at(const char* w, int, const float*) { return load_fp8(w); }
+};
+struct Int4Codes {
+  static constexpr int kStep = 8, kLaneBytes = 4, kStepBytes = 4 * kPanel;
+  static Vec at(const char* w, int j, const float*) { return to_floats((load_ints(w) << (28 - 4 * j)) >> 28); }
+};
+struct Table4Codes {
+  static constexpr int kStep = 8, kLaneBytes = 4, kStepBytes = 4 * kPanel;
+  static Vec at(const char* w, int j, const float* table) { return look_up(table, load_ints(w) >> (4 * j)); }
+};
+// Such codes once they are widened, scales and offsets applied: kStep neighbours one after the other.
+template <int kNeighbours>
+struct WidenedCodes {
+  static constexpr int kStep = kNeighbours, kLaneBytes = 4, kStepBytes = 4 * kPanel * kNeighbours;
+  static constexpr bool kWidensOnce = false;
+  static Vec at(const char* w, int j) { return load(reinterpret_cast<const float*>(w) + j * kPanel); }
+};
+
 // f32 activations.
 template <class Weights>
 struct FmaFormat : Weights {
   using Element = float;
   // What several tiles that share a slice of the panel compute with.
   using Shared = std::conditional_t<Weights::kWidensOnce, FmaFormat<F32Weights>, FmaFormat>;
+  static constexpr bool kHasGroups = false;
   static void widen_step(const char* w, char* wide) {
 #pragma GCC unroll 8
     for (int v = 0; v < kPanelVecs; ++v)
@@ -95,11 +122,63 @@ struct FmaFormat : Weights {
   }
 };
 
+// Scales and offsets of one group, of NV vectors of outputs.
+template <int NV>
+struct GroupVecs {
+  Vec scale[NV], offset[NV];
+
+  void load_from(const float* scales, bool has_offsets) {
+#pragma GCC unroll 8
+    for (int v = 0; v < NV; ++v) {
+      scale[v] = load(scales + v * kLanes);
+      offset[v] = has_offsets ? load(scales + kPanel + v * kLanes) : Vec{};
+    }
+  }
+};
+
+// Codes with scales of groups, and f32 activations.
+template <class Codes>
+struct GroupFormat : Codes {
+  using Element = float;
+  using Shared = FmaFormat<WidenedCodes<Codes::kStep>>;
+  static constexpr bool kHasGroups = true;
+  static Element pack(float x) { return x; }
+
+  static void widen_step(const char* w, char* wide, const GroupVecs<kPanelVecs>& group, const float* table) {
+#pragma GCC unroll 8
+    for (int j = 0; j < Codes::kStep; ++j) {
+#pragma GCC unroll 8
+      for (int v = 0; v < kPanelVecs; ++v)
+        store(reinterpret_cast<float*>(wide) + j * kPanel + v * kLanes,
+              fma(Codes::at(w + v * kLanes * Codes::kLaneBytes, j, table), group.scale[v], group.offset[v]));
+    }
+  }
+  template <int MR, int NV>
+  static void step(Vec (&acc)[MR][NV], const Element* a, const char* w, const GroupVecs<NV>& group,
+                   const float* table) {
+#pragma GCC unroll 8
+    for (int j = 0; j < Codes::kStep; ++j) {
+      Vec weight[NV];
+#pragma GCC unroll 8
+      for (int v = 0; v < NV; ++v)
+        weight[v] =
+            fma(Codes::at(w + v * kLanes * Codes::kLaneBytes, j, table), group.scale[v], group.offset[v]);
+#pragma GCC unroll 16
+      for (int m = 0; m < MR; ++m) {
+        const Vec x = broadcast(a[Codes::kStep * m + j]);
+#pragma GCC unroll 8
+        for (int v = 0; v < NV; ++v) acc[m][v] = fma(weight[v], x, acc[m][v]);
+      }
+    }
+  }
+};
+
 #if defined(__AVX512BF16__)
 // bf16 by bf16 with the dot product instruction: activations are rounded to bf16, each row by itself; sums
 // are f32.
 struct Bf16DotFormat : Bf16Weights {
   using Element = uint16_t;
+  static constexpr bool kHasGroups = false;
   using Shared = Bf16DotFormat;
 
   // Round to nearest even; a NaN stays one.
@@ -156,6 +235,7 @@ inline constexpr CodesAsBf16 kCodesAsBf16;
 // int8 by bf16, after widening as bf16 by bf16.
 struct Int8DotFormat {
   using Element = Bf16DotFormat::Element;
+  static constexpr bool kHasGroups = false;
   using Shared = Bf16DotFormat;
   static constexpr int kStep = 2, kLaneBytes = 2;
   static constexpr int kStepBytes = 2 * kPanel;
@@ -205,11 +285,22 @@ struct Finish {
   const float* bias;    // [kPanel]
 };
 
+// Scales of groups of so many steps, `stride` floats from one group to the next.
+struct Groups {
+  const float* scales;
+  int64_t steps, stride;
+  bool has_offsets;
+  const float* table;
+
+  const float* at(int64_t step) const { return scales + step / steps * stride; }
+};
+
 // Steps of k over one tile, all vectors of the panel. Row m's accumulators begin as from[m * from_stride ..]
 // and go to out[m * out_stride ..].
 template <class Format, int MR>
 void multiply_tile(const typename Format::Element* a, const char* weights, int64_t steps, Prefetch prefetch,
-                   const float* from, int64_t from_stride, float* out, int64_t out_stride, Finish finish) {
+                   const float* from, int64_t from_stride, float* out, int64_t out_stride, Finish finish,
+                   const Groups& groups) {
   constexpr int NV = tile_vecs(MR);
   constexpr int kLocality = is_short(MR) ? 3 : 2;  // the first or the second level of cache
   for (int part = 0; part < kPanelVecs; part += NV) {
@@ -222,13 +313,24 @@ void multiply_tile(const typename Format::Element* a, const char* weights, int64
     const typename Format::Element* step_a = a;
     const char* w = weights + part * kLanes * Format::kLaneBytes;
     const char* ahead = prefetch.at;
-    for (int64_t s = 0; s < steps; ++s) {
-      __builtin_prefetch(ahead, 0, kLocality);
-      if constexpr (Format::kStepBytes > 64) __builtin_prefetch(ahead + 64, 0, kLocality);
-      Format::step(acc, step_a, w);
-      step_a += MR * Format::kStep;
-      w += Format::kStepBytes;
-      ahead += prefetch.bytes;
+    const auto advance = [&](int64_t count, const auto&... of_group) {
+      for (int64_t s = 0; s < count; ++s) {
+        __builtin_prefetch(ahead, 0, kLocality);
+        if constexpr (Format::kStepBytes > 64) __builtin_prefetch(ahead + 64, 0, kLocality);
+        Format::step(acc, step_a, w, of_group...);
+        step_a += MR * Format::kStep;
+        w += Format::kStepBytes;
+        ahead += prefetch.bytes;
+      }
+    };
+    if constexpr (Format::kHasGroups) {
+      GroupVecs<NV> group;
+      for (int64_t s = 0; s < steps; s += groups.steps) {
+        group.load_from(groups.at(s) + part * kLanes, groups.has_offsets);
+        advance(steps - s < groups.steps ? steps - s : groups.steps, group, groups.table);
+      }
+    } else {
+      advance(steps);
     }
     if (finish.scales != nullptr) {
 #pragma GCC unroll 8
@@ -250,7 +352,7 @@ void multiply_tile(const typename Format::Element* a, const char* weights, int64
 template <class Format>
 struct Tiles {
   void (*of[kTileRows])(const typename Format::Element*, const char*, int64_t, Prefetch, const float*,
-                        int64_t, float*, int64_t, Finish);
+                        int64_t, float*, int64_t, Finish, const Groups&);
 };
 template <class Format>
 constexpr Tiles<Format> kTiles = []<int... Row>(std::integer_sequence<int, Row...>) {
@@ -283,6 +385,11 @@ void multiply_panel(const PanelArgs& args) {
   alignas(64) float scales[kPanel] = {}, last[kPanel] = {};
   if (args.bias != nullptr) copy_columns(args.bias, 0, is_scaled ? last : start, 0, 1, args.valid);
   if (is_scaled) copy_columns(args.scales, 0, scales, 0, 1, args.valid);
+  const Groups groups{.scales = args.group_scales,
+                      .steps = args.group / Format::kStep,
+                      .stride = args.has_offsets ? 2 * kPanel : kPanel,
+                      .has_offsets = args.has_offsets,
+                      .table = args.table};
   const auto multiply = [&]<class Of>(const Tiles<Of>& tiles, const char* slice, int64_t first,
                                       int64_t count) {
     const auto* tile = static_cast<const Element*>(args.activations);
@@ -294,7 +401,7 @@ void multiply_panel(const PanelArgs& args) {
       const int64_t stride = whole ? args.out_stride : kPanel;
       if (!whole && first > 0) copy_columns(out, args.out_stride, edge, kPanel, rows, args.valid);
       tiles.of[rows - 1](tile + first * rows * Format::kStep, slice, count, prefetch, first > 0 ? to : start,
-                         first > 0 ? stride : 0, to, stride, finish);
+                         first > 0 ? stride : 0, to, stride, finish, groups);
       if (!whole) copy_columns(edge, kPanel, out, args.out_stride, rows, args.valid);
       prefetch.at += count * prefetch.bytes;
       tile += steps * rows * Format::kStep;
@@ -310,8 +417,17 @@ void multiply_panel(const PanelArgs& args) {
     alignas(64) char wide[kWideBytes];
     for (int64_t first = 0; first < steps; first += kSteps) {
       const int64_t count = steps - first < kSteps ? steps - first : kSteps;
-      for (int64_t s = 0; s < count; ++s)
-        Format::widen_step(weights + (first + s) * Format::kStepBytes, wide + s * Shared::kStepBytes);
+      if constexpr (Format::kHasGroups) {
+        GroupVecs<kPanelVecs> group;
+        for (int64_t s = 0; s < count; ++s) {
+          if (s == 0 || (first + s) % groups.steps == 0) group.load_from(groups.at(first + s), args.has_offsets);
+          Format::widen_step(weights + (first + s) * Format::kStepBytes, wide + s * Shared::kStepBytes, group,
+                             args.table);
+        }
+      } else {
+        for (int64_t s = 0; s < count; ++s)
+          Format::widen_step(weights + (first + s) * Format::kStepBytes, wide + s * Shared::kStepBytes);
+      }
       multiply(kTiles<Shared>, wide, first, count);
     }
   } else {
@@ -334,8 +450,8 @@ void pack_tile(const float* x, int64_t x_stride, int rows, int64_t k, void* tile
   }
   if (whole * kStep < k) {
     for (int m = 0; m < rows; ++m) {
-      *to++ = Format::pack(x[m * x_stride + k - 1]);
-      *to++ = 0;
+      for (int64_t i = whole * kStep; i < (whole + 1) * kStep; ++i)
+        *to++ = i < k ? Format::pack(x[m * x_stride + i]) : typename Format::Element{0};
     }
   }
 }
@@ -346,7 +462,7 @@ constexpr LinearKernel linear_kernel() {
           .k_multiple = Format::kStep,
           .element_bytes = sizeof(typename Format::Element),
           .multiplies_bf16 = std::is_same_v<typename Format::Element, uint16_t>,
-          .direct_single = Format::kStep == 1,
+          .direct_single = std::is_same_v<typename Format::Element, float>,
           .pack = pack_tile<Format>,
           .panel = multiply_panel<Format>};
 }

@@ -24,7 +24,9 @@ namespace serval::cpu {
 //   f32, f16   [n/32][k][32]
 //   bf16       [n/32][k/2][32][2], k rounded up to even: pairs of k interleaved, as the dot product
 //              instruction wants them and as two cheap integer operations widen them
-//   int8       [n/32][k][32], k rounded up to even
+//   int8       [n/32][k][32], k rounded up to even; E4M3 too, and int8 with groups
+//   4 bits     [n/32][k/8][32] of 32 bits, k rounded up to 8: eight k, the first in the lowest bits
+// Scales of groups are [n/32][groups of a row][32] f32, or [2][32] where each group's offsets follow.
 // Outputs beyond n (and the odd k) are zeros; their products are never stored.
 inline constexpr int kPanel = 32;
 
@@ -38,13 +40,19 @@ struct PanelArgs {
   int tall_tiles;  // and one more in each of the first ones
   int64_t k;
   const float* scales;  // [valid], null where the format has none: of the outputs, applied to whole sums
+  // Where scales are of groups of `group` k: the panel's, and what codes of 4 bits mean. A weight is
+  // fma(code, scale, offset), the same whatever it is multiplied with.
+  const float* group_scales = nullptr;
+  int64_t group = 0;
+  bool has_offsets = false;
+  const float* table = nullptr;  // [16]
   const float* bias;    // [valid], may be null
   float* out;           // first row, the panel's first column
   int64_t out_stride;
   int valid;  // columns of this panel that exist, 1..32
 };
 
-inline constexpr int kNumLinearKernels = 4;  // by WeightFormat (kernels/quant.h)
+inline constexpr int kNumLinearKernels = 8;  // by WeightFormat (kernels/quant.h)
 
 struct LinearKernel {
   int max_rows;          // rows of the largest register tile
@@ -52,7 +60,7 @@ struct LinearKernel {
   size_t element_bytes;  // of a packed activation
   // By the dot product instruction: activations are rounded to bf16, each row by itself.
   bool multiplies_bf16;
-  bool direct_single;   // a tile of one row may point at the row itself
+  bool direct_single;   // a tile of one row whose k needs no padding may point at the row itself
   // Packs `rows` (<= max_rows) rows of x into one tile: [k / k_multiple][rows][k_multiple].
   void (*pack)(const float* x, int64_t x_stride, int rows, int64_t k, void* tile);
   void (*panel)(const PanelArgs& args);

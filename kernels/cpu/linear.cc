@@ -2,7 +2,9 @@
 // look-up of embedding rows. The work is cut into groups of panels (outputs) and blocks of rows, never along
 // k.
 #include <algorithm>
+#include <cmath>
 #include <cstring>
+#include <utility>
 
 #include "kernels/base/check.h"
 #include "kernels/cpu/cpu_backend.h"
@@ -14,26 +16,48 @@ namespace {
 static_assert(kNumLinearKernels == kNumWeightFormats);
 
 // How the codes of a format lie in a panel (kernel_table.h), and one of them as a number.
-struct F32Codes {
-  using Code = float;
-  static constexpr int kPair = 1;      // neighbours along k that lie side by side
-  static constexpr int kMultiple = 1;  // k is rounded up to
-  static float number(Code code) { return code; }
+template <class Stored, float (*kNumber)(Stored), int kNeighbours, int kRounding>
+struct WholeCodes {
+  using Code = Stored;
+  static constexpr int kPair = kNeighbours;   // neighbours along k that lie side by side
+  static constexpr int kMultiple = kRounding;  // k is rounded up to
+  static int64_t index(int lane, int64_t k) { return ((k / kPair) * kPanel + lane) * kPair + k % kPair; }
+  static size_t panel_bytes(int64_t k) { return padded_k(k, kMultiple) * kPanel * sizeof(Code); }
+  static void put(std::byte* panel, int lane, int64_t k, Code code) {
+    reinterpret_cast<Code*>(panel)[index(lane, k)] = code;
+  }
+  static float number(const std::byte* panel, int lane, int64_t k, const float*) {
+    return kNumber(reinterpret_cast<const Code*>(panel)[index(lane, k)]);
+  }
 };
-struct F16Codes {
-  using Code = uint16_t;
-  static constexpr int kPair = 1, kMultiple = 1;
-  static float number(Code code) { return half_to_float(code); }
-};
-struct Bf16Codes {
-  using Code = uint16_t;
-  static constexpr int kPair = 2, kMultiple = 2;
-  static float number(Code code) { return bf16_to_float(code); }
-};
-struct Int8Codes {
-  using Code = int8_t;
-  static constexpr int kPair = 1, kMultiple = 2;
-  static float number(Code code) { return code; }
+float from_float(float code) {
+  return code;
+}
+float from_byte(int8_t code) {
+  return code;
+}
+using F32Codes = WholeCodes<float, from_float, 1, 1>;
+using F16Codes = WholeCodes<uint16_t, half_to_float, 1, 1>;
+using Bf16Codes = WholeCodes<uint16_t, bf16_to_float, 2, 2>;
+using Int8Codes = WholeCodes<int8_t, from_byte, 1, 2>;
+using Fp8Codes = WholeCodes<uint8_t, fp8_to_float, 1, 2>;
+
+// Of a panel that was zero.
+template <bool kHasTable>
+struct HalfByteCodes {
+  using Code = uint8_t;
+  static constexpr int kTogether = 8;
+  static size_t panel_bytes(int64_t k) { return padded_k(k, kTogether) * kPanel / 2; }
+  static uint32_t* word(const std::byte* panel, int lane, int64_t k) {
+    return reinterpret_cast<uint32_t*>(const_cast<std::byte*>(panel)) + k / kTogether * kPanel + lane;
+  }
+  static void put(std::byte* panel, int lane, int64_t k, Code code) {
+    *word(panel, lane, k) |= (code & 15u) << k % kTogether * 4;
+  }
+  static float number(const std::byte* panel, int lane, int64_t k, const float* table) {
+    const uint32_t code = *word(panel, lane, k) >> k % kTogether * 4 & 15;
+    return kHasTable ? table[code] : static_cast<float>(static_cast<int>(code ^ 8) - 8);
+  }
 };
 
 // Calls run with the codes of the format.
@@ -47,26 +71,24 @@ auto with_codes(WeightFormat format, const Run& run) {
     case WeightFormat::kBF16:
       return run(Bf16Codes());
     case WeightFormat::kInt8:
+    case WeightFormat::kInt8Groups:
       return run(Int8Codes());
+    case WeightFormat::kInt4:
+      return run(HalfByteCodes<false>());
+    case WeightFormat::kTable4:
+      return run(HalfByteCodes<true>());
+    case WeightFormat::kFp8:
+      return run(Fp8Codes());
   }
   SERVAL_CHECK(false, static_cast<int>(format));
 }
 
 size_t panel_bytes(int64_t k, WeightFormat format) {
-  return with_codes(format, [&](auto codes) {
-    return padded_k(k, codes.kMultiple) * kPanel * sizeof(typename decltype(codes)::Code);
-  });
+  return with_codes(format, [&](auto codes) { return codes.panel_bytes(k); });
 }
 
 int64_t num_panels(int64_t n) {
   return (n + kPanel - 1) / kPanel;
-}
-
-// Index of weight (lane, k) in its panel, in elements.
-template <class Codes>
-int64_t panel_index(int lane, int64_t k) {
-  constexpr int kPair = Codes::kPair;
-  return ((k / kPair) * kPanel + lane) * kPair + k % kPair;
 }
 
 // Copies columns [begin, end) of row `from` (any alignment: checkpoints are mapped files) into lane `lane` of
@@ -77,23 +99,57 @@ void pack_row(const std::byte* from, int64_t begin, int64_t end, int lane, std::
   for (int64_t i = begin; i < end; ++i) {
     Code code;
     std::memcpy(&code, from + i * sizeof(Code), sizeof code);
-    reinterpret_cast<Code*>(panel)[panel_index<Codes>(lane, i)] = code;
+    Codes::put(panel, lane, i, code);
   }
 }
 
-// The row of a fused matrix: which part it is in and where.
-const std::byte* fused_row(std::span<const LinearSource> parts, int64_t row, size_t row_bytes) {
+// The row of a fused matrix: which part it is of, and its number there.
+std::pair<const LinearSource*, int64_t> fused_row(std::span<const LinearSource> parts, int64_t row) {
   for (const LinearSource& part : parts) {
-    if (row < part.n) return static_cast<const std::byte*>(part.data) + row * row_bytes;
+    if (row < part.n) return {&part, row};
     row -= part.n;
   }
-  return nullptr;
+  SERVAL_CHECK(false, row);
+}
+
+// Floats of a panel's scales of groups, and of those of all panels with the table behind them.
+int64_t group_stride(const MatrixFormat& format) {
+  return format.has_offsets ? 2 * kPanel : kPanel;
+}
+int64_t panel_scales(const MatrixFormat& format, int64_t k) {
+  return num_groups(format, k) * group_stride(format);
+}
+size_t packed_scale_bytes(const MatrixFormat& format, int64_t n, int64_t k) {
+  if (!format_row(format.id).has_groups()) return scale_bytes(format, n, k);
+  const int64_t table = format.id == WeightFormat::kTable4 ? kTableSize : 0;
+  return static_cast<size_t>(num_panels(n) * panel_scales(format, k) + table) * sizeof(float);
+}
+
+// Of a weight with groups.
+const float* table_of(const LinearWeight& w) {
+  return w.scales.as<float>() + num_panels(w.n) * panel_scales(w.matrix_format(), w.k);
+}
+
+void pack_group_scales(std::span<const LinearSource> parts, LinearWeight& w) {
+  const MatrixFormat format = w.matrix_format();
+  const int64_t groups = num_groups(format, w.k), stride = group_stride(format);
+  auto* const all = w.scales.as<float>();
+  std::memset(all, 0, w.scales.bytes);
+  for (int64_t r = 0; r < w.n; ++r) {
+    const auto [part, row] = fused_row(parts, r);
+    float* const to = all + r / kPanel * panel_scales(format, w.k) + r % kPanel;
+    for (int64_t g = 0; g < groups; ++g) {
+      to[g * stride] = part->scales[row * groups + g];
+      if (format.has_offsets) to[g * stride + kPanel] = part->offsets[row * groups + g];
+    }
+  }
+  if (w.format == WeightFormat::kTable4) std::copy_n(parts[0].table, kTableSize, const_cast<float*>(table_of(w)));
 }
 
 }  // namespace
 
-size_t CpuBackend::packed_bytes(int64_t n, int64_t k, WeightFormat format, bool bias) const {
-  return num_panels(n) * panel_bytes(k, format) + scale_bytes(format, n, k) + (bias ? n * sizeof(float) : 0);
+size_t CpuBackend::packed_bytes(int64_t n, int64_t k, const MatrixFormat& format, bool bias) const {
+  return num_panels(n) * panel_bytes(k, format.id) + packed_scale_bytes(format, n, k) + (bias ? n * sizeof(float) : 0);
 }
 
 LinearWeight CpuBackend::pack_linear(std::span<const LinearSource> parts, std::span<const Tensor> biases) {
@@ -101,12 +157,16 @@ LinearWeight CpuBackend::pack_linear(std::span<const LinearSource> parts, std::s
   w.packed = take(num_panels(w.n) * panel_bytes(w.k, w.format));
   const size_t row_bytes = code_bytes(w.format, 1, w.k);
   const size_t stride = panel_bytes(w.k, w.format);
+  const bool is_whole = stride == kPanel * row_bytes;  // else it has places that no code is put into, or is put together
   pool_.for_each(num_panels(w.n), [&](int, int64_t p) {
     std::byte* const panel = w.packed.as<std::byte>() + p * stride;
     const int rows = static_cast<int>(std::min<int64_t>(kPanel, w.n - p * kPanel));
-    if (rows < kPanel || stride > kPanel * row_bytes) std::memset(panel, 0, stride);
+    if (rows < kPanel || !is_whole) std::memset(panel, 0, stride);
     const std::byte* from[kPanel];
-    for (int lane = 0; lane < rows; ++lane) from[lane] = fused_row(parts, p * kPanel + lane, row_bytes);
+    for (int lane = 0; lane < rows; ++lane) {
+      const auto [part, row] = fused_row(parts, p * kPanel + lane);
+      from[lane] = static_cast<const std::byte*>(part->data) + row * row_bytes;
+    }
     // All rows advance together, so that the lines they write are complete before they leave the cache.
     constexpr int64_t kColumns = 64;
     with_codes(w.format, [&](auto codes) {
@@ -115,8 +175,10 @@ LinearWeight CpuBackend::pack_linear(std::span<const LinearSource> parts, std::s
           pack_row<decltype(codes)>(from[lane], begin, std::min(w.k, begin + kColumns), lane, panel);
     });
   });
-  w.scales = take(scale_bytes(w.format, w.n, w.k));
-  if (w.scales.bytes > 0) {
+  w.scales = take(packed_scale_bytes(w.matrix_format(), w.n, w.k));
+  if (format_row(w.format).has_groups()) {
+    pack_group_scales(parts, w);
+  } else if (w.scales.bytes > 0) {
     float* to = w.scales.as<float>();
     for (const LinearSource& part : parts) to = std::copy_n(part.scales, part.n, to);
   }
@@ -138,12 +200,21 @@ void CpuBackend::embed(const LinearWeight& table, std::span<const int32_t> ids, 
     SERVAL_CHECK(id >= 0 && id < table.n, ids[r], id, table.n);
     const std::byte* const panel = table.packed.as<std::byte>() + id / kPanel * stride;
     float* const to = out.as<float>() + r * table.k;
+    const int lane = id % kPanel;
     with_codes(table.format, [&](auto codes) {
-      using Codes = decltype(codes);
-      const auto* const all = reinterpret_cast<const typename Codes::Code*>(panel);
-      const float factor = table.scales.data() == nullptr ? scale : scale * table.scales.as<float>()[id];
-      for (int64_t i = 0; i < table.k; ++i)
-        to[i] = factor * codes.number(all[panel_index<Codes>(id % kPanel, i)]);
+      const bool has_groups = format_row(table.format).has_groups();
+      if (!has_groups) {
+        const float factor = table.scales.data() == nullptr ? scale : scale * table.scales.as<float>()[id];
+        for (int64_t i = 0; i < table.k; ++i) to[i] = factor * codes.number(panel, lane, i, nullptr);
+        return;
+      }
+      const MatrixFormat format = table.matrix_format();
+      const float* const scales = table.scales.as<float>() + id / kPanel * panel_scales(format, table.k) + lane;
+      for (int64_t i = 0; i < table.k; ++i) {
+        const float* const of_group = scales + (format.group > 0 ? i / format.group * group_stride(format) : 0);
+        const float number = codes.number(panel, lane, i, table_of(table));
+        to[i] = scale * (format.has_offsets ? std::fma(number, *of_group, of_group[kPanel]) : number * *of_group);
+      }
     });
   });
 }
@@ -181,7 +252,7 @@ void CpuBackend::linear_rows(const LinearRows& in, const LinearWeight& w) {
   const auto first_row = [&](int64_t tile) { return tile * tile_rows + std::min(tile, tall_tiles); };
   const size_t row_bytes = static_cast<size_t>(padded_k(k, kernel.k_multiple)) * kernel.element_bytes;
   const auto* rows = reinterpret_cast<const std::byte*>(in.x);
-  if (m > 1 || !kernel.direct_single) {
+  if (m > 1 || !kernel.direct_single || k % kernel.k_multiple != 0) {
     const Buffer& packed = step().packed_rows;
     SERVAL_CHECK(m * row_bytes <= packed.bytes, m, k, packed.bytes);
     rows = packed.as<std::byte>();
@@ -209,6 +280,9 @@ void CpuBackend::linear_rows(const LinearRows& in, const LinearWeight& w) {
   const int64_t group = std::max(by_time, by_balance);
   const int64_t num_groups = (panels + group - 1) / group;
   const size_t stride = panel_bytes(k, w.format);
+  const MatrixFormat format = w.matrix_format();
+  const bool has_groups = format_row(w.format).has_groups();
+  const int64_t scale_stride = has_groups ? panel_scales(format, k) : kPanel;
   pool_.for_each(num_blocks * num_groups, [&](int, int64_t task) {
     const int64_t block = task / num_groups, first_panel = task % num_groups * group;
     const int64_t first_tile = block * num_tiles / num_blocks,
@@ -223,7 +297,11 @@ void CpuBackend::linear_rows(const LinearRows& in, const LinearWeight& w) {
                     .tall_tiles = static_cast<int>(
                         std::clamp<int64_t>(tall_tiles - first_tile, 0, end_tile - first_tile)),
                     .k = k,
-                    .scales = w.scales.data() == nullptr ? nullptr : w.scales.as<float>() + p * kPanel,
+                    .scales = w.scales.data() == nullptr || has_groups ? nullptr : w.scales.as<float>() + p * kPanel,
+                    .group_scales = has_groups ? w.scales.as<float>() + p * scale_stride : nullptr,
+                    .group = format.group > 0 ? format.group : padded_k(k, kernel.k_multiple),
+                    .has_offsets = format.has_offsets,
+                    .table = w.format == WeightFormat::kTable4 ? table_of(w) : nullptr,
                     .bias = w.bias.data() == nullptr ? nullptr : w.bias.as<float>() + p * kPanel,
                     .out = in.out + row * in.out_stride + p * kPanel,
                     .out_stride = in.out_stride,

@@ -176,6 +176,40 @@ inline Vec load_bytes(const char* p) {
 #endif
 }
 
+inline Vec to_floats(IntVec v) {
+  return __builtin_convertvector(v, Vec);
+}
+
+// kLanes bytes of E4M3 (kernels/float_bits.h) as floats; the NaNs come out as 480.
+inline Vec load_fp8(const char* p) {
+#if defined(__AVX512F__)
+  const auto bits = (IntVec)_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+#elif defined(__AVX2__)
+  const auto bits = (IntVec)_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+#else
+  IntVec bits;
+  for (int i = 0; i < kLanes; ++i) bits[i] = static_cast<signed char>(p[i]);
+#endif
+  const IntVec magnitude = bits & 0x7f;
+  const IntVec normal = (magnitude << 20) + 0x3c000000, small = as_ints(to_floats(magnitude) * 0x1p-9f);
+  return as_floats((magnitude < 8 ? small : normal) | (bits & static_cast<int32_t>(0x80000000)));
+}
+
+// Of 16 numbers those that the low 4 bits of each lane say.
+inline Vec look_up(const float* table, IntVec indices) {
+#if defined(__AVX512F__)
+  return _mm512_permutexvar_ps((__m512i)indices, _mm512_loadu_ps(table));
+#elif defined(__AVX2__)
+  const __m256 low = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), (__m256i)indices),
+               high = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table + 8), (__m256i)indices);
+  return _mm256_blendv_ps(low, high, (__m256)(indices << 28));
+#else
+  Vec v;
+  for (int i = 0; i < kLanes; ++i) v[i] = table[indices[i] & 15];
+  return v;
+#endif
+}
+
 // e^x within 2 units in the last place on [-87.3, 88]: 0 below, e^88 above, NaN stays NaN; exactly 1 at 0.
 // x = n ln 2 + r with ln 2 in two parts (Cody and Waite 1980); on |r| <= ln(2)/2 a polynomial through
 // Chebyshev nodes, 1 + r + r^2 P4(r), relative error 1.1e-8; n enters the exponent.

@@ -14,7 +14,7 @@ namespace serval::cpu {
 constexpr int64_t padded_k(int64_t k, int multiple) {
   return (k + multiple - 1) / multiple * multiple;
 }
-inline constexpr int kLargestKMultiple = 2;
+inline constexpr int kLargestKMultiple = 8;
 
 // What the backend's ops use of the step that has begun.
 struct StepScratch {

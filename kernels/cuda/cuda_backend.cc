@@ -95,8 +95,8 @@ LinearWeight CudaBackend::pack_linear(std::span<const LinearSource> parts, std::
   return w;
 }
 
-size_t CudaBackend::packed_bytes(int64_t n, int64_t k, WeightFormat format, bool bias) const {
-  return code_bytes(format, n, k) + (bias ? static_cast<size_t>(n) * sizeof(float) : 0);
+size_t CudaBackend::packed_bytes(int64_t n, int64_t k, const MatrixFormat& format, bool bias) const {
+  return code_bytes(format.id, n, k) + (bias ? static_cast<size_t>(n) * sizeof(float) : 0);
 }
 
 std::unique_ptr<StepContext> CudaBackend::make_step_context(const StepLimits& limits) {

@@ -34,7 +34,7 @@ class CudaBackend final : public Backend {
   }
   bool has(RareOp op) const override { return op != RareOp::kHeadLinear && op != RareOp::kNarrowValues; }
   LinearWeight pack_linear(std::span<const LinearSource> parts, std::span<const Tensor> biases) override;
-  size_t packed_bytes(int64_t n, int64_t k, WeightFormat format, bool bias) const override;
+  size_t packed_bytes(int64_t n, int64_t k, const MatrixFormat& format, bool bias) const override;
   DType preferred_kv_dtype(DType weights) const override { return activation_dtype(weights); }
   bool takes_kv_dtype(DType kv, DType weights) const override;
   std::unique_ptr<StepContext> make_step_context(const StepLimits& limits) override;

@@ -7,10 +7,13 @@
 
 #include "engine/json/fields.h"
 #include "engine/json/json_reader.h"
+#include "engine/model/gguf_model.h"
 #include "engine/model/model_folder.h"
 #include "engine/model/read_model.h"
 #include "engine/model/weight_loader.h"
 #include "engine/text/tokenizer/load_tokenizer.h"
+#include "engine/text/tokenizer/sentencepiece_tokenizer.h"
+#include "engine/text/tokenizer/tokenizer_json.h"
 #include "kernels/base/check.h"
 #include "kernels/base/regular_file.h"
 #include "kernels/base/shown.h"
@@ -60,9 +63,9 @@ Sources template_sources(const fs::path& folder) {
   return sources;
 }
 
-ChatTemplates load_chat_templates(const fs::path& folder) {
+ChatTemplates parse_templates(const fs::path& folder, const Sources& sources) {
   ChatTemplates templates;
-  for (const auto& [name, source] : template_sources(folder)) {
+  for (const auto& [name, source] : sources) {
     Result<ChatTemplate> parsed = ChatTemplate::parse(source);
     if (!parsed) {
       throw std::runtime_error("the model's chat template " + in_quotes(name) +
@@ -75,17 +78,37 @@ ChatTemplates load_chat_templates(const fs::path& folder) {
   return templates;
 }
 
+// Tokenizer and template in a GGUF file's metadata.
+void read_gguf_texts(ServedModel& served) {
+  const GgufTokenizer texts = tokenizer_of_gguf(GgufFile(served.folder));
+  try {
+    TokenizerConfig config = TokenizerConfig::parse(texts.config_json);
+    config.num_rows = served.spec.vocab_size;
+    served.tokenizer = texts.tokenizer_json.empty() ? tokenizer_from_sentencepiece(texts.tokenizer_model, config)
+                                                    : tokenizer_from_json(texts.tokenizer_json, config);
+  } catch (const std::exception& error) {
+    throw std::runtime_error(served.folder.string() + ": of its tokenizer: " + error.what());
+  }
+  if (!texts.chat_template.empty())
+    served.chat_templates = parse_templates(served.folder, {{std::string(kDefaultTemplate), texts.chat_template}});
+}
+
 }  // namespace
 
 ServedModel read_served_model(const std::string& model) {
   ServedModel served;
   served.folder = resolve_model(model);
-  served.name = fs::is_directory(model) ? fs::weakly_canonical(served.folder).filename().string() : model;
+  served.name = is_gguf(served.folder) ? served.folder.stem().string()
+                : fs::is_directory(model) ? fs::weakly_canonical(served.folder).filename().string() : model;
   served.spec = read_model_spec(served.folder);
   served.defaults = read_generation_defaults(served.folder, served.spec.vocab_size);
-  served.tokenizer = load_tokenizer(served.folder, served.spec.vocab_size);
+  if (is_gguf(served.folder)) {
+    read_gguf_texts(served);
+  } else {
+    served.tokenizer = load_tokenizer(served.folder, served.spec.vocab_size);
+    served.chat_templates = parse_templates(served.folder, template_sources(served.folder));
+  }
   SERVAL_CHECK(served.tokenizer->vocab_size() <= served.spec.vocab_size, served.tokenizer->vocab_size());
-  served.chat_templates = load_chat_templates(served.folder);
   check_weights(served.folder, served.spec);
   return served;
 }

@@ -201,9 +201,9 @@ def test_both_commands_refuse_the_weights_that_cannot_be_served(tmp_path):
     only.mkdir()
     (only / "m.gguf").write_bytes(b"GGUF")
     for path in (only, only / "m.gguf"):
-        assert "m.gguf is a GGUF file" in refused(path)
-    awq = {"quant_method": "awq", "bits": 4}
-    assert "AWQ, 4 bit" in refused(copy_folder(tmp_path / "awq", config__json=lambda config: config.update(quantization_config=awq)))
+        assert "m.gguf is too short to be a GGUF file" in refused(path)
+    awq = {"quant_method": "awq", "bits": 3}
+    assert "AWQ, 3 bit" in refused(copy_folder(tmp_path / "awq", config__json=lambda config: config.update(quantization_config=awq)))
 
 
 def test_a_signal_ends_a_start_at_once_whatever_it_is_busy_with(tmp_path):

@@ -55,6 +55,8 @@ constexpr ModelKind kKinds[] = {
     {"capped_bf16", "Gemma2ForCausalLM", DType::kBF16, 37, 0, 0,
      R"(, "query_pre_attn_scalar": 4, "attn_logit_softcapping": 2, "final_logit_softcapping": 8)"},
     {"mixed_int8", "Qwen2ForCausalLM", DType::kBF16, 37, 1, 0, "", "int8"},
+    {"mixed_int4", "Qwen2ForCausalLM", DType::kBF16, 37, 1, 0, "", "int4"},
+    {"mixed_fp8", "Qwen2ForCausalLM", DType::kBF16, 37, 1, 0, "", "fp8"},
     {"experts_int8", "MixtralForCausalLM", DType::kBF16, 0, 0, 5, "", "int8"},
     {"post_norm_bf16", "Olmo3ForCausalLM", DType::kBF16, 37, 0, 0,
      R"(, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"])"},

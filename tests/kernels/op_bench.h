@@ -97,10 +97,22 @@ class Bench {
     for (float& value : drawn) value = normal(random_);
     std::vector<std::byte> codes(code_bytes(format, n, k));
     LinearSource part{.format = format, .n = n, .k = k, .data = codes.data(), .scales = scales.data()};
-    if (format == WeightFormat::kInt8) {
-      auto* const int8 = reinterpret_cast<int8_t*>(codes.data());
-      quantise_int8(Tensor(drawn.data(), DType::kF32, {n, k}), int8, scales.data());
-      for (int64_t i = 0; i < n * k; ++i) exact.push_back(double{scales[i / k]} * int8[i]);
+    if (format_row(format).group != 0) {
+      static constexpr float kTable[kTableSize] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6, -0.25f, -0.5f, -1, -1.5f, -2, -3, -4, -6};
+      part.group = format_row(format).has_groups() ? 32 : 0;
+      part.table = kTable;
+      scales.assign(n * num_groups(part.matrix_format(), k), 0.05f);
+      part.scales = scales.data();
+      if (format == WeightFormat::kTable4) {
+        for (std::byte& code : codes) code = std::byte{static_cast<uint8_t>(random_() % kTableSize)};
+      } else {
+        quantise_groups(Tensor(drawn.data(), DType::kF32, {n, k}), part.matrix_format(), codes.data(), scales.data());
+      }
+      std::vector<float> row(k);
+      for (int64_t r = 0; r < n; ++r) {
+        dequantise_row(part, r, row.data());
+        exact.insert(exact.end(), row.begin(), row.end());
+      }
     } else {
       const DType type = format_row(format).number;
       for (int64_t i = 0; i < n * k; ++i)

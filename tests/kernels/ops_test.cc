@@ -62,7 +62,7 @@ void check_linear(Backend& backend, WeightFormat format, bool rounds_activations
   const LinearWeight w = backend.pack_linear(
       weight_parts, c.bias ? std::span<const Tensor>(bias_parts) : std::span<const Tensor>());
   ASSERT_EQ(w.n, n);
-  ASSERT_EQ(w.bytes(), backend.packed_bytes(n, c.k, w.format, c.bias));
+  ASSERT_EQ(w.bytes(), backend.packed_bytes(n, c.k, w.matrix_format(), c.bias));
   std::vector<float> x = random.floats(c.m * c.k), y(c.m * n + 1, 7.0f);
   backend.linear(matrix(x, c.m, c.k), w, Tensor(y.data(), DType::kF32, {c.m, n}));
   EXPECT_EQ(y.back(), 7.0f) << "wrote beyond its rows";

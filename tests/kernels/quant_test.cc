@@ -48,6 +48,51 @@ struct Rounded {
   }
 };
 
+TEST(Fp8, HasTheNearestOfItsNumbersWithTiesToEven) {
+  for (int code = 0; code < 0x7f; ++code) {
+    const float here = fp8_to_float(static_cast<uint8_t>(code)), next = fp8_to_float(static_cast<uint8_t>(code + 1));
+    EXPECT_EQ(float_to_fp8(here), code);
+    EXPECT_EQ(float_to_fp8(-here), code | 0x80);
+    if (code == 0x7e) break;
+    const float middle = (here + next) / 2;
+    EXPECT_EQ(float_to_fp8(middle), code + (code & 1)) << code;
+    EXPECT_EQ(float_to_fp8(std::nextafter(middle, 0.0f)), code);
+    EXPECT_EQ(float_to_fp8(std::nextafter(middle, 1e9f)), code + 1);
+  }
+  EXPECT_EQ(fp8_to_float(0x7e), kLargestFp8);
+  EXPECT_EQ(fp8_to_float(0x01), 0x1p-9f);
+  EXPECT_EQ(float_to_fp8(1e30f), 0x7e);
+  EXPECT_EQ(float_to_fp8(std::nanf("")), 0x7f);
+  EXPECT_TRUE(std::isnan(fp8_to_float(0x7f)));
+}
+
+TEST(Groups, AreNoFartherFromTheNumbersThanHalfAStep) {
+  Random random(9);
+  const int64_t n = 7, k = 100;
+  const std::vector<float> values = random.floats(n * k);
+  const Tensor matrix(const_cast<float*>(values.data()), DType::kF32, {n, k});
+  for (const MatrixFormat format : {MatrixFormat{WeightFormat::kInt8Groups, 32}, MatrixFormat{WeightFormat::kInt4, 32},
+                                    MatrixFormat{WeightFormat::kFp8, 32}, MatrixFormat{WeightFormat::kFp8, kWholeRow}}) {
+    std::vector<std::byte> codes(code_bytes(format.id, n, k));
+    std::vector<float> scales(n * num_groups(format, k)), row(k);
+    quantise_groups(matrix, format, codes.data(), scales.data());
+    const LinearSource source{
+        .format = format.id, .n = n, .k = k, .data = codes.data(), .scales = scales.data(), .group = format.group};
+    for (int64_t r = 0; r < n; ++r) {
+      dequantise_row(source, r, row.data());
+      for (int64_t i = 0; i < k; ++i) {
+        const float value = values[r * k + i];
+        const float scale = std::abs(scales[r * num_groups(format, k) + (format.group > 0 ? i / format.group : 0)]);
+        // The largest of the other sign may lie a step beyond the last code.
+        const float step = format.id == WeightFormat::kFp8    ? std::max(std::abs(value) / 16, scale * 0x1p-10f)
+                           : format.id == WeightFormat::kInt4 ? scale
+                                                              : scale / 2;
+        ASSERT_LE(std::abs(row[i] - value), step * 1.0001f) << format_row(format.id).name << " " << value;
+      }
+    }
+  }
+}
+
 TEST(Int8, IsTheNearestCodeUnderTheScaleOfTheLargestOfTheRow) {
   Random random(2);
   const int64_t n = 40, k = 301;

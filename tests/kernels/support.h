@@ -67,7 +67,8 @@ inline uint16_t truncated_half(float value) {
 }
 
 inline constexpr WeightFormat kAllFormats[] = {WeightFormat::kF32, WeightFormat::kF16, WeightFormat::kBF16,
-                                               WeightFormat::kInt8};
+                                               WeightFormat::kInt8, WeightFormat::kInt8Groups, WeightFormat::kInt4,
+                                               WeightFormat::kTable4, WeightFormat::kFp8};
 static_assert(std::size(kAllFormats) == kNumWeightFormats);
 
 // A matrix [n, k] stored in a format, and what its codes mean.
@@ -75,8 +76,9 @@ struct Stored {
   int64_t n, k;
   WeightFormat format;
   std::vector<std::byte> codes;
-  std::vector<float> scales;
+  std::vector<float> scales, offsets, table;
   std::vector<double> values;
+  static constexpr int64_t kGroup = 24;  // that no register has
 
   Stored(const std::vector<float>& matrix, int64_t rows, int64_t columns, WeightFormat stored_as)
       : n(rows), k(columns), format(stored_as), codes(code_bytes(format, n, k)), values(matrix.size()) {
@@ -92,15 +94,48 @@ struct Stored {
         store(truncated_half(value), half_to_float(truncated_half(value)));
       } else if (format == WeightFormat::kBF16) {
         store(float_to_bf16(value), bf16_to_float(float_to_bf16(value)));
-      } else {  // all codes there are, and scales that nothing would choose
+      } else if (format == WeightFormat::kInt8) {  // all codes there are, and scales that nothing would choose
         if (i % k == 0) scales.push_back(0.004f * (1.0f + static_cast<float>(i / k % 13)));
         const int code = static_cast<int>(std::lround(value * 1000)) % 128;
         store(static_cast<int8_t>(code), code * double{scales.back()});
+      } else {
+        store_in_group(i, value);
       }
     }
   }
+  // Integers have offsets here, the others none.
+  void store_in_group(size_t i, float value) {
+    const bool has_offsets = format == WeightFormat::kInt4 || format == WeightFormat::kInt8Groups;
+    if (i % k % kGroup == 0) {
+      scales.push_back(0.004f * (1.0f + static_cast<float>(scales.size() % 13)));
+      if (has_offsets) offsets.push_back(0.003f * (static_cast<float>(offsets.size() % 7) - 3));
+    }
+    for (int c = 0; c < kTableSize && table.size() < kTableSize; ++c) table.push_back(static_cast<float>(c * c - 90) / 64);
+    const int any = static_cast<int>(std::lround(value * 1000)) & 255;
+    uint8_t code = static_cast<uint8_t>(any);
+    float meant = static_cast<int8_t>(any);
+    if (format == WeightFormat::kInt4) {
+      code = static_cast<uint8_t>((any & 15) - 8);
+      meant = static_cast<int8_t>(code);
+    } else if (format == WeightFormat::kTable4) {
+      code = any & 15;
+      meant = table[code];
+    } else if (format == WeightFormat::kFp8) {
+      code = (any & 127) == 127 ? 0 : code;
+      meant = fp8_to_float(code);
+    }
+    codes[i] = std::byte{code};
+    values[i] = meant * double{scales.back()} + (has_offsets ? offsets.back() : 0);
+  }
   LinearSource source() const {
-    return {.format = format, .n = n, .k = k, .data = codes.data(), .scales = scales.data()};
+    return {.format = format,
+            .n = n,
+            .k = k,
+            .data = codes.data(),
+            .scales = scales.data(),
+            .group = format_row(format).has_groups() ? kGroup : 0,
+            .offsets = offsets.empty() ? nullptr : offsets.data(),
+            .table = table.empty() ? nullptr : table.data()};
   }
 };
 

@@ -17,6 +17,7 @@ struct Feature {
   std::string name;
   std::function<void(ModelSpec&, ModelWeights&)> switch_off;
   bool is_rounding = false;  // of weights, which is switched off before they are loaded
+  std::string spoiled = {};  // tensors of the checkpoint whose names end so: they are read turned round
 };
 inline GqaSpec& attention(LayerSpec& layer) {
   return std::get<GqaSpec>(layer.mixer);
@@ -305,6 +306,7 @@ struct ModelCase {
   std::vector<Feature> features;
   std::string quantize = "off";
 
+  bool is_of_format() const { return name.starts_with("quant-") || name.starts_with("gguf-"); }
   std::string golden() const { return quantize == "off" ? "golden.json" : "golden-" + quantize + ".json"; }
 };
 
@@ -314,5 +316,6 @@ std::vector<ModelCase> old_models();
 std::vector<ModelCase> composite_models();
 std::vector<ModelCase> expert_models();
 std::vector<ModelCase> state_models();
+std::vector<ModelCase> quantised_models();
 
 }  // namespace serval::testing

@@ -2,6 +2,7 @@
 // feature: switched off, the same comparison must fail, or the golden would prove nothing.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <fstream>
 #include <set>
@@ -12,7 +13,9 @@
 #include "engine/model/architectures/architecture_list.h"
 #include "engine/model/architectures/unserved.h"
 #include "engine/model/read_model.h"
+#include "engine/model/safetensors.h"
 #include "engine/model/weight_loader.h"
+#include "loadtest/bench/temp_folder.h"
 #include "tests/engine/model/golden_features.h"
 #include "tests/engine/model/golden_file.h"
 #include "tests/engine/model/test_devices.h"
@@ -26,9 +29,16 @@ std::filesystem::path fixture(const std::string& model) {
   return std::filesystem::path(SERVAL_SOURCE_DIR) / "tests/fixtures/models" / model;
 }
 
+// What serves it: the folder, or the GGUF file in it.
+std::filesystem::path served(const std::string& model) {
+  const std::filesystem::path file = fixture(model) / "model.gguf";
+  return std::filesystem::exists(file) ? file : fixture(model);
+}
+
 std::vector<ModelCase> models() {
   std::vector<ModelCase> all;
-  for (const auto& kind : {dense_models(), old_models(), composite_models(), expert_models(), state_models()})
+  for (const auto& kind : {dense_models(), old_models(), composite_models(), expert_models(), state_models(),
+                           quantised_models()})
     all.insert(all.end(), kind.begin(), kind.end());
   return all;
 }
@@ -50,14 +60,39 @@ class Golden : public ::testing::TestWithParam<std::tuple<std::string, ModelCase
   const ModelCase& model() const { return std::get<1>(GetParam()); }
 
   ModelSpec spec(const std::string& quantize) const {
-    return quantised(read_model_spec(fixture(model().name)), quantize);
+    return quantised(read_model_spec(served(model().name)), quantize);
   }
 
   Transformer load(const Feature* off = nullptr) {
     ModelSpec loaded = spec(off != nullptr && off->is_rounding ? "off" : model().quantize);
-    ModelWeights weights = load_weights(fixture(model().name), loaded, *backend_);
+    const bool is_spoiled = off != nullptr && !off->spoiled.empty();
+    ModelWeights weights = load_weights(is_spoiled ? spoil(off->spoiled) : served(model().name), loaded, *backend_);
     if (off != nullptr) off->switch_off(loaded, weights);
     return Transformer(std::move(loaded), std::move(weights), kMaxLen, *backend_);
+  }
+
+  // A copy of the model whose tensors of such names have their elements in reverse.
+  std::filesystem::path spoil(const std::string& ending) {
+    std::filesystem::remove_all(folder_.path() / "model");
+    std::filesystem::copy(fixture(model().name), folder_.path() / "model");
+    const Checkpoint checkpoint(folder_.path() / "model");
+    std::fstream file(folder_.path() / "model/model.safetensors", std::ios::in | std::ios::out | std::ios::binary);
+    int num_spoiled = 0;
+    for (const TensorInfo& tensor : checkpoint.tensors()) {
+      if (!tensor.name.ends_with(ending)) continue;
+      std::vector<char> bytes(tensor.bytes), reversed(tensor.bytes);
+      int64_t count = 1;
+      for (const int64_t dim : tensor.shape) count *= dim;
+      const size_t size = tensor.bytes / static_cast<size_t>(count);
+      checkpoint.read(tensor, bytes.data());
+      for (size_t i = 0; i < tensor.bytes; i += size)
+        std::copy_n(&bytes[i], size, &reversed[tensor.bytes - size - i]);
+      file.seekp(static_cast<std::streamoff>(tensor.offset));
+      file.write(reversed.data(), static_cast<std::streamsize>(reversed.size()));
+      num_spoiled += bytes != reversed;
+    }
+    EXPECT_GT(num_spoiled, 0) << ending;
+    return folder_.path() / "model";
   }
 
   // The worst of all prompts.
@@ -77,6 +112,7 @@ class Golden : public ::testing::TestWithParam<std::tuple<std::string, ModelCase
   std::unique_ptr<Backend> backend_;
   double tolerance_ = 0;
   std::vector<GoldenCase> cases_;
+  TempFolder folder_;
 };
 
 TEST_P(Golden, AgreesWithTheReference) {
@@ -138,7 +174,8 @@ INSTANTIATE_TEST_SUITE_P(Models, Golden,
 // What `serval models` says is what runs here.
 TEST(Architectures, NameTheirModelsAndTheGoldensThatRun) {
   std::set<std::string> unnamed;
-  for (const ModelCase& model : models()) unnamed.insert(model.name);
+  for (const ModelCase& model : models())
+    if (!model.is_of_format()) unnamed.insert(model.name);
   for (const Architecture* row : architectures()) {
     EXPECT_FALSE(row->models.empty()) << row->name << " does not say what models have it";
     EXPECT_FALSE(row->goldens.empty()) << row->name << " names no golden";

@@ -52,11 +52,12 @@ TEST_F(ModelFolder, IsAFolderThatHoldsAConfiguration) {
 
 TEST_F(ModelFolder, SaysWhatIsThereInsteadAndWhatToDo) {
   const auto gguf = folder_.write("tiny.Q4_K_M.gguf", "GGUF");
-  EXPECT_THAT(
-      complaint([&] { resolve_model(gguf.string()); }),
-      AllOf(HasSubstr("tiny.Q4_K_M.gguf is a GGUF file"), HasSubstr("serve the Hugging Face folder")));
+  EXPECT_EQ(resolve_model(gguf.string()), gguf);
+  EXPECT_EQ(resolve_model(folder_.path().string()), gguf);
+  const auto second = folder_.write("tiny.Q8_0.gguf", "GGUF");
   EXPECT_THAT(complaint([&] { resolve_model(folder_.path().string()); }),
-              AllOf(HasSubstr("holds no config.json"), HasSubstr("tiny.Q4_K_M.gguf is a GGUF file")));
+              AllOf(HasSubstr("holds no config.json"), HasSubstr("tiny.Q4_K_M.gguf is a GGUF file: serve it by its own path")));
+  std::filesystem::remove(second);
   const auto text = folder_.write("notes.txt", "");
   EXPECT_THAT(complaint([&] { resolve_model(text.string()); }), HasSubstr("is not a folder"));
 

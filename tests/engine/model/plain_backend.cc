@@ -57,7 +57,7 @@ class PlainBackend final : public Backend {
     }
     return w;
   }
-  size_t packed_bytes(int64_t n, int64_t k, WeightFormat, bool bias) const override {
+  size_t packed_bytes(int64_t n, int64_t k, const MatrixFormat&, bool bias) const override {
     return static_cast<size_t>(n * k + (bias ? n : 0)) * sizeof(float);
   }
   DType preferred_kv_dtype(DType) const override { return DType::kF32; }

@@ -99,14 +99,16 @@ class TrainedModel : public ::testing::TestWithParam<std::string> {
 TEST_P(TrainedModel, Stories260KGivesItsGoldenTokens) {
   const auto folder = std::filesystem::path(SERVAL_SOURCE_DIR) / "../shared/data/model-stories260K";
   if (!std::filesystem::exists(folder)) GTEST_SKIP() << "../shared/data/model-stories260K is absent";
-  Transformer transformer = load(folder / "hf");
-  const double tolerance = tolerance_of(GetParam(), transformer.spec().weight_dtype);
   const std::vector<TrainedCase> cases = read_cases(folder / "golden_greedy.jsonl", "top5_first8");
   ASSERT_GT(cases.size(), 20u);
-  const Outcome outcome = judge(transformer, *backend_, DType::kF32, cases, tolerance);
-  EXPECT_LE(outcome.worst, tolerance);
-  EXPECT_GT(outcome.steps_compared, 2000);
-  RecordProperty("worst_difference", std::to_string(outcome.worst));
+  for (const char* model : {"hf", "stories260K-f32.gguf"}) {
+    Transformer transformer = load(folder / model);
+    const double tolerance = tolerance_of(GetParam(), transformer.spec().weight_dtype);
+    const Outcome outcome = judge(transformer, *backend_, DType::kF32, cases, tolerance);
+    EXPECT_LE(outcome.worst, tolerance) << model;
+    EXPECT_GT(outcome.steps_compared, 2000) << model;
+    RecordProperty("worst_difference", std::to_string(outcome.worst));
+  }
 }
 
 TEST_P(TrainedModel, ServalNanoGivesItsGoldenTokens) {

@@ -1,0 +1,88 @@
+// What the readers of quantisation methods share: each finds the matrices that its tools wrote, by the names, shapes
+// and types of their tensors. Private to engine/model.
+#pragma once
+
+#include <boost/json/object.hpp>
+#include <cstring>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "engine/model/safetensors.h"
+#include "engine/model/stored_matrix.h"
+
+namespace serval {
+
+// What a method is not read for: what the configuration says, in words ("3 bit").
+struct UnsupportedQuantisation : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+// All quantised matrices of the checkpoint. `config`: the method's object. Throws std::runtime_error with a sentence, or
+// UnsupportedQuantisation.
+using FindMatrices = std::vector<StoredMatrix> (*)(const Checkpoint& checkpoint, const boost::json::object& config);
+
+std::vector<StoredMatrix> find_gptq(const Checkpoint& checkpoint, const boost::json::object& config);
+std::vector<StoredMatrix> find_awq(const Checkpoint& checkpoint, const boost::json::object& config);
+std::vector<StoredMatrix> find_compressed(const Checkpoint& checkpoint, const boost::json::object& config);
+std::vector<StoredMatrix> find_fp8(const Checkpoint& checkpoint, const boost::json::object& config);
+std::vector<StoredMatrix> find_bitsandbytes(const Checkpoint& checkpoint, const boost::json::object& config);
+std::vector<StoredMatrix> find_mxfp4(const Checkpoint& checkpoint, const boost::json::object& config);
+
+// The number that the configuration has under the name; the fallback where it has none.
+int64_t integer_in(const boost::json::object& config, std::string_view name, int64_t fallback);
+bool is_set_in(const boost::json::object& config, std::string_view name, bool fallback = false);
+std::string string_in(const boost::json::object& config, std::string_view name);
+
+// The tensor, which must be there, of one of these types ("I32 U32") and of so many dimensions (0: any).
+const TensorInfo& tensor_of(const Checkpoint& checkpoint, const std::string& name, std::string_view types, size_t rank = 0);
+[[noreturn]] void refuse_tensor(const Checkpoint& checkpoint, const TensorInfo& tensor, const std::string& why);
+
+// A tensor's bytes, whether it stands alone or is a part of a matrix.
+template <class T>
+std::vector<T> values_in(const Checkpoint& checkpoint, const std::string& name) {
+  const TensorInfo* tensor = checkpoint.find_part(name);
+  if (tensor == nullptr) tensor = checkpoint.find(name);
+  if (tensor == nullptr) throw std::runtime_error("the checkpoint lacks the tensor '" + name + "'");
+  std::vector<T> values(tensor->bytes / sizeof(T));
+  checkpoint.read(*tensor, 0, values.size() * sizeof(T), values.data());
+  return values;
+}
+// As numbers: of F32, F16, BF16, F8_E4M3 or F8_E8M0.
+std::vector<float> numbers_in(const Checkpoint& checkpoint, const std::string& name);
+
+// Numbers of `bits` bits, one after the other in words of 32 from the lowest bit on; the words lie `stride` apart.
+inline uint32_t code_in(const uint32_t* words, int64_t stride, int64_t index, int bits) {
+  const int64_t bit = index * bits;
+  const int shift = static_cast<int>(bit % 32);
+  uint64_t word = words[bit / 32 * stride] >> shift;
+  if (shift + bits > 32) word |= static_cast<uint64_t>(words[(bit / 32 + 1) * stride]) << (32 - shift);
+  return static_cast<uint32_t>(word) & ((1u << bits) - 1);
+}
+
+// Whether a width of codes has a format, which must have groups: 2, 3, 4 and 8 bits. What is in it of codes without a
+// sign: they less `bias_of_codes`.
+std::optional<WeightFormat> format_of_bits(int64_t bits);
+inline int bias_of_codes(int64_t bits) {
+  return bits < 4 ? 0 : 1 << (bits - 1);
+}
+
+// A format whose groups the kernels can have; kBF16 where they cannot, and the reader makes numbers of it.
+MatrixFormat grouped(WeightFormat format, int64_t group, int64_t k, bool has_offsets);
+
+// "a.b" for "a.b.qweight" and ".qweight"; nothing where the name ends otherwise.
+std::optional<std::string> module_of(const TensorInfo& tensor, std::string_view ending);
+
+// Scales [rows, columns] of blocks of block_rows by block_columns, which may be the whole matrix's or its rows', spread
+// over [n, groups].
+std::vector<float> spread_scales(const std::vector<float>& scales, int64_t columns, int64_t block_rows, int64_t n,
+                                 int64_t groups);
+
+// A matrix of codes of a byte each, `name` (E4M3 or int8), with the scales `scales` of whatever shape stands beside it: one,
+// one a row, one a row and group, or of blocks.
+StoredMatrix scaled_matrix(const Checkpoint& checkpoint, const TensorInfo& codes, const std::string& scales,
+                           std::string_view how, int64_t block_rows, int64_t block_columns);
+
+}  // namespace serval

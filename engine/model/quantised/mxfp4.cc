@@ -1,0 +1,48 @@
+// MXFP4 (OCP Microscaling Formats 1.0) as gpt-oss has its experts: blocks [experts, n, k / 32, 16] of two E2M1 a byte, the
+// first in the low bits, and scales [experts, n, k / 32], powers of two.
+#include "engine/model/quantised/method.h"
+
+#include <cmath>
+
+namespace serval {
+namespace {
+
+constexpr std::array<float, kTableSize> kE2M1 = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6, -0.0f, -0.5f, -1, -1.5f, -2, -3, -4, -6};
+
+}  // namespace
+
+std::vector<StoredMatrix> find_mxfp4(const Checkpoint& checkpoint, const boost::json::object&) {
+  std::vector<StoredMatrix> matrices;
+  for (const TensorInfo& tensor : checkpoint.tensors()) {
+    const auto module = module_of(tensor, "_blocks");
+    if (!module) continue;
+    tensor_of(checkpoint, tensor.name, "U8", 4);
+    const TensorInfo& scales = tensor_of(checkpoint, *module + "_scales", "U8", 3);
+    const int64_t n = tensor.shape[1], groups = tensor.shape[2], k = groups * 32;
+    if (tensor.shape[3] != 16 || scales.shape[0] != tensor.shape[0] || scales.shape[1] != n || scales.shape[2] != groups)
+      refuse_tensor(checkpoint, scales, "does not fit " + tensor.name);
+    matrices.push_back({.name = *module,
+                        .how = "MXFP4",
+                        .shape = {tensor.shape[0], n, k},
+                        .format = grouped(WeightFormat::kTable4, 32, k, false),
+                        .tensors = {tensor.name, scales.name},
+                        .read = [=, module = *module](const Checkpoint& from, int64_t index, MatrixParts& parts) {
+                          const auto slice = [&](const std::string& name, int64_t bytes) {
+                            std::vector<uint8_t> values(static_cast<size_t>(bytes));
+                            from.read(*from.find_part(name), static_cast<size_t>(index * bytes), values.size(), values.data());
+                            return values;
+                          };
+                          const auto blocks = slice(module + "_blocks", n * k / 2), powers = slice(module + "_scales", n * groups);
+                          parts.table = kE2M1;
+                          parts.codes.resize(static_cast<size_t>(n * k));
+                          for (size_t i = 0; i < blocks.size(); ++i) {
+                            parts.codes[2 * i] = blocks[i] & 15;
+                            parts.codes[2 * i + 1] = blocks[i] >> 4;
+                          }
+                          for (const uint8_t power : powers) parts.scales.push_back(std::ldexp(1.0f, power - 127));
+                        }});
+  }
+  return matrices;
+}
+
+}  // namespace serval

@@ -1,0 +1,130 @@
+// GGUF files: what blocks of every type mean, and files that are not what they say, of which each is refused with one
+// sentence, whatever was done to it.
+#include "engine/model/gguf.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <random>
+#include <sstream>
+
+#include "engine/model/gguf_model.h"
+#include "engine/model/quantised_checkpoint.h"
+#include "engine/model/read_model.h"
+#include "loadtest/bench/temp_folder.h"
+
+namespace serval {
+namespace {
+
+using ::testing::HasSubstr;
+
+const std::filesystem::path kFixtures = std::filesystem::path(SERVAL_SOURCE_DIR) / "tests/fixtures";
+
+std::string bytes_of(const std::filesystem::path& file) {
+  std::ostringstream text;
+  text << std::ifstream(file, std::ios::binary).rdbuf();
+  return text.str();
+}
+
+std::vector<uint8_t> bytes_of(const GgufFile& gguf, const GgufTensor& tensor) {
+  std::vector<uint8_t> bytes(tensor.bytes);
+  gguf.file().copy(tensor.offset, tensor.bytes, bytes.data());
+  return bytes;
+}
+
+// The numbers beside the blocks are what the format's own tools say.
+TEST(GgufTypes, MeanWhatTheToolsOfTheFormatSay) {
+  const GgufFile gguf(kFixtures / "gguf/types.gguf");
+  int num_types = 0;
+  for (const GgufTensor& blocks : gguf.tensors()) {
+    if (!blocks.name.ends_with(".blocks")) continue;
+    ++num_types;
+    const std::string type(blocks.type->name);
+    EXPECT_EQ(blocks.name, type + ".blocks");
+    const GgufTensor* const numbers = gguf.find(type + ".numbers");
+    ASSERT_NE(numbers, nullptr) << type;
+    const auto expected = bytes_of(gguf, *numbers);
+    const int64_t n = blocks.shape[0], k = blocks.shape[1];
+    MatrixParts parts;
+    blocks.type->read(bytes_of(gguf, blocks).data(), n, k, parts);
+    const MatrixFormat& format = blocks.type->format;
+    ASSERT_EQ(parts.scales.size(), static_cast<size_t>(n * num_groups(format, k))) << type;
+    const LinearSource source{.format = format.id,
+                              .n = n,
+                              .k = k,
+                              .data = parts.codes.data(),
+                              .scales = parts.scales.data(),
+                              .group = format.group,
+                              .offsets = format.has_offsets ? parts.offsets.data() : nullptr,
+                              .table = parts.table.data()};
+    std::vector<float> row(k);
+    for (int64_t r = 0; r < n; ++r) {
+      dequantise_row(source, r, row.data());
+      for (int64_t i = 0; i < k; ++i) {
+        float want;
+        std::memcpy(&want, expected.data() + (r * k + i) * sizeof want, sizeof want);
+        ASSERT_NEAR(row[i], want, 1e-6 * (1 + std::abs(want))) << type << " " << r << " " << i;
+      }
+    }
+  }
+  EXPECT_EQ(num_types, 13);
+}
+
+class Hostile : public ::testing::Test {
+ protected:
+  // What reading all of a file with these bytes says; empty when nothing is wrong.
+  std::string complaint(const std::string& bytes) {
+    const auto path = folder_.path() / "model.gguf";
+    std::ofstream(path, std::ios::binary) << bytes;
+    try {
+      const ModelSpec spec = read_model_spec(path);
+      tokenizer_of_gguf(GgufFile(path));
+      return "";
+    } catch (const std::runtime_error& error) {
+      return error.what();
+    }
+  }
+  const std::string good_ = bytes_of(kFixtures / "models/gguf-llama/model.gguf");
+  TempFolder folder_;
+};
+
+TEST_F(Hostile, FilesAreRefusedByWhatIsWrong) {
+  EXPECT_EQ(complaint(good_), "");
+  EXPECT_THAT(complaint("GGUF"), HasSubstr("too short"));
+  EXPECT_THAT(complaint("GGML" + good_.substr(4)), HasSubstr("is not a GGUF file"));
+  std::string version = good_;
+  version[4] = 1;
+  EXPECT_THAT(complaint(version), HasSubstr("of version 1"));
+  EXPECT_THAT(complaint(good_.substr(0, good_.size() - 64)), HasSubstr("ends beyond the end of the file"));
+  std::string many = good_;
+  many.replace(8, 8, std::string(8, '\x7f'));
+  EXPECT_THAT(complaint(many), HasSubstr("more tensors or keys"));
+  std::string strange = good_;
+  strange.replace(good_.find("llama", 24), 5, "lyama");
+  EXPECT_THAT(complaint(strange), HasSubstr("the architecture 'lyama' is not supported"));
+  std::string asked = good_;
+  const std::string key = "llama.rope.freq_base";
+  asked.replace(asked.find(key), key.size(), "llama.rope.freq_bass");
+  EXPECT_THAT(complaint(asked), HasSubstr("'llama.rope.freq_bass' is not known"));
+}
+
+TEST_F(Hostile, HeadersThatWereCutOrDamagedNeverDoHarm) {
+  std::mt19937 random(11);
+  const size_t header = good_.find("output_norm.weight") + 400;
+  for (size_t size = 0; size < header; size += 97) EXPECT_NE(complaint(good_.substr(0, size)), "") << size;
+  for (int round = 0; round < 3000; ++round) {
+    std::string bad = good_;
+    for (int edits = 1 + static_cast<int>(random() % 4); edits > 0; --edits) {
+      const size_t at = random() % header;
+      const char values[] = {0, 1, -1, 127, static_cast<char>(random()), static_cast<char>(bad[at] ^ 1 << random() % 8)};
+      const size_t count = random() % 3 == 0 ? 8 : 1;
+      for (size_t i = at; i < std::min(at + count, bad.size()); ++i) bad[i] = values[random() % std::size(values)];
+    }
+    complaint(bad);
+  }
+}
+
+}  // namespace
+}  // namespace serval

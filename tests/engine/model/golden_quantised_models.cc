@@ -1,0 +1,44 @@
+// One small model as every tool stores it, and GGUF files of the architectures that are read from them.
+#include "tests/engine/model/golden_features.h"
+
+namespace serval::testing {
+namespace {
+
+// A tensor of a quantised matrix that matters.
+Feature spoiled(const std::string& ending) {
+  return {"tensors " + ending, [](ModelSpec&, ModelWeights&) {}, false, ending};
+}
+
+}  // namespace
+
+std::vector<ModelCase> quantised_models() {
+  return {
+      {"gguf-llama", {without_rope_scaling(), without_rotation()}},
+      {"gguf-llama-f16", {without_bias("qkv", qkv), without_rotation()}},
+      {"gguf-qwen2", {without_bias("qkv", qkv), without_rotation()}},
+      {"gguf-qwen3", {without_qk_norm(), without_rotation()}},
+      {"gguf-gemma2", {without_post_norms(), without_rotation()}},
+      {"gguf-gemma3", {without_post_norms(), without_qk_norm(), without_rotation()}},
+      {"gguf-phi3", {without_amplitude(), without_rotation()}},
+      {"quant-gptq4", {spoiled("qweight"), spoiled(".scales")}},
+      {"quant-gptq4-zeros", {spoiled("qweight"), spoiled("qzeros"), spoiled(".scales")}},
+      {"quant-gptq4-order", {spoiled("qweight"), spoiled("qzeros"), spoiled(".scales"), spoiled("g_idx")}},
+      {"quant-gptq8", {spoiled("qweight"), spoiled(".scales")}},
+      {"quant-gptq3", {spoiled("qweight"), spoiled("qzeros"), spoiled(".scales")}},
+      {"quant-gptq2", {spoiled("qweight"), spoiled("qzeros"), spoiled(".scales")}},
+      {"quant-awq", {spoiled("qweight"), spoiled("qzeros"), spoiled(".scales")}},
+      {"quant-ct4", {spoiled("weight_packed"), spoiled("weight_scale")}},
+      {"quant-ct4-zeros", {spoiled("weight_packed"), spoiled("weight_scale"), spoiled("weight_zero_point")}},
+      {"quant-ct8", {spoiled("weight_packed"), spoiled("weight_scale")}},
+      {"quant-ct-int8", {spoiled("proj.weight"), spoiled("weight_scale")}},
+      {"quant-ct-fp8", {spoiled("proj.weight"), spoiled("weight_scale")}},
+      {"quant-fp8-blocks", {spoiled("proj.weight"), spoiled("weight_scale_inv")}},
+      {"quant-fp8", {spoiled("proj.weight")}},
+      {"quant-mxfp4", {spoiled("_blocks"), spoiled("_scales")}},
+      {"quant-nf4", {spoiled("proj.weight"), spoiled("absmax"), spoiled("quant_map")}},
+      {"quant-nf4-nested", {spoiled("proj.weight"), spoiled("weight.absmax"), spoiled("nested_absmax"), spoiled("quant_map")}},
+      {"quant-bnb-int8", {spoiled("proj.weight"), spoiled("SCB")}},
+  };
+}
+
+}  // namespace serval::testing

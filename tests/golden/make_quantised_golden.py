@@ -1,0 +1,344 @@
+"""Makes tests/fixtures/models/quant-*: one small model in every published way of storing rounded weights, and what the reference answers.
+
+Run by hand, never by the tests, with the environment of make_model_golden.py:
+    VENV/bin/python tests/golden/make_quantised_golden.py [NAME...]
+
+compressed-tensors' packed integers are written and read back by the library of that name (0.20.1). The other layouts are written here
+from their published definitions, in numpy, with the numbers that they stand for: (code - zero) * scale. The reference computes in float32
+with those numbers.
+"""
+
+import json
+import pathlib
+import sys
+
+import numpy as np
+import torch
+import transformers
+from model_golden import ROOT, VOCAB, make_cases, randomise, rope
+from safetensors.torch import save_file
+
+SHAPE = dict(vocab_size=VOCAB, hidden_size=64, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+             head_dim=16, max_position_embeddings=256, rms_norm_eps=1e-5, bos_token_id=1, eos_token_id=2, tie_word_embeddings=True)
+
+
+def groups_of(weight, group):
+    n, k = weight.shape
+    return weight.reshape(n, k // group, group)
+
+
+def integers(weight, bits, group, is_symmetric, scale_type=np.float16):
+    """Codes 0 .. 2^bits - 1 [n, k], scales and zero points [n, groups]."""
+    parts = groups_of(weight, group)
+    most = 2 ** bits - 1
+    if is_symmetric:
+        scale = np.abs(parts).max(axis=2) / (most / 2)
+        zero = np.full(scale.shape, 2 ** (bits - 1), dtype=np.int64)
+    else:
+        low, high = np.minimum(parts.min(axis=2), 0), np.maximum(parts.max(axis=2), 0)
+        scale = (high - low) / most
+        zero = None
+    scale = scale.astype(scale_type).astype(np.float32)
+    if zero is None:
+        zero = np.clip(np.rint(-low / scale), 0, most).astype(np.int64)
+    codes = np.clip(np.rint(parts / scale[..., None]) + zero[..., None], 0, most).astype(np.int64)
+    return codes.reshape(weight.shape), scale, zero
+
+
+def numbers(codes, scale, zero, group):
+    parts = codes.reshape(codes.shape[0], -1, group).astype(np.float32)
+    return ((parts - zero[..., None].astype(np.float32)) * scale[..., None].astype(np.float32)).reshape(codes.shape)
+
+
+def bits_in_words(codes, bits):
+    """Rows of codes one after the other in words of 32 bits, from the lowest bit on: [rows, columns * bits / 32]."""
+    every_bit = (codes[..., None] >> np.arange(bits)) & 1
+    every_bit = every_bit.reshape(codes.shape[0], -1, 32).astype(np.uint64)
+    return (every_bit << np.arange(32, dtype=np.uint64)).sum(axis=2).astype(np.uint32).view(np.int32)
+
+
+def half(x):
+    return torch.from_numpy(np.ascontiguousarray(x)).to(torch.float16)
+
+
+def tensor(x):
+    return torch.from_numpy(np.ascontiguousarray(x))
+
+
+def gptq(bits, is_symmetric, order=None, version=1, group=32, dtype=torch.float16):
+    def store(weight):
+        n, k = weight.shape
+        group_of = np.arange(k) // group
+        if order is not None:
+            ranks = np.random.default_rng(order).permutation(k)
+            group_of = ranks // group
+        by_group = np.argsort(group_of, kind="stable")
+        codes, scale, zero = integers(weight[:, by_group], bits, group, is_symmetric)
+        meant = np.empty_like(weight)
+        meant[:, by_group] = numbers(codes, scale, zero, group)
+        stored = np.empty_like(codes)
+        stored[:, by_group] = codes
+        zeros = (zero - (1 if version == 1 else 0)) & (2 ** bits - 1)
+        return {"qweight": tensor(bits_in_words(stored, bits).T), "qzeros": tensor(bits_in_words(zeros.T, bits)),
+                "scales": half(scale.T), "g_idx": tensor(group_of.astype(np.int32))}, meant
+    config = {"quant_method": "gptq", "bits": bits, "group_size": group, "sym": is_symmetric, "desc_act": order is not None,
+              "damp_percent": 0.01, "static_groups": False, "true_sequential": True, "checkpoint_format": "gptq" if version == 1 else "gptq_v2"}
+    return store, config, dtype
+
+
+def awq():
+    def packed(codes):
+        order = [0, 2, 4, 6, 1, 3, 5, 7]
+        columns = codes.reshape(codes.shape[0], -1, 8)[:, :, order].astype(np.uint32)
+        return (columns << np.arange(0, 32, 4, dtype=np.uint32)).sum(axis=2, dtype=np.uint32).view(np.int32)
+
+    def store(weight):
+        codes, scale, zero = integers(weight, 4, 32, False)
+        return {"qweight": tensor(packed(codes.T)), "qzeros": tensor(packed(zero.T)), "scales": half(scale.T)}, numbers(codes, scale, zero, 32)
+    return store, {"quant_method": "awq", "bits": 4, "group_size": 32, "zero_point": True, "version": "gemm",
+                   "modules_to_not_convert": None}, torch.float16
+
+
+def compressed(bits, is_symmetric, group):
+    """By the library itself."""
+    from compressed_tensors.compressors import PackedQuantizationCompressor
+    from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
+    args = QuantizationArgs(num_bits=bits, type="int", symmetric=is_symmetric, strategy="group" if group else "channel", group_size=group)
+    scheme = QuantizationScheme(targets=["Linear"], weights=args)
+
+    def store(weight):
+        size = group or weight.shape[1]
+        _, scale, zero = integers(weight, bits, size, is_symmetric)
+        state = {"weight": torch.from_numpy(weight), "weight_scale": torch.from_numpy(scale).to(torch.bfloat16)}
+        if not is_symmetric:
+            state["weight_zero_point"] = torch.from_numpy(zero - 2 ** (bits - 1)).to(torch.int8)
+        stored = PackedQuantizationCompressor.compress(state, scheme)
+        exact = dict(stored, weight_scale=stored["weight_scale"].float())
+        meant = PackedQuantizationCompressor.decompress(exact, scheme)["weight"].float().numpy()
+        return {k: v.contiguous() for k, v in stored.items()}, meant
+    config = {"quant_method": "compressed-tensors", "format": "pack-quantized", "quantization_status": "compressed", "ignore": ["lm_head"],
+              "kv_cache_scheme": None, "config_groups": {"group_0": {
+                  "targets": ["Linear"], "input_activations": None, "output_activations": None,
+                  "weights": {"num_bits": bits, "type": "int", "symmetric": is_symmetric, "group_size": group,
+                              "strategy": "group" if group else "channel", "dynamic": False, "observer": "minmax", "actorder": None}}}}
+    return store, config, torch.bfloat16
+
+
+def int8_rows():
+    def store(weight):
+        scale = (np.abs(weight).max(axis=1, keepdims=True) / 127).astype(np.float32)
+        codes = np.clip(np.rint(weight / scale), -128, 127).astype(np.int8)
+        return {"weight": tensor(codes), "weight_scale": tensor(scale)}, codes.astype(np.float32) * scale
+    weights = {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "channel", "dynamic": False}
+    config = {"quant_method": "compressed-tensors", "format": "int-quantized", "ignore": ["lm_head"], "config_groups": {"group_0": {
+        "targets": ["Linear"], "weights": weights,
+        "input_activations": {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "token", "dynamic": True}}}}
+    return store, config, torch.bfloat16
+
+
+def e4m3(weight, scale):
+    codes = torch.from_numpy(weight / scale).clamp(-448, 448).to(torch.float8_e4m3fn)
+    return codes, codes.float().numpy() * scale
+
+
+def fp8_blocks():
+    block = 24
+
+    def store(weight):
+        n, k = weight.shape
+        rows, columns = -(-n // block), -(-k // block)
+        scale = np.zeros((rows, columns), dtype=np.float32)
+        for r in range(rows):
+            for c in range(columns):
+                scale[r, c] = np.abs(weight[r * block:(r + 1) * block, c * block:(c + 1) * block]).max() / 448
+        wide = np.repeat(np.repeat(scale, block, axis=0), block, axis=1)[:n, :k]
+        codes, meant = e4m3(weight, wide)
+        return {"weight": codes, "weight_scale_inv": tensor(scale)}, meant
+    return store, {"quant_method": "fp8", "fmt": "e4m3", "activation_scheme": "dynamic", "weight_block_size": [block, block],
+                   "modules_to_not_convert": None}, torch.bfloat16
+
+
+def fp8_rows():
+    def store(weight):
+        scale = torch.from_numpy(np.abs(weight).max(axis=1, keepdims=True) / 448).to(torch.bfloat16)
+        codes, meant = e4m3(weight, scale.float().numpy())
+        return {"weight": codes, "weight_scale": scale}, meant
+    weights = {"num_bits": 8, "type": "float", "symmetric": True, "strategy": "channel", "dynamic": False}
+    return store, {"quant_method": "compressed-tensors", "format": "float-quantized", "ignore": ["lm_head"], "config_groups": {"group_0": {
+        "targets": ["Linear"], "weights": weights,
+        "input_activations": {"num_bits": 8, "type": "float", "strategy": "token", "dynamic": True}}}}, torch.bfloat16
+
+
+def fp8_tensor():
+    def store(weight):
+        scale = np.full((1,), np.abs(weight).max() / 448, dtype=np.float32)
+        codes, meant = e4m3(weight, scale)
+        return {"weight": codes, "weight_scale": tensor(scale), "input_scale": torch.tensor([0.5])}, meant
+    return store, {"quant_method": "fp8", "activation_scheme": "static"}, torch.bfloat16
+
+
+NF4 = np.array([-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334,
+                -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224,
+                0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0], dtype=np.float32)
+
+
+def nf4(is_nested):
+    block = 64
+
+    def store(weight):
+        flat = weight.reshape(-1, block)
+        absmax = np.abs(flat).max(axis=1).astype(np.float32)
+        more = {}
+        if is_nested:
+            offset = float(absmax.mean())
+            outer = 16
+            levels = np.linspace(-1, 1, 256).astype(np.float32)
+            part = (absmax - np.float32(offset)).reshape(-1, outer)
+            nested = np.abs(part).max(axis=1).astype(np.float32)
+            codes8 = np.abs(part[..., None] / nested[:, None, None] - levels).argmin(axis=2).astype(np.uint8)
+            more = {"weight.nested_absmax": tensor(nested), "weight.nested_quant_map": tensor(levels)}
+            scale = (levels[codes8] * nested[:, None]).reshape(-1) + np.float32(offset)
+            stored = tensor(codes8.reshape(-1))
+        else:
+            scale, stored = absmax, tensor(absmax)
+        codes = np.abs(flat[..., None] / scale[:, None, None] - NF4).argmin(axis=2)
+        pairs = codes.reshape(-1, 2).astype(np.uint8)
+        state = {"quant_type": "nf4", "blocksize": block, "dtype": "bfloat16", "shape": list(weight.shape)}
+        if is_nested:
+            state |= {"nested_blocksize": 16, "nested_dtype": "float32", "nested_offset": offset}
+        text = np.frombuffer(json.dumps(state).encode(), dtype=np.uint8)
+        return {"weight": tensor((pairs[:, 0] << 4 | pairs[:, 1])[:, None]), "weight.absmax": stored, "weight.quant_map": tensor(NF4),
+                "weight.quant_state.bitsandbytes__nf4": tensor(text.copy()), **more}, (NF4[codes] * scale[:, None]).reshape(weight.shape)
+    return store, {"quant_method": "bitsandbytes", "load_in_4bit": True, "load_in_8bit": False, "bnb_4bit_quant_type": "nf4",
+                   "bnb_4bit_use_double_quant": is_nested, "bnb_4bit_compute_dtype": "bfloat16", "_load_in_4bit": True}, torch.bfloat16
+
+
+def llm_int8():
+    def store(weight):
+        most = np.abs(weight).max(axis=1).astype(np.float32)
+        codes = np.rint(weight / most[:, None] * 127).astype(np.int8)
+        return {"weight": tensor(codes), "SCB": tensor(most), "weight_format": torch.tensor(0, dtype=torch.uint8)}, \
+            codes.astype(np.float32) * (most / np.float32(127))[:, None]
+    return store, {"quant_method": "bitsandbytes", "load_in_4bit": False, "load_in_8bit": True, "llm_int8_threshold": 6.0}, torch.float16
+
+
+def gpt_oss(name):
+    """The experts of a gpt-oss in MXFP4: blocks of two E2M1 a byte, and powers of two."""
+    levels = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], dtype=np.float32)
+    config = transformers.GptOssConfig(
+        vocab_size=VOCAB, hidden_size=64, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        head_dim=16, num_local_experts=3, num_experts_per_tok=2, sliding_window=16, max_position_embeddings=256,
+        layer_types=["sliding_attention", "full_attention"], rope_parameters=rope(150000.0), attn_implementation="eager", eos_token_id=2, pad_token_id=0)
+    folder = pathlib.Path(ROOT) / name
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed in range(1, 200):
+        model = transformers.GptOssForCausalLM(config).eval()
+        randomise(model, seed)
+        tensors = {}
+        with torch.no_grad():
+            for parameter_name, parameter in model.named_parameters():
+                if not parameter_name.endswith(("experts.gate_up_proj", "experts.down_proj")):
+                    parameter.copy_(parameter.to(torch.bfloat16))
+                    tensors[parameter_name] = parameter.to(torch.bfloat16).clone()
+                    continue
+                turned = parameter.numpy().swapaxes(1, 2)  # [experts, out, in]
+                parts = turned.reshape(*turned.shape[:2], -1, 32)
+                power = np.floor(np.log2(np.abs(parts).max(axis=3))) - 2
+                scaled = parts / 2.0 ** power[..., None]
+                codes = np.abs(scaled[..., None] - levels).argmin(axis=4).astype(np.uint8)
+                tensors[parameter_name + "_blocks"] = tensor(codes[..., 0::2] | codes[..., 1::2] << 4)
+                tensors[parameter_name + "_scales"] = tensor((power + 127).astype(np.uint8))
+                meant = (levels[codes] * (2.0 ** power[..., None]).astype(np.float32)).reshape(turned.shape).swapaxes(1, 2)
+                parameter.copy_(torch.from_numpy(np.ascontiguousarray(meant)))
+        cases = make_cases(model, [24], [16], None)
+        if cases is not None:
+            break
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    written = config.to_dict()
+    written |= {"architectures": ["GptOssForCausalLM"], "dtype": "bfloat16",
+                "quantization_config": {"quant_method": "mxfp4", "modules_to_not_convert": [
+                    "model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"]}}
+    write(folder, written, seed, cases, name)
+
+
+FORMATS = {
+    "quant-gptq4": lambda: gptq(4, True),
+    "quant-gptq4-zeros": lambda: gptq(4, False),
+    "quant-gptq4-order": lambda: gptq(4, False, order=5, version=2, dtype=torch.float32),  # held as the numbers of its type
+    "quant-gptq8": lambda: gptq(8, True),
+    "quant-gptq3": lambda: gptq(3, False),
+    "quant-gptq2": lambda: gptq(2, False, version=2, group=16),
+    "quant-awq": awq,
+    "quant-ct4": lambda: compressed(4, True, 32),
+    "quant-ct4-zeros": lambda: compressed(4, False, 32),
+    "quant-ct8": lambda: compressed(8, True, None),
+    "quant-ct-int8": int8_rows,
+    "quant-ct-fp8": fp8_rows,
+    "quant-fp8-blocks": fp8_blocks,
+    "quant-fp8": fp8_tensor,
+    "quant-nf4": lambda: nf4(False),
+    "quant-nf4-nested": lambda: nf4(True),
+    "quant-bnb-int8": llm_int8,
+}
+
+
+def is_quantised(name):
+    return name.endswith("_proj.weight")
+
+
+def make(name):
+    store, quantisation, dtype = FORMATS[name]()
+    folder = pathlib.Path(ROOT) / name
+    folder.mkdir(parents=True, exist_ok=True)
+    config = transformers.LlamaConfig(**SHAPE, rope_parameters=rope(), attn_implementation="eager")
+    for seed in range(1, 200):
+        model = transformers.LlamaForCausalLM(config).eval()
+        randomise(model, seed)
+        tensors = {}
+        with torch.no_grad():
+            for parameter_name, parameter in model.named_parameters():
+                if is_quantised(parameter_name):
+                    stored, meant = store(parameter.float().numpy().astype(np.float32))
+                    module = parameter_name.removesuffix(".weight")
+                    tensors |= {f"{module}.{part}": value.clone() for part, value in stored.items()}
+                    parameter.copy_(torch.from_numpy(np.ascontiguousarray(meant)))
+                else:
+                    parameter.copy_(parameter.to(dtype))
+                    tensors[parameter_name] = parameter.to(dtype).clone()
+        cases = make_cases(model, [24], [], None)
+        if cases is not None:
+            break
+    else:
+        raise SystemExit(f"{name}: no seed keeps its margins")
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    written = config.to_dict()
+    for field in ("_name_or_path", "attn_implementation", "_attn_implementation"):
+        written.pop(field, None)
+    parameters = written.pop("rope_parameters")
+    written |= {"architectures": ["LlamaForCausalLM"], "torch_dtype": str(dtype).removeprefix("torch."),
+                "rope_theta": parameters["rope_theta"], "quantization_config": quantisation}
+    written.pop("dtype", None)
+    write(folder, written, seed, cases, name)
+
+
+def write(folder, config, seed, cases, name):
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    reference = f"transformers {transformers.__version__}, torch {torch.__version__.split('+')[0]}, float32, eager attention, numbers of the codes"
+    golden = {"reference": reference, "seed": seed, "cases": cases}
+    (folder / "golden.json").write_text(json.dumps(golden, separators=(",", ":")) + "\n", encoding="utf-8")
+    size = sum(f.stat().st_size for f in folder.iterdir())
+    print(f"{name}: seed {seed}, {size} bytes, smallest margin {min(min(c['margins']) for c in cases):.4f}", flush=True)
+
+
+def main():
+    torch.set_num_threads(1)
+    transformers.utils.logging.set_verbosity_error()
+    for name in FORMATS:
+        if len(sys.argv) < 2 or name in sys.argv[1:]:
+            make(name)
+    if len(sys.argv) < 2 or "quant-mxfp4" in sys.argv[1:]:
+        gpt_oss("quant-mxfp4")
+
+
+if __name__ == "__main__":
+    main()
