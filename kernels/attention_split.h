@@ -22,8 +22,9 @@ constexpr int tiles_of(int count, int size) {
   return (count + size - 1) / size;
 }
 
-// First position that a row at `position` sees.
+// First position that a row at `position` sees (AttentionArgs::window).
 constexpr int first_seen(int position, int window) {
+  if (window < 0) return position / -window * -window;
   return window > 0 && position >= window ? position - window + 1 : 0;
 }
 

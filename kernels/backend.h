@@ -86,7 +86,8 @@ struct AttentionArgs {
   const AttentionBatch* batch = nullptr;
   float scale = 1.0f;
   float soft_cap = 0;  // 0: none; c: scores become c * tanh(score / c)
-  int window = 0;      // 0: all; w: a row at position p sees positions > p - w
+  // 0: all; w: a row at position p sees positions > p - w; -c: those from the last multiple of c on (Llama 4).
+  int window = 0;
   Tensor sinks;        // f32 [num_heads]: a score that joins each softmax without a value; data null: none
   // f32 [num_heads]: a score falls by this for each position between its key and its query (ALiBi, Press et al. 2022),
   // after the cap; data null: none.
@@ -288,6 +289,9 @@ class Backend {
   // does.
   virtual void gate(Activation act, const Tensor& x, int64_t x_stride, const Tensor& up, int64_t up_stride,
                     const Tensor& out) = 0;
+  // out = f(x), all [m, f], out may be x: f(x) = a x^2 + x / 2 right of 0, b (e^x - 1 - x) + x / 2 left of it, with
+  // alphas f32 [2] = a, b (xIELU; Huang and Schlag 2024).
+  virtual void xielu(const Tensor& x, const Tensor& alphas, const Tensor& out) = 0;
   // x = cap * tanh(x / cap), f32, in place.
   virtual void soft_cap(const Tensor& x, float cap) = 0;
   // Rows of a sequence are computed in their order; one of a step without a sequence (padding) is left as it is.

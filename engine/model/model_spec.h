@@ -78,7 +78,10 @@ struct LayerSpec {
 struct KvGroupSpec {
   bool keeps_state = false;  // instead of keys and values a state of all positions so far
   int window = 0;           // 0: every position stays visible; w: a row at position p sees positions > p - w
+  bool is_in_chunks = false;  // of those, the ones from the last multiple of w on (Llama 4)
   std::vector<int> layers;  // ascending; without those that read another's
+
+  int attended_window() const { return is_in_chunks ? -window : window; }  // AttentionArgs::window
 };
 
 // Whether a row of a table is added to each position's embedding, and whose.

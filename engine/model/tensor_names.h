@@ -49,6 +49,8 @@ struct TensorNames {
   bool has_stacked_experts = true;
   // Of such tensors: each matrix is [in, out]; the rows of gate and of up take turns.
   bool has_transposed_stacks = false, alternates_gate_up = false;
+  // They are matrices in which the experts' rows lie one behind the other, those of down turned round (DBRX).
+  bool has_flat_stacks = false;
   FusedQkv fused_qkv = FusedQkv::kOneAfterAnother;
   // The norms of heads, where each has its own, are stored as one tensor a head.
   bool has_tensor_per_head_norm = false;

@@ -41,7 +41,7 @@ StepLimits Transformer::step_limits(const ModelSpec& spec, StepLimits sizes) {
   most.max_k = spec.hidden_size;
   most.vocab = spec.vocab_size;
   most.num_kv_groups = static_cast<int>(spec.kv_groups.size());
-  for (int g = 0; g < most.num_kv_groups; ++g) most.windows[g] = spec.kv_groups[g].window;
+  for (int g = 0; g < most.num_kv_groups; ++g) most.windows[g] = spec.kv_groups[g].attended_window();
   for (const LayerSpec& layer : spec.layers) {
     const auto raise = [&](const auto& part) { part.raise_limits(most); };
     std::visit(raise, layer.mixer);
@@ -90,7 +90,7 @@ void Transformer::forward(const ForwardInput& in, std::span<const KvLayer> kv, W
                                    .positions = in.positions,
                                    .group = in.groups[layer.kv_group],
                                    .kv = kv[layer.kv_source.value_or(l)],
-                                   .window = spec_.kv_groups[layer.kv_group].window,
+                                   .window = spec_.kv_groups[layer.kv_group].attended_window(),
                                    .cos_sin = rotation(layer.rope),
                                    .query_cos_sin = rotation(layer.query_rope.value_or(kNoRope)),
                                    .query_growth = rotation(layer.query_growth.value_or(kNoRope))};

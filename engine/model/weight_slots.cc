@@ -95,6 +95,14 @@ void SlotList::expert_linear(LinearWeight& target, const Expert& expert, const s
     slot.parts.push_back({.name = weight, .shape = {count, columns}});
     if (bias) slot.biases.push_back({.name = offset, .shape = {count}});
     if (!is_stacked) continue;
+    if (names_.has_flat_stacks) {
+      SourceTensor& part = slot.parts.back();
+      part.is_turned = asked.module.ends_with("down_proj");
+      const int64_t height = part.is_turned ? columns : count;
+      part.rows = {{expert.index * height, height}};
+      part.shape = {expert.count * height, part.is_turned ? count : columns};
+      continue;
+    }
     slot.parts.back().is_transposed = names_.has_transposed_stacks;
     for (SourceTensor* part : {&slot.parts.back(), bias ? &slot.biases.back() : nullptr}) {
       if (part == nullptr) continue;

@@ -53,6 +53,7 @@ class CpuBackend final : public Backend {
   void gate(Activation act, const Tensor& x, int64_t x_stride, const Tensor& up, int64_t up_stride,
             const Tensor& out) override;
   void scaled_add(const Tensor& x, float scale, const Tensor& y, const Tensor& out) override;
+  void xielu(const Tensor& x, const Tensor& alphas, const Tensor& out) override;
   void soft_cap(const Tensor& x, float cap) override;
   void gather_rows(const Tensor& x, std::span<const int32_t> rows, const Tensor& out) override;
   void clamp_gate_up(const Tensor& gate_up, float limit, float up_offset) override;

@@ -121,6 +121,14 @@ void CpuBackend::scaled_add(const Tensor& x, float scale, const Tensor& y, const
   });
 }
 
+void CpuBackend::xielu(const Tensor& x, const Tensor& alphas, const Tensor& out) {
+  const int64_t width = out.dim(1);
+  SERVAL_CHECK(x.dim(0) == out.dim(0) && x.dim(1) == width && alphas.num_elements() == 2, x.dim(1), width);
+  for_rows(out.dim(0), 4 * width, [&](int64_t r) {
+    kernels_.xielu(x.as<float>() + r * width, alphas.as<float>(), out.as<float>() + r * width, width);
+  });
+}
+
 void CpuBackend::soft_cap(const Tensor& x, float cap) {
   const int64_t dim = x.dim(1);
   for_rows(x.dim(0), 4 * dim, [&](int64_t r) { kernels_.soft_cap(x.as<float>() + r * dim, cap, dim); });

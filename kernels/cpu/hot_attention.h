@@ -351,6 +351,7 @@ void attend(const AttendArgs& args) {
   float* const scores = out_sum + vectors;                      // [kMaxGroup][kTile]
   const auto first_seen = [&](int vector) {
     const int position = args.first_pos + vector / args.heads;
+    if (args.window < 0) return position / -args.window * -args.window;
     return args.window > 0 && position >= args.window ? position - args.window + 1 : 0;
   };
 

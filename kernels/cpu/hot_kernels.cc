@@ -87,6 +87,7 @@ const KernelTable SERVAL_TABLE = {
     .weighted_sum = weighted_sum,
     .scaled_add = scaled_add,
     .soft_cap = soft_cap,
+    .xielu = xielu_row,
     .clamp = clamp,
     .rotate = rotate,
     .causal_conv = causal_conv,

@@ -129,6 +129,16 @@ inline Vec sigmoid(Vec x) {
   return 1.0f / (1.0f + exp(-x));
 }
 
+void xielu_row(const float* x, const float* alphas, float* out, int64_t n) {
+  const Vec a = broadcast(alphas[0]), b = broadcast(alphas[1]);
+  for_vectors(n, [&](int64_t i, int lanes) {
+    const Vec v = load_some(x + i, lanes);
+    const Vec below = v < -1e-6f ? v : broadcast(-1e-6f);
+    const Vec bent = v > 0.0f ? a * v * v : b * (exp(below) - 1.0f - v);
+    store_some(out + i, fma(broadcast(0.5f), v, bent), lanes);
+  });
+}
+
 template <Vec (*act)(Vec)>
 void gate_row(const float* gate, const float* up, float* out, int64_t n) {
   for_vectors(n, [&](int64_t i, int lanes) {

@@ -269,6 +269,8 @@ struct KernelTable {
   // out = scale * x + y, y may be null; out may be x or y.
   void (*scaled_add)(const float* x, float scale, const float* y, float* out, int64_t n);
   void (*soft_cap)(float* x, float cap, int64_t n);
+  // Backend::xielu of a row.
+  void (*xielu)(const float* x, const float* alphas, float* out, int64_t n);
   void (*clamp)(float* x, float limit, int64_t n);
   void (*rotate)(float* x, const float* cos, const float* sin, int64_t half);
   void (*causal_conv)(const ConvArgs& args);

@@ -116,7 +116,7 @@ SERVAL_DEVICE QueryRows query_rows(const AttentionParams& p, int seq, int kv_hea
 
 SERVAL_DEVICE bool sees(const AttentionParams& p, const QueryRows& rows, int i, int pos) {
   const int own = rows.position[i];
-  return pos <= own && (p.window == 0 || pos > own - p.window);
+  return pos <= own && pos >= first_seen(own, p.window);
 }
 
 // What a row has seen so far: the largest logit, the sum of 2^(logit - largest), and the weighted values.

@@ -346,6 +346,13 @@ void CudaBackend::clamp(const Tensor& x, float limit) {
   });
 }
 
+void CudaBackend::xielu(const Tensor& x, const Tensor& alphas, const Tensor& out) {
+  with_number(x.dtype, [&](auto number) {
+    using T = decltype(number);
+    cuda::xielu<T>(stream_, as<T>(x), as<float>(alphas), as<T>(out), out.num_elements());
+  });
+}
+
 void CudaBackend::soft_cap(const Tensor& x, float cap) {
   SERVAL_CHECK(x.dtype == DType::kF32, dtype_name(x.dtype));
   cuda::soft_cap(stream_, as<float>(x), x.num_elements(), cap);

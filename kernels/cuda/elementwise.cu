@@ -268,6 +268,15 @@ SERVAL_KERNEL void SERVAL_MAX_THREADS(kRowThreads) clamp_kernel(T* x, int64_t co
   if (value < -limit) x[i] = from_float<T>(-limit);
 }
 
+template <class T>
+SERVAL_KERNEL void SERVAL_MAX_THREADS(kRowThreads) xielu_kernel(const T* x, const float* alphas, T* out, int64_t count) {
+  const int64_t i = int64_t{simt::block_x()} * kRowThreads + simt::thread();
+  if (i >= count) return;
+  const float v = to_float(x[i]);
+  const float bent = v > 0.0f ? alphas[0] * v * v : alphas[1] * (expm1f(fminf(v, -1e-6f)) - v);
+  out[i] = from_float<T>(bent + 0.5f * v);
+}
+
 SERVAL_KERNEL void SERVAL_MAX_THREADS(kRowThreads) soft_cap_kernel(float* x, int64_t count, float cap) {
   const int64_t i = int64_t{simt::block_x()} * kRowThreads + simt::thread();
   if (i < count) x[i] = cap * tanhf(x[i] / cap);
@@ -390,6 +399,13 @@ void clamp(simt::Stream stream, T* x, int64_t count, float limit) {
       limit);
 }
 
+template <class T>
+void xielu(simt::Stream stream, const T* x, const float* alphas, T* out, int64_t count) {
+  simt::launch<xielu_kernel<T>>(
+      stream, {.grid_x = static_cast<int>((count + kRowThreads - 1) / kRowThreads), .threads = kRowThreads}, x, alphas,
+      out, count);
+}
+
 void soft_cap(simt::Stream stream, float* x, int64_t count, float cap) {
   simt::launch<soft_cap_kernel>(
       stream, {.grid_x = static_cast<int>((count + kRowThreads - 1) / kRowThreads), .threads = kRowThreads},
@@ -402,6 +418,7 @@ void soft_cap(simt::Stream stream, float* x, int64_t count, float cap) {
   template void activation<T>(simt::Stream, Activation, bool, const T*, T*, int, int);          \
   template void gate<T>(simt::Stream, Activation, const T*, int64_t, const T*, int64_t, T*, int, int); \
   template void embed<T>(simt::Stream, const T*, const int32_t*, const int32_t*, float, T*, int, int); \
+  template void xielu<T>(simt::Stream, const T*, const float*, T*, int64_t);                            \
   template void clamp<T>(simt::Stream, T*, int64_t, float);                                              \
   template void scaled_add<T>(simt::Stream, const T*, float, const T*, T*, int64_t);                   \
   template void clamp_gate_up<T>(simt::Stream, T*, int, int, float, float);                     \

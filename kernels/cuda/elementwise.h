@@ -95,6 +95,8 @@ template <class T>
 void clamp(simt::Stream stream, T* x, int64_t count, float limit);
 
 // x = cap * tanh(x / cap), in place.
+template <class T>
+void xielu(simt::Stream stream, const T* x, const float* alphas, T* out, int64_t count);
 void soft_cap(simt::Stream stream, float* x, int64_t count, float cap);
 
 }  // namespace serval::cuda

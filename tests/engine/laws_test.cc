@@ -77,6 +77,8 @@ constexpr ModelKind kKinds[] = {
         "qk_rope_head_dim": 16, "v_head_dim": 24)"},
     {"lightning_bf16", "MiniMaxForCausalLM", DType::kBF16, 0, 0, 5,
      R"(, "layer_types": ["linear_attention", "full_attention", "linear_attention"], "mlp_alpha_factor": 1.5)"},
+    {"chunks_bf16", "Llama4ForCausalLM", DType::kBF16, 0, 0, 5,
+     R"(, "no_rope_layers": [1, 0, 1], "moe_layers": [1], "attention_chunk_size": 37, "floor_scale": 30, "intermediate_size_mlp": 96)"},
     {"narrow_bf16", "MiMoV2FlashForCausalLM", DType::kBF16, 37, 0, 5, R"(, "num_key_value_heads": 1, "moe_intermediate_size": 40, "v_head_dim": 8, "partial_rotary_factor": 0.5)"},
 };
 

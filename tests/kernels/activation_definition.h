@@ -34,4 +34,8 @@ inline double activated(Activation act, double x) {
   return 0;
 }
 
+inline double xielu_of(double x, double a, double b) {
+  return (x > 0 ? a * x * x : b * (std::expm1(x) - x)) + x / 2;
+}
+
 }  // namespace serval::testing

@@ -136,7 +136,7 @@ void check_attention(Backend& backend, WeightFormat weights, const std::vector<S
       for (int r = row_start[s]; r < row_start[s + 1]; ++r) {
         for (int h = 0; h < heads; ++h) {
           const std::vector<double> q = prepared(r, h, &q_norm.exact);
-          const int own = positions[r], first = window > 0 ? std::max(0, own - window + 1) : 0,
+          const int own = positions[r], first = window < 0 ? own - own % -window : window > 0 ? std::max(0, own - window + 1) : 0,
                     kv_head = h / (heads / kv_heads);
           std::vector<double> logits, sum(head_dim, 0.0);
           for (int p = first; p <= own; ++p) {
@@ -256,8 +256,8 @@ void add_attention_cases(std::vector<OpCase>& cases) {
     cases.push_back({"attention_dim_" + std::to_string(head_dim), [=](Backend& b, WeightFormat w) {
                        check_attention(b, w, ragged, 4, 2, head_dim, 0);
                      }});
-  for (const int window : {1, 20, 270})
-    cases.push_back({"attention_window_" + std::to_string(window),
+  for (const int window : {1, 20, 270, -16, -300})
+    cases.push_back({(window < 0 ? "attention_chunks_" : "attention_window_") + std::to_string(std::abs(window)),
                      [=](Backend& b, WeightFormat w) { check_attention(b, w, ragged, 4, 2, 64, window); }});
   cases.push_back({"attention_unrotated", [=](Backend& b, WeightFormat w) {
                      check_attention(b, w, ragged, 4, 2, 64, 0, /*is_rotated=*/false);

@@ -105,6 +105,19 @@ void check_activation(Backend& backend, WeightFormat weights, int64_t rows, int6
   }
 }
 
+void check_xielu(Backend& backend, WeightFormat weights) {
+  Bench bench(backend, weights, 17);
+  const Values x = bench.numbers({5, 37}), alphas = bench.numbers({2}, DType::kF32);
+  const Tensor out = bench.poison({5, 37}, bench.type());
+  backend.xielu(x.tensor, alphas.tensor, out);
+  std::vector<double> want, size;
+  for (const double value : x.exact) {
+    want.push_back(xielu_of(value, alphas.exact[0], alphas.exact[1]));
+    size.push_back(1 + value * value);
+  }
+  expect_near(bench.read(out), want, size, std::max(bench.tolerance(), 1e-6), "xielu");
+}
+
 void check_soft_cap(Backend& backend, WeightFormat weights) {
   Bench bench(backend, weights, 13);
   for (const float cap : {0.3f, 50.0f}) {
@@ -274,6 +287,7 @@ void add_row_cases(std::vector<OpCase>& cases) {
                    [](Backend& b, WeightFormat w) { check_head_norm(b, w, 3, 40, 168, false); }});
   cases.push_back({"head_layer_norm", check_head_layer_norm});
   cases.push_back({"clamp", check_clamp});
+  cases.push_back({"xielu", check_xielu});
   cases.push_back({"soft_cap", check_soft_cap});
   cases.push_back({"rows", check_rows});
 }

@@ -3,9 +3,11 @@
 #include <vector>
 
 #include "engine/model/architectures/architecture.h"
+#include "engine/model/architectures/bailing.h"
 #include "engine/model/architectures/bloom.h"
 #include "engine/model/architectures/cohere.h"
 #include "engine/model/architectures/corrected_experts.h"
+#include "engine/model/architectures/dbrx.h"
 #include "engine/model/architectures/deepseek.h"
 #include "engine/model/architectures/falcon.h"
 #include "engine/model/architectures/gemma.h"
@@ -21,6 +23,7 @@
 #include "engine/model/architectures/kda.h"
 #include "engine/model/architectures/lfm.h"
 #include "engine/model/architectures/llama.h"
+#include "engine/model/architectures/llama4.h"
 #include "engine/model/architectures/mamba.h"
 #include "engine/model/architectures/mamba_hybrids.h"
 #include "engine/model/architectures/minimax.h"
@@ -42,18 +45,19 @@
 namespace serval {
 namespace {
 
-constexpr const Architecture* kArchitectures[] = {&kLlama, &kMistral, &kMixtral, &kInternLm2, &kQwen1, &kQwen2,
+constexpr const Architecture* kArchitectures[] = {&kLlama, &kMistral, &kMixtral, &kLlama4, &kLlama4Composite, &kDbrx, &kBailingMoe, &kBailingMoeV2,
+                                                  &kInternLm2, &kQwen1, &kQwen2,
                                                   &kQwen3, &kGemma, &kGemma2,  &kGemma3,  &kGemma3Composite,
                                                   &kGemma4, &kGemma4Composite, &kGemma4Unified,
                                                   &kPhi3,  &kGpt, &kGpt2,
-                                                  &kQwen2Moe, &kQwen3Moe, &kDeepseekV2, &kDeepseekV3,
+                                                  &kQwen2Moe, &kQwen3Moe, &kDeepseekV2, &kDeepseekV3, &kDeepseekV32, &kGlmMoeDsa,
                                                   &kKimiK25, &kGlm4MoeLite, &kGlm4Moe, &kDots1, &kMiniMaxM2, &kMimoV2,
                                                   &kGraniteMoe, &kGraniteMoeShared, &kOlmoe, &kHunYuanMoe,
                                                   &kGptOss, &kPhiMoe, &kErnieMoe, &kHy3, &kMiniCpm3,
                                                   &kQwen3VlMoe,
                                                   &kQwen35Moe, &kQwen35MoeComposite,
                                                   &kGranite, &kOlmo,  &kOlmo2,   &kOlmo3,
-                                                  &kGlm, &kGlm4, &kArcee, &kErnie45, &kHelium,
+                                                  &kGlm, &kGlm4, &kApertus, &kArcee, &kErnie45, &kHelium,
                                                   &kSeedOss, &kSmolLm3, &kHunYuanDense, &kExaone4, &kMinistral,
                                                   &kLlava, &kLlavaNext, &kLlavaOnevision, &kAyaVision, &kVoxtral, &kQwen2Audio, &kInternVl, &kIdefics3, &kSmolVlm, &kGlm4v,
                                                   &kQwen2Vl, &kQwen25Vl, &kQwen3Vl, &kMinistral3, &kMistral3, &kMistral4, &kMllama, &kMuseGlimmer,

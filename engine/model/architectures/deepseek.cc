@@ -4,6 +4,8 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include "engine/model/architectures/composite.h"
 #include "engine/model/architectures/decoder_fields.h"
@@ -19,7 +21,7 @@ void refuse_other(const Fields& config, std::string_view field, std::string_view
   if (name != supported) config.refuse(field, in_quotes(name) + " is not supported; supported is " + std::string(supported));
 }
 
-// The frame with layers of latent attention and dense feed-forward parts.
+// The frame with layers of latent attention and dense feed-forward parts, that see everything.
 ModelSpec read_dense(const Fields& config, bool has_neighbour_pairs = true) {
   ModelSpec spec = read_frame(config);
   const MlaSpec mla = read_mla(config, has_neighbour_pairs);
@@ -33,6 +35,7 @@ ModelSpec read_dense(const Fields& config, bool has_neighbour_pairs = true) {
     config.refuse("moe_layer_freq", "must be 1");
   return spec;
 }
+
 
 ModelSpec read_deepseek_v2(const Fields& config) {
   ModelSpec spec = read_dense(config);
@@ -59,6 +62,37 @@ ModelSpec read_deepseek_v3(const Fields& config) {
   refuse_other(config, "topk_method", "noaux_tc", "noaux_tc");
   set_experts_behind_dense(config, read_corrected_experts(config, spec), 3, spec);
   return spec;
+}
+
+// DeepSeek V3.2 and GLM-5: an index chooses index_topk of the keys, which are all of them in a context of no more.
+ModelSpec within_index(const Fields& config, ModelSpec spec) {
+  const int chosen = config.find_int("index_topk", 1, kMaxPositions).value_or(2048);
+  config.ignore({"index_head_dim", "index_n_heads", "indexer_types", "index_topk_freq", "index_topk_pattern",
+                 "index_skip_topk_offset", "index_share_for_mtp_iteration", "indexer_rope_interleave"});
+  if (chosen < spec.max_positions) {
+    spec.max_positions = chosen;
+    spec.why_no_longer = "beyond " + std::to_string(chosen) +
+                         " positions an index chooses those that are attended to, which is not supported";
+  }
+  return spec;
+}
+
+ModelSpec read_indexed(const Fields& config) {
+  constexpr std::string_view kKinds[] = {"indexed_attention"};
+  ModelSpec frame = read_frame(config);
+  read_layer_names(config, "layer_types", frame.num_layers(), kKinds);
+  ModelSpec spec = read_dense(config);
+  refuse_other(config, "scoring_func", "sigmoid", "sigmoid");
+  refuse_other(config, "topk_method", "noaux_tc", "noaux_tc");
+  const MoeFfnSpec experts = read_corrected_experts(config, spec);
+  if (const std::optional<std::vector<bool>> sparse = read_mlp_layer_types(config, spec.num_layers())) {
+    set_experts(experts, *sparse, spec);
+    config.ignore({"first_k_dense_replace"});
+    read_draft_layers(config, spec);
+  } else {
+    set_experts_behind_dense(config, experts, 3, spec);
+  }
+  return within_index(config, std::move(spec));
 }
 
 ModelSpec read_kimi_k25(const Fields& config) {
@@ -93,6 +127,9 @@ ModelSpec read_minicpm3(const Fields& config) {
   return spec;
 }
 
+// What chooses.
+constexpr std::string_view kIndexers[] = {".self_attn.indexer."};
+
 }  // namespace
 
 constexpr Architecture kMiniCpm3{"MiniCPM3ForCausalLM", "minicpm3", read_minicpm3, {}, "MiniCPM3 4B", "minicpm3"};
@@ -116,5 +153,18 @@ constexpr Architecture kKimiK25{"KimiK25ForConditionalGeneration",
                                 "kimi-k25"};
 constexpr Architecture kGlm4MoeLite{
     "Glm4MoeLiteForCausalLM", "glm4_moe_lite", read_glm4_moe_lite, {}, "GLM-4.7-Flash", "glm4-moe-lite"};
+
+constexpr Architecture kDeepseekV32{"DeepseekV32ForCausalLM",
+                                    "deepseek_v32",
+                                    read_indexed,
+                                    {.ignored = kIndexers},
+                                    "DeepSeek-V3.2, to 2048 positions",
+                                    "deepseek-v32"};
+constexpr Architecture kGlmMoeDsa{"GlmMoeDsaForCausalLM",
+                                  "glm_moe_dsa",
+                                  read_indexed,
+                                  {.ignored = kIndexers},
+                                  "GLM-5, 5.1, to 2048 positions",
+                                  "glm-moe-dsa"};
 
 }  // namespace serval

@@ -6,6 +6,6 @@
 
 namespace serval {
 
-extern const Architecture kDeepseekV2, kDeepseekV3, kKimiK25, kGlm4MoeLite, kMiniCpm3;
+extern const Architecture kDeepseekV32, kGlmMoeDsa, kDeepseekV2, kDeepseekV3, kKimiK25, kGlm4MoeLite, kMiniCpm3;
 
 }  // namespace serval

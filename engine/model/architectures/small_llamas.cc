@@ -37,6 +37,24 @@ ModelSpec read_arcee(const Fields& config) {
   return spec;
 }
 
+// No gate: xIELU; and names of norms of its own.
+ModelSpec read_apertus(const Fields& config) {
+  ModelSpec spec = read_frame(config);
+  GqaSpec attention = read_heads(config, spec.hidden_size, {.requires_num_kv_heads = false, .bias = false});
+  attention.head_norm = spec.final_norm = read_rms_norm(config, 1e-5);
+  if (!config.get_bool("qk_norm", true)) config.refuse("qk_norm", "must be true");
+  if (config.get_bool("post_norm", false)) config.refuse("post_norm", "must be false");
+  MlpFfnSpec ffn{.intermediate_size = config.get_int("intermediate_size", 1, kMaxIntermediate), .has_xielu = true};
+  if (const std::string act = config.find_string("hidden_act").value_or("xielu"); act != "xielu") {
+    ffn.has_xielu = false;
+    ffn.activation = read_activation(config, "hidden_act", "xielu");
+  }
+  config.find_bool("mlp_bias");  // the reference has none, whatever it says
+  set_uniform_layers(config, pre_norm_layer(attention, ffn, spec.final_norm),
+                     read_rope(config, attention.head_dim, spec.max_positions, {.theta = 12e6}), spec);
+  return spec;
+}
+
 // Pairs of neighbours rotate; one switch for all biases.
 ModelSpec read_ernie(const Fields& config) {
   constexpr bool kTiesWhenAbsent = true;
@@ -207,6 +225,11 @@ constexpr StoredName kHunYuanMoeModules[] = {{"self_attn.q_norm", "self_attn.que
 constexpr StoredName kHunYuanModules[] = {{"self_attn.q_norm", "self_attn.query_layernorm"},
                                           {"self_attn.k_norm", "self_attn.key_layernorm"}};
 
+constexpr StoredName kApertusModules[] = {{"input_layernorm", "attention_layernorm"},
+                                          {"post_attention_layernorm", "feedforward_layernorm"}};
+// What is the same in all files.
+constexpr std::string_view kApertusConstants[] = {".act_fn.beta", ".act_fn.eps"};
+
 }  // namespace
 
 constexpr Architecture kArcee{"ArceeForCausalLM", "arcee", read_arcee, {}, "AFM 4.5B", "arcee"};
@@ -235,5 +258,12 @@ constexpr Architecture kExaone4{"Exaone4ForCausalLM",
                                 "exaone4 exaone4-bf16"};
 constexpr Architecture kMinistral{"MinistralForCausalLM", "ministral", read_ministral, {},
                                   "Ministral 8B",         "ministral"};
+
+constexpr Architecture kApertus{"ApertusForCausalLM",
+                                "apertus",
+                                read_apertus,
+                                {.modules = kApertusModules, .ignored = kApertusConstants},
+                                "Apertus 8B, 70B",
+                                "apertus"};
 
 }  // namespace serval

@@ -11,10 +11,8 @@ constexpr std::string_view kRecurrence = "its recurrence is not written yet";
 constexpr std::string_view kSharedBlocks = "blocks that several layers share are not written yet";
 constexpr std::string_view kUnchecked =
     "the layout of its published checkpoints is not checked against a reference";
-constexpr std::string_view kNotRead = "its configuration is not read yet";
 constexpr std::string_view kIndexed = "its attention to the positions that an index chooses is not built";
 constexpr std::string_view kSeveralResiduals = "its updates of several residuals in turn are not built";
-constexpr std::string_view kChunked = "its attention in chunks is not built";
 
 constexpr Unserved kUnserved[] = {
     {"BertForMaskedLM", "bert", kEncoder},
@@ -41,15 +39,9 @@ constexpr Unserved kUnserved[] = {
     {"ZambaForCausalLM", "zamba", kSharedBlocks},
     {"Zamba2ForCausalLM", "zamba2", kSharedBlocks},
     // Not yet.
-    {"ApertusForCausalLM", "apertus", "its activation, xIELU, is not built"},
-    {"DbrxForCausalLM", "dbrx", kNotRead},
-    {"DeepseekV32ForCausalLM", "deepseek_v32", kIndexed},
     {"DeepseekV4ForCausalLM", "deepseek_v4", kIndexed},
-    {"GlmMoeDsaForCausalLM", "glm_moe_dsa", kIndexed},
     {"Gemma3nForCausalLM", "gemma3n_text", kSeveralResiduals},
     {"Gemma3nForConditionalGeneration", "gemma3n", kSeveralResiduals},
-    {"Llama4ForCausalLM", "llama4_text", kChunked},
-    {"Llama4ForConditionalGeneration", "llama4", kChunked},
     {"MiniMaxM3SparseForConditionalGeneration", "minimax_m3_vl", "its sparse attention is not built"},
 };
 

@@ -23,7 +23,7 @@ struct MixerInput {
   std::span<const int32_t> positions;  // [num_rows], into cos_sin
   const KvGroupInput& group;           // the layer's
   KvLayer kv;
-  int window = 0;  // of the layer's group
+  int window = 0;  // of the layer's group (AttentionArgs)
   Tensor cos_sin;        // the layer's rotation [rows, rotary_dim] f32 by position: cosines, then sines
   Tensor query_cos_sin;  // that of queries, where it is another one
   Tensor query_growth;   // [max_positions, 2] f32: what queries are multiplied by, then 0; data null: nothing

@@ -52,6 +52,11 @@ std::vector<ModelCase> dense_models() {
       {"glm4", {without_bias("qkv", qkv), without_post_norms(), with_whole_heads_rotated(), without_rotation()}},
       {"ernie4.5", {without_bias("qkv", qkv), without_bias("down", down), without_rotation()}},
       {"helium", {without_rotation()}},
+      {"apertus",
+       {without_qk_norm(), without_rope_scaling(),
+        {"xIELU", [](ModelSpec& s, ModelWeights&) {
+           for (LayerSpec& layer : s.layers) std::get<MlpFfnSpec>(layer.ffn).has_xielu = false;
+         }}}},
       {"arcee", {without_rope_scaling(), with_another_mlp_activation()}},
       {"olmo", {without_means(), without_rotation(), without_qkv_limit()}},
       {"olmo2", {without_post_norms(), without_qk_norm(), without_rotation()}},

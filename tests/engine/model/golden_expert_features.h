@@ -85,6 +85,11 @@ inline Feature without_expert_norms() {
 inline Feature without_expert_scales() {
   return with_experts("scales of experts", [](MoeFfnSpec& moe) { moe.has_expert_scales = false; });
 }
+inline Feature without_head_norms_where_rotated() {
+  return {"norms of rotated heads", [](ModelSpec& s, ModelWeights&) {
+            for (LayerSpec& layer : s.layers) attention(layer).head_norm = {};
+          }};
+}
 inline Feature without_query_growth() {
   return {"growth of queries", [](ModelSpec& s, ModelWeights&) {
             for (LayerSpec& layer : s.layers) layer.query_growth = {};

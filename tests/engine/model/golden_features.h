@@ -82,6 +82,11 @@ inline Feature with_window_off_by_one() {
             for (KvGroupSpec& group : s.kv_groups) group.window += group.window > 0 ? 1 : 0;
           }};
 }
+inline Feature with_windows_for_chunks() {
+  return {"chunks", [](ModelSpec& s, ModelWeights&) {
+            for (KvGroupSpec& group : s.kv_groups) group.is_in_chunks = false;
+          }};
+}
 // The layers of the two groups change places.
 inline Feature without_layer_assignment() {
   return {"window per layer", [](ModelSpec& s, ModelWeights&) {

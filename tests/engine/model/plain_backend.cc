@@ -176,7 +176,9 @@ class PlainBackend final : public Backend {
     for (int s = 0; s < batch.num_seqs; ++s) {
       for (int r = batch.row_start[s]; r < batch.row_start[s + 1]; ++r) {
         const int position = batch.first_pos[s] + r - batch.row_start[s];
-        const int first = args.window == 0 ? 0 : std::max(0, position - args.window + 1);
+        const int first = args.window < 0    ? position - position % -args.window
+                          : args.window == 0 ? 0
+                                             : std::max(0, position - args.window + 1);
         for (int64_t h = 0; h < heads; ++h) {
           // Of the head's key (or value) at position p.
           const auto kv_at = [&](const void* base, int p, int64_t dim) {
@@ -313,6 +315,11 @@ class PlainBackend final : public Backend {
     for (int64_t i = 0; i < out.num_elements(); ++i)
       out.as<float>()[i] = static_cast<float>(double{scale} * x.as<float>()[i] +
                                               (y.data == nullptr ? 0.0 : double{y.as<float>()[i]}));
+  }
+  void xielu(const Tensor& x, const Tensor& alphas, const Tensor& out) override {
+    for (int64_t i = 0; i < out.num_elements(); ++i)
+      out.as<float>()[i] =
+          static_cast<float>(xielu_of(x.as<float>()[i], alphas.as<float>()[0], alphas.as<float>()[1]));
   }
   void soft_cap(const Tensor& x, float cap) override {
     for (int64_t i = 0; i < x.num_elements(); ++i)

@@ -142,3 +142,9 @@ def make_all():
          t.ArceeConfig(**TINY, attn_implementation="eager", rope_parameters=rope(10000.0, "yarn", factor=4.0, original_max_position_embeddings=32,
                                                                                  mscale=1.0, beta_fast=32.0, beta_slow=1.0)), [7, 48], [32],
          dtype=torch.float16, edit=old_spelling)
+
+    # xIELU, by numbers of each layer.
+    make("apertus", t.ApertusForCausalLM,
+         t.ApertusConfig(**TINY, rope_parameters=rope(500.0, "llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32),
+                         attn_implementation="eager"), [7, 48], [32], dtype=torch.float16,
+         edit=lambda config: (old_spelling(config), config.update(mlp_bias=False, post_norm=False, qk_norm=True)))

@@ -3,7 +3,7 @@
 import torch
 import transformers as t
 
-from model_golden import make, old_spelling, published_experts, rope, SMALL, VOCAB
+from model_golden import make, old_spelling, published, published_experts, rope, SMALL, VOCAB
 
 
 def make_all():
@@ -198,3 +198,101 @@ def make_all():
     make("mimo-v2", t.MiMoV2FlashForCausalLM,
          t.MiMoV2FlashConfig(**mimo, sliding_window=17, layer_types=["full_attention", "sliding_attention", "sliding_attention"]), [48], [17], dtype=torch.float16,
          edit=mimo_as_published)
+
+    # Chunks of attention; layers without a rotation, whose queries grow; experts that weigh what they are given.
+    def llama4_as_published(config):
+        old_spelling(config)
+        config.pop("layer_types")
+        config |= {"attn_temperature_tuning": 4, "cache_implementation": "hybrid", "for_llm_compressor": False}
+
+    llama4 = dict(vocab_size=VOCAB, hidden_size=24, intermediate_size=12, intermediate_size_mlp=20, num_hidden_layers=3, num_attention_heads=3,
+                  num_key_value_heads=1, head_dim=16, max_position_embeddings=256, rms_norm_eps=1e-5, bos_token_id=1, eos_token_id=2, num_local_experts=4,
+                  num_experts_per_tok=2, moe_layers=[0, 2], no_rope_layers=[1, 0, 1], attention_chunk_size=16, floor_scale=20, attn_scale=0.5)
+    stretched = rope(500.0, "llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32)
+    make("llama4", t.Llama4ForCausalLM, t.Llama4TextConfig(**llama4, rope_parameters=stretched, attn_implementation="eager"), [48], [16, 20, 32, 40],
+         dtype=torch.float16, edit=llama4_as_published)
+    make("llama4-composite", t.Llama4ForConditionalGeneration,
+         t.Llama4Config(text_config={**llama4, "num_hidden_layers": 2, "moe_layers": [1], "no_rope_layers": [1, 0], "use_qk_norm": False,
+                                     "rope_parameters": rope(500000.0)},
+                        vision_config=dict(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, image_size=8, patch_size=4,
+                                           projector_input_dim=8, projector_output_dim=8, vision_output_dim=8), attn_implementation="eager"), [48], [16, 32],
+         dtype=torch.float16)
+
+    # LayerNorms without biases, a limit of queries, keys and values, and experts' matrices one behind the other.
+    def dbrx_as_published(config):
+        published(config, architectures=["DbrxForCausalLM"], attn_config={"clip_qkv": 1.5, "kv_n_heads": 1, "model_type": "", "rope_theta": 500000},
+                  auto_map={"AutoConfig": "configuration_dbrx.DbrxConfig", "AutoModelForCausalLM": "modeling_dbrx.DbrxForCausalLM"}, d_model=24, emb_pdrop=0.0,
+                  ffn_config={"ffn_hidden_size": 12, "model_type": "", "moe_jitter_eps": 0.01, "moe_loss_weight": 0.05, "moe_num_experts": 6, "moe_top_k": 3},
+                  initializer_range=0.02, max_seq_len=256, model_type="dbrx", n_heads=3, n_layers=2, output_router_logits=False, resid_pdrop=0.0,
+                  router_aux_loss_coef=0.05, tie_word_embeddings=False, torch_dtype="float16", transformers_version="4.38.1", use_cache=True, vocab_size=VOCAB)
+
+    make("dbrx", t.DbrxForCausalLM,
+         t.DbrxConfig(d_model=24, n_heads=3, n_layers=2, max_seq_len=256, vocab_size=VOCAB, attn_config=dict(clip_qkv=1.5, kv_n_heads=1, rope_theta=500000.0),
+                      ffn_config=dict(ffn_hidden_size=12, moe_num_experts=6, moe_top_k=3), rope_parameters=rope(500000.0), attn_implementation="eager"), [48],
+         dtype=torch.float16, edit=dbrx_as_published)
+
+    # An index chooses the keys: in contexts that are no longer than what it chooses, all of them.
+    indexed = {k: v for k, v in mla.items() if k != "num_key_value_heads"}
+
+    def indexed_as_published(config):
+        deepseek_as_published("sigmoid", topk_method="noaux_tc", num_nextn_predict_layers=1)(config)
+        for field in ("layer_types", "mlp_layer_types"):
+            config.pop(field)
+
+    make("deepseek-v32", t.DeepseekV32ForCausalLM,
+         t.DeepseekV32Config(**indexed, num_key_value_heads=3, q_lora_rank=16, n_group=4, topk_group=2, index_topk=160, index_head_dim=16, index_n_heads=2,
+                             rope_parameters=yarn), [48], [32], dtype=torch.float16, edit=indexed_as_published)
+    make("glm-moe-dsa", t.GlmMoeDsaForCausalLM,
+         t.GlmMoeDsaConfig(**indexed, num_key_value_heads=3, q_lora_rank=16, index_topk=160, index_head_dim=16, index_n_heads=2, index_topk_freq=2,
+                           rope_parameters=rope(1000000.0)), [48], dtype=torch.float16)
+
+    # Families that transformers has no class for are another one's arithmetic under their own names.
+    def bailing_names(tensors):
+        made, fused = {}, {}
+        for name, p in tensors.items():
+            name = name.replace("model.embed_tokens", "model.word_embeddings").replace("self_attn.o_proj", "attention.dense")
+            name = name.replace("self_attn.q_norm", "attention.query_layernorm").replace("self_attn.k_norm", "attention.key_layernorm")
+            name = name.replace("mlp.gate.e_score_correction_bias", "mlp.gate.expert_bias")
+            if name.endswith(("self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight")):
+                fused.setdefault(name[:-len("self_attn.q_proj.weight")], {})[name[-13]] = p
+                continue
+            made[name] = p
+        for layer, parts in fused.items():
+            made[layer + "attention.query_key_value.weight"] = torch.cat([parts[k] for k in "qkv"])
+        return made
+
+    def bailing_from_granite(tensors):
+        made = {}
+        for name, p in tensors.items():
+            layer = name.split("block_sparse_moe.")[0].split("shared_mlp.")[0]
+            if name.endswith("block_sparse_moe.input_linear.weight"):
+                for e, both in enumerate(p):
+                    made[f"{layer}mlp.experts.{e}.gate_proj.weight"], made[f"{layer}mlp.experts.{e}.up_proj.weight"] = both.chunk(2)
+            elif name.endswith("block_sparse_moe.output_linear.weight"):
+                made |= {f"{layer}mlp.experts.{e}.down_proj.weight": down for e, down in enumerate(p)}
+            elif name.endswith("shared_mlp.input_linear.weight"):
+                made[layer + "mlp.shared_experts.gate_proj.weight"], made[layer + "mlp.shared_experts.up_proj.weight"] = p.chunk(2)
+            else:
+                made[name.replace("shared_mlp.output_linear", "mlp.shared_experts.down_proj").replace("block_sparse_moe.router.layer", "mlp.gate")] = p
+        return bailing_names(made)
+
+    bailing = dict(attention_dropout=0.0, embedding_dropout=0.0, eos_token_id=2, head_dim=8, hidden_act="silu", hidden_size=24, initializer_range=0.02,
+                   max_position_embeddings=256, model_type="bailing_moe", moe_intermediate_size=12, norm_topk_prob=True, num_attention_heads=3,
+                   num_experts_per_tok=3, num_key_value_heads=1, output_dropout=0.0, pad_token_id=2, rms_norm_eps=1e-5, rope_scaling=None, rope_theta=600000,
+                   tie_word_embeddings=False, torch_dtype="float16", transformers_version="4.52.3", use_bias=False, use_cache=True, use_qkv_bias=False,
+                   use_rmsnorm=True, vocab_size=VOCAB)
+    make("bailing-moe", t.GraniteMoeSharedForCausalLM,
+         t.GraniteMoeSharedConfig(**{**granite_moe, "hidden_size": 24, "num_attention_heads": 3, "num_key_value_heads": 1, "embedding_multiplier": 1.0,
+                                     "logits_scaling": 1.0, "residual_multiplier": 1.0, "attention_multiplier": 8**-0.5, "rope_parameters": rope(600000.0)},
+                                  shared_intermediate_size=24), [48], dtype=torch.float16, remake=bailing_from_granite,
+         edit=lambda config: published(config, **bailing, architectures=["BailingMoeForCausalLM"], first_k_dense_replace=0, intermediate_size=32,
+                                       norm_head=False, norm_softmax=False, num_experts=6, num_hidden_layers=2, num_shared_experts=2,
+                                       output_router_logits=False, pretraining_tp=1))
+    make("bailing-moe-v2", t.Glm4MoeForCausalLM,
+         t.Glm4MoeConfig(**{**corrected, "n_routed_experts": 8, "head_dim": 8, "num_hidden_layers": 2, "rms_norm_eps": 1e-5,
+                            "rope_parameters": rope(600000.0, partial_rotary_factor=0.5)}, n_group=4, topk_group=2, first_k_dense_replace=1, use_qk_norm=True,
+                         attention_bias=False, routed_scaling_factor=2.5), [48], dtype=torch.float16, remake=bailing_names,
+         edit=lambda config: published(config, **bailing, architectures=["BailingMoeV2ForCausalLM"], first_k_dense_replace=1, intermediate_size=40,
+                                       moe_router_enable_expert_bias=True, moe_shared_expert_intermediate_size=12, n_group=4, num_experts=8,
+                                       num_hidden_layers=2, num_shared_experts=1, partial_rotary_factor=0.5, routed_scaling_factor=2.5, router_dtype="fp32",
+                                       score_function="sigmoid", topk_group=2, use_qk_norm=True))

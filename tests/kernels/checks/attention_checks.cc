@@ -12,6 +12,7 @@ std::string name_of(const AttentionShape& s) {
   std::string name = std::to_string(s.num_heads) + "/" + std::to_string(s.num_kv_heads) + " heads of " +
                      std::to_string(s.head_dim) + ", block " + std::to_string(s.block_size);
   if (s.window > 0) name += ", window " + std::to_string(s.window);
+  if (s.window < 0) name += ", in chunks of " + std::to_string(-s.window);
   if (s.soft_cap > 0) name += ", soft cap";
   if (s.has_sinks) name += ", sinks";
   if (s.has_slopes) name += ", slopes";
@@ -91,7 +92,7 @@ std::vector<Check> attention_checks(Sizes sizes) {
     add<Bf16>(checks, {.seqs = {{40, 1}, {0, 19}, {256, 3}}, .num_heads = heads, .num_kv_heads = kv_heads});
   for (const int block_size : {1, 8, 64})
     add<Bf16>(checks, {.seqs = {{40, 1}, {0, 70}}, .block_size = block_size});
-  for (const int window : {1, 16, 33, 300})
+  for (const int window : {1, 16, 33, 300, -40, -300})
     add<Bf16>(checks, {.seqs = {{0, 5}, {40, 1}, {600, 1}, {290, 20}}, .window = window});
   add<Bf16>(checks, {.seqs = {{40, 3}, {300, 1}}, .soft_cap = 5});
   add<Bf16>(checks, {.seqs = {{40, 3}, {300, 1}}, .has_sinks = true});
