@@ -26,6 +26,7 @@
 #include "server/http/http_server.h"
 #include "server/openai/openai_handlers.h"
 #include "server/process_limits.h"
+#include "server/responses/responses_handlers.h"
 #include "server/service/engine_service.h"
 #include "server/service/metrics.h"
 #include "server/service/served_model.h"
@@ -187,6 +188,7 @@ void serve_until_stopped(const std::string& model, ServerConfig config, StopSign
   request_options.on_ignored = [&metrics](int count) { metrics.fields_ignored(count); };
   routes.add(openai_routes(service, request_options));
   routes.add(messages_routes(service, request_options.strict));
+  routes.add(responses_routes(service, {.strict = request_options.strict, .max_stored_bytes = static_cast<size_t>(config.max_stored_response_bytes)}));
   routes.add(admin_routes(
       service, [&metrics] { return metrics.text(); }, kVersion));
   HttpHooks hooks;

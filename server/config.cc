@@ -231,6 +231,8 @@ std::vector<Knob> knobs(ServerConfig& c) {
       {"max_total_body_bytes", "HTTP",
        "request bodies in memory at once, over all connections; beyond it 429", &h.max_total_body_bytes, 1024,
        1024 * kGiB},
+      {"max_stored_response_bytes", "HTTP", "of responses that are kept for who comes back to them, the oldest go first; 0: none is kept",
+       &c.max_stored_response_bytes, 0, 1024 * kGiB},
       {"max_total_answer_bytes", "HTTP",
        "answers in memory at once, over all connections, beyond 64 KiB of each; beyond it 429",
        &c.max_total_answer_bytes, 0, 1024 * kGiB},

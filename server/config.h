@@ -31,6 +31,8 @@ struct ServerConfig {
   bool strict_parameters = false;
   // service.answers
   int64_t max_total_answer_bytes = 256 << 20;
+  // Of /v1/responses.
+  int64_t max_stored_response_bytes = 64 << 20;
   int drain_timeout_s = 30;
   std::string log_level = "info";
   // ISO 8601; empty: the clock. service.prompts.template_time

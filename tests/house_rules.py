@@ -40,6 +40,7 @@ ALLOWED = {
     # How an answer is told over HTTP, whatever the dialect; then the dialects.
     "server/answers": ["server/answers/", "server/http/", "server/service/inference_service.h", "engine/json/", *SERVER_NOUNS, *NOUNS],
     "server/anthropic": ["server/anthropic/", "server/answers/", "server/http/", "server/service/inference_service.h", "server/service/chat.h", "engine/json/", *SERVER_NOUNS, *NOUNS],
+    "server/responses": ["server/responses/", "server/answers/", "server/http/", "server/service/inference_service.h", "server/service/chat.h", "engine/json/", *SERVER_NOUNS, *NOUNS],
     "server/openai": ["server/openai/", "server/answers/", "server/http/", "server/service/inference_service.h", "server/service/chat.h", "engine/json/", *SERVER_NOUNS, *NOUNS],
     "server/grpc": ["server/grpc/", "server/http/", "server/service/inference_service.h", "server/service/chat.h", "serval/v1/", "grpc/", *SERVER_NOUNS, *NOUNS],
     "server/service": ["server/service/", "engine/engine.h", "engine/json/", "engine/model/", "engine/scheduler/scheduler.h", "engine/text/", *SERVER_NOUNS, *NOUNS],
@@ -61,7 +62,7 @@ LIBRARIES = {
     "yaml-cpp/": ["server"],
     "boost/asio": ["server/http", "server/grpc", "loadtest/load"],
     "boost/beast": ["server/http", "loadtest/load"],
-    "boost/json": ["server/anthropic", "server/openai", "server/service", "loadtest/load", "loadtest/gpu", "loadtest/bench", "loadtest/simulate", "engine/json", "engine/grammar", "engine/text/jinja", "engine/text/message", "engine/text/template", "engine/text/tokenizer", "engine/model"],
+    "boost/json": ["server/anthropic", "server/responses", "server/openai", "server/service", "loadtest/load", "loadtest/gpu", "loadtest/bench", "loadtest/simulate", "engine/json", "engine/grammar", "engine/text/jinja", "engine/text/message", "engine/text/template", "engine/text/tokenizer", "engine/model"],
     "boost/context": ["kernels/emulation"],
     "sentencepiece": ["engine/text/tokenizer"],
     "unicode/": ["engine/grammar", "engine/text/jinja", "engine/text/tokenizer"],

@@ -18,6 +18,7 @@
 #include "server/anthropic/messages_handlers.h"
 #include "server/http/http_server.h"
 #include "server/openai/openai_handlers.h"
+#include "server/responses/responses_handlers.h"
 #include "tests/support/fake_inference_service.h"
 #include "tests/support/raw_http_client.h"
 
@@ -29,6 +30,7 @@ class HttpTest : public ::testing::Test {
     RouteTable routes;
     routes.add(openai_routes(service, options));
     routes.add(messages_routes(service, options.strict));
+    routes.add(responses_routes(service, {.strict = options.strict}));
     routes.add(admin_routes(
         service, [] { return std::string("serval:up 1\n"); }, "1.2.3"));
     HttpHooks hooks;
