@@ -20,6 +20,7 @@ struct SchedulerConfig {
   int max_model_len = 2048;          // positions a sequence may reach
   int step_budget_ms = 200;  // a step beside those that decode takes no longer, for all the prompts there are; 0: off
   int num_draft_tokens = 0;  // guesses of one sequence that a step verifies, up to kMaxDrafts; 0: none
+  int mask_words = 0;        // of a mask over the vocabulary; 0: nobody asks for masks
   int max_waiting = 256;             // sequences queued beyond the running ones
   int64_t max_waiting_tokens = int64_t{4} << 20;  // of the prompts that wait; one alone may have more
   int max_wait_ms = 150;  // who would wait longer for a place lets those go first who would not; 0: off

@@ -80,6 +80,7 @@ struct Engine::Impl {
     const int max_in_flight = executor.overlap ? kMaxStepsInFlight : 1;
     while (take_inbox()) {
       const bool launched = plan_and_launch();
+      waits_for_masks = !launched && num_in_flight == 0 && scheduler.waits_for_masks();
       if (num_in_flight == max_in_flight || (!launched && num_in_flight > 0)) complete_step();
       scheduler.take_events(events);
       snapshot();  // before anybody is told: who hears of an end finds it in the statistics
@@ -120,8 +121,10 @@ struct Engine::Impl {
   bool take_inbox() {
     {
       std::unique_lock lock(inbox_mutex);
-      inbox_filled.wait(
-          lock, [&] { return stopping || !inbox.empty() || num_in_flight > 0 || scheduler.has_work(); });
+      const auto is_told = [&] { return stopping || !inbox.empty(); };
+      // Deadlines pass meanwhile.
+      if (waits_for_masks) inbox_filled.wait_for(lock, std::chrono::milliseconds(10), is_told);
+      inbox_filled.wait(lock, [&] { return is_told() || num_in_flight > 0 || scheduler.has_work(); });
       if (stopping) return false;
       std::swap(inbox, taken);
     }
@@ -200,6 +203,7 @@ struct Engine::Impl {
   std::optional<Recorder> recorder;
   std::array<InFlight, kMaxStepsInFlight> in_flight;  // a ring
   int oldest = 0, num_in_flight = 0;
+  bool waits_for_masks = false;  // nothing can run before one comes
   Time last_over{0};  // when the last step was over
   ModelOutput output;
   EventBatch events;
@@ -299,6 +303,10 @@ void Engine::abort(RequestId id) {
 
 void Engine::stop_string_matched(RequestId id, int index) {
   impl_->send(StopMatched{id, index});
+}
+
+void Engine::mask_ready(RequestId id, int index, int num_masks) {
+  impl_->send(MaskReady{id, index, num_masks});
 }
 
 bool Engine::idle() const {

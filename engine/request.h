@@ -4,9 +4,11 @@
 #include <chrono>
 #include <cstdint>
 #include <iterator>
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "engine/token_constraint.h"
 #include "kernels/values.h"
 
 namespace serval {
@@ -70,6 +72,7 @@ struct Request {
   SpeculationParams speculation;
   std::vector<TokenId> prediction;  // what the output may be, by the client's guess
   bool constrained = false;  // each token is drawn under a mask that depends on the tokens before it
+  std::shared_ptr<TokenConstraint> constraint;  // who makes the masks; the first of each sequence is there
   std::string cache_salt;    // opaque bytes: part of the prefix cache's root
   Time deadline{0};          // 0: none; past it the request ends with kDeadline
 };

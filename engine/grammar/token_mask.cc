@@ -55,6 +55,7 @@ struct TokenMasks::Impl {
     for (const FrameRef& place : places) {
       if (place) fill(place, mask);
     }
+    for (Places& level : levels) level.clear();  // frames belong to the matcher's thread
   }
 
   void fill(const FrameRef& place, std::span<uint32_t> mask) {

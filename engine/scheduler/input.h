@@ -37,6 +37,15 @@ struct StopMatched {
   static constexpr std::tuple kFields{&StopMatched::request, &StopMatched::index};
 };
 
-using SchedulerInput = std::variant<Add, Abort, StopMatched>;
+// The masks of a sequence's first `num_masks` output tokens have been made. Unknown ones are ignored.
+struct MaskReady {
+  RequestId request = 0;
+  int32_t index = 0;
+  int32_t num_masks = 0;
+  static constexpr std::string_view kName = "mask";
+  static constexpr std::tuple kFields{&MaskReady::request, &MaskReady::index, &MaskReady::num_masks};
+};
+
+using SchedulerInput = std::variant<Add, Abort, StopMatched, MaskReady>;
 
 }  // namespace serval

@@ -66,6 +66,8 @@ class Scheduler {
   // Events that wait for no step (aborts, deadlines); also part of apply().
   void take_events(EventBatch& events);
 
+  // What runs waits for masks, all of it or some.
+  bool waits_for_masks() const;
   bool has_work() const { return !running_.empty() || num_waiting_ > 0; }
   SchedulerStats stats() const;
   // Every block accounted for, every count consistent; aborts with values otherwise. Slow: for tests.
@@ -102,6 +104,7 @@ class Scheduler {
   void take_in(Add& add, Time now);
   void take_in(const Abort& abort, Time now);
   void take_in(const StopMatched& stop, Time now);
+  void take_in(const MaskReady& ready, Time now);
   void expire(Time now);
   bool plan_decodes(int32_t& budget, Batch& batch);
   int32_t reach_drafts(Sequence& seq, int32_t most);

@@ -130,13 +130,16 @@ void Scheduler::apply_tokens(Sequence& seq, const SeqOutput& out, const ModelOut
       end(seq, event.finish);
       return;
     }
+    // Decides nothing here: whoever makes the masks hears of it first.
+    if (const auto& constraint = seq.request().constraint) constraint->drew(seq.index, token.token, event.num_output - 1);
   }
 }
 
 // What the step proposes goes on from its last token. While another step draws the one behind, that is still to
-// be confirmed. Where steps leave nothing but a state there is no way back from a guess.
+// be confirmed. Where steps leave nothing but a state there is no way back from a guess,
+// and for a constrained sequence there are no masks behind one.
 void Scheduler::take_drafts(Sequence& seq, const SeqOutput& out, const ModelOutput& output) {
-  if (out.num_drafts == 0 || !kv_.geometry().may_copy_part()) return;
+  if (out.num_drafts == 0 || !kv_.geometry().may_copy_part() || seq.request().constrained) return;
   SERVAL_CHECK(out.num_drafts <= config_.num_draft_tokens, seq.id, out.num_drafts);
   for (int32_t i = 0; i < out.num_drafts; ++i) {
     const int32_t parent = output.drafts[out.drafts_begin + i].parent;

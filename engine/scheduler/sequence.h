@@ -62,6 +62,8 @@ struct Sequence {
   int32_t num_rows_ahead = 0;  // positions behind them that steps in flight compute
   int32_t num_in_flight = 0;   // steps that hold it: until they are over it keeps slot and blocks
 
+  int32_t num_masks = 1;  // of output tokens, from the first, whose masks are there; where they are constrained
+
   // Guesses of what follows the known tokens: they wait for a step, or are in the one that holds it.
   std::vector<Draft> drafts;
   DraftCounts draft_counts;
@@ -99,11 +101,13 @@ struct Sequence {
   int32_t next_row() const { return num_computed + num_rows_ahead; }
   // A state is gone with the row behind it: the others fork from where this one stands.
   inline bool stops_for_forks() const;
+  bool waits_for_mask() const { return request().constrained && num_output() >= num_masks; }
   // Rows that can be planned, guesses aside. A constrained sequence waits for its token: without it there is no
-  // mask. One with guesses waits for its step: how many tokens that draws is not known.
+  // mask; until that is there the last row, which draws, waits. One with guesses waits for its step: how many tokens
+  // that draws is not known.
   int32_t num_to_plan() const {
     if (num_unknown > 0 && (request().constrained || !drafts.empty())) return 0;
-    const int32_t end = std::min(static_cast<int32_t>(tokens.size()), max_len - 1);
+    const int32_t end = std::min(static_cast<int32_t>(tokens.size()) - waits_for_mask(), max_len - 1);
     return (stops_for_forks() ? std::min(end, num_prompt() - 1) : end) - next_row();
   }
   bool is_decoding() const { return num_to_plan() == 1; }

@@ -10,6 +10,7 @@
 #include "engine/json/fields.h"
 #include "engine/json/json_reader.h"
 #include "server/openai/chat_messages.h"
+#include "server/openai/output_format.h"
 #include "server/openai/chat_tools.h"
 
 namespace serval {
@@ -40,11 +41,6 @@ constexpr RefusedField kRefusedFields[] = {
     {"logits_processors"},
     {"logit_processors"},
     {"custom_logit_processor"},
-    {"guided_json", RefusedWhen::kAnyValue},
-    {"guided_regex"},
-    {"guided_choice"},
-    {"guided_grammar"},
-    {"structured_outputs", RefusedWhen::kAnyValue},
     {"structural_tag", RefusedWhen::kAnyValue},
     {"json_schema", RefusedWhen::kAnyValue},
     {"regex"},
@@ -84,18 +80,6 @@ void refuse_unbuilt(const Fields& fields) {
                   std::string_view(field.code) == "not_allowed" ? "is not accepted from clients"
                                                                 : "is not supported by this server",
                   field.code);
-  }
-}
-
-void refuse_response_formats(const Fields& fields) {
-  const json::value* format = fields.find("response_format");
-  if (!format) return;
-  const json::object* object = format->if_object();
-  const json::value* type = object ? object->if_contains("type") : nullptr;
-  if (!type || !type->is_string()) {
-    fields.refuse("response_format", "must be an object with a string in type", kInvalidType);
-  } else if (*type != "text") {
-    fields.refuse("response_format", "may only be of type \"text\" on this server", kNotSupported);
   }
 }
 
@@ -238,7 +222,7 @@ int read_common(const Fields& fields, OpenAiRequest& out, const RequestOptions& 
   out.tokens_as_ids = fields.get_bool("return_tokens_as_token_ids", false);
   const int num_ignored = read_stream_options(fields, out, options);
   refuse_unbuilt(fields);
-  refuse_response_formats(fields);
+  r.format = read_output_format(fields);
   fields.ignore({"audio", "metadata", "moderation", "prompt_cache_key", "prompt_cache_options",
                  "prompt_cache_retention", "safety_identifier", "service_tier", "store", "verbosity",
                  "web_search_options"});

@@ -14,6 +14,7 @@
 
 #include "server/out_of_memory.h"
 #include "server/service/generation_state.h"
+#include "server/service/grammars.h"
 #include "server/service/metrics.h"
 
 namespace serval {
@@ -100,7 +101,12 @@ struct EngineService::Impl {
         tokenizer(std::move(service_tokenizer)),
         prompts(tokenizer, std::move(chat_templates), config.limits, config.prompts),
         metrics(service_metrics),
-        random(random_generator()) {
+        random(random_generator()),
+        grammars(tokenizer, config.limits.vocab_size,
+                 {config.defaults.eos_token_ids.begin(), config.defaults.eos_token_ids.end()}, metrics,
+                 [this](RequestId id, int index, int num_masks) {
+                   with_engine([&](Engine& target) { target.mask_ready(id, index, num_masks); });
+                 }) {
     incoming.reserve(4096);
     outgoing.reserve(4096);
     delivery = std::thread([this] { deliver_loop(); });
@@ -254,6 +260,8 @@ struct EngineService::Impl {
   std::mutex random_mutex;
   std::mt19937_64 random;
 
+  Grammars grammars;
+
   std::mutex mail_mutex;
   std::condition_variable mail_arrived;
   PublishedEvents incoming;  // under mail_mutex
@@ -353,6 +361,13 @@ Result<std::unique_ptr<Generation>> EngineService::generate(GenerateRequest requ
                                             impl.geometry, impl.config.scheduler, random_seed);
   if (!valid) return valid.error();
 
+  std::shared_ptr<Grammars::Compiled> grammar;
+  if (request.format) {
+    auto compiled = impl.grammars.compile(*request.format);
+    if (!compiled.ok()) return compiled.error();
+    grammar = std::move(*compiled);
+  }
+
   const SamplingParams& sampling = valid->requests.front().sampling;
   GenerationState::Options options;
   options.has_prediction = request.prediction.has_value();
@@ -404,6 +419,10 @@ Result<std::unique_ptr<Generation>> EngineService::generate(GenerateRequest requ
       if (request.key > 0 && !impl.config.share_prefix_cache)
         r.cache_salt.insert(0, salt_of_key(request.key));
       if (request.timeout > Time{0}) r.deadline = received + request.timeout;
+      if (grammar) {
+        r.constrained = true;
+        r.constraint = impl.grammars.constraint(grammar, r.id, r.n);
+      }
       if (Result<void> submitted = impl.submit(std::move(r)); !submitted) {
         take_back();
         return submitted.error();

@@ -23,6 +23,15 @@ namespace serval {
 // A prompt as the client gave it: text, or ids of this model's vocabulary.
 using PromptInput = std::variant<std::string, std::vector<TokenId>>;
 
+// What the output must be, whatever the model would write.
+struct OutputFormat {
+  enum class Kind : uint8_t { kJsonObject, kJsonSchema, kRegex, kChoice, kGrammar };
+  Kind kind = Kind::kJsonObject;
+  std::string text;                  // the schema, expression or grammar
+  std::vector<std::string> choices;  // kChoice
+  std::string param;                 // the field that asked for it, for errors
+};
+
 // What the client asked for, before any default: an absent field stays absent until the validator applies generation_config's or
 // our own default. Field names in errors (`param`) are the OpenAI names.
 struct GenerateRequest {
@@ -47,6 +56,7 @@ struct GenerateRequest {
   std::optional<std::string> speculation_method;
   std::optional<int64_t> speculation_depth, speculation_width;
   std::optional<std::string> prediction;
+  std::optional<OutputFormat> format;
   std::optional<std::string> cache_salt;
   int key = 0;                                  // which API key asks, from 1; 0: none is needed
   Time timeout{0};                              // 0: none; gRPC deadline

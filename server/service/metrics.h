@@ -28,6 +28,8 @@ class ServiceMetrics {
   void first_token(double seconds);
   void inter_token(double seconds);
   void finished(const RequestRecord& record);
+  void grammar_compiled(double seconds, bool accepted);
+  void mask_made(double seconds);
   void rejected(const std::string& code);  // answered with this error instead of served
   void fields_ignored(int count);          // of requests, which no URL of ours knows
   void client_gone(const char* reason);    // "disconnect", "client_stall"

@@ -107,6 +107,9 @@ void check_token_lists(const GenerateRequest& r, const ServiceLimits& limits,
   }
   out.eos_token_ids.assign(defaults.eos_token_ids.begin(), defaults.eos_token_ids.end());
   out.ignore_eos = r.ignore_eos;
+  if (r.format && r.ignore_eos)
+    checks.fail(invalid("ignore_eos", "conflicting_parameters",
+                        "ignore_eos cannot be combined with " + r.format->param + ": output of a form ends where that does."));
 }
 
 void check_stop_strings(const GenerateRequest& r, const ServiceLimits& limits, Checks& checks,
@@ -329,7 +332,8 @@ Result<ValidatedRequest> validate(const GenerateRequest& r, const std::vector<Pr
       return out_of_range("min_tokens", static_cast<double>(*r.min_tokens),
                           "between 0 and max_tokens (" + std::to_string(*budget) + ")");
     }
-    request.sampling.min_tokens = static_cast<int>(r.min_tokens.value_or(0));
+    // Output of a form ends where that does.
+    request.sampling.min_tokens = r.format ? 0 : static_cast<int>(r.min_tokens.value_or(0));
     request.priority = static_cast<int>(r.priority.value_or(0));
     request.cache_salt = r.cache_salt.value_or("");
     // Of a prompt that fills all memory without an output, the last token too needs its KV.

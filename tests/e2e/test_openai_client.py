@@ -155,7 +155,6 @@ def test_token_ids_in_and_out(client):
         ({"stop": [""]}, "stop"),
         ({"extra_body": {"min_p": 1.5}}, "min_p"),
         ({"extra_body": {"tools": [{"type": "function", "function": {"name": "f"}}]}}, "tools"),
-        ({"extra_body": {"response_format": {"type": "json_object"}}}, "response_format"),
         ({"extra_body": {"chat_template": "x"}}, "chat_template"),
     ],
 )

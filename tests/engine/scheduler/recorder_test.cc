@@ -64,8 +64,14 @@ TEST_F(RecorderTest, ALifeReplaysToTheSameBatches) {
         driver.take(std::move(input));
       };
       int forks = 0, copies = 0, prompt_logprobs = 0;
+      driver.masks_come_at_once = false;
+      std::vector<MaskReady> masks;  // that are being made
       for (int step = 0; step < 1500; ++step) {
         driver.now += Time{1};
+        while (!masks.empty() && life.pick(3) > 0) {
+          tell(masks.front());
+          masks.erase(masks.begin());
+        }
         if (life.pick(2) == 0) {
           Request r = life.next_request(driver.now);
           if (life.pick(5) == 0) r.sampling.num_prompt_logprobs = 0;
@@ -87,6 +93,7 @@ TEST_F(RecorderTest, ALifeReplaysToTheSameBatches) {
         if (!driver.is_due()) continue;
         recorder.apply(driver.due(), driver.now);
         driver.complete_step();
+        for (const TokenEvent& event : driver.events.events) masks.push_back({event.request, event.index, event.num_output + 1});
         prompt_logprobs += static_cast<int>(driver.events.prompt_parts.size());
         driver.events.clear();
       }

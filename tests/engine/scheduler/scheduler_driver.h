@@ -43,6 +43,7 @@ class SchedulerDriver {
   EventBatch events;
   Time now{0};
   std::function<Time(const Batch&)> step_time;  // none: no time
+  bool masks_come_at_once = true;               // otherwise they are for the test to tell
 
   void take(SchedulerInput input) { scheduler.take(std::move(input), now); }
   void add(Request request) { testing::add(scheduler, std::move(request), now); }
@@ -62,7 +63,10 @@ class SchedulerDriver {
   bool is_due() const { return num_in_flight_ == depth_ || (num_in_flight_ > 0 && !launched_); }
   const ModelOutput& due() const { return steps_[oldest_].output; }
   void complete_step() {
+    const size_t num_before = events.events.size();
     scheduler.apply(due(), now, events);
+    for (size_t i = num_before; masks_come_at_once && i < events.events.size(); ++i)
+      take(MaskReady{events.events[i].request, events.events[i].index, events.events[i].num_output + 1});
     oldest_ = (oldest_ + 1) % kMaxStepsInFlight;
     --num_in_flight_;
   }

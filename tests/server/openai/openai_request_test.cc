@@ -229,20 +229,42 @@ TEST(OpenAiRequest, StreamOptionsNeedAStream) {
           .include_usage);
 }
 
+TEST(OpenAiRequest, OutputOfAFormIsAskedForByEachOfItsNames) {
+  using Kind = OutputFormat::Kind;
+  const auto format_of = [](const std::string& field) {
+    const auto request = parse_chat_request(R"({"messages":[],)" + field + "}", {});
+    return request.ok() && request.value().generate.format ? *request.value().generate.format : OutputFormat{.param = "none"};
+  };
+  const auto expect = [&](const std::string& field, Kind kind, const std::string& text, const std::string& param) {
+    const OutputFormat format = format_of(field);
+    EXPECT_EQ(format.kind, kind) << field;
+    EXPECT_EQ(format.text, text) << field;
+    EXPECT_EQ(format.param, param) << field;
+  };
+  expect(R"("response_format":{"type":"json_object"})", Kind::kJsonObject, "", "response_format");
+  expect(R"("response_format":{"type":"json_schema","json_schema":{"name":"x","strict":true,"schema":{"type":"null"}}})",
+         Kind::kJsonSchema, R"({"type":"null"})", "response_format");
+  expect(R"("structured_outputs":{"json":{"type":"null"}})", Kind::kJsonSchema, R"({"type":"null"})", "structured_outputs");
+  expect(R"("structured_outputs":{"grammar":"root ::= x"})", Kind::kGrammar, "root ::= x", "structured_outputs");
+  expect(R"("guided_json":"{}")", Kind::kJsonSchema, "{}", "guided_json");
+  expect(R"("guided_regex":"a+")", Kind::kRegex, "a+", "guided_regex");
+  expect(R"("guided_grammar":"start: A")", Kind::kGrammar, "start: A", "guided_grammar");
+  EXPECT_EQ(format_of(R"("guided_choice":["a","b"])").choices, (std::vector<std::string>{"a", "b"}));
+  EXPECT_EQ(format_of(R"("response_format":{"type":"text"})").param, "none");
+  expect_both(R"("guided_regex":"a","guided_choice":["a"])", "invalid_value guided_choice");
+  expect_both(R"("guided_json":3)", "invalid_type guided_json");
+}
+
 TEST(OpenAiRequest, FeaturesNotBuiltAreRefusedByName) {
   for (const auto& [field, name] : std::initializer_list<std::pair<const char*, const char*>>{
            {"\"suffix\":\"end\"", "suffix"},
            {"\"use_beam_search\":true", "use_beam_search"},
            {"\"logits_processors\":[\"x\"]", "logits_processors"},
-           {"\"guided_json\":{}", "guided_json"},
-           {"\"guided_regex\":\"a+\"", "guided_regex"},
-           {"\"guided_choice\":[\"a\"]", "guided_choice"},
-           {"\"guided_grammar\":\"x\"", "guided_grammar"},
-           {"\"structured_outputs\":{\"json\":{}}", "structured_outputs"},
+           {"\"response_format\":{\"type\":\"structural_tag\"}", "response_format"},
+           {"\"guided_whitespace_pattern\":\" \"", "guided_whitespace_pattern"},
+           {"\"structured_outputs\":{\"structural_tag\":\"{}\"}", "structured_outputs.structural_tag"},
            {"\"bad_words\":[\"a\"]", "bad_words"},
            {"\"allowed_token_ids\":[1]", "allowed_token_ids"},
-           {"\"response_format\":{\"type\":\"json_object\"}", "response_format"},
-           {"\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{}}", "response_format"},
            {"\"best_of\":2", "best_of"},
            {"\"n\":2,\"best_of\":3", "best_of"}}) {
     expect_both(field, "not_supported " + std::string(name));
