@@ -14,6 +14,8 @@
 #include <stdexcept>
 
 #include "engine/engine.h"
+#include "engine/model/model_folder.h"
+#include "engine/model/quantise_folder.h"
 #include "engine/runner/load_model.h"
 #include "engine/runner/speculators/make_drafters.h"
 #include "engine/scheduler/scheduler.h"
@@ -239,6 +241,11 @@ void serve_until_stopped(const std::string& model, ServerConfig config, StopSign
 void serve(const std::string& model, ServerConfig config, StopSignals& signals) {
   serve_until_stopped(model, std::move(config), signals);
   log_info("ended");
+}
+
+void quantize(const std::string& model, const std::string& out, const std::string& format) {
+  quantise_folder(resolve_model(model), out, format,
+                  [say = progress_lines()](size_t done, size_t total) mutable { say("rounding weights", done, total); });
 }
 
 std::string plan_text(const std::string& model, ServerConfig config) {

@@ -17,4 +17,8 @@ void serve(const std::string& model, ServerConfig config, StopSignals& signals);
 // serve() does, of the weights the headers alone, and throws what serve() would throw.
 std::string plan_text(const std::string& model, ServerConfig config);
 
+// `serval quantize`: the model's folder, its layers' matrices rounded, as the folder `out` (engine/model/quantise_folder.h).
+// Progress goes to the log.
+void quantize(const std::string& model, const std::string& out, const std::string& format);
+
 }  // namespace serval

@@ -96,6 +96,17 @@ int run_plan(const Arguments& rest) {
   return 0;
 }
 
+int run_quantize(const Arguments& rest) {
+  std::string format = "int4";
+  const std::vector<serval::OptionRow> rows = {{"--format", "F", "", serval::kAnyForm, serval::set_text(format)}};
+  const serval::GivenOptions given = serval::read_options(rows, {.name = "serval quantize", .takes_words = true}, rest);
+  serval::set_options(given);
+  if (given.words.size() != 2)
+    throw serval::UsageError("serval quantize takes MODEL and OUT; serval quantize --help shows how");
+  serval::quantize(given.words[0], given.words[1], format);
+  return 0;
+}
+
 int run_config(const Arguments& rest) {
   bool markdown = false;
   const Settings settings = settings_of(
@@ -237,11 +248,19 @@ std::string device_page() {
   return "Settings are those of serval serve; --device, --isa, --threads and --pin-threads matter here.\n";
 }
 
+std::string quantize_page() {
+  return "OUT is a folder in the layout of compressed-tensors, which transformers loads too; the embedding, the head and\n"
+         "what chooses experts stay as they are.\n\n"
+         "  --format F  int4 (the default): 4 bits with a scale for each 32 inputs; int8, fp8: with a scale for each output\n";
+}
+
 const std::vector<Command>& commands() {
   static const std::vector<Command> table = {
       {"serve", "MODEL [settings]", "answer HTTP and gRPC until SIGTERM", settings_page, run_serve},
       {"plan", "MODEL [settings]", "print the memory plan without loading the model", settings_page,
        run_plan},
+      {"quantize", "MODEL OUT [--format int4|int8|fp8]", "write the model's folder with its layers' matrices rounded", quantize_page,
+       run_quantize},
       {"config", "[--markdown] [settings]", "print the settings in effect; --markdown documents them all",
        settings_page, run_config},
       {"models", "[--json | --markdown]", "list what models are served, and the check behind each", nullptr,

@@ -27,12 +27,20 @@ constexpr Name kLayer[] = {{"attn_norm", "input_layernorm"},
                            {"attn_v", "self_attn.v_proj"},
                            {"attn_qkv", "self_attn.qkv_proj"},
                            {"attn_output", "self_attn.o_proj"},
+                           {"ffn_gate_inp", "mlp.gate"},
                            {"attn_q_norm", "self_attn.q_norm"},
                            {"attn_k_norm", "self_attn.k_norm"},
                            {"ffn_norm", "post_attention_layernorm"},
                            {"ffn_gate", "mlp.gate_proj"},
                            {"ffn_up", "mlp.up_proj"},
                            {"ffn_down", "mlp.down_proj"}};
+// Of all experts of a layer, [experts, out, in]; without an ending in the folder's names.
+constexpr Name kStacks[] = {{"ffn_gate_exps", "mlp.experts.gate_exps"},
+                            {"ffn_up_exps", "mlp.experts.up_exps"},
+                            {"ffn_down_exps", "mlp.experts.down_exps"}};
+constexpr StoredName kStackedExperts[] = {{"mlp.experts.*.gate_proj", "mlp.experts.gate_exps"},
+                                          {"mlp.experts.*.up_proj", "mlp.experts.up_exps"},
+                                          {"mlp.experts.*.down_proj", "mlp.experts.down_exps"}};
 constexpr Name kGemmaLayer[] = {{"post_attention_norm", "post_attention_layernorm"},
                                 {"ffn_norm", "pre_feedforward_layernorm"},
                                 {"post_ffw_norm", "post_feedforward_layernorm"}};
@@ -124,6 +132,14 @@ void add_llama(const Metadata& from, json::object& config) {
 
 void add_qwen2(const Metadata&, json::object&) {}
 
+void add_qwen3_experts(const Metadata& from, json::object& config) {
+  config["num_experts"] = from.integer("expert_count");
+  config["num_experts_per_tok"] = from.integer("expert_used_count");
+  config["moe_intermediate_size"] = from.integer("expert_feed_forward_length");
+  config["norm_topk_prob"] = true;
+  config["decoder_sparse_step"] = 1;
+}
+
 void add_gemma2(const Metadata& from, json::object& config) {
   const int64_t heads = config["num_attention_heads"].get_int64(), hidden = config["hidden_size"].get_int64();
   // Of the 27B model queries are scaled by another number than the size of a head.
@@ -173,6 +189,7 @@ constexpr Family kFamilies[] = {
     {"llama", "LlamaForCausalLM", "llama", add_llama, {}, true},
     {"qwen2", "Qwen2ForCausalLM", "qwen2", add_qwen2},
     {"qwen3", "Qwen3ForCausalLM", "qwen3", add_qwen2},
+    {"qwen3moe", "Qwen3MoeForCausalLM", "qwen3_moe", add_qwen3_experts},
     {"gemma2", "Gemma2ForCausalLM", "gemma2", add_gemma2, kGemmaLayer, false, true},
     {"gemma3", "Gemma3ForCausalLM", "gemma3_text", add_gemma3, kGemmaLayer, false, true},
     {"phi3", "Phi3ForCausalLM", "phi3", add_phi3, kPhiLayer},
@@ -227,6 +244,8 @@ std::optional<std::string> folder_name(const Family& family, std::string_view na
   const size_t after = stem.find('.');
   if (after == stem.npos) return std::nullopt;
   const std::string_view layer = stem.substr(0, after), module = stem.substr(after + 1);
+  for (const Name& known : kStacks)
+    if (known.here == module && ending == ".weight") return "model.layers." + std::string(layer) + "." + std::string(known.folder);
   for (const std::span<const Name> names : {family.layer, std::span<const Name>(kLayer)}) {
     for (const Name& known : names)
       if (known.here == module) return "model.layers." + std::string(layer) + "." + std::string(known.folder) + std::string(ending);
@@ -300,15 +319,20 @@ GgufTensors tensors_of_gguf(const GgufFile& gguf) {
       info.dtype = format_row(type.format.id).number;
       continue;
     }
-    if (tensor.shape.size() != 2) from.refuse("the tensor " + in_quotes(tensor.name) + " is quantised, and no matrix");
-    const int64_t n = tensor.shape[0], k = tensor.shape[1];
+    const size_t rank = tensor.shape.size();
+    if (rank != 2 && rank != 3) from.refuse("the tensor " + in_quotes(tensor.name) + " is quantised, and no matrix");
+    const int64_t n = tensor.shape[rank - 2], k = tensor.shape[rank - 1];
+    const size_t bytes = static_cast<size_t>(n * (k / type.block) * type.block_bytes);  // of one matrix
     result.matrices.push_back({.name = info.name,
                                .how = type.name,
                                .shape = tensor.shape,
                                .format = type.format,
                                .tensors = {info.name},
-                               .read = [read = type.read, name = info.name, n, k](const Checkpoint& checkpoint, int64_t, MatrixParts& parts) {
-                                 read(values_in<uint8_t>(checkpoint, name).data(), n, k, parts);
+                               .read = [=, read = type.read, name = info.name](const Checkpoint& checkpoint, int64_t index,
+                                                                              MatrixParts& parts) {
+                                 std::vector<uint8_t> blocks(bytes);
+                                 checkpoint.read(*checkpoint.find_part(name), static_cast<size_t>(index) * bytes, bytes, blocks.data());
+                                 read(blocks.data(), n, k, parts);
                                }});
   }
   return result;
@@ -317,6 +341,7 @@ GgufTensors tensors_of_gguf(const GgufFile& gguf) {
 void adapt_to_gguf(const GgufFile& gguf, ModelSpec& spec) {
   const Family& family = family_of(Metadata(gguf));
   if (family.has_whole_norms) spec.final_norm.offset = 0;
+  if (gguf.find("blk.0.ffn_up_exps.weight") != nullptr) spec.names.modules = kStackedExperts;
   for (LayerSpec& layer : spec.layers) {
     std::visit(
         [&](auto& mixer) {

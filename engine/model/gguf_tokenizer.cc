@@ -79,7 +79,7 @@ class Vocabulary {
   const json::array* types_ = nullptr;
 };
 
-constexpr int64_t kControl = 3, kUserDefined = 4;
+constexpr int64_t kControl = 3, kUserDefined = 4, kByte = 6;
 
 // Fields of protocol buffers.
 void add_varint(std::string& to, uint64_t value) {
@@ -116,7 +116,9 @@ std::string sentencepiece_of(const Vocabulary& vocabulary) {
   }
   std::string trainer, normaliser;
   add_number(trainer, 3, 2);   // BPE
-  add_number(trainer, 35, 1);  // bytes for what there is no piece for
+  int num_bytes = 0;
+  for (size_t i = 0; i < vocabulary.size(); ++i) num_bytes += vocabulary.type(i) == kByte;
+  add_number(trainer, 35, num_bytes == 256 ? 1 : 0);  // bytes for what there is no piece for
   add_bytes(normaliser, 1, "identity");
   add_number(normaliser, 3, vocabulary.is_set("add_space_prefix", true) ? 1 : 0);
   add_number(normaliser, 4, vocabulary.is_set("remove_extra_whitespaces", false) ? 1 : 0);

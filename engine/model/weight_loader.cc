@@ -402,7 +402,8 @@ TensorNames names_in(const Checkpoint& checkpoint, const TensorNames& known) {
     names.has_stacked_experts = true;
     const TensorInfo* other = checkpoint.find(tensor.name.substr(0, tensor.name.size() - up.size()) + down);
     if (other == nullptr || tensor.shape.size() != 3 || other->shape.size() != 3) break;
-    names.has_transposed_stacks = tensor.shape[1] == other->shape[2];
+    // Gate and up apart are never turned.
+    names.has_transposed_stacks = names.stored("mlp.experts.*.gate_proj") == up && tensor.shape[1] == other->shape[2];
     break;
   }
   return names;
@@ -459,6 +460,24 @@ void check_weights(const std::filesystem::path& model_dir, const ModelSpec& mode
   spec.names = names_in(checkpoint, model.names);
   ModelWeights weights;
   check_tensors(checkpoint, map_weights(spec, weights), spec);
+}
+
+std::vector<std::string> layer_matrices(const std::filesystem::path& model_dir, const ModelSpec& model) {
+  const QuantisedCheckpoint opened(model_dir);
+  ModelSpec spec = model;
+  spec.names = names_in(opened.tensors(), model.names);
+  spec.rounded_to = ModelSpec::Rounding{WeightFormat::kInt8, format_of(spec.weight_dtype)};
+  ModelWeights weights;
+  std::vector<std::string> names;
+  for (const WeightSlot& slot : map_weights(spec, weights)) {
+    const auto* const linear = std::get_if<LinearSlot>(&slot);
+    if (linear == nullptr || linear->format.id != WeightFormat::kInt8) continue;
+    for (const SourceTensor& part : linear->parts)
+      if (part.stack == 0 && !part.is_transposed && !part.is_turned) names.push_back(part.name);
+  }
+  std::sort(names.begin(), names.end());
+  names.erase(std::unique(names.begin(), names.end()), names.end());
+  return names;
 }
 
 ModelWeights load_weights(const std::filesystem::path& model_dir, const ModelSpec& model, Backend& backend,

@@ -5,6 +5,8 @@
 
 #include <cstddef>
 #include <filesystem>
+#include <string>
+#include <vector>
 
 #include "engine/model/model_spec.h"
 #include "engine/model/weights.h"
@@ -22,6 +24,10 @@ ModelWeights load_weights(const std::filesystem::path& model_dir, const ModelSpe
 // Throws what load_weights would throw for the names, shapes and types of the tensors, from the headers alone
 // (and the bytes of a head that a tied model repeats).
 void check_weights(const std::filesystem::path& model_dir, const ModelSpec& spec);
+
+// The names, ascending, of the checkpoint's tensors that `quantize` would round as matrices of layers and that are each one
+// matrix [out, in].
+std::vector<std::string> layer_matrices(const std::filesystem::path& model_dir, const ModelSpec& spec);
 
 // What load_weights will hold, exactly, from the specification alone.
 size_t planned_weight_bytes(const ModelSpec& spec, const Backend& backend);

@@ -16,7 +16,7 @@ namespace {
 constexpr int kMaxHeadDim = 576;  // of a key: that of DeepSeek's latent attention
 
 void check_layout(const KvLayer& kv) {
-  SERVAL_CHECK(kv.dtype == DType::kF32 || kv.dtype == DType::kBF16, dtype_name(kv.dtype));
+  SERVAL_CHECK(kv.dtype == DType::kF32 || kv.dtype == DType::kBF16 || kv.dtype == DType::kF8, dtype_name(kv.dtype));
   SERVAL_CHECK(kv.block_size >= kMinBlock && std::has_single_bit(static_cast<unsigned>(kv.block_size)),
                kv.block_size);
   SERVAL_CHECK(kv.head_dim > 0 && kv.head_dim % 8 == 0 && kv.head_dim <= kMaxHeadDim && kv.value_dim % 8 == 0 &&
@@ -33,6 +33,8 @@ template <class Place>
 void write_head(const float* from, int head_dim, void* head, DType dtype, const Place& place) {
   if (dtype == DType::kF32) {
     for (int d = 0; d < head_dim; ++d) static_cast<float*>(head)[place(d)] = from[d];
+  } else if (dtype == DType::kF8) {
+    for (int d = 0; d < head_dim; ++d) static_cast<uint8_t*>(head)[place(d)] = float_to_fp8(from[d]);
   } else {
     for (int d = 0; d < head_dim; ++d) static_cast<uint16_t*>(head)[place(d)] = float_to_bf16(from[d]);
   }
@@ -43,13 +45,14 @@ void copy_position(const KvLayer& kv, const std::byte* from_keys, const std::byt
                    std::byte* to_keys, std::byte* to_values, int to) {
   from &= kv.block_size - 1;
   to &= kv.block_size - 1;
-  // A key is a column of four bytes a row: one dimension of float, two of bf16.
-  const int key_rows = kv.head_dim * static_cast<int>(dtype_bytes(kv.dtype)) / 4;
+  // A key is a column of a lane a row: one dimension of float or E4M3, two of bf16.
+  const int element = static_cast<int>(dtype_bytes(kv.dtype)), lane = kv.dtype == DType::kF8 ? 1 : 4;
+  const int key_rows = kv.head_dim * element / lane;
   for (int i = 0; i < key_rows; ++i)
-    std::memcpy(to_keys + (i * kv.block_size + to) * 4, from_keys + (i * kv.block_size + from) * 4, 4);
+    std::memcpy(to_keys + (i * kv.block_size + to) * lane, from_keys + (i * kv.block_size + from) * lane, lane);
   const int value_dim = kv.value_width();
-  if (kv.dtype == DType::kF32) {
-    const size_t bytes = value_dim * sizeof(float);
+  if (kv.dtype != DType::kBF16) {
+    const size_t bytes = static_cast<size_t>(value_dim) * element;
     std::memmove(to_values + to * bytes, from_values + from * bytes, bytes);
     return;
   }
@@ -169,7 +172,9 @@ void CpuBackend::attention(const AttentionArgs& args, int64_t q_row_stride) {
                args.slopes.num_elements());
   const float* const sinks = args.sinks.as<float>();
   const float* const slopes = args.slopes.as<float>();
-  const auto attend = kv.dtype == DType::kF32 ? kernels_.attend_f32 : kernels_.attend_bf16;
+  const auto attend = kv.dtype == DType::kF32   ? kernels_.attend_f32
+                      : kv.dtype == DType::kF8 ? kernels_.attend_fp8
+                                               : kernels_.attend_bf16;
   const int64_t out_stride = int64_t{num_heads} * value_dim, vector_floats = value_dim + kPartialExtra;
   const auto out_of = [&](int64_t row, int kv_head) {
     return args.out.as<float>() + row * out_stride + int64_t{kv_head} * heads * value_dim;

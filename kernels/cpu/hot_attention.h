@@ -40,6 +40,7 @@ constexpr float kMinusInfinity = -__builtin_inff();
 // Keys are read two dimensions at a time, values two positions at a time; `lanes` < kLanes asks for a part.
 struct F32Kv {
   static constexpr size_t kElementBytes = 4;
+  static constexpr size_t kLaneBytes = 4;  // of a position in a row of keys, of a dimension in one of values
   static void key_pair(const char* p, int block_size, int lanes, Vec& even, Vec& odd) {
     const auto* f = reinterpret_cast<const float*>(p);
     even = lanes == kLanes ? load(f) : load_part(f, lanes);
@@ -58,8 +59,24 @@ struct F32Kv {
   }
 };
 
+// E4M3, in the order of F32Kv.
+struct Fp8Kv {
+  static constexpr size_t kElementBytes = 1, kLaneBytes = 1;
+  static Vec numbers(const char* p, int lanes) { return lanes == kLanes ? load_fp8(p) : load_fp8_part(p, lanes); }
+  static void key_pair(const char* p, int block_size, int lanes, Vec& even, Vec& odd) {
+    even = numbers(p, lanes);
+    odd = numbers(p + block_size, lanes);
+  }
+  static Vec even_value(const char* p, int, int lanes) { return numbers(p, lanes); }
+  static Vec odd_value(const char* p, int value_dim, int lanes) { return numbers(p + value_dim, lanes); }
+  static void prefetch(const char* p, int row) {
+    __builtin_prefetch(p, 0, 2);
+    __builtin_prefetch(p + row, 0, 2);
+  }
+};
+
 struct Bf16Kv {
-  static constexpr size_t kElementBytes = 2;
+  static constexpr size_t kElementBytes = 2, kLaneBytes = 4;
   static IntVec pairs(const char* p, int lanes) {
     return lanes == kLanes ? load_ints(p) : load_ints_part(p, lanes);
   }
@@ -200,14 +217,14 @@ void add_values(const float* weights, int begin, int end, const char* const* pai
     Vec value[ND];
 #pragma GCC unroll 4
     for (int n = 0; n < ND; ++n)
-      value[n] = Kv::even_value(pairs[position / 2] + (d + n * kLanes) * 4, value_dim, lanes);
+      value[n] = Kv::even_value(pairs[position / 2] + (d + n * kLanes) * Kv::kLaneBytes, value_dim, lanes);
     add(value, position);
   };
   const auto add_odd = [&](int position) {
     Vec value[ND];
 #pragma GCC unroll 4
     for (int n = 0; n < ND; ++n)
-      value[n] = Kv::odd_value(pairs[position / 2] + (d + n * kLanes) * 4, value_dim, lanes);
+      value[n] = Kv::odd_value(pairs[position / 2] + (d + n * kLanes) * Kv::kLaneBytes, value_dim, lanes);
     add(value, position);
   };
   int position = begin;
@@ -215,7 +232,7 @@ void add_values(const float* weights, int begin, int end, const char* const* pai
   for (; position + 1 < end; position += 2) {
     if (ahead != nullptr) {
 #pragma GCC unroll 4
-      for (int n = 0; n < ND; ++n) Kv::prefetch(ahead[position / 2] + (d + n * kLanes) * 4, value_dim);
+      for (int n = 0; n < ND; ++n) Kv::prefetch(ahead[position / 2] + (d + n * kLanes) * Kv::kLaneBytes, value_dim);
     }
     add_even(position);
     add_odd(position + 1);
@@ -278,8 +295,7 @@ struct TilePointers {
       const char* const block = index < args.tail_block
                                     ? args.keys + args.blocks[index] * args.key_block_bytes + args.key_offset
                                     : args.tail + (index - args.tail_block) * tail_bytes;
-      // One position takes four bytes of a key row: a float, or two dimensions of bf16.
-      keys[v] = block + static_cast<size_t>(position & offset_mask) * 4;
+      keys[v] = block + static_cast<size_t>(position & offset_mask) * Kv::kLaneBytes;
     }
     for (int i = begin / 2; i * 2 < end; ++i) {
       const int position = start + i * 2;

@@ -77,6 +77,7 @@ const KernelTable SERVAL_TABLE = {
                linear_kernel<GroupFormat<Fp8Codes>>()},
     .attend_f32 = attend<F32Kv>,
     .attend_bf16 = attend<Bf16Kv>,
+    .attend_fp8 = attend<Fp8Kv>,
     .merge_chunks = merge_chunks,
     .rms_norm = rms_norm,
     .layer_norm = layer_norm,

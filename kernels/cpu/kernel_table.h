@@ -72,6 +72,7 @@ struct LinearKernel {
 // positions, and values so that it holds neighbouring dimensions of one position:
 //   keys    f32 [kv_heads][head_dim][block_size]         bf16 [kv_heads][head_dim/2][block_size][2]
 //   values  f32 [kv_heads][block_size][value_dim]        bf16 [kv_heads][block_size/2][value_dim][2]
+// and E4M3 as f32.
 //
 // Softmax runs online (Milakov and Gimelshein 2018) over tiles of kTile positions at multiples of kTile, from
 // anew in each chunk of kChunk positions at multiples of kChunk; the results of the chunks are merged in
@@ -250,6 +251,7 @@ struct KernelTable {
   LinearKernel linear[kNumLinearKernels];
   void (*attend_f32)(const AttendArgs& args);
   void (*attend_bf16)(const AttendArgs& args);
+  void (*attend_fp8)(const AttendArgs& args);
   // out [value_dim] of one vector from what num_chunks chunks left, `stride` floats apart, and its sink (null:
   // none).
   void (*merge_chunks)(const float* partials, int64_t stride, int num_chunks, int value_dim, const float* sink,

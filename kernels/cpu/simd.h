@@ -195,6 +195,12 @@ inline Vec load_fp8(const char* p) {
   return as_floats((magnitude < 8 ? small : normal) | (bits & static_cast<int32_t>(0x80000000)));
 }
 
+inline Vec load_fp8_part(const char* p, int n) {
+  char bytes[kLanes] = {};
+  std::memcpy(bytes, p, static_cast<size_t>(n));
+  return load_fp8(bytes);
+}
+
 // Of 16 numbers those that the low 4 bits of each lane say.
 inline Vec look_up(const float* table, IntVec indices) {
 #if defined(__AVX512F__)

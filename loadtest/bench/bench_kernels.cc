@@ -86,6 +86,9 @@ class Machine {
   std::atomic<int32_t> checksum_{0};
 };
 
+// Of formats whose scales are of groups.
+constexpr int64_t kGroup = 128;
+
 // A ring of equal matrices; only their size matters.
 class WeightRing {
  public:
@@ -97,9 +100,14 @@ class WeightRing {
       std::fill_n(reinterpret_cast<uint16_t*>(codes.data()), codes.size() / sizeof(uint16_t),
                   uint16_t{0x3c24});
     }
-    const std::vector<float> scales(kOutputs, 0.01f);
-    const LinearSource part{
-        .format = format, .n = kOutputs, .k = kInputs, .data = codes.data(), .scales = scales.data()};
+    const std::vector<float> scales(kOutputs * kInputs / kGroup, 0.01f), table(kTableSize, 0.5f);
+    const LinearSource part{.format = format,
+                            .n = kOutputs,
+                            .k = kInputs,
+                            .data = codes.data(),
+                            .scales = scales.data(),
+                            .group = format_row(format).has_groups() ? kGroup : 0,
+                            .table = table.data()};
     for (size_t bytes = 0; bytes < kRingBytes; bytes += weights_.back().bytes())
       weights_.push_back(backend.pack_linear({&part, 1}, {}));
   }
@@ -254,7 +262,8 @@ int bench_kernels(const DeviceConfig& device, std::ostream& out) {
          "beside each "
          "run\n";
   for (const WeightFormat format :
-       {WeightFormat::kInt8, WeightFormat::kBF16, WeightFormat::kF16, WeightFormat::kF32}) {
+       {WeightFormat::kInt4, WeightFormat::kTable4, WeightFormat::kFp8, WeightFormat::kInt8Groups, WeightFormat::kInt8,
+        WeightFormat::kBF16, WeightFormat::kF16, WeightFormat::kF32}) {
     WeightRing ring(backend, format);
     const bool dots = backend.kernels().linear[static_cast<int>(format)].multiplies_bf16;
     for (const int m : {1, 4, 8, 16, 32, 64, kLargestRows}) {
@@ -297,8 +306,9 @@ int bench_kernels(const DeviceConfig& device, std::ostream& out) {
         {.max_rows = kLargestRows, .num_heads = 1, .head_dim = 8, .max_k = kInputs});
     forced_step->begin_step({});
     Machine forced_machine(forced, forced_backend);
-    WeightRing bf16(forced_backend, WeightFormat::kBF16), int8(forced_backend, WeightFormat::kInt8);
-    for (WeightRing* const ring : {&bf16, &int8}) {
+    WeightRing bf16(forced_backend, WeightFormat::kBF16), int8(forced_backend, WeightFormat::kInt8),
+        int4(forced_backend, WeightFormat::kInt4);
+    for (WeightRing* const ring : {&bf16, &int8, &int4}) {
       const bool same = row_has_the_same_bits(forced_backend, ring->next(), rows);
       all_same = all_same && same;
       const LinearSpeed one =
@@ -311,10 +321,12 @@ int bench_kernels(const DeviceConfig& device, std::ostream& out) {
           << std::setw(16) << many.flops / 1e9 << std::setw(8) << 100 * many.of_roof << " %\n"
           << std::flush;
     }
-    out << "              speed of int8 over bf16, in turns:" << std::setprecision(2);
-    for (const int m : {1, 4, 8, 16, 64, kLargestRows})
-      out << "  " << m << (m == 1 ? " row " : " rows ") << speed_ratio(forced_backend, int8, bf16, rows, m);
-    out << "\n" << std::flush;
+    for (WeightRing* const ring : {&int8, &int4}) {
+      out << "              speed of " << format_row(ring->next().format).name << " over bf16, in turns:" << std::setprecision(2);
+      for (const int m : {1, 4, 8, 16, 64, kLargestRows})
+        out << "  " << m << (m == 1 ? " row " : " rows ") << speed_ratio(forced_backend, *ring, bf16, rows, m);
+      out << "\n" << std::flush;
+    }
   }
   return all_same ? 0 : 1;
 }

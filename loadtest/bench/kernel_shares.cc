@@ -72,13 +72,14 @@ KernelShare compare(const std::string& name, Load kernel, Stopwatch& probe) {
 Load product(const cpu::LinearKernel& kernel, WeightFormat format, int num_tiles, Memory& memory) {
   constexpr int64_t kInputs = 512;
   const int rows = num_tiles * kernel.max_rows;
-  const size_t panel = code_bytes(format, cpu::kPanel, kInputs),
+  constexpr int64_t kGroup = 128;
+  const size_t panel = static_cast<size_t>(cpu::kPanel * kInputs) * format_row(format).bits / 8,
                packed = rows * kInputs * kernel.element_bytes;
-  std::byte* const panels = place(memory, 3 * panel + packed + (rows + 1) * cpu::kPanel * sizeof(float));
+  std::byte* const panels = place(memory, 3 * panel + packed + (rows + kInputs / kGroup) * cpu::kPanel * sizeof(float));
   std::byte* const activations = panels + 3 * panel;
   float* const out = reinterpret_cast<float*>(activations + packed);
-  const float* const scales =
-      scale_bytes(format, cpu::kPanel, kInputs) == 0 ? nullptr : out + rows * cpu::kPanel;
+  const bool has_groups = format_row(format).has_groups();
+  const float* const scales = out + rows * cpu::kPanel;
   return {.run =
               [=, turn = 0]() mutable {
                 turn = 1 - turn;
@@ -89,7 +90,10 @@ Load product(const cpu::LinearKernel& kernel, WeightFormat format, int num_tiles
                               .tile_rows = kernel.max_rows,
                               .tall_tiles = 0,
                               .k = kInputs,
-                              .scales = scales,
+                              .scales = format == WeightFormat::kInt8 ? scales : nullptr,
+                              .group_scales = has_groups ? scales : nullptr,
+                              .group = kGroup,
+                              .table = scales,
                               .bias = nullptr,
                               .out = out,
                               .out_stride = cpu::kPanel,
@@ -152,7 +156,8 @@ std::vector<KernelShare> measure_kernel_shares(const std::string& isa) {
   std::vector<KernelShare> shares;
   Memory memory;
   for (const WeightFormat format :
-       {WeightFormat::kF32, WeightFormat::kF16, WeightFormat::kBF16, WeightFormat::kInt8}) {
+       {WeightFormat::kF32, WeightFormat::kF16, WeightFormat::kBF16, WeightFormat::kInt8, WeightFormat::kInt8Groups,
+        WeightFormat::kInt4, WeightFormat::kTable4, WeightFormat::kFp8}) {
     const cpu::LinearKernel& kernel = kernels.linear[static_cast<int>(format)];
     for (const int num_tiles : {1, kTallTiles}) {
       shares.push_back(compare(std::string("linear ") + format_row(format).name + ", " +

@@ -78,22 +78,19 @@ ChatTemplates parse_templates(const fs::path& folder, const Sources& sources) {
   return templates;
 }
 
-// Tokenizer and template in a GGUF file's metadata.
-void read_gguf_texts(ServedModel& served) {
-  const GgufTokenizer texts = tokenizer_of_gguf(GgufFile(served.folder));
+}  // namespace
+
+std::unique_ptr<Tokenizer> load_gguf_tokenizer(const GgufFile& gguf, int num_rows) {
+  const GgufTokenizer texts = tokenizer_of_gguf(gguf);
   try {
     TokenizerConfig config = TokenizerConfig::parse(texts.config_json);
-    config.num_rows = served.spec.vocab_size;
-    served.tokenizer = texts.tokenizer_json.empty() ? tokenizer_from_sentencepiece(texts.tokenizer_model, config)
-                                                    : tokenizer_from_json(texts.tokenizer_json, config);
+    config.num_rows = num_rows;
+    return texts.tokenizer_json.empty() ? tokenizer_from_sentencepiece(texts.tokenizer_model, config)
+                                        : tokenizer_from_json(texts.tokenizer_json, config);
   } catch (const std::exception& error) {
-    throw std::runtime_error(served.folder.string() + ": of its tokenizer: " + error.what());
+    throw std::runtime_error(gguf.file().path().string() + ": of its tokenizer: " + error.what());
   }
-  if (!texts.chat_template.empty())
-    served.chat_templates = parse_templates(served.folder, {{std::string(kDefaultTemplate), texts.chat_template}});
 }
-
-}  // namespace
 
 ServedModel read_served_model(const std::string& model) {
   ServedModel served;
@@ -103,7 +100,10 @@ ServedModel read_served_model(const std::string& model) {
   served.spec = read_model_spec(served.folder);
   served.defaults = read_generation_defaults(served.folder, served.spec.vocab_size);
   if (is_gguf(served.folder)) {
-    read_gguf_texts(served);
+    const GgufFile gguf(served.folder);
+    served.tokenizer = load_gguf_tokenizer(gguf, served.spec.vocab_size);
+    if (const std::string chat = tokenizer_of_gguf(gguf).chat_template; !chat.empty())
+      served.chat_templates = parse_templates(served.folder, {{std::string(kDefaultTemplate), chat}});
   } else {
     served.tokenizer = load_tokenizer(served.folder, served.spec.vocab_size);
     served.chat_templates = parse_templates(served.folder, template_sources(served.folder));

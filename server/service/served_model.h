@@ -15,6 +15,8 @@
 
 namespace serval {
 
+class GgufFile;
+
 struct ServedModel {
   std::filesystem::path folder;
   std::string name;  // "org/name" of the cache, or the folder's own
@@ -23,6 +25,10 @@ struct ServedModel {
   std::shared_ptr<const Tokenizer> tokenizer;  // and so is every id that it gives
   ChatTemplates chat_templates;                // none for a plain model
 };
+
+// The tokenizer in a GGUF file's metadata, of a model with so many rows of its embedding. Throws std::runtime_error with a
+// sentence.
+std::unique_ptr<Tokenizer> load_gguf_tokenizer(const GgufFile& gguf, int num_rows);
 
 // `model` as resolve_model() takes it. Reads the headers of the weights too. Throws std::runtime_error with
 // one sentence; what can be left out of a folder without harm is left out, with a line in the log.

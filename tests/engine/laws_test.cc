@@ -36,6 +36,7 @@ struct ModelKind {
   int num_experts = 0;
   const char* more_config = "";
   const char* quantize = "off";
+  const char* kv_dtype = "auto";
 };
 constexpr ModelKind kKinds[] = {
     {"full_f32", "LlamaForCausalLM", DType::kF32, 0, 0},
@@ -56,6 +57,7 @@ constexpr ModelKind kKinds[] = {
      R"(, "query_pre_attn_scalar": 4, "attn_logit_softcapping": 2, "final_logit_softcapping": 8)"},
     {"mixed_int8", "Qwen2ForCausalLM", DType::kBF16, 37, 1, 0, "", "int8"},
     {"mixed_int4", "Qwen2ForCausalLM", DType::kBF16, 37, 1, 0, "", "int4"},
+    {"mixed_fp8_kv", "Qwen2ForCausalLM", DType::kBF16, 37, 1, 0, "", "off", "fp8"},
     {"mixed_fp8", "Qwen2ForCausalLM", DType::kBF16, 37, 1, 0, "", "fp8"},
     {"experts_int8", "MixtralForCausalLM", DType::kBF16, 0, 0, 5, "", "int8"},
     {"post_norm_bf16", "Olmo3ForCausalLM", DType::kBF16, 37, 0, 0,
@@ -177,6 +179,7 @@ class Laws : public ::testing::TestWithParam<std::tuple<const char*, int>> {
   EngineConfig law_config() const {
     EngineConfig config = config_for(device());
     config.quantize = kind().quantize;
+    config.kv_dtype = kind().kv_dtype;
     if (keeps_state()) config.block_size = snapshot() / 16;
     return config;
   }

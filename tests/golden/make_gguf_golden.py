@@ -27,13 +27,28 @@ NAMES = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_he
          "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.qkv_proj": "attn_qkv",
          "self_attn.o_proj": "attn_output", "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm",
          "post_attention_layernorm": "ffn_norm", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
-         "mlp.gate_up_proj": "ffn_up"}
+         "mlp.gate_up_proj": "ffn_up", "mlp.gate": "ffn_gate_inp", "mlp.experts": "ffn"}
 GEMMA = dict(NAMES, **{"post_attention_layernorm": "post_attention_norm", "pre_feedforward_layernorm": "ffn_norm",
                        "post_feedforward_layernorm": "post_ffw_norm"})
 
 
+def apart(parameters):
+    """Gate and up of all experts are a tensor each in the file."""
+    for name, parameter in parameters:
+        if name.endswith("experts.gate_up_proj"):
+            half = parameter.shape[1] // 2
+            yield name.replace("gate_up_proj", "gate_exps"), parameter[:, :half]
+            yield name.replace("gate_up_proj", "up_exps"), parameter[:, half:]
+        elif name.endswith("experts.down_proj"):
+            yield name.replace("down_proj", "down_exps"), parameter
+        else:
+            yield name, parameter
+
+
 def here(name, names):
     """model.layers.3.mlp.up_proj.weight -> blk.3.ffn_up.weight"""
+    if name.endswith("_exps"):
+        return name.replace("model.layers", "blk").replace("mlp.experts.", "ffn_") + ".weight"
     module, ending = name.rsplit(".", 1)
     layer = re.fullmatch(r"model\.layers\.(\d+)\.(.*)", module)
     return f"blk.{layer[1]}.{names[layer[2]]}.{ending}" if layer else f"{names[module]}.{ending}"
@@ -76,6 +91,12 @@ def models():
                               {"norm": Q.F32, "output.weight": Q.Q8_0, "_embd": Q.Q4_0, ".weight": Q.Q4_0})
     yield "gguf-qwen3", Model("qwen3", t.Qwen3ForCausalLM, t.Qwen3Config(**SHAPE, head_dim=32, tie_word_embeddings=True, rope_parameters=rope()),
                               {"norm": Q.F32, ".weight": Q.Q8_0}, {"attention.key_length": 32, "attention.value_length": 32})
+    yield "gguf-qwen3moe", Model("qwen3moe", t.Qwen3MoeForCausalLM,
+                                 t.Qwen3MoeConfig(**{**SHAPE, "hidden_size": 32}, head_dim=16, moe_intermediate_size=32, num_experts=4, num_experts_per_tok=2,
+                                                  norm_topk_prob=True, mlp_only_layers=[], rope_parameters=rope(1000000.0)),
+                                 {"norm": Q.F32, "gate_inp": Q.F32, "down_exps": Q.Q8_0, "_exps": Q.Q4_0, ".weight": Q.F16},
+                                 {"attention.key_length": 16, "attention.value_length": 16, "expert_count": 4, "expert_used_count": 2,
+                                  "expert_feed_forward_length": 32})
     yield "gguf-gemma2", Model("gemma2", t.Gemma2ForCausalLM,
                                t.Gemma2Config(**gemma, attn_logit_softcapping=2.0, final_logit_softcapping=8.0, rope_parameters=rope()),
                                {"norm": Q.F32, ".weight": Q.Q8_0},
@@ -105,7 +126,7 @@ def make(name, made):
         randomise(model, seed)
         tensors = {}
         with torch.no_grad():
-            for folder_name, parameter in model.named_parameters():
+            for folder_name, parameter in apart(list(model.named_parameters())):
                 file_name = here(folder_name, made.names)
                 values = parameter.numpy().astype(np.float32)
                 if made.arch == "llama" and (".attn_q." in file_name or ".attn_k." in file_name):

@@ -137,6 +137,8 @@ std::vector<AttentionShape> attention_shapes() {
           {4, 2, 64, 16, DType::kBF16, 50},
           {6, 2, 8, 128, DType::kF32, 20},
           {2, 1, 256, 16, DType::kBF16, 100},
+          {4, 2, 64, 16, DType::kF8, 50},
+          {6, 1, 24, 8, DType::kF8, 0},
           {4, 2, 64, 16, DType::kBF16, 50, 0.7f, true}};
 }
 
@@ -196,7 +198,7 @@ TEST_P(Invariance, AttentionDoesNotDependOnWhoComputesWhichChunk) {
   constexpr int kContext = 1100;
   for (const AttentionShape& shape :
        {AttentionShape{4, 2, 64, 16, DType::kBF16, 0}, AttentionShape{6, 1, 24, 8, DType::kF32, 0},
-        AttentionShape{2, 1, 128, 32, DType::kBF16, 300},
+        AttentionShape{2, 1, 128, 32, DType::kBF16, 300}, AttentionShape{4, 2, 64, 16, DType::kF8, 0},
         AttentionShape{4, 2, 64, 16, DType::kBF16, 0, 0.7f, true},
         AttentionShape{4, 2, 64, 16, DType::kF32, 90, 0, false, true}}) {
     const auto alone = backend_of(GetParam(), 1);
@@ -234,7 +236,7 @@ TEST_P(Invariance, AttentionDoesNotDependOnWhoComputesWhichChunk) {
 // The tile is a fixed number of positions, so that blocks of another size give the same bits too.
 TEST_P(Invariance, AttentionDoesNotDependOnTheBlockSize) {
   const auto backend = backend_of(GetParam());
-  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF8}) {
     std::vector<float> expected;
     for (const int block_size : {8, 16, 64, 256}) {
       PagedSequence seq({6, 2, 40, block_size, dtype, 0}, 170, 7);
@@ -315,7 +317,7 @@ TEST_P(Invariance, AttentionDoesNotDependOnNeighbours) {
 // A NaN in one sequence's keys stays there, even where another one's block was its block before.
 TEST_P(Invariance, StalePositionsOfABlockAreNeverUsed) {
   const auto backend = backend_of(GetParam());
-  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF8}) {
     for (int context = 1; context <= 40; ++context) {
       PagedSequence seq({2, 1, 16, 16, dtype, 0}, context, 9);
       seq.write(*backend, 0, context);

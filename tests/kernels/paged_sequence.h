@@ -130,6 +130,7 @@ class PagedSequence {
     std::vector<double> out(q_row());
     const int first = shape_.window == 0 ? 0 : std::max(0, position - shape_.window + 1);
     const auto stored = [&](float x) {
+      if (shape_.dtype == DType::kF8) return fp8_to_float(float_to_fp8(x));
       return shape_.dtype == DType::kBF16 ? bf16_to_float(float_to_bf16(x)) : x;
     };
     for (int h = 0; h < shape_.heads; ++h) {

@@ -17,6 +17,7 @@ std::vector<ModelCase> quantised_models() {
       {"gguf-llama-f16", {without_bias("qkv", qkv), without_rotation()}},
       {"gguf-qwen2", {without_bias("qkv", qkv), without_rotation()}},
       {"gguf-qwen3", {without_qk_norm(), without_rotation()}},
+      {"gguf-qwen3moe", {without_qk_norm(), without_rotation()}},
       {"gguf-gemma2", {without_post_norms(), without_rotation()}},
       {"gguf-gemma3", {without_post_norms(), without_qk_norm(), without_rotation()}},
       {"gguf-phi3", {without_amplitude(), without_rotation()}},

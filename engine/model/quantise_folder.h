@@ -1,0 +1,17 @@
+// A model folder made smaller: the layers' matrices rounded, stored as compressed-tensors has them, so that Serval and
+// transformers load it; everything else as it was.
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+#include "engine/model/weight_loader.h"
+
+namespace serval {
+
+// `format`: int4 (a scale for each 32 inputs), int8 or fp8 (for each output). `out` must not exist yet, or be empty.
+// Throws std::runtime_error with one sentence. progress: bytes of the checkpoint read, and in all.
+void quantise_folder(const std::filesystem::path& model, const std::filesystem::path& out, const std::string& format,
+                     const Progress& progress = {});
+
+}  // namespace serval

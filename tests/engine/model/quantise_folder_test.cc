@@ -1,0 +1,78 @@
+// A folder that `serval quantize` writes: its matrices are near the first one's, everything else is the same.
+#include "engine/model/quantise_folder.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <filesystem>
+
+#include "engine/model/read_model.h"
+#include "engine/model/safetensors.h"
+#include "loadtest/bench/temp_folder.h"
+#include "tests/engine/model/plain_backend.h"
+
+namespace serval::testing {
+namespace {
+
+using ::testing::HasSubstr;
+
+const std::filesystem::path kModels = std::filesystem::path(SERVAL_SOURCE_DIR) / "tests/fixtures/models";
+
+std::string complaint(const std::filesystem::path& model, const std::filesystem::path& out, const std::string& format) {
+  try {
+    quantise_folder(model, out, format);
+    return "";
+  } catch (const std::runtime_error& error) {
+    return error.what();
+  }
+}
+
+TEST(QuantiseFolder, IsNearWhatItWasMadeFrom) {
+  const auto backend = make_plain_backend();
+  for (const char* model : {"llama-bias", "qwen3-bf16", "llama2-f16"}) {
+    const ModelSpec spec = read_model_spec(kModels / model);
+    const ModelWeights exact = load_weights(kModels / model, spec, *backend);
+    double error_of_int8 = 0;
+    for (const char* format : {"int8", "fp8", "int4"}) {
+      const TempFolder temp;
+      const auto out = temp.path() / "out";
+      quantise_folder(kModels / model, out, format);
+      const ModelSpec rounded_spec = read_model_spec(out);
+      EXPECT_FALSE(rounded_spec.stored.empty());
+      const ModelWeights rounded = load_weights(out, rounded_spec, *backend);
+      EXPECT_TRUE(std::filesystem::exists(out / "golden.json")) << "what else is in the folder";
+      double error = 0, size = 0;
+      const auto compare = [&](const LinearWeight& a, const LinearWeight& b) {
+        ASSERT_EQ(a.packed.bytes, b.packed.bytes);
+        for (size_t i = 0; i < a.packed.bytes / sizeof(float); ++i) {
+          error += std::pow(a.packed.as<float>()[i] - b.packed.as<float>()[i], 2);
+          size += std::pow(a.packed.as<float>()[i], 2);
+        }
+      };
+      compare(exact.embedding, rounded.embedding);
+      EXPECT_EQ(error, 0) << "the embedding stays";
+      for (size_t l = 0; l < exact.layers.size(); ++l)
+        compare(std::get<DenseFfnWeights>(exact.layers[l].ffn).down, std::get<DenseFfnWeights>(rounded.layers[l].ffn).down);
+      const double relative = std::sqrt(error / size);
+      EXPECT_GT(relative, 1e-4) << model << " " << format;
+      EXPECT_LT(relative, std::string(format) == "int8" ? 0.01 : std::string(format) == "fp8" ? 0.04 : 0.12) << model << " " << format;
+      if (std::string(format) == "int8") error_of_int8 = relative;
+      if (std::string(format) == "int4") {
+        EXPECT_GT(relative, error_of_int8);
+      }
+    }
+  }
+}
+
+TEST(QuantiseFolder, RefusesWhatItCannotDo) {
+  const TempFolder temp;
+  EXPECT_THAT(complaint(kModels / "llama2", temp.path() / "out", "int5"), HasSubstr("'int5'; it takes int4, int8 or fp8"));
+  EXPECT_THAT(complaint(kModels / "quant-awq", temp.path() / "out", "int4"), HasSubstr("is quantised already"));
+  EXPECT_THAT(complaint(kModels / "gpt2", temp.path() / "out", "int4"), HasSubstr("has no matrices that can be stored so"));
+  EXPECT_EQ(complaint(kModels / "llama2", temp.path() / "out", "int8"), "");
+  EXPECT_THAT(complaint(kModels / "llama2", temp.path() / "out", "int8"), HasSubstr("is there already"));
+}
+
+}  // namespace
+}  // namespace serval::testing
