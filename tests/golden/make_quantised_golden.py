@@ -261,6 +261,39 @@ def gpt_oss(name):
     write(folder, written, seed, cases, name)
 
 
+def nvfp4(by_library):
+    """E2M1 with E4M3 scales of 16 and one number for all: by compressed-tensors itself, or as ModelOpt names and uses it."""
+    from compressed_tensors.compressors import NVFP4PackedCompressor
+    from compressed_tensors.quantization import QuantizationArgs, QuantizationScheme
+    args = QuantizationArgs(num_bits=4, type="float", symmetric=True, strategy="tensor_group", group_size=16,
+                            scale_dtype=torch.float8_e4m3fn, zp_dtype=torch.float8_e4m3fn)
+    scheme = QuantizationScheme(targets=["Linear"], weights=args)
+
+    def store(weight):
+        w = torch.from_numpy(weight)
+        whole = 448 * 6 / w.abs().max()
+        scale = (w.reshape(w.shape[0], -1, 16).abs().amax(2) / 6 * whole).to(torch.float8_e4m3fn)
+        stored = NVFP4PackedCompressor.compress(
+            {"weight": w, "weight_scale": scale.float(), "weight_global_scale": whole.reshape(1).float()}, scheme)
+        exact = NVFP4PackedCompressor.decompress(dict(stored), scheme)["weight"].float().numpy()
+        packed = stored["weight_packed"].numpy()
+        levels = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], dtype=np.float32)
+        codes = np.stack([packed & 15, packed >> 4], axis=2).reshape(weight.shape)
+        one = np.float32(1) / whole.numpy().astype(np.float32)
+        spread = np.repeat(stored["weight_scale"].float().numpy() * one, 16, axis=1)
+        meant = levels[codes] * spread
+        assert np.abs(meant - exact).max() < 2e-2 * np.abs(exact).max()  # which it decompresses in bf16
+        if by_library:
+            return {k: v.contiguous() for k, v in stored.items() if k.startswith("weight_")}, meant
+        return {"weight": stored["weight_packed"], "weight_scale": stored["weight_scale"],
+                "weight_scale_2": torch.tensor(float(one)), "input_scale": torch.tensor(0.5)}, meant
+    if not by_library:
+        return store, {"quant_method": "modelopt", "quant_algo": "NVFP4", "producer": {"name": "modelopt"}, "ignore": ["lm_head"]}, torch.bfloat16
+    return store, {"quant_method": "compressed-tensors", "format": "nvfp4-pack-quantized", "ignore": ["lm_head"], "config_groups": {"group_0": {
+        "targets": ["Linear"], "input_activations": None,
+        "weights": {"num_bits": 4, "type": "float", "symmetric": True, "strategy": "tensor_group", "group_size": 16}}}}, torch.bfloat16
+
+
 FORMATS = {
     "quant-gptq4": lambda: gptq(4, True),
     "quant-gptq4-zeros": lambda: gptq(4, False),
@@ -272,6 +305,8 @@ FORMATS = {
     "quant-ct4": lambda: compressed(4, True, 32),
     "quant-ct4-zeros": lambda: compressed(4, False, 32),
     "quant-ct8": lambda: compressed(8, True, None),
+    "quant-ct-nvfp4": lambda: nvfp4(True),
+    "quant-modelopt-nvfp4": lambda: nvfp4(False),
     "quant-ct-int8": int8_rows,
     "quant-ct-fp8": fp8_rows,
     "quant-fp8-blocks": fp8_blocks,

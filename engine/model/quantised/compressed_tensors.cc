@@ -139,8 +139,13 @@ std::vector<StoredMatrix> find_compressed(const Checkpoint& checkpoint, const js
   std::vector<StoredMatrix> matrices;
   for (const TensorInfo& tensor : checkpoint.tensors()) {
     if (const auto module = module_of(tensor, ".weight_packed")) {
-      if (tensor.dtype_name != "I32") throw UnsupportedQuantisation(string_in(config, "format").substr(0, 40));
-      matrices.push_back(packed_matrix(checkpoint, tensor, *module));
+      const std::string global = *module + ".weight_global_scale";
+      const auto use = checkpoint.find(global) != nullptr ? GlobalScale::kDivides : GlobalScale::kNone;
+      matrices.push_back(tensor.dtype_name == "U8"
+                             ? e2m1_matrix(checkpoint, tensor, *module + ".weight", *module + ".weight_scale", "compressed-tensors", global, use)
+                             : packed_matrix(checkpoint, tensor, *module));
+      if (const std::string input = *module + ".input_global_scale"; checkpoint.find(input) != nullptr)
+        matrices.back().tensors.push_back(input);  // of activations, which stay as they are
       continue;
     }
     if (tensor.dtype_name != "I8" && tensor.dtype_name != "F8_E4M3") continue;

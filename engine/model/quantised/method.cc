@@ -56,7 +56,7 @@ std::vector<float> numbers_in(const Checkpoint& checkpoint, const std::string& n
     return numbers;
   }
   std::vector<float> numbers(bytes.size());
-  const bool is_power = tensor->dtype_name == "F8_E8M0";
+  const bool is_power = tensor->dtype_name == "F8_E8M0" || tensor->dtype_name == "U8";
   if (!is_power && tensor->dtype_name != "F8_E4M3")
     refuse_tensor(checkpoint, *tensor, "has dtype " + std::string(tensor->dtype_name) + ", which are no scales");
   for (size_t i = 0; i < bytes.size(); ++i) {
@@ -92,6 +92,44 @@ std::vector<float> spread_scales(const std::vector<float>& scales, int64_t colum
       spread[r * groups + g] = scales[r / block_rows * columns + (columns == 1 ? 0 : g)];
   }
   return spread;
+}
+
+std::vector<uint8_t> low_nibbles_first(const std::vector<uint8_t>& bytes) {
+  std::vector<uint8_t> codes(bytes.size() * 2);
+  for (size_t i = 0; i < bytes.size(); ++i) {
+    codes[2 * i] = bytes[i] & 15;
+    codes[2 * i + 1] = bytes[i] >> 4;
+  }
+  return codes;
+}
+
+StoredMatrix e2m1_matrix(const Checkpoint& checkpoint, const TensorInfo& codes, const std::string& name, const std::string& scales,
+                         std::string_view how, const std::string& global, GlobalScale use) {
+  tensor_of(checkpoint, codes.name, "U8", 2);
+  const TensorInfo& scale = tensor_of(checkpoint, scales, "F8_E4M3 F8_E8M0 U8", 2);
+  const int64_t n = codes.shape[0], k = codes.shape[1] * 2, groups = scale.shape[1];
+  if (scale.shape[0] != n || groups < 1 || k % groups != 0 || (groups > 1 && k / groups % 8 != 0))
+    refuse_tensor(checkpoint, scale, "does not fit " + codes.name);
+  StoredMatrix matrix{.name = name,
+                      .how = how,
+                      .shape = {n, k},
+                      .format = grouped(WeightFormat::kTable4, k / groups, k, false),
+                      .tensors = {codes.name, scales},
+                      .read = {}};
+  if (use != GlobalScale::kNone) {
+    const TensorInfo& one = tensor_of(checkpoint, global, "F32");
+    if (one.bytes != sizeof(float)) refuse_tensor(checkpoint, one, "is not one number");
+    matrix.tensors.push_back(global);
+  }
+  matrix.read = [=, packed = codes.name](const Checkpoint& from, int64_t, MatrixParts& parts) {
+    parts.table = kE2M1;
+    parts.codes = low_nibbles_first(values_in<uint8_t>(from, packed));
+    parts.scales = numbers_in(from, scales);
+    if (use == GlobalScale::kNone) return;
+    const float all = numbers_in(from, global)[0];
+    for (float& value : parts.scales) value = use == GlobalScale::kDivides ? value / all : value * all;
+  };
+  return matrix;
 }
 
 StoredMatrix scaled_matrix(const Checkpoint& checkpoint, const TensorInfo& codes, const std::string& scales,

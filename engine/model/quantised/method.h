@@ -29,6 +29,7 @@ std::vector<StoredMatrix> find_awq(const Checkpoint& checkpoint, const boost::js
 std::vector<StoredMatrix> find_compressed(const Checkpoint& checkpoint, const boost::json::object& config);
 std::vector<StoredMatrix> find_fp8(const Checkpoint& checkpoint, const boost::json::object& config);
 std::vector<StoredMatrix> find_bitsandbytes(const Checkpoint& checkpoint, const boost::json::object& config);
+std::vector<StoredMatrix> find_modelopt(const Checkpoint& checkpoint, const boost::json::object& config);
 std::vector<StoredMatrix> find_mxfp4(const Checkpoint& checkpoint, const boost::json::object& config);
 
 // The number that the configuration has under the name; the fallback where it has none.
@@ -79,6 +80,18 @@ std::optional<std::string> module_of(const TensorInfo& tensor, std::string_view 
 // over [n, groups].
 std::vector<float> spread_scales(const std::vector<float>& scales, int64_t columns, int64_t block_rows, int64_t n,
                                  int64_t groups);
+
+// The numbers of E2M1 (OCP Microscaling Formats 1.0).
+inline constexpr std::array<float, kTableSize> kE2M1 = {0,     0.5f,  1,  1.5f,  2,  3,  4,  6,
+                                                        -0.0f, -0.5f, -1, -1.5f, -2, -3, -4, -6};
+// [n, 2 * bytes of a row] codes of 4 bits, the first of a byte in its low bits.
+std::vector<uint8_t> low_nibbles_first(const std::vector<uint8_t>& bytes);
+
+// A matrix of E2M1, two a byte, under the name `name`: `codes` [n, k / 2], with the tensor `scales` [n, groups] of E4M3
+// or of powers of two, and one number for all, `global`, where there is one: they are divided by it, or multiplied.
+enum class GlobalScale : uint8_t { kNone, kDivides, kMultiplies };
+StoredMatrix e2m1_matrix(const Checkpoint& checkpoint, const TensorInfo& codes, const std::string& name, const std::string& scales,
+                         std::string_view how, const std::string& global, GlobalScale use);
 
 // A matrix of codes of a byte each, `name` (E4M3 or int8), with the scales `scales` of whatever shape stands beside it: one,
 // one a row, one a row and group, or of blocks.

@@ -5,11 +5,6 @@
 #include <cmath>
 
 namespace serval {
-namespace {
-
-constexpr std::array<float, kTableSize> kE2M1 = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6, -0.0f, -0.5f, -1, -1.5f, -2, -3, -4, -6};
-
-}  // namespace
 
 std::vector<StoredMatrix> find_mxfp4(const Checkpoint& checkpoint, const boost::json::object&) {
   std::vector<StoredMatrix> matrices;
@@ -34,11 +29,7 @@ std::vector<StoredMatrix> find_mxfp4(const Checkpoint& checkpoint, const boost::
                           };
                           const auto blocks = slice(module + "_blocks", n * k / 2), powers = slice(module + "_scales", n * groups);
                           parts.table = kE2M1;
-                          parts.codes.resize(static_cast<size_t>(n * k));
-                          for (size_t i = 0; i < blocks.size(); ++i) {
-                            parts.codes[2 * i] = blocks[i] & 15;
-                            parts.codes[2 * i + 1] = blocks[i] >> 4;
-                          }
+                          parts.codes = low_nibbles_first(blocks);
                           for (const uint8_t power : powers) parts.scales.push_back(std::ldexp(1.0f, power - 127));
                         }});
   }

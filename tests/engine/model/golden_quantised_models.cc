@@ -31,6 +31,8 @@ std::vector<ModelCase> quantised_models() {
       {"quant-ct4", {spoiled("weight_packed"), spoiled("weight_scale")}},
       {"quant-ct4-zeros", {spoiled("weight_packed"), spoiled("weight_scale"), spoiled("weight_zero_point")}},
       {"quant-ct8", {spoiled("weight_packed"), spoiled("weight_scale")}},
+      {"quant-ct-nvfp4", {spoiled("weight_packed"), spoiled("weight_scale")}},
+      {"quant-modelopt-nvfp4", {spoiled("proj.weight"), spoiled("weight_scale")}},
       {"quant-ct-int8", {spoiled("proj.weight"), spoiled("weight_scale")}},
       {"quant-ct-fp8", {spoiled("proj.weight"), spoiled("weight_scale")}},
       {"quant-fp8-blocks", {spoiled("proj.weight"), spoiled("weight_scale_inv")}},
