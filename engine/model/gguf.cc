@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <bit>
 #include <boost/json.hpp>
+#include <cstdio>
 #include <cstring>
 #include <optional>
 #include <stdexcept>
-#include <unordered_set>
 
 #include "kernels/base/shown.h"
 #include "kernels/base/utf8.h"
@@ -118,9 +118,38 @@ json::value read_value(Reader& reader, uint32_t type, const std::string& key) {
 
 }  // namespace
 
-GgufFile::GgufFile(const std::filesystem::path& path) : file_(path) {
-  Reader reader(file_);
-  if (file_.size() < 24) reader.fail("is too short to be a GGUF file");
+GgufFile::GgufFile(const std::filesystem::path& path) {
+  constexpr int64_t kMaxFiles = 1024;
+  files_.reserve(kMaxFiles);
+  read(path);
+  const json::value* count = metadata_.if_contains("split.count");
+  const int64_t num_files = count != nullptr && count->is_int64() ? count->get_int64() : 1;
+  if (num_files > 1) {
+    const std::string name = path.filename().string();
+    char ending[40];
+    const auto ending_of = [&](int64_t i) {
+      std::snprintf(ending, sizeof ending, "-%05d-of-%05d.gguf", static_cast<int>(i), static_cast<int>(num_files));
+      return std::string(ending);
+    };
+    if (num_files > kMaxFiles || !name.ends_with(ending_of(1)))
+      throw std::runtime_error(path.string() + " is one of " + std::to_string(num_files) +
+                               " files of a model; serve the first, whose name ends in -00001-of-...");
+    const std::string stem = name.substr(0, name.size() - ending_of(1).size());
+    for (int64_t i = 2; i <= num_files; ++i) read(path.parent_path() / (stem + ending_of(i)));
+  }
+  std::sort(tensors_.begin(), tensors_.end(), [](const GgufTensor& a, const GgufTensor& b) { return a.name < b.name; });
+  for (size_t i = 1; i < tensors_.size(); ++i) {
+    if (tensors_[i].name == tensors_[i - 1].name)
+      throw std::runtime_error(path.string() + " has the tensor " + in_quotes(tensors_[i].name) + " twice");
+  }
+}
+
+void GgufFile::read(const std::filesystem::path& path) {
+  const MappedFile& file = files_.emplace_back(path);
+  const size_t first = tensors_.size();
+  json::object metadata;
+  Reader reader(file);
+  if (file.size() < 24) reader.fail("is too short to be a GGUF file");
   if (reader.number<uint32_t>() != 0x46554747) reader.fail("is not a GGUF file");
   const auto version = reader.number<uint32_t>();
   if (version != 2 && version != 3)
@@ -131,14 +160,12 @@ GgufFile::GgufFile(const std::filesystem::path& path) : file_(path) {
     const std::string key = reader.text(kMaxNameBytes);
     if (!is_valid_utf8(key)) reader.fail("has a key that is not UTF-8");
     const auto type = reader.number<uint32_t>();
-    if (!metadata_.emplace(key, read_value(reader, type, key)).second) reader.fail("has the key " + in_quotes(key) + " twice");
+    if (!metadata.emplace(key, read_value(reader, type, key)).second) reader.fail("has the key " + in_quotes(key) + " twice");
   }
-  std::unordered_set<std::string> names;
   for (uint64_t i = 0; i < num_tensors; ++i) {
     GgufTensor& tensor = tensors_.emplace_back();
     tensor.name = reader.text(kMaxNameBytes);
     const std::string subject = "has the tensor " + in_quotes(tensor.name);
-    if (!names.insert(tensor.name).second) reader.fail(subject + " twice");
     const auto rank = reader.number<uint32_t>();
     if (rank < 1 || rank > 4) reader.fail(subject + " of " + std::to_string(rank) + " dimensions");
     int64_t elements = 1;
@@ -156,15 +183,17 @@ GgufFile::GgufFile(const std::filesystem::path& path) : file_(path) {
     tensor.bytes = static_cast<size_t>(elements / tensor.type->block * tensor.type->block_bytes);
     if (elements / tensor.type->block > INT64_MAX / tensor.type->block_bytes) reader.fail(subject + " of a size that overflows");
     tensor.offset = static_cast<size_t>(reader.number<uint64_t>());
+    tensor.file = files_.size() - 1;
   }
-  const json::value* alignment = metadata_.if_contains("general.alignment");
+  const json::value* alignment = metadata.if_contains("general.alignment");
   const int64_t step = alignment != nullptr && alignment->is_int64() ? alignment->get_int64() : 32;
   if (step < 1 || step > 1 << 20 || !std::has_single_bit(static_cast<uint64_t>(step))) reader.fail("has no usable general.alignment");
   const size_t begin = (reader.position() + static_cast<size_t>(step) - 1) / static_cast<size_t>(step) * static_cast<size_t>(step);
   std::vector<const GgufTensor*> by_place;
-  for (GgufTensor& tensor : tensors_) {
+  for (size_t i = first; i < tensors_.size(); ++i) {
+    GgufTensor& tensor = tensors_[i];
     const std::string subject = "has the tensor " + in_quotes(tensor.name);
-    if (begin > file_.size() || tensor.offset > file_.size() - begin || tensor.bytes > file_.size() - begin - tensor.offset)
+    if (begin > file.size() || tensor.offset > file.size() - begin || tensor.bytes > file.size() - begin - tensor.offset)
       reader.fail(subject + " that ends beyond the end of the file");
     if (tensor.offset % static_cast<size_t>(step) != 0) reader.fail(subject + " at a place that is not aligned");
     tensor.offset += begin;
@@ -175,7 +204,7 @@ GgufFile::GgufFile(const std::filesystem::path& path) : file_(path) {
     if (by_place[i]->offset < by_place[i - 1]->offset + by_place[i - 1]->bytes)
       reader.fail("has the tensor " + in_quotes(by_place[i]->name) + " that overlaps the one before it");
   }
-  std::sort(tensors_.begin(), tensors_.end(), [](const GgufTensor& a, const GgufTensor& b) { return a.name < b.name; });
+  if (files_.size() == 1) metadata_ = std::move(metadata);
 }
 
 const GgufTensor* GgufFile::find(std::string_view name) const {

@@ -36,22 +36,27 @@ struct GgufTensor {
   std::vector<int64_t> shape;  // [n, k]: the innermost last
   const GgufType* type = nullptr;
   size_t offset = 0, bytes = 0;  // from the start of the file
+  size_t file = 0;               // which of a model's files
 };
 
+// One file, or all of a model that was cut ("name-00001-of-00003.gguf"), by its first.
 class GgufFile {
  public:
   // Throws std::runtime_error with one sentence that names the file, and the tensor or the key.
   explicit GgufFile(const std::filesystem::path& path);
 
-  const MappedFile& file() const { return file_; }
-  MappedFile take_file() { return std::move(file_); }
+  const MappedFile& file(size_t i = 0) const { return files_[i]; }
+  std::vector<MappedFile> take_files() { return std::move(files_); }
   // Numbers, truth values, strings and arrays of one of these.
   const boost::json::object& metadata() const { return metadata_; }
   const std::vector<GgufTensor>& tensors() const { return tensors_; }
   const GgufTensor* find(std::string_view name) const;
 
  private:
-  MappedFile file_;
+  // Reads the next file; its metadata are kept where it is the first.
+  void read(const std::filesystem::path& path);
+
+  std::vector<MappedFile> files_;
   boost::json::object metadata_;
   std::vector<GgufTensor> tensors_;
 };

@@ -44,6 +44,7 @@ constexpr StoredName kStackedExperts[] = {{"mlp.experts.*.gate_proj", "mlp.exper
 constexpr Name kGemmaLayer[] = {{"post_attention_norm", "post_attention_layernorm"},
                                 {"ffn_norm", "pre_feedforward_layernorm"},
                                 {"post_ffw_norm", "post_feedforward_layernorm"}};
+constexpr Name kGptOssLayer[] = {{"post_attention_norm", "post_attention_layernorm"}};
 constexpr Name kPhiLayer[] = {{"ffn_up", "mlp.gate_up_proj"}};
 
 // What a family's metadata are called and what its config.json says beside the common fields.
@@ -120,7 +121,6 @@ using AddFields = void (*)(const Metadata& from, json::object& config);
 // Factors for each pair of dimensions are a tensor (Llama 3.1 and later).
 void add_llama(const Metadata& from, json::object& config) {
   config["attention_bias"] = from.has("blk.0.attn_q.bias");
-  if (from.integer("expert_count", 0) != 0) from.refuse("experts of the architecture llama are not supported in GGUF files");
   if (!from.has("rope_freqs.weight")) return;
   const json::array factors = from.numbers("rope_freqs.weight");
   config["rope_scaling"] = {{"rope_type", "longrope"},
@@ -138,6 +138,32 @@ void add_qwen3_experts(const Metadata& from, json::object& config) {
   config["moe_intermediate_size"] = from.integer("expert_feed_forward_length");
   config["norm_topk_prob"] = true;
   config["decoder_sparse_step"] = 1;
+}
+
+// Of a llama with experts: Mixtral.
+void add_mixtral(const Metadata& from, json::object& config) {
+  config["num_local_experts"] = from.integer("expert_count");
+  config["num_experts_per_tok"] = from.integer("expert_used_count");
+  config["sliding_window"] = nullptr;
+}
+
+void add_gpt_oss(const Metadata& from, json::object& config) {
+  config["num_local_experts"] = from.integer("expert_count");
+  config["num_experts_per_tok"] = from.integer("expert_used_count");
+  config["intermediate_size"] = from.integer("expert_feed_forward_length", config["intermediate_size"].get_int64());
+  config["sliding_window"] = from.integer("attention.sliding_window", 128);
+  if (json::value* scaling = config.if_contains("rope_scaling"); scaling != nullptr) scaling->get_object()["truncate"] = false;
+}
+
+void add_granite(const Metadata& from, json::object& config) {
+  config["embedding_multiplier"] = from.number("embedding_scale", 1);
+  config["residual_multiplier"] = from.number("residual_scale", 1);
+  config["attention_multiplier"] = from.number("attention.scale", 1);
+  config["logits_scaling"] = from.number("logit_scale", 1);
+}
+
+void add_gemma(const Metadata&, json::object& config) {
+  config["hidden_act"] = config["hidden_activation"] = "gelu_pytorch_tanh";
 }
 
 void add_gemma2(const Metadata& from, json::object& config) {
@@ -184,12 +210,17 @@ struct Family {
   std::span<const Name> layer = {};  // before kLayer
   bool has_pairs = false;            // rows of queries and keys lie as pairs that rotate together
   bool has_whole_norms = false;      // what the folder adds 1 to has it here
+  bool has_experts = false;
 };
 constexpr Family kFamilies[] = {
     {"llama", "LlamaForCausalLM", "llama", add_llama, {}, true},
     {"qwen2", "Qwen2ForCausalLM", "qwen2", add_qwen2},
     {"qwen3", "Qwen3ForCausalLM", "qwen3", add_qwen2},
-    {"qwen3moe", "Qwen3MoeForCausalLM", "qwen3_moe", add_qwen3_experts},
+    {"llama", "MixtralForCausalLM", "mixtral", add_mixtral, {}, true, false, true},
+    {"qwen3moe", "Qwen3MoeForCausalLM", "qwen3_moe", add_qwen3_experts, {}, false, false, true},
+    {"gpt-oss", "GptOssForCausalLM", "gpt_oss", add_gpt_oss, kGptOssLayer, false, false, true},
+    {"granite", "GraniteForCausalLM", "granite", add_granite, {}, true},
+    {"gemma", "GemmaForCausalLM", "gemma", add_gemma, {}, false, true},
     {"gemma2", "Gemma2ForCausalLM", "gemma2", add_gemma2, kGemmaLayer, false, true},
     {"gemma3", "Gemma3ForCausalLM", "gemma3_text", add_gemma3, kGemmaLayer, false, true},
     {"phi3", "Phi3ForCausalLM", "phi3", add_phi3, kPhiLayer},
@@ -197,8 +228,9 @@ constexpr Family kFamilies[] = {
 
 const Family& family_of(const Metadata& metadata) {
   std::string supported;
+  const bool has_experts = metadata.integer("expert_count", 0) > 0;
   for (const Family& family : kFamilies) {
-    if (family.name == metadata.architecture()) return family;
+    if (family.name == metadata.architecture() && family.has_experts == has_experts) return family;
     supported += (supported.empty() ? "" : ", ") + std::string(family.name);
   }
   metadata.refuse("the architecture " + in_quotes(metadata.architecture()) + " is not supported in GGUF files; supported are " +
@@ -244,8 +276,11 @@ std::optional<std::string> folder_name(const Family& family, std::string_view na
   const size_t after = stem.find('.');
   if (after == stem.npos) return std::nullopt;
   const std::string_view layer = stem.substr(0, after), module = stem.substr(after + 1);
-  for (const Name& known : kStacks)
-    if (known.here == module && ending == ".weight") return "model.layers." + std::string(layer) + "." + std::string(known.folder);
+  for (const Name& known : kStacks) {
+    if (known.here == module)
+      return "model.layers." + std::string(layer) + "." + std::string(known.folder) + (ending == ".bias" ? "_bias" : "");
+  }
+  if (module == "attn_sinks") return "model.layers." + std::string(layer) + ".self_attn.sinks";
   for (const std::span<const Name> names : {family.layer, std::span<const Name>(kLayer)}) {
     for (const Name& known : names)
       if (known.here == module) return "model.layers." + std::string(layer) + "." + std::string(known.folder) + std::string(ending);
@@ -286,7 +321,7 @@ json::object config_of_gguf(const GgufFile& gguf) {
   if (from.integer("rope.dimension_count", head_dim) != head_dim && family.name != "phi3")
     from.refuse("a rotation of a part of each head is not supported for this architecture");
   for (const char* known : {"vocab_size", "attention.key_length_swa", "attention.value_length_swa", "rope.dimension_count_swa",
-                            "attention.causal", "attention.shared_kv_layers", "use_parallel_residual"})
+                            "attention.causal", "attention.shared_kv_layers", "use_parallel_residual", "interleave_moe_layer_step"})
     from.find(known);
   add_rope_scaling(from, config);
   family.add(from, config);
@@ -315,6 +350,7 @@ GgufTensors tensors_of_gguf(const GgufFile& gguf) {
     info.shape = tensor.shape;
     info.offset = tensor.offset;
     info.bytes = tensor.bytes;
+    info.file = tensor.file;
     if (type.read == nullptr) {
       info.dtype = format_row(type.format.id).number;
       continue;
@@ -341,7 +377,7 @@ GgufTensors tensors_of_gguf(const GgufFile& gguf) {
 void adapt_to_gguf(const GgufFile& gguf, ModelSpec& spec) {
   const Family& family = family_of(Metadata(gguf));
   if (family.has_whole_norms) spec.final_norm.offset = 0;
-  if (gguf.find("blk.0.ffn_up_exps.weight") != nullptr) spec.names.modules = kStackedExperts;
+  if (family.has_experts) spec.names.modules = kStackedExperts;
   for (LayerSpec& layer : spec.layers) {
     std::visit(
         [&](auto& mixer) {

@@ -50,7 +50,9 @@ fs::path only_gguf_in(const fs::path& folder) {
   fs::path found;
   std::error_code ignored;
   for (const fs::directory_entry& entry : fs::directory_iterator(folder, ignored)) {
-    if (!is_gguf(entry.path())) continue;
+    const std::string name = entry.path().filename().string();
+    const bool is_later = name.find("-of-") != name.npos && name.find("-00001-of-") == name.npos;
+    if (!is_gguf(entry.path()) || is_later) continue;
     if (!found.empty()) return {};
     found = entry.path();
   }

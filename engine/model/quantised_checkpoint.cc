@@ -57,7 +57,7 @@ const Method* find_method(const json::value& said) {
 QuantisedCheckpoint::Opened QuantisedCheckpoint::open_gguf(const std::filesystem::path& path) {
   GgufFile gguf(path);
   GgufTensors found = tensors_of_gguf(gguf);
-  return {Checkpoint(gguf.take_file(), std::move(found.tensors)), std::move(found.matrices)};
+  return {Checkpoint(gguf.take_files(), std::move(found.tensors)), std::move(found.matrices)};
 }
 
 Quantisation find_quantisation(const json::object& config) {

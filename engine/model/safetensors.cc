@@ -286,8 +286,8 @@ Checkpoint::Checkpoint(const std::filesystem::path& model_dir, size_t max_header
   index_tensors();
 }
 
-Checkpoint::Checkpoint(MappedFile file, std::vector<TensorInfo> tensors) : tensors_(std::move(tensors)) {
-  files_.push_back(std::move(file));
+Checkpoint::Checkpoint(std::vector<MappedFile> files, std::vector<TensorInfo> tensors)
+    : files_(std::move(files)), tensors_(std::move(tensors)) {
   index_tensors();
 }
 

@@ -45,8 +45,8 @@ class Checkpoint {
   explicit Checkpoint(const std::filesystem::path& model_dir,
                       size_t max_header_bytes = kDefaultMaxHeaderBytes);
 
-  // Of one file in another format, whose tensors these are, of bytes inside it.
-  Checkpoint(MappedFile file, std::vector<TensorInfo> tensors);
+  // Of files in another format, whose tensors these are, of bytes inside them.
+  Checkpoint(std::vector<MappedFile> files, std::vector<TensorInfo> tensors);
 
   // Has each of the matrices, which outlive this, in place of the tensors that it is made of.
   void put_together(const std::vector<StoredMatrix>& matrices);

@@ -32,10 +32,19 @@ GEMMA = dict(NAMES, **{"post_attention_layernorm": "post_attention_norm", "pre_f
                        "post_feedforward_layernorm": "post_ffw_norm"})
 
 
-def apart(parameters):
-    """Gate and up of all experts are a tensor each in the file."""
+PAIRED = ("llama", "granite")
+
+
+def apart(parameters, is_turned):
+    """Gate and up of all experts are a tensor each in the file; those of gpt-oss alternate, and are [in, out]."""
     for name, parameter in parameters:
-        if name.endswith("experts.gate_up_proj"):
+        if is_turned and "experts.gate_up_proj" in name:
+            whole = parameter.transpose(1, 2) if parameter.dim() == 3 else parameter
+            yield name.replace("gate_up_proj", "gate_exps"), whole[:, 0::2]
+            yield name.replace("gate_up_proj", "up_exps"), whole[:, 1::2]
+        elif is_turned and "experts.down_proj" in name:
+            yield name.replace("down_proj", "down_exps"), parameter.transpose(1, 2) if parameter.dim() == 3 else parameter
+        elif name.endswith("experts.gate_up_proj"):
             half = parameter.shape[1] // 2
             yield name.replace("gate_up_proj", "gate_exps"), parameter[:, :half]
             yield name.replace("gate_up_proj", "up_exps"), parameter[:, half:]
@@ -49,6 +58,10 @@ def here(name, names):
     """model.layers.3.mlp.up_proj.weight -> blk.3.ffn_up.weight"""
     if name.endswith("_exps"):
         return name.replace("model.layers", "blk").replace("mlp.experts.", "ffn_") + ".weight"
+    if name.endswith("_exps_bias"):
+        return name.replace("model.layers", "blk").replace("mlp.experts.", "ffn_").replace("_bias", ".bias")
+    if name.endswith(".sinks"):
+        return name.replace("model.layers", "blk").replace("self_attn.sinks", "attn_sinks") + ".weight"
     module, ending = name.rsplit(".", 1)
     layer = re.fullmatch(r"model\.layers\.(\d+)\.(.*)", module)
     return f"blk.{layer[1]}.{names[layer[2]]}.{ending}" if layer else f"{names[module]}.{ending}"
@@ -97,6 +110,25 @@ def models():
                                  {"norm": Q.F32, "gate_inp": Q.F32, "down_exps": Q.Q8_0, "_exps": Q.Q4_0, ".weight": Q.F16},
                                  {"attention.key_length": 16, "attention.value_length": 16, "expert_count": 4, "expert_used_count": 2,
                                   "expert_feed_forward_length": 32})
+    small = dict(SHAPE, hidden_size=32, intermediate_size=32)
+    yield "gguf-mixtral", Model("llama", t.MixtralForCausalLM,
+                                t.MixtralConfig(**small, num_local_experts=3, num_experts_per_tok=2, rope_parameters=rope(1000000.0)),
+                                {"norm": Q.F32, "gate_inp": Q.F32, "_exps": Q.Q8_0, ".weight": Q.Q8_0}, {"expert_count": 3, "expert_used_count": 2})
+    yield "gguf-granite", Model("granite", t.GraniteForCausalLM,
+                                t.GraniteConfig(**small, tie_word_embeddings=True, embedding_multiplier=6.0, residual_multiplier=0.5,
+                                                attention_multiplier=0.2, logits_scaling=2.0, rope_parameters=rope()),
+                                {"norm": Q.F32, ".weight": Q.Q8_0},
+                                {"embedding_scale": 6.0, "residual_scale": 0.5, "attention.scale": 0.2, "logit_scale": 2.0})
+    yield "gguf-gpt-oss", Model("gpt-oss", t.GptOssForCausalLM,
+                                t.GptOssConfig(**small, head_dim=16, num_local_experts=3, num_experts_per_tok=2, sliding_window=16, pad_token_id=0,
+                                               layer_types=["sliding_attention", "full_attention"],
+                                               rope_parameters=rope(150000.0, "yarn", factor=4.0, original_max_position_embeddings=64,
+                                                                    beta_fast=32.0, beta_slow=1.0, truncate=False)),
+                                {"norm": Q.F32, "gate_inp": Q.F32, "_exps.weight": Q.Q8_0, ".weight": Q.F16},
+                                {"attention.key_length": 16, "attention.value_length": 16, "attention.sliding_window": 16, "expert_count": 3,
+                                 "expert_used_count": 2, "expert_feed_forward_length": 32, "rope.scaling.factor": 4.0,
+                                 "rope.scaling.original_context_length": 64, "rope.scaling.type": "yarn"},
+                                dict(NAMES, **{"post_attention_layernorm": "post_attention_norm", "mlp.router": "ffn_gate_inp"}))
     yield "gguf-gemma2", Model("gemma2", t.Gemma2ForCausalLM,
                                t.Gemma2Config(**gemma, attn_logit_softcapping=2.0, final_logit_softcapping=8.0, rope_parameters=rope()),
                                {"norm": Q.F32, ".weight": Q.Q8_0},
@@ -126,20 +158,20 @@ def make(name, made):
         randomise(model, seed)
         tensors = {}
         with torch.no_grad():
-            for folder_name, parameter in apart(list(model.named_parameters())):
+            for folder_name, parameter in apart(list(model.named_parameters()), made.arch == "gpt-oss"):
                 file_name = here(folder_name, made.names)
-                values = parameter.numpy().astype(np.float32)
-                if made.arch == "llama" and (".attn_q." in file_name or ".attn_k." in file_name):
+                values = np.ascontiguousarray(parameter.numpy().astype(np.float32))
+                if made.arch in PAIRED and (".attn_q." in file_name or ".attn_k." in file_name):
                     values = paired(values, heads if "attn_q" in file_name else kv_heads)
                 if made.arch.startswith("gemma") and "norm" in file_name:
                     values = values + np.float32(1)
-                kind = Q.F32 if values.ndim == 1 else made.type_of(file_name)
+                kind = Q.F32 if values.ndim == 1 or file_name.endswith(".bias") else made.type_of(file_name)
                 stored = gguf.quants.quantize(values, kind) if kind != Q.F32 else values
                 meant = gguf.quants.dequantize(stored, kind) if kind != Q.F32 else values
                 tensors[file_name] = (stored, kind)
                 if made.arch.startswith("gemma") and "norm" in file_name:
                     meant = meant - np.float32(1)
-                if made.arch == "llama" and (".attn_q." in file_name or ".attn_k." in file_name):
+                if made.arch in PAIRED and (".attn_q." in file_name or ".attn_k." in file_name):
                     n = heads if "attn_q" in file_name else kv_heads
                     shape = meant.shape
                     meant = meant.reshape(n, shape[0] // n // 2, 2, *shape[1:]).swapaxes(1, 2).reshape(shape)
@@ -161,7 +193,8 @@ def make(name, made):
     parameters = config.rope_parameters
     writer.add_rope_freq_base(parameters.get("rope_theta") or parameters["full_attention"]["rope_theta"])
     for key, value in made.extra.items():
-        (writer.add_uint32 if isinstance(value, int) else writer.add_float32)(f"{made.arch}.{key}", value)
+        add = writer.add_uint32 if isinstance(value, int) else writer.add_string if isinstance(value, str) else writer.add_float32
+        add(f"{made.arch}.{key}", value)
     writer.add_tokenizer_model("llama")
     writer.add_token_list([b"<unk>", b"<s>", b"</s>"] + [f"<0x{i:02X}>".encode() for i in range(VOCAB - 3)])
     writer.add_token_scores([0.0] * VOCAB)

@@ -73,7 +73,7 @@ StoredMatrix blocks4(const Checkpoint& checkpoint, const TensorInfo& state, cons
     if (const json::value* offset = said.if_contains("nested_offset"); offset != nullptr && offset->is_number())
       blocks.outer_offset = offset->to_number<float>();
     const TensorInfo& outer = tensor_of(checkpoint, name + ".nested_absmax", "F32", 1);
-    if (blocks.outer_block <= 0 || count(outer) * blocks.outer_block < num_blocks)
+    if (blocks.outer_block <= 0 || blocks.outer_block > 1 << 20 || count(outer) * blocks.outer_block < num_blocks)
       refuse_tensor(checkpoint, outer, "does not fit " + scales.name);
     if (count(tensor_of(checkpoint, name + ".nested_quant_map", "F32", 1)) != 256)
       refuse_tensor(checkpoint, *checkpoint.find(name + ".nested_quant_map"), "has not 256 numbers");

@@ -135,7 +135,8 @@ std::vector<StoredMatrix> find_compressed(const Checkpoint& checkpoint, const js
     if (!format.empty() && format != "dense") throw UnsupportedQuantisation("sparse, " + format.substr(0, 40));
   }
   const auto [block_rows, block_columns] = block_of(config);
-  if (block_rows <= 0 || block_columns <= 0) throw UnsupportedQuantisation("blocks of no size");
+  if (block_rows <= 0 || block_columns <= 0 || block_rows > kLargestBlock || block_columns > kLargestBlock)
+    throw UnsupportedQuantisation("blocks of " + std::to_string(block_rows) + " by " + std::to_string(block_columns));
   std::vector<StoredMatrix> matrices;
   for (const TensorInfo& tensor : checkpoint.tensors()) {
     if (const auto module = module_of(tensor, ".weight_packed")) {

@@ -12,7 +12,8 @@ std::vector<StoredMatrix> find_fp8(const Checkpoint& checkpoint, const boost::js
     block_rows = block->get_array()[0].get_int64();
     block_columns = block->get_array()[1].get_int64();
   }
-  if (block_rows <= 0 || block_columns <= 0) throw UnsupportedQuantisation("blocks of no size");
+  if (block_rows <= 0 || block_columns <= 0 || block_rows > kLargestBlock || block_columns > kLargestBlock)
+    throw UnsupportedQuantisation("blocks of " + std::to_string(block_rows) + " by " + std::to_string(block_columns));
   std::vector<StoredMatrix> matrices;
   for (const TensorInfo& tensor : checkpoint.tensors()) {
     if (tensor.dtype_name != "F8_E4M3") continue;

@@ -87,13 +87,15 @@ std::vector<StoredMatrix> find_gptq(const Checkpoint& checkpoint, const boost::j
               .is_symmetric = is_set_in(config, "sym", true),
               .is_first_version = layout != "gptq_v2",
               .module = *module};
+    if (gptq.n * bits % 32 != 0 || gptq.k * bits != tensor.shape[0] * 32)
+      refuse_tensor(checkpoint, tensor, "has rows or columns that are no whole words");
     if (scales.shape[1] != gptq.n || gptq.groups < 1 || gptq.groups > gptq.k)
       refuse_tensor(checkpoint, scales, "does not fit " + tensor.name);
     if (zeros.shape[0] != gptq.groups || zeros.shape[1] != gptq.n * bits / 32)
       refuse_tensor(checkpoint, zeros, "does not fit " + scales.name);
     const int64_t asked = integer_in(config, "group_size", -1);
     const int64_t group = gptq.groups == 1 ? kWholeRow : asked;
-    if (gptq.groups > 1 && (asked <= 0 || (gptq.k + asked - 1) / asked != gptq.groups))
+    if (gptq.groups > 1 && (asked <= 0 || asked > gptq.k || (gptq.k + asked - 1) / asked != gptq.groups))
       refuse_tensor(checkpoint, scales, "has " + std::to_string(gptq.groups) + " groups, not those of group_size " +
                                             std::to_string(asked));
     StoredMatrix matrix{.name = *module + ".weight",

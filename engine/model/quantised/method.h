@@ -76,6 +76,8 @@ MatrixFormat grouped(WeightFormat format, int64_t group, int64_t k, bool has_off
 // "a.b" for "a.b.qweight" and ".qweight"; nothing where the name ends otherwise.
 std::optional<std::string> module_of(const TensorInfo& tensor, std::string_view ending);
 
+inline constexpr int64_t kLargestBlock = int64_t{1} << 20;
+
 // Scales [rows, columns] of blocks of block_rows by block_columns, which may be the whole matrix's or its rows', spread
 // over [n, groups].
 std::vector<float> spread_scales(const std::vector<float>& scales, int64_t columns, int64_t block_rows, int64_t n,

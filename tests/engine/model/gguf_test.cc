@@ -72,6 +72,54 @@ TEST(GgufTypes, MeanWhatTheToolsOfTheFormatSay) {
   EXPECT_EQ(num_types, 13);
 }
 
+// The header of the second file is that of the first with another count of tensors, and the same bytes behind it.
+TEST(GgufFiles, AreReadFromSeveral) {
+  const TempFolder folder;
+  const GgufFile whole(kFixtures / "models/gguf-granite/model.gguf");
+  const auto number = [](auto value) { return std::string(reinterpret_cast<const char*>(&value), sizeof value); };
+  const auto text = [&](const std::string& bytes) { return number(uint64_t{bytes.size()}) + bytes; };
+  const std::string good = bytes_of(whole.file().path());
+  // The metadata of the first, with what says that there are two.
+  const size_t first_tensor = good.find(text(whole.tensors()[0].name));
+  size_t infos = first_tensor;
+  for (const GgufTensor& tensor : whole.tensors()) infos = std::min(infos, good.find(text(tensor.name)));
+  const std::string metadata = good.substr(24, infos - 24) + text("split.count") + number(uint32_t{2}) + number(uint16_t{2});
+  uint64_t num_keys;
+  std::memcpy(&num_keys, good.data() + 16, sizeof num_keys);
+  for (const int part : {0, 1}) {
+    std::string head, data;
+    uint64_t count = 0;
+    for (size_t i = static_cast<size_t>(part); i < whole.tensors().size(); i += 2, ++count) {
+      const GgufTensor& tensor = whole.tensors()[i];
+      head += text(tensor.name) + number(static_cast<uint32_t>(tensor.shape.size()));
+      for (auto dim = tensor.shape.rbegin(); dim != tensor.shape.rend(); ++dim) head += number(static_cast<uint64_t>(*dim));
+      head += number(tensor.type->id) + number(uint64_t{data.size()});
+      data += good.substr(tensor.offset, tensor.bytes);
+      data.resize((data.size() + 31) / 32 * 32);
+    }
+    std::string file = "GGUF" + number(uint32_t{3}) + number(count) + number(num_keys + 1) + metadata + head;
+    file.resize((file.size() + 31) / 32 * 32);
+    std::ofstream(folder.path() / ("m-0000" + std::to_string(part + 1) + "-of-00002.gguf"), std::ios::binary) << file << data;
+  }
+  const GgufFile parts(folder.path() / "m-00001-of-00002.gguf");
+  ASSERT_EQ(parts.tensors().size(), whole.tensors().size());
+  for (const GgufTensor& tensor : whole.tensors()) {
+    const GgufTensor* const part = parts.find(tensor.name);
+    ASSERT_NE(part, nullptr);
+    std::vector<uint8_t> bytes(part->bytes);
+    parts.file(part->file).copy(part->offset, part->bytes, bytes.data());
+    EXPECT_EQ(bytes, bytes_of(whole, tensor)) << tensor.name;
+  }
+  EXPECT_EQ(read_model_spec(folder.path() / "m-00001-of-00002.gguf").stored.size(), read_model_spec(whole.file().path()).stored.size());
+  std::string complaint;
+  try {
+    GgufFile(folder.path() / "m-00002-of-00002.gguf");
+  } catch (const std::runtime_error& error) {
+    complaint = error.what();
+  }
+  EXPECT_THAT(complaint, HasSubstr("serve the first"));
+}
+
 class Hostile : public ::testing::Test {
  protected:
   // What reading all of a file with these bytes says; empty when nothing is wrong.

@@ -142,6 +142,27 @@ TEST_P(TrainedModel, ServalNanoRoundedToInt8StaysNearItself) {
   RecordProperty("mean_difference", std::to_string(outcome.mean));
 }
 
+// The same of keys and values in E4M3, and of weights of 4 bits and in E4M3.
+TEST_P(TrainedModel, ServalNanoStaysNearItselfInFewerBits) {
+  const auto root = std::filesystem::path(SERVAL_SOURCE_DIR);
+  std::vector<TrainedCase> cases = read_cases(root / "tests/fixtures/serval-nano/golden.jsonl", "top5");
+  if (GetParam() == "plain") GTEST_SKIP() << "has neither";
+  struct Rounding {
+    const char* quantize;
+    DType kv;
+    double near, mean;
+  };
+  for (const Rounding& rounding : {Rounding{"off", DType::kF8, 1, 0.1}, Rounding{"fp8", DType::kF32, 1, 0.15},
+                                   Rounding{"int4", DType::kF32, 3, 0.5}}) {
+    Transformer transformer = load(root / "deploy/models/serval-nano", rounding.quantize);
+    const Outcome outcome = judge(transformer, *backend_, rounding.kv, cases, rounding.near);
+    EXPECT_LE(outcome.worst, rounding.near) << rounding.quantize;
+    EXPECT_LE(outcome.mean, rounding.mean) << rounding.quantize;
+    EXPECT_GT(outcome.worst, 1e-3) << "nothing was rounded";
+    std::printf("%s, keys and values %s: worst %.3f, mean %.4f\n", rounding.quantize, dtype_name(rounding.kv), outcome.worst, outcome.mean);
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Devices, TrainedModel, ::testing::ValuesIn(test_devices()),
                          [](const auto& info) { return info.param; });
 

@@ -1,0 +1,176 @@
+// Quantised checkpoints that are not what their method says: what is not supported is refused by the method's name and
+// width, and what does not fit by the tensor, whatever was done to it.
+#include "engine/model/quantised_checkpoint.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <boost/json.hpp>
+#include <random>
+
+#include "engine/model/read_model.h"
+#include "engine/model/weight_loader.h"
+#include "tests/engine/model/plain_backend.h"
+#include "tests/engine/model/test_files.h"
+
+namespace serval::testing {
+namespace {
+
+namespace json = boost::json;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+const std::filesystem::path kModels = std::filesystem::path(SERVAL_SOURCE_DIR) / "tests/fixtures/models";
+constexpr const char* kFixtures[] = {"quant-gptq4-zeros", "quant-gptq4-order", "quant-gptq3",      "quant-gptq8",
+                                     "quant-awq",         "quant-ct4-zeros",   "quant-ct8",        "quant-ct-int8",
+                                     "quant-ct-fp8",      "quant-ct-nvfp4",    "quant-fp8-blocks", "quant-fp8",
+                                     "quant-nf4-nested",  "quant-bnb-int8",    "quant-modelopt-nvfp4", "quant-mxfp4"};
+
+struct Tensor1 {
+  std::string name, dtype;
+  std::vector<int64_t> shape;
+  std::string bytes;
+};
+
+// A checkpoint as its tensors, which may be changed before it is written.
+struct Changed {
+  json::object config;
+  std::vector<Tensor1> tensors;
+
+  explicit Changed(const std::string& model) {
+    config = json::parse(read_bytes(kModels / model / "config.json")).as_object();
+    const Checkpoint checkpoint(kModels / model);
+    for (const TensorInfo& info : checkpoint.tensors()) {
+      Tensor1& tensor = tensors.emplace_back(Tensor1{info.name, std::string(info.dtype_name), info.shape, std::string(info.bytes, 0)});
+      checkpoint.read(info, tensor.bytes.data());
+    }
+  }
+  Tensor1& of(const std::string& ending) {
+    for (Tensor1& tensor : tensors)
+      if (tensor.name.ends_with(ending)) return tensor;
+    throw std::logic_error(ending);
+  }
+  json::object& quantisation() { return config["quantization_config"].as_object(); }
+
+  // What reading it says; empty when nothing is wrong.
+  std::string verdict(FolderInMemory& folder, Backend& backend) const {
+    json::object header;
+    std::string data;
+    for (const Tensor1& tensor : tensors) {
+      header[tensor.name] = {{"dtype", tensor.dtype}, {"shape", json::array(tensor.shape.begin(), tensor.shape.end())},
+                             {"data_offsets", {data.size(), data.size() + tensor.bytes.size()}}};
+      data += tensor.bytes;
+    }
+    folder.write(safetensors(json::serialize(header), data));
+    std::ofstream(folder.path() / "config.json") << json::serialize(config);
+    return complaint([&] {
+      const ModelSpec spec = read_model_spec(folder.path());
+      load_weights(folder.path(), spec, backend);
+    });
+  }
+};
+
+class QuantisedCheckpoints : public ::testing::Test {
+ protected:
+  std::string verdict(const Changed& changed) { return changed.verdict(folder_, *backend_); }
+  FolderInMemory folder_{"model.safetensors"};
+  std::unique_ptr<Backend> backend_ = make_plain_backend();
+};
+
+TEST_F(QuantisedCheckpoints, AreRefusedByMethodAndWidth) {
+  for (const char* model : kFixtures) EXPECT_EQ(verdict(Changed(model)), "") << model;
+  Changed awq("quant-awq");
+  awq.quantisation()["bits"] = 3;
+  EXPECT_THAT(verdict(awq), HasSubstr("quantised: AWQ, 3 bit (3 bit) weights are not supported"));
+  awq = Changed("quant-awq");
+  awq.quantisation()["version"] = "gemv";
+  EXPECT_THAT(verdict(awq), HasSubstr("AWQ, 4 bit (version gemv)"));
+  Changed gptq("quant-gptq8");
+  gptq.quantisation()["bits"] = 5;
+  EXPECT_THAT(verdict(gptq), HasSubstr("GPTQ, 5 bit"));
+  gptq = Changed("quant-gptq8");
+  gptq.quantisation()["checkpoint_format"] = "marlin";
+  EXPECT_THAT(verdict(gptq), HasSubstr("checkpoint_format marlin"));
+  Changed sparse("quant-ct4-zeros");
+  sparse.quantisation()["sparsity_config"] = {{"format", "sparse-24-bitmask"}};
+  EXPECT_THAT(verdict(sparse), AllOf(HasSubstr("compressed-tensors"), HasSubstr("sparse-24-bitmask")));
+  Changed other("quant-modelopt-nvfp4");
+  other.quantisation()["quant_algo"] = "W4A8_AWQ";
+  EXPECT_THAT(verdict(other), HasSubstr("W4A8_AWQ"));
+}
+
+TEST_F(QuantisedCheckpoints, AreRefusedByTheTensorThatDoesNotFit) {
+  Changed gptq("quant-gptq4-zeros");
+  std::swap(gptq.of(".scales").shape[0], gptq.of(".scales").shape[1]);
+  EXPECT_THAT(verdict(gptq), AllOf(HasSubstr(".scales'"), HasSubstr("does not fit")));
+  gptq = Changed("quant-gptq4-order");
+  gptq.of("g_idx").bytes.assign(gptq.of("g_idx").bytes.size(), '\x7f');
+  EXPECT_THAT(verdict(gptq), HasSubstr("names a group that there is not"));
+  gptq = Changed("quant-gptq8");
+  gptq.of("qzeros").bytes[0] ^= 1;
+  EXPECT_THAT(verdict(gptq), HasSubstr("although the configuration says sym"));
+  Changed fp8("quant-fp8-blocks");
+  fp8.quantisation()["weight_block_size"] = {16, 24};
+  EXPECT_THAT(verdict(fp8), HasSubstr("weight_scale_inv' has a shape that does not fit its matrix"));
+  Changed none("quant-fp8");
+  std::erase_if(none.tensors, [](const Tensor1& tensor) { return tensor.name.ends_with("q_proj.weight_scale"); });
+  EXPECT_THAT(verdict(none), HasSubstr("lacks the tensor"));
+}
+
+// Shapes of the same size, types of the same size, bytes, names and the configuration's numbers, at random.
+TEST_F(QuantisedCheckpoints, ThatWereDamagedNeverDoHarm) {
+  std::mt19937 random(3);
+  const auto below = [&](size_t n) { return static_cast<size_t>(random() % n); };
+  int num_refused = 0;
+  for (const char* model : kFixtures) {
+    const Changed good(model);
+    for (int round = 0; round < 60; ++round) {
+      Changed bad = good;
+      for (int edits = 1 + static_cast<int>(below(2)); edits > 0; --edits) {
+        Tensor1& tensor = bad.tensors[below(bad.tensors.size())];
+        switch (below(6)) {
+          case 0:  // another shape
+            if (tensor.shape.size() > 1) {
+              const size_t from = below(tensor.shape.size()), to = below(tensor.shape.size());
+              const int64_t factor = from != to && tensor.shape[from] % 2 == 0 ? 2 : 1;
+              tensor.shape[from] /= factor;
+              tensor.shape[to] *= factor;
+            } else {
+              tensor.shape.push_back(1);
+            }
+            break;
+          case 1:  // half as much of it
+            if (!tensor.shape.empty() && tensor.shape[0] % 2 == 0) {
+              tensor.shape[0] /= 2;
+              tensor.bytes.resize(tensor.bytes.size() / 2);
+            }
+            break;
+          case 2:
+            for (char& byte : tensor.bytes) byte = static_cast<char>(random());
+            break;
+          case 3:
+            tensor.dtype = tensor.dtype == "I32" ? "F32" : tensor.dtype == "F16" ? "BF16" : tensor.dtype == "U8" ? "I8" : "U8";
+            if (tensor.dtype == "U8" && !tensor.shape.empty()) {
+              int64_t rest = 1;
+              for (size_t i = 1; i < tensor.shape.size(); ++i) rest *= tensor.shape[i];
+              tensor.shape[0] = rest == 0 ? 0 : static_cast<int64_t>(tensor.bytes.size()) / rest;
+            }
+            break;
+          case 4:
+            bad.tensors.erase(bad.tensors.begin() + static_cast<std::ptrdiff_t>(below(bad.tensors.size())));
+            break;
+          default: {
+            constexpr int64_t kNumbers[] = {0, 1, 2, 3, 4, 8, 16, 32, 64, -1, 1 << 30, INT64_MAX};
+            for (auto& [key, value] : bad.quantisation())
+              if (value.is_int64() && below(2) == 0) value = kNumbers[below(std::size(kNumbers))];
+          }
+        }
+      }
+      num_refused += !verdict(bad).empty();
+    }
+  }
+  EXPECT_GT(num_refused, 300);
+}
+
+}  // namespace
+}  // namespace serval::testing
