@@ -74,7 +74,14 @@ struct Fp8Codes {
 };
 struct Int4Codes {
   static constexpr int kStep = 8, kLaneBytes = 4, kStepBytes = 4 * kPanel;
-  static Vec at(const char* w, int j, const float*) { return to_floats((load_ints(w) << (28 - 4 * j)) >> 28); }
+  static Vec at(const char* w, int j, const float*) {
+#if defined(__AVX512F__)  // a table of 16 is one register: two operations instead of three
+    alignas(64) static constexpr float kNumbers[] = {0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1};
+    return look_up(kNumbers, load_ints(w) >> (4 * j));
+#else
+    return to_floats((load_ints(w) << (28 - 4 * j)) >> 28);
+#endif
+  }
 };
 struct Table4Codes {
   static constexpr int kStep = 8, kLaneBytes = 4, kStepBytes = 4 * kPanel;
