@@ -255,6 +255,7 @@ std::string_view dtype_of(const GgufFile& gguf) {
   size_t counts[3] = {};
   constexpr std::string_view kTypes[] = {"F32", "F16", "BF16"}, kNames[] = {"float32", "float16", "bfloat16"};
   for (const GgufTensor& tensor : gguf.tensors()) {
+    if (tensor.name.find("ffn_gate_inp") != tensor.name.npos) continue;  // has F32 whatever the others have
     for (int i = 0; i < 3; ++i) counts[i] += tensor.shape.size() > 1 && tensor.type->name == kTypes[i];
   }
   const auto most = std::max_element(std::begin(counts), std::end(counts));

@@ -141,8 +141,12 @@ struct ModelSpec {
   int embedding_width() const { return embedding_size > 0 ? embedding_size : hidden_size; }
   int num_layers() const { return static_cast<int>(layers.size()); }
   MatrixFormat weight_format() const { return rounded_to ? rounded_to->layers : format_of(weight_dtype); }
-  // Of most of the matrices.
-  MatrixFormat main_format() const { return stored.empty() ? weight_format() : stored.begin()->second; }
+  // Of the first matrix that is stored as codes, or else of all.
+  MatrixFormat main_format() const {
+    for (const auto& [name, format] : stored)
+      if (format_row(format.id).group != 0) return format;
+    return weight_format();
+  }
   MatrixFormat frame_format() const { return rounded_to ? rounded_to->frame : format_of(weight_dtype); }
 };
 

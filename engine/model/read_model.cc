@@ -84,6 +84,11 @@ ModelSpec read_model_spec(const std::filesystem::path& model_dir) {
   if (quantisation.value != nullptr || is_gguf(model_dir)) {
     const QuantisedCheckpoint checkpoint(model_dir);
     for (const StoredMatrix& matrix : checkpoint.matrices()) spec.stored.emplace(matrix.name, matrix.format);
+    // What chooses experts has more bits than the rest.
+    for (const TensorInfo& tensor : checkpoint.tensors().tensors()) {
+      if (is_gguf(model_dir) && tensor.dtype == DType::kF32 && tensor.shape.size() > 1 && spec.weight_dtype != DType::kF32)
+        spec.stored.emplace(tensor.name, WeightFormat::kF32);
+    }
   }
   return spec;
 }

@@ -72,6 +72,12 @@ void hold_as_stored(const ModelSpec& spec, LinearSlot& slot) {
     is_kept = held.has_value();
   }
   if (!is_stored) return;
+  const bool is_whole = std::all_of(slot.parts.begin(), slot.parts.end(), [&](const SourceTensor& part) {
+    const auto stored = spec.stored.find(part.name);
+    return stored != spec.stored.end() && stored->second.id == WeightFormat::kF32;
+  });
+  if (is_whole) held = WeightFormat::kF32;
+  is_kept |= is_whole;
   slot.format = is_kept ? *held : MatrixFormat(plain);
   slot.format.plain = plain;
 }

@@ -53,7 +53,7 @@ TEST(QuantiseFolder, IsNearWhatItWasMadeFrom) {
       compare(exact.embedding, rounded.embedding);
       EXPECT_EQ(error, 0) << "the embedding stays";
       for (size_t l = 0; l < exact.layers.size(); ++l)
-        compare(std::get<DenseFfnWeights>(exact.layers[l].ffn).down, std::get<DenseFfnWeights>(rounded.layers[l].ffn).down);
+        compare(std::get<DenseFfnWeights>(exact.layers[l].ffn).gate_up, std::get<DenseFfnWeights>(rounded.layers[l].ffn).gate_up);
       const double relative = std::sqrt(error / size);
       EXPECT_GT(relative, 1e-4) << model << " " << format;
       EXPECT_LT(relative, std::string(format) == "int8" ? 0.01 : std::string(format) == "fp8" ? 0.04 : 0.12) << model << " " << format;
