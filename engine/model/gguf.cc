@@ -73,11 +73,11 @@ uint64_t size_of_value(uint32_t type) {
 json::value read_value(Reader& reader, uint32_t type, const std::string& key) {
   switch (type) {
     case 0:
-      return reader.number<uint8_t>();
+      return int64_t{reader.number<uint8_t>()};
     case 1:
-      return reader.number<int8_t>();
+      return int64_t{reader.number<int8_t>()};
     case 2:
-      return reader.number<uint16_t>();
+      return int64_t{reader.number<uint16_t>()};
     case 3:
       return reader.number<int16_t>();
     case 4:

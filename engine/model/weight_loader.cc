@@ -336,6 +336,11 @@ void load_slot(const LinearSlot& slot, Staging& staging, Backend& backend) {
   std::vector<Tensor> biases;
   for (const SourceTensor& part : slot.parts) parts.push_back(staging.load_matrix(part, slot.format));
   for (const SourceTensor& bias : slot.biases) biases.push_back(staging.load(bias, DType::kF32));
+  for (const LinearSource& part : parts) {
+    if (part.format == WeightFormat::kTable4 && std::memcmp(part.table, parts[0].table, kTableSize * sizeof(float)) != 0)
+      throw std::runtime_error("the tensor " + in_quotes(slot.parts[0].name) +
+                               " and others of its matrix have different tables of what codes mean");
+  }
   *slot.target = backend.pack_linear(parts, biases);
 }
 
