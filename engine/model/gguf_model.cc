@@ -322,7 +322,8 @@ json::object config_of_gguf(const GgufFile& gguf) {
   if (from.integer("rope.dimension_count", head_dim) != head_dim && family.name != "phi3")
     from.refuse("a rotation of a part of each head is not supported for this architecture");
   for (const char* known : {"vocab_size", "attention.key_length_swa", "attention.value_length_swa", "rope.dimension_count_swa",
-                            "attention.causal", "attention.shared_kv_layers", "use_parallel_residual", "interleave_moe_layer_step"})
+                            "attention.causal", "attention.shared_kv_layers", "use_parallel_residual", "interleave_moe_layer_step",
+                            "tensor_data_layout"})
     from.find(known);
   add_rope_scaling(from, config);
   family.add(from, config);

@@ -10,6 +10,7 @@
 
 #include "engine/model/read_model.h"
 #include "engine/model/weight_loader.h"
+#include "kernels/float_bits.h"
 #include "tests/engine/model/plain_backend.h"
 #include "tests/engine/model/test_files.h"
 
@@ -115,6 +116,28 @@ TEST_F(QuantisedCheckpoints, AreRefusedByTheTensorThatDoesNotFit) {
   Changed none("quant-fp8");
   std::erase_if(none.tensors, [](const Tensor1& tensor) { return tensor.name.ends_with("q_proj.weight_scale"); });
   EXPECT_THAT(verdict(none), HasSubstr("lacks the tensor"));
+}
+
+// A device without kernels for the format has the numbers that the codes mean, in the model's own type.
+TEST_F(QuantisedCheckpoints, AreDequantisedForABackendWithoutKernels) {
+  const std::pair<const char*, WeightFormat> kLacking[] = {{"quant-gptq4-zeros", WeightFormat::kInt4},
+                                                           {"quant-nf4", WeightFormat::kTable4},
+                                                           {"quant-fp8-blocks", WeightFormat::kFp8},
+                                                           {"quant-ct8", WeightFormat::kInt8Groups}};
+  for (const auto& [model, format] : kLacking) {
+    const ModelSpec spec = read_model_spec(kModels / model);
+    const auto lacking = make_plain_backend(format);
+    const ModelWeights exact = load_weights(kModels / model, spec, *backend_), numbers = load_weights(kModels / model, spec, *lacking);
+    const LinearWeight &a = std::get<GqaWeights>(exact.layers[1].mixer).qkv, &b = std::get<GqaWeights>(numbers.layers[1].mixer).qkv;
+    EXPECT_EQ(a.format, format);
+    EXPECT_EQ(b.format, format_of(spec.weight_dtype)) << model;
+    EXPECT_EQ(planned_weight_bytes(spec, *lacking), planned_weight_bytes(spec, *backend_)) << "the plain backend has floats";
+    for (int64_t i = 0; i < a.n * a.k; ++i) {
+      const float number = a.packed.as<float>()[i];
+      const float rounded = spec.weight_dtype == DType::kF16 ? half_to_float(float_to_half(number)) : bf16_to_float(float_to_bf16(number));
+      ASSERT_EQ(b.packed.as<float>()[i], rounded) << model << " " << i;
+    }
+  }
 }
 
 // Shapes of the same size, types of the same size, bytes, names and the configuration's numbers, at random.
