@@ -1,7 +1,7 @@
 // What backends share: the default bodies of fused ops, out of the basic ones, and how parts make a matrix.
 #include "kernels/backend.h"
 
-#include <algorithm>
+#include <cstring>
 
 #include "kernels/base/check.h"
 
@@ -18,7 +18,8 @@ LinearWeight fused_shape(std::span<const LinearSource> parts, std::span<const Te
   for (const LinearSource& part : parts) {
     SERVAL_CHECK(part.k == w.k && part.matrix_format() == w.matrix_format(), part.k, w.k, format_row(part.format).name,
                  part.group, w.group);
-    SERVAL_CHECK(w.format != WeightFormat::kTable4 || std::equal(part.table, part.table + kTableSize, parts[0].table));
+    SERVAL_CHECK(w.format != WeightFormat::kTable4 ||
+                 std::memcmp(part.table, parts[0].table, kTableSize * sizeof(float)) == 0);
     w.n += part.n;
   }
   for (size_t i = 0; i < biases.size(); ++i)
