@@ -159,7 +159,7 @@ TEST_P(TrainedModel, ServalNanoStaysNearItselfInFewerBits) {
     EXPECT_LE(outcome.worst, rounding.near) << rounding.quantize;
     EXPECT_LE(outcome.mean, rounding.mean) << rounding.quantize;
     EXPECT_GT(outcome.worst, 1e-3) << "nothing was rounded";
-    std::printf("%s, keys and values %s: worst %.3f, mean %.4f\n", rounding.quantize, dtype_name(rounding.kv), outcome.worst, outcome.mean);
+    RecordProperty(std::string("mean_difference_") + rounding.quantize, std::to_string(outcome.mean));
   }
 }
 
