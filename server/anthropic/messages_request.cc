@@ -96,14 +96,16 @@ JsonText read_tool(const Fields& tool) {
 void read_tools(const Fields& fields, Chat& chat) {
   const std::optional<Fields> choice = fields.find_object("tool_choice");
   const std::string type = choice ? choice->get_string("type") : "auto";
-  if (type != "auto" && type != "none")
-    choice->refuse("type", "may only be \"auto\" or \"none\" on this server", kNotSupported);
+  chat.must_call = type == "any" || type == "tool";
+  if (type == "tool") chat.tool_to_call = choice->get_string("name");
+  if (!chat.must_call && type != "auto" && type != "none") choice->refuse("type", "must be \"auto\", \"any\", \"tool\" or \"none\"");
   if (choice) chat.only_one_call = choice->get_bool("disable_parallel_tool_use", false);
   const json::array* const tools = fields.find_array("tools");
   for (size_t i = 0; tools != nullptr && i < tools->size(); ++i) {
     JsonText tool = read_tool(fields.inside((*tools)[i], place("tools", i)));
     if (type != "none") chat.tools.push_back(std::move(tool));
   }
+  if (chat.must_call && chat.tools.empty()) fields.refuse("tool_choice", "needs tools");
 }
 
 Chat read_chat(const Fields& fields) {

@@ -24,6 +24,8 @@ struct AnswerContext {
   bool return_token_ids = false;
   bool logprobs = false;
   bool prompt_logprobs = false;
+  // The client named the tool that the answer calls: it ends as an answer does.
+  bool names_call = false;
   // Completions: the prompt's text and log-probabilities come first.
   bool echo = false;
   // Names tokens.

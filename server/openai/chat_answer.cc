@@ -155,7 +155,7 @@ class ChatFormat final : public AnswerFormat {
     } else {
       SERVAL_WRITE_ALL(write_tokens(out, json, delta.logprobs));
     }
-    write_finish(json, delta, piece.num_calls > 0);
+    write_finish(json, delta, piece.num_calls > 0 && !context.names_call);
     if (context.return_token_ids) SERVAL_WRITE_ALL(write_ids(out, json, "token_ids", delta.token_ids));
   }
 };

@@ -64,8 +64,13 @@ void read_tools(const Fields& fields, Chat& chat) {
     check_tool(fields, (*tools)[i], i);
     chat.tools.push_back({json::serialize((*tools)[i])});
   }
-  if (choice && *choice != "auto")
-    fields.refuse("tool_choice", "may only be \"auto\" or \"none\" on this server", "not_supported");
+  if (!choice || *choice == "auto") return;
+  chat.must_call = true;
+  if (*choice == "required") return;
+  if (!choice->is_object()) fields.refuse("tool_choice", "must be \"none\", \"auto\", \"required\" or an object that names a function");
+  const Fields named = fields.get_object("tool_choice");
+  if (named.get_string("type") != "function") named.refuse("type", "may only be \"function\" on this server", "not_supported");
+  chat.tool_to_call = named.get_object("function").get_string("name");
 }
 
 }  // namespace serval

@@ -119,6 +119,7 @@ AnswerContext answer_context(const InferenceService& service, const OpenAiReques
   context.logprobs = r.logprobs.has_value();
   context.prompt_logprobs = r.prompt_logprobs.has_value();
   context.echo = r.echo;
+  context.names_call = r.chat && !r.chat->tool_to_call.empty();
   context.service = &service;
   context.n = static_cast<int>(r.n.value_or(1));
   context.model = r.model;

@@ -92,14 +92,19 @@ JsonText read_tool(const Fields& tool) {
 
 void read_tools(const Fields& fields, Chat& chat) {
   const json::value* const choice = fields.find("tool_choice");
-  if (choice && *choice != "auto" && *choice != "none")
-    fields.refuse("tool_choice", "may only be \"auto\" or \"none\" on this server", kNotSupported);
+  chat.must_call = choice && *choice != "auto" && *choice != "none";
+  if (chat.must_call && *choice != "required") {
+    const Fields named = fields.get_object("tool_choice");
+    if (named.get_string("type") != "function") named.refuse("type", "may only be \"function\" on this server", kNotSupported);
+    chat.tool_to_call = named.get_string("name");
+  }
   chat.only_one_call = !fields.get_bool("parallel_tool_calls", true);
   const json::array* const tools = fields.find_array("tools");
   for (size_t i = 0; tools != nullptr && i < tools->size(); ++i) {
     JsonText tool = read_tool(fields.inside((*tools)[i], place("tools", i)));
     if (!choice || *choice != "none") chat.tools.push_back(std::move(tool));
   }
+  if (chat.must_call && chat.tools.empty()) fields.refuse("tool_choice", "needs tools");
 }
 
 void read_effort(const Fields& fields, Chat& chat) {

@@ -51,6 +51,9 @@ struct Chat {
   bool in_parts = false;
   // ... its reasoning too; else that stays in the text.
   bool splits_reasoning = true;
+  // The answer is one call, of this tool or, where it is empty, of any.
+  bool must_call = false;
+  std::string tool_to_call;
   // Of several calls the first is told.
   bool only_one_call = false;
   // chat_template_kwargs: which are allowed is the service's to say.

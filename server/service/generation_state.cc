@@ -76,7 +76,8 @@ GenerationState::GenerationState(const Tokenizer& tokenizer, const DetokenizerOp
     choices_.push_back(Choice{Detokenizer(tokenizer_, detokenizer)});
     if (const AnswerReading* const reading = options_.reading.get()) {
       choices_.back().parser.emplace(reading->rules);
-      choices_.back().reasons = !reading->rules.opened_reasoning.empty();
+      choices_.back().reasons = !reading->rules.opened_reasoning.empty() && reading->begun.empty();
+      choices_.back().parser->push(reading->begun, choices_.back().pending.parts);
     }
     choices_.back().pending.index = i;
   }

@@ -116,6 +116,7 @@ struct Usage {
 struct AnswerReading {
   MessageRules rules;
   std::vector<TokenId> shown_special;  // special tokens that are marks
+  std::string begun;                   // what the answer begins with stands at the end of the prompt
 };
 
 struct PromptInfo {

@@ -63,6 +63,28 @@ Result<void> check_ids(const std::vector<TokenId>& ids, int vocab_size, const ch
                      "; this model's ids are 0 to " + std::to_string(vocab_size - 1) + ".");
 }
 
+// One call of a tool that may be called, as this family has it in JSON.
+Result<std::string> call_schema(const Chat& chat, const MessageFormat& format) {
+  json::array calls;
+  for (const JsonText& text : chat.tools) {
+    const json::value tool = template_value(text);
+    const json::object& function = tool.at("function").as_object();
+    if (!chat.tool_to_call.empty() && function.at("name") != json::string(chat.tool_to_call)) continue;
+    json::object arguments{{"type", "object"}};
+    if (const json::value* const parameters = function.if_contains("parameters"); parameters && parameters->is_object())
+      arguments = parameters->get_object();
+    // References are to be found from where the client wrote them.
+    if (json::serialize(arguments).find("\"$ref\"") != std::string::npos && !arguments.contains("$id"))
+      arguments["$id"] = "tool:" + std::to_string(calls.size());
+    calls.push_back({{"type", "object"},
+                     {"properties", {{std::string(format.name_key), {{"const", function.at("name")}}}, {std::string(format.arguments_key), std::move(arguments)}}},
+                     {"required", {std::string(format.name_key), std::string(format.arguments_key)}},
+                     {"additionalProperties", false}});
+  }
+  if (calls.empty()) return invalid("tool_choice", "invalid_value", "tool_choice names a function that is none of tools.");
+  return json::serialize(calls.size() == 1 ? calls[0] : json::value{{"anyOf", std::move(calls)}});
+}
+
 std::string token_name(const Tokenizer& tokenizer, TokenId id) {
   return id < 0 ? std::string() : std::string(tokenizer.token_bytes(id));
 }
@@ -100,7 +122,7 @@ std::vector<TokenId> PromptBuilder::mark_tokens(const MessageFormat* format, con
 }
 
 // Null where the model's text is all there is to say.
-std::shared_ptr<const AnswerReading> PromptBuilder::reading_of(const Chat& chat, const Template& chosen, std::string_view prompt) const {
+std::shared_ptr<AnswerReading> PromptBuilder::reading_of(const Chat& chat, const Template& chosen, std::string_view prompt) const {
   const bool has_tools = !chat.tools.empty() && chosen.format != nullptr;
   const bool has_marks = chosen.format != nullptr && (chosen.format->is_harmony || !chosen.format->silent.empty());
   if (!chat.in_parts || (!has_tools && !has_marks && chosen.reasoning.end.empty())) return nullptr;
@@ -125,7 +147,7 @@ Result<std::vector<PromptInfo>> PromptBuilder::build(GenerateRequest& request,
                                                      const PromptRules& rules) const {
   std::vector<PromptInfo> prompts;
   if (request.chat) {
-    Result<PromptInfo> prompt = build_chat(*request.chat, rules);
+    Result<PromptInfo> prompt = build_chat(request, rules);
     if (!prompt) return prompt.error();
     prompts.push_back(std::move(*prompt));
     return prompts;
@@ -178,7 +200,25 @@ Result<json::object> PromptBuilder::template_context(const Chat& chat, const Tem
   return context;
 }
 
-Result<PromptInfo> PromptBuilder::build_chat(const Chat& chat, const PromptRules& rules) const {
+Result<void> PromptBuilder::force_call(const Chat& chat, const Template& chosen, GenerateRequest& request, std::string& prompt,
+                                       AnswerReading& reading) const {
+  const std::string_view mark = json_call_mark(*chosen.format);
+  if (mark.empty())
+    return invalid("tool_choice", "not_supported", "tool_choice: this model's family writes no calls in JSON, so that none can be made to come.");
+  if (request.format)
+    return invalid("tool_choice", "invalid_value", "tool_choice makes the answer a call; it and another form of output exclude each other.");
+  Result<std::string> schema = call_schema(chat, *chosen.format);
+  if (!schema) return schema.error();
+  request.format = OutputFormat{.kind = OutputFormat::Kind::kJsonSchema, .text = std::move(*schema), .param = "tools"};
+  // Whoever must call has thought enough.
+  if (!reading.rules.opened_reasoning.empty()) reading.begun = std::string(chosen.reasoning.end) + "\n\n";
+  ((reading.begun += mark) += mark.ends_with('>') ? "\n" : "");
+  prompt += reading.begun;
+  return {};
+}
+
+Result<PromptInfo> PromptBuilder::build_chat(GenerateRequest& request, const PromptRules& rules) const {
+  const Chat& chat = *request.chat;
   const Result<const Template*> chosen = choose_template(chat);
   if (!chosen) return chosen.error();
   if (chat.in_parts && !chat.tools.empty() && (*chosen)->format == nullptr) {
@@ -217,6 +257,10 @@ Result<PromptInfo> PromptBuilder::build_chat(const Chat& chat, const PromptRules
   if (chat.continue_final_message) {
     if (Result<void> cut = cut_at_tag(last_message, *text); !cut) return cut.error();
   }
+  const std::shared_ptr<AnswerReading> reading = reading_of(chat, **chosen, *text);
+  if (chat.must_call) {
+    if (Result<void> forced = force_call(chat, **chosen, request, *text, *reading); !forced) return forced.error();
+  }
   std::string plain = breaker->empty() ? std::string() : without(*text, *breaker);
   const std::string& shown = breaker->empty() ? *text : plain;
   if (rules.must_fit) {
@@ -224,7 +268,7 @@ Result<PromptInfo> PromptBuilder::build_chat(const Chat& chat, const PromptRules
       return fits.error();
   }
   PromptInfo prompt;
-  prompt.reading = reading_of(chat, **chosen, shown);
+  prompt.reading = reading;
   prompt.token_ids = tokenizer_->encode(*text, /*add_special=*/false, /*parse_special=*/true, *breaker);
   if (rules.with_text) prompt.text = shown;
   if (prompt.token_ids.empty() && !rules.may_be_empty)

@@ -62,8 +62,10 @@ class PromptBuilder {
   Result<const Template*> choose_template(const Chat& chat) const;
   Result<boost::json::object> template_context(const Chat& chat, const Template& chosen) const;
   std::vector<TokenId> mark_tokens(const MessageFormat* format, const ReasoningMarks& reasoning) const;
-  std::shared_ptr<const AnswerReading> reading_of(const Chat& chat, const Template& chosen, std::string_view prompt) const;
-  Result<PromptInfo> build_chat(const Chat& chat, const PromptRules& rules) const;
+  std::shared_ptr<AnswerReading> reading_of(const Chat& chat, const Template& chosen, std::string_view prompt) const;
+  // Makes the answer one call: the prompt ends with the beginning of one, and the rest is held to a schema.
+  Result<void> force_call(const Chat& chat, const Template& chosen, GenerateRequest& request, std::string& prompt, AnswerReading& reading) const;
+  Result<PromptInfo> build_chat(GenerateRequest& request, const PromptRules& rules) const;
   Result<PromptInfo> build_completion(PromptInput& input, bool add_special_tokens,
                                       const PromptRules& rules) const;
   Result<void> check_fit(size_t least_tokens, const char* param) const;

@@ -91,7 +91,9 @@ constexpr MessageFormat kFormats[] = {
      .calls = kCohereCalls,
      .reasoning_begin = "<|START_THINKING|>",
      .reasoning_end = "<|END_THINKING|>",
-     .silent = kCohereSilent},
+     .silent = kCohereSilent,
+     .name_key = "tool_name",
+     .arguments_key = "parameters"},
     {.name = "seed",
      .signs = kSeedSigns,
      .calls = kSeedCalls,
@@ -112,8 +114,8 @@ constexpr MessageFormat kFormats[] = {
     // Hermes, Qwen2.5, Qwen3, Granite 4.
     {.name = "hermes", .signs = kHermesSigns, .calls = kHermesCalls},
     {.name = "functionary", .signs = kFunctionarySigns, .calls = kFunctionaryCalls},
-    {.name = "llama", .signs = kLlamaSigns, .calls = kLlamaCalls},
-    {.name = "llama4", .signs = kLlama4Signs, .calls = kLlamaCalls, .silent = kLlamaSilent},
+    {.name = "llama", .signs = kLlamaSigns, .calls = kLlamaCalls, .arguments_key = "parameters"},
+    {.name = "llama4", .signs = kLlama4Signs, .calls = kLlamaCalls, .silent = kLlamaSilent, .arguments_key = "parameters"},
 };
 
 constexpr ReasoningMarks kReasoning[] = {
@@ -162,6 +164,13 @@ std::vector<string_view> all_marks(const MessageFormat* format, const ReasoningM
   }
   if (format->name == "mistral") marks.push_back("[CALL_ID]");
   return marks;
+}
+
+string_view json_call_mark(const MessageFormat& format) {
+  for (const CallShape& shape : format.calls) {
+    if (shape.body != CallBody::kPythonic && !shape.only_first) return shape.begin;
+  }
+  return {};
 }
 
 string_view opened_reasoning(const ReasoningMarks& marks, string_view prompt) {

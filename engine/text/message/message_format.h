@@ -49,6 +49,8 @@ struct MessageFormat {
   std::span<const std::string_view> silent = {};
   // Messages of channels (gpt-oss): none of the above.
   bool is_harmony = false;
+  // What the keys of a call in JSON are called.
+  std::string_view name_key = "name", arguments_key = "arguments";
   // Templates of this family take only ids of nine letters and digits.
   bool has_short_ids = false;
 };
@@ -67,6 +69,8 @@ const MessageFormat* message_format_named(std::string_view name);
 ReasoningMarks reasoning_marks(const MessageFormat* format, std::string_view template_source);
 // Every mark of them: what a parser must see of a text.
 std::vector<std::string_view> all_marks(const MessageFormat* format, const ReasoningMarks& reasoning);
+// What an answer begins with that is one call in JSON; empty: this family has none.
+std::string_view json_call_mark(const MessageFormat& format);
 // The end of a prompt that opens reasoning, from its mark on; empty where it does not.
 std::string_view opened_reasoning(const ReasoningMarks& marks, std::string_view prompt);
 

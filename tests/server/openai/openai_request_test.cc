@@ -321,11 +321,17 @@ TEST(OpenAiRequest, AToolThatIsNoneIsRefusedByItsField) {
   }
 }
 
-TEST(OpenAiRequest, ChoicesOfToolsThatAreNotBuiltAreRefused) {
+TEST(OpenAiRequest, AChoiceOfToolsIsAutoRequiredOrOneByName) {
   const std::string tools = "\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\"}}]";
+  const auto chat = [&](const std::string& choice) { return *parse_chat_request("{\"messages\":[]," + tools + ",\"tool_choice\":" + choice + "}", {})->generate.chat; };
+  EXPECT_FALSE(chat("\"auto\"").must_call);
+  EXPECT_TRUE(chat("\"required\"").must_call && chat("\"required\"").tool_to_call.empty());
+  const Chat named = chat("{\"type\":\"function\",\"function\":{\"name\":\"f\"}}");
+  EXPECT_TRUE(named.must_call && named.tool_to_call == "f");
   for (const auto& [field, error] : std::initializer_list<std::pair<std::string, const char*>>{
-           {tools + ",\"tool_choice\":\"required\"", "not_supported tool_choice"},
-           {tools + ",\"tool_choice\":{\"type\":\"function\",\"function\":{\"name\":\"f\"}}", "not_supported tool_choice"},
+           {tools + ",\"tool_choice\":\"maybe\"", "invalid_value tool_choice"},
+           {tools + ",\"tool_choice\":{\"type\":\"allowed_tools\"}", "not_supported tool_choice.type"},
+           {tools + ",\"tool_choice\":{\"type\":\"function\"}", "invalid_value tool_choice.function"},
            {"\"tool_choice\":\"required\"", "invalid_value tool_choice"},
            {"\"functions\":[{\"name\":\"f\"}]", "not_supported functions"},
            {"\"functions\":[{\"name\":\"f\"}],\"function_call\":{\"name\":\"f\"}", "not_supported functions"},

@@ -257,6 +257,24 @@ TEST_F(PromptBuilderTest, AnAnswerIsReadAsTheTemplateSaysItsModelsWrite) {
   EXPECT_EQ((*render(builder(), head + tools))[0].reading->rules.format->name, "llama");
 }
 
+TEST_F(PromptBuilderTest, AForcedCallBeginsInThePromptAndIsHeldToItsSchema) {
+  const std::string chat = R"({"messages": [{"role": "user", "content": "x"}], "tools": [{"type": "function", "function": {"name": "f", "parameters":
+      {"type": "object", "properties": {"a": {"type": "integer"}}}}}, {"type": "function", "function": {"name": "g"}}], "tool_choice": )";
+  const auto build = [&](const char* source, const std::string& choice) {
+    Result<OpenAiRequest> parsed = parse_chat_request(chat + choice + "}", {});
+    Result<std::vector<PromptInfo>> built = builder(source).build(parsed->generate, {.with_text = true});
+    return std::pair(built.ok() ? (*built)[0].text : built.error().code, parsed->generate.format ? parsed->generate.format->text : "");
+  };
+  const std::string f = R"({"type":"object","properties":{"name":{"const":"f"},"arguments":{"type":"object","properties":{"a":{"type":"integer"}}}},"required":["name","arguments"],"additionalProperties":false})",
+                    g = R"({"type":"object","properties":{"name":{"const":"g"},"arguments":{"type":"object"}},"required":["name","arguments"],"additionalProperties":false})";
+  EXPECT_EQ(build("<tool_call>", R"("auto")"), std::pair(std::string("<tool_call>"), std::string()));
+  EXPECT_EQ(build("A<tool_call>B", R"("required")"), std::pair(std::string("A<tool_call>B<tool_call>\n"), R"({"anyOf":[)" + f + "," + g + "]}"));
+  EXPECT_EQ(build("<tool_call></think>{{ '<think>\n' }}", R"({"type": "function", "function": {"name": "g"}})"),
+            std::pair(std::string("<tool_call></think><think>\n</think>\n\n<tool_call>\n"), g));
+  EXPECT_EQ(build("<tool_call>", R"({"type": "function", "function": {"name": "h"}})").first, "invalid_value");
+  EXPECT_EQ(build("<|tool_list_start|>", R"("required")").first, "not_supported");
+}
+
 TEST_F(PromptBuilderTest, ATemplateIsChosenByNameOrByTools) {
   const auto with = builder({{"default", "plain"}, {"tool_use", "tools"}, {"rag", "quotes"}});
   const std::string head = R"({"messages": [{"role": "user", "content": "x"}])";
