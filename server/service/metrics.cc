@@ -22,7 +22,8 @@ using prometheus::MetricType;
 // Finer at the low end than the peers': a small model's first token takes well under a millisecond.
 const std::vector<double> kLatencyBuckets = {0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
                                              0.5,    1,     2.5,    5,     10,   30,    60,   300};
-const std::vector<double> kMaskBuckets = {1e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 5e-3, 2e-2, 0.1};
+const std::vector<double> kMaskBuckets = {1e-5, 5e-5, 2.5e-4, 1e-3, 2e-2};
+const std::vector<double> kCompileBuckets = {1e-3, 1e-2, 0.1, 1, 10};
 const std::vector<double> kTokenBuckets = {1, 4, 16, 64, 256, 1024, 4096, 16384, 65536};
 const std::vector<double> kChoiceBuckets = {1, 2, 4, 8, 16};
 
@@ -209,7 +210,7 @@ struct ServiceMetrics::Impl {
   prometheus::Family<prometheus::Counter>& rejections =
       counters("requests_rejected_total", "Requests answered with an error, by its code.");
   prometheus::Histogram& grammar_compile = histogram(
-      "grammar_compile_seconds", "From a schema, an expression or a grammar to what it compiles to.", kLatencyBuckets);
+      "grammar_compile_seconds", "From a schema, an expression or a grammar to what it compiles to.", kCompileBuckets);
   prometheus::Counter& grammars_refused =
       counters("grammars_refused_total", "Of those compiled, those that cannot be enforced.").Add({});
   prometheus::Histogram& mask =
