@@ -20,6 +20,7 @@
 #include "kernels/base/usage.h"
 #include "kernels/cpu/dispatch.h"
 #include "loadtest/bench/bench_engine.h"
+#include "loadtest/bench/bench_grammar.h"
 #include "loadtest/bench/bench_kernels.h"
 #include "loadtest/load/bench_main.h"
 #include "loadtest/load/bench_overhead.h"
@@ -155,6 +156,10 @@ int run_bench_engine(const Arguments& rest) {
   return serval::bench_engine(settings.config.engine, std::cout);
 }
 
+int run_bench_grammar(const Arguments& rest) {
+  return serval::bench_grammar(one_model(rest, "bench grammar"), std::cout);
+}
+
 int run_bench_overhead(const Arguments& arguments) {
   nothing(arguments, "serval bench overhead");
   return serval::bench_overhead(std::cout);
@@ -272,6 +277,7 @@ const std::vector<Command>& commands() {
       {"bench --compare", "A.json B.json", "two reports side by side", nullptr, serval::bench_compare},
       {"bench kernels", "[settings]", "measure this machine's kernels", device_page, run_bench_kernels},
       {"bench engine", "[settings]", "measure the engine without HTTP", device_page, run_bench_engine},
+      {"bench grammar", "FOLDER", "measure the masks of a vocabulary under grammars", nullptr, run_bench_grammar},
       {"bench overhead", "", "measure what the load harness itself costs", nullptr, run_bench_overhead},
       {"simulate", "--cost FILE [options]", "what a fleet would do, by a cost model that --fit measures",
        serval::simulate_help, serval::simulate_main},

@@ -115,6 +115,7 @@ Dfa::Dfa(std::vector<State> states) {
     }
   }
   first_.push_back(static_cast<int32_t>(edges_.size()));
+  count_texts();
 }
 
 int Dfa::next(int state, Symbol symbol) const {
@@ -138,11 +139,11 @@ bool Dfa::matches(std::u32string_view text) const {
   return accepts(state);
 }
 
-std::vector<size_t> Dfa::counts(size_t most) const {
+void Dfa::count_texts() {
   // From the ends backwards; what is on a cycle, or leads to one, is never reached so, and is without end.
-  std::vector<size_t> counts(static_cast<size_t>(size()), most);
-  std::vector<int32_t> waits_for(counts.size(), 0), ready;
-  std::vector<std::vector<int32_t>> before(counts.size());
+  counts_.assign(static_cast<size_t>(size()), kManyTexts);
+  std::vector<int32_t> waits_for(counts_.size(), 0), ready;
+  std::vector<std::vector<int32_t>> before(counts_.size());
   for (int state = 0; state < size(); ++state) {
     waits_for[state] = static_cast<int32_t>(end(state) - begin(state));
     for (const Edge* edge = begin(state); edge != end(state); ++edge) before[edge->to].push_back(state);
@@ -152,17 +153,15 @@ std::vector<size_t> Dfa::counts(size_t most) const {
     const int32_t state = ready.back();
     ready.pop_back();
     size_t sum = accepts(state) ? 1 : 0;
-    for (const Edge* edge = begin(state); edge != end(state) && sum < most; ++edge) {
+    for (const Edge* edge = begin(state); edge != end(state) && sum < kManyTexts; ++edge) {
       const size_t width = edge->high - edge->low + 1;
-      const size_t each = counts[edge->to];
-      sum = each > most / width ? most : std::min(most, sum + width * each);
+      sum = std::min(kManyTexts, sum + width * counts_[edge->to]);
     }
-    counts[state] = sum;
+    counts_[state] = static_cast<uint16_t>(sum);
     for (const int32_t from : before[state]) {
       if (--waits_for[from] == 0) ready.push_back(from);
     }
   }
-  return counts;
 }
 
 Dfa combine(const Dfa& a, const Dfa& b, Budget& budget,

@@ -46,16 +46,19 @@ class Dfa {
   bool leads_on(int state, Symbol low, Symbol high) const;
   bool matches(std::u32string_view text) const;
 
-  // How many texts it accepts; at most `most`, also where they are without end.
-  size_t count(size_t most) const { return empty() ? 0 : counts(most)[0]; }
-  // The same from each state on.
-  std::vector<size_t> counts(size_t most) const;
+  // How many texts are accepted from a state on; kManyTexts or more, also without end: kManyTexts.
+  static constexpr size_t kManyTexts = 0xFFFF;
+  size_t count(int state) const { return counts_[state]; }
+  size_t count() const { return empty() ? 0 : count(0); }
   size_t bytes() const { return edges_.size() * sizeof(Edge) + labels_.size() * 8; }
 
  private:
+  void count_texts();
+
   std::vector<int32_t> first_;  // of edges_, one more than states
   std::vector<Edge> edges_;
   std::vector<int32_t> labels_;
+  std::vector<uint16_t> counts_;
 };
 
 // The automaton of both at once. label(a, b): of a state that is both, -1 standing for not accepting; it is not

@@ -190,7 +190,8 @@ class Parser {
   }
 
   Regex repeated(Regex part) {
-    for (;;) {
+    for (size_t nested = 0;; ++nested) {
+      if (nested > kMaxDepth) refuse("nests too deep");
       if (take(U"*")) {
         part = repeat(std::move(part), 0, kNoLimit);
       } else if (take(U"+")) {

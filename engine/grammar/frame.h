@@ -20,8 +20,10 @@ inline uint64_t mixed(uint64_t hash, uint64_t value) {
 
 struct SeenHash {
   uint64_t hash;
+  size_t size;  // of the list from here on
   std::shared_ptr<const SeenHash> next;
-  SeenHash(uint64_t hash, std::shared_ptr<const SeenHash> next) : hash(hash), next(std::move(next)) {}
+  SeenHash(uint64_t hash, std::shared_ptr<const SeenHash> rest)
+      : hash(hash), size(rest ? rest->size + 1 : 1), next(std::move(rest)) {}
   ~SeenHash();
 };
 

@@ -52,9 +52,10 @@ bool contains(const SeenHash* list, uint64_t hash) {
   return false;
 }
 
-// Some text that goes on from the state is none of the others. Each that is found is one or ends the search, so there
-// are few to look at.
+// Some text that goes on from the state is none of the others: where there are more of them than others, or by looking at
+// each of the few.
 bool leads_to_another(const Dfa& text, int state, uint64_t hash, const SeenHash* others) {
+  if (text.count(state) > others->size) return true;
   if (text.accepts(state) && !contains(others, mixed(kOfString, hash))) return true;
   for (const Dfa::Edge* edge = text.begin(state); edge != text.end(state); ++edge) {
     for (Symbol symbol = edge->low; symbol <= edge->high; ++symbol) {
@@ -496,9 +497,7 @@ void Machine::start_items(const Frame& array, Places& to) {
     const size_t left = rule.max_items == kNoLimit ? kNoLimit : rule.max_items - array.count - 1;
     if (!add_claims(rule, choice.claims, claims, left)) continue;
     if (rule.distinct && choice.value->num_values != kNoLimit && array.count >= rule.first.size()) {
-      size_t num_seen = 0;
-      for (const SeenHash* seen = array.seen.get(); seen != nullptr; seen = seen->next.get()) ++num_seen;
-      if (num_seen >= choice.value->num_values) continue;
+      if (array.seen && array.seen->size >= choice.value->num_values) continue;
     }
     Frame* next = copy(array);
     FrameRef holder(next);

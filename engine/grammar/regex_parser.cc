@@ -50,22 +50,21 @@ class Parser {
   }
 
   Regex quantified(Regex part) {
-    for (;;) {
-      size_t low = 0, high = kNoLimit;
-      if (take(U"*")) {
-      } else if (take(U"+")) {
-        low = 1;
-      } else if (take(U"?")) {
-        high = 1;
-      } else if (!counts(low, high)) {
-        return part;
-      }
-      if (low > high) refuse("has a quantifier whose numbers are out of order");
-      if (low > kMaxRepeat || (high != kNoLimit && high > kMaxRepeat)) refuse("repeats too often");
-      take(U"?");  // how eagerly makes no difference to what matches
-      if (peek() == '+') refuse("has a possessive quantifier");
-      part = repeat(std::move(part), low, high);
+    size_t low = 0, high = kNoLimit;
+    if (take(U"*")) {
+    } else if (take(U"+")) {
+      low = 1;
+    } else if (take(U"?")) {
+      high = 1;
+    } else if (!counts(low, high)) {
+      return part;
     }
+    if (low > high) refuse("has a quantifier whose numbers are out of order");
+    if (low > kMaxRepeat || (high != kNoLimit && high > kMaxRepeat)) refuse("repeats too often");
+    take(U"?");  // how eagerly makes no difference to what matches
+    size_t again = 0;
+    if (peek() == '*' || peek() == '+' || peek() == '?' || counts(again, again)) refuse("has two quantifiers in a row");
+    return repeat(std::move(part), low, high);
   }
 
   bool number(size_t& pos, size_t& out) const {

@@ -241,7 +241,7 @@ class Compiler {
         return false;
     }
     if (rule.min_keys <= num_needed) return true;
-    return possible_keys(rule).count(rule.min_keys) >= rule.min_keys;
+    return possible_keys(rule).count() >= rule.min_keys;
   }
   Dfa possible_keys(const ObjectRule& rule) {
     return combine(rule.key_text, rule.key_text, budget_, [&](int32_t label, int32_t) {
@@ -312,8 +312,8 @@ class Compiler {
       std::erase_if(rule->objects, [&](const ObjectRule* o) { return !possible_.contains(o); });
       std::erase_if(rule->arrays, [&](const ArrayRule* a) { return !possible_.contains(a); });
       rule->num_values = static_cast<size_t>(rule->null) + rule->yes + rule->no;
-      if (rule->string) rule->num_values += rule->string->count(kMaxNames);
-      if (rule->number || !rule->objects.empty() || !rule->arrays.empty() || rule->num_values >= kMaxNames)
+      if (rule->string) rule->num_values += rule->string->count();
+      if (rule->number || !rule->objects.empty() || !rule->arrays.empty() || rule->num_values >= Dfa::kManyTexts)
         rule->num_values = kNoLimit;
     }
   }

@@ -162,11 +162,7 @@ const Dfa& text_of(const Frame& frame) {
 
 bool is_inside_text(const Frame& frame) {
   if (frame.decoder != Decoder::kPlain) return false;
-  if (frame.hashing && frame.parent) {
-    size_t num_others = 0;
-    for (const SeenHash* seen = frame.parent->seen.get(); seen != nullptr; seen = seen->next.get()) ++num_others;
-    if (num_others >= kScarce) return false;
-  }
+  if (frame.hashing && frame.parent && frame.parent->seen && frame.parent->seen->size >= Dfa::kManyTexts) return false;
   if (frame.kind == Kind::kString) return true;
   if (frame.kind == Kind::kText) return frame.parent == nullptr && !static_cast<const TextRule*>(frame.rule)->calls;
   // Any key may follow those that were there.

@@ -29,8 +29,7 @@ inline void copy_decoder(const Frame& from, Frame& to) {
 
 const Dfa& text_of(const Frame& frame);  // of kString, kKey, kNumber, kText
 // Between two characters of a text of which every further character is decided by its automaton alone, as long as that
-// may still become kScarce different texts.
-inline constexpr size_t kScarce = 64;
+// may still become many different texts.
 bool is_inside_text(const Frame& frame);
 
 }  // namespace serval::grammar

@@ -14,7 +14,6 @@ namespace serval {
 using grammar::Dfa;
 using grammar::Frame;
 using grammar::FrameRef;
-using grammar::kScarce;
 using grammar::Places;
 
 namespace {
@@ -189,7 +188,6 @@ struct TokenMasks::Impl {
     stack[0].kind = place.kind;
     stack[0].state = place.state;
     const auto& nodes = trie->nodes();
-    const std::vector<size_t> counts = is_counted ? dfa.counts(kScarce) : std::vector<size_t>();
     for (int32_t i = 0; i + 1 < static_cast<int32_t>(nodes.size());) {
       const TokenTrie::Node& node = nodes[i];
       if (node.depth > kMaxTextSymbols) {
@@ -210,7 +208,7 @@ struct TokenMasks::Impl {
         i = node.end;
         continue;
       }
-      if (is_counted && counts[behind.state] < kScarce) {
+      if (is_counted && dfa.count(behind.state) < Dfa::kManyTexts) {
         text.to_try.push_back(i);
         i = node.end;
         continue;

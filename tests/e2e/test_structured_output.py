@@ -137,3 +137,16 @@ def test_hostile_schemas_leave_the_others_alone(daemon):
         assert {a.result() for a in attacks} <= {400, 429}
     assert slowest < 20
     assert daemon.process.poll() is None
+
+
+def test_giving_way_and_coming_back_changes_nothing(start_daemon):
+    small = start_daemon("--kv-cache-mib", 1, "--max-model-len", 512, "--max-num-seqs", 12)
+
+    def text(i):
+        answer = ask(small.client(), response_format=as_format({"type": "array", "items": {"type": "string", "minLength": 9, "maxLength": 9}, "minItems": 30, "maxItems": 30}), seed=i, max_tokens=400)
+        return answer.choices[0].message.content
+
+    alone = [text(i) for i in range(10)]
+    with concurrent.futures.ThreadPoolExecutor(10) as pool:
+        assert list(pool.map(text, range(10))) == alone
+    assert small.metric("serval:preemptions_total") > 0

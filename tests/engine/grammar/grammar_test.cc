@@ -26,7 +26,7 @@ TEST(Grammar, MatchesARegularExpressionAsAWhole) {
 }
 
 TEST(Grammar, RefusesWhatNoAutomatonHas) {
-  for (const char* regex : {R"((a)\1)", "(?<=a)b", "[a", "(a", "a**+", "a{3,2}", "\\"})
+  for (const char* regex : {R"((a)\1)", "(?<=a)b", "[a", "(a", "a**+", "a{2}{3}", "a{3,2}", "\\"})
     EXPECT_EQ(refused_for(Grammar::regex(regex)), "pattern") << regex;
 }
 
@@ -110,6 +110,16 @@ TEST(Grammar, ComparesItems) {
   expect_decisions(Grammar::json_schema(R"({"uniqueItems":true})"),
                    {"[]", R"([1,true,"1",[1],{"a":1}])", R"([{"a":1},{"a":2}])", "[10,1,0.1]"},
                    {"[1,1.0]", R"(["a","\u0061"])", R"([{"a":1,"b":2},{"b":2.0,"a":1}])", "[[1],[1]]", "[0,-0]"});
+}
+
+TEST(Grammar, KnowsWhetherAnotherItemIsLeft) {
+  expect_decisions(Grammar::json_schema(R"({"uniqueItems":true,"items":{"pattern":"b$"}})"), {R"(["b","ab","aab"])"},
+                   {R"(["b","b"])"});
+  GrammarMatcher matcher(Grammar::json_schema(R"({"uniqueItems":true,"items":{"enum":["ab","ac","d"]}})").value());
+  ASSERT_TRUE(matcher.advance(R"(["ab","d","a)"));
+  EXPECT_FALSE(matcher.advance("b"));
+  ASSERT_TRUE(matcher.advance("c\""));
+  EXPECT_FALSE(matcher.advance(","));
 }
 
 TEST(Grammar, ASchemaThatIsAlwaysFalseMatchesNothing) {
