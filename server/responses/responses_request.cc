@@ -115,6 +115,22 @@ void read_effort(const Fields& fields, Chat& chat) {
   if (*effort != "none") chat.template_variables.emplace_back("reasoning_effort", *effort);
 }
 
+// What the answer must be, if it is asked for.
+std::optional<OutputFormat> read_text_format(const Fields& fields) {
+  const std::optional<Fields> text = fields.find_object("text");
+  const std::optional<Fields> format = text ? text->find_object("format") : std::nullopt;
+  const std::string type = format ? format->get_string("type") : "text";
+  OutputFormat asked{.param = "text.format"};
+  if (type == "text") return std::nullopt;
+  if (type == "json_object") return asked;
+  if (type != "json_schema")
+    format->refuse("type", "may only be \"text\", \"json_object\" or \"json_schema\" on this server", kNotSupported);
+  format->ignore({"name", "description", "strict"});
+  asked.kind = OutputFormat::Kind::kJsonSchema;
+  asked.text = json::serialize(format->get("schema"));
+  return asked;
+}
+
 void refuse_unbuilt(const Fields& fields) {
   if (fields.get_bool("background", false)) fields.refuse("background", "is not supported by this server", kNotSupported);
   for (const char* const name : {"conversation", "prompt", "context_management"}) {
@@ -123,9 +139,6 @@ void refuse_unbuilt(const Fields& fields) {
   if (fields.find_integer("top_logprobs").value_or(0) != 0) fields.refuse("top_logprobs", "is not supported here: ask /v1/chat/completions", kNotSupported);
   if (const auto truncation = fields.find_string("truncation"); truncation && *truncation != "disabled")
     fields.refuse("truncation", "may only be \"disabled\" on this server", kNotSupported);
-  const std::optional<Fields> text = fields.find_object("text");
-  const std::optional<Fields> format = text ? text->find_object("format") : std::nullopt;
-  if (format && format->get_string("type") != "text") format->refuse("type", "may only be \"text\" on this server", kNotSupported);
   fields.ignore({"metadata", "include", "user", "service_tier", "prompt_cache_key", "prompt_cache_retention", "safety_identifier", "stream_options",
                  "max_tool_calls", "moderation"});
 }
@@ -189,6 +202,7 @@ Result<ResponsesRequest> parse_responses_request(std::string_view body, const Re
     out.stream = fields.get_bool("stream", false);
     out.store = fields.get_bool("store", true);
     refuse_unbuilt(fields);
+    r.format = read_text_format(fields);
     if (const std::vector<std::string> unknown = fields.unknown(); strict && !unknown.empty())
       fields.refuse(unknown.front(), "is not a parameter of this URL", "unknown_parameter");
     out.repeated = repeated_fields(*object);

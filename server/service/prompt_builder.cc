@@ -147,6 +147,13 @@ Result<std::vector<PromptInfo>> PromptBuilder::build(GenerateRequest& request,
                                                      const PromptRules& rules) const {
   std::vector<PromptInfo> prompts;
   if (request.chat) {
+    if (request.format && !request.chat->must_call) {
+      if (!request.chat->tools.empty())
+        return invalid("tools", "conflicting_parameters",
+                       "tools cannot be combined with " + request.format->param +
+                           " here: a form holds the whole output. Leave one out, or set tool_choice to \"none\".");
+      request.chat->in_parts = false;  // what looks like a part is text of the form
+    }
     Result<PromptInfo> prompt = build_chat(request, rules);
     if (!prompt) return prompt.error();
     prompts.push_back(std::move(*prompt));

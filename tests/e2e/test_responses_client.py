@@ -77,7 +77,7 @@ def test_one_that_is_cut_off_says_so(client):
         ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
         ({"background": True}, "background"),
         ({"previous_response_id": "resp_1"}, "previous_response_id"),
-        ({"text": {"format": {"type": "json_object"}}}, "text.format.type"),
+        ({"text": {"format": {"type": "grammar"}}}, "text.format.type"),
     ],
 )
 def test_what_is_wrong_is_a_400_that_names_it(client, change, param):

@@ -76,6 +76,16 @@ def test_parse_gives_the_clients_own_type(client):
         assert isinstance(answer.choices[0].message.parsed, Colour)
 
 
+def test_responses_have_a_form_too(client):
+    for seed in range(3):
+        answer = client.responses.create(
+            model="serval-nano", input="Hello", max_output_tokens=400, temperature=2,
+            text={"format": {"type": "json_schema", "name": "person", "strict": True, "schema": SCHEMAS["person"]}},
+        )
+        if answer.status == "completed":
+            jsonschema.Draft202012Validator(SCHEMAS["person"]).validate(json.loads(answer.output_text))
+
+
 def test_the_other_forms(client):
     for seed in range(3):
         assert re.fullmatch(r"[a-f]{3}-\d{2,4}", ask(client, seed=seed, extra_body={"guided_regex": r"[a-f]{3}-\d{2,4}"}).choices[0].message.content)
@@ -109,6 +119,7 @@ def test_streams_and_neighbours_are_those_of_a_request_alone(daemon, client):
         ({"guided_regex": "(a|b)*a(a|b){60}"}, "guided_regex", "too large"),
         ({"guided_grammar": 'root ::= root "a" | "b"'}, "guided_grammar", "left"),
         ({"guided_choice": ["a"], "ignore_eos": True}, "ignore_eos", "guided_choice"),
+        ({"response_format": {"type": "json_object"}, "tools": [{"type": "function", "function": {"name": "f"}}]}, "tools", "response_format"),
         ({"structured_outputs": {"json": {"type": "text"}}}, "structured_outputs", "type"),
     ],
 )
