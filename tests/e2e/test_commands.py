@@ -77,7 +77,7 @@ def test_the_version_has_three_names():
         ("serve m --confg f", "unknown option --confg (did you mean --config?)"),
         ("serve -x", "unknown option -x"),
         ("config now", "serval config cannot use 'now'"),
-        ("bench", "serval bench takes --url URL [options], peers, --compare, kernels, engine, overhead"),
+        ("bench", "serval bench takes --url URL [options], peers, --compare, kernels, engine, grammar, overhead"),
         ("bench kernel", "not 'kernel' (did you mean kernels?)"),
         ("bench --rate 1", "serval bench needs --url"),
         ("bench --ulr x", "unknown option --ulr (did you mean --url?)"),
