@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "kernels/cpu/dispatch.h"
+#include "kernels/quant.h"
 
 namespace serval {
 namespace {
@@ -34,7 +35,7 @@ TEST_P(KernelShares, OfTallProductsAreAtLeastFourFifthsOfTheBestLoop) {
     held += s.is_tall_product;
     EXPECT_FALSE(low(s)) << s.kernel << ": " << s.share;
   }
-  EXPECT_EQ(held, 4) << "one for each format of weights";
+  EXPECT_EQ(held, kNumWeightFormats) << "one for each format of weights";
 }
 
 }  // namespace
