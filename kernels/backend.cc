@@ -47,6 +47,22 @@ void Backend::qk_norm_rope_write_kv(const QkNormRopeWriteKvArgs& args) {
 void Backend::linear_scan(const LinearScanArgs&) {
   SERVAL_CHECK(false, "linear_scan was asked of a device that has none");
 }
+void Backend::gated_scan(const GatedScanArgs&) {
+  SERVAL_CHECK(false, "gated_scan was asked of a device that has none");
+}
+void Backend::mix_streams(const MixStreamsArgs&) {
+  SERVAL_CHECK(false, "streams were asked of a device that has no ops of them");
+}
+void Backend::correct_streams(const CorrectStreamsArgs&) {
+  SERVAL_CHECK(false, "streams were asked of a device that has no ops of them");
+}
+void Backend::match_size(const Tensor&, const Tensor&, float) {
+  SERVAL_CHECK(false, "streams were asked of a device that has no ops of them");
+}
+void Backend::cut_rows(const Tensor&, int64_t, float) {
+  SERVAL_CHECK(false, "streams were asked of a device that has no ops of them");
+}
+
 void Backend::head_linear(const HeadLinearArgs&) {
   SERVAL_CHECK(false, "head_linear was asked of a device that has none");
 }

@@ -193,6 +193,19 @@ struct LinearScanArgs {
   Tensor out;  // [num_rows, heads * value_dim]
 };
 
+// Scan of real-gated linear units (RG-LRU; De et al. 2024, section 2.4). For each channel, from zero before position 0,
+// in f32: a = exp(rate sigmoid(decay_gate + decay_bias)); h = a h + m sigmoid(in_gate + in_bias) x with m = sqrt(1 - a^2),
+// at position 0: 1; out = h. `kv` keeps h across steps.
+struct GatedScanArgs {
+  Tensor x;                    // [num_rows, channels], as all below
+  Tensor in_gate, decay_gate;
+  Tensor in_bias, decay_bias;  // f32 [channels]
+  Tensor rate;                 // f32 [channels], negative
+  KvLayer kv;
+  const AttentionBatch* batch = nullptr;
+  Tensor out;
+};
+
 // What a linear scan's rows do to its states, of what a layer projects: step = softplus(x_scale x + bias) in [least, most];
 // decay = exp(rate * step), or exp(lower_bound * sigmoid(-rate * (x_scale x + bias))) with a bound below 0; strength =
 // the step, or beta_scale * sigmoid(beta).
@@ -208,6 +221,28 @@ struct ScanGatesArgs {
   float beta_scale = 1;
   Tensor decay;     // f32 [num_rows, n]
   Tensor strength;  // f32 [num_rows, heads], with beta; without it [num_rows, n]
+};
+
+// Of several residual streams of one row each (AltUp; Baykal et al. 2023), at most kMaxStreams. Row r has modes m = tanh
+// of what is given.
+inline constexpr int kMaxStreams = 8;
+struct StreamArgs {
+  Tensor streams;  // [count * num_rows, dim]: stream by stream
+  Tensor modes;    // [num_rows, count]
+};
+// In place, x_i of stream i: x_o += sum over i of c[o * count + i] x_i with c = weights m.
+struct MixStreamsArgs {
+  StreamArgs of;
+  Tensor weights;  // f32 [count * count, count]
+};
+// Stream 0 holds what became of `before`, by d = x_0 - before. Then x_0 = before + (1 + c[0]) d, and of the others
+// x_i += (1 + c[i]) d, with c = weights m.
+struct CorrectStreamsArgs {
+  StreamArgs of;
+  Tensor weights;  // f32 [count, count]
+  Tensor before;   // [num_rows, dim]
+  Tensor scale;    // f32 [dim]
+  Tensor scaled;   // [num_rows, dim]: x_0 times scale, at last
 };
 
 // How far something long at the start is: (bytes done, bytes in all). May throw to give up.
@@ -299,6 +334,15 @@ class Backend {
   virtual void selective_scan(const SelectiveScanArgs& args) = 0;
   virtual void linear_scan(const LinearScanArgs& args);  // RareOp::kLinearScan, both
   virtual void scan_gates(const ScanGatesArgs& args);
+  virtual void gated_scan(const GatedScanArgs& args);  // RareOp::kGatedScan
+  // RareOp::kStreams, the next four.
+  virtual void mix_streams(const MixStreamsArgs& args);
+  virtual void correct_streams(const CorrectStreamsArgs& args);
+  // x [rows, dim] in place, to the size of target's rows: x *= sqrt(mean of target^2 / max(mean of x^2, least)).
+  virtual void match_size(const Tensor& x, const Tensor& target, float least);
+  // x [rows, dim] with x_stride elements between rows, in place: what lies above so many deviations from the row's
+  // mean, x = max(0, x - mean - deviations * deviation).
+  virtual void cut_rows(const Tensor& x, int64_t x_stride, float deviations);
   virtual void gather_rows(const Tensor& x, std::span<const int32_t> rows, const Tensor& out) = 0;
 
   // Routed experts (kernels/expert_routing.h), in the order of these calls. No expert has a capacity: nothing

@@ -59,10 +59,12 @@ struct ForwardInput {
 
 // Ops, or forms of one, that a device may have no kernel for. A part raises those that it calls; a model is refused before
 // it is loaded where Backend::has() says no.
-enum class RareOp : uint8_t { kLinearScan, kHeadLinear, kNarrowValues };
+enum class RareOp : uint8_t { kLinearScan, kHeadLinear, kNarrowValues, kStreams, kGatedScan };
 inline constexpr const char* kRareOpNames[] = {"the scan of matrix states (linear_scan)",
                                                "a product for each head (head_linear)",
-                                               "attention to values that are narrower than keys"};
+                                               "attention to values that are narrower than keys",
+                                               "updates of several residuals in turn (mix_streams)",
+                                               "the scan of gated units (gated_scan)"};
 using RareOps = std::bitset<std::size(kRareOpNames)>;
 
 // The largest calls that will be made in the steps of one model.

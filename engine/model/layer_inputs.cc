@@ -5,7 +5,12 @@
 namespace serval {
 
 void LayerInputsSpec::list_slots(int64_t hidden, LayerInputsWeights& w, SlotList& frame) const {
-  frame.linear(w.table, {{"embed_tokens_per_layer", vocab_size}}, row_width(), false);
+  if (table_rows == 0) {
+    frame.linear(w.table, {{"embed_tokens_per_layer", vocab_size}}, row_width(), false);
+  } else {
+    frame.some_rows(w.table, "embed_tokens_per_layer", {{0, table_rows}, {0, vocab_size - table_rows, 0}}, table_rows,
+                    row_width());
+  }
   frame.linear(w.projection, {{"per_layer_model_projection", row_width()}}, hidden, false);
   frame.norm(w.norm, "per_layer_projection_norm", width, norm);
 }

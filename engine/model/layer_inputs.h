@@ -28,6 +28,7 @@ struct LayerInputWeights {
 struct LayerInputsSpec {
   int width = 0;  // of a layer's vector; 0: there are none
   int vocab_size = 0;
+  int table_rows = 0;  // of the checkpoint's table, where there are fewer: ids behind them have the first (Gemma 3n)
   int num_layers = 0;
   Activation activation = Activation::kGeluTanh;
   NormSpec norm;

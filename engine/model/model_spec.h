@@ -19,6 +19,7 @@
 #include "engine/model/layer_inputs.h"
 #include "engine/model/mixers/delta_net.h"
 #include "engine/model/mixers/gqa.h"
+#include "engine/model/mixers/griffin.h"
 #include "engine/model/mixers/kda.h"
 #include "engine/model/mixers/lightning.h"
 #include "engine/model/mixers/mamba.h"
@@ -28,13 +29,14 @@
 #include "engine/model/mixers/short_conv.h"
 #include "engine/model/norm.h"
 #include "engine/model/rope_table.h"
+#include "engine/model/streams.h"
 #include "engine/model/tensor_names.h"
 #include "kernels/quant.h"
 #include "kernels/tensor.h"
 
 namespace serval {
 
-using MixerSpec = OneMixerOf<GqaSpec, MlaSpec, MambaSpec, Mamba2Spec, DeltaNetSpec, KdaSpec, LightningSpec,
+using MixerSpec = OneMixerOf<GqaSpec, MlaSpec, MambaSpec, Mamba2Spec, DeltaNetSpec, KdaSpec, LightningSpec, GriffinSpec,
                               ShortConvSpec, NoMixerSpec>;
 using FfnSpec = OneFfnOf<DenseFfnSpec, MoeFfnSpec, MlpFfnSpec, NoFfnSpec>;
 
@@ -131,6 +133,7 @@ struct ModelSpec {
   // 0: none; c: logits become c * tanh(logit / c).
   float final_logit_cap = 0;
   LayerInputsSpec layer_inputs;
+  StreamsSpec streams;  // with layer_inputs alone
   std::vector<RopeSpec> ropes;
   std::vector<LayerSpec> layers;
   std::vector<KvGroupSpec> kv_groups;  // 1..kMaxKvGroups; every layer with a mixer is in exactly one

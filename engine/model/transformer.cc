@@ -42,6 +42,7 @@ StepLimits Transformer::step_limits(const ModelSpec& spec, StepLimits sizes) {
   most.vocab = spec.vocab_size;
   most.num_kv_groups = static_cast<int>(spec.kv_groups.size());
   for (int g = 0; g < most.num_kv_groups; ++g) most.windows[g] = spec.kv_groups[g].attended_window();
+  if (spec.streams.is_there()) most.need(RareOp::kStreams);
   for (const LayerSpec& layer : spec.layers) {
     const auto raise = [&](const auto& part) { part.raise_limits(most); };
     std::visit(raise, layer.mixer);
@@ -75,15 +76,20 @@ void Transformer::forward(const ForwardInput& in, std::span<const KvLayer> kv, W
     const Tensor scratch(ws.scratch.data, ws.scratch.dtype, {in.num_rows(), inputs.row_width()});
     inputs.compute(backend_, weights_.layer_inputs, in.token_ids, ws.residual, scratch, ws.layer_inputs);
   }
+  const StreamsSpec& streams = spec_.streams;
+  const StreamRows rows{ws.streams, ws.before, ws.low_rank, ws.residual, ws.x, ws.scratch};
+  if (streams.is_there()) streams.begin(backend_, weights_.streams, rows);
   for (int l = 0; l < num_layers; ++l) {
     const LayerSpec& layer = spec_.layers[l];
     const LayerWeights& w = weights_.layers[l];
+    if (streams.is_there()) streams.begin_layer(backend_, w.stream, rows);
     if (std::visit([](const auto& part) { return has_mixer(part); }, layer.mixer)) {
       if (layer.is_beside) {
         backend_.scaled_add(pending, 1, ws.residual, ws.residual);
       } else {
         h = norm_before(layer, layer.mixer_norm, w.mixer_norm, pending, ws);
       }
+      if (streams.is_there()) streams.read(backend_, w.stream, h, rows);
       const MixerInput mixer_input{.h = h,
                                    .out = ws.x,
                                    .scratch = ws.scratch,
@@ -97,6 +103,11 @@ void Transformer::forward(const ForwardInput& in, std::span<const KvLayer> kv, W
       std::visit([&](const auto& part) { part.run(backend_, weights_of(part, w.mixer), mixer_input); },
                  layer.mixer);
       pending = finish_part(layer, layer.mixer_post_norm, w.mixer_post_norm, layer.mixer_scale, ws);
+      if (streams.is_there()) {
+        backend_.scaled_add(pending, 1, ws.residual, ws.residual);
+        streams.add_low_rank(backend_, rows);
+        pending = {};
+      }
     }
     if (!std::visit([](const auto& part) { return is_there(part); }, layer.ffn)) continue;
     if (layer.is_parallel) {
@@ -110,7 +121,13 @@ void Transformer::forward(const ForwardInput& in, std::span<const KvLayer> kv, W
     pending = finish_part(layer, layer.ffn_post_norm, w.ffn_post_norm, layer.ffn_scale, ws);
     if (inputs.is_there()) {
       backend_.scaled_add(pending, 1, ws.residual, ws.residual);
-      inputs.run(backend_, w.layer_input, l, ws.layer_inputs, ws.residual, ws.scratch, ws.x);
+      if (streams.is_there()) streams.end_layer(backend_, w.stream, rows);
+      const Tensor& read = streams.is_there() ? ws.low_rank : ws.residual;
+      inputs.run(backend_, w.layer_input, l, ws.layer_inputs, read, ws.scratch, ws.x);
+      if (streams.is_there()) {
+        streams.add_to_others(backend_, rows);
+        pending = {};
+      }
     }
     if (layer.has_output_scale) {
       backend_.scaled_add(pending, 1, ws.residual, ws.residual);
@@ -118,6 +135,7 @@ void Transformer::forward(const ForwardInput& in, std::span<const KvLayer> kv, W
       pending = {};
     }
   }
+  if (streams.is_there()) streams.end(backend_, weights_.streams, rows);
   const Tensor last = add_norm(backend_, spec_.final_norm, weights_.final_norm, ws.residual, pending, ws.h);
   if (last.data != ws.h.data) backend_.scaled_add(last, 1, {}, ws.h);
 }

@@ -156,17 +156,23 @@ class Staging {
   static bool is_rounded(const MatrixFormat& format) { return format_row(format.id).group != 0; }
   bool is_stored(const SourceTensor& source) const { return find_tensor(checkpoint_, source).stored != nullptr; }
 
+  // Of the tensor's rows or of those that are wanted, which may be more: some more than once.
+  static int64_t most_rows(const SourceTensor& source) { return std::max(source.shape[0], source.chosen_rows()); }
+  static size_t most_elements(const SourceTensor& source) {
+    return static_cast<size_t>(source.num_elements() / source.shape[0] * most_rows(source));
+  }
+
   // What read(), load() and load_matrix() take.
   size_t read_bytes(const SourceTensor& source) const {
     const size_t bytes = find_tensor(checkpoint_, source).bytes / std::max<int64_t>(1, source.stack);
     const bool moves[] = {source.is_transposed, has_steps(source), source.is_turned};
-    return aligned(bytes) * (1 + std::count(std::begin(moves), std::end(moves), true));
+    return aligned(bytes / source.shape[0] * most_rows(source)) * (1 + std::count(std::begin(moves), std::end(moves), true));
   }
   size_t bytes_for(const SourceTensor& source, DType type) const {
     if (is_stored(source)) return aligned(static_cast<size_t>(source.num_rows() * source.num_columns()) * dtype_bytes(type));
     const DType stored = *find_tensor(checkpoint_, source).dtype;
     return read_bytes(source) +
-           (stored == type ? 0 : aligned(static_cast<size_t>(source.num_elements()) * dtype_bytes(type)));
+           (stored == type ? 0 : aligned(most_elements(source) * dtype_bytes(type)));
   }
   size_t bytes_for(const SourceTensor& source, const MatrixFormat& format) const {
     const MatrixFormat held = backend_.held_format(format);
@@ -201,7 +207,8 @@ class Staging {
     const TensorInfo& info = find_tensor(checkpoint_, source);
     const size_t bytes = info.bytes / std::max<int64_t>(1, source.stack), row_bytes = bytes / source.shape[0];
     const std::vector<RowRange> whole = {{0, source.shape[0]}};
-    std::byte* raw = take(bytes);
+    const size_t room = row_bytes * most_rows(source);
+    std::byte* raw = take(room);
     size_t used = 0;
     for (const RowRange& range : source.rows.empty() || has_steps(source) ? whole : source.rows) {
       checkpoint_.read(info, source.index * bytes + range.first * row_bytes, range.count * row_bytes, raw + used);
@@ -213,18 +220,18 @@ class Staging {
                {{"tensor", shown(info.name)}, {"file", checkpoint_.file_of(info).string()}});
     }
     if (source.is_transposed) {
-      const std::byte* const stored = std::exchange(raw, take(bytes));
+      const std::byte* const stored = std::exchange(raw, take(room));
       transpose(stored, source.shape[1], source.shape[0], dtype_bytes(*info.dtype), raw);
     }
     if (has_steps(source)) {
-      const std::byte* const stored = std::exchange(raw, take(bytes));
+      const std::byte* const stored = std::exchange(raw, take(room));
       copy_rows(stored, source.rows, row_bytes, raw);
     }
     const int64_t rows = source.chosen_rows();
     if (source.shape.size() == 1) return Tensor(raw, *info.dtype, {rows});
     if (source.shape.size() != 2) return Tensor(raw, *info.dtype, {source.num_elements()});
     if (source.is_turned) {
-      const std::byte* const stored = std::exchange(raw, take(bytes));
+      const std::byte* const stored = std::exchange(raw, take(room));
       transpose(stored, rows, source.shape[1], dtype_bytes(*info.dtype), raw);
     }
     return Tensor(raw, *info.dtype, {source.num_rows(), source.num_columns()});

@@ -108,6 +108,7 @@ std::vector<WeightSlot> map_weights(const ModelSpec& spec, ModelWeights& weights
   if (spec.layer_inputs.is_there()) {
     SlotList inside(slots, names, names.frame_prefix(), spec.frame_format());
     spec.layer_inputs.list_slots(hidden, weights.layer_inputs, inside);
+    if (spec.streams.is_there()) spec.streams.list_slots(hidden, weights.streams, inside);
   }
   weights.layers.resize(spec.layers.size());
   for (size_t l = 0; l < spec.layers.size(); ++l) {
@@ -126,6 +127,7 @@ std::vector<WeightSlot> map_weights(const ModelSpec& spec, ModelWeights& weights
     std::visit([&](const auto& ffn) { list_part(ffn, w.ffn); }, layer.ffn);
     list.norm(w.ffn_post_norm, "ffn_post_norm", hidden, layer.ffn_post_norm);
     if (spec.layer_inputs.is_there()) spec.layer_inputs.list_layer_slots(hidden, w.layer_input, list);
+    if (spec.streams.is_there()) spec.streams.list_layer_slots(hidden, w.stream, list);
     if (layer.has_output_scale) list.vector(w.output_scale, "layer_scalar", {1});
   }
   frame.norm(weights.final_norm, names.final_norm, hidden, spec.final_norm);

@@ -23,6 +23,7 @@ struct LayerWeights {
   WeightsOf<FfnSpec>::Variant ffn;
   NormWeights mixer_norm, mixer_post_norm, ffn_norm, ffn_post_norm;  // [hidden]
   LayerInputWeights layer_input;                                     // empty where the model has no such inputs
+  StreamLayerWeights stream;                                         // likewise
   Buffer output_scale;                                               // f32 [1]; empty where the layer has none
 };
 
@@ -33,6 +34,7 @@ struct ModelWeights {
   LinearWeight positions;  // [max_positions, hidden]; empty without learned positions
   NormWeights embedding_norm;  // [hidden]
   LayerInputsWeights layer_inputs;
+  StreamsWeights streams;
   std::vector<LayerWeights> layers;
   NormWeights final_norm;  // [hidden]
   LinearWeight lm_head;    // [vocab, embedding]; empty when tied to the embedding

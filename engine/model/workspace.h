@@ -26,12 +26,15 @@ class Workspace {
   // Of the backend's activation type; logits f32.
   Tensor residual, x, h;  // [num_rows, hidden]
   Tensor layer_inputs;    // [num_rows, of all layers], where the model has them
+  // Where it has several residual streams: [count * num_rows, hidden], of which the first is `residual`; and two more
+  // [num_rows, hidden].
+  Tensor streams, before, low_rank;
   Tensor last;            // [num_logit_rows, hidden]
   Tensor logits;          // [num_logit_rows, vocab]
   Tensor scratch;         // [elements] of the part that runs, which cuts it as it likes
 
  private:
-  int max_rows_ = 0;
+  int max_rows_ = 0, num_streams_ = 0;
   int max_logit_rows_ = 0;
   Buffer buffer_;
 };

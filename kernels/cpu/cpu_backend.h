@@ -54,6 +54,11 @@ class CpuBackend final : public Backend {
             const Tensor& out) override;
   void scaled_add(const Tensor& x, float scale, const Tensor& y, const Tensor& out) override;
   void xielu(const Tensor& x, const Tensor& alphas, const Tensor& out) override;
+  void gated_scan(const GatedScanArgs& args) override;
+  void mix_streams(const MixStreamsArgs& args) override;
+  void correct_streams(const CorrectStreamsArgs& args) override;
+  void match_size(const Tensor& x, const Tensor& target, float least) override;
+  void cut_rows(const Tensor& x, int64_t x_stride, float deviations) override;
   void soft_cap(const Tensor& x, float cap) override;
   void gather_rows(const Tensor& x, std::span<const int32_t> rows, const Tensor& out) override;
   void clamp_gate_up(const Tensor& gate_up, float limit, float up_offset) override;

@@ -1,4 +1,5 @@
 // Norms, rotary embedding, gates and row copies: one row at a time, rows spread over the pool.
+#include <cmath>
 #include <cstring>
 
 #include "kernels/base/check.h"
@@ -119,6 +120,64 @@ void CpuBackend::scaled_add(const Tensor& x, float scale, const Tensor& y, const
     kernels_.scaled_add(x.as<float>() + r * dim, scale, y.data == nullptr ? nullptr : y.as<float>() + r * dim,
                         out.as<float>() + r * dim, dim);
   });
+}
+
+namespace {
+
+// weights [n, count] by tanh of a row's modes.
+void stream_factors(const StreamArgs& of, int64_t row, const Tensor& weights, float* out) {
+  const int64_t count = of.modes.dim(1);
+  float modes[kMaxStreams];
+  for (int64_t i = 0; i < count; ++i) modes[i] = std::tanh(of.modes.as<float>()[row * count + i]);
+  for (int64_t n = 0; n < weights.dim(0); ++n) {
+    out[n] = 0;
+    for (int64_t i = 0; i < count; ++i) out[n] += weights.as<float>()[n * count + i] * modes[i];
+  }
+}
+
+void check_streams(const StreamArgs& of, const Tensor& weights) {
+  static_assert(kMaxStreams == kMaxStreamsOfRow);
+  const int64_t count = of.modes.dim(1);
+  SERVAL_CHECK(count > 0 && count <= kMaxStreams && of.streams.dim(0) == count * of.modes.dim(0) &&
+                   weights.dim(1) == count,
+               count, of.streams.dim(0), of.modes.dim(0), weights.dim(1));
+}
+
+}  // namespace
+
+void CpuBackend::mix_streams(const MixStreamsArgs& args) {
+  check_streams(args.of, args.weights);
+  const int64_t rows = args.of.modes.dim(0), count = args.of.modes.dim(1), dim = args.of.streams.dim(1);
+  for_rows(rows, count * count * dim, [&](int64_t r) {
+    float c[kMaxStreams * kMaxStreams];
+    stream_factors(args.of, r, args.weights, c);
+    kernels_.mix_streams(args.of.streams.as<float>() + r * dim, rows * dim, static_cast<int>(count), c, dim);
+  });
+}
+
+void CpuBackend::correct_streams(const CorrectStreamsArgs& args) {
+  check_streams(args.of, args.weights);
+  const int64_t rows = args.of.modes.dim(0), count = args.of.modes.dim(1), dim = args.of.streams.dim(1);
+  for_rows(rows, 2 * count * dim, [&](int64_t r) {
+    float c[kMaxStreams];
+    stream_factors(args.of, r, args.weights, c);
+    for (int64_t i = 0; i < count; ++i) c[i] += 1;
+    kernels_.correct_streams(args.of.streams.as<float>() + r * dim, rows * dim, static_cast<int>(count), c,
+                             args.before.as<float>() + r * dim, args.scale.as<float>(),
+                             args.scaled.as<float>() + r * dim, dim);
+  });
+}
+
+void CpuBackend::match_size(const Tensor& x, const Tensor& target, float least) {
+  const int64_t dim = x.dim(1);
+  for_rows(x.dim(0), 3 * dim, [&](int64_t r) {
+    kernels_.match_size(x.as<float>() + r * dim, target.as<float>() + r * dim, least, dim);
+  });
+}
+
+void CpuBackend::cut_rows(const Tensor& x, int64_t x_stride, float deviations) {
+  for_rows(x.dim(0), 4 * x.dim(1),
+           [&](int64_t r) { kernels_.cut_row(x.as<float>() + r * x_stride, deviations, x.dim(1)); });
 }
 
 void CpuBackend::xielu(const Tensor& x, const Tensor& alphas, const Tensor& out) {

@@ -129,6 +129,72 @@ inline Vec sigmoid(Vec x) {
   return 1.0f / (1.0f + exp(-x));
 }
 
+// Streams lie `stride` apart; c [count, count].
+void mix_streams_row(float* x, int64_t stride, int count, const float* c, int64_t n) {
+  for_vectors(n, [&](int64_t i, int lanes) {
+    Vec in[kMaxStreamsOfRow], out[kMaxStreamsOfRow];
+    for (int s = 0; s < count; ++s) in[s] = load_some(x + s * stride + i, lanes);
+    for (int o = 0; o < count; ++o) {
+      out[o] = in[o];
+      for (int s = 0; s < count; ++s) out[o] = fma(broadcast(c[o * count + s]), in[s], out[o]);
+    }
+    for (int s = 0; s < count; ++s) store_some(x + s * stride + i, out[s], lanes);
+  });
+}
+
+// c [count], with the 1 that is added.
+void correct_streams_row(float* x, int64_t stride, int count, const float* c, const float* before, const float* scale,
+                         float* scaled, int64_t n) {
+  for_vectors(n, [&](int64_t i, int lanes) {
+    const Vec was = load_some(before + i, lanes), change = load_some(x + i, lanes) - was;
+    for (int s = 0; s < count; ++s) {
+      const Vec from = s == 0 ? was : load_some(x + s * stride + i, lanes);
+      const Vec now = fma(broadcast(c[s]), change, from);
+      store_some(x + s * stride + i, now, lanes);
+      if (s == 0) store_some(scaled + i, now * load_some(scale + i, lanes), lanes);
+    }
+  });
+}
+
+void match_size_row(float* x, const float* target, float least, int64_t n) {
+  Vec own[4] = {}, other[4] = {};
+  int next = 0;
+  for_vectors(n, [&](int64_t i, int lanes) {
+    const Vec a = load_some(x + i, lanes), b = load_some(target + i, lanes);
+    own[next] = fma(a, a, own[next]);
+    other[next] = fma(b, b, other[next]);
+    next = (next + 1) % 4;
+  });
+  const float size = mean_of(own, n), wanted = mean_of(other, n);
+  // The root of the wanted size, and one over that of the row's own.
+  const float root = wanted > 0 ? wanted * inverse_sqrt(wanted) : 0.0f;
+  const Vec factor = broadcast(root * inverse_sqrt(size > least ? size : least));
+  for_vectors(n, [&](int64_t i, int lanes) { store_some(x + i, load_some(x + i, lanes) * factor, lanes); });
+}
+
+void cut_row(float* x, float deviations, int64_t n) {
+  Vec sums[4] = {}, squares[4] = {};
+  int next = 0;
+  for_vectors(n, [&](int64_t i, int lanes) {
+    sums[next] += load_some(x + i, lanes);
+    next = (next + 1) % 4;
+  });
+  const float average = mean_of(sums, n);
+  const Vec mean = broadcast(average);
+  next = 0;
+  for_vectors(n, [&](int64_t i, int lanes) {
+    float apart[kLanes] = {};  // zeros beyond the row's end
+    store_some(apart, load_some(x + i, lanes) - mean, lanes);
+    const Vec d = load(apart);
+    squares[next] = fma(d, d, squares[next]);
+    next = (next + 1) % 4;
+  });
+  const float variance = mean_of(squares, n);
+  const float deviation = variance > 0 ? variance * inverse_sqrt(variance) : 0.0f;
+  const Vec limit = broadcast(average + deviation * deviations);
+  for_vectors(n, [&](int64_t i, int lanes) { store_some(x + i, relu(load_some(x + i, lanes) - limit), lanes); });
+}
+
 void xielu_row(const float* x, const float* alphas, float* out, int64_t n) {
   const Vec a = broadcast(alphas[0]), b = broadcast(alphas[1]);
   for_vectors(n, [&](int64_t i, int lanes) {

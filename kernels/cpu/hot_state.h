@@ -72,6 +72,41 @@ void causal_conv(const ConvArgs& a) {
   kByTaps[a.taps - 2](a);
 }
 
+inline Vec square_root(Vec x) {
+  float values[kLanes];
+  store(values, x);
+  for (float& value : values) value = __builtin_sqrtf(value);
+  return load(values);
+}
+
+// 1 - e^x for x <= 0, without loss near 0.
+inline Vec one_less_exp(Vec x) {
+  Vec sum = broadcast(1.0f / 120);
+  for (const float term : {1.0f / 24, 1.0f / 6, 1.0f / 2, 1.0f}) sum = fma(sum, x, broadcast(term));
+  return x > -0.1f ? -x * sum : 1.0f - exp(x);
+}
+
+void gated_scan(const GatedScanOfRows& a) {
+  const int64_t channels = a.rows.channels;
+  for_vectors(a.rows.end - a.rows.begin, [&](int64_t i, int lanes) {
+    const int64_t c = a.rows.begin + i;
+    const Vec in_bias = load_some(a.in_bias + c, lanes), decay_bias = load_some(a.decay_bias + c, lanes),
+              rate = load_some(a.rate + c, lanes);
+    Vec state{};
+    for_state_rows(
+        a.rows, [&](int64_t block) { state = load_some(a.states + block * channels + c, lanes); },
+        [&](int r) {
+          const int64_t at = r * channels + c;
+          const Vec power = rate * sigmoid(load_some(a.decay_gate + at, lanes) + decay_bias);
+          Vec input = sigmoid(load_some(a.in_gate + at, lanes) + in_bias) * load_some(a.x + at, lanes);
+          if (a.rows.first_pos + r > 0) input *= square_root(one_less_exp(2.0f * power));
+          state = fma(state, exp(power), input);
+          store_some(a.out + at, state, lanes);
+        },
+        [&](int64_t block) { store_some(a.states + block * channels + c, state, lanes); });
+  });
+}
+
 void selective_scan(const ScanArgs& a) {
   const int64_t channels = a.rows.channels;
   const int num_states = a.num_states;

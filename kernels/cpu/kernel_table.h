@@ -82,6 +82,7 @@ struct LinearKernel {
 inline constexpr int kTile = 64;
 inline constexpr int kChunk = 256;
 inline constexpr int kMinBlock = 8;
+inline constexpr int kMaxStreamsOfRow = 8;  // kMaxStreams
 
 // What a chunk leaves of a query vector: [value_dim] sums of weighted values relative to the maximum of its
 // scores, then that maximum, and the sum of its weights (0: the vector sees no position of it).
@@ -166,6 +167,15 @@ struct ScanArgs {
   const float* d;  // [channels]
   float* states;   // [blocks, num_states, channels]
   float* out;      // [num_rows, channels]
+};
+
+// Backend::gated_scan of some channels of a sequence.
+struct GatedScanOfRows {
+  StateRows rows;
+  const float *x, *in_gate, *decay_gate;      // [num_rows, channels]
+  const float *in_bias, *decay_bias, *rate;   // [channels]
+  float* states;                              // [blocks, channels]
+  float* out;                                 // [num_rows, channels]
 };
 
 // One head's state [keys, values]: S = diag(decay) S, S += k (strength (v - m))^T with m = S^T k by the delta rule,
@@ -271,12 +281,19 @@ struct KernelTable {
   // out = scale * x + y, y may be null; out may be x or y.
   void (*scaled_add)(const float* x, float scale, const float* y, float* out, int64_t n);
   void (*soft_cap)(float* x, float cap, int64_t n);
+  // Of a row, as Backend's ops of streams; streams lie `stride` apart, c are the row's factors.
+  void (*mix_streams)(float* x, int64_t stride, int count, const float* c, int64_t n);
+  void (*correct_streams)(float* x, int64_t stride, int count, const float* c, const float* before,
+                          const float* scale, float* scaled, int64_t n);
+  void (*match_size)(float* x, const float* target, float least, int64_t n);
+  void (*cut_row)(float* x, float deviations, int64_t n);
   // Backend::xielu of a row.
   void (*xielu)(const float* x, const float* alphas, float* out, int64_t n);
   void (*clamp)(float* x, float limit, int64_t n);
   void (*rotate)(float* x, const float* cos, const float* sin, int64_t half);
   void (*causal_conv)(const ConvArgs& args);
   void (*selective_scan)(const ScanArgs& args);
+  void (*gated_scan)(const GatedScanOfRows& args);
   void (*linear_scan)(const LinearScanArgs& args);
   void (*decay_row)(const DecayArgs& args);
   SampleKernels sample;

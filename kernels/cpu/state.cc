@@ -74,6 +74,25 @@ void CpuBackend::selective_scan(const SelectiveScanArgs& args) {
   });
 }
 
+void CpuBackend::gated_scan(const GatedScanArgs& args) {
+  const int64_t channels = args.out.dim(1);
+  SERVAL_CHECK(args.x.dim(1) == channels && args.rate.num_elements() == channels && args.kv.scan_floats == channels &&
+                   args.batch->num_rows == args.out.dim(0),
+               args.x.dim(1), args.rate.num_elements(), args.kv.scan_floats, channels, args.batch->num_rows,
+               args.out.dim(0));
+  for_state_pieces(*args.batch, args.kv, channels, [&](int64_t row, const StateRows& rows) {
+    kernels_.gated_scan({.rows = rows,
+                         .x = args.x.as<float>() + row * channels,
+                         .in_gate = args.in_gate.as<float>() + row * channels,
+                         .decay_gate = args.decay_gate.as<float>() + row * channels,
+                         .in_bias = args.in_bias.as<float>(),
+                         .decay_bias = args.decay_bias.as<float>(),
+                         .rate = args.rate.as<float>(),
+                         .states = static_cast<float*>(args.kv.values),
+                         .out = args.out.as<float>() + row * channels});
+  });
+}
+
 // Sequences times heads times some of a head's values.
 void CpuBackend::linear_scan(const serval::LinearScanArgs& args) {
   const int64_t heads = args.v.dim(1), values = args.v.dim(2), key_heads = args.k.dim(1), keys = args.k.dim(2);

@@ -81,6 +81,11 @@ constexpr ModelKind kKinds[] = {
      R"(, "layer_types": ["linear_attention", "full_attention", "linear_attention"], "mlp_alpha_factor": 1.5)"},
     {"chunks_bf16", "Llama4ForCausalLM", DType::kBF16, 0, 0, 5,
      R"(, "no_rope_layers": [1, 0, 1], "moe_layers": [1], "attention_chunk_size": 37, "floor_scale": 30, "intermediate_size_mlp": 96)"},
+    {"streams_bf16", "Gemma3nForCausalLM", DType::kBF16, 37, 0, 0,
+     R"(, "layer_types": ["sliding_attention", "full_attention", "full_attention"], "num_kv_shared_layers": 1, "laurel_rank": 16,
+        "hidden_size_per_layer_input": 8, "activation_sparsity_pattern": [0.8, 0, 0])"},
+    {"gated_scan_bf16", "RecurrentGemmaForCausalLM", DType::kBF16, 0, 0, 0,
+     R"(, "block_types": ["recurrent", "attention"], "attention_window_size": 37)"},
     {"narrow_bf16", "MiMoV2FlashForCausalLM", DType::kBF16, 37, 0, 5, R"(, "num_key_value_heads": 1, "moe_intermediate_size": 40, "v_head_dim": 8, "partial_rotary_factor": 0.5)"},
 };
 
@@ -170,7 +175,8 @@ class Laws : public ::testing::TestWithParam<std::tuple<const char*, int>> {
   const std::filesystem::path& model() const { return model_folder(kind()); }
   // A state instead of keys and values, in all layers or in some.
   bool keeps_state() const {
-    constexpr std::string_view kHybrids[] = {"Qwen3_5ForCausalLM", "KimiLinearForCausalLM", "MiniMaxForCausalLM"};
+    constexpr std::string_view kHybrids[] = {"Qwen3_5ForCausalLM", "KimiLinearForCausalLM", "MiniMaxForCausalLM",
+                                               "RecurrentGemmaForCausalLM"};
     return is_of_states() || std::find(std::begin(kHybrids), std::end(kHybrids), kind().architecture) != std::end(kHybrids);
   }
   bool is_of_states() const { return kind().architecture == std::string("MambaForCausalLM"); }

@@ -35,7 +35,7 @@ def randomise(model, seed):
     generator = torch.Generator().manual_seed(seed)
     tied = getattr(model.config, "tie_word_embeddings", False)
     kind = model.config.model_type
-    stores_above_one = kind.startswith(("gemma", "nemotron", "qwen3_5", "qwen3_next", "muse")) and kind != "nemotron_h" and "gemma4" not in kind
+    stores_above_one = kind.startswith(("minimax_m3", "recurrent_gemma", "gemma", "nemotron", "qwen3_5", "qwen3_next", "muse")) and kind != "nemotron_h" and "gemma4" not in kind and "gemma3n" not in kind
     has_transposed = kind in ("gpt2", "openai-gpt")
 
     def normal(p, std, mean=0.0):

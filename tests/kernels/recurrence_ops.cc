@@ -216,6 +216,46 @@ void check_selective(Backend& backend, WeightFormat weights, const SelectiveCase
   expect_near(scan, want_scan, scan_size, tolerance, "selective_scan");
 }
 
+void check_gated_scan(Backend& backend, WeightFormat weights, int64_t channels, int span) {
+  if (!backend.has(RareOp::kGatedScan)) return;
+  Bench bench(backend, weights, static_cast<uint32_t>(channels + span));
+  StateRun state(backend, bench, seqs_of(span), span);
+  const int64_t total = state.total();
+  const Values x = bench.numbers({total, channels}), in_gate = bench.numbers({total, channels}),
+               decay_gate = bench.numbers({total, channels}), in_bias = bench.numbers({channels}, DType::kF32),
+               decay_bias = bench.numbers({channels}, DType::kF32), rate = negatives(bench, backend, {channels});
+  const auto run = [&](const std::vector<int64_t>& rows, const AttentionBatch& batch, const KvLayer& kv) {
+    const Tensor out = bench.poison({static_cast<int64_t>(rows.size()), channels}, bench.type());
+    backend.gated_scan({.x = bench.rows_of(x, rows),
+                        .in_gate = bench.rows_of(in_gate, rows),
+                        .decay_gate = bench.rows_of(decay_gate, rows),
+                        .in_bias = in_bias.tensor,
+                        .decay_bias = decay_bias.tensor,
+                        .rate = rate.tensor,
+                        .kv = kv,
+                        .batch = &batch,
+                        .out = out});
+    return std::vector<std::vector<double>>{bench.read(out)};
+  };
+  const std::vector<double> got = state.check({.scan_floats = channels}, run, "a gated scan")[0];
+  const auto sigmoid = [](double v) { return 1 / (1 + std::exp(-v)); };
+  std::vector<double> want, size;
+  for (size_t s = 0; s < state.num_seqs(); ++s) {
+    std::vector<double> h(channels, 0.0);
+    for (int64_t p = state.begin(s); p < state.begin(s + 1); ++p) {
+      for (int64_t c = 0; c < channels; ++c) {
+        const int64_t at = p * channels + c;
+        const double a = std::exp(rate.exact[c] * sigmoid(decay_gate.exact[at] + decay_bias.exact[c]));
+        const double input = sigmoid(in_gate.exact[at] + in_bias.exact[c]) * x.exact[at];
+        h[c] = p == state.begin(s) ? input : a * h[c] + std::sqrt(1 - a * a) * input;
+        want.push_back(h[c]);
+        size.push_back(1);
+      }
+    }
+  }
+  expect_near(got, want, size, std::max(bench.tolerance(), 1e-5), "gated_scan");
+}
+
 struct LinearCase {
   int key_heads, heads, keys, values, span;
   bool has_delta_rule, decays_by_key, has_strength, has_skip, is_constant = false;
@@ -327,6 +367,9 @@ void check_linear(Backend& backend, WeightFormat weights, const LinearCase& test
 }  // namespace
 
 void add_recurrence_cases(std::vector<OpCase>& cases) {
+  for (const auto& [channels, span] : {std::pair{7, 32}, {40, 64}, {300, 16}})
+    cases.push_back({"gated_scan_" + std::to_string(channels),
+                     [=](Backend& b, WeightFormat w) { check_gated_scan(b, w, channels, span); }});
   for (const SelectiveCase& test : std::vector<SelectiveCase>{{1, 16, true, 4, 16},
                                                              {37, 32, true, 3, 5, true},
                                                              {200, 64, false, 2, 32},

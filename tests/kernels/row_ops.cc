@@ -105,6 +105,77 @@ void check_activation(Backend& backend, WeightFormat weights, int64_t rows, int6
   }
 }
 
+void check_streams(Backend& backend, WeightFormat weights, int64_t dim) {
+  if (!backend.has(RareOp::kStreams)) return;
+  constexpr int64_t kRows = 3, kCount = 4;
+  Bench bench(backend, weights, static_cast<uint32_t>(dim));
+  const Values streams = bench.numbers({kCount * kRows, dim}), modes = bench.numbers({kRows, kCount}),
+               mixing = bench.numbers({kCount * kCount, kCount}, DType::kF32),
+               correcting = bench.numbers({kCount, kCount}, DType::kF32), before = bench.numbers({kRows, dim}),
+               scale = bench.numbers({dim}, DType::kF32);
+  const Tensor scaled = bench.poison({kRows, dim}, bench.type());
+  const auto factor = [&](const Values& of, int64_t n, int64_t r) {
+    double sum = 0;
+    for (int64_t i = 0; i < kCount; ++i) sum += of.exact[n * kCount + i] * std::tanh(modes.exact[r * kCount + i]);
+    return sum;
+  };
+  const StreamArgs of{streams.tensor, modes.tensor};
+  backend.mix_streams({of, mixing.tensor});
+  std::vector<double> want = streams.exact, size(want.size(), 4.0);
+  for (int64_t o = 0; o < kCount; ++o)
+    for (int64_t i = 0; i < kCount; ++i)
+      for (int64_t r = 0; r < kRows; ++r)
+        for (int64_t d = 0; d < dim; ++d)
+          want[(o * kRows + r) * dim + d] += factor(mixing, o * kCount + i, r) * streams.exact[(i * kRows + r) * dim + d];
+  const std::vector<double> mixed = bench.read(streams.tensor);
+  const double tolerance = std::max(bench.tolerance(), 1e-5);
+  expect_near(mixed, want, size, tolerance, "streams that are mixed");
+
+  backend.correct_streams({of, correcting.tensor, before.tensor, scale.tensor, scaled});
+  std::vector<double> want_scaled;
+  for (int64_t r = 0; r < kRows; ++r) {
+    for (int64_t d = 0; d < dim; ++d) {
+      const double was = before.exact[r * dim + d], change = mixed[r * dim + d] - was;
+      for (int64_t i = 0; i < kCount; ++i)
+        want[(i * kRows + r) * dim + d] =
+            (i == 0 ? was : mixed[(i * kRows + r) * dim + d]) + (1 + factor(correcting, i, r)) * change;
+      want_scaled.push_back(want[r * dim + d] * scale.exact[d]);
+    }
+  }
+  for (double& one : size) one = 8;
+  expect_near(bench.read(streams.tensor), want, size, tolerance, "streams that are corrected");
+  size.resize(want_scaled.size());
+  expect_near(bench.read(scaled), want_scaled, size, tolerance, "the first of them, scaled");
+}
+
+void check_row_sizes(Backend& backend, WeightFormat weights, int64_t dim) {
+  if (!backend.has(RareOp::kStreams)) return;
+  constexpr int64_t kRows = 3;
+  Bench bench(backend, weights, static_cast<uint32_t>(dim + 1));
+  const Values x = bench.numbers({kRows, dim}), target = bench.numbers({kRows, dim}), wide = bench.numbers({kRows, 2 * dim});
+  backend.match_size(x.tensor, target.tensor, 1e-5f);
+  backend.cut_rows(Tensor(wide.tensor.data, bench.type(), {kRows, dim}), 2 * dim, 0.7f);
+  std::vector<double> want, want_cut = wide.exact;
+  for (int64_t r = 0; r < kRows; ++r) {
+    double own = 0, wanted = 0, mean = 0, variance = 0;
+    for (int64_t d = 0; d < dim; ++d) {
+      own += x.exact[r * dim + d] * x.exact[r * dim + d] / static_cast<double>(dim);
+      wanted += target.exact[r * dim + d] * target.exact[r * dim + d] / static_cast<double>(dim);
+      mean += wide.exact[2 * r * dim + d] / static_cast<double>(dim);
+    }
+    for (int64_t d = 0; d < dim; ++d)
+      variance += std::pow(wide.exact[2 * r * dim + d] - mean, 2) / static_cast<double>(dim);
+    for (int64_t d = 0; d < dim; ++d) {
+      want.push_back(x.exact[r * dim + d] * std::sqrt(wanted / own));
+      want_cut[2 * r * dim + d] =
+          std::max(0.0, wide.exact[2 * r * dim + d] - mean - double{0.7f} * std::sqrt(variance));
+    }
+  }
+  const double tolerance = std::max(bench.tolerance(), 1e-5);
+  expect_near(bench.read(x.tensor), want, std::vector<double>(want.size(), 1.0), tolerance, "rows of a size");
+  expect_near(bench.read(wide.tensor), want_cut, std::vector<double>(want_cut.size(), 1.0), tolerance, "rows that are cut");
+}
+
 void check_xielu(Backend& backend, WeightFormat weights) {
   Bench bench(backend, weights, 17);
   const Values x = bench.numbers({5, 37}), alphas = bench.numbers({2}, DType::kF32);
@@ -287,6 +358,11 @@ void add_row_cases(std::vector<OpCase>& cases) {
                    [](Backend& b, WeightFormat w) { check_head_norm(b, w, 3, 40, 168, false); }});
   cases.push_back({"head_layer_norm", check_head_layer_norm});
   cases.push_back({"clamp", check_clamp});
+  for (const int dim : {1, 37, 200}) {
+    cases.push_back({"streams_" + std::to_string(dim), [=](Backend& b, WeightFormat w) { check_streams(b, w, dim); }});
+    if (dim > 1)
+      cases.push_back({"row_sizes_" + std::to_string(dim), [=](Backend& b, WeightFormat w) { check_row_sizes(b, w, dim); }});
+  }
   cases.push_back({"xielu", check_xielu});
   cases.push_back({"soft_cap", check_soft_cap});
   cases.push_back({"rows", check_rows});

@@ -11,6 +11,7 @@
 #include "engine/model/architectures/deepseek.h"
 #include "engine/model/architectures/falcon.h"
 #include "engine/model/architectures/gemma.h"
+#include "engine/model/architectures/gemma3n.h"
 #include "engine/model/architectures/gemma4.h"
 #include "engine/model/architectures/glm.h"
 #include "engine/model/architectures/gpt2.h"
@@ -34,6 +35,7 @@
 #include "engine/model/architectures/phi.h"
 #include "engine/model/architectures/qwen.h"
 #include "engine/model/architectures/qwen_next.h"
+#include "engine/model/architectures/recurrent_gemma.h"
 #include "engine/model/architectures/small_llamas.h"
 #include "engine/model/architectures/stablelm.h"
 #include "engine/model/architectures/starcoder.h"
@@ -48,10 +50,10 @@ namespace {
 constexpr const Architecture* kArchitectures[] = {&kLlama, &kMistral, &kMixtral, &kLlama4, &kLlama4Composite, &kDbrx, &kBailingMoe, &kBailingMoeV2,
                                                   &kInternLm2, &kQwen1, &kQwen2,
                                                   &kQwen3, &kGemma, &kGemma2,  &kGemma3,  &kGemma3Composite,
-                                                  &kGemma4, &kGemma4Composite, &kGemma4Unified,
+                                                  &kGemma3n, &kGemma3nComposite, &kGemma4, &kGemma4Composite, &kGemma4Unified,
                                                   &kPhi3,  &kGpt, &kGpt2,
                                                   &kQwen2Moe, &kQwen3Moe, &kDeepseekV2, &kDeepseekV3, &kDeepseekV32, &kGlmMoeDsa,
-                                                  &kKimiK25, &kGlm4MoeLite, &kGlm4Moe, &kDots1, &kMiniMaxM2, &kMimoV2,
+                                                  &kKimiK25, &kGlm4MoeLite, &kGlm4Moe, &kDots1, &kMiniMaxM2, &kMiniMaxM3, &kMimoV2,
                                                   &kGraniteMoe, &kGraniteMoeShared, &kOlmoe, &kHunYuanMoe,
                                                   &kGptOss, &kPhiMoe, &kErnieMoe, &kHy3, &kMiniCpm3,
                                                   &kQwen3VlMoe,
@@ -67,7 +69,7 @@ constexpr const Architecture* kArchitectures[] = {&kLlama, &kMistral, &kMixtral,
                                                   // States alone, and beside attention.
                                                   &kMamba, &kMamba2, &kFalconMamba, &kQwen3Next, &kKimiLinear, &kBailingHybrid, &kMiniMax,
                                                   &kQwen35, &kQwen35Composite, &kOlmoHybrid,
-                                                  &kLfm2, &kLfm2Moe, &kBamba, &kGraniteHybrid, &kFalconH1, &kNemotronH, &kJamba};
+                                                  &kLfm2, &kLfm2Moe, &kRecurrentGemma, &kBamba, &kGraniteHybrid, &kFalconH1, &kNemotronH, &kJamba};
 
 const Architecture& find_row(std::string_view Architecture::*key, std::string_view wanted, const char* what) {
   std::vector<std::string> supported;

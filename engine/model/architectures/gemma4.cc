@@ -7,6 +7,7 @@
 #include "engine/model/architectures/composite.h"
 #include "engine/model/architectures/decoder_fields.h"
 #include "engine/model/architectures/expert_fields.h"
+#include "engine/model/architectures/shared_keys.h"
 #include "engine/model/harmless_fields.h"
 #include "kernels/base/shown.h"
 
@@ -37,21 +38,6 @@ void read_layer_inputs(const Fields& config, int width_when_absent, ModelSpec& s
   inputs.vocab_size = vocab;
   inputs.num_layers = spec.num_layers();
   inputs.norm = spec.final_norm;
-}
-
-// Of each layer the one whose keys and values it reads: the last layers have none of their own, and read those of the
-// last layer of their kind that has.
-std::vector<std::optional<int>> read_sources(const Fields& config, const std::vector<bool>& windowed) {
-  const int num_layers = static_cast<int>(windowed.size());
-  const int first = num_layers - config.find_int("num_kv_shared_layers", 0, num_layers - 1).value_or(0);
-  std::vector<std::optional<int>> sources(num_layers);
-  for (int l = first; l < num_layers; ++l) {
-    int source = first - 1;
-    while (source >= 0 && windowed[source] != windowed[l]) --source;
-    if (source < 0) config.refuse("num_kv_shared_layers", "leaves no layer of one of the kinds with keys of its own");
-    sources[l] = source;
-  }
-  return sources;
 }
 
 // Those of layers that see everything: global_head_dim and its like, or, as they are saved today, per_layer_config,
@@ -107,7 +93,7 @@ ModelSpec read_text(const Fields& config, const Defaults& defaults) {
   spec.ropes = read_ropes_by_kind(config, spec.max_positions, {full_heads.head_dim, {.theta = 1e6}},
                                   {windowed_heads.head_dim, {.theta = 1e4}});
 
-  const std::vector<std::optional<int>> sources = read_sources(config, windowed);
+  const std::vector<std::optional<int>> sources = read_key_sources(config, windowed, 0);
   const bool is_double = config.get_bool("use_double_wide_mlp", false);  // without keys
   const bool has_experts = config.get_bool("enable_moe_block", false);
   const DenseFfnSpec usual_ffn = read_gated_ffn(config, "hidden_activation", "gelu_pytorch_tanh");
@@ -124,8 +110,7 @@ ModelSpec read_text(const Fields& config, const Defaults& defaults) {
     layer.kv_source = sources[l];
   }
   set_windows(config, read_window(config).value_or(defaults.window), windowed, spec);
-  for (KvGroupSpec& group : spec.kv_groups)
-    std::erase_if(group.layers, [&](int l) { return sources[l].has_value(); });
+  leave_shared_keys(sources, spec);
   return spec;
 }
 
@@ -172,12 +157,8 @@ constexpr StoredName kModules[] = {{"mixer_post_norm", "post_attention_layernorm
                                    {"mlp.experts.*.down_proj", "experts.down_proj"},
                                    {"mlp.shared_experts.", "mlp."}};
 
-// Beside what is no text: layers that read another's keys and values still have matrices for their own.
-constexpr std::string_view kUnused[] = {"vision_tower.",    "audio_tower.",      "embed_vision.",     "embed_audio.",
-                                        "vision_embedder.", "self_attn.k_proj.", "self_attn.v_proj.", "self_attn.k_norm."};
-
 constexpr TensorNames with_unused(TensorNames names) {
-  names.ignored = kUnused;
+  names.ignored = kNotTextOrKeys;
   return names;
 }
 

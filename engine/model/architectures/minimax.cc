@@ -1,10 +1,13 @@
 #include "engine/model/architectures/minimax.h"
 
+#include <algorithm>
 #include <cmath>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "engine/model/architectures/composite.h"
 #include "engine/model/architectures/decoder_fields.h"
 #include "engine/model/architectures/expert_fields.h"
 
@@ -74,6 +77,93 @@ ModelSpec read_minimax(const Fields& config) {
   return spec;
 }
 
+// By a list of numbers, one a layer; nothing where there is none.
+std::optional<std::vector<bool>> read_switches(const Fields& config, std::string_view field, int num_layers) {
+  if (config.find(field) == nullptr) return std::nullopt;
+  const std::vector<int64_t> numbers = config.find_integers(field);
+  if (static_cast<int>(numbers.size()) != num_layers) config.refuse(field, "must have a number for each layer");
+  return std::vector<bool>(numbers.begin(), numbers.end());
+}
+
+// An index chooses so many blocks of keys, which are all of them in a context of no more.
+void end_within_index(const Fields& config, ModelSpec& spec) {
+  int block = config.find_int("index_block_size", 1, kMaxPositions).value_or(128);
+  int blocks = config.find_int("index_topk_blocks", 1, kMaxPositions).value_or(16);
+  bool any = true;
+  if (const std::optional<Fields> sparse = config.find_object("sparse_attention_config")) {
+    block = sparse->find_int("sparse_block_size", 1, kMaxPositions).value_or(block);
+    blocks = sparse->find_int("sparse_topk_blocks", 1, kMaxPositions).value_or(blocks);
+  }
+  constexpr std::string_view kKinds[] = {"full_attention", "minimax_m3_sparse"};
+  if (const std::optional<std::vector<int>> kinds = read_layer_names(config, "layer_types", spec.num_layers(), kKinds))
+    any = std::find(kinds->begin(), kinds->end(), 1) != kinds->end();
+  config.ignore({"index_n_heads", "index_head_dim", "index_local_blocks"});
+  const int64_t chosen = int64_t{block} * blocks;
+  if (!any || chosen >= spec.max_positions) return;
+  spec.max_positions = static_cast<int>(chosen);
+  spec.why_no_longer = "beyond " + std::to_string(chosen) +
+                       " positions an index chooses those that are attended to, which is not supported";
+}
+
+ModelSpec read_m3_text(const Fields& config) {
+  ModelSpec spec = read_frame(config);
+  spec.final_norm = read_rms_norm(config);
+  spec.final_norm.offset = 1;
+  GqaSpec attention = read_heads(config, spec.hidden_size);
+  attention.head_norm = spec.final_norm;
+  const std::optional<int> rotary_dim = config.find_int("rotary_dim", 2, attention.head_dim);
+  const double part = rotary_dim ? static_cast<double>(*rotary_dim) / attention.head_dim : 1;
+  spec.ropes = {read_rope(config, attention.head_dim, spec.max_positions, {.theta = 5e6, .part = part})};
+  // x sigmoid(alpha x), with both sides clamped, whatever hidden_act says.
+  if (std::abs(config.find_number("swiglu_alpha", 0, 1e6).value_or(1.702) - 1.702) > 1e-6)
+    config.refuse("swiglu_alpha", "must be 1.702");
+  const float limit = static_cast<float>(config.find_positive("swiglu_limit", 1e6).value_or(7));
+  const DenseFfnSpec dense{.intermediate_size = config.find_int("dense_intermediate_size", 1, kMaxIntermediate).value_or(12288),
+                           .activation = Activation::kGeluSigmoid,
+                           .gate_limit = limit,
+                           .up_offset = 1};
+  MoeFfnSpec experts =
+      read_experts(config, spec, dense, {.count = {"num_local_experts"}, .width = "intermediate_size"});
+  experts.gate_limit = limit;
+  experts.up_offset = 1;
+  experts.has_correction = true;
+  experts.rule = {.score = RoutingRule::Score::kSigmoid,
+                  .renormalise = true,
+                  .scale = static_cast<float>(config.find_positive("routed_scaling_factor", 1e6).value_or(2))};
+  experts.shared_size = config.find_int("shared_intermediate_size", 1, kMaxIntermediate).value_or(3072);
+  config.ignore({"hidden_act", "use_qk_norm", "qk_norm_type", "use_gemma_norm", "use_routing_bias", "scoring_func",
+                 "n_shared_experts", "num_mtp_modules", "mtp_transformer_layers", "use_mtp", "attention_output_gate"});
+  const int num_layers = spec.num_layers();
+  spec.layers.assign(num_layers, pre_norm_layer(attention, dense, spec.final_norm));
+  std::vector<bool> has_experts(num_layers, true);
+  has_experts = read_switches(config, "moe_layer_freq", num_layers).value_or(has_experts);
+  has_experts = read_mlp_layer_types(config, num_layers).value_or(has_experts);
+  set_experts(experts, has_experts, spec);
+  end_within_index(config, spec);
+  set_windows(config, {}, std::vector<bool>(num_layers, false), spec);
+  return spec;
+}
+
+ModelSpec read_m3(const Fields& config) {
+  config.ignore({"merged_hidden_size", "projector_hidden_size", "patch_merge_size"});  // of pictures
+  return read_text_part(config, {}, read_m3_text);
+}
+
+constexpr StoredName kM3Modules[] = {{"mlp.gate", "block_sparse_moe.gate"},
+                                     {"mlp.experts.*.gate_proj", "block_sparse_moe.experts.*.w1"},
+                                     {"mlp.experts.*.up_proj", "block_sparse_moe.experts.*.w3"},
+                                     {"mlp.experts.*.down_proj", "block_sparse_moe.experts.*.w2"},
+                                     {"mlp.gate.e_score_correction_bias", "block_sparse_moe.e_score_correction_bias"},
+                                     {"mlp.shared_experts.", "block_sparse_moe.shared_experts."}};
+// What chooses, and pictures.
+constexpr std::string_view kM3Unused[] = {".self_attn.index_", "vision_tower.", "multi_modal_projector.", "patch_merge_mlp.",
+                                          "mtp."};
+constexpr TensorNames m3_names() {
+  TensorNames names = text_names(kM3Modules);
+  names.ignored = kM3Unused;
+  return names;
+}
+
 // What follows from the number of layers and heads.
 constexpr std::string_view kDecays[] = {".slope_rate", ".query_decay", ".key_decay", ".diagonal_decay"};
 
@@ -85,5 +175,12 @@ constexpr Architecture kMiniMax{"MiniMaxForCausalLM",
                                 {.modules = kMixtralExperts, .ignored = kDecays},
                                 "MiniMax-Text-01, MiniMax-M1 (converted)",
                                 "minimax"};
+
+constexpr Architecture kMiniMaxM3{"MiniMaxM3SparseForConditionalGeneration",
+                                  "minimax_m3_vl",
+                                  read_m3,
+                                  m3_names(),
+                                  "MiniMax M3: text, to 2048 positions",
+                                  "minimax-m3"};
 
 }  // namespace serval

@@ -12,6 +12,7 @@ void DenseFfnSpec::list_slots(int64_t hidden, DenseFfnWeights& w, SlotList& slot
 
 void DenseFfnSpec::raise_limits(StepLimits& limits) const {
   limits.max_k = std::max(limits.max_k, int64_t{intermediate_size});
+  if (gate_cut) limits.need(RareOp::kStreams);
 }
 
 // Gate and up in one product, activate, project down.
@@ -20,6 +21,8 @@ void DenseFfnSpec::run(Backend& backend, const DenseFfnWeights& w, const FfnInpu
   const Tensor gate_up(in.scratch.data, in.scratch.dtype, {rows, 2 * width});
   const Tensor activated(in.scratch.at(rows * 2 * width), in.scratch.dtype, {rows, width});
   backend.linear(in.h, w.gate_up, gate_up);
+  if (gate_cut) backend.cut_rows(Tensor(gate_up.data, gate_up.dtype, {rows, width}), 2 * width, *gate_cut);
+  if (gate_limit > 0) backend.clamp_gate_up(gate_up, gate_limit, up_offset);
   // What scales the gate scales up with it, which is taken back.
   if (gate_scale != 1) backend.scaled_add(gate_up, gate_scale, {}, gate_up);
   backend.gated_activation(activation, gate_up, activated);

@@ -1,6 +1,8 @@
 // The gated feed-forward: down(activation(gate(x)) * up(x)) (Shazeer 2020, GLU variants).
 #pragma once
 
+#include <optional>
+
 #include "engine/model/ffn/ffn.h"
 
 namespace serval {
@@ -16,6 +18,10 @@ struct DenseFfnSpec {
   int intermediate_size = 0;
   Activation activation = Activation::kSilu;
   bool bias = false;  // on gate, up and down
+  // Of the gate what lies above so many deviations from the row's mean, less that limit (Gemma 3n).
+  std::optional<float> gate_cut;
+  float gate_limit = 0;  // > 0: gate and up are clamped, and up_offset is added to up (MiniMax M3)
+  float up_offset = 0;
   // Of the gate before it is activated (Falcon-H1).
   float gate_scale = 1;
 

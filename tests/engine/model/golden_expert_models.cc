@@ -53,6 +53,13 @@ std::vector<ModelCase> expert_models() {
       {"bailing-moe-v2",
        {without_correction(), without_expert_groups(), without_shared_expert(), without_routing_scale(), without_qk_norm(),
         with_whole_heads_rotated()}},
+      {"minimax-m3",
+       {without_correction(), without_renormalised_routing(), without_routing_scale(), without_shared_expert(),
+        without_gate_limit(), without_up_offset(), with_whole_heads_rotated(), without_norm_offset(),
+        {"clamp of the dense part's gate", [](ModelSpec& s, ModelWeights&) {
+           for (LayerSpec& layer : s.layers)
+             if (auto* const dense = std::get_if<DenseFfnSpec>(&layer.ffn)) dense->gate_limit = 1e6f;
+         }}}},
       {"minimax-m2",
        {without_correction(), without_renormalised_routing(), with_softmax_scores(), without_qk_norm(),
         with_whole_heads_rotated()}},

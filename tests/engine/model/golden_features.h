@@ -122,6 +122,29 @@ inline Feature without_value_norm() {
 inline Feature without_layer_inputs() {
   return {"inputs of each layer", [](ModelSpec& s, ModelWeights&) { s.layer_inputs.width = 0; }};
 }
+// Of layers that work on one stream of several.
+inline Feature of_stream_weights(const std::string& name, Buffer& (*of)(StreamLayerWeights&)) {
+  return {name, [of](ModelSpec&, ModelWeights& w) {
+            for (LayerWeights& layer : w.layers) scale_all(of(layer.stream), 0);
+          }};
+}
+inline Feature without_stream_mixing() {
+  return of_stream_weights("mixing of streams", [](StreamLayerWeights& w) -> Buffer& { return w.mixing; });
+}
+inline Feature without_stream_correction() {
+  return of_stream_weights("correction of streams", [](StreamLayerWeights& w) -> Buffer& { return w.correcting; });
+}
+inline Feature without_layer_inputs_of_streams() {
+  return of_stream_weights("inputs of each layer", [](StreamLayerWeights& w) -> Buffer& { return w.scale; });
+}
+inline Feature without_low_rank() {
+  return of_stream_weights("residual of low rank", [](StreamLayerWeights& w) -> Buffer& { return w.low_rank_norm.weight; });
+}
+inline Feature without_gate_cut() {
+  return {"cut of the gate", [](ModelSpec& s, ModelWeights&) {
+            for (LayerSpec& layer : s.layers) std::get<DenseFfnSpec>(layer.ffn).gate_cut = {};
+          }};
+}
 inline Feature without_output_scale() {
   return {"scale of a layer's output", [](ModelSpec& s, ModelWeights&) {
             for (LayerSpec& layer : s.layers) layer.has_output_scale = false;

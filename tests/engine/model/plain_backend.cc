@@ -316,6 +316,69 @@ class PlainBackend final : public Backend {
       out.as<float>()[i] = static_cast<float>(double{scale} * x.as<float>()[i] +
                                               (y.data == nullptr ? 0.0 : double{y.as<float>()[i]}));
   }
+  // weights [n, count] by tanh of a row's modes.
+  static std::vector<double> stream_factors(const StreamArgs& of, int64_t row, const Tensor& weights) {
+    const int64_t count = of.modes.dim(1);
+    std::vector<double> factors(weights.dim(0));
+    for (size_t n = 0; n < factors.size(); ++n)
+      for (int64_t i = 0; i < count; ++i)
+        factors[n] += weights.as<float>()[n * count + i] * std::tanh(double{of.modes.as<float>()[row * count + i]});
+    return factors;
+  }
+  void mix_streams(const MixStreamsArgs& args) override {
+    const int64_t rows = args.of.modes.dim(0), count = args.of.modes.dim(1), dim = args.of.streams.dim(1);
+    auto* const x = args.of.streams.as<float>();
+    for (int64_t r = 0; r < rows; ++r) {
+      const std::vector<double> c = stream_factors(args.of, r, args.weights);
+      for (int64_t d = 0; d < dim; ++d) {
+        std::vector<double> out(count);
+        for (int64_t o = 0; o < count; ++o) {
+          out[o] = x[(o * rows + r) * dim + d];
+          for (int64_t i = 0; i < count; ++i) out[o] += c[o * count + i] * x[(i * rows + r) * dim + d];
+        }
+        for (int64_t o = 0; o < count; ++o) x[(o * rows + r) * dim + d] = static_cast<float>(out[o]);
+      }
+    }
+  }
+  void correct_streams(const CorrectStreamsArgs& args) override {
+    const int64_t rows = args.of.modes.dim(0), count = args.of.modes.dim(1), dim = args.of.streams.dim(1);
+    auto* const x = args.of.streams.as<float>();
+    for (int64_t r = 0; r < rows; ++r) {
+      const std::vector<double> c = stream_factors(args.of, r, args.weights);
+      for (int64_t d = 0; d < dim; ++d) {
+        const double before = args.before.as<float>()[r * dim + d], change = x[r * dim + d] - before;
+        for (int64_t i = 0; i < count; ++i) {
+          float& own = x[(i * rows + r) * dim + d];
+          own = static_cast<float>((i == 0 ? before : double{own}) + (1 + c[i]) * change);
+        }
+        args.scaled.as<float>()[r * dim + d] = x[r * dim + d] * args.scale.as<float>()[d];
+      }
+    }
+  }
+  void match_size(const Tensor& x, const Tensor& target, float least) override {
+    const int64_t dim = x.dim(1);
+    for (int64_t r = 0; r < x.dim(0); ++r) {
+      double own = 0, wanted = 0;
+      for (int64_t d = 0; d < dim; ++d) {
+        own += std::pow(double{x.as<float>()[r * dim + d]}, 2) / static_cast<double>(dim);
+        wanted += std::pow(double{target.as<float>()[r * dim + d]}, 2) / static_cast<double>(dim);
+      }
+      const double factor = std::sqrt(wanted / std::max(own, double{least}));
+      for (int64_t d = 0; d < dim; ++d)
+        x.as<float>()[r * dim + d] = static_cast<float>(factor * x.as<float>()[r * dim + d]);
+    }
+  }
+  void cut_rows(const Tensor& x, int64_t x_stride, float deviations) override {
+    const int64_t dim = x.dim(1);
+    for (int64_t r = 0; r < x.dim(0); ++r) {
+      float* const row = x.as<float>() + r * x_stride;
+      double mean = 0, variance = 0;
+      for (int64_t d = 0; d < dim; ++d) mean += row[d] / static_cast<double>(dim);
+      for (int64_t d = 0; d < dim; ++d) variance += std::pow(row[d] - mean, 2) / static_cast<double>(dim);
+      for (int64_t d = 0; d < dim; ++d)
+        row[d] = static_cast<float>(std::max(0.0, row[d] - mean - deviations * std::sqrt(variance)));
+    }
+  }
   void xielu(const Tensor& x, const Tensor& alphas, const Tensor& out) override {
     for (int64_t i = 0; i < out.num_elements(); ++i)
       out.as<float>()[i] =
@@ -341,6 +404,22 @@ class PlainBackend final : public Backend {
         for (int t = 0; t < taps - 1; ++t) kept[(block * (taps - 1) + t) * channels + c] = past[t + 1];
         if (args.has_silu) sum /= 1 + std::exp(-sum);
         args.out.as<float>()[row * channels + c] = static_cast<float>(sum * of_row(args.out_gate));
+      }
+    });
+  }
+  void gated_scan(const GatedScanArgs& args) override {
+    const int64_t channels = args.out.dim(1);
+    auto* const kept = static_cast<float*>(args.kv.values);
+    const auto sigmoid = [](double x) { return 1 / (1 + std::exp(-x)); };
+    for_states(args.kv, *args.batch, [&](int64_t row, int64_t before, int64_t block) {
+      for (int64_t c = 0; c < channels; ++c) {
+        const int64_t at = row * channels + c;
+        const double a = std::exp(args.rate.as<float>()[c] *
+                                  sigmoid(double{args.decay_gate.as<float>()[at]} + args.decay_bias.as<float>()[c]));
+        const double input = sigmoid(double{args.in_gate.as<float>()[at]} + args.in_bias.as<float>()[c]) * args.x.as<float>()[at];
+        const double next =
+            before < 0 ? input : a * kept[before * channels + c] + std::sqrt(std::max(0.0, 1 - a * a)) * input;
+        kept[block * channels + c] = args.out.as<float>()[at] = static_cast<float>(next);
       }
     });
   }

@@ -76,3 +76,30 @@ def make_all():
     gemma2 = dict(SMALL, num_attention_heads=2, num_key_value_heads=1, head_dim=16, intermediate_size=40, query_pre_attn_scalar=4,
                   sliding_window=16, attn_implementation="eager", rope_parameters=rope(), attn_logit_softcapping=2.0, final_logit_softcapping=4.0)
     make("gemma2-bf16", t.Gemma2ForCausalLM, t.Gemma2Config(**gemma2), [12, 48], [16], dtype=torch.bfloat16, edit=old_spelling)
+
+    # Streams of residuals, of which layers work on one; the last two layers read the keys and values of the first two; ids that the
+    # table of each layer's inputs does not have.
+    gemma3n = dict({k: v for k, v in SMALL.items() if k not in ("num_hidden_layers", "intermediate_size", "hidden_size")}, hidden_size=24, num_attention_heads=3,
+                   num_key_value_heads=1, head_dim=8, num_hidden_layers=4, intermediate_size=[24, 32, 24, 24], num_kv_shared_layers=2, laurel_rank=8,
+                   hidden_size_per_layer_input=8, vocab_size_per_layer_input=90, activation_sparsity_pattern=[0.8, 0.0, 0.5, 0.0], sliding_window=16,
+                   layer_types=["sliding_attention", "full_attention"] * 2, final_logit_softcapping=4.0,
+                   rope_parameters={"sliding_attention": rope(100.0), "full_attention": rope(1000.0)})
+    make("gemma3n", t.Gemma3nForCausalLM, t.Gemma3nTextConfig(**gemma3n, attn_implementation="eager"), [10, 48], [16], dtype=torch.float16)
+
+    # The text of a model that reads pictures and sound, in its published words.
+    def gemma3n_as_published(config):
+        text = {**config}
+        ropes = text.pop("rope_parameters")
+        text |= {"rope_theta": ropes["full_attention"]["rope_theta"], "rope_local_base_freq": ropes["sliding_attention"]["rope_theta"],
+                 "rope_scaling": None, "altup_lr_multiplier": 1.0, "query_pre_attn_scalar": 256}
+        config.clear()
+        config.update(architectures=["Gemma3nForConditionalGeneration"], model_type="gemma3n", text_config=text, audio_config={"hidden_size": 8},
+                      vision_config={"hidden_size": 8}, audio_soft_tokens_per_image=188, audio_token_id=94, boa_token_id=93, boi_token_id=92, eoa_token_id=91,
+                      eoi_token_id=90, image_token_id=89, vision_soft_tokens_per_image=256, torch_dtype="float16", initializer_range=0.02)
+
+    make("gemma3n-composite", t.Gemma3nForCausalLM,
+         t.Gemma3nTextConfig(**{**gemma3n, "num_hidden_layers": 2, "intermediate_size": 24, "num_kv_shared_layers": 0, "altup_num_inputs": 2,
+                                "activation_sparsity_pattern": [0.0, 0.9], "layer_types": ["sliding_attention", "full_attention"],
+                                "vocab_size_per_layer_input": VOCAB}, attn_implementation="eager"), [48], [16], dtype=torch.float16, edit=gemma3n_as_published,
+         extra={"model.vision_tower.timm_model.conv_stem.weight": torch.ones(4), "model.embed_vision.embedding.weight": torch.ones(4)},
+         rename=lambda name: name.replace("model.", "model.language_model.", 1))

@@ -233,3 +233,15 @@ def make_all():
     make("jamba-moe", t.JambaForCausalLM,
          t.JambaConfig(**{**jamba, "num_hidden_layers": 3, "intermediate_size": 16}, num_experts=5, num_experts_per_tok=2, attn_layer_period=2,
                        attn_layer_offset=1, expert_layer_period=2, expert_layer_offset=0, mamba_d_state=8, mamba_d_conv=3), [70], dtype=torch.float16)
+
+    # Recurrent blocks, and attention with a window, of which half of each head rotates.
+    def recurrent_gemma_as_published(config):
+        config.pop("rope_parameters")
+        config["torch_dtype"] = config.pop("dtype")
+        config |= {"rope_theta": 10000.0, "partial_rotary_factor": 0.5, "final_w_init_variance_scale": 0.07, "w_init_variance_scale": 0.01}
+
+    make("recurrent-gemma", t.RecurrentGemmaForCausalLM,
+         t.RecurrentGemmaConfig(vocab_size=VOCAB, hidden_size=16, intermediate_size=48, num_hidden_layers=3, num_attention_heads=2, num_key_value_heads=1,
+                                lru_width=24, attention_window_size=16, logits_soft_cap=8.0, rms_norm_eps=1e-5, bos_token_id=1, eos_token_id=2, pad_token_id=0,
+                                block_types=["recurrent", "attention"], rope_parameters=rope(10000.0, partial_rotary_factor=0.5), attn_implementation="eager"),
+         [5, 70], [16], dtype=torch.float16, edit=recurrent_gemma_as_published)
