@@ -23,7 +23,11 @@ INSTANTIATE_TEST_SUITE_P(Cpu, KernelShares, ::testing::ValuesIn(cpu::runnable_is
 
 TEST_P(KernelShares, OfTallProductsAreAtLeastFourFifthsOfTheBestLoop) {
   std::vector<KernelShare> best;
-  const auto low = [](const KernelShare& s) { return s.is_tall_product && s.share < kBar; };
+  // Without vectors' look-ups codes are widened one by one: there these formats save memory alone.
+  const auto is_exempt = [](const KernelShare& s) {
+    return GetParam() == "generic" && (s.kernel.starts_with("linear table4") || s.kernel.starts_with("linear fp8"));
+  };
+  const auto low = [&](const KernelShare& s) { return s.is_tall_product && s.share < kBar && !is_exempt(s); };
   for (int attempt = 0; attempt < kTries; ++attempt) {
     const std::vector<KernelShare> shares = measure_kernel_shares(GetParam());
     if (best.empty()) best = shares;
