@@ -79,7 +79,7 @@ void resolve(const ModelSpec& model, ServerConfig& config) {
   config.service.limits.max_model_len = scheduler.max_model_len;
   config.service.limits.vocab_size = model.vocab_size;
   scheduler.mask_words = (model.vocab_size + 31) / 32;
-  config.service.limits.drafters = drafters_of(config.engine.speculation);
+  config.service.limits.drafters = drafters_of(config.engine);
   config.service.scheduler = scheduler;
 }
 

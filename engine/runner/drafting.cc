@@ -1,19 +1,41 @@
 #include "engine/runner/drafting.h"
 
 #include <algorithm>
+#include <chrono>
+#include <numeric>
 #include <utility>
 
 namespace serval {
+namespace {
+
+// Who is further behind is left there: what is asked of it would cost more than it is likely to bring.
+constexpr int kMostLag = 32;
+
+int depth_of(const DraftTask& task) {
+  std::array<int, kMaxDrafts> depth;
+  int most = 0;
+  for (int i = 0; i < task.num_drafts; ++i) {
+    const int parent = task.drafts[i].parent;
+    depth[i] = parent < 0 ? 1 : depth[parent] + 1;
+    most = std::max(most, depth[i]);
+  }
+  return most;
+}
+
+}  // namespace
 
 Drafting::Drafting(Drafters drafters, int max_seqs, int max_model_len)
-    : drafters_(std::move(drafters)), max_model_len_(max_model_len) {
+    : drafters_(std::move(drafters)),
+      max_model_len_(max_model_len),
+      policy_(drafters_.is_closed_loop ? max_seqs : 0) {
   if (drafters_.speculators.empty()) return;
   tasks_.resize(max_seqs);
   wanted_.resize(max_seqs);
+  given_.resize(max_seqs);
 }
 
 size_t Drafting::planned_bytes(int max_seqs) {
-  return max_seqs * (sizeof(DraftTask) + sizeof(Wanted));
+  return max_seqs * (sizeof(DraftTask) + sizeof(Wanted) + sizeof(Given)) + DraftPolicy::planned_bytes(max_seqs);
 }
 
 void Drafting::start(const DraftHost& host) {
@@ -21,6 +43,7 @@ void Drafting::start(const DraftHost& host) {
 }
 
 void Drafting::begin_step(const Batch& batch) {
+  for (int i = 0; i < batch.num_admitted && drafters_.is_closed_loop; ++i) policy_.admit(batch.admitted[i].slot);
   for (const auto& speculator : drafters_.speculators) {
     for (int i = 0; i < batch.num_admitted; ++i) speculator->admit(batch.admitted[i]);
     if (!batch.copies.empty()) speculator->copy_kv(batch.copies);
@@ -46,31 +69,81 @@ bool Drafting::set_task(const Sampler::Drawn& drawn, const SeqOutput& out, const
   const SpeculationParams& asked = slot->speculation;
   const auto limit = [](int value, int most) { return value > 0 ? std::min(value, most) : most; };
   task.width = limit(asked.width, drafters_.max_width);
-  task.depth = std::clamp(limit(asked.depth, drafters_.max_tokens), 0, std::max(room, 0));
-  wanted.most = drawn.num_known > 0 ? std::min(task.depth * task.width, drafters_.max_tokens) : 0;
+  wanted.depth = std::clamp(limit(asked.depth, drafters_.max_tokens), 0, std::max(room, 0));
+  wanted.most = drawn.num_known > 0 ? drafters_.max_tokens : 0;
   wanted.drafters = asked.drafters;
   return true;
+}
+
+void Drafting::learn_step(int rows, double ms) {
+  if (drafters_.is_closed_loop && rows > 0) policy_.learn_step(rows, ms);
+}
+
+// How far each drafter is worth asking, for each task.
+void Drafting::choose(int num_tasks) {
+  const auto num_decoding = static_cast<int>(
+      std::count_if(wanted_.begin(), wanted_.begin() + num_tasks, [](const Wanted& wanted) { return wanted.most > 0; }));
+  for (int i = 0; i < num_tasks; ++i) {
+    Wanted& wanted = wanted_[i];
+    for (const auto& speculator : drafters_.speculators) {
+      const DrafterKind kind = speculator->kind();
+      DraftPolicy::Choice& choice = wanted.choices[static_cast<int>(kind)];
+      choice = {};
+      if ((wanted.drafters & drafter_bit(kind)) == 0) continue;
+      if (drafters_.is_closed_loop && speculator->lag(tasks_[i]) > kMostLag) continue;
+      choice = drafters_.is_closed_loop ? policy_.choose(tasks_[i].slot, kind, std::max(num_decoding, 1), wanted.depth)
+                                        : DraftPolicy::Choice{wanted.depth, 0};
+    }
+  }
+}
+
+// Asks one drafter for all tasks that have nothing yet and would not do better with one after it.
+void Drafting::ask(size_t index, int num_tasks) {
+  Speculator& speculator = *drafters_.speculators[index];
+  const DrafterKind kind = speculator.kind();
+  for (int i = 0; i < num_tasks; ++i) {
+    DraftTask& task = tasks_[i];
+    const Wanted& wanted = wanted_[i];
+    const auto choice_of = [&](DrafterKind of) { return wanted.choices[static_cast<int>(of)]; };
+    const DraftPolicy::Choice choice = choice_of(kind);
+    bool is_best = task.num_drafts == 0;
+    for (size_t later = index + 1; later < drafters_.speculators.size(); ++later)
+      is_best &= choice_of(drafters_.speculators[later]->kind()).gain <= choice.gain;
+    task.is_followed = choice.depth > 0;
+    task.depth = is_best ? choice.depth : 0;
+    task.most = std::min(task.depth * task.width, wanted.most);
+  }
+  const auto num_guesses = [&] {
+    return std::accumulate(tasks_.begin(), tasks_.begin() + num_tasks, 0,
+                           [](int sum, const DraftTask& task) { return sum + task.num_drafts; });
+  };
+  const int before = num_guesses();
+  const auto begin = std::chrono::steady_clock::now();
+  speculator.propose({tasks_.data(), static_cast<size_t>(num_tasks)});
+  const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - begin;
+  if (drafters_.is_closed_loop) policy_.learn_cost(kind, num_guesses() - before, took.count());
 }
 
 void Drafting::propose(std::span<const Sampler::Drawn> drawn, const SlotTable& slots, ModelOutput& output) {
   if (drafters_.speculators.empty()) return;
   int num_tasks = 0;
-  for (size_t i = 0; i < drawn.size(); ++i) num_tasks += set_task(drawn[i], output.seqs[i], slots, tasks_[num_tasks], wanted_[num_tasks]);
-  const std::span tasks(tasks_.data(), num_tasks);
-  for (const auto& speculator : drafters_.speculators) {
-    for (int i = 0; i < num_tasks; ++i) {
-      const bool may = tasks[i].num_drafts == 0 && (wanted_[i].drafters & drafter_bit(speculator->kind())) != 0;
-      tasks[i].most = may ? wanted_[i].most : 0;
-    }
-    speculator->propose(tasks);
+  for (size_t i = 0; i < drawn.size(); ++i) {
+    if (!set_task(drawn[i], output.seqs[i], slots, tasks_[num_tasks], wanted_[num_tasks])) continue;
+    ++num_tasks;
+    const Given& given = given_[drawn[i].slot];
+    if (drafters_.is_closed_loop && drawn[i].num_drafts > 0)
+      policy_.learn_verified(drawn[i].slot, given.by, std::min(drawn[i].num_drafts, given.depth), drawn[i].num_accepted);
   }
-  size_t next = 0;
+  choose(num_tasks);
+  for (size_t s = 0; s < drafters_.speculators.size(); ++s) ask(s, num_tasks);
+  int next = 0;
   for (SeqOutput& out : output.seqs) {
-    if (next == tasks.size() || tasks[next].seq != out.seq) continue;
-    const DraftTask& task = tasks[next++];
+    if (next == num_tasks || tasks_[next].seq != out.seq) continue;
+    const DraftTask& task = tasks_[next++];
     out.drafts_begin = static_cast<int32_t>(output.drafts.size());
     out.num_drafts = task.num_drafts;
     output.drafts.insert(output.drafts.end(), task.drafts.begin(), task.drafts.begin() + task.num_drafts);
+    if (task.num_drafts > 0) given_[task.slot] = {task.drafts[0].by, depth_of(task)};
   }
 }
 

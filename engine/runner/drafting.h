@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "engine/runner/draft_policy.h"
 #include "engine/runner/sampler.h"
 #include "engine/runner/slot_table.h"
 #include "engine/runner/speculators/speculator.h"
@@ -16,6 +17,7 @@ namespace serval {
 struct Drafters {
   std::vector<std::unique_ptr<Speculator>> speculators;
   int max_tokens = 0, max_width = 1;
+  bool is_closed_loop = false;  // who is asked and for how many is DraftPolicy's; else the first that guesses, for all
 };
 
 class Drafting {
@@ -27,20 +29,33 @@ class Drafting {
   void start(const DraftHost& host);
   // Sequences that come, blocks that are copied before the step.
   void begin_step(const Batch& batch);
+  // A step is over: its rows where all of them decode, else 0, and how long it took.
+  void learn_step(int rows, double ms);
   // What follows the tokens of `output`, whose sequences are those of `drawn`.
   void propose(std::span<const Sampler::Drawn> drawn, const SlotTable& slots, ModelOutput& output);
 
  private:
+  // Of a task, whoever is asked.
   struct Wanted {
-    int most = 0;
+    int most = 0, depth = 0;
     uint32_t drafters = 0;
+    std::array<DraftPolicy::Choice, kNumDrafters> choices;
   };
+  // The chain that a slot's sequence was given last.
+  struct Given {
+    DrafterKind by = DrafterKind::kNgram;
+    int depth = 0;
+  };
+  void choose(int num_tasks);
+  void ask(size_t index, int num_tasks);
   bool set_task(const Sampler::Drawn& drawn, const SeqOutput& out, const SlotTable& slots, DraftTask& task, Wanted& wanted) const;
 
   const Drafters drafters_;
   const int max_model_len_;
   std::vector<DraftTask> tasks_;  // [max_seqs]
   std::vector<Wanted> wanted_;    // of each
+  std::vector<Given> given_;      // by slot
+  DraftPolicy policy_;
 };
 
 }  // namespace serval

@@ -1,6 +1,8 @@
 #include "engine/runner/model_runner.h"
 
 #include <algorithm>
+#include <array>
+#include <chrono>
 #include <utility>
 
 #include "engine/model/transformer.h"
@@ -12,6 +14,16 @@
 #include "kernels/base/check.h"
 
 namespace serval {
+namespace {
+
+// Nobody's prompt is computed beside.
+bool decodes_alone(const Batch& batch) {
+  return std::ranges::all_of(batch.seqs,
+                             [](const SeqStep& step) { return step.sample && step.num_tokens == 1 + step.num_drafts; });
+}
+
+}  // namespace
+
 struct ModelRunner::Impl {
   Impl(ModelSpec spec, ModelWeights weights, const MemoryPlan& memory_plan, Backend& device, Drafters drafters,
        const Progress& kv_progress)
@@ -103,6 +115,24 @@ struct ModelRunner::Impl {
     });
   }
 
+  // Of the oldest step on its way, which is over. A device that works on its own began when the one before was over.
+  void learn_step() {
+    Timed& timed = this->timed[num_waited++ % kMaxStepsInFlight];
+    if (backend.is_asynchronous()) timed.end = Clock::now();
+    const std::chrono::duration<double, std::milli> took = timed.end - std::max(timed.begin, last_over);
+    drafting.learn_step(timed.rows, took.count());
+    if (backend.is_asynchronous()) last_over = timed.end;
+  }
+
+  using Clock = std::chrono::steady_clock;
+  struct Timed {
+    Clock::time_point begin, end;
+    int rows = 0;
+  };
+  std::array<Timed, kMaxStepsInFlight> timed;  // steps on their way, a ring
+  uint64_t num_launched = 0, num_waited = 0;
+  Clock::time_point last_over;
+
   Backend& backend;
   const MemoryPlan plan;
   KvCache kv;
@@ -141,6 +171,9 @@ void ModelRunner::execute(const Batch& batch, ModelOutput& output) {
 
 void ModelRunner::launch(const Batch& batch) {
   Impl& r = *impl_;
+  Impl::Timed& timed = r.timed[r.num_launched++ % kMaxStepsInFlight];
+  timed.begin = Impl::Clock::now();
+  timed.rows = decodes_alone(batch) ? static_cast<int>(batch.tokens.size()) : 0;
   r.slots.update(batch);
   // A step that draws from every one of its rows, decoding and verification, is the same work each time.
   const bool is_sampled_whole = r.samples_every_row(batch);
@@ -159,12 +192,14 @@ void ModelRunner::launch(const Batch& batch) {
   }
   r.sampler.begin(batch, r.slots, is_sampled_whole ? &all_logits : nullptr, r.transformer, r.workspace,
                   *r.context);
+  timed.end = Impl::Clock::now();
 }
 
 void ModelRunner::wait(ModelOutput& output) {
   output.clear();
   Impl& r = *impl_;
   const std::span<const Sampler::Drawn> drawn = r.sampler.collect(r.slots, *r.context, output);
+  r.learn_step();
   r.bring_together(drawn, output);
   r.drafting.propose(drawn, r.slots, output);
 }

@@ -249,6 +249,7 @@ std::span<const Sampler::Drawn> Sampler::collect(SlotTable& slots, StepContext& 
                       .first_pos = wanted.first_pos,
                       .end_computed = wanted.next_pos,
                       .first_draft_pos = wanted.next_pos,
+                      .num_drafts = wanted.num_drafts,
                       .accepted_begin = static_cast<int32_t>(accepted_.size()) - num_accepted,
                       .num_accepted = num_accepted});
     next = first_sampled + wanted.num_sampled;

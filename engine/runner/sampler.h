@@ -39,7 +39,7 @@ class Sampler {
     int32_t num_known;  // tokens, the drawn ones included; 0: none was drawn
     int32_t first_pos, end_computed;  // the known tokens that the step computed
     // The drafts that came true, in order: draft accepted()[i] is the token at position first_draft_pos + i.
-    int32_t first_draft_pos;
+    int32_t first_draft_pos, num_drafts;
     int32_t accepted_begin, num_accepted;
   };
   std::span<const int32_t> accepted(const Drawn& drawn) const {

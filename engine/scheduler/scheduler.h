@@ -23,7 +23,7 @@
 #include "engine/scheduler/kv_manager.h"
 #include "engine/scheduler/open_requests.h"
 #include "engine/scheduler/sequence.h"
-#include "engine/scheduler/step_cost.h"
+#include "engine/step_cost.h"
 #include "engine/stats.h"
 
 namespace serval {

@@ -26,13 +26,15 @@ struct DrafterRow {
   bool has_model;
   int num_draft_tokens, width;
   uint64_t least_accepted;  // of a thousand guesses
+  bool is_emulated;         // is tried on an emulated device too, which takes its time
 };
 constexpr DrafterRow kDrafters[] = {
-    {"ngram", "ngram", false, 8, 1, 100},
-    {"draft", "draft", true, 4, 1, kIsCpu ? 100 : 500},
-    {"draft_tree", "draft", true, 9, 3, 60},
-    {"self", "self", false, 3, 1, 0},
-    {"self_tree", "self", false, 8, 2, 0},
+    {"ngram", "ngram", false, 8, 1, 100, true},
+    {"draft", "draft", true, 4, 1, kIsCpu ? 100 : 500, false},
+    {"draft_tree", "draft", true, 9, 3, 60, true},
+    {"auto", "auto", true, 6, 1, 100, false},
+    {"self", "self", false, 3, 1, 0, false},
+    {"self_tree", "self", false, 8, 2, 0, true},
 };
 
 // On the CPU the demo model and its draft; on an emulated device a small model that is its own draft.
@@ -116,7 +118,13 @@ class Drafters : public ::testing::TestWithParam<DrafterRow> {
   }
 };
 
-INSTANTIATE_TEST_SUITE_P(Each, Drafters, ::testing::ValuesIn(kDrafters),
+std::vector<DrafterRow> rows() {
+  std::vector<DrafterRow> all(std::begin(kDrafters), std::end(kDrafters));
+  std::erase_if(all, [](const DrafterRow& row) { return !kIsCpu && !row.is_emulated; });
+  return all;
+}
+
+INSTANTIATE_TEST_SUITE_P(Each, Drafters, ::testing::ValuesIn(rows()),
                          [](const auto& info) { return std::string(info.param.name); });
 
 void PrintTo(const DrafterRow& row, std::ostream* out) {
@@ -182,13 +190,15 @@ TEST_P(Drafters, ChangeNoBitOfAnybody) {
     }
     EXPECT_EQ(sum.drafted[0], stats.num_draft_tokens);
     EXPECT_EQ(sum.accepted[0], stats.num_accepted_tokens);
-    EXPECT_GT(stats.drafters[static_cast<int>(DrafterKind::kPrediction)].accepted[0], 0u);
+    // The closed loop tries little where many decode on a model that is small.
+    const bool is_auto = row.speculation == std::string("auto");
+    EXPECT_GE(stats.drafters[static_cast<int>(DrafterKind::kPrediction)].accepted[0], is_auto ? 0u : 1u);
     uint64_t drafted = 0, accepted = 0;
     for (int kind = 1; kind < kNumDrafters; ++kind) {
       for (const uint64_t count : stats.drafters[kind].drafted) drafted += count;
       for (const uint64_t count : stats.drafters[kind].accepted) accepted += count;
     }
-    const bool has_reason = kIsCpu || row.speculation != std::string("ngram");  // a random model hardly repeats itself
+    const bool has_reason = !is_auto && (kIsCpu || row.speculation != std::string("ngram"));  // a random model hardly repeats itself
     EXPECT_GE(drafted, has_reason ? 1u * kRequests : 0);
     EXPECT_GE(accepted * 1000, drafted * row.least_accepted);
   }
@@ -224,7 +234,7 @@ TEST_P(Drafters, AllocateNothing) {
     }
   }
   for (const RequestId id : ids) driver.wait(id);
-  EXPECT_GT(driver.stats().scheduler.num_draft_tokens, 50u);
+  EXPECT_GT(driver.stats().scheduler.num_draft_tokens, row.speculation == std::string("auto") ? 0u : 50u);
   EXPECT_EQ(allocations, 0);
 }
 

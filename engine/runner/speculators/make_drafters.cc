@@ -19,36 +19,42 @@ namespace {
 // Whom a setting asks, beside the client: in the order of DrafterKind.
 struct Setting {
   const char* name;
-  bool ngram, draft, self;
+  bool ngram = false, draft = false, self = false, is_auto = false;
 };
 constexpr Setting kSettings[] = {
     {"off"},
     {.name = "ngram", .ngram = true},
     {.name = "draft", .draft = true},
     {.name = "self", .self = true},
+    // The draft where there is one.
+    {.name = "auto", .ngram = true, .is_auto = true},
 };
 
-const Setting& setting_of(const std::string& speculation) {
-  for (const Setting& setting : kSettings)
-    if (speculation == setting.name) return setting;
-  throw std::runtime_error("speculation is '" + speculation + "'; it takes off, ngram, draft or self");
+Setting setting_of(const EngineConfig& config) {
+  const std::string& speculation = config.speculation;
+  for (Setting setting : kSettings) {
+    if (speculation != setting.name) continue;
+    if (setting.is_auto) setting.draft = !config.speculation_model.empty();
+    return setting;
+  }
+  throw std::runtime_error("speculation is '" + speculation + "'; it takes off, ngram, draft, self or auto");
 }
 
-bool is_off(const Setting& setting) {
+bool is_off(const Setting setting) {
   return !setting.ngram && !setting.draft && !setting.self;
 }
 
 }  // namespace
 
-uint32_t drafters_of(const std::string& speculation) {
-  const Setting& setting = setting_of(speculation);
+uint32_t drafters_of(const EngineConfig& config) {
+  const Setting setting = setting_of(config);
   if (is_off(setting)) return 0;
   return drafter_bit(DrafterKind::kPrediction) | (setting.ngram ? drafter_bit(DrafterKind::kNgram) : 0) |
          (setting.draft ? drafter_bit(DrafterKind::kDraft) : 0) | (setting.self ? drafter_bit(DrafterKind::kSelf) : 0);
 }
 
 std::optional<ModelSpec> read_draft_spec(const EngineConfig& config) {
-  const bool needs = setting_of(config.speculation).draft;
+  const bool needs = setting_of(config).draft;
   if (needs == config.speculation_model.empty())
     throw std::runtime_error(needs ? "speculation is 'draft', which needs a model: speculation_model is not set"
                                    : "speculation_model is set, and nobody asks it: speculation is '" +
@@ -60,7 +66,8 @@ std::optional<ModelSpec> read_draft_spec(const EngineConfig& config) {
 Drafters make_drafters(const EngineConfig& config, const std::optional<DraftPlan>& plan, std::optional<ModelSpec> draft,
                        Backend& backend) {
   Drafters drafters{.max_tokens = config.scheduler.num_draft_tokens, .max_width = config.draft_width};
-  const Setting& setting = setting_of(config.speculation);
+  const Setting setting = setting_of(config);
+  drafters.is_closed_loop = setting.is_auto;
   if (is_off(setting)) return drafters;
   const auto add = [&](std::unique_ptr<Speculator> speculator) { drafters.speculators.push_back(std::move(speculator)); };
   add(std::make_unique<PredictionSpeculator>());
@@ -77,7 +84,7 @@ Drafters make_drafters(const EngineConfig& config, const std::optional<DraftPlan
 
 size_t planned_draft_bytes(const EngineConfig& config) {
   const SchedulerConfig& s = config.scheduler;
-  const Setting& setting = setting_of(config.speculation);
+  const Setting setting = setting_of(config);
   if (is_off(setting)) return 0;
   return Drafting::planned_bytes(s.max_num_seqs) + PredictionSpeculator::planned_bytes(s.max_num_seqs, s.max_model_len) +
          (setting.ngram ? NgramSpeculator::planned_bytes(s.max_num_seqs, s.max_model_len) : 0);

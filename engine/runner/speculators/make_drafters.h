@@ -11,8 +11,8 @@
 
 namespace serval {
 
-// The set of them by the setting's name.
-uint32_t drafters_of(const std::string& speculation);
+// The set of them.
+uint32_t drafters_of(const EngineConfig& config);
 
 // Of the model in config.speculation_model, where one of them needs it. Throws std::runtime_error with a sentence where
 // it is missing, or there and nobody needs it.

@@ -14,7 +14,7 @@ ModelSpeculator::ModelSpeculator(const DraftPlan& plan, ModelSpec spec, ModelWei
 ModelSpeculator::ModelSpeculator(const DraftPlan& plan) : plan_(plan) {}
 
 size_t ModelSpeculator::planned_table_bytes(int max_seqs) {
-  return max_seqs * (sizeof(SeqStep) + sizeof(Drawing) + sizeof(int32_t) + sizeof(SampleRow) + sizeof(SampleResult) +
+  return max_seqs * (sizeof(int) + sizeof(SeqStep) + sizeof(Drawing) + sizeof(int32_t) + sizeof(SampleRow) + sizeof(SampleResult) +
                      kMaxDrafts * sizeof(TopLogprob) + kMaxKvGroups * sizeof(GroupBlockCopy));
 }
 
@@ -37,6 +37,7 @@ void ModelSpeculator::start(const DraftHost& host) {
   context_ = host.backend.make_step_context(steps);
   SERVAL_CHECK(context_->bytes() == plan_.scratch_bytes, context_->bytes(), plan_.scratch_bytes);
   const int most = steps.max_seqs;
+  next_pos_.assign(most, kFromTheStart);
   copies_.reserve(size_t{kMaxKvGroups} * most);
   batch_.seqs.reserve(most);
   drawing_.reserve(most);
@@ -54,6 +55,11 @@ void ModelSpeculator::copy_kv(std::span<const GroupBlockCopy> copies) {
       if (plan_.target_groups[d] == copy.group) copies_.push_back({d, copy.copy});
   }
   own_kv_->copy(copies_);
+}
+
+int ModelSpeculator::lag(const DraftTask& task) const {
+  const int next_pos = next_pos_[task.slot];
+  return own_kv_ && next_pos != kFromTheStart ? std::max(0, task.first_computed - next_pos) : 0;
 }
 
 void ModelSpeculator::propose(std::span<DraftTask> tasks) {
@@ -78,19 +84,23 @@ void ModelSpeculator::propose(std::span<DraftTask> tasks) {
   for (DraftTask& task : tasks) slots_->take_back(task.slot);
 }
 
-// The rows of the first forward: what the step has computed and this model has not, and the token behind it.
+// The rows of the first forward: what this model has not computed, and the token behind it.
 void ModelSpeculator::lay_out(std::span<DraftTask> tasks) {
   batch_.seqs.clear();
   drawing_.clear();
-  int row = 0;
+  int row = 0, left = plan_.steps.max_rows;
   for (DraftTask& task : tasks) {
-    const int num_known = static_cast<int>(task.known.size());
-    const bool draws = task.wants_more();
-    const int begin = own_kv_ ? task.first_computed : num_known - 1;
-    const int end = draws ? num_known : own_kv_ ? task.first_computed + task.num_computed : begin;
+    const int num_known = static_cast<int>(task.known.size()), num_computed = task.first_computed + task.num_computed;
+    int& next_pos = next_pos_[task.slot];
+    if (next_pos == kFromTheStart) next_pos = task.first_computed;
+    const int begin = own_kv_ ? std::min(next_pos, num_computed) : num_computed;
+    const bool draws = task.wants_more() && num_known - begin <= left;
+    const int end = draws ? num_known : own_kv_ && task.is_followed ? std::min(num_computed, begin + left) : begin;
     if (begin == end) continue;
+    next_pos = std::min(end, num_computed);
     batch_.seqs.push_back({.seq = task.seq, .slot = task.slot, .first_pos = begin, .num_tokens = end - begin});
     row += end - begin;
+    left -= end - begin;
     if (!draws) continue;
     drawing_.push_back({.task = &task, .row = row - 1});
     for (int g = 0; g < input_->num_groups(); ++g)

@@ -4,7 +4,7 @@
 //
 // Its keys and values stand under the same block ids as the target's, so the prefix cache, forks and preemption are
 // its own without a word. A smaller model computes what each step has computed, one step behind, once it is known which
-// guesses came true: it has nothing to take back. The target's layers need not: their keys and values are there. What
+// guesses came true: it has nothing to take back. Where it was not followed for a while it catches up first, as many rows a step as it has. The target's layers need not: their keys and values are there. What
 // lies behind the known tokens goes into the rest of the sequence's last block, and then into blocks of this drafter's
 // own, which stand behind all that the scheduler knows of.
 #pragma once
@@ -32,6 +32,8 @@ class ModelSpeculator : public Speculator {
 
   DrafterKind kind() const override { return model_ ? DrafterKind::kDraft : DrafterKind::kSelf; }
   void start(const DraftHost& host) override;
+  void admit(const Admission& newcomer) override { next_pos_[newcomer.slot] = kFromTheStart; }
+  int lag(const DraftTask& task) const override;
   void copy_kv(std::span<const GroupBlockCopy> copies) override;
   // A chain, one forward a guess, of all tasks together; with a width, beside each of its guesses the model's next best.
   void propose(std::span<DraftTask> tasks) override;
@@ -68,6 +70,10 @@ class ModelSpeculator : public Speculator {
   std::optional<Workspace> workspace_;
   std::optional<ModelInput> input_;
   std::vector<GroupBlockCopy> copies_;
+  // By slot: the first position that is not computed. kFromTheStart: where the sequence's first step begins, as what
+  // is before came from the cache.
+  static constexpr int kFromTheStart = -1;
+  std::vector<int> next_pos_;
   Batch batch_;  // its sequences alone
   std::vector<Drawing> drawing_;
   std::vector<int32_t> rows_;

@@ -22,6 +22,8 @@ struct DraftTask {
   int num_prompt = 0;
   // The positions that the step computed and that stay: of the first of known, but for those before.
   int first_computed = 0, num_computed = 0;
+  // Whether guesses are wanted of this drafter now, or soon: who keeps something of a sequence need not for others.
+  bool is_followed = true;
   // How many guesses are wanted, how many of them behind each other, and beside each other. 0: none.
   int most = 0, depth = 0, width = 1;
   // A tree, parents first.
@@ -47,6 +49,8 @@ class Speculator {
   virtual void admit(const Admission& /*newcomer*/) {}
   // Blocks are copied before a step reads them.
   virtual void copy_kv(std::span<const GroupBlockCopy> /*copies*/) {}
+  // Rows that it would have to compute for a task before it could guess, beyond those of the step itself.
+  virtual int lag(const DraftTask& /*task*/) const { return 0; }
   // Guesses for each task that wants more than it has; where there is nothing to go by, none. Each sequence has a
   // task for each of its steps, in their order, wanted or not. A function of what it was told, so that a recorded
   // day is that of any run.

@@ -1,5 +1,5 @@
 // What is learned of steps, and what a step may hold by it.
-#include "engine/scheduler/step_cost.h"
+#include "engine/step_cost.h"
 
 #include <gtest/gtest.h>
 

@@ -1,0 +1,54 @@
+// What a step costs, learned from the steps that were: milliseconds = base + per_row * rows, least squares over the last ones, the
+// newest counting most. Pure arithmetic.
+#pragma once
+
+#include <algorithm>
+#include <optional>
+
+namespace serval {
+
+class StepCost {
+ public:
+  void learn(int rows, double ms) {
+    constexpr double kKept = 0.97;  // of what was known, at each step
+    count_ = count_ * kKept + 1;
+    rows_ = rows_ * kKept + rows;
+    rows2_ = rows2_ * kKept + double(rows) * rows;
+    ms_ = ms_ * kKept + ms;
+    rows_ms_ = rows_ms_ * kKept + rows * ms;
+  }
+
+  struct Line {
+    double base_ms = 0, per_row_ms = 0;
+  };
+  // Nothing where nothing was measured, or steps all of one size, which do not tell the two apart.
+  std::optional<Line> line() const {
+    constexpr double kLeastVariance = 0.25;
+    if (count_ == 0 || ms_ <= 0 || variance() < kLeastVariance) return std::nullopt;
+    const double mean_rows = rows_ / count_, mean_ms = ms_ / count_;
+    const double per_row = std::clamp((rows_ms_ / count_ - mean_rows * mean_ms) / variance(), 0.0, mean_ms / std::max(1.0, mean_rows));
+    return Line{mean_ms - per_row * mean_rows, per_row};
+  }
+
+  // The most rows, from `least` to `most`, of a step that takes `budget_ms`, or twice what it takes without rows where that is
+  // more: whatever the machine, prompts get on. `most` while nothing was measured. Of steps all of one size a row costs its
+  // share.
+  int max_rows(double budget_ms, int least, int most) const {
+    if (count_ == 0 || ms_ <= 0) return most;
+    const double mean_ms = ms_ / count_;
+    const Line line = this->line().value_or(Line{0, mean_ms / std::max(1.0, rows_ / count_)});
+    const double allowed = std::max(budget_ms, 2 * line.base_ms) - line.base_ms;
+    if (line.per_row_ms * most <= allowed) return most;
+    return std::clamp(static_cast<int>(allowed / line.per_row_ms), least, most);
+  }
+
+ private:
+  double variance() const {
+    const double mean_rows = rows_ / count_;
+    return rows2_ / count_ - mean_rows * mean_rows;
+  }
+
+  double count_ = 0, rows_ = 0, rows2_ = 0, ms_ = 0, rows_ms_ = 0;
+};
+
+}  // namespace serval
