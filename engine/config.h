@@ -50,10 +50,11 @@ struct EngineConfig {
   int block_size = 16;
   std::string kv_dtype = "auto";  // auto, f32, bf16
   std::string quantize = "off";   // off, int8, int4, fp8: what matrices are rounded to while they are loaded
-  // Who guesses what comes next (docs/speculation.md): off, ngram, draft, self or auto; and the folder of its model.
+  // Who guesses what comes next (docs/speculation.md): off, ngram, draft, self, lookahead or auto; the folder of its model.
   std::string speculation = "off";
   std::string speculation_model;
   int draft_width = 1;         // guesses beside each other; beyond 1 a branch is one more sequence to attention
+  bool drafts_branch() const { return draft_width > 1 || speculation == "lookahead"; }
   int num_draft_layers = 0;    // of the model itself, where they guess; 0: a quarter of them
   std::string record_path;        // when set, scheduler inputs are recorded for replay
 };

@@ -45,8 +45,9 @@ enum class DrafterKind : uint8_t {
   kNgram,       // what followed the last tokens before, in prompt or output
   kDraft,       // a smaller model
   kSelf,        // the model's own first layers
+  kLookahead,   // n-grams that the model drew further on
 };
-inline constexpr const char* kDrafterNames[] = {"prediction", "ngram", "draft", "self"};
+inline constexpr const char* kDrafterNames[] = {"prediction", "ngram", "draft", "self", "lookahead"};
 inline constexpr int kNumDrafters = std::size(kDrafterNames);
 
 // Sets of drafters.

@@ -124,12 +124,14 @@ void Drafting::ask(size_t index, int num_tasks) {
   if (drafters_.is_closed_loop) policy_.learn_cost(kind, num_guesses() - before, took.count());
 }
 
-void Drafting::propose(std::span<const Sampler::Drawn> drawn, const SlotTable& slots, ModelOutput& output) {
+void Drafting::propose(std::span<const Sampler::Drawn> drawn, const Sampler& sampler, const SlotTable& slots,
+                       ModelOutput& output) {
   if (drafters_.speculators.empty()) return;
   int num_tasks = 0;
   for (size_t i = 0; i < drawn.size(); ++i) {
     if (!set_task(drawn[i], output.seqs[i], slots, tasks_[num_tasks], wanted_[num_tasks])) continue;
-    ++num_tasks;
+    tasks_[num_tasks].tried = sampler.tried(drawn[i]);
+    tasks_[num_tasks++].draws = sampler.draws(drawn[i]);
     const Given& given = given_[drawn[i].slot];
     if (drafters_.is_closed_loop && drawn[i].num_drafts > 0)
       policy_.learn_verified(drawn[i].slot, given.by, std::min(drawn[i].num_drafts, given.depth), drawn[i].num_accepted);

@@ -32,7 +32,7 @@ class Drafting {
   // A step is over: its rows where all of them decode, else 0, and how long it took.
   void learn_step(int rows, double ms);
   // What follows the tokens of `output`, whose sequences are those of `drawn`.
-  void propose(std::span<const Sampler::Drawn> drawn, const SlotTable& slots, ModelOutput& output);
+  void propose(std::span<const Sampler::Drawn> drawn, const Sampler& sampler, const SlotTable& slots, ModelOutput& output);
 
  private:
   // Of a task, whoever is asked.

@@ -115,7 +115,7 @@ StepLimits steps_of(const ModelSpec& spec, const EngineConfig& config, const Blo
       spec, {.max_rows = s.max_num_batched_tokens,
              .max_logit_rows = s.max_num_seqs,  // a step of plain decoding takes one call
              .max_seqs = s.max_num_seqs,
-             .max_branches = config.draft_width > 1 ? max_drafts_of_step(s) : 0,
+             .max_branches = config.drafts_branch() ? max_drafts_of_step(s) : 0,
              .max_model_len = s.max_model_len,
              .table_stride = geometry.table_entries(s.max_model_len)});
 }

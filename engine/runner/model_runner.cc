@@ -201,7 +201,7 @@ void ModelRunner::wait(ModelOutput& output) {
   const std::span<const Sampler::Drawn> drawn = r.sampler.collect(r.slots, *r.context, output);
   r.learn_step();
   r.bring_together(drawn, output);
-  r.drafting.propose(drawn, r.slots, output);
+  r.drafting.propose(drawn, r.sampler, r.slots, output);
 }
 
 bool ModelRunner::is_asynchronous() const {

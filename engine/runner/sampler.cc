@@ -251,10 +251,22 @@ std::span<const Sampler::Drawn> Sampler::collect(SlotTable& slots, StepContext& 
                       .first_draft_pos = wanted.next_pos,
                       .num_drafts = wanted.num_drafts,
                       .accepted_begin = static_cast<int32_t>(accepted_.size()) - num_accepted,
-                      .num_accepted = num_accepted});
+                      .num_accepted = num_accepted,
+                      .drafts_begin = wanted.first_draft,
+                      .draws_begin = first_sampled});
     next = first_sampled + wanted.num_sampled;
   }
   return drawn_;
+}
+
+std::span<const Draft> Sampler::tried(const Drawn& drawn) const {
+  const Step& step = steps_[(num_collected_ - 1) % 2];
+  return {step.drafts.data() + drawn.drafts_begin, static_cast<size_t>(drawn.num_drafts)};
+}
+
+std::span<const SampleResult> Sampler::draws(const Drawn& drawn) const {
+  const Step& step = steps_[(num_collected_ - 1) % 2];
+  return {step.results.data() + drawn.draws_begin, static_cast<size_t>(drawn.num_drafts + 1)};
 }
 
 }  // namespace serval

@@ -41,7 +41,11 @@ class Sampler {
     // The drafts that came true, in order: draft accepted()[i] is the token at position first_draft_pos + i.
     int32_t first_draft_pos, num_drafts;
     int32_t accepted_begin, num_accepted;
+    int32_t drafts_begin, draws_begin;  // in the step
   };
+  // Its guesses, all of them, and what was drawn behind the last token and behind each.
+  std::span<const Draft> tried(const Drawn& drawn) const;
+  std::span<const SampleResult> draws(const Drawn& drawn) const;
   std::span<const int32_t> accepted(const Drawn& drawn) const {
     return std::span(accepted_).subspan(drawn.accepted_begin, drawn.num_accepted);
   }

@@ -33,6 +33,7 @@ constexpr DrafterRow kDrafters[] = {
     {"draft", "draft", true, 4, 1, kIsCpu ? 100 : 500, false},
     {"draft_tree", "draft", true, 9, 3, 60, true},
     {"auto", "auto", true, 6, 1, 100, false},
+    {"lookahead", "lookahead", false, 24, 1, 5, true},
     {"self", "self", false, 3, 1, 0, false},
     {"self_tree", "self", false, 8, 2, 0, true},
 };

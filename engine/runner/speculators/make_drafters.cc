@@ -8,6 +8,7 @@
 #include "engine/model/read_model.h"
 #include "engine/model/weight_loader.h"
 #include "engine/model/weight_map.h"
+#include "engine/runner/speculators/lookahead_speculator.h"
 #include "engine/runner/speculators/model_speculator.h"
 #include "engine/runner/speculators/ngram_speculator.h"
 #include "engine/runner/speculators/prediction_speculator.h"
@@ -19,13 +20,14 @@ namespace {
 // Whom a setting asks, beside the client: in the order of DrafterKind.
 struct Setting {
   const char* name;
-  bool ngram = false, draft = false, self = false, is_auto = false;
+  bool ngram = false, draft = false, self = false, lookahead = false, is_auto = false;
 };
 constexpr Setting kSettings[] = {
     {"off"},
     {.name = "ngram", .ngram = true},
     {.name = "draft", .draft = true},
     {.name = "self", .self = true},
+    {.name = "lookahead", .lookahead = true},
     // The draft where there is one.
     {.name = "auto", .ngram = true, .is_auto = true},
 };
@@ -37,11 +39,11 @@ Setting setting_of(const EngineConfig& config) {
     if (setting.is_auto) setting.draft = !config.speculation_model.empty();
     return setting;
   }
-  throw std::runtime_error("speculation is '" + speculation + "'; it takes off, ngram, draft, self or auto");
+  throw std::runtime_error("speculation is '" + speculation + "'; it takes off, ngram, draft, self, lookahead or auto");
 }
 
 bool is_off(const Setting setting) {
-  return !setting.ngram && !setting.draft && !setting.self;
+  return !setting.ngram && !setting.draft && !setting.self && !setting.lookahead;
 }
 
 }  // namespace
@@ -50,7 +52,8 @@ uint32_t drafters_of(const EngineConfig& config) {
   const Setting setting = setting_of(config);
   if (is_off(setting)) return 0;
   return drafter_bit(DrafterKind::kPrediction) | (setting.ngram ? drafter_bit(DrafterKind::kNgram) : 0) |
-         (setting.draft ? drafter_bit(DrafterKind::kDraft) : 0) | (setting.self ? drafter_bit(DrafterKind::kSelf) : 0);
+         (setting.draft ? drafter_bit(DrafterKind::kDraft) : 0) | (setting.self ? drafter_bit(DrafterKind::kSelf) : 0) |
+         (setting.lookahead ? drafter_bit(DrafterKind::kLookahead) : 0);
 }
 
 std::optional<ModelSpec> read_draft_spec(const EngineConfig& config) {
@@ -72,6 +75,7 @@ Drafters make_drafters(const EngineConfig& config, const std::optional<DraftPlan
   const auto add = [&](std::unique_ptr<Speculator> speculator) { drafters.speculators.push_back(std::move(speculator)); };
   add(std::make_unique<PredictionSpeculator>());
   if (setting.ngram) add(std::make_unique<NgramSpeculator>());
+  if (setting.lookahead) add(std::make_unique<LookaheadSpeculator>());
   if (setting.self) add(std::make_unique<ModelSpeculator>(*plan));
   if (setting.draft) {
     ModelWeights weights = load_weights(config.speculation_model, *draft, backend);
@@ -87,6 +91,7 @@ size_t planned_draft_bytes(const EngineConfig& config) {
   const Setting setting = setting_of(config);
   if (is_off(setting)) return 0;
   return Drafting::planned_bytes(s.max_num_seqs) + PredictionSpeculator::planned_bytes(s.max_num_seqs, s.max_model_len) +
+         (setting.lookahead ? LookaheadSpeculator::planned_bytes(s.max_num_seqs) : 0) +
          (setting.ngram ? NgramSpeculator::planned_bytes(s.max_num_seqs, s.max_model_len) : 0);
 }
 

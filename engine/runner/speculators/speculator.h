@@ -8,6 +8,7 @@
 
 #include "engine/batch.h"
 #include "kernels/base/check.h"
+#include "kernels/sample.h"
 
 namespace serval {
 
@@ -22,6 +23,9 @@ struct DraftTask {
   int num_prompt = 0;
   // The positions that the step computed and that stay: of the first of known, but for those before.
   int first_computed = 0, num_computed = 0;
+  // The guesses that the step verified, and what it drew behind the last token and behind each of them.
+  std::span<const Draft> tried;
+  std::span<const SampleResult> draws;
   // Whether guesses are wanted of this drafter now, or soon: who keeps something of a sequence need not for others.
   bool is_followed = true;
   // How many guesses are wanted, how many of them behind each other, and beside each other. 0: none.

@@ -1,0 +1,107 @@
+"""Trains Medusa heads (Cai et al. 2024, Medusa-1: the model stays as it is) for a demo model on the CPU.
+
+A head k reads the model's last hidden row, behind the final norm, at position t, and says what stands at t + 2 + k: the
+model itself says t + 1. It learns what the model would draw there greedily, over the conversations that trained it. The
+folder has the names of FasterDecoding's checkpoints: medusa_lm_head.safetensors with "k.0.linear.weight", "k.0.linear.bias"
+(x + SiLU(linear(x))) and "k.1.weight" (the logits), and their config.json.
+
+    python medusa.py ../serval-nano ../serval-nano-medusa --work /some/folder
+"""
+
+import argparse
+import json
+import pathlib
+import time
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
+from torch import nn
+from transformers import AutoModelForCausalLM
+
+from corpus import Rows, chat_pieces, copy_material, load_books, read_prompts
+from dialogues import dialogues
+
+HERE = pathlib.Path(__file__).resolve().parent
+
+
+class Head(nn.Module):
+    def __init__(self, lm_head):
+        super().__init__()
+        vocab, width = lm_head.shape
+        self.linear = nn.Linear(width, width)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+        self.logits = nn.Linear(width, vocab, bias=False)
+        self.logits.weight.data.copy_(lm_head)  # begins as the model's own
+
+    def forward(self, x):
+        return self.logits(x + nn.functional.silu(self.linear(x)))
+
+
+def conversations(data, tokenizer, count, seed):
+    """Their tokens one after another, and where each begins."""
+    banned = frozenset(read_prompts(HERE / "eval_prompts.txt") + read_prompts(HERE / "identity_prompts.txt"))
+    words, lines = copy_material(load_books(data)[0])
+    encode = lambda texts: [e.ids for e in tokenizer.encode_batch(texts, add_special_tokens=False)]
+    return Rows._pack(map(chat_pieces, dialogues(seed, count, banned, None, words, lines)), encode)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", type=pathlib.Path)
+    parser.add_argument("folder", type=pathlib.Path)
+    parser.add_argument("--data", type=pathlib.Path, default=HERE.parents[3] / "shared" / "data")
+    parser.add_argument("--heads", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--dialogues", type=int, default=8000)
+    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--seed", type=int, default=20)
+    args = parser.parse_args()
+    torch.manual_seed(args.seed)
+    model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32).eval()
+    tokenizer = Tokenizer.from_file(str(args.model / "tokenizer.json"))
+    ids, labels, starts = conversations(args.data, tokenizer, args.dialogues, args.seed)
+    heads = nn.ModuleList(Head(model.get_output_embeddings().weight.data) for _ in range(args.heads))
+    optimizer = torch.optim.AdamW(heads.parameters(), lr=args.rate, weight_decay=0)
+    length, num_rows = 256, 8
+    random = np.random.default_rng(args.seed)
+    begin, done = time.monotonic(), 0
+    while done < args.steps and time.monotonic() - begin < 60 * args.minutes:
+        share = max(done / args.steps, (time.monotonic() - begin) / (60 * args.minutes))
+        for group in optimizer.param_groups:
+            group["lr"] = args.rate * min(1, (done + 1) / 10) * min(1, (1 - share) / 0.5)
+        at = starts[random.integers(np.searchsorted(starts, len(ids) - length - 1), size=num_rows)]
+        batch = torch.from_numpy(np.stack([ids[a : a + length] for a in at]).astype(np.int64))
+        trained = torch.from_numpy(np.stack([labels[a : a + length] for a in at]) >= 0)
+        with torch.no_grad():
+            hidden = model.model(batch).last_hidden_state
+            drawn = model.get_output_embeddings()(hidden).argmax(-1)  # drawn[t] stands at t + 1
+        loss, right = 0, []
+        for k, head in enumerate(heads):
+            keep = trained[:, 1 + k :]
+            logits = head(hidden[:, : length - 1 - k][keep])
+            wanted = drawn[:, 1 + k :][keep]
+            loss = loss + 0.8**k * nn.functional.cross_entropy(logits, wanted)
+            right.append((logits.argmax(-1) == wanted).float().mean().item())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        done += 1
+        if done % 20 == 0:
+            print(done, f"{time.monotonic() - begin:.0f} s", f"{loss.item():.3f}", " ".join(f"{r:.2f}" for r in right), flush=True)
+    args.folder.mkdir(parents=True, exist_ok=True)
+    tensors = {}
+    for k, head in enumerate(heads):
+        tensors[f"{k}.0.linear.weight"] = head.linear.weight.data.bfloat16()
+        tensors[f"{k}.0.linear.bias"] = head.linear.bias.data.bfloat16()
+        tensors[f"{k}.1.weight"] = head.logits.weight.data.bfloat16()
+    save_file(tensors, args.folder / "medusa_lm_head.safetensors", metadata={"format": "pt"})
+    config = {"medusa_num_heads": args.heads, "medusa_num_layers": 1, "base_model_name_or_path": args.model.name}
+    (args.folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
