@@ -46,8 +46,9 @@ enum class DrafterKind : uint8_t {
   kDraft,       // a smaller model
   kSelf,        // the model's own first layers
   kLookahead,   // n-grams that the model drew further on
+  kMedusa,      // heads on the model's last hidden row
 };
-inline constexpr const char* kDrafterNames[] = {"prediction", "ngram", "draft", "self", "lookahead"};
+inline constexpr const char* kDrafterNames[] = {"prediction", "ngram", "draft", "self", "lookahead", "medusa"};
 inline constexpr int kNumDrafters = std::size(kDrafterNames);
 
 // Sets of drafters.

@@ -256,9 +256,8 @@ std::string plan_text(const std::string& model, ServerConfig config) {
   const size_t process_bytes = resident_bytes();
   const std::unique_ptr<Backend> backend = make_backend(config.engine.device);
   const ModelSpec spec = quantised(served.spec, config.engine.quantize);
-  const std::optional<ModelSpec> draft = read_draft_spec(config.engine);
-  const ModelSpec* const draft_spec = draft ? &*draft : nullptr;
-  const MemoryPlan plan = plan_memory(spec, config.engine, *backend, backend->available_bytes(), draft_spec);
+  const DraftModels draft = read_draft_models(config.engine, spec);
+  const MemoryPlan plan = plan_memory(spec, config.engine, *backend, backend->available_bytes(), draft);
   const auto gib = [](size_t bytes) { return static_cast<double>(bytes) / static_cast<double>(1 << 30); };
   std::ostringstream out;
   out << std::fixed << std::setprecision(2);
@@ -286,7 +285,7 @@ std::string plan_text(const std::string& model, ServerConfig config) {
       << gib(plan.available_bytes - plan.total_bytes()) << " GiB stay free.\n"
       << "The KV cache holds " << plan.full_sequences << " sequences of max_model_len "
       << scheduler.max_model_len << " at once; max_num_seqs is " << scheduler.max_num_seqs << ".\n";
-  const int longest = largest_model_len(spec, config.engine, *backend, plan.available_bytes, draft_spec);
+  const int longest = largest_model_len(spec, config.engine, *backend, plan.available_bytes, draft);
   out << "The largest max_model_len that fits is " << longest
       << (longest == served.spec.max_positions ? ", all that the model was made for" : "")
       << (served.spec.why_no_longer.empty() ? "" : ": " + served.spec.why_no_longer) << ".\n";

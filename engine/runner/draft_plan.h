@@ -1,12 +1,21 @@
 // What a model that guesses will hold beside the target, by arithmetic (memory_plan.h).
 #pragma once
 
+#include <optional>
+
 #include "engine/config.h"
 #include "engine/kv_geometry.h"
 #include "engine/model/model_spec.h"
+#include "engine/runner/speculators/medusa_heads.h"
 #include "kernels/backend.h"
 
 namespace serval {
+
+// What the folder of EngineConfig::speculation_model holds: a model, or heads for the target.
+struct DraftModels {
+  std::optional<ModelSpec> model;
+  std::optional<MedusaSpec> medusa;
+};
 
 struct DraftPlan {
   int num_layers = 0;         // of the target's, or all of the smaller model's

@@ -75,6 +75,10 @@ bool Drafting::set_task(const Sampler::Drawn& drawn, const SeqOutput& out, const
   return true;
 }
 
+void Drafting::keep(const Tensor& hidden) {
+  for (const auto& speculator : drafters_.speculators) speculator->keep(hidden);
+}
+
 void Drafting::learn_step(int rows, double ms) {
   if (drafters_.is_closed_loop && rows > 0) policy_.learn_step(rows, ms);
 }
@@ -130,6 +134,7 @@ void Drafting::propose(std::span<const Sampler::Drawn> drawn, const Sampler& sam
   int num_tasks = 0;
   for (size_t i = 0; i < drawn.size(); ++i) {
     if (!set_task(drawn[i], output.seqs[i], slots, tasks_[num_tasks], wanted_[num_tasks])) continue;
+    tasks_[num_tasks].last_row = drawn[i].last_row;
     tasks_[num_tasks].tried = sampler.tried(drawn[i]);
     tasks_[num_tasks++].draws = sampler.draws(drawn[i]);
     const Given& given = given_[drawn[i].slot];

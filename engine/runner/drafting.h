@@ -29,6 +29,8 @@ class Drafting {
   void start(const DraftHost& host);
   // Sequences that come, blocks that are copied before the step.
   void begin_step(const Batch& batch);
+  // The step was begun; see Speculator::keep.
+  void keep(const Tensor& hidden);
   // A step is over: its rows where all of them decode, else 0, and how long it took.
   void learn_step(int rows, double ms);
   // What follows the tokens of `output`, whose sequences are those of `drawn`.

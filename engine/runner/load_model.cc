@@ -1,6 +1,5 @@
 #include "engine/runner/load_model.h"
 
-#include <optional>
 #include <utility>
 
 #include "engine/model/read_model.h"
@@ -15,8 +14,8 @@ std::unique_ptr<ModelRunner> load_model(const std::filesystem::path& folder, con
                                         Backend& backend, std::unique_ptr<Speculator> speculator,
                                         const LoadProgress& progress) {
   ModelSpec spec = quantised(read_model_spec(folder), config.quantize);
-  std::optional<ModelSpec> draft = read_draft_spec(config);
-  const MemoryPlan plan = plan_memory(spec, config, backend, backend.available_bytes(), draft ? &*draft : nullptr);
+  DraftModels draft = read_draft_models(config, spec);
+  const MemoryPlan plan = plan_memory(spec, config, backend, backend.available_bytes(), draft);
   const auto progress_of = [&](const char* what) {
     return [&progress, what](size_t done, size_t total) {
       if (progress) progress(what, done, total);
@@ -25,7 +24,7 @@ std::unique_ptr<ModelRunner> load_model(const std::filesystem::path& folder, con
   ModelWeights weights = load_weights(folder, spec, backend, progress_of("loading weights"));
   const size_t weight_bytes = held_bytes(map_weights(spec, weights));
   SERVAL_CHECK(weight_bytes == plan.weight_bytes, weight_bytes, plan.weight_bytes);
-  Drafters drafters = make_drafters(config, plan.draft, std::move(draft), backend);
+  Drafters drafters = make_drafters(config, spec, plan.draft, std::move(draft), backend);
   if (speculator) drafters.speculators.push_back(std::move(speculator));
   return std::make_unique<ModelRunner>(std::move(spec), std::move(weights), plan, backend, std::move(drafters),
                                        progress_of("clearing the KV cache"));

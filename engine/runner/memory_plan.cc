@@ -15,6 +15,7 @@
 #include "engine/runner/sampler.h"
 #include "engine/runner/slot_table.h"
 #include "engine/runner/speculators/make_drafters.h"
+#include "engine/runner/speculators/medusa_speculator.h"
 #include "engine/runner/speculators/model_speculator.h"
 
 namespace serval {
@@ -191,6 +192,11 @@ DraftPlan plan_draft(const ModelSpec& target, const ModelSpec* draft, const Engi
   return plan;
 }
 
+size_t planned_medusa(const ModelSpec& target, const DraftModels& models, const StepLimits& steps, const Backend& backend) {
+  if (!models.medusa) return 0;
+  return planned_medusa_bytes(*models.medusa, target, backend) + MedusaSpeculator::planned_bytes(target, steps, backend);
+}
+
 // Bytes of a block of one of the target's groups: its layers', and those of a draft's that read its tables.
 size_t block_bytes(const ModelSpec& spec, const ModelSpec* draft, const MemoryPlan& plan, int g, int span) {
   size_t bytes = kv_block_bytes(spec, g, span, plan.kv_dtype);
@@ -216,8 +222,9 @@ struct NoRoom : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-MemoryPlan plan_within(const ModelSpec& spec, const ModelSpec* draft, const EngineConfig& config,
+MemoryPlan plan_within(const ModelSpec& spec, const DraftModels& models, const EngineConfig& config,
                        const Backend& backend, size_t available) {
+  const ModelSpec* const draft = models.model ? &*models.model : nullptr;
   check_settings(spec, config);
   const SchedulerConfig& s = config.scheduler;
   MemoryPlan plan;
@@ -236,7 +243,8 @@ MemoryPlan plan_within(const ModelSpec& spec, const ModelSpec* draft, const Engi
                      ModelInput::planned_bytes(plan.steps.max_rows, plan.steps.max_seqs, plan.steps.max_branches,
                                                plan.steps.table_stride, one) +
                      Sampler::planned_bytes(plan.steps.max_rows, plan.steps.max_seqs, plan.steps.max_branches);
-  plan.draft_bytes = planned_draft_bytes(config);
+  const size_t of_drafters = planned_draft_bytes(config) + planned_medusa(spec, models, plan.steps, backend);
+  plan.draft_bytes = of_drafters;
   if (guesses_by_model(config, draft)) {
     plan.draft = plan_draft(spec, draft, config, backend, plan.steps, one);
     plan.draft_bytes += plan.draft->total_bytes();
@@ -274,7 +282,7 @@ MemoryPlan plan_within(const ModelSpec& spec, const ModelSpec* draft, const Engi
   plan.kv_geometry = plan.geometry;
   if (plan.draft) {
     add_own_blocks(draft, s.max_num_seqs, plan);
-    plan.draft_bytes = planned_draft_bytes(config) + plan.draft->total_bytes();
+    plan.draft_bytes = of_drafters + plan.draft->total_bytes();
   }
   plan.kv_cache_bytes = KvCache::planned_bytes(spec, plan.kv_geometry, plan.kv_dtype);
   plan.full_sequences = std::numeric_limits<int>::max();
@@ -288,7 +296,7 @@ MemoryPlan plan_within(const ModelSpec& spec, const ModelSpec* draft, const Engi
 }  // namespace
 
 MemoryPlan plan_memory(const ModelSpec& spec, const EngineConfig& config, const Backend& backend, size_t available,
-                       const ModelSpec* draft) {
+                       const DraftModels& draft) {
   try {
     return plan_within(spec, draft, config, backend, available);
   } catch (const NoRoom& none) {
@@ -300,7 +308,7 @@ MemoryPlan plan_memory(const ModelSpec& spec, const EngineConfig& config, const 
 }
 
 int largest_model_len(const ModelSpec& spec, const EngineConfig& config, const Backend& backend, size_t available,
-                      const ModelSpec* draft) {
+                      const DraftModels& draft) {
   const auto fits = [&](int length) {
     EngineConfig tried = config;
     tried.scheduler.max_model_len = length;
@@ -313,7 +321,7 @@ int largest_model_len(const ModelSpec& spec, const EngineConfig& config, const B
   };
   // Shorter sequences never need more.
   int longest = 0;
-  const int most = draft ? std::min(spec.max_positions, draft->max_positions) : spec.max_positions;
+  const int most = draft.model ? std::min(spec.max_positions, draft.model->max_positions) : spec.max_positions;
   for (int beyond = most + 1; longest + 1 < beyond;) {
     const int middle = longest + (beyond - longest) / 2;
     (fits(middle) ? longest : beyond) = middle;

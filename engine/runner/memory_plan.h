@@ -34,14 +34,13 @@ struct MemoryPlan {
   size_t available_bytes = 0;  // of memory, when the plan was made
 };
 
-// The plan for a backend with this much memory available. draft: the model of config.speculation_model, where there is
-// one. Throws std::runtime_error with a sentence when the configuration cannot fit; it names a max_model_len that would,
+// The plan for a backend with this much memory available. draft: what is in config.speculation_model. Throws std::runtime_error with a sentence when the configuration cannot fit; it names a max_model_len that would,
 // if there is one.
 MemoryPlan plan_memory(const ModelSpec& spec, const EngineConfig& config, const Backend& backend,
-                       size_t available_bytes, const ModelSpec* draft = nullptr);
+                       size_t available_bytes, const DraftModels& draft = {});
 
 // The largest max_model_len with which plan_memory() does not throw, up to what the model was made for; 0: none.
 int largest_model_len(const ModelSpec& spec, const EngineConfig& config, const Backend& backend,
-                      size_t available_bytes, const ModelSpec* draft = nullptr);
+                      size_t available_bytes, const DraftModels& draft = {});
 
 }  // namespace serval

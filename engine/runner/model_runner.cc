@@ -192,6 +192,9 @@ void ModelRunner::launch(const Batch& batch) {
   }
   r.sampler.begin(batch, r.slots, is_sampled_whole ? &all_logits : nullptr, r.transformer, r.workspace,
                   *r.context);
+  Tensor hidden = batch.seqs.empty() ? Tensor() : r.workspace.h;
+  hidden.dims[0] = input.num_rows();
+  r.drafting.keep(hidden);
   timed.end = Impl::Clock::now();
 }
 

@@ -106,6 +106,7 @@ void Sampler::want_rows(const Batch& batch, SlotTable& slots, int vocab, Step& o
                         .next_pos = step.first_pos + known,
                         .num_prompt = num_prompt_rows(step, slot),
                         .num_sampled = num_sampled_rows(step),
+                        .first_sampled = first_row + known - 1,
                         .first_draft = static_cast<int32_t>(out.drafts.size()),
                         .num_drafts = step.num_drafts};
     out.seqs.push_back(wanted);
@@ -253,7 +254,8 @@ std::span<const Sampler::Drawn> Sampler::collect(SlotTable& slots, StepContext& 
                       .accepted_begin = static_cast<int32_t>(accepted_.size()) - num_accepted,
                       .num_accepted = num_accepted,
                       .drafts_begin = wanted.first_draft,
-                      .draws_begin = first_sampled});
+                      .draws_begin = first_sampled,
+                      .last_row = wanted.first_sampled + (num_accepted > 0 ? accepted_.back() + 1 : 0)});
     next = first_sampled + wanted.num_sampled;
   }
   return drawn_;

@@ -42,6 +42,7 @@ class Sampler {
     int32_t first_draft_pos, num_drafts;
     int32_t accepted_begin, num_accepted;
     int32_t drafts_begin, draws_begin;  // in the step
+    int32_t last_row;                   // of the step: the last token was drawn from it
   };
   // Its guesses, all of them, and what was drawn behind the last token and behind each.
   std::span<const Draft> tried(const Drawn& drawn) const;
@@ -61,6 +62,7 @@ class Sampler {
     SlotId slot;
     int32_t first_pos, next_pos;  // of the step's first row, and of the first drawn token
     int32_t num_prompt, num_sampled;
+    int32_t first_sampled;  // row of the step
     int32_t first_draft, num_drafts;  // of Step::drafts
   };
   struct Step {

@@ -26,7 +26,10 @@ def told(answer):
 DRAFT = ("--speculation", "draft", "--speculation-model", MODEL.parent / "serval-nano-draft")
 
 
-@pytest.mark.parametrize("options", [("--speculation", "ngram"), DRAFT, (*DRAFT, "--draft-width", "2"), ("--speculation", "self")], ids=["ngram", "draft", "tree", "self"])
+MEDUSA = ("--speculation", "medusa", "--speculation-model", MODEL.parent / "serval-nano-medusa")
+
+
+@pytest.mark.parametrize("options", [("--speculation", "ngram"), DRAFT, (*DRAFT, "--draft-width", "2"), ("--speculation", "self"), MEDUSA], ids=["ngram", "draft", "tree", "self", "medusa"])
 def test_answers_are_the_same_with_and_without_guesses(start_daemon, options):
     plain, guessing = start_daemon(), start_daemon(*options)
     for arguments in requests():

@@ -13,6 +13,7 @@
 #include "loadtest/bench/temp_folder.h"
 #include "tests/engine/engine_driver.h"
 #include "tests/support/allocation_counter.h"
+#include "tests/support/medusa_file.h"
 
 namespace serval::testing {
 namespace {
@@ -34,6 +35,8 @@ constexpr DrafterRow kDrafters[] = {
     {"draft_tree", "draft", true, 9, 3, 60, true},
     {"auto", "auto", true, 6, 1, 100, false},
     {"lookahead", "lookahead", false, 24, 1, 5, true},
+    {"medusa", "medusa", true, 4, 1, kIsCpu ? 10 : 0, false},
+    {"medusa_tree", "medusa", true, 12, 3, 0, true},
     {"self", "self", false, 3, 1, 0, false},
     {"self_tree", "self", false, 8, 2, 0, true},
 };
@@ -48,6 +51,7 @@ class Drafters : public ::testing::TestWithParam<DrafterRow> {
       model.architecture = "Qwen3ForCausalLM";
       model.dtype = DType::kBF16;
       write_random_model(made->path(), model);
+      write_medusa_heads(made->path(), 3, model.hidden_size, model.vocab_size);
       return made;
     }();
     return folder->path();
@@ -56,7 +60,10 @@ class Drafters : public ::testing::TestWithParam<DrafterRow> {
     return std::filesystem::path(SERVAL_SOURCE_DIR) / "deploy/models" / name;
   }
   static std::filesystem::path model() { return kIsCpu ? shipped("serval-nano") : random_model(); }
-  static std::filesystem::path draft() { return kIsCpu ? shipped("serval-nano-draft") : random_model(); }
+  static std::filesystem::path draft() {
+    if (GetParam().speculation == std::string("medusa")) return kIsCpu ? shipped("serval-nano-medusa") : random_model();
+    return kIsCpu ? shipped("serval-nano-draft") : random_model();
+  }
 
   static EngineConfig config() {
     EngineConfig config;
@@ -144,7 +151,8 @@ TEST_P(Drafters, ChangeNoBitOfAnybody) {
   for (const auto order : {EngineDriver::Order::kInTurn, EngineDriver::Order::kOneAhead}) {
     if (!kIsCpu && order == EngineDriver::Order::kInTurn) continue;  // it takes its time
     // One or two of the longest sequences, with what a draft keeps of them.
-    const double sequences = (kIsCpu ? 2 : 1.25) * (!row.has_model ? 1 : kIsCpu ? 1.3 : 2);
+    const bool keeps_kv = row.has_model && row.speculation != std::string("medusa");
+    const double sequences = (kIsCpu ? 2 : 1.25) * (!keeps_kv ? 1 : kIsCpu ? 1.3 : 2);
     config.kv_cache_bytes = static_cast<size_t>(sequences * static_cast<double>(roomy) / config.scheduler.max_num_seqs);
     EngineDriver driver(model(), config, order);
     // Those that end at once make it expect short answers, and keep no memory for long ones.

@@ -5,7 +5,7 @@ model itself says t + 1. It learns what the model would draw there greedily, ove
 folder has the names of FasterDecoding's checkpoints: medusa_lm_head.safetensors with "k.0.linear.weight", "k.0.linear.bias"
 (x + SiLU(linear(x))) and "k.1.weight" (the logits), and their config.json.
 
-    python medusa.py ../serval-nano ../serval-nano-medusa --work /some/folder
+    python medusa.py ../serval-nano ../serval-nano-medusa
 """
 
 import argparse

@@ -9,6 +9,7 @@
 #include "engine/model/weight_loader.h"
 #include "engine/model/weight_map.h"
 #include "engine/runner/speculators/lookahead_speculator.h"
+#include "engine/runner/speculators/medusa_speculator.h"
 #include "engine/runner/speculators/model_speculator.h"
 #include "engine/runner/speculators/ngram_speculator.h"
 #include "engine/runner/speculators/prediction_speculator.h"
@@ -20,7 +21,7 @@ namespace {
 // Whom a setting asks, beside the client: in the order of DrafterKind.
 struct Setting {
   const char* name;
-  bool ngram = false, draft = false, self = false, lookahead = false, is_auto = false;
+  bool ngram = false, draft = false, self = false, lookahead = false, medusa = false, is_auto = false;
 };
 constexpr Setting kSettings[] = {
     {"off"},
@@ -28,6 +29,7 @@ constexpr Setting kSettings[] = {
     {.name = "draft", .draft = true},
     {.name = "self", .self = true},
     {.name = "lookahead", .lookahead = true},
+    {.name = "medusa", .medusa = true},
     // The draft where there is one.
     {.name = "auto", .ngram = true, .is_auto = true},
 };
@@ -39,11 +41,11 @@ Setting setting_of(const EngineConfig& config) {
     if (setting.is_auto) setting.draft = !config.speculation_model.empty();
     return setting;
   }
-  throw std::runtime_error("speculation is '" + speculation + "'; it takes off, ngram, draft, self, lookahead or auto");
+  throw std::runtime_error("speculation is '" + speculation + "'; it takes off, ngram, draft, self, lookahead, medusa or auto");
 }
 
 bool is_off(const Setting setting) {
-  return !setting.ngram && !setting.draft && !setting.self && !setting.lookahead;
+  return !setting.ngram && !setting.draft && !setting.self && !setting.lookahead && !setting.medusa;
 }
 
 }  // namespace
@@ -53,21 +55,25 @@ uint32_t drafters_of(const EngineConfig& config) {
   if (is_off(setting)) return 0;
   return drafter_bit(DrafterKind::kPrediction) | (setting.ngram ? drafter_bit(DrafterKind::kNgram) : 0) |
          (setting.draft ? drafter_bit(DrafterKind::kDraft) : 0) | (setting.self ? drafter_bit(DrafterKind::kSelf) : 0) |
-         (setting.lookahead ? drafter_bit(DrafterKind::kLookahead) : 0);
+         (setting.lookahead ? drafter_bit(DrafterKind::kLookahead) : 0) |
+         (setting.medusa ? drafter_bit(DrafterKind::kMedusa) : 0);
 }
 
-std::optional<ModelSpec> read_draft_spec(const EngineConfig& config) {
-  const bool needs = setting_of(config).draft;
+DraftModels read_draft_models(const EngineConfig& config, const ModelSpec& target) {
+  const Setting setting = setting_of(config);
+  const bool needs = setting.draft || setting.medusa;
   if (needs == config.speculation_model.empty())
-    throw std::runtime_error(needs ? "speculation is 'draft', which needs a model: speculation_model is not set"
-                                   : "speculation_model is set, and nobody asks it: speculation is '" +
-                                         config.speculation + "'");
-  if (!needs) return std::nullopt;
-  return read_model_spec(config.speculation_model);
+    throw std::runtime_error("speculation is '" + config.speculation +
+                             (needs ? "', which needs a model: speculation_model is not set"
+                                    : "', which asks no model: speculation_model is set"));
+  DraftModels models;
+  if (setting.draft) models.model = read_model_spec(config.speculation_model);
+  if (setting.medusa) models.medusa = read_medusa_spec(config.speculation_model, target);
+  return models;
 }
 
-Drafters make_drafters(const EngineConfig& config, const std::optional<DraftPlan>& plan, std::optional<ModelSpec> draft,
-                       Backend& backend) {
+Drafters make_drafters(const EngineConfig& config, const ModelSpec& target, const std::optional<DraftPlan>& plan,
+                       DraftModels draft, Backend& backend) {
   Drafters drafters{.max_tokens = config.scheduler.num_draft_tokens, .max_width = config.draft_width};
   const Setting setting = setting_of(config);
   drafters.is_closed_loop = setting.is_auto;
@@ -76,12 +82,14 @@ Drafters make_drafters(const EngineConfig& config, const std::optional<DraftPlan
   add(std::make_unique<PredictionSpeculator>());
   if (setting.ngram) add(std::make_unique<NgramSpeculator>());
   if (setting.lookahead) add(std::make_unique<LookaheadSpeculator>());
+  if (setting.medusa)
+    add(std::make_unique<MedusaSpeculator>(load_medusa(config.speculation_model, *draft.medusa, target, backend)));
   if (setting.self) add(std::make_unique<ModelSpeculator>(*plan));
   if (setting.draft) {
-    ModelWeights weights = load_weights(config.speculation_model, *draft, backend);
-    const size_t weight_bytes = held_bytes(map_weights(*draft, weights));
+    ModelWeights weights = load_weights(config.speculation_model, *draft.model, backend);
+    const size_t weight_bytes = held_bytes(map_weights(*draft.model, weights));
     SERVAL_CHECK(weight_bytes == plan->weight_bytes, weight_bytes, plan->weight_bytes);
-    add(std::make_unique<ModelSpeculator>(*plan, std::move(*draft), std::move(weights)));
+    add(std::make_unique<ModelSpeculator>(*plan, std::move(*draft.model), std::move(weights)));
   }
   return drafters;
 }

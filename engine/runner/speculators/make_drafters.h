@@ -14,14 +14,14 @@ namespace serval {
 // The set of them.
 uint32_t drafters_of(const EngineConfig& config);
 
-// Of the model in config.speculation_model, where one of them needs it. Throws std::runtime_error with a sentence where
-// it is missing, or there and nobody needs it.
-std::optional<ModelSpec> read_draft_spec(const EngineConfig& config);
+// What is in config.speculation_model, where one of them needs it. Throws std::runtime_error with a sentence where it is
+// missing, or there and nobody needs it.
+DraftModels read_draft_models(const EngineConfig& config, const ModelSpec& target);
 
-// Nobody where config.speculation is off. plan: of a model that guesses; draft: a smaller one's, whose weights are loaded.
-// Throws std::runtime_error with a sentence.
-Drafters make_drafters(const EngineConfig& config, const std::optional<DraftPlan>& plan, std::optional<ModelSpec> draft,
-                       Backend& backend);
+// Nobody where config.speculation is off. plan: of a model that guesses; draft: whose weights are loaded. Throws
+// std::runtime_error with a sentence.
+Drafters make_drafters(const EngineConfig& config, const ModelSpec& target, const std::optional<DraftPlan>& plan,
+                       DraftModels draft, Backend& backend);
 
 // Of the host's memory: what they and Drafting take.
 size_t planned_draft_bytes(const EngineConfig& config);

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <utility>
 
-#include "engine/runner/sampler.h"
 #include "engine/runner/speculators/draft_host.h"
+#include "engine/runner/speculators/model_guess.h"
 
 namespace serval {
 
@@ -126,12 +126,7 @@ void ModelSpeculator::draw() {
   for (const Drawing& drawing : drawing_) {
     const DraftTask& task = *drawing.task;
     const Slot& slot = *slots_->find(task.seq, task.slot);
-    SampleRow row = sampled_row(slot, static_cast<int>(task.known.size()) - 1 + drawing.num_chained, vocab_, nullptr);
-    // What is counted is counted for the target's own draws.
-    row.repetition_penalty = 1;
-    row.presence_penalty = row.frequency_penalty = 0;
-    if (vocab_ < transformer_->spec().vocab_size) row.num_logit_bias = 0;
-    row.num_top = task.width > 1 ? std::min(task.width, vocab_) : -1;
+    const SampleRow row = guess_row(task, slot, drawing.num_chained, transformer_->spec().vocab_size, vocab_);
     stride = std::max(stride, row.num_top);
     rows_.push_back(drawing.row);
     params_.push_back(row);
@@ -148,19 +143,8 @@ void ModelSpeculator::draw() {
 
 void ModelSpeculator::take(Drawing& drawing, const SampleResult& result, const TopLogprob* top) {
   DraftTask& task = *drawing.task;
-  const Slot& slot = *slots_->find(task.seq, task.slot);
-  const int parent = drawing.last;
-  if (!result.finite || result.token >= vocab_) {  // nothing to go on from
-    drawing.num_chained = task.depth;
-    return;
-  }
-  drawing.last = task.add(result.token, parent, kind());
-  ++drawing.num_chained;
-  for (int i = 0; i < task.width && task.width > 1 && task.wants_more(); ++i) {
-    if (top[i].token != result.token && top[i].token < vocab_) task.add(top[i].token, parent, kind());
-  }
-  // Nothing follows an end.
-  if (std::ranges::binary_search(slot.end_ids, result.token)) drawing.num_chained = task.depth;
+  drawing.last = add_drawn(task, *slots_->find(task.seq, task.slot), drawing.last, result, top, vocab_, kind());
+  drawing.num_chained = drawing.last < 0 ? task.depth : drawing.num_chained + 1;
 }
 
 }  // namespace serval

@@ -9,6 +9,7 @@
 #include "engine/batch.h"
 #include "kernels/base/check.h"
 #include "kernels/sample.h"
+#include "kernels/tensor.h"
 
 namespace serval {
 
@@ -23,6 +24,8 @@ struct DraftTask {
   int num_prompt = 0;
   // The positions that the step computed and that stay: of the first of known, but for those before.
   int first_computed = 0, num_computed = 0;
+  // The step's row that the last token was drawn from.
+  int last_row = 0;
   // The guesses that the step verified, and what it drew behind the last token and behind each of them.
   std::span<const Draft> tried;
   std::span<const SampleResult> draws;
@@ -53,6 +56,9 @@ class Speculator {
   virtual void admit(const Admission& /*newcomer*/) {}
   // Blocks are copied before a step reads them.
   virtual void copy_kv(std::span<const GroupBlockCopy> /*copies*/) {}
+  // A step was begun: its hidden rows behind the final norm, [rows, hidden]; data null: it has none. Each step's task comes
+  // later, in their order.
+  virtual void keep(const Tensor& /*hidden*/) {}
   // Rows that it would have to compute for a task before it could guess, beyond those of the step itself.
   virtual int lag(const DraftTask& /*task*/) const { return 0; }
   // Guesses for each task that wants more than it has; where there is nothing to go by, none. Each sequence has a

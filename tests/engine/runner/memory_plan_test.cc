@@ -159,7 +159,7 @@ TEST(MemoryPlan, GivesEverySlotBlocksToGuessInBehindAllOthers) {
   config.scheduler.num_draft_tokens = 20;
   const MemoryPlan plain = plan_memory(spec, config, *backend, kPlenty);
   config.speculation = "draft";
-  const MemoryPlan drafted = plan_memory(spec, config, *backend, kPlenty, &full);
+  const MemoryPlan drafted = plan_memory(spec, config, *backend, kPlenty, {.model = full});
   for (int g = 0; g < 2; ++g) EXPECT_EQ(drafted.geometry.groups[g].num_blocks, plain.geometry.groups[g].num_blocks);
   EXPECT_EQ(drafted.kv_cache_bytes, plain.kv_cache_bytes);
   EXPECT_EQ(drafted.draft->geometry.groups[0].num_blocks, plain.geometry.groups[0].num_blocks + 5 * 2);
@@ -178,7 +178,7 @@ TEST(MemoryPlan, RefusesADraftThatDoesNotSuit) {
   config.scheduler.num_draft_tokens = 4;
   config.speculation = "draft";
   const auto plan = [&](const ModelSpec& target, const ModelSpec& draft) {
-    return sentence([&] { plan_memory(target, config, *backend, kPlenty, &draft); });
+    return sentence([&] { plan_memory(target, config, *backend, kPlenty, {.model = draft}); });
   };
   EXPECT_EQ(plan(full, windowed), "");
   EXPECT_THAT(plan(windowed, full), ::testing::HasSubstr("reads positions that this model's cache lets go of"));
@@ -186,10 +186,10 @@ TEST(MemoryPlan, RefusesADraftThatDoesNotSuit) {
   ModelSpec shorter = full;
   shorter.max_positions = 500;
   EXPECT_THAT(plan(full, shorter), ::testing::HasSubstr("knows only 500 positions"));
-  EXPECT_THAT(sentence([&] { read_draft_spec(config); }), ::testing::HasSubstr("speculation_model is not set"));
+  EXPECT_THAT(sentence([&] { read_draft_models(config, full); }), ::testing::HasSubstr("speculation_model is not set"));
   config.speculation = "ngram";
   config.speculation_model = "somewhere";
-  EXPECT_THAT(sentence([&] { read_draft_spec(config); }), ::testing::HasSubstr("nobody asks it"));
+  EXPECT_THAT(sentence([&] { read_draft_models(config, full); }), ::testing::HasSubstr("asks no model"));
   config.speculation = "self";
   config.speculation_model = "";
   config.num_draft_layers = 3;
