@@ -34,7 +34,7 @@ constexpr DrafterRow kDrafters[] = {
     {"draft", "draft", true, 4, 1, kIsCpu ? 100 : 500, false},
     {"draft_tree", "draft", true, 9, 3, 60, true},
     {"auto", "auto", true, 6, 1, 100, false},
-    {"lookahead", "lookahead", false, 24, 1, 5, true},
+    {"lookahead", "lookahead", false, 24, 1, kIsCpu ? 5 : 0, true},
     {"medusa", "medusa", true, 4, 1, kIsCpu ? 10 : 0, false},
     {"medusa_tree", "medusa", true, 12, 3, 0, true},
     {"self", "self", false, 3, 1, 0, false},
