@@ -15,6 +15,8 @@ using SeqId = uint64_t;  // one decode stream of a request
 using SlotId = int32_t;  // a running sequence's row in the runner's tables, 0..max_num_seqs-1
 using BlockId = int32_t;
 
+// In Batch::blocks: at that table index nothing is read any more.
+inline constexpr BlockId kForgottenBlock = -1;
 // In Batch::tokens: the token that this sequence's slot drew in the step before, which only the device knows
 // yet. At most the last of a sequence's tokens. When that draw failed, any id of the vocabulary will do: the
 // row's result is dropped.

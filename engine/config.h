@@ -7,6 +7,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "engine/long_attention.h"
 #include "kernels/values.h"
 
 namespace serval {
@@ -56,6 +57,7 @@ struct EngineConfig {
   int draft_width = 1;         // guesses beside each other; beyond 1 a branch is one more sequence to attention
   bool drafts_branch() const { return draft_width > 1 || speculation == "lookahead"; }
   int num_draft_layers = 0;    // of the model itself, where they guess; 0: a quarter of them
+  LongAttention long_attention;
   std::string record_path;        // when set, scheduler inputs are recorded for replay
 };
 

@@ -66,6 +66,9 @@ void Backend::cut_rows(const Tensor&, int64_t, float) {
 void Backend::head_linear(const HeadLinearArgs&) {
   SERVAL_CHECK(false, "head_linear was asked of a device that has none");
 }
+void Backend::copy_heads(const CopyHeadsArgs&) {
+  SERVAL_CHECK(false, "copy_heads was asked of a device that has none");
+}
 void Backend::scan_gates(const ScanGatesArgs&) {
   SERVAL_CHECK(false, "scan_gates was asked of a device that has none");
 }

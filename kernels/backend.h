@@ -92,7 +92,22 @@ struct AttentionArgs {
   // f32 [num_heads]: a score falls by this for each position between its key and its query (ALiBi, Press et al. 2022),
   // after the cap; data null: none.
   Tensor slopes;
+  // A second query of each row, laid out as q: it instead of q meets the keys that stand `near` or more positions before
+  // the row, and of those only the first num_far positions (0: all). Needs near > 0 and no window; data null: none.
+  // RareOp::kFarQueries.
+  Tensor far_q;
+  int near = 0;
+  int num_far = 0;
   Tensor out;          // [num_rows, num_heads * value_width]
+};
+
+// out [num_rows, heads, dim] = x of the same shape, or zeros where its data is null, each with its own distance between
+// rows and between heads, in elements.
+struct CopyHeadsArgs {
+  Tensor x;
+  int64_t x_row_stride = 0, x_head_stride = 0;
+  Tensor out;
+  int64_t out_row_stride = 0, out_head_stride = 0;
 };
 
 // A product for each head, by its own weight: out [num_rows, heads, n] from x [num_rows, heads, k], each with its own
@@ -313,6 +328,7 @@ class Backend {
   virtual void write_kv(const WriteKvArgs& args) = 0;
   // head_rms_norm, rope and write_kv in one: by default those three.
   virtual void qk_norm_rope_write_kv(const QkNormRopeWriteKvArgs& args);
+  virtual void copy_heads(const CopyHeadsArgs& args);  // RareOp::kFarQueries
   // q rows may be a slice of the fused qkv: q_row_stride elements between rows.
   virtual void attention(const AttentionArgs& args, int64_t q_row_stride) = 0;
   virtual void gated_activation(Activation act, const Tensor& gate_up,

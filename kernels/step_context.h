@@ -52,6 +52,9 @@ struct ForwardInput {
   std::span<const int32_t> token_ids;
   // [num_rows]: rows of the tables by position, behind those for shorter sequences where the model tells them apart
   std::span<const int32_t> positions;
+  // [num_rows], of the same tables: of each row as a query of far keys, and as such a key (AttentionArgs::far_q); empty:
+  // there are none
+  std::span<const int32_t> far_queries = {}, far_keys = {};
   KvGroupInput groups[kMaxKvGroups];   // the first ModelSpec::kv_groups.size() are read
 
   int num_rows() const { return static_cast<int>(token_ids.size()); }
@@ -59,12 +62,13 @@ struct ForwardInput {
 
 // Ops, or forms of one, that a device may have no kernel for. A part raises those that it calls; a model is refused before
 // it is loaded where Backend::has() says no.
-enum class RareOp : uint8_t { kLinearScan, kHeadLinear, kNarrowValues, kStreams, kGatedScan };
+enum class RareOp : uint8_t { kLinearScan, kHeadLinear, kNarrowValues, kStreams, kGatedScan, kFarQueries };
 inline constexpr const char* kRareOpNames[] = {"the scan of matrix states (linear_scan)",
                                                "a product for each head (head_linear)",
                                                "attention to values that are narrower than keys",
                                                "updates of several residuals in turn (mix_streams)",
-                                               "the scan of gated units (gated_scan)"};
+                                               "the scan of gated units (gated_scan)",
+                                               "attention with a second query for far keys (far_q)"};
 using RareOps = std::bitset<std::size(kRareOpNames)>;
 
 // The largest calls that will be made in the steps of one model.

@@ -14,6 +14,7 @@
 #include <stdexcept>
 
 #include "engine/engine.h"
+#include "engine/model/lengthen.h"
 #include "engine/model/model_folder.h"
 #include "engine/model/quantise_folder.h"
 #include "engine/runner/load_model.h"
@@ -57,15 +58,24 @@ int rows_of_a_step(const EngineConfig& config) {
   return std::max(on_gpu ? 512 : 128, config.scheduler.max_num_seqs);
 }
 
-// The settings that depend on the model: its context, and units and names in the engine's own terms.
-void resolve(const ModelSpec& model, ServerConfig& config) {
+// The settings that depend on the model: its context, and units and names in the engine's own terms; the model as they
+// want it.
+void resolve(ModelSpec& model, ServerConfig& config) {
   SchedulerConfig& scheduler = config.engine.scheduler;
+  using Long = LongAttention::Kind;
+  config.engine.long_attention.kind = config.attention == "streaming"     ? Long::kStreaming
+                                      : config.attention == "self_extend" ? Long::kSelfExtend
+                                                                          : Long::kNone;
+  const int made_for = model.max_positions;
+  model = lengthened(std::move(model), config.engine.long_attention);
   if (config.max_model_len > model.max_positions) {
     throw std::runtime_error("max_model_len is " + std::to_string(config.max_model_len) +
                              "; this model was made for " + std::to_string(model.max_positions) +
                              (model.why_no_longer.empty() ? "" : ": " + model.why_no_longer));
   }
-  scheduler.max_model_len = config.max_model_len > 0 ? config.max_model_len : model.max_positions;
+  // A stream has no end of its own.
+  const int usual = config.attention == "streaming" ? made_for : model.max_positions;
+  scheduler.max_model_len = config.max_model_len > 0 ? config.max_model_len : usual;
   if (scheduler.max_num_batched_tokens == 0) scheduler.max_num_batched_tokens = rows_of_a_step(config.engine);
   scheduler.max_prefill_chunk = std::min(scheduler.max_prefill_chunk, scheduler.max_num_batched_tokens);
   check_scheduler_config(scheduler);
@@ -249,7 +259,7 @@ void quantize(const std::string& model, const std::string& out, const std::strin
 }
 
 std::string plan_text(const std::string& model, ServerConfig config) {
-  const ServedModel served = read_served_model(model);
+  ServedModel served = read_served_model(model);
   resolve(served.spec, config);
   // What a process with these libraries, this tokenizer and this template holds before the engine: measured
   // here and now.

@@ -288,6 +288,22 @@ std::vector<Knob> knobs(ServerConfig& c) {
       {"max_model_len", "Engine",
        "positions of a sequence, prompt and output; 0: what the model was made for", &c.max_model_len, 0,
        10'000'000},
+      {"attention",
+       "Engine",
+       "full: as the model was made; or beyond its context, for models that rotate all layers alike, on the CPU. streaming "
+       "(StreamingLLM): the first attention_sinks positions and the last attention_window are seen, the rest is forgotten, "
+       "so that memory stays the same up to any max_model_len. self_extend: positions attention_window or more away are "
+       "told apart by groups of attention_group",
+       &c.attention,
+       0,
+       0,
+       {"full", "streaming", "self_extend"}},
+      {"attention_sinks", "Engine", "with streaming: first positions that stay", &c.engine.long_attention.sinks, 1, 1024},
+      {"attention_window", "Engine",
+       "with streaming: last positions that are seen; with self_extend: nearest positions that are seen as they are",
+       &c.engine.long_attention.window, 8, 1 << 20},
+      {"attention_group", "Engine", "with self_extend: positions of a group; the context becomes so many times as long, but for the window",
+       &c.engine.long_attention.group, 2, 1024},
       {"max_num_seqs", "Engine", "sequences that run together", &s.max_num_seqs, 1, 4096},
       {"max_num_batched_tokens", "Engine",
        "token budget of one step; 0: 512 on a GPU, 128 on a CPU, and never less than max_num_seqs", &s.max_num_batched_tokens, 0,

@@ -41,6 +41,8 @@ struct ServerConfig {
   int64_t kv_cache_mib = 0;
   // 0: what the model was made for.
   int max_model_len = 0;
+  // engine.long_attention.kind
+  std::string attention = "full";
   // engine.scheduler.policy
   std::string policy = "fcfs";
   // engine.scheduler.num_draft_tokens where there is speculation.

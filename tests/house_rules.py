@@ -9,7 +9,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 # folder -> prefixes of our own headers it may include, in the order of the tree; the longest folder that matches a file is its home.
 BASE = ["kernels/base/"]
-NOUNS = ["engine/request.h", "engine/token_constraint.h", "engine/batch.h", "engine/config.h", "engine/kv_geometry.h", "engine/length_classes.h", "engine/sampling_ranges.h", "engine/stats.h", "engine/step_cost.h", "kernels/values.h", "kernels/tensor.h", *BASE]
+NOUNS = ["engine/request.h", "engine/token_constraint.h", "engine/batch.h", "engine/config.h", "engine/kv_geometry.h", "engine/length_classes.h", "engine/long_attention.h", "engine/sampling_ranges.h", "engine/stats.h", "engine/step_cost.h", "kernels/values.h", "kernels/tensor.h", *BASE]
 SERVER_NOUNS = ["server/memory_budget.h", "server/out_of_memory.h", "server/request_record.h", "server/unique_id.h"]
 SEAM = [f"kernels/{name}" for name in ("activation.h", "attention_plan.h", "attention_split.h", "backend.h", "expert_routing.h", "float_bits.h", "gumbel.h", "host_device.h", "quant.h", "sample.h", "step_context.h", "tensor.h", "values.h")]
 ALLOWED = {

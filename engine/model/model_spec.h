@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "engine/length_classes.h"
+#include "engine/long_attention.h"
 #include "engine/model/ffn/dense.h"
 #include "engine/model/ffn/mlp.h"
 #include "engine/model/ffn/moe.h"
@@ -81,6 +82,7 @@ struct KvGroupSpec {
   bool keeps_state = false;  // instead of keys and values a state of all positions so far
   int window = 0;           // 0: every position stays visible; w: a row at position p sees positions > p - w
   bool is_in_chunks = false;  // of those, the ones from the last multiple of w on (Llama 4)
+  int sinks = 0;            // with a window: it sees the first so many as well
   std::vector<int> layers;  // ascending; without those that read another's
 
   int attended_window() const { return is_in_chunks ? -window : window; }  // AttentionArgs::window
@@ -135,6 +137,7 @@ struct ModelSpec {
   LayerInputsSpec layer_inputs;
   StreamsSpec streams;  // with layer_inputs alone
   std::vector<RopeSpec> ropes;
+  LongAttention long_attention;
   std::vector<LayerSpec> layers;
   std::vector<KvGroupSpec> kv_groups;  // 1..kMaxKvGroups; every layer with a mixer is in exactly one
 

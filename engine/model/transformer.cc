@@ -95,6 +95,8 @@ void Transformer::forward(const ForwardInput& in, std::span<const KvLayer> kv, W
                                    .scratch = ws.scratch,
                                    .positions = in.positions,
                                    .group = in.groups[layer.kv_group],
+                                   .far_queries = in.far_queries,
+                                   .far_keys = in.far_keys,
                                    .kv = kv[layer.kv_source.value_or(l)],
                                    .window = spec_.kv_groups[layer.kv_group].attended_window(),
                                    .cos_sin = rotation(layer.rope),

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "engine/model/lengthen.h"
 #include "engine/model/read_model.h"
 #include "engine/model/weight_loader.h"
 #include "engine/model/weight_map.h"
@@ -13,7 +14,7 @@ namespace serval {
 std::unique_ptr<ModelRunner> load_model(const std::filesystem::path& folder, const EngineConfig& config,
                                         Backend& backend, std::unique_ptr<Speculator> speculator,
                                         const LoadProgress& progress) {
-  ModelSpec spec = quantised(read_model_spec(folder), config.quantize);
+  ModelSpec spec = quantised(lengthened(read_model_spec(folder), config.long_attention), config.quantize);
   DraftModels draft = read_draft_models(config, spec);
   const MemoryPlan plan = plan_memory(spec, config, backend, backend.available_bytes(), draft);
   const auto progress_of = [&](const char* what) {

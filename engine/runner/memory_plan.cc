@@ -71,7 +71,7 @@ void check_settings(const ModelSpec& spec, const EngineConfig& config) {
 constexpr int kStateBlocks = 16;
 
 KvGroupGeometry group_of(const KvGroupSpec& group, const EngineConfig& config) {
-  return {.window = group.window, .state_span = group.keeps_state ? kStateBlocks * config.block_size : 0};
+  return {.window = group.window, .sinks = group.sinks, .state_span = group.keeps_state ? kStateBlocks * config.block_size : 0};
 }
 
 // Blocks of a group that one sequence of the largest length holds at once.
@@ -187,7 +187,8 @@ DraftPlan plan_draft(const ModelSpec& target, const ModelSpec* draft, const Engi
   plan.workspace_bytes += Workspace::planned_bytes(spec, plan.steps.max_rows, plan.steps.max_logit_rows,
                                                    backend.activation_dtype(spec.weight_dtype));
   plan.scratch_bytes = backend.step_context_bytes(plan.steps);
-  plan.table_bytes = ModelInput::planned_bytes(plan.steps.max_rows, plan.steps.max_seqs, 0, plan.steps.table_stride, one) +
+  plan.table_bytes = ModelInput::planned_bytes(plan.steps.max_rows, plan.steps.max_seqs, 0, plan.steps.table_stride, one,
+                                               spec.long_attention) +
                      ModelSpeculator::planned_table_bytes(plan.steps.max_seqs);
   return plan;
 }
@@ -241,7 +242,7 @@ MemoryPlan plan_within(const ModelSpec& spec, const DraftModels& models, const E
   plan.scratch_bytes = backend.step_context_bytes(plan.steps);
   plan.table_bytes = SlotTable::planned_bytes(s.max_num_seqs, s.max_model_len, one) +
                      ModelInput::planned_bytes(plan.steps.max_rows, plan.steps.max_seqs, plan.steps.max_branches,
-                                               plan.steps.table_stride, one) +
+                                               plan.steps.table_stride, one, spec.long_attention) +
                      Sampler::planned_bytes(plan.steps.max_rows, plan.steps.max_seqs, plan.steps.max_branches);
   const size_t of_drafters = planned_draft_bytes(config) + planned_medusa(spec, models, plan.steps, backend);
   plan.draft_bytes = of_drafters;

@@ -8,8 +8,12 @@
 namespace serval {
 
 ModelInput::ModelInput(int max_rows, int max_seqs, int max_branches, int table_stride,
-                       const BlockGeometry& geometry)
-    : geometry_(geometry), token_ids_(max_rows), positions_(max_rows) {
+                       const BlockGeometry& geometry, const LongAttention& long_attention)
+    : geometry_(geometry), long_attention_(long_attention), token_ids_(max_rows), positions_(max_rows) {
+  if (long_attention.is_there()) {
+    far_queries_.resize(max_rows);
+    far_keys_.resize(max_rows);
+  }
   const int most = max_seqs + max_branches;
   row_start_.resize(most + 1);
   first_pos_.resize(most);
@@ -24,10 +28,10 @@ ModelInput::ModelInput(int max_rows, int max_seqs, int max_branches, int table_s
 }
 
 size_t ModelInput::planned_bytes(int max_rows, int max_seqs, int max_branches, int table_stride,
-                                 const BlockGeometry& geometry) {
+                                 const BlockGeometry& geometry, const LongAttention& long_attention) {
   const size_t most = max_seqs + max_branches;
   const size_t per_group = max_rows + most * table_stride;
-  return sizeof(int32_t) * (2 * max_rows + 2 * most + 1 + geometry.num_groups * per_group) +
+  return sizeof(int32_t) * ((long_attention.is_there() ? 4 : 2) * max_rows + 2 * most + 1 + geometry.num_groups * per_group) +
          (max_branches > 0 ? most * (sizeof(int32_t) + sizeof(uint64_t)) : 0);
 }
 
@@ -48,7 +52,7 @@ int ModelInput::fill(const Batch& batch, const SlotTable& slots) {
     for (int j = 0; j < step.num_tokens; ++j) {
       const TokenId token = slot.tokens[step.first_pos + j];
       token_ids_[row + j] = token == kTokenOnDevice ? -1 - step.slot : token;
-      positions_[row + j] = slot.first_row + step.first_pos + j;
+      set_position(row + j, slot, step.first_pos + j);
     }
     const int end = step.first_pos + step.num_tokens;
     for (int g = 0; g < geometry_.num_groups; ++g) {
@@ -83,9 +87,16 @@ void ModelInput::fill_branches(const Batch& batch, const SeqStep& step, const Sl
     masks[i] = (parent < 0 ? 0 : masks[parent]) | uint64_t{1} << i;
     if (i < num_chained) continue;
     const int position = tree_start + std::popcount(masks[i]) - 1;
-    positions_[row + num_known + i] = slot.first_row + position;
+    set_position(row + num_known + i, slot, position);
     add_sequence(slot, row + num_known + i, position, masks[i], tree_start);
   }
+}
+
+void ModelInput::set_position(int row, const Slot& slot, int position) {
+  positions_[row] = slot.first_row + position;
+  if (!long_attention_.is_there()) return;
+  far_queries_[row] = long_attention_.far_query_row(position);
+  far_keys_[row] = long_attention_.far_key_row(position);
 }
 
 // The rows from `row` on are those of one sequence to attention.
@@ -110,6 +121,12 @@ const ForwardInput& ModelInput::view(int rows, int padded_rows) {
   std::fill(positions_.begin() + rows, positions_.begin() + padded_rows, 0);
   input_.token_ids = {token_ids_.data(), static_cast<size_t>(padded_rows)};
   input_.positions = {positions_.data(), static_cast<size_t>(padded_rows)};
+  if (long_attention_.is_there()) {
+    std::fill(far_queries_.begin() + rows, far_queries_.begin() + padded_rows, 0);
+    std::fill(far_keys_.begin() + rows, far_keys_.begin() + padded_rows, 0);
+    input_.far_queries = {far_queries_.data(), static_cast<size_t>(padded_rows)};
+    input_.far_keys = {far_keys_.data(), static_cast<size_t>(padded_rows)};
+  }
   for (int g = 0; g < geometry_.num_groups; ++g) {
     std::fill(groups_[g].slots.begin() + rows, groups_[g].slots.begin() + padded_rows, -1);
     input_.groups[g].slots = groups_[g].slots.data();

@@ -6,6 +6,7 @@
 
 #include "engine/batch.h"
 #include "engine/kv_geometry.h"
+#include "engine/long_attention.h"
 #include "engine/runner/slot_table.h"
 #include "kernels/backend.h"
 
@@ -14,10 +15,11 @@ namespace serval {
 class ModelInput {
  public:
   // max_branches: rows of a step whose ancestors do not stand right before them, guesses of a tree.
-  ModelInput(int max_rows, int max_seqs, int max_branches, int table_stride, const BlockGeometry& geometry);
+  ModelInput(int max_rows, int max_seqs, int max_branches, int table_stride, const BlockGeometry& geometry,
+             const LongAttention& long_attention);
 
   static size_t planned_bytes(int max_rows, int max_seqs, int max_branches, int table_stride,
-                              const BlockGeometry& geometry);
+                              const BlockGeometry& geometry, const LongAttention& long_attention);
 
   // `slots` is already updated from the batch. The view is good until the next call.
   // padded_rows(n): how many rows a step of n rows shall have; those added belong to no sequence.
@@ -40,9 +42,13 @@ class ModelInput {
     std::vector<int32_t> block_table;  // [sequences, step_stride_]
   };
 
+  void set_position(int row, const Slot& slot, int position);
+
   BlockGeometry geometry_;
+  LongAttention long_attention_;
   int step_stride_ = 1;                         // of this step's block tables, at most what was planned for
   std::vector<int32_t> token_ids_, positions_;  // [max_rows]
+  std::vector<int32_t> far_queries_, far_keys_;  // [max_rows] where attention is long, else empty
   // Sequences as attention sees them: each of the step, and each branch of a tree of guesses.
   int num_seqs_ = 0;
   bool has_branches_ = false;

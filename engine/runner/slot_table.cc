@@ -123,7 +123,8 @@ void SlotTable::append(const Batch& batch, const SeqStep& step) {
     slot.num_blocks[g] = step.first_block[g];
     for (int i = 0; i < count; ++i) {
       const BlockId block = batch.blocks[begin + i];
-      SERVAL_CHECK(block >= 0 && block < geometry_.groups[g].num_blocks, block, g,
+      const bool is_forgotten = block == kForgottenBlock && geometry_.rule(g).num_kept() > 0;
+      SERVAL_CHECK((block >= 0 && block < geometry_.groups[g].num_blocks) || is_forgotten, block, g,
                    geometry_.groups[g].num_blocks);
       slot.blocks[g][slot.num_blocks[g]++] = block;
     }

@@ -78,8 +78,11 @@ KvManager::Start KvManager::start_from_cache(SequenceKv& kv, RadixCache::NodeId&
     kv.first_block[g] = rule.first_needed(start.num_computed);
     kv.blocks[g].resize(start.num_computed / rule.span());
     RadixCache::NodeId node = match.node;
-    for (int32_t end = start.num_computed; end > kv.first_block[g] * rule.span(); end -= geometry_.block_size) {
-      if (end % rule.span() == 0) kv.blocks[g][end / rule.span() - 1] = cache_.block(node, g);
+    const int32_t last_read = rule.num_kept() > 0 ? 0 : kv.first_block[g] * rule.span();
+    for (int32_t end = start.num_computed; end > last_read; end -= geometry_.block_size) {
+      const int32_t index = end / rule.span() - 1;
+      if (end % rule.span() == 0 && (index >= kv.first_block[g] || index < rule.num_kept()))
+        kv.blocks[g][index] = cache_.block(node, g);
       node = cache_.parent(node);
     }
     if (match.partial != RadixCache::kNone) start.part[g] = cache_.block(match.partial, g);
@@ -109,7 +112,8 @@ KvManager::Start KvManager::start_from_parent(SequenceKv& kv, const SequenceKv& 
     const int32_t shared = position / rule.span();
     kv.first_block[g] = rule.first_needed(position);
     kv.blocks[g].resize(shared);
-    for (int32_t i = kv.first_block[g]; i < shared; ++i) kv.blocks[g][i] = parent.blocks[g][i];
+    for (int32_t i = 0; i < shared; ++i)
+      if (i >= kv.first_block[g] || i < rule.num_kept()) kv.blocks[g][i] = parent.blocks[g][i];
     if (position % rule.span() > 0) start.part[g] = parent.blocks[g][shared];
   }
   return start;
@@ -169,15 +173,17 @@ void KvManager::give_back(SequenceKv& kv, int32_t num_computed) {
 
 void KvManager::tell(SequenceKv& kv, Admission& admission) const {
   for (int g = 0; g < geometry_.num_groups; ++g)
-    admission.first_block[g] = kv.num_told[g] = kv.first_block[g];
+    admission.first_block[g] = kv.num_told[g] = geometry_.rule(g).num_kept() > 0 ? 0 : kv.first_block[g];
 }
 
 void KvManager::tell(SequenceKv& kv, SeqStep& step, Batch& batch) const {
   for (int g = 0; g < geometry_.num_groups; ++g) {
     step.first_block[g] = kv.num_told[g];
     step.blocks_begin[g] = static_cast<int32_t>(batch.blocks.size());
-    for (; kv.num_told[g] < static_cast<int32_t>(kv.blocks[g].size()); ++kv.num_told[g])
-      batch.blocks.push_back(kv.blocks[g][kv.num_told[g]].id());
+    for (; kv.num_told[g] < static_cast<int32_t>(kv.blocks[g].size()); ++kv.num_told[g]) {
+      const BlockRef& block = kv.blocks[g][kv.num_told[g]];
+      batch.blocks.push_back(block ? block.id() : kForgottenBlock);
+    }
     step.num_blocks[g] = static_cast<int32_t>(batch.blocks.size()) - step.blocks_begin[g];
   }
 }
@@ -228,8 +234,9 @@ void KvManager::computed_last(SequenceKv& kv, std::span<const TokenId> tokens, i
 
 void KvManager::forget(SequenceKv& kv, int32_t num_computed) {
   for (int g = 0; g < geometry_.num_groups; ++g) {
-    const int32_t first = geometry_.rule(g).first_needed(num_computed);
-    for (; kv.first_block[g] < first; ++kv.first_block[g]) kv.blocks[g][kv.first_block[g]] = BlockRef();
+    const KvRule rule = geometry_.rule(g);
+    for (const int32_t first = rule.first_needed(num_computed); kv.first_block[g] < first; ++kv.first_block[g])
+      if (kv.first_block[g] >= rule.num_kept()) kv.blocks[g][kv.first_block[g]] = BlockRef();
   }
 }
 

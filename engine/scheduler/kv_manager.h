@@ -25,7 +25,7 @@ namespace serval {
 struct SequenceKv {
   // Per group: block of table index i at blocks[i]; empty where it is forgotten.
   std::array<std::vector<BlockRef>, kMaxKvGroups> blocks;
-  std::array<int32_t, kMaxKvGroups> first_block{};  // first index that is held
+  std::array<int32_t, kMaxKvGroups> first_block{};  // first index that is held, but for those always kept
   std::array<int32_t, kMaxKvGroups> num_told{};     // indexes below this are in the runner's table
   // Where it stands in the prefix cache (pinned); kNone: not in it.
   RadixCache::NodeId node = RadixCache::kNone;

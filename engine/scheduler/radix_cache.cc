@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <limits>
 #include <random>
 #include <utility>
 
@@ -107,8 +108,10 @@ RadixCache::NodeId RadixCache::find(NodeId parent, std::span<const TokenId> toke
 bool RadixCache::extend(Runs& runs, NodeId node, int32_t end) const {
   bool usable = true;
   for (int g = 0; g < geometry_.num_groups; ++g) {
-    if (!nodes_[node].blocks[g]) runs[g] = end;
-    usable = usable && geometry_.rule(g).may_match(end, runs[g]);
+    const KvRule rule = geometry_.rule(g);
+    const bool is_kept = end <= rule.num_kept() * rule.span();
+    if (!nodes_[node].blocks[g]) runs[g] = std::max(runs[g], is_kept ? std::numeric_limits<int32_t>::max() : end);
+    usable = usable && rule.may_match(end, runs[g]);
   }
   return usable;
 }
@@ -313,10 +316,11 @@ void RadixCache::want_window(NodeId end, int32_t num_blocks) {
     if (!rule.forgets()) continue;
     // A match ends at the last whole block, which of a state may lie further up.
     const int32_t whole = num_blocks * geometry_.block_size / rule.span() * rule.span();
-    const int32_t first = rule.first_needed(whole) * rule.span();
+    const int32_t first = rule.first_needed(whole) * rule.span(), kept_end = rule.num_kept() * rule.span();
     NodeId node = end;
-    for (int32_t at = num_blocks * geometry_.block_size; at > first; at -= geometry_.block_size) {
-      if (nodes_[node].blocks[g]) pools_[g]->set_wanted(nodes_[node].blocks[g].id());
+    for (int32_t at = num_blocks * geometry_.block_size; at > (kept_end > 0 ? 0 : first); at -= geometry_.block_size) {
+      if ((at > first || at <= kept_end) && nodes_[node].blocks[g])
+        pools_[g]->set_wanted(nodes_[node].blocks[g].id());
       node = nodes_[node].parent;
     }
   }

@@ -53,7 +53,7 @@ void fields(Line& line, Is<ModelOutput> auto& o) {
 }
 template <class Line>
 void fields(Line& line, Is<KvGroupGeometry> auto& g) {
-  line(g.num_blocks, g.window, g.state_span);
+  line(g.num_blocks, g.window, g.sinks, g.state_span);
 }
 template <class Line>
 void fields(Line& line, Is<LengthClasses> auto& c) {

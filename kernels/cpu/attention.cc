@@ -154,10 +154,12 @@ void CpuBackend::attention(const AttentionArgs& args, int64_t q_row_stride) {
                num_heads, head_dim);
   if (batch.num_rows == 0) return;
 
+  const bool has_far = args.far_q.data != nullptr;
+  SERVAL_CHECK(!has_far || (args.near > 0 && args.window == 0), args.near, args.window);
   // A claim should be worth some microseconds (about 20 multiply-adds a nanosecond).
   constexpr int64_t kClaimNs = 3000;
   scratch.tasks.plan(batch, kv.num_kv_heads, args.window, task_rows,
-                     kClaimNs * 10 / (int64_t{heads} * head_dim) + 1, pool_.num_threads());
+                     kClaimNs * 10 / (int64_t{heads} * head_dim) + 1, has_far ? 1 : pool_.num_threads());
   const std::span<const AttentionTasks::Task> tasks = scratch.tasks.tasks();
   const std::span<const AttentionTasks::Split> splits = scratch.tasks.splits();
   const std::span<const int32_t> claims = scratch.tasks.claims();
@@ -221,6 +223,9 @@ void CpuBackend::attention(const AttentionArgs& args, int64_t q_row_stride) {
     const AttentionTasks::Split* const split = task.split < 0 ? nullptr : &splits[task.split];
     const int64_t row = batch.row_start[task.seq] + task.first_row;
     attend({.q = args.q.as<float>() + row * q_row_stride + int64_t{kv_head} * heads * head_dim,
+            .far_q = has_far ? args.far_q.as<float>() + row * q_row_stride + int64_t{kv_head} * heads * head_dim : nullptr,
+            .near = args.near,
+            .num_far = args.num_far,
             .q_stride = q_row_stride,
             .out = out_of(row, kv_head),
             .out_stride = out_stride,

@@ -62,6 +62,7 @@ class CpuBackend final : public Backend {
   void soft_cap(const Tensor& x, float cap) override;
   void gather_rows(const Tensor& x, std::span<const int32_t> rows, const Tensor& out) override;
   void clamp_gate_up(const Tensor& gate_up, float limit, float up_offset) override;
+  void copy_heads(const CopyHeadsArgs& args) override;
   void head_linear(const HeadLinearArgs& args) override;
   void route_experts(const RoutingRule& rule, const Tensor& logits, const Tensor& bias,
                      const ExpertRouting& routing) override;

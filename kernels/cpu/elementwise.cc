@@ -74,6 +74,19 @@ void CpuBackend::rope(const RopeArgs& args) {
   });
 }
 
+void CpuBackend::copy_heads(const CopyHeadsArgs& args) {
+  const int64_t heads = args.out.dim(1), dim = args.out.dim(2);
+  const float* const x = args.x.as<float>();
+  SERVAL_CHECK(x == nullptr || (args.x.dim(1) == heads && args.x.dim(2) == dim), args.x.dim(1), heads, dim);
+  for_rows(args.out.dim(0), heads * dim, [&](int64_t r) {
+    for (int64_t h = 0; h < heads; ++h) {
+      float* const out = args.out.as<float>() + r * args.out_row_stride + h * args.out_head_stride;
+      if (x == nullptr) std::fill_n(out, dim, 0.0f);
+      else std::copy_n(x + r * args.x_row_stride + h * args.x_head_stride, dim, out);
+    }
+  });
+}
+
 void CpuBackend::gated_activation(Activation act, const Tensor& gate_up, const Tensor& out) {
   const int64_t f = out.dim(1);
   SERVAL_CHECK(gate_up.dim(1) == 2 * f && gate_up.dim(0) == out.dim(0), gate_up.dim(1), f);

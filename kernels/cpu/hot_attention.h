@@ -365,20 +365,17 @@ void attend(const AttendArgs& args) {
   float* const out_maximum = sum + vectors;                     // [vectors], of the chunks before
   float* const out_sum = out_maximum + vectors;                 // [vectors]
   float* const scores = out_sum + vectors;                      // [kMaxGroup][kTile]
-  const auto first_seen = [&](int vector) {
-    const int position = args.first_pos + vector / args.heads;
-    if (args.window < 0) return position / -args.window * -args.window;
-    return args.window > 0 && position >= args.window ? position - args.window + 1 : 0;
-  };
-
-  for (int base = 0; base < vectors; base += kMaxGroup) {
-    const int group = vectors - base < kMaxGroup ? vectors - base : kMaxGroup;
-    for (int m = 0; m < group; ++m) {
-      const int row = (base + m) / args.heads, head = (base + m) % args.heads;
-      const float* const from = args.q + row * args.q_stride + head * head_dim;
-      for (int d = 0; d < head_dim; ++d) q[base * head_dim + d * group + m] = from[d] * args.scale;
+  const auto position_of = [&](int vector) { return args.first_pos + vector / args.heads; };
+  const auto take_queries = [&](const float* queries) {
+    for (int base = 0; base < vectors; base += kMaxGroup) {
+      const int group = vectors - base < kMaxGroup ? vectors - base : kMaxGroup;
+      for (int m = 0; m < group; ++m) {
+        const int row = (base + m) / args.heads, head = (base + m) % args.heads;
+        const float* const from = queries + row * args.q_stride + head * head_dim;
+        for (int d = 0; d < head_dim; ++d) q[base * head_dim + d * group + m] = from[d] * args.scale;
+      }
     }
-  }
+  };
   const auto start_chunk = [&] {
     std::memset(acc, 0, static_cast<size_t>(vectors) * value_dim * sizeof(float));
     for (int v = 0; v < vectors; ++v) {
@@ -405,63 +402,78 @@ void attend(const AttendArgs& args) {
   };
   for (int v = 0; v < vectors; ++v) out_sum[v] = 0;
 
-  const int seen_first = first_seen(0), seen_last = args.first_pos + args.num_rows - 1;
-  const int first = seen_first > args.begin ? seen_first : args.begin;
-  const int last = seen_last < args.end ? seen_last : args.end - 1;
-  // What some row of the call sees of the tile at `start`.
-  const auto begin_in = [&](int start) { return first > start ? first - start : 0; };
-  const auto end_in = [&](int start) { return last - start + 1 < kTile ? last - start + 1 : kTile; };
-  // Blocks lie anywhere, so that hardware does not guess the next one. Few vectors wait for memory: they
-  // fetch the next tile while they work on this one. More of them work longer on a tile than its memory
-  // takes.
-  const bool streams = vectors <= kMaxGroup;
-  TilePointers<Kv> at, ahead;
-  const int first_tile = first / kTile * kTile;
-  at.point(args, first_tile, begin_in(first_tile), end_in(first_tile), lanes);
-  for (int start = first_tile; start <= last; start += kTile) {
-    if (start == first_tile || start % kChunk == 0) start_chunk();
-    const int begin = begin_in(start), end = end_in(start);
-    ahead = at;
-    if (start + kTile <= last) ahead.point(args, start + kTile, 0, end_in(start + kTile), lanes);
-    for (int base = 0; base < vectors; base += kMaxGroup) {
-      const int group = vectors - base < kMaxGroup ? vectors - base : kMaxGroup;
-      const int last_of_group = args.first_pos + (base + group - 1) / args.heads;
-      if (last_of_group < start || first_seen(base) >= start + kTile)
-        continue;  // later rows see later positions
-      kKernels.score[group - 1](q + base * head_dim, head_dim, block_size, at.keys,
-                                streams ? ahead.keys : nullptr, lanes, begin / lanes,
-                                (end + lanes - 1) / lanes, scores);
-      // Vectors that see the same positions of the tile take their values together.
-      float factor[kMaxGroup];
-      int from = 0, run_begin = 0, run_end = 0;
-      const auto finish_run = [&](int to) {
-        if (to > from && run_begin < run_end)
-          kKernels.add[to - from - 1](scores + from * kTile, run_begin, run_end, at.pairs,
-                                      streams ? ahead.pairs : nullptr, value_dim, factor + from,
-                                      acc + (base + from) * value_dim);
-        from = to;
-      };
-      for (int m = 0; m < group; ++m) {
-        const int v = base + m;
-        const int position = args.first_pos + v / args.heads;
-        const int lowest = first_seen(v);
-        const int my_begin = lowest > start ? lowest - start : 0;
-        const int my_end = position - start + 1 < kTile ? position - start + 1 : kTile;
-        if (my_begin != run_begin || my_end != run_end) {
-          finish_run(m);
-          run_begin = my_begin;
-          run_end = my_end;
+  // First to the far keys, then to those that are near. What vectors see only moves on from one to the next.
+  for (int pass = args.far_q != nullptr ? 0 : 1; pass < 2; ++pass) {
+    const bool is_far = pass == 0;
+    const int near = args.far_q != nullptr ? args.near : args.window;
+    const auto first_seen = [&](int vector) {
+      const int position = position_of(vector);
+      if (near < 0) return position / -near * -near;
+      return !is_far && near > 0 && position >= near ? position - near + 1 : 0;
+    };
+    const auto last_seen = [&](int vector) {
+      const int position = position_of(vector), far = position - near;
+      if (!is_far) return position;
+      return args.num_far > 0 && far >= args.num_far ? args.num_far - 1 : far;
+    };
+    take_queries(is_far ? args.far_q : args.q);
+    const int seen_first = first_seen(0), seen_last = last_seen(vectors - 1);
+    const int first = seen_first > args.begin ? seen_first : args.begin;
+    const int last = seen_last < args.end ? seen_last : args.end - 1;
+    if (last < first) continue;
+    // What some row of the call sees of the tile at `start`.
+    const auto begin_in = [&](int start) { return first > start ? first - start : 0; };
+    const auto end_in = [&](int start) { return last - start + 1 < kTile ? last - start + 1 : kTile; };
+    // Blocks lie anywhere, so that hardware does not guess the next one. Few vectors wait for memory: they
+    // fetch the next tile while they work on this one. More of them work longer on a tile than its memory
+    // takes.
+    const bool streams = vectors <= kMaxGroup;
+    TilePointers<Kv> at, ahead;
+    const int first_tile = first / kTile * kTile;
+    at.point(args, first_tile, begin_in(first_tile), end_in(first_tile), lanes);
+    for (int start = first_tile; start <= last; start += kTile) {
+      if (start == first_tile || start % kChunk == 0) start_chunk();
+      const int begin = begin_in(start), end = end_in(start);
+      ahead = at;
+      if (start + kTile <= last) ahead.point(args, start + kTile, 0, end_in(start + kTile), lanes);
+      for (int base = 0; base < vectors; base += kMaxGroup) {
+        const int group = vectors - base < kMaxGroup ? vectors - base : kMaxGroup;
+        if (last_seen(base + group - 1) < start || first_seen(base) >= start + kTile)
+          continue;  // later rows see later positions
+        kKernels.score[group - 1](q + base * head_dim, head_dim, block_size, at.keys,
+                                  streams ? ahead.keys : nullptr, lanes, begin / lanes,
+                                  (end + lanes - 1) / lanes, scores);
+        // Vectors that see the same positions of the tile take their values together.
+        float factor[kMaxGroup];
+        int from = 0, run_begin = 0, run_end = 0;
+        const auto finish_run = [&](int to) {
+          if (to > from && run_begin < run_end)
+            kKernels.add[to - from - 1](scores + from * kTile, run_begin, run_end, at.pairs,
+                                        streams ? ahead.pairs : nullptr, value_dim, factor + from,
+                                        acc + (base + from) * value_dim);
+          from = to;
+        };
+        for (int m = 0; m < group; ++m) {
+          const int v = base + m;
+          const int lowest = first_seen(v), highest = last_seen(v);
+          const int my_begin = lowest > start ? lowest - start : 0;
+          const int my_end = highest - start + 1 < kTile ? highest - start + 1 : kTile;
+          if (my_begin != run_begin || my_end != run_end) {
+            finish_run(m);
+            run_begin = my_begin;
+            run_end = my_end;
+          }
+          if (my_begin >= my_end) continue;
+          if (args.soft_cap > 0) soft_cap(scores + m * kTile, args.soft_cap, kTile);
+          if (args.slopes != nullptr)
+            lower_by_distance(scores + m * kTile, args.slopes[v % args.heads], position_of(v) - start);
+          factor[m] = soften(scores + m * kTile, my_begin, my_end, maximum[v], sum[v]);
         }
-        if (my_begin >= my_end) continue;
-        if (args.soft_cap > 0) soft_cap(scores + m * kTile, args.soft_cap, kTile);
-        if (args.slopes != nullptr)
-          lower_by_distance(scores + m * kTile, args.slopes[v % args.heads], position - start);
-        factor[m] = soften(scores + m * kTile, my_begin, my_end, maximum[v], sum[v]);
+        finish_run(group);
       }
-      finish_run(group);
+      at = ahead;
+      if ((start + kTile) % kChunk == 0 || start + kTile > last) end_chunk(start / kChunk);
     }
-    at = ahead;
-    if ((start + kTile) % kChunk == 0 || start + kTile > last) end_chunk(start / kChunk);
   }
   if (args.partials == nullptr) {
     for (int v = 0; v < vectors; ++v) {

@@ -90,6 +90,8 @@ inline constexpr int kPartialExtra = 2;
 
 struct AttendArgs {  // some rows of one sequence, one KV head with all its query heads
   const float* q;    // first row, first query head of the group
+  const float* far_q;  // the same of those for far keys (AttentionArgs::far_q); null: none. Then partials is null.
+  int near, num_far;
   int64_t q_stride;  // between rows
   // Where results go: either the finished rows to out, or, when partials is not null, what each chunk leaves
   // of vector v to partials + chunk * partial_stride + v * (value_dim + kPartialExtra), chunks counted

@@ -32,9 +32,7 @@ class CudaBackend final : public Backend {
   bool supports(WeightFormat format) const override {
     return format == WeightFormat::kF16 || format == WeightFormat::kBF16;
   }
-  bool has(RareOp op) const override {
-    return op != RareOp::kHeadLinear && op != RareOp::kNarrowValues && op != RareOp::kStreams && op != RareOp::kGatedScan;
-  }
+  bool has(RareOp op) const override { return op == RareOp::kLinearScan; }
   LinearWeight pack_linear(std::span<const LinearSource> parts, std::span<const Tensor> biases) override;
   size_t packed_bytes(int64_t n, int64_t k, const MatrixFormat& format, bool bias) const override;
   DType preferred_kv_dtype(DType weights) const override { return activation_dtype(weights); }

@@ -18,6 +18,7 @@ std::set<int> touched(const KvGroupGeometry& group, int block_size, int position
                                          : 0;
   std::set<int> indexes;
   for (int p = first; p <= position; ++p) indexes.insert(p / span);
+  for (int p = 0; p < std::min(group.sinks, position + 1); ++p) indexes.insert(p / span);
   return indexes;
 }
 
@@ -30,7 +31,10 @@ std::vector<Case> cases() {
   std::vector<Case> cases;
   for (const int size : {1, 4, 16}) {
     cases.push_back({{}, size});
-    for (const int window : {1, 2, 5, 16, 33}) cases.push_back({{.window = window}, size});
+    for (const int window : {1, 2, 5, 16, 33}) {
+      cases.push_back({{.window = window}, size});
+      for (const int sinks : {1, 4, 9}) cases.push_back({{.window = window, .sinks = sinks}, size});
+    }
     for (const int blocks : {1, 3}) cases.push_back({{.state_span = blocks * size}, size});
   }
   return cases;
@@ -42,7 +46,11 @@ TEST(KvRule, KeepsJustTheBlocksThatLaterRowsRead) {
     for (int next = 0; next < 100; ++next) {
       SCOPED_TRACE(::testing::Message() << "size " << size << " window " << group.window << " span "
                                         << group.state_span << " next " << next);
-      EXPECT_EQ(rule.first_needed(next), *touched(group, size, next).begin());
+      const std::set<int> read = touched(group, size, next);
+      for (int b = 0; b < rule.blocks_for(next + 1); ++b) {
+        const bool is_held = b < rule.num_kept() || b >= rule.first_needed(next);
+        EXPECT_EQ(is_held, read.contains(b) || b < rule.num_kept()) << b;
+      }
       EXPECT_LE(rule.first_needed(next), rule.first_needed(next + 1)) << "what was forgotten is wanted again";
       EXPECT_EQ(rule.blocks_for(next + 1), *touched(group, size, next).rbegin() + 1);
     }
@@ -78,7 +86,13 @@ TEST(KvRule, AMatchHasAllThatTheNextRowReads) {
     const KvRule rule(group, size);
     for (int end = rule.span(); end < 100; end += rule.span()) {
       for (int gap = 0; gap <= end; gap += rule.span()) {  // blocks that end up to there are missing
-        const bool has_all = *touched(group, size, end).begin() * rule.span() >= gap;
+        // Those that are kept are looked for by themselves.
+        int first = 0;
+        for (const int b : touched({.window = group.window, .state_span = group.state_span}, size, end)) {
+          first = b;
+          break;
+        }
+        const bool has_all = first * rule.span() >= gap;
         EXPECT_EQ(rule.may_match(end, gap), has_all) << size << ' ' << group.window << ' ' << end << ' ' << gap;
       }
     }

@@ -37,6 +37,7 @@ struct ModelKind {
   const char* more_config = "";
   const char* quantize = "off";
   const char* kv_dtype = "auto";
+  LongAttention long_attention = {};
 };
 constexpr ModelKind kKinds[] = {
     {"full_f32", "LlamaForCausalLM", DType::kF32, 0, 0},
@@ -87,6 +88,8 @@ constexpr ModelKind kKinds[] = {
     {"gated_scan_bf16", "RecurrentGemmaForCausalLM", DType::kBF16, 0, 0, 0,
      R"(, "block_types": ["recurrent", "attention"], "attention_window_size": 37)"},
     {"narrow_bf16", "MiMoV2FlashForCausalLM", DType::kBF16, 37, 0, 5, R"(, "num_key_value_heads": 1, "moe_intermediate_size": 40, "v_head_dim": 8, "partial_rotary_factor": 0.5)"},
+    {"streaming_bf16", "Qwen3ForCausalLM", DType::kBF16, 0, 0, 0, "", "off", "auto", {LongAttention::Kind::kStreaming, 5, 37}},
+    {"self_extend_bf16", "Qwen3ForCausalLM", DType::kBF16, 0, 0, 0, "", "off", "auto", {LongAttention::Kind::kSelfExtend, 0, 37, 4}},
 };
 
 // Models that rotate sequences that may become longer than 100 another way.
@@ -186,6 +189,7 @@ class Laws : public ::testing::TestWithParam<std::tuple<const char*, int>> {
     EngineConfig config = config_for(device());
     config.quantize = kind().quantize;
     config.kv_dtype = kind().kv_dtype;
+    config.long_attention = kind().long_attention;
     if (keeps_state()) config.block_size = snapshot() / 16;
     return config;
   }

@@ -1,16 +1,24 @@
 // Op cases of attention over paged keys and values, and of the branches of draft trees.
 #include <bit>
+#include <limits>
 #include <numeric>
+#include <utility>
 
 #include "tests/kernels/op_bench.h"
 
 namespace serval::testing {
 namespace {
 
+// Of AttentionArgs: far keys and whose they are.
+struct Far {
+  int near = 0, num_far = 0;
+};
+
 // Heads are prepared and stored, then attended to.
 void check_attention(Backend& backend, WeightFormat weights, const std::vector<Seq>& seqs, int heads,
                      int kv_heads, int head_dim, int window, bool is_rotated = true, float soft_cap = 0,
-                     bool has_sinks = false, bool has_slopes = false) {
+                     bool has_sinks = false, bool has_slopes = false, Far far = {}) {
+  if (far.near > 0 && !backend.has(RareOp::kFarQueries)) return;
   Bench bench(backend, weights, static_cast<uint32_t>(heads * 100 + head_dim + window));
   const auto context = backend.make_step_context(op_table_limits());
   const DType kv_type = backend.preferred_kv_dtype(bench.number());
@@ -121,6 +129,7 @@ void check_attention(Backend& backend, WeightFormat weights, const std::vector<S
     if (is_past) return;
     const Tensor out = bench.poison({rows, int64_t{heads} * head_dim}, bench.type());
     const float scale = 1 / std::sqrt(static_cast<float>(head_dim)) / 4;
+    const Values far_q = bench.numbers({rows, width});
     backend.attention({.q = head_at(0, heads),
                        .kv = kv,
                        .batch = &input.groups[0].attention,
@@ -129,6 +138,9 @@ void check_attention(Backend& backend, WeightFormat weights, const std::vector<S
                        .window = window,
                        .sinks = has_sinks ? sinks.tensor : Tensor(),
                        .slopes = has_slopes ? slopes.tensor : Tensor(),
+                       .far_q = far.near > 0 ? Tensor(far_q.tensor.data, bench.type(), {rows, heads, head_dim}) : Tensor(),
+                       .near = far.near,
+                       .num_far = far.num_far,
                        .out = out},
                       width);
     std::vector<double> want, size;
@@ -140,9 +152,14 @@ void check_attention(Backend& backend, WeightFormat weights, const std::vector<S
                     kv_head = h / (heads / kv_heads);
           std::vector<double> logits, sum(head_dim, 0.0);
           for (int p = first; p <= own; ++p) {
+            const bool is_far = far.near > 0 && own - p >= far.near;
+            if (is_far && far.num_far > 0 && p >= far.num_far) {
+              logits.push_back(-std::numeric_limits<double>::infinity());
+              continue;
+            }
             double dot = 0;
             for (int d = 0; d < head_dim; ++d)
-              dot += q[d] * keys[s][(int64_t{p} * kv_heads + kv_head) * head_dim + d];
+              dot += (is_far ? far_q.exact[r * width + h * head_dim + d] : q[d]) * keys[s][(int64_t{p} * kv_heads + kv_head) * head_dim + d];
             dot *= scale;
             if (soft_cap > 0) dot = soft_cap * std::tanh(dot / soft_cap);
             logits.push_back(has_slopes ? dot - slopes.exact[h] * (own - p) : dot);
@@ -248,6 +265,23 @@ void check_branch(Backend& backend, WeightFormat weights, int window) {
   EXPECT_EQ(attended(0), in_a_row);
 }
 
+void check_copied_heads(Backend& backend, WeightFormat weights, bool has_x) {
+  if (!backend.has(RareOp::kFarQueries)) return;
+  constexpr int64_t kRows = 5, kHeads = 3, kDim = 12, kWide = 20;
+  Bench bench(backend, weights, 3);
+  const Values x = bench.numbers({kRows, kHeads * kDim}), out = bench.numbers({kRows, kHeads * kWide});
+  backend.copy_heads({.x = has_x ? Tensor(x.tensor.data, bench.type(), {kRows, kHeads, kDim}) : Tensor(),
+                      .x_row_stride = kHeads * kDim,
+                      .x_head_stride = kDim,
+                      .out = Tensor(out.tensor.data, bench.type(), {kRows, kHeads, kDim}),
+                      .out_row_stride = kHeads * kWide,
+                      .out_head_stride = kWide});
+  std::vector<double> want = out.exact;
+  for (int64_t head = 0; head < kRows * kHeads; ++head)
+    for (int64_t d = 0; d < kDim; ++d) want[head * kWide + d] = has_x ? x.exact[head * kDim + d] : 0;
+  EXPECT_EQ(bench.read(out.tensor), want);
+}
+
 }  // namespace
 
 void add_attention_cases(std::vector<OpCase>& cases) {
@@ -262,6 +296,13 @@ void add_attention_cases(std::vector<OpCase>& cases) {
   cases.push_back({"attention_unrotated", [=](Backend& b, WeightFormat w) {
                      check_attention(b, w, ragged, 4, 2, 64, 0, /*is_rotated=*/false);
                    }});
+  for (const auto& [name, far] : {std::pair{"sinks_of_a_stream", Far{20, 3}}, {"far_keys", Far{70, 0}}, {"no_far_keys", Far{400, 0}}})
+    cases.push_back({std::string("attention_") + name, [=, far = far](Backend& b, WeightFormat w) {
+                       check_attention(b, w, ragged, 4, 2, 64, 0, true, 0, false, false, far);
+                     }});
+  for (const bool has_x : {true, false})
+    cases.push_back({has_x ? "copied_heads" : "zeroed_heads",
+                     [=](Backend& b, WeightFormat w) { check_copied_heads(b, w, has_x); }});
   for (const int window : {0, 15})
     cases.push_back({"branch_window_" + std::to_string(window),
                      [=](Backend& b, WeightFormat w) { check_branch(b, w, window); }});

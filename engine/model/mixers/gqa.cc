@@ -88,16 +88,17 @@ void GqaSpec::list_slots(int64_t hidden, GqaWeights& w, SlotList& slots) const {
 
 void GqaSpec::shape_kv(KvLayer& kv) const {
   kv.num_kv_heads = num_kv_heads;
-  kv.head_dim = head_dim;
-  kv.value_dim = value_dim;
+  kv.head_dim = kept_dim();
+  kv.value_dim = kept_dim() > value_width() ? value_width() : 0;
 }
 
 void GqaSpec::raise_limits(StepLimits& limits) const {
   limits.num_heads = std::max(limits.num_heads, num_heads);
   limits.num_kv_heads = std::max(limits.num_kv_heads, num_kv_heads);
-  limits.head_dim = std::max(limits.head_dim, head_dim);
+  limits.head_dim = std::max(limits.head_dim, kept_dim());
   limits.max_k = std::max(limits.max_k, answer_size());
   if (value_dim > 0) limits.need(RareOp::kNarrowValues);
+  if (far) limits.need(RareOp::kFarQueries);
 }
 
 // Project, normalise heads, rotate, store K and V, attend, project back.
@@ -130,10 +131,23 @@ void GqaSpec::run(Backend& backend, const GqaWeights& w, const MixerInput& in) c
                               .rotary_dim = static_cast<int>(in.cos_sin.dim(1)),
                               .slots = in.group.slots,
                               .kv = in.kv};
+  AttentionArgs attention{.q = q,
+                          .kv = in.kv,
+                          .batch = &in.group.attention,
+                          .scale = scale,
+                          .soft_cap = soft_cap,
+                          .window = in.window,
+                          .sinks = has_sinks ? Tensor(w.sinks.data(), DType::kF32, {num_heads}) : Tensor(),
+                          .slopes = slopes.empty() ? Tensor() : Tensor(w.slopes.data(), DType::kF32, {num_heads}),
+                          .out = attended};
   if (has_keys) {
     heads.k = Tensor(qkv.at(first + q_size()), type, {rows, num_kv_heads, head_dim});
     heads.v = Tensor(qkv.at(first + q_size() + kv_size()), type, {rows, num_kv_heads, value_width()});
     if (value_norm.is_there()) backend.head_rms_norm(heads.v, stride, {}, value_norm.eps);
+    if (far) {
+      attend_far(backend, heads, in, Tensor(in.scratch.at(rows * (stride + q_size())), type, {rows, far_size()}), attention);
+      return backend.linear(attended, w.output, in.out);
+    }
     const bool is_plain = head_norm.is_there() && !head_norm.has_weight;
     if (head_norm_place != HeadNormPlace::kEachHead || is_plain || in.query_cos_sin.data != nullptr)
       prepare_apart(backend, head_norm_place, head_norm.is_there(), in.query_cos_sin, heads);
@@ -141,21 +155,73 @@ void GqaSpec::run(Backend& backend, const GqaWeights& w, const MixerInput& in) c
   } else {
     prepare_queries(backend, heads);
   }
-  grow_queries(backend, in, q, stride);
-  backend.attention({.q = q,
-                     .kv = in.kv,
-                     .batch = &in.group.attention,
-                     .scale = scale,
-                     .soft_cap = soft_cap,
-                     .window = in.window,
-                     .sinks = has_sinks ? Tensor(w.sinks.data(), DType::kF32, {num_heads}) : Tensor(),
-                     .slopes = slopes.empty() ? Tensor() : Tensor(w.slopes.data(), DType::kF32, {num_heads}),
-                     .out = attended},
-                    stride);
+  if (far) {
+    attend_far(backend, heads, in, Tensor(in.scratch.at(rows * (stride + answer_size())), type, {rows, far_size()}), attention);
+  } else {
+    grow_queries(backend, in, q, stride);
+    backend.attention(attention, stride);
+  }
   if (has_gate)
     backend.gate(Activation::kSigmoid, Tensor(qkv.data, type, {rows, q_size()}), stride, attended, q_size(),
                  attended);
   backend.linear(attended, w.output, in.out);
+}
+
+// Two queries of each row, and keys as both meet them. Where far keys are kept beside the others, each query is zero where
+// the other's keys lie.
+void GqaSpec::attend_far(Backend& backend, const QkNormRopeWriteKvArgs& heads, const MixerInput& in, const Tensor& room,
+                         AttentionArgs args) const {
+  const int64_t rows = room.dim(0), stride = room.dim(1);
+  const int kept = kept_dim();
+  int64_t used = 0;
+  const auto take = [&](int64_t count, int64_t dim) {
+    const Tensor x(room.at(used), room.dtype, {rows, count, dim});
+    used += count * dim;
+    return x;
+  };
+  const Tensor near_q = take(num_heads, kept), far_q = take(num_heads, kept), key = take(num_kv_heads, kept),
+               value = take(num_kv_heads, head_dim);
+  const auto part = [&](const Tensor& x, int64_t from) {
+    return Tensor(x.at(from), x.dtype, {rows, x.dim(1), int64_t{head_dim}});
+  };
+  const auto copy = [&](const Tensor& from, const Tensor& to, int64_t to_dim) {
+    backend.copy_heads({.x = from,
+                        .x_row_stride = heads.row_stride,
+                        .x_head_stride = head_dim,
+                        .out = to,
+                        .out_row_stride = stride,
+                        .out_head_stride = to_dim});
+  };
+  const auto rotate = [&](const Tensor& x, int64_t from, std::span<const int32_t> positions) {
+    backend.rope({.x = Tensor(x.at(from), x.dtype, {rows, x.dim(1), x.dim(2)}),
+                  .row_stride = stride,
+                  .positions = positions.data(),
+                  .cos_sin = heads.cos_sin,
+                  .rotary_dim = heads.rotary_dim});
+  };
+  if (heads.q_norm.data != nullptr) backend.head_rms_norm(heads.q, heads.row_stride, heads.q_norm, heads.eps);
+  if (heads.k_norm.data != nullptr) backend.head_rms_norm(heads.k, heads.row_stride, heads.k_norm, heads.eps);
+  const int64_t far_from = kept - head_dim;
+  copy(heads.q, part(near_q, 0), kept);
+  copy(heads.q, part(far_q, far_from), kept);
+  copy(heads.k, part(key, 0), kept);
+  copy(heads.v, value, head_dim);
+  if (far->has_own_keys) {
+    copy(heads.k, part(key, far_from), kept);
+    copy({}, part(near_q, far_from), kept);
+    copy({}, part(far_q, 0), kept);
+    rotate(key, far_from, in.far_keys);
+  }
+  rotate(near_q, 0, in.positions);
+  rotate(far_q, far_from, in.far_queries);
+  rotate(key, 0, in.positions);
+  backend.write_kv({.k = key, .v = value, .row_stride = stride, .slots = in.group.slots, .kv = in.kv});
+  args.q = near_q;
+  args.far_q = far_q;
+  args.near = far->near;
+  args.num_far = far->num_far;
+  args.window = 0;
+  backend.attention(args, stride);
 }
 
 }  // namespace serval

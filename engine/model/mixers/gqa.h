@@ -2,6 +2,7 @@
 // key-value heads as heads is plain multi-head attention.
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "engine/model/mixers/mixer.h"
@@ -14,6 +15,15 @@ enum class HeadNormPlace : uint8_t {
   kAllHeads,         // all heads as one, before the rotation (OLMo 2)
   kHeadByHead,       // each head by a weight of its own, before the rotation (Cohere, StableLM 2): LayerNorm
   kEachRotatedHead,  // each head, after the rotation (Hunyuan)
+};
+
+// Keys that a second query of each row meets (AttentionArgs::far_q): those `near` or more positions away, of them the
+// first num_far positions alone (0: all).
+struct FarKeysSpec {
+  int near = 0;
+  int num_far = 0;
+  // They are kept rotated another way beside the keys that are near.
+  bool has_own_keys = false;
 };
 
 struct GqaWeights {
@@ -50,6 +60,7 @@ struct GqaSpec {
   // The checkpoint has the first so many dimensions of each head of q and k as pairs of neighbours that rotate
   // together; here they rotate in halves.
   int interleaved_dims = 0;
+  std::optional<FarKeysSpec> far;
   // Of each head: what a score falls by for each position to its key (ALiBi); empty: nothing.
   std::vector<float> slopes;
 
@@ -62,10 +73,19 @@ struct GqaSpec {
   int64_t qkv_size() const { return gate_size() + q_size() + (has_keys ? kv_size() + value_size() : 0); }
 
   void list_slots(int64_t hidden, GqaWeights& weights, SlotList& slots) const;
-  int64_t scratch_width() const { return qkv_size() + answer_size(); }
+  // Of a key that is kept, and of the queries for it.
+  int kept_dim() const { return far && far->has_own_keys ? 2 * head_dim : head_dim; }
+  // Elements of a row of what is made of the projection where there are far keys: two queries, key and value.
+  int64_t far_size() const { return far ? int64_t{2 * num_heads + num_kv_heads} * kept_dim() + kv_size() : 0; }
+
+  int64_t scratch_width() const { return qkv_size() + answer_size() + far_size(); }
   void shape_kv(KvLayer& kv) const;
   void raise_limits(StepLimits& limits) const;
   void run(Backend& backend, const GqaWeights& weights, const MixerInput& input) const;
+
+ private:
+  void attend_far(Backend& backend, const QkNormRopeWriteKvArgs& heads, const MixerInput& in, const Tensor& room,
+                  AttentionArgs args) const;
 };
 
 }  // namespace serval

@@ -22,6 +22,8 @@ struct MixerInput {
   Tensor scratch;                      // scratch_width() elements a row, of the same type
   std::span<const int32_t> positions;  // [num_rows], into cos_sin
   const KvGroupInput& group;           // the layer's
+  // Rows of cos_sin of each row as a query of far keys, and as such a key (AttentionArgs::far_q); empty: there are none.
+  std::span<const int32_t> far_queries, far_keys;
   KvLayer kv;
   int window = 0;  // of the layer's group (AttentionArgs)
   Tensor cos_sin;        // the layer's rotation [rows, rotary_dim] f32 by position: cosines, then sines

@@ -33,7 +33,8 @@ void ModelSpeculator::start(const DraftHost& host) {
   }
   const StepLimits& steps = plan_.steps;
   workspace_.emplace(transformer_->spec(), steps.max_rows, steps.max_logit_rows, host.backend);
-  input_.emplace(steps.max_rows, steps.max_seqs, 0, steps.table_stride, host.geometry);
+  input_.emplace(steps.max_rows, steps.max_seqs, 0, steps.table_stride, host.geometry,
+                 transformer_->spec().long_attention);
   context_ = host.backend.make_step_context(steps);
   SERVAL_CHECK(context_->bytes() == plan_.scratch_bytes, context_->bytes(), plan_.scratch_bytes);
   const int most = steps.max_seqs;

@@ -172,6 +172,22 @@ inline Feature with_another_theta() {
             for (RopeSpec& rope : s.ropes) rope.theta = 100;
           }};
 }
+inline Feature without_far_rotation() {
+  return {"rows of far keys", [](ModelSpec& s, ModelWeights&) {
+            s.long_attention.window += 8;
+            s.long_attention.sinks += 8;
+          }};
+}
+inline Feature with_far_keys_moved() {
+  return {"where far keys begin", [](ModelSpec& s, ModelWeights&) {
+            for (LayerSpec& layer : s.layers) std::get<GqaSpec>(layer.mixer).far->near += 4;
+          }};
+}
+inline Feature without_sinks_of_a_stream() {
+  return {"sinks of a stream", [](ModelSpec& s, ModelWeights&) {
+            for (LayerSpec& layer : s.layers) std::get<GqaSpec>(layer.mixer).far->num_far = 1;
+          }};
+}
 inline Feature without_value_scale() {
   return {"scale of values", [](ModelSpec& s, ModelWeights&) {
             for (LayerSpec& layer : s.layers) layer.mixer_scale = 1;
@@ -333,9 +349,16 @@ struct ModelCase {
   std::string name;
   std::vector<Feature> features;
   std::string quantize = "off";
+  LongAttention long_attention = {};
 
   bool is_of_format() const { return name.starts_with("quant-") || name.starts_with("gguf-"); }
-  std::string golden() const { return quantize == "off" ? "golden.json" : "golden-" + quantize + ".json"; }
+  // What is asked of the model beside its folder; empty: nothing.
+  std::string way() const {
+    if (long_attention.is_there())
+      return long_attention.kind == LongAttention::Kind::kStreaming ? "streaming" : "self_extend";
+    return quantize == "off" ? "" : quantize;
+  }
+  std::string golden() const { return way().empty() ? "golden.json" : "golden-" + way() + ".json"; }
 };
 
 // All goldens, by kind.

@@ -12,6 +12,7 @@
 #include "engine/model/architectures/architecture.h"
 #include "engine/model/architectures/architecture_list.h"
 #include "engine/model/architectures/unserved.h"
+#include "engine/model/lengthen.h"
 #include "engine/model/read_model.h"
 #include "engine/model/safetensors.h"
 #include "engine/model/weight_loader.h"
@@ -60,7 +61,7 @@ class Golden : public ::testing::TestWithParam<std::tuple<std::string, ModelCase
   const ModelCase& model() const { return std::get<1>(GetParam()); }
 
   ModelSpec spec(const std::string& quantize) const {
-    return quantised(read_model_spec(served(model().name)), quantize);
+    return quantised(lengthened(read_model_spec(served(model().name)), model().long_attention), quantize);
   }
 
   Transformer load(const Feature* off = nullptr) {
@@ -165,7 +166,7 @@ INSTANTIATE_TEST_SUITE_P(Models, Golden,
                          [](const auto& info) {
                            const ModelCase& model = std::get<1>(info.param);
                            std::string name = std::get<0>(info.param) + "_" + model.name;
-                           if (model.quantize != "off") name += "_" + model.quantize;
+                           if (!model.way().empty()) name += "_" + model.way();
                            for (char& c : name)
                              if (c == '-' || c == '.') c = '_';
                            return name;

@@ -42,7 +42,8 @@ PagedDriver::PagedDriver(Transformer& transformer, Backend& backend, DType kv_dt
 
 std::vector<float> PagedDriver::step(std::span<const Work> work) {
   const std::vector<KvGroupSpec>& groups = transformer_.spec().kv_groups;
-  for (std::vector<int32_t>* array : {&ids_, &positions_, &slots_, &row_start_, &first_pos_}) array->clear();
+  const LongAttention& far = transformer_.spec().long_attention;
+  for (std::vector<int32_t>* array : {&ids_, &positions_, &far_queries_, &far_keys_, &slots_, &row_start_, &first_pos_}) array->clear();
   for (std::vector<int32_t>& table : tables_) table.assign(work.size() * blocks_per_seq_, -1);
   row_start_.push_back(0);
   for (size_t i = 0; i < work.size(); ++i) {
@@ -53,6 +54,10 @@ std::vector<float> PagedDriver::step(std::span<const Work> work) {
       const int position = length_[seq]++;
       ids_.push_back(id);
       positions_.push_back(first_row_ + position);
+      if (far.is_there()) {
+        far_queries_.push_back(far.far_query_row(position));
+        far_keys_.push_back(far.far_key_row(position));
+      }
       slots_.push_back(block_of(seq, position / kBlockSize) * kBlockSize + position % kBlockSize);
     }
     row_start_.push_back(static_cast<int32_t>(ids_.size()));
@@ -60,13 +65,17 @@ std::vector<float> PagedDriver::step(std::span<const Work> work) {
     for (size_t g = 0; g < groups.size(); ++g) {
       // A group may already have given up the blocks that the first row does not read.
       const KvRule rule = rule_of(groups[g]);
-      for (int b = rule.first_needed(first); b < rule.blocks_for(length_[seq]); ++b) {
+      for (int b = 0; b < rule.blocks_for(length_[seq]); ++b) {
+        if (b >= rule.num_kept() && b < rule.first_needed(first)) continue;
         tables_[g][i * blocks_per_seq_ + b] = block_of(seq, b);
       }
     }
   }
 
-  ForwardInput input{.token_ids = ids_, .positions = positions_, .groups = {}};
+  ForwardInput input{.token_ids = ids_, .positions = positions_,
+                     .far_queries = far_queries_,
+                     .far_keys = far_keys_,
+                     .groups = {}};
   for (size_t g = 0; g < groups.size(); ++g) {
     input.groups[g] = {.slots = slots_.data(),
                        .attention = {.num_seqs = static_cast<int>(work.size()),

@@ -34,7 +34,7 @@ class PagedDriver {
   static constexpr int kBlockSize = 16;
   // A snapshot of a state stands at every second block.
   static KvRule rule_of(const KvGroupSpec& group) {
-    return {{.window = group.window, .state_span = group.keeps_state ? 2 * kBlockSize : 0}, kBlockSize};
+    return {{.window = group.window, .sinks = group.sinks, .state_span = group.keeps_state ? 2 * kBlockSize : 0}, kBlockSize};
   }
   // Blocks of a sequence lie apart, last ones first, so that a table is really looked up.
   int block_of(int seq, int index) const { return (blocks_per_seq_ - 1 - index) * num_seqs_ + seq; }
@@ -50,6 +50,7 @@ class PagedDriver {
   std::vector<KvLayer> kv_;
   std::vector<int> length_;
   // Of one step.
+  std::vector<int32_t> far_queries_, far_keys_;
   std::vector<int32_t> ids_, positions_, slots_, row_start_, first_pos_, rows_;
   std::vector<int32_t> tables_[kMaxKvGroups];
 };

@@ -187,10 +187,16 @@ class PlainBackend final : public Backend {
             const int64_t slot = int64_t{block} * args.kv.block_size + p % args.kv.block_size;
             return static_cast<const float*>(base) + (slot * args.kv.num_kv_heads + h / sharing) * dim;
           };
-          const float* q = args.q.as<float>() + r * q_row_stride + h * dim;
+          const int far_end = args.far_q.data == nullptr ? first : std::max(0, position - args.near + 1);
+          const auto is_seen = [&](int p) { return p >= far_end || args.num_far == 0 || p < args.num_far; };
           weights.clear();
           double largest = -std::numeric_limits<double>::infinity(), total = 0;
           for (int p = first; p <= position; ++p) {
+            if (!is_seen(p)) {
+              weights.push_back(-std::numeric_limits<double>::infinity());
+              continue;
+            }
+            const float* q = (p < far_end ? args.far_q : args.q).as<float>() + r * q_row_stride + h * dim;
             double score = 0;
             for (int64_t i = 0; i < dim; ++i) score += double{q[i]} * kv_at(args.kv.keys, p, dim)[i];
             score *= args.scale;
@@ -207,6 +213,7 @@ class PlainBackend final : public Backend {
           for (double& w : weights) total += w = std::exp(w - largest);
           std::fill(sum.begin(), sum.end(), 0.0);
           for (int p = first; p <= position; ++p) {
+            if (!is_seen(p)) continue;
             for (int64_t i = 0; i < value_dim; ++i)
               sum[i] += weights[p - first] / total * kv_at(args.kv.values, p, value_dim)[i];
           }
@@ -236,6 +243,15 @@ class PlainBackend final : public Backend {
     for (int64_t i = 0; i < gate_up.num_elements(); ++i) {
       float& x = gate_up.as<float>()[i];
       x = i / width % 2 == 0 ? std::min(x, limit) : std::clamp(x, -limit, limit) + up_offset;
+    }
+  }
+  void copy_heads(const CopyHeadsArgs& args) override {
+    for (int64_t r = 0; r < args.out.dim(0); ++r) {
+      for (int64_t h = 0; h < args.out.dim(1); ++h) {
+        for (int64_t i = 0; i < args.out.dim(2); ++i)
+          args.out.as<float>()[r * args.out_row_stride + h * args.out_head_stride + i] =
+              args.x.data == nullptr ? 0 : args.x.as<float>()[r * args.x_row_stride + h * args.x_head_stride + i];
+      }
     }
   }
   void head_linear(const HeadLinearArgs& args) override {

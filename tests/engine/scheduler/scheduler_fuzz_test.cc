@@ -166,7 +166,7 @@ BlockGeometry geometry(int blocks, const std::vector<KvGroupGeometry>& groups) {
   return g;
 }
 
-constexpr KvGroupGeometry kFull, kWindow{.window = 24}, kState{.state_span = 16}, kBriefState{.state_span = 8};
+constexpr KvGroupGeometry kFull, kWindow{.window = 24}, kStream{.window = 24, .sinks = 5}, kState{.state_span = 16}, kBriefState{.state_span = 8};
 
 // Days of all kinds.
 struct Days {
@@ -179,7 +179,7 @@ Days live(bool has_drafts) {
   uint64_t seed = 1;
   for (const int blocks : {17, 24, 40, 200}) {
     for (const std::vector<KvGroupGeometry>& groups :
-         {std::vector{kFull}, {kFull, kWindow}, {kWindow}, {kState}, {kFull, kState}, {kBriefState, kWindow}}) {
+         {std::vector{kFull}, {kFull, kWindow}, {kWindow}, {kStream}, {kState}, {kFull, kState}, {kBriefState, kWindow}}) {
       for (const bool cache : {true, false}) {
         for (const auto& [policy, depth] : {std::pair{QueuePolicy::kFcfs, 1},
                                             {QueuePolicy::kPriority, 1},
