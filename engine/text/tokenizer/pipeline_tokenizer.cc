@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <stdexcept>
+#include <utility>
 
 #include "engine/text/tokenizer/tokenizer_config.h"
 #include "kernels/base/shown.h"
@@ -119,8 +120,12 @@ std::vector<TokenId> PipelineTokenizer::encode(std::string_view text, bool add_s
   Pieces pieces;
   SplitBudget budget(text.size());
   const auto encode_part = [&](const auto& model, auto& scratch, std::string_view part, bool starts_text) {
-    parts_.pretokenizer.split(part, starts_text, budget, pieces);
-    for (size_t i = 0; i < pieces.spans.size(); ++i) model.encode(pieces.piece(i), scratch, ids);
+    do {
+      const std::string_view first = parts_.cut.is_there() ? parts_.cut.take(part) : std::exchange(part, {});
+      parts_.pretokenizer.split(first, starts_text, budget, pieces);
+      for (size_t i = 0; i < pieces.spans.size(); ++i) model.encode(pieces.piece(i), scratch, ids);
+      starts_text = false;
+    } while (!part.empty());
   };
   const auto encode_plain = [&](const auto& model, auto& scratch, std::string_view plain, bool starts_text) {
     if (breaker.empty() || plain.find(breaker) == std::string_view::npos)

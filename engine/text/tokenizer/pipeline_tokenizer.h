@@ -12,6 +12,7 @@
 #include "engine/text/tokenizer/bpe_model.h"
 #include "engine/text/tokenizer/normalizer.h"
 #include "engine/text/tokenizer/pretokenizer.h"
+#include "engine/text/tokenizer/text_cut.h"
 #include "engine/text/tokenizer/token_bound.h"
 #include "engine/text/tokenizer/token_decoder.h"
 #include "engine/text/tokenizer/token_table.h"
@@ -28,6 +29,7 @@ class PipelineTokenizer final : public Tokenizer {
     Normalizer normalizer;
     PreTokenizer pretokenizer;
     TokenDecoder decoder;
+    TextCut cut = {};  // of what lies between added tokens
     std::vector<AddedToken> added;        // every one with an id
     std::vector<TokenId> prefix, suffix;  // what add_special puts around the text
     TokenId bos_id = -1, eos_id = -1;

@@ -38,6 +38,7 @@ struct Family {
   bool composes = false;  // text is brought to NFC
   std::vector<std::string_view> special = {};
   Numbered numbered = {};
+  TextCut cut = {};
   std::string_view eos = {};                  // unless the configuration says otherwise
   std::vector<std::string_view> prefix = {};  // what add_special puts before a text
 };
@@ -75,6 +76,7 @@ const std::vector<Family>& families() {
       {.file_name = "tiktoken.model",  // Kimi, Moonlight
        .pattern = kKimiPattern,
        .numbered = {"<|reserved_token_", "|>", 258, /*by_id=*/true},
+       .cut = {.max_run = 25'000, .max_text = 400'000},
        .eos = "[EOS]"},
       {.file_name = "tokenizer.model",  // GLM-4, whose configuration lists its special tokens
        .pattern = kGlmPattern,
@@ -195,7 +197,8 @@ std::unique_ptr<Tokenizer> tokenizer_from_ranks(std::string_view text, std::stri
   PipelineTokenizer::Parts parts{.model = BpeModel::from_ranks(reader.take()),
                                  .normalizer = family->composes ? Normalizer::of_type("NFC") : Normalizer(),
                                  .pretokenizer = PreTokenizer::byte_level(family->pattern),
-                                 .decoder = TokenDecoder::byte_level()};
+                                 .decoder = TokenDecoder::byte_level(),
+                                 .cut = family->cut};
   std::vector<AddedToken> listed = special_tokens(*family, config, end);
   for (const std::string_view name : family->prefix) {
     for (const AddedToken& token : config.added_tokens) {

@@ -141,6 +141,31 @@ TEST(RankFiles, GiveTheIdsOfTiktoken) {
   }
 }
 
+// Kimi's reference cuts runs of more than 25,000 characters, and texts of more than 400,000, before it looks for words.
+TEST(RankFiles, CutLongTextsAsKimiDoes) {
+  const json::value file = read_fixture("ranks.json");
+  const ModelFolder folder({{"tiktoken.model", text_of(file.at("ranks"))}});
+  const auto tokenizer = load_tokenizer(folder.path());
+  const auto expect_parts = [&](const std::string& text, const std::vector<size_t>& ends) {
+    std::vector<TokenId> want;
+    for (size_t begin = 0, i = 0; begin < text.size(); begin = ends[i++]) {
+      const std::vector<TokenId> ids = tokenizer->encode(text.substr(begin, ends[i] - begin), false);
+      want.insert(want.end(), ids.begin(), ids.end());
+    }
+    EXPECT_EQ(tokenizer->encode(text, false), want);
+  };
+  const std::string run(25'000, 'a'), spaces(25'000, ' ');
+  expect_parts(run, {25'000});
+  expect_parts(run + run + "aaa b", {25'000, 50'000, 50'005});
+  expect_parts("x" + spaces + " y", {25'001, 25'003});
+  std::string words;
+  for (int i = 0; i < 200'001; ++i) words += "e ";
+  expect_parts(words, {400'000, 400'002});
+  std::string wide;
+  for (int i = 0; i < 25'001; ++i) wide += "\u00e9";
+  expect_parts(wide, {50'000, 50'002});
+}
+
 TEST(RankFiles, GiveTheIdsOfMistralsTekken) {
   const json::value file = read_fixture("ranks.json");
   const json::value& tekken = file.at("tekken");
