@@ -1,7 +1,9 @@
 #include "engine/model/architectures/architecture_list.h"
 
 #include <algorithm>
+#include <iterator>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "engine/json/json_writer.h"
@@ -20,17 +22,39 @@ std::vector<const Architecture*> sorted_rows() {
   return rows;
 }
 
+// Latent attention, values narrower than keys, attention to what an index chooses. A test of the CUDA backend compares
+// the list with what the goldens' parts need.
+constexpr std::string_view kOnCpuOnly[] = {
+    "BailingHybridForCausalLM", "DeepseekV2ForCausalLM",   "DeepseekV3ForCausalLM",
+    "DeepseekV32ForCausalLM",   "Glm4MoeLiteForCausalLM",  "GlmMoeDsaForCausalLM",
+    "KimiK25ForConditionalGeneration", "KimiLinearForCausalLM", "MiMoV2FlashForCausalLM",
+    "MiniCPM3ForCausalLM",      "Mistral4ForCausalLM",
+};
+
+std::string_view devices_of(const Architecture& row) {
+  return runs_on_cpu_only(row) ? "CPU" : "CPU, CUDA";
+}
+
 }  // namespace
 
+bool runs_on_cpu_only(const Architecture& row) {
+  return std::ranges::find(kOnCpuOnly, row.name) != std::end(kOnCpuOnly);
+}
+
 std::string models_text() {
-  constexpr std::string_view Architecture::*kColumns[] = {&Architecture::models, &Architecture::name,
-                                                          &Architecture::model_type, &Architecture::goldens};
-  constexpr std::string_view kTitles[] = {"MODELS", "ARCHITECTURE", "MODEL_TYPE", "GOLDENS"};
+  using Cell = std::string_view (*)(const Architecture&);
+  constexpr std::pair<std::string_view, Cell> kColumns[] = {
+      {"MODELS", [](const Architecture& row) { return row.models; }},
+      {"ARCHITECTURE", [](const Architecture& row) { return row.name; }},
+      {"MODEL_TYPE", [](const Architecture& row) { return row.model_type; }},
+      {"RUNS ON", devices_of},
+      {"GOLDENS", [](const Architecture& row) { return row.goldens; }}};
   const std::vector<const Architecture*> rows = sorted_rows();
   std::vector<std::string> lines(rows.size() + 1);
   for (size_t column = 0; column < std::size(kColumns); ++column) {
-    lines[0] += kTitles[column];
-    for (size_t i = 0; i < rows.size(); ++i) lines[i + 1] += rows[i]->*kColumns[column];
+    const auto& [title, cell] = kColumns[column];
+    lines[0] += title;
+    for (size_t i = 0; i < rows.size(); ++i) lines[i + 1] += cell(*rows[i]);
     size_t width = 0;
     for (const std::string& line : lines) width = std::max(width, line.size() + 2);
     if (column + 1 == std::size(kColumns)) break;
@@ -50,7 +74,11 @@ std::string models_json() {
         .member("models", row->models)
         .member("architecture", row->name)
         .member("model_type", row->model_type)
-        .member("goldens", row->goldens)
+        .key("devices")
+        .begin_array()
+        .string("cpu");
+    if (!runs_on_cpu_only(*row)) json.string("cuda");
+    json.end_array().member("goldens", row->goldens)
         .end_object();
   }
   json.end_array();
@@ -100,10 +128,10 @@ std::string models_markdown() {
       "\n`quantize: int8, int4, fp8` rounds plain numbers while they are loaded "
       "([config.md](config.md)).\n\n"
       "## Architectures\n\n"
-      "| models | architecture | model_type | goldens |\n|---|---|---|---|\n";
+      "| models | architecture | model_type | runs on | goldens |\n|---|---|---|---|---|\n";
   for (const Architecture* row : sorted_rows()) {
     text += "| " + std::string(row->models) + " | `" + std::string(row->name) + "` | `" +
-            std::string(row->model_type) + "` | " + std::string(row->goldens) + " |\n";
+            std::string(row->model_type) + "` | " + std::string(devices_of(*row)) + " | " + std::string(row->goldens) + " |\n";
   }
   text += "\nNot served:\n\n| architecture | model_type | why |\n|---|---|---|\n";
   for (const Unserved& row : unserved_architectures()) {

@@ -7,7 +7,11 @@
 #include <cstring>
 #include <filesystem>
 #include <numeric>
+#include <sstream>
+#include <string>
 
+#include "engine/model/architectures/architecture.h"
+#include "engine/model/architectures/architecture_list.h"
 #include "engine/model/read_model.h"
 #include "engine/model/transformer.h"
 #include "engine/model/weight_loader.h"
@@ -87,6 +91,23 @@ INSTANTIATE_TEST_SUITE_P(Models, EmulatedGolden,
                            std::replace(name.begin(), name.end(), '-', '_');
                            return name;
                          });
+
+// What `serval models` says runs on the CPU only is what a part of every golden has no kernel here for.
+TEST(Architectures, RunOnCudaWhereAllTheirPartsHaveKernels) {
+  const std::unique_ptr<Backend> backend = emulated();
+  for (const Architecture* row : architectures()) {
+    bool runs = false;
+    std::istringstream goldens{std::string(row->goldens)};
+    for (std::string golden; goldens >> golden;) {
+      const RareOps needed = Transformer::step_limits(read_model_spec(fixture(golden)), {}).rare_ops;
+      bool has_all = true;
+      for (size_t op = 0; op < needed.size(); ++op)
+        has_all = has_all && (!needed.test(op) || backend->has(static_cast<RareOp>(op)));
+      runs = runs || has_all;
+    }
+    EXPECT_EQ(runs_on_cpu_only(*row), !runs) << row->name;
+  }
+}
 
 // There are no kernels for int8: the device holds the products of codes and scales, rounded to bf16.
 TEST(EmulatedDevice, HoldsRoundedWeightsDequantised) {
