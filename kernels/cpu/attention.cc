@@ -19,7 +19,7 @@ void check_layout(const KvLayer& kv) {
   SERVAL_CHECK(kv.dtype == DType::kF32 || kv.dtype == DType::kBF16 || kv.dtype == DType::kF8, dtype_name(kv.dtype));
   SERVAL_CHECK(kv.block_size >= kMinBlock && std::has_single_bit(static_cast<unsigned>(kv.block_size)),
                kv.block_size);
-  SERVAL_CHECK(kv.head_dim > 0 && kv.head_dim % 8 == 0 && kv.head_dim <= kMaxHeadDim && kv.value_dim % 8 == 0 &&
+  SERVAL_CHECK(kv.head_dim > 0 && kv.head_dim % 2 == 0 && kv.head_dim <= kMaxHeadDim && kv.value_dim % 2 == 0 &&
                    kv.value_width() <= kv.head_dim,
                kv.head_dim, kv.value_dim);
 }

@@ -60,6 +60,9 @@ size_t max_list_ints_of(const StepLimits& limits) {
 }  // namespace
 
 size_t CudaStepContext::planned_bytes(const StepLimits& limits, const DeviceProperties& device) {
+  if (limits.head_dim % 8 != 0)
+    throw std::runtime_error("heads of " + std::to_string(limits.head_dim) +
+                             " dimensions run on the CPU only (device: cpu): those of a CUDA device are multiples of 8");
   if (limits.head_dim > kMaxHeadDim)
     throw std::runtime_error("heads of " + std::to_string(limits.head_dim) +
                              " dimensions run on the CPU only: attention on CUDA takes at most " +

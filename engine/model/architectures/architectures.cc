@@ -21,6 +21,7 @@
 #include "engine/model/architectures/gptj.h"
 #include "engine/model/architectures/granite.h"
 #include "engine/model/architectures/internlm.h"
+#include "engine/model/architectures/irregular.h"
 #include "engine/model/architectures/kda.h"
 #include "engine/model/architectures/lfm.h"
 #include "engine/model/architectures/llama.h"
@@ -47,7 +48,7 @@
 namespace serval {
 namespace {
 
-constexpr const Architecture* kArchitectures[] = {&kLlama, &kMistral, &kMixtral, &kLlama4, &kLlama4Composite, &kDbrx, &kBailingMoe, &kBailingMoeV2,
+constexpr const Architecture* kArchitectures[] = {&kLlama, &kDeciLM, &kOpenElm, &kMistral, &kMixtral, &kLlama4, &kLlama4Composite, &kDbrx, &kBailingMoe, &kBailingMoeV2,
                                                   &kInternLm2, &kQwen1, &kQwen2,
                                                   &kQwen3, &kGemma, &kGemma2,  &kGemma3,  &kGemma3Composite,
                                                   &kGemma3n, &kGemma3nComposite, &kGemma4, &kGemma4Composite, &kGemma4Unified,

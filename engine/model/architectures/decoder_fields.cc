@@ -33,14 +33,14 @@ GqaSpec read_heads(const Fields& config, int hidden_size, const HeadRules& rules
   if (spec.num_heads % spec.num_kv_heads != 0) {
     config.refuse("num_attention_heads", "must be a multiple of num_key_value_heads");
   }
-  const std::optional<int> head_dim = config.find_int("head_dim", 8, kMaxHeadDim);
+  const std::optional<int> head_dim = config.find_int("head_dim", 2, kMaxHeadDim);
   if (!head_dim && rules.requires_head_dim) config.refuse("head_dim", "is missing");
   if (!head_dim && hidden_size % spec.num_heads != 0) {
     config.refuse("hidden_size", "must be a multiple of num_attention_heads when head_dim is absent");
   }
   spec.head_dim = head_dim.value_or(hidden_size / spec.num_heads);
-  if (spec.head_dim % 8 != 0 || spec.head_dim > kMaxHeadDim) {
-    config.refuse("head_dim", "must be a multiple of 8 and at most " + std::to_string(kMaxHeadDim) +
+  if (spec.head_dim % 2 != 0 || spec.head_dim > kMaxHeadDim) {
+    config.refuse("head_dim", "must be even and at most " + std::to_string(kMaxHeadDim) +
                                   ", not " + std::to_string(spec.head_dim));
   }
   spec.scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(spec.head_dim)));

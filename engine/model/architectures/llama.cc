@@ -161,8 +161,8 @@ constexpr Architecture kLlama{
     "llama",
     read_llama,
     {},
-    "Llama 1, 2, 3, 3.1, 3.2, 3.3; Yi, TinyLlama, SmolLM 1 and 2, Vicuna, DeepSeek LLM",
-    "llama2 llama2-f16 llama31 llama-bias"};
+    "Llama 1, 2, 3, 3.1, 3.2, 3.3; Yi, TinyLlama, SmolLM 1 and 2, Vicuna, OpenLLaMA, DeepSeek LLM",
+    "llama2 llama2-f16 llama31 llama-bias llama-odd-heads"};
 constexpr Architecture kMistral{
     "MistralForCausalLM", "mistral", read_mistral, {}, "Mistral 7B, NeMo, Small 2 and 3, Zephyr", "mistral"};
 constexpr Architecture kMixtral{"MixtralForCausalLM", "mixtral",

@@ -287,9 +287,9 @@ TEST(ReadModel, BoundsEveryInteger) {
               HasSubstr("must be a multiple of num_key_value_heads"));
   EXPECT_THAT(verdict(with(llama(), "hidden_size", 4097)),
               HasSubstr("must be a multiple of num_attention_heads"));
-  EXPECT_THAT(verdict(with(llama(), "head_dim", 12)), HasSubstr("head_dim must be a multiple of 8"));
+  EXPECT_THAT(verdict(with(llama(), "head_dim", 13)), HasSubstr("head_dim must be even"));
   EXPECT_THAT(verdict(with(llama(), "head_dim", 520)),
-              HasSubstr("head_dim must be an integer from 8 to 512"));
+              HasSubstr("head_dim must be an integer from 2 to 512"));
   EXPECT_THAT(verdict(with(llama(), "rms_norm_eps", 0)), HasSubstr("rms_norm_eps must be above 0"));
   EXPECT_THAT(verdict(with(llama(), "rms_norm_eps", "x")), HasSubstr("rms_norm_eps must be a number"));
   EXPECT_THAT(verdict(with(llama(), "tie_word_embeddings", 1)),

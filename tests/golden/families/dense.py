@@ -29,6 +29,10 @@ def make_all():
          llama(head_dim=24, attention_bias=True, mlp_bias=True, hidden_act="gelu_pytorch_tanh",
                rope_parameters=rope(10000.0, "linear", factor=4.0)), [9, 48], edit=old_spelling)
 
+    # Heads whose size is no multiple of 8, as in OpenLLaMA 3B.
+    make("llama-odd-heads", t.LlamaForCausalLM, llama(hidden_size=40, num_attention_heads=2, num_key_value_heads=1, num_hidden_layers=2, rope_parameters=rope()),
+         [9, 48], dtype=torch.float16, edit=old_spelling)
+
     make("mistral", t.MistralForCausalLM,
          t.MistralConfig(**SMALL, sliding_window=16, rope_parameters=rope(), attn_implementation="eager"), [10, 48], [16])
 
