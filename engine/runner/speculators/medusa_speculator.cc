@@ -39,7 +39,7 @@ size_t MedusaSpeculator::planned_bytes(const ModelSpec& target, const StepLimits
   BlockGeometry geometry;
   geometry.num_groups = steps.num_kv_groups;
   return memory_bytes(target, steps, backend) + backend.step_context_bytes(limits_of(target, steps)) +
-         ModelInput::planned_bytes(steps.max_seqs, steps.max_seqs, 0, steps.table_stride, geometry) +
+         ModelInput::planned_bytes(steps.max_seqs, steps.max_seqs, 0, steps.table_stride, geometry, {}) +
          steps.max_seqs * (sizeof(Drawing) + sizeof(int32_t) + sizeof(SampleRow) + sizeof(SampleResult) +
                            kMaxDrafts * sizeof(TopLogprob));
 }
@@ -61,7 +61,8 @@ void MedusaSpeculator::start(const DraftHost& host) {
   h_ = rows_of(host.steps.max_seqs);
   logits_ = Tensor(next, DType::kF32, {host.steps.max_seqs, target.vocab_size});
   context_ = host.backend.make_step_context(limits_of(target, host.steps));
-  input_.emplace(host.steps.max_seqs, host.steps.max_seqs, 0, host.steps.table_stride, host.geometry);
+  input_.emplace(host.steps.max_seqs, host.steps.max_seqs, 0, host.steps.table_stride, host.geometry,
+                 host.transformer.spec().long_attention);
   const int most = host.steps.max_seqs;
   drawing_.reserve(most);
   rows_.reserve(most);
