@@ -86,7 +86,7 @@ constexpr ModelKind kKinds[] = {
      R"(, "layer_types": ["sliding_attention", "full_attention", "full_attention"], "num_kv_shared_layers": 1, "laurel_rank": 16,
         "hidden_size_per_layer_input": 8, "activation_sparsity_pattern": [0.8, 0, 0])"},
     {"gated_scan_bf16", "RecurrentGemmaForCausalLM", DType::kBF16, 0, 0, 0,
-     R"(, "block_types": ["recurrent", "attention"], "attention_window_size": 37)"},
+     R"(, "block_types": ["recurrent", "attention"], "attention_window_size": 37, "lru_width": 96)"},
     {"narrow_bf16", "MiMoV2FlashForCausalLM", DType::kBF16, 37, 0, 5, R"(, "num_key_value_heads": 1, "moe_intermediate_size": 40, "v_head_dim": 8, "partial_rotary_factor": 0.5)"},
     {"streaming_bf16", "Qwen3ForCausalLM", DType::kBF16, 0, 0, 0, "", "off", "auto", {LongAttention::Kind::kStreaming, 5, 37}},
     {"self_extend_bf16", "Qwen3ForCausalLM", DType::kBF16, 0, 0, 0, "", "off", "auto", {LongAttention::Kind::kSelfExtend, 0, 37, 4}},
