@@ -10,7 +10,8 @@ MUTATIONS = [
     # The prefix cache: what is found, what goes first.
     (S + "radix_cache.cc", "nodes_[id].parent == parent && std::ranges::equal(tokens_of(id), tokens)", "std::ranges::equal(tokens_of(id), tokens)", ALL),
     (S + "radix_cache.cc", "nodes_[id].parent == parent && std::ranges::equal(tokens_of(id), tokens)", "nodes_[id].parent == parent", ALL),
-    (S + "radix_cache.cc", "nodes_[id].parent == kNone && salts_[id] == salt", "nodes_[id].parent == kNone", ALL),
+    (S + "radix_cache.cc", "nodes_[id].length_class == length_class && salts_[id] == salt", "nodes_[id].length_class == length_class", ALL),
+    (S + "radix_cache.cc", "nodes_[id].parent == kNone && nodes_[id].length_class == length_class", "nodes_[id].parent == kNone", ALL),
     (S + "radix_cache.cc", "if (common <= match.partial_tokens) continue;", "if (match.partial != kNone) continue;", ALL),
     (S + "radix_cache.cc", "if (!extend(with_child, child, begin + common)) continue;", "extend(with_child, child, begin + common);", ALL),
     (S + "radix_cache.cc", "  touch(match.partial);\n  list_newest(match.partial);", "  ;", ALL),

@@ -43,8 +43,8 @@ TEST_F(HttpRequestTest, AnUnknownUrlIsNamedAndTheOneThatWasMeant) {
             "Unknown URL: /v1/v1/completions. Did you mean /v1/completions?");
   EXPECT_EQ(message(get("/models"), 404), "Unknown URL: /models. Did you mean /v1/models?");
   EXPECT_EQ(message(get("/version/"), 404), "Unknown URL: /version/. Did you mean /version?");
-  const std::string unbuilt = message(post("/v1/responses", "{}"), 404);
-  EXPECT_THAT(unbuilt, HasSubstr("Unknown URL: /v1/responses. This server has /v1/models, "));
+  const std::string unbuilt = message(post("/v1/embeddings", "{}"), 404);
+  EXPECT_THAT(unbuilt, HasSubstr("Unknown URL: /v1/embeddings. This server has /v1/models, "));
   EXPECT_THAT(unbuilt, HasSubstr("/v1/chat/completions"));
   EXPECT_LT(message(get("/" + std::string(8000, 'x')), 404).size(), 1024u);
   EXPECT_EQ(message(get("/v1/completions"), 405),
