@@ -21,7 +21,7 @@ MUTATIONS = [(file, what, instead, KERNELS) for file, what, instead in [
     (C + "hot_rows.h", "0.044715f * x * x * x", "0.044715f * x * x"),
     (C + "hot_rows.h", "a * c - b * s", "a * c + b * s"),
     # Attention.
-    (C + "hot_attention.h", "position - args.window + 1", "position - args.window"),
+    (C + "hot_attention.h", "position - near + 1", "position - near"),
     (C + "hot_attention.h", "position % 2 != 0", "false"),
     (C + "hot_attention.h", "if (position < end) add_even(position);", ";"),
     (C + "hot_attention.h", "sum * factor + reduce_add(total)", "sum + reduce_add(total)"),

@@ -10,8 +10,8 @@ MUTATIONS = [
     # The prefix cache: what is found, what goes first.
     (S + "radix_cache.cc", "nodes_[id].parent == parent && std::ranges::equal(tokens_of(id), tokens)", "std::ranges::equal(tokens_of(id), tokens)", ALL),
     (S + "radix_cache.cc", "nodes_[id].parent == parent && std::ranges::equal(tokens_of(id), tokens)", "nodes_[id].parent == parent", ALL),
-    (S + "radix_cache.cc", "nodes_[id].length_class == length_class && salts_[id] == salt", "nodes_[id].length_class == length_class", ALL),
-    (S + "radix_cache.cc", "nodes_[id].parent == kNone && nodes_[id].length_class == length_class", "nodes_[id].parent == kNone", ALL),
+    (S + "radix_cache.cc", "nodes_[id].length_class == length_class && «salts_[id] == salt»", "true", ALL),
+    (S + "radix_cache.cc", "nodes_[id].parent == kNone && «nodes_[id].length_class == length_class» &&", "true", ALL),
     (S + "radix_cache.cc", "if (common <= match.partial_tokens) continue;", "if (match.partial != kNone) continue;", ALL),
     (S + "radix_cache.cc", "if (!extend(with_child, child, begin + common)) continue;", "extend(with_child, child, begin + common);", ALL),
     (S + "radix_cache.cc", "  touch(match.partial);\n  list_newest(match.partial);", "  ;", ALL),
@@ -31,7 +31,7 @@ MUTATIONS = [
     (S + "kv_manager.cc", "kv.num_told[g] = std::min(kv.num_told[g], used);", ";", ALL),
     (S + "kv_manager.cc", "while (static_cast<int32_t>(kv.blocks[g].size()) > used) kv.blocks[g].pop_back();", ";", ALL),
     (S + "kv_manager.cc", "if (num_computed > whole && geometry_.may_copy_part())\n    cache_.insert(kv.node, tokens.subspan(whole, num_computed - whole), blocks_at(kv, kv.num_cached_blocks));", ";", ALL),
-    (S + "kv_manager.cc", "for (; kv.first_block[g] < first; ++kv.first_block[g]) kv.blocks[g][kv.first_block[g]] = BlockRef();", ";", ALL),
+    (S + "kv_manager.cc", "if (kv.first_block[g] >= rule.num_kept()) kv.blocks[g][kv.first_block[g]] = BlockRef();", ";", ALL),
     # Who runs, and who gives way.
     (S + "scheduler_plan.cc", "*running_[i]", "*running_[std::min(running_.size() - 1, static_cast<size_t>(std::find(running_.begin(), running_.end(), &below) - running_.begin()) + running_.size() - i)]", ALL),
     (S + "scheduler_plan.cc", "      --budget;", ";", ALL),
