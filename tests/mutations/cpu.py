@@ -11,7 +11,7 @@ MUTATIONS = [(file, what, instead, KERNELS) for file, what, instead in [
     (C + "hot_linear.h", "if (!whole && first > 0) copy_columns(out, args.out_stride, edge, kPanel, rows, args.valid);", ";"),
     (C + "hot_linear.h", "if (!whole) copy_columns(edge, kPanel, out, args.out_stride, rows, args.valid);", "copy_columns(edge, kPanel, out, args.out_stride, rows, kPanel);"),
     (C + "hot_linear.h", "args.tile_rows + (t < args.tall_tiles ? 1 : 0)", "args.tile_rows"),
-    (C + "hot_linear.h", "i < k ? Format::pack(x[m * x_stride + i])", "i < k ? Format::pack(x[m * x_stride])"),
+    (C + "hot_linear.h", "i < k ? «Format::pack(x[m * x_stride + i])» :", "Format::pack(x[m * x_stride])"),
     (C + "hot_linear.h", "if (args.bias != nullptr) copy_columns(args.bias, 0, is_scaled ? last : start, 0, 1, args.valid);", ";"),
     # Rows.
     (C + "hot_rows.h", "if (i < n) op(i, static_cast<int>(n - i));", ";"),
