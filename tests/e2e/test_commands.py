@@ -55,7 +55,7 @@ def test_a_page_lists_only_what_its_command_takes():
 
 def test_the_models_are_listed_for_people_and_for_programs():
     listed = json.loads(page("models", "--json"))
-    assert all(row.keys() == {"models", "architecture", "model_type", "goldens"} for row in listed)
+    assert all(row.keys() == {"models", "architecture", "model_type", "devices", "goldens"} for row in listed)
     assert {row["architecture"] for row in listed} >= {"LlamaForCausalLM", "Qwen3ForCausalLM"}
     lines = page("models").splitlines()
     assert len(lines) == 1 + len(listed) and all(row["architecture"] in line for row, line in zip(listed, lines[1:]))
