@@ -315,8 +315,7 @@ TEST_P(Laws, PreemptionChangesNoBitOfAnybody) {
     config.scheduler.max_model_len = 256;
     config.scheduler.max_prefill_chunk = 16;  // a window's worst case stays below the whole length
     const size_t whole = LoadedRunner(model(), config)->plan().kv_cache_bytes;
-    config.kv_cache_bytes =
-        whole / config.scheduler.max_num_seqs * 3 / 2;  // one sequence and a half of the largest length
+    config.kv_cache_bytes = whole / config.scheduler.max_num_seqs * 11 / 8;  // of one of the largest length, and some more
     config.scheduler.num_draft_tokens = speculates ? 5 : 0;
     config.draft_width = speculates ? 2 : 1;
     EngineDriver driver(model(), config, EngineDriver::Order::kAsTheDeviceLikes,
