@@ -77,12 +77,8 @@ ModelSpec within_index(const Fields& config, ModelSpec spec) {
   return spec;
 }
 
-ModelSpec read_indexed(const Fields& config) {
-  constexpr std::string_view kKinds[] = {"indexed_attention"};
-  ModelSpec frame = read_frame(config);
-  read_layer_names(config, "layer_types", frame.num_layers(), kKinds);
-  ModelSpec spec = read_dense(config);
-  refuse_other(config, "scoring_func", "sigmoid", "sigmoid");
+// In the layers that mlp_layer_types names; without it behind the first ones, `num_dense` where the config does not say.
+void set_listed_experts(const Fields& config, int num_dense, ModelSpec& spec) {
   refuse_other(config, "topk_method", "noaux_tc", "noaux_tc");
   const MoeFfnSpec experts = read_corrected_experts(config, spec);
   if (const std::optional<std::vector<bool>> sparse = read_mlp_layer_types(config, spec.num_layers())) {
@@ -90,8 +86,17 @@ ModelSpec read_indexed(const Fields& config) {
     config.ignore({"first_k_dense_replace"});
     read_draft_layers(config, spec);
   } else {
-    set_experts_behind_dense(config, experts, 3, spec);
+    set_experts_behind_dense(config, experts, num_dense, spec);
   }
+}
+
+ModelSpec read_indexed(const Fields& config) {
+  constexpr std::string_view kKinds[] = {"indexed_attention"};
+  ModelSpec frame = read_frame(config);
+  read_layer_names(config, "layer_types", frame.num_layers(), kKinds);
+  ModelSpec spec = read_dense(config);
+  refuse_other(config, "scoring_func", "sigmoid", "sigmoid");
+  set_listed_experts(config, 3, spec);
   return within_index(config, std::move(spec));
 }
 
@@ -103,16 +108,8 @@ ModelSpec read_kimi_k25(const Fields& config) {
 
 ModelSpec read_glm4_moe_lite(const Fields& config) {
   ModelSpec spec = read_dense(config);
-  refuse_other(config, "topk_method", "noaux_tc", "noaux_tc");
   config.ignore({"partial_rotary_factor"});  // the reference rotates all of qk_rope_head_dim
-  const MoeFfnSpec experts = read_corrected_experts(config, spec);
-  if (const std::optional<std::vector<bool>> sparse = read_mlp_layer_types(config, spec.num_layers())) {
-    set_experts(experts, *sparse, spec);
-    config.ignore({"first_k_dense_replace"});
-    read_draft_layers(config, spec);
-  } else {
-    set_experts_behind_dense(config, experts, 1, spec);
-  }
+  set_listed_experts(config, 1, spec);
   return spec;
 }
 
