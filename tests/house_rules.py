@@ -38,7 +38,7 @@ ALLOWED = {
     "engine": ["engine/engine.h", "engine/scheduler/", *NOUNS],
     "server/http": ["server/http/", "engine/json/", *SERVER_NOUNS, *BASE],
     # How an answer is told over HTTP, whatever the dialect; then the dialects.
-    "server/answers": ["server/answers/", "server/http/", "server/service/inference_service.h", "engine/json/", *SERVER_NOUNS, *NOUNS],
+    "server/answers": ["server/answers/", "server/http/", "server/service/inference_service.h", "server/service/chat.h", "engine/json/", *SERVER_NOUNS, *NOUNS],
     "server/anthropic": ["server/anthropic/", "server/answers/", "server/http/", "server/service/inference_service.h", "server/service/chat.h", "engine/json/", *SERVER_NOUNS, *NOUNS],
     "server/responses": ["server/responses/", "server/answers/", "server/http/", "server/service/inference_service.h", "server/service/chat.h", "engine/json/", *SERVER_NOUNS, *NOUNS],
     "server/openai": ["server/openai/", "server/answers/", "server/http/", "server/service/inference_service.h", "server/service/chat.h", "engine/json/", *SERVER_NOUNS, *NOUNS],
@@ -62,7 +62,7 @@ LIBRARIES = {
     "yaml-cpp/": ["server"],
     "boost/asio": ["server/http", "server/grpc", "loadtest/load"],
     "boost/beast": ["server/http", "loadtest/load"],
-    "boost/json": ["server/anthropic", "server/responses", "server/openai", "server/service", "loadtest/load", "loadtest/gpu", "loadtest/bench", "loadtest/simulate", "engine/json", "engine/grammar", "engine/text/jinja", "engine/text/message", "engine/text/template", "engine/text/tokenizer", "engine/model"],
+    "boost/json": ["server/answers", "server/anthropic", "server/responses", "server/openai", "server/service", "loadtest/load", "loadtest/gpu", "loadtest/bench", "loadtest/simulate", "engine/json", "engine/grammar", "engine/text/jinja", "engine/text/message", "engine/text/template", "engine/text/tokenizer", "engine/model"],
     "boost/context": ["kernels/emulation"],
     "sentencepiece": ["engine/text/tokenizer"],
     "unicode/": ["engine/grammar", "engine/text/jinja", "engine/text/tokenizer"],

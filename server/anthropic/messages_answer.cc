@@ -9,6 +9,7 @@
 
 #include "engine/json/json_reader.h"
 #include "engine/json/json_writer.h"
+#include "server/answers/dialect.h"
 #include "server/answers/long_json.h"
 #include "server/http/error_response.h"
 #include "server/unique_id.h"
@@ -25,12 +26,6 @@ struct Block {
 const char* block_type(PartKind kind) {
   if (kind == PartKind::kReasoning) return "thinking";
   return kind == PartKind::kContent ? "text" : "tool_use";
-}
-
-// The parts of an answer; of one that is not told in parts its text is one.
-std::vector<MessagePart> parts_of(Delta& delta) {
-  if (!delta.text.empty()) delta.parts.push_back({PartKind::kContent, std::move(delta.text), {}});
-  return std::move(delta.parts);
 }
 
 // The arguments of a call, which the dialect wants as an object: what a model wrote instead of one is named as such.
@@ -94,7 +89,7 @@ class WholeMessage final : public AnswerWriter {
 
   void begin(const Generation&) override {}
   void delta(Delta&& delta, AnswerSink&) override {
-    for (MessagePart& part : parts_of(delta)) {
+    for (MessagePart& part : take_parts(delta)) {
       if (part.kind == PartKind::kCall) {
         blocks_.push_back({PartKind::kCall, {}, std::move(part.text), std::move(part.id)});
       } else if (part.kind == PartKind::kArguments) {
@@ -151,7 +146,7 @@ class StreamedMessage final : public AnswerWriter {
   void delta(Delta&& delta, AnswerSink& sink) override {
     std::string& out = sink.events();
     begin_message(out);
-    for (MessagePart& part : parts_of(delta)) {
+    for (MessagePart& part : take_parts(delta)) {
       if (part.kind == PartKind::kCall || block_type(part.kind) != open_type_) open_block(out, part);
       if (part.kind != PartKind::kCall) fill_block(out, part);
     }

@@ -8,6 +8,7 @@
 
 #include "engine/json/fields.h"
 #include "engine/json/json_reader.h"
+#include "server/answers/dialect.h"
 
 namespace serval {
 namespace {
@@ -22,10 +23,6 @@ void add_line(std::string& text, std::string_view line) {
   text += line;
 }
 
-std::string place(std::string_view list, size_t i) {
-  return std::string(list) + "[" + std::to_string(i) + "]";
-}
-
 // A text, or blocks of which all are texts.
 std::string read_text(const Fields& fields, std::string_view name) {
   const json::value& value = fields.get(name);
@@ -33,7 +30,7 @@ std::string read_text(const Fields& fields, std::string_view name) {
   std::string text;
   const json::array& blocks = fields.get_array(name);
   for (size_t i = 0; i < blocks.size(); ++i) {
-    const Fields block = fields.inside(blocks[i], place(name, i));
+    const Fields block = fields.inside(blocks[i], place_in(name, i));
     if (block.get_string("type") != "text") block.refuse("type", "may only be \"text\" here: this server takes no pictures and files", kNotSupported);
     add_line(text, block.get_string("text"));
   }
@@ -55,7 +52,7 @@ void read_message(const Fields& message, Chat& chat) {
   bool has_results = false;
   const json::array& blocks = message.get_array("content");
   for (size_t i = 0; i < blocks.size(); ++i) {
-    const Fields block = message.inside(blocks[i], place("content", i));
+    const Fields block = message.inside(blocks[i], place_in("content", i));
     const std::string type = block.get_string("type");
     if (type == "text") {
       add_line(text, block.get_string("text"));
@@ -87,10 +84,7 @@ void read_message(const Fields& message, Chat& chat) {
 JsonText read_tool(const Fields& tool) {
   if (const auto type = tool.find_string("type"); type && *type != "custom")
     tool.refuse("type", "may only be \"custom\": this server has no tools of its own", kNotSupported);
-  json::object function{{"name", tool.get_string("name")}};
-  if (const auto description = tool.find_string("description")) function["description"] = *description;
-  function["parameters"] = tool.get_object("input_schema").object();
-  return {json::serialize(json::object{{"type", "function"}, {"function", std::move(function)}})};
+  return function_tool(tool, tool.get_object("input_schema"));
 }
 
 void read_tools(const Fields& fields, Chat& chat) {
@@ -102,7 +96,7 @@ void read_tools(const Fields& fields, Chat& chat) {
   if (choice) chat.only_one_call = choice->get_bool("disable_parallel_tool_use", false);
   const json::array* const tools = fields.find_array("tools");
   for (size_t i = 0; tools != nullptr && i < tools->size(); ++i) {
-    JsonText tool = read_tool(fields.inside((*tools)[i], place("tools", i)));
+    JsonText tool = read_tool(fields.inside((*tools)[i], place_in("tools", i)));
     if (type != "none") chat.tools.push_back(std::move(tool));
   }
   if (chat.must_call && chat.tools.empty()) fields.refuse("tool_choice", "needs tools");
@@ -113,7 +107,7 @@ Chat read_chat(const Fields& fields) {
   chat.in_parts = true;
   if (fields.find("system")) chat.messages.push_back({.role = "system", .content = read_text(fields, "system")});
   const json::array& messages = fields.get_array("messages");
-  for (size_t i = 0; i < messages.size(); ++i) read_message(fields.inside(messages[i], place("messages", i)), chat);
+  for (size_t i = 0; i < messages.size(); ++i) read_message(fields.inside(messages[i], place_in("messages", i)), chat);
   read_tools(fields, chat);
   if (const std::optional<Fields> thinking = fields.find_object("thinking")) {
     chat.template_variables.emplace_back("enable_thinking", thinking->get_string("type") != "disabled");

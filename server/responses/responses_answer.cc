@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "server/answers/dialect.h"
 #include "server/http/error_response.h"
 #include "server/unique_id.h"
 
@@ -63,11 +64,6 @@ class ResponsesAnswer : public AnswerWriter {
     return items_.back();
   }
 
-  static std::vector<MessagePart> parts_of(Delta& delta) {
-    if (!delta.text.empty()) delta.parts.push_back({PartKind::kContent, std::move(delta.text), {}});
-    return std::move(delta.parts);
-  }
-
   json::object response(const char* status, const Usage* usage, const Error* error = nullptr) const {
     json::object out{{"id", context_.id}, {"object", "response"}, {"created_at", context_.created}, {"status", status}, {"background", false},
                      {"error", nullptr}, {"incomplete_details", nullptr}, {"model", context_.model}};
@@ -108,7 +104,7 @@ class WholeResponse final : public ResponsesAnswer {
  public:
   using ResponsesAnswer::ResponsesAnswer;
   void delta(Delta&& delta, AnswerSink&) override {
-    for (const MessagePart& part : parts_of(delta)) item_of(part);
+    for (const MessagePart& part : take_parts(delta)) item_of(part);
     finish_ = delta.finish;
   }
   void end(const Usage& usage, AnswerSink& sink) override {
@@ -128,7 +124,7 @@ class StreamedResponse final : public ResponsesAnswer {
   void delta(Delta&& delta, AnswerSink& sink) override {
     std::string& out = sink.events();
     begin_response(out);
-    for (const MessagePart& part : parts_of(delta)) {
+    for (const MessagePart& part : take_parts(delta)) {
       const size_t before = items_.size();
       if (before > 0 && begins_item(part)) close_item(out);
       const Item& item = item_of(part);

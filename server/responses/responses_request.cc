@@ -6,6 +6,7 @@
 
 #include "engine/json/fields.h"
 #include "engine/json/json_reader.h"
+#include "server/answers/dialect.h"
 
 namespace serval {
 namespace {
@@ -15,10 +16,6 @@ namespace json = boost::json;
 constexpr const char* kNotSupported = "not_supported";
 constexpr size_t kMaxShortStringBytes = 1024;
 
-std::string place(std::string_view list, size_t i) {
-  return std::string(list) + "[" + std::to_string(i) + "]";
-}
-
 // A text, or parts of which all are texts, a line each.
 std::string read_text(const Fields& item, std::string_view name) {
   const json::value& value = item.get(name);
@@ -26,7 +23,7 @@ std::string read_text(const Fields& item, std::string_view name) {
   std::string text;
   const json::array& parts = item.get_array(name);
   for (size_t i = 0; i < parts.size(); ++i) {
-    const Fields part = item.inside(parts[i], place(name, i));
+    const Fields part = item.inside(parts[i], place_in(name, i));
     const std::string type = part.get_string("type");
     const bool is_refusal = type == "refusal";
     if (type != "input_text" && type != "output_text" && type != "text" && type != "reasoning_text" && type != "summary_text" && !is_refusal)
@@ -84,10 +81,7 @@ class Conversation {
 // As templates know it: the dialect has the function's fields beside its type.
 JsonText read_tool(const Fields& tool) {
   if (tool.get_string("type") != "function") tool.refuse("type", "may only be \"function\": this server has no tools of its own", kNotSupported);
-  json::object function{{"name", tool.get_string("name")}};
-  if (const auto description = tool.find_string("description")) function["description"] = *description;
-  if (const std::optional<Fields> parameters = tool.find_object("parameters")) function["parameters"] = parameters->object();
-  return {json::serialize(json::object{{"type", "function"}, {"function", std::move(function)}})};
+  return function_tool(tool, tool.find_object("parameters"));
 }
 
 void read_tools(const Fields& fields, Chat& chat) {
@@ -101,7 +95,7 @@ void read_tools(const Fields& fields, Chat& chat) {
   chat.only_one_call = !fields.get_bool("parallel_tool_calls", true);
   const json::array* const tools = fields.find_array("tools");
   for (size_t i = 0; tools != nullptr && i < tools->size(); ++i) {
-    JsonText tool = read_tool(fields.inside((*tools)[i], place("tools", i)));
+    JsonText tool = read_tool(fields.inside((*tools)[i], place_in("tools", i)));
     if (!choice || *choice != "none") chat.tools.push_back(std::move(tool));
   }
   if (chat.must_call && chat.tools.empty()) fields.refuse("tool_choice", "needs tools");
@@ -163,7 +157,7 @@ void read_input(const Fields& fields, ResponsesRequest& out, Conversation& conve
     return;
   }
   const json::array& items = fields.get_array("input");
-  for (size_t i = 0; i < items.size(); ++i) conversation.add(fields.inside(items[i], place("input", i)));
+  for (size_t i = 0; i < items.size(); ++i) conversation.add(fields.inside(items[i], place_in("input", i)));
   out.input = items;
 }
 

@@ -109,8 +109,9 @@ PromptBuilder::PromptBuilder(std::shared_ptr<const Tokenizer> tokenizer, ChatTem
 
 std::vector<TokenId> PromptBuilder::mark_tokens(const MessageFormat* format, const ReasoningMarks& reasoning) const {
   std::vector<TokenId> tokens;
+  const std::vector<std::string> names = tokenizer_->special_names();
   for (const std::string_view mark : all_marks(format, reasoning)) {
-    for (const std::string& name : mark.empty() ? std::vector<std::string>() : tokenizer_->special_names()) {
+    for (const std::string& name : names) {
       // A mark may be several, and one may be a mark with a line break behind it.
       if (name.empty() || mark.find(name) == std::string_view::npos) continue;
       if (const TokenId id = tokenizer_->token_to_id(name); id >= 0) tokens.push_back(id);

@@ -13,12 +13,6 @@ using ::testing::HasSubstr;
 class MessagesHttp : public HttpTest {
  protected:
   RawResponse send(const std::string& fields) { return ask(post("/v1/messages", R"({"max_tokens":9,)" + fields + "}")); }
-  static Delta parts(std::vector<MessagePart> parts, FinishReason finish = FinishReason::kNone) {
-    Delta delta;
-    delta.parts = std::move(parts);
-    delta.finish = finish;
-    return delta;
-  }
   static Script called() {
     return {.deltas = {parts({{PartKind::kReasoning, "Hm.", ""}}), parts({{PartKind::kContent, "So", ""}, {PartKind::kCall, "f", "call_1"}}),
                        parts({{PartKind::kArguments, "{\"a\":", ""}}), parts({{PartKind::kArguments, " 1}", ""}}, FinishReason::kStop)},

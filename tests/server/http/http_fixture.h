@@ -24,6 +24,14 @@
 
 namespace serval::testing {
 
+// A piece of an answer that is told in parts.
+inline Delta parts(std::vector<MessagePart> parts, FinishReason finish = FinishReason::kNone) {
+  Delta delta;
+  delta.parts = std::move(parts);
+  delta.finish = finish;
+  return delta;
+}
+
 class HttpTest : public ::testing::Test {
  protected:
   void start(HttpConfig config = {}, RequestOptions options = {}) {

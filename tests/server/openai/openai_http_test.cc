@@ -109,13 +109,6 @@ TEST_F(OpenAiHttp, ReturnsTokenIdsWhenAsked) {
 
 // --- reasoning and calls ---
 
-Delta parts(std::vector<MessagePart> parts, FinishReason finish = FinishReason::kNone) {
-  Delta delta;
-  delta.parts = std::move(parts);
-  delta.finish = finish;
-  return delta;
-}
-
 TEST_F(OpenAiHttp, AnswersInPartsWhole) {
   service.set_script({.deltas = {parts({{PartKind::kReasoning, "Hm.", ""},
                                         {PartKind::kCall, "f", "call_1"},
