@@ -152,8 +152,10 @@ int run_bench_kernels(const Arguments& rest) {
 }
 
 int run_bench_engine(const Arguments& rest) {
-  const Settings settings = settings_of("serval bench engine", /*takes_words=*/false, rest);
-  return serval::bench_engine(settings.config.engine, std::cout);
+  serval::EngineBench bench;
+  const Settings settings =
+      settings_of("serval bench engine", /*takes_words=*/false, rest, serval::bench_engine_rows(bench));
+  return serval::bench_engine(bench, settings.config.engine, std::cout);
 }
 
 int run_bench_grammar(const Arguments& rest) {
@@ -253,6 +255,13 @@ std::string device_page() {
   return "Settings are those of serval serve; --device, --isa, --threads and --pin-threads matter here.\n";
 }
 
+std::string bench_engine_page() {
+  serval::EngineBench bench;
+  return serval::options_help(serval::bench_engine_rows(bench)) +
+         "\nSettings are those of serval serve; quantize, kv_dtype, block_size, max_num_batched_tokens, max_prefill_chunk and those\n"
+         "of the device matter here.\n";
+}
+
 std::string quantize_page() {
   return "OUT is a folder in the layout of compressed-tensors, which transformers loads too; the embedding, the head and\n"
          "what chooses experts stay as they are.\n\n"
@@ -276,7 +285,7 @@ const std::vector<Command>& commands() {
        serval::bench_peers_help, serval::bench_peers},
       {"bench --compare", "A.json B.json", "two reports side by side", nullptr, serval::bench_compare},
       {"bench kernels", "[settings]", "measure this machine's kernels", device_page, run_bench_kernels},
-      {"bench engine", "[settings]", "measure the engine without HTTP", device_page, run_bench_engine},
+      {"bench engine", "[options] [settings]", "measure the engine without HTTP", bench_engine_page, run_bench_engine},
       {"bench grammar", "FOLDER", "measure the masks of a vocabulary under grammars", nullptr, run_bench_grammar},
       {"bench overhead", "", "measure what the load harness itself costs", nullptr, run_bench_overhead},
       {"simulate", "--cost FILE [options]", "what a fleet would do, by a cost model that --fit measures",

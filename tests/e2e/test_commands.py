@@ -23,6 +23,12 @@ def page(*arguments):
     return shown.stdout
 
 
+def output_of(*arguments):
+    shown = run(*arguments)
+    assert shown.returncode == 0, shown.stderr
+    return shown.stdout
+
+
 COMMANDS = ["serve", "plan", "quantize", "config", "models", "bench", "bench peers", "bench --compare", "bench kernels", "bench engine", "bench grammar", "bench overhead", "simulate", "grammar", "version", "help"]
 
 
@@ -113,6 +119,8 @@ def test_a_line_that_cannot_be_understood_exits_2_and_says_what_was_meant(line, 
         ("simulate --cost /no/such/file", "/no/such/file"),
         ("simulate --cost f --replicas 0", "--replicas is '0'"),
         ("bench --compare /no/a /no/b", "cannot open /no/a"),
+        ("bench engine --shape 3b", "--shape is '3b'; it must be one of 110m, 1b, 8b"),
+        ("bench engine --streams 1,x", "--streams is '1,x'; it must be whole numbers from 1 to 4096 with commas between"),
         ("serve acme/tiny", "huggingface-cli download acme/tiny"),
         ("bench --url http://127.0.0.1:1", "most servers answer below /v1: http://127.0.0.1:1/v1"),
     ],
@@ -121,6 +129,16 @@ def test_a_value_that_cannot_be_used_exits_3(line, words):
     ended = run(*line.split())
     assert ended.returncode == WRONG_VALUE, (ended.returncode, ended.stderr)
     assert words in ended.stderr and ended.stderr.count("\n") == 1
+
+
+def test_the_engine_is_measured_format_by_format():
+    sizes = ["--streams", "2,1", "--prompt", 5, "--output", 64, "--prefill", 7, "--turns", 2]
+    report = json.loads(output_of("bench", "engine", "--model", MODEL, "--format", "off,int8", "--json", *sizes))
+    assert set(report["load_s"]) == {"off", "int8"}
+    assert [(row["what"], row["streams"], row["prompt"]) for row in report["rows"]] == [("decode", 2, 5), ("decode", 1, 5), ("prefill", 1, 7)]
+    for row in report["rows"]:
+        assert [measured["format"] for measured in row["formats"]] == ["off", "int8"]
+        assert all(len(measured["tokens_per_s"]) == 2 and measured["median"] > 0 for measured in row["formats"])
 
 
 def test_a_search_reports_only_a_rate_that_was_served(daemon, tmp_path):
