@@ -414,6 +414,25 @@ TEST(RadixCache, SaltsHaveRootsOfTheirOwn) {
   EXPECT_EQ(c.match(numbers(8, 0), "mine").num_blocks, 2);
 }
 
+// So many that some share a bucket whatever the seed of the hash is.
+TEST(RadixCache, RootsOfManySaltsAndClassesAreNeverTakenForEachOther) {
+  constexpr int kMany = 256;
+  Cached plain(geometry_of(4, {{8, 0}}));
+  RadixCache cache(plain.geometry, plain.borrow(), 2 * kMany);
+  std::vector<NodeId> roots;
+  const auto ask_all = [&] {
+    std::vector<NodeId> asked;
+    for (int i = 0; i < 2 * kMany; ++i) {
+      std::string salt = i < kMany ? "same" : std::to_string(i);
+      asked.push_back(cache.root(salt, i < kMany ? i : 0));
+    }
+    return asked;
+  };
+  roots = ask_all();
+  EXPECT_EQ(ask_all(), roots);
+  EXPECT_EQ(std::set<NodeId>(roots.begin(), roots.end()).size(), roots.size());
+}
+
 TEST(RadixCache, APassedWindowGoesBeforeWhatAMatchMayEndWith) {
   Cached c(geometry_of(4, {{64, 0}, {6, 8}}));
   const Tokens a = numbers(12, 0), b = numbers(40, 500);
@@ -460,7 +479,7 @@ TEST(RadixCache, TenThousandCachedChatsCostWhatTenDo) {
     for (const bool full : {false, true}) {
       SCOPED_TRACE(::testing::Message() << shared << " shared tokens, " << (full ? "evicting" : "ample"));
       const double few = cost_per_request(10, full, shared), many = cost_per_request(10'000, full, shared);
-      EXPECT_LT(many, 1.3 * few);
+      EXPECT_LT(many, 1.6 * few);  // the seed of the hash is worth 1.25
       EXPECT_LT(many, 50);
       RecordProperty("nodes_per_request", std::to_string(many));
     }
