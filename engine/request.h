@@ -47,8 +47,9 @@ enum class DrafterKind : uint8_t {
   kSelf,        // the model's own first layers
   kLookahead,   // n-grams that the model drew further on
   kMedusa,      // heads on the model's last hidden row
+  kEagle,       // a layer that goes on from the model's hidden rows
 };
-inline constexpr const char* kDrafterNames[] = {"prediction", "ngram", "draft", "self", "lookahead", "medusa"};
+inline constexpr const char* kDrafterNames[] = {"prediction", "ngram", "draft", "self", "lookahead", "medusa", "eagle"};
 inline constexpr int kNumDrafters = std::size(kDrafterNames);
 
 // Sets of drafters.

@@ -63,6 +63,11 @@ void Transformer::forward(const ForwardInput& in, std::span<const KvLayer> kv, W
   SERVAL_CHECK(in.positions.size() == in.token_ids.size(), in.positions.size(), in.token_ids.size());
   ws.start(in.num_rows());
   embed(in.token_ids, ws);
+  run_layers(in, kv, ws, num_layers);
+}
+
+void Transformer::run_layers(const ForwardInput& in, std::span<const KvLayer> kv, Workspace& ws, int num_layers,
+                             const Tensor& read_first) {
   if (spec_.embedding_norm.is_there())
     add_norm(backend_, spec_.embedding_norm, weights_.embedding_norm, ws.residual, {}, ws.residual);
   Tensor pending;  // what is to be added to the residual
@@ -82,12 +87,21 @@ void Transformer::forward(const ForwardInput& in, std::span<const KvLayer> kv, W
   for (int l = 0; l < num_layers; ++l) {
     const LayerSpec& layer = spec_.layers[l];
     const LayerWeights& w = weights_.layers[l];
+    if (const auto tapped = std::ranges::find(tapped_, l); tapped != tapped_.end()) {
+      const int64_t first_row = (tapped - tapped_.begin()) * (taps_.dim(0) / std::ssize(tapped_));
+      const Tensor rows(taps_.at(first_row * taps_.dim(1)), taps_.dtype, {in.num_rows(), taps_.dim(1)});
+      if (pending.data != nullptr) {
+        backend_.scaled_add(pending, 1, ws.residual, rows);
+      } else {
+        backend_.scaled_add(ws.residual, 1, {}, rows);
+      }
+    }
     if (streams.is_there()) streams.begin_layer(backend_, w.stream, rows);
     if (std::visit([](const auto& part) { return has_mixer(part); }, layer.mixer)) {
       if (layer.is_beside) {
         backend_.scaled_add(pending, 1, ws.residual, ws.residual);
       } else {
-        h = norm_before(layer, layer.mixer_norm, w.mixer_norm, pending, ws);
+        h = l == 0 && read_first.data != nullptr ? read_first : norm_before(layer, layer.mixer_norm, w.mixer_norm, pending, ws);
       }
       if (streams.is_there()) streams.read(backend_, w.stream, h, rows);
       const MixerInput mixer_input{.h = h,
@@ -140,6 +154,11 @@ void Transformer::forward(const ForwardInput& in, std::span<const KvLayer> kv, W
   if (streams.is_there()) streams.end(backend_, weights_.streams, rows);
   const Tensor last = add_norm(backend_, spec_.final_norm, weights_.final_norm, ws.residual, pending, ws.h);
   if (last.data != ws.h.data) backend_.scaled_add(last, 1, {}, ws.h);
+}
+
+void Transformer::tap(std::vector<int> layers, const Tensor& rows) {
+  tapped_ = std::move(layers);
+  taps_ = rows;
 }
 
 void Transformer::embed(std::span<const int32_t> ids, Workspace& ws) {

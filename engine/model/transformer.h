@@ -26,6 +26,16 @@ class Transformer {
   // Through the first layers alone: what the final norm makes of them (early exit).
   void forward(const ForwardInput& input, std::span<const KvLayer> kv, Workspace& ws, int num_layers);
 
+  // The two halves of that, for a layer that stands behind another model's: rows [ids.size(), hidden] of the embedding
+  // into ws.residual (ws.x may be used); and ws.residual through the layers, where read_first, if it is there, is what the
+  // first mixer reads in place of the residual's norm. Leaves what the final norm reads in ws.residual.
+  void embed(std::span<const int32_t> ids, Workspace& ws);
+  void run_layers(const ForwardInput& input, std::span<const KvLayer> kv, Workspace& ws, int num_layers,
+                  const Tensor& read_first = {});
+  // From now on each forward() puts what these layers read, before their norms, into `rows`, [layers, rows.dim(0) /
+  // layers, hidden]: of each layer as many rows as the step has.
+  void tap(std::vector<int> layers, const Tensor& rows);
+
   // Logits of some rows of the last forward: [rows.size(), vocab] f32 in ws.logits, valid until the next
   // call. At most ws.max_logit_rows() rows a call; more of them (prompt log-probabilities) take more calls.
   Tensor logits(std::span<const int32_t> rows, Workspace& ws);
@@ -42,8 +52,6 @@ class Transformer {
   static StepLimits step_limits(const ModelSpec& spec, StepLimits sizes);
 
  private:
-  // Into ws.residual; ws.x may be used.
-  void embed(std::span<const int32_t> ids, Workspace& ws);
   // What a part left in ws.x, made ready there to be added to the residual; returns it, or nothing where it has been
   // added.
   Tensor finish_part(const LayerSpec& layer, const NormSpec& post_norm, const NormWeights& weights, float scale,
@@ -60,6 +68,8 @@ class Transformer {
   ModelWeights weights_;
   Backend& backend_;
   Buffer rope_memory_;
+  std::vector<int> tapped_;  // layers, ascending
+  Tensor taps_;
   std::vector<float> output_scales_;  // of the layers
   std::vector<Tensor> cos_sin_;  // of each of spec_.ropes: [rows of all classes of lengths, rotary_dim] f32
 };

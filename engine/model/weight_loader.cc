@@ -463,6 +463,16 @@ size_t check_tensors(const Checkpoint& checkpoint, const std::vector<WeightSlot>
   return bytes;
 }
 
+void fill_slots(const Checkpoint& checkpoint, const std::vector<WeightSlot>& slots, size_t skipped, Backend& backend,
+                const Progress& progress) {
+  Staging staging(checkpoint, slots, backend, progress);
+  staging.skip(skipped);
+  for (const WeightSlot& slot : slots) {
+    std::visit([&](const auto& s) { load_slot(s, staging, backend); }, slot);
+    staging.clear();
+  }
+}
+
 }  // namespace
 
 void check_weights(const std::filesystem::path& model_dir, const ModelSpec& model) {
@@ -507,44 +517,48 @@ ModelWeights load_weights(const std::filesystem::path& model_dir, const ModelSpe
              {{"format", format_row(wanted.id).name},
               {"held_as", format_row(held.id).name},
               {"reason", std::string(backend.name()) + " has no kernels for it"}});
-  {
-    Staging staging(checkpoint, slots, backend, progress);
-    staging.skip(skipped);
-    for (const WeightSlot& slot : slots) {
-      std::visit([&](const auto& s) { load_slot(s, staging, backend); }, slot);
-      staging.clear();
-    }
-  }
+  fill_slots(checkpoint, slots, skipped, backend, progress);
   ::malloc_trim(0);  // what staging freed goes back to the system: the resident size is a promise of the plan
   return weights;
 }
 
 namespace {
 
-size_t planned_bytes(const LinearSlot& slot, const Backend& backend) {
+size_t slot_bytes(const LinearSlot& slot, const Backend& backend) {
   int64_t rows = 0;
   for (const SourceTensor& part : slot.parts) rows += part.num_rows();
   return backend.packed_bytes(rows, slot.parts[0].num_columns(), backend.held_format(slot.format),
                               !slot.biases.empty());
 }
-size_t planned_bytes(const VectorSlot& slot, const Backend&) {
+size_t slot_bytes(const VectorSlot& slot, const Backend&) {
   return static_cast<size_t>(slot.num_elements()) * sizeof(float);
 }
-size_t planned_bytes(const ConstantSlot& slot, const Backend&) {
+size_t slot_bytes(const ConstantSlot& slot, const Backend&) {
   return slot.values.size() * sizeof(float);
 }
-size_t planned_bytes(const TableSlot& slot, const Backend& backend) {
+size_t slot_bytes(const TableSlot& slot, const Backend& backend) {
   return backend.packed_bytes(slot.rows, slot.columns, backend.held_format(slot.format), false);
 }
 
 }  // namespace
 
+void load_slots(const std::filesystem::path& folder, const std::vector<WeightSlot>& slots, std::span<const std::string_view> ignored,
+                Backend& backend) {
+  const Checkpoint checkpoint(folder);
+  ModelSpec nothing;
+  nothing.names.ignored = ignored;
+  const size_t skipped = check_tensors(checkpoint, slots, nothing);
+  fill_slots(checkpoint, slots, skipped, backend, {});
+}
+
 size_t planned_weight_bytes(const ModelSpec& spec, const Backend& backend) {
   ModelWeights weights;
+  return planned_bytes(map_weights(spec, weights), backend);
+}
+
+size_t planned_bytes(const std::vector<WeightSlot>& slots, const Backend& backend) {
   size_t bytes = 0;
-  for (const WeightSlot& slot : map_weights(spec, weights)) {
-    bytes += std::visit([&](const auto& s) { return planned_bytes(s, backend); }, slot);
-  }
+  for (const WeightSlot& slot : slots) bytes += std::visit([&](const auto& s) { return slot_bytes(s, backend); }, slot);
   return bytes;
 }
 

@@ -5,10 +5,13 @@
 
 #include <cstddef>
 #include <filesystem>
+#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "engine/model/model_spec.h"
+#include "engine/model/weight_slots.h"
 #include "engine/model/weights.h"
 #include "kernels/backend.h"
 
@@ -21,6 +24,10 @@ namespace serval {
 ModelWeights load_weights(const std::filesystem::path& model_dir, const ModelSpec& spec, Backend& backend,
                           const Progress& progress = {});
 
+// The same of slots that are no whole model's: heads beside one. ignored: as TensorNames has it.
+void load_slots(const std::filesystem::path& folder, const std::vector<WeightSlot>& slots, std::span<const std::string_view> ignored,
+                Backend& backend);
+
 // Throws what load_weights would throw for the names, shapes and types of the tensors, from the headers alone
 // (and the bytes of a head that a tied model repeats).
 void check_weights(const std::filesystem::path& model_dir, const ModelSpec& spec);
@@ -29,7 +36,8 @@ void check_weights(const std::filesystem::path& model_dir, const ModelSpec& spec
 // matrix [out, in].
 std::vector<std::string> layer_matrices(const std::filesystem::path& model_dir, const ModelSpec& spec);
 
-// What load_weights will hold, exactly, from the specification alone.
+// What load_weights will hold, exactly, from the specification alone; and load_slots.
 size_t planned_weight_bytes(const ModelSpec& spec, const Backend& backend);
+size_t planned_bytes(const std::vector<WeightSlot>& slots, const Backend& backend);
 
 }  // namespace serval

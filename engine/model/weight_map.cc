@@ -117,18 +117,7 @@ std::vector<WeightSlot> map_weights(const ModelSpec& spec, ModelWeights& weights
     const int stored = layer.stored_index.value_or(static_cast<int>(l));
     SlotList list(slots, names, std::string(names.layers) + "." + std::to_string(stored) + ".",
                   spec.weight_format(), names.has_transposed_layers);
-    const auto list_part = [&](const auto& part, auto& held) {
-      part.list_slots(hidden, own_weights(part, held), list);
-    };
-    list.norm(w.mixer_norm, "input_layernorm", hidden, layer.mixer_norm);
-    std::visit([&](const auto& mixer) { list_part(mixer, w.mixer); }, layer.mixer);
-    list.norm(w.mixer_post_norm, "mixer_post_norm", hidden, layer.mixer_post_norm);
-    list.norm(w.ffn_norm, "post_attention_layernorm", hidden, layer.ffn_norm);
-    std::visit([&](const auto& ffn) { list_part(ffn, w.ffn); }, layer.ffn);
-    list.norm(w.ffn_post_norm, "ffn_post_norm", hidden, layer.ffn_post_norm);
-    if (spec.layer_inputs.is_there()) spec.layer_inputs.list_layer_slots(hidden, w.layer_input, list);
-    if (spec.streams.is_there()) spec.streams.list_layer_slots(hidden, w.stream, list);
-    if (layer.has_output_scale) list.vector(w.output_scale, "layer_scalar", {1});
+    list_layer(spec, layer, w, list);
   }
   frame.norm(weights.final_norm, names.final_norm, hidden, spec.final_norm);
   if (!spec.tied_embeddings) 
@@ -137,6 +126,22 @@ std::vector<WeightSlot> map_weights(const ModelSpec& spec, ModelWeights& weights
     if (auto* const linear = std::get_if<LinearSlot>(&slot)) hold_as_stored(spec, *linear);
   }
   return slots;
+}
+
+void list_layer(const ModelSpec& spec, const LayerSpec& layer, LayerWeights& w, SlotList& list) {
+  const int64_t hidden = spec.hidden_size;
+  const auto list_part = [&](const auto& part, auto& held) {
+    part.list_slots(hidden, own_weights(part, held), list);
+  };
+  list.norm(w.mixer_norm, "input_layernorm", hidden, layer.mixer_norm);
+  std::visit([&](const auto& mixer) { list_part(mixer, w.mixer); }, layer.mixer);
+  list.norm(w.mixer_post_norm, "mixer_post_norm", hidden, layer.mixer_post_norm);
+  list.norm(w.ffn_norm, "post_attention_layernorm", hidden, layer.ffn_norm);
+  std::visit([&](const auto& ffn) { list_part(ffn, w.ffn); }, layer.ffn);
+  list.norm(w.ffn_post_norm, "ffn_post_norm", hidden, layer.ffn_post_norm);
+  if (spec.layer_inputs.is_there()) spec.layer_inputs.list_layer_slots(hidden, w.layer_input, list);
+  if (spec.streams.is_there()) spec.streams.list_layer_slots(hidden, w.stream, list);
+  if (layer.has_output_scale) list.vector(w.output_scale, "layer_scalar", {1});
 }
 
 size_t held_bytes(const std::vector<WeightSlot>& slots) {

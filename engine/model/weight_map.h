@@ -15,6 +15,9 @@ namespace serval {
 // points into (its layers must not move).
 std::vector<WeightSlot> map_weights(const ModelSpec& spec, ModelWeights& weights);
 
+// The slots of one layer, in `list`, which has the prefix of its names.
+void list_layer(const ModelSpec& spec, const LayerSpec& layer, LayerWeights& weights, SlotList& list);
+
 // The bytes that are held in the slots.
 size_t held_bytes(const std::vector<WeightSlot>& slots);
 

@@ -6,6 +6,7 @@
 #include "engine/config.h"
 #include "engine/kv_geometry.h"
 #include "engine/model/model_spec.h"
+#include "engine/runner/speculators/eagle_head.h"
 #include "engine/runner/speculators/medusa_heads.h"
 #include "kernels/backend.h"
 
@@ -15,6 +16,10 @@ namespace serval {
 struct DraftModels {
   std::optional<ModelSpec> model;
   std::optional<MedusaSpec> medusa;
+  std::optional<EagleSpec> eagle;
+
+  // What has keys and values of its own.
+  const ModelSpec* with_kv() const { return model ? &*model : eagle ? &eagle->model : nullptr; }
 };
 
 struct DraftPlan {

@@ -134,7 +134,8 @@ void Drafting::propose(std::span<const Sampler::Drawn> drawn, const Sampler& sam
   int num_tasks = 0;
   for (size_t i = 0; i < drawn.size(); ++i) {
     if (!set_task(drawn[i], output.seqs[i], slots, tasks_[num_tasks], wanted_[num_tasks])) continue;
-    tasks_[num_tasks].last_row = drawn[i].last_row;
+    tasks_[num_tasks].first_row = drawn[i].first_row;
+    tasks_[num_tasks].accepted = sampler.accepted(drawn[i]);
     tasks_[num_tasks].tried = sampler.tried(drawn[i]);
     tasks_[num_tasks++].draws = sampler.draws(drawn[i]);
     const Given& given = given_[drawn[i].slot];

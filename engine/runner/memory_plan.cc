@@ -14,6 +14,7 @@
 #include "engine/runner/model_input.h"
 #include "engine/runner/sampler.h"
 #include "engine/runner/slot_table.h"
+#include "engine/runner/speculators/eagle_speculator.h"
 #include "engine/runner/speculators/make_drafters.h"
 #include "engine/runner/speculators/medusa_speculator.h"
 #include "engine/runner/speculators/model_speculator.h"
@@ -130,7 +131,7 @@ void check_ops(const ModelSpec& spec, const RareOps& needed, const Backend& back
   }
 }
 
-// Whether a model guesses: a smaller one, or the model's own first layers.
+// Whether what guesses has layers: a smaller model, a head, or the model itself.
 bool guesses_by_model(const EngineConfig& config, const ModelSpec* draft) {
   return config.speculation == "self" || draft != nullptr;
 }
@@ -146,9 +147,10 @@ int group_for(const KvGroupSpec& group, const ModelSpec& target) {
 }
 
 // All of it but what depends on how many blocks there are. one: the geometry of a sequence.
-DraftPlan plan_draft(const ModelSpec& target, const ModelSpec* draft, const EngineConfig& config, const Backend& backend,
+DraftPlan plan_draft(const ModelSpec& target, const DraftModels& models, const EngineConfig& config, const Backend& backend,
                      const StepLimits& steps, const BlockGeometry& one) {
   DraftPlan plan;
+  const ModelSpec* const draft = models.with_kv();
   const ModelSpec& spec = draft ? *draft : target;
   const SchedulerConfig& s = config.scheduler;
   plan.num_layers = spec.num_layers();
@@ -167,7 +169,7 @@ DraftPlan plan_draft(const ModelSpec& target, const ModelSpec* draft, const Engi
     throw std::runtime_error("speculation_model: its model rotates long sequences at other lengths than this one");
   plan.kv_dtype = kv_dtype_of(config.kv_dtype, spec, backend);
   // What a step has computed, and the token behind it; the target's own layers have that already.
-  plan.steps = Transformer::step_limits(spec, {.max_rows = (draft ? steps.max_rows : 0) + steps.max_seqs,
+  plan.steps = models.eagle ? EagleSpeculator::limits_of(*models.eagle, target, steps, std::min(config.draft_width, s.num_draft_tokens)) : Transformer::step_limits(spec, {.max_rows = (draft ? steps.max_rows : 0) + steps.max_seqs,
                                                .max_logit_rows = steps.max_seqs,
                                                .max_seqs = steps.max_seqs,
                                                .max_model_len = s.max_model_len,
@@ -180,6 +182,15 @@ DraftPlan plan_draft(const ModelSpec& target, const ModelSpec* draft, const Engi
     plan.geometry.groups[d] = group_of(spec.kv_groups[d], config);
   }
   for (int g = 0; g < one.num_groups; ++g) plan.own_blocks[g] = one.rule(g).blocks_for(s.num_draft_tokens);
+  if (models.eagle) {
+    StepLimits with_lists = plan.steps;
+    with_lists.max_rows *= EagleHead::kListsOfRows;
+    plan.scratch_bytes = backend.step_context_bytes(with_lists);
+    plan.weight_bytes = planned_eagle_bytes(*models.eagle, backend);
+    plan.table_bytes = EagleSpeculator::planned_bytes(*models.eagle, plan.steps, steps, s.num_draft_tokens,
+                                                      std::min(config.draft_width, s.num_draft_tokens), one, backend);
+    return plan;
+  }
   if (draft) {
     plan.weight_bytes = planned_weight_bytes(spec, backend);
     plan.workspace_bytes = Transformer::planned_bytes(spec, s.max_model_len);
@@ -225,7 +236,7 @@ struct NoRoom : std::runtime_error {
 
 MemoryPlan plan_within(const ModelSpec& spec, const DraftModels& models, const EngineConfig& config,
                        const Backend& backend, size_t available) {
-  const ModelSpec* const draft = models.model ? &*models.model : nullptr;
+  const ModelSpec* const draft = models.with_kv();
   check_settings(spec, config);
   const SchedulerConfig& s = config.scheduler;
   MemoryPlan plan;
@@ -247,7 +258,7 @@ MemoryPlan plan_within(const ModelSpec& spec, const DraftModels& models, const E
   const size_t of_drafters = planned_draft_bytes(config) + planned_medusa(spec, models, plan.steps, backend);
   plan.draft_bytes = of_drafters;
   if (guesses_by_model(config, draft)) {
-    plan.draft = plan_draft(spec, draft, config, backend, plan.steps, one);
+    plan.draft = plan_draft(spec, models, config, backend, plan.steps, one);
     plan.draft_bytes += plan.draft->total_bytes();
     for (int g = 0; g < one.num_groups; ++g)
       plan.draft_bytes += size_t{1} * s.max_num_seqs * plan.draft->own_blocks[g] *
@@ -322,7 +333,8 @@ int largest_model_len(const ModelSpec& spec, const EngineConfig& config, const B
   };
   // Shorter sequences never need more.
   int longest = 0;
-  const int most = draft.model ? std::min(spec.max_positions, draft.model->max_positions) : spec.max_positions;
+  const ModelSpec* const guessing = draft.with_kv();
+  const int most = guessing ? std::min(spec.max_positions, guessing->max_positions) : spec.max_positions;
   for (int beyond = most + 1; longest + 1 < beyond;) {
     const int middle = longest + (beyond - longest) / 2;
     (fits(middle) ? longest : beyond) = middle;

@@ -8,8 +8,12 @@
 namespace serval {
 
 ModelInput::ModelInput(int max_rows, int max_seqs, int max_branches, int table_stride,
-                       const BlockGeometry& geometry, const LongAttention& long_attention)
-    : geometry_(geometry), long_attention_(long_attention), token_ids_(max_rows), positions_(max_rows) {
+                       const BlockGeometry& geometry, const LongAttention& long_attention, int token_offset)
+    : geometry_(geometry),
+      long_attention_(long_attention),
+      token_offset_(token_offset),
+      token_ids_(max_rows),
+      positions_(max_rows) {
   if (long_attention.is_there()) {
     far_queries_.resize(max_rows);
     far_keys_.resize(max_rows);
@@ -50,7 +54,7 @@ int ModelInput::fill(const Batch& batch, const SlotTable& slots) {
     SERVAL_CHECK(row + step.num_tokens <= static_cast<int>(token_ids_.size()), row, step.num_tokens,
                  token_ids_.size());
     for (int j = 0; j < step.num_tokens; ++j) {
-      const TokenId token = slot.tokens[step.first_pos + j];
+      const TokenId token = slot.tokens[step.first_pos + j + token_offset_];
       token_ids_[row + j] = token == kTokenOnDevice ? -1 - step.slot : token;
       set_position(row + j, slot, step.first_pos + j);
     }
@@ -90,6 +94,29 @@ void ModelInput::fill_branches(const Batch& batch, const SeqStep& step, const Sl
     set_position(row + num_known + i, slot, position);
     add_sequence(slot, row + num_known + i, position, masks[i], tree_start);
   }
+}
+
+const ForwardInput& ModelInput::build(std::span<const Guess> guesses) {
+  step_stride_ = 1;
+  for (const Guess& guess : guesses)
+    for (int g = 0; g < geometry_.num_groups; ++g) step_stride_ = std::max(step_stride_, guess.slot->num_blocks[g]);
+  num_seqs_ = 0;
+  has_branches_ = false;
+  int row = 0;
+  for (const Guess& guess : guesses) {
+    has_branches_ |= guess.mask != 0;
+    token_ids_[row] = guess.token;
+    set_position(row, *guess.slot, guess.position);
+    const int place = guess.tree_start + guess.place;
+    for (int g = 0; g < geometry_.num_groups; ++g) {
+      const int block_size = geometry_.rule(g).span();
+      SERVAL_CHECK(place < guess.slot->num_blocks[g] * block_size, place, guess.slot->num_blocks[g], block_size, g);
+      groups_[g].slots[row] = guess.slot->blocks[g][place / block_size] * block_size + place % block_size;
+    }
+    add_sequence(*guess.slot, row++, guess.position, guess.mask, guess.tree_start);
+  }
+  row_start_[num_seqs_] = row;
+  return view(row, row);
 }
 
 void ModelInput::set_position(int row, const Slot& slot, int position) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "engine/batch.h"
@@ -14,9 +15,10 @@ namespace serval {
 
 class ModelInput {
  public:
-  // max_branches: rows of a step whose ancestors do not stand right before them, guesses of a tree.
+  // max_branches: rows of a step whose ancestors do not stand right before them, guesses of a tree. token_offset: a row of a
+  // batch has the token that stands so many positions behind its own.
   ModelInput(int max_rows, int max_seqs, int max_branches, int table_stride, const BlockGeometry& geometry,
-             const LongAttention& long_attention);
+             const LongAttention& long_attention, int token_offset = 0);
 
   static size_t planned_bytes(int max_rows, int max_seqs, int max_branches, int table_stride,
                               const BlockGeometry& geometry, const LongAttention& long_attention);
@@ -28,6 +30,16 @@ class ModelInput {
     const int rows = fill(batch, slots);
     return view(rows, padded_rows(rows));
   }
+
+  // A guess that its slot does not know: it stands at `position`, its keys and values go to the place of position tree_start
+  // + place, and it reads what stands before tree_start and the places in `mask`, its own among them (0: all before it).
+  struct Guess {
+    const Slot* slot = nullptr;
+    TokenId token = 0;
+    int32_t position = 0, tree_start = 0, place = 0;
+    uint64_t mask = 0;
+  };
+  const ForwardInput& build(std::span<const Guess> guesses);
 
   int num_groups() const { return geometry_.num_groups; }
 
@@ -46,6 +58,7 @@ class ModelInput {
 
   BlockGeometry geometry_;
   LongAttention long_attention_;
+  int token_offset_;
   int step_stride_ = 1;                         // of this step's block tables, at most what was planned for
   std::vector<int32_t> token_ids_, positions_;  // [max_rows]
   std::vector<int32_t> far_queries_, far_keys_;  // [max_rows] where attention is long, else empty

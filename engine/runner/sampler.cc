@@ -255,7 +255,7 @@ std::span<const Sampler::Drawn> Sampler::collect(SlotTable& slots, StepContext& 
                       .num_accepted = num_accepted,
                       .drafts_begin = wanted.first_draft,
                       .draws_begin = first_sampled,
-                      .last_row = wanted.first_sampled + (num_accepted > 0 ? accepted_.back() + 1 : 0)});
+                      .first_row = wanted.first_sampled + 1 - (wanted.next_pos - wanted.first_pos)});
     next = first_sampled + wanted.num_sampled;
   }
   return drawn_;

@@ -42,7 +42,7 @@ class Sampler {
     int32_t first_draft_pos, num_drafts;
     int32_t accepted_begin, num_accepted;
     int32_t drafts_begin, draws_begin;  // in the step
-    int32_t last_row;                   // of the step: the last token was drawn from it
+    int32_t first_row;                  // of the step: that of first_pos
   };
   // Its guesses, all of them, and what was drawn behind the last token and behind each.
   std::span<const Draft> tried(const Drawn& drawn) const;

@@ -26,10 +26,14 @@ def told(answer):
 DRAFT = ("--speculation", "draft", "--speculation-model", MODEL.parent / "serval-nano-draft")
 
 
+EAGLE = ("--speculation", "eagle", "--speculation-model", MODEL.parent / "serval-nano-eagle")
+EAGLE3 = ("--speculation", "eagle", "--speculation-model", MODEL.parent / "serval-nano-eagle3", "--draft-width", "3", "--num-draft-tokens", "12")
+
+
 MEDUSA = ("--speculation", "medusa", "--speculation-model", MODEL.parent / "serval-nano-medusa")
 
 
-@pytest.mark.parametrize("options", [("--speculation", "ngram"), DRAFT, (*DRAFT, "--draft-width", "2"), ("--speculation", "self"), MEDUSA], ids=["ngram", "draft", "tree", "self", "medusa"])
+@pytest.mark.parametrize("options", [("--speculation", "ngram"), DRAFT, (*DRAFT, "--draft-width", "2"), ("--speculation", "self"), MEDUSA, EAGLE, EAGLE3], ids=["ngram", "draft", "tree", "self", "medusa", "eagle", "eagle3"])
 def test_answers_are_the_same_with_and_without_guesses(start_daemon, options):
     plain, guessing = start_daemon(), start_daemon(*options)
     for arguments in requests():

@@ -13,7 +13,7 @@
 #include "loadtest/bench/temp_folder.h"
 #include "tests/engine/engine_driver.h"
 #include "tests/support/allocation_counter.h"
-#include "tests/support/medusa_file.h"
+#include "tests/support/head_files.h"
 
 namespace serval::testing {
 namespace {
@@ -24,21 +24,25 @@ constexpr int kRequests = SERVAL_DRAFTERS_REQUESTS;
 struct DrafterRow {
   const char* name;
   const char* speculation;
-  bool has_model;
+  const char* model;  // of the shipped ones, behind the model's name; empty: it needs none
   int num_draft_tokens, width;
   uint64_t least_accepted;  // of a thousand guesses
   bool is_emulated;         // is tried on an emulated device too, which takes its time
 };
 constexpr DrafterRow kDrafters[] = {
-    {"ngram", "ngram", false, 8, 1, 100, true},
-    {"draft", "draft", true, 4, 1, kIsCpu ? 100 : 500, false},
-    {"draft_tree", "draft", true, 9, 3, 60, true},
-    {"auto", "auto", true, 6, 1, 100, false},
-    {"lookahead", "lookahead", false, 24, 1, kIsCpu ? 5 : 0, true},
-    {"medusa", "medusa", true, 4, 1, kIsCpu ? 10 : 0, false},
-    {"medusa_tree", "medusa", true, 12, 3, 0, true},
-    {"self", "self", false, 3, 1, 0, false},
-    {"self_tree", "self", false, 8, 2, 0, true},
+    {"ngram", "ngram", "", 8, 1, 100, true},
+    {"draft", "draft", "draft", 4, 1, kIsCpu ? 100 : 500, false},
+    {"draft_tree", "draft", "draft", 9, 3, 60, true},
+    {"auto", "auto", "draft", 6, 1, 100, false},
+    {"lookahead", "lookahead", "", 24, 1, kIsCpu ? 5 : 0, true},
+    {"medusa", "medusa", "medusa", 4, 1, kIsCpu ? 10 : 0, false},
+    {"medusa_tree", "medusa", "medusa", 12, 3, 0, true},
+    {"eagle", "eagle", "eagle", 4, 1, 10, false},
+    {"eagle_tree", "eagle", "eagle", 12, 3, 10, false},
+    {"eagle3", "eagle", "eagle3", 4, 1, 2, false},
+    {"eagle3_tree", "eagle", "eagle3", 12, 3, kIsCpu ? 2 : 0, true},
+    {"self", "self", "", 3, 1, 0, false},
+    {"self_tree", "self", "", 8, 2, 0, true},
 };
 
 // On the CPU the demo model and its draft; on an emulated device a small model that is its own draft.
@@ -52,6 +56,8 @@ class Drafters : public ::testing::TestWithParam<DrafterRow> {
       model.dtype = DType::kBF16;
       write_random_model(made->path(), model);
       write_medusa_heads(made->path(), 3, model.hidden_size, model.vocab_size);
+      write_eagle_head(made->path() / "eagle3", {.hidden = model.hidden_size, .vocab = model.vocab_size, .draft_vocab = 90,
+                                                 .more_config = R"(,"eagle_aux_hidden_state_layer_ids":[0,1,2])"});
       return made;
     }();
     return folder->path();
@@ -61,8 +67,9 @@ class Drafters : public ::testing::TestWithParam<DrafterRow> {
   }
   static std::filesystem::path model() { return kIsCpu ? shipped("serval-nano") : random_model(); }
   static std::filesystem::path draft() {
-    if (GetParam().speculation == std::string("medusa")) return kIsCpu ? shipped("serval-nano-medusa") : random_model();
-    return kIsCpu ? shipped("serval-nano-draft") : random_model();
+    const std::string name = GetParam().model;
+    if (kIsCpu) return shipped(("serval-nano-" + name).c_str());
+    return name == "eagle3" ? random_model() / name : random_model();
   }
 
   static EngineConfig config() {
@@ -144,14 +151,14 @@ TEST_P(Drafters, ChangeNoBitOfAnybody) {
   EngineConfig config = this->config();
   const size_t roomy = LoadedRunner(model(), config)->plan().kv_cache_bytes;
   config.speculation = row.speculation;
-  if (row.has_model) config.speculation_model = draft();
+  if (row.model[0] != 0) config.speculation_model = draft();
   config.num_draft_layers = row.speculation == std::string("self") ? 1 : 0;
   config.scheduler.num_draft_tokens = row.num_draft_tokens;
   config.draft_width = row.width;
   for (const auto order : {EngineDriver::Order::kInTurn, EngineDriver::Order::kOneAhead}) {
     if (!kIsCpu && order == EngineDriver::Order::kInTurn) continue;  // it takes its time
     // One or two of the longest sequences, with what a draft keeps of them.
-    const bool keeps_kv = row.has_model && row.speculation != std::string("medusa");
+    const bool keeps_kv = row.model[0] != 0 && row.speculation != std::string("medusa");
     const double sequences = (kIsCpu ? 2 : 1.25) * (!keeps_kv ? 1 : kIsCpu ? 1.3 : 2);
     config.kv_cache_bytes = static_cast<size_t>(sequences * static_cast<double>(roomy) / config.scheduler.max_num_seqs);
     EngineDriver driver(model(), config, order);
@@ -218,7 +225,7 @@ TEST_P(Drafters, AllocateNothing) {
   const DrafterRow& row = GetParam();
   EngineConfig config = this->config();
   config.speculation = row.speculation;
-  if (row.has_model) config.speculation_model = draft();
+  if (row.model[0] != 0) config.speculation_model = draft();
   config.scheduler.num_draft_tokens = row.num_draft_tokens;
   config.draft_width = row.width;
   EngineDriver driver(model(), config);

@@ -8,6 +8,7 @@
 #include "engine/model/read_model.h"
 #include "engine/model/weight_loader.h"
 #include "engine/model/weight_map.h"
+#include "engine/runner/speculators/eagle_speculator.h"
 #include "engine/runner/speculators/lookahead_speculator.h"
 #include "engine/runner/speculators/medusa_speculator.h"
 #include "engine/runner/speculators/model_speculator.h"
@@ -21,7 +22,7 @@ namespace {
 // Whom a setting asks, beside the client: in the order of DrafterKind.
 struct Setting {
   const char* name;
-  bool ngram = false, draft = false, self = false, lookahead = false, medusa = false, is_auto = false;
+  bool ngram = false, draft = false, self = false, lookahead = false, medusa = false, eagle = false, is_auto = false;
 };
 constexpr Setting kSettings[] = {
     {"off"},
@@ -30,6 +31,7 @@ constexpr Setting kSettings[] = {
     {.name = "self", .self = true},
     {.name = "lookahead", .lookahead = true},
     {.name = "medusa", .medusa = true},
+    {.name = "eagle", .eagle = true},
     // The draft where there is one.
     {.name = "auto", .ngram = true, .is_auto = true},
 };
@@ -41,11 +43,11 @@ Setting setting_of(const EngineConfig& config) {
     if (setting.is_auto) setting.draft = !config.speculation_model.empty();
     return setting;
   }
-  throw std::runtime_error("speculation is '" + speculation + "'; it takes off, ngram, draft, self, lookahead, medusa or auto");
+  throw std::runtime_error("speculation is '" + speculation + "'; it takes off, ngram, draft, self, lookahead, medusa, eagle or auto");
 }
 
 bool is_off(const Setting setting) {
-  return !setting.ngram && !setting.draft && !setting.self && !setting.lookahead && !setting.medusa;
+  return !setting.ngram && !setting.draft && !setting.self && !setting.lookahead && !setting.medusa && !setting.eagle;
 }
 
 }  // namespace
@@ -56,12 +58,12 @@ uint32_t drafters_of(const EngineConfig& config) {
   return drafter_bit(DrafterKind::kPrediction) | (setting.ngram ? drafter_bit(DrafterKind::kNgram) : 0) |
          (setting.draft ? drafter_bit(DrafterKind::kDraft) : 0) | (setting.self ? drafter_bit(DrafterKind::kSelf) : 0) |
          (setting.lookahead ? drafter_bit(DrafterKind::kLookahead) : 0) |
-         (setting.medusa ? drafter_bit(DrafterKind::kMedusa) : 0);
+         (setting.medusa ? drafter_bit(DrafterKind::kMedusa) : 0) | (setting.eagle ? drafter_bit(DrafterKind::kEagle) : 0);
 }
 
 DraftModels read_draft_models(const EngineConfig& config, const ModelSpec& target) {
   const Setting setting = setting_of(config);
-  const bool needs = setting.draft || setting.medusa;
+  const bool needs = setting.draft || setting.medusa || setting.eagle;
   if (needs == config.speculation_model.empty())
     throw std::runtime_error("speculation is '" + config.speculation +
                              (needs ? "', which needs a model: speculation_model is not set"
@@ -69,6 +71,7 @@ DraftModels read_draft_models(const EngineConfig& config, const ModelSpec& targe
   DraftModels models;
   if (setting.draft) models.model = read_model_spec(config.speculation_model);
   if (setting.medusa) models.medusa = read_medusa_spec(config.speculation_model, target);
+  if (setting.eagle) models.eagle = read_eagle_spec(config.speculation_model, target);
   return models;
 }
 
@@ -84,6 +87,11 @@ Drafters make_drafters(const EngineConfig& config, const ModelSpec& target, cons
   if (setting.lookahead) add(std::make_unique<LookaheadSpeculator>());
   if (setting.medusa)
     add(std::make_unique<MedusaSpeculator>(load_medusa(config.speculation_model, *draft.medusa, target, backend)));
+  if (setting.eagle) {
+    EagleWeights weights = load_eagle(config.speculation_model, *draft.eagle, target.vocab_size, backend);
+    add(std::make_unique<EagleSpeculator>(*plan, std::move(*draft.eagle), std::move(weights),
+                                          config.scheduler.num_draft_tokens, config.draft_width));
+  }
   if (setting.self) add(std::make_unique<ModelSpeculator>(*plan));
   if (setting.draft) {
     ModelWeights weights = load_weights(config.speculation_model, *draft.model, backend);

@@ -17,8 +17,7 @@ size_t hidden_bytes(const ModelSpec& target, int rows, const Backend& backend) {
   return rounded(size_t{1} * rows * target.hidden_size * dtype_bytes(backend.activation_dtype(target.weight_dtype)));
 }
 size_t memory_bytes(const ModelSpec& target, const StepLimits& steps, const Backend& backend) {
-  return kMaxStepsInFlight * hidden_bytes(target, steps.max_rows, backend) +
-         2 * hidden_bytes(target, steps.max_seqs, backend) +
+  return 2 * hidden_bytes(target, steps.max_seqs, backend) +
          rounded(sizeof(float) * steps.max_seqs * target.vocab_size);
 }
 
@@ -38,7 +37,9 @@ StepLimits MedusaSpeculator::limits_of(const ModelSpec& target, const StepLimits
 size_t MedusaSpeculator::planned_bytes(const ModelSpec& target, const StepLimits& steps, const Backend& backend) {
   BlockGeometry geometry;
   geometry.num_groups = steps.num_kv_groups;
-  return memory_bytes(target, steps, backend) + backend.step_context_bytes(limits_of(target, steps)) +
+  return memory_bytes(target, steps, backend) +
+         KeptRows::planned_bytes(1, steps.max_rows, target.hidden_size, backend.activation_dtype(target.weight_dtype)) +
+         backend.step_context_bytes(limits_of(target, steps)) +
          ModelInput::planned_bytes(steps.max_seqs, steps.max_seqs, 0, steps.table_stride, geometry, {}) +
          steps.max_seqs * (sizeof(Drawing) + sizeof(int32_t) + sizeof(SampleRow) + sizeof(SampleResult) +
                            kMaxDrafts * sizeof(TopLogprob));
@@ -56,7 +57,7 @@ void MedusaSpeculator::start(const DraftHost& host) {
     std::byte* const at = std::exchange(next, next + hidden_bytes(target, rows, host.backend));
     return Tensor(at, type, {rows, target.hidden_size});
   };
-  for (Tensor& kept : kept_) kept = rows_of(host.steps.max_rows);
+  kept_.start(1, host.steps.max_rows, target.hidden_size, type, host.backend);
   x_ = rows_of(host.steps.max_seqs);
   h_ = rows_of(host.steps.max_seqs);
   logits_ = Tensor(next, DType::kF32, {host.steps.max_seqs, target.vocab_size});
@@ -71,16 +72,8 @@ void MedusaSpeculator::start(const DraftHost& host) {
   top_.resize(size_t{kMaxDrafts} * most);
 }
 
-void MedusaSpeculator::keep(const Tensor& hidden) {
-  Tensor kept = kept_[num_kept_++ % kMaxStepsInFlight];
-  if (hidden.data == nullptr) return;
-  kept.dims[0] = hidden.dim(0);
-  backend_->scaled_add(hidden, 1, {}, kept);
-}
-
 void MedusaSpeculator::propose(std::span<DraftTask> tasks) {
-  SERVAL_CHECK(num_proposed_ < num_kept_, num_proposed_, num_kept_);
-  gather(tasks, kept_[num_proposed_++ % kMaxStepsInFlight]);
+  gather(tasks, kept_.next());
   for (size_t h = 0; h < heads_.size() && !drawing_.empty(); ++h) run(heads_[h], static_cast<int>(h));
 }
 
@@ -90,7 +83,7 @@ void MedusaSpeculator::gather(std::span<DraftTask> tasks, const Tensor& kept) {
   for (DraftTask& task : tasks) {
     if (!task.wants_more()) continue;
     drawing_.push_back({&task, -1});
-    rows_.push_back(task.last_row);
+    rows_.push_back(task.last_row());
   }
   if (drawing_.empty()) return;
   const auto count = static_cast<int>(rows_.size());

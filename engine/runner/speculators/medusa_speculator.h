@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "engine/runner/model_input.h"
+#include "engine/runner/speculators/kept_rows.h"
 #include "engine/runner/speculators/medusa_heads.h"
 #include "engine/runner/speculators/speculator.h"
 
@@ -19,7 +20,7 @@ class MedusaSpeculator : public Speculator {
 
   DrafterKind kind() const override { return DrafterKind::kMedusa; }
   void start(const DraftHost& host) override;
-  void keep(const Tensor& hidden) override;
+  void keep(const Tensor& hidden) override { kept_.keep({&hidden, 1}); }
   // A chain, a head a guess; with a width, beside each the head's next best.
   void propose(std::span<DraftTask> tasks) override;
 
@@ -39,9 +40,7 @@ class MedusaSpeculator : public Speculator {
   std::unique_ptr<StepContext> context_;
   std::optional<ModelInput> input_;
   Buffer memory_;
-  // The last hidden rows of the steps on their way, [max_rows, hidden]: a ring.
-  Tensor kept_[kMaxStepsInFlight];
-  uint64_t num_kept_ = 0, num_proposed_ = 0;
+  KeptRows kept_;  // the last hidden rows
   Tensor x_, h_;     // [max_seqs, hidden]: the rows that draw, and a head's
   Tensor logits_;    // f32 [max_seqs, vocab]
   std::vector<Drawing> drawing_;

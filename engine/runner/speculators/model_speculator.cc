@@ -15,7 +15,8 @@ ModelSpeculator::ModelSpeculator(const DraftPlan& plan) : plan_(plan) {}
 
 size_t ModelSpeculator::planned_table_bytes(int max_seqs) {
   return max_seqs * (sizeof(int) + sizeof(SeqStep) + sizeof(Drawing) + sizeof(int32_t) + sizeof(SampleRow) + sizeof(SampleResult) +
-                     kMaxDrafts * sizeof(TopLogprob) + kMaxKvGroups * sizeof(GroupBlockCopy));
+                     kMaxDrafts * sizeof(TopLogprob)) +
+         DraftKv::planned_table_bytes(max_seqs);
 }
 
 void ModelSpeculator::start(const DraftHost& host) {
@@ -26,7 +27,7 @@ void ModelSpeculator::start(const DraftHost& host) {
   vocab_ = host.transformer.spec().vocab_size;
   if (model_) {
     vocab_ = std::min(vocab_, model_->spec.vocab_size);
-    own_kv_.emplace(model_->spec, plan_.geometry, plan_.kv_dtype, host.backend, host.steps.max_seqs);
+    own_kv_.emplace(model_->spec, plan_, host.backend, host.steps.max_seqs);
     own_transformer_.emplace(std::move(model_->spec), std::move(model_->weights), plan_.steps.max_model_len, host.backend);
     transformer_ = &*own_transformer_;
     kv_ = own_kv_->layers();
@@ -39,7 +40,6 @@ void ModelSpeculator::start(const DraftHost& host) {
   SERVAL_CHECK(context_->bytes() == plan_.scratch_bytes, context_->bytes(), plan_.scratch_bytes);
   const int most = steps.max_seqs;
   next_pos_.assign(most, kFromTheStart);
-  copies_.reserve(size_t{kMaxKvGroups} * most);
   batch_.seqs.reserve(most);
   drawing_.reserve(most);
   rows_.reserve(most);
@@ -49,13 +49,7 @@ void ModelSpeculator::start(const DraftHost& host) {
 }
 
 void ModelSpeculator::copy_kv(std::span<const GroupBlockCopy> copies) {
-  if (!own_kv_) return;
-  copies_.clear();
-  for (const GroupBlockCopy& copy : copies) {
-    for (int d = 0; d < plan_.geometry.num_groups; ++d)
-      if (plan_.target_groups[d] == copy.group) copies_.push_back({d, copy.copy});
-  }
-  own_kv_->copy(copies_);
+  if (own_kv_) own_kv_->copy(copies);
 }
 
 int ModelSpeculator::lag(const DraftTask& task) const {
@@ -104,17 +98,13 @@ void ModelSpeculator::lay_out(std::span<DraftTask> tasks) {
     left -= end - begin;
     if (!draws) continue;
     drawing_.push_back({.task = &task, .row = row - 1});
-    for (int g = 0; g < input_->num_groups(); ++g)
-      slots_->lend(task.slot, g, plan_.first_own_block[g] + task.slot * plan_.own_blocks[g], num_known + task.depth - 1);
+    lend_own_blocks(plan_, input_->num_groups(), task.slot, num_known + task.depth - 1, *slots_);
   }
 }
 
 void ModelSpeculator::forward() {
   ForwardInput input = input_->build(batch_, *slots_, [](int rows) { return rows; });
-  if (own_kv_) {
-    const ForwardInput of_target = input;
-    for (int d = 0; d < plan_.geometry.num_groups; ++d) input.groups[d] = of_target.groups[plan_.target_groups[d]];
-  }
+  if (own_kv_) input = own_kv_->input_of(input);
   context_->begin_step(input);
   transformer_->forward(input, kv_, *workspace_, plan_.num_layers);
 }

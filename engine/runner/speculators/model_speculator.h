@@ -15,8 +15,8 @@
 
 #include "engine/model/transformer.h"
 #include "engine/runner/draft_plan.h"
-#include "engine/runner/kv_cache.h"
 #include "engine/runner/model_input.h"
+#include "engine/runner/speculators/draft_kv.h"
 #include "engine/runner/speculators/speculator.h"
 
 namespace serval {
@@ -59,7 +59,7 @@ class ModelSpeculator : public Speculator {
   };
   std::unique_ptr<Model> model_;
   std::optional<Transformer> own_transformer_;
-  std::optional<KvCache> own_kv_;
+  std::optional<DraftKv> own_kv_;
 
   Backend* backend_ = nullptr;
   Transformer* transformer_ = nullptr;
@@ -69,7 +69,6 @@ class ModelSpeculator : public Speculator {
   std::unique_ptr<StepContext> context_;
   std::optional<Workspace> workspace_;
   std::optional<ModelInput> input_;
-  std::vector<GroupBlockCopy> copies_;
   // By slot: the first position that is not computed. kFromTheStart: where the sequence's first step begins, as what
   // is before came from the cache.
   static constexpr int kFromTheStart = -1;

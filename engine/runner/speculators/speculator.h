@@ -24,8 +24,9 @@ struct DraftTask {
   int num_prompt = 0;
   // The positions that the step computed and that stay: of the first of known, but for those before.
   int first_computed = 0, num_computed = 0;
-  // The step's row that the last token was drawn from.
-  int last_row = 0;
+  // The step's row of the first of them; and which of the guesses came true, in order: the last of those positions.
+  int first_row = 0;
+  std::span<const int32_t> accepted;
   // The guesses that the step verified, and what it drew behind the last token and behind each of them.
   std::span<const Draft> tried;
   std::span<const SampleResult> draws;
@@ -37,6 +38,12 @@ struct DraftTask {
   std::array<Draft, kMaxDrafts> drafts;
   int num_drafts = 0;
 
+  // The step's row of the i-th position that it computed, and that from which the last token was drawn.
+  int row_of(int i) const {
+    const int num_plain = num_computed - static_cast<int>(accepted.size());
+    return first_row + (i < num_plain ? i : num_plain + accepted[i - num_plain]);
+  }
+  int last_row() const { return row_of(num_computed - 1); }
   bool wants_more() const { return num_drafts < most; }
   // Returns its place.
   int add(TokenId token, int parent, DrafterKind by) {

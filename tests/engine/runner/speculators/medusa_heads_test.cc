@@ -4,7 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "loadtest/bench/temp_folder.h"
-#include "tests/support/medusa_file.h"
+#include "tests/support/head_files.h"
 
 namespace serval::testing {
 namespace {

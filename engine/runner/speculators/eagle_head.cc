@@ -1,0 +1,233 @@
+#include "engine/runner/speculators/eagle_head.h"
+
+#include <algorithm>
+#include <stdexcept>
+#include <utility>
+
+#include "engine/model/architectures/architecture.h"
+#include "engine/model/harmless_fields.h"
+#include "engine/model/model_folder.h"
+#include "engine/model/safetensors.h"
+#include "engine/model/weight_loader.h"
+#include "engine/model/weight_map.h"
+
+namespace serval {
+namespace {
+
+namespace fs = std::filesystem;
+
+[[noreturn]] void refuse(const fs::path& folder, const std::string& why) {
+  throw std::runtime_error("speculation_model: " + folder.string() + " " + why);
+}
+
+// Its layer's architecture: tools add "Eagle" or "Eagle3" to the name, before or behind.
+const Architecture& architecture_of(const Fields& file) {
+  std::vector<std::string> names = file.find_strings("architectures", 256);
+  if (names.empty()) return find_architecture_of_type(file.get_string("model_type"));
+  file.find_string("model_type");
+  std::string name = names[0];
+  for (const std::string_view added : {"Eagle3", "Eagle"}) {
+    const size_t at = name.find(added);
+    if (at != name.npos) name.erase(at, added.size());
+  }
+  return find_architecture(name);
+}
+
+// What three of the layers read, as published configurations say: nothing, or their numbers, or those of the layers before.
+std::vector<int> read_layers_of(const Fields& file, int num_layers) {
+  std::vector<int64_t> said = file.find_integers("eagle_aux_hidden_state_layer_ids");
+  if (const auto inside = file.find_object("eagle_config")) {
+    inside->find("use_aux_hidden_state");
+    said = inside->find_integers("eagle_aux_hidden_state_layer_ids");
+    for (int64_t& layer : said) ++layer;
+  }
+  if (said.empty()) said = {2, num_layers / 2, num_layers - 3};
+  std::vector<int> layers(said.begin(), said.end());
+  const bool ascends = std::ranges::adjacent_find(layers, std::greater_equal()) == layers.end();
+  if (!ascends || layers.front() < 0 || layers.back() >= num_layers)
+    file.refuse("eagle_aux_hidden_state_layer_ids", "must be ascending layers of the model, which has " + std::to_string(num_layers));
+  return layers;
+}
+
+std::vector<WeightSlot> slots_of(const EagleSpec& spec, EagleWeights& w) {
+  const int64_t hidden = spec.model.hidden_size;
+  const LayerSpec& layer = spec.model.layers[0];
+  std::vector<WeightSlot> slots;
+  SlotList frame(slots, spec.model.names, "", spec.model.weight_format());
+  SlotList inside(slots, spec.model.names, spec.names.layer, spec.model.weight_format());
+  frame.linear(w.fc, {{spec.names.fc, hidden}}, hidden * (spec.reads_beside ? spec.num_read() : 2), spec.has_fc_bias);
+  frame.norm(w.embedding_norm, spec.names.embedding_norm, hidden, spec.embedding_norm);
+  frame.norm(w.row_norm, spec.names.row_norm, hidden, spec.row_norm);
+  w.model.layers.resize(1);
+  list_layer(spec.model, layer, w.model.layers[0], inside);
+  for (WeightSlot& slot : slots) {
+    auto* const linear = std::get_if<LinearSlot>(&slot);
+    for (size_t i = 0; spec.reads_beside && linear && i < linear->parts.size(); ++i) {
+      SourceTensor& part = linear->parts[i];
+      for (const char* reading : {"q_proj", "k_proj", "v_proj"})
+        if (part.name == spec.names.layer + "self_attn." + reading + ".weight") part.shape[1] = 2 * hidden;
+    }
+  }
+  frame.norm(w.model.final_norm, spec.names.norm, hidden, spec.model.final_norm);
+  if (spec.has_own_head) frame.linear(w.model.lm_head, {{spec.names.head, spec.model.vocab_size}}, hidden, false);
+  return slots;
+}
+
+}  // namespace
+
+EagleSpec read_eagle_spec(const fs::path& folder, const ModelSpec& target) {
+  const auto [object, path] = read_config(folder);
+  const Fields file(object, path.string());
+  const Checkpoint checkpoint(folder);
+  EagleSpec spec;
+  spec.reads_beside = checkpoint.find("midlayer.hidden_norm.weight") != nullptr;
+  const std::string layer = spec.reads_beside ? "midlayer." : "layers.0.";
+  if (checkpoint.find("fc.weight") == nullptr || checkpoint.find(layer + "self_attn.q_proj.weight") == nullptr)
+    refuse(folder, "has no EAGLE head: its tensors have neither fc and layers.0 nor fc and midlayer");
+  const Architecture& architecture = architecture_of(file);
+  spec.model = architecture.read(file);
+  spec.model.names = architecture.names;
+  if (spec.model.num_layers() != 1) file.refuse("num_hidden_layers", "must be 1 of an EAGLE head");
+  if (spec.model.hidden_size != target.hidden_size)
+    file.refuse("hidden_size", "is not the model's, " + std::to_string(target.hidden_size));
+  LayerSpec& only = spec.model.layers[0];
+  spec.has_fc_bias = checkpoint.find("fc.bias") != nullptr;
+  file.find_bool("bias");  // the same
+  if (spec.reads_beside) {
+    spec.embedding_norm = spec.row_norm = spec.model.final_norm;
+    only.mixer_norm = {};
+    spec.read_layers = read_layers_of(file, target.num_layers());
+    spec.has_own_head = true;
+    spec.model.vocab_size = file.find_int("draft_vocab_size", 1, target.vocab_size).value_or(target.vocab_size);
+    spec.has_own_ids = spec.model.vocab_size < target.vocab_size;
+    spec.names = {"fc", layer, layer + "input_layernorm", layer + "hidden_norm", "norm", "lm_head"};
+    for (const char* field : {"target_hidden_size", "norm_before_residual"}) file.find(field);
+  } else {
+    spec.model.vocab_size = target.vocab_size;
+    spec.model.final_norm = {};
+    if (checkpoint.find(layer + "input_layernorm.weight") == nullptr) only.mixer_norm = {};
+    spec.names = {.fc = "fc", .layer = layer};
+  }
+  spec.ignored = {"embed_tokens.weight", "d2t", "t2d", "rotary_emb.inv_freq"};
+  refuse_unasked(file);
+  spec.model.architecture = "an EAGLE head's " + std::string(architecture.name);
+  spec.model.weight_dtype = target.weight_dtype;
+  // Rotations go on as long as one wants.
+  spec.model.max_positions = target.max_positions;
+  EagleWeights weights;
+  for (const WeightSlot& slot : slots_of(spec, weights)) {
+    const auto* const linear = std::get_if<LinearSlot>(&slot);
+    if (linear != nullptr && checkpoint.find(linear->parts[0].name) == nullptr)
+      refuse(folder, "lacks the tensor " + linear->parts[0].name);
+  }
+  return spec;
+}
+
+EagleWeights load_eagle(const fs::path& folder, const EagleSpec& spec, int vocab, Backend& backend) {
+  EagleWeights weights;
+  load_slots(folder, slots_of(spec, weights), spec.ignored, backend);
+  if (!spec.has_own_ids) return weights;
+  const Checkpoint checkpoint(folder);
+  const TensorInfo* const map = checkpoint.find("d2t");
+  const auto count = static_cast<size_t>(spec.model.vocab_size);
+  if (map == nullptr || map->dtype_name != "I64" || map->bytes != count * sizeof(int64_t))
+    refuse(folder, "needs a tensor d2t of " + std::to_string(count) + " numbers (I64)");
+  std::vector<int64_t> added(count);
+  checkpoint.read(*map, added.data());
+  for (size_t i = 0; i < count; ++i) {
+    const int64_t id = static_cast<int64_t>(i) + added[i];
+    if (id < 0 || id >= vocab) refuse(folder, "has a tensor d2t that names the token " + std::to_string(id));
+    weights.own_ids.push_back(static_cast<int32_t>(id));
+  }
+  return weights;
+}
+
+size_t planned_eagle_bytes(const EagleSpec& spec, const Backend& backend) {
+  EagleWeights weights;
+  return planned_bytes(slots_of(spec, weights), backend);
+}
+
+EagleHead::EagleHead(EagleSpec spec, EagleWeights weights, const StepLimits& steps, Transformer& target, Backend& backend)
+    : spec_(std::move(spec)),
+      fc_(std::move(weights.fc)),
+      embedding_norm_(std::move(weights.embedding_norm)),
+      row_norm_(std::move(weights.row_norm)),
+      own_ids_(std::move(weights.own_ids)),
+      target_(target),
+      backend_(backend),
+      layer_(spec_.model, std::move(weights.model), steps.max_model_len, backend),
+      ws_(spec_.model, steps.max_rows, steps.max_logit_rows, backend) {
+  const int64_t max_rows = steps.max_rows, hidden = spec_.model.hidden_size;
+  const DType type = backend.activation_dtype(spec_.model.weight_dtype);
+  const int widest = std::max(2, spec_.num_read());
+  memory_ = backend.allocate((3 + widest) * max_rows * hidden * dtype_bytes(type));
+  rows_ = Tensor(memory_.data(), type, {max_rows, hidden});
+  stacked_ = Tensor(rows_.at(max_rows * hidden), type, {2 * max_rows, hidden});
+  paired_ = Tensor(rows_.at(3 * max_rows * hidden), type, {widest * max_rows, hidden});
+  order_.reserve(static_cast<size_t>(widest * max_rows));
+}
+
+size_t EagleHead::planned_bytes(const EagleSpec& spec, const StepLimits& steps, const Backend& backend) {
+  const DType type = backend.activation_dtype(spec.model.weight_dtype);
+  const size_t widest = std::max(2, spec.num_read()), rows = steps.max_rows;
+  return Transformer::planned_bytes(spec.model, steps.max_model_len) +
+         Workspace::planned_bytes(spec.model, steps.max_rows, steps.max_logit_rows, type) +
+         (3 + widest) * rows * spec.model.hidden_size * dtype_bytes(type) + widest * rows * sizeof(int32_t);
+}
+
+// Rows of one of the buffers, or so many of them seen as one that is wider.
+Tensor EagleHead::part_of(const Tensor& memory, int64_t first_row, int64_t rows, int times) const {
+  return {memory.at(first_row * memory.dim(1)), memory.dtype, {rows, times * memory.dim(1)}};
+}
+
+void EagleHead::put(const NormSpec& norm, const NormWeights& weights, const Tensor& from, const Tensor& to) {
+  if (norm.is_there()) {
+    add_norm(backend_, norm, weights, from, {}, to);
+  } else {
+    backend_.scaled_add(from, 1, {}, to);
+  }
+}
+
+void EagleHead::read(const Tensor& kept, const KeptRows& places, std::span<const int32_t> rows) {
+  num_rows_ = static_cast<int>(rows.size());
+  const int parts = spec_.num_read();
+  order_.clear();
+  for (const int32_t row : rows)
+    for (int p = 0; p < parts; ++p) order_.push_back(places.row_of(p, row));
+  const Tensor to = part_of(rows_, 0, num_rows_);
+  if (spec_.read_layers.empty()) return backend_.gather_rows(kept, order_, to);
+  backend_.gather_rows(kept, order_, part_of(paired_, 0, int64_t{parts} * num_rows_));
+  backend_.linear(part_of(paired_, 0, num_rows_, parts), fc_, to);
+}
+
+void EagleHead::read_own(std::span<const int32_t> rows) {
+  num_rows_ = static_cast<int>(rows.size());
+  backend_.gather_rows(ws_.residual, rows, part_of(rows_, 0, num_rows_));
+}
+
+void EagleHead::forward(const ForwardInput& input, std::span<const KvLayer> kv) {
+  const int n = input.num_rows();
+  SERVAL_CHECK(n == num_rows_, n, num_rows_);
+  ws_.start(n);
+  target_.embed(input.token_ids, ws_);
+  const Tensor rows = part_of(rows_, 0, n);
+  put(spec_.embedding_norm, embedding_norm_, ws_.residual, part_of(stacked_, 0, n));
+  put(spec_.row_norm, row_norm_, rows, part_of(stacked_, n, n));
+  order_.clear();
+  for (int32_t i = 0; i < n; ++i) order_.insert(order_.end(), {i, n + i});
+  backend_.gather_rows(part_of(stacked_, 0, 2 * n), order_, part_of(paired_, 0, 2 * n));
+  const Tensor pairs = part_of(paired_, 0, n, 2);
+  if (spec_.reads_beside) {
+    backend_.scaled_add(rows, 1, {}, ws_.residual);
+    layer_.run_layers(input, kv, ws_, 1, pairs);
+  } else {
+    backend_.linear(pairs, fc_, ws_.residual);
+    layer_.run_layers(input, kv, ws_, 1);
+  }
+}
+
+Tensor EagleHead::logits(std::span<const int32_t> rows) {
+  return (spec_.has_own_head ? layer_ : target_).logits(rows, ws_);
+}
+
+}  // namespace serval
