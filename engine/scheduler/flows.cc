@@ -133,8 +133,9 @@ void Flows::make_late(Flow& flow) {
 void Flows::charge(Flow& flow, int32_t tokens) {
   flow.credit -= tokens;
   if (flow.credit > 0) return;
-  flow.round += 1 + static_cast<uint64_t>(-flow.credit / quantum_);
-  flow.credit = quantum_ - -flow.credit % quantum_;
+  ++flow.round;
+  flow.credit += quantum_;
+  SERVAL_CHECK(flow.credit > 0, tokens, quantum_);
   flow.order = ++next_order_;
   if (knows_late_ && !flow.is_late) {
     make_late(flow);

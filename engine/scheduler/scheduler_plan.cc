@@ -39,8 +39,7 @@ bool Scheduler::plan_decodes(int32_t& budget, Batch& batch) {
   }
   if (!running_.empty() && running_[0]->num_to_plan() > 1) {
     Sequence& oldest = *running_[0];
-    const int32_t room = std::max(1, budget - static_cast<int32_t>(order_.size()));
-    const int32_t rows = std::min({oldest.num_to_plan(), config_.max_prefill_chunk, room});
+    const int32_t rows = std::min({oldest.num_to_plan(), config_.max_prefill_chunk, budget});
     const int32_t begin = oldest.next_row();
     if (reach(oldest, begin + rows) == begin && num_in_flight_ > 0) return false;
   }
@@ -154,7 +153,7 @@ void Scheduler::plan_turns(Time now, int32_t& budget, Batch& batch) {
       continue;
     }
     flows_.take_turn(*running);
-    const int32_t rows = grant(seq, std::min({rest, running->credit, budget}));
+    const int32_t rows = grant(seq, std::min(rest, budget));
     if (rows == 0) {
       if (num_in_flight_ > 0) return;
       flows_.drop_first_prompt(*running);
@@ -189,7 +188,7 @@ int32_t Scheduler::reach(Sequence& seq, int32_t end) {
 bool Scheduler::preempt_one(const Sequence& below) {
   for (size_t i = running_.size(); i-- > 0;) {
     Sequence& victim = *running_[i];
-    if (&victim == &below || !goes_before(config_.policy, below, victim)) return false;
+    if (&victim == &below) return false;
     if (victim.num_in_flight > 0 || victim.granted > 0 || victim.admitted_in == step_) continue;
     if (!victim.kv.holds_blocks()) continue;
     preempt(victim);
@@ -198,8 +197,8 @@ bool Scheduler::preempt_one(const Sequence& below) {
   return false;
 }
 
+// Its whole blocks are in the cache already, and its tail would be the first to go.
 void Scheduler::preempt(Sequence& seq) {
-  kv_.computed_last(seq.kv, seq.tokens, seq.num_computed, seq.num_prompt());
   release(seq);
   running_.erase(std::find(running_.begin(), running_.end(), &seq));
   seq.state = SeqState::kWaiting;

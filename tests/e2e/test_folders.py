@@ -40,7 +40,7 @@ def copy_folder(to, **changed):
     return to
 
 
-def run(*arguments, timeout=30, **options):
+def run(*arguments, timeout=120, **options):
     return subprocess.run([str(BINARY), *map(str, arguments)], capture_output=True, text=True, timeout=timeout, check=False, **options)
 
 

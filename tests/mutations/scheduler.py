@@ -34,12 +34,24 @@ MUTATIONS = [
     (S + "kv_manager.cc", "if (kv.first_block[g] >= rule.num_kept()) kv.blocks[g][kv.first_block[g]] = BlockRef();", ";", ALL),
     # Who runs, and who gives way.
     (S + "scheduler_plan.cc", "*running_[i]", "*running_[std::min(running_.size() - 1, static_cast<size_t>(std::find(running_.begin(), running_.end(), &below) - running_.begin()) + running_.size() - i)]", ALL),
+    (S + "scheduler_plan.cc", "if (&victim == &below) return false;", "if (&victim == &below) continue;", ALL),
+    (S + "scheduler_plan.cc", "      has_memory = false;", ";", ALL),
+    (S + "scheduler_plan.cc", "(budget + kShortShare - 1) / kShortShare", "budget", ALL),
+    (S + "scheduler_plan.cc", "(budget + kShortShare - 1) / kShortShare", "0", ALL),
+    (S + "scheduler_plan.cc", "flows_.charge(*seq->flow, rows);", ";", ALL),
+    (S + "scheduler_plan.cc", "waiting != running && «flows_.goes_before(*waiting, *running)»", "true", ALL),
     (S + "scheduler_plan.cc", "      --budget;", ";", ALL),
     (S + "scheduler_plan.cc", "config_.step_budget_ms == 0 || num_decoding == 0", "true", ALL),
     (S + "scheduler_plan.cc", "seq.max_len - known - 1", "seq.max_len - known", ALL),
     (S + "scheduler_plan.cc", "std::min(budget, max_drafts_of_step(config_))", "budget", ALL),
     # Who is let in.
     (S + "scheduler_admit.cc", "(running_.empty() || has_room(seq, lacking)) && kv_.copy_part(seq.kv, start, batch.copies)", "kv_.copy_part(seq.kv, start, batch.copies)", ALL),
+    (S + "scheduler_admit.cc", "window_lacking_[g] + lacking[g] > kv_.num_available(g)", "false", ALL),
+    (S + "scheduler_admit.cc", "seq.admitted_before ? kReserveOfResumed : kReserve", "kReserve", ALL),
+    (S + "scheduler_admit.cc", "if (!fits_until(own.tokens)) return false;", ";", ALL),
+    (S + "scheduler_admit.cc", "if (!fits_until(growth.tokens)) return false;", ";", ALL),
+    (S + "scheduler_admit.cc", "needed -= growth.lacking + growth.own;", ";", ALL),
+    (S + "scheduler_admit.cc", "return has_room(seq, seq.refusal->wanted);", "return false;", ALL),
     (S + "scheduler_admit.cc", "if (gave_way_) return false;", ";", ALL),
     (S + "scheduler_admit.cc", "first && first != &seq && first->overtaken + cost > first->num_known()", "false", ALL),
     (S + "scheduler_admit.cc", "if (first && first != &seq) first->overtaken += cost;", ";", ALL),
@@ -69,4 +81,6 @@ MUTATIONS = [
     (S + "scheduler.cc", "static_cast<int>(running_.size()) + num_waiting_ + num_sequences <= max_open(config_)", "static_cast<int>(running_.size()) + num_waiting_ + num_sequences <= max_open(config_) + 1", ALL),
     # Whose turn it is.
     (S + "flows.cc", "request.flow == 0 ? request.id : request.flow", "request.id", ALL),
+    (S + "flows.cc", "knows_late_ && !flow.is_late", "false", ALL),
+    (S + "flows.cc", "if («!flow.is_late» && seq.num_to_compute() <= short_tokens_) short_.push(seq)", "true", ALL),
 ]

@@ -30,7 +30,9 @@ SchedulerConfig small_config() {
 
 class Overlap : public ::testing::Test {
  protected:
-  void start(int num_blocks) { driver_.emplace(small_config(), one_group(num_blocks, 8), kMaxStepsInFlight); }
+  void start(int num_blocks, const SchedulerConfig& config = small_config()) {
+    driver_.emplace(config, one_group(num_blocks, 8), kMaxStepsInFlight);
+  }
   void add(Request r) { driver_->add(std::move(r)); }
   const Batch& turn() {
     const Batch& batch = driver_->turn();
@@ -162,6 +164,37 @@ TEST_F(Overlap, TheOldestGetsTheMemoryOfThoseInFlight) {
   EXPECT_GT(driver_->scheduler.stats().num_preemptions, 0u);
   for (const Request& r : requests)
     EXPECT_EQ((told_[{r.id, 0}]), (Told{alone(r), FinishReason::kLength})) << r.id;
+}
+
+// Nor do prompts go on in blocks that they have: what is in no step can give way.
+TEST_F(Overlap, NobodyIsPlannedPastTheOldestThatLacksMemory) {
+  SchedulerConfig config = small_config();
+  config.max_prefill_chunk = 2;
+  int times_missed = 0;
+  for (int blocks = 8; blocks < 12; ++blocks) {
+    start(blocks, config);
+    told_.clear();
+    add(request(9, 4, 1));  // short answers are expected from here on
+    run();
+    const Request oldest = request(1, 20, 40);
+    add(oldest);
+    turn();
+    for (RequestId id = 2; id <= 12; ++id) add(request(id, 30, 1));
+    int missed = 0;
+    bool has_begun = false;
+    while (told_[{1, 0}].tokens.size() < 38) {
+      const Batch& batch = turn();
+      const bool has_row =
+          std::any_of(batch.seqs.begin(), batch.seqs.end(), [](const SeqStep& s) { return s.seq == 2; });
+      has_begun = has_begun || has_row;
+      missed = has_row ? 0 : missed + has_begun;
+      times_missed += missed > 0;
+      EXPECT_LE(missed, 1) << blocks;
+    }
+    run();
+    EXPECT_EQ((told_[{1, 0}]), (Told{alone(oldest), FinishReason::kLength}));
+  }
+  EXPECT_GT(times_missed, 0);
 }
 
 // What a life tells when up to `depth` steps are in flight. Ends from outside come when a sequence has so

@@ -164,6 +164,35 @@ TEST(Turns, FlowsShareTheRowsOfStepsHoweverManyPromptsEachHas) {
   }
 }
 
+TEST(Turns, WhatAFlowIsGivenForShortPromptsIsTakenOffItsTurns) {
+  SchedulerConfig config = default_config();
+  config.max_wait_ms = 0;  // the short ones of one who is late have no part in the quarter
+  Turns turns(config, one_group(64 * 128));
+  RequestId next_short = 100;
+  for (RequestId id = 1; id <= 20; ++id) turns.add(request(id, 1900, 1, 1));
+  for (RequestId id = 31; id <= 50; ++id) turns.add(request(id, 1900, 1, 31));
+  for (int i = 0; i < 60; ++i) {
+    for (int k = 0; k < 4; ++k) turns.add(request(next_short++, 32, 1, 1));
+    turns.step();
+    int first = 0, second = 0;
+    for (const auto& [id, rows] : turns.rows) (id <= 20 || id >= 100 ? first : second) += rows;
+    EXPECT_LE(std::abs(first - second), 5 * 512) << "after " << i + 1 << " steps";
+  }
+}
+
+TEST(Turns, NobodyIsLetInBeforeItsTurn) {
+  Turns turns(default_config(), one_group(64 * 128));
+  turns.add(request(1, 2000, 1));
+  turns.step();
+  turns.add(request(2, 2000, 1));
+  for (int i = 1; i < 3; ++i) {
+    turns.step();
+    EXPECT_EQ(turns.stats().num_waiting, 1) << "a turn is four steps long";
+  }
+  turns.run();
+  EXPECT_EQ(turns.rows[2], 2000);
+}
+
 // A step of this device takes 20 ms and 1 ms a row.
 int longest_step_ms(const SchedulerConfig& config, bool somebody_decodes, int* num_steps) {
   Turns turns(config, one_group(64 * 128));
@@ -294,6 +323,45 @@ TEST(Turns, WhoLacksMemoryTakesItFromTheLastInLineAndFromNobodyElse) {
   }
   turns.run();
   EXPECT_EQ(turns.first_token.size(), 5u);
+}
+
+// A younger prompt whose turn it is finds no block, and the older is not in that step.
+TEST(Turns, NobodyGivesWayForOneBehindIt) {
+  SchedulerConfig config = default_config();
+  config.enable_prefix_cache = false;
+  config.max_num_batched_tokens = config.max_prefill_chunk = 24;
+  config.max_num_seqs = 12;
+  uint64_t gave_way = 0;
+  for (int blocks = 78; blocks < 100; ++blocks) {
+    Turns turns(config, one_group(blocks));
+    turns.add(request(9, 4, 1));  // short answers are expected from here on
+    turns.run();
+    for (RequestId id = 1; id <= 8; ++id) turns.add(request(id, 8, 120));
+    turns.step();
+    turns.add(request(20, 640, 1));
+    turns.add(request(21, 480, 1));
+    turns.run();
+    EXPECT_EQ(turns.rows[20], 640) << blocks;
+    gave_way += turns.stats().num_preemptions;
+  }
+  EXPECT_GT(gave_way, 0u);
+}
+
+// Of a group with windows too: as many run as their windows have room for.
+TEST(Turns, NobodyIsLetInWhoseWindowHasNoRoom) {
+  SchedulerConfig config = default_config();
+  config.max_prefill_chunk = 64;
+  BlockGeometry geometry = one_group(1000);
+  geometry.num_groups = 2;
+  geometry.groups[1] = {.num_blocks = 40, .window = 128};
+  Turns turns(config, geometry);
+  for (RequestId id = 1; id <= 16; ++id) {
+    Request r = request(id, 200, 100);
+    r.sampling.ignore_eos = true;
+    turns.add(std::move(r));
+  }
+  turns.run();
+  EXPECT_EQ(turns.stats().num_preemptions, 0u);
 }
 
 // 500 tokens each way, 32 slots, and half of the memory that they would need at their full length.
