@@ -58,6 +58,7 @@ struct Admission {
   SamplingParams sampling;      // seed already that of this choice
   SpeculationParams speculation;
   std::vector<TokenId> prediction;
+  Pooling pooling = Pooling::kNone;
   std::vector<TokenId> tokens;  // all known tokens: prompt, then output so far
   int32_t num_prompt = 0;
   int32_t length_class = 0;  // of the request; the same whenever the sequence comes
@@ -113,6 +114,8 @@ struct SeqOutput {
   int32_t num_drafts = 0;
   int32_t prompt_begin = 0;  // into ModelOutput::prompt_tokens: positions first_pos+1 .. of this step's rows
   int32_t num_prompt = 0;
+  int32_t pooled_begin = 0;  // into ModelOutput::pooled, where the step ends a prompt that is pooled
+  int32_t num_pooled = 0;
   // A NaN, or no finite logit: this sequence ends with kNumericalError, nobody else's does.
   bool failed = false;
 };
@@ -123,10 +126,12 @@ struct ModelOutput {
   std::vector<TokenOutput> tokens;
   std::vector<TokenOutput> prompt_tokens;
   std::vector<TopLogprob> top;
+  std::vector<float> pooled;
   std::vector<Draft> drafts;
   void clear() {
     seqs.clear();
     tokens.clear();
+    pooled.clear();
     drafts.clear();
     prompt_tokens.clear();
     top.clear();

@@ -65,6 +65,14 @@ struct SpeculationParams {
   int width = 0;                     // guesses beside each other, at most; 0: what the server has
 };
 
+// What is told of a prompt's last hidden rows, after the final norm, instead of drawing what follows it.
+enum class Pooling : uint8_t {
+  kNone,   // nothing: tokens are drawn
+  kLast,   // the last token's row
+  kFirst,  // the first one's
+  kMean,   // the mean of all
+};
+
 struct Request {
   RequestId id = 0;
   uint64_t flow = 0;            // requests with the same share one turn among all; 0: a flow of its own
@@ -74,6 +82,9 @@ struct Request {
   int priority = 0;          // lower runs first, when the policy is priority
   SpeculationParams speculation;
   std::vector<TokenId> prediction;  // what the output may be, by the client's guess
+  // Other than kNone: the request is over with its prompt, max_tokens is 1, and its one event has a vector. What pools
+  // more than the last row is never read from the prefix cache.
+  Pooling pooling = Pooling::kNone;
   bool constrained = false;  // each token is drawn under a mask that depends on the tokens before it
   std::shared_ptr<TokenConstraint> constraint;  // who makes the masks; the first of each sequence is there
   std::string cache_salt;    // opaque bytes: part of the prefix cache's root
@@ -120,6 +131,8 @@ struct TokenEvent {
   int32_t rank = 0;
   int32_t top_begin = 0;  // into EventBatch::top
   int32_t num_top = 0;
+  int32_t pooled_begin = 0;  // into EventBatch::pooled
+  int32_t num_pooled = 0;    // the model's hidden size where the request pools; the token then means nothing
   Time first_scheduled{0};  // when the sequence first entered a batch (queue time = this minus its add time)
   // Prompt tokens whose KV came from the prefix cache (first event of sequence 0 is the request's).
   int32_t cached_tokens = 0;
@@ -131,6 +144,7 @@ struct TokenEvent {
 struct EventBatch {
   std::vector<TokenEvent> events;
   std::vector<TopLogprob> top;
+  std::vector<float> pooled;
   std::vector<PromptLogprob> prompt_logprobs;
   struct PromptPart {
     RequestId request = 0;
@@ -142,6 +156,7 @@ struct EventBatch {
   void clear() {
     events.clear();
     top.clear();
+    pooled.clear();
     prompt_logprobs.clear();
     prompt_parts.clear();
   }

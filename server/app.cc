@@ -28,6 +28,7 @@
 #include "server/http/api_keys.h"
 #include "server/http/http_server.h"
 #include "server/openai/openai_handlers.h"
+#include "server/openai/pooling_handlers.h"
 #include "server/process_limits.h"
 #include "server/responses/responses_handlers.h"
 #include "server/service/engine_service.h"
@@ -187,6 +188,7 @@ void serve_until_stopped(const std::string& model, ServerConfig config, StopSign
   config.service.created = std::time(nullptr);
   config.service.prompts.template_time = parse_template_time(config.template_time);
   config.service.defaults = served.defaults;
+  config.service.pooling = served.pooling;
   config.service.answers = std::make_shared<MemoryBudget>(static_cast<size_t>(config.max_total_answer_bytes));
   config.http.answers = config.service.answers;
   share_limits(config.http, config.grpc);
@@ -200,6 +202,7 @@ void serve_until_stopped(const std::string& model, ServerConfig config, StopSign
   request_options.strict = config.strict_parameters;
   request_options.on_ignored = [&metrics](int count) { metrics.fields_ignored(count); };
   routes.add(openai_routes(service, request_options));
+  routes.add(pooling_routes(service, request_options));
   routes.add(messages_routes(service, request_options.strict));
   routes.add(responses_routes(service, {.strict = request_options.strict, .max_stored_bytes = static_cast<size_t>(config.max_stored_response_bytes)}));
   routes.add(admin_routes(

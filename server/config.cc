@@ -403,6 +403,7 @@ std::vector<Knob> knobs(ServerConfig& c) {
        &c.template_time},
 
       {"max_prompts", "Limits", "prompts in one completion request", &l.max_prompts, 1, 4096},
+      {"max_inputs", "Limits", "texts in one request for vectors or scores", &l.max_inputs, 1, 65'536},
       {"max_n", "Limits", "choices of one prompt (n)", &l.max_n, 1, 1024},
       {"max_stop", "Limits", "stop strings", &l.max_stop, 0, 1024},
       {"max_stop_bytes", "Limits", "bytes of one stop string", &l.max_stop_bytes, 1, 65'536},

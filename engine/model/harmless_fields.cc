@@ -31,7 +31,7 @@ constexpr std::string_view kHarmless[] = {
     // labels of classifiers, and sampling as configurations once held it
     "bad_words_ids", "chunk_size_feed_forward", "diversity_penalty", "do_sample", "early_stopping",
     "encoder_no_repeat_ngram_size", "exponential_decay_length_penalty", "finetuning_task", "id2label",
-    "label2id", "length_penalty", "max_length", "min_length", "no_repeat_ngram_size", "num_beam_groups",
+    "classifier_from_token", "is_original_qwen3_reranker", "label2id", "length_penalty", "sentence_transformers", "max_length", "min_length", "no_repeat_ngram_size", "num_beam_groups",
     "num_beams", "num_labels", "num_return_sequences", "output_attentions", "output_hidden_states",
     "output_scores", "prefix", "problem_type", "remove_invalid_values", "repetition_penalty", "return_dict",
     "return_dict_in_generate", "task_specific_params", "temperature", "tie_encoder_decoder", "top_k", "top_p",

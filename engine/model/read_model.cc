@@ -1,6 +1,7 @@
 #include "engine/model/read_model.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -37,9 +38,29 @@ DType read_dtype(const Fields& file, const std::filesystem::path& model_dir, con
   return *embedding->dtype;
 }
 
+// A decoder by the name of a class that has another head, "Qwen3Model"; nothing where it is none of those.
+struct Headless {
+  std::string decoder;
+  ModelHead head;
+};
+std::optional<Headless> find_headless(std::string_view name) {
+  constexpr std::pair<std::string_view, ModelHead> kClasses[] = {{"ForSequenceClassification", ModelHead::kScores},
+                                                                {"Model", ModelHead::kNone}};
+  for (const auto& [ending, head] : kClasses) {
+    if (!name.ends_with(ending)) continue;
+    const std::string_view family = name.substr(0, name.size() - ending.size());
+    for (const char* with_words : {"ForCausalLM", "LMHeadModel"}) {
+      const std::string decoder = std::string(family) + with_words;
+      if (std::ranges::any_of(architectures(), [&](const Architecture* row) { return row->name == decoder; }))
+        return Headless{decoder, head};
+    }
+  }
+  return std::nullopt;
+}
+
 // "architectures" names one; tools that convert or fine-tune leave it out, null or empty: then model_type
 // says which.
-const Architecture& read_architecture(const Fields& file) {
+const Architecture& read_architecture(const Fields& file, ModelHead& head) {
   const auto row = [&](const Architecture& (*find)(std::string_view), std::string_view name) -> const auto& {
     try {
       return find(name);
@@ -57,16 +78,46 @@ const Architecture& read_architecture(const Fields& file) {
   if (!names->is_array() || names->get_array().size() != 1 || !names->get_array()[0].is_string()) {
     file.refuse("architectures", "must be an array with the name of one architecture");
   }
-  return row(find_architecture, names->get_array()[0].get_string());
+  const std::string_view name = names->get_array()[0].get_string();
+  if (const std::optional<Headless> other = find_headless(name)) {
+    head = other->head;
+    return row(find_architecture, other->decoder);
+  }
+  return row(find_architecture, name);
 }
 
+bool has_safetensors(const std::filesystem::path& model_dir) {
+  return std::filesystem::exists(model_dir / "model.safetensors") || std::filesystem::exists(model_dir / "model.safetensors.index.json");
+}
+
+// Saved without the head: the prefix that goes with it is missing too.
+bool lacks_head(const std::filesystem::path& model_dir, const TensorNames& names) {
+  if (is_gguf(model_dir) || !has_safetensors(model_dir)) return false;
+  const Checkpoint checkpoint(model_dir);
+  const TensorNames found = names.found_in(checkpoint);
+  return found.embedding != names.embedding && found.head == names.head && checkpoint.find(names.head_tensor()) == nullptr;
+}
+
+// Of scores, read where they are computed.
+constexpr std::string_view kScoreTensors[] = {"score."};
+
 }  // namespace
+
+ModelHead read_model_head(const std::filesystem::path& model_dir) {
+  const auto [object, path] = read_config(model_dir);
+  const Fields file(object, path.string());
+  ModelHead head = ModelHead::kWords;
+  const Architecture& architecture = read_architecture(file, head);
+  const bool is_tied = architecture.read(file).tied_embeddings;
+  return head == ModelHead::kWords && !is_tied && lacks_head(model_dir, architecture.names) ? ModelHead::kNone : head;
+}
 
 ModelSpec read_model_spec(const std::filesystem::path& model_dir) {
   const auto [object, path] = read_config(model_dir);
   const Fields file(object, path.string());
 
-  const Architecture& architecture = read_architecture(file);
+  ModelHead head = ModelHead::kWords;
+  const Architecture& architecture = read_architecture(file, head);
   const Quantisation quantisation = find_quantisation(object);
   check_method(path, quantisation);
   for (const char* field : {"quantization_config", "compression_config"}) file.find(field);
@@ -75,6 +126,9 @@ ModelSpec read_model_spec(const std::filesystem::path& model_dir) {
   const std::span<const StoredName> modules = spec.names.modules;
   spec.names = architecture.names;
   if (!modules.empty()) spec.names.modules = modules;
+  // Nobody asks for the logits of a model without a head, which are those of its embedding.
+  if (head != ModelHead::kWords || (!spec.tied_embeddings && lacks_head(model_dir, spec.names))) spec.tied_embeddings = true;
+  if (head == ModelHead::kScores && spec.names.ignored.empty()) spec.names.ignored = kScoreTensors;
   for (const RopeSpec& rope : spec.ropes)
     if (!rope.longer.empty()) spec.max_positions = std::max(spec.max_positions, rope.longer.back().holds_until);
   spec.length_classes();

@@ -12,4 +12,10 @@ namespace serval {
 // known to change no output.
 ModelSpec read_model_spec(const std::filesystem::path& model_dir);
 
+// What a checkpoint has behind its last hidden rows. A decoder may be stored without the head that gives logits, to
+// make vectors of texts ("Qwen3Model", or tensors without the prefix and the head), or with one that gives scores
+// ("Qwen3ForSequenceClassification").
+enum class ModelHead { kWords, kScores, kNone };
+ModelHead read_model_head(const std::filesystem::path& model_dir);
+
 }  // namespace serval

@@ -38,7 +38,7 @@ struct TensorNames {
   std::string_view final_norm = "model.norm";
   std::string_view head = "lm_head";  // a tied model's checkpoint may repeat the embedding under it
   // Begins the names above; a checkpoint that was saved without the head leaves it out everywhere.
-  std::string_view optional_prefix = {};
+  std::string_view optional_prefix = "model.";
   // Other spellings in use of those four, tried where the first embedding is not there.
   std::span<const FrameNames> also = {};
   // Of a layer's modules, the first that fits; the others are stored as they are asked for. The experts'

@@ -54,7 +54,7 @@ void Drafting::begin_step(const Batch& batch) {
 bool Drafting::set_task(const Sampler::Drawn& drawn, const SeqOutput& out, const SlotTable& slots,
                         DraftTask& task, Wanted& wanted) const {
   const Slot* const slot = slots.find(out.seq, drawn.slot);
-  if (slot == nullptr || out.failed) return false;
+  if (slot == nullptr || out.failed || slot->pooling != Pooling::kNone) return false;
   const int num_computed = drawn.num_known > 0 ? drawn.num_known - 1 : drawn.end_computed;
   const int num_known = std::min(std::max(drawn.num_known, num_computed), max_model_len_);
   task.seq = out.seq;

@@ -12,6 +12,7 @@
 #include "engine/model/workspace.h"
 #include "engine/runner/kv_cache.h"
 #include "engine/runner/model_input.h"
+#include "engine/runner/pooler.h"
 #include "engine/runner/sampler.h"
 #include "engine/runner/slot_table.h"
 #include "engine/runner/speculators/eagle_speculator.h"
@@ -254,7 +255,8 @@ MemoryPlan plan_within(const ModelSpec& spec, const DraftModels& models, const E
   plan.table_bytes = SlotTable::planned_bytes(s.max_num_seqs, s.max_model_len, one) +
                      ModelInput::planned_bytes(plan.steps.max_rows, plan.steps.max_seqs, plan.steps.max_branches,
                                                plan.steps.table_stride, one, spec.long_attention) +
-                     Sampler::planned_bytes(plan.steps.max_rows, plan.steps.max_seqs, plan.steps.max_branches);
+                     Sampler::planned_bytes(plan.steps.max_rows, plan.steps.max_seqs, plan.steps.max_branches) +
+                     Pooler::planned_bytes(plan.steps.max_seqs, spec.hidden_size);
   const size_t of_drafters = planned_draft_bytes(config) + planned_medusa(spec, models, plan.steps, backend);
   plan.draft_bytes = of_drafters;
   if (guesses_by_model(config, draft)) {

@@ -8,6 +8,7 @@
 #include "engine/model/transformer.h"
 #include "engine/runner/kv_cache.h"
 #include "engine/runner/model_input.h"
+#include "engine/runner/pooler.h"
 #include "engine/runner/sampler.h"
 #include "engine/runner/slot_table.h"
 #include "engine/runner/speculators/draft_host.h"
@@ -35,6 +36,7 @@ struct ModelRunner::Impl {
         input(plan.steps.max_rows, plan.steps.max_seqs, plan.steps.max_branches, slots.table_stride(), plan.geometry,
               spec.long_attention),
         sampler(plan.steps.max_rows, plan.steps.max_seqs, plan.steps.max_branches),
+        pooler(plan.steps.max_seqs, spec.hidden_size),
         transformer(std::move(spec), std::move(weights), plan.steps.max_model_len, backend),
         context(backend.make_step_context(plan.steps)),
         drafting(std::move(drafters), plan.steps.max_seqs, plan.steps.max_model_len) {
@@ -112,7 +114,7 @@ struct ModelRunner::Impl {
       return false;
     return std::all_of(batch.seqs.begin(), batch.seqs.end(), [&](const SeqStep& step) {
       return step.sample && step.num_tokens == 1 + step.num_drafts &&
-             !(step.prompt_logprobs && step.first_pos < slots.of(step).num_prompt - 1);
+             slots.of(step).pooling == Pooling::kNone && !(step.prompt_logprobs && step.first_pos < slots.of(step).num_prompt - 1);
     });
   }
 
@@ -141,6 +143,7 @@ struct ModelRunner::Impl {
   SlotTable slots;
   ModelInput input;
   Sampler sampler;
+  Pooler pooler;
   Transformer transformer;
   const std::unique_ptr<StepContext> context;
   Drafting drafting;
@@ -195,6 +198,7 @@ void ModelRunner::launch(const Batch& batch) {
                   *r.context);
   Tensor hidden = batch.seqs.empty() ? Tensor() : r.workspace.h;
   hidden.dims[0] = input.num_rows();
+  r.pooler.read(batch, r.slots, hidden, r.backend);
   r.drafting.keep(hidden);
   timed.end = Impl::Clock::now();
 }
@@ -203,6 +207,7 @@ void ModelRunner::wait(ModelOutput& output) {
   output.clear();
   Impl& r = *impl_;
   const std::span<const Sampler::Drawn> drawn = r.sampler.collect(r.slots, *r.context, output);
+  r.pooler.tell(r.slots, drawn, output);
   r.learn_step();
   r.bring_together(drawn, output);
   r.drafting.propose(drawn, r.sampler, r.slots, output);

@@ -16,8 +16,8 @@ int num_prompt_rows(const SeqStep& step, const Slot& slot) {
   return std::clamp(slot.num_prompt - 1 - step.first_pos, 0, step.num_tokens);
 }
 
-int num_sampled_rows(const SeqStep& step) {
-  return step.sample ? 1 + step.num_drafts : 0;
+int num_sampled_rows(const SeqStep& step, const Slot& slot) {
+  return step.sample && slot.pooling == Pooling::kNone ? 1 + step.num_drafts : 0;
 }
 
 SampleRow prompt_row(const Slot& slot, int pos) {
@@ -105,10 +105,11 @@ void Sampler::want_rows(const Batch& batch, SlotTable& slots, int vocab, Step& o
                         .first_pos = step.first_pos,
                         .next_pos = step.first_pos + known,
                         .num_prompt = num_prompt_rows(step, slot),
-                        .num_sampled = num_sampled_rows(step),
+                        .num_sampled = num_sampled_rows(step, slot),
                         .first_sampled = first_row + known - 1,
                         .first_draft = static_cast<int32_t>(out.drafts.size()),
-                        .num_drafts = step.num_drafts};
+                        .num_drafts = step.num_drafts,
+                        .is_pooled_whole = step.sample && slot.pooling != Pooling::kNone};
     out.seqs.push_back(wanted);
     for (int i = 0; i < step.num_drafts; ++i) {
       const int32_t parent = batch.parents[step.parents_begin + i];
@@ -228,6 +229,10 @@ std::span<const Sampler::Drawn> Sampler::collect(SlotTable& slots, StepContext& 
     if (!out.failed) {
       for (int i = next; i < first_sampled; ++i) output.prompt_tokens.push_back(emit(step, i, output));
       out.num_prompt = wanted.num_prompt;
+      if (wanted.is_pooled_whole) {  // whose end is told by a token, whichever
+        output.tokens.push_back({.token = 0});
+        out.num_tokens = 1;
+      }
       const Draft* const drafts = step.drafts.data() + wanted.first_draft;
       // A draft's draw is real when the draft is what was drawn before it. One that is not finite is left to the
       // next step, where it is the first and fails the sequence.

@@ -64,6 +64,7 @@ class Sampler {
     int32_t num_prompt, num_sampled;
     int32_t first_sampled;  // row of the step
     int32_t first_draft, num_drafts;  // of Step::drafts
+    bool is_pooled_whole;             // its prompt ends here, and is pooled: nothing is drawn
   };
   struct Step {
     uint64_t number = 0;

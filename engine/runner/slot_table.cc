@@ -61,6 +61,7 @@ void SlotTable::admit(const Admission& admission) {
   slot.live = true;
   slot.sampling = admission.sampling;
   slot.speculation = admission.speculation;
+  slot.pooling = admission.pooling;
   slot.end_ids.assign(slot.sampling.stop_token_ids.begin(), slot.sampling.stop_token_ids.end());
   if (!slot.sampling.ignore_eos) {
     slot.end_ids.insert(slot.end_ids.end(), slot.sampling.eos_token_ids.begin(),

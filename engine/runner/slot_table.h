@@ -17,6 +17,7 @@ struct Slot {
   bool live = false;
   SamplingParams sampling;
   SpeculationParams speculation;
+  Pooling pooling = Pooling::kNone;
   std::vector<TokenId> end_ids;  // not to be drawn before min_tokens are out
   int num_prompt = 0;
   int first_row = 0;                   // of the sequence's class in the tables by position

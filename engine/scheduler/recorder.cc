@@ -20,7 +20,7 @@
 namespace serval {
 namespace {
 
-constexpr std::string_view kHead = "serval-scheduler 7";
+constexpr std::string_view kHead = "serval-scheduler 8";
 constexpr int32_t kMaxRead = 100'000'000;  // more is no recording of ours
 
 template <class T, class Value>
@@ -32,7 +32,7 @@ template <class Line>
 void fields(Line& line, Is<Request> auto& r) {
   auto& s = r.sampling;
   line(r.id, r.flow, r.n, r.priority, r.deadline, s.seed, s.max_tokens, s.min_tokens, s.ignore_eos,
-       s.num_logprobs, s.num_prompt_logprobs, r.constrained, s.eos_token_ids, s.stop_token_ids, r.cache_salt);
+       s.num_logprobs, s.num_prompt_logprobs, r.pooling, r.constrained, s.eos_token_ids, s.stop_token_ids, r.cache_salt);
 }
 template <class Line>
 void fields(Line& line, Is<SeqOutput> auto& o) {
@@ -87,6 +87,7 @@ class Writer {
   void put(const std::integral auto& value) { out_ << ' ' << +value; }
   void put(Time time) { put(time.count()); }
   void put(QueuePolicy policy) { put(static_cast<int>(policy)); }
+  void put(Pooling pooling) { put(static_cast<int>(pooling)); }
   template <class T>
   void put(const std::vector<T>& list) {
     put(list.size());
@@ -131,6 +132,11 @@ class Reader {
     int value = 0;
     get(value);
     policy = static_cast<QueuePolicy>(value);
+  }
+  void get(Pooling& pooling) {
+    int value = 0;
+    get(value);
+    pooling = static_cast<Pooling>(value);
   }
   size_t get_size() {
     size_t size = 0;

@@ -166,6 +166,7 @@ void Scheduler::enter_slot(Sequence& seq, Batch& batch) {
   admission.sampling.seed = seed_of_choice(admission.sampling.seed, seq.index);
   admission.speculation = seq.request().speculation;
   admission.prediction = seq.request().prediction;
+  admission.pooling = seq.request().pooling;
   admission.tokens = seq.tokens;
   admission.num_prompt = seq.num_prompt();
   admission.length_class = seq.of->length_class;

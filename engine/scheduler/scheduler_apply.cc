@@ -117,6 +117,10 @@ void Scheduler::apply_tokens(Sequence& seq, const SeqOutput& out, const ModelOut
     event.drafts = seq.draft_counts;
     events.top.insert(events.top.end(), output.top.begin() + token.top_begin,
                       output.top.begin() + token.top_begin + token.num_top);
+    event.pooled_begin = static_cast<int32_t>(events.pooled.size());
+    event.num_pooled = out.num_pooled;
+    const auto pooled = output.pooled.begin() + out.pooled_begin;
+    events.pooled.insert(events.pooled.end(), pooled, pooled + out.num_pooled);
 
     const bool may_stop = seq.num_output() >= sampling.min_tokens;
     if (may_stop && ((!sampling.ignore_eos && is_in(sampling.eos_token_ids, token.token)) ||

@@ -122,6 +122,7 @@ struct Sequence {
   // Tokens that the cache may serve, all but the last: rows whose log-probabilities are not told are
   // computed.
   std::span<const TokenId> to_look_up() const {
+    if (request().pooling > Pooling::kLast) return {};  // every row is read
     return {tokens.data(), reports_prompt() ? static_cast<size_t>(num_prompt_reported) : tokens.size() - 1};
   }
   // A token that a step has drawn: the oldest that was not known, or one more.

@@ -12,17 +12,12 @@
 #include "server/openai/chat_messages.h"
 #include "server/openai/output_format.h"
 #include "server/openai/chat_tools.h"
+#include "server/openai/read_request.h"
 
 namespace serval {
 namespace {
 
 namespace json = boost::json;
-
-// Names, ids, salts: nothing that is stored or compared is longer. Texts (prompts, messages) are bounded by the
-// body.
-constexpr size_t kMaxShortStringBytes = 1024;
-constexpr const char* kInvalidType = "invalid_type";
-constexpr const char* kNotSupported = "not_supported";
 
 // --- features that are not built ---
 
@@ -49,7 +44,6 @@ constexpr RefusedField kRefusedFields[] = {
     {"bad_words"},
     {"allowed_token_ids"},
     {"logprob_token_ids"},
-    {"truncate_prompt_tokens", RefusedWhen::kAnyValue},
     {"prompt_embeds", RefusedWhen::kAnyValue},
     {"kv_transfer_params", RefusedWhen::kAnyValue, "not_allowed"},
     {"bootstrap_host", RefusedWhen::kAnyValue, "not_allowed"},
@@ -117,17 +111,6 @@ void read_logit_bias(const Fields& fields, GenerateRequest& out) {
   }
 }
 
-// What nobody asked for is refused, or counted.
-void pass_over_unknown(const Fields& fields, const RequestOptions& options, int& num_ignored) {
-  const std::vector<std::string> unknown = fields.unknown();
-  if (unknown.empty()) return;
-  if (options.strict) {
-    throw FieldError("", invalid(unknown.front(), "unknown_parameter",
-                                 unknown.front() + " is not a parameter of this URL"));
-  }
-  num_ignored += static_cast<int>(unknown.size());
-}
-
 // Returns how many fields inside were passed over.
 int read_stream_options(const Fields& fields, OpenAiRequest& out, const RequestOptions& options) {
   int num_ignored = 0;
@@ -179,15 +162,6 @@ void read_max_tokens(const Fields& fields, GenerateRequest& out) {
   }
 }
 
-// A text without control bytes.
-std::optional<std::string> find_name(const Fields& fields, std::string_view field) {
-  std::optional<std::string> text = fields.find_string(field, kMaxShortStringBytes);
-  if (text && std::any_of(text->begin(), text->end(),
-                          [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; }))
-    fields.refuse(field, "has a control character");
-  return text;
-}
-
 // Returns how many fields inside others were passed over.
 int read_common(const Fields& fields, OpenAiRequest& out, const RequestOptions& options) {
   GenerateRequest& r = out.generate;
@@ -216,6 +190,7 @@ int read_common(const Fields& fields, OpenAiRequest& out, const RequestOptions& 
   r.prompt_logprobs = fields.find_integer("prompt_logprobs");
   r.cache_salt = fields.find_string("cache_salt", kMaxShortStringBytes);
   r.priority = fields.find_integer("priority");
+  r.truncate_prompt_tokens = fields.find_integer("truncate_prompt_tokens");
   read_prediction(fields, r);
   read_speculation(fields, r);
   out.return_token_ids = fields.get_bool("return_token_ids", false);
@@ -229,24 +204,6 @@ int read_common(const Fields& fields, OpenAiRequest& out, const RequestOptions& 
   return num_ignored;
 }
 
-// Translates the object in `body`: `read` fills a T from it, and returns how many fields inside others it passed
-// over. Gives the first error there was.
-template <class T, class Read>
-Result<T> translate(std::string_view body, const RequestOptions& options, Read read) {
-  Result<json::object> object = read_json_object(body);
-  if (!object) return object.error();
-  try {
-    const Fields fields(*object);
-    T out;
-    int num_ignored = read(fields, out);
-    pass_over_unknown(fields, options, num_ignored);
-    if (num_ignored > 0 && options.on_ignored) options.on_ignored(num_ignored);
-    return out;
-  } catch (const FieldError& refused) {
-    return refused.error();
-  }
-}
-
 // --- chat ---
 
 void read_chat_logprobs(const Fields& fields, GenerateRequest& out) {
@@ -256,54 +213,6 @@ void read_chat_logprobs(const Fields& fields, GenerateRequest& out) {
     fields.refuse("top_logprobs", "needs logprobs to be true", "invalid_value");
   }
   if (logprobs) out.logprobs = top.value_or(0);
-}
-
-// --- completions ---
-
-[[noreturn]] void bad_prompt(const Fields& fields) {
-  fields.refuse("prompt", "must be a string, an array of strings, an array of token ids, or an array of those",
-                "invalid_prompt");
-}
-
-std::vector<TokenId> read_token_ids(const Fields& fields, const json::array& items) {
-  std::vector<TokenId> ids;
-  ids.reserve(items.size());
-  for (const json::value& item : items) {
-    if (!item.is_int64()) bad_prompt(fields);
-    const int64_t id = item.get_int64();
-    if (id < std::numeric_limits<TokenId>::min() || id > std::numeric_limits<TokenId>::max()) {
-      fields.refuse("prompt", "has a token id that no model has", "invalid_token_id");
-    }
-    ids.push_back(static_cast<TokenId>(id));
-  }
-  return ids;
-}
-
-std::string to_string(const json::string& text) {
-  return std::string(text.data(), text.size());
-}
-
-void read_prompt(const Fields& fields, GenerateRequest& out) {
-  const json::value* prompt = fields.find("prompt");
-  if (prompt && prompt->is_string()) {
-    out.prompts.emplace_back(to_string(prompt->get_string()));
-    return;
-  }
-  if (!prompt || !prompt->is_array()) bad_prompt(fields);
-  const json::array& items = prompt->get_array();
-  if (!items.empty() && items[0].is_number()) {
-    out.prompts.emplace_back(read_token_ids(fields, items));
-    return;
-  }
-  for (const json::value& item : items) {
-    if (item.kind() != items[0].kind() || !(item.is_string() || item.is_array())) {
-      bad_prompt(fields);
-    } else if (item.is_string()) {
-      out.prompts.emplace_back(to_string(item.get_string()));
-    } else {
-      out.prompts.emplace_back(read_token_ids(fields, item.get_array()));
-    }
-  }
 }
 
 }  // namespace
@@ -322,7 +231,7 @@ Result<OpenAiRequest> parse_chat_request(std::string_view body, const RequestOpt
 
 Result<OpenAiRequest> parse_completion_request(std::string_view body, const RequestOptions& options) {
   return translate<OpenAiRequest>(body, options, [&](const Fields& fields, OpenAiRequest& out) {
-    read_prompt(fields, out.generate);
+    out.generate.prompts = read_prompts(fields, "prompt");
     const int num_ignored = read_common(fields, out, options);
     out.generate.logprobs = fields.find_integer("logprobs");
     out.generate.echo = fields.get_bool("echo", false);

@@ -3,21 +3,16 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "kernels/base/status.h"
+#include "server/openai/request_options.h"
 #include "server/service/inference_service.h"
 
 namespace serval {
-
-struct RequestOptions {
-  bool strict = false;                        // refuse fields that are not known, instead of ignoring them
-  std::function<void(int count)> on_ignored;  // told how many of a good request were
-};
 
 struct OpenAiRequest {
   GenerateRequest generate;

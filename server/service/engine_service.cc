@@ -6,6 +6,8 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstring>
+#include <deque>
+#include <iterator>
 #include <mutex>
 #include <random>
 #include <shared_mutex>
@@ -43,15 +45,19 @@ struct PublishedEvents {
     make_room(batch.events, from.events.size());
     make_room(times, from.events.size());
     make_room(batch.top, from.top.size());
+    make_room(batch.pooled, from.pooled.size());
     make_room(batch.prompt_parts, from.prompt_parts.size());
     make_room(batch.prompt_logprobs, from.prompt_logprobs.size());
     const int32_t top_base = static_cast<int32_t>(batch.top.size());
+    const int32_t pooled_base = static_cast<int32_t>(batch.pooled.size());
     for (TokenEvent event : from.events) {
       event.top_begin += top_base;
+      event.pooled_begin += pooled_base;
       batch.events.push_back(event);
       times.push_back(now);
     }
     batch.top.insert(batch.top.end(), from.top.begin(), from.top.end());
+    batch.pooled.insert(batch.pooled.end(), from.pooled.begin(), from.pooled.end());
     const int32_t prompt_base = static_cast<int32_t>(batch.prompt_logprobs.size());
     for (EventBatch::PromptPart part : from.prompt_parts) {
       part.begin += prompt_base;
@@ -92,12 +98,33 @@ std::mt19937_64 random_generator() {
   return std::mt19937_64(seed);
 }
 
+// What validation and dialects must know of the head that the model has.
+ServiceConfig with_pooling(ServiceConfig config, const ChatTemplates& templates) {
+  if (!config.pooling) config.pooling = std::make_shared<const PoolingHead>();
+  const PoolingHead& head = *config.pooling;
+  PoolingInfo& info = config.limits.pooling;
+  info.vector_size = head.vector_size;
+  info.num_scores = head.scores ? head.scores->num_out : 0;
+  info.labels = head.labels;
+  info.writes_text = head.writes_text;
+  const auto usual = templates.find(kDefaultTemplate);
+  if (usual == templates.end()) return config;
+  const std::string_view source = usual->second.source();
+  const auto has = [&](std::string_view text) { return source.find(text) != source.npos; };
+  if ((has("'document'") || has("\"document\"")) && (has("'query'") || has("\"query\""))) {
+    info.pair = PoolingInfo::Pair::kRoles;
+  } else if (has("<|im_start|>") && head.writes_text) {
+    info.pair = PoolingInfo::Pair::kQwen3;
+  }
+  return config;
+}
+
 }  // namespace
 
 struct EngineService::Impl {
   Impl(ServiceConfig service_config, std::shared_ptr<const Tokenizer> service_tokenizer,
        ChatTemplates chat_templates, ServiceMetrics& service_metrics)
-      : config(std::move(service_config)),
+      : config(with_pooling(std::move(service_config), chat_templates)),
         tokenizer(std::move(service_tokenizer)),
         prompts(tokenizer, std::move(chat_templates), config.limits, config.prompts),
         metrics(service_metrics),
@@ -131,12 +158,27 @@ struct EngineService::Impl {
     return model_not_found(name);
   }
 
+  // Prompts of one generation that wait for others of it, so that many do not fill the queue of all.
+  struct Line {
+    std::mutex mutex;
+    std::deque<Request> requests;
+
+    std::optional<Request> next() {
+      const std::lock_guard lock(mutex);
+      if (requests.empty()) return std::nullopt;
+      Request first = std::move(requests.front());
+      requests.pop_front();
+      return first;
+    }
+  };
+
   // --- the registry of open generations, by engine request id ---
 
   struct Entry {
     std::shared_ptr<GenerationState> state;
     std::shared_ptr<const std::vector<RequestId>> ids;  // of all prompts of the generation
     int prompt_index = 0;
+    std::shared_ptr<Line> line;  // of a generation that is not submitted at once; null: all of it is
   };
 
   std::optional<Entry> find(RequestId id) {
@@ -147,10 +189,10 @@ struct EngineService::Impl {
   }
 
   void register_prompts(size_t count, const std::shared_ptr<GenerationState>& state,
-                        const std::shared_ptr<std::vector<RequestId>>& ids) {
+                        const std::shared_ptr<std::vector<RequestId>>& ids, const std::shared_ptr<Line>& line) {
     std::lock_guard lock(registry_mutex);
     for (size_t i = 0; i < count; ++i) ids->push_back(next_id++);
-    for (size_t i = 0; i < count; ++i) registry.emplace((*ids)[i], Entry{state, ids, static_cast<int>(i)});
+    for (size_t i = 0; i < count; ++i) registry.emplace((*ids)[i], Entry{state, ids, static_cast<int>(i), line});
   }
 
   void unregister(const std::vector<RequestId>& ids) noexcept {
@@ -236,6 +278,13 @@ struct EngineService::Impl {
         with_engine([&](Engine& target) {
           target.stop_string_matched(event.request, event.index);
         });
+      }
+      if (delivered.finished || event.finish == FinishReason::kNone || !entry->line) return delivered;
+      if (std::optional<Request> next = entry->line->next()) {
+        if (Result<void> submitted = submit(std::move(*next)); !submitted) {
+          entry->state->fail(submitted.error());
+          delivered.finished = delivered.failed = true;
+        }
       }
       return delivered;
     });
@@ -351,6 +400,11 @@ Result<std::unique_ptr<Generation>> EngineService::generate(GenerateRequest requ
   if (std::optional<Error> unknown = impl.unknown_model(request)) return *unknown;
   Result<std::vector<PromptInfo>> prompts = impl.prompts.build(request, {.must_fit = true, .with_text = request.echo});
   if (!prompts) return prompts.error();
+  if (request.pool) {
+    request.max_tokens = 0;
+    request.ignore_eos = true;
+    request.whole = true;
+  }
 
   uint64_t random_seed;
   {
@@ -374,6 +428,14 @@ Result<std::unique_ptr<Generation>> EngineService::generate(GenerateRequest requ
   if (request.prediction && impl.config.limits.drafters != 0) {
     const std::vector<TokenId> prediction = impl.prompts.tokens_of(*request.prediction);
     for (Request& r : valid->requests) r.prediction = prediction;
+  }
+  if (request.pool) {
+    options.pool = request.pool;
+    options.head = impl.config.pooling;
+    for (Request& r : valid->requests) {
+      r.pooling = impl.config.pooling->rows;
+      r.speculation.drafters = 0;
+    }
   }
   const bool keeps_ids = request.keep_prompt_ids || sampling.num_prompt_logprobs >= 0;
   for (size_t i = 0; i < prompts->size(); ++i) {
@@ -411,7 +473,10 @@ Result<std::unique_ptr<Generation>> EngineService::generate(GenerateRequest requ
   };
   try {
     // Registered before submitted: the first event may come before submit returns.
-    impl.register_prompts(valid->requests.size(), state, ids);
+    const auto line = request.pool ? std::make_shared<Impl::Line>() : nullptr;
+    impl.register_prompts(valid->requests.size(), state, ids, line);
+    size_t num_at_once = line ? impl.config.scheduler.max_num_seqs : valid->requests.size();
+    num_at_once = std::min(num_at_once, valid->requests.size());
     for (size_t i = 0; i < valid->requests.size(); ++i) {
       Request& r = valid->requests[i];
       r.id = (*ids)[i];
@@ -423,6 +488,10 @@ Result<std::unique_ptr<Generation>> EngineService::generate(GenerateRequest requ
         r.constrained = true;
         r.constraint = impl.grammars.constraint(grammar, r.id, r.n);
       }
+    }
+    if (line) std::move(valid->requests.begin() + num_at_once, valid->requests.end(), std::back_inserter(line->requests));
+    for (size_t i = 0; i < num_at_once; ++i) {
+      Request& r = valid->requests[i];
       if (Result<void> submitted = impl.submit(std::move(r)); !submitted) {
         take_back();
         return submitted.error();
@@ -469,6 +538,10 @@ std::vector<ModelInfo> EngineService::models() const {
   for (const std::string& alias : config.aliases)
     result.push_back({alias, config.created, config.limits.max_model_len});
   return result;
+}
+
+PoolingInfo EngineService::pooling() const {
+  return impl_->config.limits.pooling;
 }
 
 bool EngineService::ready(std::string* reason) const {

@@ -14,6 +14,7 @@
 #include "engine/text/tokenizer/tokenizer.h"
 #include "server/memory_budget.h"
 #include "server/service/inference_service.h"
+#include "server/service/pooling_head.h"
 #include "server/service/prompt_builder.h"
 #include "server/service/validator.h"
 
@@ -30,6 +31,7 @@ struct ServiceConfig {
   bool share_prefix_cache = false;  // among API keys; if not, what one key asked is found by that key alone
   int stall_seconds = 60;           // runnable work without a completed step for this long: not live
   GenerationDefaults defaults;
+  std::shared_ptr<const PoolingHead> pooling;  // what becomes of prompts that are pooled; null: none are
   std::shared_ptr<MemoryBudget> answers;  // what is held for answers counts there; null: nowhere
   SchedulerConfig scheduler;
 };
@@ -59,6 +61,7 @@ class EngineService final : public InferenceService {
   Result<std::string> detokenize(const std::vector<int64_t>& token_ids) override;
   std::string token_text(TokenId id) const override;
   std::vector<ModelInfo> models() const override;
+  PoolingInfo pooling() const override;
   bool ready(std::string* reason) const override;
   bool live() const override;
 

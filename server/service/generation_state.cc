@@ -162,6 +162,10 @@ GenerationState::Outcome GenerationState::deliver(int prompt_index, const TokenE
     }
     choice.last_token = now;
     add_token(choice, event, batch);
+    if (options_.pool) {
+      const auto begin = batch.pooled.begin() + event.pooled_begin;
+      choice.pending.numbers = options_.head->numbers(*options_.pool, {begin, begin + event.num_pooled});
+    }
     if (options_.whole && !hold(choice)) {
       observer_->on_error({ErrorKind::kOverloaded, "server_overloaded",
                            "The server holds as many answers as it can; try again shortly.", "", 1});
@@ -176,7 +180,7 @@ GenerationState::Outcome GenerationState::deliver(int prompt_index, const TokenE
 // Counts what was gathered of a choice. False: there is no room for it.
 bool GenerationState::hold(Choice& choice) {
   const Delta& delta = choice.pending;
-  size_t bytes = delta.text.size() + delta.token_ids.size() * sizeof(TokenId);
+  size_t bytes = delta.text.size() + delta.token_ids.size() * sizeof(TokenId) + delta.numbers.size() * sizeof(float);
   for (const MessagePart& part : delta.parts) bytes += sizeof(MessagePart) + part.text.size();
   if (!delta.logprobs.empty()) bytes += delta.logprobs.size() * bytes_of(delta.logprobs.back());
   held_bytes_ += bytes - choice.held_bytes;

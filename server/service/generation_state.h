@@ -13,6 +13,7 @@
 #include "server/memory_budget.h"
 #include "server/service/inference_service.h"
 #include "server/service/metrics.h"
+#include "server/service/pooling_head.h"
 
 namespace serval {
 
@@ -27,6 +28,8 @@ class GenerationState {
     std::vector<TokenId> eos_token_ids;
     int max_tokens = 0;
     bool has_prediction = false;
+    std::optional<PoolRequest> pool;          // prompts are pooled
+    std::shared_ptr<const PoolingHead> head;  // by this
     bool include_stop = false;
     bool skip_special = true;
     bool drop_output = false;

@@ -32,6 +32,30 @@ struct OutputFormat {
   std::string param;                 // the field that asked for it, for errors
 };
 
+// That the prompts are read and nothing is written: each choice then has numbers and no text.
+struct PoolRequest {
+  enum class What : uint8_t { kVector, kScores };
+  What what = What::kVector;
+  // Of a vector: how many of its numbers, from the first.
+  std::optional<int64_t> dimensions;
+  // Whether a vector has length 1, and scores are probabilities; absent: as the model's folder says.
+  std::optional<bool> finishes;
+  // What one number comes to in the answer, about.
+  int bytes_per_number = 0;
+};
+
+// What a model makes of whole prompts.
+struct PoolingInfo {
+  int vector_size = 0;
+  int num_scores = 0;                // 0: it has no head that scores
+  std::vector<std::string> labels;   // of the scores, or none
+  bool writes_text = true;
+  // How it is shown a query and a document: as messages of a chat of these roles, as one text in the words of Qwen3's
+  // rerankers, or one behind the other.
+  enum class Pair : uint8_t { kRoles, kQwen3, kBehindEachOther };
+  Pair pair = Pair::kBehindEachOther;
+};
+
 // What the client asked for, before any default: an absent field stays absent until the validator applies generation_config's or
 // our own default. Field names in errors (`param`) are the OpenAI names.
 struct GenerateRequest {
@@ -40,6 +64,11 @@ struct GenerateRequest {
   std::optional<Chat> chat;          // instead of prompts
   std::optional<int64_t> n, max_tokens, min_tokens, top_k, seed, logprobs, prompt_logprobs, priority;
   std::string max_tokens_param = "max_tokens";  // which name the client used, for the error
+  std::string prompt_param = "prompt";
+  std::optional<PoolRequest> pool;
+  // Of a longer prompt so many tokens are kept, its last or else its first ones; -1: as many as fit.
+  std::optional<int64_t> truncate_prompt_tokens;
+  bool keeps_end = true;
   std::optional<double> temperature, top_p, min_p, presence_penalty, frequency_penalty, repetition_penalty;
   std::vector<std::pair<int64_t, double>> logit_bias;
   std::vector<std::string> stop;
@@ -98,6 +127,7 @@ struct Delta {
   std::vector<MessagePart> parts;             // instead of the text, for a chat that is answered in parts
   std::vector<TokenId> token_ids;
   std::vector<TokenLogprob> logprobs;         // one per token id when asked for
+  std::vector<float> numbers;                 // of a prompt that is pooled
   std::shared_ptr<const PromptLogprobs> prompt_logprobs;  // in the first piece of a choice, when asked for
   FinishReason finish = FinishReason::kNone;
   std::variant<std::monostate, std::string, TokenId> stop_reason;  // the stop string or stop id that ended it
@@ -174,6 +204,7 @@ class InferenceService {
   virtual std::string token_text(TokenId id) const = 0;
 
   virtual std::vector<ModelInfo> models() const = 0;
+  virtual PoolingInfo pooling() const = 0;
   // True when a request may be accepted now; `reason` says why not ("starting", "draining").
   virtual bool ready(std::string* reason) const = 0;
   virtual bool live() const = 0;  // the engine makes progress, or has nothing to do

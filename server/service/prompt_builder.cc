@@ -54,13 +54,30 @@ Result<void> cut_at_tag(std::string_view message, std::string& rendered) {
 }
 
 // Last of all, whatever made the ids: one that the model has no row for would read another's memory.
-Result<void> check_ids(const std::vector<TokenId>& ids, int vocab_size, const char* param) {
+Result<void> check_ids(const std::vector<TokenId>& ids, int vocab_size, const std::string& param) {
   const auto beyond =
       std::find_if(ids.begin(), ids.end(), [&](TokenId id) { return id < 0 || id >= vocab_size; });
   if (beyond == ids.end()) return {};
   return invalid(param, "invalid_prompt",
-                 std::string(param) + " has a text that becomes token id " + std::to_string(*beyond) +
+                 param + " has a text that becomes token id " + std::to_string(*beyond) +
                      "; this model's ids are 0 to " + std::to_string(vocab_size - 1) + ".");
+}
+
+// Keeps as many tokens as the client wants, of whatever was longer.
+Result<void> truncate(const GenerateRequest& request, const ServiceLimits& limits, std::vector<TokenId>& ids) {
+  if (!request.truncate_prompt_tokens) return {};
+  const int64_t wanted = *request.truncate_prompt_tokens;
+  const int64_t room = limits.max_model_len - (request.pool ? 0 : 1);  // for a token of output
+  if (wanted < -1 || wanted == 0 || wanted > limits.max_model_len) {
+    return invalid("truncate_prompt_tokens", "value_out_of_range",
+                   "truncate_prompt_tokens is " + std::to_string(wanted) + "; it must be -1, or between 1 and " +
+                       std::to_string(limits.max_model_len) + ".");
+  }
+  const auto most = static_cast<size_t>(wanted == -1 ? room : wanted);
+  if (ids.size() <= most) return {};
+  if (request.keeps_end) ids.erase(ids.begin(), ids.end() - static_cast<std::ptrdiff_t>(most));
+  ids.resize(most);
+  return {};
 }
 
 // One call of a tool that may be called, as this family has it in JSON.
@@ -160,20 +177,22 @@ Result<std::vector<PromptInfo>> PromptBuilder::build(GenerateRequest& request,
     prompts.push_back(std::move(*prompt));
     return prompts;
   }
-  if (request.prompts.empty() || request.prompts.size() > static_cast<size_t>(limits_.max_prompts)) {
-    return invalid("prompt", "invalid_prompt",
-                   "prompt has " + std::to_string(request.prompts.size()) + " prompts; it must have 1 to " +
-                       std::to_string(limits_.max_prompts) + ".");
+  const int most = request.pool ? limits_.max_inputs : limits_.max_prompts;
+  if (request.prompts.empty() || request.prompts.size() > static_cast<size_t>(most)) {
+    const std::string& param = request.prompt_param;
+    return invalid(param, "invalid_prompt",
+                   param + " has " + std::to_string(request.prompts.size()) + " prompts; it must have 1 to " +
+                       std::to_string(most) + ".");
   }
   for (PromptInput& input : request.prompts) {
-    Result<PromptInfo> prompt = build_completion(input, request.add_special_tokens, rules);
+    Result<PromptInfo> prompt = build_completion(input, request, rules);
     if (!prompt) return prompt.error();
     prompts.push_back(std::move(*prompt));
   }
   return prompts;
 }
 
-Result<void> PromptBuilder::check_fit(size_t least_tokens, const char* param) const {
+Result<void> PromptBuilder::check_fit(size_t least_tokens, const std::string& param) const {
   if (least_tokens <= static_cast<size_t>(limits_.max_model_len)) return {};
   return context_overflow(param, limits_.max_model_len, param, static_cast<int64_t>(least_tokens), 1,
                           /*at_least=*/true);
@@ -271,13 +290,14 @@ Result<PromptInfo> PromptBuilder::build_chat(GenerateRequest& request, const Pro
   }
   std::string plain = breaker->empty() ? std::string() : without(*text, *breaker);
   const std::string& shown = breaker->empty() ? *text : plain;
-  if (rules.must_fit) {
+  if (rules.must_fit && !request.truncate_prompt_tokens) {
     if (Result<void> fits = check_fit(tokenizer_->least_tokens(shown), "messages"); !fits)
       return fits.error();
   }
   PromptInfo prompt;
   prompt.reading = reading;
   prompt.token_ids = tokenizer_->encode(*text, /*add_special=*/false, /*parse_special=*/true, *breaker);
+  if (Result<void> cut = truncate(request, limits_, prompt.token_ids); !cut) return cut.error();
   if (rules.with_text) prompt.text = shown;
   if (prompt.token_ids.empty() && !rules.may_be_empty)
     return invalid("messages", "empty_prompt", "The rendered chat has no tokens.");
@@ -286,35 +306,41 @@ Result<PromptInfo> PromptBuilder::build_chat(GenerateRequest& request, const Pro
   return prompt;
 }
 
-Result<PromptInfo> PromptBuilder::build_completion(PromptInput& input, bool add_special_tokens,
+Result<PromptInfo> PromptBuilder::build_completion(PromptInput& input, const GenerateRequest& request,
                                                    const PromptRules& rules) const {
   PromptInfo prompt;
+  const std::string& param = request.prompt_param;
+  const bool must_fit = rules.must_fit && !request.truncate_prompt_tokens;
   if (auto* text = std::get_if<std::string>(&input)) {
-    if (rules.must_fit) {
-      if (Result<void> fits = check_fit(tokenizer_->least_tokens(*text), "prompt"); !fits)
+    if (must_fit) {
+      if (Result<void> fits = check_fit(tokenizer_->least_tokens(*text), param); !fits)
         return fits.error();
     }
-    prompt.token_ids = tokenizer_->encode(*text, add_special_tokens);
+    prompt.token_ids = tokenizer_->encode(*text, request.add_special_tokens);
     if (rules.with_text) prompt.text = std::move(*text);
   } else {
     std::vector<TokenId>& ids = std::get<std::vector<TokenId>>(input);
-    if (rules.must_fit) {
-      if (Result<void> fits = check_fit(ids.size(), "prompt"); !fits) return fits.error();
+    if (must_fit) {
+      if (Result<void> fits = check_fit(ids.size(), param); !fits) return fits.error();
     }
     for (const TokenId id : ids) {
       if (id >= 0 && id < limits_.vocab_size) continue;
-      return no_such_token("prompt", id, limits_.vocab_size);
+      Error error = no_such_token(param, id, limits_.vocab_size);
+      if (request.pool)
+        error.message += " Ids of another model's tokenizer fit no other: send texts (LangChain's OpenAIEmbeddings: check_embedding_ctx_length=False).";
+      return error;
     }
     prompt.token_ids = std::move(ids);
     if (rules.with_text) prompt.text = tokenizer_->decode(prompt.token_ids, /*skip_special=*/false);
   }
+  if (Result<void> cut = truncate(request, limits_, prompt.token_ids); !cut) return cut.error();
   if (prompt.token_ids.empty() && !rules.may_be_empty) {
     if (tokenizer_->bos_id() < 0)
-      return invalid("prompt", "empty_prompt",
-                     "prompt has no tokens, and this model has no BOS to start from.");
+      return invalid(param, "empty_prompt",
+                     param + " has no tokens, and this model has no BOS to start from.");
     prompt.token_ids.push_back(tokenizer_->bos_id());
   }
-  if (Result<void> fits = check_ids(prompt.token_ids, limits_.vocab_size, "prompt"); !fits)
+  if (Result<void> fits = check_ids(prompt.token_ids, limits_.vocab_size, param); !fits)
     return fits.error();
   return prompt;
 }

@@ -66,9 +66,9 @@ class PromptBuilder {
   // Makes the answer one call: the prompt ends with the beginning of one, and the rest is held to a schema.
   Result<void> force_call(const Chat& chat, const Template& chosen, GenerateRequest& request, std::string& prompt, AnswerReading& reading) const;
   Result<PromptInfo> build_chat(GenerateRequest& request, const PromptRules& rules) const;
-  Result<PromptInfo> build_completion(PromptInput& input, bool add_special_tokens,
+  Result<PromptInfo> build_completion(PromptInput& input, const GenerateRequest& request,
                                       const PromptRules& rules) const;
-  Result<void> check_fit(size_t least_tokens, const char* param) const;
+  Result<void> check_fit(size_t least_tokens, const std::string& param) const;
 
   std::shared_ptr<const Tokenizer> tokenizer_;
   std::map<std::string, Template, std::less<>> templates_;

@@ -110,6 +110,7 @@ ServedModel read_served_model(const std::string& model) {
   }
   SERVAL_CHECK(served.tokenizer->vocab_size() <= served.spec.vocab_size, served.tokenizer->vocab_size());
   check_weights(served.folder, served.spec);
+  served.pooling = std::make_shared<const PoolingHead>(read_pooling_head(served.folder, served.spec, *served.tokenizer));
   return served;
 }
 

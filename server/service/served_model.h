@@ -12,6 +12,7 @@
 #include "engine/model/model_spec.h"
 #include "engine/text/template/chat_template.h"
 #include "engine/text/tokenizer/tokenizer.h"
+#include "server/service/pooling_head.h"
 
 namespace serval {
 
@@ -24,6 +25,7 @@ struct ServedModel {
   GenerationDefaults defaults;                 // every id of theirs is below spec.vocab_size
   std::shared_ptr<const Tokenizer> tokenizer;  // and so is every id that it gives
   ChatTemplates chat_templates;                // none for a plain model
+  std::shared_ptr<const PoolingHead> pooling;  // never null
 };
 
 // The tokenizer in a GGUF file's metadata, of a model with so many rows of its embedding. Throws std::runtime_error with a

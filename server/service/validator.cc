@@ -144,6 +144,17 @@ void check_logprobs(const GenerateRequest& r, const ServiceLimits& limits, Check
   if (r.echo && r.logprobs && !r.prompt_logprobs) out.num_prompt_logprobs = out.num_logprobs;
 }
 
+void check_pooling(const GenerateRequest& r, const ServiceLimits& limits, Checks& checks) {
+  if (!r.pool) {
+    if (limits.pooling.writes_text) return;
+    return checks.fail(invalid("model", "not_supported", "This model writes no text: it makes " +
+                                   std::string(limits.pooling.num_scores > 0 ? "scores" : "vectors") + " of texts."));
+  }
+  if (r.pool->what == PoolRequest::What::kScores && limits.pooling.num_scores == 0)
+    checks.fail(invalid("model", "not_supported", "This model has no head that scores texts."));
+  if (r.pool->dimensions) checks.range("dimensions", *r.pool->dimensions, 1, limits.pooling.vector_size);
+}
+
 SpeculationParams check_speculation(const GenerateRequest& r, const ServiceLimits& limits, Checks& checks) {
   SpeculationParams out;
   if (r.speculation_depth) checks.range("speculation.depth", *r.speculation_depth, 1, kMaxDrafts);
@@ -188,7 +199,7 @@ Result<int> output_budget(const GenerateRequest& r, int64_t prompt_tokens, int c
                           const ServiceLimits& limits) {
   const bool chat = r.chat.has_value();
   const int64_t room = context - prompt_tokens;
-  const std::string prompt_param = chat ? "messages" : "prompt";
+  const std::string prompt_param = chat ? "messages" : r.prompt_param;
   const auto overflow = [&](const std::string& param, int64_t asked) {
     return context_overflow(param, context, prompt_param, prompt_tokens, asked);
   };
@@ -238,6 +249,12 @@ Result<int64_t> price(const GenerateRequest& r, const std::vector<PromptInfo>& p
     if (bytes > room) return too_much(r.prompt_logprobs ? "prompt_logprobs" : logprobs, bytes);
     room -= bytes;
   }
+  if (r.pool) {
+    const int64_t numbers = r.pool->what == PoolRequest::What::kScores ? limits.pooling.num_scores
+                                                                      : r.pool->dimensions.value_or(limits.pooling.vector_size);
+    const int64_t bytes = static_cast<int64_t>(prompts.size()) * numbers * r.pool->bytes_per_number;
+    if (bytes > room) return too_much(r.prompt_param, bytes);
+  }
   if (!r.whole) return std::numeric_limits<int64_t>::max();
   const int64_t choices = n * static_cast<int64_t>(prompts.size());
   const int64_t bytes_per_token =
@@ -280,6 +297,7 @@ Result<ValidatedRequest> validate(const GenerateRequest& r, const std::vector<Pr
   ValidatedRequest valid;
   SamplingParams sampling;
   const int64_t n = r.n.value_or(1);
+  check_pooling(r, limits, checks);
   checks.range("n", n, 1, limits.max_n);
   check_sampling(r, limits, defaults, checks, sampling);
   check_token_lists(r, limits, defaults, checks, sampling);
@@ -303,8 +321,8 @@ Result<ValidatedRequest> validate(const GenerateRequest& r, const std::vector<Pr
 
   // What exceeds even an empty server is the request's fault: "try again later" would be a lie.
   const int64_t max_sequences = int64_t{scheduler.max_num_seqs} + scheduler.max_waiting;
-  if (static_cast<int64_t>(prompts.size()) * n > max_sequences) {
-    return invalid(n > 1 ? "n" : "prompt", "value_out_of_range",
+  if (!r.pool && static_cast<int64_t>(prompts.size()) * n > max_sequences) {
+    return invalid(n > 1 ? "n" : r.prompt_param, "value_out_of_range",
                    "The request asks for " + std::to_string(prompts.size() * n) +
                        " sequences; this server queues at most " + std::to_string(max_sequences) +
                        ". Ask for fewer choices or prompts at once.");
@@ -339,7 +357,7 @@ Result<ValidatedRequest> validate(const GenerateRequest& r, const std::vector<Pr
     // Of a prompt that fills all memory without an output, the last token too needs its KV.
     const int prompt_tokens = static_cast<int>(prompt.token_ids.size());
     if (!fits(geometry, scheduler, prompt_tokens, request.sampling.max_tokens)) {
-      const char* const param = r.chat ? "messages" : "prompt";
+      const std::string param = r.chat ? "messages" : r.prompt_param;
       return context_overflow(param, prompt_tokens - 1, param, prompt_tokens, *budget);
     }
     valid.requests.push_back(std::move(request));

@@ -22,7 +22,9 @@ struct ServiceLimits {
   int max_model_len = 0;  // positions: prompt + output
   int vocab_size = 0;     // output width; bounds every token id a client gives
   uint32_t drafters = 0;  // that the server has, as a set
+  PoolingInfo pooling;    // what the model makes of prompts
   int max_prompts = 64;
+  int max_inputs = 2048;  // texts of which vectors or scores are asked at once
   int max_n = 16;
   int max_stop = 16;
   int max_stop_bytes = 256;

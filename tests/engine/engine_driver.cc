@@ -55,6 +55,8 @@ void EngineDriver::take(EventBatch& batch) {
       }
       told.cached_tokens = std::max(told.cached_tokens, event.cached_tokens);
       told.finish = event.finish;
+      const auto pooled = batch.pooled.begin() + event.pooled_begin;
+      told.pooled.insert(told.pooled.end(), pooled, pooled + event.num_pooled);
       if (event.finish != FinishReason::kNone) --state.unfinished;
     }
     batch.clear();

@@ -20,10 +20,11 @@ struct Told {
   std::vector<std::pair<TokenId, float>> top;  // of all tokens, one after another
   FinishReason finish = FinishReason::kNone;
   int cached_tokens = 0;
+  std::vector<float> pooled;
 
   // Tokens and log-probabilities: what the laws are about.
   bool same_bits(const Told& other) const {
-    return tokens == other.tokens && logprobs == other.logprobs && top == other.top;
+    return tokens == other.tokens && logprobs == other.logprobs && top == other.top && pooled == other.pooled;
   }
 };
 

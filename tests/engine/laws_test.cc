@@ -342,6 +342,27 @@ TEST_P(Laws, PreemptionChangesNoBitOfAnybody) {
   }
 }
 
+TEST_P(Laws, TheVectorOfAPromptIsItsOwn) {
+  for (const Pooling pooling : {Pooling::kLast, Pooling::kFirst, Pooling::kMean}) {
+    Request request = make_request(21, 90, 1, 0);
+    request.pooling = pooling;
+    const Told expected = alone(request);
+    ASSERT_FALSE(expected.pooled.empty());
+    EngineConfig config = law_config();
+    config.scheduler.max_prefill_chunk = 7;
+    EngineDriver driver(model(), config);
+    const RequestId other = driver.submit(make_request(22, 40, 30, 0.8f));
+    std::vector<RequestId> ids;
+    for (int i = 0; i < 3; ++i) ids.push_back(driver.submit(request));
+    for (const RequestId id : ids) EXPECT_TRUE(driver.wait(id)[0].same_bits(expected)) << static_cast<int>(pooling);
+    driver.wait(other);
+    const Told warm = driver.wait(driver.submit(request))[0];
+    EXPECT_TRUE(warm.same_bits(expected)) << static_cast<int>(pooling);
+    if (pooling != Pooling::kLast) EXPECT_EQ(warm.cached_tokens, 0) << "what is pooled must be computed";
+    if (pooling == Pooling::kLast && !keeps_state()) EXPECT_GT(warm.cached_tokens, 0);
+  }
+}
+
 TEST_P(Laws, EachOfNSequencesIsTheOneItsSeedGivesAlone) {
   Request request = the_request(0.9f);
   request.n = 4;

@@ -57,6 +57,7 @@ class FakeInferenceService final : public InferenceService {
   Result<std::string> detokenize(const std::vector<int64_t>& token_ids) override;
   std::string token_text(TokenId id) const override;
   std::vector<ModelInfo> models() const override;
+  PoolingInfo pooling() const override { return {.vector_size = 4}; }
   bool ready(std::string* reason) const override;
   bool live() const override;
 

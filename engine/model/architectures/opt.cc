@@ -78,7 +78,6 @@ constexpr Architecture kOpt{"OPTForCausalLM",
                              .project_out = "model.decoder.project_out",
                              .layers = "model.decoder.layers",
                              .final_norm = "model.decoder.final_layer_norm",
-                             .optional_prefix = "model.",
                              .modules = kModules},
                             "OPT 125M to 66B, Galactica",
                             "opt opt-350m"};

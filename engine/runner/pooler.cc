@@ -1,0 +1,60 @@
+#include "engine/runner/pooler.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "engine/model/float_convert.h"
+
+namespace serval {
+
+Pooler::Pooler(int max_seqs, int hidden_size)
+    : hidden_size_(hidden_size),
+      sums_(static_cast<size_t>(max_seqs) * hidden_size),
+      row_(hidden_size),
+      stored_row_(hidden_size) {}
+
+size_t Pooler::planned_bytes(int max_seqs, int hidden_size) {
+  return hidden_size * (static_cast<size_t>(max_seqs) * sizeof(double) + 2 * sizeof(float));
+}
+
+void Pooler::read(const Batch& batch, const SlotTable& slots, const Tensor& hidden, Backend& backend) {
+  int first_row = 0;
+  for (const SeqStep& step : batch.seqs) {
+    const Slot& slot = slots.of(step);
+    const int rows = step.num_tokens;
+    const int row_begin = std::exchange(first_row, first_row + rows);
+    if (slot.pooling == Pooling::kNone) continue;
+    int begin = 0, end = rows;
+    if (slot.pooling == Pooling::kLast) begin = step.sample ? rows - 1 : rows;
+    if (slot.pooling == Pooling::kFirst) end = step.first_pos == 0 ? 1 : 0;
+    double* const sum = &sums_[static_cast<size_t>(step.slot) * hidden_size_];
+    if (step.first_pos == 0) std::fill_n(sum, hidden_size_, 0.0);
+    if (slot.pooling == Pooling::kLast && begin < end) std::fill_n(sum, hidden_size_, 0.0);
+    const size_t row_bytes = static_cast<size_t>(hidden_size_) * dtype_bytes(hidden.dtype);
+    for (int row = row_begin + begin; row < row_begin + end; ++row) {
+      backend.download(stored_row_.data(), static_cast<const char*>(hidden.data) + row * row_bytes, row_bytes);
+      convert(stored_row_.data(), hidden.dtype, row_.data(), DType::kF32, hidden_size_);
+      for (int i = 0; i < hidden_size_; ++i) sum[i] += row_[i];
+    }
+  }
+}
+
+void Pooler::tell(const SlotTable& slots, std::span<const Sampler::Drawn> drawn, ModelOutput& output) const {
+  for (size_t i = 0; i < drawn.size(); ++i) {
+    SeqOutput& out = output.seqs[i];
+    const Slot* const slot = slots.find(out.seq, drawn[i].slot);
+    if (out.num_tokens == 0 || slot == nullptr || slot->pooling == Pooling::kNone) continue;
+    const double* const sum = &sums_[static_cast<size_t>(drawn[i].slot) * hidden_size_];
+    const double count = slot->pooling == Pooling::kMean ? slot->num_prompt : 1;
+    out.pooled_begin = static_cast<int32_t>(output.pooled.size());
+    out.num_pooled = hidden_size_;
+    for (int k = 0; k < hidden_size_; ++k) {
+      const auto value = static_cast<float>(sum[k] / count);
+      out.failed |= !std::isfinite(value);
+      output.pooled.push_back(value);
+    }
+  }
+}
+
+}  // namespace serval

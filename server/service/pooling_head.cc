@@ -1,0 +1,241 @@
+#include "server/service/pooling_head.h"
+
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+#include <string_view>
+
+#include "engine/json/fields.h"
+#include "engine/json/json_reader.h"
+#include "engine/model/float_convert.h"
+#include "engine/model/gguf.h"
+#include "engine/model/model_folder.h"
+#include "engine/model/read_model.h"
+#include "engine/model/safetensors.h"
+#include "kernels/base/regular_file.h"
+#include "kernels/base/shown.h"
+
+namespace serval {
+namespace {
+
+namespace fs = std::filesystem;
+namespace json = boost::json;
+using Then = PoolingLayer::Then;
+
+constexpr size_t kMaxModuleBytes = size_t{1} << 20;
+constexpr int kMaxVector = 1 << 16;
+
+std::vector<float> read_floats(const Checkpoint& checkpoint, const TensorInfo& tensor, int64_t first_row, int64_t num_rows) {
+  int64_t count = 1;
+  for (const int64_t dim : tensor.shape) count *= dim;
+  if (!tensor.dtype || tensor.stored != nullptr || tensor.shape.empty() || first_row + num_rows > tensor.shape[0])
+    throw std::runtime_error(checkpoint.file_of(tensor).string() + ": tensor " + in_quotes(tensor.name) + " is not one of plain numbers");
+  const size_t row_bytes = tensor.bytes / static_cast<size_t>(tensor.shape[0]);
+  const auto row = static_cast<size_t>(count / tensor.shape[0]);
+  std::vector<float> stored(num_rows * row), values(num_rows * row);
+  checkpoint.read(tensor, first_row * row_bytes, num_rows * row_bytes, stored.data());
+  convert(stored.data(), *tensor.dtype, values.data(), DType::kF32, values.size());
+  return values;
+}
+
+const TensorInfo& need(const Checkpoint& checkpoint, std::string_view name, const std::vector<int64_t>& shape, const fs::path& folder) {
+  const TensorInfo* const tensor = checkpoint.find(name);
+  if (tensor == nullptr || tensor->shape != shape)
+    throw std::runtime_error(folder.string() + ": there is no tensor " + in_quotes(name) + " of the shape that its configuration says");
+  return *tensor;
+}
+
+// The last part of a class's name with modules: "torch.nn.modules.activation.Tanh".
+std::string_view class_of(std::string_view name) {
+  return name.substr(name.rfind('.') + 1);
+}
+
+// As each release of the library has spelled it.
+Pooling read_rows(const Fields& config) {
+  if (const std::optional<std::string> mode = config.find_string("pooling_mode")) {
+    if (*mode == "lasttoken") return Pooling::kLast;
+    if (*mode == "cls") return Pooling::kFirst;
+    if (*mode == "mean") return Pooling::kMean;
+    config.refuse("pooling_mode", in_quotes(*mode) + " is not supported; supported are lasttoken, cls and mean");
+  }
+  Pooling rows = Pooling::kNone;
+  const auto read = [&](const char* field, Pooling kind) {
+    if (!config.get_bool(field, false)) return;
+    if (rows != Pooling::kNone || kind == Pooling::kNone) config.refuse(field, "is not supported, alone or beside others");
+    rows = kind;
+  };
+  read("pooling_mode_cls_token", Pooling::kFirst);
+  read("pooling_mode_mean_tokens", Pooling::kMean);
+  read("pooling_mode_lasttoken", Pooling::kLast);
+  for (const char* field : {"pooling_mode_max_tokens", "pooling_mode_mean_sqrt_len_tokens", "pooling_mode_weightedmean_tokens"})
+    read(field, Pooling::kNone);
+  if (rows == Pooling::kNone) config.refuse("pooling_mode_lasttoken", "is missing, like every other mode");
+  return rows;
+}
+
+PoolingLayer read_dense(const Fields& config, const fs::path& folder, int num_in) {
+  PoolingLayer layer;
+  layer.num_in = config.get_int("in_features", 1, kMaxVector);
+  layer.num_out = config.get_int("out_features", 1, kMaxVector);
+  if (layer.num_in != num_in) config.refuse("in_features", "must be " + std::to_string(num_in));
+  const std::string then = config.find_string("activation_function").value_or("Tanh");
+  if (class_of(then) == "Tanh") {
+    layer.then = Then::kTanh;
+  } else if (class_of(then) != "Identity") {
+    config.refuse("activation_function", in_quotes(then) + " is not supported; supported are Identity and Tanh");
+  }
+  const Checkpoint checkpoint(folder);
+  layer.weight = read_floats(checkpoint, need(checkpoint, "linear.weight", {layer.num_out, layer.num_in}, folder), 0, layer.num_out);
+  if (config.get_bool("bias", true))
+    layer.bias = read_floats(checkpoint, need(checkpoint, "linear.bias", {layer.num_out}, folder), 0, layer.num_out);
+  return layer;
+}
+
+// Rows of the model's own head: what speaks for a document, less what speaks against it.
+PoolingLayer read_word_scores(const fs::path& model, const ModelSpec& spec, int64_t yes, std::optional<int64_t> no) {
+  const Checkpoint checkpoint(model);
+  const TensorNames names = spec.names.found_in(checkpoint);
+  const std::string name = spec.tied_embeddings ? names.embedding_tensor() : names.head_tensor();
+  const TensorInfo& tensor = need(checkpoint, name, {spec.vocab_size, spec.hidden_size}, model);
+  PoolingLayer layer{.num_in = spec.hidden_size, .num_out = 1, .then = Then::kSigmoid};
+  layer.weight = read_floats(checkpoint, tensor, yes, 1);
+  if (no) {
+    const std::vector<float> against = read_floats(checkpoint, tensor, *no, 1);
+    for (size_t i = 0; i < against.size(); ++i) layer.weight[i] -= against[i];
+  }
+  return layer;
+}
+
+void read_modules(const fs::path& model, const ModelSpec& spec, PoolingHead& head) {
+  const fs::path path = model / "modules.json";
+  // A list where the reader takes objects.
+  const std::string text = "{\"modules\": " + read_regular_file(path, kMaxModuleBytes) + "}";
+  const json::object file = parse_json_file(text, path.string(), 2 * kMaxModuleBytes);
+  const Fields fields(file, path.string());
+  head.normalises = false;
+  for (const json::value& value : fields.get_array("modules")) {
+    const Fields module = fields.inside(value, "modules");
+    const std::string type = module.get_string("type"), name = module.find_string("path").value_or("");
+    const std::string_view kind = class_of(type);
+    if (kind == "Transformer") continue;
+    if (kind == "Normalize") {
+      head.normalises = true;
+      continue;
+    }
+    const fs::path folder = model / name;
+    if (name.empty() || name.find("..") != name.npos || !fs::exists(folder / "config.json"))
+      module.refuse("path", "must be a folder with a config.json");
+    const json::object object = read_json_file(folder / "config.json", kMaxModuleBytes);
+    const Fields config(object, (folder / "config.json").string());
+    if (kind == "Pooling") {
+      head.rows = read_rows(config);
+    } else if (kind == "Dense") {
+      head.layers.push_back(read_dense(config, folder, head.vector_size));
+      head.vector_size = head.layers.back().num_out;
+    } else if (kind == "LogitScore") {
+      const int yes = config.get_int("true_token_id", 0, spec.vocab_size - 1);
+      const std::optional<int> no = config.find_int("false_token_id", 0, spec.vocab_size - 1);
+      head.scores = read_word_scores(model, spec, yes, no ? std::optional<int64_t>(*no) : std::nullopt);
+    } else {
+      module.refuse("type", in_quotes(type) + " is not supported; supported are Transformer, Pooling, Dense, Normalize and LogitScore");
+    }
+  }
+}
+
+// "score.weight", of the classes for classification.
+PoolingLayer read_scores(const fs::path& model, const ModelSpec& spec, const Fields& config) {
+  const Checkpoint checkpoint(model);
+  const TensorInfo* const tensor = checkpoint.find("score.weight");
+  if (tensor == nullptr || tensor->shape.size() != 2 || tensor->shape[1] != spec.hidden_size || tensor->shape[0] > kMaxVector)
+    throw std::runtime_error(model.string() + ": there is no tensor 'score.weight' of hidden_size columns");
+  PoolingLayer layer{.num_in = spec.hidden_size, .num_out = static_cast<int>(tensor->shape[0])};
+  layer.weight = read_floats(checkpoint, *tensor, 0, layer.num_out);
+  if (checkpoint.find("score.bias") != nullptr)
+    layer.bias = read_floats(checkpoint, need(checkpoint, "score.bias", {layer.num_out}, model), 0, layer.num_out);
+  const std::string problem = config.find_string("problem_type").value_or("");
+  if (problem != "regression")
+    layer.then = layer.num_out == 1 || problem == "multi_label_classification" ? Then::kSigmoid : Then::kSoftmax;
+  return layer;
+}
+
+std::vector<std::string> read_labels(const Fields& config, int count) {
+  std::vector<std::string> labels;
+  if (const std::optional<Fields> names = config.find_object("id2label")) {
+    for (int i = 0; i < count; ++i) labels.push_back(names->find_string(std::to_string(i)).value_or("LABEL_" + std::to_string(i)));
+  }
+  return labels;
+}
+
+// llama.cpp's numbers for it.
+void read_gguf_pooling(const fs::path& model, PoolingHead& head) {
+  const GgufFile gguf(model);
+  const json::value* const arch = gguf.metadata().if_contains("general.architecture");
+  if (arch == nullptr || !arch->is_string()) return;
+  const std::string key = std::string(arch->get_string()) + ".pooling_type";
+  const Fields metadata(gguf.metadata(), model.string());
+  const int type = metadata.find_int(key, 0, 4).value_or(3);
+  if (type == 1) head.rows = Pooling::kMean;
+  if (type == 2) head.rows = Pooling::kFirst;
+  if (type == 4) metadata.refuse(key, "is 4: a classifier's scores are not supported in this format");
+}
+
+}  // namespace
+
+std::vector<float> PoolingLayer::apply(std::span<const float> x, bool then_too) const {
+  std::vector<float> out(num_out);
+  for (int i = 0; i < num_out; ++i) {
+    double sum = bias.empty() ? 0 : bias[i];
+    for (int k = 0; k < num_in; ++k) sum += static_cast<double>(weight[static_cast<size_t>(i) * num_in + k]) * x[k];
+    if (then_too && then == Then::kTanh) sum = std::tanh(sum);
+    if (then_too && then == Then::kSigmoid) sum = 1 / (1 + std::exp(-sum));
+    out[i] = static_cast<float>(sum);
+  }
+  if (!then_too || then != Then::kSoftmax) return out;
+  const float most = *std::max_element(out.begin(), out.end());
+  double all = 0;
+  for (const float value : out) all += std::exp(static_cast<double>(value) - most);
+  for (float& value : out) value = static_cast<float>(std::exp(static_cast<double>(value) - most) / all);
+  return out;
+}
+
+std::vector<float> PoolingHead::numbers(const PoolRequest& wanted, std::span<const float> pooled) const {
+  if (wanted.what == PoolRequest::What::kScores) return scores->apply(pooled, wanted.finishes.value_or(true));
+  std::vector<float> vector(pooled.begin(), pooled.end());
+  for (const PoolingLayer& layer : layers) vector = layer.apply(vector);
+  if (wanted.dimensions) vector.resize(static_cast<size_t>(*wanted.dimensions));
+  if (!wanted.finishes.value_or(normalises)) return vector;
+  double squares = 0;
+  for (const float value : vector) squares += static_cast<double>(value) * value;
+  if (squares == 0) return vector;
+  const double scale = 1 / std::sqrt(squares);
+  for (float& value : vector) value = static_cast<float>(value * scale);
+  return vector;
+}
+
+PoolingHead read_pooling_head(const fs::path& model, const ModelSpec& spec, const Tokenizer& tokenizer) {
+  PoolingHead head;
+  head.vector_size = spec.hidden_size;
+  const ModelHead kind = read_model_head(model);
+  head.writes_text = kind == ModelHead::kWords;
+  if (is_gguf(model)) {
+    read_gguf_pooling(model, head);
+    return head;
+  }
+  const auto [object, path] = read_config(model);
+  const Fields config(object, path.string());
+  if (fs::exists(model / "modules.json")) read_modules(model, spec, head);
+  if (kind == ModelHead::kScores) head.scores = read_scores(model, spec, config);
+  if (const json::array* const words = config.find_array("classifier_from_token"); words != nullptr && !head.scores) {
+    std::vector<int64_t> ids;  // against, for
+    for (const json::value& word : *words) {
+      const TokenId id = word.is_string() ? tokenizer.token_to_id(std::string_view(word.get_string())) : -1;
+      if (id < 0 || words->size() != 2) config.refuse("classifier_from_token", "must name two tokens of the vocabulary");
+      ids.push_back(id);
+    }
+    if (!ids.empty()) head.scores = read_word_scores(model, spec, ids[1], ids[0]);
+  }
+  if (head.scores) head.labels = read_labels(config, head.scores->num_out);
+  return head;
+}
+
+}  // namespace serval

@@ -1,0 +1,48 @@
+// What becomes of a prompt's pooled hidden row (engine/request.h, Pooling): a vector of the text, or scores. As the folder
+// says: modules.json and the folders of its modules (sentence-transformers), or the head of a classifier. Constant after it
+// was read; any thread.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "engine/model/model_spec.h"
+#include "engine/request.h"
+#include "engine/text/tokenizer/tokenizer.h"
+#include "server/service/inference_service.h"
+
+namespace serval {
+
+// y = W x + b, and what is done to each number.
+struct PoolingLayer {
+  enum class Then { kNothing, kTanh, kSigmoid, kSoftmax };
+  int num_in = 0, num_out = 0;
+  std::vector<float> weight;  // [num_out, num_in]
+  std::vector<float> bias;    // [num_out], or empty
+  Then then = Then::kNothing;
+
+  // then_too: else without it.
+  std::vector<float> apply(std::span<const float> x, bool then_too = true) const;
+};
+
+struct PoolingHead {
+  Pooling rows = Pooling::kLast;
+  std::vector<PoolingLayer> layers;
+  bool normalises = true;
+  // Of a classifier, or of two of the vocabulary's rows; kSigmoid or kSoftmax makes probabilities of what it gives.
+  std::optional<PoolingLayer> scores;
+  std::vector<std::string> labels;  // of each score; may be fewer
+  bool writes_text = true;          // the model has a head that gives words
+  int vector_size = 0;
+
+  // What was asked for of the pooled row of a prompt.
+  std::vector<float> numbers(const PoolRequest& wanted, std::span<const float> pooled) const;
+};
+
+// Throws std::runtime_error with a sentence that names the file and the field. Start-up only.
+PoolingHead read_pooling_head(const std::filesystem::path& model, const ModelSpec& spec, const Tokenizer& tokenizer);
+
+}  // namespace serval

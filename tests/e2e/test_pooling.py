@@ -1,0 +1,166 @@
+"""Vectors and scores of texts, against what the reference makes of them (tests/golden/make_pooling_golden.py)."""
+
+import base64
+import json
+import math
+import struct
+
+import httpx
+import openai
+import pytest
+
+from conftest import ROOT
+
+FIXTURES = ROOT / "tests" / "fixtures" / "pooling"
+
+
+def golden(name):
+    return json.loads((FIXTURES / name / "golden.json").read_text())
+
+
+def close(a, b, tolerance=2e-4):
+    return len(a) == len(b) and all(abs(x - y) <= tolerance for x, y in zip(a, b))
+
+
+@pytest.fixture(scope="module")
+def daemon_of():
+    """A daemon for each folder, started once; each must end with exit code 0."""
+    from conftest import Daemon
+
+    daemons = {}
+
+    def start(name, *options):
+        if name not in daemons:
+            daemons[name] = Daemon("--max-num-seqs", 4, *options, model=FIXTURES / name)
+        return daemons[name]
+
+    yield start
+    for daemon in daemons.values():
+        assert daemon.stop() == 0, daemon.log()
+
+
+def post(daemon, path, **body):
+    return httpx.post(daemon.url + path, json=body, timeout=60)
+
+
+def test_vectors_of_the_last_token(daemon_of):
+    daemon = daemon_of("qwen3-embedding")
+    cases = golden("qwen3-embedding")
+    client = daemon.client()
+    whole = client.embeddings.create(model="qwen3-embedding", input=[case["text"] for case in cases])  # base64, as the client likes
+    plain = client.embeddings.create(model="", input=[case["text"] for case in cases], encoding_format="float")
+    ids = client.embeddings.create(model="", input=[case["ids"] for case in cases])
+    for i, case in enumerate(cases):
+        assert close(whole.data[i].embedding, case["numbers"])
+        assert whole.data[i].index == i
+        # The same numbers as digits, by ids, and alone.
+        assert plain.data[i].embedding == pytest.approx(whole.data[i].embedding, abs=1e-7)
+        assert ids.data[i].embedding == whole.data[i].embedding
+        assert client.embeddings.create(model="", input=case["text"]).data[0].embedding == whole.data[i].embedding
+        assert not close(whole.data[i].embedding, cases[i - 1]["numbers"], 0.01)
+    assert whole.usage.prompt_tokens == whole.usage.total_tokens == sum(len(case["ids"]) for case in cases)
+    short = client.embeddings.create(model="", input=cases[0]["text"], dimensions=8).data[0].embedding
+    assert len(short) == 8 and math.isclose(sum(x * x for x in short), 1, abs_tol=1e-5)
+    scale = math.sqrt(sum(x * x for x in cases[0]["numbers"][:8]))
+    assert close(short, [x / scale for x in cases[0]["numbers"][:8]])
+    raw = base64.b64decode(post(daemon, "/v1/embeddings", input=cases[0]["text"], encoding_format="base64").json()["data"][0]["embedding"])
+    assert list(struct.unpack(f"<{len(raw) // 4}f", raw)) == whole.data[0].embedding
+
+
+def test_means_go_through_the_dense_layers(daemon_of):
+    daemon = daemon_of("mistral-mean", "--max-prefill-chunk", 16)
+    for case in golden("mistral-mean"):
+        answer = post(daemon, "/v1/embeddings", input=case["text"]).json()
+        assert close(answer["data"][0]["embedding"], case["numbers"])
+        unit = post(daemon, "/pooling", input=case["text"], normalize=True).json()["data"][0]["data"]
+        assert math.isclose(sum(x * x for x in unit), 1, abs_tol=1e-5)
+
+
+def test_more_texts_than_the_queue_holds_are_one_request(daemon_of):
+    daemon = daemon_of("qwen3-embedding")
+    case = golden("qwen3-embedding")[0]
+    answer = daemon.client().embeddings.create(model="", input=[case["text"]] * 2048)
+    assert len(answer.data) == 2048 and all(entry.embedding == answer.data[0].embedding for entry in answer.data)
+    with pytest.raises(openai.BadRequestError, match="1 to 2048") as refused:
+        daemon.client().embeddings.create(model="", input=["x"] * 2049)
+    assert refused.value.param == "input"
+    daemon.wait_idle()
+
+
+def test_similarity_where_the_model_scores_nothing(daemon_of):
+    daemon = daemon_of("qwen3-embedding")
+    texts = [case["text"] for case in golden("qwen3-embedding")]
+    vectors = [case["numbers"] for case in golden("qwen3-embedding")]
+    expected = [sum(a * b for a, b in zip(vectors[0], vector)) for vector in vectors]
+    answer = post(daemon, "/v1/score", text_1=texts[0], text_2=texts).json()
+    assert [entry["index"] for entry in answer["data"]] == [0, 1, 2]
+    assert close([entry["score"] for entry in answer["data"]], expected)
+    pairs = post(daemon, "/v1/score", text_1=texts, text_2=texts).json()
+    assert close([entry["score"] for entry in pairs["data"]], [1, 1, 1])
+    ranked = post(daemon, "/v1/rerank", query=texts[0], documents=texts, top_n=2).json()["results"]
+    assert [entry["index"] for entry in ranked] == sorted(range(3), key=lambda i: -expected[i])[:2]
+    assert ranked[0]["document"]["text"] == texts[0] and math.isclose(ranked[0]["relevance_score"], 1, abs_tol=1e-5)
+
+
+def test_scores_of_the_head_s_words(daemon_of):
+    daemon = daemon_of("qwen3-reranker")
+    cases = golden("qwen3-reranker")
+    documents = [case["document"] for case in cases]
+    ranked = post(daemon, "/rerank", query=cases[0]["query"], documents=[documents[1], {"text": documents[0]}]).json()["results"]
+    assert [entry["index"] for entry in ranked] == [1, 0]
+    assert close([entry["relevance_score"] for entry in ranked], [case["score"] for case in cases])
+    scored = post(daemon, "/v1/score", text_1=cases[0]["query"], text_2=documents).json()["data"]
+    assert close([entry["score"] for entry in scored], [case["score"] for case in cases])
+    # It writes text all the same.
+    assert post(daemon, "/v1/completions", prompt="Q", max_tokens=3).status_code == 200
+
+
+def test_classes(daemon_of):
+    daemon = daemon_of("llama-classifier")
+    cases = golden("llama-classifier")
+    answer = post(daemon, "/classify", input=[case["text"] for case in cases]).json()
+    for entry, case in zip(answer["data"], cases):
+        assert close(entry["probs"], case["probs"]) and entry["label"] == case["label"] and entry["num_classes"] == 3
+
+
+@pytest.mark.parametrize("path, body, param, word", [
+    ("/v1/embeddings", {}, "input", "must be a string"),
+    ("/v1/embeddings", {"input": []}, "input", "1 to 2048"),
+    ("/v1/embeddings", {"input": [1, "x"]}, "input", "must be a string"),
+    ("/v1/embeddings", {"input": [264]}, "input", "264"),
+    ("/v1/embeddings", {"input": [-1]}, "input", "-1"),
+    ("/v1/embeddings", {"input": "x", "dimensions": 0}, "dimensions", "between 1 and 24"),
+    ("/v1/embeddings", {"input": "x", "dimensions": 25}, "dimensions", "between 1 and 24"),
+    ("/v1/embeddings", {"input": "x", "encoding_format": "int8"}, "encoding_format", "base64"),
+    ("/v1/embeddings", {"input": "x" * 513}, "input", "context"),
+    ("/v1/embeddings", {"input": "x", "truncate_prompt_tokens": 513}, "truncate_prompt_tokens", "512"),
+    ("/v1/embeddings", {"input": "x", "truncate_prompt_tokens": 0}, "truncate_prompt_tokens", "512"),
+    ("/v1/embeddings", {"input": "x", "model": "other"}, "model", "other"),
+    ("/v1/rerank", {"query": "x"}, "documents", "missing"),
+    ("/v1/rerank", {"query": "x", "documents": [3]}, "documents", "string"),
+    ("/v1/rerank", {"query": "x", "documents": ["y"], "top_n": -1}, "top_n", "at least 0"),
+    ("/v1/rerank", {"query": "x", "documents": ["y"], "instruction": "z"}, "instruction", "instruction"),
+    ("/v1/score", {"text_1": ["x", "y"], "text_2": ["x", "y", "z"]}, "text_1", "as many"),
+    ("/classify", {"input": "x"}, "model", "no head that scores"),
+    ("/v1/completions", {"prompt": "x"}, "model", "writes no text"),
+])
+def test_what_is_wrong_is_named(daemon_of, path, body, param, word):
+    answer = post(daemon_of("qwen3-embedding"), path, **body)
+    error = answer.json()["error"]
+    assert answer.status_code == (404 if body.get("model") else 400) and error["param"] == param and word in error["message"], error
+
+
+def test_a_text_that_fills_the_context(daemon_of):
+    daemon = daemon_of("qwen3-embedding")
+    full = post(daemon, "/v1/embeddings", input="x" * 511)  # and its end
+    assert full.status_code == 200 and full.json()["usage"]["prompt_tokens"] == 512
+    cut = post(daemon, "/v1/embeddings", input="x" * 5000, truncate_prompt_tokens=-1)
+    assert cut.json()["usage"]["prompt_tokens"] == 512
+    first = post(daemon, "/v1/embeddings", input="abc", truncate_prompt_tokens=1).json()["data"]
+    assert first == post(daemon, "/v1/embeddings", input=[97]).json()["data"]
+
+
+def test_vectors_of_a_chat_model(daemon):
+    """Every decoder makes some."""
+    answer = daemon.client().embeddings.create(model="", input=["hello", "world"])
+    assert math.isclose(sum(x * x for x in answer.data[0].embedding), 1, abs_tol=1e-4)

@@ -1,0 +1,170 @@
+"""Makes tests/fixtures/pooling: small random checkpoints that make vectors and scores of texts, and what the reference makes of some.
+
+Run by hand, never by the tests: as make_model_golden.py. The vectors are what sentence-transformers computes: the rows of
+transformers' decoder behind its final norm, pooled, through the dense layers, normalised; scores are those of transformers' classes
+for classification, and of the model's own head.
+"""
+
+import json
+import math
+import pathlib
+import shutil
+
+import tokenizers
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+from model_golden import randomise
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent / "fixtures" / "pooling"
+TEXTS = ["Paris is the capital of France.", "x", "Ein längerer Text, der in mehrere Teile zerfällt, wenn ein Schritt nur wenige Zeilen hat. " * 2]
+PAIRS = [("capital of France?", "Paris."), ("capital of France?", "Bananas are yellow, mostly.")]
+VOCAB = 264
+END, YES, NO = 256, 121, 110  # "y", "n": the tokens of this vocabulary are bytes
+TINY = dict(vocab_size=VOCAB, hidden_size=24, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
+            head_dim=16, max_position_embeddings=512, rms_norm_eps=1e-6, bos_token_id=None, eos_token_id=END, pad_token_id=END)
+
+
+def byte_tokenizer(folder, with_end):
+    """Bytes, and after every text the end that last-token pooling reads."""
+    shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    hidden = [b for b in range(256) if b not in shown]
+    vocab = {chr(b) if b in shown else chr(256 + hidden.index(b)): b for b in range(256)}
+    made = tokenizers.Tokenizer(tokenizers.models.BPE(vocab, []))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    made.decoder = tokenizers.decoders.ByteLevel()
+    made.add_special_tokens(["<|endoftext|>"])
+    if with_end:
+        made.post_processor = tokenizers.processors.TemplateProcessing(single="$A <|endoftext|>", special_tokens=[("<|endoftext|>", END)])
+    made.save(str(folder / "tokenizer.json"))
+    write(folder / "tokenizer_config.json", {"eos_token": "<|endoftext|>", "tokenizer_class": "PreTrainedTokenizerFast"})
+    return made
+
+
+def write(path, value):
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+
+
+def begin(name):
+    folder = ROOT / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def save(folder, model, prefix, config):
+    """The checkpoint with so much of the names left out, and a configuration as it is published."""
+    model.save_pretrained(folder)
+    tensors = {name.removeprefix(prefix): tensor for name, tensor in load_file(folder / "model.safetensors").items()}
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    saved = json.loads((folder / "config.json").read_text())
+    saved.update(config)
+    write(folder / "config.json", {name: value for name, value in saved.items() if value is not None})
+    (folder / "generation_config.json").unlink(missing_ok=True)
+
+
+def modules(folder, *kinds):
+    names = {"Transformer": "", "Pooling": "1_Pooling", "Dense": "2_Dense", "Normalize": "3_Normalize", "LogitScore": "1_LogitScore"}
+    package = {"LogitScore": "sentence_transformers.cross_encoder.modules.logit_score"}
+    write(folder / "modules.json", [{"idx": i, "name": str(i), "path": names[kind],
+                                     "type": package.get(kind, "sentence_transformers.models") + "." + kind} for i, kind in enumerate(kinds)])
+
+
+def pooling(folder, mode):
+    fields = ["cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken"]
+    write(folder / "1_Pooling" / "config.json",
+          {"word_embedding_dimension": TINY["hidden_size"], **{"pooling_mode_" + field: field == mode for field in fields}, "include_prompt": True})
+
+
+def rows(model, ids):
+    return model(torch.tensor([ids]), use_cache=False).last_hidden_state[0].double()
+
+
+def numbers(values):
+    return [round(x, 7) for x in values.tolist()]
+
+
+@torch.no_grad()
+def last_token():
+    """As Qwen3-Embedding 8B is published: a decoder's configuration, tensors without the prefix, no head."""
+    folder = begin("qwen3-embedding")
+    tokenizer = byte_tokenizer(folder, with_end=True)
+    model = transformers.Qwen3Model(transformers.Qwen3Config(**TINY, tie_word_embeddings=False)).eval()
+    randomise(model, 1)
+    save(folder, model, "model.", {"architectures": ["Qwen3ForCausalLM"], "tie_word_embeddings": False})
+    modules(folder, "Transformer", "Pooling", "Normalize")
+    pooling(folder, "lasttoken")
+    cases = []
+    for text in TEXTS:
+        ids = tokenizer.encode(text).ids
+        cases.append({"text": text, "ids": ids, "numbers": numbers(torch.nn.functional.normalize(rows(model, ids)[-1], dim=0))})
+    write(folder / "golden.json", cases)
+
+
+@torch.no_grad()
+def mean_and_dense():
+    folder = begin("mistral-mean")
+    tokenizer = byte_tokenizer(folder, with_end=False)
+    model = transformers.MistralModel(transformers.MistralConfig(**TINY, sliding_window=40, tie_word_embeddings=False)).eval()
+    randomise(model, 2)
+    save(folder, model, "", {"architectures": ["MistralModel"]})
+    modules(folder, "Transformer", "Pooling", "Dense")
+    pooling(folder, "mean_tokens")
+    generator = torch.Generator().manual_seed(3)
+    weight = torch.randn(10, TINY["hidden_size"], generator=generator) / math.sqrt(TINY["hidden_size"])
+    bias = torch.randn(10, generator=generator) * 0.3
+    write(folder / "2_Dense" / "config.json", {"in_features": TINY["hidden_size"], "out_features": 10, "bias": True,
+                                               "activation_function": "torch.nn.modules.activation.Tanh"})
+    save_file({"linear.weight": weight, "linear.bias": bias}, folder / "2_Dense" / "model.safetensors")
+    cases = []
+    for text in TEXTS:
+        ids = tokenizer.encode(text).ids
+        mean = rows(model, ids).mean(dim=0)
+        cases.append({"text": text, "ids": ids, "first": numbers(rows(model, ids)[0]),
+                      "numbers": numbers(torch.tanh(weight.double() @ mean + bias.double()))})
+    write(folder / "golden.json", cases)
+
+
+@torch.no_grad()
+def word_scores():
+    """As Qwen3-Reranker is published for sentence-transformers: what speaks for a document is the head's "yes" less its "no"."""
+    folder = begin("qwen3-reranker")
+    tokenizer = byte_tokenizer(folder, with_end=False)
+    model = transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**TINY, tie_word_embeddings=True)).eval()
+    randomise(model, 4)
+    save(folder, model, "", {"architectures": ["Qwen3ForCausalLM"]})
+    modules(folder, "Transformer", "LogitScore")
+    write(folder / "1_LogitScore" / "config.json", {"true_token_id": YES, "false_token_id": NO})
+    template = "{% for m in messages %}{% if m.role == 'query' %}Q: {{ m.content }}{% elif m.role == 'document' %} D: {{ m.content }}{% endif %}{% endfor %}{% if add_generation_prompt %} A:{% endif %}"
+    (folder / "chat_template.jinja").write_text(template)
+    cases = []
+    for query, document in PAIRS:
+        ids = tokenizer.encode(f"Q: {query} D: {document} A:").ids
+        logits = model(torch.tensor([ids]), use_cache=False).logits[0, -1].double()
+        cases.append({"query": query, "document": document, "score": torch.sigmoid(logits[YES] - logits[NO]).item()})
+    write(folder / "golden.json", cases)
+
+
+@torch.no_grad()
+def classifier():
+    folder = begin("llama-classifier")
+    tokenizer = byte_tokenizer(folder, with_end=False)
+    config = transformers.LlamaConfig(**TINY, num_labels=3, id2label={0: "bad", 1: "so-so", 2: "good"}, label2id={"bad": 0, "so-so": 1, "good": 2})
+    model = transformers.LlamaForSequenceClassification(config).eval()
+    randomise(model, 5)
+    save(folder, model, "", {})
+    cases = []
+    for text in TEXTS:
+        ids = tokenizer.encode(text).ids
+        probs = torch.softmax(model(torch.tensor([ids]), use_cache=False).logits[0].double(), dim=0)
+        cases.append({"text": text, "label": config.id2label[probs.argmax().item()], "probs": numbers(probs)})
+    write(folder / "golden.json", cases)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    transformers.utils.logging.set_verbosity_error()
+    for make in (last_token, mean_and_dense, word_scores, classifier):
+        make()
