@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "engine/json/json_writer.h"
+#include "server/api_document.h"
 #include "server/http/error_response.h"
 #include "server/http/http_exchange.h"
 #include "server/service/inference_service.h"
@@ -46,6 +47,13 @@ std::vector<Route> admin_routes(InferenceService& service, std::function<std::st
   };
   std::string version_body;
   JsonWriter(version_body).begin_object().member("version", version).end_object();
+  const auto fixed = [](std::string body) {
+    return [body = std::move(body)](const Exchange& exchange) {
+      HttpResponse response;
+      response.body = body;
+      exchange->respond(std::move(response));
+    };
+  };
   return {
       Route{.method = "GET",
             .path = "/live",
@@ -69,14 +77,8 @@ std::vector<Route> admin_routes(InferenceService& service, std::function<std::st
                   exchange->respond(std::move(response));
                 },
             .probe = true},
-      Route{.method = "GET",
-            .path = "/version",
-            .handler =
-                [version_body](const Exchange& exchange) {
-                  HttpResponse response;
-                  response.body = version_body;
-                  exchange->respond(std::move(response));
-                }},
+      Route{.method = "GET", .path = "/version", .handler = fixed(version_body)},
+      Route{.method = "GET", .path = "/openapi.json", .handler = fixed(openapi_json(version))},
   };
 }
 

@@ -25,6 +25,7 @@
 #include "loadtest/load/bench_main.h"
 #include "loadtest/load/bench_overhead.h"
 #include "loadtest/simulate/simulate_main.h"
+#include "server/api_document.h"
 #include "server/app.h"
 #include "server/config.h"
 #include "server/grammar_command.h"
@@ -114,6 +115,14 @@ int run_config(const Arguments& rest) {
       "serval config", /*takes_words=*/false, rest,
       {{"--markdown", "", "documents all settings", serval::kAnyForm, serval::set_flag(markdown)}});
   std::cout << (markdown ? serval::knob_markdown() : serval::dump_yaml(settings.config));
+  return 0;
+}
+
+int run_api(const Arguments& rest) {
+  bool markdown = false;
+  serval::take_options({{"--markdown", "", "the table of fields, as in docs/api.md", serval::kAnyForm, serval::set_flag(markdown)}},
+                       {"serval api"}, rest);
+  std::cout << (markdown ? serval::api_markdown() : serval::openapi_json(serval::kVersion) + "\n");
   return 0;
 }
 
@@ -277,6 +286,7 @@ const std::vector<Command>& commands() {
        run_quantize},
       {"config", "[--markdown] [settings]", "print the settings in effect; --markdown documents them all",
        settings_page, run_config},
+      {"api", "[--markdown]", "the OpenAPI document, or what each field of each request means here", nullptr, run_api},
       {"models", "[--json | --markdown]", "list what models are served, and the check behind each", nullptr,
        run_models},
       {"bench", "--url URL [options]", "load against an OpenAI-compatible endpoint, or a Serval's gRPC",

@@ -133,7 +133,7 @@ void refuse_unbuilt(const Fields& fields) {
   if (fields.find_integer("top_logprobs").value_or(0) != 0) fields.refuse("top_logprobs", "is not supported here: ask /v1/chat/completions", kNotSupported);
   if (const auto truncation = fields.find_string("truncation"); truncation && *truncation != "disabled")
     fields.refuse("truncation", "may only be \"disabled\" on this server", kNotSupported);
-  fields.ignore({"metadata", "include", "user", "service_tier", "prompt_cache_key", "prompt_cache_retention", "safety_identifier", "stream_options",
+  fields.ignore({"metadata", "include", "user", "service_tier", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention", "safety_identifier", "stream_options",
                  "max_tool_calls", "moderation"});
 }
 

@@ -1,0 +1,278 @@
+#include "server/api_document.h"
+
+#include <boost/json.hpp>
+
+namespace serval {
+namespace {
+
+namespace json = boost::json;
+
+constexpr ApiRequest kRequests[] = {
+    {'C', "ChatRequest", "chat", {"/v1/chat/completions", "/v1/chat/completions/render"}, {"messages"}},
+    {'T', "CompletionRequest", "completion", {"/v1/completions", "/v1/completions/render"}, {"prompt"}},
+    {'R', "ResponsesRequest", "responses", {"/v1/responses"}, {"input"}},
+    {'M', "MessagesRequest", "messages", {"/v1/messages"}, {"messages", "max_tokens"}},
+    {'N', "CountTokensRequest", "count", {"/v1/messages/count_tokens"}, {"messages"}},
+    {'E', "EmbeddingRequest", "embeddings", {"/v1/embeddings", "/pooling"}, {"input"}},
+    {'K', "ClassifyRequest", "classify", {"/classify"}, {"input"}},
+    {'S', "ScoreRequest", "score", {"/v1/score", "/score"}, {"text_1", "text_2"}},
+    {'A', "RerankRequest", "rerank", {"/v1/rerank", "/v2/rerank", "/rerank"}, {"query", "documents"}},
+    {'Z', "TokenizeRequest", "tokenize", {"/tokenize"}, {}},
+    {'D', "DetokenizeRequest", "detokenize", {"/detokenize"}, {"tokens"}},
+};
+
+constexpr ApiField kFields[] = {
+    {"activation", "boolean", "EKSA"},
+    {"add_generation_prompt", "boolean", "CZ"},
+    {"add_special_tokens", "boolean", "TEKSAZ"},
+    {"allowed_token_ids", "array", "", "", "CTZ"},
+    {"audio", "object", "", "CT"},
+    {"background", "boolean", "", "", "R"},
+    {"bad_words", "array", "", "", "CTZ"},
+    {"best_of", "integer", "CT"},
+    {"betas", "array", "", "MN"},
+    {"bootstrap_host", "string", "", "", "CTZ"},
+    {"bootstrap_port", "integer", "", "", "CTZ"},
+    {"bootstrap_room", "integer", "", "", "CTZ"},
+    {"cache_control", "object", "", "MN"},
+    {"cache_salt", "string", "CTEKSA"},
+    {"chat_template", "string", "CZ"},
+    {"chat_template_kwargs", "object", "CZ"},
+    {"container", "string", "", "", "MN"},
+    {"context_management", "object", "", "MN", "R"},
+    {"continue_final_message", "boolean", "CZ"},
+    {"conversation", "string|object", "", "", "R"},
+    {"custom_logit_processor", "string", "", "", "CTZ"},
+    {"data_1", "string|array", "S"},
+    {"data_2", "string|array", "S"},
+    {"diagnostics", "object", "", "MN"},
+    {"dimensions", "integer", "E"},
+    {"documents", "array", "CZSA"},
+    {"ebnf", "string", "", "", "CTZ"},
+    {"echo", "boolean", "T", "", "C"},
+    {"encoding_format", "string", "E"},
+    {"frequency_penalty", "number", "CT"},
+    {"function_call", "string|object", "", "", "C"},
+    {"functions", "array", "", "", "C"},
+    {"grammar", "string", "", "", "CTZ"},
+    {"guided_choice", "array", "CT"},
+    {"guided_decoding_backend", "string", "", "CT"},
+    {"guided_grammar", "string", "CT"},
+    {"guided_json", "object|string|boolean", "CT"},
+    {"guided_regex", "string", "CT"},
+    {"guided_whitespace_pattern", "string", "", "", "CT"},
+    {"ignore_eos", "boolean", "CT"},
+    {"include", "array", "", "R"},
+    {"include_stop_str_in_output", "boolean", "CT"},
+    {"inference_geo", "string", "", "MN"},
+    {"input", "string|array", "REK"},
+    {"instruction", "string", "SA"},
+    {"instructions", "string", "R"},
+    {"items", "string|array", "S"},
+    {"json_schema", "object|string", "", "", "CTZ"},
+    {"kv_transfer_params", "object", "", "", "CTZ"},
+    {"logit_bias", "object", "CT"},
+    {"logit_processors", "array", "", "", "CTZ"},
+    {"logits_processors", "array", "", "", "CTZ"},
+    {"logprob_token_ids", "array", "", "", "CTZ"},
+    {"logprobs", "boolean", "C"},
+    {"logprobs", "integer", "T"},
+    {"max_chunks_per_doc", "integer", "", "A"},
+    {"max_completion_tokens", "integer", "CT"},
+    {"max_output_tokens", "integer", "R"},
+    {"max_tokens", "integer", "CTMN"},
+    {"max_tokens_per_doc", "integer", "", "A"},
+    {"max_tool_calls", "integer", "", "R"},
+    {"mcp_servers", "array", "", "", "MN"},
+    {"messages", "array", "CMNZ"},
+    {"metadata", "object", "", "CTRMN"},
+    {"min_p", "number", "CT"},
+    {"min_tokens", "integer", "CT"},
+    {"mm_processor_kwargs", "object", "", "EKSA"},
+    {"modalities", "array", "C"},
+    {"model", "string", "CTRMNEKSAZD"},
+    {"moderation", "object", "", "CTR"},
+    {"n", "integer", "CT"},
+    {"normalize", "boolean", "E"},
+    {"output_config", "object", "MN"},
+    {"parallel_tool_calls", "boolean", "CR"},
+    {"prediction", "object", "CT"},
+    {"presence_penalty", "number", "CT"},
+    {"previous_response_id", "string", "R"},
+    {"priority", "integer", "CTEKSA"},
+    {"prompt", "string|array", "T"},
+    {"prompt", "string", "Z"},
+    {"prompt", "object", "", "", "R"},
+    {"prompt_cache_key", "string", "", "CTR"},
+    {"prompt_cache_options", "object", "", "CTR"},
+    {"prompt_cache_retention", "string", "", "CTR"},
+    {"prompt_embeds", "string|array", "", "", "CTZ"},
+    {"prompt_logprobs", "integer", "CT"},
+    {"queries", "string|array", "S"},
+    {"query", "string", "A"},
+    {"reasoning", "object", "R"},
+    {"reasoning_effort", "string", "CZ"},
+    {"regex", "string", "", "", "CTZ"},
+    {"repetition_penalty", "number", "CT"},
+    {"request_id", "string", "", "EKSA"},
+    {"response_format", "object", "CT"},
+    {"return_documents", "boolean", "A"},
+    {"return_token_ids", "boolean", "CT"},
+    {"return_token_strs", "boolean", "Z"},
+    {"return_tokens_as_token_ids", "boolean", "CT"},
+    {"safety_identifier", "string", "", "CTR"},
+    {"seed", "integer", "CT"},
+    {"separate_reasoning", "boolean", "C"},
+    {"service_tier", "string", "", "CTRMN"},
+    {"skip_special_tokens", "boolean", "CT"},
+    {"speculation", "object", "CT"},
+    {"speed", "string", "", "MN"},
+    {"stop", "string|array", "CT"},
+    {"stop_sequences", "array", "MN"},
+    {"stop_token_ids", "array", "CT"},
+    {"store", "boolean", "R", "CT"},
+    {"stream", "boolean", "CTRMN"},
+    {"stream_options", "object", "CT", "R"},
+    {"structural_tag", "object|string", "", "", "CTZ"},
+    {"structured_outputs", "object", "CT"},
+    {"suffix", "string", "", "", "CTZ"},
+    {"system", "string|array", "MN"},
+    {"temperature", "number", "CTRMN"},
+    {"text", "object", "R"},
+    {"text_1", "string|array", "S"},
+    {"text_2", "string|array", "S"},
+    {"thinking", "object", "MN"},
+    {"tokens", "array", "D"},
+    {"tool_choice", "string|object", "CR"},
+    {"tool_choice", "object", "MN"},
+    {"tools", "array", "CRMNZ"},
+    {"top_k", "integer", "CTMN"},
+    {"top_logprobs", "integer", "C", "", "R"},
+    {"top_n", "integer", "A"},
+    {"top_p", "number", "CTRMN"},
+    {"truncate_prompt_tokens", "integer", "CTEKSA"},
+    {"truncation", "string", "R"},
+    {"truncation_side", "string", "EKSA"},
+    {"use_activation", "boolean", "EKSA"},
+    {"use_beam_search", "boolean", "", "", "CTZ"},
+    {"user", "string", "CTEKSA", "R"},
+    {"verbosity", "string", "", "CT"},
+    {"web_search_options", "object", "", "CT"},
+};
+
+// A field of one type, or of several.
+json::object schema_of(const ApiField& field, FieldUse use) {
+  json::array types;
+  for (std::string_view rest = field.types; !rest.empty();) {
+    const size_t bar = rest.find('|');
+    types.push_back(json::value(rest.substr(0, bar)));
+    rest = bar == rest.npos ? std::string_view() : rest.substr(bar + 1);
+  }
+  types.push_back("null");
+  json::object schema{{"type", std::move(types)}};
+  if (field.types.find("array") != field.types.npos) schema["items"] = json::object();
+  if (use == FieldUse::kIgnored) schema["description"] = "Accepted and ignored.";
+  if (use == FieldUse::kRefused) schema["description"] = "Refused, unless it says nothing.";
+  return schema;
+}
+
+json::object schema_of(const ApiRequest& request) {
+  json::object properties;
+  for (const ApiField& field : kFields) {
+    const FieldUse use = field.use(request.letter);
+    if (use != FieldUse::kUnknown) properties[field.name] = schema_of(field, use);
+  }
+  json::array required;
+  for (const std::string_view name : request.required) {
+    if (name.empty()) continue;
+    required.push_back(json::value(name));
+    json::array& types = properties[name].as_object()["type"].as_array();
+    types.pop_back();  // null is the same as absent
+  }
+  json::object schema{{"type", "object"}, {"properties", std::move(properties)}};
+  if (!required.empty()) schema["required"] = std::move(required);
+  return schema;
+}
+
+json::object reference(std::string_view name) {
+  return {{"$ref", "#/components/schemas/" + std::string(name)}};
+}
+
+json::object content_of(std::string_view type, json::object schema) {
+  return {{type, {{"schema", std::move(schema)}}}};
+}
+
+json::object answers() {
+  return {{"200", {{"description", "The answer; a stream of events where \"stream\" asks for one."},
+                   {"content", {{"application/json", {{"schema", json::object()}}}, {"text/event-stream", {{"schema", json::object()}}}}}}},
+          {"default", {{"description", "What is wrong, and with which field."}, {"content", content_of("application/json", reference("Error"))}}}};
+}
+
+struct ApiGet {
+  std::string_view path, what;
+};
+constexpr ApiGet kGets[] = {{"/v1/models", "The served model and its aliases."}, {"/health", "Whether requests are accepted."},
+                            {"/live", "Whether the engine makes progress."},     {"/ready", "Whether requests are accepted."},
+                            {"/ping", "Whether requests are accepted."},         {"/version", "The version."},
+                            {"/metrics", "Prometheus text."},                    {"/openapi.json", "This document."}};
+
+}  // namespace
+
+std::span<const ApiRequest> api_requests() {
+  return kRequests;
+}
+
+std::span<const ApiField> api_fields() {
+  return kFields;
+}
+
+FieldUse ApiField::use(char request) const {
+  if (honoured.find(request) != honoured.npos) return FieldUse::kHonoured;
+  if (ignored.find(request) != ignored.npos) return FieldUse::kIgnored;
+  return refused.find(request) != refused.npos ? FieldUse::kRefused : FieldUse::kUnknown;
+}
+
+std::string api_markdown() {
+  std::string out = "| field |";
+  std::string line = "|---|";
+  for (const ApiRequest& request : kRequests) {
+    out += " " + std::string(request.title) + " |";
+    line += "---|";
+  }
+  out += "\n" + line + "\n";
+  for (size_t i = 0; i < std::size(kFields); ++i) {
+    const std::string_view name = kFields[i].name;
+    if (i > 0 && kFields[i - 1].name == name) continue;
+    out += "| `" + std::string(name) + "` |";
+    for (const ApiRequest& request : kRequests) {
+      FieldUse use = FieldUse::kUnknown;
+      for (size_t row = i; row < std::size(kFields) && kFields[row].name == name && use == FieldUse::kUnknown; ++row)
+        use = kFields[row].use(request.letter);
+      constexpr const char* kWords[] = {" |", " honoured |", " ignored |", " refused |"};
+      out += kWords[static_cast<int>(use)];
+    }
+    out += "\n";
+  }
+  return out;
+}
+
+std::string openapi_json(std::string_view version) {
+  json::object schemas{{"Error", {{"type", "object"}, {"required", {"error"}}, {"properties", {{"error", {{"type", "object"}}}}}}}};
+  json::object paths;
+  for (const ApiRequest& request : kRequests) {
+    schemas[request.name] = schema_of(request);
+    for (const std::string_view path : request.paths) {
+      if (path.empty()) continue;
+      paths[path] = {{"post", {{"requestBody", {{"required", true}, {"content", content_of("application/json", reference(request.name))}}},
+                               {"responses", answers()}}}};
+    }
+  }
+  for (const ApiGet& get : kGets) paths[get.path] = {{"get", {{"summary", get.what}, {"responses", answers()}}}};
+  const json::object document{{"openapi", "3.1.0"},
+                              {"info", {{"title", "Serval"}, {"version", version}}},
+                              {"paths", std::move(paths)},
+                              {"components", {{"schemas", std::move(schemas)}}}};
+  return json::serialize(document);
+}
+
+}  // namespace serval
