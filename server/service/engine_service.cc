@@ -416,6 +416,7 @@ Result<std::unique_ptr<Generation>> EngineService::generate(GenerateRequest requ
   if (!valid) return valid.error();
 
   std::shared_ptr<Grammars::Compiled> grammar;
+  const FreeText before_form = prompts->front().reading ? prompts->front().reading->before_form : FreeText();
   if (request.format) {
     auto compiled = impl.grammars.compile(*request.format);
     if (!compiled.ok()) return compiled.error();
@@ -486,7 +487,7 @@ Result<std::unique_ptr<Generation>> EngineService::generate(GenerateRequest requ
       if (request.timeout > Time{0}) r.deadline = received + request.timeout;
       if (grammar) {
         r.constrained = true;
-        r.constraint = impl.grammars.constraint(grammar, r.id, r.n);
+        r.constraint = impl.grammars.constraint(grammar, before_form, r.id, r.n);
       }
     }
     if (line) std::move(valid->requests.begin() + num_at_once, valid->requests.end(), std::back_inserter(line->requests));

@@ -198,13 +198,14 @@ struct Grammars::Impl {
 // The sequences of one request. The engine reads a mask only while nobody makes the next.
 class Grammars::Impl::Output final : public TokenConstraint, public std::enable_shared_from_this<Output> {
  public:
-  Output(Impl& impl, std::shared_ptr<Compiled> compiled, RequestId id, int n)
-      : impl_(impl), compiled_(std::move(compiled)), id_(id) {
-    const GrammarMatcher start(compiled_->grammar);
-    sequences_.reserve(static_cast<size_t>(n));
-    for (int i = 0; i < n; ++i)
-      sequences_.push_back({start, std::vector<uint32_t>((static_cast<size_t>(impl.vocab_size) + 31) / 32)});
+  Output(Impl& impl, std::shared_ptr<Compiled> compiled, const FreeText& before, RequestId id, int n)
+      : impl_(impl), compiled_(std::move(compiled)), id_(id), free_end_(before.end) {
+    if (!before.end.empty() && !before.is_open) free_begin_ = impl.tokenizer->token_to_id(before.begin);
+    const OneSequence start{GrammarMatcher(compiled_->grammar),
+                            std::vector<uint32_t>((static_cast<size_t>(impl.vocab_size) + 31) / 32), before.is_open, {}};
+    sequences_.assign(static_cast<size_t>(n), start);
     make_mask(sequences_[0]);
+    if (free_begin_ >= 0 && free_begin_ < impl.vocab_size) allow(sequences_[0], free_begin_);
     for (int i = 1; i < n; ++i) sequences_[i].mask = sequences_[0].mask;
   }
 
@@ -221,7 +222,11 @@ class Grammars::Impl::Output final : public TokenConstraint, public std::enable_
     OneSequence& sequence = sequences_[index];
     const bool is_end = std::find(impl_.end_ids.begin(), impl_.end_ids.end(), token) != impl_.end_ids.end();
     try {
-      if (!is_end) sequence.matcher.advance(impl_.tokenizer->token_bytes(token));
+      if (place == 0 && token == free_begin_) {
+        sequence.is_free = true;
+      } else if (!is_end) {
+        read(sequence, impl_.tokenizer->token_bytes(token));
+      }
       make_mask(sequence);
     } catch (const std::bad_alloc&) {  // the sequence fails: nothing may be drawn
       std::fill(sequence.mask.begin(), sequence.mask.end(), 0u);
@@ -233,17 +238,53 @@ class Grammars::Impl::Output final : public TokenConstraint, public std::enable_
   struct OneSequence {
     GrammarMatcher matcher;
     std::vector<uint32_t> mask;
+    bool is_free;
+    std::string tail;  // of the free text: what its end may begin in
   };
+
+  // The form begins behind the mark and the white space that its token may have.
+  void read(OneSequence& sequence, std::string_view bytes) {
+    if (!sequence.is_free) {
+      sequence.matcher.advance(bytes);
+      return;
+    }
+    std::string& tail = sequence.tail;
+    tail += bytes;
+    const size_t end = tail.find(free_end_);
+    if (end == std::string::npos) {
+      tail.erase(0, tail.size() - std::min(tail.size(), free_end_.size() - 1));
+      return;
+    }
+    sequence.is_free = false;
+    const size_t form = tail.find_first_not_of(" \t\n\r", end + free_end_.size());
+    if (form != std::string::npos) sequence.matcher.advance(std::string_view(tail).substr(form));
+  }
+
+  void allow(OneSequence& sequence, TokenId id) const { sequence.mask[id / 32] |= 1u << id % 32; }
+
+  // Every token but those that end the answer.
+  void allow_all(OneSequence& sequence) const {
+    std::fill(sequence.mask.begin(), sequence.mask.end(), 0u);
+    for (TokenId id = 0; id < std::min(impl_.vocab_size, impl_.tokenizer->vocab_size()); ++id) allow(sequence, id);
+    for (const TokenId id : impl_.end_ids) {
+      if (id >= 0 && id < impl_.vocab_size) sequence.mask[id / 32] &= ~(1u << id % 32);
+    }
+  }
 
   void make_mask(OneSequence& sequence) {
     const Time begin = engine_now();
+    if (sequence.is_free) {
+      allow_all(sequence);
+      impl_.metrics.mask_made(seconds_since(begin));
+      return;
+    }
     {
       const std::lock_guard lock(compiled_->mutex);
       compiled_->masks.fill(sequence.matcher, sequence.mask);
     }
     if (sequence.matcher.accepting()) {
       for (const TokenId id : impl_.end_ids) {
-        if (id >= 0 && id < impl_.vocab_size) sequence.mask[id / 32] |= 1u << id % 32;
+        if (id >= 0 && id < impl_.vocab_size) allow(sequence, id);
       }
     }
     impl_.metrics.mask_made(seconds_since(begin));
@@ -252,6 +293,8 @@ class Grammars::Impl::Output final : public TokenConstraint, public std::enable_
   Impl& impl_;
   const std::shared_ptr<Compiled> compiled_;
   const RequestId id_;
+  const std::string free_end_;
+  TokenId free_begin_ = -1;
   std::vector<OneSequence> sequences_;
 };
 
@@ -284,8 +327,9 @@ Result<std::shared_ptr<Grammars::Compiled>> Grammars::compile(const OutputFormat
   return error;
 }
 
-std::shared_ptr<TokenConstraint> Grammars::constraint(std::shared_ptr<Compiled> compiled, RequestId id, int n) {
-  return std::make_shared<Impl::Output>(*impl_, std::move(compiled), id, n);
+std::shared_ptr<TokenConstraint> Grammars::constraint(std::shared_ptr<Compiled> compiled, const FreeText& before, RequestId id,
+                                                      int n) {
+  return std::make_shared<Impl::Output>(*impl_, std::move(compiled), before, id, n);
 }
 
 }  // namespace serval

@@ -27,8 +27,8 @@ class Grammars {
   struct Compiled;
   // Waits while it is compiled, unless it is kept. Errors name the format's field; too many that wait: kOverloaded.
   Result<std::shared_ptr<Compiled>> compile(const OutputFormat& format);
-  // Of a request with n sequences, with the first mask of each. Before the request is submitted.
-  std::shared_ptr<TokenConstraint> constraint(std::shared_ptr<Compiled> compiled, RequestId id, int n);
+  // Of a request with n sequences, with the first mask of each. Before the request is submitted. What is free does not end.
+  std::shared_ptr<TokenConstraint> constraint(std::shared_ptr<Compiled> compiled, const FreeText& before, RequestId id, int n);
 
  private:
   struct Impl;

@@ -56,6 +56,12 @@ struct PoolingInfo {
   Pair pair = Pair::kBehindEachOther;
 };
 
+// What may stand before the form: reasoning, up to its mark.
+struct FreeText {
+  std::string begin, end;  // an empty end: nothing may
+  bool is_open = false;    // the prompt has begun it; else the answer may, where `begin` is one token
+};
+
 // What the client asked for, before any default: an absent field stays absent until the validator applies generation_config's or
 // our own default. Field names in errors (`param`) are the OpenAI names.
 struct GenerateRequest {
@@ -147,6 +153,7 @@ struct AnswerReading {
   MessageRules rules;
   std::vector<TokenId> shown_special;  // special tokens that are marks
   std::string begun;                   // what the answer begins with stands at the end of the prompt
+  FreeText before_form;                // of an answer that is held to a form
 };
 
 struct PromptInfo {

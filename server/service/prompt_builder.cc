@@ -140,13 +140,17 @@ std::vector<TokenId> PromptBuilder::mark_tokens(const MessageFormat* format, con
 }
 
 // Null where the model's text is all there is to say.
-std::shared_ptr<AnswerReading> PromptBuilder::reading_of(const Chat& chat, const Template& chosen, std::string_view prompt) const {
+std::shared_ptr<AnswerReading> PromptBuilder::reading_of(const Chat& chat, const Template& chosen, std::string_view prompt,
+                                                         bool is_form) const {
   const bool has_tools = !chat.tools.empty() && chosen.format != nullptr;
-  const bool has_marks = chosen.format != nullptr && (chosen.format->is_harmony || !chosen.format->silent.empty());
+  const bool is_harmony = chosen.format != nullptr && chosen.format->is_harmony;
+  // What looks like a part is text of the form, behind reasoning that the prompt has not closed.
+  if (is_form && (is_harmony || without_white_space(prompt, false).ends_with(chosen.reasoning.end))) return nullptr;
+  const bool has_marks = !is_form && chosen.format != nullptr && (is_harmony || !chosen.format->silent.empty());
   if (!chat.in_parts || (!has_tools && !has_marks && chosen.reasoning.end.empty())) return nullptr;
   auto reading = std::make_shared<AnswerReading>();
   MessageRules& rules = reading->rules;
-  rules.format = chosen.format;
+  if (!is_form) rules.format = chosen.format;
   rules.reasoning = chosen.reasoning;
   rules.opened_reasoning = std::string(opened_reasoning(chosen.reasoning, prompt));
   rules.splits_reasoning = chat.splits_reasoning;
@@ -158,6 +162,8 @@ std::shared_ptr<AnswerReading> PromptBuilder::reading_of(const Chat& chat, const
     rules.text_arguments = std::make_shared<TextArguments>(text_arguments(tools));
   }
   reading->shown_special = chosen.mark_tokens;
+  if (is_form)
+    reading->before_form = {std::string(chosen.reasoning.begin), std::string(chosen.reasoning.end), !rules.opened_reasoning.empty()};
   return reading;
 }
 
@@ -165,13 +171,10 @@ Result<std::vector<PromptInfo>> PromptBuilder::build(GenerateRequest& request,
                                                      const PromptRules& rules) const {
   std::vector<PromptInfo> prompts;
   if (request.chat) {
-    if (request.format && !request.chat->must_call) {
-      if (!request.chat->tools.empty())
-        return invalid("tools", "conflicting_parameters",
-                       "tools cannot be combined with " + request.format->param +
-                           " here: a form holds the whole output. Leave one out, or set tool_choice to \"none\".");
-      request.chat->in_parts = false;  // what looks like a part is text of the form
-    }
+    if (request.format && !request.chat->must_call && !request.chat->tools.empty())
+      return invalid("tools", "conflicting_parameters",
+                     "tools cannot be combined with " + request.format->param +
+                         " here: a form holds the whole output. Leave one out, or set tool_choice to \"none\".");
     Result<PromptInfo> prompt = build_chat(request, rules);
     if (!prompt) return prompt.error();
     prompts.push_back(std::move(*prompt));
@@ -284,7 +287,7 @@ Result<PromptInfo> PromptBuilder::build_chat(GenerateRequest& request, const Pro
   if (chat.continue_final_message) {
     if (Result<void> cut = cut_at_tag(last_message, *text); !cut) return cut.error();
   }
-  const std::shared_ptr<AnswerReading> reading = reading_of(chat, **chosen, *text);
+  const std::shared_ptr<AnswerReading> reading = reading_of(chat, **chosen, *text, request.format.has_value() && !chat.must_call);
   if (chat.must_call) {
     if (Result<void> forced = force_call(chat, **chosen, request, *text, *reading); !forced) return forced.error();
   }

@@ -10,6 +10,7 @@ import jsonschema
 import openai
 import pydantic
 import pytest
+from test_folders import copy_folder
 
 CHAT = [{"role": "user", "content": "Tell me about yourself."}]
 SCHEMAS = {
@@ -161,3 +162,63 @@ def test_giving_way_and_coming_back_changes_nothing(start_daemon):
     with concurrent.futures.ThreadPoolExecutor(10) as pool:
         assert list(pool.map(text, range(10))) == alone
     assert small.metric("serval:preemptions_total") > 0
+
+
+# Roles in words; the two marks are tokens, and the word that ends reasoning stands in the template, as in those of models that reason.
+THINKING = """{% for m in messages %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}assistant:
+{%- if think == 'open' %}<think>
+{% elif think == 'closed' %}<think>
+
+</think>
+
+{% endif %}"""
+
+
+def named_marks(tokenizer):
+    for token, name in zip(tokenizer["added_tokens"], ["</think>", "<think>"]):
+        old, token["content"] = token["content"], name
+        tokenizer["model"]["vocab"][name] = tokenizer["model"]["vocab"].pop(old)
+
+
+def thinking_template(config):
+    config["chat_template"] = THINKING
+    config["additional_special_tokens"], config["pad_token"], config["added_tokens_decoder"] = [], None, {}
+
+
+def one_end(config):
+    config["eos_token_id"] = 2
+
+
+@pytest.fixture(scope="module")
+def thinker(tmp_path_factory):
+    from conftest import Daemon
+
+    folder = copy_folder(tmp_path_factory.mktemp("models") / "thinker", tokenizer__json=named_marks, tokenizer_config__json=thinking_template, generation_config__json=one_end)
+    daemon = Daemon(model=folder)
+    yield daemon.client()
+    daemon.kill()
+
+
+@pytest.mark.parametrize("think", ["open", "by itself", "closed"])
+def test_the_form_begins_behind_the_reasoning(thinker, think):
+    bias = {"0": 9, "1": 9} if think == "by itself" else {"0": 9}
+    ended = thought = 0
+    for seed in range(3):
+        answer = thinker.chat.completions.create(
+            model="thinker", messages=CHAT, n=4, max_tokens=300, temperature=1.5, seed=seed, logit_bias=bias, response_format=as_format({"enum": ["yes", "no"]}),
+            extra_body={"chat_template_kwargs": {"think": think}})
+        for choice in answer.choices:
+            thought += bool(getattr(choice.message, "reasoning_content", None))
+            if choice.finish_reason == "stop":
+                ended += 1
+                assert json.loads(choice.message.content) in ("yes", "no")
+    assert ended >= 6
+    assert thought == 0 if think == "closed" else thought >= 4
+
+
+def test_what_never_ends_its_reasoning_is_cut_and_has_no_content(thinker):
+    answer = thinker.chat.completions.create(
+        model="thinker", messages=CHAT, max_tokens=40, temperature=1, seed=1, logit_bias={"0": -100}, response_format=as_format({"enum": ["yes", "no"]}),
+        extra_body={"chat_template_kwargs": {"think": "open"}})
+    assert answer.choices[0].finish_reason == "length"
+    assert getattr(answer.choices[0].message, "reasoning_content", None) and not answer.choices[0].message.content

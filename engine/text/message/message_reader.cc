@@ -127,7 +127,11 @@ Task<bool> MessageParser::Reader::read_reasoning(std::string_view before) {
   for (;;) {
     in_.forget();
     const int byte = co_await in_.peek();
-    if (byte == ByteStream::kEnd) co_return true;
+    if (byte == ByteStream::kEnd) {
+      if (!after_block_) emit(kind, space_);
+      drop_space();
+      co_return true;
+    }
     if (byte == static_cast<unsigned char>(rules.reasoning.end.front()) && co_await accept(rules.reasoning.end)) break;
     emit_text(kind, static_cast<char>(byte));
     in_.take();

@@ -38,6 +38,7 @@ INSTANTIATE_TEST_SUITE_P(
         Family{"hermes", "<tool_call>{\"arguments\": {\"a\": \"}\\\"\"}, \"name\": \"f\"}</tool_call>", {"", "", {{"f", "{\"a\": \"}\\\"\"}", ""}}}},
         Family{"hermes", "<tool_call>{\"name\": \"f\", \"arguments\": \"{\\\"a\\\": 1}\"}</tool_call>", {"", "", {{"f", "{\"a\": 1}", ""}}}},
         Family{"hermes", "<think>\nHm.\n</think>\n\nYes.\n", {"Hm.", "Yes.\n", {}}},
+        Family{"hermes", "<think>\nHm.\n", {"Hm.\n", "", {}}},  // cut
         Family{"qwen3_coder",
                "<tool_call>\n<function=f>\n<parameter=text>\na \"b\"\n\nc\n</parameter>\n<parameter=number>\n7\n</parameter>\n<parameter=unit>\n1\n</parameter>\n"
                "</function>\n</tool_call>",
