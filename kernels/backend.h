@@ -271,9 +271,19 @@ class Backend {
   virtual std::string_view name() const = 0;
   // Ops return before they are done; whoever needs a result waits with StepContext::wait_sampled() or download().
   virtual bool is_asynchronous() const { return false; }
-  // Zeroed and touched, 64-byte aligned (huge pages where they help); throws at start-up. `progress` is told
-  // on the way where it takes long.
-  virtual Buffer allocate(size_t bytes, const Progress& progress = {}) = 0;
+  // Zeroed and touched, 64-byte aligned (huge pages where they help); throws at start-up.
+  virtual Buffer allocate(size_t bytes) = 0;
+  // Zeroed, and touched by and by: by whoever comes first, or by a thread that nobody waits for. The memory itself may be
+  // late, never the zeros.
+  virtual Buffer reserve(size_t bytes) { return allocate(bytes); }
+  // Calls task(i) for each i of [0, count) on the threads that compute, where there are any: for the host's work at
+  // start-up. Tasks must not throw.
+  virtual void for_each_on_host(int64_t count, const std::function<void(int64_t)>& task) {
+    for (int64_t i = 0; i < count; ++i) task(i);
+  }
+  // The name of the layout that pack_linear() writes, where that is host memory whose bytes mean the same in another
+  // process of this program; empty: it is not.
+  virtual std::string_view packed_layout() const { return {}; }
   virtual void upload(void* to, const void* from, size_t bytes) = 0;    // done when it returns
   virtual void download(void* to, const void* from, size_t bytes) = 0;  // waits for what was asked before
   // Bytes of memory that are free for allocate().

@@ -78,6 +78,13 @@ constexpr WeightFormatRow kRows[kNumWeightFormats] = {
      .group = kOfMatrix,
      .number = DType::kBF16,
      .decode = decode<uint8_t, from_fp8>},
+    {.id = WeightFormat::kInt8Dynamic,
+     .name = "int8_dynamic",
+     .bits = 8,
+     .group = kWholeRow,
+     .number = DType::kBF16,
+     .decode = decode<int8_t, from_int8>,
+     .rounds_rows = true},
 };
 static_assert([] {
   for (int i = 0; i < kNumWeightFormats; ++i)
@@ -175,6 +182,7 @@ float quantise_group(WeightFormat format, std::span<const float> values, void* c
   }
   switch (format) {
     case WeightFormat::kInt8:
+    case WeightFormat::kInt8Dynamic:
     case WeightFormat::kInt8Groups: {
       const float scale = most / 127;
       round_to_codes(values, scale, -127, 127, reinterpret_cast<int8_t*>(codes));
@@ -199,6 +207,17 @@ float quantise_group(WeightFormat format, std::span<const float> values, void* c
 }
 
 }  // namespace
+
+float round_row(const float* x, int64_t k, int8_t* codes) {
+  const float most = largest_magnitude({x, static_cast<size_t>(k)});
+  if (!(most >= 0x1p-100f)) {
+    std::fill_n(codes, k, int8_t{0});
+    return std::isnan(most) ? most : 0;
+  }
+  const float factor = 127 / most;
+  for (int64_t i = 0; i < k; ++i) codes[i] = static_cast<int8_t>(nearest(x[i] * factor));
+  return most / 127;
+}
 
 void quantise_int8(const Tensor& matrix, int8_t* codes, float* scales) {
   quantise_groups(matrix, {WeightFormat::kInt8, kWholeRow}, codes, scales);

@@ -10,9 +10,10 @@
 namespace serval {
 
 // kInt8: codes -127..127 (not -128) times a scale for each row. The others after it have groups: of 8 and of 4
-// bits in two's complement, 4 bits that a table says the meaning of, and E4M3 (Micikevicius et al. 2022).
-enum class WeightFormat : uint8_t { kF32, kF16, kBF16, kInt8, kInt8Groups, kInt4, kTable4, kFp8 };
-inline constexpr int kNumWeightFormats = 8;
+// bits in two's complement, 4 bits that a table says the meaning of, and E4M3 (Micikevicius et al. 2022). kInt8Dynamic: as
+// kInt8, multiplied with activations that are rounded to codes too (W8A8, a scale for each row).
+enum class WeightFormat : uint8_t { kF32, kF16, kBF16, kInt8, kInt8Groups, kInt4, kTable4, kFp8, kInt8Dynamic };
+inline constexpr int kNumWeightFormats = 9;
 
 inline constexpr int kWholeRow = -1, kOfMatrix = -2;
 
@@ -57,6 +58,7 @@ struct WeightFormatRow {
   DType number;  // the plain numbers that the weights are, or are dequantised to for want of kernels
   // The numbers that codes [first, first + count) of a matrix stand for; null: its table says.
   void (*decode)(const void* data, int64_t first, int64_t count, float* to);
+  bool rounds_rows = false;  // each row that is multiplied is rounded first, by round_row()
 
   bool has_groups() const { return group == kOfMatrix; }
 };
@@ -83,6 +85,11 @@ LinearSource source_of(const Tensor& matrix);
 // largest magnitude; ties to even. codes [n, k], scales [n]. A row with a value that is not finite gets a
 // scale that is not a number.
 void quantise_int8(const Tensor& matrix, int8_t* codes, float* scales);
+
+// A row of activations as codes -127..127 under one scale, which the function returns: x is about code * scale. Ties to
+// even. A row whose magnitudes are all below 2^-100 counts as zeros, and one with a value that is not finite gets a scale
+// that is not a number. The definition that kernels are held against, bit for bit.
+float round_row(const float* x, int64_t k, int8_t* codes);
 
 // The same of a format with groups, each under a scale of its own, without offsets: kInt8Groups as above; kInt4 under the
 // scale that makes -8 of its largest magnitude; kFp8 under the one that makes 448 of it. scales [n, groups].

@@ -34,7 +34,7 @@ struct KvMove {
 struct DeviceConfig {
   std::string device = "cpu";  // cpu, cuda, or auto: cuda when this build and machine have it, else cpu
   int num_threads = 0;         // 0: as plan_threads() of kernels/cpu/thread_plan.h chooses
-  std::string isa = "auto";    // auto, generic, avx2, avx512, avx512bf16
+  std::string isa = "auto";    // auto, generic, avx2, avx512, avx512bf16, avx512amx
   bool pin_threads = true;
   bool invariant = true;  // on cuda: law 1 holds, without the vendor's matrix products
 };

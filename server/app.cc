@@ -140,13 +140,12 @@ LogLevel log_level(const std::string& name) {
   return name == "error" ? LogLevel::kError : LogLevel::kInfo;
 }
 
-// Says how far each part of loading is, at most ten times.
-LoadProgress progress_lines() {
-  return [last = std::pair<std::string, size_t>()](const char* what, size_t done, size_t total) mutable {
+// Says how far something long is, at most ten times.
+Progress progress_lines(const char* what) {
+  return [what, last = size_t{0}](size_t done, size_t total) mutable {
     const size_t tenth = total == 0 ? 10 : done * 10 / total;
-    const std::pair<std::string, size_t> now(what, tenth);
-    if (tenth == 0 || now == last) return;
-    last = now;
+    if (tenth == last) return;
+    last = tenth;
     log_info(what, {{"percent", tenth * 10}, {"mib", total >> 20}});
   };
 }
@@ -222,7 +221,7 @@ void serve_until_stopped(const std::string& model, ServerConfig config, StopSign
 
   const std::unique_ptr<Backend> backend = make_backend(config.engine.device);
   const std::unique_ptr<ModelRunner> runner =
-      load_model(served.folder, config.engine, *backend, nullptr, progress_lines());
+      load_model(served.folder, config.engine, *backend, nullptr, progress_lines("loading weights"));
   const BlockGeometry geometry = runner->plan().geometry;
   {
     Engine engine(config.engine, geometry, run_on(*runner), service.event_sink());
@@ -257,8 +256,7 @@ void serve(const std::string& model, ServerConfig config, StopSignals& signals) 
 }
 
 void quantize(const std::string& model, const std::string& out, const std::string& format) {
-  quantise_folder(resolve_model(model), out, format,
-                  [say = progress_lines()](size_t done, size_t total) mutable { say("rounding weights", done, total); });
+  quantise_folder(resolve_model(model), out, format, progress_lines("rounding weights"));
 }
 
 std::string plan_text(const std::string& model, ServerConfig config) {

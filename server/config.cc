@@ -355,12 +355,17 @@ std::vector<Knob> knobs(ServerConfig& c) {
        {"auto", "f32", "f16", "bf16", "fp8"}},
       {"quantize",
        "Engine",
-       "round the weights while they are loaded; int8: 8 bits with a scale for each output row; int4: 4 bits with a scale "
+       "round the weights while they are loaded; int8: 8 bits with a scale for each output row; int8_dynamic: the same, and each "
+       "row that is multiplied with them rounded to 8 bits too, on CPUs by their products of bytes; int4: 4 bits with a scale "
        "for each 32 inputs, the embedding and the head int8; fp8: E4M3 with a scale for each output row",
        &c.engine.quantize,
        0,
        0,
-       {"off", "int8", "int4", "fp8"}},
+       {"off", "int8", "int8_dynamic", "int4", "fp8"}},
+      {"packed_cache", "Engine",
+       "folder for the weights as they are packed: the next start with the same model maps them instead of packing them again; "
+       "checked byte for byte, written anew where anything differs; on the CPU",
+       &c.engine.packed_cache},
       {"device",
        "Engine",
        "what computes; auto: a CUDA device where this build and machine have one, else the CPU",
@@ -380,7 +385,7 @@ std::vector<Knob> knobs(ServerConfig& c) {
        &d.isa,
        0,
        0,
-       {"auto", "generic", "avx2", "avx512", "avx512bf16"}},
+       {"auto", "generic", "avx2", "avx512", "avx512bf16", "avx512amx"}},
       {"pin_threads", "Engine", "bind computing threads to cores", &d.pin_threads},
       {"record", "Engine", "file to record the scheduler's inputs to, for replay", &c.engine.record_path},
 

@@ -57,6 +57,7 @@ class Checkpoint {
   const TensorInfo* find_part(std::string_view name) const;
   const std::vector<TensorInfo>& tensors() const { return tensors_; }  // ascending names
   const std::filesystem::path& file_of(const TensorInfo& tensor) const { return files_[tensor.file].path(); }
+  const std::vector<MappedFile>& files() const { return files_; }
   size_t total_bytes() const { return total_bytes_; }
 
   // Copies tensor.bytes bytes to `to` and lets the source pages go. Throws when the file was truncated

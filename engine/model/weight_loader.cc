@@ -3,9 +3,11 @@
 #include <malloc.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <list>
 #include <memory>
+#include <optional>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -14,6 +16,7 @@
 #include <vector>
 
 #include "engine/model/float_convert.h"
+#include "engine/model/packed_cache.h"
 #include "engine/model/quantised_checkpoint.h"
 #include "engine/model/safetensors.h"
 #include "engine/model/stored_matrix.h"
@@ -105,8 +108,7 @@ void copy_rows(const std::byte* from, const std::vector<RowRange>& rows, size_t 
 class Staging {
  public:
   // The slots are those that check_tensors() has seen.
-  Staging(const Checkpoint& checkpoint, const std::vector<WeightSlot>& slots, const Backend& backend,
-          const Progress& progress)
+  Staging(const Checkpoint& checkpoint, const std::vector<WeightSlot>& slots, Backend& backend, const Progress& progress)
       : checkpoint_(checkpoint), backend_(backend), progress_(progress) {
     for (const WeightSlot& slot : slots)
       capacity_ = std::max(capacity_, std::visit([&](const auto& s) { return bytes_for(s); }, slot));
@@ -138,7 +140,11 @@ class Staging {
     const int64_t n = stored.dim(0), k = stored.dim(1);
     std::byte* const codes = take(code_bytes(format.id, n, k));
     auto* const scales = reinterpret_cast<float*>(take(scale_bytes(format, n, k)));
-    quantise_groups(stored, format, codes, scales);
+    const int64_t row_codes = static_cast<int64_t>(code_bytes(format.id, 1, k)), row_scales = num_groups(format, k);
+    for_rows(n, [&](int64_t first, int64_t count) {
+      quantise_groups(Tensor(stored.at(first * k), stored.dtype, {count, k}), format, codes + first * row_codes,
+                      scales + first * row_scales);
+    });
     const LinearSource rounded{
         .format = format.id, .n = n, .k = k, .data = codes, .scales = scales, .group = format.group};
     return backend_.supports(format.id) ? rounded : source_of(dequantised(rounded, number, stored.data));
@@ -210,12 +216,13 @@ class Staging {
     const size_t room = row_bytes * most_rows(source);
     std::byte* raw = take(room);
     size_t used = 0;
+    bool are_finite = true;
     for (const RowRange& range : source.rows.empty() || has_steps(source) ? whole : source.rows) {
-      checkpoint_.read(info, source.index * bytes + range.first * row_bytes, range.count * row_bytes, raw + used);
+      are_finite &= read_numbers(info, source.index * bytes + range.first * row_bytes, range.count * row_bytes, raw + used);
       used += range.count * row_bytes;
     }
     done_ += used;
-    if (!all_finite(raw, *info.dtype, used / dtype_bytes(*info.dtype))) {
+    if (!are_finite) {
       log_warn("a weight is not finite",
                {{"tensor", shown(info.name)}, {"file", checkpoint_.file_of(info).string()}});
     }
@@ -235,6 +242,31 @@ class Staging {
       transpose(stored, rows, source.shape[1], dtype_bytes(*info.dtype), raw);
     }
     return Tensor(raw, *info.dtype, {source.num_rows(), source.num_columns()});
+  }
+
+  // Copies some bytes of a tensor, in pieces by all of the device's threads; whether the numbers are finite.
+  bool read_numbers(const TensorInfo& info, size_t begin, size_t bytes, std::byte* to) {
+    constexpr size_t kPiece = size_t{1} << 20;
+    std::atomic<bool> are_finite{true}, is_cut{false};
+    backend_.for_each_on_host(static_cast<int64_t>((bytes + kPiece - 1) / kPiece), [&](int64_t i) {
+      const size_t from = static_cast<size_t>(i) * kPiece, count = std::min(kPiece, bytes - from);
+      try {
+        checkpoint_.read(info, begin + from, count, to + from);
+      } catch (const std::runtime_error&) {
+        is_cut = true;
+        return;
+      }
+      if (!all_finite(to + from, *info.dtype, count / dtype_bytes(*info.dtype))) are_finite = false;
+    });
+    if (is_cut) checkpoint_.read(info, begin, bytes, to);  // to throw on this thread
+    return are_finite;
+  }
+
+  // Calls body(first row, rows) for pieces of n rows, on all of the device's threads.
+  template <class Body>
+  void for_rows(int64_t n, const Body& body) {
+    constexpr int64_t kRows = 64;
+    backend_.for_each_on_host((n + kRows - 1) / kRows, [&](int64_t i) { body(i * kRows, std::min(kRows, n - i * kRows)); });
   }
 
   // The checkpoint's own codes, of the rows that are wanted.
@@ -311,13 +343,15 @@ class Staging {
   }
 
   // In `memory`: that of the values it was made of, which are no smaller and done with.
-  static Tensor dequantised(const LinearSource& matrix, DType number, void* memory) {
-    std::vector<float> row(static_cast<size_t>(matrix.k));
+  Tensor dequantised(const LinearSource& matrix, DType number, void* memory) {
     const Tensor result(memory, number, {matrix.n, matrix.k});
-    for (int64_t r = 0; r < matrix.n; ++r) {
-      dequantise_row(matrix, r, row.data());
-      convert(row.data(), DType::kF32, result.at(r * matrix.k), number, row.size());
-    }
+    for_rows(matrix.n, [&](int64_t first, int64_t count) {
+      std::vector<float> row(static_cast<size_t>(matrix.k));
+      for (int64_t r = first; r < first + count; ++r) {
+        dequantise_row(matrix, r, row.data());
+        convert(row.data(), DType::kF32, result.at(r * matrix.k), number, row.size());
+      }
+    });
     return result;
   }
 
@@ -330,7 +364,7 @@ class Staging {
   }
 
   const Checkpoint& checkpoint_;
-  const Backend& backend_;
+  Backend& backend_;
   const Progress& progress_;
   std::unique_ptr<std::byte[]> memory_;
   size_t capacity_ = 0, used_ = 0;
@@ -503,7 +537,7 @@ std::vector<std::string> layer_matrices(const std::filesystem::path& model_dir, 
 }
 
 ModelWeights load_weights(const std::filesystem::path& model_dir, const ModelSpec& model, Backend& backend,
-                          const Progress& progress) {
+                          const Progress& progress, const std::filesystem::path& packed_cache) {
   const QuantisedCheckpoint opened(model_dir);
   const Checkpoint& checkpoint = opened.tensors();
   ModelSpec spec = model;
@@ -517,7 +551,17 @@ ModelWeights load_weights(const std::filesystem::path& model_dir, const ModelSpe
              {{"format", format_row(wanted.id).name},
               {"held_as", format_row(held.id).name},
               {"reason", std::string(backend.name()) + " has no kernels for it"}});
+  std::optional<PackedCache> cache;
+  if (!packed_cache.empty() && !backend.packed_layout().empty()) {
+    cache.emplace(packed_cache, model_dir, checkpoint, slots, backend);
+    weights.mapping = cache->load(slots);
+    if (weights.mapping != nullptr) {
+      if (progress) progress(checkpoint.total_bytes(), checkpoint.total_bytes());
+      return weights;
+    }
+  }
   fill_slots(checkpoint, slots, skipped, backend, progress);
+  if (cache) cache->store(slots);
   ::malloc_trim(0);  // what staging freed goes back to the system: the resident size is a promise of the plan
   return weights;
 }

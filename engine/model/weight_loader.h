@@ -20,9 +20,10 @@ namespace serval {
 // Throws std::runtime_error with one sentence that names the file and the tensor: missing, unexpected, wrong
 // shape, unsupported dtype, truncated file. Not-a-number and infinite weights are legal in the format: they
 // are warned of in the log, once a tensor. progress: checkpoint bytes read and in all, on the calling thread
-// after every slot, the last call with both equal.
+// after every slot, the last call with both equal. packed_cache: the folder that the weights are taken from and
+// left in for the next start (packed_cache.h); empty: none.
 ModelWeights load_weights(const std::filesystem::path& model_dir, const ModelSpec& spec, Backend& backend,
-                          const Progress& progress = {});
+                          const Progress& progress = {}, const std::filesystem::path& packed_cache = {});
 
 // The same of slots that are no whole model's: heads beside one. ignored: as TensorNames has it.
 void load_slots(const std::filesystem::path& folder, const std::vector<WeightSlot>& slots, std::span<const std::string_view> ignored,

@@ -2,6 +2,7 @@
 // is weight_loader.cc.
 #pragma once
 
+#include <memory>
 #include <variant>
 #include <vector>
 
@@ -28,6 +29,7 @@ struct LayerWeights {
 };
 
 struct ModelWeights {
+  std::shared_ptr<void> mapping;  // what the others lie in, where they came from a packed cache
   LinearWeight embedding;    // [vocab, embedding]
   LinearWeight project_in;   // [hidden, embedding] and
   LinearWeight project_out;  // [embedding, hidden], empty where the two are the same

@@ -47,10 +47,10 @@ size_t KvCache::planned_bytes(const ModelSpec& spec, const BlockGeometry& geomet
 }
 
 KvCache::KvCache(const ModelSpec& spec, const BlockGeometry& geometry, DType dtype, Backend& backend,
-                 int max_copies, const Progress& progress)
+                 int max_copies)
     : backend_(backend), layers_(spec.layers.size()) {
   copies_.reserve(max_copies);
-  memory_ = backend.allocate(planned_bytes(spec, geometry, dtype), progress);
+  memory_ = backend.reserve(planned_bytes(spec, geometry, dtype));
   auto* next = memory_.as<std::byte>();
   for (size_t g = 0; g < spec.kv_groups.size(); ++g) {
     group_layers_.push_back(spec.kv_groups[g].layers);

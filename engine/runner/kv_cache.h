@@ -17,9 +17,8 @@ size_t kv_block_bytes(const ModelSpec& spec, int group, int block_size, DType dt
 
 class KvCache {
  public:
-  // Allocates and touches everything. `max_copies`: of one group in one step.
-  KvCache(const ModelSpec& spec, const BlockGeometry& geometry, DType dtype, Backend& backend, int max_copies,
-          const Progress& progress = {});
+  // `max_copies`: of one group in one step.
+  KvCache(const ModelSpec& spec, const BlockGeometry& geometry, DType dtype, Backend& backend, int max_copies);
 
   static size_t planned_bytes(const ModelSpec& spec, const BlockGeometry& geometry, DType dtype);
 

@@ -13,22 +13,16 @@ namespace serval {
 
 std::unique_ptr<ModelRunner> load_model(const std::filesystem::path& folder, const EngineConfig& config,
                                         Backend& backend, std::unique_ptr<Speculator> speculator,
-                                        const LoadProgress& progress) {
+                                        const Progress& progress) {
   ModelSpec spec = quantised(lengthened(read_model_spec(folder), config.long_attention), config.quantize);
   DraftModels draft = read_draft_models(config, spec);
   const MemoryPlan plan = plan_memory(spec, config, backend, backend.available_bytes(), draft);
-  const auto progress_of = [&](const char* what) {
-    return [&progress, what](size_t done, size_t total) {
-      if (progress) progress(what, done, total);
-    };
-  };
-  ModelWeights weights = load_weights(folder, spec, backend, progress_of("loading weights"));
+  ModelWeights weights = load_weights(folder, spec, backend, progress, config.packed_cache);
   const size_t weight_bytes = held_bytes(map_weights(spec, weights));
   SERVAL_CHECK(weight_bytes == plan.weight_bytes, weight_bytes, plan.weight_bytes);
   Drafters drafters = make_drafters(config, spec, plan.draft, std::move(draft), backend);
   if (speculator) drafters.speculators.push_back(std::move(speculator));
-  return std::make_unique<ModelRunner>(std::move(spec), std::move(weights), plan, backend, std::move(drafters),
-                                       progress_of("clearing the KV cache"));
+  return std::make_unique<ModelRunner>(std::move(spec), std::move(weights), plan, backend, std::move(drafters));
 }
 
 }  // namespace serval

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <filesystem>
-#include <functional>
 #include <memory>
 
 #include "engine/config.h"
@@ -10,16 +9,12 @@
 
 namespace serval {
 
-// What is being done, bytes done, bytes in all: while weights are read and a large KV cache is cleared. May
-// throw to give up.
-using LoadProgress = std::function<void(const char* what, size_t done, size_t total)>;
-
 // The runner proposes what the drafters of config.speculation guess, and `speculator` where they do not,
-// config.scheduler.num_draft_tokens at most.
+// config.scheduler.num_draft_tokens at most. `progress`: of the weights, as load_weights() has it.
 // Throws std::runtime_error with a sentence: what plan_memory() and load_weights() throw, or that the folder's
 // config.json is not a model's.
 std::unique_ptr<ModelRunner> load_model(const std::filesystem::path& folder, const EngineConfig& config,
                                         Backend& backend, std::unique_ptr<Speculator> speculator = nullptr,
-                                        const LoadProgress& progress = {});
+                                        const Progress& progress = {});
 
 }  // namespace serval

@@ -26,11 +26,10 @@ bool decodes_alone(const Batch& batch) {
 }  // namespace
 
 struct ModelRunner::Impl {
-  Impl(ModelSpec spec, ModelWeights weights, const MemoryPlan& memory_plan, Backend& device, Drafters drafters,
-       const Progress& kv_progress)
+  Impl(ModelSpec spec, ModelWeights weights, const MemoryPlan& memory_plan, Backend& device, Drafters drafters)
       : backend(device),
         plan(memory_plan),
-        kv(spec, plan.kv_geometry, plan.kv_dtype, backend, plan.steps.max_seqs, kv_progress),
+        kv(spec, plan.kv_geometry, plan.kv_dtype, backend, plan.steps.max_seqs),
         workspace(spec, plan.steps.max_rows, plan.steps.max_logit_rows, backend),
         slots(plan.steps.max_seqs, plan.steps.max_model_len, plan.geometry),
         input(plan.steps.max_rows, plan.steps.max_seqs, plan.steps.max_branches, slots.table_stride(), plan.geometry,
@@ -150,9 +149,8 @@ struct ModelRunner::Impl {
 };
 
 ModelRunner::ModelRunner(ModelSpec spec, ModelWeights weights, const MemoryPlan& plan, Backend& backend,
-                         Drafters drafters, const Progress& kv_progress)
-    : impl_(std::make_unique<Impl>(std::move(spec), std::move(weights), plan, backend, std::move(drafters),
-                                   kv_progress)) {
+                         Drafters drafters)
+    : impl_(std::make_unique<Impl>(std::move(spec), std::move(weights), plan, backend, std::move(drafters))) {
   if (is_asynchronous()) warm_up();
 }
 

@@ -16,12 +16,10 @@ namespace serval {
 
 class ModelRunner {
  public:
-  // Allocates everything of the plan beside the weights, which are that backend's, and touches it; repeats the steps
-  // that the device wants to see before it serves. Throws at start-up. The backend outlives the runner; other runners
-  // on it may run in turns with this one, on the same thread. `kv_progress` is told how much of a large KV cache is
-  // cleared.
-  ModelRunner(ModelSpec spec, ModelWeights weights, const MemoryPlan& plan, Backend& backend, Drafters drafters = {},
-              const Progress& kv_progress = {});
+  // Allocates everything of the plan beside the weights, which are that backend's, and touches it, but for a large KV
+  // cache (Backend::reserve); repeats the steps that the device wants to see before it serves. Throws at start-up. The
+  // backend outlives the runner; other runners on it may run in turns with this one, on the same thread.
+  ModelRunner(ModelSpec spec, ModelWeights weights, const MemoryPlan& plan, Backend& backend, Drafters drafters = {});
   ~ModelRunner();
 
   // Starts a step; at most two may be on their way. `batch` is not needed afterwards. A token of a step that

@@ -1,5 +1,7 @@
 #include "kernels/cpu/cpu_backend.h"
 
+#include <pthread.h>
+#include <sched.h>
 #include <sys/mman.h>
 
 #include <cstdlib>
@@ -16,9 +18,9 @@ namespace {
 
 constexpr size_t kLine = 64;
 constexpr size_t kHugePage = size_t{2} << 20;
-// Of memory to clear: what a worker takes at a time, and what is cleared between two words of progress.
+// Of memory to clear: what a worker takes at a time; and what is cleared sooner than a thread has begun to.
 constexpr size_t kClearPiece = 4 * kHugePage;
-constexpr size_t kClearRound = size_t{256} << 20;
+constexpr size_t kAtOnceBytes = size_t{256} << 20;
 
 size_t round_up(size_t value, size_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
@@ -35,6 +37,7 @@ ThreadPlan threads_for(const DeviceConfig& config) {
 
 CpuBackend::CpuBackend(const DeviceConfig& config)
     : kernels_(choose_kernels(config.isa)),
+      dots_(choose_dots(kernels_)),
       pool_(threads_for(config)),
       name_(std::string("cpu-") + kernels_.name) {}
 
@@ -56,18 +59,64 @@ Buffer CpuBackend::take(size_t bytes) {
 
 // Cleared by all workers: the system gives a page to whoever touches it first, page by page, from the memory
 // nearest to that core.
-Buffer CpuBackend::allocate(size_t bytes, const Progress& progress) {
+Buffer CpuBackend::allocate(size_t bytes) {
   Buffer buffer = take(bytes);
-  for (size_t begin = 0; begin < bytes; begin += kClearRound) {
-    const size_t end = std::min(bytes, begin + kClearRound);
-    const auto pieces = static_cast<int64_t>((end - begin + kClearPiece - 1) / kClearPiece);
-    pool_.for_each(pieces, [&](int, int64_t i) {
-      const size_t from = begin + static_cast<size_t>(i) * kClearPiece;
-      std::memset(buffer.as<std::byte>() + from, 0, std::min(kClearPiece, end - from));
-    });
-    if (progress && bytes > kClearRound) progress(end, bytes);
-  }
+  const auto pieces = static_cast<int64_t>((bytes + kClearPiece - 1) / kClearPiece);
+  pool_.for_each(pieces, [&](int, int64_t i) {
+    const size_t from = static_cast<size_t>(i) * kClearPiece;
+    std::memset(buffer.as<std::byte>() + from, 0, std::min(kClearPiece, bytes - from));
+  });
   return buffer;
+}
+
+namespace {
+
+// Before the memory that reserve() gives: the mapping that it is of.
+struct Mapping {
+  void* memory;
+  size_t bytes;
+};
+
+// Gives the pages of [from, from + bytes) their memory, in pieces, beside those that compute: only on a core that has
+// nothing else to do. Where the system cannot, whoever comes first does.
+void touch(std::byte* from, size_t bytes, const std::atomic<bool>& stop) {
+  const sched_param none{};
+  pthread_setschedparam(pthread_self(), SCHED_IDLE, &none);
+  for (size_t done = 0; done < bytes && !stop.load(std::memory_order_relaxed); done += kClearPiece) {
+#if defined(MADV_POPULATE_WRITE)
+    if (madvise(from + done, std::min(kClearPiece, bytes - done), MADV_POPULATE_WRITE) != 0) return;
+#endif
+  }
+}
+
+}  // namespace
+
+Buffer CpuBackend::reserve(size_t bytes) {
+  if (bytes <= kAtOnceBytes) return allocate(bytes);
+  const size_t length = bytes + 2 * kHugePage;
+  void* const memory = mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED) throw std::runtime_error("the system refused " + std::to_string(bytes) + " bytes of memory");
+  const size_t begin = round_up(reinterpret_cast<size_t>(memory) + sizeof(Mapping), kHugePage);
+  auto* const first = reinterpret_cast<std::byte*>(begin);
+  madvise(first, bytes, MADV_HUGEPAGE);
+  *reinterpret_cast<Mapping*>(first - sizeof(Mapping)) = {memory, length};
+  Buffer buffer;
+  buffer.memory = {first, [](void* p) {
+                     const Mapping mapping = reinterpret_cast<Mapping*>(p)[-1];
+                     munmap(mapping.memory, mapping.bytes);
+                   }};
+  buffer.bytes = bytes;
+  touching_.emplace_back([this, first, bytes] { touch(first, bytes, stop_); });
+  return buffer;
+}
+
+void CpuBackend::for_each_on_host(int64_t count, const std::function<void(int64_t)>& task) {
+  pool_.for_each(count, [&](int, int64_t i) { task(i); });
+}
+
+CpuBackend::~CpuBackend() {
+  stop_.store(true);
+  for (std::thread& thread : touching_) thread.join();
 }
 
 DType CpuBackend::preferred_kv_dtype(DType weights) const {

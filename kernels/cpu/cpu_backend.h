@@ -4,9 +4,13 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <string>
+#include <thread>
+#include <vector>
 
 #include "kernels/backend.h"
+#include "kernels/cpu/dot_table.h"
 #include "kernels/cpu/kernel_table.h"
 #include "kernels/cpu/step_context.h"
 #include "kernels/cpu/thread_pool.h"
@@ -22,7 +26,11 @@ class CpuBackend final : public Backend {
   int num_threads() const { return pool_.num_threads(); }
   const KernelTable& kernels() const { return kernels_; }
 
-  Buffer allocate(size_t bytes, const Progress& progress = {}) override;
+  ~CpuBackend() override;
+  Buffer allocate(size_t bytes) override;
+  Buffer reserve(size_t bytes) override;
+  void for_each_on_host(int64_t count, const std::function<void(int64_t)>& task) override;
+  std::string_view packed_layout() const override { return "panels of 32"; }
   void upload(void* to, const void* from, size_t bytes) override;
   void download(void* to, const void* from, size_t bytes) override;
   size_t available_bytes() const override;
@@ -88,6 +96,7 @@ class CpuBackend final : public Backend {
     int64_t count;
   };
   void linear_rows(const LinearRows& rows, const LinearWeight& w);
+  void dot_rows(const LinearRows& rows, const LinearWeight& w);  // of a format that rounds them
   static Buffer take(size_t bytes);  // allocate() without the zeros: nobody has touched it
   // Runs body(row) for every row; several rows to a task when a row is little work.
   template <class Body>
@@ -98,8 +107,11 @@ class CpuBackend final : public Backend {
   StepScratch& step();  // of the step that has begun
 
   const KernelTable& kernels_;
+  const DotTable& dots_;
   ThreadPool pool_;
   std::string name_;
+  std::atomic<bool> stop_{false};
+  std::vector<std::thread> touching_;  // what reserve() gave
   StepScratch* step_ = nullptr;  // set by the CpuStepContext whose step has begun
 };
 

@@ -52,7 +52,7 @@ struct PanelArgs {
   int valid;  // columns of this panel that exist, 1..32
 };
 
-inline constexpr int kNumLinearKernels = 8;  // by WeightFormat (kernels/quant.h)
+inline constexpr int kNumLinearKernels = 8;  // by WeightFormat (kernels/quant.h); the rest is dot_table.h's
 
 struct LinearKernel {
   int max_rows;          // rows of the largest register tile

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
+#include <numeric>
 #include <utility>
 
 #include "kernels/base/check.h"
@@ -13,7 +15,7 @@
 namespace serval::cpu {
 namespace {
 
-static_assert(kNumLinearKernels == kNumWeightFormats);
+static_assert(kNumLinearKernels == static_cast<int>(WeightFormat::kInt8Dynamic));
 
 // How the codes of a format lie in a panel (kernel_table.h), and one of them as a number.
 template <class Stored, float (*kNumber)(Stored), int kNeighbours, int kRounding>
@@ -41,6 +43,7 @@ using F16Codes = WholeCodes<uint16_t, half_to_float, 1, 1>;
 using Bf16Codes = WholeCodes<uint16_t, bf16_to_float, 2, 2>;
 using Int8Codes = WholeCodes<int8_t, from_byte, 1, 2>;
 using Fp8Codes = WholeCodes<uint8_t, fp8_to_float, 1, 2>;
+using DotCodes = WholeCodes<int8_t, from_byte, 4, kDotStep>;
 
 // Of a panel that was zero.
 template <bool kHasTable>
@@ -79,6 +82,8 @@ auto with_codes(WeightFormat format, const Run& run) {
       return run(HalfByteCodes<true>());
     case WeightFormat::kFp8:
       return run(Fp8Codes());
+    case WeightFormat::kInt8Dynamic:
+      return run(DotCodes());
   }
   SERVAL_CHECK(false, static_cast<int>(format));
 }
@@ -120,6 +125,7 @@ int64_t panel_scales(const MatrixFormat& format, int64_t k) {
   return num_groups(format, k) * group_stride(format);
 }
 size_t packed_scale_bytes(const MatrixFormat& format, int64_t n, int64_t k) {
+  if (format_row(format.id).rounds_rows) return num_panels(n) * sizeof(DotScales);
   if (!format_row(format.id).has_groups()) return scale_bytes(format, n, k);
   const int64_t table = format.id == WeightFormat::kTable4 ? kTableSize : 0;
   return static_cast<size_t>(num_panels(n) * panel_scales(format, k) + table) * sizeof(float);
@@ -128,6 +134,20 @@ size_t packed_scale_bytes(const MatrixFormat& format, int64_t n, int64_t k) {
 // Of a weight with groups.
 const float* table_of(const LinearWeight& w) {
   return w.scales.as<float>() + num_panels(w.n) * panel_scales(w.matrix_format(), w.k);
+}
+
+// Of the sums too, which the panels are packed for. Outputs that there are not have zeros.
+void pack_dot_scales(std::span<const LinearSource> parts, LinearWeight& w) {
+  const int64_t k = padded_k(w.k, kDotStep);
+  SERVAL_CHECK(k <= std::numeric_limits<int32_t>::max() / (255 * 128), w.k);  // else a sum could overflow
+  std::memset(w.scales.data(), 0, w.scales.bytes);
+  for (int64_t r = 0; r < w.n; ++r) {
+    DotScales& of_panel = w.scales.as<DotScales>()[r / kPanel];
+    const auto [part, row] = fused_row(parts, r);
+    const auto* const codes = static_cast<const int8_t*>(part->data) + row * w.k;
+    of_panel.scale[r % kPanel] = part->scales[row];
+    of_panel.excess[r % kPanel] = 128 * std::accumulate(codes, codes + w.k, int32_t{0});
+  }
 }
 
 void pack_group_scales(std::span<const LinearSource> parts, LinearWeight& w) {
@@ -144,6 +164,12 @@ void pack_group_scales(std::span<const LinearSource> parts, LinearWeight& w) {
     }
   }
   if (w.format == WeightFormat::kTable4) std::copy_n(parts[0].table, kTableSize, const_cast<float*>(table_of(w)));
+}
+
+// Of a weight whose scales are of whole rows.
+float row_scale(const LinearWeight& w, int64_t row) {
+  return format_row(w.format).rounds_rows ? w.scales.as<DotScales>()[row / kPanel].scale[row % kPanel]
+                                          : w.scales.as<float>()[row];
 }
 
 }  // namespace
@@ -176,7 +202,9 @@ LinearWeight CpuBackend::pack_linear(std::span<const LinearSource> parts, std::s
     });
   });
   w.scales = take(packed_scale_bytes(w.matrix_format(), w.n, w.k));
-  if (format_row(w.format).has_groups()) {
+  if (format_row(w.format).rounds_rows) {
+    pack_dot_scales(parts, w);
+  } else if (format_row(w.format).has_groups()) {
     pack_group_scales(parts, w);
   } else if (w.scales.bytes > 0) {
     float* to = w.scales.as<float>();
@@ -204,7 +232,7 @@ void CpuBackend::embed(const LinearWeight& table, std::span<const int32_t> ids, 
     with_codes(table.format, [&](auto codes) {
       const bool has_groups = format_row(table.format).has_groups();
       if (!has_groups) {
-        const float factor = table.scales.data() == nullptr ? scale : scale * table.scales.as<float>()[id];
+        const float factor = table.scales.data() == nullptr ? scale : scale * row_scale(table, id);
         for (int64_t i = 0; i < table.k; ++i) to[i] = factor * codes.number(panel, lane, i, nullptr);
         return;
       }
@@ -244,6 +272,7 @@ void CpuBackend::head_linear(const HeadLinearArgs& args) {
 void CpuBackend::linear_rows(const LinearRows& in, const LinearWeight& w) {
   const int64_t m = in.count, k = w.k, n = w.n;
   if (m == 0) return;
+  if (format_row(w.format).rounds_rows) return dot_rows(in, w);
   const LinearKernel& kernel = kernels_.linear[static_cast<int>(w.format)];
 
   // Rows in tiles of nearly equal height, the taller ones first.
@@ -265,8 +294,8 @@ void CpuBackend::linear_rows(const LinearRows& in, const LinearWeight& w) {
   }
 
   // A block of rows passes over a panel while its packed activations stay in the shared cache.
-  constexpr int64_t kTilesPerBlock = 24;
-  const int64_t num_blocks = (num_tiles + kTilesPerBlock - 1) / kTilesPerBlock;
+  const int64_t tiles_per_block = std::min(24, 288 / kernel.max_rows);
+  const int64_t num_blocks = (num_tiles + tiles_per_block - 1) / tiles_per_block;
   const int64_t panels = num_panels(n);
   // Neighbouring panels go to one worker (a panel prefetches the next), in a few claims each so that a core
   // that is taken away holds nobody up, and never less than is worth a hand-over. The estimate of a panel's

@@ -17,7 +17,7 @@ struct Sizes {
   int split_slots, slot_floats;
 
   Sizes(const StepLimits& limits, int num_threads) {
-    packed_rows = static_cast<size_t>(limits.max_rows) * padded_k(limits.max_k, kLargestKMultiple) * sizeof(float);
+    packed_rows = limits.max_rows * std::max(padded_k(limits.max_k, kLargestKMultiple) * sizeof(float), packed_dot_row_bytes(limits.max_k));
     const bool has_attention = limits.num_heads > 0;
     attend_floats = has_attention ? cpu::attend_floats(limits.num_heads, limits.head_dim) : 0;
     attend = num_threads * attend_floats * sizeof(float);

@@ -44,7 +44,7 @@ CudaBackend::CudaBackend(const DeviceConfig& config)
   if (!is_invariant_) vendor_gemm_ = VendorGemm::load();
 }
 
-Buffer CudaBackend::allocate(size_t bytes, const Progress&) {
+Buffer CudaBackend::allocate(size_t bytes) {
   Buffer buffer;
   if (bytes == 0) return buffer;
   void* const memory = allocate_device(bytes);

@@ -24,7 +24,7 @@ class CudaBackend final : public Backend {
 
   std::string_view name() const override { return name_; }
   bool is_asynchronous() const override { return true; }
-  Buffer allocate(size_t bytes, const Progress& progress = {}) override;
+  Buffer allocate(size_t bytes) override;
   void upload(void* to, const void* from, size_t bytes) override;
   void download(void* to, const void* from, size_t bytes) override;
   size_t available_bytes() const override { return free_device_bytes(); }

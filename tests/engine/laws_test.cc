@@ -90,6 +90,8 @@ constexpr ModelKind kKinds[] = {
     {"narrow_bf16", "MiMoV2FlashForCausalLM", DType::kBF16, 37, 0, 5, R"(, "num_key_value_heads": 1, "moe_intermediate_size": 40, "v_head_dim": 8, "partial_rotary_factor": 0.5)"},
     {"streaming_bf16", "Qwen3ForCausalLM", DType::kBF16, 0, 0, 0, "", "off", "auto", {LongAttention::Kind::kStreaming, 5, 37}},
     {"self_extend_bf16", "Qwen3ForCausalLM", DType::kBF16, 0, 0, 0, "", "off", "auto", {LongAttention::Kind::kSelfExtend, 0, 37, 4}},
+    {"mixed_int8_dynamic", "Qwen2ForCausalLM", DType::kBF16, 37, 1, 0, "", "int8_dynamic"},
+    {"experts_int8_dynamic", "MixtralForCausalLM", DType::kBF16, 0, 0, 5, "", "int8_dynamic"},
 };
 
 // Models that rotate sequences that may become longer than 100 another way.

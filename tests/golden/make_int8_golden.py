@@ -1,14 +1,15 @@
-"""Makes golden-int8.json beside some of the checkpoints of tests/fixtures/models: what the reference answers once every matrix was
-rounded to 8 bits.
+"""Makes golden-int8.json and golden-int8_dynamic.json beside some of the checkpoints of tests/fixtures/models: what the reference answers
+once every matrix was rounded to 8 bits; for the second, every row that is multiplied with one too.
 
 Run by hand, never by the tests, with the environment of make_model_golden.py, whose checkpoints it reads:
     VENV/bin/python tests/golden/make_int8_golden.py
 
 The rounding is written here once more, in numpy: for each output row of each projection, of the embedding and of the head, the scale that
 makes 127 of the row's largest magnitude, and the nearest code, ties to even. The reference computes in float32 with the products of codes
-and scales. Greedy steps whose margin is small are in the file too; who compares leaves them out.
+and scales. A row that is multiplied has the nearest codes under its own scale of that kind. Greedy steps whose margin is small are in the file too; who compares leaves them out.
 """
 
+import itertools
 import json
 import pathlib
 
@@ -28,10 +29,16 @@ def rounded(matrix):
     return torch.from_numpy((codes * scale).astype(np.float32))
 
 
+def round_rows(module, inputs):
+    x = inputs[0]
+    most = x.abs().amax(dim=-1, keepdim=True)
+    return (torch.round(x * (127 / most)) * (most / 127), *inputs[1:])
+
+
 def main():
     torch.set_num_threads(1)
     transformers.utils.logging.set_verbosity_error()
-    for name in MODELS:
+    for name, quantize in [*itertools.product(MODELS, ["int8"]), ("llama-bias", "int8_dynamic")]:
         folder = pathlib.Path(ROOT) / name
         model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
         with torch.no_grad():
@@ -39,6 +46,10 @@ def main():
                 tied = module is model.get_output_embeddings() and model.config.tie_word_embeddings
                 if isinstance(module, (torch.nn.Linear, torch.nn.Embedding)) and not tied:
                     module.weight.copy_(rounded(module.weight))
+        if quantize == "int8_dynamic":
+            for module in model.modules():
+                if isinstance(module, torch.nn.Linear):
+                    module.register_forward_pre_hook(round_rows)
         plain = json.loads((folder / "golden.json").read_text(encoding="utf-8"))
         cases = []
         for case in plain["cases"]:
@@ -48,11 +59,11 @@ def main():
                           "positions": case["positions"],
                           "log_probs": [[round(x, 6) for x in vectors[p].tolist()] for p in case["positions"]]})
         reference = (f"transformers {transformers.__version__}, torch {torch.__version__.split('+')[0]}, float32, eager attention, "
-                     "matrices rounded to int8 by row")
+                     "matrices rounded to int8 by row" + (", and the rows multiplied with them" if quantize == "int8_dynamic" else ""))
         golden = {"reference": reference, "seed": plain["seed"], "cases": cases}
-        (folder / "golden-int8.json").write_text(json.dumps(golden, separators=(",", ":")) + "\n", encoding="utf-8")
+        (folder / f"golden-{quantize}.json").write_text(json.dumps(golden, separators=(",", ":")) + "\n", encoding="utf-8")
         smallest = min(min(c["margins"]) for c in cases)
-        print(f"{name}: smallest margin {smallest:.4f}", flush=True)
+        print(f"{name}, {quantize}: smallest margin {smallest:.4f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -58,13 +58,14 @@ TEST(Dispatch, AgreesWithTheKernelsViewOfTheProcessor) {
   const bool avx512 = avx2 && has("avx512f") && has("avx512bw") && has("avx512dq") && has("avx512vl");
   EXPECT_EQ(runs("avx2"), avx2);
   EXPECT_EQ(runs("avx512"), avx512);
+  EXPECT_LE(runs("avx512amx"), avx512 && has("amx_tile") && has("amx_bf16") && has("amx_int8")) << "the system may refuse";
   EXPECT_EQ(runs("avx512bf16"), avx512 && has("avx512_bf16") && has("avx512vbmi"));
 }
 
 TEST(Dispatch, RefusesWhatIsUnknownOrMissingWithASentence) {
   EXPECT_THAT(message_of({.isa = "sse9"}), HasSubstr("auto, generic"));
   EXPECT_THAT(message_of({.device = "abacus"}), HasSubstr("'abacus'"));
-  for (const std::string isa : {"avx2", "avx512", "avx512bf16"}) {
+  for (const std::string isa : {"avx2", "avx512", "avx512bf16", "avx512amx"}) {
     const std::vector<std::string> runnable = cpu::runnable_isas();
     if (std::find(runnable.begin(), runnable.end(), isa) != runnable.end()) continue;
     EXPECT_THAT(message_of({.isa = isa}), HasSubstr(isa));

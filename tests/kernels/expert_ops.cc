@@ -130,8 +130,8 @@ void check_experts(Backend& backend, WeightFormat weights, const ExpertCase& c) 
   for (double& value : numbers) value = std::isnan(value) ? 0 : value;
   // Sums in f32, rounded to the activation's type before they are weighted; on one CPU, of rounded
   // activations.
-  const bool rounds_x = backend.name() == "cpu-avx512bf16" && bench.number() == DType::kBF16;
-  expect_near(numbers, want, size, rounds_x ? 0x1p-8 : bench.tolerance(), "experts");
+  const double rounding = rounding_of_rows(backend, weights, bench.number());
+  expect_near(numbers, want, size, rounding > 0 ? rounding : bench.tolerance(), "experts");
 }
 
 // Each head's slice of a row by the head's weight, into a slice of a wider row.
@@ -174,8 +174,8 @@ void check_head_linear(Backend& backend, WeightFormat weights, int rows, int hea
       }
     }
   }
-  const bool rounds_x = backend.name() == "cpu-avx512bf16" && bench.number() == DType::kBF16;
-  expect_near(bench.read(out.tensor), want, size, rounds_x ? 0x1p-8 : bench.tolerance(), "product of heads");
+  const double rounding = rounding_of_rows(backend, weights, bench.number());
+  expect_near(bench.read(out.tensor), want, size, rounding > 0 ? rounding : bench.tolerance(), "product of heads");
 }
 
 }  // namespace

@@ -164,6 +164,13 @@ class Bench {
   std::vector<Buffer> memory_;
 };
 
+// How far rounding the rows of a product may move a sum, of the size of its terms; 0: they are not rounded.
+inline double rounding_of_rows(const Backend& backend, WeightFormat weights, DType number) {
+  if (backend.supports(weights) && format_row(weights).rounds_rows) return 0x1p-5;
+  const bool has_bf16_dots = backend.name() == "cpu-avx512bf16" || backend.name() == "cpu-avx512amx";
+  return has_bf16_dots && number == DType::kBF16 ? 0x1p-8 : 0;
+}
+
 inline void expect_near(const std::vector<double>& got, const std::vector<double>& want,
                  const std::vector<double>& size, double tolerance, const std::string& what) {
   ASSERT_EQ(got.size(), want.size()) << what;

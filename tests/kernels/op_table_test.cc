@@ -32,7 +32,8 @@ INSTANTIATE_TEST_SUITE_P(EveryDevice, OpTable,
                                             ::testing::Values(WeightFormat::kF32, WeightFormat::kF16,
                                                               WeightFormat::kBF16, WeightFormat::kInt8,
                                                               WeightFormat::kInt8Groups, WeightFormat::kInt4,
-                                                              WeightFormat::kTable4, WeightFormat::kFp8)),
+                                                              WeightFormat::kTable4, WeightFormat::kFp8,
+                                                              WeightFormat::kInt8Dynamic)),
                          [](const auto& info) {
                            return std::string(std::get<0>(info.param)) + "_" +
                                   format_row(std::get<1>(info.param)).name;

@@ -31,7 +31,8 @@ INSTANTIATE_TEST_SUITE_P(Cpu, Ops, ::testing::ValuesIn(cpu::runnable_isas()),
 
 // The bf16 dot products.
 bool rounds_activations(const std::string& isa, WeightFormat format) {
-  return isa == "avx512bf16" && (format == WeightFormat::kBF16 || format == WeightFormat::kInt8);
+  return (isa == "avx512bf16" && (format == WeightFormat::kBF16 || format == WeightFormat::kInt8)) ||
+         (isa == "avx512amx" && format == WeightFormat::kBF16);
 }
 
 struct LinearCase {
@@ -64,6 +65,7 @@ void check_linear(Backend& backend, WeightFormat format, bool rounds_activations
   ASSERT_EQ(w.n, n);
   ASSERT_EQ(w.bytes(), backend.packed_bytes(n, c.k, w.matrix_format(), c.bias));
   std::vector<float> x = random.floats(c.m * c.k), y(c.m * n + 1, 7.0f);
+  const std::vector<float> multiplied = format_row(format).rounds_rows ? testing::rounded_rows(x, c.k) : x;
   backend.linear(matrix(x, c.m, c.k), w, Tensor(y.data(), DType::kF32, {c.m, n}));
   EXPECT_EQ(y.back(), 7.0f) << "wrote beyond its rows";
   for (int64_t r = 0; r < c.m; ++r) {
@@ -72,7 +74,7 @@ void check_linear(Backend& backend, WeightFormat format, bool rounds_activations
       for (int64_t j = 0; j < c.parts[p]; ++j, ++column) {
         double sum = c.bias ? biases[p][j] : 0, magnitude = std::abs(sum);
         for (int64_t i = 0; i < c.k; ++i) {
-          const float a = x[r * c.k + i];
+          const float a = multiplied[r * c.k + i];
           const double product =
               weights[p].values[j * c.k + i] * (rounds_activations ? bf16_to_float(float_to_bf16(a)) : a);
           sum += product;

@@ -26,11 +26,10 @@ void check_linear(Backend& backend, WeightFormat weights, int64_t m, int64_t n, 
         size.push_back(terms);
       }
     }
-    // The bf16 dot products of a CPU round the activations too.
-    const bool rounds_x = backend.name() == "cpu-avx512bf16" && bench.number() == DType::kBF16;
-    const double tolerance = rounds_x ? 0x1p-8 : precision_of(out_type).relative;
+    const double rounding = rounding_of_rows(backend, weights, bench.number());
+    const double tolerance = rounding > 0 ? rounding : precision_of(out_type).relative;
     // Sums in f32 err by the size of their terms; rounding the sum errs by the size of the sum.
-    for (double& terms : size) terms *= rounds_x ? 1 : 1e-6 / tolerance;
+    for (double& terms : size) terms *= rounding > 0 ? 1 : 1e-6 / tolerance;
     expect_near(bench.read(out), want, size, tolerance,
                 "linear " + std::to_string(m) + "x" + std::to_string(n) + "x" + std::to_string(k));
   }

@@ -68,7 +68,7 @@ inline uint16_t truncated_half(float value) {
 
 inline constexpr WeightFormat kAllFormats[] = {WeightFormat::kF32, WeightFormat::kF16, WeightFormat::kBF16,
                                                WeightFormat::kInt8, WeightFormat::kInt8Groups, WeightFormat::kInt4,
-                                               WeightFormat::kTable4, WeightFormat::kFp8};
+                                               WeightFormat::kTable4, WeightFormat::kFp8, WeightFormat::kInt8Dynamic};
 static_assert(std::size(kAllFormats) == kNumWeightFormats);
 
 // A matrix [n, k] stored in a format, and what its codes mean.
@@ -94,7 +94,7 @@ struct Stored {
         store(truncated_half(value), half_to_float(truncated_half(value)));
       } else if (format == WeightFormat::kBF16) {
         store(float_to_bf16(value), bf16_to_float(float_to_bf16(value)));
-      } else if (format == WeightFormat::kInt8) {  // all codes there are, and scales that nothing would choose
+      } else if (format_row(format).group == kWholeRow) {  // all codes there are, and scales that nothing would choose
         if (i % k == 0) scales.push_back(0.004f * (1.0f + static_cast<float>(i / k % 13)));
         const int code = static_cast<int>(std::lround(value * 1000)) % 128;
         store(static_cast<int8_t>(code), code * double{scales.back()});
@@ -138,6 +138,16 @@ struct Stored {
             .table = table.empty() ? nullptr : table.data()};
   }
 };
+
+// What the rows of a format that rounds them are multiplied as.
+inline std::vector<float> rounded_rows(std::vector<float> x, int64_t k) {
+  std::vector<int8_t> codes(k);
+  for (size_t row = 0; row < x.size(); row += k) {
+    const float scale = round_row(&x[row], k, codes.data());
+    for (int64_t i = 0; i < k; ++i) x[row + i] = static_cast<float>(codes[i]) * scale;
+  }
+  return x;
+}
 
 inline bool same_bits(const float* a, const float* b, size_t n) {
   return std::memcmp(a, b, n * sizeof(float)) == 0;

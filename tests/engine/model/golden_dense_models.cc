@@ -96,6 +96,7 @@ std::vector<ModelCase> dense_models() {
       {"llama-bias", {without_rounding(), without_bias("qkv", qkv), without_bias("down", down)}, "int8"},
       {"llama2-f16", {without_rounding()}, "int8"},
       {"qwen3-bf16", {without_rounding(), without_qk_norm()}, "int8"},
+      {"llama-bias", {without_rounding(), without_bias("qkv", qkv), without_bias("down", down)}, "int8_dynamic"},
   };
 }
 

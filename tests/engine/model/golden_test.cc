@@ -54,6 +54,8 @@ class Golden : public ::testing::TestWithParam<std::tuple<std::string, ModelCase
       GTEST_SKIP() << absent.what();
     }
     tolerance_ = tolerance_of(std::get<0>(GetParam()), spec(model().quantize).weight_dtype);
+    // A row whose numbers differ in the last bit may have another code, as may everything that follows from it.
+    if (model().quantize == "int8_dynamic") tolerance_ = std::max(tolerance_, 0.03);
     cases_ = read_golden(fixture(model().name) / model().golden());
     ASSERT_FALSE(cases_.empty());
   }

@@ -30,7 +30,7 @@ class PlainBackend final : public Backend {
  public:
   std::string_view name() const override { return "plain"; }
 
-  Buffer allocate(size_t bytes, const Progress& = {}) override {
+  Buffer allocate(size_t bytes) override {
     void* memory = std::aligned_alloc(64, (bytes + 63) / 64 * 64);
     std::memset(memory, 0, bytes);
     Buffer buffer;
@@ -133,11 +133,18 @@ class PlainBackend final : public Backend {
 
   void linear(const Tensor& x, const LinearWeight& w, const Tensor& out) override {
     SERVAL_CHECK(x.dim(1) == w.k && out.dim(1) == w.n, x.dim(1), w.k, out.dim(1), w.n);
+    std::vector<float> row(static_cast<size_t>(w.k));
+    std::vector<int8_t> codes(row.size());
     for (int64_t r = 0; r < x.dim(0); ++r) {
+      std::copy_n(x.as<float>() + r * w.k, w.k, row.data());
+      if (format_row(w.format).rounds_rows) {
+        const float scale = round_row(row.data(), w.k, codes.data());
+        std::transform(codes.begin(), codes.end(), row.begin(), [&](int8_t code) { return static_cast<float>(code) * scale; });
+      }
       for (int64_t j = 0; j < w.n; ++j) {
         double sum = w.bias.data() == nullptr ? 0.0 : w.bias.as<float>()[j];
         for (int64_t i = 0; i < w.k; ++i)
-          sum += double{x.as<float>()[r * w.k + i]} * w.packed.as<float>()[j * w.k + i];
+          sum += double{row[i]} * w.packed.as<float>()[j * w.k + i];
         out.as<float>()[r * w.n + j] = static_cast<float>(sum);
       }
     }

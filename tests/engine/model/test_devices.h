@@ -15,7 +15,7 @@ inline std::vector<std::string> test_devices() {
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
   return {"avx2"};
 #endif
-  return {"plain", "generic", "avx2", "avx512", "avx512bf16"};
+  return {"plain", "generic", "avx2", "avx512", "avx512bf16", "avx512amx"};
 }
 
 // "plain", or an instruction set of the CPU backend. Throws std::runtime_error when the processor lacks it.
@@ -25,10 +25,10 @@ inline std::unique_ptr<Backend> make_test_backend(const std::string& name) {
 }
 
 // Largest |log-probability difference| to a float32 reference that a device may show. With the bf16 dot
-// product the activations are rounded to 8 bits of precision before every product with a bf16 weight;
+// products the activations are rounded to 8 bits of precision before every product with a bf16 weight;
 // everywhere else the arithmetic is f32 or better.
 inline double tolerance_of(const std::string& device, DType weights) {
-  return device == "avx512bf16" && weights == DType::kBF16 ? 0.125 : 1e-3;
+  return (device == "avx512bf16" || device == "avx512amx") && weights == DType::kBF16 ? 0.125 : 1e-3;
 }
 
 }  // namespace serval::testing

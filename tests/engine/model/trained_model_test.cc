@@ -153,7 +153,7 @@ TEST_P(TrainedModel, ServalNanoStaysNearItselfInFewerBits) {
     double near, mean;
   };
   for (const Rounding& rounding : {Rounding{"off", DType::kF8, 1, 0.1}, Rounding{"fp8", DType::kF32, 1, 0.15},
-                                   Rounding{"int4", DType::kF32, 3, 0.5}}) {
+                                   Rounding{"int8_dynamic", DType::kF32, 1, 0.15}, Rounding{"int4", DType::kF32, 3, 0.5}}) {
     Transformer transformer = load(root / "deploy/models/serval-nano", rounding.quantize);
     const Outcome outcome = judge(transformer, *backend_, rounding.kv, cases, rounding.near);
     EXPECT_LE(outcome.worst, rounding.near) << rounding.quantize;

@@ -39,7 +39,7 @@ TEST_P(KernelShares, OfTallProductsAreAtLeastFourFifthsOfTheBestLoop) {
     held += s.is_tall_product;
     EXPECT_FALSE(low(s)) << s.kernel << ": " << s.share;
   }
-  EXPECT_EQ(held, kNumWeightFormats) << "one for each format of weights";
+  EXPECT_EQ(held, cpu::kNumLinearKernels) << "one for each format of weights that floats are multiplied with";
 }
 
 }  // namespace

@@ -1,0 +1,108 @@
+// The products of bytes: every set of instructions that this machine runs gives the bits of the definition.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "kernels/cpu/dispatch.h"
+#include "kernels/quant.h"
+#include "tests/kernels/support.h"
+
+namespace serval::cpu {
+namespace {
+
+using serval::testing::Random;
+using serval::testing::same_bits;
+
+constexpr float kNaN = std::numeric_limits<float>::quiet_NaN(), kInfinity = std::numeric_limits<float>::infinity();
+
+class Dots : public ::testing::TestWithParam<const DotTable*> {};
+INSTANTIATE_TEST_SUITE_P(Cpu, Dots, ::testing::ValuesIn(runnable_dots()), [](const auto& info) { return info.param->name; });
+
+TEST_P(Dots, RowsAreRoundedAsDefined) {
+  Random random(1);
+  std::vector<std::vector<float>> rows;
+  for (const int k : {1, 3, 16, 31, 64, 100, 515}) rows.push_back(random.floats(k));
+  rows.push_back(std::vector<float>(70, 0.0f));
+  rows.push_back({1e-33f, -2e-32f, 0});
+  rows.push_back({0x1p-100f, 0x1p-101f});
+  rows.push_back({std::numeric_limits<float>::max(), -1, std::numeric_limits<float>::denorm_min()});
+  rows.push_back({127, 0.5f, 1.5f, -0.5f, -1.5f, 2.5f, -126.5f, 63.49999f});
+  rows.push_back(random.floats(40));
+  rows.back()[39] = kNaN;
+  rows.push_back(random.floats(40));
+  rows.back()[0] = -kInfinity;
+  for (const std::vector<float>& x : rows) {
+    const auto k = static_cast<int64_t>(x.size()), padded = (k + kDotStep - 1) / kDotStep * kDotStep;
+    std::vector<int8_t> want(k);
+    std::vector<uint8_t> codes(padded + 1, 7);
+    const float wanted = serval::round_row(x.data(), k, want.data());
+    float scale = 0;
+    GetParam()->round_row(x.data(), k, padded, codes.data(), &scale);
+    EXPECT_TRUE(same_bits(&scale, &wanted, 1) || (std::isnan(scale) && std::isnan(wanted))) << scale << " " << wanted;
+    for (int64_t i = 0; i < padded; ++i) ASSERT_EQ(codes[i], i < k ? want[i] + 128 : 128) << "k=" << k << " at " << i;
+    EXPECT_EQ(codes[padded], 7);
+  }
+}
+
+TEST_P(Dots, SumsAreExactAndScaledAsDefined) {
+  Random random(2);
+  for (const int64_t k : {64, 192, 1024}) {
+    for (const int rows : {1, 2, 3, 4, 5, 8, 11, 12, 13, 16, 17, 31, 32, 33, 63, 64, 70}) {
+      for (const int valid : {1, 17, 32}) {
+        std::vector<int8_t> codes(k * kPanel), panel(k * kPanel);
+        std::vector<uint8_t> x(rows * k);
+        std::vector<float> row_scales, bias = random.floats(valid);
+        // The ends too, so that no product is beyond what an instruction adds up without loss.
+        for (int8_t& code : codes) code = static_cast<int8_t>(random.below(3) == 0 ? 127 - 254 * random.below(2) : random.below(255) - 127);
+        for (uint8_t& code : x) code = static_cast<uint8_t>(random.below(3) == 0 ? 1 + 254 * random.below(2) : 1 + random.below(255));
+        for (int r = 0; r < rows; ++r) row_scales.push_back(0.001f * static_cast<float>(1 + random.below(100)));
+        DotScales scales;
+        for (int lane = 0; lane < kPanel; ++lane) {
+          scales.scale[lane] = 0.01f * static_cast<float>(1 + random.below(100));
+          scales.excess[lane] = 0;
+          for (int64_t i = 0; i < k; ++i) {
+            panel[(i / 4 * kPanel + lane) * 4 + i % 4] = codes[lane * k + i];
+            scales.excess[lane] += 128 * codes[lane * k + i];
+          }
+        }
+        const int64_t stride = valid + 3;
+        std::vector<float> out(rows * stride, 7.0f);
+        for (const bool has_bias : {false, true}) {
+          GetParam()->panel({.weights = panel.data(),
+                             .rows = x.data(),
+                             .row_scales = row_scales.data(),
+                             .num_rows = rows,
+                             .k = k,
+                             .scales = &scales,
+                             .bias = has_bias ? bias.data() : nullptr,
+                             .out = out.data(),
+                             .out_stride = stride,
+                             .valid = valid});
+          for (int r = 0; r < rows; ++r) {
+            for (int lane = 0; lane < stride; ++lane) {
+              float want = 7;
+              if (lane < valid) {
+                int32_t sum = 0;
+                for (int64_t i = 0; i < k; ++i) sum += codes[lane * k + i] * (x[r * k + i] - 128);
+                want = static_cast<float>(sum) * (scales.scale[lane] * row_scales[r]) + (has_bias ? bias[lane] : 0.0f);
+              }
+              ASSERT_TRUE(same_bits(&out[r * stride + lane], &want, 1))
+                  << "k=" << k << " row " << r << " of " << rows << " column " << lane << " of " << valid << ": " << out[r * stride + lane] << " instead of " << want;
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(ChooseDots, NeverTakesWiderRegistersThanTheKernels) {
+  EXPECT_STREQ(choose_dots(choose_kernels("generic")).name, "generic");
+  EXPECT_STREQ(runnable_dots().front()->name, "generic");
+  EXPECT_EQ(&choose_dots(choose_kernels(runnable_isas().back())), runnable_dots().back());
+}
+
+}  // namespace
+}  // namespace serval::cpu
