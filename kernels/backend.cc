@@ -50,6 +50,12 @@ void Backend::linear_scan(const LinearScanArgs&) {
 void Backend::gated_scan(const GatedScanArgs&) {
   SERVAL_CHECK(false, "gated_scan was asked of a device that has none");
 }
+void Backend::mean_scan(const MeanScanArgs&) {
+  SERVAL_CHECK(false, "mean_scan was asked of a device that has none");
+}
+void Backend::choose_keys(const ChooseKeysArgs&) {
+  SERVAL_CHECK(false, "choose_keys was asked of a device that has none");
+}
 void Backend::mix_streams(const MixStreamsArgs&) {
   SERVAL_CHECK(false, "streams were asked of a device that has no ops of them");
 }

@@ -81,7 +81,8 @@ struct KvLayer {
 };
 
 struct AttentionArgs {
-  Tensor q;  // [num_rows, num_heads, head_dim], already rotated
+  // [num_rows, num_heads, dim], already rotated; what a kept key has beyond dim (ChooseKeysArgs) plays no part
+  Tensor q;
   KvLayer kv;
   const AttentionBatch* batch = nullptr;
   float scale = 1.0f;
@@ -98,7 +99,26 @@ struct AttentionArgs {
   Tensor far_q;
   int near = 0;
   int num_far = 0;
+  // Of the keys that a row sees, those that choose_keys() chose last in this step.
+  bool is_chosen = false;
   Tensor out;          // [num_rows, num_heads * value_width]
+};
+
+// Which keys the rows attend to (DeepSeek-V3.2, section 2.1; MiniMax-M3). Positions are taken in blocks, counted from 0,
+// and of the blocks up to a row's own the top_k of the highest scores are chosen, of equal ones the earlier. A block's
+// score is that of the best of its positions that the row sees; the last `local` ones go first. What a position is scored
+// by, [dim] numbers, is kept in as many pieces as there are KV heads, behind the first `kept_from` numbers of each key.
+// RareOp::kChosenKeys.
+struct ChooseKeysArgs {
+  Tensor q;  // [num_rows, heads, dim], rows together
+  // [num_rows, heads]: a score is the sum over heads of weight * max(0, q . key), for all KV heads alike. Data null: heads
+  // are as many as KV heads, and each of those attends to what its own q . key chooses.
+  Tensor weights;
+  int kept_from = 0;
+  int top_k = 0;
+  int block = 1, local = 0;
+  KvLayer kv;
+  const AttentionBatch* batch = nullptr;
 };
 
 // out [num_rows, heads, dim] = x of the same shape, or zeros where its data is null, each with its own distance between
@@ -221,6 +241,17 @@ struct GatedScanArgs {
   Tensor out;
 };
 
+// Scan of weighted means (RWKV-4; Peng et al. 2023, section 3.1). For each channel, in f32, with a state of sums num and
+// den that are zero before position 0: out = (num + exp(first + k) v) / (den + exp(first + k)), then num = num exp(decay) +
+// exp(k) v and den likewise. `kv` keeps [num, den, the exponent they are relative to] of all channels.
+struct MeanScanArgs {
+  Tensor k, v;          // [num_rows, channels]
+  Tensor decay, first;  // f32 [channels], the decay negative
+  KvLayer kv;
+  const AttentionBatch* batch = nullptr;
+  Tensor out;  // [num_rows, channels]
+};
+
 // What a linear scan's rows do to its states, of what a layer projects: step = softplus(x_scale x + bias) in [least, most];
 // decay = exp(rate * step), or exp(lower_bound * sigmoid(-rate * (x_scale x + bias))) with a bound below 0; strength =
 // the step, or beta_scale * sigmoid(beta).
@@ -328,8 +359,9 @@ class Backend {
   // In place over each head of each row: x [rows, heads, head_dim] with row_stride elements between rows
   // (Qwen3's q_norm, k_norm); weight f32 [head_dim], may be absent. A single head may be as wide as all heads are together (OLMo 2).
   virtual void head_rms_norm(const Tensor& x, int64_t row_stride, const Tensor& weight, float eps) = 0;
-  // The same with LayerNorms, a weight f32 [heads, head_dim] for each head and no bias (Cohere's).
-  virtual void head_layer_norm(const Tensor& x, int64_t row_stride, const Tensor& weight, float eps) = 0;
+  // The same with LayerNorms; weight, bias: f32 [heads, head_dim], of each head, the bias's data null: none.
+  virtual void head_layer_norm(const Tensor& x, int64_t row_stride, const Tensor& weight, const Tensor& bias,
+                               float eps) = 0;
   // x [rows, dim] = what lies within -limit..limit, in place.
   virtual void clamp(const Tensor& x, float limit) = 0;
   virtual void linear(const Tensor& x, const LinearWeight& w,
@@ -341,6 +373,7 @@ class Backend {
   virtual void copy_heads(const CopyHeadsArgs& args);  // RareOp::kFarQueries
   // q rows may be a slice of the fused qkv: q_row_stride elements between rows.
   virtual void attention(const AttentionArgs& args, int64_t q_row_stride) = 0;
+  virtual void choose_keys(const ChooseKeysArgs& args);  // RareOp::kChosenKeys
   virtual void gated_activation(Activation act, const Tensor& gate_up,
                                 const Tensor& out) = 0;  // [m, 2f] -> act(gate) * up [m, f]
   // gate_up [m, 2f] in place: gate = min(gate, limit), up = clamp(up, -limit, limit) + up_offset.
@@ -361,6 +394,7 @@ class Backend {
   virtual void linear_scan(const LinearScanArgs& args);  // RareOp::kLinearScan, both
   virtual void scan_gates(const ScanGatesArgs& args);
   virtual void gated_scan(const GatedScanArgs& args);  // RareOp::kGatedScan
+  virtual void mean_scan(const MeanScanArgs& args);    // RareOp::kMeanScan
   // RareOp::kStreams, the next four.
   virtual void mix_streams(const MixStreamsArgs& args);
   virtual void correct_streams(const CorrectStreamsArgs& args);

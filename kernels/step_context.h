@@ -62,13 +62,17 @@ struct ForwardInput {
 
 // Ops, or forms of one, that a device may have no kernel for. A part raises those that it calls; a model is refused before
 // it is loaded where Backend::has() says no.
-enum class RareOp : uint8_t { kLinearScan, kHeadLinear, kNarrowValues, kStreams, kGatedScan, kFarQueries };
+enum class RareOp : uint8_t {
+  kLinearScan, kHeadLinear, kNarrowValues, kStreams, kGatedScan, kFarQueries, kChosenKeys, kMeanScan
+};
 inline constexpr const char* kRareOpNames[] = {"the scan of matrix states (linear_scan)",
                                                "a product for each head (head_linear)",
                                                "attention to values that are narrower than keys",
                                                "updates of several residuals in turn (mix_streams)",
                                                "the scan of gated units (gated_scan)",
-                                               "attention with a second query for far keys (far_q)"};
+                                               "attention with a second query for far keys (far_q)",
+                                               "attention to keys that an index chooses (choose_keys)",
+                                               "the scan of weighted means (mean_scan)"};
 using RareOps = std::bitset<std::size(kRareOpNames)>;
 
 // The largest calls that will be made in the steps of one model.
@@ -84,6 +88,9 @@ struct StepLimits {
   int64_t vocab = 0;  // logits of a row
   int num_kv_groups = 1;
   int windows[kMaxKvGroups] = {};
+  // Of choose_keys(): heads times dim; what is chosen for each row, and the fewest positions of a block.
+  int64_t index_size = 0;
+  int key_choices = 0, choice_block = 0;
   RareOps rare_ops;  // that are called
 
   void need(RareOp op) { rare_ops.set(static_cast<size_t>(op)); }

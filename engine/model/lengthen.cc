@@ -15,8 +15,9 @@ const char* take_far_keys(Part& part, const FarKeysSpec&) {
 const char* take_far_keys(GqaSpec& part, const FarKeysSpec& far) {
   if (!part.has_keys) return "a layer of it reads the keys of another";
   if (part.value_dim > 0) return "its values are narrower than its keys";
+  if (part.indexer.is_there()) return "an index chooses the keys that it reads";
   if (!part.slopes.empty()) return "it lowers scores by distance (ALiBi) instead of rotating";
-  if (part.head_norm.is_there() && (part.head_norm_place != HeadNormPlace::kEachHead || !part.head_norm.has_weight))
+  if (part.head_norm.is_there() && (part.head_norm_place != HeadNormPlace::kEachHead || !part.head_norm.has_weight || part.has_layer_norms()))
     return "its queries and keys are normalised in a way that is not served with it";
   part.far = far;
   return nullptr;

@@ -27,6 +27,7 @@
 #include "engine/model/mixers/mamba2.h"
 #include "engine/model/mixers/mla.h"
 #include "engine/model/mixers/none.h"
+#include "engine/model/mixers/rwkv.h"
 #include "engine/model/mixers/short_conv.h"
 #include "engine/model/norm.h"
 #include "engine/model/rope_table.h"
@@ -38,7 +39,7 @@
 namespace serval {
 
 using MixerSpec = OneMixerOf<GqaSpec, MlaSpec, MambaSpec, Mamba2Spec, DeltaNetSpec, KdaSpec, LightningSpec, GriffinSpec,
-                              ShortConvSpec, NoMixerSpec>;
+                              ShortConvSpec, RwkvTimeSpec, RwkvChannelSpec, NoMixerSpec>;
 using FfnSpec = OneFfnOf<DenseFfnSpec, MoeFfnSpec, MlpFfnSpec, NoFfnSpec>;
 
 // What a layer without a rotation has in place of one (NoPE; Kazemnejad et al. 2023).

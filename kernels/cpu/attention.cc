@@ -13,7 +13,7 @@
 namespace serval::cpu {
 namespace {
 
-constexpr int kMaxHeadDim = 576;  // of a key: that of DeepSeek's latent attention
+constexpr int kMaxHeadDim = 1024;  // of a key; DeepSeek's latent attention with its index takes 704
 
 void check_layout(const KvLayer& kv) {
   SERVAL_CHECK(kv.dtype == DType::kF32 || kv.dtype == DType::kBF16 || kv.dtype == DType::kF8, dtype_name(kv.dtype));
@@ -22,6 +22,14 @@ void check_layout(const KvLayer& kv) {
   SERVAL_CHECK(kv.head_dim > 0 && kv.head_dim % 2 == 0 && kv.head_dim <= kMaxHeadDim && kv.value_dim % 2 == 0 &&
                    kv.value_width() <= kv.head_dim,
                kv.head_dim, kv.value_dim);
+}
+
+bool is_branch(const AttentionBatch& batch, int seq) {
+  return batch.tree_masks != nullptr && batch.tree_masks[seq] != 0;
+}
+// The first of the blocks that gather_tail() makes.
+int tail_block_of(const KvLayer& kv, const AttentionBatch& batch, int seq) {
+  return is_branch(batch, seq) ? batch.tree_start[seq] / kv.block_size : std::numeric_limits<int>::max();
 }
 
 int rows_per_task(int heads_per_kv) {
@@ -139,13 +147,36 @@ void CpuBackend::move_kv(const KvLayer& kv, std::span<const KvMove> moves) {
   }
 }
 
+const char* CpuBackend::gather_tail(int worker, const KvLayer& kv, const AttentionBatch& batch, int seq, int kv_head,
+                                    int window) {
+  if (!is_branch(batch, seq)) return nullptr;
+  StepScratch& scratch = step();
+  std::byte* const tail = scratch.branch_tails.as<std::byte>() + worker * scratch.branch_tail_bytes;
+  const int shift = std::countr_zero(static_cast<unsigned>(kv.block_size)), last = batch.first_pos[seq];
+  const int first_block = batch.tree_start[seq] / kv.block_size;
+  const size_t key_bytes = kv.key_bytes() / kv.num_kv_heads, value_bytes = kv.value_bytes() / kv.num_kv_heads;
+  SERVAL_CHECK(((last >> shift) - first_block + 1) * (key_bytes + value_bytes) <= scratch.branch_tail_bytes, last,
+               first_block, kv.block_size);
+  const int32_t* const blocks = batch.block_table + int64_t{seq} * batch.table_stride;
+  for (int p = first_seen(last, window); p <= last; ++p) {
+    if (p >> shift < first_block) p = first_block << shift;
+    const int place = branch_place(batch.tree_masks[seq], batch.tree_start[seq], p);
+    const size_t head = int64_t{blocks[place >> shift]} * kv.num_kv_heads + kv_head;
+    std::byte* const to = tail + ((p >> shift) - first_block) * (key_bytes + value_bytes);
+    copy_position(kv, static_cast<const std::byte*>(kv.keys) + head * key_bytes,
+                  static_cast<const std::byte*>(kv.values) + head * value_bytes, place, to, to + key_bytes, p);
+  }
+  return reinterpret_cast<const char*>(tail);
+}
+
 void CpuBackend::attention(const AttentionArgs& args, int64_t q_row_stride) {
   const KvLayer& kv = args.kv;
   const AttentionBatch& batch = *args.batch;
   check_layout(kv);
-  const int num_heads = static_cast<int>(args.q.dim(1)), head_dim = kv.head_dim, value_dim = kv.value_width();
-  SERVAL_CHECK(num_heads % kv.num_kv_heads == 0 && args.q.dim(2) == head_dim, num_heads, kv.num_kv_heads,
-               args.q.dim(2));
+  const int num_heads = static_cast<int>(args.q.dim(1)), head_dim = static_cast<int>(args.q.dim(2)),
+            value_dim = kv.value_width();
+  SERVAL_CHECK(num_heads % kv.num_kv_heads == 0 && head_dim <= kv.head_dim && head_dim % 2 == 0 && value_dim <= head_dim,
+               num_heads, kv.num_kv_heads, head_dim, kv.head_dim, value_dim);
   const int heads = num_heads / kv.num_kv_heads;
   const int task_rows = rows_per_task(heads);
   StepScratch& scratch = step();
@@ -154,6 +185,9 @@ void CpuBackend::attention(const AttentionArgs& args, int64_t q_row_stride) {
                num_heads, head_dim);
   if (batch.num_rows == 0) return;
 
+  const StepScratch::Choice& choice = scratch.choice;
+  SERVAL_CHECK(!args.is_chosen || (choice.num_rows == batch.num_rows && (choice.per_row == 1 || choice.per_row == kv.num_kv_heads)),
+               choice.num_rows, batch.num_rows, choice.per_row, kv.num_kv_heads);
   const bool has_far = args.far_q.data != nullptr;
   SERVAL_CHECK(!has_far || (args.near > 0 && args.window == 0), args.near, args.window);
   // A claim should be worth some microseconds (about 20 multiply-adds a nanosecond).
@@ -198,28 +232,7 @@ void CpuBackend::attention(const AttentionArgs& args, int64_t q_row_stride) {
                               sinks == nullptr ? nullptr : sinks + kv_head * heads + h, out + h * value_dim);
     }
   };
-  // What a branch reads from the block on in which its tree begins, in the order in which it reads it.
-  const auto gather_tail = [&](int worker, int seq, int kv_head, int first_block) {
-    std::byte* const tail = scratch.branch_tails.as<std::byte>() + worker * scratch.branch_tail_bytes;
-    const int shift = std::countr_zero(static_cast<unsigned>(kv.block_size)), last = batch.first_pos[seq];
-    const size_t key_bytes = kv.key_bytes() / kv.num_kv_heads, value_bytes = kv.value_bytes() / kv.num_kv_heads;
-    SERVAL_CHECK(((last >> shift) - first_block + 1) * (key_bytes + value_bytes) <= scratch.branch_tail_bytes, last,
-                 first_block, kv.block_size);
-    const int32_t* const blocks = batch.block_table + int64_t{seq} * batch.table_stride;
-    for (int p = first_seen(last, args.window); p <= last; ++p) {
-      if (p >> shift < first_block) p = first_block << shift;
-      const int place = branch_place(batch.tree_masks[seq], batch.tree_start[seq], p);
-      const size_t head = int64_t{blocks[place >> shift]} * kv.num_kv_heads + kv_head;
-      std::byte* const to = tail + ((p >> shift) - first_block) * (key_bytes + value_bytes);
-      copy_position(kv, static_cast<const std::byte*>(kv.keys) + head * key_bytes,
-                    static_cast<const std::byte*>(kv.values) + head * value_bytes, place, to, to + key_bytes, p);
-    }
-    return reinterpret_cast<const char*>(tail);
-  };
   const auto run_task = [&](int worker, const AttentionTasks::Task& task, int kv_head) {
-    const bool is_branch = batch.tree_masks != nullptr && batch.tree_masks[task.seq] != 0;
-    const int tail_block =
-        is_branch ? batch.tree_start[task.seq] / kv.block_size : std::numeric_limits<int>::max();
     const AttentionTasks::Split* const split = task.split < 0 ? nullptr : &splits[task.split];
     const int64_t row = batch.row_start[task.seq] + task.first_row;
     attend({.q = args.q.as<float>() + row * q_row_stride + int64_t{kv_head} * heads * head_dim,
@@ -237,6 +250,7 @@ void CpuBackend::attention(const AttentionArgs& args, int64_t q_row_stride) {
             .end = (task.first_chunk + task.num_chunks) * kChunk,
             .heads = heads,
             .head_dim = head_dim,
+            .kept_dim = kv.head_dim,
             .value_dim = value_dim,
             .keys = static_cast<const char*>(kv.keys),
             .values = static_cast<const char*>(kv.values),
@@ -245,14 +259,17 @@ void CpuBackend::attention(const AttentionArgs& args, int64_t q_row_stride) {
             .key_offset = kv_head * (kv.key_bytes() / kv.num_kv_heads),
             .value_offset = kv_head * (kv.value_bytes() / kv.num_kv_heads),
             .blocks = batch.block_table + int64_t{task.seq} * batch.table_stride,
-            .tail_block = tail_block,
-            .tail = is_branch ? gather_tail(worker, task.seq, kv_head, tail_block) : nullptr,
+            .tail_block = tail_block_of(kv, batch, task.seq),
+            .tail = gather_tail(worker, kv, batch, task.seq, kv_head, args.window),
             .block_shift = std::countr_zero(static_cast<unsigned>(kv.block_size)),
             .scale = args.scale,
             .soft_cap = args.soft_cap,
             .window = args.window,
             .sinks = sinks == nullptr ? nullptr : sinks + kv_head * heads,
             .slopes = slopes == nullptr ? nullptr : slopes + kv_head * heads,
+            .chosen = args.is_chosen ? choice.of(row, choice.per_row == 1 ? 0 : kv_head) : nullptr,
+            .chosen_words = choice.per_row * choice.words,
+            .chosen_block = choice.block,
             .scratch = scratch.attend.as<float>() + worker * scratch.attend_floats});
     if (split == nullptr) return;
     std::atomic_ref<int32_t> left(pending[int64_t{task.split} * kv.num_kv_heads + kv_head]);
@@ -265,6 +282,130 @@ void CpuBackend::attention(const AttentionArgs& args, int64_t q_row_stride) {
     for (int32_t t = claims[claim]; t < claims[claim + 1]; ++t)
       run_task(worker, tasks[t], static_cast<int>(item / num_claims));
   });
+}
+
+namespace {
+
+// A number that is the larger the larger the score; zeros are equal.
+uint32_t order_of(float score) {
+  const auto bits = std::bit_cast<uint32_t>(score + 0.0f);
+  return (bits >> 31 != 0) ? ~bits : bits | 0x80000000u;
+}
+
+// Sets the bits of the top_k largest of the scores, of equal ones the first: digit by digit, the value that the last of
+// them has is found, then all above it are taken, and as many of it as are left.
+void choose(const float* scores, int count, int top_k, uint64_t* chosen) {
+  uint32_t prefix = 0, known = 0;  // of that value, and which of its bits
+  int left = top_k;
+  for (int shift = 24; shift >= 0; shift -= 8) {
+    int with[256] = {};
+    for (int i = 0; i < count; ++i) {
+      const uint32_t order = order_of(scores[i]);
+      if ((order & known) == prefix) ++with[order >> shift & 255];
+    }
+    int digit = 255;
+    for (; with[digit] < left; --digit) left -= with[digit];
+    prefix |= static_cast<uint32_t>(digit) << shift;
+    known |= 255u << shift;
+  }
+  for (int i = 0; i < count; ++i) {
+    const uint32_t order = order_of(scores[i]);
+    if (order > prefix || (order == prefix && left-- > 0)) chosen[i / 64] |= uint64_t{1} << i % 64;
+  }
+}
+
+// Scores of positions as those of blocks, in place; returns how many.
+int score_blocks(float* scores, int count, int block, int local) {
+  if (block == 1 && local == 0) return count;
+  const int blocks = (count + block - 1) / block;
+  for (int b = 0; b < blocks; ++b) {
+    const int end = std::min(count, (b + 1) * block);
+    scores[b] = *std::max_element(scores + int64_t{b} * block, scores + end);
+  }
+  for (int b = std::max(0, blocks - local); b < blocks; ++b) scores[b] = std::numeric_limits<float>::infinity();
+  return blocks;
+}
+
+}  // namespace
+
+void CpuBackend::choose_keys(const ChooseKeysArgs& args) {
+  const KvLayer& kv = args.kv;
+  const AttentionBatch& batch = *args.batch;
+  check_layout(kv);
+  StepScratch& scratch = step();
+  const int heads = static_cast<int>(args.q.dim(1)), dim = static_cast<int>(args.q.dim(2)), pieces = kv.num_kv_heads;
+  const bool weighs = args.weights.data != nullptr;
+  const int piece = dim / pieces, per_row = weighs ? 1 : heads;
+  SERVAL_CHECK(dim % (2 * pieces) == 0 && args.kept_from % 2 == 0 && args.kept_from + piece <= kv.head_dim &&
+                   (weighs ? pieces == 1 : heads == pieces) && args.top_k > args.local,
+               dim, pieces, heads, args.kept_from, kv.head_dim, args.top_k, args.local);
+  StepScratch::Choice& choice = scratch.choice;
+  SERVAL_CHECK(heads * dim + 8 * kTile <= scratch.index_floats && per_row <= choice.most_per_row &&
+                   args.block >= choice.least_block,
+               heads, dim, scratch.index_floats, per_row, args.block);
+  choice.per_row = per_row;
+  choice.block = args.block;
+  choice.words = tiles_of(tiles_of(scratch.max_model_len, args.block), 64);
+  choice.num_rows = batch.num_rows;
+  const auto index = kv.dtype == DType::kF32   ? kernels_.index_f32
+                     : kv.dtype == DType::kF8 ? kernels_.index_fp8
+                                              : kernels_.index_bf16;
+  const size_t piece_bytes = kv.key_bytes() / pieces,
+               skipped = static_cast<size_t>(args.kept_from) * kv.block_size * dtype_bytes(kv.dtype);
+  // As many rows at a time as there are threads: first the scores of all, piece by piece, then the choice of each.
+  constexpr int kPiece = 4 * kChunk;
+  const int at_once = pool_.num_threads();
+  for (int first = 0; first < batch.num_rows; first += at_once) {
+    const int rows = std::min(at_once, batch.num_rows - first);
+    const auto seq_of = [&](int row) { return sequence_of(batch.row_start, batch.num_seqs, row); };
+    const auto length_of = [&](int row, int seq) { return batch.first_pos[seq] + row - batch.row_start[seq] + 1; };
+    const auto scores_of = [&](int row, int head) {
+      return scratch.index_scores.as<float>() + (int64_t{row - first} * choice.most_per_row + head) * scratch.max_model_len;
+    };
+    const auto takes_all = [&](int length) { return length <= int64_t{args.top_k} * args.block; };
+    int longest = 0;
+    for (int row = first; row < first + rows; ++row) {
+      const int length = length_of(row, seq_of(row));
+      if (!takes_all(length)) longest = std::max(longest, length);
+    }
+    const int64_t parts = tiles_of(longest, kPiece);
+    pool_.for_each(rows * parts, [&](int worker, int64_t item) {
+      const int row = first + static_cast<int>(item / parts), seq = seq_of(row), begin = static_cast<int>(item % parts) * kPiece;
+      const int length = length_of(row, seq), end = std::min(length, begin + kPiece);
+      if (takes_all(length) || begin >= end) return;
+      for (int p = 0; p < pieces; ++p) {
+        const char* const tail = gather_tail(worker, kv, batch, seq, p, 0);
+        index({.q = args.q.as<float>() + int64_t{row} * heads * dim + p * piece,
+               .q_stride = dim,
+               .weights = weighs ? args.weights.as<float>() + int64_t{row} * heads : nullptr,
+               .heads = heads,
+               .dim = piece,
+               .begin = begin,
+               .end = end,
+               .keys = static_cast<const char*>(kv.keys),
+               .key_block_bytes = kv.key_bytes(),
+               .key_offset = p * piece_bytes + skipped,
+               .blocks = batch.block_table + int64_t{seq} * batch.table_stride,
+               .tail_block = tail_block_of(kv, batch, seq),
+               .tail = tail == nullptr ? nullptr : tail + skipped,
+               .tail_block_bytes = (kv.key_bytes() + kv.value_bytes()) / pieces,
+               .block_shift = std::countr_zero(static_cast<unsigned>(kv.block_size)),
+               .adds = p > 0,
+               .out = scores_of(row, 0),
+               .out_stride = scratch.max_model_len,
+               .scratch = scratch.index.as<float>() + worker * scratch.index_floats});
+      }
+    });
+    pool_.for_each(int64_t{rows} * per_row, [&](int, int64_t item) {
+      const int row = first + static_cast<int>(item / per_row), head = static_cast<int>(item % per_row);
+      uint64_t* const chosen = choice.of(row, head);
+      const int length = length_of(row, seq_of(row));
+      std::fill_n(chosen, choice.words, takes_all(length) ? ~uint64_t{0} : 0);
+      if (takes_all(length)) return;
+      float* const scores = scores_of(row, head);
+      choose(scores, score_blocks(scores, length, args.block, args.local), args.top_k, chosen);
+    });
+  }
 }
 
 }  // namespace serval::cpu

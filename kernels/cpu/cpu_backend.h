@@ -50,12 +50,13 @@ class CpuBackend final : public Backend {
   void add_layer_norm(const Tensor& residual, const Tensor& x, const Tensor& weight, const Tensor& bias,
                       float eps, const Tensor& out) override;
   void head_rms_norm(const Tensor& x, int64_t row_stride, const Tensor& weight, float eps) override;
-  void head_layer_norm(const Tensor& x, int64_t row_stride, const Tensor& weight, float eps) override;
+  void head_layer_norm(const Tensor& x, int64_t row_stride, const Tensor& weight, const Tensor& bias, float eps) override;
   void clamp(const Tensor& x, float limit) override;
   void linear(const Tensor& x, const LinearWeight& w, const Tensor& out) override;
   void rope(const RopeArgs& args) override;
   void write_kv(const WriteKvArgs& args) override;
   void attention(const AttentionArgs& args, int64_t q_row_stride) override;
+  void choose_keys(const ChooseKeysArgs& args) override;
   void gated_activation(Activation act, const Tensor& gate_up, const Tensor& out) override;
   void activation(Activation act, const Tensor& x, const Tensor& out) override;
   void gate(Activation act, const Tensor& x, int64_t x_stride, const Tensor& up, int64_t up_stride,
@@ -63,6 +64,7 @@ class CpuBackend final : public Backend {
   void scaled_add(const Tensor& x, float scale, const Tensor& y, const Tensor& out) override;
   void xielu(const Tensor& x, const Tensor& alphas, const Tensor& out) override;
   void gated_scan(const GatedScanArgs& args) override;
+  void mean_scan(const MeanScanArgs& args) override;
   void mix_streams(const MixStreamsArgs& args) override;
   void correct_streams(const CorrectStreamsArgs& args) override;
   void match_size(const Tensor& x, const Tensor& target, float least) override;
@@ -97,6 +99,9 @@ class CpuBackend final : public Backend {
   };
   void linear_rows(const LinearRows& rows, const LinearWeight& w);
   void dot_rows(const LinearRows& rows, const LinearWeight& w);  // of a format that rounds them
+  // Keys and values of one KV head that a branch reads from block first_block on, in the order in which it reads them, in
+  // the worker's scratch: keys of a block, then its values. Null where the sequence is no branch.
+  const char* gather_tail(int worker, const KvLayer& kv, const AttentionBatch& batch, int seq, int kv_head, int window);
   static Buffer take(size_t bytes);  // allocate() without the zeros: nobody has touched it
   // Runs body(row) for every row; several rows to a task when a row is little work.
   template <class Body>

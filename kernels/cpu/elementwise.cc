@@ -43,14 +43,15 @@ void CpuBackend::head_rms_norm(const Tensor& x, int64_t row_stride, const Tensor
   });
 }
 
-void CpuBackend::head_layer_norm(const Tensor& x, int64_t row_stride, const Tensor& weight, float eps) {
+void CpuBackend::head_layer_norm(const Tensor& x, int64_t row_stride, const Tensor& weight, const Tensor& bias, float eps) {
   const int64_t heads = x.dim(1), head_dim = x.dim(2);
   SERVAL_CHECK(weight.dtype == DType::kF32 && weight.num_elements() == heads * head_dim, weight.num_elements(), heads,
                head_dim);
   for_rows(x.dim(0), 2 * heads * head_dim, [&](int64_t r) {
     for (int64_t h = 0; h < heads; ++h) {
       float* const head = x.as<float>() + r * row_stride + h * head_dim;
-      kernels_.layer_norm(head, nullptr, weight.as<float>() + h * head_dim, nullptr, eps, head, head_dim);
+      const float* const own_bias = bias.data == nullptr ? nullptr : bias.as<float>() + h * head_dim;
+      kernels_.layer_norm(head, nullptr, weight.as<float>() + h * head_dim, own_bias, eps, head, head_dim);
     }
   });
 }

@@ -190,6 +190,28 @@ inline float soften(float* scores, int begin, int end, float& maximum, float& su
   return factor;
 }
 
+// Which of a tile's positions a row attends to, of its bits for each `block` positions.
+inline uint64_t chosen_in_tile(const uint64_t* chosen, int block, int start) {
+  static_assert(kTile == 64);
+  if (block == 1) return chosen[start / kTile];
+  uint64_t mask = 0;
+  for (int i = 0; i < kTile; ++i) {
+    const int b = (start + i) / block;
+    mask |= (chosen[b / 64] >> b % 64 & 1) << i;
+  }
+  return mask;
+}
+// Those of positions [begin, end).
+inline uint64_t within(uint64_t mask, int begin, int end) {
+  if (begin >= end) return 0;
+  return (mask >> begin << begin) & (~uint64_t{0} >> (kTile - end));
+}
+inline void hide(float* scores, uint64_t mask) {
+  for (int i = 0; i < kTile; ++i) {
+    if ((mask >> i & 1) == 0) scores[i] = kMinusInfinity;
+  }
+}
+
 // acc[m][d ...] = acc[m] * factor[m] + sum over positions [begin, end) of weights[m][position] * value, for
 // ND vectors of dimensions from d on. pairs[i] points at positions 2i and 2i + 1 of the tile; ahead is as
 // above.
@@ -288,7 +310,7 @@ struct TilePointers {
   void point(const AttendArgs& args, int start, int begin, int end, int lanes) {
     const int offset_mask = (1 << args.block_shift) - 1;
     const size_t position_bytes = Kv::kElementBytes << args.block_shift;
-    const size_t key_bytes = args.head_dim * position_bytes, tail_bytes = key_bytes + args.value_dim * position_bytes;
+    const size_t key_bytes = args.kept_dim * position_bytes, tail_bytes = key_bytes + args.value_dim * position_bytes;
     for (int v = begin / lanes; v * lanes < end; ++v) {
       const int position = start + v * lanes;
       const int index = position >> args.block_shift;
@@ -440,6 +462,16 @@ void attend(const AttendArgs& args) {
         const int group = vectors - base < kMaxGroup ? vectors - base : kMaxGroup;
         if (last_seen(base + group - 1) < start || first_seen(base) >= start + kTile)
           continue;  // later rows see later positions
+        const auto sees = [&](int v) {
+          return args.chosen == nullptr
+                     ? ~uint64_t{0}
+                     : chosen_in_tile(args.chosen + v / args.heads * args.chosen_words, args.chosen_block, start);
+        };
+        uint64_t some = 0;
+        for (int m = 0; m < group; ++m) {
+          if (m == 0 || (base + m) % args.heads == 0) some |= sees(base + m);
+        }
+        if (some == 0) continue;
         kKernels.score[group - 1](q + base * head_dim, head_dim, block_size, at.keys,
                                   streams ? ahead.keys : nullptr, lanes, begin / lanes,
                                   (end + lanes - 1) / lanes, scores);
@@ -457,7 +489,9 @@ void attend(const AttendArgs& args) {
           const int v = base + m;
           const int lowest = first_seen(v), highest = last_seen(v);
           const int my_begin = lowest > start ? lowest - start : 0;
-          const int my_end = highest - start + 1 < kTile ? highest - start + 1 : kTile;
+          int my_end = highest - start + 1 < kTile ? highest - start + 1 : kTile;
+          const uint64_t mine = args.chosen == nullptr ? 1 : within(sees(v), my_begin, my_end);
+          if (mine == 0) my_end = my_begin;
           if (my_begin != run_begin || my_end != run_end) {
             finish_run(m);
             run_begin = my_begin;
@@ -467,6 +501,7 @@ void attend(const AttendArgs& args) {
           if (args.soft_cap > 0) soft_cap(scores + m * kTile, args.soft_cap, kTile);
           if (args.slopes != nullptr)
             lower_by_distance(scores + m * kTile, args.slopes[v % args.heads], position_of(v) - start);
+          if (args.chosen != nullptr) hide(scores + m * kTile, mine);
           factor[m] = soften(scores + m * kTile, my_begin, my_end, maximum[v], sum[v]);
         }
         finish_run(group);
@@ -480,6 +515,54 @@ void attend(const AttendArgs& args) {
       const float* const sink = args.sinks != nullptr ? args.sinks + v % args.heads : nullptr;
       finish(out_of(v), value_dim, sink, out_maximum[v], out_sum[v]);
     }
+  }
+}
+
+template <class Kv>
+void index_scores(const IndexArgs& args) {
+  static constexpr AttendKernels<Kv> kKernels = attend_kernels<Kv>();
+  const int block_size = 1 << args.block_shift, dim = args.dim;
+  const int lanes = block_size < kLanes ? block_size : kLanes;  // positions in a vector
+  float* const q = args.scratch;                                // groups of [dim][group size]
+  float* const scores = q + args.heads * dim;                   // [kMaxGroup][kTile]
+  const auto size_of = [&](int base) { return args.heads - base < kMaxGroup ? args.heads - base : kMaxGroup; };
+  for (int base = 0; base < args.heads; base += kMaxGroup) {
+    const int group = size_of(base);
+    for (int m = 0; m < group; ++m) {
+      for (int d = 0; d < dim; ++d) q[base * dim + d * group + m] = args.q[(base + m) * args.q_stride + d];
+    }
+  }
+  const char* keys[kTile / 4] = {};
+  const auto put = [&](float* out, const float* from, int count) {
+    for (int i = 0; i < count; ++i) out[i] = args.adds ? out[i] + from[i] : from[i];
+  };
+  for (int start = args.begin; start < args.end; start += kTile) {
+    const int count = args.end - start < kTile ? args.end - start : kTile;
+    for (int v = 0; v * lanes < count; ++v) {
+      const int position = start + v * lanes, index = position >> args.block_shift;
+      const char* const block = index < args.tail_block
+                                    ? args.keys + args.blocks[index] * args.key_block_bytes + args.key_offset
+                                    : args.tail + (index - args.tail_block) * args.tail_block_bytes;
+      keys[v] = block + static_cast<size_t>(position & (block_size - 1)) * Kv::kLaneBytes;
+    }
+    Vec sum[kTile / kLanes] = {};
+    for (int base = 0; base < args.heads; base += kMaxGroup) {
+      const int group = size_of(base);
+      kKernels.score[group - 1](q + base * dim, dim, block_size, keys, nullptr, lanes, 0, (count + lanes - 1) / lanes,
+                                scores);
+      for (int m = 0; m < group; ++m) {
+        if (args.weights == nullptr) {
+          put(args.out + (base + m) * args.out_stride + start, scores + m * kTile, count);
+          continue;
+        }
+        const Vec weight = broadcast(args.weights[base + m]);
+        for (int i = 0; i < kTile / kLanes; ++i)
+          sum[i] = fma(max(load(scores + m * kTile + i * kLanes), Vec{}), weight, sum[i]);
+      }
+    }
+    if (args.weights == nullptr) continue;
+    for (int i = 0; i < kTile / kLanes; ++i) store(scores + i * kLanes, sum[i]);
+    put(args.out + start, scores, count);
   }
 }
 

@@ -107,6 +107,41 @@ void gated_scan(const GatedScanOfRows& a) {
   });
 }
 
+// Sums are kept relative to the largest exponent so far, so that none overflows.
+void mean_scan(const MeanScanOfRows& a) {
+  const int64_t channels = a.rows.channels;
+  constexpr float kNothing = -1e38f;
+  for_vectors(a.rows.end - a.rows.begin, [&](int64_t i, int lanes) {
+    const int64_t c = a.rows.begin + i;
+    const Vec decay = load_some(a.decay + c, lanes), first = load_some(a.first + c, lanes);
+    Vec num{}, den{}, most = broadcast(kNothing);
+    const auto at = [&](int64_t block, int n) { return a.states + (block * 3 + n) * channels + c; };
+    for_state_rows(
+        a.rows,
+        [&](int64_t block) {
+          num = load_some(at(block, 0), lanes);
+          den = load_some(at(block, 1), lanes);
+          most = load_some(at(block, 2), lanes);
+        },
+        [&](int r) {
+          const Vec k = load_some(a.k + r * channels + c, lanes), v = load_some(a.v + r * channels + c, lanes);
+          const Vec now = first + k, top = max(most, now);
+          const Vec before = exp(most - top), own = exp(now - top);
+          store_some(a.out + r * channels + c, fma(own, v, before * num) / fma(before, den, own), lanes);
+          const Vec faded = most + decay, next = max(faded, k);
+          const Vec kept = exp(faded - next), added = exp(k - next);
+          num = fma(added, v, kept * num);
+          den = fma(kept, den, added);
+          most = next;
+        },
+        [&](int64_t block) {
+          store_some(at(block, 0), num, lanes);
+          store_some(at(block, 1), den, lanes);
+          store_some(at(block, 2), most, lanes);
+        });
+  });
+}
+
 void selective_scan(const ScanArgs& a) {
   const int64_t channels = a.rows.channels;
   const int num_states = a.num_states;

@@ -104,7 +104,8 @@ struct AttendArgs {  // some rows of one sequence, one KV head with all its quer
   int first_pos;   // of the first row
   int begin, end;  // of the positions that the rows see, those to attend to; multiples of kChunk
   int heads;       // query heads that share the KV head
-  int head_dim;    // of a query and a key
+  int head_dim;    // of a query, and of a key as far as it is met
+  int kept_dim;    // of a key
   int value_dim;   // of a value, at most head_dim
   const char* keys;  // of the whole layer
   const char* values;
@@ -121,7 +122,32 @@ struct AttendArgs {  // some rows of one sequence, one KV head with all its quer
   int window;
   const float* sinks;   // [heads]; null: none
   const float* slopes;  // [heads]; null: none
+  // Of the first row, chosen_words of each row: a bit for each so many positions that it attends to; null: to all.
+  const uint64_t* chosen;
+  int64_t chosen_words;
+  int chosen_block;
   float* scratch;       // 2 * vectors * (head_dim + 2) + 8 * kTile floats, vectors = num_rows * heads
+};
+
+// What one row's index queries give of positions [begin, end), over one KV head's piece of the index keys.
+struct IndexArgs {
+  const float* q;  // [heads] vectors of dim, q_stride apart
+  int64_t q_stride;
+  const float* weights;  // [heads], of what is above 0; null: each head by itself
+  int heads, dim;        // dim even
+  int begin, end;        // begin a multiple of kTile
+  const char* keys;      // of the whole layer
+  size_t key_block_bytes;
+  size_t key_offset;  // of this piece inside a block
+  const int32_t* blocks;
+  int tail_block;  // as AttendArgs has it; tail: that of this piece
+  const char* tail;
+  size_t tail_block_bytes;
+  int block_shift;
+  bool adds;  // to out
+  float* out;  // by position; without weights heads of them, out_stride apart
+  int64_t out_stride;
+  float* scratch;  // heads * dim + 8 * kTile floats
 };
 
 // ---- Recurrent layers
@@ -178,6 +204,15 @@ struct GatedScanOfRows {
   const float *in_bias, *decay_bias, *rate;   // [channels]
   float* states;                              // [blocks, channels]
   float* out;                                 // [num_rows, channels]
+};
+
+// Backend::mean_scan of some channels of a sequence.
+struct MeanScanOfRows {
+  StateRows rows;
+  const float *k, *v;           // [num_rows, channels]
+  const float *decay, *first;   // [channels]
+  float* states;                // [blocks, 3, channels]
+  float* out;                   // [num_rows, channels]
 };
 
 // One head's state [keys, values]: S = diag(decay) S, S += k (strength (v - m))^T with m = S^T k by the delta rule,
@@ -264,6 +299,9 @@ struct KernelTable {
   void (*attend_f32)(const AttendArgs& args);
   void (*attend_bf16)(const AttendArgs& args);
   void (*attend_fp8)(const AttendArgs& args);
+  void (*index_f32)(const IndexArgs& args);
+  void (*index_bf16)(const IndexArgs& args);
+  void (*index_fp8)(const IndexArgs& args);
   // out [value_dim] of one vector from what num_chunks chunks left, `stride` floats apart, and its sink (null:
   // none).
   void (*merge_chunks)(const float* partials, int64_t stride, int num_chunks, int value_dim, const float* sink,
@@ -296,6 +334,7 @@ struct KernelTable {
   void (*causal_conv)(const ConvArgs& args);
   void (*selective_scan)(const ScanArgs& args);
   void (*gated_scan)(const GatedScanOfRows& args);
+  void (*mean_scan)(const MeanScanOfRows& args);
   void (*linear_scan)(const LinearScanArgs& args);
   void (*decay_row)(const DecayArgs& args);
   SampleKernels sample;

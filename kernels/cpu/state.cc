@@ -93,6 +93,23 @@ void CpuBackend::gated_scan(const GatedScanArgs& args) {
   });
 }
 
+void CpuBackend::mean_scan(const MeanScanArgs& args) {
+  const int64_t channels = args.out.dim(1);
+  SERVAL_CHECK(args.k.dim(1) == channels && args.v.dim(1) == channels && args.decay.num_elements() == channels &&
+                   args.first.num_elements() == channels && args.kv.scan_floats == 3 * channels &&
+                   args.batch->num_rows == args.out.dim(0),
+               args.k.dim(1), args.v.dim(1), args.kv.scan_floats, channels, args.batch->num_rows, args.out.dim(0));
+  for_state_pieces(*args.batch, args.kv, channels, [&](int64_t row, const StateRows& rows) {
+    kernels_.mean_scan({.rows = rows,
+                        .k = args.k.as<float>() + row * channels,
+                        .v = args.v.as<float>() + row * channels,
+                        .decay = args.decay.as<float>(),
+                        .first = args.first.as<float>(),
+                        .states = static_cast<float*>(args.kv.values),
+                        .out = args.out.as<float>() + row * channels});
+  });
+}
+
 // Sequences times heads times some of a head's values.
 void CpuBackend::linear_scan(const serval::LinearScanArgs& args) {
   const int64_t heads = args.v.dim(1), values = args.v.dim(2), key_heads = args.k.dim(1), keys = args.k.dim(2);

@@ -14,6 +14,7 @@ constexpr size_t kMaxTailPositions = 512;
 // The sizes of everything there is, so that what is planned is what is taken.
 struct Sizes {
   size_t packed_rows, tasks, attend_floats, attend, partials, pending, branch_tail, branch_tails;
+  size_t choice_bits, index_floats, index, index_scores;
   int split_slots, slot_floats;
 
   Sizes(const StepLimits& limits, int num_threads) {
@@ -34,6 +35,13 @@ struct Sizes {
     branch_tail = limits.max_branches > 0 ? 2 * kMaxTailPositions * limits.head_dim * sizeof(float) : 0;
     branch_tails = num_threads * branch_tail;
     pending = size_t{1} * (split_slots / 2) * limits.num_heads * sizeof(int32_t);
+    const bool chooses = limits.key_choices > 0;
+    choice_bits = chooses ? size_t{sizeof(uint64_t)} * limits.max_rows * limits.key_choices *
+                                tiles_of(tiles_of(limits.max_model_len, limits.choice_block), 64)
+                          : 0;
+    index_floats = chooses ? limits.index_size + 8 * kTile : 0;
+    index = num_threads * index_floats * sizeof(float);
+    index_scores = size_t{sizeof(float)} * num_threads * limits.key_choices * limits.max_model_len;
   }
 };
 
@@ -48,7 +56,7 @@ size_t attend_floats(int num_heads, int head_dim) {
 size_t CpuStepContext::planned_bytes(const StepLimits& limits, int num_threads) {
   const Sizes sizes(limits, num_threads);
   return sizes.packed_rows + sizes.attend + sizes.partials + sizes.pending + sizes.branch_tails +
-         sizes.tasks +
+         sizes.tasks + sizes.choice_bits + sizes.index + sizes.index_scores +
          SampleScratch::bytes(num_threads, limits.vocab, limits.max_seqs) + limits.max_seqs * sizeof(int32_t);
 }
 
@@ -68,6 +76,13 @@ CpuStepContext::CpuStepContext(const StepLimits& limits, Backend& backend, Threa
   s.attend_floats = sizes.attend_floats;
   s.slot_floats = sizes.slot_floats;
   s.max_heads = limits.num_heads;
+  s.choice.bits = backend.allocate(sizes.choice_bits);
+  s.choice.most_per_row = limits.key_choices;
+  s.choice.least_block = limits.choice_block;
+  s.index = backend.allocate(sizes.index);
+  s.index_scores = backend.allocate(sizes.index_scores);
+  s.index_floats = static_cast<int64_t>(sizes.index_floats);
+  s.max_model_len = limits.max_model_len;
   s.sample.reserve(pool.num_threads(), limits.vocab, limits.max_seqs);
   s.sample.last_drawn.resize(limits.max_seqs);
   SERVAL_CHECK(bytes() == planned_bytes(limits, pool.num_threads()), bytes(),
@@ -81,7 +96,7 @@ CpuStepContext::~CpuStepContext() {
 size_t CpuStepContext::bytes() const {
   const StepScratch& s = scratch_;
   return s.packed_rows.bytes + s.tasks.bytes() + s.partials.bytes + s.pending.bytes + s.attend.bytes + s.branch_tails.bytes +
-         s.sample.bytes() + s.sample.last_drawn.size() * sizeof(int32_t);
+         s.choice.bits.bytes + s.index.bytes + s.index_scores.bytes + s.sample.bytes() + s.sample.last_drawn.size() * sizeof(int32_t);
 }
 
 void CpuStepContext::begin_step(const ForwardInput&) {

@@ -29,6 +29,19 @@ struct StepScratch {
   int slot_floats = 0, max_heads = 0;
   Buffer branch_tails;  // [threads][branch_tail_bytes]: keys and values of a branch in the order it reads them
   size_t branch_tail_bytes = 0;
+  // What choose_keys() left: of each row per_row choices, in each a bit for every `block` positions.
+  struct Choice {
+    Buffer bits;  // uint64 [rows][per_row][words]
+    int most_per_row = 0, least_block = 0;
+    int num_rows = 0, per_row = 0, block = 0;
+    int64_t words = 0;
+
+    uint64_t* of(int64_t row, int head) const { return bits.as<uint64_t>() + (row * per_row + head) * words; }
+  } choice;
+  Buffer index;         // float [threads][index_floats]
+  Buffer index_scores;  // float [threads][choices of a row][max_model_len]
+  int64_t index_floats = 0;
+  int max_model_len = 0;
   SampleScratch sample;
 };
 

@@ -323,7 +323,7 @@ void CudaBackend::scaled_add(const Tensor& x, float scale, const Tensor& y, cons
   });
 }
 
-void CudaBackend::head_layer_norm(const Tensor& x, int64_t row_stride, const Tensor& weight, float eps) {
+void CudaBackend::head_layer_norm(const Tensor& x, int64_t row_stride, const Tensor& weight, const Tensor& bias, float eps) {
   with_number(x.dtype, [&](auto number) {
     using T = decltype(number);
     cuda::add_norm<T>(stream_, /*is_centred=*/true,
@@ -334,6 +334,7 @@ void CudaBackend::head_layer_norm(const Tensor& x, int64_t row_stride, const Ten
                        .out = as<T>(x),
                        .rows = static_cast<int>(x.dim(0)),
                        .dim = static_cast<int>(x.dim(2)),
+                       .bias = as<float>(bias),
                        .stride = row_stride,
                        .heads = static_cast<int>(x.dim(1))});
   });

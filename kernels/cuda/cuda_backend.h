@@ -47,7 +47,7 @@ class CudaBackend final : public Backend {
   void add_layer_norm(const Tensor& residual, const Tensor& x, const Tensor& weight, const Tensor& bias,
                       float eps, const Tensor& out) override;
   void head_rms_norm(const Tensor& x, int64_t row_stride, const Tensor& weight, float eps) override;
-  void head_layer_norm(const Tensor& x, int64_t row_stride, const Tensor& weight, float eps) override;
+  void head_layer_norm(const Tensor& x, int64_t row_stride, const Tensor& weight, const Tensor& bias, float eps) override;
   void clamp(const Tensor& x, float limit) override;
   void linear(const Tensor& x, const LinearWeight& w, const Tensor& out) override;
   void rope(const RopeArgs& args) override;

@@ -37,6 +37,7 @@ SERVAL_KERNEL void SERVAL_MAX_THREADS(kRowThreads) add_norm_kernel(AddNormArgs<T
   const bool aligned = is_vectorised(dim) && is_vectorised(stride);
   const int64_t begin = simt::block_x() * stride + simt::block_y() * dim;
   const float* const weight = args.weight == nullptr ? nullptr : args.weight + simt::block_y() * dim;
+  const float* const bias = args.bias == nullptr ? nullptr : args.bias + simt::block_y() * dim;
   float sum = 0;
   for (int i = simt::thread() * kVector; i < dim; i += simt::num_threads() * kVector) {
     float value[kVector];
@@ -74,7 +75,7 @@ SERVAL_KERNEL void SERVAL_MAX_THREADS(kRowThreads) add_norm_kernel(AddNormArgs<T
     for (int j = 0; j < kVector; ++j) {
       value[j] = i + j < dim ? (row.get(i + j) - mean) * scale : 0.0f;
       if (weight != nullptr && i + j < dim) value[j] *= weight[i + j];
-      if (is_centred && args.bias != nullptr && i + j < dim) value[j] += args.bias[i + j];
+      if (is_centred && bias != nullptr && i + j < dim) value[j] += bias[i + j];
     }
     store_vector(args.out + begin + i, dim - i, aligned, value);
   }

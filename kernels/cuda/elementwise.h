@@ -23,9 +23,9 @@ struct AddNormArgs {
   float eps;
   T* out;
   int rows, dim;
-  const float* bias = nullptr;  // [dim]
+  const float* bias = nullptr;  // [dim], may be null
   int64_t stride = 0;           // elements between rows; 0: dim
-  int heads = 1;                // vectors of dim that lie one behind the other in a row, each with a weight of its own
+  int heads = 1;                // vectors of dim that lie one behind the other in a row, each with a weight and bias of its own
 };
 template <class T>
 void add_norm(simt::Stream stream, bool is_centred, const AddNormArgs<T>& args);

@@ -30,7 +30,7 @@ std::string config_json(const RandomModel& m) {
     json += number("n_embd", m.hidden_size) + number("n_layer", m.num_layers) +
             number("n_head", m.hidden_size / m.head_dim) + number("n_inner", m.intermediate_size) +
             number("n_positions", m.max_positions);
-  } else if (m.architecture == "MambaForCausalLM") {
+  } else if (m.architecture == "MambaForCausalLM" || m.architecture == "RwkvForCausalLM") {
     json += number("hidden_size", m.hidden_size) + number("num_hidden_layers", m.num_layers) +
             number("max_position_embeddings", m.max_positions);
   } else if (m.architecture == "BloomForCausalLM") {
@@ -70,7 +70,7 @@ void plan(const VectorSlot& slot, const ModelSpec&, std::vector<Planned>& planne
   for (const SourceTensor& source : slot.sources) {
     // The logarithm of a decay: states that last for some tokens.
     const float center = source.name.ends_with(".bias")    ? 0.0f
-                         : source.name.ends_with(".A_log") ? -2.0f
+                         : source.name.ends_with(".A_log") || source.name.ends_with(".time_decay") ? -2.0f
                                                            : 1.0f - slot.offset;
     planned.push_back({source, DType::kF32, center, 0.3f});
   }

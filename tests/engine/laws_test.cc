@@ -74,6 +74,15 @@ constexpr ModelKind kKinds[] = {
     {"latent_bf16", "DeepseekV3ForCausalLM", DType::kBF16, 0, 0, 5,
      R"(, "n_group": 1, "topk_group": 1, "moe_intermediate_size": 40, "n_shared_experts": 1, "first_k_dense_replace": 1,
         "q_lora_rank": 48, "kv_lora_rank": 48, "qk_nope_head_dim": 16, "qk_rope_head_dim": 16, "v_head_dim": 24)"},
+    {"chosen_keys_bf16", "GlmMoeDsaForCausalLM", DType::kBF16, 0, 0, 5,
+     R"(, "n_group": 1, "topk_group": 1, "moe_intermediate_size": 40, "n_shared_experts": 1, "first_k_dense_replace": 1,
+        "q_lora_rank": 48, "kv_lora_rank": 48, "qk_nope_head_dim": 16, "qk_rope_head_dim": 16, "v_head_dim": 24, "index_topk": 29,
+        "index_head_dim": 24, "index_n_heads": 3, "indexer_types": ["full", "shared", "full"])"},
+    {"chosen_blocks_bf16", "MiniMaxM3SparseForConditionalGeneration", DType::kBF16, 0, 0, 5,
+     R"(, "dense_intermediate_size": 96, "shared_intermediate_size": 40, "rotary_dim": 8, "mlp_layer_types": ["dense", "sparse", "sparse"],
+        "index_n_heads": 2, "index_head_dim": 16, "index_block_size": 12, "index_topk_blocks": 4,
+        "layer_types": ["full_attention", "minimax_m3_sparse", "minimax_m3_sparse"])"},
+    {"means_bf16", "RwkvForCausalLM", DType::kBF16, 0, 0, 0, R"(, "intermediate_size": 96, "rescale_every": 2)"},
     {"delta_by_key_bf16", "KimiLinearForCausalLM", DType::kBF16, 0, 0, 0,
      R"(, "linear_attn_config": {"full_attn_layers": [2], "kda_layers": [1, 3], "num_heads": 3, "head_dim": 16},
         "num_experts": 5, "num_experts_per_token": 2, "moe_intermediate_size": 40, "kv_lora_rank": 48, "qk_nope_head_dim": 16,
@@ -184,7 +193,9 @@ class Laws : public ::testing::TestWithParam<std::tuple<const char*, int>> {
                                                "RecurrentGemmaForCausalLM"};
     return is_of_states() || std::find(std::begin(kHybrids), std::end(kHybrids), kind().architecture) != std::end(kHybrids);
   }
-  bool is_of_states() const { return kind().architecture == std::string("MambaForCausalLM"); }
+  bool is_of_states() const {
+    return kind().architecture == std::string("MambaForCausalLM") || kind().architecture == std::string("RwkvForCausalLM");
+  }
   // The cache has it every so many positions; blocks of keys and values have a least size.
   int snapshot() const { return is_of_states() ? 64 : 128; }
   EngineConfig law_config() const {

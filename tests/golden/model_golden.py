@@ -50,6 +50,12 @@ def randomise(model, seed):
                 normal(p, 1.5, -2.0)
             elif name.endswith(("norm.weight", "layernorm.weight", "norm_f.weight", "norm_1.weight", "norm_2.weight", ".D")) or ".ln_" in name and name.endswith(".weight"):
                 normal(p, 0.3, 0.0 if stores_above_one and not name.endswith("linear_attn.norm.weight") else 1.0)
+            elif ".time_mix_" in name:
+                p.copy_(torch.rand(p.shape, generator=generator))
+            elif name.endswith((".ln1.weight", ".ln2.weight", ".pre_ln.weight", ".ln_out.weight")):
+                normal(p, 0.3, 1.0)
+            elif name.endswith("time_decay"):
+                normal(p, 1.5, -2.0)
             elif name.endswith(("router.scale", "per_expert_scale")):
                 normal(p, 0.4, 1.0)
             elif name.endswith(".bias") or p.dim() < 2:

@@ -265,6 +265,116 @@ void check_branch(Backend& backend, WeightFormat weights, int window) {
   EXPECT_EQ(attended(0), in_a_row);
 }
 
+// Keys by random index queries, then attention to them alone.
+void check_chosen(Backend& backend, WeightFormat weights, const std::vector<Seq>& seqs, int heads, int kv_heads, int index_heads,
+                  int index_dim, int top_k, int block, int local) {
+  if (!backend.has(RareOp::kChosenKeys)) return;
+  constexpr int kDim = 24;
+  const bool weighs = kv_heads == 1;
+  const int piece = index_dim / kv_heads, kept = kDim + piece;
+  Bench bench(backend, weights, static_cast<uint32_t>(top_k * 100 + index_dim + block));
+  StepLimits limits = op_table_limits();
+  limits.index_size = int64_t{index_heads} * index_dim;
+  limits.key_choices = weighs ? 1 : index_heads;
+  limits.choice_block = block;
+  const auto context = backend.make_step_context(limits);
+  const DType kv_type = backend.preferred_kv_dtype(bench.number());
+  int num_blocks = 2;
+  for (const Seq& s : seqs) num_blocks += (s.past + s.rows + kBlockSize - 1) / kBlockSize;
+  KvLayer kv{.dtype = kv_type, .num_blocks = num_blocks, .block_size = kBlockSize, .num_kv_heads = kv_heads, .head_dim = kept, .value_dim = kDim};
+  kv.keys = bench.poison({static_cast<int64_t>(kv.key_bytes() * num_blocks / dtype_bytes(kv_type))}, kv_type).data;
+  kv.values = bench.poison({static_cast<int64_t>(kv.value_bytes() * num_blocks / dtype_bytes(kv_type))}, kv_type).data;
+  const int stride = kMaxLen / kBlockSize;
+  std::vector<int32_t> table(seqs.size() * stride, -1), free(num_blocks);
+  std::iota(free.begin(), free.end(), 0);
+  std::shuffle(free.begin(), free.end(), bench.random());
+  std::vector<int32_t> slots, row_start = {0}, first_pos, ids, positions;
+  std::vector<int64_t> begin = {0};
+  int64_t total = 0;
+  for (size_t s = 0; s < seqs.size(); ++s) {
+    for (int p = 0; p < seqs[s].past + seqs[s].rows; ++p, ++total) {
+      if (p % kBlockSize == 0) {
+        table[s * stride + p / kBlockSize] = free.back();
+        free.pop_back();
+      }
+      slots.push_back(table[s * stride + p / kBlockSize] * kBlockSize + p % kBlockSize);
+      if (p < seqs[s].past) continue;
+      ids.push_back(0);
+      positions.push_back(p);
+    }
+    begin.push_back(total);
+    first_pos.push_back(seqs[s].past);
+    row_start.push_back(static_cast<int32_t>(ids.size()));
+  }
+  const auto rows = static_cast<int64_t>(ids.size());
+  const AttentionBatch batch{.num_seqs = static_cast<int>(seqs.size()), .num_rows = static_cast<int>(rows), .row_start = row_start.data(),
+                             .first_pos = first_pos.data(), .block_table = table.data(), .table_stride = stride};
+  ForwardInput input{.token_ids = ids, .positions = positions, .groups = {}};
+  input.groups[0] = {.slots = slots.data(), .attention = batch};
+  context->begin_step(input);
+  // A key and the row's value lie `kept` apart, as both do.
+  const Values keys = bench.numbers({total, int64_t{kv_heads} * kept}), values = bench.numbers({total, int64_t{kv_heads} * kept});
+  backend.write_kv({.k = Tensor(keys.tensor.data, bench.type(), {total, kv_heads, kept}),
+                    .v = Tensor(values.tensor.data, bench.type(), {total, kv_heads, kDim}),
+                    .row_stride = int64_t{kv_heads} * kept,
+                    .slots = slots.data(),
+                    .kv = kv});
+  const Values index_q = bench.numbers({rows, int64_t{index_heads} * index_dim}), index_w = bench.numbers({rows, index_heads}),
+               q = bench.numbers({rows, int64_t{heads} * kDim});
+  backend.choose_keys({.q = Tensor(index_q.tensor.data, bench.type(), {rows, index_heads, index_dim}),
+                       .weights = weighs ? index_w.tensor : Tensor(),
+                       .kept_from = kDim,
+                       .top_k = top_k,
+                       .block = block,
+                       .local = local,
+                       .kv = kv,
+                       .batch = &batch});
+  const Tensor out = bench.poison({rows, int64_t{heads} * kDim}, bench.type());
+  backend.attention({.q = Tensor(q.tensor.data, bench.type(), {rows, heads, kDim}), .kv = kv, .batch = &batch, .scale = 0.3f, .is_chosen = true, .out = out},
+                    int64_t{heads} * kDim);
+  const auto stored = [&](double x) { return kv_type == DType::kBF16 ? bf16_to_float(float_to_bf16(static_cast<float>(x))) : static_cast<float>(x); };
+  std::vector<double> want(rows * heads * kDim, 0.0);
+  for (size_t s = 0; s < seqs.size(); ++s) {
+    for (int r = row_start[s]; r < row_start[s + 1]; ++r) {
+      const int length = first_pos[s] + r - row_start[s] + 1, blocks = (length + block - 1) / block;
+      for (int h = 0; h < heads; ++h) {
+        const int kv_head = h / (heads / kv_heads);
+        std::vector<std::pair<float, int>> order;  // by a block's score, falling, then by its place
+        for (int b = 0; b < blocks; ++b) order.push_back({std::numeric_limits<float>::infinity(), b});
+        for (int p = 0; p < length; ++p) {
+          double score = 0;
+          for (int i = weighs ? 0 : kv_head; i < (weighs ? index_heads : kv_head + 1); ++i) {
+            double dot = 0;
+            for (int d = 0; d < index_dim; ++d)
+              dot += index_q.exact[(r * index_heads + i) * index_dim + d] *
+                     stored(keys.exact[((begin[s] + p) * kv_heads + d / piece) * kept + kDim + d % piece]);
+            score += weighs ? index_w.exact[r * index_heads + i] * std::max(0.0, dot) : dot;
+          }
+          float& best = order[p / block].first;
+          best = p % block == 0 ? static_cast<float>(-score) : std::min(best, static_cast<float>(-score));
+        }
+        for (int b = std::max(0, blocks - local); b < blocks; ++b) order[b].first = -std::numeric_limits<float>::infinity();
+        std::sort(order.begin(), order.end());
+        std::vector<bool> taken(blocks);
+        for (int n = 0; n < std::min(top_k, blocks); ++n) taken[order[n].second] = true;
+        std::vector<double> weight(length, 0.0);
+        double sum = 0;
+        for (int p = 0; p < length; ++p) {
+          if (!taken[p / block]) continue;
+          double dot = 0;
+          for (int d = 0; d < kDim; ++d)
+            dot += q.exact[(r * heads + h) * kDim + d] * stored(keys.exact[((begin[s] + p) * kv_heads + kv_head) * kept + d]);
+          sum += weight[p] = std::exp(0.3 * dot);
+        }
+        for (int p = 0; p < length; ++p)
+          for (int d = 0; d < kDim; ++d)
+            want[(r * heads + h) * kDim + d] += weight[p] / sum * stored(values.exact[(begin[s] + p) * kv_heads * kept + kv_head * kDim + d]);
+      }
+    }
+  }
+  expect_near(bench.read(out), want, std::vector<double>(want.size(), 1.0), std::max(bench.tolerance(), 1e-5), "chosen");
+}
+
 void check_copied_heads(Backend& backend, WeightFormat weights, bool has_x) {
   if (!backend.has(RareOp::kFarQueries)) return;
   constexpr int64_t kRows = 5, kHeads = 3, kDim = 12, kWide = 20;
@@ -300,6 +410,12 @@ void add_attention_cases(std::vector<OpCase>& cases) {
   for (const auto& [name, far] : {std::pair{"sinks_of_a_stream", Far{20, 3}}, {"far_keys", Far{70, 0}}, {"no_far_keys", Far{400, 0}}})
     cases.push_back({std::string("attention_") + name, [=, far = far](Backend& b, WeightFormat w) {
                        check_attention(b, w, ragged, 4, 2, 64, 0, true, 0, false, false, far);
+                     }});
+  cases.push_back({"attention_chosen", [=](Backend& b, WeightFormat w) { check_chosen(b, w, ragged, 4, 1, 9, 12, 40, 1, 0); }});
+  cases.push_back({"attention_chosen_alone", [=](Backend& b, WeightFormat w) { check_chosen(b, w, ragged, 3, 1, 2, 8, 1, 1, 0); }});
+  for (const int block : {8, 12})
+    cases.push_back({"attention_chosen_blocks_of_" + std::to_string(block), [=](Backend& b, WeightFormat w) {
+                       check_chosen(b, w, ragged, 4, 2, 2, 16, 4, block, 1);
                      }});
   for (const bool has_x : {true, false})
     cases.push_back({has_x ? "copied_heads" : "zeroed_heads",

@@ -256,6 +256,40 @@ void check_gated_scan(Backend& backend, WeightFormat weights, int64_t channels, 
   expect_near(got, want, size, std::max(bench.tolerance(), 1e-5), "gated_scan");
 }
 
+void check_mean_scan(Backend& backend, WeightFormat weights, int64_t channels, int span) {
+  if (!backend.has(RareOp::kMeanScan)) return;
+  Bench bench(backend, weights, static_cast<uint32_t>(channels + span));
+  StateRun state(backend, bench, seqs_of(span), span);
+  const int64_t total = state.total();
+  const Values k = bench.numbers({total, channels}), v = bench.numbers({total, channels}),
+               first = bench.numbers({channels}, DType::kF32), decay = negatives(bench, backend, {channels});
+  const auto run = [&](const std::vector<int64_t>& rows, const AttentionBatch& batch, const KvLayer& kv) {
+    const Tensor out = bench.poison({static_cast<int64_t>(rows.size()), channels}, bench.type());
+    backend.mean_scan({.k = bench.rows_of(k, rows),
+                       .v = bench.rows_of(v, rows),
+                       .decay = decay.tensor,
+                       .first = first.tensor,
+                       .kv = kv,
+                       .batch = &batch,
+                       .out = out});
+    return std::vector<std::vector<double>>{bench.read(out)};
+  };
+  const std::vector<double> got = state.check({.scan_floats = 3 * channels}, run, "a scan of means")[0];
+  std::vector<double> want;
+  for (size_t s = 0; s < state.num_seqs(); ++s) {
+    std::vector<double> num(channels, 0.0), den(channels, 0.0);
+    for (int64_t p = state.begin(s); p < state.begin(s + 1); ++p) {
+      for (int64_t c = 0; c < channels; ++c) {
+        const double x = v.exact[p * channels + c], key = k.exact[p * channels + c], own = std::exp(first.exact[c] + key);
+        want.push_back((num[c] + own * x) / (den[c] + own));
+        num[c] = num[c] * std::exp(decay.exact[c]) + std::exp(key) * x;
+        den[c] = den[c] * std::exp(decay.exact[c]) + std::exp(key);
+      }
+    }
+  }
+  expect_near(got, want, std::vector<double>(want.size(), 1.0), std::max(bench.tolerance(), 1e-5), "mean_scan");
+}
+
 struct LinearCase {
   int key_heads, heads, keys, values, span;
   bool has_delta_rule, decays_by_key, has_strength, has_skip, is_constant = false;
@@ -367,9 +401,12 @@ void check_linear(Backend& backend, WeightFormat weights, const LinearCase& test
 }  // namespace
 
 void add_recurrence_cases(std::vector<OpCase>& cases) {
-  for (const auto& [channels, span] : {std::pair{7, 32}, {40, 64}, {300, 16}})
+  for (const auto& [channels, span] : {std::pair{7, 32}, {40, 64}, {300, 16}}) {
     cases.push_back({"gated_scan_" + std::to_string(channels),
                      [=](Backend& b, WeightFormat w) { check_gated_scan(b, w, channels, span); }});
+    cases.push_back({"mean_scan_" + std::to_string(channels),
+                     [=](Backend& b, WeightFormat w) { check_mean_scan(b, w, channels, span); }});
+  }
   for (const SelectiveCase& test : std::vector<SelectiveCase>{{1, 16, true, 4, 16},
                                                              {37, 32, true, 3, 5, true},
                                                              {200, 64, false, 2, 32},

@@ -242,11 +242,13 @@ void check_clamp(Backend& backend, WeightFormat weights) {
 }
 
 // Each head by a weight of its own, in rows that hold more.
-void check_head_layer_norm(Backend& backend, WeightFormat weights) {
+void check_head_layer_norm(Backend& backend, WeightFormat weights, bool has_bias) {
   constexpr int64_t kRows = 3, kHeads = 3, kDim = 40, kStride = 168;
   Bench bench(backend, weights, 32);
-  const Values rows = bench.numbers({kRows, kStride}), weight = bench.numbers({kHeads, kDim}, DType::kF32);
-  backend.head_layer_norm(Tensor(rows.tensor.data, bench.type(), {kRows, kHeads, kDim}), kStride, weight.tensor, 1e-5f);
+  const Values rows = bench.numbers({kRows, kStride}), weight = bench.numbers({kHeads, kDim}, DType::kF32),
+               bias = bench.numbers({kHeads, kDim}, DType::kF32);
+  backend.head_layer_norm(Tensor(rows.tensor.data, bench.type(), {kRows, kHeads, kDim}), kStride, weight.tensor,
+                          has_bias ? bias.tensor : Tensor(), 1e-5f);
   std::vector<double> want = rows.exact;
   for (int64_t r = 0; r < kRows; ++r) {
     for (int64_t h = 0; h < kHeads; ++h) {
@@ -255,7 +257,7 @@ void check_head_layer_norm(Backend& backend, WeightFormat weights) {
       double squares = 0;
       for (int64_t d = 0; d < kDim; ++d) squares += (head[d] - mean) * (head[d] - mean);
       const double scale = 1 / std::sqrt(squares / kDim + 1e-5);
-      for (int64_t d = 0; d < kDim; ++d) head[d] = (head[d] - mean) * scale * weight.exact[h * kDim + d];
+      for (int64_t d = 0; d < kDim; ++d) head[d] = (head[d] - mean) * scale * weight.exact[h * kDim + d] + (has_bias ? bias.exact[h * kDim + d] : 0);
     }
   }
   expect_near(bench.read(rows.tensor), want, std::vector<double>(want.size(), 1.0), bench.tolerance(), "heads");
@@ -355,7 +357,9 @@ void add_row_cases(std::vector<OpCase>& cases) {
                      [=](Backend& b, WeightFormat w) { check_head_norm(b, w, 1, dim, stride, true); }});
   cases.push_back({"head_norm_without_weight",
                    [](Backend& b, WeightFormat w) { check_head_norm(b, w, 3, 40, 168, false); }});
-  cases.push_back({"head_layer_norm", check_head_layer_norm});
+  for (const bool has_bias : {false, true})
+    cases.push_back({has_bias ? "head_layer_norm_bias" : "head_layer_norm",
+                     [=](Backend& b, WeightFormat w) { check_head_layer_norm(b, w, has_bias); }});
   cases.push_back({"clamp", check_clamp});
   for (const int dim : {1, 37, 200}) {
     cases.push_back({"streams_" + std::to_string(dim), [=](Backend& b, WeightFormat w) { check_streams(b, w, dim); }});

@@ -22,14 +22,15 @@ std::vector<const Architecture*> sorted_rows() {
   return rows;
 }
 
-// Latent attention, values narrower than keys, several residuals, gated units. A test of the CUDA backend compares
+// Latent attention, keys that an index chooses, values narrower than keys, several residuals, gated units, weighted means. A test of the CUDA backend compares
 // the list with what the goldens' parts need.
 constexpr std::string_view kOnCpuOnly[] = {
     "BailingHybridForCausalLM", "DeepseekV2ForCausalLM",   "DeepseekV3ForCausalLM",
     "DeepseekV32ForCausalLM",   "Gemma3nForCausalLM",      "Gemma3nForConditionalGeneration",
     "Glm4MoeLiteForCausalLM",   "GlmMoeDsaForCausalLM",
     "KimiK25ForConditionalGeneration", "KimiLinearForCausalLM", "MiMoV2FlashForCausalLM",
-    "MiniCPM3ForCausalLM",      "Mistral4ForCausalLM",     "RecurrentGemmaForCausalLM",
+    "MiniCPM3ForCausalLM",      "MiniMaxM3SparseForConditionalGeneration",
+    "Mistral4ForCausalLM",     "RecurrentGemmaForCausalLM", "RwkvForCausalLM",
 };
 
 std::string_view devices_of(const Architecture& row) {

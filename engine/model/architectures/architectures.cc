@@ -37,6 +37,7 @@
 #include "engine/model/architectures/qwen.h"
 #include "engine/model/architectures/qwen_next.h"
 #include "engine/model/architectures/recurrent_gemma.h"
+#include "engine/model/architectures/rwkv.h"
 #include "engine/model/architectures/small_llamas.h"
 #include "engine/model/architectures/stablelm.h"
 #include "engine/model/architectures/starcoder.h"
@@ -64,13 +65,13 @@ constexpr const Architecture* kArchitectures[] = {&kLlama, &kDeciLM, &kOpenElm, 
                                                   &kSeedOss, &kSmolLm3, &kHunYuanDense, &kExaone4, &kMinistral,
                                                   &kLlava, &kLlavaNext, &kLlavaOnevision, &kAyaVision, &kVoxtral, &kQwen2Audio, &kInternVl, &kIdefics3, &kSmolVlm, &kGlm4v,
                                                   &kQwen2Vl, &kQwen25Vl, &kQwen3Vl, &kMinistral3, &kMistral3, &kMistral4, &kMllama, &kMuseGlimmer,
-                                                  &kGptNeo, &kGptNeox, &kGptj, &kCodeGen, &kPhi, &kOpt, &kBioGpt, &kXglm,
+                                                  &kGptNeo, &kGptNeox, &kGptj, &kCodeGen, &kPhi, &kPersimmon, &kOpt, &kBioGpt, &kXglm,
                                                   &kBloom, &kMpt, &kFalcon, &kGptBigCode, &kStarcoder2,
                                                   &kStableLm, &kCohere, &kCohere2, &kNemotron, &kJais2,
                                                   // States alone, and beside attention.
                                                   &kMamba, &kMamba2, &kFalconMamba, &kQwen3Next, &kKimiLinear, &kBailingHybrid, &kMiniMax,
                                                   &kQwen35, &kQwen35Composite, &kOlmoHybrid,
-                                                  &kLfm2, &kLfm2Moe, &kRecurrentGemma, &kBamba, &kGraniteHybrid, &kFalconH1, &kNemotronH, &kJamba};
+                                                  &kLfm2, &kLfm2Moe, &kRecurrentGemma, &kBamba, &kGraniteHybrid, &kFalconH1, &kNemotronH, &kJamba, &kRwkv};
 
 const Architecture& find_row(std::string_view Architecture::*key, std::string_view wanted, const char* what) {
   std::vector<std::string> supported;

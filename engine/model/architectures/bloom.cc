@@ -20,8 +20,7 @@ ModelSpec read_bloom(const Fields& config) {
   decoder.spec.max_positions = kUsualPositions;
   decoder.spec.embedding_norm = decoder.norm;
   decoder.attention.slopes = alibi_slopes(decoder.attention.num_heads);
-  if (config.get_bool("apply_residual_connection_post_layernorm", false))
-    config.refuse("apply_residual_connection_post_layernorm", "is not supported when true");
+  decoder.keeps_normed = config.get_bool("apply_residual_connection_post_layernorm", false);
   // The length it was trained with, how the reference computes, how it was trained, and what it never reads.
   config.ignore({"seq_length", "slow_but_exact", "pretraining_tp", "attention_softmax_in_fp32",
                  "bias_dropout_fusion", "masked_softmax_fusion", "offset_alibi", "skip_bias_add",
@@ -99,6 +98,6 @@ constexpr Architecture kBloom{"BloomForCausalLM",
                                .modules = kMegatronModules,
                                .fused_qkv = FusedQkv::kByKvHead},
                               "BLOOM 560M to 176B, BLOOMZ",
-                              "bloom"};
+                              "bloom bloom-normed"};
 
 }  // namespace serval

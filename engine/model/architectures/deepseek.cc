@@ -1,5 +1,6 @@
 #include "engine/model/architectures/deepseek.h"
 
+#include <algorithm>
 #include <cmath>
 #include <optional>
 #include <string>
@@ -64,17 +65,51 @@ ModelSpec read_deepseek_v3(const Fields& config) {
   return spec;
 }
 
-// DeepSeek V3.2 and GLM-5: an index chooses index_topk of the keys, which are all of them in a context of no more.
-ModelSpec within_index(const Fields& config, ModelSpec spec) {
-  const int chosen = config.find_int("index_topk", 1, kMaxPositions).value_or(2048);
-  config.ignore({"index_head_dim", "index_n_heads", "indexer_types", "index_topk_freq", "index_topk_pattern",
-                 "index_skip_topk_offset", "index_share_for_mtp_iteration", "indexer_rope_interleave"});
-  if (chosen < spec.max_positions) {
-    spec.max_positions = chosen;
-    spec.why_no_longer = "beyond " + std::to_string(chosen) +
-                         " positions an index chooses those that are attended to, which is not supported";
-  }
-  return spec;
+// What tells the index of GLM-5 from that of DeepSeek V3.2.
+struct IndexRules {
+  int num_heads = 64;
+  bool has_neighbour_pairs = false;  // rotates pairs that lie side by side
+  bool may_share = false;            // layers may read what the one before them chose
+};
+
+// Whether each layer chooses for itself, or reads what the last one before it that does has chosen: by a list, a pattern of
+// letters, or every so many layers behind the first.
+std::vector<bool> read_choosing_layers(const Fields& config, int num_layers) {
+  constexpr std::string_view kKinds[] = {"full", "shared"};
+  std::vector<bool> chooses(num_layers);
+  const std::optional<std::vector<int>> types = read_layer_names(config, "indexer_types", num_layers, kKinds);
+  const std::string pattern = config.find_string("index_topk_pattern").value_or("");
+  const int every = config.find_int("index_topk_freq", 1, kMaxLayers).value_or(1);
+  const int offset = config.find_int("index_skip_topk_offset", 0, kMaxLayers).value_or(2);
+  if (!pattern.empty() && (static_cast<int>(pattern.size()) != num_layers || pattern.find_first_not_of("FS") != pattern.npos))
+    config.refuse("index_topk_pattern", "must have an F or an S for each layer");
+  for (int l = 0; l < num_layers; ++l)
+    chooses[l] = types ? (*types)[l] == 0 : pattern.empty() ? std::max(l - offset + 1, 0) % every == 0 : pattern[l] == 'F';
+  if (!chooses[0]) config.refuse("indexer_types", "must have a first layer that chooses");
+  return chooses;
+}
+
+// Latent attention to keys that an index chooses.
+void set_indexers(const Fields& config, const IndexRules& rules, ModelSpec& spec) {
+  IndexerSpec indexer;
+  indexer.num_heads = config.find_int("index_n_heads", 1, kMaxHeads).value_or(rules.num_heads);
+  indexer.head_dim = config.find_int("index_head_dim", 8, kMaxHeadDim).value_or(128);
+  indexer.top_k = config.find_int("index_topk", 1, kMaxPositions).value_or(2048);
+  indexer.key_norm = {.kind = NormSpec::Kind::kLayer, .eps = 1e-6f};
+  const std::vector<bool> chooses =
+      rules.may_share ? read_choosing_layers(config, spec.num_layers()) : std::vector<bool>(spec.num_layers(), true);
+  if (config.get_bool("indexer_rope_interleave", rules.has_neighbour_pairs) != rules.has_neighbour_pairs)
+    config.refuse("indexer_rope_interleave", rules.has_neighbour_pairs ? "must be true" : "must be false");
+  config.ignore({"index_share_for_mtp_iteration"});
+  MlaSpec reads_chosen = read_mla(config, true);
+  if (reads_chosen.query_rank == 0) config.refuse("q_lora_rank", "is needed: the index makes its queries of that rank");
+  if (indexer.head_dim % 8 != 0 || indexer.head_dim < reads_chosen.rotary_dim)
+    config.refuse("index_head_dim", "must be a multiple of 8 and at least qk_rope_head_dim");
+  indexer.interleaved_dims = rules.has_neighbour_pairs ? reads_chosen.rotary_dim : 0;
+  reads_chosen.attends_to_chosen = true;
+  MlaSpec chooses_too = reads_chosen;
+  chooses_too.indexer = indexer;
+  for (int l = 0; l < spec.num_layers(); ++l) spec.layers[l].mixer = chooses[l] ? chooses_too : reads_chosen;
 }
 
 // In the layers that mlp_layer_types names; without it behind the first ones, `num_dense` where the config does not say.
@@ -90,14 +125,21 @@ void set_listed_experts(const Fields& config, int num_dense, ModelSpec& spec) {
   }
 }
 
-ModelSpec read_indexed(const Fields& config) {
+ModelSpec read_indexed(const Fields& config, const IndexRules& rules) {
   constexpr std::string_view kKinds[] = {"indexed_attention"};
   ModelSpec frame = read_frame(config);
   read_layer_names(config, "layer_types", frame.num_layers(), kKinds);
   ModelSpec spec = read_dense(config);
   refuse_other(config, "scoring_func", "sigmoid", "sigmoid");
   set_listed_experts(config, 3, spec);
-  return within_index(config, std::move(spec));
+  set_indexers(config, rules, spec);
+  return spec;
+}
+ModelSpec read_deepseek_v32(const Fields& config) {
+  return read_indexed(config, {});
+}
+ModelSpec read_glm_moe_dsa(const Fields& config) {
+  return read_indexed(config, {.num_heads = 32, .has_neighbour_pairs = true, .may_share = true});
 }
 
 ModelSpec read_kimi_k25(const Fields& config) {
@@ -124,8 +166,8 @@ ModelSpec read_minicpm3(const Fields& config) {
   return spec;
 }
 
-// What chooses.
-constexpr std::string_view kIndexers[] = {".self_attn.indexer."};
+constexpr StoredName kIndexers[] = {{"self_attn.indexer.q_proj", "self_attn.indexer.wq_b"},
+                                    {"self_attn.indexer.k_proj", "self_attn.indexer.wk"}};
 
 }  // namespace
 
@@ -153,15 +195,15 @@ constexpr Architecture kGlm4MoeLite{
 
 constexpr Architecture kDeepseekV32{"DeepseekV32ForCausalLM",
                                     "deepseek_v32",
-                                    read_indexed,
-                                    {.ignored = kIndexers},
-                                    "DeepSeek-V3.2, to 2048 positions",
+                                    read_deepseek_v32,
+                                    {.modules = kIndexers},
+                                    "DeepSeek-V3.2",
                                     "deepseek-v32"};
 constexpr Architecture kGlmMoeDsa{"GlmMoeDsaForCausalLM",
                                   "glm_moe_dsa",
-                                  read_indexed,
-                                  {.ignored = kIndexers},
-                                  "GLM-5, 5.1, to 2048 positions",
+                                  read_glm_moe_dsa,
+                                  {.modules = kIndexers},
+                                  "GLM-5, 5.1",
                                   "glm-moe-dsa"};
 
 }  // namespace serval

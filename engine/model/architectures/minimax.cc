@@ -85,24 +85,36 @@ std::optional<std::vector<bool>> read_switches(const Fields& config, std::string
   return std::vector<bool>(numbers.begin(), numbers.end());
 }
 
-// An index chooses so many blocks of keys, which are all of them in a context of no more.
-void end_within_index(const Fields& config, ModelSpec& spec) {
-  int block = config.find_int("index_block_size", 1, kMaxPositions).value_or(128);
-  int blocks = config.find_int("index_topk_blocks", 1, kMaxPositions).value_or(16);
-  bool any = true;
-  if (const std::optional<Fields> sparse = config.find_object("sparse_attention_config")) {
-    block = sparse->find_int("sparse_block_size", 1, kMaxPositions).value_or(block);
-    blocks = sparse->find_int("sparse_topk_blocks", 1, kMaxPositions).value_or(blocks);
-  }
+// Layers in which an index chooses blocks of keys, a head of it for each key-value head.
+void set_indexers(const Fields& config, const GqaSpec& attention, ModelSpec& spec) {
+  const std::optional<Fields> published = config.find_object("sparse_attention_config");
+  const auto number = [&](std::string_view field, std::string_view inside, int least, int most, int usual) {
+    const std::optional<int> said = published ? published->find_int(inside, least, most) : std::nullopt;
+    return said ? *said : config.find_int(field, least, most).value_or(usual);
+  };
+  IndexerSpec indexer;
+  indexer.has_weights = false;
+  indexer.num_heads = number("index_n_heads", "sparse_num_index_heads", 1, kMaxHeads, 4);
+  indexer.head_dim = number("index_head_dim", "sparse_index_dim", 8, kMaxHeadDim, 128);
+  indexer.block = number("index_block_size", "sparse_block_size", 1, kMaxPositions, 128);
+  indexer.top_k = number("index_topk_blocks", "sparse_topk_blocks", 1, kMaxPositions, 16);
+  indexer.local = number("index_local_blocks", "sparse_local_block", 0, kMaxPositions, 1);
+  indexer.query_norm = indexer.key_norm = attention.head_norm;
   constexpr std::string_view kKinds[] = {"full_attention", "minimax_m3_sparse"};
+  std::vector<bool> chooses(spec.num_layers(), false);
+  if (published) chooses = read_switches(*published, "sparse_attention_freq", spec.num_layers()).value_or(chooses);
   if (const std::optional<std::vector<int>> kinds = read_layer_names(config, "layer_types", spec.num_layers(), kKinds))
-    any = std::find(kinds->begin(), kinds->end(), 1) != kinds->end();
-  config.ignore({"index_n_heads", "index_head_dim", "index_local_blocks"});
-  const int64_t chosen = int64_t{block} * blocks;
-  if (!any || chosen >= spec.max_positions) return;
-  spec.max_positions = static_cast<int>(chosen);
-  spec.why_no_longer = "beyond " + std::to_string(chosen) +
-                       " positions an index chooses those that are attended to, which is not supported";
+    chooses.assign(kinds->begin(), kinds->end());
+  if (std::find(chooses.begin(), chooses.end(), true) == chooses.end()) return;
+  if (indexer.num_heads != attention.num_kv_heads)
+    config.refuse("index_n_heads", "must be num_key_value_heads: each head chooses for one");
+  if (indexer.head_dim != attention.head_dim || indexer.head_dim % (2 * indexer.num_heads) != 0)
+    config.refuse("index_head_dim", "must be head_dim, and a multiple of twice index_n_heads");
+  if (indexer.top_k <= indexer.local) config.refuse("index_topk_blocks", "must be more than index_local_blocks");
+  GqaSpec indexed = attention;
+  indexed.indexer = indexer;
+  for (int l = 0; l < spec.num_layers(); ++l)
+    if (chooses[l]) spec.layers[l].mixer = indexed;
 }
 
 ModelSpec read_m3_text(const Fields& config) {
@@ -139,7 +151,7 @@ ModelSpec read_m3_text(const Fields& config) {
   has_experts = read_switches(config, "moe_layer_freq", num_layers).value_or(has_experts);
   has_experts = read_mlp_layer_types(config, num_layers).value_or(has_experts);
   set_experts(experts, has_experts, spec);
-  end_within_index(config, spec);
+  set_indexers(config, attention, spec);
   set_windows(config, {}, std::vector<bool>(num_layers, false), spec);
   return spec;
 }
@@ -154,9 +166,13 @@ constexpr StoredName kM3Modules[] = {{"mlp.gate", "block_sparse_moe.gate"},
                                      {"mlp.experts.*.up_proj", "block_sparse_moe.experts.*.w3"},
                                      {"mlp.experts.*.down_proj", "block_sparse_moe.experts.*.w2"},
                                      {"mlp.gate.e_score_correction_bias", "block_sparse_moe.e_score_correction_bias"},
-                                     {"mlp.shared_experts.", "block_sparse_moe.shared_experts."}};
-// What chooses, and pictures.
-constexpr std::string_view kM3Unused[] = {".self_attn.index_", "vision_tower.", "multi_modal_projector.", "patch_merge_mlp.",
+                                     {"mlp.shared_experts.", "block_sparse_moe.shared_experts."},
+                                     {"self_attn.indexer.q_proj", "self_attn.index_q_proj"},
+                                     {"self_attn.indexer.k_proj", "self_attn.index_k_proj"},
+                                     {"self_attn.indexer.q_norm", "self_attn.index_q_norm"},
+                                     {"self_attn.indexer.k_norm", "self_attn.index_k_norm"}};
+// Pictures.
+constexpr std::string_view kM3Unused[] = {"vision_tower.", "multi_modal_projector.", "patch_merge_mlp.",
                                           "mtp."};
 constexpr TensorNames m3_names() {
   TensorNames names = text_names(kM3Modules);
@@ -180,7 +196,7 @@ constexpr Architecture kMiniMaxM3{"MiniMaxM3SparseForConditionalGeneration",
                                   "minimax_m3_vl",
                                   read_m3,
                                   m3_names(),
-                                  "MiniMax M3: text, to 2048 positions",
+                                  "MiniMax M3: text",
                                   "minimax-m3"};
 
 }  // namespace serval

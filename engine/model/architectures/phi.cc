@@ -48,7 +48,7 @@ ModelSpec read_phi(const Fields& config) {
       config.find_int("num_key_value_heads", 1, kMaxHeads).value_or(attention.num_heads);
   if (attention.num_heads % attention.num_kv_heads != 0)
     config.refuse("num_attention_heads", "must be a multiple of num_key_value_heads");
-  if (config.get_bool("qk_layernorm", false)) config.refuse("qk_layernorm", "is not supported when true");
+  if (config.get_bool("qk_layernorm", false)) attention.head_norm = decoder.norm;
   decoder.spec.ropes = {
       read_rope(config, attention.head_dim, decoder.spec.max_positions, {.part = 0.5})};
   decoder.is_parallel = true;
@@ -57,7 +57,28 @@ ModelSpec read_phi(const Fields& config) {
   return made_of(config, std::move(decoder));
 }
 
+// Persimmon: as Phi, but one part behind the other, and squares in the feed-forward part.
+ModelSpec read_persimmon(const Fields& config) {
+  PlainDecoder decoder = read_plain_decoder(
+      config, {.activation = "hidden_act", .usual_activation = "relu2", .eps = "layer_norm_eps", .ties_when_absent = false});
+  if (config.get_bool("qk_layernorm", true)) decoder.attention.head_norm = decoder.norm;
+  config.ignore({"num_key_value_heads"});  // the reference has as many as heads
+  decoder.spec.ropes = {
+      read_rope(config, decoder.attention.head_dim, decoder.spec.max_positions, {.part = 0.5})};
+  return made_of(config, std::move(decoder));
+}
+
+constexpr StoredName kPersimmonModules[] = {{"self_attn.q_proj", "self_attn.query_key_value"},
+                                            {"self_attn.k_proj", "self_attn.query_key_value"},
+                                            {"self_attn.v_proj", "self_attn.query_key_value"},
+                                            {"self_attn.o_proj", "self_attn.dense"},
+                                            {"self_attn.q_norm.", "self_attn.q_layernorm."},
+                                            {"self_attn.k_norm.", "self_attn.k_layernorm."},
+                                            {"mlp.up_proj", "mlp.dense_h_to_4h"},
+                                            {"mlp.down_proj", "mlp.dense_4h_to_h"}};
 constexpr StoredName kPhiModules[] = {{"self_attn.o_proj", "self_attn.dense"},
+                                      {"self_attn.q_norm.", "self_attn.q_layernorm."},
+                                      {"self_attn.k_norm.", "self_attn.k_layernorm."},
                                       {"mlp.up_proj", "mlp.fc1"},
                                       {"mlp.down_proj", "mlp.fc2"}};
 constexpr StoredName kModules[] = {{"self_attn.q_proj", "self_attn.qkv_proj"},
@@ -73,7 +94,15 @@ constexpr Architecture kPhi{"PhiForCausalLM",
                             read_phi,
                             {.final_norm = "model.final_layernorm", .modules = kPhiModules},
                             "Phi-1, Phi-1.5, Phi-2",
-                            "phi"};
+                            "phi phi-norms"};
+constexpr Architecture kPersimmon{"PersimmonForCausalLM",
+                                  "persimmon",
+                                  read_persimmon,
+                                  {.final_norm = "model.final_layernorm",
+                                   .modules = kPersimmonModules,
+                                   .fused_qkv = FusedQkv::kByKvHead},
+                                  "Persimmon 8B",
+                                  "persimmon"};
 constexpr Architecture kPhiMoe{"PhiMoEForCausalLM",    "phimoe",      read_phimoe,
                                {.modules = kMixtralExperts}, "Phi-3.5-MoE", "phimoe"};
 constexpr Architecture kPhi3{

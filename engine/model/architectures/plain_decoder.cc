@@ -54,6 +54,7 @@ ModelSpec made_of(const Fields& config, PlainDecoder decoder) {
   spec.final_norm = decoder.norm;
   LayerSpec layer = pre_norm_layer(decoder.attention, decoder.ffn, decoder.norm);
   layer.is_parallel = decoder.is_parallel;
+  layer.keeps_normed = decoder.keeps_normed;
   if (!decoder.has_ffn_norm) layer.ffn_norm = {};
   if (decoder.norms_residual) {
     layer.norms_residual = true;

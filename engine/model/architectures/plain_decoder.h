@@ -39,6 +39,8 @@ struct PlainDecoder {
   bool has_ffn_norm = true;
   // Norms stand behind the residual, and there is none before the head.
   bool norms_residual = false;
+  // Norms before parts become the residual (LayerSpec).
+  bool keeps_normed = false;
 };
 
 // Where `fields` has none for positions, max_positions is the caller's to set.

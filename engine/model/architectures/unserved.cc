@@ -34,8 +34,6 @@ constexpr Unserved kUnserved[] = {
     // Not yet.
     {"DeepseekV4ForCausalLM", "deepseek_v4",
      "its residuals that are mixed at every layer, and its attention to compressed keys, are not built"},
-    {"PersimmonForCausalLM", "persimmon", "norms of heads with biases are not built"},
-    {"RwkvForCausalLM", "rwkv", "its mixing with the token before and its scan of weighted means are not built"},
     {"ZambaForCausalLM", "zamba", kSharedBlocks},
     {"Zamba2ForCausalLM", "zamba2", kSharedBlocks},
 };

@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "engine/model/mixers/state_parts.h"
 #include "kernels/base/check.h"
 
 namespace serval {
@@ -22,8 +23,9 @@ void prepare_queries(Backend& backend, const QkNormRopeWriteKvArgs& heads) {
 }
 
 // What the fused call cannot do as this layer wants it is done before it, and taken out of it.
-void prepare_apart(Backend& backend, HeadNormPlace place, bool is_normed, const Tensor& query_cos_sin,
+void prepare_apart(Backend& backend, const GqaSpec& spec, const GqaWeights& w, const Tensor& query_cos_sin,
                    QkNormRopeWriteKvArgs& heads) {
+  const HeadNormPlace place = spec.head_norm_place;
   const int64_t rows = heads.q.dim(0), head_dim = heads.q.dim(2);
   const auto rotate = [&](const Tensor& x, const Tensor& cos_sin) {
     backend.rope({.x = x,
@@ -32,16 +34,17 @@ void prepare_apart(Backend& backend, HeadNormPlace place, bool is_normed, const 
                   .cos_sin = cos_sin,
                   .rotary_dim = static_cast<int>(cos_sin.dim(1))});
   };
-  const auto normalise = [&](Tensor x, Tensor& weight) {
-    if (place == HeadNormPlace::kHeadByHead)
-      return backend.head_layer_norm(x, heads.row_stride, std::exchange(weight, {}), heads.eps);
+  const auto normalise = [&](Tensor x, Tensor& weight, const Buffer& bias) {
+    if (spec.has_layer_norms())
+      return backend.head_layer_norm(x, heads.row_stride, std::exchange(weight, {}), vector_of(bias, {x.dim(1) * head_dim}),
+                                     heads.eps);
     if (place == HeadNormPlace::kAllHeads) x = Tensor(x.data, x.dtype, {rows, 1, x.dim(1) * head_dim});
-    if (is_normed) backend.head_rms_norm(x, heads.row_stride, std::exchange(weight, {}), heads.eps);
+    if (spec.head_norm.is_there()) backend.head_rms_norm(x, heads.row_stride, std::exchange(weight, {}), heads.eps);
   };
   const bool is_rotated_first = place == HeadNormPlace::kEachRotatedHead;
   if (!is_rotated_first) {
-    normalise(heads.q, heads.q_norm);
-    normalise(heads.k, heads.k_norm);
+    normalise(heads.q, heads.q_norm, w.q_norm.bias);
+    normalise(heads.k, heads.k_norm, w.k_norm.bias);
   }
   if (query_cos_sin.data != nullptr) rotate(heads.q, query_cos_sin);
   else if (heads.rotary_dim > 0) rotate(heads.q, heads.cos_sin);
@@ -49,8 +52,8 @@ void prepare_apart(Backend& backend, HeadNormPlace place, bool is_normed, const 
   heads.rotary_dim = 0;
   heads.cos_sin = {};
   if (is_rotated_first) {
-    normalise(heads.q, heads.q_norm);
-    normalise(heads.k, heads.k_norm);
+    normalise(heads.q, heads.q_norm, w.q_norm.bias);
+    normalise(heads.k, heads.k_norm, w.k_norm.bias);
   }
 }
 
@@ -77,6 +80,15 @@ void GqaSpec::list_slots(int64_t hidden, GqaWeights& w, SlotList& slots) const {
   if (head_norm_place == HeadNormPlace::kHeadByHead) {
     slots.head_norms(w.q_norm.weight, "self_attn.q_norm", num_heads, head_dim, interleaved_dims > 0);
     slots.head_norms(w.k_norm.weight, "self_attn.k_norm", num_kv_heads, head_dim, interleaved_dims > 0);
+  } else if (has_layer_norms()) {
+    // One for all heads, which are normalised each by its own.
+    const auto repeat = [&](Buffer& target, const char* tensor, int heads) {
+      slots.vectors(target, std::vector<SlotList::NamedShape>(heads, {tensor, {head_dim}}));
+    };
+    repeat(w.q_norm.weight, "self_attn.q_norm.weight", num_heads);
+    repeat(w.q_norm.bias, "self_attn.q_norm.bias", num_heads);
+    repeat(w.k_norm.weight, "self_attn.k_norm.weight", num_kv_heads);
+    repeat(w.k_norm.bias, "self_attn.k_norm.bias", num_kv_heads);
   } else {
     const bool is_wide = head_norm_place == HeadNormPlace::kAllHeads;
     slots.norm(w.q_norm, "self_attn.q_norm", is_wide ? q_size() : head_dim, head_norm);
@@ -84,6 +96,7 @@ void GqaSpec::list_slots(int64_t hidden, GqaWeights& w, SlotList& slots) const {
   }
   if (has_sinks) slots.vector(w.sinks, "self_attn.sinks", {num_heads});
   if (!slopes.empty()) slots.constant(w.slopes, slopes);
+  if (indexer.is_there()) indexer.list_slots(hidden, hidden, w.indexer, slots);
 }
 
 void GqaSpec::shape_kv(KvLayer& kv) const {
@@ -99,6 +112,7 @@ void GqaSpec::raise_limits(StepLimits& limits) const {
   limits.max_k = std::max(limits.max_k, answer_size());
   if (value_dim > 0) limits.need(RareOp::kNarrowValues);
   if (far) limits.need(RareOp::kFarQueries);
+  indexer.raise_limits(limits);
 }
 
 // Project, normalise heads, rotate, store K and V, attend, project back.
@@ -139,6 +153,7 @@ void GqaSpec::run(Backend& backend, const GqaWeights& w, const MixerInput& in) c
                           .window = in.window,
                           .sinks = has_sinks ? Tensor(w.sinks.data(), DType::kF32, {num_heads}) : Tensor(),
                           .slopes = slopes.empty() ? Tensor() : Tensor(w.slopes.data(), DType::kF32, {num_heads}),
+                          .is_chosen = indexer.is_there(),
                           .out = attended};
   if (has_keys) {
     heads.k = Tensor(qkv.at(first + q_size()), type, {rows, num_kv_heads, head_dim});
@@ -149,9 +164,15 @@ void GqaSpec::run(Backend& backend, const GqaWeights& w, const MixerInput& in) c
       return backend.linear(attended, w.output, in.out);
     }
     const bool is_plain = head_norm.is_there() && !head_norm.has_weight;
-    if (head_norm_place != HeadNormPlace::kEachHead || is_plain || in.query_cos_sin.data != nullptr)
-      prepare_apart(backend, head_norm_place, head_norm.is_there(), in.query_cos_sin, heads);
-    backend.qk_norm_rope_write_kv(heads);
+    if (head_norm_place != HeadNormPlace::kEachHead || is_plain || has_layer_norms() || in.query_cos_sin.data != nullptr)
+      prepare_apart(backend, *this, w, in.query_cos_sin, heads);
+    if (indexer.is_there()) {
+      const Tensor room(in.scratch.at(rows * (stride + answer_size())), type,
+                        {rows * (indexed_size() + indexer.scratch_width())});
+      write_indexed(backend, w, heads, in, room);
+    } else {
+      backend.qk_norm_rope_write_kv(heads);
+    }
   } else {
     prepare_queries(backend, heads);
   }
@@ -165,6 +186,38 @@ void GqaSpec::run(Backend& backend, const GqaWeights& w, const MixerInput& in) c
     backend.gate(Activation::kSigmoid, Tensor(qkv.data, type, {rows, q_size()}), stride, attended, q_size(),
                  attended);
   backend.linear(attended, w.output, in.out);
+}
+
+void GqaSpec::write_indexed(Backend& backend, const GqaWeights& w, const QkNormRopeWriteKvArgs& heads, const MixerInput& in,
+                            const Tensor& room) const {
+  const int64_t rows = in.h.dim(0), stride = indexed_size(), kept = kept_dim(), piece = indexer.kept_dim(num_kv_heads);
+  const IndexerSpec::Rows index = indexer.make(
+      backend, w.indexer, in, in.h, Tensor(room.at(rows * stride), room.dtype, {rows * indexer.scratch_width()}));
+  const auto copy = [&](const Tensor& x, int64_t x_stride, int64_t to, int64_t to_dim) {
+    backend.copy_heads({.x = x,
+                        .x_row_stride = x_stride,
+                        .x_head_stride = x.dim(2),
+                        .out = Tensor(room.at(to), room.dtype, {rows, x.dim(1), x.dim(2)}),
+                        .out_row_stride = stride,
+                        .out_head_stride = to_dim});
+  };
+  if (heads.q_norm.data != nullptr) backend.head_rms_norm(heads.q, heads.row_stride, heads.q_norm, heads.eps);
+  if (heads.k_norm.data != nullptr) backend.head_rms_norm(heads.k, heads.row_stride, heads.k_norm, heads.eps);
+  for (const Tensor& x : {heads.q, heads.k})
+    backend.rope({.x = x,
+                  .row_stride = heads.row_stride,
+                  .positions = heads.positions,
+                  .cos_sin = heads.cos_sin,
+                  .rotary_dim = heads.rotary_dim});
+  copy(heads.k, heads.row_stride, 0, kept);
+  copy(Tensor(index.key.data, index.key.dtype, {rows, num_kv_heads, piece}), indexer.head_dim, head_dim, kept);
+  copy(heads.v, heads.row_stride, num_kv_heads * kept, value_width());
+  backend.write_kv({.k = Tensor(room.data, room.dtype, {rows, num_kv_heads, kept}),
+                    .v = Tensor(room.at(num_kv_heads * kept), room.dtype, {rows, num_kv_heads, value_width()}),
+                    .row_stride = stride,
+                    .slots = heads.slots,
+                    .kv = heads.kv});
+  indexer.choose(backend, index, in, head_dim);
 }
 
 // Two queries of each row, and keys as both meet them. Where far keys are kept beside the others, each query is zero where

@@ -5,13 +5,14 @@
 #include <optional>
 #include <vector>
 
+#include "engine/model/mixers/indexer.h"
 #include "engine/model/mixers/mixer.h"
 
 namespace serval {
 
 // What of q and k is normalised, and when.
 enum class HeadNormPlace : uint8_t {
-  kEachHead,         // each head, before the rotation (Qwen3)
+  kEachHead,         // each head, before the rotation (Qwen3; by a LayerNorm: Persimmon)
   kAllHeads,         // all heads as one, before the rotation (OLMo 2)
   kHeadByHead,       // each head by a weight of its own, before the rotation (Cohere, StableLM 2): LayerNorm
   kEachRotatedHead,  // each head, after the rotation (Hunyuan)
@@ -33,6 +34,7 @@ struct GqaWeights {
   NormWeights k_norm;
   Buffer slopes;  // f32 [num_heads], or empty
   Buffer sinks;  // f32 [num_heads]; empty where there are none
+  IndexerWeights indexer;
 };
 
 struct GqaSpec {
@@ -61,11 +63,15 @@ struct GqaSpec {
   // together; here they rotate in halves.
   int interleaved_dims = 0;
   std::optional<FarKeysSpec> far;
+  IndexerSpec indexer;  // what chooses the keys, where that is not all
   // Of each head: what a score falls by for each position to its key (ALiBi); empty: nothing.
   std::vector<float> slopes;
 
   int64_t q_size() const { return int64_t{num_heads} * head_dim; }
   int64_t kv_size() const { return int64_t{num_kv_heads} * head_dim; }
+  bool has_layer_norms() const {
+    return head_norm_place == HeadNormPlace::kHeadByHead || head_norm.kind == NormSpec::Kind::kLayer;
+  }
   int value_width() const { return value_dim > 0 ? value_dim : head_dim; }
   int64_t value_size() const { return int64_t{num_kv_heads} * value_width(); }
   int64_t answer_size() const { return int64_t{num_heads} * value_width(); }
@@ -74,16 +80,26 @@ struct GqaSpec {
 
   void list_slots(int64_t hidden, GqaWeights& weights, SlotList& slots) const;
   // Of a key that is kept, and of the queries for it.
-  int kept_dim() const { return far && far->has_own_keys ? 2 * head_dim : head_dim; }
+  int kept_dim() const {
+    return (far && far->has_own_keys ? 2 * head_dim : head_dim) + indexer.kept_dim(num_kv_heads);
+  }
   // Elements of a row of what is made of the projection where there are far keys: two queries, key and value.
   int64_t far_size() const { return far ? int64_t{2 * num_heads + num_kv_heads} * kept_dim() + kv_size() : 0; }
 
-  int64_t scratch_width() const { return qkv_size() + answer_size() + far_size(); }
+  // Of a row of keys with what the index keeps behind them, and their values.
+  int64_t indexed_size() const { return indexer.is_there() ? int64_t{num_kv_heads} * kept_dim() + value_size() : 0; }
+
+  int64_t scratch_width() const {
+    return qkv_size() + answer_size() + far_size() + indexed_size() + indexer.scratch_width();
+  }
   void shape_kv(KvLayer& kv) const;
   void raise_limits(StepLimits& limits) const;
   void run(Backend& backend, const GqaWeights& weights, const MixerInput& input) const;
 
  private:
+  // Writes what choose_keys() will read behind the keys, and chooses.
+  void write_indexed(Backend& backend, const GqaWeights& weights, const QkNormRopeWriteKvArgs& heads, const MixerInput& in,
+                     const Tensor& room) const;
   void attend_far(Backend& backend, const QkNormRopeWriteKvArgs& heads, const MixerInput& in, const Tensor& room,
                   AttentionArgs args) const;
 };

@@ -55,16 +55,18 @@ void MlaSpec::list_slots(int64_t hidden, MlaWeights& w, SlotList& slots) const {
     slots.some_rows(w.gate, "self_attn.g_proj", rows, num_heads, hidden);
   }
   slots.linear(w.output, {{"self_attn.o_proj", hidden}}, int64_t{num_heads} * value_dim, has_bias);
+  if (indexer.is_there()) indexer.list_slots(hidden, query_in, w.indexer, slots);
 }
 
 int64_t MlaSpec::scratch_width() const {
   return aligned(query_rank) + aligned(int64_t{num_heads} * std::max(plain_dim, value_dim)) + aligned(key_dim()) +
-         aligned(int64_t{num_heads} * key_dim()) + aligned(int64_t{num_heads} * std::max(latent_dim, value_dim));
+         aligned(int64_t{num_heads} * key_dim()) + aligned(int64_t{num_heads} * std::max(latent_dim, value_dim)) +
+         (indexer.is_there() ? aligned(kept_dim()) + indexer.scratch_width() : 0);
 }
 
 void MlaSpec::shape_kv(KvLayer& kv) const {
   kv.num_kv_heads = 1;
-  kv.head_dim = key_dim();
+  kv.head_dim = kept_dim();
   kv.value_dim = latent_dim;
 }
 
@@ -72,7 +74,8 @@ void MlaSpec::raise_limits(StepLimits& limits) const {
   limits.need(RareOp::kHeadLinear);
   limits.num_heads = std::max(limits.num_heads, num_heads);
   limits.num_kv_heads = std::max(limits.num_kv_heads, 1);
-  limits.head_dim = std::max(limits.head_dim, key_dim());
+  limits.head_dim = std::max(limits.head_dim, kept_dim());
+  indexer.raise_limits(limits);
   limits.max_k = std::max<int64_t>({limits.max_k, query_rank, latent_dim, plain_dim, int64_t{num_heads} * value_dim});
 }
 
@@ -132,16 +135,40 @@ void MlaSpec::run(Backend& backend, const MlaWeights& w, const MixerInput& in) c
   backend.linear(in.h, w.latent, latent);
   backend.head_rms_norm(as_heads(latent, 0, 1, latent_dim), key, norm_weight(w.latent_norm, latent_dim), norm.eps);
   if (in.cos_sin.data != nullptr) rotate(as_heads(latent, latent_dim, 1, key), key);
-  backend.write_kv({.k = as_heads(latent, 0, 1, key),
-                    .v = as_heads(latent, 0, 1, latent_dim),
-                    .row_stride = key,
-                    .slots = in.group.slots,
-                    .kv = in.kv});
+  WriteKvArgs written{.k = as_heads(latent, 0, 1, key),
+                      .v = as_heads(latent, 0, 1, latent_dim),
+                      .row_stride = key,
+                      .slots = in.group.slots,
+                      .kv = in.kv};
+  if (indexer.is_there()) {
+    const int64_t kept = kept_dim();
+    const Tensor both = cut(kept);
+    const Tensor room(in.scratch.at(used), type, {rows * indexer.scratch_width()});
+    const IndexerSpec::Rows index = indexer.make(backend, w.indexer, in, from, room);
+    const auto copy = [&](const Tensor& x, int64_t to) {
+      backend.copy_heads({.x = Tensor(x.data, type, {rows, 1, x.dim(1)}),
+                          .x_row_stride = x.dim(1),
+                          .x_head_stride = 0,
+                          .out = as_heads(both, to, 1, x.dim(1)),
+                          .out_row_stride = kept,
+                          .out_head_stride = 0});
+    };
+    copy(latent, 0);
+    copy(index.key, key);
+    written.k = as_heads(both, 0, 1, kept);
+    written.v = as_heads(both, 0, 1, latent_dim);
+    written.row_stride = kept;
+    backend.write_kv(written);
+    indexer.choose(backend, index, in, static_cast<int>(key));
+  } else {
+    backend.write_kv(written);
+  }
   backend.attention({.q = as_heads(queries, 0, heads, key),
                      .kv = in.kv,
                      .batch = &in.group.attention,
                      .scale = scale,
                      .window = in.window,
+                     .is_chosen = attends_to_chosen,
                      .out = Tensor(attended.data, type, {rows, heads * latent_dim})},
                     heads * key);
   backend.head_linear({.x = as_heads(attended, 0, heads, latent_dim),

@@ -7,6 +7,7 @@
 
 #include <vector>
 
+#include "engine/model/mixers/indexer.h"
 #include "engine/model/mixers/mixer.h"
 
 namespace serval {
@@ -22,6 +23,7 @@ struct MlaWeights {
   std::vector<LinearWeight> value_up;   // of each head [value_dim, latent_dim]
   LinearWeight gate;                    // [num_heads * value_dim, hidden]; empty where there is none
   LinearWeight output;                  // [hidden, num_heads * value_dim]
+  IndexerWeights indexer;
 };
 
 struct MlaSpec {
@@ -41,8 +43,14 @@ struct MlaSpec {
   bool has_head_gate = false;
   NormSpec norm;    // of the queries' low rank, and of the latent
   float scale = 1;  // of the scores
+  // A layer with one reads what it chooses; one that attends to the chosen without reads what the layer before it did
+  // (GLM-5).
+  IndexerSpec indexer;
+  bool attends_to_chosen = false;
 
   int key_dim() const { return latent_dim + rotary_dim; }
+  // Of a key that is kept.
+  int kept_dim() const { return key_dim() + indexer.kept_dim(1); }
 
   void list_slots(int64_t hidden, MlaWeights& weights, SlotList& slots) const;
   int64_t scratch_width() const;

@@ -13,6 +13,22 @@ inline Feature without_score_scale() {
             }
           }};
 }
+// Of the index that chooses keys.
+template <class Spec>
+Feature without_choice() {
+  return of_mixers<Spec>("choice of keys", [](Spec& s) { s.indexer.top_k *= 100; });
+}
+template <class Spec>
+Feature with_one_more_chosen() {
+  return of_mixers<Spec>("how many keys are chosen", [](Spec& s) { ++s.indexer.top_k; });
+}
+template <class Spec>
+Feature without_index_norm() {
+  return of_mixer_weights<Spec>("norm of the index's keys", [](typename Spec::Weights& w) {
+    auto* const weight = w.indexer.key_norm.weight.template as<float>();
+    for (size_t i = 0; i < w.indexer.key_norm.weight.bytes / sizeof(float); ++i) weight[i] = 1;
+  });
+}
 // Of every layer that has experts.
 inline Feature with_experts(const std::string& what, void (*change)(MoeFfnSpec&)) {
   return {what, [change](ModelSpec& s, ModelWeights&) {

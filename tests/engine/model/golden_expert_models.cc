@@ -47,8 +47,15 @@ std::vector<ModelCase> expert_models() {
        {without_renormalised_routing(), with_the_best_expert_alone(), with_experts_exchanged(), without_qkv_limit(),
         without_means(), without_rotation()}},
       {"deepseek-v32",
-       {without_correction(), without_expert_groups(), without_shared_expert(), without_rope_scaling(), without_score_scale()}},
-      {"glm-moe-dsa", {without_correction(), without_shared_expert(), without_routing_scale(), without_rotation()}},
+       {without_correction(), without_expert_groups(), without_shared_expert(), without_rope_scaling(), without_score_scale(),
+        without_choice<MlaSpec>(), with_one_more_chosen<MlaSpec>(), without_index_norm<MlaSpec>()}},
+      {"glm-moe-dsa",
+       {without_correction(), without_shared_expert(), without_routing_scale(), without_rotation(), without_choice<MlaSpec>(),
+        with_one_more_chosen<MlaSpec>(), without_index_norm<MlaSpec>(),
+        {"layers that read what another chose", [](ModelSpec& s, ModelWeights&) {
+           for (LayerSpec& layer : s.layers)
+             if (auto* const mla = std::get_if<MlaSpec>(&layer.mixer); !mla->indexer.is_there()) mla->attends_to_chosen = false;
+         }}}},
       {"bailing-moe", {without_renormalised_routing(), with_experts_exchanged(), without_shared_expert(), without_rotation()}},
       {"bailing-moe-v2",
        {without_correction(), without_expert_groups(), without_shared_expert(), without_routing_scale(), without_qk_norm(),
@@ -56,6 +63,9 @@ std::vector<ModelCase> expert_models() {
       {"minimax-m3",
        {without_correction(), without_renormalised_routing(), without_routing_scale(), without_shared_expert(),
         without_gate_limit(), without_up_offset(), with_whole_heads_rotated(), without_norm_offset(),
+        without_choice<GqaSpec>(), with_one_more_chosen<GqaSpec>(), without_index_norm<GqaSpec>(),
+        of_mixers<GqaSpec>("blocks", [](GqaSpec& s) { s.indexer.block /= 2, s.indexer.top_k *= 2; }),
+        of_mixers<GqaSpec>("the last block", [](GqaSpec& s) { s.indexer.local = 0; }),
         {"clamp of the dense part's gate", [](ModelSpec& s, ModelWeights&) {
            for (LayerSpec& layer : s.layers)
              if (auto* const dense = std::get_if<DenseFfnSpec>(&layer.ffn)) dense->gate_limit = 1e6f;

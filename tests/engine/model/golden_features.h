@@ -98,6 +98,9 @@ inline Feature without_qk_norm() {
             for (LayerSpec& layer : s.layers) attention(layer).head_norm = {};
           }};
 }
+inline Feature without_head_norm_bias() {
+  return of_mixer_weights<GqaSpec>("bias of head norms", [](GqaWeights& w) { w.q_norm.bias = {}; });
+}
 inline Feature with_norms_before_rotation() {
   return {"norms after the rotation", [](ModelSpec& s, ModelWeights&) {
             for (LayerSpec& layer : s.layers) attention(layer).head_norm_place = HeadNormPlace::kEachHead;

@@ -31,6 +31,9 @@ std::vector<ModelCase> old_models() {
       {"bloom",
        {without_slopes(), without_embedding_norm(), without_bias("qkv", qkv), without_bias("output", output),
         with_another_mlp_activation()}},
+      {"bloom-normed", {without_slopes(), {"norms that become the residual", [](ModelSpec& s, ModelWeights&) {
+                          for (LayerSpec& layer : s.layers) layer.keeps_normed = false;
+                        }}}},
       {"mpt-bf16", {without_slopes(), without_qkv_limit(), without_means(), with_another_mlp_activation()}},
       {"internlm2-bf16", {without_rotation(), without_rotation_by_length(), with_the_longest_rotation()}},
       {"qwen1-bf16", {without_rotation(), without_bias("qkv", qkv)}},
@@ -45,6 +48,10 @@ std::vector<ModelCase> old_models() {
       {"phi",
        {without_rotation(), with_whole_heads_rotated(), with_parts_in_turn(), without_head_bias(),
         without_bias("qkv", qkv), without_bias("output", output), without_bias("up", mlp_up)}},
+      {"phi-norms", {without_qk_norm(), without_head_norm_bias(), without_rotation(), with_parts_in_turn()}},
+      {"persimmon",
+       {without_qk_norm(), without_head_norm_bias(), without_rotation(), with_whole_heads_rotated(), without_bias("qkv", qkv),
+        with_another_mlp_activation()}},
       {"nemotron-bf16", {without_norm_offset(), without_means(), with_whole_heads_rotated(), with_another_mlp_activation()}},
       {"jais2-bf16", {without_rotation(), without_means(), without_bias("qkv", qkv), without_bias("down", mlp_down)}},
       {"stablelm-bf16", {without_rotation(), with_whole_heads_rotated(), without_means(), without_bias("qkv", qkv)}},

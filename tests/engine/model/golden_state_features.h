@@ -37,6 +37,12 @@ Feature without_last_input() {  // a convolution of what stands before
     for (size_t i = 0; i < first; ++i) w.conv.template as<float>()[i] = 0;
   });
 }
+// The own position alone.
+template <class Weights>
+void without_mixture(Weights& w) {
+  const size_t half = w.mix.bytes / sizeof(float) / 2;
+  for (size_t i = 0; i < 2 * half; ++i) w.mix.template as<float>()[i] = i < half ? 0 : 1;
+}
 inline Feature without_step_limits() {
   return of_mixers<Mamba2Spec>("limits of a step", [](Mamba2Spec& mixer) {
     mixer.least_step = 0;

@@ -109,12 +109,13 @@ class PlainBackend final : public Backend {
                                                           (bias.data == nullptr ? 0 : bias.as<float>()[i]));
     }
   }
-  void head_layer_norm(const Tensor& x, int64_t row_stride, const Tensor& weight, float eps) override {
+  void head_layer_norm(const Tensor& x, int64_t row_stride, const Tensor& weight, const Tensor& bias, float eps) override {
     const int64_t dim = x.dim(2);
     for (int64_t r = 0; r < x.dim(0); ++r) {
       for (int64_t h = 0; h < x.dim(1); ++h) {
         const Tensor head(x.at(r * row_stride + h * dim), DType::kF32, {1, dim});
-        add_layer_norm(head, {}, Tensor(weight.at(h * dim), DType::kF32, {dim}), {}, eps, head);
+        const Tensor own_bias = bias.data == nullptr ? Tensor() : Tensor(bias.at(h * dim), DType::kF32, {dim});
+        add_layer_norm(head, {}, Tensor(weight.at(h * dim), DType::kF32, {dim}), own_bias, eps, head);
       }
     }
   }
@@ -188,14 +189,17 @@ class PlainBackend final : public Backend {
                                              : std::max(0, position - args.window + 1);
         for (int64_t h = 0; h < heads; ++h) {
           // Of the head's key (or value) at position p.
-          const auto kv_at = [&](const void* base, int p, int64_t dim) {
+          const auto kv_at = [&](const void* base, int p, int64_t dim) {  // dim: that is kept
             const int block = batch.block_table[s * batch.table_stride + p / args.kv.block_size];
             SERVAL_CHECK(block >= 0, s, p);
             const int64_t slot = int64_t{block} * args.kv.block_size + p % args.kv.block_size;
             return static_cast<const float*>(base) + (slot * args.kv.num_kv_heads + h / sharing) * dim;
           };
           const int far_end = args.far_q.data == nullptr ? first : std::max(0, position - args.near + 1);
-          const auto is_seen = [&](int p) { return p >= far_end || args.num_far == 0 || p < args.num_far; };
+          const auto is_seen = [&](int p) {
+            if (args.is_chosen && !chosen_[r][chosen_[r].size() == 1 ? 0 : h / sharing][p]) return false;
+            return p >= far_end || args.num_far == 0 || p < args.num_far;
+          };
           weights.clear();
           double largest = -std::numeric_limits<double>::infinity(), total = 0;
           for (int p = first; p <= position; ++p) {
@@ -205,7 +209,7 @@ class PlainBackend final : public Backend {
             }
             const float* q = (p < far_end ? args.far_q : args.q).as<float>() + r * q_row_stride + h * dim;
             double score = 0;
-            for (int64_t i = 0; i < dim; ++i) score += double{q[i]} * kv_at(args.kv.keys, p, dim)[i];
+            for (int64_t i = 0; i < dim; ++i) score += double{q[i]} * kv_at(args.kv.keys, p, args.kv.head_dim)[i];
             score *= args.scale;
             if (args.soft_cap > 0) score = args.soft_cap * std::tanh(score / args.soft_cap);
             if (args.slopes.data != nullptr) score -= double{args.slopes.as<float>()[h]} * (position - p);
@@ -225,6 +229,46 @@ class PlainBackend final : public Backend {
               sum[i] += weights[p - first] / total * kv_at(args.kv.values, p, value_dim)[i];
           }
           std::copy_n(sum.begin(), value_dim, args.out.as<float>() + (r * heads + h) * value_dim);
+        }
+      }
+    }
+  }
+
+  // Each row looks for the best block that is left, as often as it may choose.
+  void choose_keys(const ChooseKeysArgs& args) override {
+    const AttentionBatch& batch = *args.batch;
+    const int64_t heads = args.q.dim(1), dim = args.q.dim(2), pieces = args.kv.num_kv_heads, piece = dim / pieces;
+    const bool weighs = args.weights.data != nullptr;
+    chosen_.assign(batch.num_rows, {});
+    for (int s = 0; s < batch.num_seqs; ++s) {
+      for (int r = batch.row_start[s]; r < batch.row_start[s + 1]; ++r) {
+        const int length = batch.first_pos[s] + r - batch.row_start[s] + 1, blocks = (length + args.block - 1) / args.block;
+        for (int64_t choice = 0; choice < (weighs ? 1 : heads); ++choice) {
+          std::vector<double> best(blocks, -std::numeric_limits<double>::infinity());
+          for (int p = 0; p < length; ++p) {
+            const int64_t slot = int64_t{batch.block_table[s * batch.table_stride + p / args.kv.block_size]} *
+                                     args.kv.block_size +
+                                 p % args.kv.block_size;
+            double score = 0;
+            for (int64_t h = weighs ? 0 : choice; h < (weighs ? heads : choice + 1); ++h) {
+              double dot = 0;
+              for (int64_t d = 0; d < dim; ++d)
+                dot += double{args.q.as<float>()[(r * heads + h) * dim + d]} *
+                       static_cast<const float*>(args.kv.keys)[(slot * pieces + d / piece) * args.kv.head_dim + args.kept_from + d % piece];
+              score += weighs ? args.weights.as<float>()[r * heads + h] * std::max(0.0, dot) : dot;
+            }
+            best[p / args.block] = std::max(best[p / args.block], score);
+          }
+          for (int b = std::max(0, blocks - args.local); b < blocks; ++b) best[b] = std::numeric_limits<double>::infinity();
+          std::vector<bool> taken(blocks, false), positions;
+          for (int n = 0; n < std::min(args.top_k, blocks); ++n) {
+            int next = -1;
+            for (int b = 0; b < blocks; ++b)
+              if (!taken[b] && (next < 0 || best[b] > best[next])) next = b;
+            taken[next] = true;
+          }
+          for (int p = 0; p < length; ++p) positions.push_back(taken[p / args.block]);
+          chosen_[r].push_back(positions);
         }
       }
     }
@@ -446,6 +490,25 @@ class PlainBackend final : public Backend {
       }
     });
   }
+  void mean_scan(const MeanScanArgs& args) override {
+    const int64_t channels = args.out.dim(1);
+    auto* const kept = static_cast<float*>(args.kv.values);
+    for_states(args.kv, *args.batch, [&](int64_t row, int64_t before, int64_t block) {
+      for (int64_t c = 0; c < channels; ++c) {
+        const auto at = [&](int64_t of, int n) -> float& { return kept[(of * 3 + n) * channels + c]; };
+        const double k = args.k.as<float>()[row * channels + c], v = args.v.as<float>()[row * channels + c],
+                     now = args.first.as<float>()[c] + k;
+        const double num = before < 0 ? 0 : at(before, 0), den = before < 0 ? 0 : at(before, 1),
+                     most = before < 0 ? now : at(before, 2), top = std::max(most, now);
+        args.out.as<float>()[row * channels + c] = static_cast<float>(
+            (std::exp(most - top) * num + std::exp(now - top) * v) / (std::exp(most - top) * den + std::exp(now - top)));
+        const double faded = most + args.decay.as<float>()[c], next = before < 0 ? k : std::max(faded, k);
+        at(block, 0) = static_cast<float>(std::exp(faded - next) * num + std::exp(k - next) * v);
+        at(block, 1) = static_cast<float>(std::exp(faded - next) * den + std::exp(k - next));
+        at(block, 2) = static_cast<float>(next);
+      }
+    });
+  }
   void selective_scan(const SelectiveScanArgs& args) override {
     const int64_t channels = args.out.dim(1), num_states = args.a.dim(0);
     auto* const kept = static_cast<float*>(args.kv.values);
@@ -547,6 +610,7 @@ class PlainBackend final : public Backend {
 
   std::optional<WeightFormat> lacking_;
   std::optional<RareOp> without_;
+  std::vector<std::vector<std::vector<bool>>> chosen_;  // of each row, of each choice: positions
 };
 
 }  // namespace

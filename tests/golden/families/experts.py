@@ -231,7 +231,7 @@ def make_all():
                       ffn_config=dict(ffn_hidden_size=12, moe_num_experts=6, moe_top_k=3), rope_parameters=rope(500000.0), attn_implementation="eager"), [48],
          dtype=torch.float16, edit=dbrx_as_published)
 
-    # An index chooses the keys: in contexts that are no longer than what it chooses, all of them.
+    # An index chooses the keys.
     indexed = {k: v for k, v in mla.items() if k != "num_key_value_heads"}
 
     def indexed_as_published(config):
@@ -240,11 +240,11 @@ def make_all():
             config.pop(field)
 
     make("deepseek-v32", t.DeepseekV32ForCausalLM,
-         t.DeepseekV32Config(**indexed, num_key_value_heads=3, q_lora_rank=16, n_group=4, topk_group=2, index_topk=160, index_head_dim=16, index_n_heads=2,
-                             rope_parameters=yarn), [48], [32], dtype=torch.float16, edit=indexed_as_published)
+         t.DeepseekV32Config(**indexed, num_key_value_heads=3, q_lora_rank=16, n_group=4, topk_group=2, index_topk=24, index_head_dim=16, index_n_heads=9,
+                             rope_parameters=yarn), [48], [24, 32], dtype=torch.float16, edit=indexed_as_published)
     make("glm-moe-dsa", t.GlmMoeDsaForCausalLM,
-         t.GlmMoeDsaConfig(**indexed, num_key_value_heads=3, q_lora_rank=16, index_topk=160, index_head_dim=16, index_n_heads=2, index_topk_freq=2,
-                           rope_parameters=rope(1000000.0)), [48], dtype=torch.float16)
+         t.GlmMoeDsaConfig(**{**indexed, "num_hidden_layers": 3, "n_routed_experts": 6}, num_key_value_heads=3, q_lora_rank=16, index_topk=20, index_head_dim=8, index_n_heads=9, index_topk_freq=2,
+                           index_skip_topk_offset=1, rope_parameters=rope(1000000.0)), [48], [20], dtype=torch.float16)
 
     # Families that transformers has no class for are another one's arithmetic under their own names.
     def bailing_names(tensors):
@@ -297,23 +297,23 @@ def make_all():
                                        num_hidden_layers=2, num_shared_experts=1, partial_rotary_factor=0.5, routed_scaling_factor=2.5, router_dtype="fp32",
                                        score_function="sigmoid", topk_group=2, use_qk_norm=True))
 
-    # Clamped gates in experts and in the dense layer; an index chooses blocks of keys: within as many, all of them.
+    # Clamped gates in experts and in the dense layer; an index chooses blocks of keys.
     def minimax_m3_as_published(config):
         text = config["text_config"]
         for field in ("layer_types", "mlp_layer_types", "index_block_size", "index_topk_blocks", "index_local_blocks", "index_n_heads", "index_head_dim"):
             text.pop(field)
         ropes = text.pop("rope_parameters")
         text |= {"hidden_act": "swigluoai", "moe_layer_freq": [0, 1], "rope_theta": ropes["rope_theta"], "partial_rotary_factor": 0.5,
-                 "sparse_attention_config": {"sparse_attention_freq": [0, 1], "sparse_block_size": 16, "sparse_topk_blocks": 10, "sparse_local_block": 1,
-                                             "sparse_num_index_heads": 1, "sparse_index_dim": 16}}
+                 "sparse_attention_config": {"sparse_attention_freq": [0, 1], "sparse_block_size": 8, "sparse_topk_blocks": 4, "sparse_local_block": 1,
+                                             "sparse_num_index_heads": 2, "sparse_index_dim": 16}}
 
     make("minimax-m3", t.MiniMaxM3SparseForConditionalGeneration,
          t.MiniMaxM3VLConfig(text_config=dict(vocab_size=VOCAB, hidden_size=24, intermediate_size=12, dense_intermediate_size=20, shared_intermediate_size=16,
-                                              num_hidden_layers=2, num_attention_heads=3, num_key_value_heads=1, head_dim=16, max_position_embeddings=256,
+                                              num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=16, max_position_embeddings=256,
                                               rms_norm_eps=1e-5, bos_token_id=1, eos_token_id=2, num_local_experts=6, num_experts_per_tok=3, rotary_dim=8,
                                               swiglu_limit=1.5, mlp_layer_types=["dense", "sparse"], layer_types=["full_attention", "minimax_m3_sparse"],
-                                              index_n_heads=1, index_head_dim=16, index_block_size=16, index_topk_blocks=10,
+                                              index_n_heads=2, index_head_dim=16, index_block_size=8, index_topk_blocks=4,
                                               rope_parameters=rope(5000000.0, partial_rotary_factor=0.5)),
                              vision_config=dict(hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, image_size=8, patch_size=4),
-                             attn_implementation="eager"), [48], dtype=torch.float16, edit=minimax_m3_as_published,
+                             attn_implementation="eager"), [48], [32], dtype=torch.float16, edit=minimax_m3_as_published,
          remake=lambda tensors: {n: p for n, p in tensors.items() if "language_model." in n or n == "lm_head.weight"} | {"vision_tower.x": torch.ones(4)})

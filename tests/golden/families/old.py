@@ -98,6 +98,10 @@ def make_all():
                                        masked_softmax_fusion=True, model_type="bloom", n_embed=24, n_inner=None, offset_alibi=100, skip_bias_add=True,
                                        skip_bias_add_qkv=False, transformers_version="4.20.0", unk_token_id=0, use_cache=True))
 
+    make("bloom-normed", t.BloomForCausalLM,
+         t.BloomConfig(**{**bloom, "apply_residual_connection_post_layernorm": True, "num_attention_heads": 2}, hidden_size=16, attn_implementation="eager"), [40],
+         dtype=torch.float16)
+
     mpt = dict(d_model=32, emb_pdrop=0, embedding_fraction=1.0, expansion_ratio=4, init_device="cpu", learned_pos_emb=True, logit_scale=None, max_seq_len=256,
                n_heads=4, n_layers=2, no_bias=True, norm_type="low_precision_layernorm", resid_pdrop=0, vocab_size=VOCAB)
     mpt_attention = dict(alibi=True, alibi_bias_max=16, attn_impl="torch", attn_pdrop=0, attn_type="multihead_attention", attn_uses_sequence_id=False,
@@ -210,6 +214,19 @@ def make_all():
          dtype=torch.float16,
          edit=lambda config: published(config, **phi, architectures=["PhiForCausalLM"], model_type="phi", partial_rotary_factor=0.4, rope_scaling=None,
                                        rope_theta=10000.0, torch_dtype="float16", transformers_version="4.37.0", use_cache=True))
+
+    # LayerNorms of heads, with biases.
+    make("phi-norms", t.PhiForCausalLM,
+         t.PhiConfig(**{**phi, "hidden_size": 32, "num_attention_heads": 2, "qk_layernorm": True}, rope_parameters=rope(partial_rotary_factor=0.5),
+                     attn_implementation="eager"), [40], dtype=torch.float16)
+    persimmon = dict(attention_dropout=0.0, bos_token_id=1, eos_token_id=2, hidden_act="relu2", hidden_dropout=0.0, hidden_size=32, initializer_range=0.02,
+                     intermediate_size=56, layer_norm_eps=1e-5, max_position_embeddings=256, num_attention_heads=2, num_hidden_layers=2, qk_layernorm=True,
+                     tie_word_embeddings=False, vocab_size=VOCAB)
+    make("persimmon", t.PersimmonForCausalLM,
+         t.PersimmonConfig(**persimmon, rope_parameters=rope(25000.0, partial_rotary_factor=0.5), attn_implementation="eager"), [10, 48], dtype=torch.float16,
+         edit=lambda config: published(config, **persimmon, architectures=["PersimmonForCausalLM"], model_type="persimmon", num_key_value_heads=2,
+                                       partial_rotary_factor=0.5, rope_scaling=None, rope_theta=25000.0, torch_dtype="float16",
+                                       transformers_version="4.34.0.dev0", use_cache=True))
 
     nemotron = dict(attention_bias=False, attention_dropout=0.0, bos_token_id=2, eos_token_id=3, head_dim=16, hidden_act="relu2", hidden_size=32,
                     initializer_range=0.0134, intermediate_size=72, max_position_embeddings=256, mlp_bias=False, norm_eps=1e-5, num_attention_heads=2,

@@ -33,6 +33,15 @@ def make_all():
          dtype=torch.bfloat16, edit=mamba2_as_published)
     make("falcon-mamba", t.FalconMambaForCausalLM, t.FalconMambaConfig(**{**mamba, "hidden_size": 24}, num_hidden_layers=2, mixer_rms_eps=1e-3), [5, 70])
 
+    # Two recurrences to a layer, halved behind every second: the reference divides the matrices in place when it first runs.
+    def as_saved(tensors):
+        last = (".blocks.2.attention.output.weight", ".blocks.2.feed_forward.value.weight")
+        return {n: 2 * p if n.endswith(last) else p for n, p in tensors.items()}
+
+    make("rwkv", t.RwkvForCausalLM,
+         t.RwkvConfig(vocab_size=VOCAB, hidden_size=24, attention_hidden_size=32, intermediate_size=40, num_hidden_layers=3, context_length=256,
+                      layer_norm_epsilon=0.05, rescale_every=2, bos_token_id=1, eos_token_id=2), [5, 70], dtype=torch.float16, remake=as_saved)
+
     # Short convolutions and an attention; the published spelling says much that the reference does not look at.
     def lfm2_as_published(config):
         old_spelling(config)

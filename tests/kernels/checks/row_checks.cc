@@ -292,12 +292,13 @@ void check_head_layer_norm(int heads, int dim, Finding& finding) {
   const int stride = (heads + 1) * dim;
   std::mt19937 random(5);
   const std::vector<T> x = random_numbers<T>(size_t{kRows} * stride, random);
-  const std::vector<float> weight = random_numbers<float>(size_t(heads) * dim, random);
+  const std::vector<float> weight = random_numbers<float>(size_t(heads) * dim, random),
+                           bias = random_numbers<float>(size_t(heads) * dim, random);
   const DeviceArray<T> in_place(x);
-  const DeviceArray<float> w(weight);
+  const DeviceArray<float> w(weight), b(bias);
   cuda::add_norm<T>(nullptr, /*is_centred=*/true,
                     {.residual = in_place.data(), .x = nullptr, .weight = w.data(), .eps = 1e-5f, .out = in_place.data(),
-                     .rows = kRows, .dim = dim, .stride = stride, .heads = heads});
+                     .rows = kRows, .dim = dim, .bias = b.data(), .stride = stride, .heads = heads});
   const std::vector<float> got = in_place.download_values();
   for (int r = 0; r < kRows; ++r) {
     for (int h = 0; h <= heads; ++h) {
@@ -307,7 +308,7 @@ void check_head_layer_norm(int heads, int dim, Finding& finding) {
       for (int d = 0; d < dim; ++d) squares += (value_of(head[d]) - mean) * (value_of(head[d]) - mean);
       const double scale = 1 / std::sqrt(squares / dim + 1e-5);
       for (int d = 0; d < dim; ++d) {
-        const double want = h < heads ? (value_of(head[d]) - mean) * scale * weight[h * dim + d] : value_of(head[d]);
+        const double want = h < heads ? (value_of(head[d]) - mean) * scale * weight[h * dim + d] + bias[h * dim + d] : value_of(head[d]);
         finding.expect_near(got[r * stride + h * dim + d], want, 0x1p-7 * (1 + std::abs(want)),
                             "row " + std::to_string(r) + ", head " + std::to_string(h));
       }
