@@ -94,6 +94,11 @@ void resolve(ModelSpec& model, ServerConfig& config) {
   config.service.scheduler = scheduler;
 }
 
+// A model that guesses speaks of the same tokens.
+void check_draft(const Tokenizer& tokenizer, const EngineConfig& config) {
+  if ((drafters_of(config) & drafter_bit(DrafterKind::kDraft)) != 0) check_draft_tokenizer(tokenizer, config.speculation_model);
+}
+
 // Said before anything listens or loads. Leaves the file there: the recorder will write it.
 void check_record_path(const std::string& path) {
   if (path.empty()) return;
@@ -180,6 +185,7 @@ void serve_until_stopped(const std::string& model, ServerConfig config, StopSign
   raise_descriptor_limit(config.http.max_connections + (config.serve_grpc ? config.grpc.max_connections : 0));
   ServedModel served = read_served_model(model);
   resolve(served.spec, config);
+  check_draft(*served.tokenizer, config.engine);
   check_record_path(config.engine.record_path);
 
   const std::string model_id = config.service.model_id.empty() ? served.name : config.service.model_id;
@@ -262,6 +268,7 @@ void quantize(const std::string& model, const std::string& out, const std::strin
 std::string plan_text(const std::string& model, ServerConfig config) {
   ServedModel served = read_served_model(model);
   resolve(served.spec, config);
+  check_draft(*served.tokenizer, config.engine);
   // What a process with these libraries, this tokenizer and this template holds before the engine: measured
   // here and now.
   const size_t process_bytes = resident_bytes();

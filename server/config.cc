@@ -325,8 +325,8 @@ std::vector<Knob> knobs(ServerConfig& c) {
        "Engine",
        "guess tokens and verify several in a step (docs/speculation.md); the answers are the same. ngram: what followed the last "
        "ones before, in prompt or output; draft: speculation_model; self: the model's own first layers; lookahead: "
-       "n-grams that it drew further on, which takes some thirty num_draft_tokens; medusa, eagle: heads in speculation_model; auto: ngram and, where "
-       "there is one, the draft, as far as measured times and luck make it worth it; a request's prediction is tried first",
+       "n-grams that it drew further on, which takes some thirty num_draft_tokens; medusa, eagle: heads in speculation_model; auto: ngram and what is "
+       "in speculation_model, or else, with num_draft_layers, the model's own first layers, as far as measured times and luck make it worth it; a request's prediction is tried first",
        &c.engine.speculation,
        0,
        0,

@@ -134,7 +134,7 @@ void check_ops(const ModelSpec& spec, const RareOps& needed, const Backend& back
 
 // Whether what guesses has layers: a smaller model, a head, or the model itself.
 bool guesses_by_model(const EngineConfig& config, const ModelSpec* draft) {
-  return config.speculation == "self" || draft != nullptr;
+  return (drafters_of(config) & drafter_bit(DrafterKind::kSelf)) != 0 || draft != nullptr;
 }
 
 // Which of the target's groups keeps at least the positions that one of the draft's reads.

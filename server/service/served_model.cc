@@ -1,6 +1,8 @@
 #include "server/service/served_model.h"
 
 #include <boost/json.hpp>
+#include <algorithm>
+#include <limits>
 #include <stdexcept>
 #include <utility>
 #include <vector>
@@ -89,6 +91,20 @@ std::unique_ptr<Tokenizer> load_gguf_tokenizer(const GgufFile& gguf, int num_row
                                         : tokenizer_from_json(texts.tokenizer_json, config);
   } catch (const std::exception& error) {
     throw std::runtime_error(gguf.file().path().string() + ": of its tokenizer: " + error.what());
+  }
+}
+
+void check_draft_tokenizer(const Tokenizer& served, const std::string& draft) {
+  const fs::path folder = resolve_model(draft);
+  const std::unique_ptr<const Tokenizer> own = is_gguf(folder) ? load_gguf_tokenizer(GgufFile(folder), std::numeric_limits<int>::max())
+                                                               : load_tokenizer(folder);
+  const int common = std::min(own->vocab_size(), served.vocab_size());
+  for (TokenId id = 0; id < common; ++id) {
+    const std::string_view theirs = own->token_bytes(id), ours = served.token_bytes(id);
+    // Where one has no token, padding, nobody draws it.
+    if (theirs == ours || theirs.empty() || ours.empty()) continue;
+    throw std::runtime_error("speculation_model: " + folder.string() + " has another tokenizer than the model: its token " +
+                             std::to_string(id) + " is " + in_quotes(theirs) + ", the model's is " + in_quotes(ours));
   }
 }
 

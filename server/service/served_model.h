@@ -36,4 +36,8 @@ std::unique_ptr<Tokenizer> load_gguf_tokenizer(const GgufFile& gguf, int num_row
 // one sentence; what can be left out of a folder without harm is left out, with a line in the log.
 ServedModel read_served_model(const std::string& model);
 
+// Throws std::runtime_error with a sentence where a model that guesses for one with this tokenizer has another: an id that
+// both have would mean something else.
+void check_draft_tokenizer(const Tokenizer& served, const std::string& draft);
+
 }  // namespace serval

@@ -22,11 +22,11 @@ CANNOT_START = 3
 ROWS = 2048  # of serval-nano
 
 
-def copy_folder(to, **changed):
-    """serval-nano with files replaced: name=bytes, or name=function of the parsed JSON. A dot is spelled __."""
+def copy_folder(to, model=MODEL, **changed):
+    """A demo model with files replaced: name=bytes, or name=function of the parsed JSON. A dot is spelled __."""
     to.mkdir(exist_ok=True)
     changed = {name.replace("__", "."): change for name, change in changed.items()}
-    for part in MODEL.iterdir():
+    for part in model.iterdir():
         data, change = part.read_bytes(), changed.pop(part.name, None)
         if callable(change):
             value = json.loads(data)
@@ -123,6 +123,17 @@ def test_an_ordinary_token_beyond_the_model_is_refused_by_both_commands(tmp_path
         vocab[next(name for name, id_ in vocab.items() if id_ == max(vocab.values()))] = ROWS
 
     assert "rows for 2048 tokens only" in refused(copy_folder(tmp_path / "m", tokenizer__json=rename_last))
+
+
+def test_a_draft_that_means_other_tokens_is_refused_by_both_commands(tmp_path):
+    def swap_two(tokenizer):
+        vocab = tokenizer["model"]["vocab"]
+        a, b = [name for name, id_ in vocab.items() if id_ in (700, 701)]
+        vocab[a], vocab[b] = vocab[b], vocab[a]
+
+    draft = copy_folder(tmp_path / "draft", tokenizer__json=swap_two, model=MODEL.parent / "serval-nano-draft")
+    sentence = refused(MODEL, "--speculation", "draft", "--speculation-model", draft)
+    assert "has another tokenizer than the model: its token 700 is" in sentence
 
 
 def test_a_default_out_of_range_is_moved_and_said_and_does_not_refuse_requests(tmp_path, start_daemon):

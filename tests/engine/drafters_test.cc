@@ -5,10 +5,12 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <fstream>
 #include <mutex>
 #include <optional>
 #include <random>
 
+#include "engine/model/safetensors.h"
 #include "loadtest/bench/random_model.h"
 #include "loadtest/bench/temp_folder.h"
 #include "tests/engine/engine_driver.h"
@@ -34,6 +36,7 @@ constexpr DrafterRow kDrafters[] = {
     {"draft", "draft", "draft", 4, 1, kIsCpu ? 100 : 500, false},
     {"draft_tree", "draft", "draft", 9, 3, 60, true},
     {"auto", "auto", "draft", 6, 1, 100, false},
+    {"auto_eagle", "auto", "eagle3", 6, 2, 100, false},
     {"lookahead", "lookahead", "", 24, 1, kIsCpu ? 5 : 0, true},
     {"medusa", "medusa", "medusa", 4, 1, kIsCpu ? 10 : 0, false},
     {"medusa_tree", "medusa", "medusa", 12, 3, 0, true},
@@ -252,6 +255,68 @@ TEST_P(Drafters, AllocateNothing) {
   for (const RequestId id : ids) driver.wait(id);
   EXPECT_GT(driver.stats().scheduler.num_draft_tokens, row.speculation == std::string("auto") ? 0u : 50u);
   EXPECT_EQ(allocations, 0);
+}
+
+// A model of three layers of latent attention and experts, and behind them in its folder one that predicts a token more.
+void write_model_with_mtp(const std::filesystem::path& folder) {
+  RandomModel model;
+  model.architecture = "DeepseekV3ForCausalLM";
+  model.dtype = DType::kBF16;
+  model.num_layers = 4;
+  model.num_experts = 5;
+  model.more_config =
+      R"(, "n_group": 1, "topk_group": 1, "moe_intermediate_size": 40, "n_shared_experts": 1, "first_k_dense_replace": 1,
+         "q_lora_rank": 48, "kv_lora_rank": 48, "qk_nope_head_dim": 16, "qk_rope_head_dim": 16, "v_head_dim": 24)";
+  write_random_model(folder, model);
+  std::string config;
+  std::getline(std::ifstream(folder / "config.json"), config, '\0');
+  const std::string layers = "\"num_hidden_layers\": 4";
+  config.replace(config.find(layers), layers.size(), "\"num_nextn_predict_layers\": 1, \"num_hidden_layers\": 3");
+  std::ofstream(folder / "config.json") << config;
+  const int hidden = model.hidden_size;
+  const std::string layer = "model.layers.3.";
+  HeadFile more;
+  more.add(layer + "eh_proj.weight", {hidden, 2 * hidden}, 0.1f);
+  for (const char* norm : {"enorm", "hnorm", "shared_head.norm"}) more.add(layer + norm + ".weight", {hidden}, 1);
+  more.add(layer + "shared_head.head.weight", {model.vocab_size, hidden}, 0.1f);
+  more.add(layer + "embed_tokens.weight", {model.vocab_size, hidden}, 0.1f);
+  more.write(folder / "model-2.safetensors");
+  std::filesystem::rename(folder / "model.safetensors", folder / "model-1.safetensors");
+  std::string map;
+  for (const char* file : {"model-1.safetensors", "model-2.safetensors"})
+    for (const TensorInfo& tensor : read_safetensors_header(MappedFile(folder / file)))
+      map += (map.empty() ? "\"" : ",\"") + tensor.name + "\":\"" + file + "\"";
+  std::ofstream(folder / "model.safetensors.index.json") << "{\"metadata\":{},\"weight_map\":{" << map << "}}";
+}
+
+TEST(MtpLayers, OfTheModelsOwnFolderChangeNoBit) {
+  if (!kIsCpu) GTEST_SKIP() << "latent attention on the device has its law";
+  const TempFolder folder;
+  write_model_with_mtp(folder.path());
+  EngineConfig config;
+  config.device.num_threads = 2;
+  config.scheduler.max_model_len = 120;
+  std::vector<std::vector<Told>> told[2];
+  for (const bool guesses : {false, true}) {
+    if (guesses) {
+      config.speculation = "eagle";
+      config.speculation_model = folder.path();
+      config.scheduler.num_draft_tokens = 9;
+      config.draft_width = 3;
+    }
+    EngineDriver driver(folder.path(), config);
+    std::vector<RequestId> ids;
+    for (int i = 0; i < 12; ++i) {
+      Request r;
+      for (int t = 0; t < 5 + 3 * i; ++t) r.prompt.push_back(20 + (7 * t + i) % 400);
+      r.sampling = {.temperature = 0.5f * static_cast<float>(i % 3), .seed = static_cast<uint64_t>(i), .max_tokens = 40};
+      r.sampling.num_logprobs = 2;
+      ids.push_back(driver.submit(std::move(r)));
+    }
+    for (const RequestId id : ids) told[guesses].push_back(driver.wait(id));
+    EXPECT_EQ(driver.stats().scheduler.drafters[static_cast<int>(DrafterKind::kEagle)].drafted[0] > 100, guesses);
+  }
+  for (size_t i = 0; i < told[0].size(); ++i) EXPECT_TRUE(told[1][i][0].same_bits(told[0][i][0])) << i;
 }
 
 }  // namespace

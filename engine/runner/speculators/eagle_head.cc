@@ -73,12 +73,41 @@ std::vector<WeightSlot> slots_of(const EagleSpec& spec, EagleWeights& w) {
   return slots;
 }
 
+// The first of the layers behind the target's own, which is like its last one.
+EagleSpec read_mtp(const fs::path& folder, const ModelSpec& target, const std::string& layer) {
+  EagleSpec spec;
+  spec.model = target;
+  LayerSpec only = target.layers.back();
+  if (target.streams.is_there() || target.layer_inputs.is_there() || only.kv_source || only.is_beside)
+    refuse(folder, "has layers that predict further tokens of a kind that is not supported");
+  KvGroupSpec group = target.kv_groups[only.kv_group];
+  group.layers = {0};
+  only.kv_group = 0;
+  spec.model.layers = {only};
+  spec.model.kv_groups = {group};
+  spec.model.tied_embeddings = true;
+  spec.model.rounded_to.reset();
+  spec.model.stored.clear();
+  spec.embedding_norm = spec.row_norm = target.final_norm;
+  spec.names = {layer + "eh_proj", layer, layer + "enorm", layer + "hnorm", layer + "shared_head.norm", ""};
+  spec.ignored = {""};  // all the rest is the model's
+  return spec;
+}
+
 }  // namespace
 
+bool has_eagle(const fs::path& folder) {
+  return fs::exists(folder / "model.safetensors") && Checkpoint(folder).find("fc.weight") != nullptr;
+}
+
 EagleSpec read_eagle_spec(const fs::path& folder, const ModelSpec& target) {
+  const Checkpoint checkpoint(folder);
+  if (!target.layers_unused.empty()) {
+    const std::string layer = std::string(target.names.layers) + "." + std::to_string(target.layers_unused[0]) + ".";
+    if (checkpoint.find(layer + "eh_proj.weight") != nullptr) return read_mtp(folder, target, layer);
+  }
   const auto [object, path] = read_config(folder);
   const Fields file(object, path.string());
-  const Checkpoint checkpoint(folder);
   EagleSpec spec;
   spec.reads_beside = checkpoint.find("midlayer.hidden_norm.weight") != nullptr;
   const std::string layer = spec.reads_beside ? "midlayer." : "layers.0.";

@@ -8,6 +8,9 @@
 //  - EAGLE-3: fc.weight [hidden, 3 hidden] over what three of the target's layers read, midlayer.*, in which attention reads
 //    the normalised embedding beside the normalised row, norm, lm_head over fewer tokens; d2t: what is added to such an id to
 //    have the target's
+//  - the layers that DeepSeek V3 and its kin predict further tokens with (MTP; DeepSeek-AI 2024, section 2.2), behind those
+//    of the model in its own folder: eh_proj over both, normalised by enorm and hnorm; shared_head.norm before the target's
+//    output head
 #pragma once
 
 #include <filesystem>
@@ -41,6 +44,8 @@ struct EagleSpec {
   int num_read() const { return read_layers.empty() ? 1 : static_cast<int>(read_layers.size()); }
 };
 
+// Whether the folder holds a head that stands by itself.
+bool has_eagle(const std::filesystem::path& folder);
 // From the folder's config.json and the names in its file. Throws std::runtime_error with a sentence where this is no head
 // for the target.
 EagleSpec read_eagle_spec(const std::filesystem::path& folder, const ModelSpec& target);

@@ -32,15 +32,25 @@ constexpr Setting kSettings[] = {
     {.name = "lookahead", .lookahead = true},
     {.name = "medusa", .medusa = true},
     {.name = "eagle", .eagle = true},
-    // The draft where there is one.
+    // And what is in speculation_model; or the model's own layers, where it is said how many.
     {.name = "auto", .ngram = true, .is_auto = true},
 };
+
+// By the names in the folder.
+void add_what_is_there(const EngineConfig& config, Setting& setting) {
+  const std::filesystem::path folder = config.speculation_model;
+  setting.self = folder.empty() && config.num_draft_layers > 0;
+  if (folder.empty()) return;
+  setting.medusa = has_medusa(folder);
+  setting.eagle = !setting.medusa && has_eagle(folder);
+  setting.draft = !setting.medusa && !setting.eagle;
+}
 
 Setting setting_of(const EngineConfig& config) {
   const std::string& speculation = config.speculation;
   for (Setting setting : kSettings) {
     if (speculation != setting.name) continue;
-    if (setting.is_auto) setting.draft = !config.speculation_model.empty();
+    if (setting.is_auto) add_what_is_there(config, setting);
     return setting;
   }
   throw std::runtime_error("speculation is '" + speculation + "'; it takes off, ngram, draft, self, lookahead, medusa, eagle or auto");

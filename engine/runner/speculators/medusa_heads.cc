@@ -11,6 +11,8 @@
 namespace serval {
 namespace {
 
+constexpr const char* kFileName = "medusa_lm_head.safetensors";
+
 std::string layer_name(int head, const char* what) {
   return std::to_string(head) + ".0.linear." + what;
 }
@@ -21,7 +23,7 @@ std::string logits_name(int head) {
 class File {
  public:
   explicit File(const std::filesystem::path& folder)
-      : file_(folder / "medusa_lm_head.safetensors"), tensors_(read_safetensors_header(file_)) {}
+      : file_(folder / kFileName), tensors_(read_safetensors_header(file_)) {}
 
   bool has(const std::string& name) const { return find(name) != nullptr; }
   const TensorInfo& get(const std::string& name, std::initializer_list<int64_t> shape) const {
@@ -58,6 +60,10 @@ class File {
 };
 
 }  // namespace
+
+bool has_medusa(const std::filesystem::path& folder) {
+  return std::filesystem::exists(folder / kFileName);
+}
 
 MedusaSpec read_medusa_spec(const std::filesystem::path& folder, const ModelSpec& target) {
   constexpr int kMost = 16;

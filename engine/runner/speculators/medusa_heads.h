@@ -16,6 +16,7 @@ struct MedusaSpec {
   int num_heads = 0;
 };
 
+bool has_medusa(const std::filesystem::path& folder);
 // From the names in the file: configurations in the wild say other numbers. Throws std::runtime_error with a sentence that
 // names file and tensor, where these are not heads for a target of this shape.
 MedusaSpec read_medusa_spec(const std::filesystem::path& folder, const ModelSpec& target);
