@@ -53,6 +53,34 @@ Chat from_proto(v1::Chat& proto) {
   return chat;
 }
 
+// Takes the texts out of `proto`. None where nothing is asked for.
+std::optional<OutputFormat> from_proto(v1::OutputFormat& proto) {
+  using Kind = OutputFormat::Kind;
+  OutputFormat format{.param = "output_format"};
+  const auto of = [&](Kind kind, std::string* text) {
+    format.kind = kind;
+    format.text = std::move(*text);
+    return format;
+  };
+  switch (proto.format_case()) {
+    case v1::OutputFormat::kJsonObject:
+      return proto.json_object() ? std::optional(format) : std::nullopt;
+    case v1::OutputFormat::kJsonSchema:
+      return of(Kind::kJsonSchema, proto.mutable_json_schema());
+    case v1::OutputFormat::kRegex:
+      return of(Kind::kRegex, proto.mutable_regex());
+    case v1::OutputFormat::kGrammar:
+      return of(Kind::kGrammar, proto.mutable_grammar());
+    case v1::OutputFormat::kChoice:
+      format.kind = Kind::kChoice;
+      format.choices.assign(proto.choice().texts().begin(), proto.choice().texts().end());
+      return format;
+    case v1::OutputFormat::FORMAT_NOT_SET:
+      break;
+  }
+  return std::nullopt;
+}
+
 // Takes the prompt out of `proto`.
 GenerateRequest from_proto(v1::GenerateRequest& proto) {
   GenerateRequest r;
@@ -70,6 +98,7 @@ GenerateRequest from_proto(v1::GenerateRequest& proto) {
   copy_optional(proto.has_priority(), proto.priority(), r.priority);
   copy_optional(proto.has_cache_salt(), proto.cache_salt(), r.cache_salt);
   r.add_special_tokens = proto.add_special_tokens();
+  r.format = from_proto(*proto.mutable_output_format());
   const v1::SamplingParams& s = proto.sampling();
   copy_optional(s.has_max_tokens(), s.max_tokens(), r.max_tokens);
   copy_optional(s.has_min_tokens(), s.min_tokens(), r.min_tokens);
@@ -208,6 +237,41 @@ void generate(InferenceService& service, const std::shared_ptr<GrpcCall>& call, 
   answer->begin(proto.return_prompt_token_ids() ? generation->prompts().front().token_ids : std::vector<TokenId>());
 }
 
+void tokenize(InferenceService& service, const std::shared_ptr<GrpcCall>& call, std::shared_ptr<GrpcMessage> message) {
+  v1::TokenizeRequest proto;
+  if (!read_message(*call, *message, proto)) return;
+  GenerateRequest request;
+  request.model = proto.model();
+  request.add_special_tokens = proto.add_special_tokens();
+  if (proto.has_chat()) {
+    request.chat = from_proto(*proto.mutable_chat());
+  } else {
+    request.prompts.emplace_back(std::move(*proto.mutable_text()));
+  }
+  const Result<PromptInfo> prompt = service.tokenize(std::move(request));
+  message.reset();
+  if (!prompt) return call->finish(to_status(prompt.error()));
+  v1::TokenizeResponse response;
+  response.mutable_token_ids()->Assign(prompt->token_ids.begin(), prompt->token_ids.end());
+  call->send(response.SerializeAsString());
+  call->finish({});
+}
+
+void detokenize(InferenceService& service, const std::shared_ptr<GrpcCall>& call, std::shared_ptr<GrpcMessage> message) {
+  v1::DetokenizeRequest proto;
+  if (!read_message(*call, *message, proto)) return;
+  const std::vector<ModelInfo> models = service.models();
+  const bool is_known = proto.model().empty() || std::ranges::any_of(models, [&](const ModelInfo& m) { return m.id == proto.model(); });
+  if (!is_known) return call->finish(to_status(model_not_found(proto.model())));
+  const Result<std::string> text = service.detokenize({proto.token_ids().begin(), proto.token_ids().end()});
+  message.reset();
+  if (!text) return call->finish(to_status(text.error()));
+  v1::DetokenizeResponse response;
+  response.set_text(*text);
+  call->send(response.SerializeAsString());
+  call->finish({});
+}
+
 void list_models(const InferenceService& service, GrpcCall& call, const GrpcMessage& message) {
   v1::ListModelsRequest request;
   if (!read_message(call, message, request)) return;
@@ -227,28 +291,34 @@ void list_models(const InferenceService& service, GrpcCall& call, const GrpcMess
 GrpcMethods inference_methods(InferenceService& service, SubmitText submit) {
   using Call = std::shared_ptr<GrpcCall>;
   using Message = std::shared_ptr<GrpcMessage>;
-  const auto on_generate = [&service, submit = std::move(submit)](const Call& call) {
-    return one_message(call, [&service, submit](const Call& open, Message message) {
-      const size_t bytes = message->bytes.size();
-      // A task must not throw: out of memory is this call's misfortune.
-      auto task = [&service, open, message = std::move(message)]() mutable {
-        try {
-          generate(service, open, std::move(message));
-        } catch (const std::exception&) {
-          open->finish(to_status({ErrorKind::kInternal, "internal_error", "The server failed to handle this request.", ""}));
+  using Handler = void (*)(InferenceService&, const Call&, Message);
+  const auto on_text_thread = [&service, submit = std::move(submit)](Handler handler) {
+    return [&service, submit, handler](const Call& call) {
+      return one_message(call, [&service, submit, handler](const Call& open, Message message) {
+        const size_t bytes = message->bytes.size();
+        // A task must not throw: out of memory is this call's misfortune.
+        auto task = [&service, handler, open, message = std::move(message)]() mutable {
+          try {
+            handler(service, open, std::move(message));
+          } catch (const std::exception&) {
+            open->finish(to_status({ErrorKind::kInternal, "internal_error", "The server failed to handle this request.", ""}));
+          }
+        };
+        if (!submit) {
+          task();
+        } else if (!submit(bytes, task)) {
+          open->finish(to_status({ErrorKind::kOverloaded, "server_overloaded", "Too many long texts wait to be read; try again shortly.", "", 1}));
         }
-      };
-      if (!submit) {
-        task();
-      } else if (!submit(bytes, task)) {
-        open->finish(to_status({ErrorKind::kOverloaded, "server_overloaded", "Too many long texts wait to be read; try again shortly.", "", 1}));
-      }
-    });
+      });
+    };
   };
   const auto on_list = [&service](const Call& call) {
     return one_message(call, [&service](const Call& open, const Message& message) { list_models(service, *open, *message); });
   };
-  return {{"serval.v1.Inference/Generate", {.begin = on_generate}}, {"serval.v1.Inference/ListModels", {.begin = on_list}}};
+  return {{"serval.v1.Inference/Generate", {.begin = on_text_thread(generate)}},
+          {"serval.v1.Inference/Tokenize", {.begin = on_text_thread(tokenize)}},
+          {"serval.v1.Inference/Detokenize", {.begin = on_text_thread(detokenize)}},
+          {"serval.v1.Inference/ListModels", {.begin = on_list}}};
 }
 
 }  // namespace serval

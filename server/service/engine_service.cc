@@ -416,7 +416,7 @@ Result<std::unique_ptr<Generation>> EngineService::generate(GenerateRequest requ
   if (!valid) return valid.error();
 
   std::shared_ptr<Grammars::Compiled> grammar;
-  const FreeText before_form = prompts->front().reading ? prompts->front().reading->before_form : FreeText();
+  const FreeText before_form = prompts->front().before_form;
   if (request.format) {
     auto compiled = impl.grammars.compile(*request.format);
     if (!compiled.ok()) return compiled.error();

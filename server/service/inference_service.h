@@ -153,13 +153,13 @@ struct AnswerReading {
   MessageRules rules;
   std::vector<TokenId> shown_special;  // special tokens that are marks
   std::string begun;                   // what the answer begins with stands at the end of the prompt
-  FreeText before_form;                // of an answer that is held to a form
 };
 
 struct PromptInfo {
   std::string text;            // rendered or given, or decoded from ids; empty where nobody reads it
   std::vector<TokenId> token_ids;
   std::shared_ptr<const AnswerReading> reading;  // null: its answer is a text
+  FreeText before_form;                          // of an answer that is held to a form
 };
 
 // Receives what happens to a generation, on the service's delivery thread, in order. Must not block.

@@ -139,13 +139,21 @@ std::vector<TokenId> PromptBuilder::mark_tokens(const MessageFormat* format, con
   return tokens;
 }
 
+// Reasoning, unless the prompt has closed it. Channels are not free text.
+FreeText PromptBuilder::free_text(const Template& chosen, std::string_view prompt) const {
+  const ReasoningMarks& marks = chosen.reasoning;
+  const bool is_harmony = chosen.format != nullptr && chosen.format->is_harmony;
+  if (is_harmony || without_white_space(prompt, false).ends_with(marks.end)) return {};
+  return {std::string(marks.begin), std::string(marks.end), !opened_reasoning(marks, prompt).empty()};
+}
+
 // Null where the model's text is all there is to say.
 std::shared_ptr<AnswerReading> PromptBuilder::reading_of(const Chat& chat, const Template& chosen, std::string_view prompt,
                                                          bool is_form) const {
   const bool has_tools = !chat.tools.empty() && chosen.format != nullptr;
   const bool is_harmony = chosen.format != nullptr && chosen.format->is_harmony;
-  // What looks like a part is text of the form, behind reasoning that the prompt has not closed.
-  if (is_form && (is_harmony || without_white_space(prompt, false).ends_with(chosen.reasoning.end))) return nullptr;
+  // What looks like a part is text of the form, behind reasoning if there may be any.
+  if (is_form && free_text(chosen, prompt).end.empty()) return nullptr;
   const bool has_marks = !is_form && chosen.format != nullptr && (is_harmony || !chosen.format->silent.empty());
   if (!chat.in_parts || (!has_tools && !has_marks && chosen.reasoning.end.empty())) return nullptr;
   auto reading = std::make_shared<AnswerReading>();
@@ -162,8 +170,6 @@ std::shared_ptr<AnswerReading> PromptBuilder::reading_of(const Chat& chat, const
     rules.text_arguments = std::make_shared<TextArguments>(text_arguments(tools));
   }
   reading->shown_special = chosen.mark_tokens;
-  if (is_form)
-    reading->before_form = {std::string(chosen.reasoning.begin), std::string(chosen.reasoning.end), !rules.opened_reasoning.empty()};
   return reading;
 }
 
@@ -287,7 +293,10 @@ Result<PromptInfo> PromptBuilder::build_chat(GenerateRequest& request, const Pro
   if (chat.continue_final_message) {
     if (Result<void> cut = cut_at_tag(last_message, *text); !cut) return cut.error();
   }
-  const std::shared_ptr<AnswerReading> reading = reading_of(chat, **chosen, *text, request.format.has_value() && !chat.must_call);
+  PromptInfo prompt;
+  const bool is_form = request.format.has_value() && !chat.must_call;
+  if (is_form) prompt.before_form = free_text(**chosen, *text);
+  const std::shared_ptr<AnswerReading> reading = reading_of(chat, **chosen, *text, is_form);
   if (chat.must_call) {
     if (Result<void> forced = force_call(chat, **chosen, request, *text, *reading); !forced) return forced.error();
   }
@@ -297,7 +306,6 @@ Result<PromptInfo> PromptBuilder::build_chat(GenerateRequest& request, const Pro
     if (Result<void> fits = check_fit(tokenizer_->least_tokens(shown), "messages"); !fits)
       return fits.error();
   }
-  PromptInfo prompt;
   prompt.reading = reading;
   prompt.token_ids = tokenizer_->encode(*text, /*add_special=*/false, /*parse_special=*/true, *breaker);
   if (Result<void> cut = truncate(request, limits_, prompt.token_ids); !cut) return cut.error();

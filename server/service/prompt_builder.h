@@ -62,6 +62,7 @@ class PromptBuilder {
   Result<const Template*> choose_template(const Chat& chat) const;
   Result<boost::json::object> template_context(const Chat& chat, const Template& chosen) const;
   std::vector<TokenId> mark_tokens(const MessageFormat* format, const ReasoningMarks& reasoning) const;
+  FreeText free_text(const Template& chosen, std::string_view prompt) const;
   std::shared_ptr<AnswerReading> reading_of(const Chat& chat, const Template& chosen, std::string_view prompt,
                                             bool is_form) const;
   // Makes the answer one call: the prompt ends with the beginning of one, and the rest is held to a schema.

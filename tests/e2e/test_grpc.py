@@ -1,5 +1,7 @@
 """A client generated from the proto, over a real channel."""
 
+import json
+import re
 import sys
 import time
 
@@ -229,3 +231,60 @@ def test_a_key_finds_in_the_cache_what_it_asked_itself(start_daemon, generated):
     daemon = start_daemon("--api-keys", "mine,yours", "--share-prefix-cache")
     assert over_grpc("mine") == 0
     assert over_grpc("yours") == whole and over_http("yours") == whole
+
+
+FORMS = {
+    "object": (dict(json_object=True), lambda text: isinstance(json.loads(text), dict)),
+    "schema": (dict(json_schema='{"enum": ["yes", "no"]}'), lambda text: json.loads(text) in ("yes", "no")),
+    "regex": (dict(regex="[0-9]{3}-[a-f]{2}"), lambda text: re.fullmatch("[0-9]{3}-[a-f]{2}", text)),
+    "choice": (dict(choice=dict(texts=["red", "green"])), lambda text: text in ("red", "green")),
+    "grammar": (dict(grammar='root ::= ("ab" | "cd")+ "."'), lambda text: re.fullmatch(r"(ab|cd)+\.", text)),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_answer_has_the_form_that_was_asked_for(generated, channel, form):
+    pb, stubs = generated
+    asked, is_right = FORMS[form]
+    ended = 0
+    for seed in range(6):
+        request = pb.GenerateRequest(
+            chat=pb.Chat(messages=[pb.ChatMessage(role="user", content="x")]),
+            sampling=pb.SamplingParams(max_tokens=700, temperature=1.5, seed=seed),
+            output_format=pb.OutputFormat(**asked),
+        )
+        messages = list(stubs.InferenceStub(channel).Generate(request))
+        if messages[-2].finish_reason == pb.FINISH_REASON_STOP:
+            ended += 1
+            assert is_right("".join(m.text for m in messages))
+    assert ended >= 1
+
+
+@pytest.mark.parametrize("asked", [dict(json_schema="{"), dict(json_schema='{"type": "strin"}'), dict(regex="(a"), dict(grammar="x y"), dict(choice=dict(texts=[]))])
+def test_a_form_that_is_none_is_refused_by_the_name_of_its_field(generated, channel, asked):
+    pb, stubs = generated
+    with pytest.raises(grpc.RpcError) as error:
+        list(stubs.InferenceStub(channel).Generate(pb.GenerateRequest(text="x", output_format=pb.OutputFormat(**asked))))
+    assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert dict(error.value.trailing_metadata())["serval-param"] == "output_format"
+
+
+def test_ids_of_texts_and_chats_are_those_of_http_and_go_back(daemon, generated, channel):
+    pb, stubs = generated
+    stub = stubs.InferenceStub(channel)
+    text = "Once upon a time,\n there \u00e9 <|im_end|>"
+    ids = list(stub.Tokenize(pb.TokenizeRequest(text=text)).token_ids)
+    assert ids == httpx.post(daemon.url + "/tokenize", json={"prompt": text, "add_special_tokens": False}).json()["tokens"]
+    assert stub.Detokenize(pb.DetokenizeRequest(token_ids=ids)).text == text
+    chat = pb.Chat(messages=[pb.ChatMessage(role="user", content=text)])
+    expected = httpx.post(daemon.url + "/tokenize", json={"messages": [{"role": "user", "content": text}]}).json()["tokens"]
+    assert list(stub.Tokenize(pb.TokenizeRequest(chat=chat)).token_ids) == expected
+    for call in (lambda: stub.Detokenize(pb.DetokenizeRequest(token_ids=[1 << 40])), lambda: stub.Tokenize(pb.TokenizeRequest(chat=pb.Chat()))):
+        with pytest.raises(grpc.RpcError) as error:
+            call()
+        assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    for call in (stub.Tokenize, stub.Detokenize):
+        request = pb.TokenizeRequest if call is stub.Tokenize else pb.DetokenizeRequest
+        with pytest.raises(grpc.RpcError) as error:
+            call(request(model="nobody"))
+        assert error.value.code() == grpc.StatusCode.NOT_FOUND
