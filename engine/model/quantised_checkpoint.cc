@@ -25,6 +25,7 @@ constexpr Method kMethods[] = {
     {"compressed-tensors", find_compressed},
     {"fp8", find_fp8},
     {"bitsandbytes", find_bitsandbytes},
+    {"hqq", find_hqq},
     {"modelopt", find_modelopt},
     {"mxfp4", find_mxfp4},
 };

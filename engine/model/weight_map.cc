@@ -77,6 +77,9 @@ void hold_as_stored(const ModelSpec& spec, LinearSlot& slot) {
     return stored != spec.stored.end() && stored->second.id == WeightFormat::kF32;
   });
   if (is_whole) held = WeightFormat::kF32;
+  // Codes under a scale a row are multiplied with rounded rows where that is asked for (W8A8).
+  const bool has_row_codes = held && held->id == WeightFormat::kInt8Groups && held->group == kWholeRow && !held->has_offsets;
+  if (has_row_codes && spec.rounded_to && format_row(spec.rounded_to->layers.id).rounds_rows) held = spec.rounded_to->layers;
   is_kept |= is_whole;
   slot.format = is_kept ? *held : MatrixFormat(plain);
   slot.format.plain = plain;

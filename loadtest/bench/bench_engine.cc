@@ -110,6 +110,7 @@ EngineConfig config_for(const EngineBench& bench, EngineConfig config, const std
   if (scheduler.max_num_batched_tokens == 0) scheduler.max_num_batched_tokens = std::max(512, scheduler.max_num_seqs);
   scheduler.max_prefill_chunk = std::min(scheduler.max_prefill_chunk, scheduler.max_num_batched_tokens);
   scheduler.enable_prefix_cache = false;
+  scheduler.step_budget_ms = 0;  // all streams have begun before the first ends
   check_scheduler_config(scheduler);
   return config;
 }

@@ -263,9 +263,11 @@ int bench_kernels(const DeviceConfig& device, std::ostream& out) {
          "run\n";
   for (const WeightFormat format :
        {WeightFormat::kInt4, WeightFormat::kTable4, WeightFormat::kFp8, WeightFormat::kInt8Groups, WeightFormat::kInt8,
-        WeightFormat::kBF16, WeightFormat::kF16, WeightFormat::kF32}) {
+        WeightFormat::kInt8Dynamic, WeightFormat::kBF16, WeightFormat::kF16, WeightFormat::kF32}) {
     WeightRing ring(backend, format);
-    const bool dots = backend.kernels().linear[static_cast<int>(format)].multiplies_bf16;
+    // What there is no probe for, bytes and tiles, stands beside the f32 loop, and beyond it.
+    const bool dots = backend.kernels().peak_bf16 != nullptr && !format_row(format).rounds_rows &&
+                      backend.kernels().linear[static_cast<int>(format)].multiplies_bf16;
     for (const int m : {1, 4, 8, 16, 32, 64, kLargestRows}) {
       const LinearSpeed speed =
           measure_linear(machine, backend, ring, rows, m, dots ? &Machine::bf16_flops : &Machine::f32_flops);

@@ -3,7 +3,7 @@
 Run by hand, never by the tests, with the environment of make_model_golden.py:
     VENV/bin/python tests/golden/make_quantised_golden.py [NAME...]
 
-compressed-tensors' packed integers are written and read back by the library of that name (0.20.1). The other layouts are written here
+HQQ's layout is written and read back by the library of that name (0.2.8); compressed-tensors' packed integers are written and read back by the library of that name (0.20.1). The other layouts are written here
 from their published definitions, in numpy, with the numbers that they stand for: (code - zero) * scale. The reference computes in float32
 with those numbers.
 """
@@ -134,6 +134,48 @@ def int8_rows():
         "targets": ["Linear"], "weights": weights,
         "input_activations": {"num_bits": 8, "type": "int", "symmetric": True, "strategy": "token", "dynamic": True}}}}
     return store, config, torch.bfloat16
+
+
+def sparse24(quantised):
+    """Two of four neighbours stay, the larger ones: their values, and a bit for each place, the first in the lowest (compressed-tensors
+    0.9.4, sparse-24-bitmask)."""
+    def store(weight):
+        places = np.zeros(weight.reshape(-1, 4).shape, dtype=bool)
+        np.put_along_axis(places, np.argsort(-np.abs(weight.reshape(-1, 4)), axis=1, kind="stable")[:, :2], True, axis=1)
+        places = places.reshape(weight.shape)
+        sparse = np.where(places, weight, 0).astype(np.float32)
+        parts = {"bitmask": tensor(np.packbits(places, axis=1, bitorder="little")),
+                 "shape": tensor(np.array(weight.shape, dtype=np.int64).reshape(-1, 1))}
+        if quantised:
+            scale = (np.abs(sparse).max(axis=1, keepdims=True) / 448).astype(np.float32)
+            codes, values = e4m3(sparse, scale)
+            parts |= {"compressed": codes[torch.from_numpy(places)].reshape(weight.shape[0], -1), "weight_scale": tensor(scale)}
+        else:
+            codes = torch.from_numpy(sparse).to(torch.bfloat16)
+            values = codes.float().numpy()
+            parts["compressed"] = codes[torch.from_numpy(places)].reshape(weight.shape[0], -1)
+        return parts, values
+    config = {"quant_method": "compressed-tensors", "format": "float-quantized" if quantised else "dense", "ignore": ["lm_head"], "sparsity_config":
+              {"format": "sparse-24-bitmask", "global_sparsity": 0.5, "ignore": ["lm_head"], "sparsity_structure": "2:4", "targets": ["Linear"]}}
+    if quantised:
+        weights = {"num_bits": 8, "type": "float", "symmetric": True, "strategy": "channel", "dynamic": False}
+        config["config_groups"] = {"group_0": {"targets": ["Linear"], "weights": weights}}
+    return store, config, torch.bfloat16
+
+
+def hqq(bits, axis):
+    """What the library of that name (0.2.8) writes, and reads back."""
+    from hqq.core.quantize import BaseQuantizeConfig, HQQLinear
+    config = BaseQuantizeConfig(nbits=bits, group_size=32, axis=axis)
+
+    def store(weight):
+        layer = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+        layer.weight.data = torch.from_numpy(weight).clone()
+        rounded = HQQLinear(layer, config, compute_dtype=torch.float32, device="cpu")
+        # Groups along outputs are read as plain numbers of the model's type.
+        meant = rounded.dequantize().to(torch.float32 if axis == 1 else torch.bfloat16)
+        return rounded.state_dict(), meant.float().numpy()
+    return store, {"quant_method": "hqq", "quant_config": config, "skip_modules": ["lm_head"]}, torch.bfloat16
 
 
 def e4m3(weight, scale):
@@ -308,7 +350,12 @@ FORMATS = {
     "quant-ct-nvfp4": lambda: nvfp4(True),
     "quant-modelopt-nvfp4": lambda: nvfp4(False),
     "quant-ct-int8": int8_rows,
+    "quant-ct-sparse": lambda: sparse24(False),
+    "quant-ct-sparse-fp8": lambda: sparse24(True),
     "quant-ct-fp8": fp8_rows,
+    "quant-hqq4": lambda: hqq(4, 1),
+    "quant-hqq3": lambda: hqq(3, 1),
+    "quant-hqq4-axis0": lambda: hqq(4, 0),
     "quant-fp8-blocks": fp8_blocks,
     "quant-fp8": fp8_tensor,
     "quant-nf4": lambda: nf4(False),

@@ -1,6 +1,8 @@
 // compressed-tensors, as LLM Compressor writes it: packed integers of 4 and 8 bits, and matrices of bytes (int8, E4M3).
-// Weights alone: where the configuration has activations rounded too, they are not.
+// Weights alone: whether activations are rounded too is the settings' to say.
 #include "engine/model/quantised/method.h"
+
+#include <limits>
 
 namespace serval {
 namespace {
@@ -112,6 +114,61 @@ StoredMatrix packed_matrix(const Checkpoint& checkpoint, const TensorInfo& tenso
           }};
 }
 
+// A matrix of which two of four neighbours are there: `compressed` [n, k / 2], their values, and `bitmask` [n, k / 8], a bit for
+// each place, the first in the lowest. Bytes have one scale, or one a row.
+StoredMatrix sparse_matrix(const Checkpoint& checkpoint, const TensorInfo& mask, const std::string& module) {
+  const TensorInfo& values = tensor_of(checkpoint, module + ".compressed", "F32 F16 BF16 F8_E4M3 I8", 2);
+  const TensorInfo& shape = tensor_of(checkpoint, module + ".shape", "I64");
+  int64_t dims[2] = {};
+  if (shape.bytes != sizeof dims) refuse_tensor(checkpoint, shape, "is no shape of a matrix");
+  checkpoint.read(shape, dims);
+  const int64_t n = values.shape[0], k = 2 * values.shape[1], mask_bytes = (k + 7) / 8;
+  if (tensor_of(checkpoint, mask.name, "U8", 2).shape != std::vector<int64_t>{n, mask_bytes} || dims[0] != n || dims[1] != k)
+    refuse_tensor(checkpoint, mask, "does not fit " + values.name + " and " + shape.name);
+  const bool has_codes = values.dtype_name == "I8" || values.dtype_name == "F8_E4M3", is_float = values.dtype_name == "F8_E4M3";
+  StoredMatrix matrix{.name = module + ".weight",
+                      .how = "compressed-tensors",
+                      .shape = {n, k},
+                      .format = values.dtype_name == "F32" ? WeightFormat::kF32 : WeightFormat::kBF16,
+                      .tensors = {values.name, mask.name, shape.name},
+                      .read = {}};
+  const std::string scale = module + ".weight_scale";
+  int64_t num_scales = 0;
+  if (has_codes) {
+    matrix.format = grouped(is_float ? WeightFormat::kFp8 : WeightFormat::kInt8Groups, kWholeRow, k, false);
+    matrix.tensors.push_back(scale);
+    const TensorInfo& scales = tensor_of(checkpoint, scale, "F32 F16 BF16");
+    num_scales = 1;
+    for (const int64_t dim : scales.shape) num_scales *= dim;
+    if (num_scales != 1 && num_scales != n) refuse_tensor(checkpoint, scales, "does not fit " + values.name);
+  }
+  matrix.read = [=, mask_name = mask.name, value_name = values.name](const Checkpoint& from, int64_t, MatrixParts& parts) {
+    const auto bits = values_in<uint8_t>(from, mask_name);
+    const std::vector<uint8_t> codes = has_codes ? values_in<uint8_t>(from, value_name) : std::vector<uint8_t>();
+    const std::vector<float> numbers = has_codes ? std::vector<float>() : numbers_in(from, value_name);
+    parts.codes.resize(has_codes ? n * k : 0);
+    parts.numbers.resize(has_codes ? 0 : n * k);
+    for (int64_t r = 0; r < n; ++r) {
+      int64_t next = r * (k / 2);
+      for (int64_t i = 0; i < k; ++i) {
+        if ((bits[r * mask_bytes + i / 8] >> i % 8 & 1) == 0) continue;
+        if (next == (r + 1) * (k / 2)) throw std::runtime_error("the tensor '" + mask_name + "' has more places in a row than there are values");
+        if (has_codes) {
+          parts.codes[r * k + i] = codes[next++];
+        } else {
+          parts.numbers[r * k + i] = numbers[next++];
+        }
+      }
+      if (next != (r + 1) * (k / 2)) throw std::runtime_error("the tensor '" + mask_name + "' has fewer places in a row than there are values");
+    }
+    if (!has_codes) return;
+    parts.scales = spread_scales(numbers_in(from, scale), 1, num_scales == 1 ? n : 1, n, 1);
+    for (int64_t i = 0; i < n * k && is_float; ++i)  // a row with a code that is not a number is none
+      if ((parts.codes[i] & 0x7f) == 0x7f) parts.scales[i / k] = std::numeric_limits<float>::quiet_NaN();
+  };
+  return matrix;
+}
+
 // The first block_structure of the groups of modules: [rows, columns].
 std::pair<int64_t, int64_t> block_of(const json::object& config) {
   const json::value* groups = config.if_contains("config_groups");
@@ -132,7 +189,7 @@ std::pair<int64_t, int64_t> block_of(const json::object& config) {
 std::vector<StoredMatrix> find_compressed(const Checkpoint& checkpoint, const json::object& config) {
   if (const json::value* sparsity = config.if_contains("sparsity_config"); sparsity != nullptr && sparsity->is_object()) {
     const std::string format = string_in(sparsity->get_object(), "format");
-    if (!format.empty() && format != "dense") throw UnsupportedQuantisation("sparse, " + format.substr(0, 40));
+    if (!format.empty() && format != "dense" && format != "sparse-24-bitmask") throw UnsupportedQuantisation("sparse, " + format.substr(0, 40));
   }
   const auto [block_rows, block_columns] = block_of(config);
   if (block_rows <= 0 || block_columns <= 0 || block_rows > kLargestBlock || block_columns > kLargestBlock)
@@ -147,6 +204,10 @@ std::vector<StoredMatrix> find_compressed(const Checkpoint& checkpoint, const js
                              : packed_matrix(checkpoint, tensor, *module));
       if (const std::string input = *module + ".input_global_scale"; checkpoint.find(input) != nullptr)
         matrices.back().tensors.push_back(input);  // of activations, which stay as they are
+      continue;
+    }
+    if (const auto module = module_of(tensor, ".bitmask")) {
+      matrices.push_back(sparse_matrix(checkpoint, tensor, *module));
       continue;
     }
     if (tensor.dtype_name != "I8" && tensor.dtype_name != "F8_E4M3") continue;

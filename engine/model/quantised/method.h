@@ -30,6 +30,7 @@ std::vector<StoredMatrix> find_compressed(const Checkpoint& checkpoint, const bo
 std::vector<StoredMatrix> find_fp8(const Checkpoint& checkpoint, const boost::json::object& config);
 std::vector<StoredMatrix> find_bitsandbytes(const Checkpoint& checkpoint, const boost::json::object& config);
 std::vector<StoredMatrix> find_modelopt(const Checkpoint& checkpoint, const boost::json::object& config);
+std::vector<StoredMatrix> find_hqq(const Checkpoint& checkpoint, const boost::json::object& config);
 std::vector<StoredMatrix> find_mxfp4(const Checkpoint& checkpoint, const boost::json::object& config);
 
 // The number that the configuration has under the name; the fallback where it has none.

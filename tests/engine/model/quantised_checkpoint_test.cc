@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <boost/json.hpp>
+#include <cstring>
 #include <random>
 
 #include "engine/model/read_model.h"
@@ -25,6 +26,8 @@ const std::filesystem::path kModels = std::filesystem::path(SERVAL_SOURCE_DIR) /
 constexpr const char* kFixtures[] = {"quant-gptq4-zeros", "quant-gptq4-order", "quant-gptq3",      "quant-gptq8",
                                      "quant-awq",         "quant-ct4-zeros",   "quant-ct8",        "quant-ct-int8",
                                      "quant-ct-fp8",      "quant-ct-nvfp4",    "quant-fp8-blocks", "quant-fp8",
+                                     "quant-ct-sparse",   "quant-ct-sparse-fp8",
+                                     "quant-hqq3",        "quant-hqq4-axis0",
                                      "quant-nf4-nested",  "quant-bnb-int8",    "quant-modelopt-nvfp4", "quant-mxfp4"};
 
 struct Tensor1 {
@@ -93,8 +96,8 @@ TEST_F(QuantisedCheckpoints, AreRefusedByMethodAndWidth) {
   gptq.quantisation()["checkpoint_format"] = "marlin";
   EXPECT_THAT(verdict(gptq), HasSubstr("checkpoint_format marlin"));
   Changed sparse("quant-ct4-zeros");
-  sparse.quantisation()["sparsity_config"] = {{"format", "sparse-24-bitmask"}};
-  EXPECT_THAT(verdict(sparse), AllOf(HasSubstr("compressed-tensors"), HasSubstr("sparse-24-bitmask")));
+  sparse.quantisation()["sparsity_config"] = {{"format", "sparse-bitmask"}};
+  EXPECT_THAT(verdict(sparse), AllOf(HasSubstr("compressed-tensors"), HasSubstr("sparse-bitmask")));
   Changed other("quant-modelopt-nvfp4");
   other.quantisation()["quant_algo"] = "W4A8_AWQ";
   EXPECT_THAT(verdict(other), HasSubstr("W4A8_AWQ"));
@@ -140,9 +143,21 @@ TEST_F(QuantisedCheckpoints, AreDequantisedForABackendWithoutKernels) {
   }
 }
 
+// Codes under a scale a row, with rows rounded where the settings ask for it.
+TEST_F(QuantisedCheckpoints, OfInt8RowsAreW8A8WhereThatIsAskedFor) {
+  const std::filesystem::path folder = kModels / "quant-ct-int8";
+  const ModelSpec plain = read_model_spec(folder), rounding = quantised(plain, "int8_dynamic");
+  const ModelWeights a = load_weights(folder, plain, *backend_), b = load_weights(folder, rounding, *backend_);
+  const LinearWeight &codes = std::get<GqaWeights>(a.layers[1].mixer).qkv, &same = std::get<GqaWeights>(b.layers[1].mixer).qkv;
+  EXPECT_EQ(codes.format, WeightFormat::kInt8Groups);
+  EXPECT_EQ(same.format, WeightFormat::kInt8Dynamic);
+  ASSERT_EQ(codes.packed.bytes, same.packed.bytes);
+  EXPECT_EQ(std::memcmp(codes.packed.data(), same.packed.data(), codes.packed.bytes), 0);
+}
+
 // Shapes of the same size, types of the same size, bytes, names and the configuration's numbers, at random.
 TEST_F(QuantisedCheckpoints, ThatWereDamagedNeverDoHarm) {
-  std::mt19937 random(3);
+  std::mt19937 random(fuzz_seed(3));
   const auto below = [&](size_t n) { return static_cast<size_t>(random() % n); };
   int num_refused = 0;
   for (const char* model : kFixtures) {

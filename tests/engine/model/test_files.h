@@ -2,6 +2,7 @@
 // likes.
 #pragma once
 
+#include <gtest/gtest.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -14,6 +15,13 @@
 #include <string_view>
 
 namespace serval::testing {
+
+// The seed of a fuzzing test: the same each time, but in repetitions that are shuffled, each of which has its own and says
+// it ("--gtest_repeat=-1 --gtest_shuffle").
+inline uint32_t fuzz_seed(uint32_t usual) {
+  const bool is_shuffled = ::testing::GTEST_FLAG(shuffle);
+  return is_shuffled ? static_cast<uint32_t>(::testing::UnitTest::GetInstance()->random_seed()) * 7919 + usual : usual;
+}
 
 class TemporaryFolder {
  public:
