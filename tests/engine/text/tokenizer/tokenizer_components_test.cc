@@ -166,6 +166,24 @@ TEST(RankFiles, CutLongTextsAsKimiDoes) {
   expect_parts(wide, {50'000, 50'002});
 }
 
+// GLM-4's tokenizer puts two tokens before a text. Its chat template writes them, and what it renders is encoded as it is.
+TEST(RankFiles, BeginTextsAsGlmDoesAndRenderedMessagesOnce) {
+  const json::value file = read_fixture("ranks.json");
+  constexpr const char* kConfig = R"({"added_tokens_decoder": {
+      "500": {"content": "<|endoftext|>", "special": true}, "501": {"content": "[gMASK]", "special": true},
+      "502": {"content": "<sop>", "special": true}, "503": {"content": "<|user|>", "special": true},
+      "504": {"content": "<|assistant|>", "special": true}}})";
+  const ModelFolder folder({{"tokenizer.model", text_of(file.at("ranks"))}, {"tokenizer_config.json", kConfig}});
+  const auto tokenizer = load_tokenizer(folder.path());
+  const std::vector<TokenId> text = tokenizer->encode("Hi", false), line = tokenizer->encode("\nHi", false);
+  std::vector<TokenId> begun = {501, 502}, rendered = {501, 502, 503};
+  begun.insert(begun.end(), text.begin(), text.end());
+  rendered.insert(rendered.end(), line.begin(), line.end());
+  rendered.push_back(504);
+  EXPECT_EQ(tokenizer->encode("Hi", true), begun);
+  EXPECT_EQ(tokenizer->encode("[gMASK]<sop><|user|>\nHi<|assistant|>", false, true), rendered);
+}
+
 TEST(RankFiles, GiveTheIdsOfMistralsTekken) {
   const json::value file = read_fixture("ranks.json");
   const json::value& tekken = file.at("tekken");
