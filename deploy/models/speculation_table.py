@@ -1,0 +1,114 @@
+"""How much faster one stream is with each drafter than without, by kind of text.
+
+For each drafter a daemon of its own; each request is made without guesses and with them, in turns, so that whatever else runs on
+the machine slows both. Printed: the time of a token without guesses, divided by that with them (medians over the turns), and
+tokens a step.
+
+    python speculation_table.py /path/to/serval /tmp/nano-1b --data ../../../shared/data \\
+        "medusa --speculation-model /tmp/nano-1b-medusa --num-draft-tokens 4" "ngram --num-draft-tokens 8"
+"""
+
+import argparse
+import json
+import pathlib
+import re
+import statistics
+import subprocess
+import time
+import urllib.request
+
+HERE = pathlib.Path(__file__).resolve().parent
+LIST = "".join(f"The cat number {i} sat on the mat and looked at the dog. " for i in range(12))
+CODE = "".join(f"def get_{n}(self):\n    return self.{n}\n\n" for n in ("name", "size", "place", "time", "first", "last"))
+STORY = "Once upon a time there was a little girl who lived near the sea."
+LETTER = "It was a cold morning, and the old man who kept the light on the hill walked slowly down to the village."
+
+
+def prompts(data):
+    questions = [json.loads(l)["question"] for f in sorted((data / "corpus-gsm8k-train").rglob("*.jsonl")) for l in f.read_text().splitlines()[:3]]
+    chat = (HERE / "train" / "eval_prompts.txt").read_text().splitlines()
+    return {
+        "chat": [("chat", text) for text in chat[7:40:11]],
+        "maths": [("chat", text) for text in questions[:3]],
+        "code-like": [("text", CODE), ("text", CODE.replace("get", "read").replace("return", "yield"))],
+        "copy": [("text", LIST), ("text", LIST.replace("cat", "bird").replace("dog", "boy"))],
+        "free prose": [("text", STORY), ("text", LETTER)],
+    }
+
+
+class Daemon:
+    def __init__(self, binary, model, options):
+        self.process = subprocess.Popen(
+            [binary, "serve", model, "--port", "0", "--grpc-port", "0", "--max-num-seqs", "4", "--max-model-len", "1024", *options],
+            stderr=subprocess.PIPE, text=True)
+        self.port, self.name = None, pathlib.Path(model).name
+        for line in self.process.stderr:
+            if found := re.search(r"http_port=(\d+)", line):
+                self.port = found.group(1)
+            if " ready " in line:
+                break
+        assert self.port, "it did not start"
+
+    def steps(self):
+        text = urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics").read().decode()
+        return float(re.search(r"^serval:engine_steps_total\S* (\S+)", text, re.M).group(1))
+
+    def ask(self, kind, text, method, tokens, temperature):
+        """Seconds a token behind the first, steps, tokens."""
+        body = {"max_tokens": tokens, "temperature": temperature, "seed": 5, "stream": True, "ignore_eos": True,
+                "speculation": {"method": method}, "stream_options": {"include_usage": True}, "model": self.name}
+        body |= {"messages": [{"role": "user", "content": text}]} if kind == "chat" else {"prompt": text}
+        path = "chat/completions" if kind == "chat" else "completions"
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}/v1/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"})
+        before, times, count = self.steps(), [], 0
+        with urllib.request.urlopen(request) as answer:
+            for line in answer:
+                if line.startswith(b"data: {"):
+                    part = json.loads(line[6:])
+                    if part.get("choices"):
+                        times.append(time.monotonic())
+                    if part.get("usage"):
+                        count = part["usage"]["completion_tokens"]
+        return (times[-1] - times[0]) / max(1, count - 1), self.steps() - before, count
+
+    def end(self):
+        self.process.kill()
+        self.process.wait()
+
+
+def cell(daemon, texts, args):
+    ratios, tokens, steps, plain = [], 0, 0, []
+    for _ in range(args.turns):
+        for kind, text in texts:
+            without, *_ = daemon.ask(kind, text, "off", args.tokens, args.temperature)
+            with_guesses, taken, count = daemon.ask(kind, text, "auto", args.tokens, args.temperature)
+            ratios.append(without / with_guesses)
+            plain.append(without)
+            steps, tokens = steps + taken, tokens + count
+    return f"{statistics.median(ratios):.2f} ({tokens / steps:.2f}; {statistics.median(plain) * 1e3:.1f} ms)"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("binary")
+    parser.add_argument("model")
+    parser.add_argument("drafters", nargs="+", help="the name, and options")
+    parser.add_argument("--data", type=pathlib.Path, default=HERE.parents[2] / "shared" / "data")
+    parser.add_argument("--tokens", type=int, default=48)
+    parser.add_argument("--turns", type=int, default=2)
+    parser.add_argument("--temperature", type=float, default=0)
+    args = parser.parse_args()
+    texts = prompts(args.data)
+    print("| drafter |", " | ".join(texts), "|", flush=True)
+    for drafter in args.drafters:
+        name, *options = drafter.split()
+        daemon = Daemon(args.binary, args.model, ["--speculation", name, *options])
+        try:
+            cells = [cell(daemon, of_one, args) for of_one in texts.values()]
+        finally:
+            daemon.end()
+        print("|", drafter, "|", " | ".join(cells), "|", flush=True)
+
+
+if __name__ == "__main__":
+    main()
