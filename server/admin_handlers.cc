@@ -36,6 +36,50 @@ void answer(const Exchange& exchange, std::optional<HttpResponse> refusal) {
   exchange->respond(std::move(response));
 }
 
+int max_model_len(InferenceService& service) {
+  const std::vector<ModelInfo> models = service.models();
+  return models.empty() ? 0 : models.front().max_model_len;
+}
+
+// As vLLM's.
+void show_tokenizer(InferenceService& service, const Exchange& exchange) {
+  const ModelDescription about = service.description();
+  HttpResponse response;
+  JsonWriter json(response.body);
+  json.begin_object().member("vocab_size", about.vocab_size).member("model_max_length", max_model_len(service));
+  json.member("bos_token", about.bos_token).member("eos_token", about.eos_token);
+  json.key("additional_special_tokens").begin_array();
+  for (const std::string& name : about.special_tokens) json.string(name);
+  json.end_array().member("chat_template", about.chat_template).end_object();
+  exchange->respond(std::move(response));
+}
+
+// As llama.cpp's: what its page and its clients ask for.
+void show_props(InferenceService& service, const Exchange& exchange) {
+  const ModelDescription about = service.description();
+  HttpResponse response;
+  JsonWriter json(response.body);
+  json.begin_object().key("default_generation_settings").begin_object().member("n_ctx", max_model_len(service)).end_object();
+  json.member("total_slots", about.max_sequences);
+  json.member("model_alias", service.models().empty() ? std::string() : service.models().front().id);
+  json.member("chat_template", about.chat_template).member("bos_token", about.bos_token).member("eos_token", about.eos_token);
+  json.key("modalities").begin_object().key("vision").boolean(false).key("audio").boolean(false).end_object().end_object();
+  exchange->respond(std::move(response));
+}
+
+void show_slots(InferenceService& service, const Exchange& exchange) {
+  const ModelDescription about = service.description();
+  HttpResponse response;
+  JsonWriter json(response.body);
+  json.begin_array();
+  for (int i = 0; i < about.max_sequences; ++i) {
+    json.begin_object().member("id", i).member("n_ctx", max_model_len(service));
+    json.key("is_processing").boolean(i < about.num_running).end_object();
+  }
+  json.end_array();
+  exchange->respond(std::move(response));
+}
+
 }  // namespace
 
 std::vector<Route> admin_routes(InferenceService& service, std::function<std::string()> metrics,
@@ -77,6 +121,9 @@ std::vector<Route> admin_routes(InferenceService& service, std::function<std::st
                   exchange->respond(std::move(response));
                 },
             .probe = true},
+      Route{.method = "GET", .path = "/tokenizer_info", .handler = [&service](const Exchange& e) { show_tokenizer(service, e); }},
+      Route{.method = "GET", .path = "/props", .handler = [&service](const Exchange& e) { show_props(service, e); }},
+      Route{.method = "GET", .path = "/slots", .handler = [&service](const Exchange& e) { show_slots(service, e); }},
       Route{.method = "GET", .path = "/version", .handler = fixed(version_body)},
       Route{.method = "GET", .path = "/openapi.json", .handler = fixed(openapi_json(version))},
   };

@@ -27,6 +27,7 @@
 #include "server/grpc/grpc_server.h"
 #include "server/http/api_keys.h"
 #include "server/http/http_server.h"
+#include "server/ollama/ollama_handlers.h"
 #include "server/openai/openai_handlers.h"
 #include "server/openai/pooling_handlers.h"
 #include "server/process_limits.h"
@@ -208,6 +209,7 @@ void serve_until_stopped(const std::string& model, ServerConfig config, StopSign
   request_options.on_ignored = [&metrics](int count) { metrics.fields_ignored(count); };
   routes.add(openai_routes(service, request_options));
   routes.add(pooling_routes(service, request_options));
+  routes.add(ollama_routes(service, request_options.strict, kVersion));
   routes.add(messages_routes(service, request_options.strict));
   routes.add(responses_routes(service, {.strict = request_options.strict, .max_stored_bytes = static_cast<size_t>(config.max_stored_response_bytes)}));
   routes.add(admin_routes(

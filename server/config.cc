@@ -414,6 +414,7 @@ std::vector<Knob> knobs(ServerConfig& c) {
       {"max_stop_bytes", "Limits", "bytes of one stop string", &l.max_stop_bytes, 1, 65'536},
       {"max_stop_token_ids", "Limits", "stop token ids", &l.max_stop_token_ids, 0, 65'536},
       {"max_logit_bias", "Limits", "entries of logit_bias", &l.max_logit_bias, 0, 1'000'000},
+      {"max_bad_words", "Limits", "texts of bad_words", &l.max_bad_words, 0, 65'536},
       {"max_chat_logprobs", "Limits", "top_logprobs of a chat, and prompt_logprobs", &l.max_chat_logprobs, 0,
        1024},
       {"max_completion_logprobs", "Limits", "logprobs of a completion", &l.max_completion_logprobs, 0, 1024},

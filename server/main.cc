@@ -24,6 +24,7 @@
 #include "loadtest/bench/bench_kernels.h"
 #include "loadtest/load/bench_main.h"
 #include "loadtest/load/bench_overhead.h"
+#include "loadtest/load/run_batch.h"
 #include "loadtest/simulate/simulate_main.h"
 #include "server/api_document.h"
 #include "server/app.h"
@@ -300,6 +301,8 @@ const std::vector<Command>& commands() {
       {"bench overhead", "", "measure what the load harness itself costs", nullptr, run_bench_overhead},
       {"simulate", "--cost FILE [options]", "what a fleet would do, by a cost model that --fit measures",
        serval::simulate_help, serval::simulate_main},
+      {"run-batch", "--input FILE --output FILE [options]", "send the requests of a file to a server, and write their answers",
+       serval::run_batch_help, serval::run_batch},
       {"grammar", "--schema FILE --instances FILE",
        "which texts a schema, a regular expression or a grammar accepts", serval::grammar_help,
        serval::run_grammar},

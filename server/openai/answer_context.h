@@ -32,6 +32,8 @@ struct AnswerContext {
   const InferenceService* service = nullptr;
   // Choice i belongs to prompt i / n.
   int n = 1;
+  // So many were drawn of a prompt, of which the best n are told.
+  int num_drawn = 1;
 };
 
 // One choice: for a whole answer all of it, for a chunk what is new.

@@ -21,7 +21,8 @@ std::vector<ChoicePiece> pieces_of(const Generation& generation, const AnswerFor
   std::vector<ChoicePiece> pieces(static_cast<size_t>(generation.num_choices()));
   for (size_t i = 0; i < pieces.size(); ++i) {
     pieces[i].delta.index = static_cast<int>(i);
-    if (format.context.echo) pieces[i].echoed = format.prompt_of(static_cast<int>(i)).text;
+    const size_t prompt = i / static_cast<size_t>(format.context.num_drawn);
+    if (format.context.echo) pieces[i].echoed = (*format.prompts)[prompt].text;
   }
   return pieces;
 }
@@ -44,11 +45,32 @@ class WholeAnswer final : public AnswerWriter {
     choice.delta = std::move(delta);
   }
   void end(const Usage& usage, AnswerSink& sink) override {
+    if (format_->context.num_drawn > format_->context.n) keep_best();
     sink.respond_in_pieces([&](std::string& body) { return format_->whole(body, choices_, usage); });
   }
   void error(const Error& error, AnswerSink& sink) override { sink.respond(error_response(error)); }
 
  private:
+  // Of each prompt's choices, by the mean of their tokens' log-probabilities; the first of equals.
+  void keep_best() {
+    const int drawn = format_->context.num_drawn, n = format_->context.n;
+    const auto mean = [](const ChoicePiece& piece) {
+      double sum = 0;
+      for (const TokenLogprob& token : piece.delta.logprobs) sum += token.logprob;
+      return sum / static_cast<double>(std::max<size_t>(piece.delta.logprobs.size(), 1));
+    };
+    std::vector<ChoicePiece> best;
+    for (auto prompt = choices_.begin(); prompt != choices_.end(); prompt += drawn) {
+      std::stable_sort(prompt, prompt + drawn, [&](const ChoicePiece& a, const ChoicePiece& b) { return mean(a) > mean(b); });
+      for (auto choice = prompt; choice != prompt + n; ++choice) {
+        choice->delta.index = static_cast<int>(best.size());
+        if (!format_->context.logprobs) choice->delta.logprobs.clear();
+        best.push_back(std::move(*choice));
+      }
+    }
+    choices_ = std::move(best);
+  }
+
   const std::unique_ptr<AnswerFormat> format_;
   std::vector<ChoicePiece> choices_;
 };

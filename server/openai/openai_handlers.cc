@@ -116,12 +116,13 @@ AnswerContext answer_context(const InferenceService& service, const OpenAiReques
   context.continuous_usage = request.continuous_usage;
   context.return_token_ids = request.return_token_ids;
   context.tokens_as_ids = request.tokens_as_ids;
-  context.logprobs = r.logprobs.has_value();
+  context.logprobs = r.logprobs.has_value() && !request.hides_logprobs;
   context.prompt_logprobs = r.prompt_logprobs.has_value();
   context.echo = r.echo;
   context.names_call = r.chat && !r.chat->tool_to_call.empty();
   context.service = &service;
-  context.n = static_cast<int>(r.n.value_or(1));
+  context.num_drawn = static_cast<int>(r.n.value_or(1));
+  context.n = static_cast<int>(request.num_best.value_or(context.num_drawn));
   context.model = r.model;
   if (context.model.empty()) {
     if (const std::vector<ModelInfo> models = service.models(); !models.empty())

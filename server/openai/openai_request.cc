@@ -31,7 +31,6 @@ struct RefusedField {
 };
 
 constexpr RefusedField kRefusedFields[] = {
-    {"suffix"},
     {"use_beam_search"},
     {"logits_processors"},
     {"logit_processors"},
@@ -41,8 +40,6 @@ constexpr RefusedField kRefusedFields[] = {
     {"regex"},
     {"ebnf"},
     {"grammar"},
-    {"bad_words"},
-    {"allowed_token_ids"},
     {"logprob_token_ids"},
     {"prompt_embeds", RefusedWhen::kAnyValue},
     {"kv_transfer_params", RefusedWhen::kAnyValue, "not_allowed"},
@@ -168,9 +165,6 @@ int read_common(const Fields& fields, OpenAiRequest& out, const RequestOptions& 
   r.model = find_name(fields, "model").value_or("");
   fields.find_string("user", kMaxShortStringBytes);  // no meaning here, but a megabyte of it is a mistake
   r.n = fields.find_integer("n");
-  if (const auto best_of = fields.find_integer("best_of"); best_of && *best_of != r.n.value_or(1)) {
-    fields.refuse("best_of", "may only equal n on this server", kNotSupported);
-  }
   read_max_tokens(fields, r);
   r.min_tokens = fields.find_integer("min_tokens");
   r.temperature = fields.find_finite("temperature");
@@ -184,6 +178,8 @@ int read_common(const Fields& fields, OpenAiRequest& out, const RequestOptions& 
   read_logit_bias(fields, r);
   r.stop = fields.find_strings("stop", kMaxShortStringBytes);
   r.stop_token_ids = fields.find_integers("stop_token_ids");
+  r.allowed_token_ids = fields.find_integers("allowed_token_ids");
+  r.bad_words = fields.find_strings("bad_words", kMaxShortStringBytes);
   r.include_stop_str_in_output = fields.get_bool("include_stop_str_in_output", false);
   r.skip_special_tokens = fields.get_bool("skip_special_tokens", true);
   r.ignore_eos = fields.get_bool("ignore_eos", false);
@@ -215,6 +211,21 @@ void read_chat_logprobs(const Fields& fields, GenerateRequest& out) {
   if (logprobs) out.logprobs = top.value_or(0);
 }
 
+// So many are drawn, of which the best n are told: those of the highest log-probability a token.
+void read_best_of(const Fields& fields, OpenAiRequest& out) {
+  GenerateRequest& r = out.generate;
+  const std::optional<int64_t> best_of = fields.find_integer("best_of");
+  const int64_t n = r.n.value_or(1);
+  if (!best_of || *best_of == n) return;
+  if (*best_of < n) fields.refuse("best_of", "must be at least n, " + std::to_string(n), "value_out_of_range");
+  if (out.stream) fields.refuse("best_of", "must equal n in a stream, which cannot tell the best before the end");
+  out.num_best = n;
+  out.hides_logprobs = !r.logprobs;
+  r.n = best_of;
+  r.n_param = "best_of";
+  r.logprobs = r.logprobs.value_or(0);
+}
+
 }  // namespace
 
 Result<OpenAiRequest> parse_chat_request(std::string_view body, const RequestOptions& options) {
@@ -224,6 +235,8 @@ Result<OpenAiRequest> parse_chat_request(std::string_view body, const RequestOpt
     read_chat_logprobs(fields, out.generate);
     read_tools(fields, *out.generate.chat);
     refuse_modalities(fields);
+    if (const auto best_of = fields.find_integer("best_of"); best_of && *best_of != out.generate.n.value_or(1))
+      fields.refuse("best_of", "may only equal n for chats", kNotSupported);
     if (fields.get_bool("echo", false)) fields.refuse("echo", "is not supported for chats", kNotSupported);
     return num_ignored;
   });
@@ -235,6 +248,8 @@ Result<OpenAiRequest> parse_completion_request(std::string_view body, const Requ
     const int num_ignored = read_common(fields, out, options);
     out.generate.logprobs = fields.find_integer("logprobs");
     out.generate.echo = fields.get_bool("echo", false);
+    if (auto suffix = fields.find_string("suffix"); suffix && !suffix->empty()) out.generate.suffix = std::move(*suffix);
+    read_best_of(fields, out);
     out.generate.add_special_tokens = fields.get_bool("add_special_tokens", true);
     return num_ignored;
   });

@@ -21,6 +21,9 @@ struct OpenAiRequest {
   bool continuous_usage = false;  // in every event of a stream
   bool tokens_as_ids = false;     // log-probabilities name tokens "token_id:5"
   bool return_token_ids = false;
+  // Of the choices of a prompt so many are told, the best; they have log-probabilities, which may be for this alone.
+  std::optional<int64_t> num_best;
+  bool hides_logprobs = false;
 };
 
 // /v1/chat/completions and /v1/completions; also the bodies of their .../render.

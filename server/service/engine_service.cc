@@ -133,6 +133,12 @@ struct EngineService::Impl {
                  {config.defaults.eos_token_ids.begin(), config.defaults.eos_token_ids.end()}, metrics,
                  [this](RequestId id, int index, int num_masks) {
                    with_engine([&](Engine& target) { target.mask_ready(id, index, num_masks); });
+                 },
+                 [this](RequestId id, const Error& why) {
+                   const auto entry = find(id);
+                   if (!entry) return;
+                   entry->state->fail(why);
+                   closed(*entry, engine_now(), /*abort=*/true);
                  }) {
     incoming.reserve(4096);
     outgoing.reserve(4096);
@@ -423,6 +429,10 @@ Result<std::unique_ptr<Generation>> EngineService::generate(GenerateRequest requ
     grammar = std::move(*compiled);
   }
 
+  TokenLists lists;
+  lists.allowed.assign(request.allowed_token_ids.begin(), request.allowed_token_ids.end());
+  for (const std::string& word : request.bad_words) impl.prompts.add_spellings(word, lists.banned);
+
   const SamplingParams& sampling = valid->requests.front().sampling;
   GenerationState::Options options;
   options.has_prediction = request.prediction.has_value();
@@ -485,9 +495,14 @@ Result<std::unique_ptr<Generation>> EngineService::generate(GenerateRequest requ
       if (request.key > 0 && !impl.config.share_prefix_cache)
         r.cache_salt.insert(0, salt_of_key(request.key));
       if (request.timeout > Time{0}) r.deadline = received + request.timeout;
-      if (grammar) {
+      if (grammar || !lists.empty()) {
         r.constrained = true;
-        r.constraint = impl.grammars.constraint(grammar, before_form, r.id, r.n);
+        auto constraint = impl.grammars.constraint(grammar, before_form, lists, r.id, r.n);
+        if (!constraint) {
+          take_back();
+          return constraint.error();
+        }
+        r.constraint = std::move(*constraint);
       }
     }
     if (line) std::move(valid->requests.begin() + num_at_once, valid->requests.end(), std::back_inserter(line->requests));
@@ -543,6 +558,13 @@ std::vector<ModelInfo> EngineService::models() const {
 
 PoolingInfo EngineService::pooling() const {
   return impl_->config.limits.pooling;
+}
+
+ModelDescription EngineService::description() const {
+  ModelDescription about = impl_->prompts.description();
+  about.max_sequences = impl_->config.scheduler.max_num_seqs;
+  impl_->with_engine([&](Engine& engine) { about.num_running = engine.stats().scheduler.num_running; });
+  return about;
 }
 
 bool EngineService::ready(std::string* reason) const {

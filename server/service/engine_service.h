@@ -62,6 +62,7 @@ class EngineService final : public InferenceService {
   std::string token_text(TokenId id) const override;
   std::vector<ModelInfo> models() const override;
   PoolingInfo pooling() const override;
+  ModelDescription description() const override;
   bool ready(std::string* reason) const override;
   bool live() const override;
 

@@ -11,6 +11,7 @@
 #include <list>
 #include <mutex>
 #include <new>
+#include <optional>
 #include <thread>
 
 #include "engine/engine.h"
@@ -53,6 +54,12 @@ Result<std::shared_ptr<const Grammar>> grammar_of(const OutputFormat& format) {
   return Grammar::json_object(kLimits);
 }
 
+// What a request asked for leaves nothing to draw: its misfortune, told as such.
+Error dead_end() {
+  return invalid("", "no_token_allowed",
+                 "No token may be drawn: what the output must be, allowed_token_ids and bad_words leave none together.");
+}
+
 }  // namespace
 
 struct Grammars::Compiled {
@@ -78,12 +85,13 @@ struct Grammars::Impl {
   };
 
   Impl(std::shared_ptr<const Tokenizer> of, int size, std::vector<TokenId> ends, ServiceMetrics& counts,
-       MaskReadySink sink)
+       MaskReadySink sink, DeadEndSink end_sink)
       : tokenizer(std::move(of)),
         vocab_size(size),
         end_ids(std::move(ends)),
         metrics(counts),
-        tells(std::move(sink)) {
+        tells(std::move(sink)),
+        tells_end(std::move(end_sink)) {
     draws.reserve(kMaxDraws);
     taken.reserve(kMaxDraws);
     compiler = std::thread([this] { compile_loop(); });
@@ -178,6 +186,7 @@ struct Grammars::Impl {
   const std::vector<TokenId> end_ids;
   ServiceMetrics& metrics;
   const MaskReadySink tells;
+  const DeadEndSink tells_end;
   std::shared_ptr<const TokenTrie> trie;
 
   std::mutex kept_mutex;
@@ -198,16 +207,30 @@ struct Grammars::Impl {
 // The sequences of one request. The engine reads a mask only while nobody makes the next.
 class Grammars::Impl::Output final : public TokenConstraint, public std::enable_shared_from_this<Output> {
  public:
-  Output(Impl& impl, std::shared_ptr<Compiled> compiled, const FreeText& before, RequestId id, int n)
-      : impl_(impl), compiled_(std::move(compiled)), id_(id), free_end_(before.end) {
-    if (!before.end.empty() && !before.is_open) free_begin_ = impl.tokenizer->token_to_id(before.begin);
-    const OneSequence start{GrammarMatcher(compiled_->grammar),
-                            std::vector<uint32_t>((static_cast<size_t>(impl.vocab_size) + 31) / 32), before.is_open, {}};
-    sequences_.assign(static_cast<size_t>(n), start);
+  Output(Impl& impl, std::shared_ptr<Compiled> compiled, const FreeText& before, const TokenLists& lists, RequestId id, int n)
+      : impl_(impl), compiled_(std::move(compiled)), banned_(lists.banned), id_(id), free_end_(before.end) {
+    Phase phase = Phase::kForm;
+    if (compiled_ && !before.end.empty()) {
+      free_begin_ = impl.tokenizer->token_to_id(before.begin);
+      phase = before.is_open ? Phase::kFree : free_begin_ >= 0 ? Phase::kMayBegin : Phase::kForm;
+    }
+    const auto words = (static_cast<size_t>(impl.vocab_size) + 31) / 32;
+    allowed_.assign(words, lists.allowed.empty() ? ~0u : 0u);
+    for (const TokenId token : lists.allowed) set(allowed_, token);
+    if (lists.allowed.empty() && impl.vocab_size % 32 != 0) allowed_.back() = (1u << impl.vocab_size % 32) - 1;
+    for (const auto& tokens : banned_) most_behind_ = std::max(most_behind_, tokens.size() - 1);
+    sequences_.reserve(static_cast<size_t>(n));
+    for (int i = 0; i < n; ++i) {
+      OneSequence& sequence = sequences_.emplace_back();
+      if (compiled_) sequence.matcher.emplace(compiled_->grammar);
+      sequence.phase = phase;
+      sequence.mask.resize(words);
+    }
     make_mask(sequences_[0]);
-    if (free_begin_ >= 0 && free_begin_ < impl.vocab_size) allow(sequences_[0], free_begin_);
     for (int i = 1; i < n; ++i) sequences_[i].mask = sequences_[0].mask;
   }
+
+  bool may_begin() const { return may_draw(sequences_[0]); }
 
   void drew(int index, int32_t token, int32_t place) override {
     {
@@ -222,87 +245,99 @@ class Grammars::Impl::Output final : public TokenConstraint, public std::enable_
     OneSequence& sequence = sequences_[index];
     const bool is_end = std::find(impl_.end_ids.begin(), impl_.end_ids.end(), token) != impl_.end_ids.end();
     try {
-      if (place == 0 && token == free_begin_) {
-        sequence.is_free = true;
-      } else if (!is_end) {
-        read(sequence, impl_.tokenizer->token_bytes(token));
-      }
+      if (compiled_ && !is_end) advance(sequence, token);
+      if (most_behind_ > 0) sequence.behind.push_back(token);
+      if (sequence.behind.size() > most_behind_) sequence.behind.pop_front();
       make_mask(sequence);
-    } catch (const std::bad_alloc&) {  // the sequence fails: nothing may be drawn
+    } catch (const std::bad_alloc&) {
       std::fill(sequence.mask.begin(), sequence.mask.end(), 0u);
     }
-    until_memory([&] { impl_.tells(id_, index, place + 2); });
+    until_memory([&] { may_draw(sequence) ? impl_.tells(id_, index, place + 2) : impl_.tells_end(id_, dead_end()); });
   }
 
  private:
+  enum class Phase : uint8_t { kMayBegin, kFree, kForm };  // of what is free before the form
   struct OneSequence {
-    GrammarMatcher matcher;
-    std::vector<uint32_t> mask;
-    bool is_free;
+    std::optional<GrammarMatcher> matcher;
+    Phase phase = Phase::kForm;
     std::string tail;  // of the free text: what its end may begin in
+    std::deque<TokenId> behind;  // the last tokens, as many as a banned text needs before its last
+    std::vector<uint32_t> mask;
   };
 
-  // The form begins behind the mark and the white space that its token may have.
-  void read(OneSequence& sequence, std::string_view bytes) {
-    if (!sequence.is_free) {
-      sequence.matcher.advance(bytes);
-      return;
-    }
-    std::string& tail = sequence.tail;
-    tail += bytes;
-    const size_t end = tail.find(free_end_);
-    if (end == std::string::npos) {
-      tail.erase(0, tail.size() - std::min(tail.size(), free_end_.size() - 1));
-      return;
-    }
-    sequence.is_free = false;
-    const size_t form = tail.find_first_not_of(" \t\n\r", end + free_end_.size());
-    if (form != std::string::npos) sequence.matcher.advance(std::string_view(tail).substr(form));
+  static void set(std::vector<uint32_t>& mask, TokenId id) { mask[id / 32] |= 1u << id % 32; }
+  static bool may_draw(const OneSequence& sequence) {
+    return std::any_of(sequence.mask.begin(), sequence.mask.end(), [](uint32_t word) { return word != 0; });
   }
 
-  void allow(OneSequence& sequence, TokenId id) const { sequence.mask[id / 32] |= 1u << id % 32; }
-
-  // Every token but those that end the answer.
-  void allow_all(OneSequence& sequence) const {
-    std::fill(sequence.mask.begin(), sequence.mask.end(), 0u);
-    for (TokenId id = 0; id < std::min(impl_.vocab_size, impl_.tokenizer->vocab_size()); ++id) allow(sequence, id);
-    for (const TokenId id : impl_.end_ids) {
-      if (id >= 0 && id < impl_.vocab_size) sequence.mask[id / 32] &= ~(1u << id % 32);
+  // The form begins behind the mark; white space before it is nobody's.
+  void advance(OneSequence& sequence, TokenId token) {
+    std::string_view bytes = impl_.tokenizer->token_bytes(token);
+    if (sequence.phase == Phase::kMayBegin)
+      sequence.phase = token == free_begin_ ? Phase::kFree : Phase::kForm;
+    if (sequence.phase == Phase::kForm) {
+      sequence.matcher->advance(bytes);
+      return;
     }
+    std::string& text = sequence.tail;
+    text += bytes;
+    const size_t end = text.find(free_end_);
+    if (end == text.npos) {
+      if (text.size() >= free_end_.size()) text.erase(0, text.size() - free_end_.size() + 1);
+      return;
+    }
+    sequence.phase = Phase::kForm;
+    const size_t form = text.find_first_not_of(" \n\r\t", end + free_end_.size());
+    if (form != text.npos) sequence.matcher->advance(std::string_view(text).substr(form));
   }
 
   void make_mask(OneSequence& sequence) {
     const Time begin = engine_now();
-    if (sequence.is_free) {
-      allow_all(sequence);
-      impl_.metrics.mask_made(seconds_since(begin));
-      return;
-    }
-    {
-      const std::lock_guard lock(compiled_->mutex);
-      compiled_->masks.fill(sequence.matcher, sequence.mask);
-    }
-    if (sequence.matcher.accepting()) {
+    std::vector<uint32_t>& mask = sequence.mask;
+    if (sequence.phase == Phase::kFree) {
+      mask = allowed_;
       for (const TokenId id : impl_.end_ids) {
-        if (id >= 0 && id < impl_.vocab_size) allow(sequence, id);
+        if (id >= 0 && id < impl_.vocab_size) mask[id / 32] &= ~(1u << id % 32);
       }
+    } else if (compiled_) {
+      {
+        const std::lock_guard lock(compiled_->mutex);
+        compiled_->masks.fill(*sequence.matcher, mask);
+      }
+      if (sequence.matcher->accepting()) {
+        for (const TokenId id : impl_.end_ids) {
+          if (id >= 0 && id < impl_.vocab_size) set(mask, id);
+        }
+      }
+      if (sequence.phase == Phase::kMayBegin) set(mask, free_begin_);
+      for (size_t i = 0; i < mask.size(); ++i) mask[i] &= allowed_[i];
+    } else {
+      mask = allowed_;
+    }
+    for (const std::vector<TokenId>& tokens : banned_) {
+      const auto before = static_cast<std::ptrdiff_t>(tokens.size()) - 1;
+      if (std::ssize(sequence.behind) < before || !std::equal(tokens.begin(), tokens.end() - 1, sequence.behind.end() - before)) continue;
+      mask[tokens.back() / 32] &= ~(1u << tokens.back() % 32);
     }
     impl_.metrics.mask_made(seconds_since(begin));
   }
 
   Impl& impl_;
-  const std::shared_ptr<Compiled> compiled_;
+  const std::shared_ptr<Compiled> compiled_;  // null: there is no grammar
+  const std::vector<std::vector<TokenId>> banned_;
   const RequestId id_;
   const std::string free_end_;
   TokenId free_begin_ = -1;
+  std::vector<uint32_t> allowed_;
+  size_t most_behind_ = 0;
   std::vector<OneSequence> sequences_;
 };
 
 void Grammars::Impl::take(const Draw& draw) { draw.output->take(draw.index, draw.token, draw.place); }
 
 Grammars::Grammars(std::shared_ptr<const Tokenizer> tokenizer, int vocab_size, std::vector<TokenId> end_ids,
-                   ServiceMetrics& metrics, MaskReadySink tells)
-    : impl_(std::make_unique<Impl>(std::move(tokenizer), vocab_size, std::move(end_ids), metrics, std::move(tells))) {}
+                   ServiceMetrics& metrics, MaskReadySink tells, DeadEndSink tells_end)
+    : impl_(std::make_unique<Impl>(std::move(tokenizer), vocab_size, std::move(end_ids), metrics, std::move(tells), std::move(tells_end))) {}
 Grammars::~Grammars() = default;
 
 Result<std::shared_ptr<Grammars::Compiled>> Grammars::compile(const OutputFormat& format) {
@@ -327,9 +362,10 @@ Result<std::shared_ptr<Grammars::Compiled>> Grammars::compile(const OutputFormat
   return error;
 }
 
-std::shared_ptr<TokenConstraint> Grammars::constraint(std::shared_ptr<Compiled> compiled, const FreeText& before, RequestId id,
-                                                      int n) {
-  return std::make_shared<Impl::Output>(*impl_, std::move(compiled), before, id, n);
+Result<std::shared_ptr<TokenConstraint>> Grammars::constraint(std::shared_ptr<Compiled> compiled, const FreeText& before, const TokenLists& lists, RequestId id, int n) {
+  auto output = std::make_shared<Impl::Output>(*impl_, std::move(compiled), before, lists, id, n);
+  if (!output->may_begin()) return dead_end();
+  return std::shared_ptr<TokenConstraint>(std::move(output));
 }
 
 }  // namespace serval

@@ -1,5 +1,5 @@
-// The grammars that requests are held to: compiled on a thread of low priority and kept by their texts; and the masks of
-// what is drawn under them, made on a thread beside the engine's.
+// What requests hold their output to, grammars and lists of tokens: grammars are compiled on a thread of low priority and kept
+// by their texts; the masks of what may be drawn are made on a thread beside the engine's.
 #pragma once
 
 #include <functional>
@@ -15,20 +15,32 @@ namespace serval {
 
 class ServiceMetrics;
 
+// Of a request, beside or without a grammar.
+struct TokenLists {
+  std::vector<TokenId> allowed;              // empty: all
+  std::vector<std::vector<TokenId>> banned;  // what the output never holds, each of at least one token
+
+  bool empty() const { return allowed.empty() && banned.empty(); }
+};
+
 class Grammars {
  public:
   // tells: masks for the first so many output tokens of a request's sequence are there; on a thread of its own.
   using MaskReadySink = std::function<void(RequestId id, int index, int num_masks)>;
+  // tells: a request's sequence may draw nothing any more; on the same thread. It must be ended.
+  using DeadEndSink = std::function<void(RequestId id, const Error& why)>;
   // vocab_size: width of a mask. What is made for the vocabulary is made at the first use.
   Grammars(std::shared_ptr<const Tokenizer> tokenizer, int vocab_size, std::vector<TokenId> end_ids,
-           ServiceMetrics& metrics, MaskReadySink tells);
+           ServiceMetrics& metrics, MaskReadySink tells, DeadEndSink tells_end);
   ~Grammars();
 
   struct Compiled;
   // Waits while it is compiled, unless it is kept. Errors name the format's field; too many that wait: kOverloaded.
   Result<std::shared_ptr<Compiled>> compile(const OutputFormat& format);
-  // Of a request with n sequences, with the first mask of each. Before the request is submitted. What is free does not end.
-  std::shared_ptr<TokenConstraint> constraint(std::shared_ptr<Compiled> compiled, const FreeText& before, RequestId id, int n);
+  // Of a request with n sequences, with the first mask of each. Before the request is submitted. compiled: null where
+  // there are only lists. An error where nothing may be drawn at all.
+  // What may stand before the form is free and does not end.
+  Result<std::shared_ptr<TokenConstraint>> constraint(std::shared_ptr<Compiled> compiled, const FreeText& before, const TokenLists& lists, RequestId id, int n);
 
  private:
   struct Impl;

@@ -69,8 +69,10 @@ struct GenerateRequest {
   std::vector<PromptInput> prompts;  // completion: one or more
   std::optional<Chat> chat;          // instead of prompts
   std::optional<int64_t> n, max_tokens, min_tokens, top_k, seed, logprobs, prompt_logprobs, priority;
+  std::string n_param = "n";  // which name stands for n in errors
   std::string max_tokens_param = "max_tokens";  // which name the client used, for the error
   std::string prompt_param = "prompt";
+  std::optional<std::string> suffix;  // what stands behind the output of a completion, for models made to fill in
   std::optional<PoolRequest> pool;
   // Of a longer prompt so many tokens are kept, its last or else its first ones; -1: as many as fit.
   std::optional<int64_t> truncate_prompt_tokens;
@@ -79,6 +81,8 @@ struct GenerateRequest {
   std::vector<std::pair<int64_t, double>> logit_bias;
   std::vector<std::string> stop;
   std::vector<int64_t> stop_token_ids;
+  std::vector<int64_t> allowed_token_ids;  // no others are drawn; empty: all
+  std::vector<std::string> bad_words;      // texts that the output never holds as these tokens
   bool include_stop_str_in_output = false;
   bool skip_special_tokens = true;
   bool ignore_eos = false;
@@ -190,6 +194,16 @@ struct ModelInfo {
   int max_model_len = 0;
 };
 
+// For whoever asks what is served here.
+struct ModelDescription {
+  std::string chat_template;  // the usual one; empty: there is none
+  std::string bos_token, eos_token;
+  std::vector<std::string> special_tokens;
+  int vocab_size = 0;
+  bool calls_tools = false, thinks = false, fills_in = false;
+  int max_sequences = 0, num_running = 0;
+};
+
 inline Error model_not_found(std::string_view name) {
   return {ErrorKind::kNotFound, "model_not_found",
           "The model `" + std::string(name.substr(0, 128)) + "` does not exist here.", "model"};
@@ -212,6 +226,7 @@ class InferenceService {
 
   virtual std::vector<ModelInfo> models() const = 0;
   virtual PoolingInfo pooling() const = 0;
+  virtual ModelDescription description() const = 0;
   // True when a request may be accepted now; `reason` says why not ("starting", "draining").
   virtual bool ready(std::string* reason) const = 0;
   virtual bool live() const = 0;  // the engine makes progress, or has nothing to do

@@ -328,9 +328,11 @@ Result<PromptInfo> PromptBuilder::build_completion(PromptInput& input, const Gen
         return fits.error();
     }
     prompt.token_ids = tokenizer_->encode(*text, request.add_special_tokens);
+    if (Result<void> filled = fill_in(request, prompt.token_ids); !filled) return filled.error();
     if (rules.with_text) prompt.text = std::move(*text);
   } else {
     std::vector<TokenId>& ids = std::get<std::vector<TokenId>>(input);
+    if (request.suffix) return invalid("suffix", "conflicting_parameters", "suffix stands behind a text: give the prompt as one.");
     if (must_fit) {
       if (Result<void> fits = check_fit(ids.size(), param); !fits) return fits.error();
     }
@@ -354,6 +356,81 @@ Result<PromptInfo> PromptBuilder::build_completion(PromptInput& input, const Gen
   if (Result<void> fits = check_ids(prompt.token_ids, limits_.vocab_size, param); !fits)
     return fits.error();
   return prompt;
+}
+
+void PromptBuilder::add_spellings(std::string_view word, std::vector<std::vector<TokenId>>& out) const {
+  const size_t first = word.find_first_not_of(' ');
+  const std::string text(word.substr(first == word.npos ? 0 : first));
+  std::vector<TokenId> bare = tokens_of(text), behind = tokens_of(" " + text);
+  if (bare.empty()) return;
+  if (behind.size() == bare.size() && behind.front() != bare.front()) out.push_back(std::move(behind));
+  out.push_back(std::move(bare));
+}
+
+namespace {
+
+// The marks of families that fill in, by the names of tokens.
+struct FillMarks {
+  std::string_view prefix, suffix, middle;
+  bool suffix_first = false;
+};
+constexpr FillMarks kFillMarks[] = {
+    {"<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"},      // Qwen2.5-Coder, CodeGemma
+    {"<fim_prefix>", "<fim_suffix>", "<fim_middle>"},            // StarCoder, Granite
+    {"<fim-prefix>", "<fim-suffix>", "<fim-middle>"},            // SantaCoder
+    {"<|code_prefix|>", "<|code_suffix|>", "<|code_middle|>"},   // CodeGeeX 4
+    {"<｜fim▁begin｜>", "<｜fim▁hole｜>", "<｜fim▁end｜>"},      // DeepSeek-Coder
+    {"[PREFIX]", "[SUFFIX]", "", true},                          // Codestral
+};
+
+// Null where the model has none.
+const FillMarks* find_fill_marks(const Tokenizer& tokenizer) {
+  const auto has = [&](std::string_view name) { return name.empty() || tokenizer.token_to_id(name) >= 0; };
+  for (const FillMarks& row : kFillMarks)
+    if (has(row.prefix) && has(row.suffix) && has(row.middle)) return &row;
+  return nullptr;
+}
+
+}  // namespace
+
+ModelDescription PromptBuilder::description() const {
+  ModelDescription about;
+  about.bos_token = token_name(*tokenizer_, tokenizer_->bos_id());
+  about.eos_token = token_name(*tokenizer_, tokenizer_->eos_id());
+  about.special_tokens = tokenizer_->special_names();
+  std::ranges::sort(about.special_tokens);
+  about.vocab_size = limits_.vocab_size;
+  about.fills_in = find_fill_marks(*tokenizer_) != nullptr;
+  const auto usual = templates_.find(kDefaultTemplate);
+  if (usual == templates_.end()) return about;
+  about.chat_template = usual->second.chat_template.source();
+  about.calls_tools = usual->second.format != nullptr;
+  about.thinks = !usual->second.reasoning.end.empty();
+  return about;
+}
+
+Result<void> PromptBuilder::fill_in(const GenerateRequest& request, std::vector<TokenId>& ids) const {
+  if (!request.suffix) return {};
+  const FillMarks* const marks = find_fill_marks(*tokenizer_);
+  if (marks == nullptr)
+    return invalid("suffix", "not_supported", "suffix: this model has no tokens for filling in between two texts.");
+  std::vector<TokenId> beginning;  // what stands before every text
+  if (!ids.empty() && ids.front() == tokenizer_->bos_id()) {
+    beginning.push_back(ids.front());
+    ids.erase(ids.begin());
+  }
+  const std::vector<TokenId> behind = tokenizer_->encode(*request.suffix, /*add_special=*/false, /*parse_special=*/false);
+  std::vector<TokenId> all = std::move(beginning);
+  const auto add = [&](std::string_view mark, const std::vector<TokenId>& tokens) {
+    if (!mark.empty()) all.push_back(tokenizer_->token_to_id(mark));
+    all.insert(all.end(), tokens.begin(), tokens.end());
+  };
+  if (!marks->suffix_first) add(marks->prefix, ids);
+  add(marks->suffix, behind);
+  if (marks->suffix_first) add(marks->prefix, ids);
+  add(marks->middle, {});
+  ids = std::move(all);
+  return {};
 }
 
 std::vector<TokenId> PromptBuilder::tokens_of(std::string_view text) const {

@@ -48,6 +48,10 @@ class PromptBuilder {
   // The ids of a text that follows others: nothing is put before it, and no special token is made of it. Of a longer
   // one than the context, those of its beginning.
   std::vector<TokenId> tokens_of(std::string_view text) const;
+  ModelDescription description() const;
+  // As which tokens a word comes: at the beginning of a text, and behind another word where that is one token or more
+  // alike in number.
+  void add_spellings(std::string_view word, std::vector<std::vector<TokenId>>& out) const;
 
  private:
   struct Template {
@@ -70,6 +74,8 @@ class PromptBuilder {
   Result<PromptInfo> build_chat(GenerateRequest& request, const PromptRules& rules) const;
   Result<PromptInfo> build_completion(PromptInput& input, const GenerateRequest& request,
                                       const PromptRules& rules) const;
+  // A completion between two texts, in the order that the model was trained on.
+  Result<void> fill_in(const GenerateRequest& request, std::vector<TokenId>& ids) const;
   Result<void> check_fit(size_t least_tokens, const std::string& param) const;
 
   std::shared_ptr<const Tokenizer> tokenizer_;

@@ -105,6 +105,14 @@ void check_token_lists(const GenerateRequest& r, const ServiceLimits& limits,
     if (checks.failed()) return;
     out.stop_token_ids.push_back(static_cast<TokenId>(id));
   }
+  checks.size("allowed_token_ids", r.allowed_token_ids.size(), limits.vocab_size, "entries");
+  for (const int64_t id : r.allowed_token_ids) checks.token_id("allowed_token_ids", id, limits.vocab_size);
+  checks.size("bad_words", r.bad_words.size(), limits.max_bad_words, "texts");
+  for (const std::string& word : r.bad_words) {
+    if (word.empty())
+      checks.fail(invalid("bad_words", "value_out_of_range", "bad_words has an empty string; each must have at least one byte."));
+    checks.size("bad_words", word.size(), limits.max_stop_bytes, "bytes in one text");
+  }
   out.eos_token_ids.assign(defaults.eos_token_ids.begin(), defaults.eos_token_ids.end());
   out.ignore_eos = r.ignore_eos;
   if (r.format && r.ignore_eos)
@@ -298,12 +306,14 @@ Result<ValidatedRequest> validate(const GenerateRequest& r, const std::vector<Pr
   SamplingParams sampling;
   const int64_t n = r.n.value_or(1);
   check_pooling(r, limits, checks);
-  checks.range("n", n, 1, limits.max_n);
+  checks.range(r.n_param.c_str(), n, 1, limits.max_n);
   check_sampling(r, limits, defaults, checks, sampling);
   check_token_lists(r, limits, defaults, checks, sampling);
   check_stop_strings(r, limits, checks, valid.detokenizer);
   check_logprobs(r, limits, checks, sampling);
   const SpeculationParams speculation = check_speculation(r, limits, checks);
+  if (r.suffix && r.echo)
+    checks.fail(invalid("suffix", "conflicting_parameters", "suffix cannot be combined with echo: the prompt is then no text that the output follows."));
   if (r.cache_salt) {
     if (r.cache_salt->empty())
       checks.fail(invalid("cache_salt", "value_out_of_range", "cache_salt is empty; leave it out instead."));
@@ -322,7 +332,7 @@ Result<ValidatedRequest> validate(const GenerateRequest& r, const std::vector<Pr
   // What exceeds even an empty server is the request's fault: "try again later" would be a lie.
   const int64_t max_sequences = int64_t{scheduler.max_num_seqs} + scheduler.max_waiting;
   if (!r.pool && static_cast<int64_t>(prompts.size()) * n > max_sequences) {
-    return invalid(n > 1 ? "n" : r.prompt_param, "value_out_of_range",
+    return invalid(n > 1 ? r.n_param : r.prompt_param, "value_out_of_range",
                    "The request asks for " + std::to_string(prompts.size() * n) +
                        " sequences; this server queues at most " + std::to_string(max_sequences) +
                        ". Ask for fewer choices or prompts at once.");

@@ -30,6 +30,7 @@ struct ServiceLimits {
   int max_stop_bytes = 256;
   int max_stop_token_ids = 256;
   int max_logit_bias = 1024;
+  int max_bad_words = 128;
   int max_chat_logprobs = 20;
   int max_completion_logprobs = 5;
   int max_messages = 2048;

@@ -29,7 +29,7 @@ def output_of(*arguments):
     return shown.stdout
 
 
-COMMANDS = ["serve", "plan", "quantize", "config", "api", "models", "bench", "bench peers", "bench --compare", "bench kernels", "bench engine", "bench grammar", "bench overhead", "simulate", "grammar", "version", "help"]
+COMMANDS = ["serve", "plan", "quantize", "config", "api", "models", "bench", "bench peers", "bench --compare", "bench kernels", "bench engine", "bench grammar", "bench overhead", "simulate", "run-batch", "grammar", "version", "help"]
 
 
 def test_the_front_page_lists_the_commands_and_has_three_names():
@@ -45,7 +45,7 @@ def test_every_command_has_a_page_of_its_own_under_three_names(command):
     assert own == page(*command.split(), "-h") == page("help", *command.split())
     assert own.startswith(f"usage: serval {command}")
     assert ("--max-num-seqs " in own and "--port" in own) == (command in ("serve", "plan", "config"))
-    assert ("--url URL " in own.split("\n\n", 1)[1]) == (command in ("bench", "bench peers"))
+    assert ("--url URL " in own.split("\n\n", 1)[1]) == (command in ("bench", "bench peers", "run-batch"))
 
 
 def test_help_is_found_behind_other_arguments():

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "server/anthropic/messages_request.h"
+#include "server/ollama/ollama_request.h"
 #include "server/openai/openai_request.h"
 #include "server/openai/pooling_request.h"
 #include "server/responses/responses_request.h"
@@ -39,6 +40,9 @@ std::optional<Error> refusal(char request, const std::string& body) {
     case 'A': return error_of(parse_rerank_request(body, strict));
     case 'Z': return error_of(parse_tokenize_request(body, strict));
     case 'D': return error_of(parse_detokenize_request(body, strict));
+    case 'O': return error_of(parse_ollama_chat(body, true));
+    case 'G': return error_of(parse_ollama_generate(body, true));
+    case 'B': return error_of(parse_ollama_embed(body, true));
   }
   ADD_FAILURE() << "no reader of " << request;
   return std::nullopt;
@@ -48,7 +52,9 @@ json::object least_body(char request) {
   const json::array messages{{{"role", "user"}, {"content", "hi"}}};
   switch (request) {
     case 'C':
+    case 'O':
     case 'Z': return {{"messages", messages}};
+    case 'G': return {{"prompt", "x"}};
     case 'T': return {{"prompt", "x"}};
     case 'R': return {{"input", "x"}};
     case 'M': return {{"messages", messages}, {"max_tokens", 1}};

@@ -58,6 +58,7 @@ class FakeInferenceService final : public InferenceService {
   std::string token_text(TokenId id) const override;
   std::vector<ModelInfo> models() const override;
   PoolingInfo pooling() const override { return {.vector_size = 4}; }
+  ModelDescription description() const override { return {.vocab_size = 128, .max_sequences = 8}; }
   bool ready(std::string* reason) const override;
   bool live() const override;
 

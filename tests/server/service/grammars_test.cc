@@ -1,0 +1,137 @@
+// Masks of what may be drawn, by hand: forms, lists of tokens, reasoning before a form, and ends with nothing left.
+#include "server/service/grammars.h"
+
+#include <gtest/gtest.h>
+
+#include <condition_variable>
+#include <filesystem>
+#include <mutex>
+#include <set>
+
+#include "engine/text/tokenizer/load_tokenizer.h"
+#include "server/service/metrics.h"
+
+namespace serval {
+namespace {
+
+constexpr int kVocab = 264;
+constexpr TokenId kEnd = 256;
+
+// Tokens are bytes, and an end.
+class GrammarsTest : public ::testing::Test {
+ protected:
+  GrammarsTest()
+      : grammars_(load_tokenizer(std::filesystem::path(SERVAL_SOURCE_DIR) / "tests/fixtures/pooling/qwen3-reranker", kVocab), kVocab, {kEnd}, metrics_,
+                  [this](RequestId, int, int num_masks) { tell(num_masks, ""); },
+                  [this](RequestId, const Error& why) { tell(-1, why.code); }) {}
+
+  void tell(int num_masks, std::string code) {
+    const std::lock_guard lock(mutex_);
+    num_masks_ = num_masks;
+    code_ = std::move(code);
+    told_.notify_all();
+  }
+
+  void begin(const OutputFormat* format, const TokenLists& lists, const FreeText& before = {}) {
+    std::shared_ptr<Grammars::Compiled> compiled;
+    if (format) compiled = *grammars_.compile(*format);
+    auto made = grammars_.constraint(compiled, before, lists, 1, 1);
+    refusal_ = made ? "" : made.error().code;
+    if (made) constraint_ = *made;
+  }
+  std::set<int> allowed() const {
+    std::set<int> tokens;
+    for (int id = 0; id < kVocab; ++id)
+      if (constraint_->mask(0)[id / 32] >> id % 32 & 1) tokens.insert(id);
+    return tokens;
+  }
+  // Draws the bytes in turn, each of which must be allowed. The code of a dead end; else nothing.
+  std::string draw(std::string_view bytes) {
+    for (const char c : bytes) {
+      const auto token = static_cast<unsigned char>(c);
+      EXPECT_TRUE(allowed().contains(token)) << c;
+      std::unique_lock lock(mutex_);
+      num_masks_ = 0;
+      lock.unlock();
+      constraint_->drew(0, token, place_++);
+      lock.lock();
+      told_.wait(lock, [&] { return num_masks_ != 0; });
+      if (num_masks_ < 0) return code_;
+    }
+    return "";
+  }
+
+  ServiceMetrics metrics_{"model"};
+  std::mutex mutex_;
+  std::condition_variable told_;
+  int num_masks_ = 0, place_ = 0;
+  std::string code_, refusal_;
+  Grammars grammars_;
+  std::shared_ptr<TokenConstraint> constraint_;
+};
+
+TEST_F(GrammarsTest, ListsAloneAllowWhatTheySay) {
+  begin(nullptr, {.allowed = {'a', 'b', kEnd}, .banned = {{'a', 'b'}, {'b', 'a', 'a'}}});
+  EXPECT_EQ(allowed(), (std::set<int>{'a', 'b', kEnd}));
+  draw("a");
+  EXPECT_EQ(allowed(), (std::set<int>{'a', kEnd}));
+  begin(nullptr, {.banned = {{'x'}}});
+  EXPECT_EQ(allowed().size(), kVocab - 1u);
+  EXPECT_FALSE(allowed().contains('x'));
+}
+
+TEST_F(GrammarsTest, BannedTextsAreTheirWholeLength) {
+  begin(nullptr, {.allowed = {'a', 'b'}, .banned = {{'b', 'a', 'a'}}});
+  draw("ba");
+  EXPECT_EQ(allowed(), (std::set<int>{'b'}));
+  draw("bba");
+  EXPECT_EQ(allowed(), (std::set<int>{'b'}));
+}
+
+TEST_F(GrammarsTest, FormsAndListsHoldTogether) {
+  const OutputFormat format{.kind = OutputFormat::Kind::kRegex, .text = "[abc]{2}"};
+  begin(&format, {.allowed = {'a', 'b', kEnd}, .banned = {{'a', 'a'}}});
+  EXPECT_EQ(allowed(), (std::set<int>{'a', 'b'}));
+  draw("a");
+  EXPECT_EQ(allowed(), (std::set<int>{'b'}));
+  draw("b");
+  EXPECT_EQ(allowed(), (std::set<int>{kEnd}));
+}
+
+TEST_F(GrammarsTest, WhereNothingIsLeftTheRequestEndsAndSaysWhy) {
+  const OutputFormat format{.kind = OutputFormat::Kind::kRegex, .text = "ab"};
+  begin(&format, {.allowed = {'b'}});
+  EXPECT_EQ(refusal_, "no_token_allowed");
+  begin(&format, {.allowed = {'a'}});
+  EXPECT_EQ(refusal_, "");
+  EXPECT_EQ(draw("a"), "no_token_allowed");
+}
+
+TEST_F(GrammarsTest, TheFormBeginsBehindReasoning) {
+  const OutputFormat format{.kind = OutputFormat::Kind::kChoice, .choices = {"yes"}};
+  begin(&format, {}, {.begin = "<think>", .end = "</think>", .is_open = true});
+  EXPECT_EQ(allowed().size(), kVocab - 1u) << "all but the end";
+  EXPECT_EQ(draw("so </thin, </think>"), "");
+  EXPECT_EQ(allowed(), (std::set<int>{'y'}));
+  EXPECT_EQ(draw("yes"), "");
+  EXPECT_EQ(allowed(), (std::set<int>{kEnd}));
+}
+
+TEST_F(GrammarsTest, AModelMayReasonFirstOrNot) {
+  // A mark that is a token: any will do here.
+  const OutputFormat format{.kind = OutputFormat::Kind::kChoice, .choices = {"yes"}};
+  const FreeText before{.begin = "T", .end = "E"};
+  begin(&format, {}, before);
+  EXPECT_EQ(allowed(), (std::set<int>{'T', 'y'}));
+  draw("yes");
+  EXPECT_EQ(allowed(), (std::set<int>{kEnd}));
+  place_ = 0;
+  begin(&format, {}, before);
+  draw("Tno, yE");
+  EXPECT_EQ(allowed(), (std::set<int>{'y'}));
+  begin(&format, {}, {.begin = "no such token", .end = "E"});
+  EXPECT_EQ(allowed(), (std::set<int>{'y'}));
+}
+
+}  // namespace
+}  // namespace serval
