@@ -170,7 +170,7 @@ DraftPlan plan_draft(const ModelSpec& target, const DraftModels& models, const E
     throw std::runtime_error("speculation_model: its model rotates long sequences at other lengths than this one");
   plan.kv_dtype = kv_dtype_of(config.kv_dtype, spec, backend);
   // What a step has computed, and the token behind it; the target's own layers have that already.
-  plan.steps = models.eagle ? EagleSpeculator::limits_of(*models.eagle, target, steps, std::min(config.draft_width, s.num_draft_tokens)) : Transformer::step_limits(spec, {.max_rows = (draft ? steps.max_rows : 0) + steps.max_seqs,
+  plan.steps = models.eagle ? EagleSpeculator::limits_of(*models.eagle, steps, std::min(config.draft_width, s.num_draft_tokens)) : Transformer::step_limits(spec, {.max_rows = (draft ? steps.max_rows : 0) + steps.max_seqs,
                                                .max_logit_rows = steps.max_seqs,
                                                .max_seqs = steps.max_seqs,
                                                .max_model_len = s.max_model_len,

@@ -29,7 +29,7 @@ EagleSpeculator::EagleSpeculator(const DraftPlan& plan, EagleSpec spec, EagleWei
       width_(std::min(width, most)),
       loaded_(std::make_unique<Loaded>(Loaded{std::move(spec), std::move(weights)})) {}
 
-StepLimits EagleSpeculator::limits_of(const EagleSpec& spec, const ModelSpec& target, const StepLimits& steps, int width) {
+StepLimits EagleSpeculator::limits_of(const EagleSpec& spec, const StepLimits& steps, int width) {
   StepLimits limits = Transformer::step_limits(spec.model, {.max_rows = std::max(steps.max_rows, steps.max_seqs * width),
                                                             .max_logit_rows = steps.max_seqs * width,
                                                             .max_seqs = steps.max_seqs,
@@ -37,7 +37,6 @@ StepLimits EagleSpeculator::limits_of(const EagleSpec& spec, const ModelSpec& ta
                                                             .max_model_len = steps.max_model_len,
                                                             .table_stride = steps.table_stride});
   limits.max_k = std::max<int64_t>(limits.max_k, int64_t{std::max(2, spec.num_read())} * spec.model.hidden_size);
-  limits.vocab = std::max<int64_t>(limits.vocab, target.vocab_size);
   return limits;
 }
 

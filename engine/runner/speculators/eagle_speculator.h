@@ -28,7 +28,7 @@ class EagleSpeculator : public Speculator {
   // most: guesses of one sequence, of which `width` beside each other.
   EagleSpeculator(const DraftPlan& plan, EagleSpec spec, EagleWeights weights, int most, int width);
   // The largest forward; and what is taken beside the weights, the keys and values and the step context.
-  static StepLimits limits_of(const EagleSpec& spec, const ModelSpec& target, const StepLimits& steps, int width);
+  static StepLimits limits_of(const EagleSpec& spec, const StepLimits& steps, int width);
   static size_t planned_bytes(const EagleSpec& spec, const StepLimits& limits, const StepLimits& steps, int most, int width,
                               const BlockGeometry& geometry, const Backend& backend);
 
