@@ -81,6 +81,29 @@ std::optional<OutputFormat> from_proto(v1::OutputFormat& proto) {
   return std::nullopt;
 }
 
+// Takes the texts out of `proto`.
+GenerateRequest from_proto(v1::EmbedRequest& proto) {
+  GenerateRequest r;
+  r.model = proto.model();
+  r.prompt_param = "inputs";
+  for (v1::EmbedRequest::Input& input : *proto.mutable_inputs()) {
+    if (input.has_token_ids()) {
+      r.prompts.emplace_back(std::vector<TokenId>(input.token_ids().ids().begin(), input.token_ids().ids().end()));
+    } else {
+      r.prompts.emplace_back(std::move(*input.mutable_text()));
+    }
+  }
+  PoolRequest& pool = r.pool.emplace();
+  copy_optional(proto.has_dimensions(), proto.dimensions(), pool.dimensions);
+  copy_optional(proto.has_normalize(), proto.normalize(), pool.finishes);
+  pool.bytes_per_number = sizeof(float);
+  copy_optional(proto.has_truncate_prompt_tokens(), proto.truncate_prompt_tokens(), r.truncate_prompt_tokens);
+  r.keeps_end = false;
+  r.add_special_tokens = !proto.leave_out_special_tokens();
+  r.keep_prompt_ids = false;
+  return r;
+}
+
 // Takes the prompt out of `proto`.
 GenerateRequest from_proto(v1::GenerateRequest& proto) {
   GenerateRequest r;
@@ -115,6 +138,8 @@ GenerateRequest from_proto(v1::GenerateRequest& proto) {
   r.stop.assign(s.stop().begin(), s.stop().end());
   r.stop_token_ids.assign(s.stop_token_ids().begin(), s.stop_token_ids().end());
   for (const auto& [token, bias] : s.logit_bias()) r.logit_bias.emplace_back(token, bias);
+  r.allowed_token_ids.assign(s.allowed_token_ids().begin(), s.allowed_token_ids().end());
+  r.bad_words.assign(s.bad_words().begin(), s.bad_words().end());
   r.ignore_eos = s.ignore_eos();
   r.include_stop_str_in_output = s.include_stop_str_in_output();
   r.skip_special_tokens = !s.has_skip_special_tokens() || s.skip_special_tokens();
@@ -219,6 +244,51 @@ class Answer final : public GenerationObserver {
   std::optional<GrpcStatus> end_;
 };
 
+// Vectors, gathered until all are there.
+class Vectors final : public GenerationObserver {
+ public:
+  explicit Vectors(const std::shared_ptr<GrpcCall>& call, int count) : call_(call) {
+    for (int i = 0; i < count; ++i) response_.add_vectors();
+  }
+
+  void on_delta(Delta&& delta) override {
+    if (delta.numbers.empty()) return;
+    response_.mutable_vectors(delta.index)->mutable_values()->Assign(delta.numbers.begin(), delta.numbers.end());
+  }
+  void on_done(const Usage& usage) override {
+    response_.mutable_usage()->set_prompt_tokens(usage.prompt_tokens);
+    response_.mutable_usage()->set_cached_tokens(usage.cached_tokens);
+    if (const std::shared_ptr<GrpcCall> call = call_.lock()) {
+      call->send(response_.SerializeAsString());
+      call->finish({});
+    }
+  }
+  void on_error(const Error& error) override {
+    if (const std::shared_ptr<GrpcCall> call = call_.lock()) call->finish(to_status(error));
+  }
+
+ private:
+  const std::weak_ptr<GrpcCall> call_;
+  v1::EmbedResponse response_;
+};
+
+// On a text thread.
+void embed(InferenceService& service, const std::shared_ptr<GrpcCall>& call, std::shared_ptr<GrpcMessage> message) {
+  if (call->is_gone()) return;
+  v1::EmbedRequest proto;
+  if (!read_message(*call, *message, proto)) return;
+  GenerateRequest request = from_proto(proto);
+  request.client_id = call->request_id();
+  request.key = call->key();
+  request.timeout = std::chrono::duration_cast<Time>(call->time_left());
+  const auto vectors = std::make_shared<Vectors>(call, static_cast<int>(request.prompts.size()));
+  Result<std::unique_ptr<Generation>> started = service.generate(std::move(request), vectors);
+  message.reset();
+  if (!started) return call->finish(to_status(started.error()));
+  const std::shared_ptr<Generation> generation = std::move(*started);
+  call->set_on_cancel([generation] { generation->cancel(); });
+}
+
 // On a text thread. Gives the message's memory back as soon as it is read.
 void generate(InferenceService& service, const std::shared_ptr<GrpcCall>& call, std::shared_ptr<GrpcMessage> message) {
   if (call->is_gone()) return;
@@ -316,6 +386,7 @@ GrpcMethods inference_methods(InferenceService& service, SubmitText submit) {
     return one_message(call, [&service](const Call& open, const Message& message) { list_models(service, *open, *message); });
   };
   return {{"serval.v1.Inference/Generate", {.begin = on_text_thread(generate)}},
+          {"serval.v1.Inference/Embed", {.begin = on_text_thread(embed)}},
           {"serval.v1.Inference/Tokenize", {.begin = on_text_thread(tokenize)}},
           {"serval.v1.Inference/Detokenize", {.begin = on_text_thread(detokenize)}},
           {"serval.v1.Inference/ListModels", {.begin = on_list}}};

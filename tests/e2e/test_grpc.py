@@ -233,6 +233,36 @@ def test_a_key_finds_in_the_cache_what_it_asked_itself(start_daemon, generated):
     assert over_grpc("yours") == whole and over_http("yours") == whole
 
 
+def test_vectors_equal_http(daemon, generated, channel):
+    pb, stubs = generated
+    http = daemon.client().embeddings.create(model="", input=["hello", "world"], dimensions=5)
+    answer = stubs.InferenceStub(channel).Embed(pb.EmbedRequest(inputs=[{"text": "hello"}, {"text": "world"}], dimensions=5))
+    assert [list(vector.values) for vector in answer.vectors] == [entry.embedding for entry in http.data]
+    assert answer.usage.prompt_tokens == http.usage.prompt_tokens
+    for fields, param in [
+        ({"inputs": []}, "inputs"),
+        ({"inputs": [{"text": "x"}], "dimensions": 0}, "dimensions"),
+        ({"inputs": [{"token_ids": {"ids": [-1]}}]}, "inputs"),
+    ]:
+        with pytest.raises(grpc.RpcError) as refused:
+            stubs.InferenceStub(channel).Embed(pb.EmbedRequest(**fields))
+        assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        assert dict(refused.value.trailing_metadata())["serval-param"] == param
+
+
+def test_only_the_listed_tokens_are_drawn_and_bad_words_never(generated, channel):
+    pb, stubs = generated
+    stub = stubs.InferenceStub(channel)
+    (a,), (b,) = (stub.Tokenize(pb.TokenizeRequest(text=text)).token_ids for text in "ab")
+
+    def ids(**sampling):
+        messages = stub.Generate(pb.GenerateRequest(text="x", sampling=pb.SamplingParams(max_tokens=30, temperature=2, seed=5, **sampling)))
+        return {token for m in messages for token in m.token_ids}
+
+    assert ids(allowed_token_ids=[a, b]) == {a, b}
+    assert ids(allowed_token_ids=[a, b], bad_words=["a"]) == {b}
+
+
 FORMS = {
     "object": (dict(json_object=True), lambda text: isinstance(json.loads(text), dict)),
     "schema": (dict(json_schema='{"enum": ["yes", "no"]}'), lambda text: json.loads(text) in ("yes", "no")),
