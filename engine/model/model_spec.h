@@ -9,6 +9,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "engine/length_classes.h"
@@ -29,6 +30,7 @@
 #include "engine/model/mixers/none.h"
 #include "engine/model/mixers/rwkv.h"
 #include "engine/model/mixers/short_conv.h"
+#include "engine/model/mixers/zamba_block.h"
 #include "engine/model/norm.h"
 #include "engine/model/rope_table.h"
 #include "engine/model/streams.h"
@@ -39,7 +41,7 @@
 namespace serval {
 
 using MixerSpec = OneMixerOf<GqaSpec, MlaSpec, MambaSpec, Mamba2Spec, DeltaNetSpec, KdaSpec, LightningSpec, GriffinSpec,
-                              ShortConvSpec, RwkvTimeSpec, RwkvChannelSpec, NoMixerSpec>;
+                              ShortConvSpec, RwkvTimeSpec, RwkvChannelSpec, ZambaBlockSpec, NoMixerSpec>;
 using FfnSpec = OneFfnOf<DenseFfnSpec, MoeFfnSpec, MlpFfnSpec, NoFfnSpec>;
 
 // What a layer without a rotation has in place of one (NoPE; Kazemnejad et al. 2023).
@@ -72,10 +74,17 @@ struct LayerSpec {
   std::optional<int> kv_source;
   // The mixer reads what the layer before's read, beside it (Falcon-H1: two mixers in one layer of the checkpoint).
   bool is_beside = false;
+  // What the mixer gives is for the next layer's mixer alone, which reads it with the residual (Zamba); there is no
+  // feed-forward part.
+  bool is_aside = false;
+  // The earlier layer whose mixer's weights it uses.
+  std::optional<int> weights_of;
   // Of what each part adds to the residual, beside ModelSpec::residual_scale.
   float mixer_scale = 1, ffn_scale = 1;
   // Which of the checkpoint's layers it belongs to; absent: that of its own index.
   std::optional<int> stored_index;
+  // Within which of that layer's modules ("mamba_decoder."); empty: it is the layer itself.
+  std::string_view stored_inside = {};
 };
 
 // Layers that share block tables because they keep and forget the same positions.
@@ -127,6 +136,7 @@ struct ModelSpec {
   // What those matrices are held as that the checkpoint has quantised, by their names there (stored_matrix.h).
   std::map<std::string, MatrixFormat> stored;
   float embedding_scale = 1;
+  bool keeps_embedding = false;  // mixers read what the layers began with
   NormSpec embedding_norm;
   // Of what each part adds to the residual (Granite, MiniCPM).
   float residual_scale = 1;

@@ -84,6 +84,8 @@ void Transformer::run_layers(const ForwardInput& in, std::span<const KvLayer> kv
   const StreamsSpec& streams = spec_.streams;
   const StreamRows rows{ws.streams, ws.before, ws.low_rank, ws.residual, ws.x, ws.scratch};
   if (streams.is_there()) streams.begin(backend_, weights_.streams, rows);
+  if (spec_.keeps_embedding) backend_.scaled_add(ws.residual, 1, {}, ws.embedded);
+  bool reads_aside = false;
   for (int l = 0; l < num_layers; ++l) {
     const LayerSpec& layer = spec_.layers[l];
     const LayerWeights& w = weights_.layers[l];
@@ -100,11 +102,14 @@ void Transformer::run_layers(const ForwardInput& in, std::span<const KvLayer> kv
     if (std::visit([](const auto& part) { return has_mixer(part); }, layer.mixer)) {
       if (layer.is_beside) {
         backend_.scaled_add(pending, 1, ws.residual, ws.residual);
+      } else if (std::exchange(reads_aside, false)) {
+        h = add_norm(backend_, layer.mixer_norm, w.mixer_norm, ws.aside, {}, ws.h);
       } else {
         h = l == 0 && read_first.data != nullptr ? read_first : norm_before(layer, layer.mixer_norm, w.mixer_norm, pending, ws);
       }
       if (streams.is_there()) streams.read(backend_, w.stream, h, rows);
       const MixerInput mixer_input{.h = h,
+                                   .embedded = ws.embedded,
                                    .out = ws.x,
                                    .scratch = ws.scratch,
                                    .positions = in.positions,
@@ -116,8 +121,15 @@ void Transformer::run_layers(const ForwardInput& in, std::span<const KvLayer> kv
                                    .cos_sin = rotation(layer.rope),
                                    .query_cos_sin = rotation(layer.query_rope.value_or(kNoRope)),
                                    .query_growth = rotation(layer.query_growth.value_or(kNoRope))};
-      std::visit([&](const auto& part) { part.run(backend_, weights_of(part, w.mixer), mixer_input); },
+      const auto& mixer = weights_.layers[layer.weights_of.value_or(l)].mixer;
+      std::visit([&](const auto& part) { part.run(backend_, weights_of(part, mixer), mixer_input); },
                  layer.mixer);
+      if (layer.is_aside) {
+        backend_.scaled_add(ws.x, 1, ws.residual, ws.aside);
+        reads_aside = true;
+        pending = {};
+        continue;
+      }
       pending = finish_part(layer, layer.mixer_post_norm, w.mixer_post_norm, layer.mixer_scale, ws);
       if (streams.is_there()) {
         backend_.scaled_add(pending, 1, ws.residual, ws.residual);

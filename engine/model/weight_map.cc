@@ -118,7 +118,7 @@ std::vector<WeightSlot> map_weights(const ModelSpec& spec, ModelWeights& weights
     const LayerSpec& layer = spec.layers[l];
     LayerWeights& w = weights.layers[l];
     const int stored = layer.stored_index.value_or(static_cast<int>(l));
-    SlotList list(slots, names, std::string(names.layers) + "." + std::to_string(stored) + ".",
+    SlotList list(slots, names, std::string(names.layers) + "." + std::to_string(stored) + "." + std::string(layer.stored_inside),
                   spec.weight_format(), names.has_transposed_layers);
     list_layer(spec, layer, w, list);
   }

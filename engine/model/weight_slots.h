@@ -115,6 +115,13 @@ class SlotList {
         format_(format),
         is_transposed_(is_transposed) {}
 
+  // The same list for modules of another of the checkpoint's layers.
+  SlotList of_layer(int stored) const {
+    SlotList list = *this;
+    list.prefix_ = std::string(names_.layers) + "." + std::to_string(stored) + ".";
+    return list;
+  }
+
   // Some of a matrix's rows, and the module they are asked for by. A module asked for twice gives its rows twice.
   struct Rows {
     std::string_view module;

@@ -11,7 +11,7 @@ namespace {
 
 // Bytes each activation takes, rounded up so that the next one starts on a cache line.
 struct Sizes {
-  size_t hidden_rows, streams, layer_inputs, last, logits, scratch;
+  size_t hidden_rows, streams, embedded, layer_inputs, last, logits, scratch;
 
   Sizes(const ModelSpec& spec, int max_rows, int max_logit_rows, DType activation) {
     const auto bytes_of = [](int64_t elements, DType type) {
@@ -19,12 +19,13 @@ struct Sizes {
     };
     hidden_rows = bytes_of(int64_t{max_rows} * spec.hidden_size, activation);
     streams = spec.streams.is_there() ? bytes_of(int64_t{max_rows} * spec.hidden_size * spec.streams.count, activation) + 2 * hidden_rows : 0;
+    embedded = spec.keeps_embedding ? 2 * hidden_rows : 0;
     layer_inputs = bytes_of(max_rows * spec.layer_inputs.row_width(), activation);
     last = bytes_of(int64_t{max_logit_rows} * spec.hidden_size, activation);
     logits = bytes_of(int64_t{max_logit_rows} * spec.vocab_size, DType::kF32);
     scratch = bytes_of(max_rows * widest(spec), activation);
   }
-  size_t bytes() const { return 3 * hidden_rows + streams + layer_inputs + last + logits + scratch; }
+  size_t bytes() const { return 3 * hidden_rows + streams + embedded + layer_inputs + last + logits + scratch; }
 
   // Elements of a row of the scratch.
   static int64_t widest(const ModelSpec& spec) {
@@ -55,6 +56,9 @@ Workspace::Workspace(const ModelSpec& spec, int max_rows, int max_logit_rows, Ba
     residual = Tensor(streams.data, activation, {max_rows, spec.hidden_size});
     for (Tensor* rows : {&before, &low_rank}) *rows = Tensor(cut(sizes.hidden_rows), activation, {max_rows, spec.hidden_size});
   }
+  if (spec.keeps_embedding) {
+    for (Tensor* rows : {&embedded, &aside}) *rows = Tensor(cut(sizes.hidden_rows), activation, {max_rows, spec.hidden_size});
+  }
   layer_inputs = Tensor(cut(sizes.layer_inputs), activation, {max_rows, spec.layer_inputs.row_width()});
   last = Tensor(cut(sizes.last), activation, {max_logit_rows, spec.hidden_size});
   logits = Tensor(cut(sizes.logits), DType::kF32, {max_logit_rows, spec.vocab_size});
@@ -67,7 +71,7 @@ size_t Workspace::planned_bytes(const ModelSpec& spec, int max_rows, int max_log
 
 void Workspace::start(int num_rows) {
   SERVAL_CHECK(num_rows > 0 && num_rows <= max_rows_, num_rows, max_rows_);
-  for (Tensor* rows : {&residual, &x, &h, &layer_inputs, &before, &low_rank}) rows->dims[0] = num_rows;
+  for (Tensor* rows : {&residual, &x, &h, &layer_inputs, &before, &low_rank, &embedded, &aside}) rows->dims[0] = num_rows;
   streams.dims[0] = num_streams_ * num_rows;
 }
 

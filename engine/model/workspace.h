@@ -29,6 +29,7 @@ class Workspace {
   // Where it has several residual streams: [count * num_rows, hidden], of which the first is `residual`; and two more
   // [num_rows, hidden].
   Tensor streams, before, low_rank;
+  Tensor embedded, aside;  // [num_rows, hidden]: ModelSpec::keeps_embedding, LayerSpec::is_aside
   Tensor last;            // [num_logit_rows, hidden]
   Tensor logits;          // [num_logit_rows, vocab]
   Tensor scratch;         // [elements] of the part that runs, which cuts it as it likes

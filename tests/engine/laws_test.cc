@@ -83,6 +83,9 @@ constexpr ModelKind kKinds[] = {
         "index_n_heads": 2, "index_head_dim": 16, "index_block_size": 12, "index_topk_blocks": 4,
         "layer_types": ["full_attention", "minimax_m3_sparse", "minimax_m3_sparse"])"},
     {"means_bf16", "RwkvForCausalLM", DType::kBF16, 0, 0, 0, R"(, "intermediate_size": 96, "rescale_every": 2)"},
+    {"shared_block_bf16", "Zamba2ForCausalLM", DType::kBF16, 0, 0, 0,
+     R"(, "layers_block_type": ["hybrid", "mamba", "hybrid"], "num_attention_heads": 5, "num_key_value_heads": 5, "mamba_expand": 1,
+        "n_mamba_heads": 5, "mamba_d_state": 16, "adapter_rank": 8, "use_shared_attention_adapter": true, "use_mem_rope": true)"},
     {"delta_by_key_bf16", "KimiLinearForCausalLM", DType::kBF16, 0, 0, 0,
      R"(, "linear_attn_config": {"full_attn_layers": [2], "kda_layers": [1, 3], "num_heads": 3, "head_dim": 16},
         "num_experts": 5, "num_experts_per_token": 2, "moe_intermediate_size": 40, "kv_lora_rank": 48, "qk_nope_head_dim": 16,
@@ -190,7 +193,7 @@ class Laws : public ::testing::TestWithParam<std::tuple<const char*, int>> {
   // A state instead of keys and values, in all layers or in some.
   bool keeps_state() const {
     constexpr std::string_view kHybrids[] = {"Qwen3_5ForCausalLM", "KimiLinearForCausalLM", "MiniMaxForCausalLM",
-                                               "RecurrentGemmaForCausalLM"};
+                                               "RecurrentGemmaForCausalLM", "Zamba2ForCausalLM"};
     return is_of_states() || std::find(std::begin(kHybrids), std::end(kHybrids), kind().architecture) != std::end(kHybrids);
   }
   bool is_of_states() const {

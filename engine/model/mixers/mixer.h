@@ -18,6 +18,7 @@ namespace serval {
 // What a mixer computes from and to in one layer of one step.
 struct MixerInput {
   Tensor h;                            // [num_rows, hidden], normalised
+  Tensor embedded;                     // [num_rows, hidden]: what the layers began with (ModelSpec::keeps_embedding)
   Tensor out;                          // [num_rows, hidden], of the same type
   Tensor scratch;                      // scratch_width() elements a row, of the same type
   std::span<const int32_t> positions;  // [num_rows], into cos_sin

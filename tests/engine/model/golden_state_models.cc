@@ -18,6 +18,15 @@ std::vector<ModelCase> state_models() {
         of_mixer_weights<RwkvTimeSpec>("mixture of keys, values and gates", without_mixture<RwkvTimeWeights>),
         of_mixer_weights<RwkvChannelSpec>("mixture of the second part", without_mixture<RwkvChannelWeights>),
         without_embedding_norm(), of_mixers<RwkvChannelSpec>("halved residual", [](RwkvChannelSpec& s) { s.norm.eps = 0.05f; })}},
+      {"zamba2",
+       {without_memory_of<Mamba2Spec>(), without_gated_norm<Mamba2Spec>(), without_rotation(),
+        of_mixers<ZambaBlockSpec>("whose adapters they are", [](ZambaBlockSpec& s) { s.user = 0; }),
+        of_mixers<ZambaBlockSpec>("adapters of queries, keys and values", [](ZambaBlockSpec& s) { s.has_attention_adapters = false; }),
+        of_mixers<Mamba2Spec>("least step", [](Mamba2Spec& s) { s.least_step = 0; }),
+        {"blocks that take turns", [](ModelSpec& s, ModelWeights&) {
+           for (LayerSpec& layer : s.layers)
+             if (layer.is_aside) layer.weights_of = 1;
+         }}}},
       {"bamba",
        {without_memory_of<Mamba2Spec>(), without_gated_norm<Mamba2Spec>(), without_step_limits(), without_rotation()}},
       {"granite-hybrid",

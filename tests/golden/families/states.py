@@ -42,6 +42,21 @@ def make_all():
          t.RwkvConfig(vocab_size=VOCAB, hidden_size=24, attention_hidden_size=32, intermediate_size=40, num_hidden_layers=3, context_length=256,
                       layer_norm_epsilon=0.05, rescale_every=2, bos_token_id=1, eos_token_id=2), [5, 70], dtype=torch.float16, remake=as_saved)
 
+    # Two blocks that take turns over three layers, each with adapters of its own.
+    def zamba2_as_published(config):
+        for field in ("rope_parameters", "layer_types", "head_dim"):
+            config.pop(field, None)
+        config["torch_dtype"] = config.pop("dtype")
+        config["layers_block_type"] = ["mamba", "hybrid", "hybrid", "hybrid"]
+        config |= {"rope_theta": 10000, "hybrid_layer_ids": [1, 2, 3], "kv_channels": 8, "num_query_groups": 3, "attention_head_dim": 16,
+                   "attention_hidden_size": 48, "mamba_headdim": 8}
+
+    make("zamba2", t.Zamba2ForCausalLM,
+         t.Zamba2Config(vocab_size=VOCAB, hidden_size=24, num_hidden_layers=4, layers_block_type=["linear_attention", "hybrid", "hybrid", "hybrid"],
+                        mamba_d_state=8, mamba_expand=1, mamba_ngroups=1, n_mamba_heads=3, intermediate_size=20, num_attention_heads=3, num_mem_blocks=2, rms_norm_eps=1e-1,
+                        use_shared_attention_adapter=True, adapter_rank=4, use_mem_rope=True, max_position_embeddings=256, time_step_min=0.05,
+                        rope_parameters=rope(10000.0), attn_implementation="eager"), [40], dtype=torch.float16, edit=zamba2_as_published)
+
     # Short convolutions and an attention; the published spelling says much that the reference does not look at.
     def lfm2_as_published(config):
         old_spelling(config)
