@@ -146,12 +146,14 @@ LogLevel log_level(const std::string& name) {
   return name == "error" ? LogLevel::kError : LogLevel::kInfo;
 }
 
-// Says how far something long is, at most ten times.
+// Says how far something long is, at most ten times and twice a second: of what is short, nothing.
 Progress progress_lines(const char* what) {
-  return [what, last = size_t{0}](size_t done, size_t total) mutable {
+  using Clock = std::chrono::steady_clock;
+  return [what, last = size_t{0}, said = Clock::now()](size_t done, size_t total) mutable {
     const size_t tenth = total == 0 ? 10 : done * 10 / total;
-    if (tenth == last) return;
+    if (tenth == last || Clock::now() - said < std::chrono::milliseconds(500)) return;
     last = tenth;
+    said = Clock::now();
     log_info(what, {{"percent", tenth * 10}, {"mib", total >> 20}});
   };
 }
