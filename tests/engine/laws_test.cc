@@ -334,8 +334,11 @@ TEST_P(Laws, PreemptionChangesNoBitOfAnybody) {
     config.kv_cache_bytes = whole / config.scheduler.max_num_seqs * 11 / 8;  // of one of the largest length, and some more
     config.scheduler.num_draft_tokens = speculates ? 5 : 0;
     config.draft_width = speculates ? 2 : 1;
+    std::atomic<bool> all_are_there = true;
     EngineDriver driver(model(), config, EngineDriver::Order::kAsTheDeviceLikes,
                         std::make_unique<OracleSpeculator>(coming, true));
+    // However fast the engine is, the crowd comes at once.
+    driver.on_step([&] { all_are_there.wait(false); });
     // Those that end at once make it expect short answers, and keep no memory for long ones.
     for (int i = 0; i < 4; ++i) {
       Request brief = make_request(400 + i, 4, 1, 0.7f);
@@ -343,7 +346,10 @@ TEST_P(Laws, PreemptionChangesNoBitOfAnybody) {
       driver.wait(driver.submit(brief));
     }
     std::vector<RequestId> ids;
+    all_are_there = false;
     for (const Request& request : a_crowd()) ids.push_back(driver.submit(request));
+    all_are_there = true;
+    all_are_there.notify_all();
     for (size_t r = 0; r < ids.size(); ++r) {
       const std::vector<Told> told = driver.wait(ids[r]);
       for (size_t i = 0; i < told.size(); ++i)
