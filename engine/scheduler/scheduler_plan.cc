@@ -4,8 +4,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "engine/scheduler/queue_policy.h"
-
 namespace serval {
 
 void Scheduler::next_batch(Time now, Batch& batch) {

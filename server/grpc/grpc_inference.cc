@@ -244,6 +244,13 @@ class Answer final : public GenerationObserver {
   std::optional<GrpcStatus> end_;
 };
 
+// With one message.
+template <class Proto>
+void answer(GrpcCall& call, const Proto& response) {
+  call.send(response.SerializeAsString());
+  call.finish({});
+}
+
 // Vectors, gathered until all are there.
 class Vectors final : public GenerationObserver {
  public:
@@ -258,10 +265,7 @@ class Vectors final : public GenerationObserver {
   void on_done(const Usage& usage) override {
     response_.mutable_usage()->set_prompt_tokens(usage.prompt_tokens);
     response_.mutable_usage()->set_cached_tokens(usage.cached_tokens);
-    if (const std::shared_ptr<GrpcCall> call = call_.lock()) {
-      call->send(response_.SerializeAsString());
-      call->finish({});
-    }
+    if (const std::shared_ptr<GrpcCall> call = call_.lock()) answer(*call, response_);
   }
   void on_error(const Error& error) override {
     if (const std::shared_ptr<GrpcCall> call = call_.lock()) call->finish(to_status(error));
@@ -272,38 +276,40 @@ class Vectors final : public GenerationObserver {
   v1::EmbedResponse response_;
 };
 
-// On a text thread.
+// Null where the request was refused, and the call with it. Gives the message's memory back as soon as it is read.
+std::shared_ptr<Generation> start(InferenceService& service, const std::shared_ptr<GrpcCall>& call, GenerateRequest request,
+                                  const std::shared_ptr<GenerationObserver>& observer, std::shared_ptr<GrpcMessage>& message) {
+  request.client_id = call->request_id();
+  request.key = call->key();
+  request.timeout = std::chrono::duration_cast<Time>(call->time_left());
+  Result<std::unique_ptr<Generation>> started = service.generate(std::move(request), observer);
+  message.reset();
+  if (!started) {
+    call->finish(to_status(started.error()));
+    return nullptr;
+  }
+  const std::shared_ptr<Generation> generation = std::move(*started);
+  call->set_on_cancel([generation] { generation->cancel(); });
+  return generation;
+}
+
+// What follows runs on a text thread.
+
 void embed(InferenceService& service, const std::shared_ptr<GrpcCall>& call, std::shared_ptr<GrpcMessage> message) {
   if (call->is_gone()) return;
   v1::EmbedRequest proto;
   if (!read_message(*call, *message, proto)) return;
-  GenerateRequest request = from_proto(proto);
-  request.client_id = call->request_id();
-  request.key = call->key();
-  request.timeout = std::chrono::duration_cast<Time>(call->time_left());
-  const auto vectors = std::make_shared<Vectors>(call, static_cast<int>(request.prompts.size()));
-  Result<std::unique_ptr<Generation>> started = service.generate(std::move(request), vectors);
-  message.reset();
-  if (!started) return call->finish(to_status(started.error()));
-  const std::shared_ptr<Generation> generation = std::move(*started);
-  call->set_on_cancel([generation] { generation->cancel(); });
+  const auto vectors = std::make_shared<Vectors>(call, proto.inputs_size());
+  start(service, call, from_proto(proto), vectors, message);
 }
 
-// On a text thread. Gives the message's memory back as soon as it is read.
 void generate(InferenceService& service, const std::shared_ptr<GrpcCall>& call, std::shared_ptr<GrpcMessage> message) {
   if (call->is_gone()) return;
   v1::GenerateRequest proto;
   if (!read_message(*call, *message, proto)) return;
-  GenerateRequest request = from_proto(proto);
-  request.client_id = call->request_id();
-  request.key = call->key();
-  request.timeout = std::chrono::duration_cast<Time>(call->time_left());
   const auto answer = std::make_shared<Answer>(service, call);
-  Result<std::unique_ptr<Generation>> started = service.generate(std::move(request), answer);
-  message.reset();
-  if (!started) return call->finish(to_status(started.error()));
-  const std::shared_ptr<Generation> generation = std::move(*started);
-  call->set_on_cancel([generation] { generation->cancel(); });
+  const std::shared_ptr<Generation> generation = start(service, call, from_proto(proto), answer, message);
+  if (!generation) return;
   answer->begin(proto.return_prompt_token_ids() ? generation->prompts().front().token_ids : std::vector<TokenId>());
 }
 
@@ -323,23 +329,19 @@ void tokenize(InferenceService& service, const std::shared_ptr<GrpcCall>& call, 
   if (!prompt) return call->finish(to_status(prompt.error()));
   v1::TokenizeResponse response;
   response.mutable_token_ids()->Assign(prompt->token_ids.begin(), prompt->token_ids.end());
-  call->send(response.SerializeAsString());
-  call->finish({});
+  answer(*call, response);
 }
 
 void detokenize(InferenceService& service, const std::shared_ptr<GrpcCall>& call, std::shared_ptr<GrpcMessage> message) {
   v1::DetokenizeRequest proto;
   if (!read_message(*call, *message, proto)) return;
-  const std::vector<ModelInfo> models = service.models();
-  const bool is_known = proto.model().empty() || std::ranges::any_of(models, [&](const ModelInfo& m) { return m.id == proto.model(); });
-  if (!is_known) return call->finish(to_status(model_not_found(proto.model())));
+  if (!find_model(service, proto.model())) return call->finish(to_status(model_not_found(proto.model())));
   const Result<std::string> text = service.detokenize({proto.token_ids().begin(), proto.token_ids().end()});
   message.reset();
   if (!text) return call->finish(to_status(text.error()));
   v1::DetokenizeResponse response;
   response.set_text(*text);
-  call->send(response.SerializeAsString());
-  call->finish({});
+  answer(*call, response);
 }
 
 void list_models(const InferenceService& service, GrpcCall& call, const GrpcMessage& message) {
@@ -352,8 +354,7 @@ void list_models(const InferenceService& service, GrpcCall& call, const GrpcMess
     info->set_created(model.created);
     info->set_max_model_len(model.max_model_len);
   }
-  call.send(response.SerializeAsString());
-  call.finish({});
+  answer(call, response);
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include "server/ollama/ollama_handlers.h"
 
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include "engine/json/json_writer.h"
@@ -61,26 +62,26 @@ void show(InferenceService& service, const Exchange& exchange) {
     exchange->respond(ollama_error(name.error()));
     return;
   }
-  for (const ModelInfo& model : service.models()) {
-    if (!name->empty() && model.id != *name) continue;
-    const ModelDescription about = service.description();
-    HttpResponse response;
-    JsonWriter json(response.body);
-    json.begin_object().member("modelfile", "").member("parameters", "").member("template", about.chat_template);
-    write_details(json);
-    json.key("model_info").begin_object().member("general.architecture", "serval").member("serval.context_length", model.max_model_len);
-    json.member("serval.embedding_length", service.pooling().vector_size).end_object();
-    json.key("capabilities").begin_array();
-    if (service.pooling().writes_text) json.string("completion");
-    if (about.calls_tools) json.string("tools");
-    if (about.thinks) json.string("thinking");
-    if (about.fills_in) json.string("insert");
-    json.string("embedding").end_array();
-    json.member("modified_at", ollama_time(model.created)).end_object();
-    exchange->respond(std::move(response));
+  const std::optional<ModelInfo> model = find_model(service, *name);
+  if (!model) {
+    exchange->respond(ollama_error(model_not_found(*name)));
     return;
   }
-  exchange->respond(ollama_error(model_not_found(*name)));
+  const ModelDescription about = service.description();
+  HttpResponse response;
+  JsonWriter json(response.body);
+  json.begin_object().member("modelfile", "").member("parameters", "").member("template", about.chat_template);
+  write_details(json);
+  json.key("model_info").begin_object().member("general.architecture", "serval").member("serval.context_length", model->max_model_len);
+  json.member("serval.embedding_length", service.pooling().vector_size).end_object();
+  json.key("capabilities").begin_array();
+  if (service.pooling().writes_text) json.string("completion");
+  if (about.calls_tools) json.string("tools");
+  if (about.thinks) json.string("thinking");
+  if (about.fills_in) json.string("insert");
+  json.string("embedding").end_array();
+  json.member("modified_at", ollama_time(model->created)).end_object();
+  exchange->respond(std::move(response));
 }
 
 }  // namespace

@@ -74,14 +74,6 @@ bool has_dot_segment(std::string_view path) {
   }
 }
 
-std::optional<ModelInfo> find_model(InferenceService& service, std::string_view name) {
-  const std::vector<ModelInfo> models = service.models();
-  for (const ModelInfo& model : models) {
-    if (name.empty() || model.id == name) return model;
-  }
-  return std::nullopt;
-}
-
 void list_models(InferenceService& service, const Exchange& exchange) {
   exchange->respond(json_response(models_body(service.models())));
 }

@@ -232,4 +232,12 @@ class InferenceService {
   virtual bool live() const = 0;  // the engine makes progress, or has nothing to do
 };
 
+// The model of that name; the served one for an empty name.
+inline std::optional<ModelInfo> find_model(const InferenceService& service, std::string_view name) {
+  for (const ModelInfo& model : service.models()) {
+    if (name.empty() || model.id == name) return model;
+  }
+  return std::nullopt;
+}
+
 }  // namespace serval

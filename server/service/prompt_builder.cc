@@ -149,16 +149,15 @@ FreeText PromptBuilder::free_text(const Template& chosen, std::string_view promp
 
 // Null where the model's text is all there is to say.
 std::shared_ptr<AnswerReading> PromptBuilder::reading_of(const Chat& chat, const Template& chosen, std::string_view prompt,
-                                                         bool is_form) const {
+                                                         const FreeText* before_form) const {
   const bool has_tools = !chat.tools.empty() && chosen.format != nullptr;
-  const bool is_harmony = chosen.format != nullptr && chosen.format->is_harmony;
   // What looks like a part is text of the form, behind reasoning if there may be any.
-  if (is_form && free_text(chosen, prompt).end.empty()) return nullptr;
-  const bool has_marks = !is_form && chosen.format != nullptr && (is_harmony || !chosen.format->silent.empty());
+  if (before_form && before_form->end.empty()) return nullptr;
+  const bool has_marks = !before_form && chosen.format != nullptr && (chosen.format->is_harmony || !chosen.format->silent.empty());
   if (!chat.in_parts || (!has_tools && !has_marks && chosen.reasoning.end.empty())) return nullptr;
   auto reading = std::make_shared<AnswerReading>();
   MessageRules& rules = reading->rules;
-  if (!is_form) rules.format = chosen.format;
+  if (!before_form) rules.format = chosen.format;
   rules.reasoning = chosen.reasoning;
   rules.opened_reasoning = std::string(opened_reasoning(chosen.reasoning, prompt));
   rules.splits_reasoning = chat.splits_reasoning;
@@ -296,7 +295,7 @@ Result<PromptInfo> PromptBuilder::build_chat(GenerateRequest& request, const Pro
   PromptInfo prompt;
   const bool is_form = request.format.has_value() && !chat.must_call;
   if (is_form) prompt.before_form = free_text(**chosen, *text);
-  const std::shared_ptr<AnswerReading> reading = reading_of(chat, **chosen, *text, is_form);
+  const std::shared_ptr<AnswerReading> reading = reading_of(chat, **chosen, *text, is_form ? &prompt.before_form : nullptr);
   if (chat.must_call) {
     if (Result<void> forced = force_call(chat, **chosen, request, *text, *reading); !forced) return forced.error();
   }

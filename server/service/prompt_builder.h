@@ -67,8 +67,9 @@ class PromptBuilder {
   Result<boost::json::object> template_context(const Chat& chat, const Template& chosen) const;
   std::vector<TokenId> mark_tokens(const MessageFormat* format, const ReasoningMarks& reasoning) const;
   FreeText free_text(const Template& chosen, std::string_view prompt) const;
+  // before_form: of an answer that is held to a form, else null.
   std::shared_ptr<AnswerReading> reading_of(const Chat& chat, const Template& chosen, std::string_view prompt,
-                                            bool is_form) const;
+                                            const FreeText* before_form) const;
   // Makes the answer one call: the prompt ends with the beginning of one, and the rest is held to a schema.
   Result<void> force_call(const Chat& chat, const Template& chosen, GenerateRequest& request, std::string& prompt, AnswerReading& reading) const;
   Result<PromptInfo> build_chat(GenerateRequest& request, const PromptRules& rules) const;
