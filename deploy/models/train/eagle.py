@@ -18,7 +18,6 @@ checkpoints:
 import argparse
 import json
 import pathlib
-import time
 
 import numpy as np
 import torch
@@ -28,7 +27,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM
 
-from medusa import conversations
+from medusa import batches, conversations, report
 
 HERE = pathlib.Path(__file__).resolve().parent
 
@@ -185,16 +184,7 @@ def main():
         print("of the tokens drawn it has", counts[most_drawn.numpy()].sum() / counts.sum())
     head = Third(c, (2, n // 2, n - 3), most_drawn, model_head) if args.third else First(c)
     optimizer = torch.optim.AdamW(head.parameters(), lr=args.rate, weight_decay=0, betas=(0.9, 0.95))
-    length, num_rows = 256, 8
-    random = np.random.default_rng(args.seed)
-    begin, done = time.monotonic(), 0
-    while done < args.steps and time.monotonic() - begin < 60 * args.minutes:
-        share = max(done / args.steps, (time.monotonic() - begin) / (60 * args.minutes))
-        for group in optimizer.param_groups:
-            group["lr"] = args.rate * min(1, (done + 1) / 20) * min(1, (1 - share) / 0.6)
-        at = starts[random.integers(np.searchsorted(starts, len(ids) - length - 1), size=num_rows)]
-        batch = torch.from_numpy(np.stack([ids[a : a + length] for a in at]).astype(np.int64))
-        trained = torch.from_numpy(np.stack([labels[a : a + length] for a in at]) >= 0)
+    for done, begin, batch, trained in batches(args, optimizer, ids, labels, starts, warm_up=20, fall=0.6):
         with torch.no_grad():
             out = model.model(batch, output_hidden_states=True)
             states = [*out.hidden_states[:n], out.last_hidden_state]  # what each layer reads, and what the head reads
@@ -203,7 +193,7 @@ def main():
         embedded = table[batch]
         row, kept, loss, right = head.begin(states), [], 0, []
         for k in range(args.passes):
-            size = length - 2 - k  # row i stands at i + k, reads the token at i + k + 1, says that at i + k + 2
+            size = batch.shape[1] - 2 - k  # row i stands at i + k, reads the token at i + k + 1, says that at i + k + 2
             row = head(embedded[:, k + 1 : k + 1 + size], row[:, :size], kept)
             keep = trained[:, k + 2 : k + 2 + size]
             logits = head.logits(row[keep], model_head)
@@ -215,9 +205,7 @@ def main():
         loss.backward()
         nn.utils.clip_grad_norm_(head.parameters(), 1.0)
         optimizer.step()
-        done += 1
-        if done % 20 == 0:
-            print(done, f"{time.monotonic() - begin:.0f} s", f"{loss.item():.3f}", " ".join(f"{r:.2f}" for r in right), flush=True)
+        report(done, begin, loss, right)
     tensors = {name: value.bfloat16().contiguous() for name, value in head.state_dict().items()}
     config = {
         "architectures": ["LlamaForCausalLM"],

@@ -48,6 +48,26 @@ def conversations(data, tokenizer, count, seed):
     return Rows._pack(map(chat_pieces, dialogues(seed, count, banned, None, words, lines)), encode)
 
 
+def batches(args, optimizer, ids, labels, starts, warm_up, fall, length=256, num_rows=8):
+    """Until the steps or the minutes are over: how many steps are done, when it began, tokens and which of them are trained, each [num_rows, length].
+    The rate rises over `warm_up` steps and falls over the last `fall` of the way."""
+    random = np.random.default_rng(args.seed)
+    begin, done = time.monotonic(), 0
+    while done < args.steps and time.monotonic() - begin < 60 * args.minutes:
+        share = max(done / args.steps, (time.monotonic() - begin) / (60 * args.minutes))
+        for group in optimizer.param_groups:
+            group["lr"] = args.rate * min(1, (done + 1) / warm_up) * min(1, (1 - share) / fall)
+        at = starts[random.integers(np.searchsorted(starts, len(ids) - length - 1), size=num_rows)]
+        batch = torch.from_numpy(np.stack([ids[a : a + length] for a in at]).astype(np.int64))
+        done += 1
+        yield done, begin, batch, torch.from_numpy(np.stack([labels[a : a + length] for a in at]) >= 0)
+
+
+def report(done, begin, loss, right):
+    if done % 20 == 0:
+        print(done, f"{time.monotonic() - begin:.0f} s", f"{loss.item():.3f}", " ".join(f"{r:.2f}" for r in right), flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=pathlib.Path)
@@ -66,32 +86,21 @@ def main():
     ids, labels, starts = conversations(args.data, tokenizer, args.dialogues, args.seed)
     heads = nn.ModuleList(Head(model.get_output_embeddings().weight.data) for _ in range(args.heads))
     optimizer = torch.optim.AdamW(heads.parameters(), lr=args.rate, weight_decay=0)
-    length, num_rows = 256, 8
-    random = np.random.default_rng(args.seed)
-    begin, done = time.monotonic(), 0
-    while done < args.steps and time.monotonic() - begin < 60 * args.minutes:
-        share = max(done / args.steps, (time.monotonic() - begin) / (60 * args.minutes))
-        for group in optimizer.param_groups:
-            group["lr"] = args.rate * min(1, (done + 1) / 10) * min(1, (1 - share) / 0.5)
-        at = starts[random.integers(np.searchsorted(starts, len(ids) - length - 1), size=num_rows)]
-        batch = torch.from_numpy(np.stack([ids[a : a + length] for a in at]).astype(np.int64))
-        trained = torch.from_numpy(np.stack([labels[a : a + length] for a in at]) >= 0)
+    for done, begin, batch, trained in batches(args, optimizer, ids, labels, starts, warm_up=10, fall=0.5):
         with torch.no_grad():
             hidden = model.model(batch).last_hidden_state
             drawn = model.get_output_embeddings()(hidden).argmax(-1)  # drawn[t] stands at t + 1
         loss, right = 0, []
         for k, head in enumerate(heads):
             keep = trained[:, 1 + k :]
-            logits = head(hidden[:, : length - 1 - k][keep])
+            logits = head(hidden[:, : batch.shape[1] - 1 - k][keep])
             wanted = drawn[:, 1 + k :][keep]
             loss = loss + 0.8**k * nn.functional.cross_entropy(logits, wanted)
             right.append((logits.argmax(-1) == wanted).float().mean().item())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        done += 1
-        if done % 20 == 0:
-            print(done, f"{time.monotonic() - begin:.0f} s", f"{loss.item():.3f}", " ".join(f"{r:.2f}" for r in right), flush=True)
+        report(done, begin, loss, right)
     args.folder.mkdir(parents=True, exist_ok=True)
     tensors = {}
     for k, head in enumerate(heads):
