@@ -24,6 +24,7 @@
 #include "kernels/base/regular_file.h"
 #include "server/admin_handlers.h"
 #include "server/anthropic/messages_handlers.h"
+#include "server/batches/batches_handlers.h"
 #include "server/grpc/grpc_server.h"
 #include "server/http/api_keys.h"
 #include "server/http/http_server.h"
@@ -214,6 +215,10 @@ void serve_until_stopped(const std::string& model, ServerConfig config, StopSign
   routes.add(ollama_routes(service, request_options.strict, kVersion));
   routes.add(messages_routes(service, request_options.strict));
   routes.add(responses_routes(service, {.strict = request_options.strict, .max_stored_bytes = static_cast<size_t>(config.max_stored_response_bytes)}));
+  const ApiKeys keys(config.http.api_keys);
+  config.batches.strict = config.strict_parameters;
+  Batches batches(config.batches, routes.routes(), keys);
+  routes.add(batches.routes());
   routes.add(admin_routes(
       service, [&metrics] { return metrics.text(); }, kVersion));
   HttpHooks hooks;
@@ -223,7 +228,6 @@ void serve_until_stopped(const std::string& model, ServerConfig config, StopSign
   hooks.ended = log_request;
   HttpServer http(config.http, std::move(routes), std::move(hooks));
   http.start();
-  const ApiKeys keys(config.http.api_keys);
   const std::unique_ptr<GrpcServer> grpc =
       config.serve_grpc ? start_grpc(config.grpc, keys, service, metrics, http) : nullptr;
   log_info("listening",
@@ -248,6 +252,7 @@ void serve_until_stopped(const std::string& model, ServerConfig config, StopSign
     signals.ready();
     signals.wait();
     if (grpc) grpc->set_serving(false);
+    batches.stop();
     drain(service, signals, config.drain_timeout_s);
     // The last events are on their way to the connections: give readers a moment, not for ever.
     http.drain(std::chrono::milliseconds(2000));

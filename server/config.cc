@@ -266,6 +266,10 @@ std::vector<Knob> knobs(ServerConfig& c) {
       {"strict_parameters", "HTTP", "answer 400 to unknown request fields instead of ignoring them",
        &c.strict_parameters},
 
+      {"files_folder", "Batches", "folder for /v1/files and /v1/batches, this server's alone; empty: they are answered 501", &c.batches.folder},
+      {"max_files_bytes", "Batches", "all files in it together, answers of batches too", &c.batches.max_bytes, 4096, 1024 * kGiB},
+      {"batch_concurrency", "Batches", "requests of a batch at once; one batch runs at a time", &c.batches.concurrency, 1, 1024},
+
       {"grpc_max_connections", "gRPC", "connections open at once, at most an eighth of the file descriptors; for a further one the longest idle is "
        "closed, else it is answered nothing but health",
        &g.max_connections, 1, 1'000'000},

@@ -12,6 +12,7 @@
 
 #include "engine/config.h"
 #include "kernels/base/option_table.h"
+#include "server/batches/batches_handlers.h"
 #include "server/grpc/grpc_server.h"
 #include "server/http/http_server.h"
 #include "server/service/engine_service.h"
@@ -25,6 +26,7 @@ struct ServerConfig {
   GrpcConfig grpc{.port = 8001, .connection = {.max_streams = 128}};
   // What depends on the model is filled in when that was read.
   ServiceConfig service;
+  BatchesConfig batches;
   EngineConfig engine{.device = {.device = "auto"}, .scheduler = {.max_num_batched_tokens = 0}};
 
   bool serve_grpc = true;

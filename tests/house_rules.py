@@ -43,11 +43,13 @@ ALLOWED = {
     "server/responses": ["server/responses/", "server/answers/", "server/http/", "server/service/inference_service.h", "server/service/chat.h", "engine/json/", *SERVER_NOUNS, *NOUNS],
     "server/ollama": ["server/ollama/", "server/answers/", "server/http/", "server/service/inference_service.h", "server/service/chat.h", "engine/json/", *SERVER_NOUNS, *NOUNS],
     "server/openai": ["server/openai/", "server/answers/", "server/http/", "server/service/inference_service.h", "server/service/chat.h", "engine/json/", *SERVER_NOUNS, *NOUNS],
+    # Whose lines are asked of routes as they are: no dialect.
+    "server/batches": ["server/batches/", "server/http/", "engine/json/", *SERVER_NOUNS, *BASE],
     "server/grpc": ["server/grpc/", "server/http/", "server/service/inference_service.h", "server/service/chat.h", "serval/v1/", "grpc/", *SERVER_NOUNS, *NOUNS],
     "server/service": ["server/service/", "engine/engine.h", "engine/grammar/", "engine/json/", "engine/model/", "engine/scheduler/scheduler.h", "engine/text/", *SERVER_NOUNS, *NOUNS],
     # app.cc is the composition root, main.cc the programs.
     "server": ["server/", "engine/", "kernels/", "loadtest/"],
-    "loadtest/load": ["loadtest/load/", "engine/json/", "serval/v1/", *BASE],
+    "loadtest/load": ["loadtest/load/", "server/batches/batch_lines.h", "engine/json/", "serval/v1/", *BASE],
     "loadtest/simulate": ["loadtest/simulate/", "loadtest/load/", "engine/", *NOUNS],
     "loadtest/bench": ["loadtest/bench/", "loadtest/load/", "engine/", "kernels/"],
     # serval-gpu runs the kernels' checks on a real device too.
@@ -63,7 +65,7 @@ LIBRARIES = {
     "yaml-cpp/": ["server"],
     "boost/asio": ["server/http", "server/grpc", "loadtest/load"],
     "boost/beast": ["server/http", "loadtest/load"],
-    "boost/json": ["server", "server/answers", "server/anthropic", "server/responses", "server/ollama", "server/openai", "server/service", "loadtest/load", "loadtest/gpu", "loadtest/bench", "loadtest/simulate", "engine/json", "engine/grammar", "engine/text/jinja", "engine/text/message", "engine/text/template", "engine/text/tokenizer", "engine/model"],
+    "boost/json": ["server", "server/answers", "server/anthropic", "server/batches", "server/responses", "server/ollama", "server/openai", "server/service", "loadtest/load", "loadtest/gpu", "loadtest/bench", "loadtest/simulate", "engine/json", "engine/grammar", "engine/text/jinja", "engine/text/message", "engine/text/template", "engine/text/tokenizer", "engine/model"],
     "boost/context": ["kernels/emulation"],
     "sentencepiece": ["engine/text/tokenizer"],
     "unicode/": ["engine/grammar", "engine/text/jinja", "engine/text/tokenizer"],

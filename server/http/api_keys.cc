@@ -3,8 +3,6 @@
 #include <openssl/crypto.h>
 #include <openssl/sha.h>
 
-#include <optional>
-
 namespace serval {
 namespace {
 
@@ -28,6 +26,25 @@ int ApiKeys::find(std::string_view key) const {
     found += static_cast<int>(matches & (found == 0)) * static_cast<int>(i + 1);
   }
   return found;
+}
+
+std::string ApiKeys::name(int position) const {
+  if (position == 0) return {};
+  constexpr char kDigits[] = "0123456789abcdef";
+  const Digest& digest = digests_[static_cast<size_t>(position - 1)];
+  std::string out;
+  for (size_t i = 0; i < digest.size() / 2; ++i) {
+    out += kDigits[digest[i] >> 4];
+    out += kDigits[digest[i] & 15];
+  }
+  return out;
+}
+
+std::optional<int> ApiKeys::position(std::string_view name) const {
+  if (name.empty()) return empty() ? std::optional(0) : std::nullopt;
+  for (int i = 1; i <= static_cast<int>(digests_.size()); ++i)
+    if (this->name(i) == name) return i;
+  return std::nullopt;
 }
 
 std::variant<int, HttpError> ApiKeys::check(const HttpHead& head) const {

@@ -57,6 +57,7 @@ class HttpExchange : public std::enable_shared_from_this<HttpExchange> {
 
  private:
   friend class HttpSession;
+  friend class LocalConnection;
   void end();  // on the strand: nothing can be answered any more
 
   HttpRequest request_;

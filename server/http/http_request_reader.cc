@@ -28,6 +28,15 @@ std::string shown(std::string_view path) {
   return path.size() <= kMost ? std::string(path) : std::string(path.substr(0, kMost)) + "...";
 }
 
+HttpError empty_body(bool is_form) {
+  return {400, "empty_body", is_form ? "The request needs a form as its body." : "The request needs a JSON body.", /*close=*/false};
+}
+
+bool is_form_media_type(std::string_view type) {
+  constexpr std::string_view kForm = "multipart/form-data";
+  return equal_ignoring_case(type.substr(0, kForm.size()), kForm) && type.substr(kForm.size()).starts_with(';');
+}
+
 }  // namespace
 
 RequestReader::State RequestReader::feed(std::string_view bytes, size_t* used) {
@@ -145,8 +154,12 @@ std::optional<HttpError> RequestReader::check_body(const BodyFraming& body) cons
     if (has_body) return HttpError{413, "content_too_large", "This URL takes no body."};
     return std::nullopt;
   }
-  if (!has_body) return HttpError{400, "empty_body", "The request needs a JSON body.", /*close=*/false};
-  if (!is_json_media_type(request_.field("content-type"))) {
+  const bool is_form = route_->body == BodyKind::kForm;
+  if (!has_body) return empty_body(is_form);
+  if (is_form) {
+    if (!is_form_media_type(request_.field("content-type")))
+      return HttpError{415, "unsupported_media_type", "The body must be a form with its file, multipart/form-data; with curl: -F purpose=batch -F file=@NAME."};
+  } else if (!is_json_media_type(request_.field("content-type"))) {
     return HttpError{
         415, "unsupported_media_type",
         "The body must be JSON in UTF-8 and say so; with curl: -H 'Content-Type: application/json'."};
@@ -168,8 +181,8 @@ void RequestReader::feed_body(std::string_view bytes, size_t* used) {
     case BodyDecoder::State::kNeedMore:
       break;
     case BodyDecoder::State::kComplete:
-      if (route_->body == BodyKind::kJson && decoder_->size() == 0) {
-        refuse({400, "empty_body", "The request needs a JSON body.", /*close=*/false});
+      if (route_->body != BodyKind::kNone && decoder_->size() == 0) {
+        refuse(empty_body(route_->body == BodyKind::kForm));
         break;
       }
       request_.body = decoder_->take_body();

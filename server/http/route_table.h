@@ -15,7 +15,7 @@ namespace serval {
 class HttpExchange;
 
 enum class Access : uint8_t { kKey, kOpen };
-enum class BodyKind : uint8_t { kNone, kJson };
+enum class BodyKind : uint8_t { kNone, kJson, kForm };
 // kInline handlers run on the connection's I/O thread and must not block; kTextPool ones may think
 // (templates, tokenising, JSON).
 enum class RunsOn : uint8_t { kInline, kTextPool };

@@ -1,7 +1,6 @@
 #include "server/openai/openai_handlers.h"
 
 #include <algorithm>
-#include <charconv>
 #include <chrono>
 #include <functional>
 #include <memory>
@@ -11,6 +10,7 @@
 #include "server/http/error_response.h"
 #include "server/http/http_exchange.h"
 #include "server/http/pieces.h"
+#include "server/http/query.h"
 #include "server/answers/generation_run.h"
 #include "server/openai/openai_answer.h"
 #include "server/openai/openai_response.h"
@@ -43,25 +43,6 @@ HttpResponse json_in_pieces(std::shared_ptr<const void> owner, size_t bytes,
   HttpResponse response;
   response.source = std::make_shared<PiecesBody>(std::move(owner), bytes, write);
   return response;
-}
-
-// What `%41` stands for; nothing when an escape is broken. Used only to compare a model's name, after
-// routing.
-std::optional<std::string> percent_decode(std::string_view text) {
-  std::string out;
-  for (size_t i = 0; i < text.size(); ++i) {
-    if (text[i] != '%') {
-      out += text[i];
-      continue;
-    }
-    unsigned value = 0;
-    const char* const begin = text.data() + i + 1;
-    if (i + 2 >= text.size() || std::from_chars(begin, begin + 2, value, 16).ptr != begin + 2)
-      return std::nullopt;
-    out += static_cast<char>(value);
-    i += 2;
-  }
-  return out;
 }
 
 bool has_dot_segment(std::string_view path) {
