@@ -48,8 +48,10 @@ enum class DrafterKind : uint8_t {
   kLookahead,   // n-grams that the model drew further on
   kMedusa,      // heads on the model's last hidden row
   kEagle,       // a layer that goes on from the model's hidden rows
+  kHydra,       // heads on that row and the tokens guessed so far
+  kDflash,      // a block of masks beside what the model's layers read
 };
-inline constexpr const char* kDrafterNames[] = {"prediction", "ngram", "draft", "self", "lookahead", "medusa", "eagle"};
+inline constexpr const char* kDrafterNames[] = {"prediction", "ngram", "draft", "self", "lookahead", "medusa", "eagle", "hydra", "dflash"};
 inline constexpr int kNumDrafters = std::size(kDrafterNames);
 
 // Sets of drafters.

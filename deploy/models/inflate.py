@@ -36,13 +36,13 @@ def inflate(name, tensor, hidden, factor, intermediate):
     part = name.removesuffix(".weight").removesuffix(".bias").split(".")[-1]
     if name in ("d2t", "t2d"):
         return tensor
-    if part in ("q_norm", "k_norm"):
+    if part in ("q_norm", "k_norm") or name.startswith("hydra_lm_head") and tensor.dim() == 1:
         return tensor
     if tensor.dim() == 1:  # of the hidden size: a norm's weight, or a bias
         scale = 1 if name.endswith(".bias") else 1 / math.sqrt(factor)
         return pad(tensor * scale, (tensor.shape[0] * factor,))
     rows, columns = tensor.shape
-    if part in ("embed_tokens", "lm_head") or name.split(".")[-2:] == ["1", "weight"]:
+    if part in ("embed_tokens", "lm_head") or name.startswith("hydra_lm_head") or name.split(".")[-2:] == ["1", "weight"]:
         return pad(tensor, (rows, columns * factor))  # a row a token
     if part in ("gate_proj", "up_proj"):
         return pad(tensor, (intermediate, columns * factor))

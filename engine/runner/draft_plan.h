@@ -6,8 +6,8 @@
 #include "engine/config.h"
 #include "engine/kv_geometry.h"
 #include "engine/model/model_spec.h"
+#include "engine/runner/speculators/draft_heads.h"
 #include "engine/runner/speculators/eagle_head.h"
-#include "engine/runner/speculators/medusa_heads.h"
 #include "kernels/backend.h"
 
 namespace serval {
@@ -15,7 +15,7 @@ namespace serval {
 // What the folder of EngineConfig::speculation_model holds: a model, or heads for the target.
 struct DraftModels {
   std::optional<ModelSpec> model;
-  std::optional<MedusaSpec> medusa;
+  std::optional<HeadsSpec> heads;
   std::optional<EagleSpec> eagle;
 
   // What has keys and values of its own.

@@ -16,8 +16,8 @@
 #include "engine/runner/sampler.h"
 #include "engine/runner/slot_table.h"
 #include "engine/runner/speculators/eagle_speculator.h"
+#include "engine/runner/speculators/heads_speculator.h"
 #include "engine/runner/speculators/make_drafters.h"
-#include "engine/runner/speculators/medusa_speculator.h"
 #include "engine/runner/speculators/model_speculator.h"
 
 namespace serval {
@@ -205,9 +205,10 @@ DraftPlan plan_draft(const ModelSpec& target, const DraftModels& models, const E
   return plan;
 }
 
-size_t planned_medusa(const ModelSpec& target, const DraftModels& models, const StepLimits& steps, const Backend& backend) {
-  if (!models.medusa) return 0;
-  return planned_medusa_bytes(*models.medusa, target, backend) + MedusaSpeculator::planned_bytes(target, steps, backend);
+size_t planned_heads(const ModelSpec& target, const DraftModels& models, const StepLimits& steps, const Backend& backend) {
+  if (!models.heads) return 0;
+  return planned_heads_bytes(*models.heads, target, backend) +
+         HeadsSpeculator::planned_bytes(*models.heads, target, steps, backend);
 }
 
 // Bytes of a block of one of the target's groups: its layers', and those of a draft's that read its tables.
@@ -257,7 +258,7 @@ MemoryPlan plan_within(const ModelSpec& spec, const DraftModels& models, const E
                                                plan.steps.table_stride, one, spec.long_attention) +
                      Sampler::planned_bytes(plan.steps.max_rows, plan.steps.max_seqs, plan.steps.max_branches) +
                      Pooler::planned_bytes(plan.steps.max_seqs, spec.hidden_size);
-  const size_t of_drafters = planned_draft_bytes(config) + planned_medusa(spec, models, plan.steps, backend);
+  const size_t of_drafters = planned_draft_bytes(config) + planned_heads(spec, models, plan.steps, backend);
   plan.draft_bytes = of_drafters;
   if (guesses_by_model(config, draft)) {
     plan.draft = plan_draft(spec, models, config, backend, plan.steps, one);

@@ -33,7 +33,10 @@ EAGLE3 = ("--speculation", "eagle", "--speculation-model", MODEL.parent / "serva
 MEDUSA = ("--speculation", "medusa", "--speculation-model", MODEL.parent / "serval-nano-medusa")
 
 
-@pytest.mark.parametrize("options", [("--speculation", "ngram"), DRAFT, (*DRAFT, "--draft-width", "2"), ("--speculation", "self"), MEDUSA, EAGLE, EAGLE3], ids=["ngram", "draft", "tree", "self", "medusa", "eagle", "eagle3"])
+HYDRA = ("--speculation", "hydra", "--speculation-model", MODEL.parent / "serval-nano-hydra")
+
+
+@pytest.mark.parametrize("options", [("--speculation", "ngram"), DRAFT, (*DRAFT, "--draft-width", "2"), ("--speculation", "self"), MEDUSA, HYDRA, EAGLE, EAGLE3], ids=["ngram", "draft", "tree", "self", "medusa", "hydra", "eagle", "eagle3"])
 def test_answers_are_the_same_with_and_without_guesses(start_daemon, options):
     plain, guessing = start_daemon(), start_daemon(*options)
     for arguments in requests():

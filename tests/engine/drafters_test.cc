@@ -40,6 +40,8 @@ constexpr DrafterRow kDrafters[] = {
     {"lookahead", "lookahead", "", 24, 1, kIsCpu ? 5 : 0, true},
     {"medusa", "medusa", "medusa", 4, 1, kIsCpu ? 10 : 0, false},
     {"medusa_tree", "medusa", "medusa", 12, 3, 0, true},
+    {"hydra", "hydra", "hydra", 3, 1, kIsCpu ? 10 : 0, false},
+    {"hydra_tree", "hydra", "hydra", 9, 3, 0, true},
     {"eagle", "eagle", "eagle", 4, 1, 10, false},
     {"eagle_tree", "eagle", "eagle", 12, 3, 10, false},
     {"eagle3", "eagle", "eagle3", 4, 1, 2, false},
@@ -59,6 +61,7 @@ class Drafters : public ::testing::TestWithParam<DrafterRow> {
       model.dtype = DType::kBF16;
       write_random_model(made->path(), model);
       write_medusa_heads(made->path(), 3, model.hidden_size, model.vocab_size);
+      write_hydra_heads(made->path() / "hydra", 3, 2, model.hidden_size, model.vocab_size);
       write_eagle_head(made->path() / "eagle3", {.hidden = model.hidden_size, .vocab = model.vocab_size, .draft_vocab = 90,
                                                  .more_config = R"(,"eagle_aux_hidden_state_layer_ids":[0,1,2])"});
       return made;
@@ -72,7 +75,7 @@ class Drafters : public ::testing::TestWithParam<DrafterRow> {
   static std::filesystem::path draft() {
     const std::string name = GetParam().model;
     if (kIsCpu) return shipped(("serval-nano-" + name).c_str());
-    return name == "eagle3" ? random_model() / name : random_model();
+    return name == "eagle3" || name == "hydra" ? random_model() / name : random_model();
   }
 
   static EngineConfig config() {
@@ -161,7 +164,8 @@ TEST_P(Drafters, ChangeNoBitOfAnybody) {
   for (const auto order : {EngineDriver::Order::kInTurn, EngineDriver::Order::kOneAhead}) {
     if (!kIsCpu && order == EngineDriver::Order::kInTurn) continue;  // it takes its time
     // One or two of the longest sequences, with what a draft keeps of them.
-    const bool keeps_kv = row.model[0] != 0 && row.speculation != std::string("medusa");
+    const bool has_heads = row.speculation == std::string("medusa") || row.speculation == std::string("hydra");
+    const bool keeps_kv = row.model[0] != 0 && !has_heads;
     const double sequences = (kIsCpu ? 2 : 1.25) * (!keeps_kv ? 1 : kIsCpu ? 1.3 : 2);
     config.kv_cache_bytes = static_cast<size_t>(sequences * static_cast<double>(roomy) / config.scheduler.max_num_seqs);
     EngineDriver driver(model(), config, order);

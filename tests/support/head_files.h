@@ -65,6 +65,28 @@ inline void write_medusa_heads(const std::filesystem::path& folder, int num_head
   file.write(folder / "medusa_lm_head.safetensors");
 }
 
+// Ankner's, of plain layers: the first of a head reads the row and the tokens behind it.
+inline void write_hydra_heads(const std::filesystem::path& folder, int num_heads, int num_layers, int hidden, int vocab,
+                              const std::string& without = "") {
+  std::filesystem::create_directories(folder);
+  HeadFile file;
+  file.without = without;
+  for (int h = 0; h < num_heads; ++h) {
+    const std::string head = std::to_string(h);
+    for (int l = 0; l < num_layers; ++l) {
+      const std::string layer = "hydra_mlp." + head + "." + std::to_string(l) + ".";
+      for (const char* matrix : {"linear", "res_connection"}) {
+        if (l > 0 && matrix == std::string("res_connection")) continue;
+        file.add(layer + matrix + ".bias", {hidden});
+        file.add(layer + matrix + ".weight", {hidden, l == 0 ? (h + 2) * hidden : hidden}, 0.1f);
+      }
+    }
+    file.add("hydra_lm_head." + head + ".bias", {vocab});
+    file.add("hydra_lm_head." + head + ".weight", {vocab, hidden});
+  }
+  file.write(folder / "hydra_lm_head.safetensors");
+}
+
 struct EagleShape {
   int hidden = 0, vocab = 0, num_heads = 6, num_kv_heads = 2, head_dim = 16, intermediate = 64;
   int draft_vocab = 0;  // of the third form; 0: the first

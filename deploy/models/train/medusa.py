@@ -1,11 +1,17 @@
-"""Trains Medusa heads (Cai et al. 2024, Medusa-1: the model stays as it is) for a demo model on the CPU.
+"""Trains Medusa heads (Cai et al. 2024, Medusa-1: the model stays as it is) or, with --hydra, Hydra heads (Ankner et al.
+2024) for a demo model on the CPU.
 
 A head k reads the model's last hidden row, behind the final norm, at position t, and says what stands at t + 2 + k: the
-model itself says t + 1. It learns what the model would draw there greedily, over the conversations that trained it. The
-folder has the names of FasterDecoding's checkpoints: medusa_lm_head.safetensors with "k.0.linear.weight", "k.0.linear.bias"
-(x + SiLU(linear(x))) and "k.1.weight" (the logits), and their config.json.
+model itself says t + 1. A head of Hydra also reads the embeddings of the tokens at t + 1 .. t + 1 + k. Medusa's learn what the
+model would draw there greedily, Hydra's its whole distribution, over the conversations that trained it. The folders have the
+names of the published checkpoints, in safetensors, and their config.json:
+
+ - medusa_lm_head: "k.0.linear" (x + SiLU(linear(x))) and "k.1" (the logits)
+ - hydra_lm_head: "hydra_mlp.k.0.linear", "hydra_mlp.k.0.res_connection" (res_connection(x) + SiLU(linear(x)), x all of what the
+   head reads side by side) and "hydra_lm_head.k" (the logits)
 
     python medusa.py ../serval-nano ../serval-nano-medusa
+    python medusa.py ../serval-nano ../serval-nano-hydra --hydra --heads 3
 """
 
 import argparse
@@ -38,6 +44,37 @@ class Head(nn.Module):
 
     def forward(self, x):
         return self.logits(x + nn.functional.silu(self.linear(x)))
+
+
+class HydraHead(nn.Module):
+    def __init__(self, number, lm_head):
+        super().__init__()
+        vocab, width = lm_head.shape
+        self.linear = nn.Linear((number + 2) * width, width)
+        self.res_connection = nn.Linear((number + 2) * width, width)
+        for linear in (self.linear, self.res_connection):
+            nn.init.zeros_(linear.weight)
+            nn.init.zeros_(linear.bias)
+        with torch.no_grad():
+            self.res_connection.weight[:, :width] += torch.eye(width)
+        self.logits = nn.Linear(width, vocab)
+        self.logits.weight.data.copy_(lm_head)
+        nn.init.zeros_(self.logits.bias)
+
+    def forward(self, x):
+        return self.logits(self.res_connection(x) + nn.functional.silu(self.linear(x)))
+
+
+def tensors_of(heads, is_hydra):
+    """By their published names."""
+    for k, head in enumerate(heads):
+        for name, value in head.state_dict().items():
+            part, kind = name.split(".")
+            if is_hydra:
+                name = f"hydra_lm_head.{k}.{kind}" if part == "logits" else f"hydra_mlp.{k}.0.{name}"
+            else:
+                name = f"{k}.1.{kind}" if part == "logits" else f"{k}.0.{name}"
+            yield name, value.bfloat16().contiguous()
 
 
 def conversations(data, tokenizer, count, seed):
@@ -73,42 +110,48 @@ def main():
     parser.add_argument("model", type=pathlib.Path)
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("--data", type=pathlib.Path, default=HERE.parents[3] / "shared" / "data")
+    parser.add_argument("--hydra", action="store_true")
     parser.add_argument("--heads", type=int, default=4)
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--dialogues", type=int, default=8000)
     parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=20)
     args = parser.parse_args()
     torch.manual_seed(args.seed)
+    torch.set_num_threads(args.threads)
     model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32).eval()
     tokenizer = Tokenizer.from_file(str(args.model / "tokenizer.json"))
     ids, labels, starts = conversations(args.data, tokenizer, args.dialogues, args.seed)
-    heads = nn.ModuleList(Head(model.get_output_embeddings().weight.data) for _ in range(args.heads))
+    lm_head, table = model.get_output_embeddings().weight.data, model.get_input_embeddings().weight.data
+    heads = nn.ModuleList(HydraHead(k, lm_head) if args.hydra else Head(lm_head) for k in range(args.heads))
     optimizer = torch.optim.AdamW(heads.parameters(), lr=args.rate, weight_decay=0)
     for done, begin, batch, trained in batches(args, optimizer, ids, labels, starts, warm_up=10, fall=0.5):
         with torch.no_grad():
             hidden = model.model(batch).last_hidden_state
-            drawn = model.get_output_embeddings()(hidden).argmax(-1)  # drawn[t] stands at t + 1
+            drawn = model.get_output_embeddings()(hidden)  # drawn[t] stands at t + 1
         loss, right = 0, []
         for k, head in enumerate(heads):
-            keep = trained[:, 1 + k :]
-            logits = head(hidden[:, : batch.shape[1] - 1 - k][keep])
+            keep, size = trained[:, 1 + k :], batch.shape[1] - 1 - k
+            read = [hidden[:, :size][keep]]
+            if args.hydra:
+                read += [table[batch[:, 1 + i : 1 + i + size]][keep] for i in range(k + 1)]
+            logits = head(torch.cat(read, dim=-1))
             wanted = drawn[:, 1 + k :][keep]
-            loss = loss + 0.8**k * nn.functional.cross_entropy(logits, wanted)
-            right.append((logits.argmax(-1) == wanted).float().mean().item())
+            best = wanted.argmax(-1)
+            loss = loss + 0.8**k * nn.functional.cross_entropy(logits, wanted.softmax(-1) if args.hydra else best)
+            right.append((logits.argmax(-1) == best).float().mean().item())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         report(done, begin, loss, right)
+    name = "hydra" if args.hydra else "medusa"
     args.folder.mkdir(parents=True, exist_ok=True)
-    tensors = {}
-    for k, head in enumerate(heads):
-        tensors[f"{k}.0.linear.weight"] = head.linear.weight.data.bfloat16()
-        tensors[f"{k}.0.linear.bias"] = head.linear.bias.data.bfloat16()
-        tensors[f"{k}.1.weight"] = head.logits.weight.data.bfloat16()
-    save_file(tensors, args.folder / "medusa_lm_head.safetensors", metadata={"format": "pt"})
-    config = {"medusa_num_heads": args.heads, "medusa_num_layers": 1, "base_model_name_or_path": args.model.name}
+    save_file(dict(tensors_of(heads, args.hydra)), args.folder / f"{name}_lm_head.safetensors", metadata={"format": "pt"})
+    config = {f"{name}_num_heads": args.heads, f"{name}_num_layers": 1, "base_model_name_or_path": args.model.name}
+    if args.hydra:
+        config |= {"hydra_head_arch": "mlp", "grounded_heads": True, "hidden_state_offset": 0}
     (args.folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 

@@ -1,7 +1,7 @@
 #include "engine/runner/speculators/make_drafters.h"
 
 #include <algorithm>
-#include <iterator>
+#include <optional>
 #include <stdexcept>
 #include <utility>
 
@@ -9,79 +9,102 @@
 #include "engine/model/weight_loader.h"
 #include "engine/model/weight_map.h"
 #include "engine/runner/speculators/eagle_speculator.h"
+#include "engine/runner/speculators/heads_speculator.h"
 #include "engine/runner/speculators/lookahead_speculator.h"
-#include "engine/runner/speculators/medusa_speculator.h"
 #include "engine/runner/speculators/model_speculator.h"
 #include "engine/runner/speculators/ngram_speculator.h"
 #include "engine/runner/speculators/prediction_speculator.h"
 #include "kernels/base/check.h"
+#include "kernels/base/shown.h"
 
 namespace serval {
 namespace {
 
-// Whom a setting asks, beside the client: in the order of DrafterKind.
+using enum DrafterKind;
+
+// Whom a setting asks.
 struct Setting {
   const char* name;
-  bool ngram = false, draft = false, self = false, lookahead = false, medusa = false, eagle = false, is_auto = false;
+  uint32_t drafters = 0;
+  bool is_auto = false;
+
+  bool has(DrafterKind kind) const { return (drafters & drafter_bit(kind)) != 0; }
+  bool has_heads() const { return has(kMedusa) || has(kHydra); }
+  bool needs_folder() const { return has(kDraft) || has_heads() || has(kEagle); }
 };
+// A method beside what the client predicts.
+constexpr Setting setting_with(DrafterKind kind) {
+  return {kDrafterNames[static_cast<int>(kind)], drafter_bit(kPrediction) | drafter_bit(kind)};
+}
 constexpr Setting kSettings[] = {
     {"off"},
-    {.name = "ngram", .ngram = true},
-    {.name = "draft", .draft = true},
-    {.name = "self", .self = true},
-    {.name = "lookahead", .lookahead = true},
-    {.name = "medusa", .medusa = true},
-    {.name = "eagle", .eagle = true},
+    setting_with(kNgram),
+    setting_with(kDraft),
+    setting_with(kSelf),
+    setting_with(kLookahead),
+    setting_with(kMedusa),
+    setting_with(kHydra),
+    setting_with(kEagle),
     // And what is in speculation_model; or the model's own layers, where it is said how many.
-    {.name = "auto", .ngram = true, .is_auto = true},
+    {"auto", drafter_bit(kPrediction) | drafter_bit(kNgram), true},
 };
 
+// Heads are published in files that only their author's programs may read.
+void refuse_torch_files(const std::filesystem::path& folder) {
+  std::filesystem::path torch_file;
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, ignored)) {
+    const std::string extension = entry.path().extension().string();
+    if (extension == ".safetensors" || extension == ".gguf") return;
+    if (extension == ".bin" || extension == ".pt" || extension == ".pth") torch_file = std::max(torch_file, entry.path());
+  }
+  if (torch_file.empty()) return;
+  const std::string name = shown(torch_file.filename().string()), stem = shown(torch_file.stem().string());
+  throw std::runtime_error("speculation_model: " + torch_file.string() +
+                           " is a PyTorch file, which is not read, for such a file may hold a program; in Python, with torch and "
+                           "safetensors, safetensors.torch.save_file({n: t.clone().contiguous() for n, t in torch.load('" + name +
+                           "', weights_only=True).items()}, '" + (stem == "pytorch_model" ? "model" : stem) +
+                           ".safetensors') makes of it one that is");
+}
+
 // By the names in the folder.
-void add_what_is_there(const EngineConfig& config, Setting& setting) {
-  const std::filesystem::path folder = config.speculation_model;
-  setting.self = folder.empty() && config.num_draft_layers > 0;
-  if (folder.empty()) return;
-  setting.medusa = has_medusa(folder);
-  setting.eagle = !setting.medusa && has_eagle(folder);
-  setting.draft = !setting.medusa && !setting.eagle;
+DrafterKind kind_in(const std::filesystem::path& folder) {
+  if (const std::optional<DrafterKind> heads = find_heads(folder)) return *heads;
+  return has_eagle(folder) ? kEagle : kDraft;
 }
 
 Setting setting_of(const EngineConfig& config) {
-  const std::string& speculation = config.speculation;
+  std::string names;
   for (Setting setting : kSettings) {
-    if (speculation != setting.name) continue;
-    if (setting.is_auto) add_what_is_there(config, setting);
+    names += (names.empty() ? "" : ", ") + std::string(setting.name);
+    if (config.speculation != setting.name) continue;
+    const std::filesystem::path folder = config.speculation_model;
+    if (!folder.empty()) refuse_torch_files(folder);
+    if (setting.is_auto && !folder.empty()) setting.drafters |= drafter_bit(kind_in(folder));
+    if (setting.is_auto && folder.empty() && config.num_draft_layers > 0) setting.drafters |= drafter_bit(kSelf);
     return setting;
   }
-  throw std::runtime_error("speculation is '" + speculation + "'; it takes off, ngram, draft, self, lookahead, medusa, eagle or auto");
-}
-
-bool is_off(const Setting setting) {
-  return !setting.ngram && !setting.draft && !setting.self && !setting.lookahead && !setting.medusa && !setting.eagle;
+  throw std::runtime_error("speculation is '" + config.speculation + "'; it takes one of " + names);
 }
 
 }  // namespace
 
 uint32_t drafters_of(const EngineConfig& config) {
-  const Setting setting = setting_of(config);
-  if (is_off(setting)) return 0;
-  return drafter_bit(DrafterKind::kPrediction) | (setting.ngram ? drafter_bit(DrafterKind::kNgram) : 0) |
-         (setting.draft ? drafter_bit(DrafterKind::kDraft) : 0) | (setting.self ? drafter_bit(DrafterKind::kSelf) : 0) |
-         (setting.lookahead ? drafter_bit(DrafterKind::kLookahead) : 0) |
-         (setting.medusa ? drafter_bit(DrafterKind::kMedusa) : 0) | (setting.eagle ? drafter_bit(DrafterKind::kEagle) : 0);
+  return setting_of(config).drafters;
 }
 
 DraftModels read_draft_models(const EngineConfig& config, const ModelSpec& target) {
   const Setting setting = setting_of(config);
-  const bool needs = setting.draft || setting.medusa || setting.eagle;
+  const bool needs = setting.needs_folder();
   if (needs == config.speculation_model.empty())
     throw std::runtime_error("speculation is '" + config.speculation +
                              (needs ? "', which needs a model: speculation_model is not set"
                                     : "', which asks no model: speculation_model is set"));
   DraftModels models;
-  if (setting.draft) models.model = read_model_spec(config.speculation_model);
-  if (setting.medusa) models.medusa = read_medusa_spec(config.speculation_model, target);
-  if (setting.eagle) models.eagle = read_eagle_spec(config.speculation_model, target);
+  if (setting.has(kDraft)) models.model = read_model_spec(config.speculation_model);
+  if (setting.has_heads())
+    models.heads = read_heads_spec(setting.has(kMedusa) ? kMedusa : kHydra, config.speculation_model, target);
+  if (setting.has(kEagle)) models.eagle = read_eagle_spec(config.speculation_model, target);
   return models;
 }
 
@@ -90,20 +113,20 @@ Drafters make_drafters(const EngineConfig& config, const ModelSpec& target, cons
   Drafters drafters{.max_tokens = config.scheduler.num_draft_tokens, .max_width = config.draft_width};
   const Setting setting = setting_of(config);
   drafters.is_closed_loop = setting.is_auto;
-  if (is_off(setting)) return drafters;
+  if (setting.drafters == 0) return drafters;
   const auto add = [&](std::unique_ptr<Speculator> speculator) { drafters.speculators.push_back(std::move(speculator)); };
   add(std::make_unique<PredictionSpeculator>());
-  if (setting.ngram) add(std::make_unique<NgramSpeculator>());
-  if (setting.lookahead) add(std::make_unique<LookaheadSpeculator>());
-  if (setting.medusa)
-    add(std::make_unique<MedusaSpeculator>(load_medusa(config.speculation_model, *draft.medusa, target, backend)));
-  if (setting.eagle) {
+  if (setting.has(kNgram)) add(std::make_unique<NgramSpeculator>());
+  if (setting.has(kLookahead)) add(std::make_unique<LookaheadSpeculator>());
+  if (setting.has_heads())
+    add(std::make_unique<HeadsSpeculator>(*draft.heads, load_heads(config.speculation_model, *draft.heads, target, backend)));
+  if (setting.has(kEagle)) {
     EagleWeights weights = load_eagle(config.speculation_model, *draft.eagle, target.vocab_size, backend);
     add(std::make_unique<EagleSpeculator>(*plan, std::move(*draft.eagle), std::move(weights),
                                           config.scheduler.num_draft_tokens, config.draft_width));
   }
-  if (setting.self) add(std::make_unique<ModelSpeculator>(*plan));
-  if (setting.draft) {
+  if (setting.has(kSelf)) add(std::make_unique<ModelSpeculator>(*plan));
+  if (setting.has(kDraft)) {
     ModelWeights weights = load_weights(config.speculation_model, *draft.model, backend);
     const size_t weight_bytes = held_bytes(map_weights(*draft.model, weights));
     SERVAL_CHECK(weight_bytes == plan->weight_bytes, weight_bytes, plan->weight_bytes);
@@ -115,10 +138,10 @@ Drafters make_drafters(const EngineConfig& config, const ModelSpec& target, cons
 size_t planned_draft_bytes(const EngineConfig& config) {
   const SchedulerConfig& s = config.scheduler;
   const Setting setting = setting_of(config);
-  if (is_off(setting)) return 0;
+  if (setting.drafters == 0) return 0;
   return Drafting::planned_bytes(s.max_num_seqs) + PredictionSpeculator::planned_bytes(s.max_num_seqs, s.max_model_len) +
-         (setting.lookahead ? LookaheadSpeculator::planned_bytes(s.max_num_seqs) : 0) +
-         (setting.ngram ? NgramSpeculator::planned_bytes(s.max_num_seqs, s.max_model_len) : 0);
+         (setting.has(kLookahead) ? LookaheadSpeculator::planned_bytes(s.max_num_seqs) : 0) +
+         (setting.has(kNgram) ? NgramSpeculator::planned_bytes(s.max_num_seqs, s.max_model_len) : 0);
 }
 
 }  // namespace serval

@@ -1,0 +1,57 @@
+// What is said of settings and folders before anything is loaded.
+#include "engine/runner/speculators/make_drafters.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "loadtest/bench/temp_folder.h"
+#include "tests/support/head_files.h"
+
+namespace serval::testing {
+namespace {
+
+uint32_t drafters_in(const TempFolder& folder, const char* speculation) {
+  EngineConfig config;
+  config.speculation = speculation;
+  config.speculation_model = folder.path();
+  return drafters_of(config);
+}
+std::string sentence(const TempFolder& folder, const char* speculation) {
+  try {
+    drafters_in(folder, speculation);
+  } catch (const std::runtime_error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+TEST(Drafters, AreThoseOfTheFolderWhereTheSettingIsAuto) {
+  const uint32_t always = drafter_bit(DrafterKind::kPrediction) | drafter_bit(DrafterKind::kNgram);
+  const TempFolder medusa, hydra, eagle, model;
+  write_medusa_heads(medusa.path(), 1, 32, 70);
+  write_hydra_heads(hydra.path(), 1, 1, 32, 70);
+  write_eagle_head(eagle.path(), {.hidden = 32, .vocab = 70});
+  EXPECT_EQ(drafters_in(medusa, "auto"), always | drafter_bit(DrafterKind::kMedusa));
+  EXPECT_EQ(drafters_in(hydra, "auto"), always | drafter_bit(DrafterKind::kHydra));
+  EXPECT_EQ(drafters_in(eagle, "auto"), always | drafter_bit(DrafterKind::kEagle));
+  EXPECT_EQ(drafters_in(model, "auto"), always | drafter_bit(DrafterKind::kDraft));
+  EXPECT_THAT(sentence(model, "none"), ::testing::HasSubstr("speculation is 'none'; it takes one of off, ngram, "));
+}
+
+TEST(Drafters, OfAPyTorchFileAreRefusedWithTheWayToMakeTensorsOfIt) {
+  for (const auto& [name, made] : {std::pair{"pytorch_model.bin", "'model.safetensors'"}, {"hydra_lm_head.pt", "'hydra_lm_head.safetensors'"}}) {
+    const TempFolder folder;
+    std::ofstream(folder.path() / name) << "PK";
+    for (const char* setting : {"auto", "eagle", "hydra", "draft"}) {
+      EXPECT_THAT(sentence(folder, setting), ::testing::HasSubstr(std::string(name) + " is a PyTorch file, which is not read"));
+      EXPECT_THAT(sentence(folder, setting), ::testing::HasSubstr(made));
+    }
+    std::ofstream(folder.path() / "model.safetensors") << "";
+    EXPECT_EQ(sentence(folder, "draft"), "");
+  }
+}
+
+}  // namespace
+}  // namespace serval::testing
