@@ -30,19 +30,26 @@ class StepCost {
     return Line{mean_ms - per_row * mean_rows, per_row};
   }
 
+  // What a step of so many rows takes; 0 while nothing was measured.
+  double expected_ms(int rows) const {
+    if (count_ == 0) return 0;
+    const Line line = line_or_share();
+    return line.base_ms + rows * line.per_row_ms;
+  }
+
   // The most rows, from `least` to `most`, of a step that takes `budget_ms`, or twice what it takes without rows where that is
-  // more: whatever the machine, prompts get on. `most` while nothing was measured. Of steps all of one size a row costs its
-  // share.
+  // more: whatever the machine, prompts get on. `most` while nothing was measured.
   int max_rows(double budget_ms, int least, int most) const {
     if (count_ == 0 || ms_ <= 0) return most;
-    const double mean_ms = ms_ / count_;
-    const Line line = this->line().value_or(Line{0, mean_ms / std::max(1.0, rows_ / count_)});
+    const Line line = line_or_share();
     const double allowed = std::max(budget_ms, 2 * line.base_ms) - line.base_ms;
     if (line.per_row_ms * most <= allowed) return most;
     return std::clamp(static_cast<int>(allowed / line.per_row_ms), least, most);
   }
 
  private:
+  // Of steps all of one size a row costs its share.
+  Line line_or_share() const { return line().value_or(Line{0, ms_ / std::max(1.0, rows_)}); }
   double variance() const {
     const double mean_rows = rows_ / count_;
     return rows2_ / count_ - mean_rows * mean_rows;

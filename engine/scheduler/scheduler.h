@@ -111,6 +111,7 @@ class Scheduler {
   void plan_prompts(Time now, int32_t budget, Batch& batch);
   int32_t rows_for_prompts(int32_t budget, int32_t num_decoding) const;
   bool plan_short(Time now, int32_t& budget, Batch& batch);
+  bool short_go_alone(int rows, int more) const;
   void plan_turns(Time now, int32_t& budget, Batch& batch);
   int32_t grant(Sequence& seq, int32_t most);
   int32_t reach(Sequence& seq, int32_t end);
@@ -186,6 +187,7 @@ class Scheduler {
   double line_ms_ = 0, line_admitted_ = 0;
   int64_t waiting_tokens_ = 0;  // of prompts that wait and have never run, each once
   StepCost cost_;
+  bool short_alone_ = false;  // the last step with prompts had short ones alone
   Time last_over_{0};  // when the last step was over
   uint64_t step_ = 0;
   uint64_t num_admitted_ = 0;

@@ -89,9 +89,20 @@ void Scheduler::plan_prompts(Time now, int32_t budget, Batch& batch) {
     if (seq->num_to_plan() > 1) flows_.add_prompt(*seq);
   }
   resume_preempted(now, batch);
-  if (plan_short(now, budget, batch)) plan_turns(now, budget, batch);
+  const int32_t before = budget;
+  const bool has_memory = plan_short(now, budget, batch);
+  short_alone_ = before > budget && short_go_alone(static_cast<int>(batch.tokens.size()) + before - budget, budget);
+  if (has_memory && !short_alone_) plan_turns(now, budget, batch);
   flows_.forget_prompts();
   for (Sequence* seq : granted_) emit_step(*seq, std::exchange(seq->granted, 0), 0, batch);
+}
+
+// Whether a step of `rows`, short prompts among them, does without the `more` that others could have: where that
+// makes it four times as short by what steps cost so far, so that the short ones wait for the step at hand alone.
+// Never twice in a row: the others lose at most the base of one step in two.
+bool Scheduler::short_go_alone(int rows, int more) const {
+  const double whole_ms = cost_.expected_ms(rows + more);
+  return !short_alone_ && whole_ms > 0 && 4 * cost_.expected_ms(rows) <= whole_ms;
 }
 
 // A quarter of the rows is for prompts that fit it whole, shortest first. Nobody starves for it: all have

@@ -96,6 +96,33 @@ TEST(Turns, SoHasOneOnASlowMachineAndAMiddlingOneWaitsForOneTurn) {
   }
 }
 
+// Rows of the steps in which a short prompt comes each time, beside one long request, on a machine where a step takes
+// base_ms and a millisecond for each 10 rows.
+std::vector<size_t> rows_while_short_ones_come(int base_ms) {
+  Turns turns(default_config(), one_group(64 * 128));
+  turns.driver().step_time = [base_ms](const Batch& batch) {
+    return std::chrono::microseconds(base_ms * 1000 + 100 * batch.tokens.size());
+  };
+  turns.add(request(1, 3, 4));
+  turns.run();
+  for (RequestId id = 2; id <= 40; ++id) turns.add(request(id, 2000, 1, 2));
+  turns.step();
+  std::vector<size_t> rows;
+  for (RequestId id = 100; id < 106; ++id) {
+    turns.add(request(id, 8, 1));
+    rows.push_back(turns.step().tokens.size());
+    EXPECT_EQ(turns.rows[id], 8);
+  }
+  return rows;
+}
+
+TEST(Turns, ShortPromptsGoWithoutTheLongOnesEveryOtherTimeWhereThatMakesTheirStepFarShorter) {
+  using Rows = std::vector<size_t>;
+  EXPECT_EQ(rows_while_short_ones_come(5), (Rows{8, 512, 8, 512, 8, 512}));
+  EXPECT_EQ(rows_while_short_ones_come(40), (Rows{512, 512, 512, 512, 512, 512}))
+      << "41 ms for 8 rows and 91 ms for 512";
+}
+
 // Who is late waits for the turns of those before it, however many prompts each of them still has.
 TEST(Turns, ThoseThatComeLateWaitForOneTurnOfEachBeforeThem) {
   SchedulerConfig config = default_config();
