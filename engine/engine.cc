@@ -305,8 +305,8 @@ void Engine::stop_string_matched(RequestId id, int index) {
   impl_->send(StopMatched{id, index});
 }
 
-void Engine::mask_ready(RequestId id, int index, int num_masks) {
-  impl_->send(MaskReady{id, index, num_masks});
+void Engine::mask_ready(RequestId id, int index, int num_masks, uint64_t drafts) {
+  impl_->send(MaskReady{id, index, num_masks, drafts});
 }
 
 bool Engine::idle() const {

@@ -37,13 +37,15 @@ struct StopMatched {
   static constexpr std::tuple kFields{&StopMatched::request, &StopMatched::index};
 };
 
-// The masks of a sequence's first `num_masks` output tokens have been made. Unknown ones are ignored.
+// The masks of a sequence's first `num_masks` output tokens have been made, and those behind the guesses that it had then:
+// `drafts` is the set of those that may be verified, the others are dropped. Unknown ones are ignored.
 struct MaskReady {
   RequestId request = 0;
   int32_t index = 0;
   int32_t num_masks = 0;
+  uint64_t drafts = ~uint64_t{0};
   static constexpr std::string_view kName = "mask";
-  static constexpr std::tuple kFields{&MaskReady::request, &MaskReady::index, &MaskReady::num_masks};
+  static constexpr std::tuple kFields{&MaskReady::request, &MaskReady::index, &MaskReady::num_masks, &MaskReady::drafts};
 };
 
 using SchedulerInput = std::variant<Add, Abort, StopMatched, MaskReady>;

@@ -69,7 +69,8 @@ size_t Scheduler::planned_bytes(const SchedulerConfig& config, const BlockGeomet
                              geometry.num_groups * (geometry.table_entries(config.max_model_len) * sizeof(BlockId) +
                                                     sizeof(GroupBlockCopy));
   const size_t batch = running * of_sequence + config.max_num_batched_tokens * sizeof(TokenId) +
-                       max_drafts_of_step(config) * sizeof(int32_t) + running * config.mask_words * sizeof(uint32_t);
+                       max_drafts_of_step(config) * sizeof(int32_t) +
+                       (running + max_drafts_of_step(config)) * config.mask_words * sizeof(uint32_t);
   return KvManager::planned_bytes(geometry, max_open(config)) + Flows::planned_bytes(max_open(config)) +
          OpenRequests::planned_bytes(open + running) + lines + kMaxStepsInFlight * batch;
 }
@@ -141,7 +142,7 @@ void Scheduler::reserve(Batch& batch) const {
   batch.seqs.reserve(most);
   batch.tokens.reserve(config_.max_num_batched_tokens);
   batch.parents.reserve(max_drafts_of_step(config_));
-  batch.masks.reserve(most * config_.mask_words);
+  batch.masks.reserve((most + max_drafts_of_step(config_)) * config_.mask_words);
   batch.blocks.reserve(most * geometry.table_entries(config_.max_model_len) * geometry.num_groups);
   batch.admitted.resize(most);
   for (Admission& admission : batch.admitted) {
@@ -188,7 +189,9 @@ void Scheduler::take_in(const MaskReady& ready, Time) {
   RequestState* const request_state = requests_.find(ready.request);
   if (!request_state || ready.index < 0 || ready.index >= static_cast<int>(request_state->sequences.size())) return;
   Sequence& seq = request_state->sequences[ready.index];
-  seq.num_masks = std::max(seq.num_masks, ready.num_masks);
+  if (ready.num_masks <= seq.num_masks) return;
+  seq.num_masks = ready.num_masks;
+  keep(seq.drafts, ready.drafts);
 }
 
 bool Scheduler::waits_for_masks() const {

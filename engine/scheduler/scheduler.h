@@ -140,6 +140,7 @@ class Scheduler {
   void emit_step(Sequence& seq, int32_t rows, int32_t num_drafts, Batch& batch);
   void count_drafts(Sequence& seq, int32_t num_drafts, const SeqOutput& out, const ModelOutput& output);
   void take_drafts(Sequence& seq, const SeqOutput& out, const ModelOutput& output);
+  static void tell_constraint(const Sequence& seq, int32_t num_drawn);
   void apply_tokens(Sequence& seq, const SeqOutput& out, const ModelOutput& output, EventBatch& events);
   void apply_prompt_logprobs(Sequence& seq, const SeqOutput& out, const ModelOutput& output,
                              EventBatch& events);

@@ -37,7 +37,10 @@ void Scheduler::apply(const ModelOutput& output, Time now, EventBatch& events) {
       seq.num_computed += rows.count;
     }
     if (seq.state == SeqState::kFinished) continue;
-    if (rows.sample) take_drafts(seq, out, output);
+    if (rows.sample) {
+      take_drafts(seq, out, output);
+      tell_constraint(seq, out.num_tokens);
+    }
     if (rows.num_drafts > 0) kv_.give_back(seq.kv, seq.num_computed);
     if (!had_prompt && seq.num_computed >= seq.num_prompt() - 1) start_forks(seq);
     kv_.computed(seq.kv, seq.tokens, seq.num_computed, seq.num_prompt());
@@ -134,16 +137,20 @@ void Scheduler::apply_tokens(Sequence& seq, const SeqOutput& out, const ModelOut
       end(seq, event.finish);
       return;
     }
-    // Decides nothing here: whoever makes the masks hears of it first.
-    if (const auto& constraint = seq.request().constraint) constraint->drew(seq.index, token.token, event.num_output - 1);
   }
 }
 
+// Decides nothing here: whoever makes the masks hears of it first.
+void Scheduler::tell_constraint(const Sequence& seq, int32_t num_drawn) {
+  if (!seq.request().constraint) return;
+  const std::span<const TokenId> known(seq.tokens.data(), static_cast<size_t>(seq.num_known()));
+  seq.request().constraint->drew(seq.index, known.last(num_drawn), seq.num_output() - num_drawn, seq.drafts);
+}
+
 // What the step proposes goes on from its last token. While another step draws the one behind, that is still to
-// be confirmed. Where steps leave nothing but a state there is no way back from a guess,
-// and for a constrained sequence there are no masks behind one.
+// be confirmed. Where steps leave nothing but a state there is no way back from a guess.
 void Scheduler::take_drafts(Sequence& seq, const SeqOutput& out, const ModelOutput& output) {
-  if (out.num_drafts == 0 || !kv_.geometry().may_copy_part() || seq.request().constrained) return;
+  if (out.num_drafts == 0 || !kv_.geometry().may_copy_part()) return;
   SERVAL_CHECK(out.num_drafts <= config_.num_draft_tokens, seq.id, out.num_drafts);
   for (int32_t i = 0; i < out.num_drafts; ++i) {
     const int32_t parent = output.drafts[out.drafts_begin + i].parent;

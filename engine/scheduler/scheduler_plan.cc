@@ -243,9 +243,10 @@ void Scheduler::emit_step(Sequence& seq, int32_t rows, int32_t num_drafts, Batch
   }
   kv_.tell(seq.kv, step, batch);
   if (begin < seq.num_prompt()) stats_.prompt_tokens_computed += std::min(rows, seq.num_prompt() - begin);
-  if (step.sample && seq.request().constraint) {
-    const std::span<const uint32_t> mask = seq.request().constraint->mask(seq.index);
-    step.mask = static_cast<int32_t>(batch.masks.size() / mask.size());
+  const TokenConstraint* const constraint = seq.request().constraint.get();
+  for (int32_t draft = -1; constraint && step.sample && draft < num_drafts; ++draft) {
+    const std::span<const uint32_t> mask = constraint->mask(seq.index, draft);
+    if (draft < 0) step.mask = static_cast<int32_t>(batch.masks.size() / mask.size());
     batch.masks.insert(batch.masks.end(), mask.begin(), mask.end());
   }
   batch.seqs.push_back(step);

@@ -36,8 +36,21 @@ inline void follow(std::vector<Draft>& drafts, TokenId token) {
       place[i] = -1;
     } else if (place[draft.parent] > -2) {
       place[i] = static_cast<int32_t>(num_left);
-      drafts[num_left++] = {draft.token, place[draft.parent]};
+      drafts[num_left++] = {draft.token, place[draft.parent], draft.by};
     }
+  }
+  drafts.resize(num_left);
+}
+
+// Leaves of a tree of guesses those in the set; what stands behind one that goes, goes too.
+inline void keep(std::vector<Draft>& drafts, uint64_t set) {
+  std::array<int32_t, kMaxDrafts> place;  // of those that stay; -1: gone
+  int32_t num_left = 0;
+  for (size_t i = 0; i < drafts.size(); ++i) {
+    const Draft draft = drafts[i];
+    const bool stays = (set >> i & 1) != 0 && (draft.parent < 0 || place[draft.parent] >= 0);
+    place[i] = stays ? num_left : -1;
+    if (stays) drafts[num_left++] = {draft.token, draft.parent < 0 ? -1 : place[draft.parent], draft.by};
   }
   drafts.resize(num_left);
 }
@@ -62,7 +75,9 @@ struct Sequence {
   int32_t num_rows_ahead = 0;  // positions behind them that steps in flight compute
   int32_t num_in_flight = 0;   // steps that hold it: until they are over it keeps slot and blocks
 
-  int32_t num_masks = 1;  // of output tokens, from the first, whose masks are there; where they are constrained
+  // Of output tokens, from the first, whose masks are there; where they are constrained. With the last come those
+  // behind its guesses.
+  int32_t num_masks = 1;
 
   // Guesses of what follows the known tokens: they wait for a step, or are in the one that holds it.
   std::vector<Draft> drafts;

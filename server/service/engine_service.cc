@@ -131,8 +131,8 @@ struct EngineService::Impl {
         random(random_generator()),
         grammars(tokenizer, config.limits.vocab_size,
                  {config.defaults.eos_token_ids.begin(), config.defaults.eos_token_ids.end()}, metrics,
-                 [this](RequestId id, int index, int num_masks) {
-                   with_engine([&](Engine& target) { target.mask_ready(id, index, num_masks); });
+                 [this](RequestId id, int index, int num_masks, uint64_t drafts) {
+                   with_engine([&](Engine& target) { target.mask_ready(id, index, num_masks, drafts); });
                  },
                  [this](RequestId id, const Error& why) {
                    const auto entry = find(id);

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <condition_variable>
 #include <deque>
 #include <future>
@@ -14,6 +15,7 @@
 #include <optional>
 #include <thread>
 
+#include "engine/batch.h"
 #include "engine/engine.h"
 #include "engine/grammar/grammar.h"
 #include "engine/grammar/token_mask.h"
@@ -27,6 +29,7 @@ constexpr size_t kMaxKept = 32;                     // grammars
 constexpr size_t kMaxMaskBytes = size_t{8} << 20;   // that one of them keeps of its masks
 constexpr size_t kMaxWaiting = 4;                   // to be compiled
 constexpr size_t kMaxDraws = 4096;                  // that wait for their masks: far more than sequences run
+constexpr Time kMaxGuessTime = std::chrono::milliseconds(2);  // for the masks behind guesses, before others' turns
 constexpr int kCompilerNiceness = 15;
 constexpr GrammarLimits kLimits{.max_bytes = size_t{128} << 10, .max_steps = 1'500'000};
 
@@ -75,8 +78,6 @@ struct Grammars::Impl {
   struct Draw {
     std::shared_ptr<Output> output;
     int32_t index;
-    TokenId token;
-    int32_t place;
   };
   using CompileResult = Result<std::shared_ptr<Compiled>>;
   struct Job {
@@ -175,11 +176,11 @@ struct Grammars::Impl {
         if (stopping) return;
         std::swap(draws, taken);
       }
-      for (const Draw& draw : taken) take(draw);
+      for (const Draw& draw : taken) take(draw, kMaxGuessTime / taken.size());
       taken.clear();
     }
   }
-  inline void take(const Draw& draw);
+  inline void take(const Draw& draw, Time for_guesses);
 
   const std::shared_ptr<const Tokenizer> tokenizer;
   const int vocab_size;
@@ -222,101 +223,157 @@ class Grammars::Impl::Output final : public TokenConstraint, public std::enable_
     sequences_.reserve(static_cast<size_t>(n));
     for (int i = 0; i < n; ++i) {
       OneSequence& sequence = sequences_.emplace_back();
-      if (compiled_) sequence.matcher.emplace(compiled_->grammar);
-      sequence.phase = phase;
-      sequence.mask.resize(words);
+      if (compiled_) sequence.at.matcher.emplace(compiled_->grammar);
+      sequence.at.phase = phase;
+      sequence.masks.resize(words);
+      sequence.drawn.reserve(1 + kMaxDrafts);
+      sequence.drafts.reserve(kMaxDrafts);
     }
-    make_mask(sequences_[0]);
-    for (int i = 1; i < n; ++i) sequences_[i].mask = sequences_[0].mask;
+    make_mask(sequences_[0].at, sequences_[0].masks);
+    for (int i = 1; i < n; ++i) sequences_[i].masks = sequences_[0].masks;
   }
 
-  bool may_begin() const { return may_draw(sequences_[0]); }
+  bool may_begin() const { return may_draw(sequences_[0].masks); }
 
-  void drew(int index, int32_t token, int32_t place) override {
+  void drew(int index, std::span<const TokenId> tokens, int32_t place, std::span<const Draft> drafts) override {
+    OneSequence& sequence = sequences_[index];
+    sequence.drawn.assign(tokens.begin(), tokens.end());
+    sequence.drafts.assign(drafts.begin(), drafts.end());
+    sequence.num_output = place + static_cast<int32_t>(tokens.size());
     {
       const std::lock_guard lock(impl_.draws_mutex);
-      impl_.draws.push_back({shared_from_this(), index, token, place});
+      impl_.draws.push_back({shared_from_this(), index});
     }
     impl_.draw_arrived.notify_one();
   }
-  std::span<const uint32_t> mask(int index) const override { return sequences_[index].mask; }
+  std::span<const uint32_t> mask(int index, int draft) const override {
+    return std::span(sequences_[index].masks).subspan((draft + 1) * allowed_.size(), allowed_.size());
+  }
 
-  void take(int index, TokenId token, int32_t place) {
+  // for_guesses: what is not reached by then of the masks behind them is not made.
+  void take(int index, Time for_guesses) {
     OneSequence& sequence = sequences_[index];
-    const bool is_end = std::find(impl_.end_ids.begin(), impl_.end_ids.end(), token) != impl_.end_ids.end();
+    const std::span<uint32_t> next = std::span(sequence.masks).first(allowed_.size());
+    uint64_t drafts = 0;
     try {
-      if (compiled_ && !is_end) advance(sequence, token);
-      if (most_behind_ > 0) sequence.behind.push_back(token);
-      if (sequence.behind.size() > most_behind_) sequence.behind.pop_front();
-      make_mask(sequence);
+      for (const TokenId token : sequence.drawn) go_on(sequence.at, token);
+      make_mask(sequence.at, next);
+      drafts = make_masks_of_guesses(sequence, for_guesses);
     } catch (const std::bad_alloc&) {
-      std::fill(sequence.mask.begin(), sequence.mask.end(), 0u);
+      std::ranges::fill(sequence.masks, 0u);
     }
-    until_memory([&] { may_draw(sequence) ? impl_.tells(id_, index, place + 2) : impl_.tells_end(id_, dead_end()); });
+    const bool is_dead_end = !may_draw(std::span(sequence.masks).first(allowed_.size()));
+    until_memory([&] { is_dead_end ? impl_.tells_end(id_, dead_end()) : impl_.tells(id_, index, sequence.num_output + 1, drafts); });
   }
 
  private:
   enum class Phase : uint8_t { kMayBegin, kFree, kForm };  // of what is free before the form
-  struct OneSequence {
+  // Where a text is; a copy goes its own way.
+  struct Place {
     std::optional<GrammarMatcher> matcher;
     Phase phase = Phase::kForm;
-    std::string tail;  // of the free text: what its end may begin in
+    std::string tail;            // of the free text: what its end may begin in
     std::deque<TokenId> behind;  // the last tokens, as many as a banned text needs before its last
-    std::vector<uint32_t> mask;
+  };
+  struct OneSequence {
+    Place at;
+    std::vector<uint32_t> masks;  // of the next token, then behind each of the guesses that are left
+    // What a step drew, how many tokens those and all before them are, and what may follow: from the engine's thread to
+    // the one that makes the masks.
+    std::vector<TokenId> drawn;
+    std::vector<Draft> drafts;
+    int32_t num_output = 0;
   };
 
-  static void set(std::vector<uint32_t>& mask, TokenId id) { mask[id / 32] |= 1u << id % 32; }
-  static bool may_draw(const OneSequence& sequence) {
-    return std::any_of(sequence.mask.begin(), sequence.mask.end(), [](uint32_t word) { return word != 0; });
+  static void set(std::span<uint32_t> mask, TokenId id) { mask[id / 32] |= 1u << id % 32; }
+  static bool may_draw(std::span<const uint32_t> mask) {
+    return std::ranges::any_of(mask, [](uint32_t word) { return word != 0; });
+  }
+  bool is_end(TokenId token) const { return std::ranges::find(impl_.end_ids, token) != impl_.end_ids.end(); }
+
+  void go_on(Place& at, TokenId token) {
+    if (compiled_ && !is_end(token)) advance(at, token);
+    if (most_behind_ > 0) at.behind.push_back(token);
+    if (at.behind.size() > most_behind_) at.behind.pop_front();
+  }
+
+  // The set of the guesses that are left, whose masks then stand in their order. Cut are those that may not be drawn
+  // where they stand, those behind which nothing may be, and those that time or memory do not reach.
+  uint64_t make_masks_of_guesses(OneSequence& sequence, Time time) {
+    uint64_t left = 0;
+    try {
+      add_guesses(sequence, engine_now() + time, left);
+    } catch (const std::bad_alloc&) {  // that many, then
+    }
+    return left;
+  }
+  void add_guesses(OneSequence& sequence, Time end, uint64_t& left) {
+    const size_t words = allowed_.size();
+    std::vector<Place> places;
+    std::array<int, kMaxDrafts> number;  // among those that are left, from 1; 0: cut
+    for (size_t i = 0; i < sequence.drafts.size() && engine_now() < end; ++i) {
+      const auto [token, parent, by] = sequence.drafts[i];
+      number[i] = 0;
+      if (parent >= 0 && number[parent] == 0) continue;
+      const int before = parent < 0 ? 0 : number[parent];
+      if (is_end(token) || token >= impl_.vocab_size || (sequence.masks[before * words + token / 32] >> token % 32 & 1) == 0) continue;
+      Place at = before == 0 ? sequence.at : places[before - 1];
+      go_on(at, token);
+      sequence.masks.resize((places.size() + 2) * words);
+      const std::span<uint32_t> mask = std::span(sequence.masks).last(words);
+      make_mask(at, mask);
+      if (!may_draw(mask)) continue;
+      places.push_back(std::move(at));
+      number[i] = static_cast<int>(places.size());
+      left |= uint64_t{1} << i;
+    }
   }
 
   // The form begins behind the mark; white space before it is nobody's.
-  void advance(OneSequence& sequence, TokenId token) {
+  void advance(Place& at, TokenId token) {
     std::string_view bytes = impl_.tokenizer->token_bytes(token);
-    if (sequence.phase == Phase::kMayBegin)
-      sequence.phase = token == free_begin_ ? Phase::kFree : Phase::kForm;
-    if (sequence.phase == Phase::kForm) {
-      sequence.matcher->advance(bytes);
+    if (at.phase == Phase::kMayBegin) at.phase = token == free_begin_ ? Phase::kFree : Phase::kForm;
+    if (at.phase == Phase::kForm) {
+      at.matcher->advance(bytes);
       return;
     }
-    std::string& text = sequence.tail;
+    std::string& text = at.tail;
     text += bytes;
     const size_t end = text.find(free_end_);
     if (end == text.npos) {
       if (text.size() >= free_end_.size()) text.erase(0, text.size() - free_end_.size() + 1);
       return;
     }
-    sequence.phase = Phase::kForm;
+    at.phase = Phase::kForm;
     const size_t form = text.find_first_not_of(" \n\r\t", end + free_end_.size());
-    if (form != text.npos) sequence.matcher->advance(std::string_view(text).substr(form));
+    if (form != text.npos) at.matcher->advance(std::string_view(text).substr(form));
   }
 
-  void make_mask(OneSequence& sequence) {
+  void make_mask(const Place& at, std::span<uint32_t> mask) {
     const Time begin = engine_now();
-    std::vector<uint32_t>& mask = sequence.mask;
-    if (sequence.phase == Phase::kFree) {
-      mask = allowed_;
+    if (at.phase == Phase::kFree) {
+      std::ranges::copy(allowed_, mask.begin());
       for (const TokenId id : impl_.end_ids) {
         if (id >= 0 && id < impl_.vocab_size) mask[id / 32] &= ~(1u << id % 32);
       }
     } else if (compiled_) {
       {
         const std::lock_guard lock(compiled_->mutex);
-        compiled_->masks.fill(*sequence.matcher, mask);
+        compiled_->masks.fill(*at.matcher, mask);
       }
-      if (sequence.matcher->accepting()) {
+      if (at.matcher->accepting()) {
         for (const TokenId id : impl_.end_ids) {
           if (id >= 0 && id < impl_.vocab_size) set(mask, id);
         }
       }
-      if (sequence.phase == Phase::kMayBegin) set(mask, free_begin_);
+      if (at.phase == Phase::kMayBegin) set(mask, free_begin_);
       for (size_t i = 0; i < mask.size(); ++i) mask[i] &= allowed_[i];
     } else {
-      mask = allowed_;
+      std::ranges::copy(allowed_, mask.begin());
     }
     for (const std::vector<TokenId>& tokens : banned_) {
       const auto before = static_cast<std::ptrdiff_t>(tokens.size()) - 1;
-      if (std::ssize(sequence.behind) < before || !std::equal(tokens.begin(), tokens.end() - 1, sequence.behind.end() - before)) continue;
+      if (std::ssize(at.behind) < before || !std::equal(tokens.begin(), tokens.end() - 1, at.behind.end() - before)) continue;
       mask[tokens.back() / 32] &= ~(1u << tokens.back() % 32);
     }
     impl_.metrics.mask_made(seconds_since(begin));
@@ -333,7 +390,7 @@ class Grammars::Impl::Output final : public TokenConstraint, public std::enable_
   std::vector<OneSequence> sequences_;
 };
 
-void Grammars::Impl::take(const Draw& draw) { draw.output->take(draw.index, draw.token, draw.place); }
+void Grammars::Impl::take(const Draw& draw, Time for_guesses) { draw.output->take(draw.index, for_guesses); }
 
 Grammars::Grammars(std::shared_ptr<const Tokenizer> tokenizer, int vocab_size, std::vector<TokenId> end_ids,
                    ServiceMetrics& metrics, MaskReadySink tells, DeadEndSink tells_end)

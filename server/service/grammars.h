@@ -25,8 +25,9 @@ struct TokenLists {
 
 class Grammars {
  public:
-  // tells: masks for the first so many output tokens of a request's sequence are there; on a thread of its own.
-  using MaskReadySink = std::function<void(RequestId id, int index, int num_masks)>;
+  // tells: masks for the first so many output tokens of a request's sequence are there, and behind the guesses in the set,
+  // which are all that may be verified of those it had; on a thread of its own.
+  using MaskReadySink = std::function<void(RequestId id, int index, int num_masks, uint64_t drafts)>;
   // tells: a request's sequence may draw nothing any more; on the same thread. It must be ended.
   using DeadEndSink = std::function<void(RequestId id, const Error& why)>;
   // vocab_size: width of a mask. What is made for the vocabulary is made at the first use.

@@ -17,6 +17,8 @@ def requests():
             yield dict(common, n=3, frequency_penalty=0.3, extra_body={"min_tokens": 40, "repetition_penalty": 1.1})
             yield dict(common, stop=["girl", "cat", " th"], extra_body={"ignore_eos": True})
             yield dict(common, max_tokens=7, logit_bias={"260": 5, "270": 5}, extra_body={"top_k": 20})
+            yield dict(common, n=2, logprobs=1, extra_body={"guided_regex": r"(The (cat|dog|girl) (number [0-9]{1,2} )?(sat|looked|lived)[a-z ]{4,24}\. ?){1,4}"})
+            yield dict(common, extra_body={"allowed_token_ids": list(range(250, 700)), "bad_words": ["the", "and the"]})
 
 
 def told(answer):

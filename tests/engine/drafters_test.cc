@@ -89,6 +89,7 @@ class Drafters : public ::testing::TestWithParam<DrafterRow> {
     config.scheduler.max_prefill_chunk = 48;
     config.scheduler.max_model_len = 160;
     config.scheduler.max_waiting = 8 * kRequests;
+    config.scheduler.mask_words = 128;  // of at most 4096 tokens
     return config;
   }
 
@@ -123,6 +124,7 @@ class Drafters : public ::testing::TestWithParam<DrafterRow> {
     r.cache_salt = rng() % 5 == 0 ? "other" : "";
     if (rng() % 4 == 0) r.speculation.depth = 1 + static_cast<int>(rng() % 3);
     if (rng() % 9 == 0) r.speculation.drafters = 0;
+    r.constrained = rng() % 4 == 0;
     return r;
   }
 

@@ -11,6 +11,7 @@
 
 #include "engine/engine.h"
 #include "tests/engine/runner/loaded_runner.h"
+#include "tests/support/mask_maker.h"
 
 namespace serval::testing {
 
@@ -34,6 +35,7 @@ class EngineDriver {
   enum class Order { kAsTheDeviceLikes, kInTurn, kOneAhead };
   EngineDriver(const std::filesystem::path& model, const EngineConfig& config,
                Order order = Order::kAsTheDeviceLikes, std::unique_ptr<Speculator> speculator = nullptr);
+  ~EngineDriver() { masks_.stop(); }
 
   // Returns the request's id. Aborts the test when the engine refuses.
   RequestId submit(Request request);
@@ -59,7 +61,8 @@ class EngineDriver {
   RequestId next_id_ = 0;
   std::function<void()> hook_;
   LoadedRunner runner_;
-  Engine engine_;  // last: its thread uses what stands above
+  MaskMaker masks_;  // of constrained requests
+  Engine engine_;    // last: its thread uses what stands above
 };
 
 }  // namespace serval::testing

@@ -189,6 +189,63 @@ TEST_F(Drafts, NobodyGivesWayForAGuess) {
   EXPECT_EQ(tokens_[2].size(), 5u);
 }
 
+// A mask of one word says whose it is: 100 for the next token, 1 + the number among those that are left behind a guess.
+struct NumberedMasks : TokenConstraint {
+  void drew(int, std::span<const TokenId> tokens, int32_t place, std::span<const Draft> drafts) override {
+    num_output = place + static_cast<int>(tokens.size());
+    num_drafts = static_cast<int>(drafts.size());
+  }
+  std::span<const uint32_t> mask(int, int draft) const override { return std::span(words).subspan(draft + 1, 1); }
+  std::vector<uint32_t> words = {100, 1, 2, 3, 4, 5, 6, 7};
+  int num_output = 0, num_drafts = 0;
+};
+
+TEST_F(Drafts, OfAConstrainedSequenceThoseAreVerifiedThatMayBeDrawn) {
+  config_.mask_words = 1;
+  start(1);
+  const auto masks = std::make_shared<NumberedMasks>();
+  Request r = request(1, 10, 20);
+  r.constrained = true;
+  r.constraint = masks;
+  const std::vector<TokenId> all = alone(r, 20);
+  driver_->masks_come_at_once = false;
+  driver_->add(r);
+  turn();
+  EXPECT_EQ(masks->num_output, 1);
+  EXPECT_EQ(masks->num_drafts, kNumDrafts);
+  EXPECT_TRUE(turn().empty()) << "no mask, no draw";
+  driver_->take(MaskReady{1, 0, 2, 0b101011});  // a chain: what stands behind the third goes with it
+  const Batch& batch = turn();
+  ASSERT_EQ(batch.seqs.size(), 1u);
+  EXPECT_EQ(batch.seqs[0].num_drafts, 2);
+  EXPECT_EQ(batch.masks, (std::vector<uint32_t>{100, 1, 2}));
+  EXPECT_EQ(tokens_[1].size(), 4u);
+  EXPECT_EQ(masks->num_output, 4) << "all that the step drew at once";
+  driver_->take(MaskReady{1, 0, 5, 0});
+  EXPECT_EQ(turn().masks, (std::vector<uint32_t>{100}));
+  driver_->masks_come_at_once = true;
+  driver_->take(MaskReady{1, 0, 6});
+  while (!driver_->is_idle()) turn();
+  EXPECT_EQ(tokens_[1], all);
+}
+
+TEST(KeepDrafts, LeavesWholeBranchesAndTellsWhoGuessed) {
+  //  5 ── 6 ── 7      9 ── 6
+  //   └── 8
+  const std::vector<Draft> all = {{5, -1}, {6, 0}, {9, -1, DrafterKind::kDraft}, {8, 0}, {7, 1}, {6, 2, DrafterKind::kDraft}};
+  std::vector<Draft> drafts = all;
+  keep(drafts, 0b111011);  // without the 9
+  EXPECT_EQ(drafts.size(), 4u);
+  drafts = all;
+  keep(drafts, 0b111101);  // without the first 6
+  const std::vector<std::pair<TokenId, int>> expected = {{5, -1}, {9, -1}, {8, 0}, {6, 1}};
+  ASSERT_EQ(drafts.size(), 4u);
+  for (size_t i = 0; i < 4; ++i) EXPECT_EQ((std::pair(drafts[i].token, drafts[i].parent)), expected[i]) << i;
+  EXPECT_EQ(drafts[3].by, DrafterKind::kDraft);
+  follow(drafts, 9);
+  EXPECT_EQ(drafts[0].by, DrafterKind::kDraft);
+}
+
 TEST(FollowDrafts, LeavesTheBranchThatGoesOn) {
   //  5 ── 6 ── 7      9 ── 6
   //   └── 8

@@ -93,7 +93,10 @@ TEST_F(RecorderTest, ALifeReplaysToTheSameBatches) {
         if (!driver.is_due()) continue;
         recorder.apply(driver.due(), driver.now);
         driver.complete_step();
-        for (const TokenEvent& event : driver.events.events) masks.push_back({event.request, event.index, event.num_output + 1});
+        for (const TokenEvent& event : driver.events.events) {
+          if (!masks.empty() && masks.back().request == event.request && masks.back().index == event.index) masks.pop_back();
+          masks.push_back({event.request, event.index, event.num_output + 1, static_cast<uint64_t>(event.num_output) * 29});
+        }
         prompt_logprobs += static_cast<int>(driver.events.prompt_parts.size());
         driver.events.clear();
       }

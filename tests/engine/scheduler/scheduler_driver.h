@@ -44,6 +44,7 @@ class SchedulerDriver {
   Time now{0};
   std::function<Time(const Batch&)> step_time;  // none: no time
   bool masks_come_at_once = true;               // otherwise they are for the test to tell
+  std::function<uint64_t()> may_verify = [] { return ~uint64_t{0}; };  // of a constrained sequence's guesses, at each step
 
   void take(SchedulerInput input) { scheduler.take(std::move(input), now); }
   void add(Request request) { testing::add(scheduler, std::move(request), now); }
@@ -65,8 +66,11 @@ class SchedulerDriver {
   void complete_step() {
     const size_t num_before = events.events.size();
     scheduler.apply(due(), now, events);
-    for (size_t i = num_before; masks_come_at_once && i < events.events.size(); ++i)
-      take(MaskReady{events.events[i].request, events.events[i].index, events.events[i].num_output + 1});
+    for (size_t i = num_before; masks_come_at_once && i < events.events.size(); ++i) {
+      const TokenEvent& event = events.events[i];
+      const bool is_last = i + 1 == events.events.size() || events.events[i + 1].request != event.request || events.events[i + 1].index != event.index;
+      if (is_last) take(MaskReady{event.request, event.index, event.num_output + 1, may_verify()});
+    }
     oldest_ = (oldest_ + 1) % kMaxStepsInFlight;
     --num_in_flight_;
   }

@@ -30,6 +30,7 @@ class RandomDay {
       return (seq * 31 + position) % 997 == 0 && day_.seed % 2 == 1;
     };
     driver_.runner.salt_of = [this](SeqId seq) { return salts_.at(seq); };
+    driver_.may_verify = [this] { return random_() | random_(); };
     if (day.has_drafts)
       driver_.runner.propose = RandomDrafts{driver_.runner, day.config.num_draft_tokens, true,
                                             std::mt19937_64(day.seed)};
@@ -55,7 +56,7 @@ class RandomDay {
     rejected += stats.num_draft_tokens - stats.num_accepted_tokens;
   }
 
-  uint64_t preemptions = 0, hits = 0, accepted = 0, rejected = 0;
+  uint64_t preemptions = 0, hits = 0, accepted = 0, rejected = 0, trees = 0;
 
  private:
   struct Choice {
@@ -118,7 +119,14 @@ class RandomDay {
     const Batch& batch = driver_.plan();
     driver_.scheduler.check_invariants();
     int rows = 0;
-    for (const SeqStep& step : batch.seqs) rows += step.num_tokens;
+    for (const SeqStep& step : batch.seqs) {
+      rows += step.num_tokens;
+      for (int i = 0; i < step.num_drafts; ++i) {
+        if (batch.parents[step.parents_begin + i] == i - 1) continue;
+        ++trees;
+        break;
+      }
+    }
     ASSERT_LE(rows, day_.config.max_num_batched_tokens);
     ASSERT_EQ(rows, static_cast<int>(batch.tokens.size()));
     driver_.run();
@@ -168,9 +176,11 @@ BlockGeometry geometry(int blocks, const std::vector<KvGroupGeometry>& groups) {
 
 constexpr KvGroupGeometry kFull, kWindow{.window = 24}, kStream{.window = 24, .sinks = 5}, kState{.state_span = 16}, kBriefState{.state_span = 8};
 
+constexpr int kStepsOfDay = SERVAL_FUZZ_STEPS;
+
 // Days of all kinds.
 struct Days {
-  uint64_t preemptions = 0, hits = 0, hits_of_states = 0, accepted = 0, rejected = 0;
+  uint64_t preemptions = 0, hits = 0, hits_of_states = 0, accepted = 0, rejected = 0, trees = 0;
   int steps = 0;
 };
 
@@ -196,7 +206,7 @@ Days live(bool has_drafts) {
           day.geometry = geometry(blocks, groups);
           day.depth = depth;
           day.seed = seed++;
-          day.num_steps = 750;
+          day.num_steps = kStepsOfDay;
           day.has_drafts = has_drafts;
           day.config.num_draft_tokens = has_drafts ? 6 : 0;
           RandomDay run(day);
@@ -211,6 +221,7 @@ Days live(bool has_drafts) {
           if (groups.back().state_span > 0) all.hits_of_states += run.hits;
           all.accepted += run.accepted;
           all.rejected += run.rejected;
+          all.trees += run.trees;
           all.steps += day.num_steps;
         }
       }
@@ -232,6 +243,7 @@ TEST(SchedulerFuzz, AHundredThousandRandomStepsOfSeveralTokensKeepEveryInvariant
   const Days days = live(true);
   EXPECT_GT(days.accepted, 50'000u);
   EXPECT_GT(days.rejected, 50'000u);
+  EXPECT_GT(days.trees, 100'000u * kStepsOfDay / 3000) << "guesses beside each other, of one sequence in one step";
 }
 
 }  // namespace

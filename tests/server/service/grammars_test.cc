@@ -8,6 +8,7 @@
 #include <mutex>
 #include <set>
 
+#include "engine/batch.h"
 #include "engine/text/tokenizer/load_tokenizer.h"
 #include "server/service/metrics.h"
 
@@ -22,7 +23,10 @@ class GrammarsTest : public ::testing::Test {
  protected:
   GrammarsTest()
       : grammars_(load_tokenizer(std::filesystem::path(SERVAL_SOURCE_DIR) / "tests/fixtures/pooling/qwen3-reranker", kVocab), kVocab, {kEnd}, metrics_,
-                  [this](RequestId, int, int num_masks) { tell(num_masks, ""); },
+                  [this](RequestId, int, int num_masks, uint64_t drafts) {
+                    drafts_ = drafts;
+                    tell(num_masks, "");
+                  },
                   [this](RequestId, const Error& why) { tell(-1, why.code); }) {}
 
   void tell(int num_masks, std::string code) {
@@ -39,32 +43,40 @@ class GrammarsTest : public ::testing::Test {
     refusal_ = made ? "" : made.error().code;
     if (made) constraint_ = *made;
   }
-  std::set<int> allowed() const {
+  std::set<int> allowed(int draft = -1) const {
     std::set<int> tokens;
     for (int id = 0; id < kVocab; ++id)
-      if (constraint_->mask(0)[id / 32] >> id % 32 & 1) tokens.insert(id);
+      if (constraint_->mask(0, draft)[id / 32] >> id % 32 & 1) tokens.insert(id);
     return tokens;
   }
   // Draws the bytes in turn, each of which must be allowed. The code of a dead end; else nothing.
   std::string draw(std::string_view bytes) {
     for (const char c : bytes) {
-      const auto token = static_cast<unsigned char>(c);
+      const TokenId token = static_cast<unsigned char>(c);
       EXPECT_TRUE(allowed().contains(token)) << c;
-      std::unique_lock lock(mutex_);
-      num_masks_ = 0;
-      lock.unlock();
-      constraint_->drew(0, token, place_++);
-      lock.lock();
-      told_.wait(lock, [&] { return num_masks_ != 0; });
-      if (num_masks_ < 0) return code_;
+      const std::string code = step({token}, {});
+      if (!code.empty()) return code;
     }
     return "";
+  }
+  // A step draws the tokens and has guesses of what follows.
+  std::string step(const std::vector<TokenId>& tokens, const std::vector<Draft>& guesses) {
+    std::unique_lock lock(mutex_);
+    num_masks_ = 0;
+    lock.unlock();
+    constraint_->drew(0, tokens, place_, guesses);
+    place_ += static_cast<int>(tokens.size());
+    lock.lock();
+    told_.wait(lock, [&] { return num_masks_ != 0; });
+    EXPECT_TRUE(num_masks_ < 0 || num_masks_ == place_ + 1) << num_masks_;
+    return num_masks_ < 0 ? code_ : "";
   }
 
   ServiceMetrics metrics_{"model"};
   std::mutex mutex_;
   std::condition_variable told_;
   int num_masks_ = 0, place_ = 0;
+  uint64_t drafts_ = 0;
   std::string code_, refusal_;
   Grammars grammars_;
   std::shared_ptr<TokenConstraint> constraint_;
@@ -105,6 +117,29 @@ TEST_F(GrammarsTest, WhereNothingIsLeftTheRequestEndsAndSaysWhy) {
   begin(&format, {.allowed = {'a'}});
   EXPECT_EQ(refusal_, "");
   EXPECT_EQ(draw("a"), "no_token_allowed");
+}
+
+TEST_F(GrammarsTest, MasksStandBehindGuessesThatMayBeDrawn) {
+  const OutputFormat format{.kind = OutputFormat::Kind::kRegex, .text = "ab*c|ax[yz]"};
+  begin(&format, {.banned = {{'b', 'b'}}});
+  EXPECT_EQ(step({'a'}, {{'b', -1}, {'d', -1}, {'b', 0}, {'c', 0}, {'y', 1}, {'x', -1}, {'z', 5}, {kEnd, 6}}), "");
+  EXPECT_EQ(drafts_, 0b1101001u) << "neither what may not be drawn, nor what stands behind it, nor ends";
+  EXPECT_EQ(allowed(), (std::set<int>{'b', 'c', 'x'}));
+  EXPECT_EQ(allowed(0), (std::set<int>{'c'})) << "behind b";
+  EXPECT_EQ(allowed(1), (std::set<int>{kEnd})) << "behind bc";
+  EXPECT_EQ(allowed(2), (std::set<int>{'y', 'z'})) << "behind x";
+  EXPECT_EQ(allowed(3), (std::set<int>{kEnd})) << "behind xz";
+  EXPECT_EQ(step({'x', 'y'}, {}), "") << "a step may draw several";
+  EXPECT_EQ(allowed(), (std::set<int>{kEnd}));
+}
+
+TEST_F(GrammarsTest, NoGuessIsLeftBehindWhichNothingMayBeDrawn) {
+  const OutputFormat format{.kind = OutputFormat::Kind::kRegex, .text = "aab|aca"};
+  begin(&format, {.allowed = {'a', 'c', kEnd}});
+  EXPECT_EQ(step({'a'}, {{'a', -1}, {'b', 0}, {'c', -1}, {'a', 2}}), "");
+  EXPECT_EQ(drafts_, 0b1100u);
+  EXPECT_EQ(allowed(1), (std::set<int>{kEnd}));
+  EXPECT_EQ(step({'a'}, {{'b', -1}}), "no_token_allowed");
 }
 
 TEST_F(GrammarsTest, TheFormBeginsBehindReasoning) {
