@@ -200,6 +200,30 @@ def fp8_blocks():
                    "modules_to_not_convert": None}, torch.bfloat16
 
 
+def fp8_fp4():
+    """DeepSeek V4's: E4M3 by block, here the smaller matrices, and E2M1 by 32 columns, both with powers of two."""
+    block = 16
+    levels = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], dtype=np.float32)
+
+    def powers(most):
+        return np.exp2(np.ceil(np.log2(most))).astype(np.float32)
+
+    def store(weight):
+        n, k = weight.shape
+        if n == 32:
+            scale = powers(np.abs(weight.reshape(n // block, block, k // block, block)).max(axis=(1, 3)) / 448)
+            codes, meant = e4m3(weight, np.repeat(np.repeat(scale, block, axis=0), block, axis=1))
+            return {"weight": codes, "scale": tensor(scale).to(torch.float8_e8m0fnu)}, meant
+        parts = groups_of(weight, 32)
+        scale = powers(np.abs(parts).max(axis=2) / 6)
+        codes = np.abs(parts[..., None] / scale[..., None, None] - levels).argmin(axis=3).astype(np.uint8)
+        pairs = codes.reshape(n, k // 2, 2)
+        return {"weight": tensor((pairs[..., 0] | pairs[..., 1] << 4).view(np.int8)), "scale": tensor(scale).to(torch.float8_e8m0fnu)}, \
+            (levels[codes] * scale[..., None]).reshape(n, k)
+    return store, {"quant_method": "fp8", "fmt": "e4m3", "scale_fmt": "ue8m0", "activation_scheme": "dynamic",
+                   "weight_block_size": [block, block]}, torch.bfloat16
+
+
 def fp8_rows():
     def store(weight):
         scale = torch.from_numpy(np.abs(weight).max(axis=1, keepdims=True) / 448).to(torch.bfloat16)
@@ -358,6 +382,7 @@ FORMATS = {
     "quant-hqq4-axis0": lambda: hqq(4, 0),
     "quant-fp8-blocks": fp8_blocks,
     "quant-fp8": fp8_tensor,
+    "quant-fp8-fp4": fp8_fp4,
     "quant-nf4": lambda: nf4(False),
     "quant-nf4-nested": lambda: nf4(True),
     "quant-bnb-int8": llm_int8,

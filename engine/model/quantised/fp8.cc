@@ -1,5 +1,6 @@
 // E4M3 with scales of blocks (DeepSeek V3, Qwen3) or of whole matrices: "weight" beside "weight_scale_inv", which in
-// spite of its name is multiplied with, or "weight_scale".
+// spite of its name is multiplied with, "weight_scale" or, in DeepSeek V4, "scale". That has E2M1 too: two a byte, with a
+// power of two for every so many.
 #include "engine/model/quantised/method.h"
 
 namespace serval {
@@ -16,15 +17,19 @@ std::vector<StoredMatrix> find_fp8(const Checkpoint& checkpoint, const boost::js
     throw UnsupportedQuantisation("blocks of " + std::to_string(block_rows) + " by " + std::to_string(block_columns));
   std::vector<StoredMatrix> matrices;
   for (const TensorInfo& tensor : checkpoint.tensors()) {
-    if (tensor.dtype_name != "F8_E4M3") continue;
     const auto module = module_of(tensor, ".weight");
     if (!module) continue;
-    const bool is_inverse = checkpoint.find(*module + ".weight_scale_inv") != nullptr;
-    matrices.push_back(scaled_matrix(checkpoint, tensor, *module + (is_inverse ? ".weight_scale_inv" : ".weight_scale"), "FP8",
-                                     block_rows, block_columns));
+    const auto has = [&](const char* scale) { return checkpoint.find(*module + scale) != nullptr; };
+    if (tensor.dtype_name == "I8" && has(".scale")) {
+      matrices.push_back(e2m1_matrix(checkpoint, tensor, tensor.name, *module + ".scale", "FP4", "", GlobalScale::kNone));
+      continue;
+    }
+    if (tensor.dtype_name != "F8_E4M3") continue;
+    const char* const scale = has(".weight_scale_inv") ? ".weight_scale_inv" : has(".scale") ? ".scale" : ".weight_scale";
+    matrices.push_back(scaled_matrix(checkpoint, tensor, *module + scale, "FP8", block_rows, block_columns));
     // Of activations, which stay as they are.
-    for (const char* scale : {".input_scale", ".activation_scale"})
-      if (checkpoint.find(*module + scale) != nullptr) matrices.back().tensors.push_back(*module + scale);
+    for (const char* unused : {".input_scale", ".activation_scale"})
+      if (has(unused)) matrices.back().tensors.push_back(*module + unused);
   }
   return matrices;
 }

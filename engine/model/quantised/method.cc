@@ -105,7 +105,7 @@ std::vector<uint8_t> low_nibbles_first(const std::vector<uint8_t>& bytes) {
 
 StoredMatrix e2m1_matrix(const Checkpoint& checkpoint, const TensorInfo& codes, const std::string& name, const std::string& scales,
                          std::string_view how, const std::string& global, GlobalScale use) {
-  tensor_of(checkpoint, codes.name, "U8", 2);
+  tensor_of(checkpoint, codes.name, "U8 I8", 2);
   const TensorInfo& scale = tensor_of(checkpoint, scales, "F8_E4M3 F8_E8M0 U8", 2);
   const int64_t n = codes.shape[0], k = codes.shape[1] * 2, groups = scale.shape[1];
   if (scale.shape[0] != n || groups < 1 || k % groups != 0 || (groups > 1 && k / groups % 8 != 0))

@@ -45,6 +45,7 @@ std::vector<ModelCase> quantised_models() {
       {"quant-hqq4-axis0", {spoiled("W_q"), spoiled(".scale"), spoiled(".zero")}},
       {"quant-fp8-blocks", {spoiled("proj.weight"), spoiled("weight_scale_inv")}},
       {"quant-fp8", {spoiled("proj.weight")}},
+      {"quant-fp8-fp4", {spoiled("proj.weight"), spoiled(".scale")}},
       {"quant-mxfp4", {spoiled("_blocks"), spoiled("_scales")}},
       {"quant-nf4", {spoiled("proj.weight"), spoiled("absmax"), spoiled("quant_map")}},
       {"quant-nf4-nested", {spoiled("proj.weight"), spoiled("weight.absmax"), spoiled("nested_absmax"), spoiled("quant_map")}},
