@@ -56,6 +56,24 @@ void Backend::mean_scan(const MeanScanArgs&) {
 void Backend::choose_keys(const ChooseKeysArgs&) {
   SERVAL_CHECK(false, "choose_keys was asked of a device that has none");
 }
+void Backend::write_rows(const WriteRowsArgs&) {
+  SERVAL_CHECK(false, "write_rows was asked of a device that has none");
+}
+void Backend::compress_rows(const CompressRowsArgs&) {
+  SERVAL_CHECK(false, "compress_rows was asked of a device that has none");
+}
+void Backend::choose_rows(const ChooseRowsArgs&) {
+  SERVAL_CHECK(false, "choose_rows was asked of a device that has none");
+}
+void Backend::attend_rows(const AttendRowsArgs&) {
+  SERVAL_CHECK(false, "attend_rows was asked of a device that has none");
+}
+void Backend::collapse_residuals(const MixedResidualsArgs&, const Tensor&) {
+  SERVAL_CHECK(false, "mixed residuals were asked of a device that has no ops of them");
+}
+void Backend::expand_residuals(const Tensor&, const Tensor&, const Tensor&) {
+  SERVAL_CHECK(false, "mixed residuals were asked of a device that has no ops of them");
+}
 void Backend::mix_streams(const MixStreamsArgs&) {
   SERVAL_CHECK(false, "streams were asked of a device that has no ops of them");
 }

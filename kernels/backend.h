@@ -67,12 +67,26 @@ struct KvLayer {
   // computed of its block_size positions. As keys the inputs of its convolution that the next rows need, [taps - 1,
   // channels], oldest first; as values the states of its scan, whose layout is the op's.
   int64_t conv_floats = 0, scan_floats = 0;
+  // Of a layer whose keys are its values (AttendRowsArgs; the others: 0): rows of so many f32 numbers, one for every row_span
+  // positions, which lies in the block of the last of them. As keys; values there are none.
+  int64_t row_floats = 0;
+  int row_span = 1;
 
   bool keeps_state() const { return conv_floats + scan_floats > 0; }
-  size_t key_bytes() const { return keeps_state() ? conv_floats * sizeof(float) : block_bytes(); }
+  size_t key_bytes() const {
+    if (row_floats > 0) return rows_of_block() * row_floats * sizeof(float);
+    return keeps_state() ? conv_floats * sizeof(float) : block_bytes();
+  }
   size_t value_bytes() const {
+    if (row_floats > 0) return 0;
     return keeps_state() ? scan_floats * sizeof(float)
                          : static_cast<size_t>(block_size) * num_kv_heads * value_width() * dtype_bytes(dtype);
+  }
+  int64_t rows_of_block() const { return (block_size + row_span - 1) / row_span; }
+  // The row whose last position is `last`, by the block table of its sequence.
+  float* row_at(const int32_t* blocks, int last) const {
+    return static_cast<float*>(keys) +
+           (blocks[last / block_size] * rows_of_block() + last % block_size / row_span) * row_floats;
   }
   int value_width() const { return value_dim > 0 ? value_dim : head_dim; }
   size_t block_bytes() const {  // of keys of heads
@@ -135,7 +149,7 @@ struct CopyHeadsArgs {
 struct HeadLinearArgs {
   Tensor x;
   int64_t x_row_stride = 0, x_head_stride = 0;
-  std::span<const LinearWeight> heads;  // [n, k] each, of one shape and format, without biases
+  std::span<const LinearWeight> heads;  // [n, k] each, of one shape and format, all with biases or none
   Tensor out;
   int64_t out_row_stride = 0, out_head_stride = 0;
 };
@@ -148,6 +162,62 @@ struct RopeArgs {
   const int32_t* positions = nullptr;  // [num_rows]
   Tensor cos_sin;                      // [max_positions, rotary_dim] f32: cos half then sin half
   int rotary_dim = 0;
+  // Pairs are (2i, 2i + 1) instead; they turn the other way. RareOp::kKeptRows, both.
+  bool has_neighbour_pairs = false, turns_back = false;
+};
+
+// x [num_rows, width] into rows of kv at `first`, kv.row_span being 1. RareOp::kKeptRows, as are the next three.
+struct WriteRowsArgs {
+  Tensor x;
+  int64_t first = 0;
+  const int32_t* slots = nullptr;  // [num_rows], as WriteKvArgs has them
+  KvLayer kv;
+};
+
+// Compresses windows of to.row_span positions, counted from 0, into a row each, when their last position is computed
+// (DeepSeek-V4, sections 2.3.1 and 2.3.2). At `first` in a row of `from` there are `dim` numbers c and as many weights z,
+// which are softmaxed over the window, number by number: the row is rotate(norm(sum of softmax(z + bias) c)), as its first
+// position rotates the last of its numbers. Windows that overlap have twice as many of each: of the first half those of the
+// window before come into it (the first window has none), of the second half the window's own.
+struct CompressRowsArgs {
+  KvLayer from;
+  int64_t first = 0;
+  const AttentionBatch* batch = nullptr;
+  bool overlaps = false;
+  Tensor bias;  // f32 [to.row_span, dim, or 2 dim]: by place in the window
+  Tensor norm;  // f32 [dim], of an RMS norm
+  float eps = 0;
+  const int32_t* positions = nullptr;  // [num_rows], into cos_sin
+  Tensor cos_sin;
+  KvLayer to;
+  int64_t to_first = 0;  // where in its row the compressed lies
+  const AttentionBatch* to_batch = nullptr;
+};
+
+// Of the windows that have closed, those whose rows a row attends to: the top_k of the highest scores, of equal ones the
+// earlier. A score is the sum over heads of weight * max(0, q . row), of `dim` numbers of the row from `first` on.
+struct ChooseRowsArgs {
+  Tensor q;        // [num_rows, heads, dim], rows together
+  Tensor weights;  // [num_rows, heads]
+  int64_t first = 0;
+  int top_k = 0;
+  KvLayer kv;
+  const AttentionBatch* batch = nullptr;
+};
+
+// Attention to rows that are keys and values at once, by their first `dim` numbers: those of the last `window` positions, the
+// row's own among them, and those of windows that have closed. One softmax over both and the sinks.
+struct AttendRowsArgs {
+  Tensor q;      // [num_rows, heads, dim], rows together
+  KvLayer near;  // row_span 1
+  const AttentionBatch* near_batch = nullptr;
+  int window = 0;
+  KvLayer far;  // row_floats 0: there are none
+  const AttentionBatch* far_batch = nullptr;
+  bool is_chosen = false;  // of `far` those alone that choose_rows() chose last in this step
+  float scale = 1;
+  Tensor sinks;  // f32 [heads]
+  Tensor out;    // [num_rows, heads * dim]
 };
 
 struct WriteKvArgs {
@@ -198,6 +268,10 @@ struct SelectiveScanArgs {
   Tensor dt;              // f32 [num_rows, channels]
   Tensor b, c;            // [num_rows, states], 1..kMaxScanStates of them
   int64_t bc_stride = 0;  // elements between rows of b and of c
+  // Channels are so many heads of neighbours, of which each has b and c of its own, so many elements apart. More than 1:
+  // RareOp::kHeadScan.
+  int heads = 1;
+  int64_t bc_head_stride = 0;
   Tensor gate;            // [num_rows, channels]
   int64_t gate_stride = 0;
   Tensor a;  // f32 [states, channels], negative
@@ -291,6 +365,20 @@ struct CorrectStreamsArgs {
   Tensor scaled;   // [num_rows, dim]: x_0 times scale, at last
 };
 
+// Residuals of a row side by side, [num_rows, count * dim], count at most kMaxStreams, of which a part reads one mixture and to
+// which it gives back another (hyper-connections on the manifold of doubly stochastic matrices; DeepSeek-V4, section 2.2).
+struct MixedResidualsArgs {
+  Tensor residuals;
+  // f32 [num_rows, count, or (2 + count) count], of what the row's own projection has made: pre, then post and comb. They
+  // become the mixtures: pre = sigmoid(scale pre + base) + eps, post = 2 sigmoid(...), comb = softmax of its rows, + eps, whose
+  // columns and rows are made to add up to 1 in turn, `rounds` times, columns first.
+  Tensor mixes;
+  Tensor base;   // f32, as wide as mixes
+  Tensor scale;  // f32 [1, or 3], of pre, post, comb
+  float eps = 0;
+  int rounds = 0;
+};
+
 // How far something long at the start is: (bytes done, bytes in all). May throw to give up.
 using Progress = std::function<void(size_t, size_t)>;
 
@@ -374,6 +462,10 @@ class Backend {
   // q rows may be a slice of the fused qkv: q_row_stride elements between rows.
   virtual void attention(const AttentionArgs& args, int64_t q_row_stride) = 0;
   virtual void choose_keys(const ChooseKeysArgs& args);  // RareOp::kChosenKeys
+  virtual void write_rows(const WriteRowsArgs& args);
+  virtual void compress_rows(const CompressRowsArgs& args);
+  virtual void choose_rows(const ChooseRowsArgs& args);
+  virtual void attend_rows(const AttendRowsArgs& args);
   virtual void gated_activation(Activation act, const Tensor& gate_up,
                                 const Tensor& out) = 0;  // [m, 2f] -> act(gate) * up [m, f]
   // gate_up [m, 2f] in place: gate = min(gate, limit), up = clamp(up, -limit, limit) + up_offset.
@@ -403,6 +495,10 @@ class Backend {
   // x [rows, dim] with x_stride elements between rows, in place: what lies above so many deviations from the row's
   // mean, x = max(0, x - mean - deviations * deviation).
   virtual void cut_rows(const Tensor& x, int64_t x_stride, float deviations);
+  // RareOp::kMixedResiduals, both. Makes the mixtures; out [num_rows, dim] = the sum over i of pre_i residual_i.
+  virtual void collapse_residuals(const MixedResidualsArgs& args, const Tensor& out);
+  // Each residual_i = post_i x + the sum over j of comb[j, i] residual_j, x [num_rows, dim].
+  virtual void expand_residuals(const Tensor& residuals, const Tensor& mixes, const Tensor& x);
   virtual void gather_rows(const Tensor& x, std::span<const int32_t> rows, const Tensor& out) = 0;
 
   // Routed experts (kernels/expert_routing.h), in the order of these calls. No expert has a capacity: nothing

@@ -5,6 +5,8 @@
 // scratch of the caller.
 #pragma once
 
+#include <span>
+
 #include "kernels/tensor.h"
 
 namespace serval {
@@ -49,6 +51,10 @@ struct ExpertRouting {
   // The weights belong to what the experts are given, not to what they answer (Llama 4).
   bool weighs_inputs = false;
   Tensor scales;  // f32 [num_experts]: of an expert's weight, behind all of the rule; data null: 1
+  // Which experts each token of the vocabulary has, whole numbers of f32 [vocab, top_k], and the rows' tokens as Backend::embed has them: then
+  // logits make the weights alone (DeepSeek-V4, section 2.1). Data null: rows choose. RareOp::kTokenExperts.
+  Tensor of_tokens;
+  std::span<const int32_t> tokens = {};
 
   int64_t num_rows() const { return experts.dim(0); }
   int64_t num_places() const { return rows.dim(0); }

@@ -63,7 +63,8 @@ struct ForwardInput {
 // Ops, or forms of one, that a device may have no kernel for. A part raises those that it calls; a model is refused before
 // it is loaded where Backend::has() says no.
 enum class RareOp : uint8_t {
-  kLinearScan, kHeadLinear, kNarrowValues, kStreams, kGatedScan, kFarQueries, kChosenKeys, kMeanScan
+  kLinearScan, kHeadLinear, kNarrowValues, kStreams, kGatedScan, kFarQueries, kChosenKeys, kMeanScan, kKeptRows, kMixedResiduals,
+  kTokenExperts, kHeadScan
 };
 inline constexpr const char* kRareOpNames[] = {"the scan of matrix states (linear_scan)",
                                                "a product for each head (head_linear)",
@@ -72,7 +73,11 @@ inline constexpr const char* kRareOpNames[] = {"the scan of matrix states (linea
                                                "the scan of gated units (gated_scan)",
                                                "attention with a second query for far keys (far_q)",
                                                "attention to keys that an index chooses (choose_keys)",
-                                               "the scan of weighted means (mean_scan)"};
+                                               "the scan of weighted means (mean_scan)",
+                                               "attention to compressed keys (attend_rows)",
+                                               "residuals that each part mixes (expand_residuals)",
+                                               "experts that tokens are given by a table",
+                                               "a selective scan of heads (selective_scan)"};
 using RareOps = std::bitset<std::size(kRareOpNames)>;
 
 // The largest calls that will be made in the steps of one model.

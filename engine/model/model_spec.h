@@ -19,6 +19,8 @@
 #include "engine/model/ffn/moe.h"
 #include "engine/model/ffn/none.h"
 #include "engine/model/layer_inputs.h"
+#include "engine/model/mixed_residuals.h"
+#include "engine/model/mixers/compressed.h"
 #include "engine/model/mixers/delta_net.h"
 #include "engine/model/mixers/gqa.h"
 #include "engine/model/mixers/griffin.h"
@@ -41,7 +43,8 @@
 namespace serval {
 
 using MixerSpec = OneMixerOf<GqaSpec, MlaSpec, MambaSpec, Mamba2Spec, DeltaNetSpec, KdaSpec, LightningSpec, GriffinSpec,
-                              ShortConvSpec, RwkvTimeSpec, RwkvChannelSpec, ZambaBlockSpec, NoMixerSpec>;
+                              ShortConvSpec, RwkvTimeSpec, RwkvChannelSpec, ZambaBlockSpec, CompressedAttentionSpec,
+                              CompressedKeysSpec, NoMixerSpec>;
 using FfnSpec = OneFfnOf<DenseFfnSpec, MoeFfnSpec, MlpFfnSpec, NoFfnSpec>;
 
 // What a layer without a rotation has in place of one (NoPE; Kazemnejad et al. 2023).
@@ -72,6 +75,8 @@ struct LayerSpec {
   int kv_group = 0;  // into ModelSpec::kv_groups; of a layer without a mixer it means nothing
   // The earlier layer whose keys and values it reads, having none of its own (Gemma 4 E).
   std::optional<int> kv_source;
+  // The layer that keeps what this one's mixer has compressed, and has nothing else (CompressedKeysSpec).
+  std::optional<int> far_layer;
   // The mixer reads what the layer before's read, beside it (Falcon-H1: two mixers in one layer of the checkpoint).
   bool is_beside = false;
   // What the mixer gives is for the next layer's mixer alone, which reads it with the residual (Zamba); there is no
@@ -147,6 +152,7 @@ struct ModelSpec {
   float final_logit_cap = 0;
   LayerInputsSpec layer_inputs;
   StreamsSpec streams;  // with layer_inputs alone
+  MixedResidualsSpec mixed;  // without anything that stands on one residual: streams, scales, norms of it
   std::vector<RopeSpec> ropes;
   LongAttention long_attention;
   std::vector<LayerSpec> layers;

@@ -43,6 +43,7 @@ StepLimits Transformer::step_limits(const ModelSpec& spec, StepLimits sizes) {
   most.num_kv_groups = static_cast<int>(spec.kv_groups.size());
   for (int g = 0; g < most.num_kv_groups; ++g) most.windows[g] = spec.kv_groups[g].attended_window();
   if (spec.streams.is_there()) most.need(RareOp::kStreams);
+  spec.mixed.raise_limits(spec.hidden_size, most);
   for (const LayerSpec& layer : spec.layers) {
     const auto raise = [&](const auto& part) { part.raise_limits(most); };
     std::visit(raise, layer.mixer);
@@ -84,6 +85,9 @@ void Transformer::run_layers(const ForwardInput& in, std::span<const KvLayer> kv
   const StreamsSpec& streams = spec_.streams;
   const StreamRows rows{ws.streams, ws.before, ws.low_rank, ws.residual, ws.x, ws.scratch};
   if (streams.is_there()) streams.begin(backend_, weights_.streams, rows);
+  const MixedResidualsSpec& mixed = spec_.mixed;
+  const MixedRows mixed_rows{ws.residuals, ws.mixes, ws.residual, ws.scratch};
+  if (mixed.is_there()) mixed.begin(backend_, mixed_rows);
   if (spec_.keeps_embedding) backend_.scaled_add(ws.residual, 1, {}, ws.embedded);
   bool reads_aside = false;
   for (int l = 0; l < num_layers; ++l) {
@@ -100,6 +104,7 @@ void Transformer::run_layers(const ForwardInput& in, std::span<const KvLayer> kv
     }
     if (streams.is_there()) streams.begin_layer(backend_, w.stream, rows);
     if (std::visit([](const auto& part) { return has_mixer(part); }, layer.mixer)) {
+      if (mixed.is_there()) mixed.collapse(backend_, w.mixer_mix, mixed_rows);
       if (layer.is_beside) {
         backend_.scaled_add(pending, 1, ws.residual, ws.residual);
       } else if (std::exchange(reads_aside, false)) {
@@ -108,7 +113,7 @@ void Transformer::run_layers(const ForwardInput& in, std::span<const KvLayer> kv
         h = l == 0 && read_first.data != nullptr ? read_first : norm_before(layer, layer.mixer_norm, w.mixer_norm, pending, ws);
       }
       if (streams.is_there()) streams.read(backend_, w.stream, h, rows);
-      const MixerInput mixer_input{.h = h,
+      MixerInput mixer_input{.h = h,
                                    .embedded = ws.embedded,
                                    .out = ws.x,
                                    .scratch = ws.scratch,
@@ -121,6 +126,10 @@ void Transformer::run_layers(const ForwardInput& in, std::span<const KvLayer> kv
                                    .cos_sin = rotation(layer.rope),
                                    .query_cos_sin = rotation(layer.query_rope.value_or(kNoRope)),
                                    .query_growth = rotation(layer.query_growth.value_or(kNoRope))};
+      if (layer.far_layer) {
+        mixer_input.far_kv = kv[*layer.far_layer];
+        mixer_input.far_group = &in.groups[spec_.layers[*layer.far_layer].kv_group];
+      }
       const auto& mixer = weights_.layers[layer.weights_of.value_or(l)].mixer;
       std::visit([&](const auto& part) { part.run(backend_, weights_of(part, mixer), mixer_input); },
                  layer.mixer);
@@ -136,17 +145,20 @@ void Transformer::run_layers(const ForwardInput& in, std::span<const KvLayer> kv
         streams.add_low_rank(backend_, rows);
         pending = {};
       }
+      if (mixed.is_there()) mixed.expand(backend_, mixed_rows, std::exchange(pending, {}));
     }
     if (!std::visit([](const auto& part) { return is_there(part); }, layer.ffn)) continue;
+    if (mixed.is_there()) mixed.collapse(backend_, w.ffn_mix, mixed_rows);
     if (layer.is_parallel) {
       if (layer.ffn_norm.is_there()) h = add_norm(backend_, layer.ffn_norm, w.ffn_norm, ws.residual, {}, ws.h);
       backend_.scaled_add(pending, 1, ws.residual, ws.residual);
     } else {
       h = norm_before(layer, layer.ffn_norm, w.ffn_norm, pending, ws);
     }
-    const FfnInput ffn_input{.h = h, .residual = ws.residual, .out = ws.x, .scratch = ws.scratch};
+    const FfnInput ffn_input{.h = h, .residual = ws.residual, .out = ws.x, .scratch = ws.scratch, .token_ids = in.token_ids};
     std::visit([&](const auto& part) { part.run(backend_, weights_of(part, w.ffn), ffn_input); }, layer.ffn);
     pending = finish_part(layer, layer.ffn_post_norm, w.ffn_post_norm, layer.ffn_scale, ws);
+    if (mixed.is_there()) mixed.expand(backend_, mixed_rows, std::exchange(pending, {}));
     if (inputs.is_there()) {
       backend_.scaled_add(pending, 1, ws.residual, ws.residual);
       if (streams.is_there()) streams.end_layer(backend_, w.stream, rows);
@@ -164,6 +176,7 @@ void Transformer::run_layers(const ForwardInput& in, std::span<const KvLayer> kv
     }
   }
   if (streams.is_there()) streams.end(backend_, weights_.streams, rows);
+  if (mixed.is_there()) mixed.end(backend_, weights_.head_mix, mixed_rows);
   const Tensor last = add_norm(backend_, spec_.final_norm, weights_.final_norm, ws.residual, pending, ws.h);
   if (last.data != ws.h.data) backend_.scaled_add(last, 1, {}, ws.h);
 }

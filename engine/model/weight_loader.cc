@@ -52,6 +52,10 @@ const TensorInfo& find_tensor(const Checkpoint& checkpoint, const SourceTensor& 
                              ", the configuration asks for " + shape_text(source.stored_shape()));
   }
   if (info->stored != nullptr) return *info;
+  if (source.integers_below > 0) {
+    if (info->dtype_name == "I64" || info->dtype_name == "I32") return *info;
+    throw std::runtime_error(subject + " has dtype " + std::string(info->dtype_name) + "; supported are I64, I32");
+  }
   if (!info->dtype || *info->dtype == DType::kI32) {
     throw std::runtime_error(subject + " has dtype " + std::string(info->dtype_name) +
                              "; supported are F32, F16, BF16");
@@ -118,6 +122,7 @@ class Staging {
   // The tensor's values in `type`. The view is good until clear(), as are all below.
   Tensor load(const SourceTensor& source, DType type) {
     if (find_tensor(checkpoint_, source).stored != nullptr) return load_stored_numbers(source, type);
+    if (source.integers_below > 0) return load_integers(source);
     Tensor view = read(source);
     if (view.dtype == type) return view;
     const Tensor stored = view;
@@ -176,6 +181,7 @@ class Staging {
   }
   size_t bytes_for(const SourceTensor& source, DType type) const {
     if (is_stored(source)) return aligned(static_cast<size_t>(source.num_rows() * source.num_columns()) * dtype_bytes(type));
+    if (source.integers_below > 0) return read_bytes(source) + aligned(most_elements(source) * sizeof(float));
     const DType stored = *find_tensor(checkpoint_, source).dtype;
     return read_bytes(source) +
            (stored == type ? 0 : aligned(most_elements(source) * dtype_bytes(type)));
@@ -242,6 +248,28 @@ class Staging {
       transpose(stored, rows, source.shape[1], dtype_bytes(*info.dtype), raw);
     }
     return Tensor(raw, *info.dtype, {source.num_rows(), source.num_columns()});
+  }
+
+  // As f32.
+  Tensor load_integers(const SourceTensor& source) {
+    const TensorInfo& info = find_tensor(checkpoint_, source);
+    const size_t size = info.dtype_name == "I64" ? 8 : 4;
+    const std::byte* raw = take(info.bytes);
+    checkpoint_.read(info, 0, info.bytes, const_cast<std::byte*>(raw));
+    done_ += info.bytes;
+    const Tensor view(take(source.num_elements() * sizeof(float)), DType::kF32, {source.num_elements()});
+    for (int64_t i = 0; i < source.num_elements(); ++i, raw += size) {
+      int64_t value = 0;
+      int32_t narrow = 0;
+      std::memcpy(size == 8 ? static_cast<void*>(&value) : &narrow, raw, size);
+      if (size == 4) value = narrow;
+      if (value < 0 || value >= source.integers_below)
+        throw std::runtime_error(checkpoint_.file_of(info).string() + ": tensor " + in_quotes(info.name) + " holds " +
+                                 std::to_string(value) + "; it must hold numbers from 0 to " +
+                                 std::to_string(source.integers_below - 1));
+      view.as<float>()[i] = static_cast<float>(value);
+    }
+    return view;
   }
 
   // Copies some bytes of a tensor, in pieces by all of the device's threads; whether the numbers are finite.

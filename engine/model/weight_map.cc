@@ -113,6 +113,10 @@ std::vector<WeightSlot> map_weights(const ModelSpec& spec, ModelWeights& weights
     spec.layer_inputs.list_slots(hidden, weights.layer_inputs, inside);
     if (spec.streams.is_there()) spec.streams.list_slots(hidden, weights.streams, inside);
   }
+  if (spec.mixed.is_there()) {
+    SlotList inside(slots, names, names.frame_prefix(), spec.frame_format());
+    spec.mixed.list_head_slots(hidden, weights.head_mix, inside);
+  }
   weights.layers.resize(spec.layers.size());
   for (size_t l = 0; l < spec.layers.size(); ++l) {
     const LayerSpec& layer = spec.layers[l];
@@ -144,6 +148,12 @@ void list_layer(const ModelSpec& spec, const LayerSpec& layer, LayerWeights& w, 
   list.norm(w.ffn_post_norm, "ffn_post_norm", hidden, layer.ffn_post_norm);
   if (spec.layer_inputs.is_there()) spec.layer_inputs.list_layer_slots(hidden, w.layer_input, list);
   if (spec.streams.is_there()) spec.streams.list_layer_slots(hidden, w.stream, list);
+  if (spec.mixed.is_there()) {
+    const auto has_part = [](const auto& part) { return has_mixer(part); };
+    if (std::visit(has_part, layer.mixer)) spec.mixed.list_slots(hidden, "attn_hc", w.mixer_mix, list);
+    if (std::visit([](const auto& part) { return is_there(part); }, layer.ffn))
+      spec.mixed.list_slots(hidden, "ffn_hc", w.ffn_mix, list);
+  }
   if (layer.has_output_scale) list.vector(w.output_scale, "layer_scalar", {1});
 }
 

@@ -140,6 +140,27 @@ void SlotList::vector(Buffer& target, std::string_view tensor, std::vector<int64
   vectors(target, {{std::string(tensor), std::move(shape)}}, std::move(prepare));
 }
 
+void SlotList::integers(Buffer& target, std::string_view tensor, std::vector<int64_t> shape, int64_t limit) {
+  vector(target, tensor, std::move(shape));
+  std::get<VectorSlot>(slots_.back()).sources[0].integers_below = limit;
+}
+
+void SlotList::exact_linear(LinearWeight& target, std::string_view tensor, int64_t rows, int64_t columns) {
+  const SourceTensor part{.name = stored(tensor), .shape = {rows, columns}};
+  slots_.emplace_back(LinearSlot{.target = &target, .format = WeightFormat::kF32, .parts = {part}, .biases = {}});
+}
+
+void SlotList::head_linears(std::vector<LinearWeight>& targets, std::string_view tensor, int heads, int64_t rows, int64_t columns,
+                            std::string_view biases) {
+  targets.resize(heads);
+  for (int h = 0; h < heads; ++h) {
+    LinearSlot slot{.target = &targets[h], .format = format_, .parts = {}, .biases = {}};
+    slot.parts.push_back({.name = stored(tensor), .shape = {rows, columns}, .stack = heads, .index = h});
+    if (!biases.empty()) slot.biases.push_back({.name = stored(biases), .shape = {rows}, .stack = heads, .index = h});
+    slots_.emplace_back(std::move(slot));
+  }
+}
+
 void SlotList::vectors(Buffer& target, const std::vector<NamedShape>& tensors, Prepare prepare) {
   VectorSlot slot{.target = &target, .sources = {}, .prepare = std::move(prepare)};
   for (const auto& [tensor, shape] : tensors) slot.sources.push_back({.name = stored(tensor), .shape = shape});

@@ -34,6 +34,8 @@ struct SourceTensor {
   bool is_turned = false;
   // The file has `stack` such tensors in one, and this is number `index`; 0: it stands alone.
   int64_t stack = 0, index = 0;
+  // The file has integers (I64 or I32), from 0 on and below this; 0: it has numbers.
+  int64_t integers_below = 0;
 
   std::vector<int64_t> stored_shape() const {
     std::vector<int64_t> dims = is_transposed ? std::vector<int64_t>{shape[1], shape[0]} : shape;
@@ -136,6 +138,11 @@ class SlotList {
   void unrounded_linear(LinearWeight& target, const std::vector<Rows>& rows, int64_t columns, bool bias) {
     add(target, rows, columns, bias, unrounded());
   }
+  // A matrix that is held in f32, by its whole name.
+  void exact_linear(LinearWeight& target, std::string_view tensor, int64_t rows, int64_t columns);
+  // A matrix [rows, columns] for each of so many heads, which one tensor has by its whole name; with their biases, by theirs.
+  void head_linears(std::vector<LinearWeight>& targets, std::string_view tensor, int heads, int64_t rows, int64_t columns,
+                    std::string_view biases = {});
   // Expert `index` of so many: modules are asked for with a star in the number's place (TensorNames::modules).
   struct Expert {
     int index, count;
@@ -171,6 +178,8 @@ class SlotList {
   void qkv(LinearWeight& target, const std::vector<Rows>& rows, int64_t columns, bool bias, const HeadRows& heads);
   // A tensor that is no matrix to multiply with, by its whole name.
   void vector(Buffer& target, std::string_view tensor, std::vector<int64_t> shape, Prepare prepare = nullptr);
+  // Integers below `limit`, held as f32.
+  void integers(Buffer& target, std::string_view tensor, std::vector<int64_t> shape, int64_t limit);
   struct NamedShape {
     std::string tensor;
     std::vector<int64_t> shape;

@@ -25,6 +25,7 @@ struct LayerWeights {
   NormWeights mixer_norm, mixer_post_norm, ffn_norm, ffn_post_norm;  // [hidden]
   LayerInputWeights layer_input;                                     // empty where the model has no such inputs
   StreamLayerWeights stream;                                         // likewise
+  MixtureWeights mixer_mix, ffn_mix;                                 // likewise
   Buffer output_scale;                                               // f32 [1]; empty where the layer has none
 };
 
@@ -37,6 +38,7 @@ struct ModelWeights {
   NormWeights embedding_norm;  // [hidden]
   LayerInputsWeights layer_inputs;
   StreamsWeights streams;
+  MixtureWeights head_mix;
   std::vector<LayerWeights> layers;
   NormWeights final_norm;  // [hidden]
   LinearWeight lm_head;    // [vocab, embedding]; empty when tied to the embedding

@@ -11,7 +11,7 @@ namespace {
 
 // Bytes each activation takes, rounded up so that the next one starts on a cache line.
 struct Sizes {
-  size_t hidden_rows, streams, embedded, layer_inputs, last, logits, scratch;
+  size_t hidden_rows, streams, residuals, mixes, embedded, layer_inputs, last, logits, scratch;
 
   Sizes(const ModelSpec& spec, int max_rows, int max_logit_rows, DType activation) {
     const auto bytes_of = [](int64_t elements, DType type) {
@@ -19,17 +19,19 @@ struct Sizes {
     };
     hidden_rows = bytes_of(int64_t{max_rows} * spec.hidden_size, activation);
     streams = spec.streams.is_there() ? bytes_of(int64_t{max_rows} * spec.hidden_size * spec.streams.count, activation) + 2 * hidden_rows : 0;
+    residuals = bytes_of(int64_t{max_rows} * spec.hidden_size * spec.mixed.count, activation);
+    mixes = bytes_of(max_rows * spec.mixed.mixes_width(), DType::kF32);
     embedded = spec.keeps_embedding ? 2 * hidden_rows : 0;
     layer_inputs = bytes_of(max_rows * spec.layer_inputs.row_width(), activation);
     last = bytes_of(int64_t{max_logit_rows} * spec.hidden_size, activation);
     logits = bytes_of(int64_t{max_logit_rows} * spec.vocab_size, DType::kF32);
     scratch = bytes_of(max_rows * widest(spec), activation);
   }
-  size_t bytes() const { return 3 * hidden_rows + streams + embedded + layer_inputs + last + logits + scratch; }
+  size_t bytes() const { return 3 * hidden_rows + streams + residuals + mixes + embedded + layer_inputs + last + logits + scratch; }
 
   // Elements of a row of the scratch.
   static int64_t widest(const ModelSpec& spec) {
-    int64_t most = std::max(spec.layer_inputs.row_width(), spec.streams.scratch_width());
+    int64_t most = std::max({spec.layer_inputs.row_width(), spec.streams.scratch_width(), spec.mixed.scratch_width(spec.hidden_size)});
     for (const LayerSpec& layer : spec.layers) {
       const auto width = [](const auto& part) { return part.scratch_width(); };
       most = std::max({most, std::visit(width, layer.mixer), std::visit(width, layer.ffn)});
@@ -56,6 +58,8 @@ Workspace::Workspace(const ModelSpec& spec, int max_rows, int max_logit_rows, Ba
     residual = Tensor(streams.data, activation, {max_rows, spec.hidden_size});
     for (Tensor* rows : {&before, &low_rank}) *rows = Tensor(cut(sizes.hidden_rows), activation, {max_rows, spec.hidden_size});
   }
+  residuals = Tensor(cut(sizes.residuals), activation, {max_rows, int64_t{spec.mixed.count} * spec.hidden_size});
+  mixes = Tensor(cut(sizes.mixes), DType::kF32, {max_rows, spec.mixed.mixes_width()});
   if (spec.keeps_embedding) {
     for (Tensor* rows : {&embedded, &aside}) *rows = Tensor(cut(sizes.hidden_rows), activation, {max_rows, spec.hidden_size});
   }
@@ -71,7 +75,7 @@ size_t Workspace::planned_bytes(const ModelSpec& spec, int max_rows, int max_log
 
 void Workspace::start(int num_rows) {
   SERVAL_CHECK(num_rows > 0 && num_rows <= max_rows_, num_rows, max_rows_);
-  for (Tensor* rows : {&residual, &x, &h, &layer_inputs, &before, &low_rank, &embedded, &aside}) rows->dims[0] = num_rows;
+  for (Tensor* rows : {&residual, &x, &h, &layer_inputs, &before, &low_rank, &residuals, &mixes, &embedded, &aside}) rows->dims[0] = num_rows;
   streams.dims[0] = num_streams_ * num_rows;
 }
 

@@ -29,6 +29,8 @@ class Workspace {
   // Where it has several residual streams: [count * num_rows, hidden], of which the first is `residual`; and two more
   // [num_rows, hidden].
   Tensor streams, before, low_rank;
+  // Where it mixes residuals: [num_rows, count * hidden], and f32 [num_rows, MixedResidualsSpec::mixes_width()].
+  Tensor residuals, mixes;
   Tensor embedded, aside;  // [num_rows, hidden]: ModelSpec::keeps_embedding, LayerSpec::is_aside
   Tensor last;            // [num_logit_rows, hidden]
   Tensor logits;          // [num_logit_rows, vocab]

@@ -137,6 +137,20 @@ bool guesses_by_model(const EngineConfig& config, const ModelSpec* draft) {
   return (drafters_of(config) & drafter_bit(DrafterKind::kSelf)) != 0 || draft != nullptr;
 }
 
+// What a guess is compressed into has one place: guesses of such a model follow one another.
+void check_guesses(const ModelSpec& spec, const EngineConfig& config, const ModelSpec* draft) {
+  const auto keeps_rows = [](const LayerSpec& layer) {
+    KvLayer kv;
+    std::visit([&](const auto& mixer) { mixer.shape_kv(kv); }, layer.mixer);
+    return kv.row_floats > 0;
+  };
+  const bool target_does = std::ranges::any_of(spec.layers, keeps_rows);
+  const bool any_does = target_does || (draft != nullptr && std::ranges::any_of(draft->layers, keeps_rows));
+  if (config.scheduler.num_draft_tokens > 0 && ((target_does && config.drafts_branch()) || (any_does && guesses_by_model(config, draft))))
+    throw std::runtime_error("speculation of a model with compressed keys takes guesses of texts alone (no smaller model, head or "
+                             "layers of its own), of which none stand beside each other (draft_width: 1)");
+}
+
 // Which of the target's groups keeps at least the positions that one of the draft's reads.
 int group_for(const KvGroupSpec& group, const ModelSpec& target) {
   for (size_t g = 0; g < target.kv_groups.size(); ++g) {
@@ -243,6 +257,7 @@ MemoryPlan plan_within(const ModelSpec& spec, const DraftModels& models, const E
   const SchedulerConfig& s = config.scheduler;
   MemoryPlan plan;
   plan.available_bytes = available;
+  check_guesses(spec, config, draft);
   plan.kv_dtype = kv_dtype_of(config.kv_dtype, spec, backend);
   // What does not depend on how many blocks there are, only on how many a sequence may hold.
   const BlockGeometry one = geometry_for(spec, config, 1);

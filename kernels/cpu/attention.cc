@@ -7,6 +7,7 @@
 
 #include "kernels/attention_split.h"
 #include "kernels/base/check.h"
+#include "kernels/cpu/choice.h"
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/float_bits.h"
 
@@ -286,34 +287,6 @@ void CpuBackend::attention(const AttentionArgs& args, int64_t q_row_stride) {
 
 namespace {
 
-// A number that is the larger the larger the score; zeros are equal.
-uint32_t order_of(float score) {
-  const auto bits = std::bit_cast<uint32_t>(score + 0.0f);
-  return (bits >> 31 != 0) ? ~bits : bits | 0x80000000u;
-}
-
-// Sets the bits of the top_k largest of the scores, of equal ones the first: digit by digit, the value that the last of
-// them has is found, then all above it are taken, and as many of it as are left.
-void choose(const float* scores, int count, int top_k, uint64_t* chosen) {
-  uint32_t prefix = 0, known = 0;  // of that value, and which of its bits
-  int left = top_k;
-  for (int shift = 24; shift >= 0; shift -= 8) {
-    int with[256] = {};
-    for (int i = 0; i < count; ++i) {
-      const uint32_t order = order_of(scores[i]);
-      if ((order & known) == prefix) ++with[order >> shift & 255];
-    }
-    int digit = 255;
-    for (; with[digit] < left; --digit) left -= with[digit];
-    prefix |= static_cast<uint32_t>(digit) << shift;
-    known |= 255u << shift;
-  }
-  for (int i = 0; i < count; ++i) {
-    const uint32_t order = order_of(scores[i]);
-    if (order > prefix || (order == prefix && left-- > 0)) chosen[i / 64] |= uint64_t{1} << i % 64;
-  }
-}
-
 // Scores of positions as those of blocks, in place; returns how many.
 int score_blocks(float* scores, int count, int block, int local) {
   if (block == 1 && local == 0) return count;
@@ -403,7 +376,7 @@ void CpuBackend::choose_keys(const ChooseKeysArgs& args) {
       std::fill_n(chosen, choice.words, takes_all(length) ? ~uint64_t{0} : 0);
       if (takes_all(length)) return;
       float* const scores = scores_of(row, head);
-      choose(scores, score_blocks(scores, length, args.block, args.local), args.top_k, chosen);
+      choose_best(scores, score_blocks(scores, length, args.block, args.local), args.top_k, chosen);
     });
   }
 }

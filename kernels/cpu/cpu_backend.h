@@ -57,6 +57,10 @@ class CpuBackend final : public Backend {
   void write_kv(const WriteKvArgs& args) override;
   void attention(const AttentionArgs& args, int64_t q_row_stride) override;
   void choose_keys(const ChooseKeysArgs& args) override;
+  void write_rows(const WriteRowsArgs& args) override;
+  void compress_rows(const CompressRowsArgs& args) override;
+  void choose_rows(const ChooseRowsArgs& args) override;
+  void attend_rows(const AttendRowsArgs& args) override;
   void gated_activation(Activation act, const Tensor& gate_up, const Tensor& out) override;
   void activation(Activation act, const Tensor& x, const Tensor& out) override;
   void gate(Activation act, const Tensor& x, int64_t x_stride, const Tensor& up, int64_t up_stride,
@@ -69,6 +73,8 @@ class CpuBackend final : public Backend {
   void correct_streams(const CorrectStreamsArgs& args) override;
   void match_size(const Tensor& x, const Tensor& target, float least) override;
   void cut_rows(const Tensor& x, int64_t x_stride, float deviations) override;
+  void collapse_residuals(const MixedResidualsArgs& args, const Tensor& out) override;
+  void expand_residuals(const Tensor& residuals, const Tensor& mixes, const Tensor& x) override;
   void soft_cap(const Tensor& x, float cap) override;
   void gather_rows(const Tensor& x, std::span<const int32_t> rows, const Tensor& out) override;
   void clamp_gate_up(const Tensor& gate_up, float limit, float up_offset) override;
@@ -110,6 +116,8 @@ class CpuBackend final : public Backend {
   template <class Body>
   void for_state_pieces(const AttentionBatch& batch, const KvLayer& kv, int64_t channels, const Body& body);
   StepScratch& step();  // of the step that has begun
+  // Of a row, which may have the token that was drawn last for a slot (ForwardInput::token_ids).
+  int64_t token_of(int32_t id) { return id >= 0 ? id : step().sample.last_drawn.at(-1 - id); }
 
   const KernelTable& kernels_;
   const DotTable& dots_;

@@ -1,6 +1,7 @@
 // Norms, rotary embedding, gates and row copies: one row at a time, rows spread over the pool.
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "kernels/base/check.h"
 #include "kernels/cpu/cpu_backend.h"
@@ -70,8 +71,11 @@ void CpuBackend::rope(const RopeArgs& args) {
     const int32_t position = args.positions[r];
     SERVAL_CHECK(position >= 0 && position < args.cos_sin.dim(0), position, args.cos_sin.dim(0));
     const float* const cos = args.cos_sin.as<float>() + position * args.rotary_dim;
-    for (int64_t h = 0; h < heads; ++h)
-      kernels_.rotate(args.x.as<float>() + r * args.row_stride + h * head_dim, cos, cos + half, half);
+    for (int64_t h = 0; h < heads; ++h) {
+      float* const head = args.x.as<float>() + r * args.row_stride + h * head_dim;
+      if (args.has_neighbour_pairs) kernels_.rotate_neighbours(head, cos, cos + half, args.turns_back ? -1 : 1, half);
+      else kernels_.rotate(head, cos, cos + half, half);
+    }
   });
 }
 
@@ -186,6 +190,68 @@ void CpuBackend::match_size(const Tensor& x, const Tensor& target, float least) 
   const int64_t dim = x.dim(1);
   for_rows(x.dim(0), 3 * dim, [&](int64_t r) {
     kernels_.match_size(x.as<float>() + r * dim, target.as<float>() + r * dim, least, dim);
+  });
+}
+
+namespace {
+
+// Of a row's numbers, as MixedResidualsArgs has them; of pre alone where there are no more.
+void make_mixtures(const MixedResidualsArgs& args, int count, int64_t width, float* mixes) {
+  const auto* const base = args.base.as<float>();
+  const auto* const scale = args.scale.as<float>();
+  const auto sigmoid = [](float x) { return 1 / (1 + std::exp(-x)); };
+  for (int i = 0; i < count; ++i) mixes[i] = sigmoid(mixes[i] * scale[0] + base[i]) + args.eps;
+  if (width == count) return;
+  for (int i = count; i < 2 * count; ++i) mixes[i] = 2 * sigmoid(mixes[i] * scale[1] + base[i]);
+  float* const comb = mixes + 2 * count;
+  for (int r = 0; r < count; ++r) {
+    float* const row = comb + r * count;
+    float most = -std::numeric_limits<float>::infinity(), sum = 0;
+    for (int c = 0; c < count; ++c) {
+      row[c] = row[c] * scale[2] + base[2 * count + r * count + c];
+      most = std::max(most, row[c]);
+    }
+    for (int c = 0; c < count; ++c) sum += row[c] = std::exp(row[c] - most);
+    for (int c = 0; c < count; ++c) row[c] = row[c] / sum + args.eps;
+  }
+  const auto level = [&](int step, int across) {
+    for (int i = 0; i < count; ++i) {
+      float sum = args.eps;
+      for (int j = 0; j < count; ++j) sum += comb[i * step + j * across];
+      for (int j = 0; j < count; ++j) comb[i * step + j * across] /= sum;
+    }
+  };
+  level(1, count);
+  for (int round = 1; round < args.rounds; ++round) {
+    level(count, 1);
+    level(1, count);
+  }
+}
+
+}  // namespace
+
+void CpuBackend::collapse_residuals(const MixedResidualsArgs& args, const Tensor& out) {
+  const int64_t rows = out.dim(0), dim = out.dim(1), count = args.residuals.dim(1) / dim, width = args.mixes.dim(1);
+  SERVAL_CHECK(count >= 1 && count <= kMaxStreams && args.residuals.dim(1) == count * dim && args.mixes.dtype == DType::kF32 &&
+                   (width == count || width == (2 + count) * count) && args.base.num_elements() == width &&
+                   args.scale.num_elements() == (width == count ? 1 : 3),
+               count, dim, args.residuals.dim(1), width, args.base.num_elements(), args.scale.num_elements());
+  constexpr int32_t kInOrder[kMaxStreams] = {0, 1, 2, 3, 4, 5, 6, 7};
+  for_rows(rows, count * dim + 64 * width, [&](int64_t r) {
+    float* const mixes = args.mixes.as<float>() + r * width;
+    make_mixtures(args, static_cast<int>(count), width, mixes);
+    kernels_.weighted_sum(args.residuals.as<float>() + r * count * dim, kInOrder, mixes, static_cast<int>(count),
+                          out.as<float>() + r * dim, dim);
+  });
+}
+
+void CpuBackend::expand_residuals(const Tensor& residuals, const Tensor& mixes, const Tensor& x) {
+  const int64_t rows = x.dim(0), dim = x.dim(1), count = residuals.dim(1) / dim;
+  SERVAL_CHECK(mixes.dim(1) == (2 + count) * count, mixes.dim(1), count);
+  for_rows(rows, count * count * dim, [&](int64_t r) {
+    const float* const post = mixes.as<float>() + r * mixes.dim(1) + count;
+    kernels_.expand_residuals(residuals.as<float>() + r * count * dim, static_cast<int>(count), post, post + count,
+                              x.as<float>() + r * dim, dim);
   });
 }
 

@@ -96,9 +96,11 @@ void CpuBackend::route_experts(const RoutingRule& rule, const Tensor& logits, co
     }
     if (rule.num_groups > 1) leave_groups(rule, key, num_experts, is_taken);
     float total = 0;
+    const auto* const named = routing.of_tokens.as<float>();
     for (int rank = 0; rank < top_k; ++rank) {
-      const int e = chosen[rank] = best_of(key, 0, num_experts, is_taken);
-      SERVAL_CHECK(e >= 0, rank, top_k, rule.num_groups, rule.groups_chosen);
+      const int e = chosen[rank] = named != nullptr ? static_cast<int>(named[token_of(routing.tokens[r]) * top_k + rank])
+                                                    : best_of(key, 0, num_experts, is_taken);
+      SERVAL_CHECK(e >= 0 && e < num_experts, e, rank, top_k, rule.num_groups, rule.groups_chosen);
       weights[rank] = rule.score == Score::kNearest ? near_share(row, num_experts, e, is_taken, rule.nearness) : score[e];
       is_taken[e] = true;
       total += weights[rank];

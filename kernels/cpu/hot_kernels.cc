@@ -1,6 +1,7 @@
 // The inner loops, compiled once per instruction set: CMake gives each copy its flags and names its table in
 // SERVAL_TABLE. Nothing here may be visible to another copy but that table.
 #include "kernels/cpu/hot_attention.h"
+#include "kernels/cpu/hot_kept.h"
 #include "kernels/cpu/hot_linear.h"
 #include "kernels/cpu/hot_rows.h"
 #include "kernels/cpu/hot_sample.h"
@@ -81,6 +82,9 @@ const KernelTable SERVAL_TABLE = {
     .index_f32 = index_scores<F32Kv>,
     .index_bf16 = index_scores<Bf16Kv>,
     .index_fp8 = index_scores<Fp8Kv>,
+    .attend_rows = attend_rows,
+    .index_rows = index_rows,
+    .compress_rows = compress_rows,
     .merge_chunks = merge_chunks,
     .rms_norm = rms_norm,
     .layer_norm = layer_norm,
@@ -94,10 +98,12 @@ const KernelTable SERVAL_TABLE = {
     .mix_streams = mix_streams_row,
     .correct_streams = correct_streams_row,
     .match_size = match_size_row,
+    .expand_residuals = expand_residuals_row,
     .cut_row = cut_row,
     .xielu = xielu_row,
     .clamp = clamp,
     .rotate = rotate,
+    .rotate_neighbours = rotate_neighbours,
     .causal_conv = causal_conv,
     .selective_scan = selective_scan,
     .gated_scan = gated_scan,

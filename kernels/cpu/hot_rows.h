@@ -142,6 +142,19 @@ void mix_streams_row(float* x, int64_t stride, int count, const float* c, int64_
   });
 }
 
+void expand_residuals_row(float* x, int count, const float* post, const float* comb, const float* added, int64_t n) {
+  for_vectors(n, [&](int64_t i, int lanes) {
+    const Vec more = load_some(added + i, lanes);
+    Vec in[kMaxStreamsOfRow];
+    for (int s = 0; s < count; ++s) in[s] = load_some(x + s * n + i, lanes);
+    for (int o = 0; o < count; ++o) {
+      Vec sum = broadcast(post[o]) * more;
+      for (int s = 0; s < count; ++s) sum = fma(broadcast(comb[s * count + o]), in[s], sum);
+      store_some(x + o * n + i, sum, lanes);
+    }
+  });
+}
+
 // c [count], with the 1 that is added.
 void correct_streams_row(float* x, int64_t stride, int count, const float* c, const float* before, const float* scale,
                          float* scaled, int64_t n) {
@@ -257,6 +270,14 @@ void rotate(float* x, const float* cos, const float* sin, int64_t half) {
     store_some(x + i, a * c - b * s, lanes);
     store_some(x + half + i, b * c + a * s, lanes);
   });
+}
+
+void rotate_neighbours(float* x, const float* cos, const float* sin, float sign, int64_t half) {
+  for (int64_t i = 0; i < half; ++i) {
+    const float a = x[2 * i], b = x[2 * i + 1], s = sign * sin[i];
+    x[2 * i] = a * cos[i] - b * s;
+    x[2 * i + 1] = b * cos[i] + a * s;
+  }
 }
 
 void exp_row(const float* x, float* out, int64_t n) {

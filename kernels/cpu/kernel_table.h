@@ -150,6 +150,44 @@ struct IndexArgs {
   float* scratch;  // heads * dim + 8 * kTile floats
 };
 
+// ---- Rows that are keys and values at once
+//
+// Softmax runs online over tiles of kRowTile of a row's keys in their order, near ones first.
+inline constexpr int kRowTile = 64, kRowHeads = 8;
+
+struct AttendRowsOf {  // some heads of one row, over one tile of keys
+  const float* q;  // [heads, dim]
+  int heads, dim;  // at most kRowHeads heads
+  const float* const* keys;  // [num_keys]
+  int num_keys;              // 1..kRowTile
+  float scale;
+  float *most, *sum;  // [heads]: of the scores so far, and of their exponentials relative to that
+  float* out;         // [heads, dim]: the sum of what they weigh
+};
+
+// Each key's sum over heads of weight * max(0, q . key).
+struct IndexRowsOf {
+  const float* q;  // [heads, dim]
+  const float* weights;
+  int heads, dim;
+  const float* const* keys;
+  int num_keys;
+  float* out;  // [num_keys]
+};
+
+// Backend::compress_rows of one window, but for the norm and the rotation.
+struct CompressRowsOf {
+  const float* rows;  // of the layer, at what is compressed
+  const int32_t* blocks;
+  int block_size;
+  int64_t row_floats;
+  int last, span;  // the window's last position
+  bool overlaps;
+  const float* bias;
+  int64_t dim;
+  float* out;  // [dim]
+};
+
 // ---- Recurrent layers
 //
 // What a layer keeps of a sequence lies in blocks of which block i of its table covers positions [i * span,
@@ -302,6 +340,9 @@ struct KernelTable {
   void (*index_f32)(const IndexArgs& args);
   void (*index_bf16)(const IndexArgs& args);
   void (*index_fp8)(const IndexArgs& args);
+  void (*attend_rows)(const AttendRowsOf& args);
+  void (*index_rows)(const IndexRowsOf& args);
+  void (*compress_rows)(const CompressRowsOf& args);
   // out [value_dim] of one vector from what num_chunks chunks left, `stride` floats apart, and its sink (null:
   // none).
   void (*merge_chunks)(const float* partials, int64_t stride, int num_chunks, int value_dim, const float* sink,
@@ -326,11 +367,15 @@ struct KernelTable {
   void (*correct_streams)(float* x, int64_t stride, int count, const float* c, const float* before,
                           const float* scale, float* scaled, int64_t n);
   void (*match_size)(float* x, const float* target, float least, int64_t n);
+  // Of a row, [count, n]: x_i = post[i] added + the sum over j of comb[j * count + i] x_j.
+  void (*expand_residuals)(float* x, int count, const float* post, const float* comb, const float* added, int64_t n);
   void (*cut_row)(float* x, float deviations, int64_t n);
   // Backend::xielu of a row.
   void (*xielu)(const float* x, const float* alphas, float* out, int64_t n);
   void (*clamp)(float* x, float limit, int64_t n);
   void (*rotate)(float* x, const float* cos, const float* sin, int64_t half);
+  // The pairs are neighbours; sign: 1, or -1 to turn them back.
+  void (*rotate_neighbours)(float* x, const float* cos, const float* sin, float sign, int64_t half);
   void (*causal_conv)(const ConvArgs& args);
   void (*selective_scan)(const ScanArgs& args);
   void (*gated_scan)(const GatedScanOfRows& args);

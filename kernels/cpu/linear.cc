@@ -224,7 +224,7 @@ void CpuBackend::embed(const LinearWeight& table, std::span<const int32_t> ids, 
   SERVAL_CHECK(out.dim(0) == static_cast<int64_t>(ids.size()) && out.dim(1) == table.k, out.dim(0),
                ids.size(), out.dim(1), table.k);
   for_rows(static_cast<int64_t>(ids.size()), table.k, [&](int64_t r) {
-    const int32_t id = ids[r] >= 0 ? ids[r] : step().sample.last_drawn.at(-1 - ids[r]);
+    const int32_t id = token_of(ids[r]);
     SERVAL_CHECK(id >= 0 && id < table.n, ids[r], id, table.n);
     const std::byte* const panel = table.packed.as<std::byte>() + id / kPanel * stride;
     float* const to = out.as<float>() + r * table.k;

@@ -1,7 +1,9 @@
 #include "loadtest/bench/random_model.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
+#include <cstring>
 #include <fstream>
 #include <set>
 #include <stdexcept>
@@ -16,7 +18,7 @@
 namespace serval {
 namespace {
 
-constexpr const char* kTypeNames[] = {"F32", "F16", "BF16"};
+constexpr const char* kTypeNames[] = {"F32", "F16", "BF16", "I32"};
 
 std::string config_json(const RandomModel& m) {
   const auto number = [](const char* name, int64_t value) {
@@ -72,7 +74,7 @@ void plan(const VectorSlot& slot, const ModelSpec&, std::vector<Planned>& planne
     const float center = source.name.ends_with(".bias")    ? 0.0f
                          : source.name.ends_with(".A_log") || source.name.ends_with(".time_decay") ? -2.0f
                                                            : 1.0f - slot.offset;
-    planned.push_back({source, DType::kF32, center, 0.3f});
+    planned.push_back({source, source.integers_below > 0 ? DType::kI32 : DType::kF32, center, 0.3f});
   }
 }
 void plan(const LinearSlot& slot, const ModelSpec& spec, std::vector<Planned>& planned) {
@@ -136,8 +138,10 @@ void write_random_model(const std::filesystem::path& folder, const RandomModel& 
       for (size_t i = 0; i < count; ++i) {
         const auto bits = static_cast<int32_t>(mix64(++counter) >> 40);  // 24 bits
         values[i] = center + spread * (static_cast<float>(bits) * 0x1p-23f - 1.0f);
+        if (dtype == DType::kI32) values[i] = std::bit_cast<float>(static_cast<int32_t>(bits % source.integers_below));
       }
-      convert(values.data(), DType::kF32, converted.data(), dtype, count);
+      if (dtype == DType::kI32) std::memcpy(converted.data(), values.data(), count * sizeof(float));
+      else convert(values.data(), DType::kF32, converted.data(), dtype, count);
       file.write(reinterpret_cast<const char*>(converted.data()),
                  static_cast<std::streamsize>(count * dtype_bytes(dtype)));
       left -= count;

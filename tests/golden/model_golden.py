@@ -77,6 +77,9 @@ def randomise(model, seed):
         for name, b in sorted(model.named_buffers()):
             if name.endswith(("e_score_correction_bias", "expert_bias")):
                 normal(b, 0.2)
+            elif name.endswith("tid2eid"):  # each token's experts, no two alike
+                for row in b:
+                    row.copy_(torch.randperm(model.config.n_routed_experts, generator=generator)[:len(row)])
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ struct ExpertCase {
   bool weighs_inputs = false;
   enum class Shared { kNone, kPlain, kGated } shared = Shared::kNone;
   bool has_scales = false;
+  bool are_named = false;  // a table names the experts of each row's token
 };
 
 std::vector<float> router_logits(const ExpertCase& c, std::mt19937& random) {
@@ -36,6 +37,7 @@ std::vector<float> router_logits(const ExpertCase& c, std::mt19937& random) {
 
 // Routing against its definition, then a product of each expert's rows and the weighted sum, in double.
 void check_experts(Backend& backend, WeightFormat weights, const ExpertCase& c) {
+  if (c.are_named && !backend.has(RareOp::kTokenExperts)) return;
   constexpr int64_t kIn = 72, kOut = 41;
   Bench bench(backend, weights, static_cast<uint32_t>(c.rows * 31 + c.num_experts));
   const std::vector<float> logits = router_logits(c, bench.random());
@@ -48,13 +50,24 @@ void check_experts(Backend& backend, WeightFormat weights, const ExpertCase& c) 
   const std::vector<float> bias(correction.exact.begin(), correction.exact.end());
   const Values scales = bench.numbers({c.num_experts}, DType::kF32);
   if (c.has_scales) routing.scales = scales.tensor;
+  constexpr int kTokens = 50;
+  std::vector<int32_t> tokens;
+  for (int r = 0; r < c.rows; ++r) tokens.push_back(static_cast<int32_t>(bench.random()() % kTokens));
+  std::vector<float> named;
+  for (int i = 0; i < kTokens * c.top_k && c.are_named; ++i)
+    named.push_back(static_cast<float>((i / c.top_k + 3 * (i % c.top_k)) % c.num_experts));
+  if (c.are_named) {
+    routing.of_tokens = bench.poison({kTokens, c.top_k}, DType::kF32);
+    routing.tokens = tokens;
+    backend.upload(routing.of_tokens.data, named.data(), routing.of_tokens.num_bytes());
+  }
   backend.route_experts(c.rule, device_logits, c.has_bias ? correction.tensor : Tensor(), routing);
 
   std::vector<int32_t> experts, starts = {0}, rows, places(c.rows * c.top_k);
   std::vector<double> exact_shares;
   for (int r = 0; r < c.rows; ++r) {
     for (const RoutedTo& to : route_row(c.rule, &logits[r * c.num_experts], c.has_bias ? bias.data() : nullptr,
-                                        c.num_experts, c.top_k)) {
+                                        c.num_experts, c.top_k, c.are_named ? &named[tokens[r] * c.top_k] : nullptr)) {
       experts.push_back(to.expert);
       exact_shares.push_back(to.weight * (c.has_scales ? scales.exact[to.expert] : 1));
     }
@@ -208,7 +221,9 @@ void add_expert_cases(std::vector<OpCase>& cases) {
          {.score = Score::kSigmoid, .num_groups = 8, .groups_chosen = 4, .by_best_two = true, .renormalise = true}, true},
         {20, 16, 2, Logits::kRandom, {.score = Score::kNearest, .nearness = 0.6f}, false, false, Shared::kGated},
         {20, 7, 1, Logits::kRandom, {.score = Score::kSigmoid}, true, true, Shared::kPlain},
-        {21, 8, 3, Logits::kRandom, {.renormalise = true}, false, false, Shared::kNone, true}})
+        {21, 8, 3, Logits::kRandom, {.renormalise = true}, false, false, Shared::kNone, true},
+        {22, 11, 3, Logits::kRandom, {.score = Score::kSqrtSoftplus, .renormalise = true, .scale = 1.5f}, false, false, Shared::kPlain,
+         false, true}})
     cases.push_back({"experts_" + std::to_string(c.rows) + "_" + std::to_string(c.num_experts) + "_" +
                          std::to_string(c.top_k),
                      [=](Backend& b, WeightFormat w) { check_experts(b, w, c); }});

@@ -192,6 +192,7 @@ struct Seq {
 void add_row_cases(std::vector<OpCase>& cases);
 void add_expert_cases(std::vector<OpCase>& cases);
 void add_attention_cases(std::vector<OpCase>& cases);
+void add_kept_row_cases(std::vector<OpCase>& cases);
 void add_recurrence_cases(std::vector<OpCase>& cases);
 void add_sample_cases(std::vector<OpCase>& cases);
 

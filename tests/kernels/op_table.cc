@@ -30,6 +30,7 @@ const std::vector<OpCase>& op_table() {
     add_row_cases(cases);
     add_expert_cases(cases);
     add_attention_cases(cases);
+    add_kept_row_cases(cases);
     add_recurrence_cases(cases);
     add_sample_cases(cases);
     return cases;

@@ -15,9 +15,9 @@ struct RoutedTo {
   double weight;
 };
 
-// bias: [num_experts], may be null. NaN counts as the worst.
+// bias: [num_experts], may be null. NaN counts as the worst. named: the experts, [top_k], where the row does not choose.
 inline std::vector<RoutedTo> route_row(const RoutingRule& rule, const float* logits, const float* bias,
-                                       int num_experts, int top_k) {
+                                       int num_experts, int top_k, const float* named = nullptr) {
   using Score = RoutingRule::Score;
   const auto is_better = [](double a, double b) { return a > b || (std::isnan(b) && !std::isnan(a)); };
   const auto best = [&](const std::vector<double>& keys, const std::vector<bool>& is_there) {
@@ -59,7 +59,7 @@ inline std::vector<RoutedTo> route_row(const RoutingRule& rule, const float* log
   std::vector<RoutedTo> chosen;
   double total = 0;
   for (int rank = 0; rank < top_k; ++rank) {
-    const int e = best(key, is_there);
+    const int e = named != nullptr ? static_cast<int>(named[rank]) : best(key, is_there);
     double weight = score[e];
     if (rule.score == Score::kNearest) {
       double near = 0;

@@ -147,6 +147,87 @@ void check_streams(Backend& backend, WeightFormat weights, int64_t dim) {
   expect_near(bench.read(scaled), want_scaled, size, tolerance, "the first of them, scaled");
 }
 
+void check_mixed_residuals(Backend& backend, WeightFormat weights, int64_t dim, int64_t n) {
+  if (!backend.has(RareOp::kMixedResiduals)) return;
+  constexpr int64_t kRows = 3;
+  constexpr double kEps = 1e-3;
+  Bench bench(backend, weights, static_cast<uint32_t>(dim + n));
+  const int64_t width = (2 + n) * n;
+  const Values residuals = bench.numbers({kRows, n * dim}), mixes = bench.numbers({kRows, width}, DType::kF32),
+               heads = bench.numbers({kRows, n}, DType::kF32), base = bench.numbers({width}, DType::kF32),
+               scale = bench.numbers({3}, DType::kF32), x = bench.numbers({kRows, dim});
+  const Tensor out = bench.poison({kRows, dim}, bench.type()), for_head = bench.poison({kRows, dim}, bench.type());
+  MixedResidualsArgs args{.residuals = residuals.tensor, .mixes = mixes.tensor, .base = base.tensor, .scale = scale.tensor,
+                          .eps = static_cast<float>(kEps), .rounds = 3};
+  backend.collapse_residuals(args, out);
+  args.mixes = heads.tensor;
+  args.base = Tensor(base.tensor.data, DType::kF32, {n});
+  args.scale = Tensor(scale.tensor.data, DType::kF32, {1});
+  backend.collapse_residuals(args, for_head);
+  backend.expand_residuals(residuals.tensor, mixes.tensor, x.tensor);
+  const auto sigmoid = [](double v) { return 1 / (1 + std::exp(-v)); };
+  std::vector<double> want, want_head, want_residuals(kRows * n * dim);
+  for (int64_t r = 0; r < kRows; ++r) {
+    const auto mix = [&](int64_t i, int of) { return mixes.exact[r * width + i] * scale.exact[of] + base.exact[i]; };
+    std::vector<double> comb(n * n);
+    for (int64_t i = 0; i < n; ++i) {
+      double sum = 0;
+      for (int64_t j = 0; j < n; ++j) sum += comb[i * n + j] = std::exp(mix(2 * n + i * n + j, 2));
+      for (int64_t j = 0; j < n; ++j) comb[i * n + j] = comb[i * n + j] / sum + kEps;
+    }
+    for (const bool columns : {true, false, true, false, true}) {
+      for (int64_t i = 0; i < n; ++i) {
+        double sum = kEps;
+        for (int64_t j = 0; j < n; ++j) sum += comb[columns ? j * n + i : i * n + j];
+        for (int64_t j = 0; j < n; ++j) comb[columns ? j * n + i : i * n + j] /= sum;
+      }
+    }
+    for (int64_t d = 0; d < dim; ++d) {
+      const auto residual = [&](int64_t i) { return residuals.exact[(r * n + i) * dim + d]; };
+      double read = 0, head = 0;
+      for (int64_t i = 0; i < n; ++i) {
+        read += (sigmoid(mix(i, 0)) + kEps) * residual(i);
+        head += (sigmoid(heads.exact[r * n + i] * scale.exact[0] + base.exact[i]) + kEps) * residual(i);
+        double& made = want_residuals[(r * n + i) * dim + d];
+        made = 2 * sigmoid(mix(n + i, 1)) * x.exact[r * dim + d];
+        for (int64_t j = 0; j < n; ++j) made += comb[j * n + i] * residual(j);
+      }
+      want.push_back(read);
+      want_head.push_back(head);
+    }
+  }
+  const double tolerance = std::max(bench.tolerance(), 1e-5);
+  const std::vector<double> size(want_residuals.size(), 8.0), of_rows(want.size(), 8.0);
+  expect_near(bench.read(out), want, of_rows, tolerance, "the mixture that a part reads");
+  expect_near(bench.read(for_head), want_head, of_rows, tolerance, "the mixture that the head reads");
+  expect_near(bench.read(residuals.tensor), want_residuals, size, tolerance, "residuals that are mixed");
+}
+
+void check_neighbour_rotation(Backend& backend, WeightFormat weights, bool turns_back) {
+  if (!backend.has(RareOp::kKeptRows)) return;
+  constexpr int64_t kRows = 5, kHeads = 3, kDim = 20, kRotary = 14, kPositions = 9;
+  Bench bench(backend, weights, 3);
+  const Values x = bench.numbers({kRows, kHeads * kDim}), cos_sin = bench.numbers({kPositions, kRotary}, DType::kF32);
+  const std::vector<int32_t> positions = {0, 8, 3, 3, 1};
+  const int64_t first = kDim - kRotary;
+  backend.rope({.x = Tensor(x.tensor.at(first), bench.type(), {kRows, kHeads, kDim}), .row_stride = kHeads * kDim,
+                .positions = positions.data(), .cos_sin = cos_sin.tensor, .rotary_dim = kRotary, .has_neighbour_pairs = true,
+                .turns_back = turns_back});
+  std::vector<double> want = x.exact;
+  for (int64_t r = 0; r < kRows; ++r) {
+    for (int64_t h = 0; h < kHeads; ++h) {
+      for (int64_t i = 0; i < kRotary / 2; ++i) {
+        double* const pair = &want[(r * kHeads + h) * kDim + first + 2 * i];
+        const double a = pair[0], b = pair[1], cos = cos_sin.exact[positions[r] * kRotary + i],
+                     sin = cos_sin.exact[positions[r] * kRotary + kRotary / 2 + i] * (turns_back ? -1 : 1);
+        pair[0] = a * cos - b * sin;
+        pair[1] = b * cos + a * sin;
+      }
+    }
+  }
+  expect_near(bench.read(x.tensor), want, std::vector<double>(want.size(), 4.0), bench.tolerance(), "neighbours that rotate");
+}
+
 void check_row_sizes(Backend& backend, WeightFormat weights, int64_t dim) {
   if (!backend.has(RareOp::kStreams)) return;
   constexpr int64_t kRows = 3;
@@ -366,6 +447,12 @@ void add_row_cases(std::vector<OpCase>& cases) {
     if (dim > 1)
       cases.push_back({"row_sizes_" + std::to_string(dim), [=](Backend& b, WeightFormat w) { check_row_sizes(b, w, dim); }});
   }
+  for (const auto& [dim, count] : {std::pair{1, 1}, {37, 3}, {200, 4}})
+    cases.push_back({"mixed_residuals_" + std::to_string(dim),
+                     [=](Backend& b, WeightFormat w) { check_mixed_residuals(b, w, dim, count); }});
+  for (const bool turns_back : {false, true})
+    cases.push_back({turns_back ? "neighbours_turned_back" : "neighbours_turned",
+                     [=](Backend& b, WeightFormat w) { check_neighbour_rotation(b, w, turns_back); }});
   cases.push_back({"xielu", check_xielu});
   cases.push_back({"soft_cap", check_soft_cap});
   cases.push_back({"rows", check_rows});

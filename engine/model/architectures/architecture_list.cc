@@ -22,11 +22,11 @@ std::vector<const Architecture*> sorted_rows() {
   return rows;
 }
 
-// Latent attention, keys that an index chooses, values narrower than keys, several residuals, gated units, weighted means. A test of the CUDA backend compares
+// Latent attention, keys that an index chooses or that are compressed, values narrower than keys, several residuals, gated units, weighted means. A test of the CUDA backend compares
 // the list with what the goldens' parts need.
 constexpr std::string_view kOnCpuOnly[] = {
     "BailingHybridForCausalLM", "DeepseekV2ForCausalLM",   "DeepseekV3ForCausalLM",
-    "DeepseekV32ForCausalLM",   "Gemma3nForCausalLM",      "Gemma3nForConditionalGeneration",
+    "DeepseekV32ForCausalLM",   "DeepseekV4ForCausalLM",   "Gemma3nForCausalLM",      "Gemma3nForConditionalGeneration",
     "Glm4MoeLiteForCausalLM",   "GlmMoeDsaForCausalLM",
     "KimiK25ForConditionalGeneration", "KimiLinearForCausalLM", "MiMoV2FlashForCausalLM",
     "MiniCPM3ForCausalLM",      "MiniMaxM3SparseForConditionalGeneration",

@@ -9,6 +9,7 @@
 #include "engine/model/architectures/corrected_experts.h"
 #include "engine/model/architectures/dbrx.h"
 #include "engine/model/architectures/deepseek.h"
+#include "engine/model/architectures/deepseek_v4.h"
 #include "engine/model/architectures/falcon.h"
 #include "engine/model/architectures/gemma.h"
 #include "engine/model/architectures/gemma3n.h"
@@ -55,7 +56,7 @@ constexpr const Architecture* kArchitectures[] = {&kLlama, &kDeciLM, &kOpenElm, 
                                                   &kQwen3, &kGemma, &kGemma2,  &kGemma3,  &kGemma3Composite,
                                                   &kGemma3n, &kGemma3nComposite, &kGemma4, &kGemma4Composite, &kGemma4Unified,
                                                   &kPhi3,  &kGpt, &kGpt2,
-                                                  &kQwen2Moe, &kQwen3Moe, &kDeepseekV2, &kDeepseekV3, &kDeepseekV32, &kGlmMoeDsa,
+                                                  &kQwen2Moe, &kQwen3Moe, &kDeepseekV2, &kDeepseekV3, &kDeepseekV32, &kDeepseekV4, &kGlmMoeDsa,
                                                   &kKimiK25, &kGlm4MoeLite, &kGlm4Moe, &kDots1, &kMiniMaxM2, &kMiniMaxM3, &kMimoV2,
                                                   &kGraniteMoe, &kGraniteMoeShared, &kOlmoe, &kHunYuanMoe,
                                                   &kGptOss, &kPhiMoe, &kErnieMoe, &kHy3, &kMiniCpm3,

@@ -30,10 +30,6 @@ constexpr Unserved kUnserved[] = {
     {"GLAForCausalLM", "gla", kNoReference},
     {"RWKV7ForCausalLM", "rwkv7", kNoReference},
     {"RetNetForCausalLM", "retnet", kNoReference},
-    // Not yet.
-    {"DeepseekV4ForCausalLM", "deepseek_v4",
-     "its residuals that are mixed at every layer, and its attention to compressed keys, are not built"},
-    {"ZambaForCausalLM", "zamba", "its scans, whose steps and inputs each head makes by matrices of its own, are not built"},
 };
 
 }  // namespace

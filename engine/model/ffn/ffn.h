@@ -5,6 +5,7 @@
 
 #include <concepts>
 #include <cstdint>
+#include <span>
 #include <variant>
 
 #include "engine/model/weight_slots.h"
@@ -19,6 +20,7 @@ struct FfnInput {
   Tensor residual; // the same before it was normalised
   Tensor out;      // [num_rows, hidden], of the same type
   Tensor scratch;  // scratch_width() elements a row, of the same type
+  std::span<const int32_t> token_ids = {};  // [num_rows], as ForwardInput has them
 };
 
 template <class Part>

@@ -27,6 +27,7 @@ void MoeFfnSpec::list_slots(int64_t hidden, MoeFfnWeights& w, SlotList& slots) c
   }
   slots.unrounded_linear(w.router, {{"mlp.gate", num_experts}}, hidden, router_bias);
   if (has_correction) slots.vector(w.correction, "mlp.gate.e_score_correction_bias", {num_experts});
+  if (named_tokens > 0) slots.integers(w.of_tokens, "mlp.gate.tid2eid", {named_tokens, top_k}, num_experts);
   if (has_expert_scales) slots.vector(w.expert_scales, "mlp.gate.per_expert_scale", {num_experts});
   if (latent_size > 0) {
     slots.linear(w.latent_in, {{"mlp.fc1_latent_proj", latent_size}}, hidden, shared_bias);
@@ -64,6 +65,7 @@ int64_t MoeFfnSpec::scratch_width() const {
 
 void MoeFfnSpec::raise_limits(StepLimits& limits) const {
   limits.max_k = std::max<int64_t>({limits.max_k, intermediate_size, shared_size});
+  if (named_tokens > 0) limits.need(RareOp::kTokenExperts);
 }
 
 // Score the experts, copy each row for those it chose, and what a feed-forward part does for every expert's
@@ -80,6 +82,10 @@ void MoeFfnSpec::run(Backend& backend, const MoeFfnWeights& w, const FfnInput& i
   ExpertRouting routing(take(ExpertRouting::bytes(rows, num_experts, top_k)), rows, num_experts, top_k);
   routing.weighs_inputs = weighs_inputs;
   if (has_expert_scales) routing.scales = Tensor(w.expert_scales.data(), DType::kF32, {num_experts});
+  if (named_tokens > 0) {
+    routing.of_tokens = Tensor(w.of_tokens.data(), DType::kF32, {named_tokens, top_k});
+    routing.tokens = in.token_ids;
+  }
   const Tensor logits(take(rows * num_experts * sizeof(float)), DType::kF32, {rows, num_experts});
   Tensor shared_gate(take(rows * sizeof(float)), DType::kF32, {rows, 1});
   const Tensor routed(next, type, {copies, width()});

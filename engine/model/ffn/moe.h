@@ -14,6 +14,7 @@ struct MoeFfnWeights {
   LinearWeight router;                // [num_experts, hidden]
   Buffer correction;                  // f32 [num_experts]; empty when there is none
   Buffer expert_scales;               // likewise
+  Buffer of_tokens;                   // f32 [named_tokens, top_k]
   LinearWeight latent_in;             // [latent, hidden]
   std::vector<LinearWeight> gate_up;  // of each expert [2 * intermediate, width()]: gate rows, then up rows
   std::vector<LinearWeight> down;     // of each expert [width(), intermediate]
@@ -49,6 +50,8 @@ struct MoeFfnSpec {
   // The router and the routed experts read the residual, each by a norm of their own, and their answer and that of the
   // shared expert, which reads what the part is given, are normalised before they are added (Gemma 4).
   NormSpec own_norm;
+  // The vocabulary, where a table says which experts each of its tokens has (DeepSeek-V4, section 2.1); 0: rows choose.
+  int named_tokens = 0;
   bool has_expert_scales = false;  // of an expert's weights, at last
 
   int width() const { return latent_size > 0 ? latent_size : hidden_size; }

@@ -26,6 +26,9 @@ struct MixerInput {
   // Rows of cos_sin of each row as a query of far keys, and as such a key (AttentionArgs::far_q); empty: there are none.
   std::span<const int32_t> far_queries, far_keys;
   KvLayer kv;
+  // Of the layer that keeps what the mixer has compressed (LayerSpec::far_layer); null: there is none.
+  KvLayer far_kv = {};
+  const KvGroupInput* far_group = nullptr;
   int window = 0;  // of the layer's group (AttentionArgs)
   Tensor cos_sin;        // the layer's rotation [rows, rotary_dim] f32 by position: cosines, then sines
   Tensor query_cos_sin;  // that of queries, where it is another one

@@ -1,4 +1,5 @@
 // Models with routed experts, and latent attention.
+#include "tests/engine/model/golden_compressed_features.h"
 #include "tests/engine/model/golden_expert_features.h"
 #include "tests/engine/model/golden_features.h"
 
@@ -49,6 +50,13 @@ std::vector<ModelCase> expert_models() {
       {"deepseek-v32",
        {without_correction(), without_expert_groups(), without_shared_expert(), without_rope_scaling(), without_score_scale(),
         without_choice<MlaSpec>(), with_one_more_chosen<MlaSpec>(), without_index_norm<MlaSpec>()}},
+      {"deepseek-v4",
+       {without_correction(), without_routing_scale(), with_softmax_scores(), without_shared_expert(), without_gate_limit(),
+        with_experts("experts by a table", [](MoeFfnSpec& moe) { moe.named_tokens = 0; }), without_rope_scaling(),
+        without_rotation_per_layer(), with_another_window(), without_compressed_keys(true), without_compressed_keys(false),
+        without_choice_of_rows(), with_one_more_row(), without_overlap(), without_overlap_of_index(), without_place_in_window(),
+        without_place_for_index(), without_weight_of_sinks(), with_one_round_of_mixing(), without_mixing_by_row(),
+        without_mixing_for_head()}},
       {"glm-moe-dsa",
        {without_correction(), without_shared_expert(), without_routing_scale(), without_rotation(), without_choice<MlaSpec>(),
         with_one_more_chosen<MlaSpec>(), without_index_norm<MlaSpec>(),

@@ -158,9 +158,11 @@ class PlainBackend final : public Backend {
       for (int64_t h = 0; h < args.x.dim(1); ++h) {
         float* head = args.x.as<float>() + r * args.row_stride + h * args.x.dim(2);
         for (int i = 0; i < half; ++i) {
-          const float a = head[i], b = head[i + half], c = cosines[i], s = cosines[half + i];
-          head[i] = a * c - b * s;
-          head[i + half] = b * c + a * s;
+          float& first = head[args.has_neighbour_pairs ? 2 * i : i];
+          float& second = head[args.has_neighbour_pairs ? 2 * i + 1 : i + half];
+          const float a = first, b = second, c = cosines[i], s = args.turns_back ? -cosines[half + i] : cosines[half + i];
+          first = a * c - b * s;
+          second = b * c + a * s;
         }
       }
     }
@@ -274,6 +276,150 @@ class PlainBackend final : public Backend {
     }
   }
 
+  void write_rows(const WriteRowsArgs& args) override {
+    const int64_t width = args.x.dim(1);
+    for (int64_t r = 0; r < args.x.dim(0); ++r)
+      std::copy_n(args.x.as<float>() + r * width, width,
+                  static_cast<float*>(args.kv.keys) + args.slots[r] * args.kv.row_floats + args.first);
+  }
+
+  // Calls visit(row, sequence, position) for every row.
+  template <class Visit>
+  static void for_rows(const AttentionBatch& batch, const Visit& visit) {
+    for (int s = 0; s < batch.num_seqs; ++s)
+      for (int r = batch.row_start[s]; r < batch.row_start[s + 1]; ++r) visit(r, s, batch.first_pos[s] + r - batch.row_start[s]);
+  }
+  static const float* row_of(const KvLayer& kv, const AttentionBatch& batch, int seq, int last) {
+    SERVAL_CHECK(batch.block_table[seq * batch.table_stride + last / kv.block_size] >= 0, seq, last);
+    return kv.row_at(batch.block_table + seq * batch.table_stride, last);
+  }
+
+  void compress_rows(const CompressRowsArgs& args) override {
+    const int64_t dim = args.norm.num_elements(), width = args.overlaps ? 2 * dim : dim;
+    const int span = args.to.row_span, half = static_cast<int>(args.cos_sin.dim(1)) / 2;
+    for_rows(*args.batch, [&](int r, int s, int last) {
+      if ((last + 1) % span != 0) return;
+      std::vector<float> made(dim);
+      for (int64_t d = 0; d < dim; ++d) {
+        double total = 0, sum = 0;
+        for (int p = std::max(0, last + 1 - (args.overlaps ? 2 : 1) * span); p <= last; ++p) {
+          const int64_t at = d + (args.overlaps && p > last - span ? dim : 0);
+          const float* const row = row_of(args.from, *args.batch, s, p) + args.first;
+          const double weight = std::exp(double{row[width + at]} + args.bias.as<float>()[p % span * width + at]);
+          total += weight;
+          sum += weight * row[at];
+        }
+        made[d] = static_cast<float>(sum / total);
+      }
+      norm(made.data(), args.norm.as<float>(), dim, args.eps, made.data());
+      const float* const cosines = args.cos_sin.as<float>() + int64_t{args.positions[r] - span + 1} * 2 * half;
+      for (int i = 0; i < half; ++i) {
+        float *const pair = &made[dim - 2 * half + 2 * i], a = pair[0], b = pair[1];
+        pair[0] = a * cosines[i] - b * cosines[half + i];
+        pair[1] = b * cosines[i] + a * cosines[half + i];
+      }
+      std::copy(made.begin(), made.end(), const_cast<float*>(row_of(args.to, *args.to_batch, s, last)) + args.to_first);
+    });
+  }
+
+  // Each row looks for the best that is left, as often as it may choose.
+  void choose_rows(const ChooseRowsArgs& args) override {
+    const int64_t heads = args.q.dim(1), dim = args.q.dim(2);
+    chosen_.assign(args.batch->num_rows, {});
+    for_rows(*args.batch, [&](int r, int s, int position) {
+      const int count = (position + 1) / args.kv.row_span;
+      std::vector<double> scores(count);
+      for (int w = 0; w < count; ++w) {
+        const float* const row = row_of(args.kv, *args.batch, s, (w + 1) * args.kv.row_span - 1) + args.first;
+        for (int64_t h = 0; h < heads; ++h) {
+          double dot = 0;
+          for (int64_t d = 0; d < dim; ++d) dot += double{args.q.as<float>()[(r * heads + h) * dim + d]} * row[d];
+          scores[w] += args.weights.as<float>()[r * heads + h] * std::max(0.0, dot);
+        }
+      }
+      std::vector<bool> taken(count, false);
+      for (int n = 0; n < std::min(args.top_k, count); ++n) {
+        int next = -1;
+        for (int w = 0; w < count; ++w)
+          if (!taken[w] && (next < 0 || scores[w] > scores[next])) next = w;
+        taken[next] = true;
+      }
+      chosen_[r].push_back(taken);
+    });
+  }
+
+  void attend_rows(const AttendRowsArgs& args) override {
+    const int64_t heads = args.q.dim(1), dim = args.q.dim(2);
+    for_rows(*args.near_batch, [&](int r, int s, int position) {
+      std::vector<const float*> keys;
+      for (int p = std::max(0, position - args.window + 1); p <= position; ++p)
+        keys.push_back(row_of(args.near, *args.near_batch, s, p));
+      for (int w = 0; args.far.row_floats > 0 && w < (position + 1) / args.far.row_span; ++w)
+        if (!args.is_chosen || chosen_[r][0][w]) keys.push_back(row_of(args.far, *args.far_batch, s, (w + 1) * args.far.row_span - 1));
+      for (int64_t h = 0; h < heads; ++h) {
+        const float* const q = args.q.as<float>() + (r * heads + h) * dim;
+        double total = std::exp(double{args.sinks.as<float>()[h]});
+        std::vector<double> sum(dim);
+        for (const float* const key : keys) {
+          double dot = 0;
+          for (int64_t d = 0; d < dim; ++d) dot += double{q[d]} * key[d];
+          const double weight = std::exp(args.scale * dot);
+          total += weight;
+          for (int64_t d = 0; d < dim; ++d) sum[d] += weight * key[d];
+        }
+        for (int64_t d = 0; d < dim; ++d) args.out.as<float>()[(r * heads + h) * dim + d] = static_cast<float>(sum[d] / total);
+      }
+    });
+  }
+
+  void collapse_residuals(const MixedResidualsArgs& args, const Tensor& out) override {
+    const int64_t dim = out.dim(1), n = args.residuals.dim(1) / dim, width = args.mixes.dim(1);
+    const auto* const base = args.base.as<float>();
+    const auto* const scale = args.scale.as<float>();
+    for (int64_t r = 0; r < out.dim(0); ++r) {
+      float* const mixes = args.mixes.as<float>() + r * width;
+      for (int64_t i = 0; i < n; ++i)
+        mixes[i] = static_cast<float>(activated(Activation::kSigmoid, double{mixes[i]} * scale[0] + base[i]) + args.eps);
+      for (int64_t d = 0; d < dim; ++d) {
+        double sum = 0;
+        for (int64_t i = 0; i < n; ++i) sum += double{mixes[i]} * args.residuals.as<float>()[(r * n + i) * dim + d];
+        out.as<float>()[r * dim + d] = static_cast<float>(sum);
+      }
+      if (width == n) continue;
+      for (int64_t i = n; i < 2 * n; ++i)
+        mixes[i] = static_cast<float>(2 * activated(Activation::kSigmoid, double{mixes[i]} * scale[1] + base[i]));
+      std::vector<double> comb(n * n);
+      for (int64_t i = 0; i < n; ++i) {
+        double sum = 0;
+        for (int64_t j = 0; j < n; ++j)
+          sum += comb[i * n + j] = std::exp(double{mixes[2 * n + i * n + j]} * scale[2] + base[2 * n + i * n + j]);
+        for (int64_t j = 0; j < n; ++j) comb[i * n + j] = comb[i * n + j] / sum + args.eps;
+      }
+      for (int round = 0; round < 2 * args.rounds - 1; ++round) {  // columns, rows, columns, ...
+        for (int64_t i = 0; i < n; ++i) {
+          double sum = args.eps;
+          for (int64_t j = 0; j < n; ++j) sum += round % 2 == 0 ? comb[j * n + i] : comb[i * n + j];
+          for (int64_t j = 0; j < n; ++j) (round % 2 == 0 ? comb[j * n + i] : comb[i * n + j]) /= sum;
+        }
+      }
+      for (int64_t i = 0; i < n * n; ++i) mixes[2 * n + i] = static_cast<float>(comb[i]);
+    }
+  }
+  void expand_residuals(const Tensor& residuals, const Tensor& mixes, const Tensor& x) override {
+    const int64_t dim = x.dim(1), n = residuals.dim(1) / dim;
+    for (int64_t r = 0; r < x.dim(0); ++r) {
+      const float *const post = mixes.as<float>() + r * mixes.dim(1) + n, *const comb = post + n;
+      for (int64_t d = 0; d < dim; ++d) {
+        std::vector<double> made(n);
+        for (int64_t i = 0; i < n; ++i) {
+          made[i] = double{post[i]} * x.as<float>()[r * dim + d];
+          for (int64_t j = 0; j < n; ++j) made[i] += double{comb[j * n + i]} * residuals.as<float>()[(r * n + j) * dim + d];
+        }
+        for (int64_t i = 0; i < n; ++i) residuals.as<float>()[(r * n + i) * dim + d] = static_cast<float>(made[i]);
+      }
+    }
+  }
+
   void gated_activation(Activation act, const Tensor& gate_up, const Tensor& out) override {
     const int64_t width = out.dim(1);
     for (int64_t r = 0; r < out.dim(0); ++r) {
@@ -321,8 +467,10 @@ class PlainBackend final : public Backend {
     const int num_experts = routing.num_experts, top_k = routing.top_k;
     auto *experts = routing.experts.as<int32_t>(), *starts = routing.starts.as<int32_t>();
     for (int64_t r = 0; r < logits.dim(0); ++r) {
-      const std::vector<RoutedTo> chosen = route_row(rule, logits.as<float>() + r * num_experts, bias.as<float>(),
-                                                     num_experts, top_k);
+      const float* const named =
+          routing.of_tokens.data == nullptr ? nullptr : routing.of_tokens.as<float>() + int64_t{routing.tokens[r]} * top_k;
+      const std::vector<RoutedTo> chosen =
+          route_row(rule, logits.as<float>() + r * num_experts, bias.as<float>(), num_experts, top_k, named);
       for (int rank = 0; rank < top_k; ++rank) {
         experts[r * top_k + rank] = chosen[rank].expert;
         routing.weights.as<float>()[r * top_k + rank] = static_cast<float>(

@@ -315,6 +315,79 @@ TEST(ReadModel, GivesMambaOneGroupOfStatesAndNoFeedForward) {
               HasSubstr("num_attention_heads would change the output"));
 }
 
+// A published DeepSeek-V4-Flash configuration's facts.
+json::object deepseek_v4() {
+  json::object config = json::parse(R"({
+    "architectures": ["DeepseekV4ForCausalLM"], "attention_bias": false, "attention_dropout": 0.0, "bos_token_id": 0, "eos_token_id": 1,
+    "expert_dtype": "fp4", "hc_eps": 1e-06, "hc_mult": 4, "hc_sinkhorn_iters": 20, "head_dim": 512, "hidden_act": "silu",
+    "hidden_size": 4096, "index_head_dim": 128, "index_n_heads": 64, "index_topk": 512, "initializer_range": 0.02,
+    "max_position_embeddings": 1048576, "model_type": "deepseek_v4", "moe_intermediate_size": 2048, "n_routed_experts": 256,
+    "n_shared_experts": 1, "norm_topk_prob": true, "num_attention_heads": 64, "num_experts_per_tok": 6, "num_hidden_layers": 43,
+    "num_hash_layers": 3, "num_key_value_heads": 1, "num_nextn_predict_layers": 1, "o_groups": 8, "o_lora_rank": 1024,
+    "q_lora_rank": 1024, "qk_rope_head_dim": 64, "rms_norm_eps": 1e-06, "rope_scaling": {"beta_fast": 32, "beta_slow": 1, "factor": 16,
+    "original_max_position_embeddings": 65536, "type": "yarn"}, "rope_theta": 10000, "routed_scaling_factor": 1.5,
+    "scoring_func": "sqrtsoftplus", "sliding_window": 128, "swiglu_limit": 10.0, "tie_word_embeddings": false, "topk_method": "noaux_tc",
+    "torch_dtype": "bfloat16", "transformers_version": "4.57.1", "use_cache": true, "vocab_size": 129280, "compress_rope_theta": 160000})")
+                            .as_object();
+  json::array spans = {0, 0};
+  for (int l = 2; l < 43; ++l) spans.push_back(l % 2 == 0 ? 4 : 128);
+  spans.push_back(0);
+  config["compress_ratios"] = spans;
+  return config;
+}
+
+TEST(ReadModel, GivesDeepSeekV4PlacesForWhatItCompresses) {
+  const ModelSpec spec = read(deepseek_v4());
+  EXPECT_EQ(spec.num_layers(), 43 + 41);
+  ASSERT_THAT(spec.kv_groups, SizeIs(2));
+  EXPECT_THAT(spec.kv_groups[0].layers, SizeIs(41));
+  EXPECT_EQ(spec.kv_groups[1].window, 128);
+  const auto& sparse = std::get<CompressedAttentionSpec>(spec.layers[2].mixer);
+  EXPECT_THAT(std::tuple(sparse.span, sparse.overlaps, sparse.top_k), std::tuple(4, true, 512));
+  EXPECT_EQ(spec.layers[2].far_layer, 3);
+  EXPECT_EQ(std::get<CompressedKeysSpec>(spec.layers[3].mixer).row_size, 512 + 128);
+  const auto& heavy = std::get<CompressedAttentionSpec>(spec.layers[4].mixer);
+  EXPECT_THAT(std::tuple(heavy.span, heavy.overlaps, heavy.has_index()), std::tuple(128, false, false));
+  EXPECT_EQ(std::get<MoeFfnSpec>(spec.layers[4].ffn).named_tokens, 0) << "the fourth layer's rows choose";
+  EXPECT_EQ(std::get<MoeFfnSpec>(spec.layers[2].ffn).named_tokens, 129280);
+  EXPECT_EQ(spec.layers[0].rope, 0);
+  EXPECT_EQ(spec.ropes[1].theta, 160000);
+  EXPECT_EQ(spec.ropes[1].amplitude, 1);
+  EXPECT_EQ(spec.ropes[1].rotary_dim, 64);
+
+  // As the reference writes it.
+  json::object written = deepseek_v4();
+  for (const char* field : {"compress_ratios", "num_hash_layers", "rope_scaling", "rope_theta", "compress_rope_theta", "qk_rope_head_dim"})
+    written.erase(field);
+  json::array kinds = {"sliding_attention", "sliding_attention"}, experts;
+  for (int l = 2; l < 43; ++l) kinds.push_back(l % 2 == 0 ? "compressed_sparse_attention" : "heavily_compressed_attention");
+  for (int l = 0; l < 43; ++l) experts.push_back(l < 3 ? "hash_moe" : "moe");
+  written["layer_types"] = kinds;
+  written["mlp_layer_types"] = experts;
+  written["compress_rates"] = json::parse(R"({"compressed_sparse_attention": 4, "heavily_compressed_attention": 128})");
+  written["partial_rotary_factor"] = 0.125;
+  written["rope_parameters"] = json::parse(R"({
+    "main": {"rope_type": "default", "rope_theta": 10000, "partial_rotary_factor": 0.125},
+    "compress": {"rope_type": "yarn", "rope_theta": 160000, "partial_rotary_factor": 0.125, "attention_factor": 1.0, "factor": 16,
+                 "beta_fast": 32, "beta_slow": 1, "original_max_position_embeddings": 65536}})");
+  const ModelSpec again = read(written);
+  EXPECT_EQ(again.num_layers(), spec.num_layers());
+  for (int r = 0; r < 2; ++r) {
+    EXPECT_EQ(again.ropes[r].scaling.factors, spec.ropes[r].scaling.factors);
+    EXPECT_EQ(again.ropes[r].theta, spec.ropes[r].theta);
+    EXPECT_EQ(again.ropes[r].rotary_dim, spec.ropes[r].rotary_dim);
+    EXPECT_EQ(again.ropes[r].amplitude, spec.ropes[r].amplitude);
+  }
+
+  EXPECT_THAT(verdict(with(deepseek_v4(), "compress_ratios", json::array(43, 8))), HasSubstr("compress_ratios holds 8; supported are 0, 4, 128"));
+  EXPECT_THAT(verdict(with(deepseek_v4(), "compress_ratios", {4})), HasSubstr("must have a number for each"));
+  EXPECT_THAT(verdict(with(deepseek_v4(), "num_key_value_heads", 2)), HasSubstr("num_key_value_heads must be 1"));
+  EXPECT_THAT(verdict(with(deepseek_v4(), "o_groups", 7)), HasSubstr("o_groups must divide"));
+  EXPECT_THAT(verdict(with(deepseek_v4(), "n_shared_experts", 2)), HasSubstr("n_shared_experts must be 1"));
+  EXPECT_THAT(verdict(with(deepseek_v4(), "scoring_func", "tanh")), HasSubstr("scoring_func 'tanh' is not supported"));
+  EXPECT_THAT(verdict(with(deepseek_v4(), "sliding_window", 0)), HasSubstr("sliding_window must be positive"));
+}
+
 TEST(ReadModel, GivesMistralOneWindowForAllLayersOrNone) {
   EXPECT_EQ(windows(read(mistral())), std::vector<int>(4, 1024));
   EXPECT_EQ(windows(read(with(mistral(), "sliding_window", nullptr))), std::vector<int>(4, 0));

@@ -70,6 +70,16 @@ TEST_F(WeightLoader, HoldsExactlyWhatThePlanSays) {
   }
 }
 
+TEST_F(WeightLoader, RefusesATableThatNamesExpertsThatAreNotThere) {
+  copy("deepseek-v4");
+  EXPECT_EQ(verdict(), "");
+  const TensorInfo table = *Checkpoint(folder_.path()).find("layers.0.ffn.gate.tid2eid");
+  std::string bytes = read_bytes(folder_.path() / "model.safetensors");
+  bytes[table.offset + 8 * 5] = 4;
+  folder_.write("model.safetensors", bytes);
+  EXPECT_THAT(verdict(), HasSubstr("tensor 'layers.0.ffn.gate.tid2eid' holds 4; it must hold numbers from 0 to 3"));
+}
+
 TEST_F(WeightLoader, HoldsExactlyWhatThePlanSaysOfRoundedWeights) {
   const auto cpu = make_backend({.num_threads = 1});
   for (const char* model : {"llama31", "llama-bias", "llama2-f16", "qwen3-bf16"}) {

@@ -98,6 +98,19 @@ TEST(MemoryPlan, RefusesAModelThatNeedsAnOpWithoutAKernel) {
   EXPECT_NO_THROW(plan_memory(spec_of("MambaForCausalLM", 0, 0), config_of(5, 1000), *backend, kPlenty));
 }
 
+TEST(MemoryPlan, GivesCompressedKeysNoGuessesBesideEachOther) {
+  const auto backend = make_backend({.num_threads = 1});
+  const ModelSpec spec = read_model_spec(std::filesystem::path(SERVAL_SOURCE_DIR) / "tests/fixtures/models/deepseek-v4");
+  EngineConfig config = config_of(5, 500);
+  config.scheduler.num_draft_tokens = 4;
+  EXPECT_NO_THROW(plan_memory(spec, config, *backend, kPlenty));
+  config.draft_width = 2;
+  EXPECT_THAT(sentence([&] { plan_memory(spec, config, *backend, kPlenty); }), ::testing::HasSubstr("speculation of a model with compressed keys"));
+  config.draft_width = 1;
+  config.speculation = "self";
+  EXPECT_THAT(sentence([&] { plan_memory(spec, config, *backend, kPlenty); }), ::testing::HasSubstr("speculation of a model with compressed keys"));
+}
+
 TEST(MemoryPlan, KeepsWithinAGivenCacheSizeAndAShareOfWhatIsFree) {
   const auto backend = make_backend({.num_threads = 1});
   const ModelSpec spec = spec_of("Qwen2ForCausalLM", 100, 1);

@@ -246,6 +246,32 @@ def make_all():
          t.GlmMoeDsaConfig(**{**indexed, "num_hidden_layers": 3, "n_routed_experts": 6}, num_key_value_heads=3, q_lora_rank=16, index_topk=20, index_head_dim=8, index_n_heads=9, index_topk_freq=2,
                            index_skip_topk_offset=1, rope_parameters=rope(1000000.0)), [48], [20], dtype=torch.float16)
 
+    # Attention to compressed keys; the published configuration counts positions for each compressed one, layer by layer.
+    def deepseek_v4_as_published(config):
+        published(config, architectures=["DeepseekV4ForCausalLM"], attention_bias=False, attention_dropout=0.0, bos_token_id=0, eos_token_id=1,
+                  expert_dtype="fp4", hc_eps=1e-06, hc_mult=3, hc_sinkhorn_iters=20, head_dim=16, hidden_act="silu", hidden_size=16, index_head_dim=8,
+                  index_n_heads=11, index_topk=9, initializer_range=0.02, max_position_embeddings=512, model_type="deepseek_v4",
+                  moe_intermediate_size=8, n_routed_experts=4, n_shared_experts=1, norm_topk_prob=True, num_attention_heads=4,
+                  num_experts_per_tok=2, num_hidden_layers=3, num_hash_layers=1, num_key_value_heads=1, num_nextn_predict_layers=1, o_groups=2,
+                  o_lora_rank=8, q_lora_rank=16, qk_rope_head_dim=8, rms_norm_eps=1e-06,
+                  rope_scaling=dict(beta_fast=32, beta_slow=1, factor=16, original_max_position_embeddings=32, type="yarn"), rope_theta=10000,
+                  routed_scaling_factor=1.5, scoring_func="sqrtsoftplus", sliding_window=20, swiglu_limit=1.0, tie_word_embeddings=False,
+                  topk_method="noaux_tc", torch_dtype="float16", transformers_version="4.57.1", use_cache=True, vocab_size=VOCAB,
+                  compress_rope_theta=160000, compress_ratios=[0, 4, 128, 0], compress_rate_hca=24)
+
+    # The saver has some of the published names alone.
+    def deepseek_v4_names(tensors):
+        made = {"mtp.0.e_proj.weight": torch.ones(16, 16), "mtp.0.enorm.weight": torch.ones(16)}
+        for name, p in tensors.items():
+            name = name.removeprefix("model.").replace("embed_tokens", "embed").replace("hc_head.hc_", "hc_head_")
+            made[name.replace(".attn.norm.", ".attn.kv_norm.")] = p.float() if "hc_" in name or "attn_sink" in name else p
+        return made
+
+    fields = {}
+    deepseek_v4_as_published(fields)
+    make("deepseek-v4", t.DeepseekV4ForCausalLM, t.DeepseekV4Config(**fields, attn_implementation="eager"), [90], [20, 24, 48],
+         dtype=torch.float16, edit=deepseek_v4_as_published, remake=deepseek_v4_names)
+
     # Families that transformers has no class for are another one's arithmetic under their own names.
     def bailing_names(tensors):
         made, fused = {}, {}
