@@ -24,6 +24,7 @@
 #include "engine/model/mixers/delta_net.h"
 #include "engine/model/mixers/gqa.h"
 #include "engine/model/mixers/griffin.h"
+#include "engine/model/mixers/head_mamba.h"
 #include "engine/model/mixers/kda.h"
 #include "engine/model/mixers/lightning.h"
 #include "engine/model/mixers/mamba.h"
@@ -43,8 +44,8 @@
 namespace serval {
 
 using MixerSpec = OneMixerOf<GqaSpec, MlaSpec, MambaSpec, Mamba2Spec, DeltaNetSpec, KdaSpec, LightningSpec, GriffinSpec,
-                              ShortConvSpec, RwkvTimeSpec, RwkvChannelSpec, ZambaBlockSpec, CompressedAttentionSpec,
-                              CompressedKeysSpec, NoMixerSpec>;
+                              ShortConvSpec, RwkvTimeSpec, RwkvChannelSpec, ZambaBlockSpec, HeadMambaSpec,
+                              CompressedAttentionSpec, CompressedKeysSpec, NoMixerSpec>;
 using FfnSpec = OneFfnOf<DenseFfnSpec, MoeFfnSpec, MlpFfnSpec, NoFfnSpec>;
 
 // What a layer without a rotation has in place of one (NoPE; Kazemnejad et al. 2023).

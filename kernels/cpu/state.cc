@@ -54,23 +54,32 @@ void CpuBackend::selective_scan(const SelectiveScanArgs& args) {
   const int64_t channels = args.out.dim(1), num_states = args.a.dim(0);
   SERVAL_CHECK(args.a.dim(1) == channels && num_states >= 1 && num_states <= kMaxScanStates &&
                    args.kv.scan_floats == num_states * channels && args.d.num_elements() == channels &&
-                   args.dt.dtype == DType::kF32 && args.batch->num_rows == args.out.dim(0),
+                   args.dt.dtype == DType::kF32 && args.batch->num_rows == args.out.dim(0) && channels % args.heads == 0,
                args.a.dim(1), num_states, args.kv.scan_floats, args.d.num_elements(), channels, args.batch->num_rows,
-               args.out.dim(0));
+               args.out.dim(0), args.heads);
+  const int64_t head_channels = channels / args.heads;
   for_state_pieces(*args.batch, args.kv, channels, [&](int64_t row, const StateRows& rows) {
-    kernels_.selective_scan({.rows = rows,
-                             .u = args.u.as<float>() + row * channels,
-                             .dt = args.dt.as<float>() + row * channels,
-                             .b = args.b.as<float>() + row * args.bc_stride,
-                             .c = args.c.as<float>() + row * args.bc_stride,
-                             .bc_stride = args.bc_stride,
-                             .gate = args.gate.as<float>() + row * args.gate_stride,
-                             .gate_stride = args.gate_stride,
-                             .num_states = static_cast<int>(num_states),
-                             .a = args.a.as<float>(),
-                             .d = args.d.as<float>(),
-                             .states = static_cast<float*>(args.kv.values),
-                             .out = args.out.as<float>() + row * channels});
+    // A piece may begin and end within a head.
+    for (int64_t begin = rows.begin; begin < rows.end;) {
+      const int64_t head = begin / head_channels;
+      StateRows own = rows;
+      own.begin = begin;
+      own.end = std::min(rows.end, (head + 1) * head_channels);
+      kernels_.selective_scan({.rows = own,
+                               .u = args.u.as<float>() + row * channels,
+                               .dt = args.dt.as<float>() + row * channels,
+                               .b = args.b.as<float>() + row * args.bc_stride + head * args.bc_head_stride,
+                               .c = args.c.as<float>() + row * args.bc_stride + head * args.bc_head_stride,
+                               .bc_stride = args.bc_stride,
+                               .gate = args.gate.as<float>() + row * args.gate_stride,
+                               .gate_stride = args.gate_stride,
+                               .num_states = static_cast<int>(num_states),
+                               .a = args.a.as<float>(),
+                               .d = args.d.as<float>(),
+                               .states = static_cast<float*>(args.kv.values),
+                               .out = args.out.as<float>() + row * channels});
+      begin = own.end;
+    }
   });
 }
 

@@ -126,16 +126,18 @@ struct SelectiveCase {
   bool has_bias;
   int taps, num_states;
   bool is_gated = false;  // the convolution, in place of its SiLU
+  int heads = 1;
 };
 
 // A convolution and what its channels' scan makes of it.
 void check_selective(Backend& backend, WeightFormat weights, const SelectiveCase& test) {
-  const auto& [width, span, has_bias, taps, num_states, is_gated] = test;
+  if (test.heads > 1 && !backend.has(RareOp::kHeadScan)) return;
+  const auto& [width, span, has_bias, taps, num_states, is_gated, heads] = test;
   const int64_t channels = width;
   Bench bench(backend, weights, static_cast<uint32_t>(channels + span));
   StateRun state(backend, bench, seqs_of(span), span);
   const int64_t total = state.total();
-  const Values x_gate = bench.numbers({total, 2 * channels}), bc = bench.numbers({total, 2 * num_states}),
+  const Values x_gate = bench.numbers({total, 2 * channels}), bc = bench.numbers({total, int64_t{heads} * 2 * num_states}),
                dt = bench.numbers({total, channels}, DType::kF32, 2),
                weight = bench.numbers({taps, channels}, DType::kF32, 0.5f),
                bias = bench.numbers({channels}, DType::kF32), d = bench.numbers({channels}, DType::kF32),
@@ -160,9 +162,11 @@ void check_selective(Backend& backend, WeightFormat weights, const SelectiveCase
                          .out = convolved});
     backend.selective_scan({.u = convolved,
                             .dt = bench.rows_of(dt, rows),
-                            .b = half(b_c, 0),
-                            .c = half(b_c, 1),
-                            .bc_stride = 2 * num_states,
+                            .b = Tensor(b_c.data, b_c.dtype, {num_rows, num_states}),
+                            .c = Tensor(b_c.at(num_states), b_c.dtype, {num_rows, num_states}),
+                            .bc_stride = b_c.dim(1),
+                            .heads = heads,
+                            .bc_head_stride = 2 * num_states,
                             .gate = half(in, 1),
                             .gate_stride = 2 * channels,
                             .a = a.tensor,
@@ -196,11 +200,12 @@ void check_selective(Backend& backend, WeightFormat weights, const SelectiveCase
         // From what the device's own convolution came to.
         const double u = conv[p * channels + c], step_size = std::log1p(std::exp(dt.exact[p * channels + c]));
         double y = d.exact[c] * u, terms = std::abs(y);
+        const int64_t of_head = (p * heads + c / (channels / heads)) * 2 * num_states;
         for (int n = 0; n < num_states; ++n) {
           double& h = states[n * channels + c];
           h = h * std::exp(step_size * a.exact[n * channels + c]) +
-              step_size * u * bc.exact[p * 2 * num_states + n];
-          const double term = h * bc.exact[p * 2 * num_states + num_states + n];
+              step_size * u * bc.exact[of_head + n];
+          const double term = h * bc.exact[of_head + num_states + n];
           y += term;
           terms += std::abs(term);
         }
@@ -410,6 +415,7 @@ void add_recurrence_cases(std::vector<OpCase>& cases) {
   for (const SelectiveCase& test : std::vector<SelectiveCase>{{1, 16, true, 4, 16},
                                                              {37, 32, true, 3, 5, true},
                                                              {200, 64, false, 2, 32},
+                                                             {285, 32, true, 4, 16, false, 3},
                                                              {70, 32, false, 8, 16, true}}) {
     cases.push_back({"selective_scan_" + std::to_string(test.channels),
                      [=](Backend& b, WeightFormat w) { check_selective(b, w, test); }});

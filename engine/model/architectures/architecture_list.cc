@@ -31,7 +31,7 @@ constexpr std::string_view kOnCpuOnly[] = {
     "KimiK25ForConditionalGeneration", "KimiLinearForCausalLM", "MiMoV2FlashForCausalLM",
     "MiniCPM3ForCausalLM",      "MiniMaxM3SparseForConditionalGeneration",
     "Mistral4ForCausalLM",     "RecurrentGemmaForCausalLM", "RwkvForCausalLM",
-    "Zamba2ForCausalLM",
+    "Zamba2ForCausalLM",       "ZambaForCausalLM",
 };
 
 std::string_view devices_of(const Architecture& row) {

@@ -21,7 +21,9 @@ void ZambaBlockSpec::list_slots(int64_t hidden_size, ZambaBlockWeights& w, SlotL
   slots.linear(w.output, {{"shared_transformer.self_attn.o_proj", hidden_size}}, wide, false);
   slots.norm(w.ffn_norm, "shared_transformer.pre_ff_layernorm", hidden_size, norm);
   const int64_t both = 2 * int64_t{intermediate_size};
-  slots.linear(w.gate_up, {{"shared_transformer.feed_forward.gate_up_proj", both}}, hidden_size, has_ffn_bias);
+  slots.linear(w.gate_up,
+               {{"shared_transformer.feed_forward.gate_proj", intermediate_size}, {"shared_transformer.feed_forward.up_proj", intermediate_size}},
+               hidden_size, has_ffn_bias);
   slots.linear(w.down, {{"shared_transformer.feed_forward.down_proj", hidden_size}}, intermediate_size, has_ffn_bias);
   w.uses.resize(users.size());
   for (size_t u = 0; u < users.size(); ++u) {
@@ -35,7 +37,7 @@ void ZambaBlockSpec::list_slots(int64_t hidden_size, ZambaBlockWeights& w, SlotL
       adapter(w.uses[u].k, "self_attn.linear_k_adapter_list", wide, wide);
       adapter(w.uses[u].v, "self_attn.linear_v_adapter_list", wide, wide);
     }
-    adapter(w.uses[u].gate_up, "feed_forward.gate_up_proj_adapter_list", both, hidden_size);
+    if (adapter_rank > 0) adapter(w.uses[u].gate_up, "feed_forward.gate_up_proj_adapter_list", both, hidden_size);
     SlotList own = slots.of_layer(users[u].stored_layer);
     own.linear(w.uses[u].projection, {{"linear", hidden_size}}, hidden_size, false);
   }

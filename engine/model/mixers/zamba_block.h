@@ -34,7 +34,7 @@ struct ZambaBlockSpec {
   int hidden = 0;
   int num_heads = 0;
   int intermediate_size = 0;
-  int adapter_rank = 0;
+  int adapter_rank = 0;  // 0: there are none
   bool has_attention_adapters = false;
   bool has_ffn_bias = false;
   Activation activation = Activation::kGelu;

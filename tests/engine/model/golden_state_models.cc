@@ -18,6 +18,19 @@ std::vector<ModelCase> state_models() {
         of_mixer_weights<RwkvTimeSpec>("mixture of keys, values and gates", without_mixture<RwkvTimeWeights>),
         of_mixer_weights<RwkvChannelSpec>("mixture of the second part", without_mixture<RwkvChannelWeights>),
         without_embedding_norm(), of_mixers<RwkvChannelSpec>("halved residual", [](RwkvChannelSpec& s) { s.norm.eps = 0.05f; })}},
+      {"zamba",
+       {without_memory_of<HeadMambaSpec>(),
+        of_mixer_weights<HeadMambaSpec>("skip", [](HeadMambaWeights& w) { scale_all(w.skip, 0); }),
+        of_mixer_weights<HeadMambaSpec>("bias of the convolution", [](HeadMambaWeights& w) { w.conv_bias = {}; }),
+        of_mixer_weights<HeadMambaSpec>("bias of steps", [](HeadMambaWeights& w) {
+          for (LinearWeight& step : w.step) step.bias = {};
+        }),
+        of_mixer_weights<HeadMambaSpec>("matrices of each head", [](HeadMambaWeights& w) { std::swap(w.low[0], w.low[1]); }),
+        of_mixer_weights<HeadMambaSpec>("input bias", [](HeadMambaWeights& w) { w.input.bias = {}; }),
+        {"the block's own projection", [](ModelSpec& s, ModelWeights&) {
+           for (LayerSpec& layer : s.layers)
+             if (auto* const block = std::get_if<ZambaBlockSpec>(&layer.mixer)) block->user = 0;
+         }}}},
       {"zamba2",
        {without_memory_of<Mamba2Spec>(), without_gated_norm<Mamba2Spec>(), without_rotation(),
         of_mixers<ZambaBlockSpec>("whose adapters they are", [](ZambaBlockSpec& s) { s.user = 0; }),

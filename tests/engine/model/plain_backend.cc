@@ -668,9 +668,9 @@ class PlainBackend final : public Backend {
         for (int n = 0; n < num_states; ++n) {
           const double h = before < 0 ? 0.0 : kept[(before * num_states + n) * channels + c];
           const double next = h * std::exp(dt * args.a.as<float>()[n * channels + c]) +
-                              dt * u * args.b.as<float>()[row * args.bc_stride + n];
+                              dt * u * args.b.as<float>()[row * args.bc_stride + c / (channels / args.heads) * args.bc_head_stride + n];
           kept[(block * num_states + n) * channels + c] = static_cast<float>(next);
-          y += next * args.c.as<float>()[row * args.bc_stride + n];
+          y += next * args.c.as<float>()[row * args.bc_stride + c / (channels / args.heads) * args.bc_head_stride + n];
         }
         const double gate = args.gate.as<float>()[row * args.gate_stride + c];
         args.out.as<float>()[row * channels + c] = static_cast<float>(y * gate / (1 + std::exp(-gate)));

@@ -42,6 +42,20 @@ def make_all():
          t.RwkvConfig(vocab_size=VOCAB, hidden_size=24, attention_hidden_size=32, intermediate_size=40, num_hidden_layers=3, context_length=256,
                       layer_norm_epsilon=0.05, rescale_every=2, bos_token_id=1, eos_token_id=2), [5, 70], dtype=torch.float16, remake=as_saved)
 
+    # One block for two layers, and scans of two heads.
+    def zamba_as_published(config):
+        for field in ("rope_parameters", "layer_types", "head_dim"):
+            config.pop(field, None)
+        config["torch_dtype"] = config.pop("dtype")
+        config["layers_block_type"] = ["mamba", "hybrid", "mamba", "hybrid"]
+        config |= {"attention_hidden_size": 48, "attention_head_dim": 16, "use_mamba_kernels": True, "num_logits_to_keep": 1}
+
+    make("zamba", t.ZambaForCausalLM,
+         t.ZambaConfig(vocab_size=VOCAB, hidden_size=24, num_hidden_layers=4, layers_block_type=["linear_attention", "hybrid", "linear_attention", "hybrid"],
+                       mamba_d_state=8, mamba_expand=2, n_mamba_heads=3, mamba_dt_rank=5, intermediate_size=28, num_attention_heads=3, num_key_value_heads=3,
+                       rms_norm_eps=1e-1, mamba_proj_bias=True, max_position_embeddings=256, attn_implementation="eager"), [40], dtype=torch.float16,
+         edit=zamba_as_published)
+
     # Two blocks that take turns over three layers, each with adapters of its own.
     def zamba2_as_published(config):
         for field in ("rope_parameters", "layer_types", "head_dim"):
