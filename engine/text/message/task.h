@@ -77,6 +77,7 @@ class ByteStream {
 
   // The writer's side: more bytes, or no more. Runs the reader that waits.
   void push(std::string_view bytes) {
+    if (bytes.empty()) return;  // whoever is resumed without a byte takes that for the end
     text_ += bytes;
     resume();
   }

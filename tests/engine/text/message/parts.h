@@ -29,7 +29,7 @@ struct Parsed {
   }
 };
 
-// In one piece, where `cuts` is empty; else cut before each of those bytes. Each piece's parts go out by themselves.
+// In one piece, where `cuts` is empty; else cut before each of those bytes, with pieces of nothing between. Each piece's parts go out by themselves.
 inline Parsed parse_message(const MessageRules& rules, std::string_view text, const std::vector<size_t>& cuts = {}) {
   Parsed parsed;
   MessageParser parser(rules);
@@ -39,8 +39,10 @@ inline Parsed parse_message(const MessageRules& rules, std::string_view text, co
     parsed.add(parts);
   };
   size_t begin = 0;
+  push({});
   for (const size_t cut : cuts) {
     push(text.substr(begin, cut - begin));
+    push({});
     begin = cut;
   }
   push(text.substr(begin));
