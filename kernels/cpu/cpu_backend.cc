@@ -124,11 +124,12 @@ DType CpuBackend::preferred_kv_dtype(DType weights) const {
   return weights == DType::kBF16 ? DType::kBF16 : DType::kF32;
 }
 
+// Of nothing either may be null, which memcpy forbids.
 void CpuBackend::upload(void* to, const void* from, size_t bytes) {
-  std::memcpy(to, from, bytes);
+  if (bytes > 0) std::memcpy(to, from, bytes);
 }
 void CpuBackend::download(void* to, const void* from, size_t bytes) {
-  std::memcpy(to, from, bytes);
+  if (bytes > 0) std::memcpy(to, from, bytes);
 }
 
 size_t CpuBackend::available_bytes() const {
