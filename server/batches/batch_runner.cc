@@ -154,7 +154,7 @@ Result<json::object> BatchRunner::create(BatchRequest request) {
   if (static_cast<size_t>(unended) >= kMaxUnended)
     return Error{ErrorKind::kOverloaded, "server_overloaded", "As many batches wait as the server takes; try again when one has ended.", "", /*retry_after_s=*/30};
   if (batches_.size() >= kMaxKept) {
-    const auto oldest = std::find_if(batches_.begin(), batches_.end(), [](const Batch& batch) { return has_ended(batch.shown); });
+    const auto oldest = std::find_if(batches_.begin(), batches_.end(), [this](const Batch& batch) { return has_ended(batch.shown) && &batch != running_; });
     std::error_code ignored;
     fs::remove(files_.path(text_of(oldest->shown, "id") + std::string(kState)), ignored);
     batches_.erase(oldest);
