@@ -52,7 +52,7 @@ struct EngineConfig {
   std::string kv_dtype = "auto";  // auto, f32, bf16
   std::string quantize = "off";   // off, int8, int8_dynamic, int4, fp8: what matrices are rounded to while they are loaded
   std::string packed_cache;       // folder of files of packed weights (engine/model/packed_cache.h); empty: none
-  // Who guesses what comes next (docs/speculation.md): off, ngram, draft, self, lookahead or auto; the folder of its model.
+  // Who guesses what comes next (docs/speculation.md): one of make_drafters.cc's settings; the folder of its model.
   std::string speculation = "off";
   std::string speculation_model;
   int draft_width = 1;         // guesses beside each other; beyond 1 a branch is one more sequence to attention

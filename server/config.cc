@@ -329,13 +329,13 @@ std::vector<Knob> knobs(ServerConfig& c) {
        "Engine",
        "guess tokens and verify several in a step (docs/speculation.md); the answers are the same. ngram: what followed the last "
        "ones before, in prompt or output; draft: speculation_model; self: the model's own first layers; lookahead: "
-       "n-grams that it drew further on, which takes some thirty num_draft_tokens; medusa, hydra, eagle: heads in speculation_model; auto: ngram and what is "
+       "n-grams that it drew further on, which takes some thirty num_draft_tokens; medusa, hydra, eagle, dflash: heads or a block drafter in speculation_model; auto: ngram and what is "
        "in speculation_model, or else, with num_draft_layers, the model's own first layers, as far as measured times and luck make it worth it; a request's prediction is tried first",
        &c.engine.speculation,
        0,
        0,
-       {"off", "ngram", "draft", "self", "lookahead", "medusa", "hydra", "eagle", "auto"}},
-      {"speculation_model", "Engine", "folder of a smaller model with the same tokenizer, or of heads for this one (Medusa, Hydra, EAGLE), which guess", &c.engine.speculation_model},
+       {"off", "ngram", "draft", "self", "lookahead", "medusa", "hydra", "eagle", "dflash", "auto"}},
+      {"speculation_model", "Engine", "folder of a smaller model with the same tokenizer, or of heads for this one (Medusa, Hydra, EAGLE, DFlash), which guess", &c.engine.speculation_model},
       {"num_draft_tokens", "Engine", "guesses of one sequence in a step", &c.num_draft_tokens, 1, kMaxDrafts},
       {"draft_width", "Engine", "guesses beside each other; more than 1: the next best ones of a model that guesses, too",
        &c.engine.draft_width, 1, 16},

@@ -113,26 +113,7 @@ void Transformer::run_layers(const ForwardInput& in, std::span<const KvLayer> kv
         h = l == 0 && read_first.data != nullptr ? read_first : norm_before(layer, layer.mixer_norm, w.mixer_norm, pending, ws);
       }
       if (streams.is_there()) streams.read(backend_, w.stream, h, rows);
-      MixerInput mixer_input{.h = h,
-                                   .embedded = ws.embedded,
-                                   .out = ws.x,
-                                   .scratch = ws.scratch,
-                                   .positions = in.positions,
-                                   .group = in.groups[layer.kv_group],
-                                   .far_queries = in.far_queries,
-                                   .far_keys = in.far_keys,
-                                   .kv = kv[layer.kv_source.value_or(l)],
-                                   .window = spec_.kv_groups[layer.kv_group].attended_window(),
-                                   .cos_sin = rotation(layer.rope),
-                                   .query_cos_sin = rotation(layer.query_rope.value_or(kNoRope)),
-                                   .query_growth = rotation(layer.query_growth.value_or(kNoRope))};
-      if (layer.far_layer) {
-        mixer_input.far_kv = kv[*layer.far_layer];
-        mixer_input.far_group = &in.groups[spec_.layers[*layer.far_layer].kv_group];
-      }
-      const auto& mixer = weights_.layers[layer.weights_of.value_or(l)].mixer;
-      std::visit([&](const auto& part) { part.run(backend_, weights_of(part, mixer), mixer_input); },
-                 layer.mixer);
+      run_mixer(l, h, ws.x, in, kv, ws);
       if (layer.is_aside) {
         backend_.scaled_add(ws.x, 1, ws.residual, ws.aside);
         reads_aside = true;
@@ -179,6 +160,35 @@ void Transformer::run_layers(const ForwardInput& in, std::span<const KvLayer> kv
   if (mixed.is_there()) mixed.end(backend_, weights_.head_mix, mixed_rows);
   const Tensor last = add_norm(backend_, spec_.final_norm, weights_.final_norm, ws.residual, pending, ws.h);
   if (last.data != ws.h.data) backend_.scaled_add(last, 1, {}, ws.h);
+}
+
+void Transformer::run_mixer(int l, const Tensor& h, const Tensor& out, const ForwardInput& in, std::span<const KvLayer> kv,
+                            Workspace& ws) {
+  const LayerSpec& layer = spec_.layers[l];
+  MixerInput mixer_input{.h = h,
+                         .embedded = ws.embedded,
+                         .out = out,
+                         .scratch = ws.scratch,
+                         .positions = in.positions,
+                         .group = in.groups[layer.kv_group],
+                         .far_queries = in.far_queries,
+                         .far_keys = in.far_keys,
+                         .kv = kv[layer.kv_source.value_or(l)],
+                         .window = spec_.kv_groups[layer.kv_group].attended_window(),
+                         .cos_sin = rotation(layer.rope),
+                         .query_cos_sin = rotation(layer.query_rope.value_or(kNoRope)),
+                         .query_growth = rotation(layer.query_growth.value_or(kNoRope))};
+  if (layer.far_layer) {
+    mixer_input.far_kv = kv[*layer.far_layer];
+    mixer_input.far_group = &in.groups[spec_.layers[*layer.far_layer].kv_group];
+  }
+  const auto& mixer = weights_.layers[layer.weights_of.value_or(l)].mixer;
+  std::visit([&](const auto& part) { part.run(backend_, weights_of(part, mixer), mixer_input); },
+             layer.mixer);
+}
+
+void Transformer::write_keys(const Tensor& rows, const ForwardInput& in, std::span<const KvLayer> kv, Workspace& ws) {
+  for (int l = 0; l < spec_.num_layers(); ++l) run_mixer(l, rows, {}, in, kv, ws);
 }
 
 void Transformer::tap(std::vector<int> layers, const Tensor& rows) {

@@ -32,6 +32,9 @@ class Transformer {
   void embed(std::span<const int32_t> ids, Workspace& ws);
   void run_layers(const ForwardInput& input, std::span<const KvLayer> kv, Workspace& ws, int num_layers,
                   const Tensor& read_first = {});
+  // Of a model whose layers attend to another's rows beside their own: writes the keys and values that every layer makes of
+  // `rows`, [rows, hidden], read as its mixer reads what is normalised.
+  void write_keys(const Tensor& rows, const ForwardInput& input, std::span<const KvLayer> kv, Workspace& ws);
   // From now on each forward() puts what these layers read, before their norms, into `rows`, [layers, rows.dim(0) /
   // layers, hidden]: of each layer as many rows as the step has.
   void tap(std::vector<int> layers, const Tensor& rows);
@@ -59,6 +62,8 @@ class Transformer {
   // What a part reads: the residual, to which `pending` has been added, normalised.
   Tensor norm_before(const LayerSpec& layer, const NormSpec& norm, const NormWeights& weights, const Tensor& pending,
                      Workspace& ws);
+  // h -> out, of layer l.
+  void run_mixer(int l, const Tensor& h, const Tensor& out, const ForwardInput& in, std::span<const KvLayer> kv, Workspace& ws);
   // The table of one of spec_.ropes; nothing for kNoRope.
   Tensor rotation(int rope) const;
   // Logits of the rows of h, which are as many as the workspace's logits; ws.x may be used.

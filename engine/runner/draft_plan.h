@@ -6,6 +6,7 @@
 #include "engine/config.h"
 #include "engine/kv_geometry.h"
 #include "engine/model/model_spec.h"
+#include "engine/runner/speculators/dflash_model.h"
 #include "engine/runner/speculators/draft_heads.h"
 #include "engine/runner/speculators/eagle_head.h"
 #include "kernels/backend.h"
@@ -17,9 +18,12 @@ struct DraftModels {
   std::optional<ModelSpec> model;
   std::optional<HeadsSpec> heads;
   std::optional<EagleSpec> eagle;
+  std::optional<DflashSpec> dflash;
 
   // What has keys and values of its own.
-  const ModelSpec* with_kv() const { return model ? &*model : eagle ? &eagle->model : nullptr; }
+  const ModelSpec* with_kv() const {
+    return model ? &*model : eagle ? &eagle->model : dflash ? &dflash->model : nullptr;
+  }
 };
 
 struct DraftPlan {

@@ -15,6 +15,7 @@
 #include "engine/runner/pooler.h"
 #include "engine/runner/sampler.h"
 #include "engine/runner/slot_table.h"
+#include "engine/runner/speculators/dflash_speculator.h"
 #include "engine/runner/speculators/eagle_speculator.h"
 #include "engine/runner/speculators/heads_speculator.h"
 #include "engine/runner/speculators/make_drafters.h"
@@ -161,6 +162,19 @@ int group_for(const KvGroupSpec& group, const ModelSpec& target) {
                            " of that folder reads positions that this model's cache lets go of");
 }
 
+// The largest of its steps: what a step has computed, and the token behind it; the target's own layers have that already.
+StepLimits draft_steps(const ModelSpec& target, const DraftModels& models, const EngineConfig& config, const StepLimits& steps) {
+  const SchedulerConfig& s = config.scheduler;
+  if (models.eagle) return EagleSpeculator::limits_of(*models.eagle, steps, std::min(config.draft_width, s.num_draft_tokens));
+  if (models.dflash) return DflashSpeculator::limits_of(*models.dflash, steps);
+  return Transformer::step_limits(models.model ? *models.model : target,
+                                  {.max_rows = (models.model ? steps.max_rows : 0) + steps.max_seqs,
+                                   .max_logit_rows = steps.max_seqs,
+                                   .max_seqs = steps.max_seqs,
+                                   .max_model_len = s.max_model_len,
+                                   .table_stride = steps.table_stride});
+}
+
 // All of it but what depends on how many blocks there are. one: the geometry of a sequence.
 DraftPlan plan_draft(const ModelSpec& target, const DraftModels& models, const EngineConfig& config, const Backend& backend,
                      const StepLimits& steps, const BlockGeometry& one) {
@@ -183,12 +197,7 @@ DraftPlan plan_draft(const ModelSpec& target, const DraftModels& models, const E
       !std::equal(lengths.bounds, lengths.bounds + lengths.num_bounds, one.lengths.bounds))
     throw std::runtime_error("speculation_model: its model rotates long sequences at other lengths than this one");
   plan.kv_dtype = kv_dtype_of(config.kv_dtype, spec, backend);
-  // What a step has computed, and the token behind it; the target's own layers have that already.
-  plan.steps = models.eagle ? EagleSpeculator::limits_of(*models.eagle, steps, std::min(config.draft_width, s.num_draft_tokens)) : Transformer::step_limits(spec, {.max_rows = (draft ? steps.max_rows : 0) + steps.max_seqs,
-                                               .max_logit_rows = steps.max_seqs,
-                                               .max_seqs = steps.max_seqs,
-                                               .max_model_len = s.max_model_len,
-                                               .table_stride = steps.table_stride});
+  plan.steps = draft_steps(target, models, config, steps);
   check_ops(spec, plan.steps.rare_ops, backend);
   plan.geometry = one;
   plan.geometry.num_groups = static_cast<int>(spec.kv_groups.size());
@@ -196,7 +205,8 @@ DraftPlan plan_draft(const ModelSpec& target, const DraftModels& models, const E
     plan.target_groups[d] = draft ? group_for(spec.kv_groups[d], target) : d;
     plan.geometry.groups[d] = group_of(spec.kv_groups[d], config);
   }
-  for (int g = 0; g < one.num_groups; ++g) plan.own_blocks[g] = one.rule(g).blocks_for(s.num_draft_tokens);
+  const int own_positions = std::max(s.num_draft_tokens, models.dflash ? models.dflash->block_size : 0);
+  for (int g = 0; g < one.num_groups; ++g) plan.own_blocks[g] = one.rule(g).blocks_for(own_positions);
   if (models.eagle) {
     StepLimits with_lists = plan.steps;
     with_lists.max_rows *= EagleHead::kListsOfRows;
@@ -204,6 +214,12 @@ DraftPlan plan_draft(const ModelSpec& target, const DraftModels& models, const E
     plan.weight_bytes = planned_eagle_bytes(*models.eagle, backend);
     plan.table_bytes = EagleSpeculator::planned_bytes(*models.eagle, plan.steps, steps, s.num_draft_tokens,
                                                       std::min(config.draft_width, s.num_draft_tokens), one, backend);
+    return plan;
+  }
+  if (models.dflash) {
+    plan.scratch_bytes = backend.step_context_bytes(DflashSpeculator::context_limits(*models.dflash, plan.steps));
+    plan.weight_bytes = planned_dflash_bytes(*models.dflash, backend);
+    plan.table_bytes = DflashSpeculator::planned_bytes(*models.dflash, plan.steps, steps, one, backend);
     return plan;
   }
   if (draft) {

@@ -113,7 +113,7 @@ const ForwardInput& ModelInput::build(std::span<const Guess> guesses) {
       SERVAL_CHECK(place < guess.slot->num_blocks[g] * block_size, place, guess.slot->num_blocks[g], block_size, g);
       groups_[g].slots[row] = guess.slot->blocks[g][place / block_size] * block_size + place % block_size;
     }
-    add_sequence(*guess.slot, row++, guess.position, guess.mask, guess.tree_start);
+    add_sequence(*guess.slot, row++, std::max(guess.position, guess.last_read), guess.mask, guess.tree_start);
   }
   row_start_[num_seqs_] = row;
   return view(row, row);

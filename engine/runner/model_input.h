@@ -32,12 +32,14 @@ class ModelInput {
   }
 
   // A guess that its slot does not know: it stands at `position`, its keys and values go to the place of position tree_start
-  // + place, and it reads what stands before tree_start and the places in `mask`, its own among them (0: all before it).
+  // + place, and it reads what stands before tree_start and the places in `mask`, its own among them (0: all before it). Of a
+  // block that all see each other, without masks, last_read is its end: what it reads goes on to there.
   struct Guess {
     const Slot* slot = nullptr;
     TokenId token = 0;
     int32_t position = 0, tree_start = 0, place = 0;
     uint64_t mask = 0;
+    int32_t last_read = 0;
   };
   const ForwardInput& build(std::span<const Guess> guesses);
 

@@ -46,6 +46,8 @@ constexpr DrafterRow kDrafters[] = {
     {"eagle_tree", "eagle", "eagle", 12, 3, 10, false},
     {"eagle3", "eagle", "eagle3", 4, 1, 2, false},
     {"eagle3_tree", "eagle", "eagle3", 12, 3, kIsCpu ? 2 : 0, true},
+    {"dflash", "dflash", "dflash", 7, 1, 10, false},
+    {"dflash_tree", "dflash", "dflash", 10, 2, kIsCpu ? 5 : 0, true},
     {"self", "self", "", 3, 1, 0, false},
     {"self_tree", "self", "", 8, 2, 0, true},
 };
@@ -62,6 +64,7 @@ class Drafters : public ::testing::TestWithParam<DrafterRow> {
       write_random_model(made->path(), model);
       write_medusa_heads(made->path(), 3, model.hidden_size, model.vocab_size);
       write_hydra_heads(made->path() / "hydra", 3, 2, model.hidden_size, model.vocab_size);
+      write_dflash(made->path() / "dflash", model.hidden_size, model.vocab_size, "[0,1]");
       write_eagle_head(made->path() / "eagle3", {.hidden = model.hidden_size, .vocab = model.vocab_size, .draft_vocab = 90,
                                                  .more_config = R"(,"eagle_aux_hidden_state_layer_ids":[0,1,2])"});
       return made;
@@ -75,7 +78,7 @@ class Drafters : public ::testing::TestWithParam<DrafterRow> {
   static std::filesystem::path draft() {
     const std::string name = GetParam().model;
     if (kIsCpu) return shipped(("serval-nano-" + name).c_str());
-    return name == "eagle3" || name == "hydra" ? random_model() / name : random_model();
+    return name == "draft" || name == "medusa" ? random_model() : random_model() / name;
   }
 
   static EngineConfig config() {

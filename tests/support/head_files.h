@@ -1,6 +1,7 @@
 // Writes random heads that guess, as the published checkpoints have them.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
@@ -134,6 +135,36 @@ inline void write_eagle_head(const std::filesystem::path& folder, const EagleSha
   file.add(layer + "mlp.gate_proj.weight", {shape.intermediate, hidden}, matrix);
   file.add(layer + "mlp.up_proj.weight", {shape.intermediate, hidden}, matrix);
   file.add(layer + "mlp.down_proj.weight", {hidden, shape.intermediate}, matrix);
+  file.write(folder / "model.safetensors");
+}
+
+// z-lab's: two layers as Qwen3's, a block of six.
+inline void write_dflash(const std::filesystem::path& folder, int hidden, int vocab, const std::string& layers, const std::string& more_config = "",
+                         const std::string& without = "") {
+  std::filesystem::create_directories(folder);
+  constexpr int kHeads = 4, kKvHeads = 2, kHeadDim = 16, kIntermediate = 48;
+  const auto number = [](const char* name, int value) { return ",\"" + std::string(name) + "\":" + std::to_string(value); };
+  std::ofstream(folder / "config.json")
+      << R"({"architectures":["DFlashDraftModel"],"model_type":"qwen3","hidden_act":"silu","rms_norm_eps":1e-06,"rope_theta":10000,)"
+      << R"("attention_bias":false,"block_size":6,"num_target_layers":3,"dflash_config":{"mask_token_id":5,"target_layer_ids":)" << layers
+      << "}" << number("hidden_size", hidden) << number("num_attention_heads", kHeads) << number("num_key_value_heads", kKvHeads)
+      << number("head_dim", kHeadDim) << number("intermediate_size", kIntermediate) << number("num_hidden_layers", 2)
+      << number("vocab_size", vocab) << number("max_position_embeddings", 512) << more_config << R"(,"tie_word_embeddings":true})";
+  HeadFile file;
+  file.without = without;
+  const float matrix = 0.2f, norm = 1;
+  file.add("fc.weight", {hidden, static_cast<int>(std::count(layers.begin(), layers.end(), ',') + 1) * hidden}, matrix);
+  file.add("hidden_norm.weight", {hidden}, norm);
+  file.add("norm.weight", {hidden}, norm);
+  for (const std::string layer : {"layers.0.", "layers.1."}) {
+    for (const auto& [name, heads] : {std::pair{"q", kHeads}, {"k", kKvHeads}, {"v", kKvHeads}})
+      file.add(layer + "self_attn." + name + "_proj.weight", {heads * kHeadDim, hidden}, matrix);
+    file.add(layer + "self_attn.o_proj.weight", {hidden, kHeads * kHeadDim}, matrix);
+    for (const char* name : {"self_attn.q_norm", "self_attn.k_norm"}) file.add(layer + name + ".weight", {kHeadDim}, norm);
+    for (const char* name : {"input_layernorm", "post_attention_layernorm"}) file.add(layer + name + ".weight", {hidden}, norm);
+    for (const char* name : {"mlp.gate_proj", "mlp.up_proj"}) file.add(layer + name + ".weight", {kIntermediate, hidden}, matrix);
+    file.add(layer + "mlp.down_proj.weight", {hidden, kIntermediate}, matrix);
+  }
   file.write(folder / "model.safetensors");
 }
 

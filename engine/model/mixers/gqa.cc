@@ -173,6 +173,7 @@ void GqaSpec::run(Backend& backend, const GqaWeights& w, const MixerInput& in) c
     } else {
       backend.qk_norm_rope_write_kv(heads);
     }
+    if (in.out.data == nullptr) return;
   } else {
     prepare_queries(backend, heads);
   }

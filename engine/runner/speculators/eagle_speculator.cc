@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <limits>
 #include <utility>
 
 #include "engine/runner/speculators/draft_host.h"
@@ -42,14 +41,12 @@ StepLimits EagleSpeculator::limits_of(const EagleSpec& spec, const StepLimits& s
 
 size_t EagleSpeculator::planned_bytes(const EagleSpec& spec, const StepLimits& limits, const StepLimits& steps, int most,
                                       int width, const BlockGeometry& geometry, const Backend& backend) {
-  const DType type = backend.activation_dtype(spec.model.weight_dtype);
   const size_t rows = limits.max_logit_rows, seqs = limits.max_seqs;
-  const size_t tapped = spec.read_layers.size() * steps.max_rows * spec.model.hidden_size * dtype_bytes(type);
   return EagleHead::planned_bytes(spec, limits, backend) +
-         KeptRows::planned_bytes(spec.num_read(), steps.max_rows, spec.model.hidden_size, type) + tapped +
+         FollowedSteps::planned_bytes(spec.read_layers.size(), spec.model, steps, backend) +
          ModelInput::planned_bytes(limits.max_rows, limits.max_seqs, limits.max_branches, limits.table_stride, geometry, {}) +
          DraftKv::planned_table_bytes(limits.max_seqs) + limits.max_rows * sizeof(int32_t) +
-         seqs * (sizeof(int) + sizeof(SeqStep) + sizeof(Growing) + max_candidates(most, width) * (sizeof(Candidate) + sizeof(int32_t))) +
+         seqs * (sizeof(Growing) + max_candidates(most, width) * (sizeof(Candidate) + sizeof(int32_t))) +
          rows * (2 * sizeof(Node) + sizeof(ModelInput::Guess) + sizeof(SampleRow) + sizeof(SampleResult) +
                  (width + kMoreReported) * sizeof(TopLogprob));
 }
@@ -58,19 +55,8 @@ void EagleSpeculator::start(const DraftHost& host) {
   slots_ = &host.slots;
   max_model_len_ = host.steps.max_model_len;
   const EagleSpec& spec = loaded_->spec;
-  const DType type = host.backend.activation_dtype(spec.model.weight_dtype);
-  const int64_t hidden = spec.model.hidden_size;
   kv_.emplace(spec.model, plan_, host.backend, host.steps.max_seqs);
-  kept_.start(spec.num_read(), host.steps.max_rows, hidden, type, host.backend);
-  taps_.resize(1);
-  if (const auto num_taps = static_cast<int64_t>(spec.read_layers.size()); num_taps > 0) {
-    const int64_t rows = host.steps.max_rows;
-    tap_memory_ = host.backend.allocate(num_taps * rows * hidden * dtype_bytes(type));
-    const Tensor all(tap_memory_.data(), type, {num_taps * rows, hidden});
-    host.transformer.tap(spec.read_layers, all);
-    taps_.clear();
-    for (int64_t t = 0; t < num_taps; ++t) taps_.emplace_back(all.at(t * rows * hidden), type, std::initializer_list<int64_t>{rows, hidden});
-  }
+  steps_.start(host, spec.read_layers);
   const StepLimits& limits = plan_.steps;
   StepLimits with_lists = limits;
   with_lists.max_rows *= EagleHead::kListsOfRows;
@@ -82,8 +68,6 @@ void EagleSpeculator::start(const DraftHost& host) {
   loaded_.reset();
   vocab_ = head_->num_logits();
   const int seqs = limits.max_seqs, rows = limits.max_logit_rows;
-  next_pos_.assign(seqs, kFromTheStart);
-  batch_.seqs.reserve(seqs);
   rows_.reserve(limits.max_rows);
   growing_.reserve(seqs);
   candidates_.resize(size_t{1} * seqs * max_candidates(most_, width_));
@@ -96,24 +80,12 @@ void EagleSpeculator::start(const DraftHost& host) {
   top_.resize(size_t{1} * rows * (width_ + kMoreReported));
 }
 
-void EagleSpeculator::keep(const Tensor& hidden) {
-  if (tap_memory_.bytes == 0) taps_[0] = hidden;
-  for (Tensor& tap : taps_) tap.dims[0] = hidden.dim(0);
-  if (hidden.data == nullptr) return kept_.keep({});
-  kept_.keep(taps_);
-}
-
-int EagleSpeculator::lag(const DraftTask& task) const {
-  const int next_pos = next_pos_[task.slot];
-  return next_pos == kFromTheStart || next_pos == task.first_computed ? 0 : std::numeric_limits<int>::max();
-}
-
 void EagleSpeculator::propose(std::span<DraftTask> tasks) {
-  const Tensor kept = kept_.next();
+  steps_.begin();
   lay_out(tasks);
-  if (batch_.seqs.empty()) return;
-  begin(input_->build(batch_, *slots_, [](int rows) { return rows; }));
-  head_->read(kept, kept_, rows_);
+  if (steps_.batch().seqs.empty()) return;
+  begin(input_->build(steps_.batch(), *slots_, [](int rows) { return rows; }));
+  head_->read(steps_.kept(), steps_.places(), steps_.rows());
   head_->forward(step_, kv_->layers());
   for (int level = 0; !nodes_.empty(); ++level) {
     add_candidates(level);
@@ -136,25 +108,18 @@ void EagleSpeculator::begin(const ForwardInput& input) {
 
 // The rows of the first forward: what the step has computed, each with the token behind it.
 void EagleSpeculator::lay_out(std::span<DraftTask> tasks) {
-  batch_.seqs.clear();
   growing_.clear();
   nodes_.clear();
-  rows_.clear();
   for (DraftTask& task : tasks) {
-    if (lag(task) > 0 || !task.is_followed || task.num_computed == 0) continue;
-    next_pos_[task.slot] = task.first_computed + task.num_computed;
-    batch_.seqs.push_back(
-        {.seq = task.seq, .slot = task.slot, .first_pos = task.first_computed, .num_tokens = task.num_computed});
-    for (int i = 0; i < task.num_computed; ++i) rows_.push_back(task.row_of(i));
+    if (!steps_.follow(task)) continue;
     const auto num_known = static_cast<int>(task.known.size());
-    if (!task.wants_more() || next_pos_[task.slot] != num_known - 1) continue;
     Growing growing{.task = &task, .slot = slots_->find(task.seq, task.slot)};
     growing.first = static_cast<int>(growing_.size()) * max_candidates(most_, width_);
     growing.width = std::min(task.width, width_);
     growing.most_places = std::min(task.most, max_model_len_ - (num_known - 1));
     growing.levels = std::min(task.depth, levels_of(task.most, growing.width));
     lend_own_blocks(plan_, input_->num_groups(), task.slot, num_known - 1 + growing.most_places, *slots_);
-    nodes_.push_back({static_cast<int>(growing_.size()), -1, static_cast<int32_t>(rows_.size()) - 1, 0});
+    nodes_.push_back({static_cast<int>(growing_.size()), -1, static_cast<int32_t>(steps_.rows().size()) - 1, 0});
     growing_.push_back(growing);
   }
 }

@@ -7,8 +7,7 @@
 // at any temperature.
 //
 // Its keys and values stand where the target's do (model_speculator.h); at a position is what was made of it and the token
-// behind, so the last of what the prefix cache gives may be that of another token: that costs guesses, no bits. What the
-// target computed of a step is gone after it: a sequence that it was not asked for once is left for good.
+// behind, so the last of what the prefix cache gives may be that of another token: that costs guesses, no bits.
 #pragma once
 
 #include <memory>
@@ -19,6 +18,7 @@
 #include "engine/runner/model_input.h"
 #include "engine/runner/speculators/draft_kv.h"
 #include "engine/runner/speculators/eagle_head.h"
+#include "engine/runner/speculators/followed_steps.h"
 #include "engine/runner/speculators/speculator.h"
 
 namespace serval {
@@ -34,10 +34,10 @@ class EagleSpeculator : public Speculator {
 
   DrafterKind kind() const override { return DrafterKind::kEagle; }
   void start(const DraftHost& host) override;
-  void admit(const Admission& newcomer) override { next_pos_[newcomer.slot] = kFromTheStart; }
+  void admit(const Admission& newcomer) override { steps_.admit(newcomer.slot); }
   void copy_kv(std::span<const GroupBlockCopy> copies) override { kv_->copy(copies); }
-  void keep(const Tensor& hidden) override;
-  int lag(const DraftTask& task) const override;
+  void keep(const Tensor& hidden) override { steps_.keep(hidden); }
+  int lag(const DraftTask& task) const override { return steps_.lag(task); }
   void propose(std::span<DraftTask> tasks) override;
 
  private:
@@ -70,7 +70,7 @@ class EagleSpeculator : public Speculator {
   size_t rank(const Growing& growing, int num_before, std::span<TopLogprob> top) const;
 
   // Reported beyond those that are wanted: noise may bring them up.
-  static constexpr int kMoreReported = 6, kFromTheStart = -1;
+  static constexpr int kMoreReported = 6;
 
   const DraftPlan plan_;
   const int most_, width_;
@@ -87,11 +87,7 @@ class EagleSpeculator : public Speculator {
   std::unique_ptr<StepContext> context_;
   std::optional<ModelInput> input_;
   ForwardInput step_;  // as the head's layer reads it
-  KeptRows kept_;
-  Buffer tap_memory_;
-  std::vector<Tensor> taps_;     // [max_rows, hidden]: what the target's layers read in this step
-  std::vector<int> next_pos_;  // by slot: the first position that it has not computed
-  Batch batch_;                // its sequences alone
+  FollowedSteps steps_;
   std::vector<int32_t> rows_;
   std::vector<Growing> growing_;
   std::vector<Node> nodes_, next_nodes_;

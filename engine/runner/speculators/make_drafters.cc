@@ -8,6 +8,7 @@
 #include "engine/model/read_model.h"
 #include "engine/model/weight_loader.h"
 #include "engine/model/weight_map.h"
+#include "engine/runner/speculators/dflash_speculator.h"
 #include "engine/runner/speculators/eagle_speculator.h"
 #include "engine/runner/speculators/heads_speculator.h"
 #include "engine/runner/speculators/lookahead_speculator.h"
@@ -30,7 +31,7 @@ struct Setting {
 
   bool has(DrafterKind kind) const { return (drafters & drafter_bit(kind)) != 0; }
   bool has_heads() const { return has(kMedusa) || has(kHydra); }
-  bool needs_folder() const { return has(kDraft) || has_heads() || has(kEagle); }
+  bool needs_folder() const { return has(kDraft) || has_heads() || has(kEagle) || has(kDflash); }
 };
 // A method beside what the client predicts.
 constexpr Setting setting_with(DrafterKind kind) {
@@ -45,6 +46,7 @@ constexpr Setting kSettings[] = {
     setting_with(kMedusa),
     setting_with(kHydra),
     setting_with(kEagle),
+    setting_with(kDflash),
     // And what is in speculation_model; or the model's own layers, where it is said how many.
     {"auto", drafter_bit(kPrediction) | drafter_bit(kNgram), true},
 };
@@ -70,7 +72,7 @@ void refuse_torch_files(const std::filesystem::path& folder) {
 // By the names in the folder.
 DrafterKind kind_in(const std::filesystem::path& folder) {
   if (const std::optional<DrafterKind> heads = find_heads(folder)) return *heads;
-  return has_eagle(folder) ? kEagle : kDraft;
+  return has_dflash(folder) ? kDflash : has_eagle(folder) ? kEagle : kDraft;
 }
 
 Setting setting_of(const EngineConfig& config) {
@@ -105,6 +107,7 @@ DraftModels read_draft_models(const EngineConfig& config, const ModelSpec& targe
   if (setting.has_heads())
     models.heads = read_heads_spec(setting.has(kMedusa) ? kMedusa : kHydra, config.speculation_model, target);
   if (setting.has(kEagle)) models.eagle = read_eagle_spec(config.speculation_model, target);
+  if (setting.has(kDflash)) models.dflash = read_dflash_spec(config.speculation_model, target);
   return models;
 }
 
@@ -124,6 +127,10 @@ Drafters make_drafters(const EngineConfig& config, const ModelSpec& target, cons
     EagleWeights weights = load_eagle(config.speculation_model, *draft.eagle, target.vocab_size, backend);
     add(std::make_unique<EagleSpeculator>(*plan, std::move(*draft.eagle), std::move(weights),
                                           config.scheduler.num_draft_tokens, config.draft_width));
+  }
+  if (setting.has(kDflash)) {
+    DflashWeights weights = load_dflash(config.speculation_model, *draft.dflash, backend);
+    add(std::make_unique<DflashSpeculator>(*plan, std::move(*draft.dflash), std::move(weights)));
   }
   if (setting.has(kSelf)) add(std::make_unique<ModelSpeculator>(*plan));
   if (setting.has(kDraft)) {

@@ -29,13 +29,15 @@ std::string sentence(const TempFolder& folder, const char* speculation) {
 
 TEST(Drafters, AreThoseOfTheFolderWhereTheSettingIsAuto) {
   const uint32_t always = drafter_bit(DrafterKind::kPrediction) | drafter_bit(DrafterKind::kNgram);
-  const TempFolder medusa, hydra, eagle, model;
+  const TempFolder medusa, hydra, eagle, dflash, model;
   write_medusa_heads(medusa.path(), 1, 32, 70);
   write_hydra_heads(hydra.path(), 1, 1, 32, 70);
   write_eagle_head(eagle.path(), {.hidden = 32, .vocab = 70});
   EXPECT_EQ(drafters_in(medusa, "auto"), always | drafter_bit(DrafterKind::kMedusa));
   EXPECT_EQ(drafters_in(hydra, "auto"), always | drafter_bit(DrafterKind::kHydra));
   EXPECT_EQ(drafters_in(eagle, "auto"), always | drafter_bit(DrafterKind::kEagle));
+  write_dflash(dflash.path(), 32, 70, "[0,1]");
+  EXPECT_EQ(drafters_in(dflash, "auto"), always | drafter_bit(DrafterKind::kDflash));
   EXPECT_EQ(drafters_in(model, "auto"), always | drafter_bit(DrafterKind::kDraft));
   EXPECT_THAT(sentence(model, "none"), ::testing::HasSubstr("speculation is 'none'; it takes one of off, ngram, "));
 }
