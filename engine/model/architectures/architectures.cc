@@ -44,6 +44,7 @@
 #include "engine/model/architectures/starcoder.h"
 #include "engine/model/architectures/unserved.h"
 #include "engine/model/architectures/vision_language.h"
+#include "engine/model/architectures/windowed_experts.h"
 #include "engine/model/architectures/zamba.h"
 #include "kernels/base/shown.h"
 #include "kernels/base/usage.h"
@@ -59,12 +60,12 @@ constexpr const Architecture* kArchitectures[] = {&kLlama, &kDeciLM, &kOpenElm, 
                                                   &kQwen2Moe, &kQwen3Moe, &kDeepseekV2, &kDeepseekV3, &kDeepseekV32, &kDeepseekV4, &kGlmMoeDsa,
                                                   &kKimiK25, &kGlm4MoeLite, &kGlm4Moe, &kDots1, &kMiniMaxM2, &kMiniMaxM3, &kMimoV2,
                                                   &kGraniteMoe, &kGraniteMoeShared, &kOlmoe, &kHunYuanMoe,
-                                                  &kGptOss, &kPhiMoe, &kErnieMoe, &kHy3, &kMiniCpm3,
+                                                  &kAfmoe, &kExaoneMoe, &kSolarOpen, &kGptOss, &kPhiMoe, &kErnieMoe, &kHy3, &kMiniCpm3,
                                                   &kQwen3VlMoe,
                                                   &kQwen35Moe, &kQwen35MoeComposite,
                                                   &kGranite, &kOlmo,  &kOlmo2,   &kOlmo3,
                                                   &kGlm, &kGlm4, &kApertus, &kArcee, &kErnie45, &kHelium,
-                                                  &kSeedOss, &kSmolLm3, &kHunYuanDense, &kExaone4, &kMinistral,
+                                                  &kSeedOss, &kSmolLm3, &kCwm, &kVaultGemma, &kHunYuanDense, &kExaone4, &kMinistral,
                                                   &kLlava, &kLlavaNext, &kLlavaOnevision, &kAyaVision, &kVoxtral, &kQwen2Audio, &kInternVl, &kIdefics3, &kSmolVlm, &kGlm4v,
                                                   &kQwen2Vl, &kQwen25Vl, &kQwen3Vl, &kMinistral3, &kMistral3, &kMistral4, &kMllama, &kMuseGlimmer,
                                                   &kGptNeo, &kGptNeox, &kGptj, &kCodeGen, &kPhi, &kPersimmon, &kOpt, &kBioGpt, &kXglm,
@@ -73,7 +74,7 @@ constexpr const Architecture* kArchitectures[] = {&kLlama, &kDeciLM, &kOpenElm, 
                                                   // States alone, and beside attention.
                                                   &kMamba, &kMamba2, &kFalconMamba, &kQwen3Next, &kKimiLinear, &kBailingHybrid, &kMiniMax,
                                                   &kQwen35, &kQwen35Composite, &kOlmoHybrid,
-                                                  &kLfm2, &kLfm2Moe, &kRecurrentGemma, &kBamba, &kGraniteHybrid, &kFalconH1, &kNemotronH, &kJamba, &kZamba, &kZamba2, &kRwkv};
+                                                  &kLfm2, &kLfm2Moe, &kLfm3, &kRecurrentGemma, &kBamba, &kGraniteHybrid, &kFalconH1, &kNemotronH, &kJamba, &kZamba, &kZamba2, &kRwkv};
 
 const Architecture& find_row(std::string_view Architecture::*key, std::string_view wanted, const char* what) {
   std::vector<std::string> supported;

@@ -44,6 +44,26 @@ ModelSpec read_dots1(const Fields& config) {
   return spec;
 }
 
+// No norms of heads, and experts in every layer.
+ModelSpec read_solar_open(const Fields& config) {
+  ModelSpec spec = read_frame(config);
+  GqaSpec attention = read_heads(config, spec.hidden_size, {.requires_head_dim = true});
+  attention.qkv_bias = config.get_bool("attention_bias", false);
+  spec.final_norm = read_rms_norm(config, 1e-5);
+  DenseFfnSpec expert;
+  expert.activation = read_activation(config, "hidden_act", "silu");
+  set_uniform_layers(config, pre_norm_layer(attention, expert, spec.final_norm),
+                     read_rope(config, attention.head_dim, spec.max_positions, {.theta = 1e6}), spec);
+  MoeFfnSpec experts = read_experts(config, spec, expert);
+  experts.shared_size = config.find_int("n_shared_experts", 0, kMaxExperts).value_or(1) * experts.intermediate_size;
+  read_corrected_routing(config, experts);
+  set_experts(experts, std::vector<bool>(spec.layers.size(), true), spec);
+  // What the reference does not look at.
+  config.ignore({"intermediate_size", "first_k_dense_replace", "use_qk_norm", "moe_layer_freq"});
+  read_draft_layers(config, spec);
+  return spec;
+}
+
 // Hy3: the shared expert and the correction under other names.
 ModelSpec read_hy3(const Fields& config) {
   ModelSpec spec = read_frame(config);
@@ -218,6 +238,8 @@ constexpr Architecture kErnieMoe{"Ernie4_5_MoeForCausalLM",
 constexpr Architecture kHy3{"HYV3ForCausalLM", "hy_v3", read_hy3, {.modules = kHy3Modules}, "Hy3", "hy3"};
 constexpr Architecture kGlm4Moe{
     "Glm4MoeForCausalLM", "glm4_moe", read_glm4_moe, {}, "GLM-4.5, 4.5-Air, 4.6, 4.7", "glm4-moe"};
+constexpr Architecture kSolarOpen{
+    "SolarOpenForCausalLM", "solar_open", read_solar_open, {}, "Solar Open 100B", "solar-open"};
 constexpr Architecture kDots1{"Dots1ForCausalLM", "dots1", read_dots1, {}, "dots.llm1", "dots1"};
 constexpr Architecture kMimoV2{"MiMoV2FlashForCausalLM",
                                "mimo_v2_flash",

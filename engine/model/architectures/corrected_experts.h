@@ -6,6 +6,6 @@
 
 namespace serval {
 
-extern const Architecture kGlm4Moe, kDots1, kMiniMaxM2, kMimoV2, kErnieMoe, kHy3;
+extern const Architecture kGlm4Moe, kDots1, kMiniMaxM2, kMimoV2, kErnieMoe, kHy3, kSolarOpen;
 
 }  // namespace serval

@@ -70,6 +70,13 @@ ModelSpec read_gemma2(const Fields& config) {
   return spec;
 }
 
+// Gemma 2 without norms behind the parts.
+ModelSpec read_vault_gemma(const Fields& config) {
+  ModelSpec spec = read_gemma2(config);
+  for (LayerSpec& layer : spec.layers) layer.mixer_post_norm = layer.ffn_post_norm = {};
+  return spec;
+}
+
 ModelSpec read_gemma3(const Fields& config) {
   ModelSpec spec = read_outside(config);
   GqaSpec attention = read_attention(config, spec);
@@ -103,6 +110,8 @@ constexpr StoredName kModules[] = {{"mixer_post_norm", "post_attention_layernorm
 constexpr Architecture kGemma{"GemmaForCausalLM", "gemma", read_gemma, {}, "Gemma 2B, 7B; CodeGemma", "gemma"};
 constexpr Architecture kGemma2{"Gemma2ForCausalLM",   "gemma2",  read_gemma2,
                                {.modules = kModules}, "Gemma 2", "gemma2-bf16"};
+constexpr Architecture kVaultGemma{"VaultGemmaForCausalLM", "vaultgemma",   read_vault_gemma,
+                                   {.modules = kModules},   "VaultGemma 1B", "vaultgemma"};
 constexpr Architecture kGemma3{"Gemma3ForCausalLM",   "gemma3_text",      read_gemma3,
                                {.modules = kModules}, "Gemma 3 270M, 1B", "gemma3 gemma3-bf16"};
 constexpr Architecture kGemma3Composite{"Gemma3ForConditionalGeneration",

@@ -7,6 +7,6 @@
 
 namespace serval {
 
-extern const Architecture kGemma, kGemma2, kGemma3, kGemma3Composite;
+extern const Architecture kGemma, kGemma2, kGemma3, kGemma3Composite, kVaultGemma;
 
 }  // namespace serval

@@ -78,6 +78,41 @@ ModelSpec read_lfm2(const Fields& config) {
   return spec;
 }
 
+// Convolutions, attentions with a window and attentions that see everything, each with a rotation of its own.
+ModelSpec read_lfm3(const Fields& config) {
+  enum Kind3 { kFull, kWindowed, kConvolution };
+  ModelSpec spec = read_frame(config, /*ties_when_absent=*/true);
+  spec.final_norm = read_rms_norm(config, 1e-5);
+  spec.final_norm.eps = static_cast<float>(config.find_positive("norm_eps", 1).value_or(spec.final_norm.eps));  // another name
+  config.ignore({"hidden_act"});  // it is silu, whatever this says
+  GqaSpec attention = read_heads(config, spec.hidden_size, {.requires_head_dim = true, .bias = false});
+  attention.head_norm = spec.final_norm;
+  attention.has_head_gate = config.get_bool("use_attention_gate", true);
+  ShortConvSpec conv;
+  conv.channels = spec.hidden_size;
+  conv.taps = config.find_int("conv_L_cache", 2, kMaxConvTaps).value_or(7);
+  conv.has_bias = config.get_bool("conv_bias", false);
+  if (config.find("rope_parameters") == nullptr) config.refuse("rope_parameters", "is missing");
+  spec.ropes = read_ropes_by_kind(config, spec.max_positions, {attention.head_dim, {.theta = 1e6}}, {attention.head_dim, {.theta = 1e4}});
+  DenseFfnSpec ffn;
+  ffn.intermediate_size = config.get_int("intermediate_size", 1, kMaxIntermediate);
+  std::vector<int> kinds;
+  for (int l = 0; l < spec.num_layers(); ++l) kinds.push_back(l % 4 == 2 ? kFull : l % 4 == 0 && l > 0 ? kWindowed : kConvolution);
+  constexpr std::string_view kNames[] = {"full_attention", "sliding_attention", "conv"};
+  kinds = read_layer_names(config, "layer_types", spec.num_layers(), kNames).value_or(kinds);
+  LayerSpec layer = pre_norm_layer(attention, ffn, spec.final_norm);
+  if (config.get_bool("use_sandwich_norm", true)) layer.mixer_post_norm = layer.ffn_post_norm = spec.final_norm;
+  for (int l = 0; l < spec.num_layers(); ++l) {
+    spec.layers[l] = layer;
+    spec.layers[l].rope = kinds[l] == kWindowed ? kWindowedRope : kFullRope;
+    if (kinds[l] == kConvolution) spec.layers[l].mixer = conv;
+  }
+  const int window = read_window(config).value_or(256);
+  if (window == 0) config.refuse("sliding_window", "must be positive");
+  set_groups({{}, {.window = window, .layers = {}}, {.keeps_state = true, .layers = {}}}, kinds, spec);
+  return spec;
+}
+
 // Experts by sigmoids, with a correction of the choice, behind some dense layers.
 ModelSpec read_lfm2_moe(const Fields& config) {
   ModelSpec spec = read_mixers(config);
@@ -108,8 +143,19 @@ constexpr StoredName kModules[] = {
     {"mlp.experts.*.up_proj", "feed_forward.experts.*.w3"},
     {"mlp.experts.*.down_proj", "feed_forward.experts.*.w2"}};
 
+constexpr StoredName kModules3[] = {
+    {"input_layernorm", "operator_norm"}, {"mixer_post_norm", "post_operator_norm"},
+    {"post_attention_layernorm", "ffn_norm"}, {"ffn_post_norm", "post_ffn_norm"}, {"self_attn.g_proj", "self_attn.gate_proj"},
+    {"mlp.gate_proj", "feed_forward.w1"}, {"mlp.up_proj", "feed_forward.w3"}, {"mlp.down_proj", "feed_forward.w2"}};
+
 }  // namespace
 
+constexpr Architecture kLfm3{"Lfm3ForCausalLM",
+                             "lfm3",
+                             read_lfm3,
+                             {.final_norm = "model.embedding_norm", .modules = kModules3},
+                             "LFM3 1.7B",
+                             "lfm3"};
 constexpr Architecture kLfm2{"Lfm2ForCausalLM",
                              "lfm2",
                              read_lfm2,

@@ -6,6 +6,6 @@
 namespace serval {
 
 extern const Architecture kLfm2;
-extern const Architecture kLfm2Moe;
+extern const Architecture kLfm2Moe, kLfm3;
 
 }  // namespace serval

@@ -216,6 +216,24 @@ ModelSpec read_ministral(const Fields& config) {
   return spec;
 }
 
+// CWM: every fourth layer, from the first on, sees everything.
+ModelSpec read_cwm(const Fields& config) {
+  ModelSpec spec = read_frame(config);
+  const GqaSpec attention = read_heads(config, spec.hidden_size, {.requires_head_dim = true});
+  DenseFfnSpec ffn = read_gated_ffn(config);
+  ffn.bias = config.get_bool("mlp_bias", false);
+  spec.final_norm = read_rms_norm(config, 1e-5);
+  if (config.find("rope_scaling") == nullptr && config.find("rope_parameters") == nullptr)
+    config.refuse("rope_parameters", "is missing");  // to the reference that means a rotation of its own
+  spec.ropes = {read_rope(config, attention.head_dim, spec.max_positions, {.theta = 1e6})};
+  spec.layers.assign(spec.layers.size(), pre_norm_layer(attention, ffn, spec.final_norm));
+  std::vector<bool> windowed;
+  for (int l = 0; l < spec.num_layers(); ++l) windowed.push_back(l % 4 != 0);
+  set_windows(config, read_window(config).value_or(8192), read_layer_types(config, spec.num_layers()).value_or(windowed), spec);
+  config.find("attention_bias");  // the reference has none
+  return spec;
+}
+
 constexpr StoredName kHunYuanMoeModules[] = {{"self_attn.q_norm", "self_attn.query_layernorm"},
                                              {"self_attn.k_norm", "self_attn.key_layernorm"},
                                              {"mlp.gate", "mlp.gate.wg"},
@@ -256,6 +274,7 @@ constexpr Architecture kExaone4{"Exaone4ForCausalLM",
                                 {.modules = kPostNormModules},
                                 "EXAONE 4.0 1.2B, 32B",
                                 "exaone4 exaone4-bf16"};
+constexpr Architecture kCwm{"CwmForCausalLM", "cwm", read_cwm, {}, "CWM 32B", "cwm"};
 constexpr Architecture kMinistral{"MinistralForCausalLM", "ministral", read_ministral, {},
                                   "Ministral 8B",         "ministral"};
 

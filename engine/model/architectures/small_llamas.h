@@ -5,6 +5,7 @@
 
 namespace serval {
 
-extern const Architecture kApertus, kArcee, kErnie45, kHelium, kSeedOss, kSmolLm3, kHunYuanDense, kHunYuanMoe, kExaone4, kMinistral;
+extern const Architecture kApertus, kArcee, kErnie45, kHelium, kSeedOss, kSmolLm3, kHunYuanDense, kHunYuanMoe, kExaone4, kMinistral,
+    kCwm;
 
 }  // namespace serval

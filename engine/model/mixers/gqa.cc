@@ -76,6 +76,11 @@ void GqaSpec::list_slots(int64_t hidden, GqaWeights& w, SlotList& slots) const {
   } else {
     slots.linear(w.qkv, {{"self_attn.q_proj", q_size()}}, hidden, qkv_bias);
   }
+  if (has_head_gate) {
+    std::vector<RowRange> rows;
+    for (int64_t i = 0; i < answer_size(); ++i) rows.push_back({i / value_width(), 1});
+    slots.some_rows(w.head_gate, "self_attn.g_proj", rows, num_heads, hidden);
+  }
   slots.linear(w.output, {{"self_attn.o_proj", hidden}}, answer_size(), output_bias);
   if (head_norm_place == HeadNormPlace::kHeadByHead) {
     slots.head_norms(w.q_norm.weight, "self_attn.q_norm", num_heads, head_dim, interleaved_dims > 0);
@@ -186,6 +191,11 @@ void GqaSpec::run(Backend& backend, const GqaWeights& w, const MixerInput& in) c
   if (has_gate)
     backend.gate(Activation::kSigmoid, Tensor(qkv.data, type, {rows, q_size()}), stride, attended, q_size(),
                  attended);
+  if (has_head_gate) {
+    const Tensor gate(qkv.data, type, {rows, answer_size()});
+    backend.linear(in.h, w.head_gate, gate);
+    backend.gate(Activation::kSigmoid, gate, answer_size(), attended, answer_size(), attended);
+  }
   backend.linear(attended, w.output, in.out);
 }
 

@@ -29,6 +29,7 @@ struct FarKeysSpec {
 
 struct GqaWeights {
   LinearWeight qkv;     // [gate_size + q_size + kv_size + value_size, hidden]: gate, q, k, v rows in this order
+  LinearWeight head_gate;  // [answer_size, hidden]; empty where there is none
   LinearWeight output;  // [hidden, answer_size]
   NormWeights q_norm;   // [head_dim], or of all heads together
   NormWeights k_norm;
@@ -55,6 +56,8 @@ struct GqaSpec {
   bool has_gate = false;
   // Each head's gate lies behind its query in one tensor of the checkpoint (Qwen3-Next).
   bool has_gate_in_queries = false;
+  // What a head answers is multiplied by the sigmoid of one number (LFM3); its row is held once for each of the head's values.
+  bool has_head_gate = false;
   bool has_sinks = false;  // scores without a value that join each head's softmax (gpt-oss; Xiao et al. 2023)
   float scale = 1;     // of the scores: 1 / sqrt(head_dim)
   float soft_cap = 0;  // 0: none; c: scores become c * tanh(score / c)

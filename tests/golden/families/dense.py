@@ -133,6 +133,9 @@ def make_all():
     make("ministral", t.MinistralForCausalLM,
          t.MinistralConfig(**TINY, head_dim=8, sliding_window=16, layer_types=["full_attention", "sliding_attention"],
                            rope_parameters=rope(1000000.0), attn_implementation="eager", pad_token_id=0), [10, 48], [16])
+    make("cwm", t.CwmForCausalLM,
+         t.CwmConfig(**TINY, head_dim=8, sliding_window=16, layer_types=["full_attention", "sliding_attention"], rope_parameters=stretched,
+                     attn_implementation="eager"), [10, 48], [16, 32], dtype=torch.float16, edit=old_spelling)
     # Pairs of neighbours rotate: half of a head of GLM-4's, all of it of the others.
     glm = dict(TINY, head_dim=16, attention_bias=True, pad_token_id=0, rope_parameters=rope(partial_rotary_factor=0.5), attn_implementation="eager")
     make("glm", t.GlmForCausalLM, t.GlmConfig(**glm), [7, 48], dtype=torch.float16)

@@ -131,6 +131,29 @@ def make_all():
     make("hy3", t.HYV3ForCausalLM,
          t.HYV3Config(**{k: v for k, v in moe.items()}, num_shared_experts=1, mlp_layer_types=["dense", "sparse", "sparse"], router_scaling_factor=2.5),
          [7, 48], edit=published_experts("num_experts"))
+    # A window in which layers rotate, and experts behind dense layers: gated behind norms, and in groups.
+    def afmoe_as_published(config):
+        published_experts("num_experts")(config)
+        config.update(score_func="sigmoid", route_norm=True, n_group=1, topk_group=1, num_expert_groups=1, num_limited_groups=1,
+                      load_balance_coeff=0.001, use_grouped_mm=True)
+
+    windowed = {k: v for k, v in moe.items() if k not in ("attn_implementation", "rope_parameters")}
+    windowed |= dict(sliding_window=16, layer_types=["sliding_attention", "full_attention", "sliding_attention"], rope_parameters=rope(), attn_implementation="eager")
+    make("afmoe", t.AfmoeForCausalLM,
+         t.AfmoeConfig(**windowed, num_dense_layers=1, num_shared_experts=1, route_scale=2.8, mup_enabled=True, global_attn_every_n_layers=2), [48], [16],
+         dtype=torch.float16, edit=afmoe_as_published)
+
+    def exaone_moe_as_published(config):
+        published_experts("num_experts")(config)
+        config.update(scoring_func="sigmoid", topk_method="noaux_tc", num_nextn_predict_layers=1, is_moe_layer=[False, True, True])
+
+    make("exaone-moe", t.ExaoneMoeForCausalLM,
+         t.ExaoneMoeConfig(**{**windowed, "num_experts": 8}, sliding_window_pattern="LG", n_group=4, topk_group=2, num_shared_experts=1), [48], [16],
+         dtype=torch.float16, edit=exaone_moe_as_published, extra={"mtp.fc.weight": torch.ones(24, 48)})
+    make("solar-open", t.SolarOpenForCausalLM,
+         t.SolarOpenConfig(**{k: v for k, v in moe.items() if k not in ("num_experts", "intermediate_size")}, n_routed_experts=6, n_shared_experts=1,
+                           routed_scaling_factor=2.5), [48], dtype=torch.float16, edit=published_experts("n_routed_experts"))
+
     # Latent attention in a dense model, with factors of what is embedded, added and answered.
     minicpm3 = {k: v for k, v in mla.items() if not k.startswith(("n_", "moe_", "first_", "num_experts"))}
     make("minicpm3", t.MiniCPM3ForCausalLM,

@@ -77,6 +77,9 @@ def make_all():
                   sliding_window=16, attn_implementation="eager", rope_parameters=rope(), attn_logit_softcapping=2.0, final_logit_softcapping=4.0)
     make("gemma2-bf16", t.Gemma2ForCausalLM, t.Gemma2Config(**gemma2), [12, 48], [16], dtype=torch.bfloat16, edit=old_spelling)
 
+    make("vaultgemma", t.VaultGemmaForCausalLM, t.VaultGemmaConfig(**{**gemma2, "num_hidden_layers": 2, "hidden_size": 24}), [48], [16],
+         dtype=torch.float16, edit=old_spelling)
+
     # Streams of residuals, of which layers work on one; the last two layers read the keys and values of the first two; ids that the
     # table of each layer's inputs does not have.
     gemma3n = dict({k: v for k, v in SMALL.items() if k not in ("num_hidden_layers", "intermediate_size", "hidden_size")}, hidden_size=24, num_attention_heads=3,

@@ -84,6 +84,10 @@ def make_all():
     make("lfm2", t.Lfm2ForCausalLM,
          t.Lfm2Config(**lfm2, layer_types=["conv", "full_attention", "conv"], block_multiple_of=8, rope_parameters=rope(1000000.0)),
          [5, 70], edit=lfm2_as_published)
+    make("lfm3", t.Lfm3ForCausalLM,
+         t.Lfm3Config(**{**lfm2, "head_dim": 16, "num_hidden_layers": 4}, layer_types=["conv", "sliding_attention", "full_attention", "conv"], sliding_window=16,
+                      rope_parameters={"sliding_attention": rope(100.0), "full_attention": rope(1000.0, "proportional", partial_rotary_factor=0.5)}, pad_token_id=0),
+         [48], [16], dtype=torch.float16)
     make("lfm2-bf16", t.Lfm2ForCausalLM,
          t.Lfm2Config(**{**lfm2, "num_hidden_layers": 4}, layer_types=["conv", "conv", "full_attention", "conv"], conv_bias=True, conv_L_cache=4,
                       block_auto_adjust_ff_dim=False, tie_word_embeddings=False, rope_parameters=rope(1000000.0)), [40], dtype=torch.bfloat16)
