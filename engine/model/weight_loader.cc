@@ -614,9 +614,8 @@ size_t slot_bytes(const TableSlot& slot, const Backend& backend) {
 
 }  // namespace
 
-void load_slots(const std::filesystem::path& folder, const std::vector<WeightSlot>& slots, std::span<const std::string_view> ignored,
+void load_slots(const Checkpoint& checkpoint, const std::vector<WeightSlot>& slots, std::span<const std::string_view> ignored,
                 Backend& backend) {
-  const Checkpoint checkpoint(folder);
   ModelSpec nothing;
   nothing.names.ignored = ignored;
   const size_t skipped = check_tensors(checkpoint, slots, nothing);

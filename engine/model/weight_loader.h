@@ -17,6 +17,8 @@
 
 namespace serval {
 
+class Checkpoint;
+
 // Throws std::runtime_error with one sentence that names the file and the tensor: missing, unexpected, wrong
 // shape, unsupported dtype, truncated file. Not-a-number and infinite weights are legal in the format: they
 // are warned of in the log, once a tensor. progress: checkpoint bytes read and in all, on the calling thread
@@ -26,7 +28,7 @@ ModelWeights load_weights(const std::filesystem::path& model_dir, const ModelSpe
                           const Progress& progress = {}, const std::filesystem::path& packed_cache = {});
 
 // The same of slots that are no whole model's: heads beside one. ignored: as TensorNames has it.
-void load_slots(const std::filesystem::path& folder, const std::vector<WeightSlot>& slots, std::span<const std::string_view> ignored,
+void load_slots(const Checkpoint& checkpoint, const std::vector<WeightSlot>& slots, std::span<const std::string_view> ignored,
                 Backend& backend);
 
 // Throws what load_weights would throw for the names, shapes and types of the tensors, from the headers alone

@@ -22,7 +22,7 @@ struct DraftModels {
 
   // What has keys and values of its own.
   const ModelSpec* with_kv() const {
-    return model ? &*model : eagle ? &eagle->model : dflash ? &dflash->model : nullptr;
+    return model ? &*model : eagle ? &eagle->model : dflash ? &dflash->model : heads && heads->prefix ? &*heads->prefix : nullptr;
   }
 };
 

@@ -167,6 +167,7 @@ StepLimits draft_steps(const ModelSpec& target, const DraftModels& models, const
   const SchedulerConfig& s = config.scheduler;
   if (models.eagle) return EagleSpeculator::limits_of(*models.eagle, steps, std::min(config.draft_width, s.num_draft_tokens));
   if (models.dflash) return DflashSpeculator::limits_of(*models.dflash, steps);
+  if (models.heads) return PrefixLayer::limits_of(*models.heads->prefix, steps);
   return Transformer::step_limits(models.model ? *models.model : target,
                                   {.max_rows = (models.model ? steps.max_rows : 0) + steps.max_seqs,
                                    .max_logit_rows = steps.max_seqs,
@@ -220,6 +221,12 @@ DraftPlan plan_draft(const ModelSpec& target, const DraftModels& models, const E
     plan.scratch_bytes = backend.step_context_bytes(DflashSpeculator::context_limits(*models.dflash, plan.steps));
     plan.weight_bytes = planned_dflash_bytes(*models.dflash, backend);
     plan.table_bytes = DflashSpeculator::planned_bytes(*models.dflash, plan.steps, steps, one, backend);
+    return plan;
+  }
+  if (models.heads) {
+    plan.scratch_bytes = backend.step_context_bytes(PrefixLayer::context_limits(plan.steps));
+    plan.weight_bytes = planned_prefix_bytes(*models.heads, backend);
+    plan.table_bytes = PrefixLayer::planned_bytes(spec, plan.steps, steps, one, backend);
     return plan;
   }
   if (draft) {

@@ -298,34 +298,45 @@ void write_model_with_mtp(const std::filesystem::path& folder) {
   std::ofstream(folder / "model.safetensors.index.json") << "{\"metadata\":{},\"weight_map\":{" << map << "}}";
 }
 
-TEST(MtpLayers, OfTheModelsOwnFolderChangeNoBit) {
-  if (!kIsCpu) GTEST_SKIP() << "latent attention on the device has its law";
-  const TempFolder folder;
-  write_model_with_mtp(folder.path());
+// A few requests, with guesses of heads that are not among the shipped ones and without.
+void expect_same_bits(const std::filesystem::path& model, const char* speculation, const std::filesystem::path& heads, DrafterKind kind) {
   EngineConfig config;
   config.device.num_threads = 2;
   config.scheduler.max_model_len = 120;
   std::vector<std::vector<Told>> told[2];
   for (const bool guesses : {false, true}) {
     if (guesses) {
-      config.speculation = "eagle";
-      config.speculation_model = folder.path();
+      config.speculation = speculation;
+      config.speculation_model = heads;
       config.scheduler.num_draft_tokens = 9;
       config.draft_width = 3;
     }
-    EngineDriver driver(folder.path(), config);
+    EngineDriver driver(model, config);
     std::vector<RequestId> ids;
     for (int i = 0; i < 12; ++i) {
       Request r;
-      for (int t = 0; t < 5 + 3 * i; ++t) r.prompt.push_back(20 + (7 * t + i) % 400);
+      for (int t = 0; t < 5 + 3 * i; ++t) r.prompt.push_back(20 + (7 * t + i) % 70);
       r.sampling = {.temperature = 0.5f * static_cast<float>(i % 3), .seed = static_cast<uint64_t>(i), .max_tokens = 40};
       r.sampling.num_logprobs = 2;
       ids.push_back(driver.submit(std::move(r)));
     }
     for (const RequestId id : ids) told[guesses].push_back(driver.wait(id));
-    EXPECT_EQ(driver.stats().scheduler.drafters[static_cast<int>(DrafterKind::kEagle)].drafted[0] > 100, guesses);
+    EXPECT_EQ(driver.stats().scheduler.drafters[static_cast<int>(kind)].drafted[0] > 100, guesses);
   }
   for (size_t i = 0; i < told[0].size(); ++i) EXPECT_TRUE(told[1][i][0].same_bits(told[0][i][0])) << i;
+}
+
+TEST(MtpLayers, OfTheModelsOwnFolderChangeNoBit) {
+  if (!kIsCpu) GTEST_SKIP() << "latent attention on the device has its law";
+  const TempFolder folder;
+  write_model_with_mtp(folder.path());
+  expect_same_bits(folder.path(), "eagle", folder.path(), DrafterKind::kEagle);
+}
+
+TEST(HydraPlus, ReadsThroughALayerOfItsOwnAndChangesNoBit) {
+  if (!kIsCpu) GTEST_SKIP() << "its layer is the model's";
+  const std::filesystem::path fixtures = std::filesystem::path(SERVAL_SOURCE_DIR) / "tests/fixtures/heads";
+  expect_same_bits(fixtures / "target", "hydra", fixtures / "hydra_plus", DrafterKind::kHydra);
 }
 
 }  // namespace

@@ -6,7 +6,7 @@ the published checkpoints' names of tensors, as plainly as they can be: everythi
 without caches.
 
  - medusa: Cai et al. 2024, section 2.1; here of two layers
- - hydra: Ankner et al. 2024, section 3
+ - hydra: Ankner et al. 2024, section 3; hydra_plus: with the layer of section 3.3 before the heads
  - eagle: Li et al. 2024, section 3 (no norm before attention; embedding and output head are the model's)
  - eagle3: Li et al. 2025, section 3 (three of the model's layers through fc; embedding beside the row; ids of its own)
  - dflash: Chen et al. 2026, section 3 (a block of masks that see each other, and before them what the model's layers made)
@@ -89,15 +89,27 @@ def medusa(t, w, ids, margins):
         yield choose(F.linear(x, w[f"{head}.2.weight"]), margins)
 
 
-def hydra(t, w, ids, margins):
-    read, last = t.states(ids[:-1])[-1][-1], ids[-1]
+def hydra_heads(t, w, read, last, margins, layers, logits):
     for head in range(3):
         read = torch.cat((read, t.embedding[last]))
         linear = lambda name, x: F.linear(x, w[f"hydra_mlp.{head}.{name}.weight"], w[f"hydra_mlp.{head}.{name}.bias"])
-        x = linear("0.res_connection", read) + F.silu(linear("0.linear", read))
-        x = x + F.silu(linear("1.linear", x))
-        last = choose(F.linear(x, w[f"hydra_lm_head.{head}.weight"], w[f"hydra_lm_head.{head}.bias"]), margins)
+        x = linear(f"{layers[0]}.res_connection", read) + F.silu(linear(f"{layers[0]}.linear", read))
+        x = x + F.silu(linear(f"{layers[1]}.linear", x))
+        last = choose(F.linear(x, w[f"hydra_lm_head.{head}{logits}.weight"], w[f"hydra_lm_head.{head}{logits}.bias"]), margins)
         yield last
+
+
+def hydra(t, w, ids, margins):
+    return hydra_heads(t, w, t.states(ids[:-1])[-1][-1], ids[-1], margins, (0, 1), "")
+
+
+def hydra_plus(t, w, ids, margins):
+    rows, layer = t.states(ids[:-1])[-1], "prefix_embeding_layer.layers.0."
+    mask, positions = causal(len(rows))
+    read = norm(rows, w[f"{layer}input_layernorm.weight"])
+    x = rows + attend(w, layer, read, read, positions, positions, mask)
+    x = x + feed_forward(w, layer, norm(x, w[f"{layer}post_attention_layernorm.weight"]))
+    return hydra_heads(t, w, norm(x, w["prefix_embeding_layer.norm.weight"])[-1], ids[-1], margins, (1, 3), ".1")
 
 
 def chain(t, w, ids, margins, rows, layer_of, logits_of, own_ids):
@@ -177,13 +189,17 @@ def forms():
         f"{h}.{part}": shape for h in range(3) for part, shape in
         {"0.linear.weight": (HIDDEN, HIDDEN), "0.linear.bias": (HIDDEN,), "1.linear.weight": (HIDDEN, HIDDEN), "1.linear.bias": (HIDDEN,),
          "2.weight": (VOCAB, HIDDEN)}.items()}
-    yield hydra, "hydra_lm_head", dict(hydra_num_heads=3, hydra_num_layers=2, hydra_head_arch="mlp", grounded_heads=True,
-                                       hidden_state_offset=0, base_model_name_or_path="target"), {
-        name: shape for h in range(3) for name, shape in
-        {f"hydra_mlp.{h}.0.linear.weight": (HIDDEN, (h + 2) * HIDDEN), f"hydra_mlp.{h}.0.linear.bias": (HIDDEN,),
-         f"hydra_mlp.{h}.0.res_connection.weight": (HIDDEN, (h + 2) * HIDDEN), f"hydra_mlp.{h}.0.res_connection.bias": (HIDDEN,),
-         f"hydra_mlp.{h}.1.linear.weight": (HIDDEN, HIDDEN), f"hydra_mlp.{h}.1.linear.bias": (HIDDEN,),
-         f"hydra_lm_head.{h}.weight": (VOCAB, HIDDEN), f"hydra_lm_head.{h}.bias": (VOCAB,)}.items()}
+    for guess, arch, first, second, logits in (hydra, "mlp", 0, 1, ""), (hydra_plus, "prefix-mlp", 1, 3, ".1"):
+        shapes = {name: shape for h in range(3) for name, shape in
+                  {f"hydra_mlp.{h}.{first}.linear.weight": (HIDDEN, (h + 2) * HIDDEN), f"hydra_mlp.{h}.{first}.linear.bias": (HIDDEN,),
+                   f"hydra_mlp.{h}.{first}.res_connection.weight": (HIDDEN, (h + 2) * HIDDEN), f"hydra_mlp.{h}.{first}.res_connection.bias": (HIDDEN,),
+                   f"hydra_mlp.{h}.{second}.linear.weight": (HIDDEN, HIDDEN), f"hydra_mlp.{h}.{second}.linear.bias": (HIDDEN,),
+                   f"hydra_lm_head.{h}{logits}.weight": (VOCAB, HIDDEN), f"hydra_lm_head.{h}{logits}.bias": (VOCAB,)}.items()}
+        if guess is hydra_plus:
+            shapes |= {"prefix_embeding_layer.norm.weight": (HIDDEN,), "prefix_embeding_layer.embed_tokens.weight": (VOCAB, HIDDEN),
+                       **layer_shapes("prefix_embeding_layer.layers.0.", HIDDEN, True)}
+        yield guess, "hydra_lm_head", dict(hydra_num_heads=3, hydra_num_layers=2, hydra_head_arch=arch, grounded_heads=True,
+                                           hidden_state_offset=0, base_model_name_or_path="target"), shapes
     yield eagle, "model", llama(bias=True), {"fc.weight": (HIDDEN, 2 * HIDDEN), "fc.bias": (HIDDEN,), **layer_shapes("layers.0.", HIDDEN, False)}
     yield eagle3, "model", llama(draft_vocab_size=60, eagle_aux_hidden_state_layer_ids=[0, 2, 3]), {
         "fc.weight": (HIDDEN, 3 * HIDDEN), "norm.weight": (HIDDEN,), "lm_head.weight": (60, HIDDEN), "midlayer.input_layernorm.weight": (HIDDEN,),

@@ -88,7 +88,7 @@ DflashSpec read_dflash_spec(const fs::path& folder, const ModelSpec& target) {
 DflashWeights load_dflash(const fs::path& folder, const DflashSpec& spec, Backend& backend) {
   DflashWeights weights;
   constexpr std::string_view kRepeated[] = {"embed_tokens.weight", "lm_head.weight", "rotary_emb.inv_freq"};
-  load_slots(folder, slots_of(spec, weights), kRepeated, backend);
+  load_slots(Checkpoint(folder), slots_of(spec, weights), kRepeated, backend);
   return weights;
 }
 

@@ -8,7 +8,9 @@
 //    K.n.weight; a layer goes around itself
 //  - Hydra (hydra_head_arch "mlp"): hydra_lm_head, of head K the layers hydra_mlp.K.0, ... and the logits hydra_lm_head.K;
 //    its first layer reads K + 2 rows beside each other, the target's and those of the embedding, and goes around by a matrix of
-//    its own, res_connection. Without that (grounded_heads false) they read what Medusa's do.
+//    its own, res_connection. Without that (grounded_heads false) they read what Medusa's do
+//  - Hydra++ (hydra_head_arch "prefix-mlp"): the same, each name one further for what was left out in training (hydra_mlp.K.1, .3,
+//    ..., hydra_lm_head.K.1); its heads read the rows that prefix_embeding_layer makes of the target's (prefix_layer.h)
 #pragma once
 
 #include <filesystem>
@@ -16,6 +18,7 @@
 #include <vector>
 
 #include "engine/model/model_spec.h"
+#include "engine/model/weights.h"
 #include "engine/request.h"
 #include "kernels/backend.h"
 
@@ -27,6 +30,7 @@ struct HeadsSpec {
   int num_layers = 1;           // of each head
   bool reads_tokens = false;    // the embeddings of tokens beside the row
   bool has_logits_bias = false;
+  std::optional<ModelSpec> prefix;  // of one layer
 
   // Rows beside each other that head h reads.
   int num_read(int h) const { return reads_tokens ? h + 2 : 1; }
@@ -51,5 +55,9 @@ std::vector<DraftHead> load_heads(const std::filesystem::path& folder, const Hea
                                   Backend& backend);
 // What load_heads() will hold: matrices of the target's type.
 size_t planned_heads_bytes(const HeadsSpec& spec, const ModelSpec& target, const Backend& backend);
+
+// The same of the layer that is before them.
+ModelWeights load_prefix(const std::filesystem::path& folder, const HeadsSpec& spec, Backend& backend);
+size_t planned_prefix_bytes(const HeadsSpec& spec, const Backend& backend);
 
 }  // namespace serval

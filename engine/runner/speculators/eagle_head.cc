@@ -10,6 +10,7 @@
 #include "engine/model/safetensors.h"
 #include "engine/model/weight_loader.h"
 #include "engine/model/weight_map.h"
+#include "engine/runner/speculators/one_layer.h"
 
 namespace serval {
 namespace {
@@ -76,18 +77,9 @@ std::vector<WeightSlot> slots_of(const EagleSpec& spec, EagleWeights& w) {
 // The first of the layers behind the target's own, which is like its last one.
 EagleSpec read_mtp(const fs::path& folder, const ModelSpec& target, const std::string& layer) {
   EagleSpec spec;
-  spec.model = target;
-  LayerSpec only = target.layers.back();
-  if (target.streams.is_there() || target.layer_inputs.is_there() || only.kv_source || only.is_beside)
-    refuse(folder, "has layers that predict further tokens of a kind that is not supported");
-  KvGroupSpec group = target.kv_groups[only.kv_group];
-  group.layers = {0};
-  only.kv_group = 0;
-  spec.model.layers = {only};
-  spec.model.kv_groups = {group};
-  spec.model.tied_embeddings = true;
-  spec.model.rounded_to.reset();
-  spec.model.stored.clear();
+  const std::optional<ModelSpec> model = one_layer_of(target, target.layers.back());
+  if (!model) refuse(folder, "has layers that predict further tokens of a kind that is not supported");
+  spec.model = *model;
   spec.embedding_norm = spec.row_norm = target.final_norm;
   spec.names = {layer + "eh_proj", layer, layer + "enorm", layer + "hnorm", layer + "shared_head.norm", ""};
   spec.ignored = {""};  // all the rest is the model's
@@ -154,9 +146,9 @@ EagleSpec read_eagle_spec(const fs::path& folder, const ModelSpec& target) {
 
 EagleWeights load_eagle(const fs::path& folder, const EagleSpec& spec, int vocab, Backend& backend) {
   EagleWeights weights;
-  load_slots(folder, slots_of(spec, weights), spec.ignored, backend);
-  if (!spec.has_own_ids) return weights;
   const Checkpoint checkpoint(folder);
+  load_slots(checkpoint, slots_of(spec, weights), spec.ignored, backend);
+  if (!spec.has_own_ids) return weights;
   const TensorInfo* const map = checkpoint.find("d2t");
   const auto count = static_cast<size_t>(spec.model.vocab_size);
   if (map == nullptr || map->dtype_name != "I64" || map->bytes != count * sizeof(int64_t))

@@ -50,14 +50,15 @@ StepLimits context_limits(const HeadsSpec& spec, const ModelSpec& target, const 
 
 }  // namespace
 
-HeadsSpeculator::HeadsSpeculator(const HeadsSpec& spec, std::vector<DraftHead> heads) : spec_(spec), heads_(std::move(heads)) {}
+HeadsSpeculator::HeadsSpeculator(const HeadsSpec& spec, std::vector<DraftHead> heads, std::unique_ptr<PrefixLayer> prefix)
+    : spec_(spec), heads_(std::move(heads)), prefix_(std::move(prefix)) {}
 
 size_t HeadsSpeculator::planned_bytes(const HeadsSpec& spec, const ModelSpec& target, const StepLimits& steps,
                                       const Backend& backend) {
   BlockGeometry geometry;
   geometry.num_groups = steps.num_kv_groups;
   return memory_bytes(spec, target, steps, backend) +
-         KeptRows::planned_bytes(1, steps.max_rows, target.hidden_size, backend.activation_dtype(target.weight_dtype)) +
+         (spec.prefix ? 0 : KeptRows::planned_bytes(1, steps.max_rows, target.hidden_size, backend.activation_dtype(target.weight_dtype))) +
          backend.step_context_bytes(context_limits(spec, target, steps)) +
          ModelInput::planned_bytes(steps.max_seqs, steps.max_seqs, 0, steps.table_stride, geometry, {}) +
          steps.max_seqs * (sizeof(Drawing) + (1 + most_read(spec)) * sizeof(int32_t) + sizeof(SampleRow) + sizeof(SampleResult) +
@@ -84,7 +85,8 @@ void HeadsSpeculator::start(const DraftHost& host) {
   if (spec_.reads_tokens) paired_ = rows_of(most_read(spec_) * most);
   for (Tensor& h : h_) h = rows_of(most);
   logits_ = Tensor(begin + rounded(next - begin), DType::kF32, {most, target.vocab_size});
-  kept_.start(1, host.steps.max_rows, target.hidden_size, type, host.backend);
+  if (prefix_) prefix_->start(host);
+  else kept_.start(1, host.steps.max_rows, target.hidden_size, type, host.backend);
   context_ = host.backend.make_step_context(context_limits(spec_, target, host.steps));
   input_.emplace(most, most, 0, host.steps.table_stride, host.geometry, target.long_attention);
   drawing_.reserve(most);
@@ -96,7 +98,8 @@ void HeadsSpeculator::start(const DraftHost& host) {
 }
 
 void HeadsSpeculator::propose(std::span<DraftTask> tasks) {
-  gather(tasks, kept_.next());
+  const Tensor from = choose(tasks);
+  if (!drawing_.empty()) gather(from);
   for (int h = 0; h < spec_.num_heads && !drawing_.empty(); ++h) {
     if (spec_.reads_tokens) read_tokens(h + 1);
     run(h);
@@ -104,20 +107,25 @@ void HeadsSpeculator::propose(std::span<DraftTask> tasks) {
   }
 }
 
-void HeadsSpeculator::gather(std::span<DraftTask> tasks, const Tensor& kept) {
+// Who draws, and from which of the rows that it returns.
+Tensor HeadsSpeculator::choose(std::span<DraftTask> tasks) {
   drawing_.clear();
   rows_.clear();
+  if (prefix_) prefix_->steps().begin();
   for (DraftTask& task : tasks) {
-    if (!task.wants_more()) continue;
+    if (prefix_ ? !prefix_->steps().follow(task) : !task.wants_more()) continue;
     drawing_.push_back({&task, -1});
-    rows_.push_back(task.last_row());
+    rows_.push_back(prefix_ ? static_cast<int32_t>(prefix_->steps().rows().size()) - 1 : task.last_row());
   }
-  if (drawing_.empty()) return;
+  return prefix_ ? prefix_->run() : kept_.next();
+}
+
+void HeadsSpeculator::gather(const Tensor& from) {
   const auto count = static_cast<int>(rows_.size());
   context_->begin_step(input_->build({}, *slots_, [count](int) { return count; }));
   for (Tensor& h : h_) h.dims[0] = count;
   logits_.dims[0] = count;
-  backend_->gather_rows(kept, rows_, {read_.data, read_.dtype, {count, read_.dim(1)}});
+  backend_->gather_rows(from, rows_, {read_.data, read_.dtype, {count, read_.dim(1)}});
 }
 
 // The embeddings of the last tokens, known or guessed, become that part of what is read. Those that are done have any.

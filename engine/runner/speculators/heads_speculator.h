@@ -8,19 +8,28 @@
 #include "engine/runner/model_input.h"
 #include "engine/runner/speculators/draft_heads.h"
 #include "engine/runner/speculators/kept_rows.h"
+#include "engine/runner/speculators/prefix_layer.h"
 #include "engine/runner/speculators/speculator.h"
 
 namespace serval {
 
 class HeadsSpeculator : public Speculator {
  public:
-  HeadsSpeculator(const HeadsSpec& spec, std::vector<DraftHead> heads);
-  // Beside the heads; steps: the target's.
+  // prefix: what is before the heads, where they have that.
+  HeadsSpeculator(const HeadsSpec& spec, std::vector<DraftHead> heads, std::unique_ptr<PrefixLayer> prefix);
+  // Beside the heads and what is before them; steps: the target's.
   static size_t planned_bytes(const HeadsSpec& spec, const ModelSpec& target, const StepLimits& steps, const Backend& backend);
 
   DrafterKind kind() const override { return spec_.kind; }
   void start(const DraftHost& host) override;
-  void keep(const Tensor& hidden) override { kept_.keep({&hidden, 1}); }
+  void admit(const Admission& newcomer) override {
+    if (prefix_) prefix_->steps().admit(newcomer.slot);
+  }
+  void copy_kv(std::span<const GroupBlockCopy> copies) override {
+    if (prefix_) prefix_->copy_kv(copies);
+  }
+  void keep(const Tensor& hidden) override { prefix_ ? prefix_->steps().keep(hidden) : kept_.keep({&hidden, 1}); }
+  int lag(const DraftTask& task) const override { return prefix_ ? prefix_->steps().lag(task) : 0; }
   // A chain, a head a guess; with a width, beside each the head's next best.
   void propose(std::span<DraftTask> tasks) override;
 
@@ -29,7 +38,8 @@ class HeadsSpeculator : public Speculator {
     DraftTask* task;
     int last;  // place of the chain's last guess
   };
-  void gather(std::span<DraftTask> tasks, const Tensor& kept);
+  Tensor choose(std::span<DraftTask> tasks);
+  void gather(const Tensor& from);
   void run(int number);
   Tensor input_of(int number);
   void draw(int num_before);
@@ -37,6 +47,7 @@ class HeadsSpeculator : public Speculator {
 
   const HeadsSpec spec_;
   const std::vector<DraftHead> heads_;
+  const std::unique_ptr<PrefixLayer> prefix_;
   Backend* backend_ = nullptr;
   const SlotTable* slots_ = nullptr;
   const LinearWeight* embedding_ = nullptr;  // the target's
@@ -45,7 +56,7 @@ class HeadsSpeculator : public Speculator {
   std::unique_ptr<StepContext> context_;
   std::optional<ModelInput> input_;
   Buffer memory_;
-  KeptRows kept_;  // the last hidden rows
+  KeptRows kept_;  // the last hidden rows, where nothing is before the heads
   // [parts * max_seqs, hidden]: the rows that draw, then the embeddings of the tokens behind them; all of a sequence beside
   // each other, where there are several.
   Tensor read_, paired_;

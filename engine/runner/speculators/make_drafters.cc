@@ -121,8 +121,13 @@ Drafters make_drafters(const EngineConfig& config, const ModelSpec& target, cons
   add(std::make_unique<PredictionSpeculator>());
   if (setting.has(kNgram)) add(std::make_unique<NgramSpeculator>());
   if (setting.has(kLookahead)) add(std::make_unique<LookaheadSpeculator>());
-  if (setting.has_heads())
-    add(std::make_unique<HeadsSpeculator>(*draft.heads, load_heads(config.speculation_model, *draft.heads, target, backend)));
+  if (setting.has_heads()) {
+    std::unique_ptr<PrefixLayer> prefix;
+    if (draft.heads->prefix)
+      prefix = std::make_unique<PrefixLayer>(*plan, *draft.heads->prefix, load_prefix(config.speculation_model, *draft.heads, backend));
+    std::vector<DraftHead> heads = load_heads(config.speculation_model, *draft.heads, target, backend);
+    add(std::make_unique<HeadsSpeculator>(*draft.heads, std::move(heads), std::move(prefix)));
+  }
   if (setting.has(kEagle)) {
     EagleWeights weights = load_eagle(config.speculation_model, *draft.eagle, target.vocab_size, backend);
     add(std::make_unique<EagleSpeculator>(*plan, std::move(*draft.eagle), std::move(weights),

@@ -34,7 +34,7 @@ int count_wrong(const std::string& kind, const fs::path& heads, Verified verifie
   const boost::json::array& guesses = golden.at("guesses").as_array();
   EngineConfig config;
   config.device.num_threads = 2;
-  config.speculation = kind.starts_with("eagle") ? "eagle" : kind;
+  config.speculation = kind.starts_with("eagle") ? "eagle" : kind.starts_with("hydra") ? "hydra" : kind;
   config.speculation_model = heads;
   config.block_size = 8;
   config.scheduler.max_num_seqs = 3;
@@ -67,7 +67,7 @@ TEST_P(HeadsGolden, GuessWhatTheirDefinitionsSay) {
     EXPECT_EQ(count_wrong(GetParam(), fixture(GetParam()), verified), 0) << static_cast<int>(verified);
 }
 
-INSTANTIATE_TEST_SUITE_P(Of, HeadsGolden, ::testing::Values("medusa", "hydra", "eagle", "eagle3", "dflash"),
+INSTANTIATE_TEST_SUITE_P(Of, HeadsGolden, ::testing::Values("medusa", "hydra", "hydra_plus", "eagle", "eagle3", "dflash"),
                          [](const auto& info) { return std::string(info.param); });
 
 // The measure tells another layer that is read, and another mask.
