@@ -6,6 +6,7 @@
 #include "engine/text/tokenizer/sentencepiece_tokenizer.h"
 #include "engine/text/tokenizer/tokenizer_config.h"
 #include "engine/text/tokenizer/tokenizer_json.h"
+#include "engine/text/tokenizer/world_vocabulary.h"
 #include "kernels/base/regular_file.h"
 
 namespace serval {
@@ -64,6 +65,10 @@ std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& model_dir
     const std::string text = text_of(name);
     return reading(model_dir / name, [&] { return tokenizer_from_ranks(text, name, config); });
   }
+  if (has(kWorldVocabularyFile)) {
+    const std::string text = text_of(kWorldVocabularyFile);
+    return reading(model_dir / kWorldVocabularyFile, [&] { return tokenizer_from_world(text, config); });
+  }
   if (has("vocab.json") && has("merges.txt")) {
     const std::string vocab = text_of("vocab.json"), merges = text_of("merges.txt");
     return reading(model_dir / "vocab.json",
@@ -71,7 +76,7 @@ std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& model_dir
   }
   throw std::runtime_error(model_dir.string() +
                            " has no tokenizer: neither tokenizer.json nor tokenizer.model, tekken.json, "
-                           "qwen.tiktoken or its like, nor "
+                           "qwen.tiktoken or its like, rwkv_vocab_v20230424.txt, nor "
                            "vocab.json with merges.txt");
 }
 

@@ -10,6 +10,7 @@
 
 #include "engine/text/tokenizer/added_tokens.h"
 #include "engine/text/tokenizer/bpe_model.h"
+#include "engine/text/tokenizer/longest_match_model.h"
 #include "engine/text/tokenizer/normalizer.h"
 #include "engine/text/tokenizer/pretokenizer.h"
 #include "engine/text/tokenizer/text_cut.h"
@@ -23,7 +24,7 @@ namespace serval {
 
 class PipelineTokenizer final : public Tokenizer {
  public:
-  using Model = std::variant<BpeModel, UnigramModel>;
+  using Model = std::variant<BpeModel, UnigramModel, LongestMatchModel>;
   struct Parts {
     Model model;
     Normalizer normalizer;

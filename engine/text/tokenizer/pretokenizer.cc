@@ -336,6 +336,12 @@ PreTokenizer PreTokenizer::byte_level(std::string_view pattern) {
   return builder.build();
 }
 
+PreTokenizer PreTokenizer::whole_bytes() {
+  Builder builder;
+  builder.map_bytes();
+  return builder.build();
+}
+
 void PreTokenizer::split(std::string_view segment, bool starts_text, SplitBudget& budget,
                          Pieces& pieces) const {
   pieces.text.assign(segment);

@@ -45,6 +45,8 @@ class PreTokenizer {
   static PreTokenizer gpt2(bool add_prefix_space);
   // Cuts by an Oniguruma pattern that every character is in a match of (tiktoken's).
   static PreTokenizer byte_level(std::string_view pattern);
+  // Cuts nothing.
+  static PreTokenizer whole_bytes();
 
   PreTokenizer(PreTokenizer&&) noexcept;
   PreTokenizer& operator=(PreTokenizer&&) noexcept;
