@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <cstring>
 #include <fstream>
+#include <regex>
 #include <set>
 #include <sstream>
+#include <stdexcept>
 #include <string>
 
 #include "engine/model/architectures/architecture.h"
@@ -195,6 +197,35 @@ TEST(Architectures, AreServedOrNot) {
   for (const Unserved& row : unserved_architectures()) {
     for (const Architecture* served : architectures()) EXPECT_NE(served->name, row.name);
   }
+}
+
+// Each row of the page's table of those that are not served, as a reader has it: a folder that says so is refused in those words.
+TEST(Architectures, AreRefusedAsThePageSays) {
+  std::ifstream page(std::string(SERVAL_SOURCE_DIR) + "/docs/models.md");
+  std::string line;
+  while (std::getline(page, line) && line != "Not served:") continue;
+  const std::regex row(R"(\| `(\w+)` \| `([\w-]+)` \| (.+) \|)");
+  size_t rows = 0;
+  for (std::smatch cells; std::getline(page, line) && !line.starts_with("Layers");) {
+    if (!std::regex_match(line, cells, row)) continue;
+    const std::string name = cells[1], type = cells[2], why = cells[3];
+    const auto refusal = [&](const std::string& config) {
+      const TempFolder folder;
+      std::ofstream(folder.path() / "config.json") << config;
+      try {
+        read_model_spec(folder.path());
+      } catch (const std::runtime_error& refused) {
+        return std::string(refused.what()).substr(folder.path().string().size());
+      }
+      return std::string("it is served");
+    };
+    const std::string both = R"({"architectures": [")" + name + R"("], "model_type": ")" + type + R"(", "hidden_size": 8})";
+    EXPECT_EQ(refusal(both), "/config.json: the architecture '" + name + "' is not supported: " + why);
+    EXPECT_EQ(refusal(R"({"model_type": ")" + type + R"(", "hidden_size": 8})"), "/config.json: the model_type '" + type + "' is not supported: " + why);
+    ++rows;
+  }
+  EXPECT_EQ(rows, unserved_architectures().size());
+  EXPECT_GT(rows, 10u);
 }
 
 TEST(Architectures, AreDocumentedAsTheyAre) {
