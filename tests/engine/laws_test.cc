@@ -104,6 +104,9 @@ constexpr ModelKind kKinds[] = {
     {"self_extend_bf16", "Qwen3ForCausalLM", DType::kBF16, 0, 0, 0, "", "off", "auto", {LongAttention::Kind::kSelfExtend, 0, 37, 4}},
     {"mixed_int8_dynamic", "Qwen2ForCausalLM", DType::kBF16, 37, 1, 0, "", "int8_dynamic"},
     {"experts_int8_dynamic", "MixtralForCausalLM", DType::kBF16, 0, 0, 5, "", "int8_dynamic"},
+    {"three_groups_bf16", "Lfm3ForCausalLM", DType::kBF16, 37, 0, 0,
+     R"(, "layer_types": ["sliding_attention", "conv", "full_attention"], "rope_parameters": {"full_attention": {"rope_type":
+        "proportional", "partial_rotary_factor": 0.5, "rope_theta": 5000}, "sliding_attention": {"rope_theta": 500}})"},
     {"headed_scan_bf16", "ZambaForCausalLM", DType::kBF16, 0, 0, 0,
      R"(, "layers_block_type": ["hybrid", "mamba", "hybrid"], "num_attention_heads": 5, "num_key_value_heads": 5, "mamba_expand": 1,
         "n_mamba_heads": 5, "attention_head_dim": 32)"},
@@ -200,7 +203,7 @@ class Laws : public ::testing::TestWithParam<std::tuple<const char*, int>> {
   // A state instead of keys and values, in all layers or in some.
   bool keeps_state() const {
     constexpr std::string_view kHybrids[] = {"Qwen3_5ForCausalLM", "KimiLinearForCausalLM", "MiniMaxForCausalLM",
-                                               "RecurrentGemmaForCausalLM", "ZambaForCausalLM", "Zamba2ForCausalLM"};
+                                               "RecurrentGemmaForCausalLM", "ZambaForCausalLM", "Zamba2ForCausalLM", "Lfm3ForCausalLM"};
     return is_of_states() || std::find(std::begin(kHybrids), std::end(kHybrids), kind().architecture) != std::end(kHybrids);
   }
   // What a guess leaves has one place: none stand beside each other.
