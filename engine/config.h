@@ -55,8 +55,13 @@ struct EngineConfig {
   // Who guesses what comes next (docs/speculation.md): one of make_drafters.cc's settings; the folder of its model.
   std::string speculation = "off";
   std::string speculation_model;
+  std::string speculation_datastore;  // a file of TokenStore
+  bool merges_drafts() const { return speculation.find('+') != speculation.npos; }  // several drafters, whose guesses are one tree
+  // A file for training heads, of at most so many bytes (engine/runner/hidden_trace.h); empty: none.
+  std::string speculation_trace;
+  size_t speculation_trace_bytes = size_t{256} << 20;
   int draft_width = 1;         // guesses beside each other; beyond 1 a branch is one more sequence to attention
-  bool drafts_branch() const { return draft_width > 1 || speculation == "lookahead"; }
+  bool drafts_branch() const { return draft_width > 1 || merges_drafts() || speculation == "lookahead"; }
   int num_draft_layers = 0;    // of the model itself, where they guess; 0: a quarter of them
   LongAttention long_attention;
   std::string record_path;        // when set, scheduler inputs are recorded for replay

@@ -50,8 +50,9 @@ enum class DrafterKind : uint8_t {
   kEagle,       // a layer that goes on from the model's hidden rows
   kHydra,       // heads on that row and the tokens guessed so far
   kDflash,      // a block of masks beside what the model's layers read
+  kDatastore,   // what followed the last tokens in texts that are there from the start
 };
-inline constexpr const char* kDrafterNames[] = {"prediction", "ngram", "draft", "self", "lookahead", "medusa", "eagle", "hydra", "dflash"};
+inline constexpr const char* kDrafterNames[] = {"prediction", "ngram", "draft", "self", "lookahead", "medusa", "eagle", "hydra", "dflash", "datastore"};
 inline constexpr int kNumDrafters = std::size(kDrafterNames);
 
 // Sets of drafters.

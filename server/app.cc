@@ -88,6 +88,7 @@ void resolve(ModelSpec& model, ServerConfig& config) {
   }
   scheduler.policy = config.policy == "priority" ? QueuePolicy::kPriority : QueuePolicy::kFcfs;
   scheduler.num_draft_tokens = config.engine.speculation == "off" ? 0 : config.num_draft_tokens;
+  config.engine.speculation_trace_bytes = static_cast<size_t>(config.speculation_trace_mib) << 20;
   config.engine.kv_cache_bytes = static_cast<size_t>(config.kv_cache_mib) << 20;
   config.service.limits.max_model_len = scheduler.max_model_len;
   config.service.limits.vocab_size = model.vocab_size;

@@ -328,14 +328,16 @@ std::vector<Knob> knobs(ServerConfig& c) {
       {"speculation",
        "Engine",
        "guess tokens and verify several in a step (docs/speculation.md); the answers are the same. ngram: what followed the last "
-       "ones before, in prompt or output; draft: speculation_model; self: the model's own first layers; lookahead: "
+       "ones before, in prompt or output; datastore: in speculation_datastore; draft: speculation_model; self: the model's own first layers; lookahead: "
        "n-grams that it drew further on, which takes some thirty num_draft_tokens; medusa, hydra, eagle, dflash: heads or a block drafter in speculation_model; auto: ngram and what is "
-       "in speculation_model, or else, with num_draft_layers, the model's own first layers, as far as measured times and luck make it worth it; a request's prediction is tried first",
-       &c.engine.speculation,
-       0,
-       0,
-       {"off", "ngram", "draft", "self", "lookahead", "medusa", "hydra", "eagle", "dflash", "auto"}},
+       "in speculation_model, or else, with num_draft_layers, the model's own first layers, as far as measured times and luck make it worth it; a request's prediction is tried first. Several joined by + (ngram+draft) guess one tree together",
+       &c.engine.speculation},
       {"speculation_model", "Engine", "folder of a smaller model with the same tokenizer, or of heads for this one (Medusa, Hydra, EAGLE, DFlash), which guess", &c.engine.speculation_model},
+      {"speculation_datastore", "Engine", "file of texts that serval datastore made, where speculation is datastore or auto", &c.engine.speculation_datastore},
+      {"speculation_trace", "Engine",
+       "file that is written anew with tokens of all requests and what the model computed of them, to train heads that guess (deploy/models/train/trace.py); empty: none",
+       &c.engine.speculation_trace},
+      {"speculation_trace_mib", "Engine", "the most that file may hold; the rest is left out", &c.speculation_trace_mib, 1, int64_t{1} << 24},
       {"num_draft_tokens", "Engine", "guesses of one sequence in a step", &c.num_draft_tokens, 1, kMaxDrafts},
       {"draft_width", "Engine", "guesses beside each other; more than 1: the next best ones of a model that guesses, too",
        &c.engine.draft_width, 1, 16},

@@ -47,6 +47,8 @@ struct ServerConfig {
   std::string attention = "full";
   // engine.scheduler.policy
   std::string policy = "fcfs";
+  // engine.speculation_trace_bytes
+  int64_t speculation_trace_mib = 256;
   // engine.scheduler.num_draft_tokens where there is speculation.
   int num_draft_tokens = 8;
 };

@@ -29,6 +29,7 @@
 #include "server/api_document.h"
 #include "server/app.h"
 #include "server/config.h"
+#include "server/datastore_command.h"
 #include "server/grammar_command.h"
 #include "server/version.h"
 
@@ -306,6 +307,8 @@ const std::vector<Command>& commands() {
       {"grammar", "--schema FILE --instances FILE",
        "which texts a schema, a regular expression or a grammar accepts", serval::grammar_help,
        serval::run_grammar},
+      {"datastore", "--model FOLDER --texts FILE --out FILE", "make of texts what speculation_datastore looks into",
+       serval::datastore_help, serval::run_datastore},
       {"version", "", "the version and how it was built", nullptr, run_version},
       {"help", "[COMMAND]", "this page, or a command's", nullptr, run_help},
   };

@@ -11,11 +11,11 @@ namespace {
 // Who is further behind is left there: what is asked of it would cost more than it is likely to bring.
 constexpr int kMostLag = 32;
 
-int depth_of(const DraftTask& task) {
+int depth_of(std::span<const Draft> drafts) {
   std::array<int, kMaxDrafts> depth;
   int most = 0;
-  for (int i = 0; i < task.num_drafts; ++i) {
-    const int parent = task.drafts[i].parent;
+  for (size_t i = 0; i < drafts.size(); ++i) {
+    const int parent = drafts[i].parent;
     depth[i] = parent < 0 ? 1 : depth[parent] + 1;
     most = std::max(most, depth[i]);
   }
@@ -28,18 +28,20 @@ Drafting::Drafting(Drafters drafters, int max_seqs, int max_model_len)
     : drafters_(std::move(drafters)),
       max_model_len_(max_model_len),
       policy_(drafters_.is_closed_loop ? max_seqs : 0) {
-  if (drafters_.speculators.empty()) return;
+  if (is_idle()) return;
   tasks_.resize(max_seqs);
   wanted_.resize(max_seqs);
   given_.resize(max_seqs);
+  if (drafters_.merges) merged_.resize(max_seqs);
 }
 
 size_t Drafting::planned_bytes(int max_seqs) {
-  return max_seqs * (sizeof(DraftTask) + sizeof(Wanted) + sizeof(Given)) + DraftPolicy::planned_bytes(max_seqs);
+  return max_seqs * (sizeof(DraftTask) + sizeof(Wanted) + sizeof(Merged) + sizeof(Given)) + DraftPolicy::planned_bytes(max_seqs);
 }
 
 void Drafting::start(const DraftHost& host) {
   for (const auto& speculator : drafters_.speculators) speculator->start(host);
+  if (drafters_.trace) drafters_.trace->start(host);
 }
 
 void Drafting::begin_step(const Batch& batch) {
@@ -77,6 +79,7 @@ bool Drafting::set_task(const Sampler::Drawn& drawn, const SeqOutput& out, const
 
 void Drafting::keep(const Tensor& hidden) {
   for (const auto& speculator : drafters_.speculators) speculator->keep(hidden);
+  if (drafters_.trace) drafters_.trace->keep(hidden);
 }
 
 void Drafting::learn_step(int rows, double ms) {
@@ -101,10 +104,9 @@ void Drafting::choose(int num_tasks) {
   }
 }
 
-// Asks one drafter for all tasks that have nothing yet and would not do better with one after it.
-void Drafting::ask(size_t index, int num_tasks) {
-  Speculator& speculator = *drafters_.speculators[index];
-  const DrafterKind kind = speculator.kind();
+// One drafter for all tasks that have nothing yet and would not do better with one after it.
+void Drafting::ask_for_best(size_t index, int num_tasks) {
+  const DrafterKind kind = drafters_.speculators[index]->kind();
   for (int i = 0; i < num_tasks; ++i) {
     DraftTask& task = tasks_[i];
     const Wanted& wanted = wanted_[i];
@@ -117,6 +119,26 @@ void Drafting::ask(size_t index, int num_tasks) {
     task.depth = is_best ? choice.depth : 0;
     task.most = std::min(task.depth * task.width, wanted.most);
   }
+}
+
+// One drafter for its part of all tasks.
+void Drafting::ask_for_part(size_t index, int num_tasks) {
+  for (int i = 0; i < num_tasks; ++i) {
+    DraftTask& task = tasks_[i];
+    const auto is_asked = [&](size_t of) { return wanted_[i].choices[static_cast<int>(drafters_.speculators[of]->kind())].depth > 0; };
+    int num_left = 0;
+    for (size_t later = index; later < drafters_.speculators.size(); ++later) num_left += is_asked(later);
+    task.num_drafts = 0;
+    task.is_followed = is_asked(index);
+    task.depth = task.is_followed ? wanted_[i].choices[static_cast<int>(drafters_.speculators[index]->kind())].depth : 0;
+    const int room = std::max(0, wanted_[i].most - merged_[i].num_drafts);
+    task.most = task.is_followed ? std::min(task.depth * task.width, (room + num_left - 1) / num_left) : 0;
+  }
+}
+
+void Drafting::ask(size_t index, int num_tasks) {
+  Speculator& speculator = *drafters_.speculators[index];
+  drafters_.merges ? ask_for_part(index, num_tasks) : ask_for_best(index, num_tasks);
   const auto num_guesses = [&] {
     return std::accumulate(tasks_.begin(), tasks_.begin() + num_tasks, 0,
                            [](int sum, const DraftTask& task) { return sum + task.num_drafts; });
@@ -125,12 +147,25 @@ void Drafting::ask(size_t index, int num_tasks) {
   const auto begin = std::chrono::steady_clock::now();
   speculator.propose({tasks_.data(), static_cast<size_t>(num_tasks)});
   const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - begin;
-  if (drafters_.is_closed_loop) policy_.learn_cost(kind, num_guesses() - before, took.count());
+  if (drafters_.is_closed_loop) policy_.learn_cost(speculator.kind(), num_guesses() - before, took.count());
+  for (int i = 0; drafters_.merges && i < num_tasks; ++i) merged_[i].add(tasks_[i]);
+}
+
+// What is guessed alike at the same place is one guess, of whoever came first.
+void Drafting::Merged::add(const DraftTask& task) {
+  std::array<int, kMaxDrafts> place;
+  for (int i = 0; i < task.num_drafts; ++i) {
+    const Draft& draft = task.drafts[i];
+    const int parent = draft.parent < 0 ? -1 : place[draft.parent];
+    place[i] = 0;
+    while (place[i] < num_drafts && (drafts[place[i]].parent != parent || drafts[place[i]].token != draft.token)) ++place[i];
+    if (place[i] == num_drafts) drafts[num_drafts++] = {draft.token, parent, draft.by};
+  }
 }
 
 void Drafting::propose(std::span<const Sampler::Drawn> drawn, const Sampler& sampler, const SlotTable& slots,
                        ModelOutput& output) {
-  if (drafters_.speculators.empty()) return;
+  if (is_idle()) return;
   int num_tasks = 0;
   for (size_t i = 0; i < drawn.size(); ++i) {
     if (!set_task(drawn[i], output.seqs[i], slots, tasks_[num_tasks], wanted_[num_tasks])) continue;
@@ -142,16 +177,21 @@ void Drafting::propose(std::span<const Sampler::Drawn> drawn, const Sampler& sam
     if (drafters_.is_closed_loop && drawn[i].num_drafts > 0)
       policy_.learn_verified(drawn[i].slot, given.by, std::min(drawn[i].num_drafts, given.depth), drawn[i].num_accepted);
   }
+  if (drafters_.trace) drafters_.trace->write({tasks_.data(), static_cast<size_t>(num_tasks)});
   choose(num_tasks);
+  for (Merged& merged : merged_) merged.num_drafts = 0;
   for (size_t s = 0; s < drafters_.speculators.size(); ++s) ask(s, num_tasks);
   int next = 0;
   for (SeqOutput& out : output.seqs) {
     if (next == num_tasks || tasks_[next].seq != out.seq) continue;
-    const DraftTask& task = tasks_[next++];
+    const DraftTask& task = tasks_[next];
+    const std::span<const Draft> drafts = drafters_.merges ? std::span(merged_[next].drafts).first(merged_[next].num_drafts)
+                                                           : std::span(task.drafts).first(task.num_drafts);
+    ++next;
     out.drafts_begin = static_cast<int32_t>(output.drafts.size());
-    out.num_drafts = task.num_drafts;
-    output.drafts.insert(output.drafts.end(), task.drafts.begin(), task.drafts.begin() + task.num_drafts);
-    if (task.num_drafts > 0) given_[task.slot] = {task.drafts[0].by, depth_of(task)};
+    out.num_drafts = static_cast<int32_t>(drafts.size());
+    output.drafts.insert(output.drafts.end(), drafts.begin(), drafts.end());
+    if (!drafts.empty()) given_[task.slot] = {drafts[0].by, depth_of(drafts)};
   }
 }
 

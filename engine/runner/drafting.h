@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine/runner/draft_policy.h"
+#include "engine/runner/hidden_trace.h"
 #include "engine/runner/sampler.h"
 #include "engine/runner/slot_table.h"
 #include "engine/runner/speculators/speculator.h"
@@ -18,6 +19,10 @@ struct Drafters {
   std::vector<std::unique_ptr<Speculator>> speculators;
   int max_tokens = 0, max_width = 1;
   bool is_closed_loop = false;  // who is asked and for how many is DraftPolicy's; else the first that guesses, for all
+  // All are asked, and their guesses are one tree (SpecInfer: Miao et al. 2024, section 3); each has an equal part of those
+  // that the ones before left.
+  bool merges = false;
+  std::unique_ptr<HiddenTrace> trace;  // is told what drafters are told; null: nobody is
 };
 
 class Drafting {
@@ -43,19 +48,30 @@ class Drafting {
     uint32_t drafters = 0;
     std::array<DraftPolicy::Choice, kNumDrafters> choices;
   };
+  bool is_idle() const { return drafters_.speculators.empty() && !drafters_.trace; }
   // The chain that a slot's sequence was given last.
   struct Given {
     DrafterKind by = DrafterKind::kNgram;
     int depth = 0;
   };
+  // What several drafters guess for a task, one tree.
+  struct Merged {
+    std::array<Draft, kMaxDrafts> drafts;
+    int num_drafts = 0;
+
+    void add(const DraftTask& task);
+  };
   void choose(int num_tasks);
   void ask(size_t index, int num_tasks);
+  void ask_for_best(size_t index, int num_tasks);
+  void ask_for_part(size_t index, int num_tasks);
   bool set_task(const Sampler::Drawn& drawn, const SeqOutput& out, const SlotTable& slots, DraftTask& task, Wanted& wanted) const;
 
   const Drafters drafters_;
   const int max_model_len_;
   std::vector<DraftTask> tasks_;  // [max_seqs]
   std::vector<Wanted> wanted_;    // of each
+  std::vector<Merged> merged_;    // of each, where guesses are merged
   std::vector<Given> given_;      // by slot
   DraftPolicy policy_;
 };

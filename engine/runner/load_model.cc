@@ -21,6 +21,8 @@ std::unique_ptr<ModelRunner> load_model(const std::filesystem::path& folder, con
   const size_t weight_bytes = held_bytes(map_weights(spec, weights));
   SERVAL_CHECK(weight_bytes == plan.weight_bytes, weight_bytes, plan.weight_bytes);
   Drafters drafters = make_drafters(config, spec, plan.draft, std::move(draft), backend);
+  if (!config.speculation_trace.empty())
+    drafters.trace = std::make_unique<HiddenTrace>(config.speculation_trace, config.speculation_trace_bytes);
   if (speculator) drafters.speculators.push_back(std::move(speculator));
   return std::make_unique<ModelRunner>(std::move(spec), std::move(weights), plan, backend, std::move(drafters));
 }

@@ -296,7 +296,10 @@ MemoryPlan plan_within(const ModelSpec& spec, const DraftModels& models, const E
                                                plan.steps.table_stride, one, spec.long_attention) +
                      Sampler::planned_bytes(plan.steps.max_rows, plan.steps.max_seqs, plan.steps.max_branches) +
                      Pooler::planned_bytes(plan.steps.max_seqs, spec.hidden_size);
-  const size_t of_drafters = planned_draft_bytes(config) + planned_heads(spec, models, plan.steps, backend);
+  size_t of_drafters = planned_draft_bytes(config) + planned_heads(spec, models, plan.steps, backend);
+  if (!config.speculation_trace.empty())
+    of_drafters += Drafting::planned_bytes(s.max_num_seqs) +
+                   HiddenTrace::planned_bytes(plan.steps, spec.hidden_size, backend.activation_dtype(spec.weight_dtype));
   plan.draft_bytes = of_drafters;
   if (guesses_by_model(config, draft)) {
     plan.draft = plan_draft(spec, models, config, backend, plan.steps, one);

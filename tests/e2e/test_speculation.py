@@ -1,9 +1,11 @@
 """Guesses change the number of steps and nothing that a client sees."""
 
+import subprocess
+
 import openai
 import pytest
 
-from conftest import MODEL
+from conftest import BINARY, MODEL
 
 LIST = "".join(f"The cat number {i} sat on the mat and looked at the dog. " for i in range(12))
 STORY = "Once upon a time there was a little girl who lived near the sea."
@@ -80,3 +82,26 @@ def test_a_prediction_is_tried_first_and_counted(start_daemon):
     with pytest.raises(openai.BadRequestError) as refused:
         daemon.client().completions.create(**common, extra_body={"speculation": {"method": "medusa"}})
     assert refused.value.param == "speculation.method"
+
+
+def test_what_others_wrote_is_guessed_from_a_datastore(start_daemon, tmp_path):
+    plain = start_daemon()
+    common = dict(model="serval-nano", max_tokens=60, temperature=0)
+    answers = [plain.client().completions.create(prompt=p, **common).choices[0].text for p in (LIST, STORY)]
+    texts, store = tmp_path / "texts", tmp_path / "store"
+    texts.write_text("\n\n".join(p + a.replace("\n\n", "\n") for p, a in zip((LIST, STORY), answers)))
+    made = subprocess.run([BINARY, "datastore", "--model", MODEL, "--texts", texts, "--out", store], capture_output=True, text=True)
+    assert made.returncode == 0 and made.stdout.startswith("2 texts, "), made
+    daemon = start_daemon("--speculation", "ngram+datastore", "--speculation-datastore", store, "--draft-width", "2")
+    assert [daemon.client().completions.create(prompt=p, **common).choices[0].text for p in (LIST, STORY)] == answers
+    assert daemon.metric("serval:spec_accepted_tokens_total", drafter="datastore", position="0") > 5
+    daemon.wait_idle()
+
+
+def test_what_is_computed_is_traced_for_training(start_daemon, tmp_path):
+    trace = tmp_path / "trace"
+    daemon = start_daemon("--speculation-trace", trace)
+    daemon.client().completions.create(model="serval-nano", prompt=STORY, max_tokens=20, temperature=0)
+    daemon.wait_idle()
+    daemon.stop()
+    assert trace.read_bytes().startswith(b"svtrace1") and trace.stat().st_size > 20 * 512

@@ -11,6 +11,7 @@
 #include <random>
 
 #include "engine/model/safetensors.h"
+#include "engine/runner/speculators/token_store.h"
 #include "loadtest/bench/random_model.h"
 #include "loadtest/bench/temp_folder.h"
 #include "tests/engine/engine_driver.h"
@@ -50,6 +51,9 @@ constexpr DrafterRow kDrafters[] = {
     {"dflash_tree", "dflash", "dflash", 10, 2, kIsCpu ? 5 : 0, true},
     {"self", "self", "", 3, 1, 0, false},
     {"self_tree", "self", "", 8, 2, 0, true},
+    {"datastore", "datastore", "", 8, 3, 100, false},
+    {"merged", "ngram+datastore", "", 9, 2, 100, false},
+    {"merged_with_draft", "ngram+draft", "draft", 8, 1, 60, false},
 };
 
 // On the CPU the demo model and its draft; on an emulated device a small model that is its own draft.
@@ -131,6 +135,32 @@ class Drafters : public ::testing::TestWithParam<DrafterRow> {
     return r;
   }
 
+  // What is asked and answered, and the same again otherwise.
+  static std::filesystem::path datastore() {
+    static const TempFolder folder;
+    const std::filesystem::path file = folder.path() / "store";
+    if (std::filesystem::exists(file)) return file;
+    std::vector<std::vector<TokenId>> texts;
+    for (int i = 0; i < kRequests; ++i) {
+      std::vector<TokenId>& text = texts.emplace_back(request(i).prompt);
+      const Told& told = expected()[i][0];
+      text.insert(text.end(), told.tokens.begin(), told.tokens.end());
+      for (size_t t = 0; i % 2 == 0 && t < text.size(); t += 5) text[t] = 300;
+    }
+    TokenStore::write(file, texts);
+    return file;
+  }
+  static EngineConfig config_of(const DrafterRow& row) {
+    EngineConfig of_row = config();
+    of_row.speculation = row.speculation;
+    if (row.model[0] != 0) of_row.speculation_model = draft();
+    if (of_row.speculation.find("datastore") != std::string::npos) of_row.speculation_datastore = datastore();
+    of_row.num_draft_layers = of_row.speculation == "self" ? 1 : 0;
+    of_row.scheduler.num_draft_tokens = row.num_draft_tokens;
+    of_row.draft_width = row.width;
+    return of_row;
+  }
+
   static const std::vector<std::vector<Told>>& expected() {
     static const std::vector<std::vector<Told>> all = [] {
       std::vector<std::vector<Told>> told;
@@ -159,13 +189,8 @@ void PrintTo(const DrafterRow& row, std::ostream* out) {
 
 TEST_P(Drafters, ChangeNoBitOfAnybody) {
   const DrafterRow& row = GetParam();
-  EngineConfig config = this->config();
-  const size_t roomy = LoadedRunner(model(), config)->plan().kv_cache_bytes;
-  config.speculation = row.speculation;
-  if (row.model[0] != 0) config.speculation_model = draft();
-  config.num_draft_layers = row.speculation == std::string("self") ? 1 : 0;
-  config.scheduler.num_draft_tokens = row.num_draft_tokens;
-  config.draft_width = row.width;
+  EngineConfig config = config_of(row);
+  const size_t roomy = LoadedRunner(model(), this->config())->plan().kv_cache_bytes;
   for (const auto order : {EngineDriver::Order::kInTurn, EngineDriver::Order::kOneAhead}) {
     if (!kIsCpu && order == EngineDriver::Order::kInTurn) continue;  // it takes its time
     // One or two of the longest sequences, with what a draft keeps of them.
@@ -235,11 +260,9 @@ TEST_P(Drafters, ChangeNoBitOfAnybody) {
 TEST_P(Drafters, AllocateNothing) {
   if (!kIsCpu) GTEST_SKIP() << "the emulation of the device allocates by itself";
   const DrafterRow& row = GetParam();
-  EngineConfig config = this->config();
-  config.speculation = row.speculation;
-  if (row.model[0] != 0) config.speculation_model = draft();
-  config.scheduler.num_draft_tokens = row.num_draft_tokens;
-  config.draft_width = row.width;
+  EngineConfig config = config_of(row);
+  const TempFolder folder;
+  config.speculation_trace = folder.path() / "trace";
   EngineDriver driver(model(), config);
   std::optional<AllocationCounter> counter;
   std::atomic<int64_t> allocations = 0;

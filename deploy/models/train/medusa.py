@@ -77,6 +77,16 @@ def tensors_of(heads, is_hydra):
             yield name, value.bfloat16().contiguous()
 
 
+def save_heads(heads, is_hydra, model, folder):
+    name = "hydra" if is_hydra else "medusa"
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(dict(tensors_of(heads, is_hydra)), folder / f"{name}_lm_head.safetensors", metadata={"format": "pt"})
+    config = {f"{name}_num_heads": len(heads), f"{name}_num_layers": 1, "base_model_name_or_path": model.name}
+    if is_hydra:
+        config |= {"hydra_head_arch": "mlp", "grounded_heads": True, "hidden_state_offset": 0}
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
 def conversations(data, tokenizer, count, seed):
     """Their tokens one after another, and where each begins."""
     banned = frozenset(read_prompts(HERE / "eval_prompts.txt") + read_prompts(HERE / "identity_prompts.txt"))
@@ -146,13 +156,7 @@ def main():
         loss.backward()
         optimizer.step()
         report(done, begin, loss, right)
-    name = "hydra" if args.hydra else "medusa"
-    args.folder.mkdir(parents=True, exist_ok=True)
-    save_file(dict(tensors_of(heads, args.hydra)), args.folder / f"{name}_lm_head.safetensors", metadata={"format": "pt"})
-    config = {f"{name}_num_heads": args.heads, f"{name}_num_layers": 1, "base_model_name_or_path": args.model.name}
-    if args.hydra:
-        config |= {"hydra_head_arch": "mlp", "grounded_heads": True, "hidden_state_offset": 0}
-    (args.folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    save_heads(heads, args.hydra, args.model, args.folder)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,16 @@
 #include "engine/runner/speculators/make_drafters.h"
 
 #include <algorithm>
+#include <bit>
 #include <optional>
+#include <sstream>
 #include <stdexcept>
 #include <utility>
 
 #include "engine/model/read_model.h"
 #include "engine/model/weight_loader.h"
 #include "engine/model/weight_map.h"
+#include "engine/runner/speculators/datastore_speculator.h"
 #include "engine/runner/speculators/dflash_speculator.h"
 #include "engine/runner/speculators/eagle_speculator.h"
 #include "engine/runner/speculators/heads_speculator.h"
@@ -25,7 +28,7 @@ using enum DrafterKind;
 
 // Whom a setting asks.
 struct Setting {
-  const char* name;
+  const char* name = "";
   uint32_t drafters = 0;
   bool is_auto = false;
 
@@ -40,6 +43,7 @@ constexpr Setting setting_with(DrafterKind kind) {
 constexpr Setting kSettings[] = {
     {"off"},
     setting_with(kNgram),
+    setting_with(kDatastore),
     setting_with(kDraft),
     setting_with(kSelf),
     setting_with(kLookahead),
@@ -75,18 +79,43 @@ DrafterKind kind_in(const std::filesystem::path& folder) {
   return has_dflash(folder) ? kDflash : has_eagle(folder) ? kEagle : kDraft;
 }
 
-Setting setting_of(const EngineConfig& config) {
+Setting setting_named(const std::string& name, const EngineConfig& config) {
   std::string names;
-  for (Setting setting : kSettings) {
+  for (const Setting& setting : kSettings) {
+    if (name == setting.name) return setting;
     names += (names.empty() ? "" : ", ") + std::string(setting.name);
-    if (config.speculation != setting.name) continue;
-    const std::filesystem::path folder = config.speculation_model;
-    if (!folder.empty()) refuse_torch_files(folder);
-    if (setting.is_auto && !folder.empty()) setting.drafters |= drafter_bit(kind_in(folder));
-    if (setting.is_auto && folder.empty() && config.num_draft_layers > 0) setting.drafters |= drafter_bit(kSelf);
-    return setting;
   }
-  throw std::runtime_error("speculation is '" + config.speculation + "'; it takes one of " + names);
+  throw std::runtime_error("speculation is '" + config.speculation + "'; it takes one of " + names + ", or several that + joins");
+}
+
+// Those who hold the one plan of a model that guesses, or its folder.
+constexpr uint32_t kWithWeights =
+    drafter_bit(kDraft) | drafter_bit(kSelf) | drafter_bit(kMedusa) | drafter_bit(kHydra) | drafter_bit(kEagle) | drafter_bit(kDflash);
+
+// Of a name, or of all that + joins.
+Setting setting_of(const EngineConfig& config) {
+  Setting all;
+  std::istringstream parts(config.speculation);
+  for (std::string name; std::getline(parts, name, '+');) {
+    const Setting setting = setting_named(name, config);
+    // The window of lookahead is found again by its places among the guesses.
+    if (config.merges_drafts() && (setting.is_auto || setting.drafters == 0 || setting.has(kLookahead)))
+      throw std::runtime_error("speculation is '" + config.speculation + "'; " + setting.name + " stands alone");
+    all.drafters |= setting.drafters;
+    all.is_auto |= setting.is_auto;
+  }
+  const std::filesystem::path folder = config.speculation_model;
+  if (!folder.empty()) refuse_torch_files(folder);
+  if (all.is_auto && !folder.empty()) all.drafters |= drafter_bit(kind_in(folder));
+  if (all.is_auto && folder.empty() && config.num_draft_layers > 0) all.drafters |= drafter_bit(kSelf);
+  if (all.is_auto && !config.speculation_datastore.empty()) all.drafters |= drafter_bit(kDatastore);
+  if (std::popcount(all.drafters & kWithWeights) > 1)
+    throw std::runtime_error("speculation is '" + config.speculation + "'; of those with weights or layers one guesses at a time");
+  if (all.has(kDatastore) == config.speculation_datastore.empty())
+    throw std::runtime_error("speculation is '" + config.speculation +
+                             (all.has(kDatastore) ? "', which needs texts: speculation_datastore is not set"
+                                                  : "', which looks into no texts: speculation_datastore is set"));
+  return all;
 }
 
 }  // namespace
@@ -116,10 +145,12 @@ Drafters make_drafters(const EngineConfig& config, const ModelSpec& target, cons
   Drafters drafters{.max_tokens = config.scheduler.num_draft_tokens, .max_width = config.draft_width};
   const Setting setting = setting_of(config);
   drafters.is_closed_loop = setting.is_auto;
+  drafters.merges = config.merges_drafts();
   if (setting.drafters == 0) return drafters;
   const auto add = [&](std::unique_ptr<Speculator> speculator) { drafters.speculators.push_back(std::move(speculator)); };
   add(std::make_unique<PredictionSpeculator>());
   if (setting.has(kNgram)) add(std::make_unique<NgramSpeculator>());
+  if (setting.has(kDatastore)) add(std::make_unique<DatastoreSpeculator>(TokenStore(config.speculation_datastore), target.vocab_size));
   if (setting.has(kLookahead)) add(std::make_unique<LookaheadSpeculator>());
   if (setting.has_heads()) {
     std::unique_ptr<PrefixLayer> prefix;
@@ -153,6 +184,7 @@ size_t planned_draft_bytes(const EngineConfig& config) {
   if (setting.drafters == 0) return 0;
   return Drafting::planned_bytes(s.max_num_seqs) + PredictionSpeculator::planned_bytes(s.max_num_seqs, s.max_model_len) +
          (setting.has(kLookahead) ? LookaheadSpeculator::planned_bytes(s.max_num_seqs) : 0) +
+         (setting.has(kDatastore) ? TokenStore::planned_bytes(config.speculation_datastore) : 0) +
          (setting.has(kNgram) ? NgramSpeculator::planned_bytes(s.max_num_seqs, s.max_model_len) : 0);
 }
 

@@ -42,6 +42,34 @@ TEST(Drafters, AreThoseOfTheFolderWhereTheSettingIsAuto) {
   EXPECT_THAT(sentence(model, "none"), ::testing::HasSubstr("speculation is 'none'; it takes one of off, ngram, "));
 }
 
+TEST(Drafters, AreJoinedByPlus) {
+  const auto told = [](const std::string& speculation, const std::string& datastore, uint32_t& drafters) -> std::string {
+    EngineConfig config;
+    config.speculation = speculation;
+    config.speculation_datastore = datastore;
+    try {
+      drafters = drafters_of(config);
+    } catch (const std::runtime_error& error) {
+      return error.what();
+    }
+    return "";
+  };
+  const auto bits = [](auto... kinds) { return (drafter_bit(DrafterKind::kPrediction) | ... | drafter_bit(kinds)); };
+  uint32_t drafters = 0;
+  EXPECT_EQ(told("ngram+datastore", "file", drafters), "");
+  EXPECT_EQ(drafters, bits(DrafterKind::kNgram, DrafterKind::kDatastore));
+  EXPECT_EQ(told("self+ngram", "", drafters), "");
+  EXPECT_EQ(drafters, bits(DrafterKind::kNgram, DrafterKind::kSelf));
+  EXPECT_EQ(told("auto", "file", drafters), "");
+  EXPECT_EQ(drafters, bits(DrafterKind::kNgram, DrafterKind::kDatastore));
+  EXPECT_THAT(told("ngram+auto", "", drafters), ::testing::HasSubstr("auto stands alone"));
+  EXPECT_THAT(told("lookahead+ngram", "", drafters), ::testing::HasSubstr("lookahead stands alone"));
+  EXPECT_THAT(told("self+draft", "", drafters), ::testing::HasSubstr("one guesses at a time"));
+  EXPECT_THAT(told("ngram+trees", "", drafters), ::testing::HasSubstr("it takes one of off, ngram, "));
+  EXPECT_THAT(told("datastore", "", drafters), ::testing::HasSubstr("speculation_datastore is not set"));
+  EXPECT_THAT(told("ngram", "file", drafters), ::testing::HasSubstr("speculation_datastore is set"));
+}
+
 TEST(Drafters, OfAPyTorchFileAreRefusedWithTheWayToMakeTensorsOfIt) {
   for (const auto& [name, made] : {std::pair{"pytorch_model.bin", "'model.safetensors'"}, {"hydra_lm_head.pt", "'hydra_lm_head.safetensors'"}}) {
     const TempFolder folder;
