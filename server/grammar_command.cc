@@ -14,7 +14,7 @@ namespace serval {
 namespace {
 
 struct Asked {
-  std::string schema, regex, ebnf, instances;
+  std::string schema, regex, ebnf, structural_tag, instances;
 };
 
 std::vector<OptionRow> rows_of(Asked& asked) {
@@ -22,8 +22,9 @@ std::vector<OptionRow> rows_of(Asked& asked) {
       {"--schema", "FILE", "a JSON Schema; instances are JSON texts", kAnyForm, set_text(asked.schema)},
       {"--regex", "FILE", "a regular expression that a whole text must match", kAnyForm, set_text(asked.regex)},
       {"--ebnf", "FILE", "a grammar, as GBNF or as Lark", kAnyForm, set_text(asked.ebnf)},
+      {"--structural-tag", "FILE", "a structural tag, as JSON", kAnyForm, set_text(asked.structural_tag)},
       {"--instances", "FILE",
-       "an instance a line; for --regex and --ebnf a JSON string, or else the line as it is", kAnyForm,
+       "an instance a line; for all but --schema a JSON string, or else the line as it is", kAnyForm,
        set_text(asked.instances)},
   };
 }
@@ -41,13 +42,14 @@ std::string trimmed(std::string text) {
 }
 
 Result<std::shared_ptr<const Grammar>> compiled(const Asked& asked) {
-  const int num_given = !asked.schema.empty() + !asked.regex.empty() + !asked.ebnf.empty();
+  const int num_given = !asked.schema.empty() + !asked.regex.empty() + !asked.ebnf.empty() + !asked.structural_tag.empty();
   if (num_given != 1 || asked.instances.empty())
-    throw UsageError("serval grammar takes one of --schema, --regex and --ebnf, and --instances; serval grammar "
+    throw UsageError("serval grammar takes one of --schema, --regex, --ebnf and --structural-tag, and --instances; serval grammar "
                      "--help shows how");
   if (!asked.schema.empty()) return Grammar::json_schema(content_of(asked.schema));
   if (!asked.regex.empty()) return Grammar::regex(trimmed(content_of(asked.regex)));
-  return Grammar::ebnf(content_of(asked.ebnf));
+  if (!asked.ebnf.empty()) return Grammar::ebnf(content_of(asked.ebnf));
+  return Grammar::structural_tag(content_of(asked.structural_tag));
 }
 
 // What a line stands for.

@@ -483,6 +483,7 @@ class Linker {
         }
       }
     }
+    for (int32_t i = 0; i < num_rules; ++i) program_.text_rules[i]->may_be_empty = may_be_empty[i];
     std::vector<State> states(static_cast<size_t>(num_rules), State::kNew);
     const std::function<void(int32_t)> visit = [&](int32_t place) {
       if (states[place] == State::kOpen) refuse("recurses on the left in rule " + rules_.names[place]);

@@ -1,5 +1,6 @@
 #include "engine/grammar/grammar.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "engine/grammar/ebnf.h"
@@ -7,6 +8,8 @@
 #include "engine/grammar/matcher_state.h"
 #include "engine/grammar/regex.h"
 #include "engine/grammar/schema_compiler.h"
+#include "engine/grammar/structural_tag.h"
+#include "engine/json/fields.h"
 #include "engine/json/json_reader.h"
 #include "kernels/base/utf8.h"
 
@@ -92,6 +95,27 @@ GrammarResult Grammar::ebnf(std::string_view text, const GrammarLimits& limits) 
   return compiled(text, limits, "The grammar", [&](Budget& budget) { return grammar::compile_ebnf(text, budget); });
 }
 
+GrammarResult Grammar::structural_tag(std::string_view tag, const GrammarLimits& limits) {
+  const char* const what = "The structural tag";
+  if (tag.size() > limits.max_bytes) return compiled(tag, limits, what, [](Budget&) { return Program(); });
+  const auto json = read_json_object(tag, {.max_depth = limits.max_depth, .max_values = 200'000}, what);
+  if (!json) {
+    Error error = json.error();
+    error.param = "structural_tag";
+    return error;
+  }
+  return compiled(tag, limits, what, [&](Budget& budget) {
+    try {
+      return grammar::compile_structural_tag(*json, budget);
+    } catch (const FieldError& wrong) {
+      const std::string& field = wrong.error().param;
+      std::string_view why = wrong.what();
+      if (why.starts_with(field)) why = why.substr(std::min(why.size(), field.size() + 1));
+      throw grammar::Refusal(field, std::string(why));
+    }
+  });
+}
+
 GrammarMatcher::GrammarMatcher(std::shared_ptr<const Grammar> grammar)
     : grammar_(std::move(grammar)),
       state_(std::make_unique<grammar::MatcherState>(grammar::Machine(grammar_->program()).start())) {}
@@ -119,7 +143,7 @@ bool GrammarMatcher::advance(std::string_view bytes) {
   return true;
 }
 
-bool GrammarMatcher::accepting() const { return grammar::Machine::may_end(state_->places); }
+bool GrammarMatcher::accepting() const { return grammar::Machine(grammar_->program()).may_end(state_->places); }
 
 bool GrammarMatcher::finished() const {
   grammar::Machine machine(grammar_->program());

@@ -36,6 +36,8 @@ class Grammar {
                                                        const GrammarLimits& = {});
   // GBNF or Lark.
   static Result<std::shared_ptr<const Grammar>> ebnf(std::string_view text, const GrammarLimits& = {});
+  // JSON: free text and forms within it (structural_tag.h).
+  static Result<std::shared_ptr<const Grammar>> structural_tag(std::string_view tag, const GrammarLimits& = {});
 
   explicit Grammar(std::unique_ptr<const grammar::Program> program);
   ~Grammar();

@@ -186,6 +186,20 @@ bool add_claims(const ArrayRule& rule, uint32_t claims, uint64_t& counts, size_t
   return true;
 }
 
+// A state that accepts, or does once calls that may be empty are left out.
+bool may_be_over(const Program& program, const Dfa& text, int state, std::vector<int>& seen) {
+  if (text.accepts(state)) return true;
+  seen.push_back(state);
+  for (const Dfa::Edge* edge = text.end(state); edge != text.begin(state) && (edge - 1)->high >= kFirstCall;) {
+    --edge;
+    for (Symbol call = std::max(edge->low, kFirstCall); call <= std::min(edge->high, kFirstValueCall - 1); ++call) {
+      if (!program.text_rules[call - kFirstCall]->may_be_empty || std::find(seen.begin(), seen.end(), edge->to) != seen.end()) continue;
+      if (may_be_over(program, text, edge->to, seen)) return true;
+    }
+  }
+  return false;
+}
+
 }  // namespace
 
 Places Machine::start() const {
@@ -535,7 +549,6 @@ void Machine::advance_text(const FrameRef& place, uint8_t byte, Places& to) {
     --edge;
     for (Symbol call = std::max(edge->low, kFirstCall); call <= edge->high; ++call) {
       if (place->depth >= kMaxStack) return;
-      const TextRule* callee = program_.text_rules[call - kFirstCall].get();
       // Nothing follows the call: its end is this one's.
       const bool is_last = text.accepts(edge->to) && text.begin(edge->to) == text.end(edge->to);
       FrameRef back;
@@ -546,8 +559,9 @@ void Machine::advance_text(const FrameRef& place, uint8_t byte, Places& to) {
         after->state = edge->to;
         back = FrameRef(after);
       }
-      const FrameRef inner(child_of(const_cast<Frame*>(back.get()), Kind::kText, callee));
-      advance_text(inner, byte, to);
+      const bool is_value = call >= kFirstValueCall;
+      const void* const callee = is_value ? static_cast<const void*>(program_.called_values[call - kFirstValueCall]) : program_.text_rules[call - kFirstCall].get();
+      advance(FrameRef(child_of(const_cast<Frame*>(back.get()), is_value ? Kind::kValue : Kind::kText, callee)), byte, to);
     }
   }
   if (text.accepts(place->state)) {
@@ -556,12 +570,13 @@ void Machine::advance_text(const FrameRef& place, uint8_t byte, Places& to) {
   }
 }
 
-bool Machine::may_end(const Places& places) {
-  return std::any_of(places.begin(), places.end(), [](const FrameRef& place) {
+bool Machine::may_end(const Places& places) const {
+  return std::any_of(places.begin(), places.end(), [this](const FrameRef& place) {
     for (const Frame* frame = place.get(); frame != nullptr; frame = frame->parent) {
       if (frame->kind == Kind::kText) {
         const Dfa& text = static_cast<const TextRule*>(frame->rule)->text;
-        if (frame->decoder != Decoder::kPlain || text.empty() || !text.accepts(frame->state)) return false;
+        std::vector<int> seen;
+        if (frame->decoder != Decoder::kPlain || text.empty() || !may_be_over(program_, text, frame->state, seen)) return false;
       } else if (frame->kind == Kind::kNumber) {
         if (!static_cast<const Dfa*>(frame->rule)->accepts(frame->state)) return false;
       } else {

@@ -19,7 +19,7 @@ class Machine {
   // Replaces `to`.
   void step(const Places& from, uint8_t byte, Places& to);
   void step(const FrameRef& from, uint8_t byte, Places& to);
-  static bool may_end(const Places& places);
+  bool may_end(const Places& places) const;
 
   // The lowest depth that a step has looked at since this was set: what it did is known from the frames above.
   uint32_t lowest = 0;

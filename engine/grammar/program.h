@@ -67,14 +67,19 @@ struct ArrayRule {
 struct TextRule {
   Dfa text;
   bool calls = false;
+  bool may_be_empty = false;  // with what it calls
+  bool is_prefix_free = false;  // no text of it goes on as another; false also where nobody asked
 };
 inline constexpr Symbol kFirstCall = kLastCodePoint + 1;
+// Further above, the value of JSON of that number.
+inline constexpr Symbol kFirstValueCall = kFirstCall + (Symbol{1} << 24);
 
 struct Program {
   const ValueRule* value = nullptr;  // one of the two is the start
   const TextRule* text = nullptr;
   bool matches_nothing = false;
   std::vector<std::unique_ptr<TextRule>> text_rules;  // callees
+  std::vector<const ValueRule*> called_values;
   std::vector<std::unique_ptr<ValueRule>> values;
   std::vector<std::unique_ptr<ObjectRule>> objects;
   std::vector<std::unique_ptr<ArrayRule>> arrays;

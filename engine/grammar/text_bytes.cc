@@ -164,7 +164,11 @@ bool is_inside_text(const Frame& frame) {
   if (frame.decoder != Decoder::kPlain) return false;
   if (frame.hashing && frame.parent && frame.parent->seen && frame.parent->seen->size >= Dfa::kManyTexts) return false;
   if (frame.kind == Kind::kString) return true;
-  if (frame.kind == Kind::kText) return frame.parent == nullptr && !static_cast<const TextRule*>(frame.rule)->calls;
+  // Where the caller may go on at any place, the walk is with its frames.
+  if (frame.kind == Kind::kText) {
+    const auto& rule = *static_cast<const TextRule*>(frame.rule);
+    return !rule.calls && (frame.parent == nullptr || rule.is_prefix_free);
+  }
   // Any key may follow those that were there.
   return frame.kind == Kind::kKey && static_cast<const ObjectRule*>(frame.parent->rule)->is_open;
 }

@@ -46,7 +46,7 @@ struct TokenMasks::Impl {
   // What a text allows that goes on as it is, and where in the trie it may be over.
   struct TextEntry {
     Bits inside;
-    std::vector<int32_t> to_try;  // nodes: of a closing quote, or too deep to be kept
+    std::vector<int32_t> to_try;  // nodes: of a closing quote, behind an end, or too deep to be kept
   };
 
   void fill(const Places& places, std::span<uint32_t> mask) {
@@ -178,8 +178,9 @@ struct TokenMasks::Impl {
     const Dfa& dfa = grammar::text_of(place);
     const bool is_quoted = place.kind != Frame::Kind::kText;
     const bool is_counted = place.hashing;  // it must not become one of those before it
+    const bool is_called = !is_quoted && place.parent != nullptr;  // where it may be over, its caller goes on
     const auto [entry, is_new] = texts.try_emplace(
-        {&dfa, static_cast<int64_t>(is_counted ? place.state : class_of(dfa, place.state)) * 4 + is_counted * 2 +
+        {&dfa, static_cast<int64_t>(is_counted ? place.state : class_of(dfa, place.state)) * 8 + is_called * 4 + is_counted * 2 +
                    is_quoted});
     if (!is_new) return entry->second;
     TextEntry& text = entry->second;
@@ -201,6 +202,7 @@ struct TokenMasks::Impl {
         i = node.end;
         continue;
       }
+      if (is_called && before.decoder == Frame::Decoder::kPlain && dfa.accepts(before.state)) text.to_try.push_back(i);
       Frame& behind = stack[node.depth];
       grammar::copy_decoder(before, behind);
       if (!(is_quoted ? grammar::take_string_byte(behind, dfa, node.byte)

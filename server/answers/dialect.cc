@@ -18,6 +18,7 @@ JsonText function_tool(const Fields& tool, const std::optional<Fields>& paramete
   json::object function{{"name", tool.get_string("name")}};
   if (const auto description = tool.find_string("description")) function["description"] = *description;
   if (parameters) function["parameters"] = parameters->object();
+  if (tool.get_bool("strict", false)) function["strict"] = true;
   return {json::serialize(json::object{{"type", "function"}, {"function", std::move(function)}})};
 }
 

@@ -65,8 +65,12 @@ void read_response_format(const Fields& fields, Asked& asked) {
   const std::string type = format.get_string("type");
   if (type == "text") return;
   if (type == "json_object") return asked.set({.kind = Kind::kJsonObject, .param = "response_format"});
+  if (type == "structural_tag") {
+    for (const auto& member : format.object()) format.find(member.key());  // what is in it, the grammar says
+    return asked.set(text_of(Kind::kStructuralTag, json::serialize(format.object()), "response_format"));
+  }
   if (type != "json_schema")
-    fields.refuse("response_format", "may only be of type \"text\", \"json_object\" or \"json_schema\" on this server",
+    fields.refuse("response_format", "may only be of type \"text\", \"json_object\", \"json_schema\" or \"structural_tag\" on this server",
                   kNotSupported);
   const Fields named = format.get_object("json_schema");
   named.ignore({"name", "description", "strict"});
@@ -84,10 +88,9 @@ void read_structured_outputs(const Fields& fields, Asked& asked) {
   if (auto regex = given->find_string("regex")) asked.set(text_of(Kind::kRegex, std::move(*regex), param));
   if (const json::value* choices = given->find("choice")) asked.set(choice_of(*given, "choice", *choices, param));
   if (auto grammar = given->find_string("grammar")) asked.set(text_of(Kind::kGrammar, std::move(*grammar), param));
+  if (auto tag = given->find_string("structural_tag")) asked.set(text_of(Kind::kStructuralTag, std::move(*tag), param));
   given->ignore({"disable_fallback", "disable_any_whitespace", "disable_additional_properties", "backend"});
-  for (const std::string_view field : {"structural_tag", "whitespace_pattern"}) {
-    if (given->find(field)) given->refuse(field, "is not supported by this server", kNotSupported);
-  }
+  if (given->find("whitespace_pattern")) given->refuse("whitespace_pattern", "is not supported by this server", kNotSupported);
   if (const std::vector<std::string> unknown = given->unknown(); !unknown.empty())
     fields.refuse(unknown.front(), "is not a way to structure output here", kNotSupported);
 }

@@ -10,6 +10,7 @@
 #include <deque>
 #include <future>
 #include <list>
+#include <map>
 #include <mutex>
 #include <new>
 #include <optional>
@@ -38,6 +39,7 @@ double seconds_since(Time begin) { return std::chrono::duration<double>(engine_n
 std::string key_of(const OutputFormat& format) {
   std::string key = std::to_string(static_cast<int>(format.kind)) + ":" + format.text;
   for (const std::string& choice : format.choices) key += std::to_string(choice.size()) + ":" + choice;
+  for (const TokenId mark : format.marks) key += "," + std::to_string(mark);
   return key;
 }
 
@@ -53,6 +55,8 @@ Result<std::shared_ptr<const Grammar>> grammar_of(const OutputFormat& format) {
       return Grammar::choice(format.choices, kLimits);
     case OutputFormat::Kind::kGrammar:
       return Grammar::ebnf(format.text, kLimits);
+    case OutputFormat::Kind::kStructuralTag:
+      return Grammar::structural_tag(format.text, kLimits);
   }
   return Grammar::json_object(kLimits);
 }
@@ -66,9 +70,11 @@ Error dead_end() {
 }  // namespace
 
 struct Grammars::Compiled {
-  Compiled(std::shared_ptr<const Grammar> of, const std::shared_ptr<const TokenTrie>& trie)
-      : grammar(of), masks(std::move(of), trie, kMaxMaskBytes) {}
+  Compiled(std::shared_ptr<const Grammar> of, const std::shared_ptr<const TokenTrie>& trie, std::map<TokenId, std::string> named)
+      : grammar(of), marks(std::move(named)), masks(std::move(of), trie, kMaxMaskBytes) {}
   const std::shared_ptr<const Grammar> grammar;
+  // Tokens with a role that stand for their names here.
+  const std::map<TokenId, std::string> marks;
   std::mutex mutex;  // of the masks
   TokenMasks masks;
 };
@@ -149,12 +155,25 @@ struct Grammars::Impl {
     if (!grammar.ok()) return grammar.error();
     if (grammar.value()->matches_nothing())
       return invalid("schema", "grammar_refused", "The schema is false for every value: nothing can be written.");
-    auto compiled = std::make_shared<Compiled>(std::move(grammar.value()), vocabulary());
+    auto compiled = std::make_shared<Compiled>(std::move(grammar.value()), vocabulary(), marks_of(format));
     const std::lock_guard lock(kept_mutex);
     kept.emplace_front(key, compiled);
     if (kept.size() > kMaxKept) kept.pop_back();
     return compiled;
   }
+
+  std::map<TokenId, std::string> marks_of(const OutputFormat& format) const {
+    std::map<TokenId, std::string> marks;
+    if (format.kind != OutputFormat::Kind::kStructuralTag) return marks;
+    for (const std::string& name : tokenizer->special_names()) {
+      const TokenId id = tokenizer->token_to_id(name);
+      if (id < 0 || id >= vocab_size || name.empty() || is_end(id)) continue;
+      const bool is_named = format.text.find(name) != std::string::npos;
+      if (is_named || std::find(format.marks.begin(), format.marks.end(), id) != format.marks.end()) marks.emplace(id, name);
+    }
+    return marks;
+  }
+  bool is_end(TokenId id) const { return std::find(end_ids.begin(), end_ids.end(), id) != end_ids.end(); }
 
   // Of the compiling thread.
   const std::shared_ptr<const TokenTrie>& vocabulary() {
@@ -289,7 +308,7 @@ class Grammars::Impl::Output final : public TokenConstraint, public std::enable_
   static bool may_draw(std::span<const uint32_t> mask) {
     return std::ranges::any_of(mask, [](uint32_t word) { return word != 0; });
   }
-  bool is_end(TokenId token) const { return std::ranges::find(impl_.end_ids, token) != impl_.end_ids.end(); }
+  bool is_end(TokenId token) const { return impl_.is_end(token); }
 
   void go_on(Place& at, TokenId token) {
     if (compiled_ && !is_end(token)) advance(at, token);
@@ -334,7 +353,8 @@ class Grammars::Impl::Output final : public TokenConstraint, public std::enable_
     std::string_view bytes = impl_.tokenizer->token_bytes(token);
     if (at.phase == Phase::kMayBegin) at.phase = token == free_begin_ ? Phase::kFree : Phase::kForm;
     if (at.phase == Phase::kForm) {
-      at.matcher->advance(bytes);
+      const auto mark = compiled_->marks.find(token);
+      at.matcher->advance(mark == compiled_->marks.end() ? bytes : mark->second);
       return;
     }
     std::string& text = at.tail;
@@ -360,6 +380,9 @@ class Grammars::Impl::Output final : public TokenConstraint, public std::enable_
       {
         const std::lock_guard lock(compiled_->mutex);
         compiled_->masks.fill(*at.matcher, mask);
+      }
+      for (const auto& [id, name] : compiled_->marks) {
+        if (GrammarMatcher(*at.matcher).advance(name)) set(mask, id);
       }
       if (at.matcher->accepting()) {
         for (const TokenId id : impl_.end_ids) {

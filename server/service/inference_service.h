@@ -25,11 +25,12 @@ using PromptInput = std::variant<std::string, std::vector<TokenId>>;
 
 // What the output must be, whatever the model would write.
 struct OutputFormat {
-  enum class Kind : uint8_t { kJsonObject, kJsonSchema, kRegex, kChoice, kGrammar };
+  enum class Kind : uint8_t { kJsonObject, kJsonSchema, kRegex, kChoice, kGrammar, kStructuralTag };
   Kind kind = Kind::kJsonObject;
-  std::string text;                  // the schema, expression or grammar
+  std::string text;                  // the schema, expression, grammar or tag
   std::vector<std::string> choices;  // kChoice
   std::string param;                 // the field that asked for it, for errors
+  std::vector<TokenId> marks;        // kStructuralTag: tokens with a role that free text may hold, beside those that `text` names
 };
 
 // That the prompts are read and nothing is written: each choice then has numbers and no text.

@@ -6,6 +6,8 @@
 #include <chrono>
 #include <string>
 
+#include "engine/text/message/call_format.h"
+
 namespace serval {
 namespace {
 
@@ -80,26 +82,13 @@ Result<void> truncate(const GenerateRequest& request, const ServiceLimits& limit
   return {};
 }
 
-// One call of a tool that may be called, as this family has it in JSON.
-Result<std::string> call_schema(const Chat& chat, const MessageFormat& format) {
-  json::array calls;
-  for (const JsonText& text : chat.tools) {
-    const json::value tool = template_value(text);
-    const json::object& function = tool.at("function").as_object();
-    if (!chat.tool_to_call.empty() && function.at("name") != json::string(chat.tool_to_call)) continue;
-    json::object arguments{{"type", "object"}};
-    if (const json::value* const parameters = function.if_contains("parameters"); parameters && parameters->is_object())
-      arguments = parameters->get_object();
-    // References are to be found from where the client wrote them.
-    if (json::serialize(arguments).find("\"$ref\"") != std::string::npos && !arguments.contains("$id"))
-      arguments["$id"] = "tool:" + std::to_string(calls.size());
-    calls.push_back({{"type", "object"},
-                     {"properties", {{std::string(format.name_key), {{"const", function.at("name")}}}, {std::string(format.arguments_key), std::move(arguments)}}},
-                     {"required", {std::string(format.name_key), std::string(format.arguments_key)}},
-                     {"additionalProperties", false}});
-  }
-  if (calls.empty()) return invalid("tool_choice", "invalid_value", "tool_choice names a function that is none of tools.");
-  return json::serialize(calls.size() == 1 ? calls[0] : json::value{{"anyOf", std::move(calls)}});
+// The tools of a chat that may be called.
+std::vector<CallableTool> tools_of(const Chat& chat) {
+  std::vector<std::string> texts;
+  for (const JsonText& tool : chat.tools) texts.push_back(tool.text);
+  std::vector<CallableTool> tools = callable_tools(texts);
+  if (!chat.tool_to_call.empty()) std::erase_if(tools, [&](const CallableTool& tool) { return tool.name != chat.tool_to_call; });
+  return tools;
 }
 
 std::string token_name(const Tokenizer& tokenizer, TokenId id) {
@@ -176,7 +165,8 @@ Result<std::vector<PromptInfo>> PromptBuilder::build(GenerateRequest& request,
                                                      const PromptRules& rules) const {
   std::vector<PromptInfo> prompts;
   if (request.chat) {
-    if (request.format && !request.chat->must_call && !request.chat->tools.empty())
+    const bool is_tag = request.format && request.format->kind == OutputFormat::Kind::kStructuralTag;
+    if (request.format && !is_tag && !request.chat->must_call && !request.chat->tools.empty())
       return invalid("tools", "conflicting_parameters",
                      "tools cannot be combined with " + request.format->param +
                          " here: a form holds the whole output. Leave one out, or set tool_choice to \"none\".");
@@ -237,19 +227,31 @@ Result<json::object> PromptBuilder::template_context(const Chat& chat, const Tem
 
 Result<void> PromptBuilder::force_call(const Chat& chat, const Template& chosen, GenerateRequest& request, std::string& prompt,
                                        AnswerReading& reading) const {
-  const std::string_view mark = json_call_mark(*chosen.format);
-  if (mark.empty())
-    return invalid("tool_choice", "not_supported", "tool_choice: this model's family writes no calls in JSON, so that none can be made to come.");
   if (request.format)
     return invalid("tool_choice", "invalid_value", "tool_choice makes the answer a call; it and another form of output exclude each other.");
-  Result<std::string> schema = call_schema(chat, *chosen.format);
-  if (!schema) return schema.error();
-  request.format = OutputFormat{.kind = OutputFormat::Kind::kJsonSchema, .text = std::move(*schema), .param = "tools"};
+  std::vector<CallableTool> tools = tools_of(chat);
+  if (tools.empty()) return invalid("tool_choice", "invalid_value", "tool_choice names a function that is none of tools.");
+  for (CallableTool& tool : tools) tool.is_strict = true;
   // Whoever must call has thought enough.
   if (!reading.rules.opened_reasoning.empty()) reading.begun = std::string(chosen.reasoning.end) + "\n\n";
-  ((reading.begun += mark) += mark.ends_with('>') ? "\n" : "");
+  if (std::optional<ForcedCall> call = forced_call(*chosen.format, tools)) {
+    request.format = OutputFormat{.kind = OutputFormat::Kind::kStructuralTag, .text = json::serialize(call->rest), .param = "tools", .marks = chosen.mark_tokens};
+    reading.begun += call->begun;
+  } else {
+    const std::string_view mark = json_call_mark(*chosen.format);
+    request.format = OutputFormat{.kind = OutputFormat::Kind::kJsonSchema, .text = json::serialize(call_schema(*chosen.format, tools)), .param = "tools"};
+    ((reading.begun += mark) += mark.ends_with('>') ? "\n" : "");
+  }
   prompt += reading.begun;
   return {};
+}
+
+// Where a tool is strict, calls that the model makes by itself are held to the tools; nothing for others.
+std::optional<OutputFormat> PromptBuilder::strict_calls(const Chat& chat, const Template& chosen) const {
+  if (!chat.in_parts || chat.tools.empty() || chat.must_call) return std::nullopt;
+  const std::vector<CallableTool> tools = tools_of(chat);
+  if (std::ranges::none_of(tools, &CallableTool::is_strict)) return std::nullopt;
+  return OutputFormat{.kind = OutputFormat::Kind::kStructuralTag, .text = json::serialize(answer_with_calls(*chosen.format, tools, chat.only_one_call)), .param = "tools", .marks = chosen.mark_tokens};
 }
 
 Result<PromptInfo> PromptBuilder::build_chat(GenerateRequest& request, const PromptRules& rules) const {
@@ -293,9 +295,14 @@ Result<PromptInfo> PromptBuilder::build_chat(GenerateRequest& request, const Pro
     if (Result<void> cut = cut_at_tag(last_message, *text); !cut) return cut.error();
   }
   PromptInfo prompt;
+  // A structural tag leaves calls what they are, and may speak of reasoning itself.
+  const bool is_tag = request.format && request.format->kind == OutputFormat::Kind::kStructuralTag;
   const bool is_form = request.format.has_value() && !chat.must_call;
-  if (is_form) prompt.before_form = free_text(**chosen, *text);
-  const std::shared_ptr<AnswerReading> reading = reading_of(chat, **chosen, *text, is_form ? &prompt.before_form : nullptr);
+  if (!request.format) request.format = strict_calls(chat, **chosen);
+  const std::string_view thought = (*chosen)->reasoning.end;
+  const bool names_reasoning = is_tag && !thought.empty() && request.format->text.find(thought) != std::string::npos;
+  if (request.format && !chat.must_call && !names_reasoning) prompt.before_form = free_text(**chosen, *text);
+  const std::shared_ptr<AnswerReading> reading = reading_of(chat, **chosen, *text, is_form && !is_tag ? &prompt.before_form : nullptr);
   if (chat.must_call) {
     if (Result<void> forced = force_call(chat, **chosen, request, *text, *reading); !forced) return forced.error();
   }

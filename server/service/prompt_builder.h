@@ -72,6 +72,7 @@ class PromptBuilder {
                                             const FreeText* before_form) const;
   // Makes the answer one call: the prompt ends with the beginning of one, and the rest is held to a schema.
   Result<void> force_call(const Chat& chat, const Template& chosen, GenerateRequest& request, std::string& prompt, AnswerReading& reading) const;
+  std::optional<OutputFormat> strict_calls(const Chat& chat, const Template& chosen) const;
   Result<PromptInfo> build_chat(GenerateRequest& request, const PromptRules& rules) const;
   Result<PromptInfo> build_completion(PromptInput& input, const GenerateRequest& request,
                                       const PromptRules& rules) const;

@@ -4,9 +4,11 @@ it is a call that the tools allow is the server's promise."""
 import json
 
 import anthropic
+import httpx
 import openai
 import pytest
 from conftest import Daemon
+from test_folders import copy_folder
 
 SCHEMA = {
     "type": "object",
@@ -44,7 +46,7 @@ def check(name, arguments):
 
 
 def ask(client, **more):
-    return client.chat.completions.create(model="serval-nano", messages=MESSAGES, tools=TOOLS, max_tokens=1200, **more)
+    return client.chat.completions.create(**{"model": "serval-nano", "messages": MESSAGES, "tools": TOOLS, "max_tokens": 1200, **more})
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -97,3 +99,111 @@ def test_an_unknown_function_and_two_forms_at_once_are_refused(client):
         with pytest.raises(openai.BadRequestError) as error:
             ask(client, **more)
         assert error.value.param == "tool_choice"
+
+
+# --- calls that the model makes by itself ---
+
+
+# The same without numbers that a small model writes for ever.
+SHORT = [{"type": "function", "function": {"name": "get_time", "parameters": {**SCHEMA, "properties": {**SCHEMA["properties"], "hours": {"type": "boolean"}}}}}, TOOLS[1]]
+
+
+def strict(tools=TOOLS):
+    return [{"type": "function", "function": {**tool["function"], "strict": True}} for tool in tools]
+
+
+# White space that is allowed and says nothing would make answers long.
+TERSE = {"bad_words": ["\n", " ", "\n\n", "  ", "\t"]}
+# Of each family: the mark of a call.
+FAMILIES = {
+    "hermes": "<tool_call>",
+    "qwen3_coder": "<tool_call>",
+    "glm": "<tool_call>",
+    "seed": "<seed:tool_call>",
+    "mistral": "[TOOL_CALLS]",
+    "nemotron": "<TOOLCALL>",
+    "list": "<|tool_call|>",
+    "cohere": "<|START_ACTION|>",
+    "lfm2": "<|tool_call_start|>",
+    "llama": "<|python_tag|>",
+    "deepseek": "<｜tool▁call▁begin｜>",
+    "kimi": "<|tool_call_begin|>",
+    "minimax": "<minimax:tool_call>",
+    "functionary": "<function=",
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_call_that_the_model_begins_is_one_that_the_tools_allow(start_daemon, tmp_path, family):
+    def with_mark(tokenizer):
+        old, tokenizer["added_tokens"][0]["content"] = tokenizer["added_tokens"][0]["content"], FAMILIES[family]
+        tokenizer["model"]["vocab"][FAMILIES[family]] = tokenizer["model"]["vocab"].pop(old)
+
+    def without_others(config):
+        config["additional_special_tokens"], config["pad_token"], config["added_tokens_decoder"] = [], None, {}
+
+    def one_end(config):
+        config["eos_token_id"] = 2
+
+    folder = copy_folder(tmp_path / "model", tokenizer__json=with_mark, tokenizer_config__json=without_others, generation_config__json=one_end)
+    daemon = start_daemon("--tool-call-format", family, "--served-model-name", "serval-nano", model=folder)
+    with daemon.client() as client:
+        num_calls = 0
+        for seed in range(6):
+            choice = ask(client, tools=strict(SHORT), temperature=1, seed=seed, logit_bias={"0": 100}, parallel_tool_calls=False, extra_body=TERSE).choices[0]
+            for call in choice.message.tool_calls or []:
+                if choice.finish_reason == "length" and not call.function.arguments.endswith("}"):
+                    continue  # it had begun
+                check(call.function.name, call.function.arguments)
+                num_calls += 1
+        assert num_calls > 0
+
+
+@pytest.mark.parametrize("family", ["harmony", "lfm2"])
+def test_families_without_calls_in_json_are_made_to_call_too(start_daemon, family):
+    daemon = start_daemon("--tool-call-format", family)
+    with daemon.client() as client:
+        for seed in range(4):
+            choice = ask(client, tools=SHORT, tool_choice="required", temperature=1, seed=seed).choices[0]
+            assert choice.finish_reason == "tool_calls", choice
+            (call,) = choice.message.tool_calls
+            check(call.function.name, call.function.arguments)
+        named = ask(client, tool_choice={"type": "function", "function": {"name": "get_unit"}}, temperature=1, seed=9).choices[0]
+        assert named.message.tool_calls[0].function.name == "get_unit"
+        check("get_unit", named.message.tool_calls[0].function.arguments)
+
+
+def test_free_text_stays_what_it_was(client):
+    for seed in range(4):
+        plain = ask(client, temperature=0.8, seed=seed, max_completion_tokens=40).choices[0]
+        held = client.chat.completions.create(model="serval-nano", messages=MESSAGES, tools=strict(), temperature=0.8, seed=seed, max_completion_tokens=40).choices[0]
+        assert plain.message.content and held.message.content == plain.message.content and held.message.tool_calls is None
+
+
+def test_what_a_strict_tool_cannot_be_held_to_is_refused_by_its_keyword(hermes, client):
+    tool = {"type": "function", "function": {"name": "f", "strict": True, "parameters": {"type": "object", "properties": {"a": {"not": {"uniqueItems": True}}}}}}
+    with pytest.raises(openai.BadRequestError, match="uniqueItems") as error:
+        client.chat.completions.create(model="serval-nano", messages=MESSAGES, tools=[tool])
+    assert error.value.param == "tools"
+    with pytest.raises(openai.BadRequestError, match="uniqueItems"):
+        client.responses.create(model="serval-nano", input="x", tools=[{"type": "function", **tool["function"]}])
+    with anthropic.Anthropic(base_url=hermes.url, api_key="none", max_retries=0) as other, pytest.raises(anthropic.BadRequestError, match="uniqueItems"):
+        other.messages.create(model="serval-nano", max_tokens=4, messages=MESSAGES, tools=[{"name": "f", "strict": True, "input_schema": tool["function"]["parameters"]}])
+    tool["function"]["strict"] = False
+    assert client.chat.completions.create(model="serval-nano", messages=MESSAGES, tools=[tool], max_tokens=4).choices
+
+
+def test_a_structural_tag_of_the_client_s_own(client):
+    schema = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 8}}, "required": ["city"], "additionalProperties": False}
+    tags = {"type": "triggered_tags", "triggers": ["<f="], "at_least_one": True, "stop_after_first": True,
+            "tags": [{"type": "tag", "begin": "<f=time>", "content": {"type": "json_schema", "json_schema": schema}, "end": "</f>"}]}
+    forms = [{"response_format": {"type": "structural_tag", "format": tags}}, {"extra_body": {"structured_outputs": {"structural_tag": json.dumps({"type": "structural_tag", "format": tags})}}}]
+    for form in forms:
+        text = client.chat.completions.create(model="serval-nano", messages=MESSAGES, temperature=1, seed=3, max_tokens=400, **form).choices[0].message.content
+        assert text.startswith("<f=time>") and text.endswith("</f>"), text
+        assert len(json.loads(text[len("<f=time>") : -len("</f>")])["city"]) <= 8
+    old = {"type": "structural_tag", "triggers": ["<f="], "structures": [{"begin": "<f=time>", "schema": schema, "end": "</f>"}]}
+    assert client.chat.completions.create(model="serval-nano", messages=MESSAGES, max_tokens=20, response_format=old).choices[0].message.content
+    with pytest.raises(openai.BadRequestError, match="any_tokens") as error:
+        client.chat.completions.create(model="serval-nano", messages=MESSAGES, response_format={"type": "structural_tag", "format": {"type": "any_tokens"}})
+    assert error.value.param == "response_format"

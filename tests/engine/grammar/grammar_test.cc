@@ -160,5 +160,81 @@ TEST(Grammar, AMatcherStaysWhereItWasWhenRefusedAndACopyGoesItsOwnWay) {
   EXPECT_FALSE(other.finished());
 }
 
+TEST(Grammar, EndsWhereWhatItStillCallsMayBeEmpty) {
+  expect_decisions(Grammar::ebnf("root ::= \"x\" a a\na ::= \"\" | \"(\" a \")\"\n"), {"x", "x()", "x(())()"}, {"", "x(", "x()()()"});
+}
+
+// A schema of one argument.
+const std::string kCity = R"({"type":"object","properties":{"city":{"type":"string","maxLength":5}},"required":["city"],"additionalProperties":false})";
+
+TEST(StructuralTags, LeaveTextFreeUntilATriggerBeginsAForm) {
+  const std::string tags = R"("triggers":["<call="],"tags":[{"begin":"<call=time>","content":{"type":"json_schema","json_schema":)" + kCity +
+                           R"(},"end":"</call>"},{"begin":"<call=now>","content":{"type":"const_string","value":""},"end":["</call>","<end>"]}])";
+  const std::string call = R"(<call=time>{"city":"Rome"}</call>)";
+  expect_decisions(Grammar::structural_tag(R"({"type":"structural_tag","format":{"type":"triggered_tags",)" + tags + "}}"),
+                   {"", "no call", "a < b <cal <call time", call, "So: " + call + " and <call=now></call> é", "<<call=now><end>", "<call=now></call><call=now></call>"},
+                   {"<call=", "<call=other></call>", R"(<call=time>{"city":"Lisbon"}</call>)", R"(<call=time>{"city":5}</call>)", R"(<call=time>{"city":"Rome"})", "<call=now>", "<call=now></call><call=now>"});
+  expect_decisions(Grammar::structural_tag(R"({"type":"triggered_tags","at_least_one":true,"stop_after_first":true,)" + tags + "}"), {call, "<call=now></call>"},
+                   {"", "text", " " + call, call + " ", call + call});
+  expect_decisions(Grammar::structural_tag(R"({"type":"triggered_tags","stop_after_first":true,"excludes":["bad"],)" + tags + "}"), {"", "text", "text" + call, "ba"},
+                   {call + "x", "a bad text", "bad" + call});
+  expect_decisions(Grammar::structural_tag(R"({"structures":[{"begin":"<f>","schema":{"type":"integer"},"end":"</f>"}],"triggers":["<f"]})"), {"x", "x<f>12</f>y"}, {"<fx", "<f>a</f>"});
+}
+
+TEST(StructuralTags, AreMadeOfEachOther) {
+  expect_decisions(Grammar::structural_tag(R"({"type":"sequence","elements":[{"type":"tag","begin":"<think>","content":{"type":"any_text"},"end":"</think>"},
+      {"type":"or","elements":[{"type":"regex","pattern":"[0-9]{2}"},{"type":"json_schema","json_schema":{"type":"array"}}]},{"type":"optional","content":{"type":"const_string","value":"!"}}]})"),
+                   {"<think></think>12", "<think>a</think>[1]!", "<think>a<b</think> [ ]", "<think></thin</think>12"}, {"12", "<think>x</think>1", "<think>a</think>b</think>12", "<think>a</think>[1]!!"});
+  expect_decisions(Grammar::structural_tag(R"({"type":"tags_with_separator","separator":", ","tags":[{"type":"tag","begin":"<","content":{"type":"grammar","grammar":"root ::= \"a\" | \"(\" root \")\""},"end":">"}]})"),
+                   {"", "<a>", "<(a)>, <a>, <((a))>"}, {"<a>,<a>", "<a>, ", "<>", "<(a>"});
+  expect_decisions(Grammar::structural_tag(R"({"type":"tag","begin":"[","end":"]","content":{"type":"dispatch","rules":[["#",{"type":"regex","pattern":"\\d"}]]}})"), {"[]", "[a]", "[a#1b#2]"},
+                   {"[a#b]", "[a]]", "[#]", "a"});
+  expect_decisions(Grammar::structural_tag(R"({"type":"dispatch","loop":false,"rules":[["#",{"type":"json_schema","json_schema":{"type":"integer"}}]]})"), {"", "a", "a#12"}, {"a#", "a#12b", "a#1#2"});
+  expect_decisions(Grammar::structural_tag(R"({"type":"sequence","elements":[{"type":"triggered_tags","ends_with_tag":true,"triggers":["<a>"],"tags":[{"begin":"<a>","content":{"type":"const_string","value":"1"},"end":";"}]},
+      {"type":"any_text","excludes":["<a>"]}]})"), {"", "x", "x<a>1;y<a>1;<a"}, {"x<a>2", "<a>1;<a>"});
+  // Loops of what may be empty get on, and end.
+  expect_decisions(Grammar::structural_tag(R"({"type":"star","content":{"type":"star","content":{"type":"any_text","excludes":["x"]}}})"), {"", "abc"}, {"x"});
+  expect_decisions(Grammar::structural_tag(R"({"type":"repeat","min":1,"max":2,"content":{"type":"json_schema","json_schema":{"type":"integer","minimum":10,"maximum":99}}})"), {"12", "1234"}, {"", "123", "123456"});
+}
+
+TEST(StructuralTags, HoldArgumentsBetweenTagsToTheirSchema) {
+  const std::string schema = R"({"type":"object","properties":{"city":{"type":"string","maxLength":5},"hours":{"type":"integer","minimum":0,"maximum":23},"unit":{"enum":["C","F"]}},"required":["city","hours"]})";
+  const auto styled = [&](const std::string& style) { return Grammar::structural_tag(R"({"type":"json_schema","style":")" + style + R"(","json_schema":)" + schema + "}"); };
+  expect_decisions(styled("qwen_xml"),
+                   {"<parameter=city>\nRome\n</parameter>\n<parameter=hours>\n7\n</parameter>\n", "<parameter=hours>7</parameter><parameter=unit>C</parameter><parameter=city>Rome</parameter>",
+                    "<parameter=city>\n\na\n\n</parameter>\n<parameter=hours>\n23\n</parameter>", "<parameter=city>abcde\n</parameter><parameter=hours>0</parameter>", "<parameter=city>\nabcde</parameter><parameter=hours>0</parameter>"},
+                   {"", "<parameter=city>\nRome\n</parameter>\n", "<parameter=city>\nLisbon\n</parameter>\n<parameter=hours>\n7\n</parameter>\n", "<parameter=city>\nRomeo!</parameter><parameter=hours>7</parameter>",
+                    "<parameter=city>R</parameter><parameter=hours>24</parameter>", "<parameter=city>R</parameter><parameter=hours>1</parameter><parameter=city>R</parameter>",
+                    "<parameter=city>R</parameter><parameter=hours>1</parameter><parameter=unit>K</parameter>", "<parameter=city>\"Rome\"x</parameter><parameter=hours>1</parameter>"});
+  expect_decisions(styled("minimax_xml"), {"<parameter name=\"city\">Rome</parameter>\n<parameter name=\"hours\">7</parameter>"}, {"<parameter name=\"city\">Rome</parameter>"});
+  expect_decisions(styled("glm_xml"), {"<arg_key>city</arg_key>\n<arg_value>Rome</arg_value>\n<arg_key>hours</arg_key>\n<arg_value>7</arg_value>"}, {"<arg_key>city</arg_key>\n<arg_value>Rome</arg_value>"});
+  expect_decisions(styled("python"), {"city=\"Rome\", hours=7", "hours=7,unit=\"F\", city=\"R\""}, {"city=Rome, hours=7", "city=\"Rome\" hours=7", ", city=\"Rome\", hours=7", "city=\"Rome\", hours=24"});
+  std::string many = R"({"type":"object","properties":{)", all, unordered;
+  for (int i = 0; i < 12; ++i) {
+    const std::string name = "p" + std::to_string(i);
+    many += (i > 0 ? ",\"" : "\"") + name + "\":{\"type\":\"boolean\"}";
+    (i % 2 == 0 ? all : unordered) += name + (i < 10 ? "=true," : "=True");
+  }
+  many += R"(},"required":["p0","p2","p4","p6","p8","p10"]})";
+  expect_decisions(Grammar::structural_tag(R"({"type":"json_schema","style":"python","json_schema":)" + many + "}"), {all, all + ",p11=False", "p0=true,p1=False" + all.substr(7)}, {unordered, "p0=true,p4=true", "p1=true," + all});
+}
+
+TEST(StructuralTags, RefuseWhatTheyCannotEnforce) {
+  const auto refused = [](const std::string& tag) { return refused_for(Grammar::structural_tag(tag)); };
+  EXPECT_EQ(refused("[]"), "structural_tag");
+  EXPECT_EQ(refused("{}"), "type");
+  EXPECT_EQ(refused(R"({"type":"any_tokens"})"), "type");
+  EXPECT_EQ(refused(R"({"format":{"type":"token","token":5}})"), "format.type");
+  EXPECT_EQ(refused(R"({"type":"const_string","value":"x","more":1})"), "more");
+  EXPECT_EQ(refused(R"({"type":"json_schema","json_schema":false})"), "json_schema");
+  EXPECT_EQ(refused(R"({"type":"json_schema","json_schema":{"not":{"uniqueItems":true}}})"), "uniqueItems");
+  EXPECT_EQ(refused(R"({"type":"json_schema","style":"qwen_xml","json_schema":{"type":"object","minProperties":1}})"), "minProperties");
+  EXPECT_EQ(refused(R"({"type":"triggered_tags","triggers":["<a"],"tags":[{"begin":"<b","content":{"type":"any_text"},"end":"x"}]})"), "tags[0].begin");
+  EXPECT_EQ(refused(R"({"type":"star","content":{"type":"grammar","grammar":"root ::= a\na ::= \"\" | \"(\" a \")\""}})"), "grammar");
+  std::string deep = R"({"type":"any_text"})";
+  for (int i = 0; i < 60; ++i) deep = R"({"type":"optional","content":)" + deep + "}";
+  EXPECT_NE(refused(deep), "");
+}
+
 }  // namespace
 }  // namespace serval

@@ -50,6 +50,9 @@ std::vector<MaskCase> mask_cases() {
       {"distinct", Grammar::json_schema(R"({"type":"array","uniqueItems":true,"items":{"type":["string","integer"],
                                             "maxLength":3,"minimum":0,"maximum":99},"contains":{"const":"a"}})")},
       {"regex", Grammar::regex(R"((\(x\+\d{1,3}\)\*?|[a-zé]{2,9} )+)")},
+      {"tags", Grammar::structural_tag(R"({"type":"triggered_tags","triggers":["{\"","<|"],"tags":[{"begin":"{\"name\": ","content":{"type":"sequence","elements":[{"type":"regex",
+               "pattern":"\"[^\"]{1,30}\""},{"type":"json_schema","json_schema":{"type":["array","number"]}}]},"end":"}"},{"begin":"<|end|>","content":{"type":"any_text"},"end":["]","red"]}]})")},
+      {"arguments", Grammar::structural_tag(R"({"type":"json_schema","style":"python","json_schema":{"properties":{"x":{"type":"integer"},"a":{"type":["string","boolean"]}}}})")},
       {"grammar", Grammar::ebnf("root ::= e\ne ::= t ([-+*] t)*\nt ::= [0-9]+ | \"x\" | \"(\" e \")\" | \"\\\"\" [^\"]* \"\\\"\"\n")},
   };
 }

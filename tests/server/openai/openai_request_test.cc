@@ -246,6 +246,9 @@ TEST(OpenAiRequest, OutputOfAFormIsAskedForByEachOfItsNames) {
          Kind::kJsonSchema, R"({"type":"null"})", "response_format");
   expect(R"("structured_outputs":{"json":{"type":"null"}})", Kind::kJsonSchema, R"({"type":"null"})", "structured_outputs");
   expect(R"("structured_outputs":{"grammar":"root ::= x"})", Kind::kGrammar, "root ::= x", "structured_outputs");
+  expect(R"("response_format":{"type":"structural_tag","format":{"type":"any_text"}})", Kind::kStructuralTag,
+         R"({"type":"structural_tag","format":{"type":"any_text"}})", "response_format");
+  expect(R"("structured_outputs":{"structural_tag":"{}"})", Kind::kStructuralTag, "{}", "structured_outputs");
   expect(R"("guided_json":"{}")", Kind::kJsonSchema, "{}", "guided_json");
   expect(R"("guided_regex":"a+")", Kind::kRegex, "a+", "guided_regex");
   expect(R"("guided_grammar":"start: A")", Kind::kGrammar, "start: A", "guided_grammar");
@@ -259,9 +262,9 @@ TEST(OpenAiRequest, FeaturesNotBuiltAreRefusedByName) {
   for (const auto& [field, name] : std::initializer_list<std::pair<const char*, const char*>>{
            {"\"use_beam_search\":true", "use_beam_search"},
            {"\"logits_processors\":[\"x\"]", "logits_processors"},
-           {"\"response_format\":{\"type\":\"structural_tag\"}", "response_format"},
+           {"\"response_format\":{\"type\":\"other\"}", "response_format"},
            {"\"guided_whitespace_pattern\":\" \"", "guided_whitespace_pattern"},
-           {"\"structured_outputs\":{\"structural_tag\":\"{}\"}", "structured_outputs.structural_tag"},
+           {"\"structured_outputs\":{\"whitespace_pattern\":\" \"}", "structured_outputs.whitespace_pattern"},
            {"\"structural_tag\":{}", "structural_tag"}}) {
     expect_both(field, "not_supported " + std::string(name));
   }

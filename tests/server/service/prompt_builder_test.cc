@@ -272,7 +272,8 @@ TEST_F(PromptBuilderTest, AForcedCallBeginsInThePromptAndIsHeldToItsSchema) {
   EXPECT_EQ(build("<tool_call></think>{{ '<think>\n' }}", R"({"type": "function", "function": {"name": "g"}})"),
             std::pair(std::string("<tool_call></think><think>\n</think>\n\n<tool_call>\n"), g));
   EXPECT_EQ(build("<tool_call>", R"({"type": "function", "function": {"name": "h"}})").first, "invalid_value");
-  EXPECT_EQ(build("<|tool_list_start|>", R"("required")").first, "not_supported");
+  EXPECT_EQ(build("<|tool_list_start|>", R"("required")").first, "<|tool_list_start|><|tool_call_start|>");
+  EXPECT_EQ(build("<|channel|><|message|>", R"("required")").first, "<|channel|><|message|><|channel|>commentary to=functions.");
 }
 
 TEST_F(PromptBuilderTest, ATemplateIsChosenByNameOrByTools) {

@@ -3,7 +3,11 @@
 
 #include <boost/json.hpp>
 #include <filesystem>
+#include <map>
+#include <regex>
 
+#include "engine/grammar/grammar.h"
+#include "engine/text/message/call_format.h"
 #include "tests/engine/text/message/parts.h"
 #include "tests/engine/text/template/template_cases.h"
 
@@ -107,6 +111,52 @@ TEST(SharedToolCalls, GiveWhatIsExpectedInOnePieceAndInAnyOther) {
     }
   }
   EXPECT_EQ(num_cases, 92);
+}
+
+// What a model wrote is what the form of its family lets it write, and what its tools do not allow is not.
+TEST(SharedToolCalls, AreWhatAnAnswerWithStrictToolsMayBe) {
+  const std::optional<std::string> lines = read_file(shared_data() / "tool-call-parsing" / "cases.jsonl");
+  if (!lines) GTEST_SKIP() << "there is no " << shared_data() / "tool-call-parsing";
+  std::map<std::string, std::shared_ptr<const Grammar>> grammars;
+  int num_accepted = 0, num_changed = 0;
+  for (const json::object& row : json_lines(*lines)) {
+    if (!row.contains("tools") || row.at("is_partial").as_bool()) continue;
+    const MessageRules rules = rules_of(row);
+    if (rules.format == nullptr) continue;
+    std::string input = text_of(row, "input");
+    SCOPED_TRACE(text_of(row, "template") + ": " + input.substr(0, 400));
+    std::vector<std::string> texts;
+    for (const json::value& tool : row.at("tools").as_array()) texts.push_back(json::serialize(tool_of(tool)));
+    std::vector<CallableTool> tools = callable_tools(texts);
+    for (CallableTool& tool : tools) tool.is_strict = true;
+    const std::string tag = json::serialize(answer_with_calls(*rules.format, tools));
+    std::shared_ptr<const Grammar>& grammar = grammars[tag];
+    if (!grammar) {
+      const auto compiled = Grammar::structural_tag(tag, {.max_bytes = size_t{128} << 10, .max_steps = 1'500'000});
+      ASSERT_TRUE(compiled.ok()) << compiled.error().message << " " << tag;
+      grammar = compiled.value();
+    }
+    const auto accepts = [&](const std::string& text) {
+      GrammarMatcher matcher(grammar);
+      return matcher.advance(text) && matcher.accepting();
+    };
+    // The form begins behind reasoning.
+    if (!rules.reasoning.end.empty() && !rules.format->is_harmony) {
+      const size_t end = input.find(rules.reasoning.end);
+      if (end != input.npos) input.erase(0, input.find_first_not_of(" \n", end + rules.reasoning.end.size()));
+    }
+    if (!accepts(input)) {
+      ADD_FAILURE() << "refused: " << input;
+      continue;
+    }
+    ++num_accepted;
+    const std::string changed = std::regex_replace(input, std::regex(R"((arg1[^0-9]{0,30})1)"), "$1[]");
+    if (changed == input) continue;
+    EXPECT_FALSE(accepts(changed)) << changed;
+    ++num_changed;
+  }
+  EXPECT_GE(num_accepted, 50);
+  EXPECT_GE(num_changed, 30);
 }
 
 }  // namespace
