@@ -31,7 +31,6 @@ struct RefusedField {
 };
 
 constexpr RefusedField kRefusedFields[] = {
-    {"use_beam_search"},
     {"logits_processors"},
     {"logit_processors"},
     {"custom_logit_processor"},
@@ -216,6 +215,13 @@ void read_best_of(const Fields& fields, OpenAiRequest& out) {
   GenerateRequest& r = out.generate;
   const std::optional<int64_t> best_of = fields.find_integer("best_of");
   const int64_t n = r.n.value_or(1);
+  const std::optional<double> length_penalty = fields.find_number("length_penalty", -100, 100);
+  if (fields.get_bool("use_beam_search", false)) {
+    if (best_of.value_or(n) < 1) fields.refuse(best_of ? "best_of" : "n", "must be at least 1", "value_out_of_range");
+    r.beams = BeamSearch{.width = best_of.value_or(n), .length_penalty = length_penalty.value_or(1)};
+    r.n_param = best_of ? "best_of" : "n";
+    return;
+  }
   if (!best_of || *best_of == n) return;
   if (*best_of < n) fields.refuse("best_of", "must be at least n, " + std::to_string(n), "value_out_of_range");
   if (out.stream) fields.refuse("best_of", "must equal n in a stream, which cannot tell the best before the end");
@@ -235,6 +241,7 @@ Result<OpenAiRequest> parse_chat_request(std::string_view body, const RequestOpt
     read_chat_logprobs(fields, out.generate);
     read_tools(fields, *out.generate.chat);
     refuse_modalities(fields);
+    if (fields.get_bool("use_beam_search", false)) fields.refuse("use_beam_search", "is not supported for chats", kNotSupported);
     if (const auto best_of = fields.find_integer("best_of"); best_of && *best_of != out.generate.n.value_or(1))
       fields.refuse("best_of", "may only equal n for chats", kNotSupported);
     if (fields.get_bool("echo", false)) fields.refuse("echo", "is not supported for chats", kNotSupported);
@@ -271,6 +278,7 @@ Result<TokenizeRequest> parse_tokenize_request(std::string_view body, const Requ
       out.generate.prompts.emplace_back(std::move(*prompt));
     }
     refuse_unbuilt(fields);
+    if (fields.get_bool("use_beam_search", false)) fields.refuse("use_beam_search", "is not supported here", kNotSupported);
     return 0;
   });
 }

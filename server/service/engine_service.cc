@@ -15,6 +15,7 @@
 #include <unordered_map>
 
 #include "server/out_of_memory.h"
+#include "server/service/beam_search.h"
 #include "server/service/generation_state.h"
 #include "server/service/grammars.h"
 #include "server/service/metrics.h"
@@ -400,6 +401,7 @@ void EngineService::abort_all() {
 
 Result<std::unique_ptr<Generation>> EngineService::generate(GenerateRequest request,
                                                             std::shared_ptr<GenerationObserver> observer) {
+  if (request.beams && request.beams->width > 0) return search_beams(*this, std::move(request), std::move(observer));
   Impl& impl = *impl_;
   const Time received = engine_now();
   if (std::string reason; !ready(&reason)) return not_ready(reason);
@@ -562,6 +564,7 @@ PoolingInfo EngineService::pooling() const {
 
 ModelDescription EngineService::description() const {
   ModelDescription about = impl_->prompts.description();
+  about.end_ids.assign(impl_->config.defaults.eos_token_ids.begin(), impl_->config.defaults.eos_token_ids.end());
   about.max_sequences = impl_->config.scheduler.max_num_seqs;
   impl_->with_engine([&](Engine& engine) { about.num_running = engine.stats().scheduler.num_running; });
   return about;

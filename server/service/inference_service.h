@@ -63,6 +63,12 @@ struct FreeText {
   bool is_open = false;    // the prompt has begun it; else the answer may, where `begin` is one token
 };
 
+// That the most likely texts are searched for instead of drawn (beam_search.h); width 0: a step of such a search.
+struct BeamSearch {
+  int64_t width = 1;
+  double length_penalty = 1;  // texts are ranked by their log-probability over their length to this power
+};
+
 // What the client asked for, before any default: an absent field stays absent until the validator applies generation_config's or
 // our own default. Field names in errors (`param`) are the OpenAI names.
 struct GenerateRequest {
@@ -97,6 +103,7 @@ struct GenerateRequest {
   std::optional<int64_t> speculation_depth, speculation_width;
   std::optional<std::string> prediction;
   std::optional<OutputFormat> format;
+  std::optional<BeamSearch> beams;
   std::optional<std::string> cache_salt;
   int key = 0;                                  // which API key asks, from 1; 0: none is needed
   Time timeout{0};                              // 0: none; gRPC deadline
@@ -200,6 +207,7 @@ struct ModelDescription {
   std::string chat_template;  // the usual one; empty: there is none
   std::string bos_token, eos_token;
   std::vector<std::string> special_tokens;
+  std::vector<TokenId> end_ids;
   int vocab_size = 0;
   bool calls_tools = false, thinks = false, fills_in = false;
   int max_sequences = 0, num_running = 0;

@@ -141,7 +141,7 @@ void check_logprobs(const GenerateRequest& r, const ServiceLimits& limits, Check
   const bool chat = r.chat.has_value();
   if (r.logprobs) {
     checks.range(chat ? "top_logprobs" : "logprobs", *r.logprobs, 0,
-                 chat ? limits.max_chat_logprobs : limits.max_completion_logprobs);
+                 chat || r.beams ? limits.max_chat_logprobs : limits.max_completion_logprobs);
   }
   if (r.prompt_logprobs) checks.range("prompt_logprobs", *r.prompt_logprobs, 0, limits.max_chat_logprobs);
   if (checks.failed()) return;

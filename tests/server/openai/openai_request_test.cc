@@ -260,7 +260,6 @@ TEST(OpenAiRequest, OutputOfAFormIsAskedForByEachOfItsNames) {
 
 TEST(OpenAiRequest, FeaturesNotBuiltAreRefusedByName) {
   for (const auto& [field, name] : std::initializer_list<std::pair<const char*, const char*>>{
-           {"\"use_beam_search\":true", "use_beam_search"},
            {"\"logits_processors\":[\"x\"]", "logits_processors"},
            {"\"response_format\":{\"type\":\"other\"}", "response_format"},
            {"\"guided_whitespace_pattern\":\" \"", "guided_whitespace_pattern"},
@@ -269,6 +268,7 @@ TEST(OpenAiRequest, FeaturesNotBuiltAreRefusedByName) {
     expect_both(field, "not_supported " + std::string(name));
   }
   for (const auto& [field, name] : std::initializer_list<std::pair<const char*, const char*>>{
+           {"\"use_beam_search\":true", "use_beam_search"},
            {"\"best_of\":2", "best_of"},
            {"\"n\":2,\"best_of\":3", "best_of"},
            {"\"modalities\":[\"text\",\"audio\"]", "modalities"},
