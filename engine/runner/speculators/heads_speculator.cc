@@ -37,13 +37,11 @@ StepLimits limits_of(const ModelSpec& target, const StepLimits& steps) {
                                            .max_model_len = steps.max_model_len,
                                            .table_stride = steps.table_stride});
 }
-// With room for the lists of rows and tokens of a step, and for the widest matrix.
+// With room for the list of the rows that are put beside each other, and for the widest matrix.
 StepLimits context_limits(const HeadsSpec& spec, const ModelSpec& target, const StepLimits& steps) {
   StepLimits limits = limits_of(target, steps);
   if (!spec.reads_tokens) return limits;
-  int lists = 1;
-  for (int h = 0; h < spec.num_heads; ++h) lists += 1 + spec.num_read(h);
-  limits.max_rows *= lists;
+  limits.max_rows *= most_read(spec);
   limits.max_k = std::max<int64_t>(limits.max_k, int64_t{most_read(spec)} * target.hidden_size);
   return limits;
 }
@@ -133,9 +131,12 @@ void HeadsSpeculator::read_tokens(int part) {
   tokens_.clear();
   for (const Drawing& drawing : drawing_)
     tokens_.push_back(drawing.last < 0 ? drawing.task->known.back() : drawing.task->drafts[drawing.last].token);
-  const auto count = static_cast<int64_t>(tokens_.size());
+  const auto count = static_cast<int>(tokens_.size());
+  ForwardInput step = input_->build({}, *slots_, [count](int) { return count; });
+  step.token_ids = tokens_;
+  context_->begin_step(step);  // a device reads the tokens of a step alone
   backend_->embed(*embedding_, tokens_, embedding_scale_,
-                  {read_.at(part * count * read_.dim(1)), read_.dtype, {count, read_.dim(1)}});
+                  {read_.at(int64_t{part} * count * read_.dim(1)), read_.dtype, {count, read_.dim(1)}});
 }
 
 // [sequences, hidden * rows that head `number` reads]
