@@ -29,7 +29,7 @@ def output_of(*arguments):
     return shown.stdout
 
 
-COMMANDS = ["serve", "plan", "quantize", "config", "api", "models", "bench", "bench peers", "bench --compare", "bench kernels", "bench engine", "bench grammar", "bench overhead", "simulate", "run-batch", "grammar", "version", "help"]
+COMMANDS = ["serve", "plan", "quantize", "config", "api", "models", "bench", "bench peers", "bench --compare", "bench kernels", "bench engine", "bench grammar", "bench overhead", "simulate", "run-batch", "grammar", "datastore", "version", "help"]
 
 
 def test_the_front_page_lists_the_commands_and_has_three_names():
