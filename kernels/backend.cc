@@ -53,6 +53,9 @@ void Backend::gated_scan(const GatedScanArgs&) {
 void Backend::mean_scan(const MeanScanArgs&) {
   SERVAL_CHECK(false, "mean_scan was asked of a device that has none");
 }
+void Backend::replacing_scan(const ReplacingScanArgs&) {
+  SERVAL_CHECK(false, "replacing_scan was asked of a device that has none");
+}
 void Backend::choose_keys(const ChooseKeysArgs&) {
   SERVAL_CHECK(false, "choose_keys was asked of a device that has none");
 }

@@ -326,6 +326,21 @@ struct MeanScanArgs {
   Tensor out;  // [num_rows, channels]
 };
 
+// Scan of matrix states that replace what they hold of a key (RWKV-7; Peng et al. 2025, sections 4.1 and 4.2). A head's state
+// S is [dim, dim], zero before position 0. In f32, for a row with r, key k, value v, decay d and rate a, f the key_scale * k of
+// length one, k' = k (1 + (a - 1) key_rate):
+//   S = diag(d) S - (a f) (S^T f)^T + k' v^T;   out = S^T r;   direct = (sum of r k' bonus) v
+// `kv` keeps the heads' states across steps, [heads, dim, dim].
+struct ReplacingScanArgs {
+  Tensor r, k, v;                     // [num_rows, heads, dim], rows together
+  Tensor decay, rate;                 // f32 [num_rows, heads * dim]
+  Tensor key_scale, key_rate, bonus;  // f32 [heads * dim]
+  float length_eps = 0;               // added to the square of a length
+  KvLayer kv;
+  const AttentionBatch* batch = nullptr;
+  Tensor out, direct;  // [num_rows, heads * dim]
+};
+
 // What a linear scan's rows do to its states, of what a layer projects: step = softplus(x_scale x + bias) in [least, most];
 // decay = exp(rate * step), or exp(lower_bound * sigmoid(-rate * (x_scale x + bias))) with a bound below 0; strength =
 // the step, or beta_scale * sigmoid(beta).
@@ -487,6 +502,7 @@ class Backend {
   virtual void scan_gates(const ScanGatesArgs& args);
   virtual void gated_scan(const GatedScanArgs& args);  // RareOp::kGatedScan
   virtual void mean_scan(const MeanScanArgs& args);    // RareOp::kMeanScan
+  virtual void replacing_scan(const ReplacingScanArgs& args);  // RareOp::kReplacingScan
   // RareOp::kStreams, the next four.
   virtual void mix_streams(const MixStreamsArgs& args);
   virtual void correct_streams(const CorrectStreamsArgs& args);

@@ -64,7 +64,7 @@ struct ForwardInput {
 // it is loaded where Backend::has() says no.
 enum class RareOp : uint8_t {
   kLinearScan, kHeadLinear, kNarrowValues, kStreams, kGatedScan, kFarQueries, kChosenKeys, kMeanScan, kKeptRows, kMixedResiduals,
-  kTokenExperts, kHeadScan
+  kTokenExperts, kHeadScan, kReplacingScan
 };
 inline constexpr const char* kRareOpNames[] = {"the scan of matrix states (linear_scan)",
                                                "a product for each head (head_linear)",
@@ -77,7 +77,8 @@ inline constexpr const char* kRareOpNames[] = {"the scan of matrix states (linea
                                                "attention to compressed keys (attend_rows)",
                                                "residuals that each part mixes (expand_residuals)",
                                                "experts that tokens are given by a table",
-                                               "a selective scan of heads (selective_scan)"};
+                                               "a selective scan of heads (selective_scan)",
+                                               "the scan that replaces what states hold of a key (replacing_scan)"};
 using RareOps = std::bitset<std::size(kRareOpNames)>;
 
 // The largest calls that will be made in the steps of one model.

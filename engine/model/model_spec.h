@@ -22,6 +22,7 @@
 #include "engine/model/mixed_residuals.h"
 #include "engine/model/mixers/compressed.h"
 #include "engine/model/mixers/delta_net.h"
+#include "engine/model/mixers/gla.h"
 #include "engine/model/mixers/gqa.h"
 #include "engine/model/mixers/griffin.h"
 #include "engine/model/mixers/head_mamba.h"
@@ -32,6 +33,7 @@
 #include "engine/model/mixers/mla.h"
 #include "engine/model/mixers/none.h"
 #include "engine/model/mixers/rwkv.h"
+#include "engine/model/mixers/rwkv7.h"
 #include "engine/model/mixers/short_conv.h"
 #include "engine/model/mixers/zamba_block.h"
 #include "engine/model/norm.h"
@@ -43,8 +45,8 @@
 
 namespace serval {
 
-using MixerSpec = OneMixerOf<GqaSpec, MlaSpec, MambaSpec, Mamba2Spec, DeltaNetSpec, KdaSpec, LightningSpec, GriffinSpec,
-                              ShortConvSpec, RwkvTimeSpec, RwkvChannelSpec, ZambaBlockSpec, HeadMambaSpec,
+using MixerSpec = OneMixerOf<GqaSpec, MlaSpec, MambaSpec, Mamba2Spec, DeltaNetSpec, KdaSpec, LightningSpec, GlaSpec, GriffinSpec,
+                              ShortConvSpec, RwkvTimeSpec, RwkvChannelSpec, Rwkv7TimeSpec, Rwkv7ChannelSpec, ZambaBlockSpec, HeadMambaSpec,
                               CompressedAttentionSpec, CompressedKeysSpec, NoMixerSpec>;
 using FfnSpec = OneFfnOf<DenseFfnSpec, MoeFfnSpec, MlpFfnSpec, NoFfnSpec>;
 
@@ -143,6 +145,7 @@ struct ModelSpec {
   std::map<std::string, MatrixFormat> stored;
   float embedding_scale = 1;
   bool keeps_embedding = false;  // mixers read what the layers began with
+  bool keeps_first_values = false;  // and what the first of them left (MixerInput::first_values)
   NormSpec embedding_norm;
   // Of what each part adds to the residual (Granite, MiniCPM).
   float residual_scale = 1;

@@ -54,6 +54,8 @@ struct TensorNames {
   FusedQkv fused_qkv = FusedQkv::kOneAfterAnother;
   // The norms of heads, where each has its own, are stored as one tensor a head.
   bool has_tensor_per_head_norm = false;
+  // The shares of a time mix are one tensor (the first RWKV-7 checkpoints): set when a checkpoint is seen.
+  bool has_packed_mixes = false;
   // A layer's matrices are stored as [in, out].
   bool has_transposed_layers = false;
   // Parts of the names of tensors that published checkpoints carry and a forward pass does not need.

@@ -167,6 +167,7 @@ void Transformer::run_mixer(int l, const Tensor& h, const Tensor& out, const For
   const LayerSpec& layer = spec_.layers[l];
   MixerInput mixer_input{.h = h,
                          .embedded = ws.embedded,
+                         .first_values = ws.first_values,
                          .out = out,
                          .scratch = ws.scratch,
                          .positions = in.positions,

@@ -468,6 +468,7 @@ void check_tied_head(const Checkpoint& checkpoint, const TensorInfo& head, const
 // have each matrix turned or not: [experts, hidden, 2 * width] and [experts, width, hidden], or the other way round.
 TensorNames names_in(const Checkpoint& checkpoint, const TensorNames& known) {
   TensorNames names = known.found_in(checkpoint);
+  names.has_packed_mixes = std::ranges::any_of(checkpoint.tensors(), [](const TensorInfo& tensor) { return tensor.name.ends_with(".attn.x_x"); });
   if (std::none_of(names.modules.begin(), names.modules.end(), TensorNames::is_stack)) return names;
   const std::string up = names.stored("mlp.experts.*.up_proj"), down = names.stored("mlp.experts.*.down_proj");
   names.has_stacked_experts = false;

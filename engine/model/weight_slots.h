@@ -117,6 +117,8 @@ class SlotList {
         format_(format),
         is_transposed_(is_transposed) {}
 
+  const TensorNames& names() const { return names_; }
+
   // The same list for modules of another of the checkpoint's layers.
   SlotList of_layer(int stored) const {
     SlotList list = *this;

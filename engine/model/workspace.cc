@@ -11,7 +11,7 @@ namespace {
 
 // Bytes each activation takes, rounded up so that the next one starts on a cache line.
 struct Sizes {
-  size_t hidden_rows, streams, residuals, mixes, embedded, layer_inputs, last, logits, scratch;
+  size_t hidden_rows, streams, residuals, mixes, embedded, first_values, layer_inputs, last, logits, scratch;
 
   Sizes(const ModelSpec& spec, int max_rows, int max_logit_rows, DType activation) {
     const auto bytes_of = [](int64_t elements, DType type) {
@@ -22,12 +22,13 @@ struct Sizes {
     residuals = bytes_of(int64_t{max_rows} * spec.hidden_size * spec.mixed.count, activation);
     mixes = bytes_of(max_rows * spec.mixed.mixes_width(), DType::kF32);
     embedded = spec.keeps_embedding ? 2 * hidden_rows : 0;
+    first_values = spec.keeps_first_values ? hidden_rows : 0;
     layer_inputs = bytes_of(max_rows * spec.layer_inputs.row_width(), activation);
     last = bytes_of(int64_t{max_logit_rows} * spec.hidden_size, activation);
     logits = bytes_of(int64_t{max_logit_rows} * spec.vocab_size, DType::kF32);
     scratch = bytes_of(max_rows * widest(spec), activation);
   }
-  size_t bytes() const { return 3 * hidden_rows + streams + residuals + mixes + embedded + layer_inputs + last + logits + scratch; }
+  size_t bytes() const { return 3 * hidden_rows + streams + residuals + mixes + embedded + first_values + layer_inputs + last + logits + scratch; }
 
   // Elements of a row of the scratch.
   static int64_t widest(const ModelSpec& spec) {
@@ -63,6 +64,7 @@ Workspace::Workspace(const ModelSpec& spec, int max_rows, int max_logit_rows, Ba
   if (spec.keeps_embedding) {
     for (Tensor* rows : {&embedded, &aside}) *rows = Tensor(cut(sizes.hidden_rows), activation, {max_rows, spec.hidden_size});
   }
+  first_values = Tensor(cut(sizes.first_values), activation, {max_rows, spec.hidden_size});
   layer_inputs = Tensor(cut(sizes.layer_inputs), activation, {max_rows, spec.layer_inputs.row_width()});
   last = Tensor(cut(sizes.last), activation, {max_logit_rows, spec.hidden_size});
   logits = Tensor(cut(sizes.logits), DType::kF32, {max_logit_rows, spec.vocab_size});
@@ -75,7 +77,7 @@ size_t Workspace::planned_bytes(const ModelSpec& spec, int max_rows, int max_log
 
 void Workspace::start(int num_rows) {
   SERVAL_CHECK(num_rows > 0 && num_rows <= max_rows_, num_rows, max_rows_);
-  for (Tensor* rows : {&residual, &x, &h, &layer_inputs, &before, &low_rank, &residuals, &mixes, &embedded, &aside}) rows->dims[0] = num_rows;
+  for (Tensor* rows : {&residual, &x, &h, &layer_inputs, &before, &low_rank, &residuals, &mixes, &embedded, &aside, &first_values}) rows->dims[0] = num_rows;
   streams.dims[0] = num_streams_ * num_rows;
 }
 

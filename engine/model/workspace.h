@@ -32,6 +32,7 @@ class Workspace {
   // Where it mixes residuals: [num_rows, count * hidden], and f32 [num_rows, MixedResidualsSpec::mixes_width()].
   Tensor residuals, mixes;
   Tensor embedded, aside;  // [num_rows, hidden]: ModelSpec::keeps_embedding, LayerSpec::is_aside
+  Tensor first_values;     // [num_rows, hidden]: ModelSpec::keeps_first_values
   Tensor last;            // [num_logit_rows, hidden]
   Tensor logits;          // [num_logit_rows, vocab]
   Tensor scratch;         // [elements] of the part that runs, which cuts it as it likes

@@ -69,6 +69,7 @@ class CpuBackend final : public Backend {
   void xielu(const Tensor& x, const Tensor& alphas, const Tensor& out) override;
   void gated_scan(const GatedScanArgs& args) override;
   void mean_scan(const MeanScanArgs& args) override;
+  void replacing_scan(const ReplacingScanArgs& args) override;
   void mix_streams(const MixStreamsArgs& args) override;
   void correct_streams(const CorrectStreamsArgs& args) override;
   void match_size(const Tensor& x, const Tensor& target, float least) override;

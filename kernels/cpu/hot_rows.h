@@ -128,6 +128,9 @@ inline Vec gelu_sigmoid(Vec x) {
 inline Vec sigmoid(Vec x) {
   return 1.0f / (1.0f + exp(-x));
 }
+inline Vec identity(Vec x) {
+  return x;
+}
 
 // Streams lie `stride` apart; c [count, count].
 void mix_streams_row(float* x, int64_t stride, int count, const float* c, int64_t n) {

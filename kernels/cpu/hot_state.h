@@ -246,6 +246,72 @@ void linear_scan(const LinearScanArgs& a) {
   }
 }
 
+// As linear_scan; what a row's keys become is formed before its values pass.
+void replacing_scan(const ReplacingScanOfRows& a) {
+  constexpr int kWide = 2;  // vectors side by side
+  const int dim = a.dim;
+  Vec state[kMaxScanKeys][kWide];
+  float removed[kMaxScanKeys], returned[kMaxScanKeys], added[kMaxScanKeys];
+  for (int64_t c = a.rows.begin; c < a.rows.end; c += kWide * kLanes) {
+    int lanes[kWide];
+    for (int w = 0; w < kWide; ++w) {
+      const int64_t left = a.rows.end - c - w * kLanes;
+      lanes[w] = static_cast<int>(left < 0 ? 0 : left > kLanes ? kLanes : left);
+    }
+    const auto load_wide = [&](const float* p, Vec(&to)[kWide]) {
+      for (int w = 0; w < kWide; ++w) to[w] = lanes[w] > 0 ? load_some(p + w * kLanes, lanes[w]) : Vec{};
+    };
+    const auto store_wide = [&](float* p, const Vec(&from)[kWide]) {
+      for (int w = 0; w < kWide; ++w)
+        if (lanes[w] > 0) store_some(p + w * kLanes, from[w], lanes[w]);
+    };
+    const auto at = [&](int64_t block, int n) { return a.states + block * a.block_floats + n * int64_t{dim} + c; };
+    for (int n = 0; n < dim; ++n)
+      for (Vec& part : state[n]) part = Vec{};
+    for_state_rows(
+        a.rows,
+        [&](int64_t block) {
+          for (int n = 0; n < dim; ++n) load_wide(at(block, n), state[n]);
+        },
+        [&](int row) {
+          const int64_t first = row * a.stride;
+          const float *const r = a.r + first, *const decay = a.decay + first;
+          Vec squares{}, products{};
+          for_vectors(dim, [&](int64_t n, int count) {
+            const Vec k = load_some(a.k + first + n, count), rate = load_some(a.rate + first + n, count);
+            const Vec key = k * load_some(a.key_scale + n, count);
+            const Vec add = k * fma(rate - 1.0f, load_some(a.key_rate + n, count), broadcast(1.0f));
+            squares = fma(key, key, squares);
+            products = fma(load_some(r + n, count) * add, load_some(a.bonus + n, count), products);
+            store_some(removed + n, key, count);
+            store_some(returned + n, key * rate, count);
+            store_some(added + n, add, count);
+          });
+          const float length = inverse_sqrt(reduce_add(squares) + a.length_eps), bonus = reduce_add(products);
+          Vec v[kWide], held[kWide] = {}, y[kWide] = {};
+          load_wide(a.v + first + c, v);
+          for (int n = 0; n < dim; ++n) {
+            const Vec key = broadcast(removed[n]);
+            for (int w = 0; w < kWide; ++w) held[w] = fma(state[n][w], key, held[w]);
+          }
+          for (int w = 0; w < kWide; ++w) held[w] *= broadcast(-length * length);
+          for (int n = 0; n < dim; ++n) {
+            const Vec kept = broadcast(decay[n]), back = broadcast(returned[n]), add = broadcast(added[n]), query = broadcast(r[n]);
+            for (int w = 0; w < kWide; ++w) {
+              state[n][w] = fma(state[n][w], kept, fma(back, held[w], add * v[w]));
+              y[w] = fma(state[n][w], query, y[w]);
+            }
+          }
+          store_wide(a.out + first + c, y);
+          for (int w = 0; w < kWide; ++w) v[w] *= broadcast(bonus);
+          store_wide(a.direct + first + c, v);
+        },
+        [&](int64_t block) {
+          for (int n = 0; n < dim; ++n) store_wide(at(block, n), state[n]);
+        });
+  }
+}
+
 void decay_row(const DecayArgs& a) {
   for (int64_t begin = 0; begin < a.n; begin += a.share > 1 ? a.share : a.n) {
     for_vectors(a.share > 1 ? a.share : a.n, [&](int64_t j, int lanes) {

@@ -273,6 +273,19 @@ struct LinearScanArgs {
   int64_t out_stride;
 };
 
+// Backend::replacing_scan of one head's state [dim, dim]. The channels of `rows` are the head's values.
+struct ReplacingScanOfRows {
+  StateRows rows;
+  int dim;  // 1..kMaxScanKeys
+  const float *r, *k, *v, *decay, *rate;
+  int64_t stride;  // of those, and of both outputs
+  const float *key_scale, *key_rate, *bonus;  // [dim]
+  float length_eps;
+  float* states;         // of this head in block 0
+  int64_t block_floats;  // to the next block
+  float *out, *direct;
+};
+
 // step = softplus(x_scale x + bias) within [least, most]; decay = exp(rate * step), or, with a lower bound,
 // exp(lower_bound * sigmoid(-rate * (x_scale x + bias))); rate of each `share` neighbours.
 struct DecayArgs {
@@ -380,6 +393,7 @@ struct KernelTable {
   void (*selective_scan)(const ScanArgs& args);
   void (*gated_scan)(const GatedScanOfRows& args);
   void (*mean_scan)(const MeanScanOfRows& args);
+  void (*replacing_scan)(const ReplacingScanOfRows& args);
   void (*linear_scan)(const LinearScanArgs& args);
   void (*decay_row)(const DecayArgs& args);
   SampleKernels sample;

@@ -119,6 +119,21 @@ void CpuBackend::mean_scan(const MeanScanArgs& args) {
   });
 }
 
+// A piece is of whole vectors of the values of all heads in a row: it may begin and end within a head. Calls body(head, rows)
+// for each head of `values` that it has some of.
+template <class Body>
+void for_head_pieces(const StateRows& rows, int64_t values, const Body& body) {
+  for (int64_t begin = rows.begin; begin < rows.end;) {
+    const int64_t head = begin / values, end = std::min(rows.end, (head + 1) * values);
+    StateRows own = rows;
+    own.channels = values;
+    own.begin = begin - head * values;
+    own.end = end - head * values;
+    body(head, own);
+    begin = end;
+  }
+}
+
 // Sequences times heads times some of a head's values.
 void CpuBackend::linear_scan(const serval::LinearScanArgs& args) {
   const int64_t heads = args.v.dim(1), values = args.v.dim(2), key_heads = args.k.dim(1), keys = args.k.dim(2);
@@ -130,14 +145,8 @@ void CpuBackend::linear_scan(const serval::LinearScanArgs& args) {
                heads, key_heads, keys, args.q.dim(1), args.q.dim(2), decays, rows_of_decay, num_rows,
                args.kv.scan_floats, args.batch->num_rows);
   for_state_pieces(*args.batch, args.kv, heads * values, [&](int64_t row, const StateRows& rows) {
-    // A piece is of whole vectors of the values of all heads in a row: it may begin and end within a head.
-    for (int64_t begin = rows.begin; begin < rows.end;) {
-      const int64_t head = begin / values, end = std::min(rows.end, (head + 1) * values);
+    for_head_pieces(rows, values, [&](int64_t head, const StateRows& own) {
       const int64_t key_head = head * key_heads / heads;
-      StateRows own = rows;
-      own.channels = values;
-      own.begin = begin - head * values;
-      own.end = end - head * values;
       const int64_t decay_stride = rows_of_decay == 1 ? 0 : decays;
       kernels_.linear_scan(
           {.rows = own,
@@ -158,8 +167,38 @@ void CpuBackend::linear_scan(const serval::LinearScanArgs& args) {
            .block_floats = args.kv.scan_floats,
            .out = args.out.as<float>() + row * heads * values + head * values,
            .out_stride = heads * values});
-      begin = end;
-    }
+    });
+  });
+}
+
+void CpuBackend::replacing_scan(const ReplacingScanArgs& args) {
+  const int64_t heads = args.v.dim(1), dim = args.v.dim(2), width = heads * dim;
+  SERVAL_CHECK(dim >= 1 && dim <= kMaxScanKeys && args.decay.dim(1) == width && args.rate.dim(1) == width &&
+                   args.key_scale.num_elements() == width && args.key_rate.num_elements() == width &&
+                   args.bonus.num_elements() == width && args.kv.scan_floats == width * dim &&
+                   args.batch->num_rows == args.out.dim(0),
+               heads, dim, args.decay.dim(1), args.rate.dim(1), args.key_scale.num_elements(), args.kv.scan_floats,
+               args.batch->num_rows, args.out.dim(0));
+  for_state_pieces(*args.batch, args.kv, width, [&](int64_t row, const StateRows& rows) {
+    for_head_pieces(rows, dim, [&](int64_t head, const StateRows& own) {
+      const auto at = [&](const Tensor& x) { return x.as<float>() + row * width + head * dim; };
+      kernels_.replacing_scan({.rows = own,
+                               .dim = static_cast<int>(dim),
+                               .r = at(args.r),
+                               .k = at(args.k),
+                               .v = at(args.v),
+                               .decay = at(args.decay),
+                               .rate = at(args.rate),
+                               .stride = width,
+                               .key_scale = args.key_scale.as<float>() + head * dim,
+                               .key_rate = args.key_rate.as<float>() + head * dim,
+                               .bonus = args.bonus.as<float>() + head * dim,
+                               .length_eps = args.length_eps,
+                               .states = static_cast<float*>(args.kv.values) + head * dim * dim,
+                               .block_floats = args.kv.scan_floats,
+                               .out = at(args.out),
+                               .direct = at(args.direct)});
+    });
   });
 }
 

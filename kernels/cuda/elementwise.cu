@@ -171,6 +171,7 @@ SERVAL_DEVICE float activated(float x) {
   if constexpr (act == Activation::kGelu) return gelu(x);
   if constexpr (act == Activation::kRelu2) return relu2(x);
   if constexpr (act == Activation::kGeluSigmoid) return gelu_sigmoid(x);
+  if constexpr (act == Activation::kIdentity) return x;
   if constexpr (act == Activation::kSigmoid) return 1.0f / (1.0f + expf(-x));
   return relu(x);
 }
@@ -346,6 +347,8 @@ void activate(simt::Stream stream, Activation act, const T* x, int64_t x_stride,
       return launch.template operator()<Activation::kGeluSigmoid>();
     case Activation::kSigmoid:
       return launch.template operator()<Activation::kSigmoid>();
+    case Activation::kIdentity:
+      return launch.template operator()<Activation::kIdentity>();
   }
 }
 

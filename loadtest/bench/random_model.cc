@@ -32,7 +32,8 @@ std::string config_json(const RandomModel& m) {
     json += number("n_embd", m.hidden_size) + number("n_layer", m.num_layers) +
             number("n_head", m.hidden_size / m.head_dim) + number("n_inner", m.intermediate_size) +
             number("n_positions", m.max_positions);
-  } else if (m.architecture == "MambaForCausalLM" || m.architecture == "RwkvForCausalLM") {
+  } else if (m.architecture == "MambaForCausalLM" || m.architecture == "RwkvForCausalLM" || m.architecture == "RWKV7ForCausalLM" ||
+             m.architecture == "GLAForCausalLM") {
     json += number("hidden_size", m.hidden_size) + number("num_hidden_layers", m.num_layers) +
             number("max_position_embeddings", m.max_positions);
   } else if (m.architecture == "BloomForCausalLM") {

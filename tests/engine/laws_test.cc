@@ -83,6 +83,7 @@ constexpr ModelKind kKinds[] = {
         "index_n_heads": 2, "index_head_dim": 16, "index_block_size": 12, "index_topk_blocks": 4,
         "layer_types": ["full_attention", "minimax_m3_sparse", "minimax_m3_sparse"])"},
     {"means_bf16", "RwkvForCausalLM", DType::kBF16, 0, 0, 0, R"(, "intermediate_size": 96, "rescale_every": 2)"},
+    {"replaced_bf16", "RWKV7ForCausalLM", DType::kBF16, 0, 0, 0, R"(, "intermediate_size": 96, "head_dim": 20, "decay_low_rank_dim": 16, "gate_low_rank_dim": 24)"},
     {"shared_block_bf16", "Zamba2ForCausalLM", DType::kBF16, 0, 0, 0,
      R"(, "layers_block_type": ["hybrid", "mamba", "hybrid"], "num_attention_heads": 5, "num_key_value_heads": 5, "mamba_expand": 1,
         "n_mamba_heads": 5, "mamba_d_state": 16, "adapter_rank": 8, "use_shared_attention_adapter": true, "use_mem_rope": true)"},
@@ -92,6 +93,7 @@ constexpr ModelKind kKinds[] = {
         "qk_rope_head_dim": 16, "v_head_dim": 24)"},
     {"lightning_bf16", "MiniMaxForCausalLM", DType::kBF16, 0, 0, 5,
      R"(, "layer_types": ["linear_attention", "full_attention", "linear_attention"], "mlp_alpha_factor": 1.5)"},
+    {"fading_bf16", "GLAForCausalLM", DType::kBF16, 0, 0, 0, R"(, "num_heads": 4, "intermediate_size": 96)"},
     {"chunks_bf16", "Llama4ForCausalLM", DType::kBF16, 0, 0, 5,
      R"(, "no_rope_layers": [1, 0, 1], "moe_layers": [1], "attention_chunk_size": 37, "floor_scale": 30, "intermediate_size_mlp": 96)"},
     {"streams_bf16", "Gemma3nForCausalLM", DType::kBF16, 37, 0, 0,
@@ -209,7 +211,8 @@ class Laws : public ::testing::TestWithParam<std::tuple<const char*, int>> {
   // What a guess leaves has one place: none stand beside each other.
   bool takes_branches() const { return kind().architecture != std::string("DeepseekV4ForCausalLM"); }
   bool is_of_states() const {
-    return kind().architecture == std::string("MambaForCausalLM") || kind().architecture == std::string("RwkvForCausalLM");
+    constexpr std::string_view kOfStates[] = {"MambaForCausalLM", "RwkvForCausalLM", "RWKV7ForCausalLM", "GLAForCausalLM"};
+    return std::find(std::begin(kOfStates), std::end(kOfStates), kind().architecture) != std::end(kOfStates);
   }
   // The cache has it every so many positions; blocks of keys and values have a least size.
   int snapshot() const { return is_of_states() ? 64 : 128; }

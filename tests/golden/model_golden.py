@@ -50,11 +50,13 @@ def randomise(model, seed):
                 normal(p, 1.5, -2.0)
             elif name.endswith(("norm.weight", "layernorm.weight", "norm_f.weight", "norm_1.weight", "norm_2.weight", ".D")) or ".ln_" in name and name.endswith(".weight"):
                 normal(p, 0.3, 0.0 if stores_above_one and not name.endswith("linear_attn.norm.weight") else 1.0)
-            elif ".time_mix_" in name:
+            elif name.endswith((".g_norm_swish_gate.weight", ".k_a", ".k_k")):
+                normal(p, 0.3, 1.0)
+            elif ".time_mix_" in name or ".x_" in name:
                 p.copy_(torch.rand(p.shape, generator=generator))
             elif name.endswith((".ln1.weight", ".ln2.weight", ".pre_ln.weight", ".ln_out.weight")):
                 normal(p, 0.3, 1.0)
-            elif name.endswith("time_decay"):
+            elif name.endswith(("time_decay", "w_lora.lora.2.bias")):
                 normal(p, 1.5, -2.0)
             elif name.endswith(("router.scale", "per_expert_scale")):
                 normal(p, 0.4, 1.0)
@@ -165,8 +167,8 @@ def stacked(tensors):
 
 
 def make(name, model_class, config, lengths, thresholds=(), dtype=torch.float32, shard=None, edit=None, extra=None,
-         rename=lambda name: name, remake=None, stack=False, become=None):
-    """become(model, length): before a prompt, what its whole sequence has in the end."""
+         rename=lambda name: name, remake=None, stack=False, become=None, reference=None):
+    """become(model, length): before a prompt, what its whole sequence has in the end. reference: who answers, where it is another."""
     if len(sys.argv) > 1 and name not in sys.argv[1:]:
         return
     folder = ROOT / name
@@ -201,7 +203,7 @@ def make(name, model_class, config, lengths, thresholds=(), dtype=torch.float32,
         edit(written)
     write_json(config_path, written)
     (folder / "generation_config.json").unlink(missing_ok=True)
-    reference = f"transformers {transformers.__version__}, torch {torch.__version__.split('+')[0]}, float32, {model.config._attn_implementation} attention"
+    reference = reference or f"transformers {transformers.__version__}, torch {torch.__version__.split('+')[0]}, float32, {model.config._attn_implementation} attention"
     golden = {"reference": reference, "seed": seed, "cases": cases}
     (folder / "golden.json").write_text(json.dumps(golden, separators=(",", ":")) + "\n", encoding="utf-8")
     for path in folder.iterdir():

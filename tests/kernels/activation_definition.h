@@ -11,7 +11,7 @@ namespace serval::testing {
 
 inline constexpr Activation kActivations[] = {Activation::kSilu, Activation::kGeluTanh, Activation::kGelu,
                                               Activation::kRelu, Activation::kRelu2,   Activation::kGeluSigmoid,
-                                              Activation::kSigmoid};
+                                              Activation::kSigmoid, Activation::kIdentity};
 static_assert(std::size(kActivations) == kNumActivations);
 
 inline double activated(Activation act, double x) {
@@ -30,6 +30,8 @@ inline double activated(Activation act, double x) {
       return x / (1 + std::exp(-1.702 * x));
     case Activation::kSigmoid:
       return 1 / (1 + std::exp(-x));
+    case Activation::kIdentity:
+      return x;
   }
   return 0;
 }

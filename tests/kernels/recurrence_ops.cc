@@ -295,6 +295,88 @@ void check_mean_scan(Backend& backend, WeightFormat weights, int64_t channels, i
   expect_near(got, want, std::vector<double>(want.size(), 1.0), std::max(bench.tolerance(), 1e-5), "mean_scan");
 }
 
+void check_replacing_scan(Backend& backend, WeightFormat weights, int64_t heads, int64_t dim, int span) {
+  if (!backend.has(RareOp::kReplacingScan)) return;
+  const int64_t width = heads * dim;
+  Bench bench(backend, weights, static_cast<uint32_t>(width + span));
+  StateRun state(backend, bench, seqs_of(span), span);
+  const int64_t total = state.total();
+  const Values r = bench.numbers({total, width}), k = bench.numbers({total, width}), v = bench.numbers({total, width}),
+               raw_decay = bench.numbers({total, width}, DType::kF32), raw_rate = bench.numbers({total, width}, DType::kF32),
+               key_scale = bench.numbers({width}, DType::kF32), key_rate = bench.numbers({width}, DType::kF32),
+               bonus = bench.numbers({width}, DType::kF32);
+  // Within 0 and 1, where decays and rates are.
+  const auto between = [&](const Values& x, double low) {
+    Values values = x;
+    std::vector<float> stored;
+    for (double& value : values.exact) {
+      stored.push_back(static_cast<float>(low + (1 - low) / (1 + std::exp(-value))));
+      value = stored.back();
+    }
+    backend.upload(values.tensor.data, stored.data(), stored.size() * sizeof(float));
+    return values;
+  };
+  const Values decay = between(raw_decay, 0.5), rate = between(raw_rate, 0);
+  const auto run = [&](const std::vector<int64_t>& rows, const AttentionBatch& batch, const KvLayer& kv) {
+    const auto count = static_cast<int64_t>(rows.size());
+    const auto of_heads = [&](const Values& x) {
+      const Tensor picked = bench.rows_of(x, rows);
+      return Tensor(picked.data, picked.dtype, {count, heads, dim});
+    };
+    const Tensor out = bench.poison({count, width}, bench.type()), direct = bench.poison({count, width}, bench.type());
+    backend.replacing_scan({.r = of_heads(r),
+                            .k = of_heads(k),
+                            .v = of_heads(v),
+                            .decay = bench.rows_of(decay, rows),
+                            .rate = bench.rows_of(rate, rows),
+                            .key_scale = key_scale.tensor,
+                            .key_rate = key_rate.tensor,
+                            .bonus = bonus.tensor,
+                            .length_eps = 1e-2f,
+                            .kv = kv,
+                            .batch = &batch,
+                            .out = out,
+                            .direct = direct});
+    return std::vector{bench.read(out), bench.read(direct)};
+  };
+  const auto got = state.check({.scan_floats = width * dim}, run, "a scan that replaces");
+  std::vector<double> want, want_direct, size;
+  for (size_t s = 0; s < state.num_seqs(); ++s) {
+    std::vector<double> states(width * dim, 0.0);
+    for (int64_t p = state.begin(s); p < state.begin(s + 1); ++p) {
+      for (int64_t h = 0; h < heads; ++h) {
+        const auto of = [&](const Values& x, int64_t n) { return x.exact[p * width + h * dim + n]; };
+        std::vector<double> unit(dim), added(dim);
+        double squares = double{1e-2f}, product = 0;
+        for (int64_t n = 0; n < dim; ++n) {
+          unit[n] = of(k, n) * key_scale.exact[h * dim + n];
+          squares += unit[n] * unit[n];
+          added[n] = of(k, n) * (1 + (of(rate, n) - 1) * key_rate.exact[h * dim + n]);
+          product += of(r, n) * added[n] * bonus.exact[h * dim + n];
+        }
+        for (double& one : unit) one /= std::sqrt(squares);
+        for (int64_t j = 0; j < dim; ++j) {
+          double held = 0, y = 0, terms = 0;
+          for (int64_t n = 0; n < dim; ++n) held += states[(h * dim + n) * dim + j] * unit[n];
+          for (int64_t n = 0; n < dim; ++n) {
+            double& one = states[(h * dim + n) * dim + j];
+            one = one * of(decay, n) - held * unit[n] * of(rate, n) + added[n] * of(v, j);
+            y += one * of(r, n);
+            terms += std::abs(one * of(r, n)) + std::abs(added[n] * of(v, j) * of(r, n));
+          }
+          want.push_back(y);
+          size.push_back(terms);
+          want_direct.push_back(product * of(v, j));
+        }
+      }
+    }
+  }
+  const double tolerance = std::max(bench.tolerance(), 1e-5);
+  for (double& terms : size) terms = (terms + 1) * 1e-4 / tolerance;
+  expect_near(got[0], want, size, tolerance, "replacing_scan");
+  expect_near(got[1], want_direct, std::vector<double>(want.size(), static_cast<double>(dim)), tolerance, "direct part of replacing_scan");
+}
+
 struct LinearCase {
   int key_heads, heads, keys, values, span;
   bool has_delta_rule, decays_by_key, has_strength, has_skip, is_constant = false;
@@ -412,6 +494,9 @@ void add_recurrence_cases(std::vector<OpCase>& cases) {
     cases.push_back({"mean_scan_" + std::to_string(channels),
                      [=](Backend& b, WeightFormat w) { check_mean_scan(b, w, channels, span); }});
   }
+  for (const auto& [heads, dim, span] : {std::tuple{1, 7, 32}, {3, 64, 64}, {2, 100, 16}})
+    cases.push_back({"replacing_scan_" + std::to_string(dim),
+                     [=](Backend& b, WeightFormat w) { check_replacing_scan(b, w, heads, dim, span); }});
   for (const SelectiveCase& test : std::vector<SelectiveCase>{{1, 16, true, 4, 16},
                                                              {37, 32, true, 3, 5, true},
                                                              {200, 64, false, 2, 32},

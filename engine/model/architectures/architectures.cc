@@ -11,6 +11,7 @@
 #include "engine/model/architectures/deepseek.h"
 #include "engine/model/architectures/deepseek_v4.h"
 #include "engine/model/architectures/falcon.h"
+#include "engine/model/architectures/fla.h"
 #include "engine/model/architectures/gemma.h"
 #include "engine/model/architectures/gemma3n.h"
 #include "engine/model/architectures/gemma4.h"
@@ -74,7 +75,7 @@ constexpr const Architecture* kArchitectures[] = {&kLlama, &kDeciLM, &kOpenElm, 
                                                   // States alone, and beside attention.
                                                   &kMamba, &kMamba2, &kFalconMamba, &kQwen3Next, &kKimiLinear, &kBailingHybrid, &kMiniMax,
                                                   &kQwen35, &kQwen35Composite, &kOlmoHybrid,
-                                                  &kLfm2, &kLfm2Moe, &kLfm3, &kRecurrentGemma, &kBamba, &kGraniteHybrid, &kFalconH1, &kNemotronH, &kJamba, &kZamba, &kZamba2, &kRwkv};
+                                                  &kLfm2, &kLfm2Moe, &kLfm3, &kRecurrentGemma, &kBamba, &kGraniteHybrid, &kFalconH1, &kNemotronH, &kJamba, &kZamba, &kZamba2, &kRwkv, &kRwkv7, &kGla, &kRetNet};
 
 const Architecture& find_row(std::string_view Architecture::*key, std::string_view wanted, const char* what) {
   std::vector<std::string> supported;

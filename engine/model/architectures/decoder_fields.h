@@ -14,6 +14,9 @@
 
 namespace serval {
 
+// A state has no last position. This is where the context of a model ends that says nothing of one.
+inline constexpr int kPositionsOfStates = 1 << 17;
+
 // vocab_size, hidden_size, num_hidden_layers, max_position_embeddings, tie_word_embeddings: a model of layers
 // without parts.
 ModelSpec read_frame(const Fields& config, bool ties_when_absent = false);

@@ -11,16 +11,13 @@
 namespace serval {
 namespace {
 
-// A recurrence has no last position. This is where the tables of one that is given no length end.
-constexpr int kUsualPositions = 1 << 17;
-
 // All but the mixer.
 ModelSpec read_frame_of_states(const Fields& config, bool ties_when_absent) {
   ModelSpec spec;
   spec.vocab_size = config.get_int("vocab_size", 1, kMaxVocab);
   spec.hidden_size = config.get_int("hidden_size", 1, kMaxHidden);
   spec.layers.resize(config.get_int("num_hidden_layers", 1, kMaxLayers));
-  spec.max_positions = config.find_int("max_position_embeddings", 1, kMaxPositions).value_or(kUsualPositions);
+  spec.max_positions = config.find_int("max_position_embeddings", 1, kMaxPositions).value_or(kPositionsOfStates);
   spec.tied_embeddings = config.get_bool("tie_word_embeddings", ties_when_absent);
   if (const std::string act = config.find_string("hidden_act").value_or("silu"); act != "silu")
     config.refuse("hidden_act", in_quotes(act) + " is not supported; supported is silu");

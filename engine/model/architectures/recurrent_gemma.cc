@@ -9,8 +9,6 @@
 namespace serval {
 namespace {
 
-constexpr int kUsualPositions = 1 << 17;
-
 // block_types names a pattern that goes on through the layers.
 std::vector<bool> read_recurrent(const Fields& config, int num_layers) {
   std::vector<bool> pattern;
@@ -30,7 +28,7 @@ ModelSpec read_recurrent_gemma(const Fields& config) {
   spec.hidden_size = config.get_int("hidden_size", 1, kMaxHidden);
   spec.layers.resize(config.get_int("num_hidden_layers", 1, kMaxLayers));
   // No length is too long for it.
-  spec.max_positions = config.find_int("max_position_embeddings", 1, kMaxPositions).value_or(kUsualPositions);
+  spec.max_positions = config.find_int("max_position_embeddings", 1, kMaxPositions).value_or(kPositionsOfStates);
   spec.tied_embeddings = config.get_bool("tie_word_embeddings", true);
   spec.embedding_scale = std::sqrt(static_cast<float>(spec.hidden_size));
   spec.final_logit_cap = static_cast<float>(config.find_positive("logits_soft_cap", 1e6).value_or(30));

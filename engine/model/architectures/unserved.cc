@@ -7,8 +7,6 @@ constexpr std::string_view kEncoder = "it is an encoder, which reads text and wr
 constexpr std::string_view kEncoderDecoder = "it is an encoder with a decoder; decoders alone are served";
 constexpr std::string_view kSpeech = "it writes down speech; text goes in here";
 constexpr std::string_view kAnyOrder = "it reads words in any order, with two streams of attention";
-constexpr std::string_view kNoReference =
-    "there is no reference to check the layout of its published checkpoints against";
 
 constexpr Unserved kUnserved[] = {
     {"BertForMaskedLM", "bert", kEncoder},
@@ -27,9 +25,6 @@ constexpr Unserved kUnserved[] = {
     {"UMT5ForConditionalGeneration", "umt5", kEncoderDecoder},
     {"WhisperForConditionalGeneration", "whisper", kSpeech},
     {"XLNetLMHeadModel", "xlnet", kAnyOrder},
-    {"GLAForCausalLM", "gla", kNoReference},
-    {"RWKV7ForCausalLM", "rwkv7", kNoReference},
-    {"RetNetForCausalLM", "retnet", kNoReference},
 };
 
 }  // namespace

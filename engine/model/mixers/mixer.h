@@ -19,7 +19,8 @@ namespace serval {
 struct MixerInput {
   Tensor h;                            // [num_rows, hidden], normalised
   Tensor embedded;                     // [num_rows, hidden]: what the layers began with (ModelSpec::keeps_embedding)
-  Tensor out;                          // the same; data null: keys and values alone are to be written (GqaSpec)
+  Tensor first_values;                 // the same, left by the first layer for those behind (ModelSpec::keeps_first_values)
+  Tensor out;                          // [num_rows, hidden], of the same type; data null: keys and values alone are to be written (GqaSpec)
   Tensor scratch;                      // scratch_width() elements a row, of the same type
   std::span<const int32_t> positions;  // [num_rows], into cos_sin
   const KvGroupInput& group;           // the layer's

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "engine/model/mixers/state_parts.h"
+#include "engine/model/mixers/time_mix.h"
 
 namespace serval {
 namespace {
@@ -19,41 +20,6 @@ void list_mix(SlotList& slots, Buffer& mix, std::string_view module, const std::
   slots.vectors(mix, tensors, [](std::vector<float>& values, const std::vector<int64_t>&) {
     for (size_t i = 0; i < values.size() / 2; ++i) values[i] = 1 - values[i];
   });
-}
-
-// `uses` mixtures [num_rows, uses * hidden] of rows with those before them. copies: of the same shape.
-void mix_rows(Backend& backend, const MixerInput& in, const Tensor& h, const Buffer& mix, int64_t uses, const Tensor& copies,
-              const Tensor& mixed) {
-  const int64_t rows = h.dim(0), hidden = h.dim(1);
-  backend.copy_heads({.x = Tensor(h.data, h.dtype, {rows, uses, hidden}),
-                      .x_row_stride = hidden,
-                      .x_head_stride = 0,
-                      .out = Tensor(copies.data, copies.dtype, {rows, uses, hidden}),
-                      .out_row_stride = uses * hidden,
-                      .out_head_stride = hidden});
-  backend.causal_conv({.x = copies,
-                       .in_gate = {},
-                       .out_gate = {},
-                       .x_stride = uses * hidden,
-                       .weight = vector_of(mix, {2, uses * hidden}),
-                       .bias = {},
-                       .has_silu = false,
-                       .kv = in.kv,
-                       .batch = &in.group.attention,
-                       .out = mixed});
-}
-
-// Products of mixtures from number `first` on, each by its own matrix, one behind the other.
-void project(Backend& backend, const Tensor& mixed, int64_t hidden, int64_t first, const std::vector<LinearWeight>& matrices,
-             const Tensor& out) {
-  const int64_t rows = mixed.dim(0), width = out.dim(1), count = static_cast<int64_t>(matrices.size());
-  backend.head_linear({.x = Tensor(mixed.at(first * hidden), mixed.dtype, {rows, count, hidden}),
-                       .x_row_stride = mixed.dim(1),
-                       .x_head_stride = hidden,
-                       .heads = matrices,
-                       .out = Tensor(out.data, out.dtype, {rows, count, width}),
-                       .out_row_stride = width,
-                       .out_head_stride = rows * width});
 }
 
 }  // namespace
@@ -94,7 +60,7 @@ void RwkvTimeSpec::run(Backend& backend, const RwkvTimeWeights& w, const MixerIn
                means = scratch.cut(width);
   const auto piece = [&](int64_t i) { return Tensor(inner.at(i * rows * width), inner.dtype, {rows, width}); };
   mix_rows(backend, in, in.h, w.mix, 3, copies, mixed);
-  project(backend, mixed, hidden, 0, w.inner, piece(0));
+  project_mixed(backend, mixed, hidden, 0, w.inner, piece(0));
   backend.mean_scan({.k = piece(0),
                      .v = piece(1),
                      .decay = vector_of(w.decay, {width}),
@@ -137,8 +103,8 @@ void RwkvChannelSpec::run(Backend& backend, const RwkvChannelWeights& w, const M
                gate = scratch.cut(hidden);
   add_norm(backend, norm, w.norm, in.h, {}, h);
   mix_rows(backend, in, h, w.mix, 2, copies, mixed);
-  project(backend, mixed, hidden, 0, w.up, up);
-  project(backend, mixed, hidden, 1, w.gate, gate);
+  project_mixed(backend, mixed, hidden, 0, w.up, up);
+  project_mixed(backend, mixed, hidden, 1, w.gate, gate);
   backend.activation(Activation::kRelu2, up, up);
   backend.linear(up, w.down, in.out);
   backend.gate(Activation::kSigmoid, gate, hidden, in.out, hidden, in.out);

@@ -657,6 +657,37 @@ class PlainBackend final : public Backend {
       }
     });
   }
+  void replacing_scan(const ReplacingScanArgs& args) override {
+    const int64_t heads = args.v.dim(1), dim = args.v.dim(2), width = heads * dim;
+    auto* const kept = static_cast<float*>(args.kv.values);
+    for_states(args.kv, *args.batch, [&](int64_t row, int64_t before, int64_t block) {
+      for (int64_t h = 0; h < heads; ++h) {
+        const auto of = [&](const Tensor& x, int64_t n) { return double{x.as<float>()[row * width + h * dim + n]}; };
+        const auto each = [&](const Tensor& x, int64_t n) { return double{x.as<float>()[h * dim + n]}; };
+        std::vector<double> unit(dim), added(dim);
+        double squares = args.length_eps, product = 0;
+        for (int64_t n = 0; n < dim; ++n) {
+          unit[n] = of(args.k, n) * each(args.key_scale, n);
+          squares += unit[n] * unit[n];
+          added[n] = of(args.k, n) * (1 + (of(args.rate, n) - 1) * each(args.key_rate, n));
+          product += of(args.r, n) * added[n] * each(args.bonus, n);
+        }
+        for (int64_t j = 0; j < dim; ++j) {
+          const auto at = [&](int64_t of_block, int64_t n) { return ((of_block * heads + h) * dim + n) * dim + j; };
+          double held = 0, y = 0;
+          for (int64_t n = 0; n < dim && before >= 0; ++n) held += kept[at(before, n)] * unit[n] / squares;
+          std::vector<double> next(dim);
+          for (int64_t n = 0; n < dim; ++n) {
+            next[n] = (before < 0 ? 0 : kept[at(before, n)] * of(args.decay, n)) - held * unit[n] * of(args.rate, n) + added[n] * of(args.v, j);
+            y += next[n] * of(args.r, n);
+          }
+          for (int64_t n = 0; n < dim; ++n) kept[at(block, n)] = static_cast<float>(next[n]);
+          args.out.as<float>()[row * width + h * dim + j] = static_cast<float>(y);
+          args.direct.as<float>()[row * width + h * dim + j] = static_cast<float>(product * of(args.v, j));
+        }
+      }
+    });
+  }
   void selective_scan(const SelectiveScanArgs& args) override {
     const int64_t channels = args.out.dim(1), num_states = args.a.dim(0);
     auto* const kept = static_cast<float*>(args.kv.values);

@@ -355,7 +355,8 @@ void add_all(std::vector<Check>& checks, Sizes sizes) {
                                     {Activation::kRelu, "relu"},
                                     {Activation::kRelu2, "relu squared"},
                                     {Activation::kGeluSigmoid, "gelu by sigmoid"},
-                                    {Activation::kSigmoid, "sigmoid"}}) {
+                                    {Activation::kSigmoid, "sigmoid"},
+                                    {Activation::kIdentity, "identity"}}) {
       checks.push_back({"activation", type + name + " " + std::to_string(width),
                         [=](Finding& f) { check_activation<T>(3, width, act, f); }});
     }
