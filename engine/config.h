@@ -64,6 +64,7 @@ struct EngineConfig {
   bool drafts_branch() const { return draft_width > 1 || merges_drafts() || speculation == "lookahead"; }
   int num_draft_layers = 0;    // of the model itself, where they guess; 0: a quarter of them
   LongAttention long_attention;
+  std::string ffn_widths, skip_layers;  // of a smaller model within the model (engine/model/slice.h); empty: the whole
   std::string record_path;        // when set, scheduler inputs are recorded for replay
 };
 

@@ -17,6 +17,7 @@
 #include "engine/model/lengthen.h"
 #include "engine/model/model_folder.h"
 #include "engine/model/quantise_folder.h"
+#include "engine/model/slice.h"
 #include "engine/runner/load_model.h"
 #include "engine/runner/speculators/make_drafters.h"
 #include "engine/scheduler/scheduler.h"
@@ -70,6 +71,7 @@ void resolve(ModelSpec& model, ServerConfig& config) {
                                       : config.attention == "self_extend" ? Long::kSelfExtend
                                                                           : Long::kNone;
   const int made_for = model.max_positions;
+  model = sliced(std::move(model), config.engine.ffn_widths, config.engine.skip_layers);
   model = lengthened(std::move(model), config.engine.long_attention);
   if (config.max_model_len > model.max_positions) {
     throw std::runtime_error("max_model_len is " + std::to_string(config.max_model_len) +

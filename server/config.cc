@@ -308,6 +308,13 @@ std::vector<Knob> knobs(ServerConfig& c) {
        &c.engine.long_attention.window, 8, 1 << 20},
       {"attention_group", "Engine", "with self_extend: positions of a group; the context becomes so many times as long, but for the window",
        &c.engine.long_attention.group, 2, 1024},
+      {"ffn_widths", "Engine",
+       "of a model that holds smaller ones (Gemma 3n E4B): the neurons of each layer's feed-forward part, from the first on: one "
+       "number for all layers, or one for each that stays, with commas between; empty: all",
+       &c.engine.ffn_widths},
+      {"skip_layers", "Engine",
+       "of such a model: layers that are left out, numbers from 0 and ranges of them, 20-24; empty: none",
+       &c.engine.skip_layers},
       {"max_num_seqs", "Engine", "sequences that run together", &s.max_num_seqs, 1, 4096},
       {"max_num_batched_tokens", "Engine",
        "token budget of one step; 0: 512 on a GPU, 128 on a CPU, and never less than max_num_seqs", &s.max_num_batched_tokens, 0,

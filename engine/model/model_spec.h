@@ -154,6 +154,8 @@ struct ModelSpec {
   float logit_scale = 1;
   // 0: none; c: logits become c * tanh(logit / c).
   float final_logit_cap = 0;
+  // The first neurons of its feed-forward parts are those of narrower models (MatFormer), which the settings may ask for.
+  bool has_nested_ffn = false;
   LayerInputsSpec layer_inputs;
   StreamsSpec streams;  // with layer_inputs alone
   MixedResidualsSpec mixed;  // without anything that stands on one residual: streams, scales, norms of it

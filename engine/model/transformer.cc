@@ -144,7 +144,7 @@ void Transformer::run_layers(const ForwardInput& in, std::span<const KvLayer> kv
       backend_.scaled_add(pending, 1, ws.residual, ws.residual);
       if (streams.is_there()) streams.end_layer(backend_, w.stream, rows);
       const Tensor& read = streams.is_there() ? ws.low_rank : ws.residual;
-      inputs.run(backend_, w.layer_input, l, ws.layer_inputs, read, ws.scratch, ws.x);
+      inputs.run(backend_, w.layer_input, layer.stored_index.value_or(l), ws.layer_inputs, read, ws.scratch, ws.x);
       if (streams.is_there()) {
         streams.add_to_others(backend_, rows);
         pending = {};

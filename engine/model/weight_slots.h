@@ -166,6 +166,12 @@ class SlotList {
     some_rows(target, module, std::move(rows), rows_in_all, columns);
     std::get<LinearSlot>(slots_.back()).parts[0].is_turned = true;
   }
+  // Some columns of a matrix [rows, columns_in_all].
+  void some_columns(LinearWeight& target, std::string_view module, std::vector<RowRange> columns, int64_t columns_in_all,
+                    int64_t rows) {
+    some_turned_rows(target, module, std::move(columns), columns_in_all, rows);
+    std::get<LinearSlot>(slots_.back()).parts[0].is_transposed = true;
+  }
   // A whole matrix, its rows in another order.
   void reordered_linear(LinearWeight& target, std::string_view module, std::vector<RowRange> rows, int64_t columns,
                         bool bias);

@@ -4,6 +4,7 @@
 
 #include "engine/model/lengthen.h"
 #include "engine/model/read_model.h"
+#include "engine/model/slice.h"
 #include "engine/model/weight_loader.h"
 #include "engine/model/weight_map.h"
 #include "engine/runner/speculators/make_drafters.h"
@@ -14,7 +15,8 @@ namespace serval {
 std::unique_ptr<ModelRunner> load_model(const std::filesystem::path& folder, const EngineConfig& config,
                                         Backend& backend, std::unique_ptr<Speculator> speculator,
                                         const Progress& progress) {
-  ModelSpec spec = quantised(lengthened(read_model_spec(folder), config.long_attention), config.quantize);
+  ModelSpec spec = quantised(
+      lengthened(sliced(read_model_spec(folder), config.ffn_widths, config.skip_layers), config.long_attention), config.quantize);
   DraftModels draft = read_draft_models(config, spec);
   const MemoryPlan plan = plan_memory(spec, config, backend, backend.available_bytes(), draft);
   ModelWeights weights = load_weights(folder, spec, backend, progress, config.packed_cache);

@@ -149,8 +149,8 @@ std::string models_markdown() {
   }
   text += "\nLayers of unequal width, layers that are missing and heads counted layer by layer load where the configuration says so\n"
           "(Llama-Nemotron, DeciLM, OpenELM). What SliceGPT makes does not: its tool writes the cut matrices and the rotations between\n"
-          "them to a file of its own beside the uncut model's configuration, which says nothing of them. Gemma 3n is read as it is stored:\n"
-          "a smaller model is not cut out of it at start.\n";
+          "them to a file of its own beside the uncut model's configuration, which says nothing of them. Smaller models that lie within\n"
+          "Gemma 3n E4B (MatFormer) are cut out of it at start by the settings ffn_widths and skip_layers ([config.md](config.md)).\n";
   return text;
 }
 

@@ -61,6 +61,7 @@ ModelSpec read_text(const Fields& config) {
   spec.embedding_scale = std::sqrt(static_cast<float>(spec.hidden_size));
   spec.final_logit_cap = static_cast<float>(config.find_positive("final_logit_softcapping", 1e6).value_or(30));
   spec.final_norm = read_rms_norm(config);
+  spec.has_nested_ffn = true;
 
   LayerInputsSpec& inputs = spec.layer_inputs;
   const int table = config.find_int("vocab_size_per_layer_input", 1, kMaxVocab).value_or(262144);

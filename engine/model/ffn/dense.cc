@@ -1,10 +1,17 @@
 #include "engine/model/ffn/dense.h"
 
 #include <algorithm>
+#include <vector>
 
 namespace serval {
 
 void DenseFfnSpec::list_slots(int64_t hidden, DenseFfnWeights& w, SlotList& slots) const {
+  if (stored_size > intermediate_size) {
+    const std::vector<RowRange> first = {{0, intermediate_size}};
+    slots.linear(w.gate_up, {{"mlp.gate_proj", stored_size, first}, {"mlp.up_proj", stored_size, first}}, hidden, bias);
+    slots.some_columns(w.down, "mlp.down_proj", first, stored_size, hidden);
+    return;
+  }
   slots.linear(w.gate_up, {{"mlp.gate_proj", intermediate_size}, {"mlp.up_proj", intermediate_size}}, hidden,
                bias);
   slots.linear(w.down, {{"mlp.down_proj", hidden}}, intermediate_size, bias);

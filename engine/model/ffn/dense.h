@@ -16,6 +16,7 @@ struct DenseFfnSpec {
   using Weights = DenseFfnWeights;
 
   int intermediate_size = 0;
+  int stored_size = 0;  // of the checkpoint, whose first neurons alone are used; 0: all are
   Activation activation = Activation::kSilu;
   bool bias = false;  // on gate, up and down
   // Of the gate what lies above so many deviations from the row's mean, less that limit (Gemma 3n).

@@ -45,6 +45,17 @@ std::vector<ModelCase> dense_models() {
        {without_post_norms(), without_value_norm(), without_layer_inputs_of_streams(), without_stream_mixing(),
         without_stream_correction(), without_low_rank(), without_gate_cut(), without_embedding_scale(),
         without_final_logit_cap(), without_window(), with_window_off_by_one(), without_rotation_per_layer()}},
+      {"gemma3n",
+       {without_gate_cut(), without_window(),
+        {"order of neurons", [](ModelSpec&, ModelWeights&) {}, false, "mlp.up_proj.weight"},
+        {"inputs of the layers that stay",
+         [](ModelSpec& s, ModelWeights&) {
+           for (LayerSpec& layer : s.layers) layer.stored_index = {};
+         }}},
+       "off",
+       {},
+       "16, 20, 24",
+       "2"},
       {"gemma3n-composite", {without_stream_mixing(), without_low_rank(), without_gate_cut()}},
       {"gemma4-composite",
        {without_qk_norm(), without_value_norm(), without_output_scale(), without_rope_scaling(), without_window()}},

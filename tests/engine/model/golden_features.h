@@ -353,12 +353,14 @@ struct ModelCase {
   std::vector<Feature> features;
   std::string quantize = "off";
   LongAttention long_attention = {};
+  std::string ffn_widths = {}, skip_layers = {};
 
   bool is_of_format() const { return name.starts_with("quant-") || name.starts_with("gguf-"); }
   // What is asked of the model beside its folder; empty: nothing.
   std::string way() const {
     if (long_attention.is_there())
       return long_attention.kind == LongAttention::Kind::kStreaming ? "streaming" : "self_extend";
+    if (!ffn_widths.empty()) return "sliced";
     return quantize == "off" ? "" : quantize;
   }
   std::string golden() const { return way().empty() ? "golden.json" : "golden-" + way() + ".json"; }

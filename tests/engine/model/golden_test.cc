@@ -17,6 +17,7 @@
 #include "engine/model/lengthen.h"
 #include "engine/model/read_model.h"
 #include "engine/model/safetensors.h"
+#include "engine/model/slice.h"
 #include "engine/model/weight_loader.h"
 #include "loadtest/bench/temp_folder.h"
 #include "tests/engine/model/golden_features.h"
@@ -65,7 +66,8 @@ class Golden : public ::testing::TestWithParam<std::tuple<std::string, ModelCase
   const ModelCase& model() const { return std::get<1>(GetParam()); }
 
   ModelSpec spec(const std::string& quantize) const {
-    return quantised(lengthened(read_model_spec(served(model().name)), model().long_attention), quantize);
+    ModelSpec whole = sliced(read_model_spec(served(model().name)), model().ffn_widths, model().skip_layers);
+    return quantised(lengthened(std::move(whole), model().long_attention), quantize);
   }
 
   Transformer load(const Feature* off = nullptr) {
