@@ -33,9 +33,9 @@ MUTATIONS = [
     (S + "kv_manager.cc", "if (num_computed > whole && geometry_.may_copy_part())\n    cache_.insert(kv.node, tokens.subspan(whole, num_computed - whole), blocks_at(kv, kv.num_cached_blocks));", ";", ALL),
     (S + "kv_manager.cc", "if (kv.first_block[g] >= rule.num_kept()) kv.blocks[g][kv.first_block[g]] = BlockRef();", ";", ALL),
     # Who runs, and who gives way.
-    (S + "scheduler_plan.cc", "return !short_alone_ && whole_ms > 0", "return whole_ms > 0", "Turns.*"),
-    (S + "scheduler_plan.cc", "4 * cost_.expected_ms(rows) <= whole_ms", "cost_.expected_ms(rows) <= whole_ms", "Turns.*"),
-    (S + "scheduler_plan.cc", "if (has_memory && !short_alone_) plan_turns", "if (has_memory) plan_turns", "Turns.*"),
+    (S + "scheduler_plan.cc", "return «!short_alone_ && whole_ms > 0» &&", "whole_ms > 0", "Turns.*"),
+    (S + "scheduler_plan.cc", "4 * cost_.expected_ms(rows)", "cost_.expected_ms(rows)", "Turns.*"),
+    (S + "scheduler_plan.cc", "if (has_memory && «!short_alone_») plan_turns", "true", "Turns.*"),
     (S + "scheduler_plan.cc", "*running_[i]", "*running_[std::min(running_.size() - 1, static_cast<size_t>(std::find(running_.begin(), running_.end(), &below) - running_.begin()) + running_.size() - i)]", ALL),
     (S + "scheduler_plan.cc", "if (&victim == &below) return false;", "if (&victim == &below) continue;", ALL),
     (S + "scheduler_plan.cc", "      has_memory = false;", ";", ALL),
