@@ -99,7 +99,9 @@ TEST(Turns, SoHasOneOnASlowMachineAndAMiddlingOneWaitsForOneTurn) {
 // Rows of the steps in which a short prompt comes each time, beside one long request, on a machine where a step takes
 // base_ms and a millisecond for each 10 rows.
 std::vector<size_t> rows_while_short_ones_come(int base_ms) {
-  Turns turns(default_config(), one_group(64 * 128));
+  SchedulerConfig config = default_config();
+  config.enable_prefix_cache = false;
+  Turns turns(config, one_group(64 * 128));
   turns.driver().step_time = [base_ms](const Batch& batch) {
     return std::chrono::microseconds(base_ms * 1000 + 100 * batch.tokens.size());
   };
