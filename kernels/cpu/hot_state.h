@@ -175,40 +175,45 @@ void selective_scan(const ScanArgs& a) {
   });
 }
 
+constexpr int kWide = 2;  // vectors side by side
+
+// So many values as there are left, or the most that those vectors hold; lanes beyond are 0 and are not stored.
+struct WideLanes {
+  explicit WideLanes(int64_t left) {
+    for (int w = 0; w < kWide; ++w, left -= kLanes) lanes[w] = static_cast<int>(left < 0 ? 0 : left > kLanes ? kLanes : left);
+  }
+  void load(const float* p, Vec (&to)[kWide]) const {
+    for (int w = 0; w < kWide; ++w) to[w] = lanes[w] > 0 ? load_some(p + w * kLanes, lanes[w]) : Vec{};
+  }
+  void store(float* p, const Vec (&from)[kWide]) const {
+    for (int w = 0; w < kWide; ++w)
+      if (lanes[w] > 0) store_some(p + w * kLanes, from[w], lanes[w]);
+  }
+  int lanes[kWide];
+};
+
 // Some neighbouring values of the state stay in the cache while all rows pass; a lane is a value, and sums over
 // keys run in their order.
 void linear_scan(const LinearScanArgs& a) {
-  constexpr int kWide = 2;  // vectors side by side
   const int keys = a.keys;
   const int64_t values = a.rows.channels;
   Vec state[kMaxScanKeys][kWide];
   for (int64_t c = a.rows.begin; c < a.rows.end; c += kWide * kLanes) {
-    int lanes[kWide];
-    for (int w = 0; w < kWide; ++w) {
-      const int64_t left = a.rows.end - c - w * kLanes;
-      lanes[w] = static_cast<int>(left < 0 ? 0 : left > kLanes ? kLanes : left);
-    }
-    const auto load_wide = [&](const float* p, Vec(&to)[kWide]) {
-      for (int w = 0; w < kWide; ++w) to[w] = lanes[w] > 0 ? load_some(p + w * kLanes, lanes[w]) : Vec{};
-    };
-    const auto store_wide = [&](float* p, const Vec(&from)[kWide]) {
-      for (int w = 0; w < kWide; ++w)
-        if (lanes[w] > 0) store_some(p + w * kLanes, from[w], lanes[w]);
-    };
+    const WideLanes wide(a.rows.end - c);
     const auto at = [&](int64_t block, int n) { return a.states + block * a.block_floats + n * values + c; };
     for (int n = 0; n < keys; ++n)
       for (Vec& part : state[n]) part = Vec{};
     for_state_rows(
         a.rows,
         [&](int64_t block) {
-          for (int n = 0; n < keys; ++n) load_wide(at(block, n), state[n]);
+          for (int n = 0; n < keys; ++n) wide.load(at(block, n), state[n]);
         },
         [&](int r) {
           const float *const q = a.q + r * a.qkv_stride, *const k = a.k + r * a.qkv_stride,
                       *const decays = a.decay + r * a.decay_stride;
           const Vec strength = broadcast(a.strength == nullptr ? 1.0f : a.strength[r * a.strength_stride]);
           Vec v[kWide], u[kWide], y[kWide] = {};
-          load_wide(a.v + r * a.qkv_stride + c, v);
+          wide.load(a.v + r * a.qkv_stride + c, v);
           if (a.has_delta_rule) {
             Vec m[kWide] = {};
             for (int n = 0; n < keys; ++n) {
@@ -238,40 +243,28 @@ void linear_scan(const LinearScanArgs& a) {
             }
           }
           for (int w = 0; w < kWide; ++w) y[w] = fma(broadcast(a.skip), v[w], broadcast(a.scale) * y[w]);
-          store_wide(a.out + r * a.out_stride + c, y);
+          wide.store(a.out + r * a.out_stride + c, y);
         },
         [&](int64_t block) {
-          for (int n = 0; n < keys; ++n) store_wide(at(block, n), state[n]);
+          for (int n = 0; n < keys; ++n) wide.store(at(block, n), state[n]);
         });
   }
 }
 
 // As linear_scan; what a row's keys become is formed before its values pass.
 void replacing_scan(const ReplacingScanOfRows& a) {
-  constexpr int kWide = 2;  // vectors side by side
   const int dim = a.dim;
   Vec state[kMaxScanKeys][kWide];
   float removed[kMaxScanKeys], returned[kMaxScanKeys], added[kMaxScanKeys];
   for (int64_t c = a.rows.begin; c < a.rows.end; c += kWide * kLanes) {
-    int lanes[kWide];
-    for (int w = 0; w < kWide; ++w) {
-      const int64_t left = a.rows.end - c - w * kLanes;
-      lanes[w] = static_cast<int>(left < 0 ? 0 : left > kLanes ? kLanes : left);
-    }
-    const auto load_wide = [&](const float* p, Vec(&to)[kWide]) {
-      for (int w = 0; w < kWide; ++w) to[w] = lanes[w] > 0 ? load_some(p + w * kLanes, lanes[w]) : Vec{};
-    };
-    const auto store_wide = [&](float* p, const Vec(&from)[kWide]) {
-      for (int w = 0; w < kWide; ++w)
-        if (lanes[w] > 0) store_some(p + w * kLanes, from[w], lanes[w]);
-    };
+    const WideLanes wide(a.rows.end - c);
     const auto at = [&](int64_t block, int n) { return a.states + block * a.block_floats + n * int64_t{dim} + c; };
     for (int n = 0; n < dim; ++n)
       for (Vec& part : state[n]) part = Vec{};
     for_state_rows(
         a.rows,
         [&](int64_t block) {
-          for (int n = 0; n < dim; ++n) load_wide(at(block, n), state[n]);
+          for (int n = 0; n < dim; ++n) wide.load(at(block, n), state[n]);
         },
         [&](int row) {
           const int64_t first = row * a.stride;
@@ -289,7 +282,7 @@ void replacing_scan(const ReplacingScanOfRows& a) {
           });
           const float length = inverse_sqrt(reduce_add(squares) + a.length_eps), bonus = reduce_add(products);
           Vec v[kWide], held[kWide] = {}, y[kWide] = {};
-          load_wide(a.v + first + c, v);
+          wide.load(a.v + first + c, v);
           for (int n = 0; n < dim; ++n) {
             const Vec key = broadcast(removed[n]);
             for (int w = 0; w < kWide; ++w) held[w] = fma(state[n][w], key, held[w]);
@@ -302,12 +295,12 @@ void replacing_scan(const ReplacingScanOfRows& a) {
               y[w] = fma(state[n][w], query, y[w]);
             }
           }
-          store_wide(a.out + first + c, y);
+          wide.store(a.out + first + c, y);
           for (int w = 0; w < kWide; ++w) v[w] *= broadcast(bonus);
-          store_wide(a.direct + first + c, v);
+          wide.store(a.direct + first + c, v);
         },
         [&](int64_t block) {
-          for (int n = 0; n < dim; ++n) store_wide(at(block, n), state[n]);
+          for (int n = 0; n < dim; ++n) wide.store(at(block, n), state[n]);
         });
   }
 }
