@@ -11,6 +11,7 @@
 #include "engine/model/architectures/decoder_fields.h"
 #include "engine/model/architectures/expert_fields.h"
 #include "engine/model/architectures/mamba2_fields.h"
+#include "engine/model/architectures/mamba_fields.h"
 #include "kernels/base/shown.h"
 
 namespace serval {
@@ -258,14 +259,7 @@ ModelSpec read_jamba(const Fields& config) {
   spec.final_norm = read_rms_norm(config);
   const GqaSpec attention = read_heads(config, spec.hidden_size);
   MambaSpec mamba;
-  mamba.channels = config.find_int("mamba_expand", 1, 64).value_or(2) * spec.hidden_size;
-  mamba.num_states = config.find_int("mamba_d_state", 1, kMaxScanStates).value_or(mamba.num_states);
-  mamba.taps = config.find_int("mamba_d_conv", 2, kMaxConvTaps).value_or(mamba.taps);
-  const boost::json::value* const rank = config.find("mamba_dt_rank");
-  const bool is_auto = rank == nullptr || (rank->is_string() && rank->get_string() == "auto");
-  mamba.step_rank = is_auto ? (spec.hidden_size + 15) / 16 : config.get_int("mamba_dt_rank", 1, kMaxHidden);
-  mamba.has_conv_bias = config.get_bool("mamba_conv_bias", true);
-  mamba.has_bias = config.get_bool("mamba_proj_bias", false);
+  read_mamba_fields(config, spec.hidden_size, mamba);
   mamba.inner_norm = spec.final_norm;
   const DenseFfnSpec dense = read_gated_ffn(config);
   const int period = config.find_int("attn_layer_period", 1, kMaxLayers).value_or(8);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine/model/architectures/decoder_fields.h"
+#include "engine/model/architectures/mamba_fields.h"
 
 namespace serval {
 namespace {
@@ -83,16 +84,9 @@ ModelSpec read_zamba(const Fields& config) {
   ModelSpec spec = read_frame(config, /*ties_when_absent=*/true);
   spec.final_norm = read_rms_norm(config, 1e-5);
   HeadMambaSpec mamba;
-  mamba.channels = config.find_int("mamba_expand", 1, 64).value_or(2) * spec.hidden_size;
+  read_mamba_fields(config, spec.hidden_size, mamba);
   mamba.num_heads = config.find_int("n_mamba_heads", 1, kMaxHeads).value_or(2);
   if (mamba.channels % mamba.num_heads != 0) config.refuse("n_mamba_heads", "must divide mamba_expand times hidden_size");
-  mamba.num_states = config.find_int("mamba_d_state", 1, kMaxScanStates).value_or(mamba.num_states);
-  mamba.taps = config.find_int("mamba_d_conv", 2, kMaxConvTaps).value_or(mamba.taps);
-  const boost::json::value* const rank = config.find("mamba_dt_rank");
-  const bool is_auto = rank == nullptr || (rank->is_string() && rank->get_string() == "auto");
-  mamba.step_rank = is_auto ? (spec.hidden_size + 15) / 16 : config.get_int("mamba_dt_rank", 1, kMaxHidden);
-  mamba.has_conv_bias = config.get_bool("mamba_conv_bias", true);
-  mamba.has_bias = config.get_bool("mamba_proj_bias", false);
   if (read_activation(config, "hidden_mamba_act", "silu") != Activation::kSilu) config.refuse("hidden_mamba_act", "must be silu");
   const ZambaBlockSpec block = read_block(config, spec);
   for (const auto& [field, usual] : {std::pair{"attention_hidden_size", block.width()}, {"attention_head_dim", block.head_dim()}})
