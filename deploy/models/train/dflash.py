@@ -10,21 +10,15 @@ layers.K as Qwen3's, norm; the mask is a token of the model's that conversations
     python dflash.py ../serval-nano ../serval-nano-dflash
 """
 
-import argparse
 import json
-import pathlib
 
 import torch
 from safetensors.torch import save_file
-from tokenizers import Tokenizer
 from torch import nn
 from torch.nn import functional as F
-from transformers import AutoModelForCausalLM
 
 from eagle import Mlp, Norm
-from medusa import batches, conversations, report
-
-HERE = pathlib.Path(__file__).resolve().parent
+from medusa import argument_parser, batches, begin_training, report
 
 
 class Attention(nn.Module):
@@ -106,27 +100,13 @@ def choose_places(trained, blocks, size):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", type=pathlib.Path)
-    parser.add_argument("folder", type=pathlib.Path)
-    parser.add_argument("--data", type=pathlib.Path, default=HERE.parents[3] / "shared" / "data")
+    parser = argument_parser(__doc__, steps=4000, rate=0.02)
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--block", type=int, default=8)
     parser.add_argument("--blocks", type=int, default=16, help="of a row of 256 tokens")
     parser.add_argument("--mask", type=int, default=0, help="the token that stands for one that is not known")
-    parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--dialogues", type=int, default=8000)
-    parser.add_argument("--rate", type=float, default=0.02)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=20)
     args = parser.parse_args()
-    torch.manual_seed(args.seed)
-    torch.set_num_threads(args.threads)
-    model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32).eval()
-    model.requires_grad_(False)
-    tokenizer = Tokenizer.from_file(str(args.model / "tokenizer.json"))
-    ids, labels, starts = conversations(args.data, tokenizer, args.dialogues, args.seed)
+    model, ids, labels, starts = begin_training(args)
     c, model_head, table = model.config, model.get_output_embeddings().weight, model.get_input_embeddings().weight
     n, block = c.num_hidden_layers, args.block
     read_layers = [1, n // 2, n - 2]  # what they make

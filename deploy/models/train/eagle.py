@@ -15,21 +15,15 @@ checkpoints:
     python eagle.py ../serval-nano ../serval-nano-eagle3 --third
 """
 
-import argparse
 import json
-import pathlib
 
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from tokenizers import Tokenizer
 from torch import nn
 from torch.nn import functional as F
-from transformers import AutoModelForCausalLM
 
-from medusa import batches, conversations, report
-
-HERE = pathlib.Path(__file__).resolve().parent
+from medusa import argument_parser, batches, begin_training, report
 
 
 class Norm(nn.Module):
@@ -155,26 +149,12 @@ class Third(nn.Module):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", type=pathlib.Path)
-    parser.add_argument("folder", type=pathlib.Path)
+    parser = argument_parser(__doc__, steps=4000, rate=3e-3)
     parser.add_argument("--third", action="store_true")
-    parser.add_argument("--data", type=pathlib.Path, default=HERE.parents[3] / "shared" / "data")
     parser.add_argument("--passes", type=int, default=4)
     parser.add_argument("--draft-vocab", type=int, default=1024)
-    parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--dialogues", type=int, default=8000)
-    parser.add_argument("--rate", type=float, default=3e-3)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=20)
     args = parser.parse_args()
-    torch.manual_seed(args.seed)
-    torch.set_num_threads(args.threads)
-    model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32).eval()
-    model.requires_grad_(False)
-    tokenizer = Tokenizer.from_file(str(args.model / "tokenizer.json"))
-    ids, labels, starts = conversations(args.data, tokenizer, args.dialogues, args.seed)
+    model, ids, labels, starts = begin_training(args)
     c, model_head, table = model.config, model.get_output_embeddings().weight, model.get_input_embeddings().weight
     n = c.num_hidden_layers
     most_drawn = torch.arange(c.vocab_size)

@@ -115,25 +115,37 @@ def report(done, begin, loss, right):
         print(done, f"{time.monotonic() - begin:.0f} s", f"{loss.item():.3f}", " ".join(f"{r:.2f}" for r in right), flush=True)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
+def argument_parser(description, steps, rate):
+    """What each training of heads on conversations takes."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("model", type=pathlib.Path)
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("--data", type=pathlib.Path, default=HERE.parents[3] / "shared" / "data")
-    parser.add_argument("--hydra", action="store_true")
-    parser.add_argument("--heads", type=int, default=4)
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=steps)
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--dialogues", type=int, default=8000)
-    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--rate", type=float, default=rate)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=20)
-    args = parser.parse_args()
+    return parser
+
+
+def begin_training(args):
+    """The model, which is not trained, and the conversations: ids, labels and where each begins."""
     torch.manual_seed(args.seed)
     torch.set_num_threads(args.threads)
     model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32).eval()
+    model.requires_grad_(False)
     tokenizer = Tokenizer.from_file(str(args.model / "tokenizer.json"))
-    ids, labels, starts = conversations(args.data, tokenizer, args.dialogues, args.seed)
+    return model, *conversations(args.data, tokenizer, args.dialogues, args.seed)
+
+
+def main():
+    parser = argument_parser(__doc__, steps=400, rate=2e-3)
+    parser.add_argument("--hydra", action="store_true")
+    parser.add_argument("--heads", type=int, default=4)
+    args = parser.parse_args()
+    model, ids, labels, starts = begin_training(args)
     lm_head, table = model.get_output_embeddings().weight.data, model.get_input_embeddings().weight.data
     heads = nn.ModuleList(HydraHead(k, lm_head) if args.hydra else Head(lm_head) for k in range(args.heads))
     optimizer = torch.optim.AdamW(heads.parameters(), lr=args.rate, weight_decay=0)
