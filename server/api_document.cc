@@ -1,6 +1,8 @@
 #include "server/api_document.h"
 
+#include <algorithm>
 #include <boost/json.hpp>
+#include <utility>
 
 namespace serval {
 namespace {
@@ -22,6 +24,8 @@ constexpr ApiRequest kRequests[] = {
     {'G', "OllamaGenerateRequest", "generate", {"/api/generate"}, {}},
     {'B', "OllamaEmbedRequest", "embed", {"/api/embed"}, {"input"}},
     {'D', "DetokenizeRequest", "detokenize", {"/detokenize"}, {"tokens"}},
+    {'U', "FileRequest", "file", {"/v1/files"}, {"file", "purpose"}, /*is_form=*/true},
+    {'J', "BatchRequest", "batch", {"/v1/batches"}, {"input_file_id", "endpoint", "completion_window"}},
 };
 
 constexpr ApiField kFields[] = {
@@ -41,6 +45,7 @@ constexpr ApiField kFields[] = {
     {"cache_salt", "string", "CTEKSA"},
     {"chat_template", "string", "CZ"},
     {"chat_template_kwargs", "object", "CZ"},
+    {"completion_window", "string", "J"},
     {"container", "string", "", "", "MN"},
     {"context", "array", "", "", "G"},
     {"context_management", "object", "", "MN", "R"},
@@ -55,6 +60,9 @@ constexpr ApiField kFields[] = {
     {"ebnf", "string", "", "", "CTZ"},
     {"echo", "boolean", "T", "", "C"},
     {"encoding_format", "string", "E"},
+    {"endpoint", "string", "J"},
+    {"expires_after", "object", "U"},
+    {"file", "binary", "U"},
     {"format", "object|string", "OG"},
     {"frequency_penalty", "number", "CT"},
     {"function_call", "string|object", "", "", "C"},
@@ -72,6 +80,7 @@ constexpr ApiField kFields[] = {
     {"include_stop_str_in_output", "boolean", "CT"},
     {"inference_geo", "string", "", "MN"},
     {"input", "string|array", "REKB"},
+    {"input_file_id", "string", "J"},
     {"instruction", "string", "SA"},
     {"instructions", "string", "R"},
     {"items", "string|array", "S"},
@@ -93,7 +102,7 @@ constexpr ApiField kFields[] = {
     {"max_tool_calls", "integer", "", "R"},
     {"mcp_servers", "array", "", "", "MN"},
     {"messages", "array", "CMNZO"},
-    {"metadata", "object", "", "CTRMN"},
+    {"metadata", "object", "J", "CTRMN"},
     {"min_p", "number", "CT"},
     {"min_tokens", "integer", "CT"},
     {"mm_processor_kwargs", "object", "", "EKSA"},
@@ -104,6 +113,7 @@ constexpr ApiField kFields[] = {
     {"normalize", "boolean", "E"},
     {"options", "object", "OG", "B"},
     {"output_config", "object", "MN"},
+    {"output_expires_after", "object", "J"},
     {"parallel_tool_calls", "boolean", "CR"},
     {"prediction", "object", "CT"},
     {"presence_penalty", "number", "CT"},
@@ -117,6 +127,7 @@ constexpr ApiField kFields[] = {
     {"prompt_cache_retention", "string", "", "CTR"},
     {"prompt_embeds", "string|array", "", "", "CTZ"},
     {"prompt_logprobs", "integer", "CT"},
+    {"purpose", "string", "U"},
     {"queries", "string|array", "S"},
     {"query", "string", "A"},
     {"raw", "boolean", "G"},
@@ -176,13 +187,13 @@ constexpr ApiField kFields[] = {
 
 // A field of one type, or of several.
 json::object schema_of(const ApiField& field, FieldUse use) {
+  if (field.types == "binary") return {{"type", {"string"}}, {"format", "binary"}};
   json::array types;
   for (std::string_view rest = field.types; !rest.empty();) {
     const size_t bar = rest.find('|');
     types.push_back(json::value(rest.substr(0, bar)));
     rest = bar == rest.npos ? std::string_view() : rest.substr(bar + 1);
   }
-  types.push_back("null");
   json::object schema{{"type", std::move(types)}};
   if (field.types.find("array") != field.types.npos) schema["items"] = json::object();
   if (use == FieldUse::kIgnored) schema["description"] = "Accepted and ignored.";
@@ -197,12 +208,12 @@ json::object schema_of(const ApiRequest& request) {
     if (use != FieldUse::kUnknown) properties[field.name] = schema_of(field, use);
   }
   json::array required;
-  for (const std::string_view name : request.required) {
-    if (name.empty()) continue;
-    required.push_back(json::value(name));
-    json::array& types = properties[name].as_object()["type"].as_array();
-    types.pop_back();  // null is the same as absent
-  }
+  for (const std::string_view name : request.required)
+    if (!name.empty()) required.push_back(json::value(name));
+  // null is the same as absent.
+  if (!request.is_form)
+    for (json::key_value_pair& property : properties)
+      if (std::ranges::find(request.required, std::string_view(property.key())) == request.required.end()) property.value().as_object()["type"].as_array().push_back("null");
   json::object schema{{"type", "object"}, {"properties", std::move(properties)}};
   if (!required.empty()) schema["required"] = std::move(required);
   return schema;
@@ -216,19 +227,59 @@ json::object content_of(std::string_view type, json::object schema) {
   return {{type, {{"schema", std::move(schema)}}}};
 }
 
-json::object answers() {
-  return {{"200", {{"description", "The answer; a stream of events where \"stream\" asks for one."},
-                   {"content", {{"application/json", {{"schema", json::object()}}}, {"text/event-stream", {{"schema", json::object()}}}}}}},
-          {"default", {{"description", "What is wrong, and with which field."}, {"content", content_of("application/json", reference("Error"))}}}};
+json::object answers(std::string_view path) {
+  json::object out{{"200", {{"description", "The answer; a stream of events where \"stream\" asks for one."},
+                            {"content", {{"application/json", {{"schema", json::object()}}}, {"text/event-stream", {{"schema", json::object()}}}}}}},
+                   {"default", {{"description", "What is wrong, and with which field."}, {"content", content_of("application/json", reference("Error"))}}}};
+  if (path.starts_with("/v1/files") || path.starts_with("/v1/batches"))
+    out["501"] = {{"description", "The server keeps no files: its setting files_folder names no folder."}, {"content", content_of("application/json", reference("Error"))}};
+  return out;
 }
 
-struct ApiGet {
-  std::string_view path, what;
+// A request without a body. `{id}` in a path stands for what is asked of.
+struct ApiAddress {
+  std::string_view method, path, what;
+  // Of the query.
+  std::array<std::string_view, 4> parameters = {};
 };
-constexpr ApiGet kGets[] = {{"/v1/models", "The served model and its aliases."}, {"/health", "Whether requests are accepted."},
-                            {"/live", "Whether the engine makes progress."},     {"/ready", "Whether requests are accepted."},
-                            {"/ping", "Whether requests are accepted."},         {"/version", "The version."},
-                            {"/metrics", "Prometheus text."},                    {"/openapi.json", "This document."}};
+constexpr ApiAddress kAddresses[] = {
+    {"get", "/v1/models", "The served model and its aliases."},
+    {"get", "/v1/models/{id}", "One of them."},
+    {"get", "/v1/responses/{id}", "A response that is kept."},
+    {"delete", "/v1/responses/{id}", "Forgets a response."},
+    {"get", "/v1/responses/{id}/input_items", "What it was asked."},
+    {"post", "/v1/responses/{id}/cancel", "Refused: no response runs in the background."},
+    {"get", "/v1/files", "The files that are kept.", {"after", "limit", "order", "purpose"}},
+    {"get", "/v1/files/{id}", "What is known of a file."},
+    {"delete", "/v1/files/{id}", "Forgets a file."},
+    {"get", "/v1/files/{id}/content", "A file's content."},
+    {"get", "/v1/batches", "The batches, the newest first.", {"after", "limit", "order"}},
+    {"get", "/v1/batches/{id}", "How far a batch is."},
+    {"post", "/v1/batches/{id}/cancel", "Ends a batch with the answers that it has."},
+    {"get", "/tokenizer_info", "The tokenizer, as vLLM says it."},
+    {"get", "/props", "The server, as llama.cpp says it."},
+    {"get", "/slots", "What runs, as llama.cpp says it."},
+    {"get", "/api/tags", "The served model, as Ollama says it."},
+    {"get", "/api/ps", "The served model, as Ollama says it."},
+    {"get", "/api/version", "The version, as Ollama says it."},
+    {"get", "/health", "Whether requests are accepted."},
+    {"get", "/live", "Whether the engine makes progress."},
+    {"get", "/ready", "Whether requests are accepted."},
+    {"get", "/ping", "Whether requests are accepted."},
+    {"get", "/version", "The version."},
+    {"get", "/metrics", "Prometheus text."},
+    {"get", "/openapi.json", "This document."},
+};
+
+json::object operation(const ApiAddress& address) {
+  json::array parameters;
+  if (address.path.find("{id}") != address.path.npos) parameters.push_back({{"name", "id"}, {"in", "path"}, {"required", true}, {"schema", {{"type", "string"}}}});
+  for (const std::string_view name : address.parameters)
+    if (!name.empty()) parameters.push_back({{"name", name}, {"in", "query"}, {"schema", {{"type", name == "limit" ? "integer" : "string"}}}});
+  json::object out{{"summary", address.what}, {"responses", answers(address.path)}};
+  if (!parameters.empty()) out["parameters"] = std::move(parameters);
+  return out;
+}
 
 }  // namespace
 
@@ -277,11 +328,15 @@ std::string openapi_json(std::string_view version) {
     schemas[request.name] = schema_of(request);
     for (const std::string_view path : request.paths) {
       if (path.empty()) continue;
-      paths[path] = {{"post", {{"requestBody", {{"required", true}, {"content", content_of("application/json", reference(request.name))}}},
-                               {"responses", answers()}}}};
+      const std::string_view type = request.is_form ? "multipart/form-data" : "application/json";
+      paths[path] = {{"post", {{"requestBody", {{"required", true}, {"content", content_of(type, reference(request.name))}}}, {"responses", answers(path)}}}};
     }
   }
-  for (const ApiGet& get : kGets) paths[get.path] = {{"get", {{"summary", get.what}, {"responses", answers()}}}};
+  for (const ApiAddress& address : kAddresses) {
+    json::value& methods = paths[address.path];
+    if (methods.is_null()) methods = json::object();
+    methods.as_object()[address.method] = operation(address);
+  }
   const json::object document{{"openapi", "3.1.0"},
                               {"info", {{"title", "Serval"}, {"version", version}}},
                               {"paths", std::move(paths)},

@@ -15,7 +15,8 @@ struct ApiRequest {
   std::string_view name;                     // "ChatRequest"
   std::string_view title;                    // a column of the table
   std::array<std::string_view, 4> paths;     // that take it by POST
-  std::array<std::string_view, 2> required;  // fields; a second one beside the first
+  std::array<std::string_view, 3> required;  // fields
+  bool is_form = false;                      // multipart/form-data, else JSON
 };
 std::span<const ApiRequest> api_requests();
 
@@ -23,7 +24,7 @@ enum class FieldUse { kUnknown, kHonoured, kIgnored, kRefused };
 
 struct ApiField {
   std::string_view name;
-  std::string_view types;  // of JSON, with bars between
+  std::string_view types;  // of JSON, with bars between; "binary": a file's content
   // Letters of the requests that read it, pass over it, and say that they cannot: each is in at most one.
   std::string_view honoured, ignored = {}, refused = {};
 

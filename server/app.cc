@@ -218,17 +218,17 @@ void serve_until_stopped(const std::string& model, ServerConfig config, StopSign
   routes.add(ollama_routes(service, request_options.strict, kVersion));
   routes.add(messages_routes(service, request_options.strict));
   routes.add(responses_routes(service, {.strict = request_options.strict, .max_stored_bytes = static_cast<size_t>(config.max_stored_response_bytes)}));
-  const ApiKeys keys(config.http.api_keys);
-  config.batches.strict = config.strict_parameters;
-  Batches batches(config.batches, routes.routes(), keys);
-  routes.add(batches.routes());
-  routes.add(admin_routes(
-      service, [&metrics] { return metrics.text(); }, kVersion));
   HttpHooks hooks;
   hooks.response = [&metrics](const std::string& route, int status) { metrics.http_response(route, status); };
   hooks.refused = [&metrics](const std::string& code) { metrics.rejected(code); };
   hooks.client_gone = [&metrics](const char* reason) { metrics.client_gone(reason); };
   hooks.ended = log_request;
+  const ApiKeys keys(config.http.api_keys);
+  config.batches.strict = config.strict_parameters;
+  Batches batches(config.batches, routes.routes(), keys, hooks);
+  routes.add(batches.routes());
+  routes.add(admin_routes(
+      service, [&metrics] { return metrics.text(); }, kVersion));
   HttpServer http(config.http, std::move(routes), std::move(hooks));
   http.start();
   const std::unique_ptr<GrpcServer> grpc =

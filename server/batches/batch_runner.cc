@@ -74,7 +74,7 @@ class BatchRunner::Caller final : public BatchCaller {
     HttpRequest request{.method = "POST", .path = url, .fields = {{"content-type", "application/json"}}, .body = body, .key = key_,
                         .id = "req_" + unique_id(), .received = std::chrono::steady_clock::now()};
     BatchReply reply{.request_id = request.id};
-    std::optional<HttpResponse> response = call_route(route_, std::move(request), [this] { return runner_.is_stopped(); });
+    std::optional<HttpResponse> response = call_route(route_, std::move(request), runner_.hooks_, [this] { return runner_.is_stopped(); });
     if (!response) throw std::runtime_error("The batch was stopped.");
     reply.status = response->status;
     reply.body = std::move(response->body);
@@ -89,8 +89,8 @@ class BatchRunner::Caller final : public BatchCaller {
   const int key_;
 };
 
-BatchRunner::BatchRunner(FileStore& files, std::vector<Route> routes, const ApiKeys& keys, int concurrency)
-    : files_(files), routes_(std::move(routes)), keys_(keys), concurrency_(concurrency) {
+BatchRunner::BatchRunner(FileStore& files, std::vector<Route> routes, const ApiKeys& keys, HttpHooks hooks, int concurrency)
+    : files_(files), routes_(std::move(routes)), keys_(keys), hooks_(std::move(hooks)), concurrency_(concurrency) {
   read_folder();
   thread_ = std::thread([this] { work(); });
 }

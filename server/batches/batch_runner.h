@@ -17,6 +17,7 @@
 
 #include "server/batches/file_store.h"
 #include "server/http/api_keys.h"
+#include "server/http/http_config.h"
 #include "server/http/route_table.h"
 
 namespace serval {
@@ -32,8 +33,8 @@ struct BatchRequest {
 
 class BatchRunner {
  public:
-  // `routes`: what a batch may ask. All but them must outlive the runner. Throws std::runtime_error with a sentence.
-  BatchRunner(FileStore& files, std::vector<Route> routes, const ApiKeys& keys, int concurrency);
+  // `routes`: what a batch may ask. All but them and `hooks` must outlive the runner. Throws std::runtime_error with a sentence.
+  BatchRunner(FileStore& files, std::vector<Route> routes, const ApiKeys& keys, HttpHooks hooks, int concurrency);
   ~BatchRunner();  // stop()
 
   // A batch as the API shows it; an Error where there is none of that id and owner.
@@ -70,6 +71,7 @@ class BatchRunner {
   FileStore& files_;
   const std::vector<Route> routes_;
   const ApiKeys& keys_;
+  const HttpHooks hooks_;
   const int concurrency_;
   // Batches, and what they show, change under it; those that run stay in their place.
   std::mutex mutex_;

@@ -2,18 +2,15 @@
 
 #include <algorithm>
 #include <boost/json.hpp>
-#include <charconv>
 #include <fstream>
 #include <optional>
 #include <utility>
 
-#include "engine/json/fields.h"
-#include "engine/json/json_reader.h"
+#include "server/batches/batch_requests.h"
 #include "server/batches/batch_runner.h"
 #include "server/batches/file_store.h"
 #include "server/http/error_response.h"
 #include "server/http/http_exchange.h"
-#include "server/http/multipart.h"
 #include "server/http/query.h"
 
 namespace serval {
@@ -21,10 +18,6 @@ namespace {
 
 namespace json = boost::json;
 using Exchange = std::shared_ptr<HttpExchange>;
-
-constexpr size_t kMaxNameBytes = 512;
-constexpr int kMaxWindowHours = 24 * 30;
-constexpr int64_t kLeastLifetime = 3600, kMostLifetime = 30 * 24 * 3600;  // OpenAI's
 
 HttpResponse json_response(const json::value& value) {
   HttpResponse response;
@@ -58,12 +51,6 @@ class FileBody final : public BodySource {
   std::ifstream file_;
 };
 
-std::optional<int64_t> number_of(std::string_view text) {
-  int64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  return error == std::errc() && end == text.data() + text.size() ? std::optional(value) : std::nullopt;
-}
-
 // A page of `items`, which come newest first, as the query asks: after, limit, order.
 void answer_page(const Exchange& exchange, std::vector<json::object> items, int64_t usual, int64_t most) {
   const std::string& query = exchange->request().query;
@@ -88,77 +75,15 @@ void answer_page(const Exchange& exchange, std::vector<json::object> items, int6
                                                {"has_more", last != items.end()}}));
 }
 
-// Of expires_after, whose only anchor is the making.
-int64_t lifetime(std::string_view anchor, std::optional<int64_t> seconds, const std::string& field) {
-  if (anchor != "created_at") throw FieldError("", invalid(field, "invalid_value", field + ".anchor must be \"created_at\"."));
-  if (!seconds || *seconds < kLeastLifetime || *seconds > kMostLifetime)
-    throw FieldError("", invalid(field, "invalid_value", field + ".seconds must be a whole number between " + std::to_string(kLeastLifetime) + " and " + std::to_string(kMostLifetime) + "."));
-  return *seconds;
-}
-
-Result<StoredFile> upload(FileStore& files, const std::string& owner, std::string_view content_type, std::string_view body, bool strict) {
-  const Result<std::vector<FormPart>> form = read_form(content_type, body);
-  if (!form) return form.error();
-  StoredFile file{.owner = owner};
-  std::optional<std::string_view> content;
-  std::string anchor = "created_at";
-  std::optional<int64_t> seconds;
-  bool expires = false;
-  for (const FormPart& part : *form) {
-    if (part.name == "purpose") {
-      file.purpose = part.content;
-    } else if (part.name == "file") {
-      content = part.content;
-      file.filename = part.filename.value_or("file");
-    } else if (part.name == "expires_after[anchor]") {
-      anchor = part.content;
-      expires = true;
-    } else if (part.name == "expires_after[seconds]") {
-      seconds = number_of(part.content);
-      expires = true;
-    } else if (strict) {
-      return invalid("", "unknown_parameter", "The form has a part that this URL does not know.");
-    }
-  }
-  if (!content) return invalid("file", "missing_required_parameter", "file is missing.");
-  if (file.purpose != "batch") return invalid("purpose", "invalid_value", "purpose must be \"batch\": files are kept for batches alone.");
-  if (file.filename.size() > kMaxNameBytes) return invalid("file", "invalid_value", "The file's name has more than " + std::to_string(kMaxNameBytes) + " bytes.");
-  if (expires) file.expires_at = unix_now() + lifetime(anchor, seconds, "expires_after");
-  return files.put(std::move(file), *content);
-}
-
-Result<BatchRequest> parse_batch_request(std::string_view body, bool strict) {
-  const Result<json::object> object = read_json_object(body);
-  if (!object) return object.error();
-  const Fields fields(*object);
-  BatchRequest out;
-  out.input_file_id = fields.get_string("input_file_id");
-  out.endpoint = fields.get_string("endpoint");
-  const std::string window = fields.get_string("completion_window");
-  const std::optional<int64_t> hours = window.ends_with('h') ? number_of(std::string_view(window).substr(0, window.size() - 1)) : std::nullopt;
-  if (!hours || *hours < 1 || *hours > kMaxWindowHours) fields.refuse("completion_window", "must be a number of hours from \"1h\" to \"" + std::to_string(kMaxWindowHours) + "h\"");
-  out.window_hours = static_cast<int>(*hours);
-  if (const std::optional<Fields> expires = fields.find_object("output_expires_after"))
-    out.output_lifetime_s = lifetime(expires->get_string("anchor"), expires->find_integer("seconds"), "output_expires_after");
-  if (const std::optional<Fields> metadata = fields.find_object("metadata")) {
-    if (metadata->object().size() > 16) fields.refuse("metadata", "may have at most 16 members");
-    for (const auto& [name, value] : metadata->object())
-      if (name.size() > 64 || !value.is_string() || value.get_string().size() > 512) fields.refuse("metadata", "may have names of at most 64 bytes and texts of at most 512");
-    out.metadata = metadata->object();
-  }
-  if (const std::vector<std::string> unknown = fields.unknown(); strict && !unknown.empty())
-    fields.refuse(unknown.front(), "is not a parameter of this URL", "unknown_parameter");
-  return out;
-}
-
 }  // namespace
 
-Batches::Batches(const BatchesConfig& config, const std::vector<Route>& callable, const ApiKeys& keys) : strict_(config.strict), keys_(keys) {
+Batches::Batches(const BatchesConfig& config, const std::vector<Route>& callable, const ApiKeys& keys, HttpHooks hooks)
+    : strict_(config.strict), keys_(keys) {
   if (config.folder.empty()) return;
   files_ = std::make_unique<FileStore>(config.folder, config.max_bytes);
   std::vector<Route> asked;
   std::copy_if(callable.begin(), callable.end(), std::back_inserter(asked), [](const Route& route) { return route.method == "POST" && route.ends_with_client; });
-  runner_ = std::make_unique<BatchRunner>(*files_, std::move(asked), keys, config.concurrency);
+  runner_ = std::make_unique<BatchRunner>(*files_, std::move(asked), keys, std::move(hooks), config.concurrency);
 }
 
 Batches::~Batches() = default;
@@ -175,18 +100,17 @@ std::vector<Route> Batches::routes() {
                  .handler =
                      [this, handle](const Exchange& exchange) {
                        if (!files_) return exchange->respond(error_response(501, "not_enabled", "This server keeps no files: its setting files_folder names no folder."));
-                       try {
-                         handle(exchange, keys_.name(exchange->request().key), std::string(exchange->request().path_tail));
-                       } catch (const FieldError& refused) {
-                         exchange->respond(error_response(refused.error()));
-                       }
+                       handle(exchange, keys_.name(exchange->request().key), std::string(exchange->request().path_tail));
                      },
                  .body = body,
                  .runs_on = RunsOn::kTextPool};
   };
   const auto upload_file = [this](const Exchange& exchange, const std::string& owner, const std::string&) {
     const std::string body = exchange->take_body();
-    const Result<StoredFile> file = upload(*files_, owner, exchange->request().field("content-type"), body, strict_);
+    Result<FileUpload> read = read_upload(exchange->request().field("content-type"), body, strict_);
+    if (!read) return exchange->respond(error_response(read.error()));
+    read->about.owner = owner;
+    const Result<StoredFile> file = files_->put(std::move(read->about), read->content);
     exchange->respond(file ? json_response(file_object(*file)) : error_response(file.error()));
   };
   const auto list_files = [this](const Exchange& exchange, const std::string& owner, const std::string&) {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "server/http/api_keys.h"
+#include "server/http/http_config.h"
 #include "server/http/route_table.h"
 
 namespace serval {
@@ -28,8 +29,9 @@ struct BatchesConfig {
 // The files and batches of one server.
 class Batches {
  public:
-  // `callable`: the routes that a batch's requests may ask, whose service outlives this, as do `keys`. Throws std::runtime_error with a sentence.
-  Batches(const BatchesConfig& config, const std::vector<Route>& callable, const ApiKeys& keys);
+  // `callable`: the routes that a batch's requests may ask, whose service outlives this, as do `keys`. `hooks` hear of its requests as of those
+  // that come over the network. Throws std::runtime_error with a sentence.
+  Batches(const BatchesConfig& config, const std::vector<Route>& callable, const ApiKeys& keys, HttpHooks hooks);
   ~Batches();
 
   // The rows refer to this.

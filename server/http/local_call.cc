@@ -70,13 +70,28 @@ class LocalConnection final : public HttpConnection {
   bool is_answered_ = false;
 };
 
-std::optional<HttpResponse> call_route(const Route& route, HttpRequest request, const std::function<bool()>& stopped) {
+std::optional<HttpResponse> call_route(const Route& route, HttpRequest request, const HttpHooks& hooks, const std::function<bool()>& stopped) {
   const auto connection = std::make_shared<LocalConnection>();
   const auto exchange = std::make_shared<HttpExchange>(std::move(request), connection);
   // Whatever happens, nothing goes on for nobody.
   const std::shared_ptr<void> at_end(nullptr, [&](void*) { LocalConnection::end(*exchange); });
   route.handler(exchange);
-  return connection->run(stopped);
+  std::optional<HttpResponse> answer = connection->run(stopped);
+  constexpr int kClientLeft = 499;
+  if (answer && !answer->refusal.empty() && hooks.refused) hooks.refused(answer->refusal);
+  if (answer && hooks.response) hooks.response(route.path, answer->status);
+  if (!answer && hooks.client_gone) hooks.client_gone("disconnect");
+  if (hooks.ended)
+    hooks.ended({.method = exchange->request().method,
+                 .path = exchange->request().path,
+                 .id = exchange->request().id,
+                 .key = exchange->request().key,
+                 .status = answer ? answer->status : kClientLeft,
+                 .code = answer ? std::string_view(answer->refusal) : std::string_view(),
+                 .gone = answer ? "" : "disconnect",
+                 .total_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - exchange->request().received).count(),
+                 .generation = exchange->record()});
+  return answer;
 }
 
 }  // namespace serval

@@ -4,6 +4,7 @@
 #include <functional>
 #include <optional>
 
+#include "server/http/http_config.h"
 #include "server/http/http_types.h"
 #include "server/http/route_table.h"
 
@@ -11,6 +12,7 @@ namespace serval {
 
 // Waits for the whole answer, whose `source` is read into `body`; a stream's events are its body. `stopped` is asked some twenty times a second:
 // once it is true the work ends as if its client had left, and there is no answer. What the handler throws, this throws.
-std::optional<HttpResponse> call_route(const Route& route, HttpRequest request, const std::function<bool()>& stopped);
+// `hooks` hear of it what they hear of one that came by a socket.
+std::optional<HttpResponse> call_route(const Route& route, HttpRequest request, const HttpHooks& hooks, const std::function<bool()>& stopped);
 
 }  // namespace serval

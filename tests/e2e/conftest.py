@@ -40,6 +40,8 @@ class Daemon:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         assert self._announced.wait(30), "the daemon did not say where it listens:\n" + self.log()
+        if self.port is None:  # its last line was read, its end may be a moment away
+            self.process.wait(30)
         if wait_ready:
             self.wait_ready()
 

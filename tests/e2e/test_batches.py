@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import time
 
 import httpx
@@ -52,7 +53,13 @@ def test_a_batch_from_its_file_to_its_answers(start_daemon, tmp_path):
         alone = client.completions.create(model="serval-nano", prompt=f"{i} and", max_tokens=1 + i % 5, temperature=0)
         told = good[i]["response"]
         assert told["status_code"] == 200 and told["request_id"] and told["body"]["choices"][0]["text"] == alone.choices[0].text
+    # Each has its line of the log, and its part in what is counted.
+    logged = {fields["id"]: fields for fields in (dict(re.findall(r"(\w+)=(\S+)", line)) for line in daemon.log().splitlines() if " request method=" in line)}
+    for i in (0, 7, 24):
+        line = logged[good[i]["response"]["request_id"]]
+        assert (line["path"], line["status"], line["output_tokens"], line["finish"]) == ("/v1/completions", "200", str(1 + i % 5), "length")
     wrong = answers(client, batch.error_file_id)
+    assert logged[wrong[0]["response"]["request_id"]]["code"] == wrong[0]["response"]["body"]["error"]["code"]
     assert wrong[0]["response"]["status_code"] == 400 and wrong[0]["response"]["body"]["error"]["param"] == "temperature"
     assert [answer["error"] and answer["error"]["code"] for answer in wrong] == [None, "invalid_json", "mismatched_endpoint"]
     # Lists, pages and deletion.

@@ -151,9 +151,10 @@ def test_openai_agents_call_their_tools(daemon, dialect):
     assert agents.Runner.run_sync(plain, QUESTION).final_output
 
 
-def test_schemathesis_finds_no_answer_above_499(daemon):
+def test_schemathesis_finds_no_answer_above_499(start_daemon, tmp_path):
     installed("schemathesis")
+    daemon = start_daemon("--files-folder", tmp_path / "files")
     command = shutil.which("schemathesis", path=str(sys.executable.rsplit("/", 1)[0])) or shutil.which("schemathesis")
     run = subprocess.run([command, "run", daemon.url + "/openapi.json", "--checks", "not_a_server_error", "--max-examples", "20", "--phases", "fuzzing", "--request-timeout", "20"],
-                         capture_output=True, text=True, timeout=600)
+                         capture_output=True, text=True, timeout=600, cwd=tmp_path)
     assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-1000:]

@@ -8,8 +8,11 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "server/anthropic/messages_request.h"
+#include "server/batches/batch_requests.h"
 #include "server/ollama/ollama_request.h"
 #include "server/openai/openai_request.h"
 #include "server/openai/pooling_request.h"
@@ -43,6 +46,7 @@ std::optional<Error> refusal(char request, const std::string& body) {
     case 'O': return error_of(parse_ollama_chat(body, true));
     case 'G': return error_of(parse_ollama_generate(body, true));
     case 'B': return error_of(parse_ollama_embed(body, true));
+    case 'J': return error_of(parse_batch_request(body, true));
   }
   ADD_FAILURE() << "no reader of " << request;
   return std::nullopt;
@@ -62,6 +66,7 @@ json::object least_body(char request) {
     case 'S': return {{"text_1", "x"}, {"text_2", "y"}};
     case 'A': return {{"query", "x"}, {"documents", {"y"}}};
     case 'D': return {{"tokens", {1}}};
+    case 'J': return {{"input_file_id", "file-x"}, {"endpoint", "/v1/completions"}, {"completion_window", "24h"}};
     default: return {{"input", "x"}};
   }
 }
@@ -85,6 +90,7 @@ json::value a_wrong_value(const ApiField& field) {
 
 TEST(ApiDocument, EachFieldIsWhatItsRowSays) {
   for (const ApiRequest& request : api_requests()) {
+    if (request.is_form) continue;
     EXPECT_EQ(refusal(request.letter, json::serialize(least_body(request.letter))), std::nullopt) << request.name;
     std::set<std::string_view> names;
     for (const ApiField& field : api_fields()) names.insert(field.name);
@@ -123,6 +129,35 @@ TEST(ApiDocument, EachFieldIsWhatItsRowSays) {
       }
     }
   }
+}
+
+// What is wrong with a form of these names and texts.
+std::optional<Error> form_refusal(const std::vector<std::pair<std::string, std::string>>& parts) {
+  std::string body;
+  for (const auto& [name, text] : parts) body += "--x\r\nContent-Disposition: form-data; name=\"" + name + "\"\r\n\r\n" + text + "\r\n";
+  return error_of(read_upload("multipart/form-data; boundary=x", body + "--x--\r\n", true));
+}
+
+TEST(ApiDocument, TheFormOfAFileIsWhatItsRowsSay) {
+  std::set<std::string_view> honoured;
+  for (const ApiField& field : api_fields()) {
+    EXPECT_TRUE(field.use('U') == FieldUse::kHonoured || field.use('U') == FieldUse::kUnknown) << field.name;
+    if (field.use('U') == FieldUse::kHonoured) honoured.insert(field.name);
+  }
+  EXPECT_EQ(honoured, (std::set<std::string_view>{"expires_after", "file", "purpose"}));
+  using Parts = std::vector<std::pair<std::string, std::string>>;
+  const Parts least{{"file", "x"}, {"purpose", "batch"}}, lasting{{"expires_after[anchor]", "created_at"}, {"expires_after[seconds]", "3600"}};
+  const auto with = [&least](Parts more) {
+    more.insert(more.begin(), least.begin(), least.end());
+    return form_refusal(more);
+  };
+  EXPECT_EQ(with({}), std::nullopt);
+  EXPECT_EQ(with(lasting), std::nullopt);
+  EXPECT_EQ(form_refusal({least[1]})->param, "file");
+  EXPECT_EQ(form_refusal({least[0]})->param, "purpose");
+  EXPECT_EQ(with({{"expires_after[anchor]", "last_active_at"}, lasting[1]})->param, "expires_after");
+  EXPECT_EQ(with({lasting[0], {"expires_after[seconds]", "1"}})->param, "expires_after");
+  EXPECT_EQ(with({{"model", "x"}})->code, "unknown_parameter");
 }
 
 TEST(ApiDocument, RowsAreInOrderAndSayOneThing) {
