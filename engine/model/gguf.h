@@ -23,7 +23,7 @@ struct GgufType {
   std::string_view name;  // "Q4_K"
   int64_t block;
   int64_t block_bytes;
-  MatrixFormat format;  // that holds it; plain for F32, F16 and BF16
+  StoredFormat format;  // that holds it; plain for F32, F16 and BF16
   // [n, k] from the blocks, row after row; null where the type is plain.
   void (*read)(const uint8_t* blocks, int64_t n, int64_t k, MatrixParts& parts);
 };

@@ -1,33 +1,12 @@
 // The types of GGUF tensors: how their blocks are laid out, and what holds them. Numbers are those of the format's
 // definition, d * (code - bias) and the like; scales of scales are multiplied out.
-#include <algorithm>
 #include <cmath>
-#include <cstring>
 
 #include "engine/model/gguf.h"
-#include "kernels/float_bits.h"
+#include "engine/model/gguf_blocks.h"
 
 namespace serval {
 namespace {
-
-float half_at(const uint8_t* p) {
-  uint16_t bits;
-  std::memcpy(&bits, p, sizeof bits);
-  return half_to_float(bits);
-}
-
-// Calls read(block, codes, scales, offsets) for each block, with the places of what it has.
-template <int kBlock, int kBlockBytes, int kGroup, bool kHasOffsets, class Read>
-void for_blocks(const uint8_t* blocks, int64_t n, int64_t k, MatrixParts& parts, const Read& read) {
-  constexpr int kGroups = kBlock / kGroup;
-  const int64_t count = n * k / kBlock;
-  parts.codes.resize(static_cast<size_t>(n * k));
-  parts.scales.resize(static_cast<size_t>(count * kGroups));
-  if (kHasOffsets) parts.offsets.resize(parts.scales.size());
-  for (int64_t b = 0; b < count; ++b)
-    read(blocks + b * kBlockBytes, reinterpret_cast<int8_t*>(parts.codes.data()) + b * kBlock, parts.scales.data() + b * kGroups,
-         kHasOffsets ? parts.offsets.data() + b * kGroups : nullptr);
-}
 
 // 32 codes of 4 bits: those of the first half in the low bits.
 void halves(const uint8_t* bytes, int bias, int8_t* codes) {
@@ -55,8 +34,7 @@ void read_q4_1(const uint8_t* blocks, int64_t n, int64_t k, MatrixParts& parts) 
 // The fifth bits are 32 bits of their own.
 void fifths(const uint8_t* bytes, const uint8_t* high, int bias, int8_t* codes) {
   halves(bytes, bias, codes);
-  uint32_t bits;
-  std::memcpy(&bits, high, sizeof bits);
+  const auto bits = value_at<uint32_t>(high);
   for (int i = 0; i < 32; ++i) codes[i] = static_cast<int8_t>(codes[i] + static_cast<int>((bits >> i & 1) << 4));
 }
 
@@ -161,8 +139,7 @@ void read_q6_k(const uint8_t* blocks, int64_t n, int64_t k, MatrixParts& parts) 
   });
 }
 
-constexpr std::array<float, kTableSize> kUnevenLevels = {-127, -104, -83, -65, -49, -35, -22, -10,
-                                                         1,    13,   25,  38,  53,  69,  89,  113};
+constexpr CodeTable kUnevenLevels = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
 
 void read_iq4_nl(const uint8_t* blocks, int64_t n, int64_t k, MatrixParts& parts) {
   parts.table = kUnevenLevels;
@@ -176,8 +153,7 @@ void read_iq4_xs(const uint8_t* blocks, int64_t n, int64_t k, MatrixParts& parts
   parts.table = kUnevenLevels;
   for_blocks<256, 136, 32, false>(blocks, n, k, parts, [](const uint8_t* b, int8_t* codes, float* scales, float*) {
     const float d = half_at(b);
-    uint16_t high;
-    std::memcpy(&high, b + 2, sizeof high);
+    const auto high = value_at<uint16_t>(b + 2);
     for (int g = 0; g < 8; ++g) {
       const int scale = (b[4 + g / 2] >> g % 2 * 4 & 15) | (high >> 2 * g & 3) << 4;
       scales[g] = d * static_cast<float>(scale - 32);
@@ -186,11 +162,37 @@ void read_iq4_xs(const uint8_t* blocks, int64_t n, int64_t k, MatrixParts& parts
   });
 }
 
+// Of E2M1, doubled.
+constexpr CodeTable kDoubledE2M1 = {0, 1, 2, 3, 4, 6, 8, 12, -0.0f, -1, -2, -3, -4, -6, -8, -12};
+
 void read_mxfp4(const uint8_t* blocks, int64_t n, int64_t k, MatrixParts& parts) {
-  parts.table = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6, -0.0f, -0.5f, -1, -1.5f, -2, -3, -4, -6};
+  parts.table = kDoubledE2M1;
   for_blocks<32, 17, 32, false>(blocks, n, k, parts, [](const uint8_t* b, int8_t* codes, float* scale, float*) {
-    *scale = std::ldexp(1.0f, b[0] - 127);
+    *scale = std::ldexp(0.5f, b[0] - 127);
     halves(b + 1, 0, codes);
+  });
+}
+
+// -1, 0 and 1: five in a byte, as the digits of a number of base 3 that is a fraction of 256.
+void read_tq1_0(const uint8_t* blocks, int64_t n, int64_t k, MatrixParts& parts) {
+  for_blocks<256, 54, 256, false>(blocks, n, k, parts, [](const uint8_t* b, int8_t* codes, float* scale, float*) {
+    *scale = half_at(b + 52);
+    static constexpr uint8_t kPowers[] = {1, 3, 9, 27, 81};
+    // `count` bytes, which have their first digits first.
+    const auto read = [&codes](const uint8_t* bytes, int count, int digits) {
+      for (int i = 0; i < count * digits; ++i)
+        *codes++ = static_cast<int8_t>((static_cast<uint8_t>(bytes[i % count] * kPowers[i / count]) * 3 >> 8) - 1);
+    };
+    read(b, 32, 5);
+    read(b + 32, 16, 5);
+    read(b + 48, 4, 4);
+  });
+}
+
+void read_tq2_0(const uint8_t* blocks, int64_t n, int64_t k, MatrixParts& parts) {
+  for_blocks<256, 66, 256, false>(blocks, n, k, parts, [](const uint8_t* b, int8_t* codes, float* scale, float*) {
+    *scale = half_at(b + 64);
+    for (int i = 0; i < 256; ++i) codes[i] = static_cast<int8_t>((b[i / 128 * 32 + i % 32] >> i % 128 / 32 * 2 & 3) - 1);
   });
 }
 
@@ -207,17 +209,24 @@ const GgufType kTypes[] = {
     {12, "Q4_K", 256, 144, {WeightFormat::kInt4, 32, true}, read_q4_k},
     {13, "Q5_K", 256, 176, {WeightFormat::kInt8Groups, 32, true}, read_q5_k},
     {14, "Q6_K", 256, 210, {WeightFormat::kInt8Groups, 16}, read_q6_k},
-    {20, "IQ4_NL", 32, 18, {WeightFormat::kTable4, 32}, read_iq4_nl},
-    {23, "IQ4_XS", 256, 136, {WeightFormat::kTable4, 32}, read_iq4_xs},
+    {16, "IQ2_XXS", 256, 66, {{WeightFormat::kTable4, 32}, &kIq2Levels}, read_iq2_xxs},
+    {17, "IQ2_XS", 256, 74, {{WeightFormat::kTable4, 16}, &kIq2Levels}, read_iq2_xs},
+    {18, "IQ3_XXS", 256, 98, {{WeightFormat::kTable4, 32}, &kIq3XxsLevels}, read_iq3_xxs},
+    {19, "IQ1_S", 256, 50, {{WeightFormat::kTable4, 32}, &kIq1Levels}, read_iq1_s},
+    {20, "IQ4_NL", 32, 18, {{WeightFormat::kTable4, 32}, &kUnevenLevels}, read_iq4_nl},
+    {21, "IQ3_S", 256, 110, {{WeightFormat::kTable4, 32}, &kIq3SLevels}, read_iq3_s},
+    {22, "IQ2_S", 256, 82, {{WeightFormat::kTable4, 16}, &kIq2Levels}, read_iq2_s},
+    {23, "IQ4_XS", 256, 136, {{WeightFormat::kTable4, 32}, &kUnevenLevels}, read_iq4_xs},
+    {29, "IQ1_M", 256, 56, {{WeightFormat::kTable4, 16}, &kIq1Levels}, read_iq1_m},
     {30, "BF16", 1, 2, WeightFormat::kBF16, nullptr},
-    {39, "MXFP4", 32, 17, {WeightFormat::kTable4, 32}, read_mxfp4},
+    {34, "TQ1_0", 256, 54, {WeightFormat::kInt4, 256}, read_tq1_0},
+    {35, "TQ2_0", 256, 66, {WeightFormat::kInt4, 256}, read_tq2_0},
+    {39, "MXFP4", 32, 17, {{WeightFormat::kTable4, 32}, &kDoubledE2M1}, read_mxfp4},
 };
 
 // Of types that are known by name alone.
 constexpr std::pair<uint32_t, std::string_view> kOthers[] = {
-    {9, "Q8_1"},   {15, "Q8_K"},  {16, "IQ2_XXS"}, {17, "IQ2_XS"}, {18, "IQ3_XXS"}, {19, "IQ1_S"}, {21, "IQ3_S"}, {22, "IQ2_S"},
-    {24, "I8"},    {25, "I16"},   {26, "I32"},     {27, "I64"},    {28, "F64"},     {29, "IQ1_M"}, {34, "TQ1_0"}, {35, "TQ2_0"},
-    {40, "NVFP4"},
+    {9, "Q8_1"}, {15, "Q8_K"}, {24, "I8"}, {25, "I16"}, {26, "I32"}, {27, "I64"}, {28, "F64"}, {40, "NVFP4"},
 };
 
 }  // namespace

@@ -38,6 +38,7 @@
 #include "engine/model/mixers/zamba_block.h"
 #include "engine/model/norm.h"
 #include "engine/model/rope_table.h"
+#include "engine/model/stored_matrix.h"
 #include "engine/model/streams.h"
 #include "engine/model/tensor_names.h"
 #include "kernels/quant.h"
@@ -142,7 +143,7 @@ struct ModelSpec {
   };
   std::optional<Rounding> rounded_to;
   // What those matrices are held as that the checkpoint has quantised, by their names there (stored_matrix.h).
-  std::map<std::string, MatrixFormat> stored;
+  std::map<std::string, StoredFormat> stored;
   float embedding_scale = 1;
   bool keeps_embedding = false;  // mixers read what the layers began with
   bool keeps_first_values = false;  // and what the first of them left (MixerInput::first_values)

@@ -329,8 +329,11 @@ class Staging {
             .table = parts.table.data()};
   }
 
-  // Scales and offsets of smaller groups, and offsets where there were none.
+  // Scales and offsets of smaller groups, offsets where there were none, and whole numbers for the codes of a table.
   static void regroup(const MatrixFormat& from, const MatrixFormat& to, int64_t n, int64_t k, MatrixParts& parts) {
+    if (from.id == WeightFormat::kTable4 && to.id == WeightFormat::kInt8Groups) {
+      for (uint8_t& code : parts.codes) code = static_cast<uint8_t>(static_cast<int8_t>(parts.table[code]));
+    }
     const int64_t had = num_groups(from, k), groups = num_groups(to, k);
     const auto spread = [&](std::vector<float>& values) {
       if (had == groups || values.empty()) return;

@@ -44,16 +44,18 @@ void fill_sinusoids(int64_t position, std::span<float> row) {
 }
 
 // What can hold the codes of both exactly; nothing where no format can.
-std::optional<MatrixFormat> common_format(const MatrixFormat& a, const MatrixFormat& b, int64_t k) {
+std::optional<StoredFormat> common_format(const StoredFormat& a, const StoredFormat& b, int64_t k) {
   if (a == b) return a;
-  const auto is_integer = [](WeightFormat id) { return id == WeightFormat::kInt4 || id == WeightFormat::kInt8Groups; };
-  const bool are_integers = is_integer(a.id) && is_integer(b.id);
-  if (!are_integers && (a.id != b.id || a.id != WeightFormat::kFp8)) return std::nullopt;
-  const WeightFormat id = a.id == b.id ? a.id : WeightFormat::kInt8Groups;
+  const bool is_same = a.id == b.id && a.levels == b.levels && format_row(a.id).has_groups();
+  const auto are_integers = [](const StoredFormat& format) {
+    return format.id == WeightFormat::kInt4 || format.id == WeightFormat::kInt8Groups || format.levels != nullptr;
+  };
+  if (!is_same && !(are_integers(a) && are_integers(b))) return std::nullopt;
+  const WeightFormat id = is_same ? a.id : WeightFormat::kInt8Groups;
   const auto size = [&](const MatrixFormat& format) { return num_groups(format, k) == 1 ? k : format.group; };
   const int64_t group = std::gcd(size(a), size(b));
   if (format_row(id).bits < 8 && group % 8 != 0) return std::nullopt;
-  return MatrixFormat(id, group >= k ? kWholeRow : group, a.has_offsets || b.has_offsets);
+  return StoredFormat({id, group >= k ? kWholeRow : group, a.has_offsets || b.has_offsets}, is_same ? a.levels : nullptr);
 }
 
 // A matrix whose parts the checkpoint has all quantised in ways that one format can hold is held so. One that has only
@@ -61,7 +63,7 @@ std::optional<MatrixFormat> common_format(const MatrixFormat& a, const MatrixFor
 void hold_as_stored(const ModelSpec& spec, LinearSlot& slot) {
   const WeightFormat plain = format_of(spec.weight_dtype);
   slot.format.plain = plain;
-  std::optional<MatrixFormat> held;
+  std::optional<StoredFormat> held;
   bool is_kept = true, is_stored = false;
   for (const SourceTensor& part : slot.parts) {
     const auto stored = spec.stored.find(part.name);
@@ -81,7 +83,7 @@ void hold_as_stored(const ModelSpec& spec, LinearSlot& slot) {
   const bool has_row_codes = held && held->id == WeightFormat::kInt8Groups && held->group == kWholeRow && !held->has_offsets;
   if (has_row_codes && spec.rounded_to && format_row(spec.rounded_to->layers.id).rounds_rows) held = spec.rounded_to->layers;
   is_kept |= is_whole;
-  slot.format = is_kept ? *held : MatrixFormat(plain);
+  slot.format = is_kept ? *held : StoredFormat(plain);
   slot.format.plain = plain;
 }
 

@@ -21,6 +21,12 @@ import transformers
 from gguf import GGMLQuantizationType as Q
 from model_golden import ROOT, VOCAB, make_cases, randomise, rope
 
+# Where a block has its scales, halves; IQ1_M has the four parts of one in the highest bits of four words.
+HALVES = {Q.Q4_0: [0], Q.Q4_1: [0, 2], Q.Q5_0: [0], Q.Q5_1: [0, 2], Q.Q8_0: [0], Q.Q2_K: [80, 82], Q.Q3_K: [108], Q.Q4_K: [0, 2],
+          Q.Q5_K: [0, 2], Q.Q6_K: [208], Q.IQ4_NL: [0], Q.IQ4_XS: [0], Q.MXFP4: [], Q.IQ2_XXS: [0], Q.IQ2_XS: [0], Q.IQ2_S: [0],
+          Q.IQ3_XXS: [0], Q.IQ3_S: [0], Q.IQ1_S: [0], Q.IQ1_M: [48], Q.TQ1_0: [52], Q.TQ2_0: [64]}
+# Types that the package only reads: their blocks are random.
+READ_ONLY = (Q.Q4_K, Q.IQ2_XXS, Q.IQ2_XS, Q.IQ2_S, Q.IQ3_XXS, Q.IQ3_S, Q.IQ1_S, Q.IQ1_M, Q.IQ4_NL, Q.IQ4_XS)
 SHAPE = dict(vocab_size=VOCAB, hidden_size=64, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
              max_position_embeddings=256, rms_norm_eps=1e-5, bos_token_id=1, eos_token_id=2, attn_implementation="eager")
 NAMES = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output", "input_layernorm": "attn_norm",
@@ -72,6 +78,28 @@ def paired(matrix, heads):
     return matrix.reshape(heads, 2, shape[0] // heads // 2, *shape[1:]).swapaxes(1, 2).reshape(shape)
 
 
+def set_scales(blocks, kind, values):
+    """[blocks, one] numbers as each of the halves of the blocks."""
+    halves = np.asarray(values, dtype=np.float16)
+    for place in HALVES[kind]:
+        if kind == Q.IQ1_M:
+            words = blocks[:, place:].copy().view(np.uint16)
+            parts = halves.view(np.uint16) >> np.array([0, 4, 8, 12], dtype=np.uint16)
+            blocks[:, place:] = (words & 0x0FFF | parts << 12).astype(np.uint16).view(np.uint8)
+        else:
+            blocks[:, place:place + 2] = halves.view(np.uint8)
+
+
+def random_blocks(random, kind, like):
+    """Numbers that spread as those of `like` do."""
+    block, size = gguf.GGML_QUANT_SIZES[kind]
+    stored = random.integers(0, 256, (*like.shape[:-1], like.shape[-1] // block * size), dtype=np.uint8)
+    blocks = stored.reshape(-1, size)
+    set_scales(blocks, kind, np.ones((len(blocks), 1)))
+    set_scales(blocks, kind, np.full((len(blocks), 1), like.std() / gguf.quants.dequantize(stored, kind).std()))
+    return stored
+
+
 class Model:
     def __init__(self, arch, model_class, config, types, extra=None, names=NAMES, tensors=None):
         self.arch, self.model_class, self.config, self.types = arch, model_class, config, types
@@ -110,6 +138,14 @@ def models():
                                  {"norm": Q.F32, "gate_inp": Q.F32, "down_exps": Q.Q8_0, "_exps": Q.Q4_0, ".weight": Q.F16},
                                  {"attention.key_length": 16, "attention.value_length": 16, "expert_count": 4, "expert_used_count": 2,
                                   "expert_feed_forward_length": 32})
+    # Each of the types with grids, and neighbours of one fused matrix that are of different ones.
+    wide = dict(SHAPE, hidden_size=256, head_dim=16)
+    yield "gguf-llama-iq", Model("llama", t.LlamaForCausalLM, t.LlamaConfig(**wide, tie_word_embeddings=True, rope_parameters=rope()),
+                                 {"norm": Q.F32, "token_embd": Q.IQ3_S, "0.attn_q": Q.IQ2_XS, "0.attn_k": Q.IQ2_S, "0.attn_v": Q.IQ3_XXS,
+                                  "1.attn_q": Q.IQ1_M, "1.attn_k": Q.IQ4_XS, "1.attn_v": Q.Q4_K, "attn_output": Q.Q4_0,
+                                  "0.ffn_gate": Q.IQ1_M, "0.ffn_up": Q.IQ1_S, "1.ffn_gate": Q.IQ2_XXS, "1.ffn_up": Q.IQ2_XXS,
+                                  "ffn_down": Q.Q4_0},
+                                 {"attention.key_length": 16, "attention.value_length": 16, "rope.dimension_count": 16})
     small = dict(SHAPE, hidden_size=32, intermediate_size=32)
     yield "gguf-mixtral", Model("llama", t.MixtralForCausalLM,
                                 t.MixtralConfig(**small, num_local_experts=3, num_experts_per_tok=2, rope_parameters=rope(1000000.0)),
@@ -156,6 +192,7 @@ def make(name, made):
     for seed in range(1, 200):
         model = made.model_class(config).eval()
         randomise(model, seed)
+        random = np.random.default_rng(seed)
         tensors = {}
         with torch.no_grad():
             for folder_name, parameter in apart(list(model.named_parameters()), made.arch == "gpt-oss"):
@@ -166,7 +203,10 @@ def make(name, made):
                 if made.arch.startswith("gemma") and "norm" in file_name:
                     values = values + np.float32(1)
                 kind = Q.F32 if values.ndim == 1 or file_name.endswith(".bias") else made.type_of(file_name)
-                stored = gguf.quants.quantize(values, kind) if kind != Q.F32 else values
+                if kind in READ_ONLY:
+                    stored = random_blocks(random, kind, values)
+                else:
+                    stored = gguf.quants.quantize(values, kind) if kind != Q.F32 else values
                 meant = gguf.quants.dequantize(stored, kind) if kind != Q.F32 else values
                 tensors[file_name] = (stored, kind)
                 if made.arch.startswith("gemma") and "norm" in file_name:
@@ -216,26 +256,56 @@ def make(name, made):
           f"{min(min(c['margins']) for c in cases):.4f}", flush=True)
 
 
+def write_type(writer, kind, stored, number):
+    meant = gguf.quants.dequantize(stored, kind)
+    assert np.isfinite(meant).all()
+    writer.add_tensor(f"{kind.name}.blocks", stored, raw_dtype=kind)
+    writer.add_tensor(f"{kind.name}.numbers", meant.astype(number))
+    assert (meant.astype(number) == meant).all()
+
+
+# Of types with a grid: how many points it has and a block, where the low eight bits of a point's number are, and how those above
+# those are put beside.
+GRIDS = {
+    Q.IQ2_XXS: (256, 32, lambda i: 2 + i // 4 * 8 + i % 4, None),
+    Q.IQ2_XS: (512, 32, lambda i: 2 + 2 * i, lambda i: (3 + 2 * i, 0, 1)),
+    Q.IQ2_S: (1024, 32, lambda i: 2 + i, lambda i: (66 + i // 4, i % 4 * 2, 2)),
+    Q.IQ3_XXS: (256, 64, lambda i: 2 + i, None),
+    Q.IQ3_S: (512, 64, lambda i: 2 + i, lambda i: (66 + i // 8, i % 8, 1)),
+    Q.IQ1_M: (2048, 32, lambda i: i, lambda i: (32 + i // 2, i % 2 * 4, 3)),
+}
+
+
 def make_types():
-    """Any bytes are blocks; only the scales are kept finite and small."""
+    """Any bytes are blocks; only the scales are kept finite and small. Those of a grid have each of its points."""
     folder = pathlib.Path(ROOT).parent / "gguf"
     folder.mkdir(exist_ok=True)
     random = np.random.default_rng(7)
     writer = gguf.GGUFWriter(folder / "types.gguf", "none")
-    halves = {Q.Q4_0: [0], Q.Q4_1: [0, 2], Q.Q5_0: [0], Q.Q5_1: [0, 2], Q.Q8_0: [0], Q.Q2_K: [80, 82], Q.Q3_K: [108], Q.Q4_K: [0, 2],
-              Q.Q5_K: [0, 2], Q.Q6_K: [208], Q.IQ4_NL: [0], Q.IQ4_XS: [0], Q.MXFP4: []}
-    for kind, places in halves.items():
+    for kind in HALVES:
         block, size = gguf.GGML_QUANT_SIZES[kind]
-        stored = random.integers(0, 256, (2, 256 // block * size), dtype=np.uint8)
-        blocks = stored.reshape(-1, size)
-        for place in places:
-            blocks[:, place:place + 2] = (random.standard_normal((len(blocks), 1)) * 0.1).astype(np.float16).view(np.uint8)
+        is_exact = kind.name.startswith(("IQ1", "IQ2", "IQ3", "TQ"))
+        count = 2 * 256 // block if kind not in GRIDS else max(2, GRIDS[kind][0] // GRIDS[kind][1])
+        blocks = random.integers(0, 256, (count, size), dtype=np.uint8)
+        if kind in GRIDS:
+            points, per_block, low, high = GRIDS[kind]
+            numbers = random.permutation(np.arange(count * per_block) % points).reshape(count, per_block)
+            for i in range(per_block):
+                blocks[:, low(i)] = numbers[:, i] & 255
+                if high is not None:
+                    at, shift, bits = high(i)
+                    mask = (1 << bits) - 1 << shift
+                    blocks[:, at] = blocks[:, at] & (255 - mask) | (numbers[:, i] >> 8 << shift).astype(np.uint8)
+        scales = random.standard_normal((count, 1)) * 0.1
+        if is_exact:  # so that halves hold the numbers
+            scales = np.sign(scales) * 2.0 ** random.integers(-8, 0, (count, 1))
         if kind == Q.MXFP4:
             blocks[:, 0] = random.integers(110, 130, len(blocks))
-        meant = gguf.quants.dequantize(stored, kind)
-        assert np.isfinite(meant).all()
-        writer.add_tensor(f"{kind.name}.blocks", stored, raw_dtype=kind)
-        writer.add_tensor(f"{kind.name}.numbers", meant.astype(np.float32))
+        set_scales(blocks, kind, scales)
+        for place in HALVES[kind][1:]:
+            blocks[:, place:place + 2] = (random.standard_normal((count, 1)) * 0.1).astype(np.float16).view(np.uint8)
+        rows = max(2, count // 8)
+        write_type(writer, kind, blocks.reshape(rows, -1), np.float16 if is_exact else np.float32)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

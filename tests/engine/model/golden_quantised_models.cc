@@ -15,6 +15,7 @@ std::vector<ModelCase> quantised_models() {
   return {
       {"gguf-llama", {without_rope_scaling(), without_rotation()}},
       {"gguf-llama-f16", {without_bias("qkv", qkv), without_rotation()}},
+      {"gguf-llama-iq", {without_rotation()}},
       {"gguf-qwen2", {without_bias("qkv", qkv), without_rotation()}},
       {"gguf-qwen3", {without_qk_norm(), without_rotation()}},
       {"gguf-gpt-oss", {without_rotation()}},
