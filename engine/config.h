@@ -49,7 +49,7 @@ struct EngineConfig {
   // 0: enough for max_num_seqs * max_model_len, bounded by a share of the memory that is free.
   size_t kv_cache_bytes = 0;
   int block_size = 16;
-  std::string kv_dtype = "auto";  // auto, f32, bf16
+  std::string kv_dtype = "auto";  // auto, f32, f16, bf16, fp8, int8, int4
   std::string quantize = "off";   // off, int8, int8_dynamic, int4, fp8: what matrices are rounded to while they are loaded
   std::string packed_cache;       // folder of files of packed weights (engine/model/packed_cache.h); empty: none
   // Who guesses what comes next (docs/speculation.md): one of make_drafters.cc's settings; the folder of its model.

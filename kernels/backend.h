@@ -71,6 +71,8 @@ struct KvLayer {
   // positions, which lies in the block of the last of them. As keys; values there are none.
   int64_t row_floats = 0;
   int row_span = 1;
+  // A key is several vectors side by side, of sizes of their own: one scale would suit none of them.
+  bool has_joint_keys = false;
 
   bool keeps_state() const { return conv_floats + scan_floats > 0; }
   size_t key_bytes() const {
@@ -80,7 +82,7 @@ struct KvLayer {
   size_t value_bytes() const {
     if (row_floats > 0) return 0;
     return keeps_state() ? scan_floats * sizeof(float)
-                         : static_cast<size_t>(block_size) * num_kv_heads * value_width() * dtype_bytes(dtype);
+                         : static_cast<size_t>(block_size) * num_kv_heads * head_bytes(value_width());
   }
   int64_t rows_of_block() const { return (block_size + row_span - 1) / row_span; }
   // The row whose last position is `last`, by the block table of its sequence.
@@ -90,8 +92,15 @@ struct KvLayer {
   }
   int value_width() const { return value_dim > 0 ? value_dim : head_dim; }
   size_t block_bytes() const {  // of keys of heads
-    return static_cast<size_t>(block_size) * num_kv_heads * head_dim * dtype_bytes(dtype);
+    return static_cast<size_t>(block_size) * num_kv_heads * head_bytes(head_dim);
   }
+  // Codes stand for numbers under a scale of each position and head: kI8 by round_row(), kI4 by round_between()
+  // (kernels/quant.h). Scales lie in the block of their codes, so that whatever moves blocks moves them too.
+  static constexpr size_t kScaleBytes = 4;
+  bool has_scales() const { return dtype == DType::kI8 || dtype == DType::kI4; }
+  // Of one position of one head: its `width` numbers, and all of it.
+  size_t number_bytes(int width) const { return width * dtype_bits(dtype) / 8; }
+  size_t head_bytes(int width) const { return number_bytes(width) + (has_scales() ? kScaleBytes : 0); }
 };
 
 struct AttentionArgs {

@@ -219,6 +219,17 @@ float round_row(const float* x, int64_t k, int8_t* codes) {
   return most / 127;
 }
 
+uint32_t round_between(const float* x, int64_t k, uint8_t* codes) {
+  std::fill_n(codes, k, uint8_t{0});
+  if (std::isnan(largest_magnitude({x, static_cast<size_t>(k)}))) return 0x7fc07fc0u;
+  const auto [least, most] = std::minmax_element(x, x + k);
+  const uint16_t scale_bits = float_to_bf16(*most / 15 - *least / 15), offset_bits = float_to_bf16(*least);
+  const float scale = bf16_to_float(scale_bits), offset = bf16_to_float(offset_bits);
+  for (int64_t i = 0; i < k && scale >= 0x1p-100f; ++i)
+    codes[i] = static_cast<uint8_t>(nearest(std::clamp((x[i] - offset) / scale, 0.0f, 15.0f)));
+  return uint32_t{offset_bits} << 16 | scale_bits;
+}
+
 void quantise_int8(const Tensor& matrix, int8_t* codes, float* scales) {
   quantise_groups(matrix, {WeightFormat::kInt8, kWholeRow}, codes, scales);
 }

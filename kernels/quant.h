@@ -91,6 +91,11 @@ void quantise_int8(const Tensor& matrix, int8_t* codes, float* scales);
 // that is not a number. The definition that kernels are held against, bit for bit.
 float round_row(const float* x, int64_t k, int8_t* codes);
 
+// Numbers as codes 0..15: x is about scale * code + offset, with both of bf16, of which the function returns the bits, the
+// scale's in the low half. The least number has code 0 and the largest 15, but for what rounds in scale and offset; ties to
+// even. A value that is not finite makes both not numbers. The definition that kernels are held against, bit for bit.
+uint32_t round_between(const float* x, int64_t k, uint8_t* codes);
+
 // The same of a format with groups, each under a scale of its own, without offsets: kInt8Groups as above; kInt4 under the
 // scale that makes -8 of its largest magnitude; kFp8 under the one that makes 448 of it. scales [n, groups].
 void quantise_groups(const Tensor& matrix, const MatrixFormat& format, void* codes, float* scales);

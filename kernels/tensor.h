@@ -11,14 +11,18 @@
 
 namespace serval {
 
-enum class DType : uint8_t { kF32, kF16, kBF16, kI32, kF8 };  // kF8: E4M3
+// kF8: E4M3. kI8 and kI4: codes under scales that stand beside them, of kept keys and values alone (KvLayer).
+enum class DType : uint8_t { kF32, kF16, kBF16, kI32, kF8, kI8, kI4 };
 
+constexpr size_t dtype_bits(DType type) {
+  constexpr size_t kBits[] = {32, 16, 16, 32, 8, 8, 4};
+  return kBits[static_cast<int>(type)];
+}
 constexpr size_t dtype_bytes(DType type) {
-  constexpr size_t kBytes[] = {4, 2, 2, 4, 1};
-  return kBytes[static_cast<int>(type)];
+  return dtype_bits(type) / 8;  // of kI4 none: two of them share one
 }
 constexpr const char* dtype_name(DType type) {
-  constexpr const char* kNames[] = {"f32", "f16", "bf16", "i32", "f8"};
+  constexpr const char* kNames[] = {"f32", "f16", "bf16", "i32", "f8", "i8", "i4"};
   return kNames[static_cast<int>(type)];
 }
 

@@ -361,11 +361,12 @@ std::vector<Knob> knobs(ServerConfig& c) {
       {"block_size", "Engine", "positions in a KV block", &c.engine.block_size, 8, 256},
       {"kv_dtype",
        "Engine",
-       "precision of the KV cache; fp8: E4M3 without scales, half the memory of bf16",
+       "precision of the KV cache; fp8: E4M3 without scales, half the memory of bf16; int8: 8 bits with a scale for each key and each "
+       "value of a head, nearer than fp8; int4: 4 bits with a scale and an offset, somewhat above a quarter; these two on the CPU",
        &c.engine.kv_dtype,
        0,
        0,
-       {"auto", "f32", "f16", "bf16", "fp8"}},
+       {"auto", "f32", "f16", "bf16", "fp8", "int8", "int4"}},
       {"quantize",
        "Engine",
        "round the weights while they are loaded; int8: 8 bits with a scale for each output row; int8_dynamic: the same, and each "

@@ -27,6 +27,8 @@ void convert_from(const void* from, Decode decode, void* to, DType to_type, size
       return transform<From, Decode, uint16_t>(from, decode, to, float_to_bf16, count);
     case DType::kI32:
     case DType::kF8:
+    case DType::kI8:
+    case DType::kI4:
       break;
   }
   SERVAL_CHECK(false, dtype_name(to_type));
@@ -54,6 +56,8 @@ void convert(const void* from, DType from_type, void* to, DType to_type, size_t 
       return convert_from<uint16_t>(from, bf16_to_float, to, to_type, count);
     case DType::kI32:
     case DType::kF8:
+    case DType::kI8:
+    case DType::kI4:
       break;
   }
   SERVAL_CHECK(false, dtype_name(from_type));
@@ -69,6 +73,8 @@ bool all_finite(const void* values, DType type, size_t count) {
       return none_has<uint16_t>(values, count, 0x7f80);
     case DType::kI32:
     case DType::kF8:
+    case DType::kI8:
+    case DType::kI4:
       break;
   }
   SERVAL_CHECK(false, dtype_name(type));

@@ -99,18 +99,31 @@ BlockGeometry geometry_for(const ModelSpec& spec, const EngineConfig& config, do
   return geometry;
 }
 
+// A scale for each key needs keys of one kind of number.
+bool takes_scales(const ModelSpec& spec) {
+  return std::ranges::none_of(spec.layers, [](const LayerSpec& layer) {
+    KvLayer kv;
+    std::visit([&](const auto& mixer) { mixer.shape_kv(kv); }, layer.mixer);
+    return kv.has_joint_keys || kv.row_floats > 0;
+  });
+}
+
 // "auto" is the backend's preference. Throws when the name is unknown.
 DType kv_dtype_of(const std::string& name, const ModelSpec& spec, const Backend& backend) {
   if (name == "auto") return backend.preferred_kv_dtype(spec.weight_dtype);
   constexpr std::pair<const char*, DType> kTypes[] = {
-      {"f32", DType::kF32}, {"f16", DType::kF16}, {"bf16", DType::kBF16}, {"fp8", DType::kF8}};
+      {"f32", DType::kF32}, {"f16", DType::kF16}, {"bf16", DType::kBF16}, {"fp8", DType::kF8},
+      {"int8", DType::kI8}, {"int4", DType::kI4}};
   for (const auto& [type_name, type] : kTypes) {
     if (name != type_name) continue;
+    if (KvLayer{.dtype = type}.has_scales() && !takes_scales(spec))
+      throw std::runtime_error("kv_dtype is '" + name + "', which " + spec.architecture + " does not take: its keys are several " +
+                               "vectors side by side, which one scale does not suit");
     if (backend.takes_kv_dtype(type, spec.weight_dtype)) return type;
     throw std::runtime_error("kv_dtype is '" + name + "', which the device " + std::string(backend.name()) +
                              " does not take with " + dtype_name(spec.weight_dtype) + " weights");
   }
-  throw std::runtime_error("kv_dtype is '" + name + "'; it takes auto, f32, f16, bf16 or fp8");
+  throw std::runtime_error("kv_dtype is '" + name + "'; it takes auto, f32, f16, bf16, fp8, int8 or int4");
 }
 
 StepLimits steps_of(const ModelSpec& spec, const EngineConfig& config, const BlockGeometry& geometry) {

@@ -17,7 +17,7 @@ namespace {
 constexpr int kMaxHeadDim = 1024;  // of a key; DeepSeek's latent attention with its index takes 704
 
 void check_layout(const KvLayer& kv) {
-  SERVAL_CHECK(kv.dtype == DType::kF32 || kv.dtype == DType::kBF16 || kv.dtype == DType::kF8, dtype_name(kv.dtype));
+  SERVAL_CHECK(kv.dtype != DType::kF16 && kv.dtype != DType::kI32, dtype_name(kv.dtype));
   SERVAL_CHECK(kv.block_size >= kMinBlock && std::has_single_bit(static_cast<unsigned>(kv.block_size)),
                kv.block_size);
   SERVAL_CHECK(kv.head_dim > 0 && kv.head_dim % 2 == 0 && kv.head_dim <= kMaxHeadDim && kv.value_dim % 2 == 0 &&
@@ -37,15 +37,57 @@ int rows_per_task(int heads_per_kv) {
   return std::max(1, kTaskVectors / heads_per_kv);
 }
 
-// One row's keys or values into its place: element d of the head goes to place(d).
+// Whether two dimensions of a key, and two positions of a value, lie side by side.
+bool has_pairs(DType dtype) {
+  return dtype == DType::kBF16 || dtype == DType::kI4;
+}
+
+// Number `place` of those that share bytes in twos.
+int half_byte(const uint8_t* bytes, int place) {
+  return bytes[place / 2] >> place % 2 * 4 & 15;
+}
+void set_half_byte(uint8_t* bytes, int place, int code) {
+  const int shift = place % 2 * 4;
+  bytes[place / 2] = static_cast<uint8_t>((bytes[place / 2] & ~(15 << shift)) | code << shift);
+}
+
+// One row's keys or values into position `offset` of its block: element d of the head goes to place(d).
 template <class Place>
-void write_head(const float* from, int head_dim, void* head, DType dtype, const Place& place) {
-  if (dtype == DType::kF32) {
-    for (int d = 0; d < head_dim; ++d) static_cast<float*>(head)[place(d)] = from[d];
-  } else if (dtype == DType::kF8) {
-    for (int d = 0; d < head_dim; ++d) static_cast<uint8_t*>(head)[place(d)] = float_to_fp8(from[d]);
-  } else {
-    for (int d = 0; d < head_dim; ++d) static_cast<uint16_t*>(head)[place(d)] = float_to_bf16(from[d]);
+void write_head(const KvLayer& kv, const float* from, int width, int offset, std::byte* head, const Place& place) {
+  const auto put = [&](auto* to, const auto& round) {
+    for (int d = 0; d < width; ++d) to[place(d)] = round(from[d]);
+  };
+  uint8_t codes[kMaxHeadDim];
+  std::byte* const scale = head + kv.block_size * kv.number_bytes(width) + offset * KvLayer::kScaleBytes;
+  switch (kv.dtype) {
+    case DType::kF32:
+      return put(reinterpret_cast<float*>(head), [](float x) { return x; });
+    case DType::kF8:
+      return put(reinterpret_cast<uint8_t*>(head), float_to_fp8);
+    case DType::kI8: {
+      const float rounded = round_row(from, width, reinterpret_cast<int8_t*>(codes));
+      for (int d = 0; d < width; ++d) head[place(d)] = std::byte{codes[d]};
+      std::memcpy(scale, &rounded, sizeof rounded);
+      return;
+    }
+    case DType::kI4: {
+      const uint32_t rounded = round_between(from, width, codes);
+      for (int d = 0; d < width; ++d) set_half_byte(reinterpret_cast<uint8_t*>(head), place(d), codes[d]);
+      std::memcpy(scale, &rounded, sizeof rounded);
+      return;
+    }
+    default:
+      return put(reinterpret_cast<uint16_t*>(head), float_to_bf16);
+  }
+}
+
+decltype(KernelTable::attend_f32) attend_of(const KernelTable& kernels, DType dtype) {
+  switch (dtype) {
+    case DType::kF32: return kernels.attend_f32;
+    case DType::kF8: return kernels.attend_fp8;
+    case DType::kI8: return kernels.attend_int8;
+    case DType::kI4: return kernels.attend_int4;
+    default: return kernels.attend_bf16;
   }
 }
 
@@ -54,22 +96,33 @@ void copy_position(const KvLayer& kv, const std::byte* from_keys, const std::byt
                    std::byte* to_keys, std::byte* to_values, int to) {
   from &= kv.block_size - 1;
   to &= kv.block_size - 1;
-  // A key is a column of a lane a row: one dimension of float or E4M3, two of bf16.
-  const int element = static_cast<int>(dtype_bytes(kv.dtype)), lane = kv.dtype == DType::kF8 ? 1 : 4;
-  const int key_rows = kv.head_dim * element / lane;
+  const size_t key_bytes = kv.number_bytes(kv.head_dim), value_bytes = kv.number_bytes(kv.value_width());
+  // A key is a column of a lane a row: one dimension of a float or a byte, two of bf16 or of half bytes.
+  const int lane = kv.dtype == DType::kF32 || kv.dtype == DType::kBF16 ? 4 : 1;
+  const int key_rows = static_cast<int>(key_bytes) / lane;
   for (int i = 0; i < key_rows; ++i)
     std::memcpy(to_keys + (i * kv.block_size + to) * lane, from_keys + (i * kv.block_size + from) * lane, lane);
-  const int value_dim = kv.value_width();
-  if (kv.dtype != DType::kBF16) {
-    const size_t bytes = static_cast<size_t>(value_dim) * element;
-    std::memmove(to_values + to * bytes, from_values + from * bytes, bytes);
+  if (kv.has_scales()) {
+    const auto copy_scale = [&](std::byte* side_to, const std::byte* side_from, size_t bytes) {
+      std::memcpy(side_to + kv.block_size * bytes + to * KvLayer::kScaleBytes,
+                  side_from + kv.block_size * bytes + from * KvLayer::kScaleBytes, KvLayer::kScaleBytes);
+    };
+    copy_scale(to_keys, from_keys, key_bytes);
+    copy_scale(to_values, from_values, value_bytes);
+  }
+  if (!has_pairs(kv.dtype)) {
+    std::memmove(to_values + to * value_bytes, from_values + from * value_bytes, value_bytes);
     return;
   }
-  const auto value_at = [&](auto* values, int offset, int d) {
-    return values + ((offset / 2 * value_dim + d) * 2 + offset % 2) * sizeof(uint16_t);
-  };
-  for (int d = 0; d < value_dim; ++d)
-    std::memcpy(value_at(to_values, to, d), value_at(from_values, from, d), sizeof(uint16_t));
+  const int value_dim = kv.value_width();
+  const auto place = [&](int offset, int d) { return (offset / 2 * value_dim + d) * 2 + offset % 2; };
+  for (int d = 0; d < value_dim; ++d) {
+    if (kv.dtype == DType::kI4)
+      set_half_byte(reinterpret_cast<uint8_t*>(to_values), place(to, d),
+                    half_byte(reinterpret_cast<const uint8_t*>(from_values), place(from, d)));
+    else
+      std::memcpy(to_values + place(to, d) * sizeof(uint16_t), from_values + place(from, d) * sizeof(uint16_t), sizeof(uint16_t));
+  }
 }
 
 }  // namespace
@@ -82,37 +135,40 @@ void CpuBackend::write_kv(const WriteKvArgs& args) {
   SERVAL_CHECK(args.k.dim(1) == heads && args.k.dim(2) == head_dim && args.v.dim(1) == heads &&
                    args.v.dim(2) == value_dim,
                args.k.dim(1), heads, args.k.dim(2), head_dim, args.v.dim(2), value_dim);
-  const size_t element = dtype_bytes(args.kv.dtype);
-  const bool paired = args.kv.dtype == DType::kBF16;
+  const size_t key_bytes = args.kv.key_bytes() / heads, value_bytes = args.kv.value_bytes() / heads;
   const int64_t limit = int64_t{args.kv.num_blocks} * block_size;
   const int block_shift = std::countr_zero(static_cast<unsigned>(block_size));
   // A line of keys holds one or two dimensions of neighbouring positions: rows go in groups, over one KV
   // head, so that threads do not write to the same lines.
   constexpr int64_t kGroupRows = 16;
   const int64_t groups = (rows + kGroupRows - 1) / kGroupRows;
+  // Values of two positions may share bytes: a row whose place is behind that of the row before it, in one pair, goes with it.
+  const auto begin_of = [&](int64_t row) {
+    const bool shares = row > 0 && row < rows && args.slots[row] % 2 != 0 && args.slots[row - 1] == args.slots[row] - 1;
+    return shares ? row + 1 : std::min(row, rows);
+  };
   const auto write_row = [&](int64_t r, int64_t h) {
     const int32_t slot = args.slots[r];
     if (slot < 0) return;
     SERVAL_CHECK(slot < limit, slot, limit);
     const int offset = slot & (block_size - 1);
-    const size_t head = (static_cast<size_t>(slot >> block_shift) * heads + h) * block_size * element;
+    const size_t head = static_cast<size_t>(slot >> block_shift) * heads + h;
     const float* const k = args.k.as<float>() + r * args.row_stride + h * head_dim;
     const float* const v = args.v.as<float>() + r * args.row_stride + h * value_dim;
-    void* const key_head = static_cast<std::byte*>(args.kv.keys) + head * head_dim;
-    void* const value_head = static_cast<std::byte*>(args.kv.values) + head * value_dim;
-    if (paired) {
-      write_head(k, head_dim, key_head, args.kv.dtype,
-                 [&](int d) { return (d / 2 * block_size + offset) * 2 + d % 2; });
-      write_head(v, value_dim, value_head, args.kv.dtype,
+    std::byte* const key_head = static_cast<std::byte*>(args.kv.keys) + head * key_bytes;
+    std::byte* const value_head = static_cast<std::byte*>(args.kv.values) + head * value_bytes;
+    if (has_pairs(args.kv.dtype)) {
+      write_head(args.kv, k, head_dim, offset, key_head, [&](int d) { return (d / 2 * block_size + offset) * 2 + d % 2; });
+      write_head(args.kv, v, value_dim, offset, value_head,
                  [&](int d) { return (offset / 2 * value_dim + d) * 2 + offset % 2; });
     } else {
-      write_head(k, head_dim, key_head, args.kv.dtype, [&](int d) { return d * block_size + offset; });
-      write_head(v, value_dim, value_head, args.kv.dtype, [&](int d) { return offset * value_dim + d; });
+      write_head(args.kv, k, head_dim, offset, key_head, [&](int d) { return d * block_size + offset; });
+      write_head(args.kv, v, value_dim, offset, value_head, [&](int d) { return offset * value_dim + d; });
     }
   };
   for_rows(groups * heads, 4 * kGroupRows * head_dim, [&](int64_t i) {
     const int64_t first = i / heads * kGroupRows;
-    for (int64_t r = first; r < std::min(rows, first + kGroupRows); ++r) write_row(r, i % heads);
+    for (int64_t r = begin_of(first), end = begin_of(first + kGroupRows); r < end; ++r) write_row(r, i % heads);
   });
 }
 
@@ -191,6 +247,7 @@ void CpuBackend::attention(const AttentionArgs& args, int64_t q_row_stride) {
                choice.num_rows, batch.num_rows, choice.per_row, kv.num_kv_heads);
   const bool has_far = args.far_q.data != nullptr;
   SERVAL_CHECK(!has_far || (args.near > 0 && args.window == 0), args.near, args.window);
+  SERVAL_CHECK(!args.is_chosen || !kv.has_scales(), dtype_name(kv.dtype));
   // A claim should be worth some microseconds (about 20 multiply-adds a nanosecond).
   constexpr int64_t kClaimNs = 3000;
   scratch.tasks.plan(batch, kv.num_kv_heads, args.window, task_rows,
@@ -209,9 +266,7 @@ void CpuBackend::attention(const AttentionArgs& args, int64_t q_row_stride) {
                args.slopes.num_elements());
   const float* const sinks = args.sinks.as<float>();
   const float* const slopes = args.slopes.as<float>();
-  const auto attend = kv.dtype == DType::kF32   ? kernels_.attend_f32
-                      : kv.dtype == DType::kF8 ? kernels_.attend_fp8
-                                               : kernels_.attend_bf16;
+  const auto attend = attend_of(kernels_, kv.dtype);
   const int64_t out_stride = int64_t{num_heads} * value_dim, vector_floats = value_dim + kPartialExtra;
   const auto out_of = [&](int64_t row, int kv_head) {
     return args.out.as<float>() + row * out_stride + int64_t{kv_head} * heads * value_dim;
@@ -305,6 +360,7 @@ void CpuBackend::choose_keys(const ChooseKeysArgs& args) {
   const KvLayer& kv = args.kv;
   const AttentionBatch& batch = *args.batch;
   check_layout(kv);
+  SERVAL_CHECK(!kv.has_scales(), dtype_name(kv.dtype));
   StepScratch& scratch = step();
   const int heads = static_cast<int>(args.q.dim(1)), dim = static_cast<int>(args.q.dim(2)), pieces = kv.num_kv_heads;
   const bool weighs = args.weights.data != nullptr;

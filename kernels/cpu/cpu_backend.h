@@ -39,7 +39,7 @@ class CpuBackend final : public Backend {
   LinearWeight pack_linear(std::span<const LinearSource> parts, std::span<const Tensor> biases) override;
   size_t packed_bytes(int64_t n, int64_t k, const MatrixFormat& format, bool bias) const override;
   DType preferred_kv_dtype(DType weights) const override;
-  bool takes_kv_dtype(DType kv, DType) const override { return kv == DType::kF32 || kv == DType::kBF16 || kv == DType::kF8; }
+  bool takes_kv_dtype(DType kv, DType) const override { return kv != DType::kF16 && kv != DType::kI32; }
   std::unique_ptr<StepContext> make_step_context(const StepLimits& limits) override;
   size_t step_context_bytes(const StepLimits& limits) const override;
 

@@ -39,8 +39,9 @@ constexpr float kMinusInfinity = -__builtin_inff();
 
 // Keys are read two dimensions at a time, values two positions at a time; `lanes` < kLanes asks for a part.
 struct F32Kv {
-  static constexpr size_t kElementBytes = 4;
+  static constexpr size_t kPairBytes = 8;  // of two dimensions of a key, of two positions of a value
   static constexpr size_t kLaneBytes = 4;  // of a position in a row of keys, of a dimension in one of values
+  static constexpr bool kHasScales = false, kHasOffsets = false;
   static void key_pair(const char* p, int block_size, int lanes, Vec& even, Vec& odd) {
     const auto* f = reinterpret_cast<const float*>(p);
     even = lanes == kLanes ? load(f) : load_part(f, lanes);
@@ -59,10 +60,12 @@ struct F32Kv {
   }
 };
 
-// E4M3, in the order of F32Kv.
-struct Fp8Kv {
-  static constexpr size_t kElementBytes = 1, kLaneBytes = 1;
-  static Vec numbers(const char* p, int lanes) { return lanes == kLanes ? load_fp8(p) : load_fp8_part(p, lanes); }
+// A byte a number, in the order of F32Kv.
+template <auto kLoad>
+struct ByteKv {
+  static constexpr size_t kPairBytes = 2, kLaneBytes = 1;
+  static constexpr bool kHasScales = false, kHasOffsets = false;
+  static Vec numbers(const char* p, int lanes) { return lanes == kLanes ? kLoad(p) : load_bytes_part<kLoad>(p, lanes); }
   static void key_pair(const char* p, int block_size, int lanes, Vec& even, Vec& odd) {
     even = numbers(p, lanes);
     odd = numbers(p + block_size, lanes);
@@ -74,9 +77,11 @@ struct Fp8Kv {
     __builtin_prefetch(p + row, 0, 2);
   }
 };
+using Fp8Kv = ByteKv<load_fp8>;
 
 struct Bf16Kv {
-  static constexpr size_t kElementBytes = 2, kLaneBytes = 4;
+  static constexpr size_t kPairBytes = 4, kLaneBytes = 4;
+  static constexpr bool kHasScales = false, kHasOffsets = false;
   static IntVec pairs(const char* p, int lanes) {
     return lanes == kLanes ? load_ints(p) : load_ints_part(p, lanes);
   }
@@ -90,13 +95,43 @@ struct Bf16Kv {
   static void prefetch(const char* p, int) { __builtin_prefetch(p, 0, 2); }
 };
 
+// Codes that stand for numbers under what lies behind them (KvLayer): a score is made of the sum over codes, and a weight
+// takes its value's scale before it meets the codes.
+struct Int8Kv : ByteKv<load_bytes> {
+  static constexpr bool kHasScales = true;
+  static Vec scales(const char* p, int lanes) {
+    const auto* f = reinterpret_cast<const float*>(p);
+    return lanes == kLanes ? load(f) : load_part(f, lanes);
+  }
+  static Vec offsets(const char*, int) { return Vec{}; }
+};
+
+// Two share a byte in the order of Bf16Kv, the even one its low half.
+struct Int4Kv {
+  static constexpr size_t kPairBytes = 1, kLaneBytes = 1;
+  static constexpr bool kHasScales = true, kHasOffsets = true;
+  static IntVec pairs(const char* p, int lanes) {
+    return lanes == kLanes ? load_small(p) : load_bytes_part<load_small>(p, lanes);
+  }
+  static void key_pair(const char* p, int, int lanes, Vec& even, Vec& odd) {
+    const IntVec both = pairs(p, lanes);
+    even = to_floats(both & 15);
+    odd = to_floats(both >> 4);
+  }
+  static Vec even_value(const char* p, int, int lanes) { return to_floats(pairs(p, lanes) & 15); }
+  static Vec odd_value(const char* p, int, int lanes) { return to_floats(pairs(p, lanes) >> 4); }
+  static void prefetch(const char* p, int) { __builtin_prefetch(p, 0, 2); }
+  static Vec scales(const char* p, int lanes) { return even_of(Bf16Kv::pairs(p, lanes)); }
+  static Vec offsets(const char* p, int lanes) { return odd_of(Bf16Kv::pairs(p, lanes)); }
+};
+
 // scores[m][t * lanes ...] = q[.][m] . key of NT vectors of positions. q is [head_dim][MQ]. ahead, when not
 // null, points at the same vectors of the next tile, which are fetched at the pace of the loads.
 template <class Kv, int MQ, int NT>
 void score_positions(const float* q, int head_dim, int block_size, const char* const* keys,
                      const char* const* ahead, int lanes, float* scores) {
   Vec acc[MQ][NT] = {};
-  const size_t stride = 2 * block_size * Kv::kElementBytes;
+  const size_t stride = block_size * Kv::kPairBytes;
   for (int d = 0; d < head_dim; d += 2) {
     if (ahead != nullptr) {
 #pragma GCC unroll 4
@@ -300,34 +335,87 @@ constexpr AttendKernels<Kv> attend_kernels() {
   (std::make_integer_sequence<int, kMaxGroup>{});
 }
 
+// Bytes of a head's numbers of `dim` in a block, and of all that the block has of the head.
+template <class Kv>
+constexpr size_t number_bytes(int dim, int block_shift) {
+  return dim / 2 * Kv::kPairBytes << block_shift;
+}
+template <class Kv>
+constexpr size_t head_bytes(int dim, int block_shift) {
+  return number_bytes<Kv>(dim, block_shift) + (Kv::kHasScales ? size_t{4} << block_shift : 0);
+}
+
 // Pointers into the blocks of one tile; entries outside the positions that some row sees stay as they were.
 template <class Kv>
 struct TilePointers {
   const char* keys[kTile / 4] = {};   // one per vector of positions
   const char* pairs[kTile / 2] = {};  // one per pair of positions
+  const char* key_scales[Kv::kHasScales ? kTile / 4 : 1] = {};  // as keys
+  const char* value_scales[Kv::kHasScales ? kTile / 4 : 1] = {};
 
   // The tile begins at position `start`; rows see its positions [begin, end).
   void point(const AttendArgs& args, int start, int begin, int end, int lanes) {
-    const int offset_mask = (1 << args.block_shift) - 1;
-    const size_t position_bytes = Kv::kElementBytes << args.block_shift;
-    const size_t key_bytes = args.kept_dim * position_bytes, tail_bytes = key_bytes + args.value_dim * position_bytes;
+    const size_t offset_mask = (size_t{1} << args.block_shift) - 1;
+    const size_t key_bytes = head_bytes<Kv>(args.kept_dim, args.block_shift),
+                 tail_bytes = key_bytes + head_bytes<Kv>(args.value_dim, args.block_shift);
+    const auto keys_of = [&](int index) {
+      return index < args.tail_block ? args.keys + args.blocks[index] * args.key_block_bytes + args.key_offset
+                                     : args.tail + (index - args.tail_block) * tail_bytes;
+    };
+    const auto values_of = [&](int index) {
+      return index < args.tail_block ? args.values + args.blocks[index] * args.value_block_bytes + args.value_offset
+                                     : args.tail + (index - args.tail_block) * tail_bytes + key_bytes;
+    };
     for (int v = begin / lanes; v * lanes < end; ++v) {
-      const int position = start + v * lanes;
-      const int index = position >> args.block_shift;
-      const char* const block = index < args.tail_block
-                                    ? args.keys + args.blocks[index] * args.key_block_bytes + args.key_offset
-                                    : args.tail + (index - args.tail_block) * tail_bytes;
-      keys[v] = block + static_cast<size_t>(position & offset_mask) * Kv::kLaneBytes;
+      const int position = start + v * lanes, index = position >> args.block_shift;
+      const size_t offset = position & offset_mask;
+      const char* const block = keys_of(index);
+      keys[v] = block + offset * Kv::kLaneBytes;
+      if constexpr (Kv::kHasScales) {
+        key_scales[v] = block + number_bytes<Kv>(args.kept_dim, args.block_shift) + offset * 4;
+        value_scales[v] = values_of(index) + number_bytes<Kv>(args.value_dim, args.block_shift) + offset * 4;
+      }
     }
     for (int i = begin / 2; i * 2 < end; ++i) {
       const int position = start + i * 2;
-      const int index = position >> args.block_shift;
-      const char* const block = index < args.tail_block
-                                    ? args.values + args.blocks[index] * args.value_block_bytes + args.value_offset
-                                    : args.tail + (index - args.tail_block) * tail_bytes + key_bytes;
       const size_t offset = position & offset_mask;
-      pairs[i] = block + offset * args.value_dim * Kv::kElementBytes;
+      pairs[i] = values_of(position >> args.block_shift) + offset / 2 * args.value_dim * Kv::kPairBytes;
     }
+  }
+};
+
+// What stands beside the codes of a tile; `of` as TilePointers has them.
+template <class Kv>
+struct TileScales {
+  float scale[kTile] = {}, offset[kTile] = {};
+
+  void read(const char* const* of, int begin, int end, int lanes) {
+    for (int v = begin / lanes; v * lanes < end; ++v) {
+      store_some(scale + v * lanes, Kv::scales(of[v], lanes), lanes);
+      if constexpr (Kv::kHasOffsets) store_some(offset + v * lanes, Kv::offsets(of[v], lanes), lanes);
+    }
+  }
+  // Sums over codes to scores; q_sum: of the query's numbers.
+  void finish_scores(float* scores, float q_sum) const {
+    for (int i = 0; i < kTile; i += kLanes) {
+      Vec score = load(scores + i) * load(scale + i);
+      if constexpr (Kv::kHasOffsets) score = fma(load(offset + i), broadcast(q_sum), score);
+      store(scores + i, score);
+    }
+  }
+  // Weights of positions [begin, end) to those of codes. Returns what the offsets add to each dimension.
+  float take_weights(float* weights, int begin, int end) const {
+    IntVec position;
+    for (int i = 0; i < kLanes; ++i) position[i] = i;
+    Vec lift{};
+    for (int i = 0; i < kTile; i += kLanes) {
+      const Vec weight = load(weights + i);
+      if constexpr (Kv::kHasOffsets)
+        lift += (position >= begin) & (position < end) ? weight * load(offset + i) : Vec{};
+      store(weights + i, weight * load(scale + i));
+      position += kLanes;
+    }
+    return Kv::kHasOffsets ? reduce_add(lift) : 0;
   }
 };
 
@@ -386,7 +474,9 @@ void attend(const AttendArgs& args) {
   float* const sum = maximum + vectors;                         // [vectors]
   float* const out_maximum = sum + vectors;                     // [vectors], of the chunks before
   float* const out_sum = out_maximum + vectors;                 // [vectors]
-  float* const scores = out_sum + vectors;                      // [kMaxGroup][kTile]
+  float* const q_sum = out_sum + vectors;                       // [vectors], where codes have offsets
+  float* const lift = q_sum + vectors;                          // [vectors], likewise: what they add to acc
+  float* const scores = lift + vectors;                         // [kMaxGroup][kTile]
   const auto position_of = [&](int vector) { return args.first_pos + vector / args.heads; };
   const auto take_queries = [&](const float* queries) {
     for (int base = 0; base < vectors; base += kMaxGroup) {
@@ -395,6 +485,10 @@ void attend(const AttendArgs& args) {
         const int row = (base + m) / args.heads, head = (base + m) % args.heads;
         const float* const from = queries + row * args.q_stride + head * head_dim;
         for (int d = 0; d < head_dim; ++d) q[base * head_dim + d * group + m] = from[d] * args.scale;
+        if constexpr (Kv::kHasOffsets) {
+          q_sum[base + m] = 0;
+          for (int d = 0; d < head_dim; ++d) q_sum[base + m] += q[base * head_dim + d * group + m];
+        }
       }
     }
   };
@@ -403,6 +497,7 @@ void attend(const AttendArgs& args) {
     for (int v = 0; v < vectors; ++v) {
       maximum[v] = kMinusInfinity;
       sum[v] = 0;
+      if constexpr (Kv::kHasOffsets) lift[v] = 0;
     }
   };
   const auto out_of = [&](int v) {
@@ -410,7 +505,10 @@ void attend(const AttendArgs& args) {
   };
   const auto end_chunk = [&](int chunk) {
     for (int v = 0; v < vectors; ++v) {
-      const float* const values = acc + v * value_dim;
+      float* const values = acc + v * value_dim;
+      if constexpr (Kv::kHasOffsets) {
+        for (int d = 0; d < value_dim; ++d) values[d] += lift[v];
+      }
       if (args.partials == nullptr) {
         merge_chunk(values, maximum[v], sum[v], value_dim, out_of(v), out_maximum[v], out_sum[v]);
         continue;
@@ -451,6 +549,7 @@ void attend(const AttendArgs& args) {
     // takes.
     const bool streams = vectors <= kMaxGroup;
     TilePointers<Kv> at, ahead;
+    [[maybe_unused]] TileScales<Kv> of_keys, of_values;
     const int first_tile = first / kTile * kTile;
     at.point(args, first_tile, begin_in(first_tile), end_in(first_tile), lanes);
     for (int start = first_tile; start <= last; start += kTile) {
@@ -458,6 +557,14 @@ void attend(const AttendArgs& args) {
       const int begin = begin_in(start), end = end_in(start);
       ahead = at;
       if (start + kTile <= last) ahead.point(args, start + kTile, 0, end_in(start + kTile), lanes);
+      if constexpr (Kv::kHasScales) {
+        of_keys.read(at.key_scales, begin, end, lanes);
+        of_values.read(at.value_scales, begin, end, lanes);
+        for (int v = 0; v * lanes < kTile && streams; ++v) {
+          __builtin_prefetch(ahead.key_scales[v], 0, 2);
+          __builtin_prefetch(ahead.value_scales[v], 0, 2);
+        }
+      }
       for (int base = 0; base < vectors; base += kMaxGroup) {
         const int group = vectors - base < kMaxGroup ? vectors - base : kMaxGroup;
         if (last_seen(base + group - 1) < start || first_seen(base) >= start + kTile)
@@ -498,11 +605,16 @@ void attend(const AttendArgs& args) {
             run_end = my_end;
           }
           if (my_begin >= my_end) continue;
+          if constexpr (Kv::kHasScales) of_keys.finish_scores(scores + m * kTile, Kv::kHasOffsets ? q_sum[v] : 0);
           if (args.soft_cap > 0) soft_cap(scores + m * kTile, args.soft_cap, kTile);
           if (args.slopes != nullptr)
             lower_by_distance(scores + m * kTile, args.slopes[v % args.heads], position_of(v) - start);
           if (args.chosen != nullptr) hide(scores + m * kTile, mine);
           factor[m] = soften(scores + m * kTile, my_begin, my_end, maximum[v], sum[v]);
+          if constexpr (Kv::kHasScales) {
+            const float lifted = of_values.take_weights(scores + m * kTile, my_begin, my_end);
+            if constexpr (Kv::kHasOffsets) lift[v] = lift[v] * factor[m] + lifted;
+          }
         }
         finish_run(group);
       }

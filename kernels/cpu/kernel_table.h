@@ -72,7 +72,9 @@ struct LinearKernel {
 // positions, and values so that it holds neighbouring dimensions of one position:
 //   keys    f32 [kv_heads][head_dim][block_size]         bf16 [kv_heads][head_dim/2][block_size][2]
 //   values  f32 [kv_heads][block_size][value_dim]        bf16 [kv_heads][block_size/2][value_dim][2]
-// and E4M3 as f32.
+// E4M3 and int8 lie as f32 does, int4 as bf16 does, the even one of a pair in the low half of their byte. Behind the codes of
+// int8 and int4 stand their positions' scales, [block_size] of KvLayer::kScaleBytes, of each head's keys and of its values. The
+// scale of a key multiplies the sum over its codes, that of a value its weight: what widens a code is what widens E4M3.
 //
 // Softmax runs online (Milakov and Gimelshein 2018) over tiles of kTile positions at multiples of kTile, from
 // anew in each chunk of kChunk positions at multiples of kChunk; the results of the chunks are merged in
@@ -126,7 +128,7 @@ struct AttendArgs {  // some rows of one sequence, one KV head with all its quer
   const uint64_t* chosen;
   int64_t chosen_words;
   int chosen_block;
-  float* scratch;       // 2 * vectors * (head_dim + 2) + 8 * kTile floats, vectors = num_rows * heads
+  float* scratch;       // 2 * vectors * (head_dim + 3) + 8 * kTile floats, vectors = num_rows * heads
 };
 
 // What one row's index queries give of positions [begin, end), over one KV head's piece of the index keys.
@@ -350,6 +352,8 @@ struct KernelTable {
   void (*attend_f32)(const AttendArgs& args);
   void (*attend_bf16)(const AttendArgs& args);
   void (*attend_fp8)(const AttendArgs& args);
+  void (*attend_int8)(const AttendArgs& args);
+  void (*attend_int4)(const AttendArgs& args);
   void (*index_f32)(const IndexArgs& args);
   void (*index_bf16)(const IndexArgs& args);
   void (*index_fp8)(const IndexArgs& args);

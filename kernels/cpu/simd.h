@@ -195,10 +195,25 @@ inline Vec load_fp8(const char* p) {
   return as_floats((magnitude < 8 ? small : normal) | (bits & static_cast<int32_t>(0x80000000)));
 }
 
-inline Vec load_fp8_part(const char* p, int n) {
+// kLanes bytes, 0..255.
+inline IntVec load_small(const char* p) {
+#if defined(__AVX512F__)
+  return (IntVec)_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+#elif defined(__AVX2__)
+  return (IntVec)_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+#else
+  IntVec v;
+  for (int i = 0; i < kLanes; ++i) v[i] = static_cast<unsigned char>(p[i]);
+  return v;
+#endif
+}
+
+// What kLoad makes of the first n bytes, 0 < n < kLanes; the others read as zero and are not touched in memory.
+template <auto kLoad>
+inline auto load_bytes_part(const char* p, int n) {
   char bytes[kLanes] = {};
   std::memcpy(bytes, p, static_cast<size_t>(n));
-  return load_fp8(bytes);
+  return kLoad(bytes);
 }
 
 // Of 16 numbers those that the low 4 bits of each lane say.

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <iomanip>
 #include <ostream>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -175,45 +176,88 @@ struct AttentionBench {
   int seqs, context, rows, heads = kHeads, kv_heads = 8;
   static constexpr int kHeads = 32, kHeadDim = 64, kBlock = 16;
 
+  int blocks_each() const { return (context + kBlock - 1) / kBlock; }
+  KvLayer layer_of(DType dtype) const {
+    return {.dtype = dtype,
+            .num_blocks = seqs * blocks_each(),
+            .block_size = kBlock,
+            .num_kv_heads = kv_heads,
+            .head_dim = kHeadDim};
+  }
+
+  // Layers enough that none is still in a cache when its turn comes, and one step's attention over the next of them.
+  class Ring {
+   public:
+    Ring(const AttentionBench& shape, Backend& backend, DType dtype)
+        : shape_(shape),
+          backend_(backend),
+          kv_(shape.layer_of(dtype)),
+          side_(kv_.num_blocks * kv_.block_bytes()),
+          layers_(static_cast<int>(kRingBytes / (4 * side_)) + 1),
+          memory_(backend.allocate(2 * side_ * layers_)),
+          table_(kv_.num_blocks),
+          first_pos_(shape.seqs, shape.context - shape.rows),
+          q_(static_cast<size_t>(shape.seqs) * shape.rows * shape.heads * kHeadDim, 0.1f),
+          attended_(q_.size()) {
+      for (int b = 0; b < kv_.num_blocks; ++b) table_[b] = static_cast<int32_t>(int64_t{b} * 7919 % kv_.num_blocks);
+      for (int s = 0; s <= shape.seqs; ++s) row_start_.push_back(s * shape.rows);
+    }
+    void attend() {
+      const int rows = shape_.seqs * shape_.rows, heads = shape_.heads;
+      const AttentionBatch batch{shape_.seqs, rows, row_start_.data(), first_pos_.data(), table_.data(), shape_.blocks_each()};
+      kv_.keys = memory_.as<std::byte>() + 2 * side_ * next_;
+      kv_.values = memory_.as<std::byte>() + 2 * side_ * next_ + side_;
+      next_ = (next_ + 1) % layers_;
+      backend_.attention({.q = Tensor(q_.data(), DType::kF32, {rows, heads, kHeadDim}),
+                          .kv = kv_,
+                          .batch = &batch,
+                          .scale = 0.125f,
+                          .out = Tensor(attended_.data(), DType::kF32, {rows, int64_t{heads} * kHeadDim})},
+                         int64_t{heads} * kHeadDim);
+    }
+    // Seconds that a call takes.
+    double time() {
+      const int calls = std::min(layers_, 8);
+      return seconds([&] {
+               for (int i = 0; i < calls; ++i) attend();
+             }) /
+             calls;
+    }
+    double bytes() const { return 2.0 * static_cast<double>(side_); }
+
+   private:
+    const AttentionBench& shape_;
+    Backend& backend_;
+    KvLayer kv_;
+    size_t side_;
+    int layers_, next_ = 0;
+    Buffer memory_;
+    std::vector<int32_t> table_, row_start_, first_pos_;
+    std::vector<float> q_, attended_;
+  };
+
+  // How much faster each of `types` is than bf16, in turns.
+  void compare(Backend& backend, std::span<const DType> types, std::ostream& out) const {
+    Ring bf16(*this, backend, DType::kBF16);
+    out << "  attention over bf16, " << std::setw(2) << seqs << " x " << std::setw(3) << rows << " rows at " << std::setw(4)
+        << context << ", " << heads << " heads of " << kv_heads << ":" << std::setprecision(2);
+    for (const DType type : types) {
+      Ring ring(*this, backend, type);
+      Runs ratios;
+      for (int run = 0; run < 2 * kRuns; ++run) ratios.push_back(bf16.time() / ring.time());
+      out << "  " << dtype_name(type) << " " << median(ratios);
+    }
+    out << "\n" << std::flush;
+  }
+
   void run(Machine& machine, Backend& backend, DType dtype, std::ostream& out) const {
-    const int blocks_each = (context + kBlock - 1) / kBlock;
-    KvLayer kv{.dtype = dtype,
-               .num_blocks = seqs * blocks_each,
-               .block_size = kBlock,
-               .num_kv_heads = kv_heads,
-               .head_dim = kHeadDim};
-    const size_t side = kv.num_blocks * kv.block_bytes();
-    // Layers enough that none is still in a cache when its turn comes.
-    const int layers = static_cast<int>(kRingBytes / (4 * side)) + 1;
-    const Buffer memory = backend.allocate(2 * side * layers);
-    std::vector<int32_t> table(kv.num_blocks), row_start, first_pos(seqs, context - rows);
-    for (int b = 0; b < kv.num_blocks; ++b)
-      table[b] = static_cast<int32_t>(int64_t{b} * 7919 % kv.num_blocks);
-    for (int s = 0; s <= seqs; ++s) row_start.push_back(s * rows);
-    const AttentionBatch batch{seqs,         seqs * rows, row_start.data(), first_pos.data(),
-                               table.data(), blocks_each};
-    std::vector<float> q(static_cast<size_t>(seqs) * rows * heads * kHeadDim, 0.1f), attended(q.size());
-    const auto attend = [&](int layer) {
-      kv.keys = memory.as<std::byte>() + 2 * side * layer;
-      kv.values = memory.as<std::byte>() + 2 * side * layer + side;
-      backend.attention(
-          {.q = Tensor(q.data(), DType::kF32, {seqs * rows, heads, kHeadDim}),
-           .kv = kv,
-           .batch = &batch,
-           .scale = 0.125f,
-           .out = Tensor(attended.data(), DType::kF32, {seqs * rows, int64_t{heads} * kHeadDim})},
-          int64_t{heads} * kHeadDim);
-    };
+    Ring ring(*this, backend, dtype);
     const double seen = static_cast<double>(seqs) * rows * (context - rows / 2.0);
-    const double work = 4.0 * seen * heads * kHeadDim, bytes = 2.0 * static_cast<double>(side);
+    const double work = 4.0 * seen * heads * kHeadDim, bytes = ring.bytes();
     Runs times, ratios;
     for (int run = 0; run < kRuns; ++run) {
       const double roof = std::max(bytes / machine.read_bytes_per_second(), work / machine.f32_flops());
-      const int calls = std::min(layers, 8);
-      times.push_back(seconds([&] {
-                        for (int i = 0; i < calls; ++i) attend((run * calls + i) % layers);
-                      }) /
-                      calls);
+      times.push_back(ring.time());
       ratios.push_back(roof / times.back());
     }
     const double time = median(times);
@@ -283,6 +327,10 @@ int bench_kernels(const DeviceConfig& device, std::ostream& out) {
                                         AttentionBench{32, 512, 1}, AttentionBench{1, 512, 512}})
       shape.run(machine, backend, dtype, out);
   }
+  constexpr DType kNarrow[] = {DType::kF8, DType::kI8, DType::kI4};
+  for (const AttentionBench& shape : {AttentionBench{1, 8192, 1}, AttentionBench{1, 8192, 1, 8, 8}, AttentionBench{1, 8192, 1, 4, 1},
+                                      AttentionBench{32, 512, 1}, AttentionBench{1, 512, 512}})
+    shape.compare(backend, kNarrow, out);
 
   out << "\none thread, all in cache, against the best loop of each set: GFLOP/s (share)\n";
   for (const std::string& isa : cpu::runnable_isas()) {

@@ -107,6 +107,8 @@ constexpr ModelKind kKinds[] = {
     {"self_extend_bf16", "Qwen3ForCausalLM", DType::kBF16, 0, 0, 0, "", "off", "auto", {LongAttention::Kind::kSelfExtend, 0, 37, 4}},
     {"mixed_int8_dynamic", "Qwen2ForCausalLM", DType::kBF16, 37, 1, 0, "", "int8_dynamic"},
     {"experts_int8_dynamic", "MixtralForCausalLM", DType::kBF16, 0, 0, 5, "", "int8_dynamic"},
+    {"mixed_int8_kv", "Qwen2ForCausalLM", DType::kBF16, 37, 1, 0, "", "off", "int8"},
+    {"mixed_int4_kv", "Qwen2ForCausalLM", DType::kBF16, 37, 1, 0, "", "off", "int4"},
     {"three_groups_bf16", "Lfm3ForCausalLM", DType::kBF16, 37, 0, 0,
      R"(, "layer_types": ["sliding_attention", "conv", "full_attention"], "rope_parameters": {"full_attention": {"rope_type":
         "proportional", "partial_rotary_factor": 0.5, "rope_theta": 5000}, "sliding_attention": {"rope_theta": 500}})"},

@@ -2,6 +2,7 @@
 #include <bit>
 #include <limits>
 #include <numeric>
+#include <optional>
 #include <utility>
 
 #include "tests/kernels/op_bench.h"
@@ -14,24 +15,39 @@ struct Far {
   int near = 0, num_far = 0;
 };
 
+// What keys and values are kept in; none: what the backend prefers.
+using KvType = std::optional<DType>;
+
+// Of a number that is kept, of the largest it shares a scale with.
+double rounding_of(DType kv) {
+  if (kv == DType::kI8) return 1 / 254.0;
+  return kv == DType::kI4 ? 1 / 15.0 : precision_of(kv).relative;
+}
+
+// A layer whose memory nobody has written.
+KvLayer poisoned(Bench& bench, KvLayer kv) {
+  const auto side = [&](size_t bytes) { return bench.poison({static_cast<int64_t>(bytes * kv.num_blocks / sizeof(float))}, DType::kF32).data; };
+  kv.keys = side(kv.key_bytes());
+  kv.values = side(kv.value_bytes());
+  return kv;
+}
+
 // Heads are prepared and stored, then attended to.
 void check_attention(Backend& backend, WeightFormat weights, const std::vector<Seq>& seqs, int heads,
                      int kv_heads, int head_dim, int window, bool is_rotated = true, float soft_cap = 0,
-                     bool has_sinks = false, bool has_slopes = false, Far far = {}) {
+                     bool has_sinks = false, bool has_slopes = false, Far far = {}, KvType kept_in = {}) {
   if (far.near > 0 && !backend.has(RareOp::kFarQueries)) return;
   Bench bench(backend, weights, static_cast<uint32_t>(heads * 100 + head_dim + window));
   const auto context = backend.make_step_context(op_table_limits());
-  const DType kv_type = backend.preferred_kv_dtype(bench.number());
+  const DType kv_type = kept_in.value_or(backend.preferred_kv_dtype(bench.number()));
+  if (!backend.takes_kv_dtype(kv_type, bench.number())) return;
   int num_blocks = 2;
   for (const Seq& s : seqs) num_blocks += (s.past + s.rows + kBlockSize - 1) / kBlockSize;
-  KvLayer kv{.dtype = kv_type,
-             .num_blocks = num_blocks,
-             .block_size = kBlockSize,
-             .num_kv_heads = kv_heads,
-             .head_dim = head_dim};
-  const int64_t cache = static_cast<int64_t>(kv.block_bytes() * num_blocks / dtype_bytes(kv_type));
-  kv.keys = bench.poison({cache}, kv_type).data;
-  kv.values = bench.poison({cache}, kv_type).data;
+  const KvLayer kv = poisoned(bench, {.dtype = kv_type,
+                                      .num_blocks = num_blocks,
+                                      .block_size = kBlockSize,
+                                      .num_kv_heads = kv_heads,
+                                      .head_dim = head_dim});
 
   std::vector<int32_t> free(num_blocks);
   std::iota(free.begin(), free.end(), 0);
@@ -185,7 +201,7 @@ void check_attention(Backend& backend, WeightFormat weights, const std::vector<S
         }
       }
     }
-    const double rounding = std::max(bench.tolerance(), precision_of(kv_type).relative);
+    const double rounding = std::max(bench.tolerance(), rounding_of(kv_type));
     expect_near(bench.read(out), want, size, std::max(4 * rounding, 1e-5), "attention");
   };
   step(true);
@@ -194,18 +210,17 @@ void check_attention(Backend& backend, WeightFormat weights, const std::vector<S
 
 // A branch of a tree of drafts stands apart: it has the bits of the same tokens in a row, before its places are left
 // and after they come together again.
-void check_branch(Backend& backend, WeightFormat weights, int window) {
+void check_branch(Backend& backend, WeightFormat weights, int window, KvType kept_in = {}) {
   constexpr int kHeads = 4, kKvHeads = 2, kDim = 64, kStart = 60, kDepth = 20, kTokens = kStart + 64;
   Bench bench(backend, weights, static_cast<uint32_t>(11 + window));
   const auto context = backend.make_step_context(op_table_limits());
-  KvLayer kv{.dtype = backend.preferred_kv_dtype(bench.number()),
-             .num_blocks = kTokens / kBlockSize + 2,
-             .block_size = kBlockSize,
-             .num_kv_heads = kKvHeads,
-             .head_dim = kDim};
-  const auto cache = static_cast<int64_t>(kv.block_bytes() * kv.num_blocks / dtype_bytes(kv.dtype));
-  kv.keys = bench.poison({cache}, kv.dtype).data;
-  kv.values = bench.poison({cache}, kv.dtype).data;
+  const DType kv_type = kept_in.value_or(backend.preferred_kv_dtype(bench.number()));
+  if (!backend.takes_kv_dtype(kv_type, bench.number())) return;
+  const KvLayer kv = poisoned(bench, {.dtype = kv_type,
+                                      .num_blocks = kTokens / kBlockSize + 2,
+                                      .block_size = kBlockSize,
+                                      .num_kv_heads = kKvHeads,
+                                      .head_dim = kDim});
   std::vector<int32_t> table(kMaxLen / kBlockSize, -1);
   for (int b = 0; b * kBlockSize < kTokens; ++b) table[b] = kv.num_blocks - 1 - b;
   const auto place = [&](int p) { return table[p / kBlockSize] * kBlockSize + p % kBlockSize; };
@@ -281,9 +296,7 @@ void check_chosen(Backend& backend, WeightFormat weights, const std::vector<Seq>
   const DType kv_type = backend.preferred_kv_dtype(bench.number());
   int num_blocks = 2;
   for (const Seq& s : seqs) num_blocks += (s.past + s.rows + kBlockSize - 1) / kBlockSize;
-  KvLayer kv{.dtype = kv_type, .num_blocks = num_blocks, .block_size = kBlockSize, .num_kv_heads = kv_heads, .head_dim = kept, .value_dim = kDim};
-  kv.keys = bench.poison({static_cast<int64_t>(kv.key_bytes() * num_blocks / dtype_bytes(kv_type))}, kv_type).data;
-  kv.values = bench.poison({static_cast<int64_t>(kv.value_bytes() * num_blocks / dtype_bytes(kv_type))}, kv_type).data;
+  const KvLayer kv = poisoned(bench, {.dtype = kv_type, .num_blocks = num_blocks, .block_size = kBlockSize, .num_kv_heads = kv_heads, .head_dim = kept, .value_dim = kDim});
   const int stride = kMaxLen / kBlockSize;
   std::vector<int32_t> table(seqs.size() * stride, -1), free(num_blocks);
   std::iota(free.begin(), free.end(), 0);
@@ -423,6 +436,20 @@ void add_attention_cases(std::vector<OpCase>& cases) {
   for (const int window : {0, 15})
     cases.push_back({"branch_window_" + std::to_string(window),
                      [=](Backend& b, WeightFormat w) { check_branch(b, w, window); }});
+  for (const DType kept_in : {DType::kI8, DType::kI4}) {
+    const std::string kept = std::string("_kept_in_") + dtype_name(kept_in);
+    for (const int head_dim : {8, 20, 128})
+      cases.push_back({"attention_dim_" + std::to_string(head_dim) + kept, [=](Backend& b, WeightFormat w) {
+                         check_attention(b, w, ragged, 4, 2, head_dim, 0, true, 0, false, false, {}, kept_in);
+                       }});
+    cases.push_back({"attention_of_all_kinds" + kept, [=](Backend& b, WeightFormat w) {
+                       check_attention(b, w, ragged, 4, 2, 64, 270, true, 2, true, true, {}, kept_in);
+                     }});
+    cases.push_back({"far_keys" + kept, [=](Backend& b, WeightFormat w) {
+                       check_attention(b, w, ragged, 4, 2, 64, 0, true, 0, false, false, Far{70, 0}, kept_in);
+                     }});
+    cases.push_back({"branch" + kept, [=](Backend& b, WeightFormat w) { check_branch(b, w, 15, kept_in); }});
+  }
   cases.push_back({"attention_soft_cap", [=](Backend& b, WeightFormat w) {
                      check_attention(b, w, ragged, 4, 2, 64, 40, true, 0.5f);
                    }});

@@ -139,6 +139,10 @@ std::vector<AttentionShape> attention_shapes() {
           {2, 1, 256, 16, DType::kBF16, 100},
           {4, 2, 64, 16, DType::kF8, 50},
           {6, 1, 24, 8, DType::kF8, 0},
+          {4, 2, 64, 16, DType::kI8, 50, 0.7f, true},
+          {6, 1, 24, 8, DType::kI8, 0},
+          {4, 2, 64, 16, DType::kI4, 50},
+          {6, 1, 24, 8, DType::kI4, 0, 0, false, true},
           {4, 2, 64, 16, DType::kBF16, 50, 0.7f, true}};
 }
 
@@ -199,6 +203,7 @@ TEST_P(Invariance, AttentionDoesNotDependOnWhoComputesWhichChunk) {
   for (const AttentionShape& shape :
        {AttentionShape{4, 2, 64, 16, DType::kBF16, 0}, AttentionShape{6, 1, 24, 8, DType::kF32, 0},
         AttentionShape{2, 1, 128, 32, DType::kBF16, 300}, AttentionShape{4, 2, 64, 16, DType::kF8, 0},
+        AttentionShape{4, 2, 64, 16, DType::kI8, 0}, AttentionShape{4, 2, 64, 16, DType::kI4, 0},
         AttentionShape{4, 2, 64, 16, DType::kBF16, 0, 0.7f, true},
         AttentionShape{4, 2, 64, 16, DType::kF32, 90, 0, false, true}}) {
     const auto alone = backend_of(GetParam(), 1);
@@ -236,7 +241,7 @@ TEST_P(Invariance, AttentionDoesNotDependOnWhoComputesWhichChunk) {
 // The tile is a fixed number of positions, so that blocks of another size give the same bits too.
 TEST_P(Invariance, AttentionDoesNotDependOnTheBlockSize) {
   const auto backend = backend_of(GetParam());
-  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF8}) {
+  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF8, DType::kI8, DType::kI4}) {
     std::vector<float> expected;
     for (const int block_size : {8, 16, 64, 256}) {
       PagedSequence seq({6, 2, 40, block_size, dtype, 0}, 170, 7);
@@ -317,7 +322,7 @@ TEST_P(Invariance, AttentionDoesNotDependOnNeighbours) {
 // A NaN in one sequence's keys stays there, even where another one's block was its block before.
 TEST_P(Invariance, StalePositionsOfABlockAreNeverUsed) {
   const auto backend = backend_of(GetParam());
-  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF8}) {
+  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF8, DType::kI8, DType::kI4}) {
     for (int context = 1; context <= 40; ++context) {
       PagedSequence seq({2, 1, 16, 16, dtype, 0}, context, 9);
       seq.write(*backend, 0, context);

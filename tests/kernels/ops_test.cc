@@ -289,7 +289,7 @@ TEST_P(Ops, AttentionEqualsSoftmaxInDouble) {
       {4, 2, 40, 8, 190, 64, 33},  {12, 1, 64, 16, 129, 2, 64},  {3, 1, 48, 256, 180, 90, 100},
       {4, 1, 64, 16, 1100, 2, 0},  {7, 1, 64, 16, 1030, 1, 0},   {4, 2, 64, 16, 1300, 30, 600},
   };
-  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF8}) {
+  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF8, DType::kI8, DType::kI4}) {
     for (const AttentionCase& c : cases) {
       SCOPED_TRACE(std::string(dtype_name(dtype)) + " heads=" + std::to_string(c.heads) +
                    " dim=" + std::to_string(c.head_dim) + " block=" + std::to_string(c.block_size) +
@@ -315,7 +315,7 @@ TEST_P(Ops, AttentionEqualsSoftmaxInDouble) {
 }
 
 TEST_P(Ops, CopiedBlocksHoldTheSameKeysAndValues) {
-  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF8}) {
+  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF8, DType::kI8, DType::kI4}) {
     PagedSequence seq({.heads = 2, .kv_heads = 2, .head_dim = 16, .block_size = 16, .dtype = dtype}, 30, 11);
     seq.write(*backend_, 0, 30);
     const std::vector<float> before = seq.attend(*backend_, 29, 1);

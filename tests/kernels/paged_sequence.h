@@ -129,10 +129,7 @@ class PagedSequence {
   std::vector<double> reference(int position) const {
     std::vector<double> out(q_row());
     const int first = shape_.window == 0 ? 0 : std::max(0, position - shape_.window + 1);
-    const auto stored = [&](float x) {
-      if (shape_.dtype == DType::kF8) return fp8_to_float(float_to_fp8(x));
-      return shape_.dtype == DType::kBF16 ? bf16_to_float(float_to_bf16(x)) : x;
-    };
+    const std::vector<float> keys = stored(k_), values = stored(v_);
     for (int h = 0; h < shape_.heads; ++h) {
       const size_t at = static_cast<size_t>(h / (shape_.heads / shape_.kv_heads)) * shape_.head_dim;
       std::vector<double> weight;
@@ -140,7 +137,7 @@ class PagedSequence {
         double dot = 0;
         for (int d = 0; d < shape_.head_dim; ++d)
           dot += double{q(position)[h * shape_.head_dim + d]} *
-                 stored(k_[static_cast<size_t>(p) * kv_row() + at + d]);
+                 keys[static_cast<size_t>(p) * kv_row() + at + d];
         weight.push_back(dot * scale());
       }
       const double maximum = *std::max_element(weight.begin(), weight.end());
@@ -149,13 +146,20 @@ class PagedSequence {
       for (int p = first; p <= position; ++p) {
         for (int d = 0; d < shape_.head_dim; ++d)
           out[h * shape_.head_dim + d] +=
-              weight[p - first] / sum * stored(v_[static_cast<size_t>(p) * kv_row() + at + d]);
+              weight[p - first] / sum * values[static_cast<size_t>(p) * kv_row() + at + d];
       }
     }
     return out;
   }
 
  private:
+  // Keys or values of every position as the cache has them, head by head.
+  std::vector<float> stored(const std::vector<float>& all) const {
+    std::vector<float> rounded;
+    for (size_t i = 0; i < all.size(); i += shape_.head_dim)
+      append_stored(&all[i], shape_.head_dim, shape_.dtype, rounded);
+    return rounded;
+  }
   int32_t take() {
     const int32_t block = free_.back();
     free_.pop_back();

@@ -37,6 +37,40 @@ TEST(WeightFormats, TakeTheBytesTheySay) {
   EXPECT_EQ(scale_bytes(WeightFormat::kInt8, 3, 5), 12u);
 }
 
+TEST(RoundBetween, KeepsEveryNumberWithinHalfAStep) {
+  Random random(6);
+  for (const float level : {0.0f, 3.0f, -200.0f}) {
+    std::vector<float> x = random.floats(40);
+    for (float& value : x) value += level;
+    std::vector<uint8_t> codes(x.size());
+    const uint32_t both = round_between(x.data(), 40, codes.data());
+    const float scale = bf16_to_float(static_cast<uint16_t>(both)), offset = bf16_to_float(static_cast<uint16_t>(both >> 16));
+    const auto [least, most] = std::minmax_element(x.begin(), x.end());
+    EXPECT_NEAR(scale, (*most - *least) / 15, scale / 200);
+    EXPECT_NEAR(offset, *least, std::abs(*least) / 250);
+    // What rounding the scale and the offset leaves out at either end.
+    const float lost = scale * 0.06f + std::abs(*least) / 250;
+    for (size_t i = 0; i < x.size(); ++i) {
+      EXPECT_LE(codes[i], 15);
+      EXPECT_NEAR(static_cast<float>(codes[i]) * scale + offset, x[i], scale / 2 + lost) << level;
+    }
+  }
+}
+
+TEST(RoundBetween, HasAnAnswerForAllNumbersAlikeAndForNoNumbers) {
+  std::vector<float> x(6, -1.5f);
+  std::vector<uint8_t> codes(6, 9);
+  EXPECT_EQ(round_between(x.data(), 6, codes.data()), uint32_t{float_to_bf16(-1.5f)} << 16);
+  EXPECT_EQ(codes, std::vector<uint8_t>(6, 0));
+  for (const float strange : {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()}) {
+    x[3] = strange;
+    const uint32_t both = round_between(x.data(), 6, codes.data());
+    EXPECT_TRUE(std::isnan(bf16_to_float(static_cast<uint16_t>(both))));
+    EXPECT_TRUE(std::isnan(bf16_to_float(static_cast<uint16_t>(both >> 16))));
+    EXPECT_EQ(codes, std::vector<uint8_t>(6, 0));
+  }
+}
+
 struct Rounded {
   std::vector<int8_t> codes;
   std::vector<float> scales;

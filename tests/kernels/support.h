@@ -60,6 +60,24 @@ inline Tensor matrix(std::vector<float>& values, int64_t rows, int64_t columns) 
   return Tensor(values.data(), DType::kF32, {rows, columns});
 }
 
+// Appends a head's numbers as a cache of keys and values in `type` has them.
+inline void append_stored(const float* from, int width, DType type, std::vector<float>& to) {
+  std::vector<uint8_t> codes(width);
+  if (type == DType::kI8) {
+    const float scale = round_row(from, width, reinterpret_cast<int8_t*>(codes.data()));
+    for (const uint8_t code : codes) to.push_back(static_cast<float>(static_cast<int8_t>(code)) * scale);
+  } else if (type == DType::kI4) {
+    const uint32_t both = round_between(from, width, codes.data());
+    const float scale = bf16_to_float(static_cast<uint16_t>(both)), offset = bf16_to_float(static_cast<uint16_t>(both >> 16));
+    for (const uint8_t code : codes) to.push_back(static_cast<float>(code) * scale + offset);
+  } else {
+    for (int d = 0; d < width; ++d)
+      to.push_back(type == DType::kF8     ? fp8_to_float(float_to_fp8(from[d]))
+                   : type == DType::kBF16 ? bf16_to_float(float_to_bf16(from[d]))
+                                          : from[d]);
+  }
+}
+
 // A half with the nearest value that truncation gives; good enough to make test data.
 inline uint16_t truncated_half(float value) {
   const auto bits = std::bit_cast<uint32_t>(value * 0x1p-112f);

@@ -108,6 +108,7 @@ void GqaSpec::shape_kv(KvLayer& kv) const {
   kv.num_kv_heads = num_kv_heads;
   kv.head_dim = kept_dim();
   kv.value_dim = kept_dim() > value_width() ? value_width() : 0;
+  kv.has_joint_keys = indexer.is_there();
 }
 
 void GqaSpec::raise_limits(StepLimits& limits) const {

@@ -68,6 +68,7 @@ void MlaSpec::shape_kv(KvLayer& kv) const {
   kv.num_kv_heads = 1;
   kv.head_dim = kept_dim();
   kv.value_dim = latent_dim;
+  kv.has_joint_keys = true;
 }
 
 void MlaSpec::raise_limits(StepLimits& limits) const {

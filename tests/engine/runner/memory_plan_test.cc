@@ -151,8 +151,51 @@ TEST(MemoryPlan, RefusesWithASentenceWhatCannotFit) {
   config.scheduler.max_num_batched_tokens = 3;
   EXPECT_THAT(plan(kPlenty), ::testing::HasSubstr("at least max_num_seqs, 4"));
   config.scheduler.max_num_batched_tokens = 512;
-  config.kv_dtype = "int4";
-  EXPECT_THAT(plan(kPlenty), ::testing::HasSubstr("kv_dtype is 'int4'"));
+  config.kv_dtype = "int5";
+  EXPECT_THAT(plan(kPlenty), ::testing::HasSubstr("kv_dtype is 'int5'"));
+}
+
+// Of the same memory: half the bytes are twice the sequences, but for the scales, 4 bytes beside each head's 64 numbers.
+TEST(MemoryPlan, GivesMoreSequencesToKeysAndValuesOfFewerBits) {
+  const auto backend = make_backend({.num_threads = 1});
+  RandomModel model;
+  model.head_dim = 64;
+  const TempFolder folder;
+  write_random_model(folder.path(), model);
+  const ModelSpec spec = read_model_spec(folder.path());
+  EngineConfig config = config_of(200, 1000);
+  config.kv_dtype = "bf16";
+  config.kv_cache_bytes = 20 * plan_memory(spec, config_of(1, 1000), *backend, kPlenty).kv_cache_bytes;
+  const auto plan = [&](const char* kv_dtype) {
+    config.kv_dtype = kv_dtype;
+    return plan_memory(spec, config, *backend, kPlenty);
+  };
+  const MemoryPlan wide = plan("bf16"), fp8 = plan("fp8"), int8 = plan("int8"), int4 = plan("int4");
+  const auto more = [&](const MemoryPlan& than) {
+    return static_cast<double>(than.geometry.groups[0].num_blocks) / wide.geometry.groups[0].num_blocks;
+  };
+  EXPECT_NEAR(more(fp8), 2, 0.01);
+  EXPECT_NEAR(more(int8), 128.0 / 68, 0.01);
+  EXPECT_NEAR(more(int4), 128.0 / 36, 0.01);
+  EXPECT_GE(int8.full_sequences, wide.full_sequences * 18 / 10);
+  EXPECT_GE(int4.full_sequences, wide.full_sequences * 34 / 10);
+  for (const MemoryPlan* const each : {&fp8, &int8, &int4}) EXPECT_LE(each->kv_cache_bytes, config.kv_cache_bytes + 4096);
+}
+
+TEST(MemoryPlan, RefusesOneScaleForKeysThatAreSeveralVectors) {
+  const auto backend = make_backend({.num_threads = 1});
+  EngineConfig config = config_of(4, 64);
+  for (const char* const model : {"deepseek-v3", "minimax-m3", "deepseek-v4"}) {
+    const ModelSpec spec = read_model_spec(std::filesystem::path(SERVAL_SOURCE_DIR) / "tests/fixtures/models" / model);
+    for (const char* const kv_dtype : {"int8", "int4"}) {
+      config.kv_dtype = kv_dtype;
+      EXPECT_THAT(sentence([&] { plan_memory(spec, config, *backend, kPlenty); }),
+                  ::testing::AllOf(::testing::HasSubstr(std::string("kv_dtype is '") + kv_dtype + "', which " + spec.architecture),
+                                   ::testing::HasSubstr("several vectors side by side")));
+    }
+    config.kv_dtype = "auto";
+    EXPECT_NO_THROW(plan_memory(spec, config, *backend, kPlenty)) << model;
+  }
 }
 
 TEST(MemoryPlan, CountsWeightsOfOneByteAndTheirScales) {
