@@ -8,6 +8,7 @@
 #include <string>
 
 #include "engine/long_attention.h"
+#include "engine/request.h"
 #include "kernels/values.h"
 
 namespace serval {
@@ -57,6 +58,10 @@ struct EngineConfig {
   std::string speculation_model;
   std::string speculation_datastore;  // a file of TokenStore
   bool merges_drafts() const { return speculation.find('+') != speculation.npos; }  // several drafters, whose guesses are one tree
+  // Of requests that say nothing.
+  Acceptance speculation_acceptance = Acceptance::kExact;
+  // Then it is kept by which probabilities guesses were drawn, where one drafter alone makes them.
+  bool takes_by_rejection() const { return speculation_acceptance == Acceptance::kRejection && !merges_drafts(); }
   // A file for training heads, of at most so many bytes (engine/runner/hidden_trace.h); empty: none.
   std::string speculation_trace;
   size_t speculation_trace_bytes = size_t{256} << 20;

@@ -61,11 +61,20 @@ constexpr uint32_t drafter_bit(DrafterKind kind) {
 }
 inline constexpr uint32_t kAllDrafters = ~uint32_t{0};
 
-// Whose guesses of a request's sequences are verified, and how many. Changes no token of them.
+// Which guesses are taken.
+enum class Acceptance : uint8_t {
+  kExact,      // those that the model draws itself, with the noise of their places: guesses change no bit
+  kRejection,  // by chance, so that tokens are distributed as without guesses, but are not the same
+  kTypical,    // those that are likely enough: tokens are others, and distributed otherwise
+};
+inline constexpr const char* kAcceptanceNames[] = {"exact", "rejection", "typical"};
+
+// Whose guesses of a request's sequences are verified, and how many.
 struct SpeculationParams {
   uint32_t drafters = kAllDrafters;  // of those that the server has; 0: nobody
   int depth = 0;                     // of a tree of guesses, at most; 0: what the server has
   int width = 0;                     // guesses beside each other, at most; 0: what the server has
+  Acceptance acceptance = Acceptance::kExact;  // other than exact: on the CPU alone
 };
 
 // What is told of a prompt's last hidden rows, after the final norm, instead of drawing what follows it.

@@ -20,6 +20,20 @@ namespace serval {
 
 inline constexpr float kGreedyTemperature = 1e-5f;  // a smaller one would overflow what it divides
 
+// How a row that was guessed before it is drawn takes the guess, where the draw need not be that of a row without guesses:
+//  rejection  the first guess is drawn with probability min(1, p / q), and else a token by max(0, p - q), so that what is
+//             drawn is distributed as p, whatever q guessed by (Leviathan et al. 2023; Chen et al. 2023);
+//  typical    of the guesses with p > min(0.09, 0.3 exp(-entropy of p)) the most probable one is drawn, if there is one
+//             (Cai et al. 2024, Medusa, section 2.3.1): what is drawn is not distributed as p.
+// p is what the row draws by, temperature and filters applied. At temperature 0 the guesses change nothing. The noise is that
+// of the row's seed, which must not be the one that the guesses were drawn with. Host memory; CPU only.
+struct GuessRule {
+  bool is_typical = false;
+  const int32_t* guesses = nullptr;
+  int num_guesses = 0;
+  const float* drawn_by = nullptr;  // [vocab] q of the first guess; null: it was certain
+};
+
 struct SampleRow {
   float temperature = 1.0f;  // below kGreedyTemperature: 0
   int top_k = 0;             // 0: all
@@ -43,6 +57,8 @@ struct SampleRow {
   int num_top = -1;     // best tokens to report with log-probabilities; -1: not even the drawn token's
   int32_t forced = -1;  // >= 0: report this token (of a given prompt) instead of drawing one
   int32_t slot = -1;    // >= 0: the drawn token becomes this slot's last; at most one row of a call each
+  const GuessRule* guess = nullptr;  // null: what was guessed changes nothing
+  float* drawn_by = nullptr;         // [vocab], filled with the probabilities that the row is drawn by; CPU only
 
   SERVAL_HOST_DEVICE bool has_penalty() const {
     return repetition_penalty != 1.0f || presence_penalty != 0.0f || frequency_penalty != 0.0f;

@@ -55,11 +55,14 @@ std::optional<int64_t> parse_template_time(const std::string& text) {
   return timegm(&time);
 }
 
+bool is_on_gpu(const EngineConfig& config) {
+  return config.device.device != "cpu" && cuda_problem().empty();
+}
+
 // Rows of a step where the settings leave them open. Who comes waits for the step that runs, and a CPU's step takes as long as it has
 // rows: docs/benchmarks.md has what fewer cost.
 int rows_of_a_step(const EngineConfig& config) {
-  const bool on_gpu = config.device.device != "cpu" && cuda_problem().empty();
-  return std::max(on_gpu ? 512 : 128, config.scheduler.max_num_seqs);
+  return std::max(is_on_gpu(config) ? 512 : 128, config.scheduler.max_num_seqs);
 }
 
 // The settings that depend on the model: its context, and units and names in the engine's own terms; the model as they
@@ -95,7 +98,11 @@ void resolve(ModelSpec& model, ServerConfig& config) {
   config.service.limits.max_model_len = scheduler.max_model_len;
   config.service.limits.vocab_size = model.vocab_size;
   scheduler.mask_words = (model.vocab_size + 31) / 32;
+  const auto* const acceptance = std::ranges::find(kAcceptanceNames, config.speculation_acceptance);
+  config.engine.speculation_acceptance = static_cast<Acceptance>(acceptance - std::begin(kAcceptanceNames));
   config.service.limits.drafters = drafters_of(config.engine);
+  config.service.limits.acceptance = config.engine.speculation_acceptance;
+  config.service.limits.accepts_only_exactly = is_on_gpu(config.engine);
   config.service.scheduler = scheduler;
 }
 

@@ -341,6 +341,10 @@ std::vector<Knob> knobs(ServerConfig& c) {
        &c.engine.speculation},
       {"speculation_model", "Engine", "folder of a smaller model with the same tokenizer, or of heads for this one (Medusa, Hydra, EAGLE, DFlash), which guess", &c.engine.speculation_model},
       {"speculation_datastore", "Engine", "file of texts that serval datastore made, where speculation is datastore or auto", &c.engine.speculation_datastore},
+      {"speculation_acceptance", "Engine",
+       "which guesses are taken where a request does not say (speculation.acceptance). exact: those that the model draws itself, so that answers are the same; "
+       "rejection: by chance, so that answers are others and distributed alike; typical: those that are likely enough, so that answers are others; CPU only but for exact",
+       &c.speculation_acceptance, 0, 0, {"exact", "rejection", "typical"}},
       {"speculation_trace", "Engine",
        "file that is written anew with tokens of all requests and what the model computed of them, to train heads that guess (deploy/models/train/trace.py); empty: none",
        &c.engine.speculation_trace},

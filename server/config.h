@@ -47,6 +47,7 @@ struct ServerConfig {
   std::string attention = "full";
   // engine.scheduler.policy
   std::string policy = "fcfs";
+  std::string speculation_acceptance = "exact";  // a name of Acceptance
   // engine.speculation_trace_bytes
   int64_t speculation_trace_mib = 256;
   // engine.scheduler.num_draft_tokens where there is speculation.

@@ -10,6 +10,7 @@
 #include "engine/model/transformer.h"
 #include "engine/model/weight_loader.h"
 #include "engine/model/workspace.h"
+#include "engine/runner/guess_probabilities.h"
 #include "engine/runner/kv_cache.h"
 #include "engine/runner/model_input.h"
 #include "engine/runner/pooler.h"
@@ -39,8 +40,11 @@ std::string size_text(size_t bytes) {
   return text;
 }
 
-void check_settings(const ModelSpec& spec, const EngineConfig& config) {
+void check_settings(const ModelSpec& spec, const EngineConfig& config, const Backend& backend) {
   const SchedulerConfig& s = config.scheduler;
+  if (config.speculation_acceptance != Acceptance::kExact && backend.is_asynchronous())
+    throw std::runtime_error("speculation_acceptance other than exact runs on the CPU only (device: cpu): such draws have no kernel on " +
+                             std::string(backend.name()) + " yet");
   const auto at_least_one = [](const char* name, int value) {
     if (value < 1)
       throw std::runtime_error(std::string(name) + " is " + std::to_string(value) +
@@ -289,7 +293,7 @@ struct NoRoom : std::runtime_error {
 MemoryPlan plan_within(const ModelSpec& spec, const DraftModels& models, const EngineConfig& config,
                        const Backend& backend, size_t available) {
   const ModelSpec* const draft = models.with_kv();
-  check_settings(spec, config);
+  check_settings(spec, config, backend);
   const SchedulerConfig& s = config.scheduler;
   MemoryPlan plan;
   plan.available_bytes = available;
@@ -309,7 +313,9 @@ MemoryPlan plan_within(const ModelSpec& spec, const DraftModels& models, const E
                                                plan.steps.table_stride, one, spec.long_attention) +
                      Sampler::planned_bytes(plan.steps.max_rows, plan.steps.max_seqs, plan.steps.max_branches) +
                      Pooler::planned_bytes(plan.steps.max_seqs, spec.hidden_size);
-  size_t of_drafters = planned_draft_bytes(config) + planned_heads(spec, models, plan.steps, backend);
+  plan.kept_guesses = config.takes_by_rejection() && guesses_by_model(config, models.model ? &*models.model : nullptr) ? s.num_draft_tokens : 0;
+  size_t of_drafters = planned_draft_bytes(config) + planned_heads(spec, models, plan.steps, backend) +
+                       GuessProbabilities::planned_bytes(s.max_num_seqs, plan.kept_guesses, spec.vocab_size);
   if (!config.speculation_trace.empty())
     of_drafters += Drafting::planned_bytes(s.max_num_seqs) +
                    HiddenTrace::planned_bytes(plan.steps, spec.hidden_size, backend.activation_dtype(spec.weight_dtype));

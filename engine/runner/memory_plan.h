@@ -29,6 +29,7 @@ struct MemoryPlan {
   // Of the KV memory: behind the blocks of `geometry` are those that the model's own layers guess in.
   BlockGeometry kv_geometry;
   std::optional<DraftPlan> draft;  // of a model that guesses
+  int kept_guesses = 0;            // of a slot, by whose probabilities they are taken (GuessProbabilities)
   DType kv_dtype = DType::kF32;
   int full_sequences = 0;      // of max_model_len positions that the KV cache holds at once
   size_t available_bytes = 0;  // of memory, when the plan was made

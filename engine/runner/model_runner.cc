@@ -34,14 +34,15 @@ struct ModelRunner::Impl {
         slots(plan.steps.max_seqs, plan.steps.max_model_len, plan.geometry),
         input(plan.steps.max_rows, plan.steps.max_seqs, plan.steps.max_branches, slots.table_stride(), plan.geometry,
               spec.long_attention),
-        sampler(plan.steps.max_rows, plan.steps.max_seqs, plan.steps.max_branches),
+        guessed_by(plan.steps.max_seqs, plan.kept_guesses, spec.vocab_size),
+        sampler(plan.steps.max_rows, plan.steps.max_seqs, plan.steps.max_branches, guessed_by),
         pooler(plan.steps.max_seqs, spec.hidden_size),
         transformer(std::move(spec), std::move(weights), plan.steps.max_model_len, backend),
         context(backend.make_step_context(plan.steps)),
         drafting(std::move(drafters), plan.steps.max_seqs, plan.steps.max_model_len) {
     SERVAL_CHECK(kv.bytes() == plan.kv_cache_bytes && context->bytes() == plan.scratch_bytes, kv.bytes(),
                  plan.kv_cache_bytes, context->bytes(), plan.scratch_bytes);
-    drafting.start({plan.steps, plan.geometry, plan.kv_dtype, backend, transformer, kv.layers(), slots});
+    drafting.start({plan.steps, plan.geometry, plan.kv_dtype, backend, transformer, kv.layers(), slots, guessed_by});
   }
 
   void forward_and_head(const ForwardInput& step) {
@@ -141,6 +142,7 @@ struct ModelRunner::Impl {
   Workspace workspace;
   SlotTable slots;
   ModelInput input;
+  GuessProbabilities guessed_by;
   Sampler sampler;
   Pooler pooler;
   Transformer transformer;

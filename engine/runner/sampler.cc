@@ -54,13 +54,15 @@ SampleRow sampled_row(const Slot& slot, int pos, int vocab, const uint32_t* mask
   return row;
 }
 
-Sampler::Sampler(int max_rows, int max_seqs, int max_branches) {
+Sampler::Sampler(int max_rows, int max_seqs, int max_branches, const GuessProbabilities& guessed_by) : guessed_by_(guessed_by) {
   drawn_.reserve(max_seqs);
   accepted_.reserve(max_rows);
   for (Step& step : steps_) {
     step.seqs.reserve(max_seqs);
     step.drafts.reserve(max_rows);
     step.branch_tokens.reserve(size_t{kMaxDrafts} * max_branches);
+    step.rules.reserve(max_rows);
+    step.guesses.reserve(max_rows);
     step.rows.reserve(max_rows);
     step.params.reserve(max_rows);
     step.counted.reserve(max_seqs);
@@ -71,7 +73,7 @@ Sampler::Sampler(int max_rows, int max_seqs, int max_branches) {
 
 size_t Sampler::planned_bytes(int max_rows, int max_seqs, int max_branches) {
   return 2 * (sizeof(TokenId) * kMaxDrafts * max_branches +
-              max_rows * (sizeof(Draft) + sizeof(int32_t) + sizeof(SampleRow) + sizeof(SampleResult) +
+              max_rows * (sizeof(Draft) + 2 * sizeof(int32_t) + sizeof(GuessRule) + sizeof(SampleRow) + sizeof(SampleResult) +
                           kUsualTopLogprobs * sizeof(TopLogprob)) +
               max_seqs * (sizeof(Wanted) + sizeof(CountedTokens))) +
          max_seqs * sizeof(Drawn) + max_rows * sizeof(int32_t);
@@ -86,8 +88,32 @@ void Sampler::begin(const Batch& batch, SlotTable& slots, const Tensor* all_logi
   draw(all_logits, transformer, ws, context, step);
 }
 
-void Sampler::want_rows(const Batch& batch, SlotTable& slots, int vocab, Step& out) {
+// Noise of its own: that of the request's seed is what guesses are drawn with, and what was guessed would tell of it.
+constexpr uint64_t kSeedOfTarget = 0xa54ff53a5f1d36f1ull;
+
+// What was guessed to follow a guess (-1: the last token) takes part in the draw of it. Where a grammar has cut guesses it
+// is not known by which probabilities those that are left were chosen: they are taken as certain ones.
+void Sampler::let_guesses_decide(const Slot& slot, const Wanted& wanted, int draft, std::span<const TokenId> branch,
+                                 bool is_constrained, Step& step) const {
+  SampleRow& row = step.params.back();
+  row.seed ^= kSeedOfTarget;
+  GuessRule rule{.is_typical = slot.speculation.acceptance == Acceptance::kTypical};
+  const size_t begin = step.guesses.size();
+  for (int i = draft + 1; i < wanted.num_drafts; ++i) {
+    const Draft& guess = step.drafts[wanted.first_draft + i];
+    if (guess.parent == draft) step.guesses.push_back(guess.token);
+  }
+  rule.guesses = step.guesses.data() + begin;
+  rule.num_guesses = static_cast<int>(step.guesses.size() - begin);
+  if (rule.num_guesses > 0 && !rule.is_typical && !is_constrained)
+    rule.drawn_by = guessed_by_.find(slot, wanted.slot, wanted.next_pos, branch, rule.guesses[0]);
+  row.guess = &step.rules.emplace_back(rule);
+}
+
+void Sampler::want_rows(const Batch& batch, SlotTable& slots, int vocab, Step& out) const {
   out.seqs.clear();
+  out.rules.clear();
+  out.guesses.clear();
   out.drafts.clear();
   out.branch_tokens.clear();
   out.rows.clear();
@@ -131,6 +157,7 @@ void Sampler::want_rows(const Batch& batch, SlotTable& slots, int vocab, Step& o
       const std::span<const TokenId> branch = branch_of(slot, wanted, i - 1, out);
       const int pos = step.first_pos + known - 1 + static_cast<int>(branch.size());
       SampleRow& row = out.params.emplace_back(sampled_row(slot, pos, vocab, mask));
+      if (slot.speculation.acceptance != Acceptance::kExact) let_guesses_decide(slot, wanted, i - 1, branch, mask != nullptr, out);
       if (row.has_penalty()) {
         if (i == 0) {
           const CountedTokens counted = slots.count_known(step.slot, step.first_pos + known);

@@ -13,6 +13,7 @@
 
 #include "engine/batch.h"
 #include "engine/model/transformer.h"
+#include "engine/runner/guess_probabilities.h"
 #include "engine/runner/slot_table.h"
 
 namespace serval {
@@ -23,8 +24,8 @@ SampleRow sampled_row(const Slot& slot, int pos, int vocab, const uint32_t* mask
 class Sampler {
  public:
   // max_rows: most rows of one step; any of them may need logits (prompt log-probabilities). max_branches: as
-  // ModelInput's.
-  Sampler(int max_rows, int max_seqs, int max_branches);
+  // ModelInput's. guessed_by: how guesses were drawn; outlives this.
+  Sampler(int max_rows, int max_seqs, int max_branches, const GuessProbabilities& guessed_by);
 
   static size_t planned_bytes(int max_rows, int max_seqs, int max_branches);
 
@@ -71,6 +72,8 @@ class Sampler {
     std::vector<Wanted> seqs;
     std::vector<Draft> drafts;
     std::vector<TokenId> branch_tokens;  // of branches whose tokens do not stand together, for penalties
+    std::vector<GuessRule> rules;        // of rows whose guesses decide with
+    std::vector<int32_t> guesses;        // of those
     // Parallel: the rows that need logits, prompt rows of a sequence before its sampled ones.
     std::vector<int32_t> rows;
     std::vector<SampleRow> params;
@@ -81,11 +84,14 @@ class Sampler {
     int ticket = -1;  // of the last draw; those before it are delivered
   };
   static std::span<const TokenId> branch_of(const Slot& slot, const Wanted& wanted, int draft, Step& step);
-  static void want_rows(const Batch& batch, SlotTable& slots, int vocab, Step& step);
+  void want_rows(const Batch& batch, SlotTable& slots, int vocab, Step& step) const;
+  void let_guesses_decide(const Slot& slot, const Wanted& wanted, int draft, std::span<const TokenId> branch, bool is_constrained,
+                          Step& step) const;
   static void draw(const Tensor* all_logits, Transformer& transformer, Workspace& ws, StepContext& context,
                    Step& step);
   static TokenOutput emit(const Step& step, int index, ModelOutput& output);
 
+  const GuessProbabilities& guessed_by_;
   Step steps_[2];
   // Of the step collected last.
   std::vector<Drawn> drawn_;

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <functional>
 #include <limits>
+#include <span>
 
 #include "kernels/base/check.h"
 #include "kernels/gumbel.h"
@@ -120,6 +121,9 @@ int64_t select_mass(uint64_t* keys, int64_t count, double mass) {
 // together.
 constexpr float kLogSlack = 1e-3f;
 
+// Of the noise beside the draws' own: whether a guess is taken, and what is drawn in its place.
+constexpr uint64_t kSeedOfChance = 0x8f1bbcdc62c1d6a5ull, kSeedOfRest = 0xca62c1d6a5f1bb9cull;
+
 int32_t draw_unfiltered(const Row& row, const SampleRow& params, float scale) {
   Race race(params.seed, params.position);
   cpu::RaceArgs args{
@@ -176,7 +180,88 @@ int64_t filter(const Row& row, const SampleRow& params, float scale, const Sampl
   return has_top_p ? select_mass(keys, count, params.top_p * total) : count;
 }
 
+// What a row may draw, as keys (p, token) in no order whose p are above 0.
+struct Distribution {
+  std::span<const uint64_t> keys;
+  double total = 0;  // of their p
+
+  double of(int32_t token) const {
+    const auto found = std::ranges::find(keys, token, key_token);
+    return found == keys.end() ? 0 : key_value(*found) / total;
+  }
+};
+
+Distribution distribution(const Row& row, const SampleRow& params, float scale, const SampleScratch::Worker& worker) {
+  uint64_t* const keys = worker.candidates;
+  int64_t count = 0;
+  if ((params.top_k > 0 && params.top_k < row.vocab) || params.top_p < 1.0f) {
+    count = filter(row, params, scale, worker);
+  } else {
+    for (int64_t i = 0; i < row.vocab; ++i) keys[count++] = make_key(std::exp((row.logits[i] - row.max) * scale), i);
+  }
+  const auto end = std::remove_if(keys, keys + count, [&](uint64_t key) { return key_value(key) <= 0 || key_value(key) < params.min_p; });
+  Distribution p{{keys, end}};
+  for (const uint64_t key : p.keys) p.total += key_value(key);
+  return p;
+}
+
+int32_t draw_by(const Distribution& p, const SampleRow& params) {
+  Race race(params.seed, params.position);
+  for (const uint64_t key : p.keys) race.enter(key_value(key), key_token(key));
+  return race.winner();
+}
+
+// The token of max(0, p - q), the first guess being refused; noise of its own.
+int32_t draw_rest(const Distribution& p, const GuessRule& rule, const SampleRow& params) {
+  Race race(params.seed ^ kSeedOfRest, params.position);
+  for (const uint64_t key : p.keys) {
+    const int32_t token = key_token(key);
+    const double q = rule.drawn_by != nullptr ? rule.drawn_by[token] : token == rule.guesses[0];
+    const auto rest = static_cast<float>(key_value(key) / p.total - q);
+    if (rest > 0) race.enter(rest, token);
+  }
+  return race.winner() >= 0 ? race.winner() : rule.guesses[0];  // p and q are one
+}
+
+int32_t draw_rejecting(const Distribution& p, const GuessRule& rule, const SampleRow& params) {
+  const int32_t guess = rule.guesses[0];
+  const double q = rule.drawn_by != nullptr ? rule.drawn_by[guess] : 1;
+  const double chance = token_uniform(noise_stream(params.seed ^ kSeedOfChance, params.position), 0);
+  return chance * q < p.of(guess) ? guess : draw_rest(p, rule, params);
+}
+
+int32_t draw_typical(const Distribution& p, const GuessRule& rule, const SampleRow& params) {
+  constexpr double kMost = 0.09, kShare = 0.3;  // epsilon and delta of the paper's
+  double entropy = 0;
+  for (const uint64_t key : p.keys) entropy -= key_value(key) / p.total * std::log(key_value(key) / p.total);
+  int32_t best = -1;
+  double least = std::min(kMost, kShare * std::exp(-entropy));
+  for (int i = 0; i < rule.num_guesses; ++i) {
+    const double of_guess = p.of(rule.guesses[i]);
+    if (of_guess <= least) continue;
+    least = of_guess;
+    best = rule.guesses[i];
+  }
+  return best >= 0 ? best : draw_by(p, params);
+}
+
+int32_t draw_guessed(const Row& row, const SampleRow& params, const SampleScratch::Worker& worker) {
+  const bool is_greedy = params.temperature < kGreedyTemperature;
+  if (params.drawn_by != nullptr) std::fill_n(params.drawn_by, row.vocab, 0.0f);
+  if (is_greedy) {
+    if (params.drawn_by != nullptr) params.drawn_by[row.argmax()] = 1;
+    return row.argmax();
+  }
+  const Distribution p = distribution(row, params, 1.0f / params.temperature, worker);
+  for (size_t i = 0; params.drawn_by != nullptr && i < p.keys.size(); ++i)
+    params.drawn_by[key_token(p.keys[i])] = static_cast<float>(key_value(p.keys[i]) / p.total);
+  const GuessRule* const rule = params.guess;
+  if (rule == nullptr || rule->num_guesses == 0) return draw_by(p, params);
+  return rule->is_typical ? draw_typical(p, *rule, params) : draw_rejecting(p, *rule, params);
+}
+
 int32_t draw(const Row& row, const SampleRow& params, const SampleScratch::Worker& worker) {
+  if (params.guess != nullptr || params.drawn_by != nullptr) return draw_guessed(row, params, worker);
   if (params.temperature < kGreedyTemperature) return row.argmax();
   const float scale = 1.0f / params.temperature;
   if ((params.top_k <= 0 || params.top_k >= row.vocab) && params.top_p >= 1.0f)

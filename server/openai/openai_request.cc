@@ -146,6 +146,7 @@ void read_speculation(const Fields& fields, GenerateRequest& out) {
   const std::optional<Fields> speculation = fields.find_object("speculation");
   if (!speculation) return;
   out.speculation_method = speculation->find_string("method", kMaxShortStringBytes);
+  out.speculation_acceptance = speculation->find_string("acceptance", kMaxShortStringBytes);
   out.speculation_depth = speculation->find_integer("depth");
   out.speculation_width = speculation->find_integer("width");
 }

@@ -97,9 +97,9 @@ struct GenerateRequest {
   bool whole = false;            // each choice in one piece, at its end: nobody reads earlier
   bool keep_prompt_ids = true;   // Generation::prompts() has them
   bool add_special_tokens = true;               // completion prompts; a chat template writes its own
-  // Of guesses (docs/speculation.md): a drafter's name, off or auto; depth and width of their trees; the output that
-  // the client expects, in pieces that follow each other.
-  std::optional<std::string> speculation_method;
+  // Of guesses (docs/speculation.md): a drafter's name, off or auto; which are taken; depth and width of their trees; the
+  // output that the client expects, in pieces that follow each other.
+  std::optional<std::string> speculation_method, speculation_acceptance;
   std::optional<int64_t> speculation_depth, speculation_width;
   std::optional<std::string> prediction;
   std::optional<OutputFormat> format;

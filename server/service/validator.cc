@@ -163,6 +163,20 @@ void check_pooling(const GenerateRequest& r, const ServiceLimits& limits, Checks
   if (r.pool->dimensions) checks.range("dimensions", *r.pool->dimensions, 1, limits.pooling.vector_size);
 }
 
+Acceptance check_acceptance(const GenerateRequest& r, const ServiceLimits& limits, Checks& checks) {
+  if (!r.speculation_acceptance) return limits.acceptance;
+  const auto* const name = std::ranges::find(kAcceptanceNames, *r.speculation_acceptance);
+  const auto asked = static_cast<Acceptance>(name - std::begin(kAcceptanceNames));
+  if (name == std::end(kAcceptanceNames)) {
+    checks.fail(invalid("speculation.acceptance", "invalid_value", "speculation.acceptance takes exact, rejection or typical."));
+  } else if (asked != Acceptance::kExact && limits.accepts_only_exactly) {
+    checks.fail(invalid("speculation.acceptance", "not_supported", "speculation.acceptance is exact on this server: other draws run on the CPU only."));
+  } else {
+    return asked;
+  }
+  return limits.acceptance;
+}
+
 SpeculationParams check_speculation(const GenerateRequest& r, const ServiceLimits& limits, Checks& checks) {
   SpeculationParams out;
   if (r.speculation_depth) checks.range("speculation.depth", *r.speculation_depth, 1, kMaxDrafts);
@@ -170,6 +184,7 @@ SpeculationParams check_speculation(const GenerateRequest& r, const ServiceLimit
   if (checks.failed()) return out;
   out.depth = static_cast<int>(r.speculation_depth.value_or(0));
   out.width = static_cast<int>(r.speculation_width.value_or(0));
+  out.acceptance = check_acceptance(r, limits, checks);
   const std::string method = r.speculation_method.value_or("auto");
   if (method == "auto") return out;
   out.drafters = 0;

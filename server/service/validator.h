@@ -22,6 +22,8 @@ struct ServiceLimits {
   int max_model_len = 0;  // positions: prompt + output
   int vocab_size = 0;     // output width; bounds every token id a client gives
   uint32_t drafters = 0;  // that the server has, as a set
+  Acceptance acceptance = Acceptance::kExact;  // of guesses, where a request says nothing
+  bool accepts_only_exactly = false;           // by this device
   PoolingInfo pooling;    // what the model makes of prompts
   int max_prompts = 64;
   int max_inputs = 2048;  // texts of which vectors or scores are asked at once

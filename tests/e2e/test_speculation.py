@@ -98,6 +98,22 @@ def test_what_others_wrote_is_guessed_from_a_datastore(start_daemon, tmp_path):
     daemon.wait_idle()
 
 
+def test_guesses_are_taken_as_a_request_asks(start_daemon):
+    plain, daemon = start_daemon(), start_daemon(*DRAFT, "--speculation-acceptance", "rejection")
+    common = dict(model="serval-nano", prompt=STORY, max_tokens=60, seed=5, extra_body={"ignore_eos": True})
+    ask = lambda d, **more: d.client().completions.create(**(common | more)).choices[0].text
+    expected = ask(plain, temperature=1)
+    assert ask(plain, temperature=0) == ask(daemon, temperature=0)
+    assert ask(daemon, temperature=1) != expected
+    assert ask(daemon, temperature=1, extra_body={"ignore_eos": True, "speculation": {"acceptance": "exact"}}) == expected
+    for acceptance in ("typical", "rejection"):
+        assert ask(daemon, temperature=1, extra_body={"ignore_eos": True, "speculation": {"acceptance": acceptance}})
+    with pytest.raises(openai.BadRequestError) as refused:
+        ask(daemon, extra_body={"speculation": {"acceptance": "always"}})
+    assert refused.value.param == "speculation.acceptance"
+    daemon.wait_idle()
+
+
 def test_what_is_computed_is_traced_for_training(start_daemon, tmp_path):
     trace = tmp_path / "trace"
     daemon = start_daemon("--speculation-trace", trace)

@@ -5,7 +5,9 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <cmath>
 #include <fstream>
+#include <map>
 #include <mutex>
 #include <optional>
 #include <random>
@@ -287,6 +289,69 @@ TEST_P(Drafters, AllocateNothing) {
   for (const RequestId id : ids) driver.wait(id);
   EXPECT_GT(driver.stats().scheduler.num_draft_tokens, row.speculation == std::string("auto") ? 0u : 50u);
   EXPECT_EQ(allocations, 0);
+}
+
+// Two samples of one distribution, by Pearson's statistic; what hardly occurs is pooled.
+void expect_alike(const std::map<TokenId, std::array<int, 2>>& counts) {
+  double chi2 = 0, pooled[2] = {0, 0};
+  int cells = 0;
+  const auto add = [&](double a, double b) {
+    chi2 += (a - b) * (a - b) / (a + b);
+    ++cells;
+  };
+  for (const auto& [token, count] : counts) {
+    if (count[0] + count[1] >= 10) {
+      add(count[0], count[1]);
+    } else {
+      pooled[0] += count[0];
+      pooled[1] += count[1];
+    }
+  }
+  if (pooled[0] + pooled[1] > 0) add(pooled[0], pooled[1]);
+  EXPECT_GT(cells, 5);
+  EXPECT_LT(chi2, cells - 1 + 5 * std::sqrt(2.0 * (cells - 1))) << cells << " cells";
+}
+
+TEST(GuessesByRejection, LeaveTheDistributionOfEachPlace) {
+  if (!kIsCpu) GTEST_SKIP() << "the CPU alone draws so";
+  constexpr int kDraws = 1500, kTokens = 5;
+  for (const bool is_tree : {false, true}) {
+    std::map<TokenId, std::array<int, 2>> counts[kTokens];
+    for (const bool guesses : {false, true}) {
+      EngineConfig config;
+      config.device.num_threads = 2;
+      config.scheduler.max_num_seqs = 32;
+      config.scheduler.max_num_batched_tokens = 512;
+      config.scheduler.max_model_len = 64;
+      config.scheduler.max_waiting = kDraws;
+      if (guesses) {
+        config.speculation = "draft";
+        config.speculation_model = std::filesystem::path(SERVAL_SOURCE_DIR) / "deploy/models/serval-nano-draft";
+        config.speculation_acceptance = Acceptance::kRejection;
+        config.scheduler.num_draft_tokens = is_tree ? 6 : 3;
+        config.draft_width = is_tree ? 2 : 1;
+      }
+      EngineDriver driver(std::filesystem::path(SERVAL_SOURCE_DIR) / "deploy/models/serval-nano", config);
+      std::vector<RequestId> ids;
+      for (int i = 0; i < kDraws; ++i) {
+        Request r;
+        r.prompt = {300, 301, 302, 290, 310};
+        r.sampling = {.temperature = 0.8f, .top_k = 40, .seed = static_cast<uint64_t>(i) + (guesses ? 100'000 : 0), .max_tokens = kTokens};
+        r.sampling.ignore_eos = true;
+        if (guesses) r.speculation.acceptance = Acceptance::kRejection;
+        ids.push_back(driver.submit(std::move(r)));
+      }
+      for (const RequestId id : ids) {
+        const Told told = driver.wait(id)[0];
+        for (int place = 0; place < kTokens; ++place) ++counts[place][told.tokens[place]][guesses];
+      }
+      EXPECT_EQ(driver.stats().scheduler.num_accepted_tokens > kDraws / 2, guesses);
+    }
+    for (int place = 0; place < kTokens; ++place) {
+      SCOPED_TRACE(place);
+      expect_alike(counts[place]);
+    }
+  }
 }
 
 // A model of three layers of latent attention and experts, and behind them in its folder one that predicts a token more.

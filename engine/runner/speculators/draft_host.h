@@ -5,6 +5,7 @@
 
 #include "engine/kv_geometry.h"
 #include "engine/model/transformer.h"
+#include "engine/runner/guess_probabilities.h"
 #include "engine/runner/slot_table.h"
 #include "kernels/backend.h"
 
@@ -18,6 +19,7 @@ struct DraftHost {
   Transformer& transformer;     // the target
   std::span<const KvLayer> kv;  // its keys and values
   SlotTable& slots;
+  GuessProbabilities& guessed_by;
 };
 
 }  // namespace serval

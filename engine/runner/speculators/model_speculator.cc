@@ -25,6 +25,8 @@ void ModelSpeculator::start(const DraftHost& host) {
   transformer_ = &host.transformer;
   kv_ = host.kv;
   vocab_ = host.transformer.spec().vocab_size;
+  // Of ids that the target lacks nothing can be kept.
+  if (!model_ || model_->spec.vocab_size <= vocab_) guessed_by_ = &host.guessed_by;
   if (model_) {
     vocab_ = std::min(vocab_, model_->spec.vocab_size);
     own_kv_.emplace(model_->spec, plan_, host.backend, host.steps.max_seqs);
@@ -86,6 +88,7 @@ void ModelSpeculator::lay_out(std::span<DraftTask> tasks) {
   int row = 0, left = plan_.steps.max_rows;
   for (DraftTask& task : tasks) {
     const int num_known = static_cast<int>(task.known.size()), num_computed = task.first_computed + task.num_computed;
+    if (guessed_by_) guessed_by_->begin(task.seq, task.slot, num_known);  // whoever guesses now, what was before is over
     int& next_pos = next_pos_[task.slot];
     if (next_pos == kFromTheStart) next_pos = task.first_computed;
     const int begin = own_kv_ ? std::min(next_pos, num_computed) : num_computed;
@@ -117,7 +120,8 @@ void ModelSpeculator::draw() {
   for (const Drawing& drawing : drawing_) {
     const DraftTask& task = *drawing.task;
     const Slot& slot = *slots_->find(task.seq, task.slot);
-    const SampleRow row = guess_row(task, slot, drawing.num_chained, transformer_->spec().vocab_size, vocab_);
+    SampleRow row = guess_row(task, slot, drawing.num_chained, transformer_->spec().vocab_size, vocab_);
+    if (guessed_by_ && slot.speculation.acceptance == Acceptance::kRejection) row.drawn_by = guessed_by_->next(task.slot);
     stride = std::max(stride, row.num_top);
     rows_.push_back(drawing.row);
     params_.push_back(row);
@@ -129,7 +133,10 @@ void ModelSpeculator::draw() {
                                        .top = top_.data(),
                                        .top_stride = stride});
   context_->wait_sampled(ticket);
-  for (size_t i = 0; i < drawing_.size(); ++i) take(drawing_[i], results_[i], top_.data() + i * stride);
+  for (size_t i = 0; i < drawing_.size(); ++i) {
+    if (params_[i].drawn_by) guessed_by_->drew(drawing_[i].task->slot, results_[i].token);
+    take(drawing_[i], results_[i], top_.data() + i * stride);
+  }
 }
 
 void ModelSpeculator::take(Drawing& drawing, const SampleResult& result, const TopLogprob* top) {

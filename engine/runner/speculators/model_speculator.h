@@ -15,6 +15,7 @@
 
 #include "engine/model/transformer.h"
 #include "engine/runner/draft_plan.h"
+#include "engine/runner/guess_probabilities.h"
 #include "engine/runner/model_input.h"
 #include "engine/runner/speculators/draft_kv.h"
 #include "engine/runner/speculators/speculator.h"
@@ -64,6 +65,7 @@ class ModelSpeculator : public Speculator {
   Backend* backend_ = nullptr;
   Transformer* transformer_ = nullptr;
   SlotTable* slots_ = nullptr;
+  GuessProbabilities* guessed_by_ = nullptr;
   std::span<const KvLayer> kv_;
   int vocab_ = 0;  // ids that both models have
   std::unique_ptr<StepContext> context_;

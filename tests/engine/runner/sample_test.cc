@@ -233,24 +233,14 @@ TEST(Sample, DrawsTheTokenThatADoublePrecisionFullSortDraws) {
   EXPECT_GT(compared, kCases * 8 / 10);
 }
 
-// Pearson's statistic of draws over many seeds (or positions) against the filtered softmax; tokens of small
-// expectation pooled.
-void expect_distribution(const std::vector<float>& row, TestRow p, bool vary_position) {
-  constexpr int kDraws = 20000;
-  constexpr int kRowsPerCall = 500;
-  std::vector<int> counts(row.size());
-  for (int done = 0; done < kDraws; done += kRowsPerCall) {
-    std::vector<TestRow> params(kRowsPerCall, p);
-    for (int i = 0; i < kRowsPerCall; ++i)
-      (vary_position ? reinterpret_cast<uint64_t&>(params[i].position) : params[i].seed) +=
-          static_cast<uint64_t>(done + i);
-    for (const Drawn& d : sample(std::vector(kRowsPerCall, row), params)) counts[d.result.token]++;
-  }
-  const Reference ref = refer(row, p);
+constexpr int kDraws = 20000;
+
+// Pearson's statistic of so many draws against what each token's are to be; tokens of small expectation pooled.
+void expect_counts(const std::vector<int>& counts, const std::vector<double>& probability) {
   double chi2 = 0, pooled_expected = 0, pooled_count = 0;
   int cells = 0;
-  for (size_t t = 0; t < row.size(); ++t) {
-    const double expected = ref.probability[t] * kDraws;
+  for (size_t t = 0; t < counts.size(); ++t) {
+    const double expected = probability[t] * kDraws;
     if (expected == 0) {
       EXPECT_EQ(counts[t], 0) << "filtered token " << t << " was drawn";
     } else if (expected < 5) {
@@ -273,6 +263,20 @@ void expect_distribution(const std::vector<float>& row, TestRow p, bool vary_pos
   EXPECT_GT(chi2, freedom - 5 * std::sqrt(2 * freedom)) << cells << " cells";
 }
 
+// Draws over many seeds (or positions) against the filtered softmax.
+void expect_distribution(const std::vector<float>& row, TestRow p, bool vary_position) {
+  constexpr int kRowsPerCall = 500;
+  std::vector<int> counts(row.size());
+  for (int done = 0; done < kDraws; done += kRowsPerCall) {
+    std::vector<TestRow> params(kRowsPerCall, p);
+    for (int i = 0; i < kRowsPerCall; ++i)
+      (vary_position ? reinterpret_cast<uint64_t&>(params[i].position) : params[i].seed) +=
+          static_cast<uint64_t>(done + i);
+    for (const Drawn& d : sample(std::vector(kRowsPerCall, row), params)) counts[d.result.token]++;
+  }
+  expect_counts(counts, refer(row, p).probability);
+}
+
 TEST(Sample, DrawsFollowTheFilteredSoftmaxOverSeedsAndPositions) {
   std::mt19937_64 rng(2);
   const std::vector<float> row = random_logits(rng, 150, 1.5f);
@@ -292,6 +296,83 @@ TEST(Sample, DrawsFollowTheFilteredSoftmaxOverSeedsAndPositions) {
     p.temperature = 1.7f;
     expect_distribution(row, p, vary_position);
   }
+}
+
+// Guesses drawn from other logits by the same filters, or certain ones: what is drawn in the end is distributed as without
+// them, and as many guesses are taken as the two distributions have in common.
+void expect_rejection(const std::vector<float>& row, const std::vector<float>& guessing, TestRow p, bool is_certain) {
+  constexpr int kRowsPerCall = 500;
+  const size_t vocab = row.size();
+  std::vector<int> counts(vocab);
+  int num_taken = 0;
+  for (int done = 0; done < kDraws; done += kRowsPerCall) {
+    std::vector<float> drawn_by(kRowsPerCall * vocab);
+    std::vector<TestRow> params(kRowsPerCall, p);
+    for (int i = 0; i < kRowsPerCall; ++i) {
+      params[i].seed += static_cast<uint64_t>(done + i);
+      params[i].drawn_by = drawn_by.data() + i * vocab;
+    }
+    const std::vector<Drawn> guesses = sample(std::vector(kRowsPerCall, guessing), params);
+    std::vector<int32_t> tokens(kRowsPerCall);
+    std::vector<GuessRule> rules(kRowsPerCall);
+    for (int i = 0; i < kRowsPerCall; ++i) {
+      tokens[i] = is_certain ? 3 : guesses[i].result.token;
+      rules[i] = {.guesses = &tokens[i], .num_guesses = 1, .drawn_by = is_certain ? nullptr : drawn_by.data() + i * vocab};
+      params[i].drawn_by = nullptr;
+      params[i].guess = &rules[i];
+      params[i].seed ^= 0x5555;
+    }
+    const std::vector<Drawn> drawn = sample(std::vector(kRowsPerCall, row), params);
+    for (int i = 0; i < kRowsPerCall; ++i) {
+      ++counts[drawn[i].result.token];
+      num_taken += drawn[i].result.token == tokens[i];
+    }
+  }
+  const std::vector<double> of_target = refer(row, p).probability, of_guess = refer(guessing, p).probability;
+  expect_counts(counts, of_target);
+  double common = 0;
+  for (size_t t = 0; t < vocab; ++t) common += is_certain ? (t == 3 ? of_target[t] : 0) : std::min(of_target[t], of_guess[t]);
+  EXPECT_NEAR(num_taken, common * kDraws, 5 * std::sqrt(common * (1 - common) * kDraws) + 1);
+}
+
+TEST(Sample, GuessesTakenByRejectionLeaveTheDistribution) {
+  std::mt19937_64 rng(9);
+  const std::vector<float> row = random_logits(rng, 90, 1.5f);
+  std::vector<float> guessing = random_logits(rng, 90, 1.0f);
+  for (size_t t = 0; t < row.size(); ++t) guessing[t] += 0.7f * row[t];
+  for (const bool is_certain : {false, true}) {
+    TestRow p;
+    p.seed = 1234;
+    p.position = 9;
+    expect_rejection(row, guessing, p, is_certain);
+    p.temperature = 0.7f;
+    p.top_k = 30;
+    expect_rejection(row, guessing, p, is_certain);
+    p.top_p = 0.97f;
+    p.min_p = 0.005f;
+    expect_rejection(row, guessing, p, is_certain);
+  }
+}
+
+TEST(Sample, TakesTheMostProbableOfTheGuessesThatAreTypical) {
+  const std::vector<float> row = {std::log(0.5f), std::log(0.3f), std::log(0.15f), std::log(0.05f)};  // from 0.09 on
+  const auto taken = [&](const std::vector<int32_t>& guesses, uint64_t seed, float temperature = 1) {
+    const GuessRule rule{.is_typical = true, .guesses = guesses.data(), .num_guesses = static_cast<int>(guesses.size())};
+    TestRow p;
+    p.seed = seed;
+    p.temperature = temperature;
+    p.guess = &rule;
+    return sample_one(row, p).result.token;
+  };
+  std::vector<int> counts(4);
+  for (uint64_t seed = 0; seed < 200; ++seed) {
+    EXPECT_EQ(taken({2}, seed), 2);
+    EXPECT_EQ(taken({2, 1, 3}, seed), 1);
+    EXPECT_EQ(taken({2, 3}, seed, 0), 0) << "the largest, at temperature 0";
+    ++counts[taken({3}, seed)];
+  }
+  EXPECT_GT(counts[0], 70) << "a guess that is not typical leaves the row its own draw";
+  EXPECT_LT(counts[3], 30);
 }
 
 TEST(Sample, ConsecutiveTokensOfOneSeedAreIndependent) {

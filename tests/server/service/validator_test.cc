@@ -144,6 +144,25 @@ TEST(Validator, ARepetitionPenaltyAsSmallAsADoubleCanBeLeavesLogitsFinite) {
   EXPECT_TRUE(std::isfinite(1e6f / valid->requests[0].sampling.repetition_penalty));
 }
 
+TEST(Validator, AcceptanceIsTheServersWhereARequestSaysNothing) {
+  World world;
+  GenerateRequest request = completion();
+  EXPECT_EQ(world.check(request)->requests[0].speculation.acceptance, Acceptance::kExact);
+  world.limits.acceptance = Acceptance::kTypical;
+  EXPECT_EQ(world.check(request)->requests[0].speculation.acceptance, Acceptance::kTypical);
+  request.speculation_acceptance = "rejection";
+  EXPECT_EQ(world.check(request)->requests[0].speculation.acceptance, Acceptance::kRejection);
+  request.speculation_acceptance = "often";
+  EXPECT_EQ(world.check(request).error().param, "speculation.acceptance");
+  EXPECT_EQ(world.check(request).error().code, "invalid_value");
+  world.limits.acceptance = Acceptance::kExact;
+  world.limits.accepts_only_exactly = true;
+  request.speculation_acceptance = "exact";
+  EXPECT_TRUE(world.check(request).ok());
+  request.speculation_acceptance = "typical";
+  EXPECT_EQ(world.check(request).error().code, "not_supported");
+}
+
 TEST(Validator, MoreSequencesThanAnEmptyServerTakesAreRefusedForGood) {
   World world;
   world.scheduler.max_num_seqs = 4;
