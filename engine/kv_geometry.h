@@ -34,6 +34,7 @@ class KvRule {
         window_(is_state_ ? 2 : group.window),
         num_kept_(blocks_for(group.sinks)) {}
 
+  bool keeps_state() const { return is_state_; }
   // Positions that a block covers.
   int32_t span() const { return span_; }
   int32_t blocks_for(int64_t positions) const {

@@ -37,6 +37,9 @@ struct AttentionBatch {
   // same bits. Mask 0: no branch. Null: there are none in this step.
   const uint64_t* tree_masks = nullptr;  // [num_seqs]
   const int32_t* tree_start = nullptr;   // [num_seqs]
+  // Of a group that keeps states: KvGroupInput::slots. The last rows of a sequence may be drafts, at -1: they go on from the
+  // state and leave it as it is behind the row before them. Null: there are none in this step.
+  const int32_t* state_slots = nullptr;  // [num_rows]
 };
 
 // The block tables of one KV group: where this step's rows are written and what they may read.

@@ -57,7 +57,8 @@ DraftPolicy::Choice DraftPolicy::choose(SlotId slot, DrafterKind kind, int num_d
   const double all = slots_[slot].explores ? kFirstRate : (of_all.came_true + kFirstRate * kFirstWeight) / (of_all.tried + kFirstWeight);
   const double p = (own.came_true + all * kOthersWeight) / (own.tried + kOthersWeight);
   const double plain_ms = line_.base_ms + line_.per_row_ms * num_decoding;
-  const double price = plain_ms > 0 ? num_decoding / plain_ms * (line_.per_row_ms + guess_ms_[k]) * kMargin : 0;  // in tokens
+  const double rows = replays_ ? 1 + p : 1;
+  const double price = plain_ms > 0 ? num_decoding / plain_ms * (rows * line_.per_row_ms + guess_ms_[k]) * kMargin : 0;  // in tokens
   Choice choice;
   for (double chance = p; choice.depth < most && chance > price; chance *= p) {
     ++choice.depth;

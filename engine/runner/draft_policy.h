@@ -17,6 +17,8 @@ class DraftPolicy {
   static size_t planned_bytes(int max_seqs);
 
   // A sequence comes. Each of kExploring-th is believed to be like none before: who is no longer asked has a chance.
+  // replays: a guess that comes true is computed a second time, for a state that did not take it in.
+  void start(bool replays) { replays_ = replays; }
   void admit(SlotId slot);
   void learn_step(int rows, double ms);
   // A drafter was asked, and made so many guesses: what it did without any is paid by the next.
@@ -52,6 +54,7 @@ class DraftPolicy {
   std::array<Acceptance, kNumDrafters> of_all_;
   std::array<double, kNumDrafters> guess_ms_{};   // of one guess, at the batches of late
   std::array<double, kNumDrafters> unpaid_ms_{};  // of the times without guesses
+  bool replays_ = false;
   int num_admitted_ = 0;
   StepCost cost_;
   StepCost::Line line_;  // the last that the steps told

@@ -32,20 +32,23 @@ Drafting::Drafting(Drafters drafters, int max_seqs, int max_model_len)
   tasks_.resize(max_seqs);
   wanted_.resize(max_seqs);
   given_.resize(max_seqs);
+  next_told_.resize(max_seqs);
   if (drafters_.merges) merged_.resize(max_seqs);
 }
 
 size_t Drafting::planned_bytes(int max_seqs) {
-  return max_seqs * (sizeof(DraftTask) + sizeof(Wanted) + sizeof(Merged) + sizeof(Given)) + DraftPolicy::planned_bytes(max_seqs);
+  return max_seqs * (sizeof(DraftTask) + sizeof(Wanted) + sizeof(Merged) + sizeof(Given) + sizeof(int)) + DraftPolicy::planned_bytes(max_seqs);
 }
 
 void Drafting::start(const DraftHost& host) {
   for (const auto& speculator : drafters_.speculators) speculator->start(host);
   if (drafters_.trace) drafters_.trace->start(host);
+  policy_.start(!host.geometry.may_copy_part());
 }
 
 void Drafting::begin_step(const Batch& batch) {
   for (int i = 0; i < batch.num_admitted && drafters_.is_closed_loop; ++i) policy_.admit(batch.admitted[i].slot);
+  for (int i = 0; i < batch.num_admitted && !is_idle(); ++i) next_told_[batch.admitted[i].slot] = 0;
   for (const auto& speculator : drafters_.speculators) {
     for (int i = 0; i < batch.num_admitted; ++i) speculator->admit(batch.admitted[i]);
     if (!batch.copies.empty()) speculator->copy_kv(batch.copies);
@@ -54,17 +57,22 @@ void Drafting::begin_step(const Batch& batch) {
 
 // False: the sequence is gone.
 bool Drafting::set_task(const Sampler::Drawn& drawn, const SeqOutput& out, const SlotTable& slots,
-                        DraftTask& task, Wanted& wanted) const {
+                        DraftTask& task, Wanted& wanted) {
   const Slot* const slot = slots.find(out.seq, drawn.slot);
   if (slot == nullptr || out.failed || slot->pooling != Pooling::kNone) return false;
   const int num_computed = drawn.num_known > 0 ? drawn.num_known - 1 : drawn.end_computed;
+  // What is replayed for a state was told when its guesses came true.
+  int& next_told = next_told_[drawn.slot];
+  const int first = std::max(drawn.first_pos, std::min(next_told, num_computed));
+  next_told = std::max(next_told, num_computed);
   const int num_known = std::min(std::max(drawn.num_known, num_computed), max_model_len_);
   task.seq = out.seq;
   task.slot = drawn.slot;
   task.known = {slot->tokens, static_cast<size_t>(num_known)};
   task.num_prompt = slot->num_prompt;
-  task.first_computed = drawn.first_pos;
-  task.num_computed = num_computed - drawn.first_pos;
+  task.first_computed = first;
+  task.num_computed = num_computed - first;
+  task.first_row = drawn.first_row + first - drawn.first_pos;
   task.num_drafts = 0;
   // Behind the last guess one more token is drawn.
   const int room = max_model_len_ - num_known - 1;
@@ -169,7 +177,6 @@ void Drafting::propose(std::span<const Sampler::Drawn> drawn, const Sampler& sam
   int num_tasks = 0;
   for (size_t i = 0; i < drawn.size(); ++i) {
     if (!set_task(drawn[i], output.seqs[i], slots, tasks_[num_tasks], wanted_[num_tasks])) continue;
-    tasks_[num_tasks].first_row = drawn[i].first_row;
     tasks_[num_tasks].accepted = sampler.accepted(drawn[i]);
     tasks_[num_tasks].tried = sampler.tried(drawn[i]);
     tasks_[num_tasks++].draws = sampler.draws(drawn[i]);

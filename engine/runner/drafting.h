@@ -65,7 +65,7 @@ class Drafting {
   void ask(size_t index, int num_tasks);
   void ask_for_best(size_t index, int num_tasks);
   void ask_for_part(size_t index, int num_tasks);
-  bool set_task(const Sampler::Drawn& drawn, const SeqOutput& out, const SlotTable& slots, DraftTask& task, Wanted& wanted) const;
+  bool set_task(const Sampler::Drawn& drawn, const SeqOutput& out, const SlotTable& slots, DraftTask& task, Wanted& wanted);
 
   const Drafters drafters_;
   const int max_model_len_;
@@ -73,6 +73,7 @@ class Drafting {
   std::vector<Wanted> wanted_;    // of each
   std::vector<Merged> merged_;    // of each, where guesses are merged
   std::vector<Given> given_;      // by slot
+  std::vector<int> next_told_;    // by slot: the first position that drafters have not been told of
   DraftPolicy policy_;
 };
 

@@ -61,11 +61,6 @@ void check_settings(const ModelSpec& spec, const EngineConfig& config, const Bac
                              ", but the model knows only " + std::to_string(spec.max_positions) +
                              " positions");
   }
-  const auto keeps_state = [](const KvGroupSpec& group) { return group.keeps_state; };
-  if (s.num_draft_tokens > 0 && std::ranges::any_of(spec.kv_groups, keeps_state)) {
-    throw std::runtime_error("speculation is not there for this model: a guess that its state has taken in cannot "
-                             "be taken back");
-  }
   if (spec.kv_groups.size() > kMaxKvGroups) {
     throw std::runtime_error("the model needs " + std::to_string(spec.kv_groups.size()) +
                              " groups of KV layers; at most " + std::to_string(kMaxKvGroups) +
@@ -155,7 +150,11 @@ bool guesses_by_model(const EngineConfig& config, const ModelSpec* draft) {
   return (drafters_of(config) & drafter_bit(DrafterKind::kSelf)) != 0 || draft != nullptr;
 }
 
-// What a guess is compressed into has one place: guesses of such a model follow one another.
+bool keeps_state(const ModelSpec& spec) {
+  return std::ranges::any_of(spec.kv_groups, [](const KvGroupSpec& group) { return group.keeps_state; });
+}
+
+// A state, and what a guess is compressed into, has one place: guesses of such a model follow one another.
 void check_guesses(const ModelSpec& spec, const EngineConfig& config, const ModelSpec* draft) {
   const auto keeps_rows = [](const LayerSpec& layer) {
     KvLayer kv;
@@ -167,13 +166,20 @@ void check_guesses(const ModelSpec& spec, const EngineConfig& config, const Mode
   if (config.scheduler.num_draft_tokens > 0 && ((target_does && config.drafts_branch()) || (any_does && guesses_by_model(config, draft))))
     throw std::runtime_error("speculation of a model with compressed keys takes guesses of texts alone (no smaller model, head or "
                              "layers of its own), of which none stand beside each other (draft_width: 1)");
+  const bool by_itself = (drafters_of(config) & drafter_bit(DrafterKind::kSelf)) != 0;
+  if (config.scheduler.num_draft_tokens > 0 && keeps_state(spec) && (config.drafts_branch() || by_itself))
+    throw std::runtime_error("speculation of a model with states takes guesses of texts, of a smaller model or of a head (not self), of "
+                             "which none stand beside each other (draft_width: 1, no lookahead and none that + joins)");
+  if (draft != nullptr && keeps_state(*draft))
+    throw std::runtime_error("speculation_model: " + draft->architecture +
+                             " of that folder keeps states, which cannot forget what was guessed; one without must guess");
 }
 
 // Which of the target's groups keeps at least the positions that one of the draft's reads.
 int group_for(const KvGroupSpec& group, const ModelSpec& target) {
   for (size_t g = 0; g < target.kv_groups.size(); ++g) {
     const int window = target.kv_groups[g].window;
-    if (!group.keeps_state && (window == 0 || (group.window > 0 && group.window <= window))) return static_cast<int>(g);
+    if (!target.kv_groups[g].keeps_state && (window == 0 || (group.window > 0 && group.window <= window))) return static_cast<int>(g);
   }
   throw std::runtime_error("speculation_model: a layer of " + target.architecture +
                            " of that folder reads positions that this model's cache lets go of");

@@ -60,9 +60,10 @@ int ModelInput::fill(const Batch& batch, const SlotTable& slots) {
     }
     const int end = step.first_pos + step.num_tokens;
     for (int g = 0; g < geometry_.num_groups; ++g) {
-      const int block_size = geometry_.rule(g).span();
+      const int block_size = geometry_.rule(g).span(), kept_end = geometry_.rule(g).keeps_state() ? end - step.num_drafts : end;
       SERVAL_CHECK(slot.num_blocks[g] * block_size >= end, slot.num_blocks[g], block_size, end, g);
-      for (int p = step.first_pos; p < end; ++p) {
+      std::fill_n(groups_[g].slots.begin() + row + kept_end - step.first_pos, end - kept_end, -1);
+      for (int p = step.first_pos; p < kept_end; ++p) {
         const BlockId block = slot.blocks[g][p / block_size];
         SERVAL_CHECK(block >= 0, block, p, g);
         groups_[g].slots[row + p - step.first_pos] = block * block_size + p % block_size;
@@ -82,7 +83,7 @@ int ModelInput::fill(const Batch& batch, const SlotTable& slots) {
 // Guesses from the first on whose parent is not the token before it: each stands where it would as plain text.
 void ModelInput::fill_branches(const Batch& batch, const SeqStep& step, const Slot& slot, int row,
                                int num_chained) {
-  SERVAL_CHECK(!tree_masks_.empty(), "no room for branches was planned");
+  SERVAL_CHECK(!tree_masks_.empty() && geometry_.may_copy_part(), "no room for branches was planned");
   has_branches_ = true;
   const int num_known = step.num_tokens - step.num_drafts, tree_start = step.first_pos + num_known;
   uint64_t masks[kMaxDrafts];
@@ -164,7 +165,8 @@ const ForwardInput& ModelInput::view(int rows, int padded_rows) {
                                   .block_table = groups_[g].block_table.data(),
                                   .table_stride = step_stride_,
                                   .tree_masks = has_branches_ ? tree_masks_.data() : nullptr,
-                                  .tree_start = has_branches_ ? tree_start_.data() : nullptr};
+                                  .tree_start = has_branches_ ? tree_start_.data() : nullptr,
+                                  .state_slots = geometry_.rule(g).keeps_state() ? groups_[g].slots.data() : nullptr};
   }
   return input_;
 }

@@ -85,7 +85,7 @@ std::unique_ptr<RequestState> Scheduler::prepare(Request request) const {
   const int32_t max_len = max_len_of(config_, request_state->num_prompt, request.sampling.max_tokens);
   request_state->length_class = kv_.geometry().lengths.class_of(max_len);
   request_state->sequences.resize(request.n);
-  request_state->stops_for_forks = request.n > 1 && !kv_.geometry().may_copy_part();
+  request_state->stops_for_forks = request.n > 1 && keeps_state();
   for (int i = request.n - 1; i >= 0; --i) {
     Sequence& seq = request_state->sequences[i];
     seq.of = request_state.get();

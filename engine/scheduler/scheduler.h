@@ -153,6 +153,8 @@ class Scheduler {
   void insert_in_order(std::vector<Sequence*>& line, Sequence* seq) const;
   void check_sequence(const Sequence& seq) const;
 
+  bool keeps_state() const { return !kv_.geometry().may_copy_part(); }
+
   const SchedulerConfig config_;
   KvManager kv_;  // outlives the sequences
   OpenRequests requests_;

@@ -41,7 +41,7 @@ void Scheduler::apply(const ModelOutput& output, Time now, EventBatch& events) {
       take_drafts(seq, out, output);
       tell_constraint(seq, out.num_tokens);
     }
-    if (rows.num_drafts > 0) kv_.give_back(seq.kv, seq.num_computed);
+    if (rows.num_drafts > 0) kv_.give_back(seq.kv, seq.num_known() - 1);
     if (!had_prompt && seq.num_computed >= seq.num_prompt() - 1) start_forks(seq);
     kv_.computed(seq.kv, seq.tokens, seq.num_computed, seq.num_prompt());
   }
@@ -94,7 +94,8 @@ void Scheduler::start_forks(Sequence& seq) {
   }
 }
 
-// A sampled step leaves all but the newest token computed, however many drafts were accepted.
+// A sampled step leaves all but the newest token computed, however many drafts were accepted; but where there is a state it
+// stands where they began.
 void Scheduler::apply_tokens(Sequence& seq, const SeqOutput& out, const ModelOutput& output,
                              EventBatch& events) {
   const SamplingParams& sampling = seq.request().sampling;
@@ -103,7 +104,8 @@ void Scheduler::apply_tokens(Sequence& seq, const SeqOutput& out, const ModelOut
   };
   for (int32_t t = 0; t < out.num_tokens; ++t) {
     const TokenOutput& token = output.tokens[out.tokens_begin + t];
-    seq.num_computed = seq.num_known();
+    if (t == 0 || !keeps_state()) seq.num_computed = seq.num_known();
+    seq.num_to_replay = seq.num_known() - seq.num_computed;
     seq.take(token.token);
     ++stats_.generation_tokens;
     TokenEvent event;
@@ -148,9 +150,9 @@ void Scheduler::tell_constraint(const Sequence& seq, int32_t num_drawn) {
 }
 
 // What the step proposes goes on from its last token. While another step draws the one behind, that is still to
-// be confirmed. Where steps leave nothing but a state there is no way back from a guess.
+// be confirmed. A state has one place: of a tree the first branch goes on from it.
 void Scheduler::take_drafts(Sequence& seq, const SeqOutput& out, const ModelOutput& output) {
-  if (out.num_drafts == 0 || !kv_.geometry().may_copy_part()) return;
+  if (out.num_drafts == 0) return;
   SERVAL_CHECK(out.num_drafts <= config_.num_draft_tokens, seq.id, out.num_drafts);
   for (int32_t i = 0; i < out.num_drafts; ++i) {
     const int32_t parent = output.drafts[out.drafts_begin + i].parent;
@@ -158,6 +160,7 @@ void Scheduler::take_drafts(Sequence& seq, const SeqOutput& out, const ModelOutp
   }
   seq.drafts.assign(output.drafts.begin() + out.drafts_begin,
                     output.drafts.begin() + out.drafts_begin + out.num_drafts);
+  if (keeps_state()) keep_first_branch(seq.drafts);
 }
 
 void Scheduler::apply_prompt_logprobs(Sequence& seq, const SeqOutput& out, const ModelOutput& output,
@@ -189,6 +192,7 @@ void Scheduler::release(Sequence& seq) {
   seq.drafts.clear();
   kv_.release(seq.kv);
   seq.num_computed = 0;
+  seq.num_to_replay = 0;
   if (seq.slot >= 0) {
     free_slots_.push_back(seq.slot);
     freed_slots_.push_back(seq.slot);

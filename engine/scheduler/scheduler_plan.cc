@@ -27,7 +27,7 @@ void Scheduler::next_batch(Time now, Batch& batch) {
   ++num_in_flight_;
 }
 
-// A row for each that decodes, the oldest first. When the oldest is a prompt it takes its memory before all
+// A row for each that decodes, and for what it has to replay, the oldest first. When the oldest is a prompt it takes its memory before all
 // others, so that it always gets on. False when one lacks memory that a step in flight may hold: nobody is
 // planned past it, so that when that step is over those behind it can give way.
 bool Scheduler::plan_decodes(int32_t& budget, Batch& batch) {
@@ -35,20 +35,21 @@ bool Scheduler::plan_decodes(int32_t& budget, Batch& batch) {
   for (Sequence* seq : running_) {
     if (seq->is_decoding()) order_.push_back(seq);
   }
-  if (!running_.empty() && running_[0]->num_to_plan() > 1) {
+  if (!running_.empty() && running_[0]->is_prompt()) {
     Sequence& oldest = *running_[0];
     const int32_t rows = std::min({oldest.num_to_plan(), config_.max_prefill_chunk, budget});
     const int32_t begin = oldest.next_row();
     if (reach(oldest, begin + rows) == begin && num_in_flight_ > 0) return false;
   }
   bool has_memory = true;
+  auto num_behind = static_cast<int32_t>(order_.size());  // who have a row each
   for (Sequence* seq : order_) {
+    --num_behind;
     if (seq->state != SeqState::kRunning) continue;  // preempted for one before it
     const int32_t begin = seq->next_row();
-    if (reach(*seq, begin + 1) > begin) {
-      seq->granted = 1;
-      --budget;
-    } else if (num_in_flight_ > 0) {
+    seq->granted = reach(*seq, begin + std::min(seq->num_to_plan(), budget - num_behind)) - begin;
+    budget -= seq->granted;
+    if (seq->granted == 0 && num_in_flight_ > 0) {
       has_memory = false;
       break;
     }
@@ -71,7 +72,7 @@ int32_t Scheduler::reach_drafts(Sequence& seq, int32_t most) {
   const auto known = static_cast<int32_t>(seq.tokens.size());
   const int32_t wanted =
       std::min({static_cast<int32_t>(seq.drafts.size()), most, seq.max_len - known - 1});
-  if (wanted <= 0) return 0;
+  if (wanted <= 0 || seq.granted < seq.num_to_plan()) return 0;
   return kv_.grow(seq.kv, known + wanted) - known;
 }
 
@@ -86,7 +87,7 @@ int32_t Scheduler::rows_for_prompts(int32_t budget, int32_t num_decoding) const 
 void Scheduler::plan_prompts(Time now, int32_t budget, Batch& batch) {
   granted_.clear();
   for (Sequence* seq : running_) {
-    if (seq->num_to_plan() > 1) flows_.add_prompt(*seq);
+    if (seq->is_prompt()) flows_.add_prompt(*seq);
   }
   resume_preempted(now, batch);
   const int32_t before = budget;
@@ -112,7 +113,7 @@ bool Scheduler::plan_short(Time now, int32_t& budget, Batch& batch) {
   order_.clear();
   for (Sequence* seq : running_) {
     const int32_t rows = seq->num_to_plan();
-    if (rows <= left && (rows > 1 || seq->admitted_in == step_)) order_.push_back(seq);
+    if (rows <= left && (seq->is_prompt() || seq->admitted_in == step_)) order_.push_back(seq);
   }
   std::sort(order_.begin(), order_.end(), [](const Sequence* a, const Sequence* b) {
     const int32_t rows_a = a->num_to_plan(), rows_b = b->num_to_plan();
@@ -255,6 +256,7 @@ void Scheduler::emit_step(Sequence& seq, int32_t rows, int32_t num_drafts, Batch
     ++seq.num_unknown;
   }
   seq.num_rows_ahead += step.num_tokens;
+  seq.num_to_replay = std::max(0, seq.num_to_replay - rows);
   ++seq.num_in_flight;
   steps_[num_in_flight_].rows.push_back({&seq, step.num_tokens, num_drafts, step.sample});
 }

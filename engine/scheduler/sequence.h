@@ -55,6 +55,18 @@ inline void keep(std::vector<Draft>& drafts, uint64_t set) {
   drafts.resize(num_left);
 }
 
+// Leaves of a tree of guesses a chain: of those behind each other the first.
+inline void keep_first_branch(std::vector<Draft>& drafts) {
+  int32_t last = -1, num_left = 0;  // of all, of those that stay
+  for (int32_t i = 0; i < static_cast<int32_t>(drafts.size()); ++i) {
+    if (drafts[i].parent != last) continue;
+    last = i;
+    drafts[num_left] = {drafts[i].token, num_left - 1, drafts[i].by};
+    ++num_left;
+  }
+  drafts.resize(num_left);
+}
+
 struct Flow;
 struct RequestState;
 
@@ -73,6 +85,9 @@ struct Sequence {
   int32_t num_unknown = 0;   // tokens at the end that are not known yet
   int32_t num_computed = 0;  // positions whose KV is there: the rule is that this catches up with the tokens
   int32_t num_rows_ahead = 0;  // positions behind them that steps in flight compute
+  // Guesses that came true and are computed a second time, as known tokens, where layers keep a state: it took none in. They
+  // are planned with the token behind them.
+  int32_t num_to_replay = 0;
   int32_t num_in_flight = 0;   // steps that hold it: until they are over it keeps slot and blocks
 
   // Of output tokens, from the first, whose masks are there; where they are constrained. With the last come those
@@ -122,10 +137,12 @@ struct Sequence {
   // that draws is not known.
   int32_t num_to_plan() const {
     if (num_unknown > 0 && (request().constrained || !drafts.empty())) return 0;
+    if (num_to_replay > 0 && waits_for_mask()) return 0;
     const int32_t end = std::min(static_cast<int32_t>(tokens.size()) - waits_for_mask(), max_len - 1);
     return (stops_for_forks() ? std::min(end, num_prompt() - 1) : end) - next_row();
   }
-  bool is_decoding() const { return num_to_plan() == 1; }
+  bool is_decoding() const { return num_to_plan() == 1 + num_to_replay; }
+  bool is_prompt() const { return num_to_plan() > 1 + num_to_replay; }
   // While it waits: rows that it would take if nothing of it were cached.
   int32_t num_to_compute() const { return parent ? 1 : num_known(); }
   // Whether log-probabilities of its prompt are wanted and not told yet. The prompt is one: choice 0 tells

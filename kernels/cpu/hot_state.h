@@ -22,14 +22,16 @@ inline Vec softplus(Vec x) {
 }
 
 // Calls load(block) with what the rows begin from, where there is any, then row(r) for each; store(block)
-// after a row that is the last of a block's positions or of the rows.
+// after a row that is the last of a block's positions or of those that are kept.
 template <class Load, class Row, class Store>
 inline void for_state_rows(const StateRows& rows, const Load& load, const Row& row, const Store& store) {
+  int num_kept = rows.num_rows;
+  while (rows.slots != nullptr && num_kept > 0 && rows.slots[num_kept - 1] < 0) --num_kept;
   if (rows.first_pos > 0) load(int64_t{rows.blocks[(rows.first_pos - 1) / rows.span]});
   for (int r = 0; r < rows.num_rows; ++r) {
     row(r);
     const int next = rows.first_pos + r + 1;
-    if (next % rows.span == 0 || r + 1 == rows.num_rows) store(int64_t{rows.blocks[(next - 1) / rows.span]});
+    if (r + 1 == num_kept || (r < num_kept && next % rows.span == 0)) store(int64_t{rows.blocks[(next - 1) / rows.span]});
   }
 }
 

@@ -202,7 +202,8 @@ struct StateRows {  // of one sequence, and some channels of them
   int first_pos;
   int span;
   const int32_t* blocks;
-  int64_t channels;  // of the layer, or of one head of a linear scan
+  const int32_t* slots;  // AttentionBatch::state_slots, of the first row on; may be null
+  int64_t channels;      // of the layer, or of one head of a linear scan
   int64_t begin, end;
 };
 

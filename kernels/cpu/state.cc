@@ -20,6 +20,7 @@ void CpuBackend::for_state_pieces(const AttentionBatch& batch, const KvLayer& kv
                                        .first_pos = batch.first_pos[s],
                                        .span = kv.block_size,
                                        .blocks = batch.block_table + s * batch.table_stride,
+                                       .slots = batch.state_slots == nullptr ? nullptr : batch.state_slots + batch.row_start[s],
                                        .channels = channels,
                                        .begin = begin,
                                        .end = std::min(channels, begin + kPiece)});

@@ -365,6 +365,7 @@ StateBatch CudaBackend::state_batch(const AttentionBatch& batch, const KvLayer& 
           .row_start = seqs.row_start,
           .first_pos = seqs.first_pos,
           .block_table = seqs.block_table,
+          .slots = seqs.slots,
           .span = kv.block_size,
           .max_seqs = seqs.max_seqs};
 }

@@ -22,7 +22,7 @@ SERVAL_DEVICE float softplus(float x) {
 }
 
 // Calls load(block) with what the rows of sequence s begin from, where there is any, then row(r) for each;
-// store(block) after a row that is the last of a block's positions or of the rows.
+// store(block) after a row that is the last of a block's positions or of those that are kept.
 template <class Load, class Row, class Store>
 SERVAL_DEVICE void for_state_rows(const StateBatch& batch, int s, const Load& load, const Row& row,
                                   const Store& store) {
@@ -33,7 +33,8 @@ SERVAL_DEVICE void for_state_rows(const StateBatch& batch, int s, const Load& lo
   for (int r = begin; r < end; ++r) {
     row(int64_t{r});
     const int next = first_pos + r - begin + 1;
-    if (next % batch.span == 0 || r + 1 == end) store(int64_t{table[(next - 1) / batch.span]});
+    const auto is_kept = [&](int at) { return batch.slots == nullptr || batch.slots[at] >= 0; };
+    if (is_kept(r) && (next % batch.span == 0 || r + 1 == end || !is_kept(r + 1))) store(int64_t{table[(next - 1) / batch.span]});
   }
 }
 

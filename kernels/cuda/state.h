@@ -17,6 +17,7 @@ struct StateBatch {
   const int32_t* row_start = nullptr;    // [sequences + 1]
   const int32_t* first_pos = nullptr;    // [sequences]
   const int32_t* block_table = nullptr;  // [sequences, width]
+  const int32_t* slots = nullptr;        // [rows], AttentionBatch::state_slots; may be null
   int span = 0;
   int max_seqs = 0;  // how many may be there
 };

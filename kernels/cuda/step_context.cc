@@ -240,6 +240,7 @@ CudaStepContext::Sequences CudaStepContext::sequences(const AttentionBatch& batc
           .row_start = row_start_,
           .first_pos = first_pos_,
           .block_table = group.block_table,
+          .slots = batch.state_slots == nullptr ? nullptr : device_array(batch.state_slots),
           .max_seqs = std::min(batch.num_rows, limits_.max_seqs)};
 }
 

@@ -47,6 +47,7 @@ class CudaStepContext final : public StepContext {
   // One of the step's batches: device memory.
   struct Sequences {
     const int32_t *counts, *row_start, *first_pos, *block_table;
+    const int32_t* slots;  // of a group of states; null: all rows are kept
     int max_seqs;  // at most
   };
   Sequences sequences(const AttentionBatch& batch) const;

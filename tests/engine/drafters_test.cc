@@ -354,6 +354,17 @@ TEST(GuessesByRejection, LeaveTheDistributionOfEachPlace) {
   }
 }
 
+// A second file of tensors beside a model's own.
+void add_file(const std::filesystem::path& folder, const HeadFile& more) {
+  more.write(folder / "model-2.safetensors");
+  std::filesystem::rename(folder / "model.safetensors", folder / "model-1.safetensors");
+  std::string map;
+  for (const char* file : {"model-1.safetensors", "model-2.safetensors"})
+    for (const TensorInfo& tensor : read_safetensors_header(MappedFile(folder / file)))
+      map += (map.empty() ? "\"" : ",\"") + tensor.name + "\":\"" + file + "\"";
+  std::ofstream(folder / "model.safetensors.index.json") << "{\"metadata\":{},\"weight_map\":{" << map << "}}";
+}
+
 // A model of three layers of latent attention and experts, and behind them in its folder one that predicts a token more.
 void write_model_with_mtp(const std::filesystem::path& folder) {
   RandomModel model;
@@ -377,17 +388,43 @@ void write_model_with_mtp(const std::filesystem::path& folder) {
   for (const char* norm : {"enorm", "hnorm", "shared_head.norm"}) more.add(layer + norm + ".weight", {hidden}, 1);
   more.add(layer + "shared_head.head.weight", {model.vocab_size, hidden}, 0.1f);
   more.add(layer + "embed_tokens.weight", {model.vocab_size, hidden}, 0.1f);
-  more.write(folder / "model-2.safetensors");
-  std::filesystem::rename(folder / "model.safetensors", folder / "model-1.safetensors");
-  std::string map;
-  for (const char* file : {"model-1.safetensors", "model-2.safetensors"})
-    for (const TensorInfo& tensor : read_safetensors_header(MappedFile(folder / file)))
-      map += (map.empty() ? "\"" : ",\"") + tensor.name + "\":\"" + file + "\"";
-  std::ofstream(folder / "model.safetensors.index.json") << "{\"metadata\":{},\"weight_map\":{" << map << "}}";
+  add_file(folder, more);
 }
 
-// A few requests, with guesses of heads that are not among the shipped ones and without.
-void expect_same_bits(const std::filesystem::path& model, const char* speculation, const std::filesystem::path& heads, DrafterKind kind) {
+// Keys and values in some layers, a state in the others.
+RandomModel model_with_states() {
+  RandomModel model;
+  model.dtype = DType::kBF16;
+  model.architecture = "Qwen3_5ForCausalLM";
+  model.more_config = R"(, "full_attention_interval": 2, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
+      "linear_key_head_dim": 16, "linear_value_head_dim": 24, "partial_rotary_factor": 0.5)";
+  return model;
+}
+
+// And a layer that predicts a token more.
+void write_model_with_states_and_mtp(const std::filesystem::path& folder) {
+  const RandomModel model = model_with_states();
+  write_random_model(folder, model);
+  const int hidden = model.hidden_size, heads = model.num_heads * model.head_dim, kv_heads = model.num_kv_heads * model.head_dim;
+  HeadFile more;
+  more.add("mtp.fc.weight", {hidden, 2 * hidden}, 0.1f);
+  for (const char* norm : {"norm", "pre_fc_norm_embedding", "pre_fc_norm_hidden", "layers.0.input_layernorm", "layers.0.post_attention_layernorm"})
+    more.add("mtp." + std::string(norm) + ".weight", {hidden});
+  const std::string layer = "mtp.layers.0.";
+  more.add(layer + "self_attn.q_proj.weight", {2 * heads, hidden}, 0.1f);
+  more.add(layer + "self_attn.o_proj.weight", {hidden, heads}, 0.1f);
+  for (const char* name : {"k_proj", "v_proj"}) more.add(layer + "self_attn." + name + ".weight", {kv_heads, hidden}, 0.1f);
+  for (const char* name : {"q_norm", "k_norm"}) more.add(layer + "self_attn." + name + ".weight", {model.head_dim});
+  for (const char* name : {"gate_proj", "up_proj"}) more.add(layer + "mlp." + name + ".weight", {model.intermediate_size, hidden}, 0.1f);
+  more.add(layer + "mlp.down_proj.weight", {hidden, model.intermediate_size}, 0.1f);
+  add_file(folder, more);
+}
+
+// A few requests, with guesses of heads that are not among the shipped ones and without; some clients nearly predict what
+// comes.
+void expect_same_bits(const std::filesystem::path& model, const char* speculation, const std::filesystem::path& heads, DrafterKind kind,
+                      int width = 3) {
+  SCOPED_TRACE(speculation);
   EngineConfig config;
   config.device.num_threads = 2;
   config.scheduler.max_model_len = 120;
@@ -396,8 +433,8 @@ void expect_same_bits(const std::filesystem::path& model, const char* speculatio
     if (guesses) {
       config.speculation = speculation;
       config.speculation_model = heads;
-      config.scheduler.num_draft_tokens = 9;
-      config.draft_width = 3;
+      config.scheduler.num_draft_tokens = 3 * width;
+      config.draft_width = width;
     }
     EngineDriver driver(model, config);
     std::vector<RequestId> ids;
@@ -406,10 +443,15 @@ void expect_same_bits(const std::filesystem::path& model, const char* speculatio
       for (int t = 0; t < 5 + 3 * i; ++t) r.prompt.push_back(20 + (7 * t + i) % 70);
       r.sampling = {.temperature = 0.5f * static_cast<float>(i % 3), .seed = static_cast<uint64_t>(i), .max_tokens = 40};
       r.sampling.num_logprobs = 2;
+      if (i % 3 == 1) r.sampling.repetition_penalty = 1.2f;
+      if (guesses && i % 4 == 0) r.prediction = told[false][i][0].tokens;
+      for (size_t t = 5; t < r.prediction.size(); t += 6) r.prediction[t] = 20;
       ids.push_back(driver.submit(std::move(r)));
     }
     for (const RequestId id : ids) told[guesses].push_back(driver.wait(id));
-    EXPECT_EQ(driver.stats().scheduler.drafters[static_cast<int>(kind)].drafted[0] > 100, guesses);
+    const SchedulerStats stats = driver.stats().scheduler;
+    EXPECT_EQ(stats.drafters[static_cast<int>(kind)].drafted[0] > (kind == DrafterKind::kPrediction ? 20 : 100), guesses);
+    EXPECT_EQ(stats.num_accepted_tokens > 40, guesses);
   }
   for (size_t i = 0; i < told[0].size(); ++i) EXPECT_TRUE(told[1][i][0].same_bits(told[0][i][0])) << i;
 }
@@ -419,6 +461,31 @@ TEST(MtpLayers, OfTheModelsOwnFolderChangeNoBit) {
   const TempFolder folder;
   write_model_with_mtp(folder.path());
   expect_same_bits(folder.path(), "eagle", folder.path(), DrafterKind::kEagle);
+}
+
+// A state does not take guesses in: those that came true are computed again, which drafters are not told twice.
+TEST(GuessesOverAState, ChangeNoBit) {
+  if (!kIsCpu) GTEST_SKIP() << "states on the device have their law";
+  const TempFolder folder;
+  RandomModel model;
+  model.dtype = DType::kBF16;
+  model.architecture = "Qwen3ForCausalLM";
+  write_random_model(folder.path() / "draft", model);
+  const std::filesystem::path target = folder.path() / "target";
+  write_model_with_states_and_mtp(target);
+  std::filesystem::create_directories(folder.path() / "medusa");
+  write_medusa_heads(folder.path() / "medusa", 3, model.hidden_size, model.vocab_size);
+  write_hydra_heads(folder.path() / "hydra", 3, 2, model.hidden_size, model.vocab_size);
+  write_dflash(folder.path() / "dflash", model.hidden_size, model.vocab_size, "[0,1]");
+  write_eagle_head(folder.path() / "eagle", {.hidden = model.hidden_size, .vocab = model.vocab_size, .draft_vocab = 90,
+                                             .more_config = R"(,"eagle_aux_hidden_state_layer_ids":[0,1,2])"});
+  expect_same_bits(target, "ngram", "", DrafterKind::kPrediction, 1);
+  expect_same_bits(target, "draft", folder.path() / "draft", DrafterKind::kDraft, 1);
+  expect_same_bits(target, "medusa", folder.path() / "medusa", DrafterKind::kMedusa, 1);
+  expect_same_bits(target, "hydra", folder.path() / "hydra", DrafterKind::kHydra, 1);
+  expect_same_bits(target, "eagle", folder.path() / "eagle", DrafterKind::kEagle, 1);
+  expect_same_bits(target, "dflash", folder.path() / "dflash", DrafterKind::kDflash, 1);
+  expect_same_bits(target, "eagle", target, DrafterKind::kEagle, 1);  // its own layer
 }
 
 TEST(HydraPlus, ReadsThroughALayerOfItsOwnAndChangesNoBit) {

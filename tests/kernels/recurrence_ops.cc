@@ -61,18 +61,19 @@ class StateRun {
       kv.keys = bench_.poison({kv.conv_floats * kv.num_blocks}, DType::kF32).data;
       kv.values = bench_.poison({kv.scan_floats * kv.num_blocks}, DType::kF32).data;
     };
-    // Positions from `first` on of each sequence, `count` of them.
-    const auto step = [&](const auto& first, const auto& count) {
+    // Positions from `first` on of each sequence, `count` of them, the last `guesses` of which leave the state as it is.
+    const auto step = [&](const auto& first, const auto& count, const auto& guesses) {
       std::vector<int32_t> ids, positions, slots, row_start = {0}, first_pos, tables;
       std::vector<int64_t> rows;
       for (size_t s = 0; s < seqs_.size(); ++s) {
         if (count(seqs_[s]) == 0) continue;
         first_pos.push_back(first(seqs_[s]));
         tables.insert(tables.end(), &table[s * stride], &table[s * stride] + stride);
-        for (int p = first(seqs_[s]); p < first(seqs_[s]) + count(seqs_[s]); ++p) {
+        const int end = first(seqs_[s]) + count(seqs_[s]);
+        for (int p = first(seqs_[s]); p < end; ++p) {
           ids.push_back(0);
           positions.push_back(p);
-          slots.push_back(-1);
+          slots.push_back(p < end - guesses(seqs_[s]) ? 0 : -1);
           rows.push_back(begin_[s] + p);
         }
         row_start.push_back(static_cast<int32_t>(ids.size()));
@@ -85,7 +86,8 @@ class StateRun {
                                .row_start = row_start.data(),
                                .first_pos = first_pos.data(),
                                .block_table = tables.data(),
-                               .table_stride = stride}};
+                               .table_stride = stride,
+                               .state_slots = slots.data()}};
       context->begin_step(input);
       const std::vector<std::vector<double>> outputs = run(rows, input.groups[0].attention, kv);
       all.resize(outputs.size());
@@ -96,16 +98,25 @@ class StateRun {
           std::copy_n(outputs[o].begin() + r * width, width, all[o].begin() + rows[r] * width);
       }
     };
+    const auto zero = [](const Seq&) { return 0; };
+    const auto past = [](const Seq& s) { return s.past; };
     forget();
-    step([](const Seq&) { return 0; }, [](const Seq& s) { return s.past; });
-    step([](const Seq& s) { return s.past; }, [](const Seq& s) { return s.rows; });
+    step(zero, past, zero);
+    step(past, [](const Seq& s) { return s.rows; }, zero);
     const std::vector<std::vector<double>> in_two = all;
     forget();
-    step([](const Seq&) { return 0; }, [](const Seq& s) { return s.past + s.rows; });
+    step(zero, [](const Seq& s) { return s.past + s.rows; }, zero);
     EXPECT_EQ(all, in_two) << what << ": where a prompt is cut changes it";
     const auto snapshot = [&](const Seq& s) { return (s.past + s.rows - 1) / span_ * span_; };
-    step(snapshot, [&](const Seq& s) { return s.past + s.rows - snapshot(s); });
+    step(snapshot, [&](const Seq& s) { return s.past + s.rows - snapshot(s); }, zero);
     EXPECT_EQ(all, in_two) << what << ": a snapshot is not what it had come to";
+    forget();
+    step(zero, past, zero);
+    const auto guesses = [](const Seq& s) { return s.rows / 2; };
+    step(past, [](const Seq& s) { return s.rows; }, guesses);
+    EXPECT_EQ(all, in_two) << what << ": guesses are computed otherwise";
+    step([&](const Seq& s) { return s.past + s.rows - guesses(s); }, guesses, zero);
+    EXPECT_EQ(all, in_two) << what << ": the state has taken guesses in";
     return all;
   }
 

@@ -44,9 +44,11 @@ MUTATIONS = [(file, what, instead, KERNELS) for file, what, instead in [
     (C + "hot_sample.h", "count != 0 ? changed : logit", "changed"),
     (C + "hot_sample.h", "(first + i + 1) * 0x9e3779b97f4a7c15ull", "(first + i) * 0x9e3779b97f4a7c15ull"),
     (C + "hot_sample.h", "row.block_max[b] > value", "row.block_max[b] > value + 1"),
+    (C + "hot_state.h", "rows.slots != nullptr && num_kept > 0 && «rows.slots[num_kept - 1] < 0»", "false"),
+    (C + "hot_state.h", "r < num_kept && next % rows.span == 0", "next % rows.span == 0"),
     (C + "sample.cc", "row.logits[i] >= bound", "row.logits[i] > bound"),
     (C + "sample.cc", "std::bit_cast<uint32_t>(value + 0.0f)", "std::bit_cast<uint32_t>(value)"),
     (C + "sample.cc", "low < high && (in < mass || low == 0)", "low < high && in < mass"),
     (C + "sample.cc", "p > 0 && p >= params.min_p", "p > 0"),
-    (C + "sample.cc", "params.temperature < kGreedyTemperature", "params.temperature <= 0"),
+    (C + "sample.cc", "if («params.temperature < kGreedyTemperature»)", "params.temperature <= 0"),
 ]]

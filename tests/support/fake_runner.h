@@ -117,7 +117,6 @@ class FakeRunner {
         const uint64_t seen = cell_at(slot, g, step.first_pos - 1);
         SERVAL_CHECK(seen == kv_of(slot, step.first_pos - 1), step.seq, g, step.first_pos);
       }
-      SERVAL_CHECK(!is_state(g) || step.num_drafts == 0, step.seq, g);  // it could not be taken back
       for (int i = 0; i < num_known; ++i) {
         const int pos = step.first_pos + i;
         TokenId token = batch.tokens[step.tokens_begin + i];
@@ -129,7 +128,7 @@ class FakeRunner {
         SERVAL_CHECK(pos < static_cast<int>(slot.tokens.size()) && slot.tokens[pos] == token, pos, token);
         cell_at(slot, g, pos) = kv_of(slot, pos);
       }
-      for (int i = 0; i < step.num_drafts; ++i)
+      for (int i = 0; i < step.num_drafts && !is_state(g); ++i)  // a state takes no guess in
         cell_at(slot, g, step.first_pos + num_known + i) = kv_of_draft(slot, batch, step, i);
     }
   }
@@ -167,8 +166,10 @@ class FakeRunner {
              (parent_of(batch, step, next) != draft || draft_token(batch, step, next) != token))
         ++next;
       if (next >= step.num_drafts || (fails && fails(step.seq, pos + 1))) break;
-      for (int g = 0; g < geometry_.num_groups; ++g)
-        cell_at(slot, g, pos + 1) = cell_at(slot, g, last + 1 + next);  // a branch moves together
+      for (int g = 0; g < geometry_.num_groups; ++g) {
+        SERVAL_CHECK(!is_state(g) || parent_of(batch, step, next) == next - 1, step.seq, next);  // a chain
+        if (!is_state(g)) cell_at(slot, g, pos + 1) = cell_at(slot, g, last + 1 + next);  // a branch moves together
+      }
       check_window(slot, pos + 1, last);
       draft = next;
     }

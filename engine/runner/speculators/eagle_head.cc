@@ -74,16 +74,28 @@ std::vector<WeightSlot> slots_of(const EagleSpec& spec, EagleWeights& w) {
   return slots;
 }
 
-// The first of the layers behind the target's own, which is like its last one.
-EagleSpec read_mtp(const fs::path& folder, const ModelSpec& target, const std::string& layer) {
+// The first of the layers that predict further tokens (DeepSeek-V3, section 2.2): like the last of the target's that has keys
+// and values.
+EagleSpec read_mtp(const fs::path& folder, const ModelSpec& target, const EagleSpec::Names& names) {
   EagleSpec spec;
-  const std::optional<ModelSpec> model = one_layer_of(target, target.layers.back());
+  auto like = target.layers.rbegin();
+  while (like != target.layers.rend() && target.kv_groups[like->kv_group].keeps_state) ++like;
+  const std::optional<ModelSpec> model = like == target.layers.rend() ? std::nullopt : one_layer_of(target, *like);
   if (!model) refuse(folder, "has layers that predict further tokens of a kind that is not supported");
   spec.model = *model;
   spec.embedding_norm = spec.row_norm = target.final_norm;
-  spec.names = {layer + "eh_proj", layer, layer + "enorm", layer + "hnorm", layer + "shared_head.norm", ""};
+  spec.names = names;
   spec.ignored = {""};  // all the rest is the model's
   return spec;
+}
+
+// Behind the target's own layers, numbered on.
+EagleSpec::Names names_of_further(const std::string& layer) {
+  return {layer + "eh_proj", layer, layer + "enorm", layer + "hnorm", layer + "shared_head.norm", ""};
+}
+// Qwen3-Next's and Qwen3.5's.
+EagleSpec::Names names_of_mtp() {
+  return {"mtp.fc", "mtp.layers.0.", "mtp.pre_fc_norm_embedding", "mtp.pre_fc_norm_hidden", "mtp.norm", ""};
 }
 
 }  // namespace
@@ -96,7 +108,12 @@ EagleSpec read_eagle_spec(const fs::path& folder, const ModelSpec& target) {
   const Checkpoint checkpoint(folder);
   if (!target.layers_unused.empty()) {
     const std::string layer = std::string(target.names.layers) + "." + std::to_string(target.layers_unused[0]) + ".";
-    if (checkpoint.find(layer + "eh_proj.weight") != nullptr) return read_mtp(folder, target, layer);
+    if (checkpoint.find(layer + "eh_proj.weight") != nullptr) return read_mtp(folder, target, names_of_further(layer));
+  }
+  if (checkpoint.find("mtp.fc.weight") != nullptr) {
+    EagleSpec spec = read_mtp(folder, target, names_of_mtp());
+    spec.goes_on_normed = true;
+    return spec;
   }
   const auto [object, path] = read_config(folder);
   const Fields file(object, path.string());
@@ -223,7 +240,7 @@ void EagleHead::read(const Tensor& kept, const KeptRows& places, std::span<const
 
 void EagleHead::read_own(std::span<const int32_t> rows) {
   num_rows_ = static_cast<int>(rows.size());
-  backend_.gather_rows(ws_.residual, rows, part_of(rows_, 0, num_rows_));
+  backend_.gather_rows(spec_.goes_on_normed ? ws_.h : ws_.residual, rows, part_of(rows_, 0, num_rows_));
 }
 
 void EagleHead::forward(const ForwardInput& input, std::span<const KvLayer> kv) {

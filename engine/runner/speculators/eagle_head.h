@@ -30,6 +30,7 @@ struct EagleSpec {
   // Attention reads the embedding beside the row, and the row goes round it; else fc makes one row of the two.
   bool reads_beside = false;
   bool has_fc_bias = false;
+  bool goes_on_normed = false;  // its own rows are read behind the norm before the output head, as the target's are
   bool has_own_head = false;
   bool has_own_ids = false;         // d2t
   NormSpec embedding_norm, row_norm;  // of the two

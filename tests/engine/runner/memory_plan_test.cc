@@ -85,8 +85,22 @@ TEST(MemoryPlan, GivesASequenceOfAnyLengthAFewBlocksOfItsState) {
   const size_t of_layer = sizeof(float) * 2 * spec.hidden_size * (3 + 16);
   EXPECT_EQ(brief.kv_cache_bytes, of_layer * spec.layers.size() * 15);
   config.scheduler.num_draft_tokens = 4;
-  EXPECT_THAT(sentence([&] { plan_memory(spec, config, *backend, kPlenty); }),
-              ::testing::HasSubstr("speculation is not there for this model"));
+  config.speculation = "ngram";
+  EXPECT_NO_THROW(plan_memory(spec, config, *backend, kPlenty));
+  for (const char* setting : {"self", "lookahead", "ngram+datastore", "ngram"}) {
+    config.speculation = setting;
+    config.speculation_datastore = setting == std::string("ngram+datastore") ? "texts" : "";
+    config.draft_width = setting == std::string("ngram") ? 2 : 1;
+    EXPECT_THAT(sentence([&] { plan_memory(spec, config, *backend, kPlenty); }),
+                ::testing::HasSubstr("speculation of a model with states takes guesses"))
+        << setting;
+  }
+  EngineConfig with_draft = config_of(5, 1000);
+  with_draft.speculation = "draft";
+  with_draft.speculation_model = "folder";
+  with_draft.scheduler.num_draft_tokens = 4;
+  EXPECT_THAT(sentence([&] { plan_memory(spec_of("Qwen3ForCausalLM", 0, 0), with_draft, *backend, kPlenty, {.model = spec}); }),
+              ::testing::HasSubstr("of that folder keeps states"));
 }
 
 TEST(MemoryPlan, RefusesAModelThatNeedsAnOpWithoutAKernel) {

@@ -300,8 +300,7 @@ TEST(OverlapLaw, ChangesNoTokenAndNoEnd) {
     life.config.num_draft_tokens = 5;
     for (const int depth : {1, kMaxStepsInFlight}) {
       const Outcome drafted = live(life, depth, true);
-      EXPECT_EQ(drafted.num_accepted > 200, life.geometry.may_copy_part())
-          << "guesses that a state could not take back";
+      EXPECT_GT(drafted.num_accepted, 200u);
       expect_same(in_turn, drafted, "with drafts, depth " + std::to_string(depth) + ", seed " + std::to_string(seed));
     }
     preemptions += std::min(in_turn.num_preemptions, ahead.num_preemptions);

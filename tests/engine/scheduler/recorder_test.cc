@@ -101,7 +101,7 @@ TEST_F(RecorderTest, ALifeReplaysToTheSameBatches) {
         driver.events.clear();
       }
       EXPECT_GT(scheduler.stats().num_preemptions, 5u);
-      EXPECT_EQ(scheduler.stats().num_accepted_tokens > 200, seed < 9) << "of a state there is no way back";
+      EXPECT_GT(scheduler.stats().num_accepted_tokens, 200u);
       EXPECT_GT(forks, 50);
       EXPECT_GT(copies, 50);
       EXPECT_GT(prompt_logprobs, 50);

@@ -69,7 +69,7 @@ TEST_P(SchedulerSteadyState, AllocatesNothingWhateverHappens) {
   EXPECT_GT(scored, 50);
   EXPECT_GT(forks, 100);  // the life was full enough to show something
   EXPECT_GT(stats.num_preemptions, 50u);
-  EXPECT_EQ(stats.num_accepted_tokens > 1000, !keeps_states);
+  EXPECT_GT(stats.num_accepted_tokens, 1000u);
   EXPECT_GT(stats.num_evicted_blocks, 1000u);
   EXPECT_GT(stats.prefix_hit_tokens, 1000u);
   for (const FinishReason reason :
