@@ -53,14 +53,15 @@ class Daemon:
         text = urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics").read().decode()
         return float(re.search(r"^serval:engine_steps_total\S* (\S+)", text, re.M).group(1))
 
-    def ask(self, kind, text, method, tokens, temperature):
-        """Seconds a token behind the first, steps, tokens."""
-        body = {"max_tokens": tokens, "temperature": temperature, "seed": 5, "stream": True, "ignore_eos": True,
+    def ask(self, kind, text, method, tokens, temperature, seed=5, counts_steps=True):
+        """Seconds to the first token, seconds of each behind it, tokens, steps."""
+        body = {"max_tokens": tokens, "temperature": temperature, "seed": seed, "stream": True, "ignore_eos": True,
                 "speculation": {"method": method}, "stream_options": {"include_usage": True}, "model": self.name}
         body |= {"messages": [{"role": "user", "content": text}]} if kind == "chat" else {"prompt": text}
         path = "chat/completions" if kind == "chat" else "completions"
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}/v1/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"})
-        before, times, count = self.steps(), [], 0
+        before, times, count = self.steps() if counts_steps else 0, [], 0
+        begin = time.monotonic()
         with urllib.request.urlopen(request) as answer:
             for line in answer:
                 if line.startswith(b"data: {"):
@@ -69,7 +70,8 @@ class Daemon:
                         times.append(time.monotonic())
                     if part.get("usage"):
                         count = part["usage"]["completion_tokens"]
-        return (times[-1] - times[0]) / max(1, count - 1), self.steps() - before, count
+        return {"first": times[0] - begin, "of_a_token": (times[-1] - times[0]) / max(1, count - 1), "tokens": count,
+                "steps": self.steps() - before if counts_steps else 0}
 
     def end(self):
         self.process.kill()
@@ -80,11 +82,11 @@ def cell(daemon, texts, args):
     ratios, tokens, steps, plain = [], 0, 0, []
     for _ in range(args.turns):
         for kind, text in texts:
-            without, *_ = daemon.ask(kind, text, "off", args.tokens, args.temperature)
-            with_guesses, taken, count = daemon.ask(kind, text, "auto", args.tokens, args.temperature)
-            ratios.append(without / with_guesses)
+            without = daemon.ask(kind, text, "off", args.tokens, args.temperature)["of_a_token"]
+            guessed = daemon.ask(kind, text, "auto", args.tokens, args.temperature)
+            ratios.append(without / guessed["of_a_token"])
             plain.append(without)
-            steps, tokens = steps + taken, tokens + count
+            steps, tokens = steps + guessed["steps"], tokens + guessed["tokens"]
     return f"{statistics.median(ratios):.2f} ({tokens / steps:.2f}; {statistics.median(plain) * 1e3:.1f} ms)"
 
 
