@@ -276,7 +276,8 @@ std::string bench_engine_page() {
 std::string quantize_page() {
   return "OUT is a folder in the layout of compressed-tensors, which transformers loads too; the embedding, the head and\n"
          "what chooses experts stay as they are.\n\n"
-         "  --format F  int4 (the default): 4 bits with a scale for each 32 inputs; int8, fp8: with a scale for each output\n";
+         "  --format F  int4 (the default): 4 bits with a scale for each 32 inputs; int4_g128: for each 128; int8, fp8: with a scale\n"
+         "              for each output; int8_g32, int8_g128: 8 bits with a scale for each 32 or 128 inputs\n";
 }
 
 const std::vector<Command>& commands() {
@@ -284,7 +285,7 @@ const std::vector<Command>& commands() {
       {"serve", "MODEL [settings]", "answer HTTP and gRPC until SIGTERM", settings_page, run_serve},
       {"plan", "MODEL [settings]", "print the memory plan without loading the model", settings_page,
        run_plan},
-      {"quantize", "MODEL OUT [--format int4|int8|fp8]", "write the model's folder with its layers' matrices rounded", quantize_page,
+      {"quantize", "MODEL OUT [--format F]", "write the model's folder with its layers' matrices rounded", quantize_page,
        run_quantize},
       {"config", "[--markdown] [settings]", "print the settings in effect; --markdown documents them all",
        settings_page, run_config},

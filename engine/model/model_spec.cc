@@ -19,7 +19,10 @@ struct RoundingRow {
 const RoundingRow kRoundings[] = {
     {"int8", {WeightFormat::kInt8, WeightFormat::kInt8}},
     {"int8_dynamic", {WeightFormat::kInt8Dynamic, WeightFormat::kInt8Dynamic}},
+    {"int8_g32", {{WeightFormat::kInt8Groups, 32}, {WeightFormat::kInt8Groups, 32}}},
+    {"int8_g128", {{WeightFormat::kInt8Groups, 128}, {WeightFormat::kInt8Groups, 128}}},
     {"int4", {{WeightFormat::kInt4, 32}, WeightFormat::kInt8}},
+    {"int4_g128", {{WeightFormat::kInt4, 128}, WeightFormat::kInt8}},
     {"fp8", {{WeightFormat::kFp8, kWholeRow}, {WeightFormat::kFp8, kWholeRow}}},
 };
 
@@ -30,7 +33,7 @@ ModelSpec quantised(ModelSpec spec, const std::string& quantize) {
   const auto* const row = std::find_if(std::begin(kRoundings), std::end(kRoundings),
                                        [&](const RoundingRow& known) { return known.name == quantize; });
   if (row == std::end(kRoundings))
-    throw std::runtime_error("quantize is " + in_quotes(quantize) + "; it takes off, int8, int8_dynamic, int4 or fp8");
+    throw std::runtime_error("quantize is " + in_quotes(quantize) + "; it takes off, int8, int8_dynamic, int8_g32, int8_g128, int4, int4_g128 or fp8");
   spec.rounded_to = row->to;
   spec.weight_dtype = format_row(row->to.layers.id).number;
   return spec;

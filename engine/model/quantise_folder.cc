@@ -23,7 +23,6 @@ namespace {
 namespace fs = std::filesystem;
 namespace json = boost::json;
 
-constexpr int64_t kGroup = 32;
 constexpr size_t kShardBytes = size_t{4} << 30, kCopyBytes = size_t{16} << 20;
 
 struct Format {
@@ -32,14 +31,17 @@ struct Format {
   const char* type;
   int64_t group;  // kWholeRow: a scale a row
 };
-constexpr Format kFormats[] = {{"int4", "pack-quantized", 4, "int", kGroup},
+constexpr Format kFormats[] = {{"int4", "pack-quantized", 4, "int", 32},
+                               {"int4_g128", "pack-quantized", 4, "int", 128},
                                {"int8", "int-quantized", 8, "int", kWholeRow},
+                               {"int8_g32", "pack-quantized", 8, "int", 32},
+                               {"int8_g128", "pack-quantized", 8, "int", 128},
                                {"fp8", "float-quantized", 8, "float", kWholeRow}};
 
 const Format& format_named(const std::string& name) {
   for (const Format& format : kFormats)
     if (format.name == name) return format;
-  throw std::runtime_error("the format is " + in_quotes(name) + "; it takes int4, int8 or fp8");
+  throw std::runtime_error("the format is " + in_quotes(name) + "; it takes int4, int4_g128, int8, int8_g32, int8_g128 or fp8");
 }
 
 // A tensor of the new folder: its bytes are made when its turn comes.
@@ -89,10 +91,12 @@ Rounded round_matrix(const Format& format, const std::vector<float>& numbers, in
   return rounded;
 }
 
-// Eight codes a word, plus 8.
-std::vector<uint32_t> packed(const std::vector<int8_t>& codes) {
-  std::vector<uint32_t> words(codes.size() / 8);
-  for (size_t i = 0; i < codes.size(); ++i) words[i / 8] |= static_cast<uint32_t>(codes[i] + 8) << i % 8 * 4;
+// As many codes a word as there is room for, plus half their range.
+std::vector<uint32_t> packed(const std::vector<int8_t>& codes, int bits) {
+  const auto per_word = static_cast<size_t>(32 / bits);
+  std::vector<uint32_t> words(codes.size() / per_word);
+  for (size_t i = 0; i < codes.size(); ++i)
+    words[i / per_word] |= static_cast<uint32_t>(codes[i] + (1 << (bits - 1))) << i % per_word * static_cast<size_t>(bits);
   return words;
 }
 
@@ -106,9 +110,9 @@ std::vector<NewTensor> parts_of(const Format& format, const TensorInfo& tensor) 
   const std::string module = without_ending(tensor.name);
   const NewTensor scales{module + ".weight_scale", tensor.dtype_name, {n, groups},
                          static_cast<size_t>(n * groups) * dtype_bytes(*tensor.dtype)};
-  if (format.bits == 8)
+  if (format.group == kWholeRow)
     return {{tensor.name, format.type == std::string_view("int") ? "I8" : "F8_E4M3", {n, k}, static_cast<size_t>(n * k)}, scales};
-  return {{module + ".weight_packed", "I32", {n, k / 8}, static_cast<size_t>(n * k / 2)},
+  return {{module + ".weight_packed", "I32", {n, k * format.bits / 32}, static_cast<size_t>(n * k * format.bits / 8)},
           scales,
           {module + ".weight_shape", "I64", {2}, 2 * sizeof(int64_t)}};
 }
@@ -151,12 +155,12 @@ void write_matrix(const Format& format, const Checkpoint& checkpoint, const Tens
   convert(stored.data(), *tensor.dtype, numbers.data(), DType::kF32, numbers.size());
   try {
     const Rounded rounded = round_matrix(format, numbers, k, *tensor.dtype);
-    if (format.bits == 8) {
+    if (format.group == kWholeRow) {
       to.write(rounded.codes.data(), rounded.codes.size());
       to.write(rounded.scales.data(), rounded.scales.size());
       return;
     }
-    const std::vector<uint32_t> words = packed(rounded.codes);
+    const std::vector<uint32_t> words = packed(rounded.codes, format.bits);
     to.write(words.data(), words.size() * sizeof words[0]);
     to.write(rounded.scales.data(), rounded.scales.size());
     const int64_t shape[2] = {n, k};
@@ -227,7 +231,8 @@ void quantise_folder(const fs::path& model, const fs::path& out, const std::stri
       ignored.push_back(json::value(without_ending(tensor.name)));
   }
   if (!std::any_of(checkpoint.tensors().begin(), checkpoint.tensors().end(), is_rounded))
-    throw std::runtime_error(model.string() + " has no matrices that can be stored so: they are turned, of all experts in one, or of sizes that are no multiple of " + std::to_string(kGroup));
+    throw std::runtime_error(model.string() + " has no matrices that can be stored so: they are turned, of all experts in one, or of sizes that are no multiple of " +
+                             std::to_string(std::max<int64_t>(1, format.group)));
 
   fs::create_directories(out);
   json::object places;

@@ -9,7 +9,8 @@
 
 namespace serval {
 
-// `format`: int4 (a scale for each 32 inputs), int8 or fp8 (for each output). `out` must not exist yet, or be empty.
+// `format`: int8 or fp8 (a scale for each output), int4 or int8_g32 (for each 32 inputs), int4_g128 or int8_g128 (for each
+// 128). `out` must not exist yet, or be empty.
 // Throws std::runtime_error with one sentence. progress: bytes of the checkpoint read, and in all.
 void quantise_folder(const std::filesystem::path& model, const std::filesystem::path& out, const std::string& format,
                      const Progress& progress = {});

@@ -28,6 +28,13 @@ constexpr Method kMethods[] = {
     {"hqq", find_hqq},
     {"modelopt", find_modelopt},
     {"mxfp4", find_mxfp4},
+    {"mlx", find_mlx},
+    {"auto-round", find_auto_round},
+    {"fbgemm_fp8", find_fp8},
+    {"aqlm", find_aqlm},
+    {"squeezellm", find_squeezellm},
+    {"any-precision", find_any_precision},
+    {"qserve", find_qserve},
 };
 
 // Older tools name no method.
@@ -36,6 +43,8 @@ std::string method_of(const json::object& config) {
   if (!name.empty()) return name;
   if (config.contains("config_groups")) return "compressed-tensors";
   if (config.contains("load_in_4bit") || config.contains("load_in_8bit")) return "bitsandbytes";
+  if (config.contains("parent_precision")) return "any-precision";
+  if (config.contains("group_size") && config.contains("bits")) return "mlx";
   return "";
 }
 
@@ -62,7 +71,7 @@ QuantisedCheckpoint::Opened QuantisedCheckpoint::open_gguf(const std::filesystem
 }
 
 Quantisation find_quantisation(const json::object& config) {
-  for (const char* field : {"quantization_config", "compression_config"}) {
+  for (const std::string_view field : kQuantisationFields) {
     const json::value* value = config.if_contains(field);
     if (value != nullptr && !value->is_null() && !(value->is_bool() && !value->get_bool())) return {field, value};
   }

@@ -12,6 +12,10 @@
 
 namespace serval {
 
+// Of config.json; the last three are those of mlx-lm, Any-Precision and QuIP#.
+inline constexpr std::string_view kQuantisationFields[] = {"quantization_config", "compression_config", "quantization", "anyprec",
+                                                           "quip_params"};
+
 // What a model's config.json says of quantised weights. `value` null: they are plain numbers.
 struct Quantisation {
   std::string_view field;

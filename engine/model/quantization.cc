@@ -39,7 +39,8 @@ bool is_set(const json::object& object, std::string_view name) {
 // As people write the name.
 std::string spelled(std::string_view method) {
   constexpr std::pair<std::string_view, std::string_view> kSpellings[] = {
-      {"awq", "AWQ"}, {"gptq", "GPTQ"}, {"fp8", "FP8"}, {"mxfp4", "MXFP4"}, {"hqq", "HQQ"}, {"aqlm", "AQLM"}};
+      {"awq", "AWQ"}, {"gptq", "GPTQ"}, {"fp8", "FP8"}, {"mxfp4", "MXFP4"}, {"hqq", "HQQ"}, {"aqlm", "AQLM"},
+      {"squeezellm", "SqueezeLLM"}, {"qserve", "QServe"}, {"auto-round", "AutoRound"}, {"fbgemm_fp8", "FBGEMM FP8"}};
   for (const auto& [name, spelling] : kSpellings) {
     if (method == name) return std::string(spelling);
   }
@@ -53,6 +54,9 @@ std::string method_of(const json::value& config, const json::object& object) {
   }
   if (object.contains("config_groups")) return "compressed-tensors";
   if (object.contains("load_in_4bit") || object.contains("load_in_8bit")) return "bitsandbytes";
+  if (object.contains("parent_precision")) return "Any-Precision";
+  if (object.contains("codesz")) return "QuIP#";
+  if (object.contains("group_size") && object.contains("bits")) return "MLX";
   return "";
 }
 

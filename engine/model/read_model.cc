@@ -98,6 +98,11 @@ bool lacks_head(const std::filesystem::path& model_dir, const TensorNames& names
   return found.embedding != names.embedding && found.head == names.head && checkpoint.find(names.head_tensor()) == nullptr;
 }
 
+// As mlx-lm has the matrices of all experts.
+constexpr StoredName kMlxExperts[] = {{"mlp.experts.*.gate_proj", "mlp.switch_mlp.gate_proj"},
+                                      {"mlp.experts.*.up_proj", "mlp.switch_mlp.up_proj"},
+                                      {"mlp.experts.*.down_proj", "mlp.switch_mlp.down_proj"}};
+
 // Of scores, read where they are computed.
 constexpr std::string_view kScoreTensors[] = {"score."};
 
@@ -120,7 +125,7 @@ ModelSpec read_model_spec(const std::filesystem::path& model_dir) {
   const Architecture& architecture = read_architecture(file, head);
   const Quantisation quantisation = find_quantisation(object);
   check_method(path, quantisation);
-  for (const char* field : {"quantization_config", "compression_config"}) file.find(field);
+  for (const std::string_view field : kQuantisationFields) file.find(field);
   ModelSpec spec = architecture.read(file);
   spec.architecture = architecture.name;
   const std::span<const StoredName> modules = spec.names.modules;
@@ -137,7 +142,10 @@ ModelSpec read_model_spec(const std::filesystem::path& model_dir) {
   if (is_gguf(model_dir)) adapt_to_gguf(GgufFile(model_dir), spec);
   if (quantisation.value != nullptr || is_gguf(model_dir)) {
     const QuantisedCheckpoint checkpoint(model_dir);
-    for (const StoredMatrix& matrix : checkpoint.matrices()) spec.stored.emplace(matrix.name, matrix.format);
+    for (const StoredMatrix& matrix : checkpoint.matrices()) {
+      spec.stored.emplace(matrix.name, matrix.format);
+      if (matrix.name.ends_with(kMlxExperts[0].stored)) spec.names.modules = kMlxExperts;
+    }
     // What chooses experts has more bits than the rest.
     for (const TensorInfo& tensor : checkpoint.tensors().tensors()) {
       if (is_gguf(model_dir) && tensor.dtype == DType::kF32 && tensor.shape.size() > 1 && spec.weight_dtype != DType::kF32)

@@ -3,7 +3,7 @@
 Run by hand, never by the tests, with the environment of make_model_golden.py:
     VENV/bin/python tests/golden/make_quantised_golden.py [NAME...]
 
-HQQ's layout is written and read back by the library of that name (0.2.8); compressed-tensors' packed integers are written and read back by the library of that name (0.20.1). The other layouts are written here
+MLX's is written and read back by the library of that name (0.32). HQQ's layout is written and read back by the library of that name (0.2.8); compressed-tensors' packed integers are written and read back by the library of that name (0.20.1). The other layouts are written here
 from their published definitions, in numpy, with the numbers that they stand for: (code - zero) * scale. The reference computes in float32
 with those numbers.
 """
@@ -360,7 +360,186 @@ def nvfp4(by_library):
         "weights": {"num_bits": 4, "type": "float", "symmetric": True, "strategy": "tensor_group", "group_size": 16}}}}, torch.bfloat16
 
 
+def mlx_codes(weight, bits, group=32):
+    """What the library writes of a matrix, and the numbers that it reads there."""
+    import mlx.core as mx
+    words, scales, biases = mx.quantize(mx.array(weight).astype(mx.bfloat16), group, bits)
+    meant = mx.dequantize(words, scales.astype(mx.float32), biases.astype(mx.float32), group, bits)
+    as_bf16 = [tensor(np.array(x.astype(mx.float32))).to(torch.bfloat16) for x in (scales, biases)]
+    return {"weight": tensor(np.array(words)), "scales": as_bf16[0], "biases": as_bf16[1]}, np.array(meant)
+
+
+MLX_BITS = {"k_proj": 3, "v_proj": 5, "o_proj": 2, "down_proj": 6, "embed_tokens": 8}
+
+
+def mlx():
+    def store(weight, name):
+        return mlx_codes(weight, MLX_BITS.get(name.split(".")[-2], 4))
+    own = {f"model.layers.{l}.{part}": {"group_size": 32, "bits": MLX_BITS[part.split(".")[1]]}
+           for l in range(2) for part in ("self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.down_proj")}
+    return store, {"group_size": 32, "bits": 4, "model.embed_tokens": {"group_size": 32, "bits": 8}, **own}, torch.bfloat16, \
+        {"by_name": True, "also": "embed_tokens.weight", "field": "quantization"}
+
+
+def aqlm(books, bits):
+    def store(weight):
+        n, k = weight.shape
+        random = np.random.default_rng(n + k)
+        codebooks = (random.standard_normal((books, 2 ** bits, 1, 8)) * weight.std() / books ** 0.5).astype(np.float16)
+        scales = (1 + 0.2 * random.standard_normal((n, 1, 1, 1))).astype(np.float16)
+        codes = random.integers(0, 2 ** bits, (n, k // 8, books))
+        meant = sum(codebooks[b].astype(np.float32)[codes[:, :, b], 0] for b in range(books)) * scales.astype(np.float32)[:, :, 0]
+        whole = codes.astype(np.uint16 if bits > 8 else np.uint8).view(np.int16 if bits > 8 else np.int8)
+        return {"codes": tensor(whole), "codebooks": tensor(codebooks), "scales": tensor(scales)}, \
+            meant.reshape(n, k).astype(np.float16).astype(np.float32)
+    return store, {"quant_method": "aqlm", "in_group_size": 8, "out_group_size": 1, "num_codebooks": books, "nbits_per_codebook": bits,
+                   "linear_weights_not_to_quantize": ["lm_head.weight"]}, torch.float16, {"num_hidden_layers": 1}
+
+
+def squeezellm(bits, is_sparse):
+    """A table of numbers for each output; the outliers are less what the table has for zero, and one output is whole."""
+    def store(weight):
+        n, k = weight.shape
+        outliers = np.zeros(weight.shape, dtype=bool)
+        if is_sparse:
+            outliers = np.abs(weight) > np.quantile(np.abs(weight), 0.97)
+        dense = np.where(outliers, 0, weight)
+        table = np.quantile(dense, (np.arange(2 ** bits) + 0.5) / 2 ** bits, axis=1).T.astype(np.float32)
+        codes = np.abs(dense[..., None] - table[:, None]).argmin(axis=2)
+        meant = np.take_along_axis(table, codes, axis=1)
+        stored = {"qweight": tensor(bits_in_words(codes, bits).T), "lookup_table": tensor(table)}
+        if is_sparse:
+            more = np.where(outliers, weight - meant, 0).astype(np.float32)
+            whole = int(outliers.sum(axis=1).argmax())
+            sparse = more.copy()
+            sparse[whole] = 0
+            rows, columns = np.nonzero(sparse)
+            stored |= {"rows": tensor(np.searchsorted(rows, np.arange(n + 1)).astype(np.int32)), "cols": tensor(columns.astype(np.int32)),
+                       "vals": tensor(sparse[rows, columns]), "full_rows": tensor(more[whole][:, None]),
+                       "full_row_indices": tensor(np.array([whole], dtype=np.int32))}
+            meant = meant + more
+        return stored, meant.astype(np.float16).astype(np.float32)
+    return store, {"quant_method": "squeezellm", "wbits": bits}, torch.float16
+
+
+def any_precision(bits, seed_bits):
+    """Planes of one bit, bytes as warps read them; narrower tables stand beside and are not read."""
+    def place(j, row):
+        begin = j // 128 * 128
+        threads = min(128, row - begin) // 4
+        return begin + (j - begin) % threads * 4 + ((j - begin) // threads ^ 3)
+
+    def store(weight):
+        n, k = weight.shape
+        table = np.quantile(weight, (np.arange(2 ** bits) + 0.5) / 2 ** bits, axis=1).T.astype(np.float16)
+        codes = np.abs(weight[..., None] - table[:, None]).argmin(axis=2)
+        planes = np.stack([np.packbits((codes >> (bits - 1 - b)) & 1, axis=1) for b in range(bits)])
+        lying = np.empty_like(planes)
+        for j in range(k // 8):
+            lying[:, :, place(j, k // 8)] = planes[:, :, j]
+        stored = {"qweight": tensor(lying.view(np.int32)), f"lut{bits}": tensor(table)}
+        for width in range(seed_bits, bits):
+            stored[f"lut{width}"] = tensor(np.zeros((n, 2 ** width), dtype=np.float16))
+        return stored, np.take_along_axis(table, codes, axis=1).astype(np.float32)
+    return store, {"seed_precision": seed_bits, "parent_precision": bits, "arch_config": {"module_names": [], "model_name": "model",
+                   "layers_name": "layers"}}, torch.float16, {"field": "anyprec"}
+
+
+def qserve(group):
+    """Codes in the order of the kernel's tiles of 32 by 32; by group, codes of 8 bits are made of them first."""
+    def tiles(codes):
+        n, k = codes.shape
+        parts = codes.reshape(n // 32, 2, 2, 8, k // 32, 2, 4, 4).transpose(0, 4, 3, 6, 5, 2, 7, 1)
+        return (parts[..., 0] | parts[..., 1] << 4).astype(np.uint8).view(np.int8).reshape(n, k // 2)
+
+    def by_threads(values):  # [n, groups]
+        return tensor(np.ascontiguousarray(values.T.reshape(-1, values.shape[0] // 32, 4, 8).swapaxes(2, 3).reshape(values.T.shape).astype(np.int8)))
+
+    def store(weight):
+        n, k = weight.shape
+        if group is None:
+            codes, scale, zero = integers(weight, 4, k, False)
+            szeros = (zero.astype(np.float16) * scale.astype(np.float16)).astype(np.float16)
+            meant = codes * scale - szeros.astype(np.float32)
+            return {"qweight": tensor(tiles(codes)), "s1_scales": half(scale[:, 0]), "s1_szeros": half(szeros[:, 0])}, meant.astype(np.float32)
+        rows = (np.abs(weight).max(axis=1, keepdims=True) / 119).astype(np.float16).astype(np.float32)
+        whole = groups_of(np.rint(weight / rows), group)
+        low, high = np.minimum(whole.min(axis=2), 0), np.maximum(whole.max(axis=2), 0)
+        scale = np.maximum(np.ceil((high - low) / 15), 1)
+        zero = np.clip(np.rint(-low / scale), 0, 15)
+        scale = np.where(zero * scale > 128, np.floor(128 / zero), scale)
+        codes = np.clip(np.rint(whole / scale[..., None]) + zero[..., None], 0, 15).astype(np.int64)
+        meant = ((codes - zero[..., None]) * scale[..., None]).reshape(n, k) * rows
+        return {"qweight": tensor(tiles(codes.reshape(n, k))), "s1_scales": half(rows[:, 0]), "s2_scales": by_threads(scale),
+                "s2_zeros": by_threads(-zero * scale)}, meant.astype(np.float32)
+    return store, {"quant_method": "qserve", "w_bit": 4, "group_size": group or -1}, torch.float16
+
+
+def auto_round():
+    store, config, dtype = gptq(4, True)
+    return store, {"quant_method": "auto-round", "packing_format": "auto_round:auto_gptq", "bits": 4, "group_size": 32, "sym": True,
+                   "data_type": "int", "autoround_version": "0.6.0", "iters": 200, "low_gpu_mem_usage": True}, dtype
+
+
+def fbgemm_fp8():
+    def store(weight):
+        scale = (np.abs(weight).max(axis=1, keepdims=True) / 448).astype(np.float32)
+        codes, meant = e4m3(weight, scale)
+        return {"weight": codes, "weight_scale": tensor(scale), "input_scale_ub": torch.tensor([1200.0])}, meant
+    return store, {"quant_method": "fbgemm_fp8", "activation_scale_ub": 1200.0, "modules_to_not_convert": ["lm_head"]}, torch.bfloat16
+
+
+def mlx_experts(name):
+    """The experts of a Qwen 3 as mlx-lm stacks them."""
+    config = transformers.Qwen3MoeConfig(
+        vocab_size=VOCAB, hidden_size=64, intermediate_size=64, moe_intermediate_size=32, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=16, num_experts=4, num_experts_per_tok=2, norm_topk_prob=True, max_position_embeddings=256,
+        mlp_only_layers=[], tie_word_embeddings=False, rope_parameters=rope(1000000.0), attn_implementation="eager", eos_token_id=2)
+    folder = pathlib.Path(ROOT) / name
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed in range(1, 200):
+        model = transformers.Qwen3MoeForCausalLM(config).eval()
+        randomise(model, seed)
+        tensors = {}
+        with torch.no_grad():
+            for parameter_name, parameter in model.named_parameters():
+                bits = 8 if parameter_name.endswith(("mlp.gate.weight", "lm_head.weight")) else 4
+                module = parameter_name.removesuffix(".weight")
+                if parameter.dim() == 1:
+                    parameter.copy_(parameter.to(torch.bfloat16))
+                    tensors[parameter_name] = parameter.to(torch.bfloat16).clone()
+                    continue
+                stored, meant = mlx_codes(parameter.numpy(), bits)
+                parameter.copy_(torch.from_numpy(meant))
+                if module.endswith("experts.gate_up_proj"):
+                    for half_name, rows in (("gate_proj", slice(0, 32)), ("up_proj", slice(32, 64))):
+                        to = module.replace("experts.gate_up_proj", f"switch_mlp.{half_name}")
+                        tensors |= {f"{to}.{part}": value[:, rows].clone() for part, value in stored.items()}
+                    continue
+                module = module.replace("experts.down_proj", "switch_mlp.down_proj")
+                tensors |= {f"{module}.{part}": value.clone() for part, value in stored.items()}
+        cases = make_cases(model, [24], [], None)
+        if cases is not None:
+            break
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "mlx"})
+    written = config.to_dict()
+    quantisation = {"group_size": 32, "bits": 4, "mode": "affine", "lm_head": {"group_size": 32, "bits": 8}}
+    quantisation |= {f"model.layers.{l}.mlp.gate": {"group_size": 32, "bits": 8} for l in range(2)}
+    written |= {"architectures": ["Qwen3MoeForCausalLM"], "dtype": "bfloat16", "quantization": quantisation, "quantization_config": quantisation}
+    write(folder, written, seed, cases, name)
+
+
 FORMATS = {
+    "quant-mlx": mlx,
+    "quant-aqlm-2x8": lambda: aqlm(2, 8),
+    "quant-aqlm-1x9": lambda: aqlm(1, 9),
+    "quant-squeezellm4": lambda: squeezellm(4, False),
+    "quant-squeezellm3": lambda: squeezellm(3, True),
+    "quant-any-precision": lambda: any_precision(4, 3),
+    "quant-qserve": lambda: qserve(None),
+    "quant-qserve-groups": lambda: qserve(32),
+    "quant-auto-round": auto_round,
+    "quant-fbgemm-fp8": fbgemm_fp8,
     "quant-gptq4": lambda: gptq(4, True),
     "quant-gptq4-zeros": lambda: gptq(4, False),
     "quant-gptq4-order": lambda: gptq(4, False, order=5, version=2, dtype=torch.float32),  # held as the numbers of its type
@@ -394,18 +573,21 @@ def is_quantised(name):
 
 
 def make(name):
-    store, quantisation, dtype = FORMATS[name]()
+    store, quantisation, dtype, *more = FORMATS[name]()
+    more = more[0] if more else {}
     folder = pathlib.Path(ROOT) / name
     folder.mkdir(parents=True, exist_ok=True)
-    config = transformers.LlamaConfig(**SHAPE, rope_parameters=rope(), attn_implementation="eager")
+    config = transformers.LlamaConfig(**{**SHAPE, "num_hidden_layers": more.get("num_hidden_layers", 2)}, rope_parameters=rope(),
+                                      attn_implementation="eager")
     for seed in range(1, 200):
         model = transformers.LlamaForCausalLM(config).eval()
         randomise(model, seed)
         tensors = {}
         with torch.no_grad():
             for parameter_name, parameter in model.named_parameters():
-                if is_quantised(parameter_name):
-                    stored, meant = store(parameter.float().numpy().astype(np.float32))
+                if is_quantised(parameter_name) or parameter_name.endswith(more.get("also", "nothing")):
+                    name_too = [parameter_name] if more.get("by_name") else []
+                    stored, meant = store(parameter.float().numpy().astype(np.float32), *name_too)
                     module = parameter_name.removesuffix(".weight")
                     tensors |= {f"{module}.{part}": value.clone() for part, value in stored.items()}
                     parameter.copy_(torch.from_numpy(np.ascontiguousarray(meant)))
@@ -423,7 +605,7 @@ def make(name):
         written.pop(field, None)
     parameters = written.pop("rope_parameters")
     written |= {"architectures": ["LlamaForCausalLM"], "torch_dtype": str(dtype).removeprefix("torch."),
-                "rope_theta": parameters["rope_theta"], "quantization_config": quantisation}
+                "rope_theta": parameters["rope_theta"], more.get("field", "quantization_config"): quantisation}
     written.pop("dtype", None)
     write(folder, written, seed, cases, name)
 
@@ -445,6 +627,8 @@ def main():
             make(name)
     if len(sys.argv) < 2 or "quant-mxfp4" in sys.argv[1:]:
         gpt_oss("quant-mxfp4")
+    if len(sys.argv) < 2 or "quant-mlx-experts" in sys.argv[1:]:
+        mlx_experts("quant-mlx-experts")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ std::vector<StoredMatrix> find_fp8(const Checkpoint& checkpoint, const boost::js
     const char* const scale = has(".weight_scale_inv") ? ".weight_scale_inv" : has(".scale") ? ".scale" : ".weight_scale";
     matrices.push_back(scaled_matrix(checkpoint, tensor, *module + scale, "FP8", block_rows, block_columns));
     // Of activations, which stay as they are.
-    for (const char* unused : {".input_scale", ".activation_scale"})
+    for (const char* unused : {".input_scale", ".activation_scale", ".input_scale_ub"})
       if (has(unused)) matrices.back().tensors.push_back(*module + unused);
   }
   return matrices;

@@ -46,24 +46,33 @@ const TensorInfo& tensor_of(const Checkpoint& checkpoint, const std::string& nam
   return *tensor;
 }
 
-std::vector<float> numbers_in(const Checkpoint& checkpoint, const std::string& name) {
+const TensorInfo& tensor_or_part(const Checkpoint& checkpoint, const std::string& name) {
   const TensorInfo* tensor = checkpoint.find_part(name);
-  if (tensor == nullptr) tensor = &tensor_of(checkpoint, name, "F32 F16 BF16 F8_E4M3 F8_E8M0");
-  const auto bytes = values_in<std::byte>(checkpoint, name);
-  if (tensor->dtype && *tensor->dtype != DType::kI32) {
-    std::vector<float> numbers(bytes.size() / dtype_bytes(*tensor->dtype));
-    convert(bytes.data(), *tensor->dtype, numbers.data(), DType::kF32, numbers.size());
+  if (tensor == nullptr) tensor = checkpoint.find(name);
+  if (tensor == nullptr) throw std::runtime_error("the checkpoint lacks the tensor " + in_quotes(name));
+  return *tensor;
+}
+
+std::vector<float> numbers_in(const Checkpoint& checkpoint, const std::string& name, int64_t first, int64_t count) {
+  const TensorInfo& tensor = tensor_or_part(checkpoint, name);
+  std::vector<float> numbers(static_cast<size_t>(count));
+  if (tensor.dtype && *tensor.dtype != DType::kI32) {
+    const auto size = static_cast<int64_t>(dtype_bytes(*tensor.dtype));
+    const auto bytes = values_in<std::byte>(checkpoint, name, first * size, count * size);
+    convert(bytes.data(), *tensor.dtype, numbers.data(), DType::kF32, numbers.size());
     return numbers;
   }
-  std::vector<float> numbers(bytes.size());
-  const bool is_power = tensor->dtype_name == "F8_E8M0" || tensor->dtype_name == "U8";
-  if (!is_power && tensor->dtype_name != "F8_E4M3")
-    refuse_tensor(checkpoint, *tensor, "has dtype " + std::string(tensor->dtype_name) + ", which are no scales");
-  for (size_t i = 0; i < bytes.size(); ++i) {
-    const auto code = static_cast<uint8_t>(bytes[i]);
-    numbers[i] = is_power ? std::ldexp(1.0f, code - 127) : fp8_to_float(code);
-  }
+  const bool is_power = tensor.dtype_name == "F8_E8M0" || tensor.dtype_name == "U8";
+  if (!is_power && tensor.dtype_name != "F8_E4M3")
+    refuse_tensor(checkpoint, tensor, "has dtype " + std::string(tensor.dtype_name) + ", which are no scales");
+  const auto codes = values_in<uint8_t>(checkpoint, name, first, count);
+  for (size_t i = 0; i < codes.size(); ++i) numbers[i] = is_power ? std::ldexp(1.0f, codes[i] - 127) : fp8_to_float(codes[i]);
   return numbers;
+}
+
+std::vector<float> numbers_in(const Checkpoint& checkpoint, const std::string& name) {
+  const TensorInfo& tensor = tensor_or_part(checkpoint, name);
+  return numbers_in(checkpoint, name, 0, static_cast<int64_t>(tensor.bytes / (tensor.dtype ? dtype_bytes(*tensor.dtype) : 1)));
 }
 
 std::optional<WeightFormat> format_of_bits(int64_t bits) {

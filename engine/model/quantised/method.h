@@ -32,6 +32,12 @@ std::vector<StoredMatrix> find_bitsandbytes(const Checkpoint& checkpoint, const 
 std::vector<StoredMatrix> find_modelopt(const Checkpoint& checkpoint, const boost::json::object& config);
 std::vector<StoredMatrix> find_hqq(const Checkpoint& checkpoint, const boost::json::object& config);
 std::vector<StoredMatrix> find_mxfp4(const Checkpoint& checkpoint, const boost::json::object& config);
+std::vector<StoredMatrix> find_mlx(const Checkpoint& checkpoint, const boost::json::object& config);
+std::vector<StoredMatrix> find_auto_round(const Checkpoint& checkpoint, const boost::json::object& config);
+std::vector<StoredMatrix> find_aqlm(const Checkpoint& checkpoint, const boost::json::object& config);
+std::vector<StoredMatrix> find_squeezellm(const Checkpoint& checkpoint, const boost::json::object& config);
+std::vector<StoredMatrix> find_any_precision(const Checkpoint& checkpoint, const boost::json::object& config);
+std::vector<StoredMatrix> find_qserve(const Checkpoint& checkpoint, const boost::json::object& config);
 
 // The number that the configuration has under the name; the fallback where it has none.
 int64_t integer_in(const boost::json::object& config, std::string_view name, int64_t fallback);
@@ -42,18 +48,23 @@ std::string string_in(const boost::json::object& config, std::string_view name);
 const TensorInfo& tensor_of(const Checkpoint& checkpoint, const std::string& name, std::string_view types, size_t rank = 0);
 [[noreturn]] void refuse_tensor(const Checkpoint& checkpoint, const TensorInfo& tensor, const std::string& why);
 
-// A tensor's bytes, whether it stands alone or is a part of a matrix.
+// The tensor of that name, whether it stands alone or is a part of a matrix.
+const TensorInfo& tensor_or_part(const Checkpoint& checkpoint, const std::string& name);
+
+// A tensor's bytes; or those of `count` elements of T, from one on.
 template <class T>
-std::vector<T> values_in(const Checkpoint& checkpoint, const std::string& name) {
-  const TensorInfo* tensor = checkpoint.find_part(name);
-  if (tensor == nullptr) tensor = checkpoint.find(name);
-  if (tensor == nullptr) throw std::runtime_error("the checkpoint lacks the tensor '" + name + "'");
-  std::vector<T> values(tensor->bytes / sizeof(T));
-  checkpoint.read(*tensor, 0, values.size() * sizeof(T), values.data());
+std::vector<T> values_in(const Checkpoint& checkpoint, const std::string& name, int64_t first, int64_t count) {
+  std::vector<T> values(static_cast<size_t>(count));
+  checkpoint.read(tensor_or_part(checkpoint, name), static_cast<size_t>(first) * sizeof(T), values.size() * sizeof(T), values.data());
   return values;
 }
-// As numbers: of F32, F16, BF16, F8_E4M3 or F8_E8M0.
+template <class T>
+std::vector<T> values_in(const Checkpoint& checkpoint, const std::string& name) {
+  return values_in<T>(checkpoint, name, 0, static_cast<int64_t>(tensor_or_part(checkpoint, name).bytes / sizeof(T)));
+}
+// As numbers: of F32, F16, BF16, F8_E4M3 or F8_E8M0; all of them, or so many from one on.
 std::vector<float> numbers_in(const Checkpoint& checkpoint, const std::string& name);
+std::vector<float> numbers_in(const Checkpoint& checkpoint, const std::string& name, int64_t first, int64_t count);
 
 // Numbers of `bits` bits, one after the other in words of 32 from the lowest bit on; the words lie `stride` apart.
 inline uint32_t code_in(const uint32_t* words, int64_t stride, int64_t index, int bits) {

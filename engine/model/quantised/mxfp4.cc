@@ -2,8 +2,6 @@
 // first in the low bits, and scales [experts, n, k / 32], powers of two.
 #include "engine/model/quantised/method.h"
 
-#include <cmath>
-
 namespace serval {
 
 std::vector<StoredMatrix> find_mxfp4(const Checkpoint& checkpoint, const boost::json::object&) {
@@ -22,15 +20,10 @@ std::vector<StoredMatrix> find_mxfp4(const Checkpoint& checkpoint, const boost::
                         .format = grouped(WeightFormat::kTable4, 32, k, false),
                         .tensors = {tensor.name, scales.name},
                         .read = [=, module = *module](const Checkpoint& from, int64_t index, MatrixParts& parts) {
-                          const auto slice = [&](const std::string& name, int64_t bytes) {
-                            std::vector<uint8_t> values(static_cast<size_t>(bytes));
-                            from.read(*from.find_part(name), static_cast<size_t>(index * bytes), values.size(), values.data());
-                            return values;
-                          };
-                          const auto blocks = slice(module + "_blocks", n * k / 2), powers = slice(module + "_scales", n * groups);
+                          const auto blocks = values_in<uint8_t>(from, module + "_blocks", index * n * k / 2, n * k / 2);
+                          parts.scales = numbers_in(from, module + "_scales", index * n * groups, n * groups);
                           parts.table = kE2M1;
                           parts.codes = low_nibbles_first(blocks);
-                          for (const uint8_t power : powers) parts.scales.push_back(std::ldexp(1.0f, power - 127));
                         }});
   }
   return matrices;

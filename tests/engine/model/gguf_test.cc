@@ -14,7 +14,9 @@
 #include "engine/model/gguf_model.h"
 #include "engine/model/quantised_checkpoint.h"
 #include "engine/model/read_model.h"
+#include "engine/model/weight_loader.h"
 #include "loadtest/bench/temp_folder.h"
+#include "tests/engine/model/plain_backend.h"
 #include "tests/engine/model/test_files.h"
 
 namespace serval {
@@ -96,6 +98,19 @@ TEST(GgufTypes, HaveCodesOfTheirFormatInAnyBlock) {
     for (const float level : parts.table) EXPECT_TRUE(level == std::trunc(level) && std::abs(level) < 128) << type->name << " " << level;
   }
   EXPECT_EQ(num_types, 22);
+}
+
+// Parts of one matrix whose types have different numbers are held as whole numbers, those of one family as they are.
+TEST(GgufTypes, AreHeldTogetherWhereOneFormatCan) {
+  const auto path = kFixtures / "models/gguf-llama-iq/model.gguf";
+  const auto backend = testing::make_plain_backend();
+  const ModelWeights weights = load_weights(path, read_model_spec(path), *backend);
+  for (const LayerWeights& layer : weights.layers) {
+    const LinearWeight& qkv = std::get<GqaWeights>(layer.mixer).qkv;
+    EXPECT_EQ(qkv.format, WeightFormat::kInt8Groups);
+    EXPECT_EQ(std::get<DenseFfnWeights>(layer.ffn).gate_up.format, WeightFormat::kTable4);
+  }
+  EXPECT_EQ(weights.embedding.format, WeightFormat::kTable4);
 }
 
 // The header of the second file is that of the first with another count of tensors, and the same bytes behind it.

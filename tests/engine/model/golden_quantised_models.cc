@@ -50,6 +50,17 @@ std::vector<ModelCase> quantised_models() {
       {"quant-mxfp4", {spoiled("_blocks"), spoiled("_scales")}},
       {"quant-nf4", {spoiled("proj.weight"), spoiled("absmax"), spoiled("quant_map")}},
       {"quant-nf4-nested", {spoiled("proj.weight"), spoiled("weight.absmax"), spoiled("nested_absmax"), spoiled("quant_map")}},
+      {"quant-mlx", {spoiled("embed_tokens.weight"), spoiled("proj.weight"), spoiled(".scales"), spoiled(".biases")}},
+      {"quant-mlx-experts", {spoiled("up_proj.weight"), spoiled("gate.weight"), spoiled("down_proj.scales"), spoiled(".biases")}},
+      {"quant-auto-round", {spoiled("qweight"), spoiled(".scales")}},
+      {"quant-fbgemm-fp8", {spoiled("proj.weight"), spoiled("weight_scale")}},
+      {"quant-aqlm-2x8", {spoiled(".codes"), spoiled(".codebooks"), spoiled(".scales")}},
+      {"quant-aqlm-1x9", {spoiled(".codes"), spoiled(".codebooks"), spoiled(".scales")}},
+      {"quant-squeezellm4", {spoiled("qweight"), spoiled("lookup_table")}},
+      {"quant-squeezellm3", {spoiled("qweight"), spoiled("lookup_table"), spoiled("vals"), spoiled("full_rows")}},
+      {"quant-any-precision", {spoiled("qweight"), spoiled("lut4")}},
+      {"quant-qserve", {spoiled("qweight"), spoiled("s1_scales"), spoiled("s1_szeros")}},
+      {"quant-qserve-groups", {spoiled("qweight"), spoiled("s1_scales"), spoiled("s2_scales"), spoiled("s2_zeros")}},
       {"quant-bnb-int8", {spoiled("proj.weight"), spoiled("SCB")}},
   };
 }

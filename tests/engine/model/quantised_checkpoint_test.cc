@@ -28,7 +28,9 @@ constexpr const char* kFixtures[] = {"quant-gptq4-zeros", "quant-gptq4-order", "
                                      "quant-ct-fp8",      "quant-ct-nvfp4",    "quant-fp8-blocks", "quant-fp8",
                                      "quant-ct-sparse",   "quant-ct-sparse-fp8",
                                      "quant-hqq3",        "quant-hqq4-axis0",
-                                     "quant-nf4-nested",  "quant-bnb-int8",    "quant-modelopt-nvfp4", "quant-mxfp4"};
+                                     "quant-nf4-nested",  "quant-bnb-int8",    "quant-modelopt-nvfp4", "quant-mxfp4",
+                                     "quant-mlx",         "quant-mlx-experts", "quant-auto-round", "quant-aqlm-1x9",
+                                     "quant-squeezellm3", "quant-any-precision", "quant-qserve",      "quant-qserve-groups"};
 
 struct Tensor1 {
   std::string name, dtype;
@@ -54,7 +56,11 @@ struct Changed {
       if (tensor.name.ends_with(ending)) return tensor;
     throw std::logic_error(ending);
   }
-  json::object& quantisation() { return config["quantization_config"].as_object(); }
+  json::object& quantisation() {
+    for (const std::string_view field : kQuantisationFields)
+      if (config.contains(field)) return config[field].as_object();
+    throw std::logic_error("quantised");
+  }
 
   // What reading it says; empty when nothing is wrong.
   std::string verdict(FolderInMemory& folder, Backend& backend) const {
@@ -101,6 +107,19 @@ TEST_F(QuantisedCheckpoints, AreRefusedByMethodAndWidth) {
   Changed other("quant-modelopt-nvfp4");
   other.quantisation()["quant_algo"] = "W4A8_AWQ";
   EXPECT_THAT(verdict(other), HasSubstr("W4A8_AWQ"));
+  Changed mlx("quant-mlx");
+  mlx.quantisation()["mode"] = "mxfp4";
+  EXPECT_THAT(verdict(mlx), HasSubstr("MLX, 4 bit (mode mxfp4)"));
+  Changed round("quant-auto-round");
+  round.quantisation()["packing_format"] = "auto_round:llm_compressor";
+  EXPECT_THAT(verdict(round), HasSubstr("packing_format auto_round:llm_compressor"));
+  Changed sharp("quant-any-precision");
+  sharp.config["quip_params"] = {{"codebook", "E8P12"}, {"codesz", 8}, {"packsz", 4}};
+  sharp.config.erase("anyprec");
+  EXPECT_THAT(verdict(sharp), HasSubstr("quip_params says that the weights are quantised: QuIP# weights are not supported"));
+  Changed squeezed("quant-squeezellm3");
+  squeezed.quantisation()["wbits"] = 2;
+  EXPECT_THAT(verdict(squeezed), HasSubstr("SqueezeLLM (2 bit)"));
 }
 
 TEST_F(QuantisedCheckpoints, AreRefusedByTheTensorThatDoesNotFit) {
@@ -113,6 +132,12 @@ TEST_F(QuantisedCheckpoints, AreRefusedByTheTensorThatDoesNotFit) {
   gptq = Changed("quant-gptq8");
   gptq.of("qzeros").bytes[0] ^= 1;
   EXPECT_THAT(verdict(gptq), HasSubstr("although the configuration says sym"));
+  Changed mlx("quant-mlx");
+  mlx.quantisation()["group_size"] = 64;
+  EXPECT_THAT(verdict(mlx), AllOf(HasSubstr(".scales'"), HasSubstr("groups of 64")));
+  Changed squeezed("quant-squeezellm3");
+  squeezed.of(".cols").bytes.assign(squeezed.of(".cols").bytes.size(), '\x7f');
+  EXPECT_THAT(verdict(squeezed), HasSubstr(".cols' names a place that there is not"));
   Changed fp8("quant-fp8-blocks");
   fp8.quantisation()["weight_block_size"] = {16, 24};
   EXPECT_THAT(verdict(fp8), HasSubstr("weight_scale_inv' has a shape that does not fit its matrix"));

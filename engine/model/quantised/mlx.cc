@@ -1,0 +1,79 @@
+// MLX as mlx-lm writes it: codes of 2, 3, 4, 5, 6 and 8 bits without a sign [n, k * bits / 32], one after the other in words
+// of 32 from the lowest bit on, and for each group of a row a scale and what a code of zero means ("biases"): a weight is
+// code * scale + bias. All experts' matrices lie behind each other, [experts, n, ...]. Modules named in the configuration
+// have a width and a group of their own.
+#include <boost/json.hpp>
+
+#include "engine/model/quantised/method.h"
+
+namespace serval {
+namespace {
+
+namespace json = boost::json;
+
+struct Mlx {
+  int bits;
+  int64_t n, k, groups;
+  std::string module;
+
+  void read(const Checkpoint& from, int64_t index, MatrixParts& parts) const {
+    const int64_t row_words = k * bits / 32;
+    const auto words = values_in<uint32_t>(from, module + ".weight", index * n * row_words, n * row_words);
+    parts.scales = numbers_in(from, module + ".scales", index * n * groups, n * groups);
+    parts.offsets = numbers_in(from, module + ".biases", index * n * groups, n * groups);
+    const int bias = bias_of_codes(bits);
+    parts.codes.resize(static_cast<size_t>(n * k));
+    for (int64_t r = 0; r < n; ++r)
+      for (int64_t i = 0; i < k; ++i)
+        parts.codes[r * k + i] = static_cast<uint8_t>(static_cast<int>(code_in(words.data() + r * row_words, 1, i, bits)) - bias);
+    for (size_t g = 0; g < parts.scales.size(); ++g) parts.offsets[g] += static_cast<float>(bias) * parts.scales[g];
+  }
+};
+
+void check_mode(const json::object& config) {
+  const std::string mode = string_in(config, "mode");
+  if (!mode.empty() && mode != "affine") throw UnsupportedQuantisation("mode " + mode.substr(0, 40));
+}
+
+StoredMatrix mlx_matrix(const Checkpoint& checkpoint, const std::string& module, const json::object& config) {
+  const json::value* own = config.if_contains(module);
+  const json::object& said = own != nullptr && own->is_object() ? own->get_object() : config;
+  check_mode(said);
+  const int64_t bits = integer_in(said, "bits", integer_in(config, "bits", 0));
+  if (bits < 2 || bits > 8 || bits == 7) throw UnsupportedQuantisation(std::to_string(bits) + " bit");
+  const TensorInfo& codes = tensor_of(checkpoint, module + ".weight", "U32");
+  const TensorInfo& scales = tensor_of(checkpoint, module + ".scales", "F16 BF16 F32");
+  const TensorInfo& biases = tensor_of(checkpoint, module + ".biases", "F16 BF16 F32");
+  const size_t rank = codes.shape.size();
+  if (rank != 2 && rank != 3) refuse_tensor(checkpoint, codes, "is no matrix");
+  Mlx mlx{.bits = static_cast<int>(bits), .n = codes.shape[rank - 2], .k = codes.shape[rank - 1] * 32 / bits, .groups = 0, .module = module};
+  if (mlx.k * bits != codes.shape[rank - 1] * 32) refuse_tensor(checkpoint, codes, "has rows that are no whole words");
+  std::vector<int64_t> rows = scales.shape, codes_rows = codes.shape;
+  if (rows.size() == rank) mlx.groups = rows.back();
+  rows.pop_back();
+  codes_rows.pop_back();
+  const int64_t group = integer_in(said, "group_size", integer_in(config, "group_size", 64));
+  if (mlx.groups < 1 || rows != codes_rows || mlx.groups > mlx.k || group != mlx.k / mlx.groups || mlx.k % mlx.groups != 0 || group % 8 != 0)
+    refuse_tensor(checkpoint, scales, "does not fit " + codes.name + " and groups of " + std::to_string(group));
+  if (biases.shape != scales.shape) refuse_tensor(checkpoint, biases, "does not fit " + scales.name);
+  StoredMatrix matrix{.name = rank == 3 ? module : codes.name,
+                      .how = "MLX",
+                      .shape = codes.shape,
+                      .format = grouped(bits <= 4 ? WeightFormat::kInt4 : WeightFormat::kInt8Groups, group, mlx.k, true),
+                      .tensors = {codes.name, scales.name, biases.name},
+                      .read = [mlx](const Checkpoint& from, int64_t index, MatrixParts& parts) { mlx.read(from, index, parts); }};
+  matrix.shape.back() = mlx.k;
+  return matrix;
+}
+
+}  // namespace
+
+std::vector<StoredMatrix> find_mlx(const Checkpoint& checkpoint, const json::object& config) {
+  check_mode(config);
+  std::vector<StoredMatrix> matrices;
+  for (const TensorInfo& tensor : checkpoint.tensors())
+    if (const auto module = module_of(tensor, ".scales")) matrices.push_back(mlx_matrix(checkpoint, *module, config));
+  return matrices;
+}
+
+}  // namespace serval
