@@ -369,6 +369,15 @@ def mlx_codes(weight, bits, group=32):
     return {"weight": tensor(np.array(words)), "scales": as_bf16[0], "biases": as_bf16[1]}, np.array(meant)
 
 
+def mlx_floats(mode, group, bits):
+    def store(weight):
+        import mlx.core as mx
+        words, scales = mx.quantize(mx.array(weight), group, bits, mode=mode)
+        meant = mx.dequantize(words, scales, None, group, bits, mode=mode, dtype=mx.float32)
+        return {"weight": tensor(np.array(words)), "scales": tensor(np.array(scales))}, np.array(meant)
+    return store, {"group_size": group, "bits": bits, "mode": mode, "model.embed_tokens": False}, torch.bfloat16, {"field": "quantization"}
+
+
 MLX_BITS = {"k_proj": 3, "v_proj": 5, "o_proj": 2, "down_proj": 6, "embed_tokens": 8}
 
 
@@ -531,6 +540,9 @@ def mlx_experts(name):
 
 FORMATS = {
     "quant-mlx": mlx,
+    "quant-mlx-mxfp4": lambda: mlx_floats("mxfp4", 32, 4),
+    "quant-mlx-nvfp4": lambda: mlx_floats("nvfp4", 16, 4),
+    "quant-mlx-mxfp8": lambda: mlx_floats("mxfp8", 32, 8),
     "quant-aqlm-2x8": lambda: aqlm(2, 8),
     "quant-aqlm-1x9": lambda: aqlm(1, 9),
     "quant-squeezellm4": lambda: squeezellm(4, False),

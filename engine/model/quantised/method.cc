@@ -112,6 +112,13 @@ std::vector<uint8_t> low_nibbles_first(const std::vector<uint8_t>& bytes) {
   return codes;
 }
 
+void spread_nan(const std::vector<uint8_t>& codes, int64_t k, int64_t group, std::vector<float>& scales) {
+  const int64_t groups = (k + group - 1) / group;
+  for (int64_t i = 0; i < static_cast<int64_t>(codes.size()); ++i) {
+    if ((codes[i] & 0x7f) == 0x7f) scales[i / k * groups + i % k / group] = std::numeric_limits<float>::quiet_NaN();
+  }
+}
+
 StoredMatrix e2m1_matrix(const Checkpoint& checkpoint, const TensorInfo& codes, const std::string& name, const std::string& scales,
                          std::string_view how, const std::string& global, GlobalScale use) {
   tensor_of(checkpoint, codes.name, "U8 I8", 2);
@@ -179,11 +186,7 @@ StoredMatrix scaled_matrix(const Checkpoint& checkpoint, const TensorInfo& codes
   matrix.read = [=, name = codes.name](const Checkpoint& from, int64_t, MatrixParts& parts) {
     parts.codes = values_in<uint8_t>(from, name);
     parts.scales = spread_scales(numbers_in(from, scales), columns, rows_of_scale, n, groups);
-    if (!is_float) return;
-    // A group with a code that is not a number is none as a whole, which comes to the same for its output.
-    for (int64_t i = 0; i < n * k; ++i) {
-      if ((parts.codes[i] & 0x7f) == 0x7f) parts.scales[i / k * groups + i % k / size] = std::numeric_limits<float>::quiet_NaN();
-    }
+    if (is_float) spread_nan(parts.codes, k, size, parts.scales);
   };
   return matrix;
 }

@@ -98,6 +98,8 @@ std::vector<float> spread_scales(const std::vector<float>& scales, int64_t colum
 // The numbers of E2M1 (OCP Microscaling Formats 1.0).
 inline constexpr std::array<float, kTableSize> kE2M1 = {0,     0.5f,  1,  1.5f,  2,  3,  4,  6,
                                                         -0.0f, -0.5f, -1, -1.5f, -2, -3, -4, -6};
+// Where a code of E4M3 [n, k] is not a number, the scale of its group of so many is none, which comes to the same for the output.
+void spread_nan(const std::vector<uint8_t>& codes, int64_t k, int64_t group, std::vector<float>& scales);
 // [n, 2 * bytes of a row] codes of 4 bits, the first of a byte in its low bits.
 std::vector<uint8_t> low_nibbles_first(const std::vector<uint8_t>& bytes);
 

@@ -29,7 +29,7 @@ constexpr const char* kFixtures[] = {"quant-gptq4-zeros", "quant-gptq4-order", "
                                      "quant-ct-sparse",   "quant-ct-sparse-fp8",
                                      "quant-hqq3",        "quant-hqq4-axis0",
                                      "quant-nf4-nested",  "quant-bnb-int8",    "quant-modelopt-nvfp4", "quant-mxfp4",
-                                     "quant-mlx",         "quant-mlx-experts", "quant-auto-round", "quant-aqlm-1x9",
+                                     "quant-mlx",         "quant-mlx-mxfp8",   "quant-mlx-experts", "quant-auto-round", "quant-aqlm-1x9",
                                      "quant-squeezellm3", "quant-any-precision", "quant-qserve",      "quant-qserve-groups"};
 
 struct Tensor1 {
@@ -108,8 +108,8 @@ TEST_F(QuantisedCheckpoints, AreRefusedByMethodAndWidth) {
   other.quantisation()["quant_algo"] = "W4A8_AWQ";
   EXPECT_THAT(verdict(other), HasSubstr("W4A8_AWQ"));
   Changed mlx("quant-mlx");
-  mlx.quantisation()["mode"] = "mxfp4";
-  EXPECT_THAT(verdict(mlx), HasSubstr("MLX, 4 bit (mode mxfp4)"));
+  mlx.quantisation()["mode"] = "mxfp6";
+  EXPECT_THAT(verdict(mlx), HasSubstr("MLX, 4 bit (mode mxfp6)"));
   Changed round("quant-auto-round");
   round.quantisation()["packing_format"] = "auto_round:llm_compressor";
   EXPECT_THAT(verdict(round), HasSubstr("packing_format auto_round:llm_compressor"));

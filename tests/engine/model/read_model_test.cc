@@ -715,7 +715,7 @@ TEST(ReadModel, IsKnownByItsModelTypeWhenItNamesNoArchitecture) {
 
 TEST(ReadModel, RefusesQuantisedWeightsByTheirMethodAndBits) {
   const std::pair<const char*, const char*> kCases[] = {
-      {R"({"quant_method": "aqlm", "bits": 2})", "AQLM, 2 bit weights"},
+      {R"({"quant_method": "vptq", "bits": 2})", "vptq, 2 bit weights"},
       {R"({"quant_algo": "FP8"})", "FP8 weights"},
       {R"({"quantization_config": {"quant_method": "hqq", "quant_config": {"weight_quant_params": {"nbits": 3}}}})",
        "HQQ, 3 bit weights"},
