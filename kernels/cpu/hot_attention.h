@@ -384,6 +384,30 @@ struct TilePointers {
   }
 };
 
+// A tile's keys [head_dim][kTile] and values [kTile][value_dim] as the floats that they are, those of vectors with a position in
+// [begin, end); `to` points at them.
+template <class Kv>
+void widen_tile(const TilePointers<Kv>& at, int head_dim, int value_dim, int block_size, int begin, int end, int lanes,
+                float* keys, float* values, TilePointers<F32Kv>& to) {
+  for (int v = begin / lanes; v * lanes < end; ++v) {
+    for (int d = 0; d < head_dim; d += 2) {
+      Vec even, odd;
+      Kv::key_pair(at.keys[v] + d / 2 * block_size * Kv::kPairBytes, block_size, lanes, even, odd);
+      store_some(keys + d * kTile + v * lanes, even, lanes);
+      store_some(keys + (d + 1) * kTile + v * lanes, odd, lanes);
+    }
+  }
+  for (int i = begin; i < end; ++i) {
+    for_vectors(value_dim, [&](int64_t d, int width) {
+      const char* const from = at.pairs[i / 2] + d * Kv::kLaneBytes;
+      store_some(values + i * value_dim + d,
+                 i % 2 == 0 ? Kv::even_value(from, value_dim, width) : Kv::odd_value(from, value_dim, width), width);
+    });
+  }
+  for (int v = 0; v * kLanes < kTile; ++v) to.keys[v] = reinterpret_cast<const char*>(keys + v * kLanes);
+  for (int i = 0; i < kTile / 2; ++i) to.pairs[i] = reinterpret_cast<const char*>(values + 2 * i * value_dim);
+}
+
 // What stands beside the codes of a tile; `of` as TilePointers has them.
 template <class Kv>
 struct TileScales {
@@ -464,6 +488,7 @@ void merge_chunks(const float* partials, int64_t stride, int num_chunks, int val
 template <class Kv>
 void attend(const AttendArgs& args) {
   static constexpr AttendKernels<Kv> kKernels = attend_kernels<Kv>();
+  static constexpr AttendKernels<F32Kv> kWideKernels = attend_kernels<F32Kv>();
   const int head_dim = args.head_dim, value_dim = args.value_dim;
   const int vectors = args.num_rows * args.heads;
   const int block_size = 1 << args.block_shift;
@@ -477,6 +502,8 @@ void attend(const AttendArgs& args) {
   float* const q_sum = out_sum + vectors;                       // [vectors], where codes have offsets
   float* const lift = q_sum + vectors;                          // [vectors], likewise: what they add to acc
   float* const scores = lift + vectors;                         // [kMaxGroup][kTile]
+  float* const wide_keys = scores + kMaxGroup * kTile;          // as widen_tile() has them, and the next
+  float* const wide_values = wide_keys + kTile * head_dim;
   const auto position_of = [&](int vector) { return args.first_pos + vector / args.heads; };
   const auto take_queries = [&](const float* queries) {
     for (int base = 0; base < vectors; base += kMaxGroup) {
@@ -548,6 +575,9 @@ void attend(const AttendArgs& args) {
     // fetch the next tile while they work on this one. More of them work longer on a tile than its memory
     // takes.
     const bool streams = vectors <= kMaxGroup;
+    // Several groups widen a tile but once: the same numbers in the same order.
+    const bool widens = Kv::kPairBytes < F32Kv::kPairBytes && vectors > 2 * kMaxGroup;
+    TilePointers<F32Kv> wide;
     TilePointers<Kv> at, ahead;
     [[maybe_unused]] TileScales<Kv> of_keys, of_values;
     const int first_tile = first / kTile * kTile;
@@ -565,6 +595,7 @@ void attend(const AttendArgs& args) {
           __builtin_prefetch(ahead.value_scales[v], 0, 2);
         }
       }
+      if (widens) widen_tile(at, head_dim, value_dim, block_size, begin, end, lanes, wide_keys, wide_values, wide);
       for (int base = 0; base < vectors; base += kMaxGroup) {
         const int group = vectors - base < kMaxGroup ? vectors - base : kMaxGroup;
         if (last_seen(base + group - 1) < start || first_seen(base) >= start + kTile)
@@ -579,17 +610,27 @@ void attend(const AttendArgs& args) {
           if (m == 0 || (base + m) % args.heads == 0) some |= sees(base + m);
         }
         if (some == 0) continue;
-        kKernels.score[group - 1](q + base * head_dim, head_dim, block_size, at.keys,
-                                  streams ? ahead.keys : nullptr, lanes, begin / lanes,
-                                  (end + lanes - 1) / lanes, scores);
+        if (widens) {
+          kWideKernels.score[group - 1](q + base * head_dim, head_dim, kTile, wide.keys, nullptr, kLanes, begin / kLanes,
+                                        (end + kLanes - 1) / kLanes, scores);
+        } else {
+          kKernels.score[group - 1](q + base * head_dim, head_dim, block_size, at.keys,
+                                    streams ? ahead.keys : nullptr, lanes, begin / lanes,
+                                    (end + lanes - 1) / lanes, scores);
+        }
         // Vectors that see the same positions of the tile take their values together.
         float factor[kMaxGroup];
         int from = 0, run_begin = 0, run_end = 0;
         const auto finish_run = [&](int to) {
-          if (to > from && run_begin < run_end)
-            kKernels.add[to - from - 1](scores + from * kTile, run_begin, run_end, at.pairs,
-                                        streams ? ahead.pairs : nullptr, value_dim, factor + from,
-                                        acc + (base + from) * value_dim);
+          if (to > from && run_begin < run_end) {
+            if (widens)
+              kWideKernels.add[to - from - 1](scores + from * kTile, run_begin, run_end, wide.pairs, nullptr, value_dim,
+                                              factor + from, acc + (base + from) * value_dim);
+            else
+              kKernels.add[to - from - 1](scores + from * kTile, run_begin, run_end, at.pairs,
+                                          streams ? ahead.pairs : nullptr, value_dim, factor + from,
+                                          acc + (base + from) * value_dim);
+          }
           from = to;
         };
         for (int m = 0; m < group; ++m) {

@@ -128,7 +128,7 @@ struct AttendArgs {  // some rows of one sequence, one KV head with all its quer
   const uint64_t* chosen;
   int64_t chosen_words;
   int chosen_block;
-  float* scratch;       // 2 * vectors * (head_dim + 3) + 8 * kTile floats, vectors = num_rows * heads
+  float* scratch;       // (2 * vectors + 2 * kTile) * (head_dim + 4) floats, vectors = num_rows * heads
 };
 
 // What one row's index queries give of positions [begin, end), over one KV head's piece of the index keys.

@@ -201,6 +201,9 @@ inline IntVec load_small(const char* p) {
   return (IntVec)_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 #elif defined(__AVX2__)
   return (IntVec)_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+#elif defined(__SSE2__)
+  const __m128i zero = _mm_setzero_si128();
+  return (IntVec)_mm_unpacklo_epi16(_mm_unpacklo_epi8(_mm_loadu_si32(p), zero), zero);
 #else
   IntVec v;
   for (int i = 0; i < kLanes; ++i) v[i] = static_cast<unsigned char>(p[i]);

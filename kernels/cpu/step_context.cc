@@ -50,7 +50,7 @@ struct Sizes {
 size_t attend_floats(int num_heads, int head_dim) {
   const size_t vectors = std::max(kTaskVectors, num_heads);
   constexpr size_t kLineFloats = 16;
-  return (2 * vectors * (head_dim + 3) + 8 * kTile + kLineFloats) / kLineFloats * kLineFloats;
+  return (2 * (vectors + kTile) * (head_dim + 4) + kLineFloats) / kLineFloats * kLineFloats;
 }
 
 size_t CpuStepContext::planned_bytes(const StepLimits& limits, int num_threads) {

@@ -110,7 +110,7 @@ Load attention(void (*attend)(const cpu::AttendArgs&), DType dtype, int context,
   const size_t table = context / kBlock * sizeof(int32_t),
                query = static_cast<size_t>(rows) * heads * kHeadDim * sizeof(float),
                scratch =
-                   (2 * static_cast<size_t>(rows) * heads * (kHeadDim + 3) + 8 * cpu::kTile) * sizeof(float);
+                   2 * (static_cast<size_t>(rows) * heads + cpu::kTile) * (kHeadDim + 4) * sizeof(float);
   std::byte* const keys = place(memory, 2 * side + table + 2 * query + scratch);
   auto* const blocks = reinterpret_cast<int32_t*>(keys + 2 * side);
   std::iota(blocks, blocks + context / kBlock, 0);
