@@ -32,6 +32,7 @@
 #include "server/ollama/ollama_handlers.h"
 #include "server/openai/openai_handlers.h"
 #include "server/openai/pooling_handlers.h"
+#include "server/observe_inputs.h"
 #include "server/process_limits.h"
 #include "server/responses/responses_handlers.h"
 #include "server/service/engine_service.h"
@@ -280,8 +281,10 @@ void serve(const std::string& model, ServerConfig config, StopSignals& signals) 
   log_info("ended");
 }
 
-void quantize(const std::string& model, const std::string& out, const std::string& format) {
-  quantise_folder(resolve_model(model), out, format, progress_lines("rounding weights"));
+void quantize(const std::string& model, const std::string& out, const std::string& format, const std::string& text) {
+  std::function<InputPowers()> observe;
+  if (!text.empty()) observe = [&] { return observe_inputs(model, text); };
+  quantise_folder(resolve_model(model), out, format, progress_lines("rounding weights"), observe);
 }
 
 std::string plan_text(const std::string& model, ServerConfig config) {

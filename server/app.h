@@ -18,7 +18,7 @@ void serve(const std::string& model, ServerConfig config, StopSignals& signals);
 std::string plan_text(const std::string& model, ServerConfig config);
 
 // `serval quantize`: the model's folder, its layers' matrices rounded, as the folder `out` (engine/model/quantise_folder.h).
-// Progress goes to the log.
-void quantize(const std::string& model, const std::string& out, const std::string& format);
+// text: a file whose text scales are chosen by; empty: none. Progress goes to the log.
+void quantize(const std::string& model, const std::string& out, const std::string& format, const std::string& text);
 
 }  // namespace serval

@@ -101,13 +101,14 @@ int run_plan(const Arguments& rest) {
 }
 
 int run_quantize(const Arguments& rest) {
-  std::string format = "int4";
-  const std::vector<serval::OptionRow> rows = {{"--format", "F", "", serval::kAnyForm, serval::set_text(format)}};
+  std::string format = "int4", text;
+  const std::vector<serval::OptionRow> rows = {{"--format", "F", "", serval::kAnyForm, serval::set_text(format)},
+                                               {"--text", "FILE", "", serval::kAnyForm, serval::set_text(text)}};
   const serval::GivenOptions given = serval::read_options(rows, {.name = "serval quantize", .takes_words = true}, rest);
   serval::set_options(given);
   if (given.words.size() != 2)
     throw serval::UsageError("serval quantize takes MODEL and OUT; serval quantize --help shows how");
-  serval::quantize(given.words[0], given.words[1], format);
+  serval::quantize(given.words[0], given.words[1], format, text);
   return 0;
 }
 
@@ -277,7 +278,8 @@ std::string quantize_page() {
   return "OUT is a folder in the layout of compressed-tensors, which transformers loads too; the embedding, the head and\n"
          "what chooses experts stay as they are.\n\n"
          "  --format F  int4 (the default): 4 bits with a scale for each 32 inputs; int4_g128: for each 128; int8, fp8: with a scale\n"
-         "              for each output; int8_g32, int8_g128: 8 bits with a scale for each 32 or 128 inputs\n";
+         "              for each output; int8_g32, int8_g128: 8 bits with a scale for each 32 or 128 inputs\n"
+         "  --text F    choose the scales under which the layers' answers on this text differ least; runs the model on the CPU\n";
 }
 
 const std::vector<Command>& commands() {
@@ -285,7 +287,7 @@ const std::vector<Command>& commands() {
       {"serve", "MODEL [settings]", "answer HTTP and gRPC until SIGTERM", settings_page, run_serve},
       {"plan", "MODEL [settings]", "print the memory plan without loading the model", settings_page,
        run_plan},
-      {"quantize", "MODEL OUT [--format F]", "write the model's folder with its layers' matrices rounded", quantize_page,
+      {"quantize", "MODEL OUT [--format F] [--text F]", "write the model's folder with its layers' matrices rounded", quantize_page,
        run_quantize},
       {"config", "[--markdown] [settings]", "print the settings in effect; --markdown documents them all",
        settings_page, run_config},

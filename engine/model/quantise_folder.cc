@@ -4,7 +4,7 @@
 #include <boost/json.hpp>
 #include <cmath>
 #include <fstream>
-#include <set>
+#include <span>
 #include <stdexcept>
 #include <vector>
 
@@ -63,28 +63,64 @@ float in_type(float value, DType type) {
   return type == DType::kF16 ? half_to_float(float_to_half(value)) : value;
 }
 
-Rounded round_matrix(const Format& format, const std::vector<float>& numbers, int64_t k, DType type) {
+// One group's codes under a scale, and how much is lost of the answers; `powers` of its inputs.
+class GroupRounder {
+ public:
+  explicit GroupRounder(const Format& format)
+      : is_float_(std::string_view(format.type) == "float"),
+        // The middle between the last codes of both signs; of E4M3 its largest number.
+        most_(is_float_ ? kLargestFp8 : static_cast<float>((1 << format.bits) - 1) / 2),
+        last_(static_cast<float>((1 << (format.bits - 1)) - 1)) {}
+
+  float scale_for(float largest) const { return largest / most_; }
+  int8_t code(float number, float scale) const {
+    const float code = scale > 0 ? number / scale : 0;
+    return is_float_ ? static_cast<int8_t>(float_to_fp8(code)) : static_cast<int8_t>(std::clamp(std::nearbyint(code), -last_ - 1, last_));
+  }
+  double loss(std::span<const float> numbers, std::span<const double> powers, float scale) const {
+    double sum = 0;
+    for (size_t i = 0; i < numbers.size(); ++i) {
+      const int8_t rounded = code(numbers[i], scale);
+      const double off = numbers[i] - scale * (is_float_ ? fp8_to_float(static_cast<uint8_t>(rounded)) : static_cast<float>(rounded));
+      sum += powers[i] * off * off;
+    }
+    return sum;
+  }
+
+ private:
+  bool is_float_;
+  float most_, last_;
+};
+
+// powers [k], or empty.
+Rounded round_matrix(const Format& format, const std::vector<float>& numbers, int64_t k, DType type, std::span<const double> powers) {
+  constexpr int kTries = 20;  // down to half of what the largest asks for
+  const GroupRounder rounder(format);
   Rounded rounded;
   rounded.codes.resize(numbers.size());
-  const int64_t group = format.group == kWholeRow ? k : format.group;
-  const bool is_float = std::string_view(format.type) == "float";
-  // The middle between the last codes of both signs; of E4M3 its largest number.
-  const float most = is_float ? kLargestFp8 : static_cast<float>((1 << format.bits) - 1) / 2;
-  const float last = static_cast<float>((1 << (format.bits - 1)) - 1);
+  const auto group = static_cast<size_t>(format.group == kWholeRow ? k : format.group);
   std::vector<float> scales;
-  for (size_t begin = 0; begin < numbers.size(); begin += static_cast<size_t>(group)) {
+  for (size_t begin = 0; begin < numbers.size(); begin += group) {
+    const std::span<const float> part(&numbers[begin], group);
     float largest = 0;
-    for (int64_t i = 0; i < group; ++i) {
-      if (!std::isfinite(numbers[begin + i])) throw std::runtime_error("has a weight that is not finite");
-      largest = std::max(largest, std::abs(numbers[begin + i]));
+    for (const float number : part) {
+      if (!std::isfinite(number)) throw std::runtime_error("has a weight that is not finite");
+      largest = std::max(largest, std::abs(number));
     }
-    const float scale = in_type(largest / most, type);
+    float scale = in_type(rounder.scale_for(largest), type);
+    if (!powers.empty()) {
+      const std::span<const double> own = powers.subspan(begin % static_cast<size_t>(k), group);
+      double least = rounder.loss(part, own, scale);
+      for (int t = 1; t <= kTries; ++t) {
+        const float other = in_type(rounder.scale_for(largest * (1 - 0.5f * static_cast<float>(t) / kTries)), type);
+        if (const double loss = rounder.loss(part, own, other); loss < least) {
+          least = loss;
+          scale = other;
+        }
+      }
+    }
     scales.push_back(scale);
-    for (int64_t i = 0; i < group; ++i) {
-      const float code = scale > 0 ? numbers[begin + i] / scale : 0;
-      rounded.codes[begin + i] = is_float ? static_cast<int8_t>(float_to_fp8(code))
-                                          : static_cast<int8_t>(std::clamp(std::nearbyint(code), -last - 1, last));
-    }
+    for (size_t i = 0; i < group; ++i) rounded.codes[begin + i] = rounder.code(part[i], scale);
   }
   rounded.scales.resize(scales.size() * dtype_bytes(type));
   convert(scales.data(), DType::kF32, rounded.scales.data(), type, scales.size());
@@ -147,14 +183,18 @@ class ShardWriter {
   std::ofstream file_;
 };
 
-void write_matrix(const Format& format, const Checkpoint& checkpoint, const TensorInfo& tensor, ShardWriter& to) {
+void write_matrix(const Format& format, const Checkpoint& checkpoint, const TensorInfo& tensor, const InputPowers& powers,
+                  ShardWriter& to) {
   const int64_t n = tensor.shape[0], k = tensor.shape[1];
   std::vector<std::byte> stored(tensor.bytes);
   checkpoint.read(tensor, stored.data());
   std::vector<float> numbers(static_cast<size_t>(n * k));
   convert(stored.data(), *tensor.dtype, numbers.data(), DType::kF32, numbers.size());
   try {
-    const Rounded rounded = round_matrix(format, numbers, k, *tensor.dtype);
+    const auto own = powers.find(tensor.name);
+    SERVAL_CHECK(own == powers.end() || static_cast<int64_t>(own->second.size()) == k, tensor.name);
+    const Rounded rounded = round_matrix(format, numbers, k, *tensor.dtype,
+                                         own == powers.end() ? std::span<const double>() : std::span<const double>(own->second));
     if (format.group == kWholeRow) {
       to.write(rounded.codes.data(), rounded.codes.size());
       to.write(rounded.scales.data(), rounded.scales.size());
@@ -203,7 +243,8 @@ void write_text(const fs::path& path, const json::object& object) {
 
 }  // namespace
 
-void quantise_folder(const fs::path& model, const fs::path& out, const std::string& name, const Progress& progress) {
+void quantise_folder(const fs::path& model, const fs::path& out, const std::string& name, const Progress& progress,
+                     const std::function<InputPowers()>& observe) {
   const Format& format = format_named(name);
   if (fs::exists(out) && !(fs::is_directory(out) && fs::is_empty(out)))
     throw std::runtime_error(out.string() + " is there already, and not an empty folder");
@@ -234,6 +275,7 @@ void quantise_folder(const fs::path& model, const fs::path& out, const std::stri
     throw std::runtime_error(model.string() + " has no matrices that can be stored so: they are turned, of all experts in one, or of sizes that are no multiple of " +
                              std::to_string(std::max<int64_t>(1, format.group)));
 
+  const InputPowers powers = observe ? observe() : InputPowers();
   fs::create_directories(out);
   json::object places;
   size_t done = 0;
@@ -257,7 +299,7 @@ void quantise_folder(const fs::path& model, const fs::path& out, const std::stri
     std::vector<std::byte> piece;
     for (const TensorInfo* tensor : shards[s]) {
       if (is_rounded(*tensor)) {
-        write_matrix(format, checkpoint, *tensor, writer);
+        write_matrix(format, checkpoint, *tensor, powers, writer);
       } else {
         for (size_t begin = 0; begin < tensor->bytes; begin += kCopyBytes) {
           piece.resize(std::min(kCopyBytes, tensor->bytes - begin));

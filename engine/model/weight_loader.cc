@@ -550,19 +550,25 @@ void check_weights(const std::filesystem::path& model_dir, const ModelSpec& mode
   check_tensors(checkpoint, map_weights(spec, weights), spec);
 }
 
-std::vector<std::string> layer_matrices(const std::filesystem::path& model_dir, const ModelSpec& model) {
+std::vector<LayerMatrix> layer_matrices(const std::filesystem::path& model_dir, const ModelSpec& model, ModelWeights& weights) {
   const QuantisedCheckpoint opened(model_dir);
   ModelSpec spec = model;
   spec.names = names_in(opened.tensors(), model.names);
   spec.rounded_to = ModelSpec::Rounding{WeightFormat::kInt8, format_of(spec.weight_dtype)};
-  ModelWeights weights;
-  std::vector<std::string> names;
+  std::vector<LayerMatrix> matrices;
   for (const WeightSlot& slot : map_weights(spec, weights)) {
     const auto* const linear = std::get_if<LinearSlot>(&slot);
     if (linear == nullptr || linear->format.id != WeightFormat::kInt8) continue;
     for (const SourceTensor& part : linear->parts)
-      if (part.stack == 0 && !part.is_transposed && !part.is_turned) names.push_back(part.name);
+      if (part.stack == 0 && !part.is_transposed && !part.is_turned) matrices.push_back({part.name, linear->target});
   }
+  return matrices;
+}
+
+std::vector<std::string> layer_matrices(const std::filesystem::path& model_dir, const ModelSpec& model) {
+  ModelWeights weights;
+  std::vector<std::string> names;
+  for (LayerMatrix& matrix : layer_matrices(model_dir, model, weights)) names.push_back(std::move(matrix.tensor));
   std::sort(names.begin(), names.end());
   names.erase(std::unique(names.begin(), names.end()), names.end());
   return names;

@@ -39,6 +39,13 @@ void check_weights(const std::filesystem::path& model_dir, const ModelSpec& spec
 // matrix [out, in].
 std::vector<std::string> layer_matrices(const std::filesystem::path& model_dir, const ModelSpec& spec);
 
+// Those tensors, and which of the loaded weights has each.
+struct LayerMatrix {
+  std::string tensor;
+  const LinearWeight* held;
+};
+std::vector<LayerMatrix> layer_matrices(const std::filesystem::path& model_dir, const ModelSpec& spec, ModelWeights& weights);
+
 // What load_weights will hold, exactly, from the specification alone; and load_slots.
 size_t planned_weight_bytes(const ModelSpec& spec, const Backend& backend);
 size_t planned_bytes(const std::vector<WeightSlot>& slots, const Backend& backend);

@@ -17,7 +17,7 @@
 
 namespace serval::cpu {
 
-class CpuBackend final : public Backend {
+class CpuBackend : public Backend {
  public:
   // Throws when config.isa names an instruction set that is unknown or not there.
   explicit CpuBackend(const DeviceConfig& config);

@@ -260,6 +260,20 @@ def test_the_plan_says_what_fits():
     assert beyond.stderr.splitlines()[-1] == too_small.stderr.splitlines()[-1]
 
 
+def test_scales_may_be_chosen_by_a_text(tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("Once upon a time there was a little boat that could not swim. " * 20)
+    for out, more in (("plain", []), ("weighed", ["--text", text])):
+        made = run("quantize", MODEL, tmp_path / out, *more)
+        assert made.returncode == 0, made.stderr
+        assert " as int4\n" in run("plan", tmp_path / out).stdout
+    plain, weighed = ((tmp_path / out / "model.safetensors").read_bytes() for out in ("plain", "weighed"))
+    assert len(plain) == len(weighed) and plain != weighed
+    text.write_text("")
+    refused = run("quantize", MODEL, tmp_path / "none", "--text", text)
+    assert refused.returncode == CANNOT_START and refused.stderr.splitlines()[-1].endswith("has no text")
+
+
 def test_a_folder_without_architectures_is_served(tmp_path, start_daemon):
     daemon = start_daemon(model=copy_folder(tmp_path / "plain", config__json=lambda config: config.pop("architectures")))
     assert daemon.client().completions.create(model="plain", prompt="Once", max_tokens=3).usage.completion_tokens == 3
