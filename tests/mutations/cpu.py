@@ -28,7 +28,7 @@ MUTATIONS = [(file, what, instead, KERNELS) for file, what, instead in [
     (C + "hot_attention.h", "begin == 0 && end == kTile", "true"),
     (C + "attention.cc", "return «(offset / 2 * value_dim + d) * 2 + offset % 2»; });", "(offset / 2 * value_dim + d) * 2"),
     (C + "hot_attention.h", "store(weights + i, weight * load(scale + i));", "store(weights + i, weight);"),
-    (C + "hot_attention.h", "(position >= begin) & (position < end) ? weight * load(offset + i) : Vec{}", "weight * load(offset + i)"),
+    (C + "hot_attention.h", "lift += «(position >= begin) & (position < end)» ? weight", "position == position"),
     (C + "hot_attention.h", "lift[v] * factor[m] + lifted", "lift[v] + lifted"),
     (C + "attention.cc", "copy_scale(to_keys, from_keys, key_bytes);", ";"),
     (C + "attention.cc", "(bytes[place / 2] & ~(15 << shift))", "0"),
