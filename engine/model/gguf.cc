@@ -180,8 +180,8 @@ void GgufFile::read(const std::filesystem::path& path) {
     if (tensor.type == nullptr) reader.fail(subject + " of the type " + gguf_type_name(type) + ", which is not supported");
     if (tensor.shape.back() % tensor.type->block != 0)
       reader.fail(subject + " with rows that are no whole blocks of " + std::string(tensor.type->name));
-    tensor.bytes = static_cast<size_t>(elements / tensor.type->block * tensor.type->block_bytes);
     if (elements / tensor.type->block > INT64_MAX / tensor.type->block_bytes) reader.fail(subject + " of a size that overflows");
+    tensor.bytes = static_cast<size_t>(elements / tensor.type->block * tensor.type->block_bytes);
     tensor.offset = static_cast<size_t>(reader.number<uint64_t>());
     tensor.file = files_.size() - 1;
   }
