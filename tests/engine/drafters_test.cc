@@ -236,7 +236,7 @@ TEST_P(Drafters, ChangeNoBitOfAnybody) {
     for (const RequestId id : leaving) driver.wait(id);
     const SchedulerStats stats = driver.stats().scheduler;
     EXPECT_EQ(stats.num_free_blocks + stats.num_cached_blocks, stats.num_blocks);
-    if (kIsACrowd) EXPECT_GT(stats.num_preemptions, 0u);
+    EXPECT_GE(stats.num_preemptions, kIsACrowd ? 1u : 0u);
     EXPECT_GT(stats.prefix_hit_tokens, 0u);
     DrafterStats sum;
     for (int kind = 0; kind < kNumDrafters; ++kind) {
@@ -257,7 +257,7 @@ TEST_P(Drafters, ChangeNoBitOfAnybody) {
     }
     const bool has_reason = !is_auto && (kIsCpu || row.speculation != std::string("ngram"));  // a random model hardly repeats itself
     EXPECT_GE(drafted, has_reason ? 1u * kRequests : 0);
-    if (kIsACrowd) EXPECT_GE(accepted * 1000, drafted * row.least_accepted);
+    EXPECT_GE(accepted * 1000, kIsACrowd ? drafted * row.least_accepted : 0);
   }
 }
 
