@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "engine/grammar/machine.h"
@@ -47,6 +48,7 @@ struct TokenMasks::Impl {
   struct TextEntry {
     Bits inside;
     std::vector<int32_t> to_try;  // nodes: of a closing quote, behind an end, or too deep to be kept
+    std::vector<uint8_t> paths;   // the bytes on the way to each of them, one after another
   };
 
   void fill(const Places& places, std::span<uint32_t> mask) {
@@ -108,7 +110,7 @@ struct TokenMasks::Impl {
     const TextEntry& text = text_of(*place);
     if (place->hashing && place->parent) machine.lowest = std::min(machine.lowest, place->parent->depth);
     for (size_t i = 0; i < bits.size(); ++i) bits[i] |= text.inside[i];
-    for (const int32_t node : text.to_try) try_path(place, node, bits);
+    try_paths(place, text, bits);
   }
 
   // The nodes of [begin, end); levels[depth] has the places behind the nodes above them.
@@ -125,30 +127,27 @@ struct TokenMasks::Impl {
     }
   }
 
-  // A node and what is below it, from the start of its token on.
-  void try_path(const FrameRef& place, int32_t node, Bits& bits) {
-    const int depth = trie->nodes()[node].depth;
+  // Nodes and what is below them, from the start of their tokens on. Those beside each other begin alike: levels[0 .. known] stay.
+  void try_paths(const FrameRef& place, const TextEntry& text, Bits& bits) {
     levels[0].clear();
     levels[0].push_back(place);
-    for (int level = 1; level <= depth; ++level) {
-      machine.step(levels[level - 1], path_byte(node, level), levels[level]);
-      if (levels[level].empty()) return;
-    }
-    trie->allow(node, bits.data());
-    walk(node + 1, trie->nodes()[node].end, bits);
-  }
-  // Going back from a node, the first of each smaller depth is on its path.
-  uint8_t path_byte(int32_t node, int depth) {
-    if (path_of != node) {
-      path.resize(static_cast<size_t>(trie->max_depth()) + 1);
-      int wanted = trie->nodes()[node].depth;
-      for (int32_t i = node; wanted > 0; --i) {
-        if (trie->nodes()[i].depth != wanted) continue;
-        path[static_cast<size_t>(wanted--)] = trie->nodes()[i].byte;
+    std::span<const uint8_t> before;
+    const uint8_t* next = text.paths.data();
+    int known = 0;
+    for (const int32_t node : text.to_try) {
+      const int depth = trie->nodes()[node].depth;
+      const std::span path(std::exchange(next, next + depth), static_cast<size_t>(depth));
+      const auto alike = std::mismatch(path.begin(), path.end(), before.begin(), before.end()).first - path.begin();
+      before = path;
+      known = std::min(known, static_cast<int>(alike));
+      for (bool goes_on = true; goes_on && known < depth; known += goes_on) {
+        machine.step(levels[known], path[static_cast<size_t>(known)], levels[known + 1]);
+        goes_on = !levels[known + 1].empty();
       }
-      path_of = node;
+      if (known < depth) continue;
+      trie->allow(node, bits.data());
+      walk(node + 1, trie->nodes()[node].end, bits);
     }
-    return path[static_cast<size_t>(depth)];
   }
 
   // States that no text of kMaxTextSymbols symbols tells apart share their entry: a text of at most a thousand
@@ -189,20 +188,26 @@ struct TokenMasks::Impl {
     stack[0].kind = place.kind;
     stack[0].state = place.state;
     const auto& nodes = trie->nodes();
+    std::vector<uint8_t> path(static_cast<size_t>(trie->max_depth()));
+    const auto try_later = [&](int32_t node) {
+      text.to_try.push_back(node);
+      text.paths.insert(text.paths.end(), path.begin(), path.begin() + nodes[node].depth);
+    };
     for (int32_t i = 0; i + 1 < static_cast<int32_t>(nodes.size());) {
       const TokenTrie::Node& node = nodes[i];
+      path[static_cast<size_t>(node.depth) - 1] = node.byte;
       if (node.depth > kMaxTextSymbols) {
-        text.to_try.push_back(i);
+        try_later(i);
         i = node.end;
         continue;
       }
       const Frame& before = stack[node.depth - 1];
       if (is_quoted && node.byte == '"' && before.decoder == Frame::Decoder::kPlain) {
-        if (dfa.accepts(before.state)) text.to_try.push_back(i);
+        if (dfa.accepts(before.state)) try_later(i);
         i = node.end;
         continue;
       }
-      if (is_called && before.decoder == Frame::Decoder::kPlain && dfa.accepts(before.state)) text.to_try.push_back(i);
+      if (is_called && before.decoder == Frame::Decoder::kPlain && dfa.accepts(before.state)) try_later(i);
       Frame& behind = stack[node.depth];
       grammar::copy_decoder(before, behind);
       if (!(is_quoted ? grammar::take_string_byte(behind, dfa, node.byte)
@@ -211,7 +216,7 @@ struct TokenMasks::Impl {
         continue;
       }
       if (is_counted && dfa.count(behind.state) < Dfa::kManyTexts) {
-        text.to_try.push_back(i);
+        try_later(i);
         i = node.end;
         continue;
       }
@@ -222,7 +227,7 @@ struct TokenMasks::Impl {
     return text;
   }
   void make_room_for_text(const TextEntry& text) {
-    num_bytes += (text.inside.size() + text.to_try.size()) * 4 + 64;
+    num_bytes += (text.inside.size() + text.to_try.size()) * 4 + text.paths.size() + 64;
     if (num_bytes <= max_bytes) return;
     // The entry itself is about to be used.
     for (const auto& [key, bits] : kept) num_bytes -= std::min(num_bytes, bits.size() * 4 + 64);
@@ -238,8 +243,6 @@ struct TokenMasks::Impl {
   std::unordered_map<Key, Bits, KeyHash> kept;
   std::map<std::pair<const Dfa*, int64_t>, TextEntry> texts;
   std::unordered_map<const Dfa*, std::vector<int32_t>> state_classes;
-  std::vector<uint8_t> path;
-  int32_t path_of = -1;
 };
 
 TokenMasks::TokenMasks(std::shared_ptr<const Grammar> grammar, std::shared_ptr<const TokenTrie> trie,
