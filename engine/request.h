@@ -83,6 +83,10 @@ enum class Pooling : uint8_t {
   kLast,   // the last token's row
   kFirst,  // the first one's
   kMean,   // the mean of all
+  // Their sum over the root of their number; the mean in which the row at position p counts p + 1 times; of each number the largest.
+  kMeanSqrtLen,
+  kWeightedMean,
+  kMax,
 };
 
 struct Request {

@@ -127,6 +127,7 @@ constexpr ApiField kFields[] = {
     {"prompt_cache_retention", "string", "", "CTR"},
     {"prompt_embeds", "string|array", "", "", "CTZ"},
     {"prompt_logprobs", "integer", "CT"},
+    {"prompt_name", "string", "E"},
     {"purpose", "string", "U"},
     {"queries", "string|array", "S"},
     {"query", "string", "A"},

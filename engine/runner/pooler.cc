@@ -2,11 +2,25 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <utility>
 
 #include "engine/model/float_convert.h"
 
 namespace serval {
+namespace {
+
+// Of what was summed up over so many rows.
+double divisor(Pooling pooling, double num_rows) {
+  switch (pooling) {
+    case Pooling::kMean: return num_rows;
+    case Pooling::kMeanSqrtLen: return std::sqrt(num_rows);
+    case Pooling::kWeightedMean: return num_rows * (num_rows + 1) / 2;
+    default: return 1;
+  }
+}
+
+}  // namespace
 
 Pooler::Pooler(int max_seqs, int hidden_size)
     : hidden_size_(hidden_size),
@@ -29,13 +43,15 @@ void Pooler::read(const Batch& batch, const SlotTable& slots, const Tensor& hidd
     if (slot.pooling == Pooling::kLast) begin = step.sample ? rows - 1 : rows;
     if (slot.pooling == Pooling::kFirst) end = step.first_pos == 0 ? 1 : 0;
     double* const sum = &sums_[static_cast<size_t>(step.slot) * hidden_size_];
-    if (step.first_pos == 0) std::fill_n(sum, hidden_size_, 0.0);
+    const bool is_max = slot.pooling == Pooling::kMax;
+    if (step.first_pos == 0) std::fill_n(sum, hidden_size_, is_max ? -std::numeric_limits<double>::infinity() : 0.0);
     if (slot.pooling == Pooling::kLast && begin < end) std::fill_n(sum, hidden_size_, 0.0);
     const size_t row_bytes = static_cast<size_t>(hidden_size_) * dtype_bytes(hidden.dtype);
     for (int row = row_begin + begin; row < row_begin + end; ++row) {
       backend.download(stored_row_.data(), static_cast<const char*>(hidden.data) + row * row_bytes, row_bytes);
       convert(stored_row_.data(), hidden.dtype, row_.data(), DType::kF32, hidden_size_);
-      for (int i = 0; i < hidden_size_; ++i) sum[i] += row_[i];
+      const double weight = slot.pooling == Pooling::kWeightedMean ? step.first_pos + row - row_begin + 1 : 1;
+      for (int i = 0; i < hidden_size_; ++i) sum[i] = is_max ? std::max<double>(sum[i], row_[i]) : sum[i] + weight * row_[i];
     }
   }
 }
@@ -46,7 +62,7 @@ void Pooler::tell(const SlotTable& slots, std::span<const Sampler::Drawn> drawn,
     const Slot* const slot = slots.find(out.seq, drawn[i].slot);
     if (out.num_tokens == 0 || slot == nullptr || slot->pooling == Pooling::kNone) continue;
     const double* const sum = &sums_[static_cast<size_t>(drawn[i].slot) * hidden_size_];
-    const double count = slot->pooling == Pooling::kMean ? slot->num_prompt : 1;
+    const double count = divisor(slot->pooling, slot->num_prompt);
     out.pooled_begin = static_cast<int32_t>(output.pooled.size());
     out.num_pooled = hidden_size_;
     for (int k = 0; k < hidden_size_; ++k) {

@@ -77,6 +77,7 @@ Result<TextsRequest> parse_embedding_request(std::string_view body, const Reques
     if (format != "float" && format != "base64") fields.refuse("encoding_format", "must be \"float\" or \"base64\"");
     out.base64 = format == "base64";
     r.pool->dimensions = fields.find_integer("dimensions");
+    r.pool->prompt_name = fields.find_string("prompt_name", kMaxShortStringBytes);
     if (const std::optional<bool> normalize = fields.find_bool("normalize")) r.pool->finishes = normalize;
     r.pool->bytes_per_number = out.base64 ? kBytesPerBase64 : kBytesPerDigits;
     return 0;

@@ -108,6 +108,8 @@ ServiceConfig with_pooling(ServiceConfig config, const ChatTemplates& templates)
   info.num_scores = head.scores ? head.scores->num_out : 0;
   info.labels = head.labels;
   info.writes_text = head.writes_text;
+  info.prompts = head.prompts;
+  info.usual_prompt = head.usual_prompt;
   const auto usual = templates.find(kDefaultTemplate);
   if (usual == templates.end()) return config;
   const std::string_view source = usual->second.source();
@@ -118,6 +120,26 @@ ServiceConfig with_pooling(ServiceConfig config, const ChatTemplates& templates)
     info.pair = PoolingInfo::Pair::kQwen3;
   }
   return config;
+}
+
+// Puts before each text what was asked for of the model's own, else what is usual.
+std::optional<Error> put_prompt(const PoolingInfo& info, GenerateRequest& request) {
+  const std::string name = request.pool->prompt_name.value_or(info.usual_prompt);
+  if (name.empty()) return std::nullopt;
+  const auto found = std::ranges::find_if(info.prompts, [&](const auto& prompt) { return prompt.first == name; });
+  if (found == info.prompts.end()) {
+    std::string names;
+    for (const auto& [known, text] : info.prompts) names += (names.empty() ? " It has " : ", ") + ("'" + known + "'");
+    return invalid("prompt_name", "invalid_value", "prompt_name names no prompt of this model." + (names.empty() ? "" : names + "."));
+  }
+  for (PromptInput& input : request.prompts) {
+    if (std::string* const text = std::get_if<std::string>(&input)) {
+      text->insert(0, found->second);
+    } else if (request.pool->prompt_name) {
+      return invalid("prompt_name", "invalid_value", "prompt_name stands before texts, not before token ids.");
+    }
+  }
+  return std::nullopt;
 }
 
 }  // namespace
@@ -406,6 +428,9 @@ Result<std::unique_ptr<Generation>> EngineService::generate(GenerateRequest requ
   const Time received = engine_now();
   if (std::string reason; !ready(&reason)) return not_ready(reason);
   if (std::optional<Error> unknown = impl.unknown_model(request)) return *unknown;
+  if (request.pool && request.pool->what == PoolRequest::What::kVector) {
+    if (std::optional<Error> refused = put_prompt(impl.config.limits.pooling, request)) return *refused;
+  }
   Result<std::vector<PromptInfo>> prompts = impl.prompts.build(request, {.must_fit = true, .with_text = request.echo});
   if (!prompts) return prompts.error();
   if (request.pool) {

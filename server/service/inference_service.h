@@ -39,6 +39,8 @@ struct PoolRequest {
   What what = What::kVector;
   // Of a vector: how many of its numbers, from the first.
   std::optional<int64_t> dimensions;
+  // Of a vector: which of the model's own texts stands before the prompts; empty: none, absent: its usual one.
+  std::optional<std::string> prompt_name;
   // Whether a vector has length 1, and scores are probabilities; absent: as the model's folder says.
   std::optional<bool> finishes;
   // What one number comes to in the answer, about.
@@ -51,6 +53,9 @@ struct PoolingInfo {
   int num_scores = 0;                // 0: it has no head that scores
   std::vector<std::string> labels;   // of the scores, or none
   bool writes_text = true;
+  // Names and texts that may stand before what it makes a vector of, and the name of the usual one, if there is one.
+  std::vector<std::pair<std::string, std::string>> prompts;
+  std::string usual_prompt;
   // How it is shown a query and a document: as messages of a chat of these roles, as one text in the words of Qwen3's
   // rerankers, or one behind the other.
   enum class Pair : uint8_t { kRoles, kQwen3, kBehindEachOther };

@@ -1,6 +1,7 @@
 #include "server/service/pooling_head.h"
 
 #include <algorithm>
+#include <cctype>
 #include <cmath>
 #include <stdexcept>
 #include <string_view>
@@ -50,25 +51,33 @@ std::string_view class_of(std::string_view name) {
   return name.substr(name.rfind('.') + 1);
 }
 
-// As each release of the library has spelled it.
+// As each release of the library has spelled them.
+struct Rows {
+  std::string_view name;
+  const char* field;
+  Pooling kind;
+};
+constexpr Rows kRows[] = {
+    {"cls", "pooling_mode_cls_token", Pooling::kFirst},
+    {"lasttoken", "pooling_mode_lasttoken", Pooling::kLast},
+    {"max", "pooling_mode_max_tokens", Pooling::kMax},
+    {"mean", "pooling_mode_mean_tokens", Pooling::kMean},
+    {"mean_sqrt_len_tokens", "pooling_mode_mean_sqrt_len_tokens", Pooling::kMeanSqrtLen},
+    {"weightedmean", "pooling_mode_weightedmean_tokens", Pooling::kWeightedMean},
+};
+
 Pooling read_rows(const Fields& config) {
   if (const std::optional<std::string> mode = config.find_string("pooling_mode")) {
-    if (*mode == "lasttoken") return Pooling::kLast;
-    if (*mode == "cls") return Pooling::kFirst;
-    if (*mode == "mean") return Pooling::kMean;
-    config.refuse("pooling_mode", in_quotes(*mode) + " is not supported; supported are lasttoken, cls and mean");
+    for (const auto& [name, field, kind] : kRows)
+      if (*mode == name) return kind;
+    config.refuse("pooling_mode", in_quotes(*mode) + " is not supported; supported are cls, lasttoken, max, mean, mean_sqrt_len_tokens and weightedmean");
   }
   Pooling rows = Pooling::kNone;
-  const auto read = [&](const char* field, Pooling kind) {
-    if (!config.get_bool(field, false)) return;
-    if (rows != Pooling::kNone || kind == Pooling::kNone) config.refuse(field, "is not supported, alone or beside others");
+  for (const auto& [name, field, kind] : kRows) {
+    if (!config.get_bool(field, false)) continue;
+    if (rows != Pooling::kNone) config.refuse(field, "is not supported beside another");
     rows = kind;
-  };
-  read("pooling_mode_cls_token", Pooling::kFirst);
-  read("pooling_mode_mean_tokens", Pooling::kMean);
-  read("pooling_mode_lasttoken", Pooling::kLast);
-  for (const char* field : {"pooling_mode_max_tokens", "pooling_mode_mean_sqrt_len_tokens", "pooling_mode_weightedmean_tokens"})
-    read(field, Pooling::kNone);
+  }
   if (rows == Pooling::kNone) config.refuse("pooling_mode_lasttoken", "is missing, like every other mode");
   return rows;
 }
@@ -106,6 +115,27 @@ PoolingLayer read_word_scores(const fs::path& model, const ModelSpec& spec, int6
   return layer;
 }
 
+// What sentence-transformers puts before a text, by name.
+void read_prompts(const fs::path& model, PoolingHead& head) {
+  const fs::path path = model / "config_sentence_transformers.json";
+  if (!fs::exists(path)) return;
+  const json::object file = read_json_file(path, kMaxModuleBytes);
+  const Fields fields(file, path.string());
+  if (const std::optional<Fields> prompts = fields.find_object("prompts")) {
+    for (const auto& [name, text] : prompts->object()) head.prompts.emplace_back(name, prompts->get_string(name));
+  }
+  head.usual_prompt = fields.find_string("default_prompt_name").value_or("");
+  const auto is_usual = [&](const auto& prompt) { return prompt.first == head.usual_prompt; };
+  if (!head.usual_prompt.empty() && std::ranges::none_of(head.prompts, is_usual)) fields.refuse("default_prompt_name", "is none of the prompts");
+}
+
+// Qwen3's rerankers are published as any model of words: their folder's name alone says what they are.
+bool is_qwen3_reranker(const fs::path& model) {
+  std::string name = fs::absolute(model).string();
+  std::ranges::transform(name, name.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  return name.find("qwen3-reranker") != name.npos;
+}
+
 void read_modules(const fs::path& model, const ModelSpec& spec, PoolingHead& head) {
   const fs::path path = model / "modules.json";
   // A list where the reader takes objects.
@@ -129,6 +159,10 @@ void read_modules(const fs::path& model, const ModelSpec& spec, PoolingHead& hea
     const Fields config(object, (folder / "config.json").string());
     if (kind == "Pooling") {
       head.rows = read_rows(config);
+      // The last token is none of the prompt.
+      if (config.get_bool("include_prompt", true) || head.rows == Pooling::kLast) continue;
+      if (!head.usual_prompt.empty()) config.refuse("include_prompt", "may not be false where the model has a usual prompt");
+      head.prompts.clear();
     } else if (kind == "Dense") {
       head.layers.push_back(read_dense(config, folder, head.vector_size));
       head.vector_size = head.layers.back().num_out;
@@ -223,6 +257,7 @@ PoolingHead read_pooling_head(const fs::path& model, const ModelSpec& spec, cons
   }
   const auto [object, path] = read_config(model);
   const Fields config(object, path.string());
+  read_prompts(model, head);
   if (fs::exists(model / "modules.json")) read_modules(model, spec, head);
   if (kind == ModelHead::kScores) head.scores = read_scores(model, spec, config);
   if (const json::array* const words = config.find_array("classifier_from_token"); words != nullptr && !head.scores) {
@@ -234,6 +269,8 @@ PoolingHead read_pooling_head(const fs::path& model, const ModelSpec& spec, cons
     }
     if (!ids.empty()) head.scores = read_word_scores(model, spec, ids[1], ids[0]);
   }
+  if (const TokenId no = tokenizer.token_to_id("no"), yes = tokenizer.token_to_id("yes"); !head.scores && head.writes_text && is_qwen3_reranker(model) && no >= 0 && yes >= 0)
+    head.scores = read_word_scores(model, spec, yes, no);
   if (head.scores) head.labels = read_labels(config, head.scores->num_out);
   return head;
 }

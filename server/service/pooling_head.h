@@ -7,6 +7,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "engine/model/model_spec.h"
@@ -36,6 +37,9 @@ struct PoolingHead {
   std::optional<PoolingLayer> scores;
   std::vector<std::string> labels;  // of each score; may be fewer
   bool writes_text = true;          // the model has a head that gives words
+  // See PoolingInfo.
+  std::vector<std::pair<std::string, std::string>> prompts;
+  std::string usual_prompt;
   int vector_size = 0;
 
   // What was asked for of the pooled row of a prompt.

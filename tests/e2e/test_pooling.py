@@ -3,6 +3,7 @@
 import base64
 import json
 import math
+import shutil
 import struct
 
 import httpx
@@ -74,6 +75,53 @@ def test_means_go_through_the_dense_layers(daemon_of):
         assert close(answer["data"][0]["embedding"], case["numbers"])
         unit = post(daemon, "/pooling", input=case["text"], normalize=True).json()["data"][0]["data"]
         assert math.isclose(sum(x * x for x in unit), 1, abs_tol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["max_tokens", "weightedmean_tokens", "mean_sqrt_len_tokens"])
+def test_other_ways_to_pool_and_prompts(mode, tmp_path):
+    from conftest import Daemon
+
+    folder = tmp_path / "model"
+    shutil.copytree(FIXTURES / "mistral-mean", folder)
+    pooling = json.loads((folder / "1_Pooling" / "config.json").read_text())
+    pooling |= {"pooling_mode_mean_tokens": False, "pooling_mode_" + mode: True}
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+    prompts = {"query": "Instruct: find it\nQuery: ", "document": "Passage: ", "none": ""}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps({"prompts": prompts, "default_prompt_name": "document"}))
+    daemon = Daemon("--max-num-seqs", 4, "--max-prefill-chunk", 16, model=folder)
+    try:
+        cases = [case for case in json.loads((FIXTURES / "mistral-mean" / "other_modes.json").read_text()) if case["mode"] == mode]
+        given = [post(daemon, "/v1/embeddings", input=case["text"], prompt_name=case["prompt_name"]).json()["data"][0]["embedding"] for case in cases]
+        for case, vector in zip(cases, given, strict=True):
+            assert close(vector, case["numbers"]), case["prompt_name"]
+        assert not close(given[0], given[1], 1e-3) and not close(given[0], given[2], 1e-3), "a prompt changes the vector"
+        assert post(daemon, "/pooling", input=cases[0]["text"], prompt_name="").json()["data"][0]["data"] == given[0]
+        unknown = post(daemon, "/v1/embeddings", input="x", prompt_name="passage")
+        assert unknown.status_code == 400 and unknown.json()["error"]["param"] == "prompt_name" and "'query'" in unknown.json()["error"]["message"]
+        assert post(daemon, "/v1/embeddings", input=[1, 2], prompt_name="query").json()["error"]["param"] == "prompt_name"
+        assert post(daemon, "/v1/embeddings", input=[1, 2]).status_code == 200
+    finally:
+        assert daemon.stop() == 0, daemon.log()
+
+
+def test_a_reranker_as_it_is_published_is_told_by_its_folder(tmp_path):
+    from conftest import Daemon
+
+    folder = tmp_path / "models--Qwen--Qwen3-Reranker-0.6B"
+    shutil.copytree(FIXTURES / "qwen3-reranker", folder)
+    (folder / "modules.json").unlink()
+    shutil.rmtree(folder / "1_LogitScore")
+    (folder / "chat_template.jinja").write_text("{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}")
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    for id, name in ((257, "yes"), (258, "no")):
+        tokenizer["added_tokens"].append({"id": id, "content": name, "single_word": False, "lstrip": False, "rstrip": False, "normalized": True, "special": False})
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    cases = json.loads((FIXTURES / "qwen3-reranker" / "as_published.json").read_text())
+    daemon = Daemon("--max-num-seqs", 4, model=folder)
+    scored = post(daemon, "/v1/score", text_1=cases[0]["query"], text_2=[case["document"] for case in cases]).json()["data"]
+    assert close([entry["score"] for entry in scored], [case["score"] for case in cases])
+    assert post(daemon, "/v1/completions", prompt="Q", max_tokens=3).status_code == 200
+    assert daemon.stop() == 0, daemon.log()
 
 
 def test_more_texts_than_the_queue_holds_are_one_request(daemon_of):

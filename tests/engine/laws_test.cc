@@ -386,7 +386,7 @@ TEST_P(Laws, PreemptionChangesNoBitOfAnybody) {
 }
 
 TEST_P(Laws, TheVectorOfAPromptIsItsOwn) {
-  for (const Pooling pooling : {Pooling::kLast, Pooling::kFirst, Pooling::kMean}) {
+  for (const Pooling pooling : {Pooling::kLast, Pooling::kFirst, Pooling::kMean, Pooling::kWeightedMean, Pooling::kMax}) {
     Request request = make_request(21, 90, 1, 0);
     request.pooling = pooling;
     const Told expected = alone(request);

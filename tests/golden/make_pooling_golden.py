@@ -9,7 +9,9 @@ import json
 import math
 import pathlib
 import shutil
+import tempfile
 
+import sentence_transformers
 import tokenizers
 import torch
 import transformers
@@ -22,6 +24,7 @@ TEXTS = ["Paris is the capital of France.", "x", "Ein längerer Text, der in meh
 PAIRS = [("capital of France?", "Paris."), ("capital of France?", "Bananas are yellow, mostly.")]
 VOCAB = 264
 END, YES, NO = 256, 121, 110  # "y", "n": the tokens of this vocabulary are bytes
+PROMPTS = {"prompts": {"query": "Instruct: find it\nQuery: ", "document": "Passage: ", "none": ""}, "default_prompt_name": "document", "similarity_fn_name": "cosine"}
 TINY = dict(vocab_size=VOCAB, hidden_size=24, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
             head_dim=16, max_position_embeddings=512, rms_norm_eps=1e-6, bos_token_id=None, eos_token_id=END, pad_token_id=END)
 
@@ -163,8 +166,53 @@ def classifier():
     write(folder / "golden.json", cases)
 
 
+def copied(name, scratch):
+    folder = pathlib.Path(scratch) / name
+    shutil.copytree(ROOT / name, folder)
+    return folder
+
+
+def other_modes():
+    """What sentence-transformers itself makes of copies of mistral-mean with other ways to pool, and with prompts."""
+    cases = []
+    for mode in ("max_tokens", "weightedmean_tokens", "mean_sqrt_len_tokens"):
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = copied("mistral-mean", scratch)
+            pooling(folder, mode)
+            write(folder / "config_sentence_transformers.json", PROMPTS)
+            model = sentence_transformers.SentenceTransformer(str(folder), device="cpu")
+            model.tokenizer.pad_token = model.tokenizer.eos_token  # it asks for one, of a text alone too
+            for text, name in [(TEXTS[0], "none"), (TEXTS[0], "query"), (TEXTS[0], None), (TEXTS[2], "none")]:
+                vector = model.encode([text], prompt_name=name)[0]
+                cases.append({"mode": mode, "text": text, "prompt_name": name, "numbers": numbers(vector)})
+    write(ROOT / "mistral-mean" / "other_modes.json", cases)
+
+
+@torch.no_grad()
+def reranker_as_published():
+    """The words and the two logits of the card of Qwen/Qwen3-Reranker-0.6B, over a copy of qwen3-reranker whose tokenizer has both words."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = copied("qwen3-reranker", scratch)
+        tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
+        tokenizer.add_tokens(["yes", "no"])
+        model = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+        token_true_id, token_false_id = tokenizer.convert_tokens_to_ids(["yes", "no"])
+        assert (token_true_id, token_false_id) == (257, 258)
+        prefix = ('<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct provided. '
+                  'Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n')
+        suffix = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+        task = "Given a web search query, retrieve relevant passages that answer the query"
+        cases = []
+        for query, document in PAIRS:
+            ids = tokenizer.encode(f"{prefix}<Instruct>: {task}\n<Query>: {query}\n<Document>: {document}{suffix}", add_special_tokens=False)
+            scores = model(torch.tensor([ids]), use_cache=False).logits[0, -1].double()
+            both = torch.stack([scores[token_false_id], scores[token_true_id]])
+            cases.append({"query": query, "document": document, "score": torch.nn.functional.log_softmax(both, dim=0)[1].exp().item()})
+    write(ROOT / "qwen3-reranker" / "as_published.json", cases)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     transformers.utils.logging.set_verbosity_error()
-    for make in (last_token, mean_and_dense, word_scores, classifier):
+    for make in (last_token, mean_and_dense, word_scores, classifier, other_modes, reranker_as_published):
         make()
