@@ -30,6 +30,7 @@ struct Draft {
   DrafterKind by = DrafterKind::kNgram;  // who guessed
 };
 inline constexpr int kMaxDrafts = 64;  // of one sequence
+inline constexpr int kMaxForced = 16;  // of them, behind each other, those that a form makes (MaskReady)
 
 // Work for one sequence in one step: token i of `tokens` (a range of Batch::tokens) sits at position
 // first_pos + i.

@@ -305,8 +305,11 @@ void Engine::stop_string_matched(RequestId id, int index) {
   impl_->send(StopMatched{id, index});
 }
 
-void Engine::mask_ready(RequestId id, int index, int num_masks, uint64_t drafts) {
-  impl_->send(MaskReady{id, index, num_masks, drafts});
+void Engine::mask_ready(RequestId id, int index, int num_masks, uint64_t drafts, std::span<const TokenId> forced) {
+  MaskReady ready{.request = id, .index = index, .num_masks = num_masks, .drafts = drafts, .num_forced = static_cast<int32_t>(forced.size())};
+  SERVAL_CHECK(forced.size() <= std::size(ready.forced), forced.size());
+  std::ranges::copy(forced, ready.forced);
+  impl_->send(ready);
 }
 
 bool Engine::idle() const {

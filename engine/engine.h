@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <memory>
+#include <span>
 
 #include "engine/batch.h"
 #include "engine/config.h"
@@ -54,8 +55,9 @@ class Engine {
   // Any thread. The text layer matched a stop string in sequence `index`, which ends with what was told of it.
   void stop_string_matched(RequestId id, int index);
   // Any thread. Masks for the first `num_masks` output tokens of sequence `index` are there.
-  // Of the guesses that it was told of, those in the set may be verified.
-  void mask_ready(RequestId id, int index, int num_masks, uint64_t drafts);
+  // Of the guesses that it was told of, those in the set may be verified; where there is none, those of `forced`, a chain
+  // of at most kMaxForced.
+  void mask_ready(RequestId id, int index, int num_masks, uint64_t drafts, std::span<const TokenId> forced = {});
 
   bool idle() const;          // nothing waiting or running
   EngineStats stats() const;  // a snapshot taken between steps; never waits for a step

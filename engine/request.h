@@ -51,8 +51,9 @@ enum class DrafterKind : uint8_t {
   kHydra,       // heads on that row and the tokens guessed so far
   kDflash,      // a block of masks beside what the model's layers read
   kDatastore,   // what followed the last tokens in texts that are there from the start
+  kGrammar,     // the form that holds the output, where it leaves one text alone
 };
-inline constexpr const char* kDrafterNames[] = {"prediction", "ngram", "draft", "self", "lookahead", "medusa", "eagle", "hydra", "dflash", "datastore"};
+inline constexpr const char* kDrafterNames[] = {"prediction", "ngram", "draft", "self", "lookahead", "medusa", "eagle", "hydra", "dflash", "datastore", "grammar"};
 inline constexpr int kNumDrafters = std::size(kDrafterNames);
 
 // Sets of drafters.

@@ -48,7 +48,11 @@ void Drafting::start(const DraftHost& host) {
 
 void Drafting::begin_step(const Batch& batch) {
   for (int i = 0; i < batch.num_admitted && drafters_.is_closed_loop; ++i) policy_.admit(batch.admitted[i].slot);
-  for (int i = 0; i < batch.num_admitted && !is_idle(); ++i) next_told_[batch.admitted[i].slot] = 0;
+  if (is_idle()) return;
+  for (int i = 0; i < batch.num_admitted; ++i) next_told_[batch.admitted[i].slot] = 0;
+  for (const SeqStep& step : batch.seqs) {
+    if (step.num_drafts > 0 && batch.tokens[step.tokens_begin + step.num_tokens - step.num_drafts] != given_[step.slot].first) given_[step.slot] = {};
+  }
   for (const auto& speculator : drafters_.speculators) {
     for (int i = 0; i < batch.num_admitted; ++i) speculator->admit(batch.admitted[i]);
     if (!batch.copies.empty()) speculator->copy_kv(batch.copies);
@@ -181,7 +185,7 @@ void Drafting::propose(std::span<const Sampler::Drawn> drawn, const Sampler& sam
     tasks_[num_tasks].tried = sampler.tried(drawn[i]);
     tasks_[num_tasks++].draws = sampler.draws(drawn[i]);
     const Given& given = given_[drawn[i].slot];
-    if (drafters_.is_closed_loop && drawn[i].num_drafts > 0)
+    if (drafters_.is_closed_loop && drawn[i].num_drafts > 0 && given.depth > 0)
       policy_.learn_verified(drawn[i].slot, given.by, std::min(drawn[i].num_drafts, given.depth), drawn[i].num_accepted);
   }
   if (drafters_.trace) drafters_.trace->write({tasks_.data(), static_cast<size_t>(num_tasks)});
@@ -198,7 +202,7 @@ void Drafting::propose(std::span<const Sampler::Drawn> drawn, const Sampler& sam
     out.drafts_begin = static_cast<int32_t>(output.drafts.size());
     out.num_drafts = static_cast<int32_t>(drafts.size());
     output.drafts.insert(output.drafts.end(), drafts.begin(), drafts.end());
-    if (!drafts.empty()) given_[task.slot] = {drafts[0].by, depth_of(drafts)};
+    if (!drafts.empty()) given_[task.slot] = {drafts[0].by, depth_of(drafts), drafts[0].token};
   }
 }
 

@@ -49,10 +49,11 @@ class Drafting {
     std::array<DraftPolicy::Choice, kNumDrafters> choices;
   };
   bool is_idle() const { return drafters_.speculators.empty() && !drafters_.trace; }
-  // The chain that a slot's sequence was given last.
+  // The chain that a slot's sequence was given last. A step may verify another's instead (DrafterKind::kGrammar).
   struct Given {
     DrafterKind by = DrafterKind::kNgram;
     int depth = 0;
+    TokenId first = -1;
   };
   // What several drafters guess for a task, one tree.
   struct Merged {

@@ -38,14 +38,18 @@ struct StopMatched {
 };
 
 // The masks of a sequence's first `num_masks` output tokens have been made, and those behind the guesses that it had then:
-// `drafts` is the set of those that may be verified, the others are dropped. Unknown ones are ignored.
+// `drafts` is the set of those that may be verified, the others are dropped. Where none is left there may be others, which the
+// form itself makes, one behind the other. Unknown ones are ignored.
 struct MaskReady {
   RequestId request = 0;
   int32_t index = 0;
   int32_t num_masks = 0;
   uint64_t drafts = ~uint64_t{0};
+  int32_t num_forced = 0;
+  TokenId forced[kMaxForced] = {};
   static constexpr std::string_view kName = "mask";
-  static constexpr std::tuple kFields{&MaskReady::request, &MaskReady::index, &MaskReady::num_masks, &MaskReady::drafts};
+  static constexpr std::tuple kFields{&MaskReady::request, &MaskReady::index, &MaskReady::num_masks, &MaskReady::drafts,
+                                      &MaskReady::num_forced, &MaskReady::forced};
 };
 
 using SchedulerInput = std::variant<Add, Abort, StopMatched, MaskReady>;

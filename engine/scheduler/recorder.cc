@@ -20,7 +20,7 @@
 namespace serval {
 namespace {
 
-constexpr std::string_view kHead = "serval-scheduler 9";
+constexpr std::string_view kHead = "serval-scheduler 10";
 constexpr int32_t kMaxRead = 100'000'000;  // more is no recording of ours
 
 template <class T, class Value>

@@ -192,6 +192,14 @@ void Scheduler::take_in(const MaskReady& ready, Time) {
   if (ready.num_masks <= seq.num_masks) return;
   seq.num_masks = ready.num_masks;
   keep(seq.drafts, ready.drafts);
+  take_forced(seq, ready);
+}
+
+// What the form makes is a guess like others: a sequence that gave way meanwhile has none.
+void Scheduler::take_forced(Sequence& seq, const MaskReady& ready) {
+  if (!seq.drafts.empty() || seq.state != SeqState::kRunning) return;
+  const int32_t most = std::min({ready.num_forced, kMaxForced, config_.num_draft_tokens});
+  for (int32_t i = 0; i < most; ++i) seq.drafts.push_back({ready.forced[i], i - 1, DrafterKind::kGrammar});
 }
 
 bool Scheduler::waits_for_masks() const {

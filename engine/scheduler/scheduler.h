@@ -105,6 +105,7 @@ class Scheduler {
   void take_in(const Abort& abort, Time now);
   void take_in(const StopMatched& stop, Time now);
   void take_in(const MaskReady& ready, Time now);
+  void take_forced(Sequence& seq, const MaskReady& ready);
   void expire(Time now);
   bool plan_decodes(int32_t& budget, Batch& batch);
   int32_t reach_drafts(Sequence& seq, int32_t most);

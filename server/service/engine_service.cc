@@ -154,8 +154,8 @@ struct EngineService::Impl {
         random(random_generator()),
         grammars(tokenizer, config.limits.vocab_size,
                  {config.defaults.eos_token_ids.begin(), config.defaults.eos_token_ids.end()}, metrics,
-                 [this](RequestId id, int index, int num_masks, uint64_t drafts) {
-                   with_engine([&](Engine& target) { target.mask_ready(id, index, num_masks, drafts); });
+                 [this](RequestId id, int index, int num_masks, uint64_t drafts, std::span<const TokenId> forced) {
+                   with_engine([&](Engine& target) { target.mask_ready(id, index, num_masks, drafts, forced); });
                  },
                  [this](RequestId id, const Error& why) {
                    const auto entry = find(id);
@@ -228,6 +228,13 @@ struct EngineService::Impl {
     std::lock_guard lock(registry_mutex);
     for (const RequestId id : ids) registry.erase(id);
     if (registry.empty()) registry_empty.notify_all();
+  }
+
+  // Guesses at a time that its form may make.
+  int most_forced(const Request& request) const {
+    const SpeculationParams& asked = request.speculation;
+    const int most = (config.limits.drafters & asked.drafters & drafter_bit(DrafterKind::kGrammar)) != 0 ? config.scheduler.num_draft_tokens : 0;
+    return asked.depth > 0 ? std::min(asked.depth, most) : most;
   }
 
   // Talks to the engine, if there is one; it stays until `talk` is over.
@@ -524,7 +531,7 @@ Result<std::unique_ptr<Generation>> EngineService::generate(GenerateRequest requ
       if (request.timeout > Time{0}) r.deadline = received + request.timeout;
       if (grammar || !lists.empty()) {
         r.constrained = true;
-        auto constraint = impl.grammars.constraint(grammar, before_form, lists, r.id, r.n);
+        auto constraint = impl.grammars.constraint(grammar, before_form, lists, r.id, r.n, impl.most_forced(r));
         if (!constraint) {
           take_back();
           return constraint.error();

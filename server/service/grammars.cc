@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <condition_variable>
 #include <deque>
 #include <future>
@@ -227,8 +228,8 @@ struct Grammars::Impl {
 // The sequences of one request. The engine reads a mask only while nobody makes the next.
 class Grammars::Impl::Output final : public TokenConstraint, public std::enable_shared_from_this<Output> {
  public:
-  Output(Impl& impl, std::shared_ptr<Compiled> compiled, const FreeText& before, const TokenLists& lists, RequestId id, int n)
-      : impl_(impl), compiled_(std::move(compiled)), banned_(lists.banned), id_(id), free_end_(before.end) {
+  Output(Impl& impl, std::shared_ptr<Compiled> compiled, const FreeText& before, const TokenLists& lists, RequestId id, int n, int most_forced)
+      : impl_(impl), compiled_(std::move(compiled)), banned_(lists.banned), id_(id), most_forced_(static_cast<size_t>(std::min(most_forced, kMaxForced))), free_end_(before.end) {
     Phase phase = Phase::kForm;
     if (compiled_ && !before.end.empty()) {
       free_begin_ = impl.tokenizer->token_to_id(before.begin);
@@ -274,15 +275,19 @@ class Grammars::Impl::Output final : public TokenConstraint, public std::enable_
     OneSequence& sequence = sequences_[index];
     const std::span<uint32_t> next = std::span(sequence.masks).first(allowed_.size());
     uint64_t drafts = 0;
+    std::array<TokenId, kMaxForced> forced;
+    size_t num_forced = 0;
     try {
       for (const TokenId token : sequence.drawn) go_on(sequence.at, token);
       make_mask(sequence.at, next);
-      drafts = make_masks_of_guesses(sequence, for_guesses);
+      const Time end = engine_now() + for_guesses;
+      drafts = make_masks_of_guesses(sequence, end);
+      if (drafts == 0 && compiled_ && most_forced_ > 0) num_forced = force(sequence, end, forced);
     } catch (const std::bad_alloc&) {
       std::ranges::fill(sequence.masks, 0u);
     }
     const bool is_dead_end = !may_draw(std::span(sequence.masks).first(allowed_.size()));
-    until_memory([&] { is_dead_end ? impl_.tells_end(id_, dead_end()) : impl_.tells(id_, index, sequence.num_output + 1, drafts); });
+    until_memory([&] { is_dead_end ? impl_.tells_end(id_, dead_end()) : impl_.tells(id_, index, sequence.num_output + 1, drafts, std::span(forced).first(num_forced)); });
   }
 
  private:
@@ -318,10 +323,10 @@ class Grammars::Impl::Output final : public TokenConstraint, public std::enable_
 
   // The set of the guesses that are left, whose masks then stand in their order. Cut are those that may not be drawn
   // where they stand, those behind which nothing may be, and those that time or memory do not reach.
-  uint64_t make_masks_of_guesses(OneSequence& sequence, Time time) {
+  uint64_t make_masks_of_guesses(OneSequence& sequence, Time end) {
     uint64_t left = 0;
     try {
-      add_guesses(sequence, engine_now() + time, left);
+      add_guesses(sequence, end, left);
     } catch (const std::bad_alloc&) {  // that many, then
     }
     return left;
@@ -348,17 +353,71 @@ class Grammars::Impl::Output final : public TokenConstraint, public std::enable_
     }
   }
 
+  std::string_view bytes_of(TokenId token) const {
+    const auto mark = compiled_->marks.find(token);
+    return mark == compiled_->marks.end() ? impl_.tokenizer->token_bytes(token) : std::string_view(mark->second);
+  }
+
+  // The longest of the tokens that may be drawn, if all others are beginnings of it; else -1: more than one text may follow.
+  TokenId only_text(std::span<const uint32_t> mask) const {
+    constexpr int kMaxBeginnings = 64;
+    int num_tokens = 0;
+    for (const uint32_t word : mask) {
+      if ((num_tokens += std::popcount(word)) > kMaxBeginnings) return -1;
+    }
+    TokenId longest = -1;
+    std::string_view text;
+    for (size_t i = 0; i < mask.size(); ++i) {
+      for (uint32_t word = mask[i]; word != 0; word &= word - 1) {
+        const auto token = static_cast<TokenId>(i * 32) + std::countr_zero(word);
+        const std::string_view bytes = bytes_of(token);
+        if (is_end(token) || !(bytes.starts_with(text) || text.starts_with(bytes))) return -1;
+        if (bytes.size() <= text.size()) continue;
+        longest = token;
+        text = bytes;
+      }
+    }
+    return longest;
+  }
+
+  // Where the form leaves one text alone: the tokens of that text, each with the mask behind it, as guesses. Which of the ways
+  // to write it a model takes is its own to say, but it learned of that of its tokenizer.
+  size_t force(OneSequence& sequence, Time end, std::span<TokenId> forced) {
+    sequence.drafts.clear();
+    std::vector<TokenId> longest;
+    std::string text;
+    {
+      Place at = sequence.at;
+      std::vector<uint32_t> mask(sequence.masks.begin(), sequence.masks.begin() + std::ssize(allowed_));
+      for (TokenId token; longest.size() < most_forced_ && engine_now() < end && (token = only_text(mask)) >= 0; make_mask(at, mask)) {
+        longest.push_back(token);
+        text += bytes_of(token);
+        go_on(at, token);
+      }
+    }
+    if (longest.empty()) return 0;
+    uint64_t left = 0;
+    for (const std::vector<TokenId>& tokens : {impl_.tokenizer->encode(text, /*add_special=*/false), longest}) {
+      if (left != 0) break;
+      const auto num_tokens = static_cast<int32_t>(std::min(tokens.size(), most_forced_));
+      sequence.drafts.clear();
+      for (int32_t i = 0; i < num_tokens; ++i) sequence.drafts.push_back({tokens[i], i - 1, DrafterKind::kGrammar});
+      left = make_masks_of_guesses(sequence, end);
+    }
+    const auto num_forced = static_cast<size_t>(std::popcount(left));  // a chain: the first of them
+    for (size_t i = 0; i < num_forced; ++i) forced[i] = sequence.drafts[i].token;
+    return num_forced;
+  }
+
   // The form begins behind the mark; white space before it is nobody's.
   void advance(Place& at, TokenId token) {
-    std::string_view bytes = impl_.tokenizer->token_bytes(token);
     if (at.phase == Phase::kMayBegin) at.phase = token == free_begin_ ? Phase::kFree : Phase::kForm;
     if (at.phase == Phase::kForm) {
-      const auto mark = compiled_->marks.find(token);
-      at.matcher->advance(mark == compiled_->marks.end() ? bytes : mark->second);
+      at.matcher->advance(bytes_of(token));
       return;
     }
     std::string& text = at.tail;
-    text += bytes;
+    text += impl_.tokenizer->token_bytes(token);
     const size_t end = text.find(free_end_);
     if (end == text.npos) {
       if (text.size() >= free_end_.size()) text.erase(0, text.size() - free_end_.size() + 1);
@@ -406,6 +465,7 @@ class Grammars::Impl::Output final : public TokenConstraint, public std::enable_
   const std::shared_ptr<Compiled> compiled_;  // null: there is no grammar
   const std::vector<std::vector<TokenId>> banned_;
   const RequestId id_;
+  const size_t most_forced_;
   const std::string free_end_;
   TokenId free_begin_ = -1;
   std::vector<uint32_t> allowed_;
@@ -442,8 +502,8 @@ Result<std::shared_ptr<Grammars::Compiled>> Grammars::compile(const OutputFormat
   return error;
 }
 
-Result<std::shared_ptr<TokenConstraint>> Grammars::constraint(std::shared_ptr<Compiled> compiled, const FreeText& before, const TokenLists& lists, RequestId id, int n) {
-  auto output = std::make_shared<Impl::Output>(*impl_, std::move(compiled), before, lists, id, n);
+Result<std::shared_ptr<TokenConstraint>> Grammars::constraint(std::shared_ptr<Compiled> compiled, const FreeText& before, const TokenLists& lists, RequestId id, int n, int most_forced) {
+  auto output = std::make_shared<Impl::Output>(*impl_, std::move(compiled), before, lists, id, n, most_forced);
   if (!output->may_begin()) return dead_end();
   return std::shared_ptr<TokenConstraint>(std::move(output));
 }

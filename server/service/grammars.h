@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "engine/request.h"
@@ -26,8 +27,8 @@ struct TokenLists {
 class Grammars {
  public:
   // tells: masks for the first so many output tokens of a request's sequence are there, and behind the guesses in the set,
-  // which are all that may be verified of those it had; on a thread of its own.
-  using MaskReadySink = std::function<void(RequestId id, int index, int num_masks, uint64_t drafts)>;
+  // which are all that may be verified of those it had; where there are none, those that the form makes; on a thread of its own.
+  using MaskReadySink = std::function<void(RequestId id, int index, int num_masks, uint64_t drafts, std::span<const TokenId> forced)>;
   // tells: a request's sequence may draw nothing any more; on the same thread. It must be ended.
   using DeadEndSink = std::function<void(RequestId id, const Error& why)>;
   // vocab_size: width of a mask. What is made for the vocabulary is made at the first use.
@@ -40,8 +41,8 @@ class Grammars {
   Result<std::shared_ptr<Compiled>> compile(const OutputFormat& format);
   // Of a request with n sequences, with the first mask of each. Before the request is submitted. compiled: null where
   // there are only lists. An error where nothing may be drawn at all.
-  // What may stand before the form is free and does not end.
-  Result<std::shared_ptr<TokenConstraint>> constraint(std::shared_ptr<Compiled> compiled, const FreeText& before, const TokenLists& lists, RequestId id, int n);
+  // What may stand before the form is free and does not end. most_forced: guesses at most where the form leaves one text alone.
+  Result<std::shared_ptr<TokenConstraint>> constraint(std::shared_ptr<Compiled> compiled, const FreeText& before, const TokenLists& lists, RequestId id, int n, int most_forced);
 
  private:
   struct Impl;

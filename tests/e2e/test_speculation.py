@@ -1,5 +1,6 @@
 """Guesses change the number of steps and nothing that a client sees."""
 
+import json
 import subprocess
 
 import openai
@@ -55,6 +56,22 @@ def test_answers_are_the_same_with_and_without_guesses(start_daemon, options):
     assert guessing.metric("serval:engine_steps_total") < plain.metric("serval:engine_steps_total") - 50
     assert plain.metric("serval:spec_decode_num_draft_tokens_total") == 0
     guessing.wait_idle()
+
+
+def test_what_a_form_forces_takes_fewer_steps(start_daemon):
+    daemon = start_daemon("--speculation", "grammar")
+    form = r'\{"preferred_contact_language": "(english|portuguese)_language", "average_waiting_time_seconds": [1-9][0-9]{0,2}, "number_of_previous_requests": [0-9]\}'
+    steps = {}
+    for method in ("off", "auto"):
+        before = daemon.metric("serval:engine_steps_total")
+        steps[method] = [told(daemon.client().completions.create(model="serval-nano", prompt="A form in JSON:", max_tokens=200, temperature=temperature, seed=3, logprobs=2,
+                                                                 extra_body={"guided_regex": form, "speculation": {"method": method}}))
+                         for temperature in (0, 0.7)]
+        steps[method, "num"] = daemon.metric("serval:engine_steps_total") - before
+    assert steps["auto"] == steps["off"] and len(json.loads(steps["off"][0][0][0][0])) == 3
+    assert steps["auto", "num"] < 0.7 * steps["off", "num"], steps
+    drafted, accepted = (daemon.metric(f"serval:spec_{what}_tokens_total", drafter="grammar") for what in ("draft", "accepted"))
+    assert accepted > 10 and accepted > 0.5 * drafted
 
 
 def test_a_prediction_is_tried_first_and_counted(start_daemon):

@@ -9,7 +9,7 @@ namespace serval::testing {
 EngineDriver::EngineDriver(const std::filesystem::path& model, const EngineConfig& config, Order order,
                            std::unique_ptr<Speculator> speculator)
     : runner_(model, config, std::move(speculator)),
-      masks_(runner_->vocab_size(), [this](RequestId id, int index, int num_masks, uint64_t drafts) { engine_.mask_ready(id, index, num_masks, drafts); }),
+      masks_(runner_->vocab_size(), [this](RequestId id, int index, int num_masks, uint64_t drafts, std::span<const TokenId> forced) { engine_.mask_ready(id, index, num_masks, drafts, forced); }),
       engine_(config, runner_->plan().geometry,
               order == Order::kAsTheDeviceLikes
                   ? run_on(*runner_)
@@ -21,7 +21,7 @@ EngineDriver::EngineDriver(const std::filesystem::path& model, const EngineConfi
 RequestId EngineDriver::submit(Request request) {
   const RequestId id = ++next_id_;
   request.id = id;
-  if (request.constrained) request.constraint = masks_.constraint(id, request.n);
+  if (request.constrained) request.constraint = masks_.constraint(id, request.n, request.speculation.drafters != 0);
   {
     const std::lock_guard lock(mutex_);
     State& state = states_[id];

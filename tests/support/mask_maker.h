@@ -9,6 +9,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -20,7 +21,7 @@ namespace serval::testing {
 
 class MaskMaker {
  public:
-  using Sink = std::function<void(RequestId id, int index, int num_masks, uint64_t drafts)>;
+  using Sink = std::function<void(RequestId id, int index, int num_masks, uint64_t drafts, std::span<const TokenId> forced)>;
   MaskMaker(int vocab, Sink tells) : vocab_(vocab), tells_(std::move(tells)) {
     jobs_.reserve(1024);
     thread_ = std::thread([this] { work(); });
@@ -38,8 +39,14 @@ class MaskMaker {
     thread_.join();
   }
 
-  std::shared_ptr<TokenConstraint> constraint(RequestId id, int n) { return std::make_shared<Output>(*this, id, n); }
-  bool allows(uint64_t history, TokenId token) const { return mix(history, token) % 3 != 0; }
+  // forces: where one token alone is allowed that is a guess.
+  std::shared_ptr<TokenConstraint> constraint(RequestId id, int n, bool forces) { return std::make_shared<Output>(*this, id, n, forces); }
+  // The only token that is allowed; -1: there are many.
+  TokenId only(uint64_t history) const { return mix(history, -2) % 3 == 0 ? static_cast<TokenId>(mix(history, -3) % static_cast<uint64_t>(vocab_)) : -1; }
+  bool allows(uint64_t history, TokenId token) const {
+    const TokenId only_one = only(history);
+    return only_one < 0 ? mix(history, token) % 3 != 0 : token == only_one;
+  }
   static uint64_t mix(uint64_t history, TokenId token) {
     history = (history ^ static_cast<uint32_t>(token)) * 0x9e3779b97f4a7c15ull;
     return history ^ history >> 31;
@@ -48,7 +55,7 @@ class MaskMaker {
  private:
   class Output final : public TokenConstraint, public std::enable_shared_from_this<Output> {
    public:
-    Output(MaskMaker& maker, RequestId id, int n) : maker_(maker), id_(id), sequences_(n) {
+    Output(MaskMaker& maker, RequestId id, int n, bool forces) : maker_(maker), id_(id), forces_(forces), sequences_(n) {
       for (OneSequence& sequence : sequences_) {
         sequence.masks.resize((1 + kMaxDrafts) * words());
         fill(sequence, 0, sequence.history);
@@ -92,9 +99,16 @@ class MaskMaker {
         fill(sequence, ++sequence.num_left, history[i]);
         left |= uint64_t{1} << i;
       }
+      std::vector<TokenId> forced;
+      uint64_t behind = sequence.history;
+      for (TokenId token; forces_ && left == 0 && forced.size() < kMaxForced && (token = maker_.only(behind)) >= 0;) {
+        forced.push_back(token);
+        behind = mix(behind, token);
+        fill(sequence, ++sequence.num_left, behind);
+      }
       const int num_masks = sequence.num_output + 1;
       sequence.is_busy = false;
-      maker_.tells_(id_, index, num_masks, left);
+      maker_.tells_(id_, index, num_masks, left, forced);
     }
 
    private:
@@ -116,6 +130,7 @@ class MaskMaker {
 
     MaskMaker& maker_;
     const RequestId id_;
+    const bool forces_;
     std::vector<OneSequence> sequences_;
   };
   struct Job {

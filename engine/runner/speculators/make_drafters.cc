@@ -36,9 +36,10 @@ struct Setting {
   bool has_heads() const { return has(kMedusa) || has(kHydra); }
   bool needs_folder() const { return has(kDraft) || has_heads() || has(kEagle) || has(kDflash); }
 };
-// A method beside what the client predicts.
+// Beside each method: what the client predicts, and what a form forces, which its masks tell the scheduler.
+constexpr uint32_t kAlways = drafter_bit(kPrediction) | drafter_bit(kGrammar);
 constexpr Setting setting_with(DrafterKind kind) {
-  return {kDrafterNames[static_cast<int>(kind)], drafter_bit(kPrediction) | drafter_bit(kind)};
+  return {kDrafterNames[static_cast<int>(kind)], kAlways | drafter_bit(kind)};
 }
 constexpr Setting kSettings[] = {
     {"off"},
@@ -51,8 +52,9 @@ constexpr Setting kSettings[] = {
     setting_with(kHydra),
     setting_with(kEagle),
     setting_with(kDflash),
+    setting_with(kGrammar),
     // And what is in speculation_model; or the model's own layers, where it is said how many.
-    {"auto", drafter_bit(kPrediction) | drafter_bit(kNgram), true},
+    {"auto", kAlways | drafter_bit(kNgram), true},
 };
 
 // Heads are published in files that only their author's programs may read.

@@ -229,6 +229,51 @@ TEST_F(Drafts, OfAConstrainedSequenceThoseAreVerifiedThatMayBeDrawn) {
   EXPECT_EQ(tokens_[1], all);
 }
 
+TEST_F(Drafts, WhatTheFormForcesIsAGuessWhereThereIsNoOther) {
+  config_.mask_words = 1;
+  num_guesses_ = 0;
+  start(1);
+  const auto masks = std::make_shared<NumberedMasks>();
+  Request r = request(1, 10, 20);
+  r.constrained = true;
+  r.constraint = masks;
+  const std::vector<TokenId> all = alone(r, 20);
+  driver_->masks_come_at_once = false;
+  driver_->add(r);
+  turn();
+  const auto force = [&](int from, int count, TokenId wrong = 0) {
+    MaskReady ready{.request = 1, .num_masks = from + 1, .drafts = 0, .num_forced = count};
+    for (int i = 0; i < count; ++i) ready.forced[i] = all[from + i] + wrong;
+    driver_->take(ready);
+  };
+  force(1, 3);
+  EXPECT_EQ(turn().masks, (std::vector<uint32_t>{100, 1, 2, 3}));
+  EXPECT_EQ(tokens_[1].size(), 5u) << "three that came true and one more";
+  num_guesses_ = kNumDrafts;
+  force(5, 2, 1);
+  EXPECT_EQ(turn().seqs[0].num_drafts, 2);
+  EXPECT_EQ(tokens_[1].size(), 6u) << "a wrong guess costs a row";
+  EXPECT_EQ(masks->num_drafts, kNumDrafts);
+  MaskReady others{.request = 1, .num_masks = 7, .num_forced = 1};
+  driver_->take(others);
+  EXPECT_EQ(turn().seqs[0].num_drafts, kNumDrafts) << "those that were left";
+  EXPECT_EQ(tokens_[1].size(), 13u);
+  num_guesses_ = 0;
+  driver_->take(MaskReady{.request = 1, .num_masks = 14, .drafts = 0});
+  turn();
+  MaskReady many{.request = 1, .num_masks = 15, .num_forced = kMaxForced};
+  std::fill(many.forced, many.forced + kMaxForced, all[14]);
+  driver_->take(many);
+  EXPECT_EQ(turn().seqs[0].num_drafts, std::min(kNumDrafts, 20 - 14 - 1)) << "no more than of others, nor than there is room for";
+  driver_->masks_come_at_once = true;
+  driver_->take(MaskReady{.request = 1, .num_masks = static_cast<int32_t>(tokens_[1].size()) + 1});
+  while (!driver_->is_idle()) turn();
+  EXPECT_EQ(tokens_[1], all);
+  const DrafterStats& of_form = driver_->scheduler.stats().drafters[static_cast<int>(DrafterKind::kGrammar)];
+  EXPECT_EQ(of_form.drafted[0], 3u);
+  EXPECT_EQ(of_form.accepted[0], 2u);
+}
+
 TEST(KeepDrafts, LeavesWholeBranchesAndTellsWhoGuessed) {
   //  5 ── 6 ── 7      9 ── 6
   //   └── 8

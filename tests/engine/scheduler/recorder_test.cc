@@ -96,6 +96,7 @@ TEST_F(RecorderTest, ALifeReplaysToTheSameBatches) {
         for (const TokenEvent& event : driver.events.events) {
           if (!masks.empty() && masks.back().request == event.request && masks.back().index == event.index) masks.pop_back();
           masks.push_back({event.request, event.index, event.num_output + 1, static_cast<uint64_t>(event.num_output) * 29});
+          for (MaskReady& last = masks.back(); last.num_forced < event.num_output % 4; ++last.num_forced) last.forced[last.num_forced] = event.num_output % 50;
         }
         prompt_logprobs += static_cast<int>(driver.events.prompt_parts.size());
         driver.events.clear();

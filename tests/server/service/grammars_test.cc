@@ -23,8 +23,9 @@ class GrammarsTest : public ::testing::Test {
  protected:
   GrammarsTest()
       : grammars_(load_tokenizer(std::filesystem::path(SERVAL_SOURCE_DIR) / "tests/fixtures/pooling/qwen3-reranker", kVocab), kVocab, {kEnd}, metrics_,
-                  [this](RequestId, int, int num_masks, uint64_t drafts) {
+                  [this](RequestId, int, int num_masks, uint64_t drafts, std::span<const TokenId> forced) {
                     drafts_ = drafts;
+                    forced_.assign(forced.begin(), forced.end());
                     tell(num_masks, "");
                   },
                   [this](RequestId, const Error& why) { tell(-1, why.code); }) {}
@@ -39,7 +40,7 @@ class GrammarsTest : public ::testing::Test {
   void begin(const OutputFormat* format, const TokenLists& lists, const FreeText& before = {}) {
     std::shared_ptr<Grammars::Compiled> compiled;
     if (format) compiled = *grammars_.compile(*format);
-    auto made = grammars_.constraint(compiled, before, lists, 1, 1);
+    auto made = grammars_.constraint(compiled, before, lists, 1, 1, most_forced_);
     refusal_ = made ? "" : made.error().code;
     if (made) constraint_ = *made;
   }
@@ -75,7 +76,8 @@ class GrammarsTest : public ::testing::Test {
   ServiceMetrics metrics_{"model"};
   std::mutex mutex_;
   std::condition_variable told_;
-  int num_masks_ = 0, place_ = 0;
+  int num_masks_ = 0, place_ = 0, most_forced_ = 0;
+  std::string forced_;  // a byte a token
   uint64_t drafts_ = 0;
   std::string code_, refusal_;
   Grammars grammars_;
@@ -131,6 +133,33 @@ TEST_F(GrammarsTest, MasksStandBehindGuessesThatMayBeDrawn) {
   EXPECT_EQ(allowed(3), (std::set<int>{kEnd})) << "behind xz";
   EXPECT_EQ(step({'x', 'y'}, {}), "") << "a step may draw several";
   EXPECT_EQ(allowed(), (std::set<int>{kEnd}));
+}
+
+TEST_F(GrammarsTest, WhereOneTextAloneMayFollowItIsTheGuess) {
+  most_forced_ = 5;
+  const OutputFormat format{.kind = OutputFormat::Kind::kRegex, .text = "(kilo|milli)grammes of (salt|sugar)"};
+  begin(&format, {});
+  EXPECT_EQ(step({'k'}, {}), "");
+  EXPECT_EQ(forced_, "ilogr") << "so many at most";
+  EXPECT_EQ(drafts_, 0u);
+  EXPECT_EQ(allowed(0), (std::set<int>{'l'}));
+  EXPECT_EQ(allowed(4), (std::set<int>{'a'})) << "a mask behind each";
+  EXPECT_EQ(step({'i', 'l', 'o', 'g', 'r', 'a'}, {{'m', -1}}), "");
+  EXPECT_EQ(forced_, "") << "another's guess is left";
+  EXPECT_EQ(drafts_, 1u);
+  EXPECT_EQ(step({'m', 'm', 'e', 's', ' ', 'o'}, {{'x', -1}}), "");
+  EXPECT_EQ(forced_, "f s") << "the other's was cut; then there is a choice";
+  EXPECT_EQ(allowed(2), (std::set<int>{'a', 'u'}));
+  EXPECT_EQ(step({'f', ' ', 's'}, {}), "");
+  EXPECT_EQ(forced_, "");
+  EXPECT_EQ(step({'a'}, {}), "");
+  EXPECT_EQ(forced_, "lt") << "an end is no guess";
+  EXPECT_EQ(allowed(1), (std::set<int>{kEnd}));
+  most_forced_ = 0;
+  place_ = 0;
+  begin(&format, {});
+  EXPECT_EQ(step({'k'}, {}), "");
+  EXPECT_EQ(forced_, "") << "nobody wants any";
 }
 
 TEST_F(GrammarsTest, NoGuessIsLeftBehindWhichNothingMayBeDrawn) {
