@@ -229,6 +229,36 @@ TEST_F(Drafts, OfAConstrainedSequenceThoseAreVerifiedThatMayBeDrawn) {
   EXPECT_EQ(tokens_[1], all);
 }
 
+// One that waited for its mask with guesses to compute again finds the step full of others.
+TEST_F(Drafts, OverAStateTakeNobodysRow) {
+  constexpr int kSeqs = 8;
+  config_.mask_words = 1;
+  config_.max_num_seqs = config_.max_num_batched_tokens = config_.max_prefill_chunk = kSeqs;
+  geometry_.groups[0] = {.num_blocks = 64, .state_span = 4 * kBlockSize};
+  num_guesses_ = 2;  // a quarter of the rows
+  start(1, 2);
+  const auto masks = std::make_shared<NumberedMasks>();
+  Request first = request(1, 1, 20);
+  first.constrained = true;
+  first.constraint = masks;
+  driver_->masks_come_at_once = false;
+  driver_->add(first);
+  turn();
+  driver_->take(MaskReady{1, 0, 2, 0b11});
+  ASSERT_EQ(turn().seqs[0].num_drafts, 2);
+  ASSERT_EQ(tokens_[1].size(), 4u);
+  num_guesses_ = 0;
+  for (RequestId id = 2; id <= kSeqs; ++id) driver_->add(request(id, 1, 20));
+  EXPECT_EQ(turn().seqs.size(), kSeqs - 1u) << "no mask, no draw";
+  driver_->take(MaskReady{1, 0, 5, 0});
+  for (int replayed = 0; replayed < 3; ++replayed) {
+    const Batch& batch = turn();
+    EXPECT_EQ(batch.seqs.size(), static_cast<size_t>(kSeqs));
+    for (const SeqStep& step : batch.seqs) EXPECT_EQ(step.num_tokens, 1) << step.seq;
+  }
+  EXPECT_EQ(tokens_[1].size(), 5u) << "two rows again, then the one that draws";
+}
+
 TEST_F(Drafts, WhatTheFormForcesIsAGuessWhereThereIsNoOther) {
   config_.mask_words = 1;
   num_guesses_ = 0;

@@ -28,7 +28,7 @@ std::string sentence(const TempFolder& folder, const char* speculation) {
 }
 
 TEST(Drafters, AreThoseOfTheFolderWhereTheSettingIsAuto) {
-  const uint32_t always = drafter_bit(DrafterKind::kPrediction) | drafter_bit(DrafterKind::kNgram);
+  const uint32_t always = drafter_bit(DrafterKind::kPrediction) | drafter_bit(DrafterKind::kGrammar) | drafter_bit(DrafterKind::kNgram);
   const TempFolder medusa, hydra, eagle, dflash, model;
   write_medusa_heads(medusa.path(), 1, 32, 70);
   write_hydra_heads(hydra.path(), 1, 1, 32, 70);
@@ -54,7 +54,7 @@ TEST(Drafters, AreJoinedByPlus) {
     }
     return "";
   };
-  const auto bits = [](auto... kinds) { return (drafter_bit(DrafterKind::kPrediction) | ... | drafter_bit(kinds)); };
+  const auto bits = [](auto... kinds) { return ((drafter_bit(DrafterKind::kPrediction) | drafter_bit(DrafterKind::kGrammar)) | ... | drafter_bit(kinds)); };
   uint32_t drafters = 0;
   EXPECT_EQ(told("ngram+datastore", "file", drafters), "");
   EXPECT_EQ(drafters, bits(DrafterKind::kNgram, DrafterKind::kDatastore));
