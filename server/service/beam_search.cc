@@ -70,7 +70,7 @@ class Search final : public Generation, public std::enable_shared_from_this<Sear
   Result<void> begin() { return ask(); }
 
   void cancel() override {
-    std::map<int64_t, std::unique_ptr<Generation>> steps;
+    std::map<int64_t, std::shared_ptr<Generation>> steps;
     {
       const std::lock_guard lock(mutex_);
       is_over_ = true;
@@ -81,8 +81,12 @@ class Search final : public Generation, public std::enable_shared_from_this<Sear
   const std::vector<PromptInfo>& prompts() const override { return prompts_; }
   int num_choices() const override { return static_cast<int>(n_); }
   RequestRecord record() const override {
-    const std::lock_guard lock(mutex_);
-    return steps_.empty() ? RequestRecord() : steps_.rbegin()->second->record();
+    std::shared_ptr<Generation> last;
+    {
+      const std::lock_guard lock(mutex_);
+      if (!steps_.empty()) last = steps_.rbegin()->second;
+    }
+    return last ? last->record() : RequestRecord();
   }
 
  private:
@@ -130,10 +134,14 @@ class Search final : public Generation, public std::enable_shared_from_this<Sear
     const int64_t number = num_steps_++;
     auto running = service_.generate(std::move(step), std::make_shared<Step>(weak_from_this(), beams_.size()));
     if (!running) return running.error();
+    std::shared_ptr<Generation> now = std::move(*running), before;
     const std::lock_guard lock(mutex_);
     // The one before may still be telling its end, on this thread, and this one may have ended already: each goes with the next but one.
-    if (!is_over_) steps_[number] = std::move(*running);
-    while (!steps_.empty() && steps_.begin()->first + 1 < number) steps_.erase(steps_.begin());
+    if (!is_over_) steps_[number] = std::move(now);
+    if (const auto found = steps_.find(number - 2); found != steps_.end()) {
+      before = std::move(found->second);
+      steps_.erase(found);
+    }
     return {};
   }
 
@@ -244,8 +252,9 @@ class Search final : public Generation, public std::enable_shared_from_this<Sear
   Usage usage_;
   int64_t num_steps_ = 0;
 
+  // Under a step's own lock while it tells, so that no step is called, or goes, under this one.
   mutable std::mutex mutex_;
-  std::map<int64_t, std::unique_ptr<Generation>> steps_;  // the last two
+  std::map<int64_t, std::shared_ptr<Generation>> steps_;  // the last two
   bool is_over_ = false;
 };
 

@@ -106,6 +106,10 @@ class EngineServiceTest : public testing::Test {
         run_in_turn([this](const Batch& batch, ModelOutput& output) {
           if (slow_) std::this_thread::sleep_for(std::chrono::milliseconds(2));
           (*runner_)(batch, output);
+          for (TokenOutput& token : output.tokens) {
+            token.top_begin = static_cast<int32_t>(output.top.size());
+            for (; token.num_top < num_top_; ++token.num_top) output.top.push_back({(token.token + token.num_top) % kVocab, -1.0f - static_cast<float>(token.num_top)});
+          }
         }),
         service_->event_sink());
     service_->attach(engine_.get(), geometry_);
@@ -141,6 +145,7 @@ class EngineServiceTest : public testing::Test {
   std::unique_ptr<EngineService> service_;
   std::unique_ptr<Engine> engine_;
   std::atomic<bool> slow_{false};
+  int num_top_ = 0;  // log-probabilities told of each token
 };
 
 TEST_F(EngineServiceTest, DeliversTheTextOfTheTokensAndCountsThem) {
@@ -296,6 +301,24 @@ TEST_F(EngineServiceTest, CancelStopsTheCallsAndFreesTheEngine) {
   EXPECT_EQ(collector->num_deltas(), seen);
   EXPECT_FALSE(collector->error.has_value());
   EXPECT_EQ(engine_->stats().scheduler.num_running, 0);
+}
+
+// As the line of the log does of a client that leaves: each of the two waits for the other where a search's lock is held around a step's.
+TEST_F(EngineServiceTest, ASearchByBeamsTellsItsRecordAndEndsAtAnyMoment) {
+  num_top_ = 4;
+  start();
+  for (int i = 0; i < 200; ++i) {
+    auto collector = std::make_shared<Collector>();
+    GenerateRequest request = completion(30);
+    request.beams = BeamSearch{.width = 2};
+    request.whole = true;
+    auto generation = service_->generate(std::move(request), collector);
+    ASSERT_TRUE(generation.ok()) << generation.error().message;
+    for (int j = 0; j < i * 20; ++j) EXPECT_LE((*generation)->record().output_tokens, 2);  // of one step
+    if (i % 2 == 0) collector->wait();
+    EXPECT_FALSE(collector->error.has_value());
+  }
+  EXPECT_TRUE(service_->wait_until_idle(std::chrono::seconds(30)));
 }
 
 TEST_F(EngineServiceTest, AFullQueueIsOverloadedAndKeepsNothing) {
