@@ -203,7 +203,9 @@ TEST_P(Drafters, ChangeNoBitOfAnybody) {
     const bool keeps_kv = row.model[0] != 0 && !has_heads;
     const double sequences = (kIsCpu ? 2 : 1.25) * (!keeps_kv ? 1 : kIsCpu ? 1.3 : 2);
     config.kv_cache_bytes = static_cast<size_t>(sequences * static_cast<double>(roomy) / config.scheduler.max_num_seqs);
+    std::atomic<bool> all_are_there = true;
     EngineDriver driver(model(), config, order);
+    driver.on_step([&] { all_are_there.wait(false); });
     // Those that end at once make it expect short answers, and keep no memory for long ones.
     for (int i = 0; i < 4; ++i) {
       Request brief;
@@ -211,6 +213,8 @@ TEST_P(Drafters, ChangeNoBitOfAnybody) {
       brief.sampling.max_tokens = 1;
       driver.wait(driver.submit(brief));
     }
+    // The crowd comes at once, however long the first of them take.
+    all_are_there = false;
     std::vector<RequestId> ids, leaving;
     std::mt19937_64 rng(5);
     for (int i = 0; i < kRequests; ++i) {
@@ -224,6 +228,8 @@ TEST_P(Drafters, ChangeNoBitOfAnybody) {
       ids.push_back(driver.submit(std::move(r)));
       if (i % 6 == 0) leaving.push_back(driver.submit(request(kRequests + i)));
     }
+    all_are_there = true;
+    all_are_there.notify_all();
     for (size_t i = 0; i < leaving.size(); ++i) {
       driver.wait_for_tokens(leaving[i], static_cast<int>(1 + i % 9));
       driver.abort(leaving[i]);
