@@ -14,11 +14,14 @@
 #include <string_view>
 #include <tuple>
 
+#include "engine/model/read_model.h"
+#include "engine/model/weight_loader.h"
 #include "engine/runner/speculators/ngram_speculator.h"
 #include "kernels/backend.h"
 #include "loadtest/bench/random_model.h"
 #include "loadtest/bench/temp_folder.h"
 #include "tests/engine/engine_driver.h"
+#include "tests/engine/stored_as_mlx.h"
 #include "tests/support/allocation_counter.h"
 #include "tests/support/oracle_speculator.h"
 
@@ -39,6 +42,7 @@ struct ModelKind {
   const char* quantize = "off";
   const char* kv_dtype = "auto";
   LongAttention long_attention = {};
+  bool is_stored_as_mlx = false;
 };
 constexpr ModelKind kKinds[] = {
     {"full_f32", "LlamaForCausalLM", DType::kF32, 0, 0},
@@ -119,6 +123,11 @@ constexpr ModelKind kKinds[] = {
      R"(, "num_key_value_heads": 1, "q_lora_rank": 24, "qk_rope_head_dim": 8, "o_groups": 2, "o_lora_rank": 24, "moe_intermediate_size": 40,
         "hc_mult": 3, "num_hash_layers": 1, "index_n_heads": 3, "index_head_dim": 16, "index_topk": 13, "compress_rate_hca": 42,
         "layer_types": ["sliding_attention", "compressed_sparse_attention", "heavily_compressed_attention"])"},
+    {"full_f16", "LlamaForCausalLM", DType::kF16, 0, 0},
+    {"mixed_int8_g32", "Qwen2ForCausalLM", DType::kBF16, 37, 1, 0, "", "int8_g32"},
+    {"experts_int8_g128", "MixtralForCausalLM", DType::kBF16, 0, 0, 5, "", "int8_g128"},
+    {"mixed_int4_g128", "Qwen2ForCausalLM", DType::kBF16, 37, 1, 0, "", "int4_g128"},
+    {"stored_as_mlx", "Qwen2ForCausalLM", DType::kBF16, 37, 1, 0, "", "off", "auto", {}, true},
 };
 
 // Models that rotate sequences that may become longer than 100 another way.
@@ -145,6 +154,7 @@ const std::filesystem::path& model_folder(const ModelKind& kind) {
     model.num_experts = kind.num_experts;
     model.more_config = kind.more_config;
     write_random_model(folder->path(), model);
+    if (kind.is_stored_as_mlx) store_as_mlx(folder->path(), model.num_layers);
   }
   return folder->path();
 }
@@ -596,6 +606,25 @@ TEST_P(Laws, NothingIsAllocatedWhileChoicesForkAndTheCacheIsFound) {
   }
   EXPECT_GE(driver.stats().max_step_seqs, 32);
   EXPECT_EQ(allocations, 0);
+}
+
+// Else the model stored as MLX has it would show nothing of those.
+TEST(LawsOfFormats, AreTriedOnTablesAndOnGroupsWithOffsets) {
+  const auto* const kind = std::ranges::find_if(kKinds, &ModelKind::is_stored_as_mlx);
+  const std::string device = std::array{SERVAL_LAW_DEVICES}[0];
+  if (!has_device(device)) GTEST_SKIP() << "this machine lacks " << device;
+  const auto backend = make_backend(device_of(device));
+  const ModelWeights weights = load_weights(model_folder(*kind), read_model_spec(model_folder(*kind)), *backend);
+  const auto& attention = std::get<GqaWeights>(weights.layers[0].mixer);
+  const auto& ffn = std::get<DenseFfnWeights>(weights.layers[0].ffn);
+  const std::tuple<const LinearWeight&, WeightFormat, bool> held[] = {{attention.qkv, WeightFormat::kInt4, true},
+                                                                      {attention.output, WeightFormat::kTable4, false},
+                                                                      {ffn.gate_up, WeightFormat::kInt8Groups, true},
+                                                                      {ffn.down, WeightFormat::kFp8, false}};
+  for (const auto& [weight, format, has_offsets] : held) {
+    if (!backend->supports(format)) continue;
+    EXPECT_EQ(weight.matrix_format(), MatrixFormat(format, kMlxGroup, has_offsets)) << format_row(format).name;
+  }
 }
 
 }  // namespace
