@@ -51,7 +51,7 @@ struct EngineConfig {
   size_t kv_cache_bytes = 0;
   int block_size = 16;
   std::string kv_dtype = "auto";  // auto, f32, f16, bf16, fp8, int8, int4
-  std::string quantize = "off";   // off, int8, int8_dynamic, int4, fp8: what matrices are rounded to while they are loaded
+  std::string quantize = "off";   // what matrices are rounded to while they are loaded: off, or a row of kRoundings (engine/model/model_spec.cc)
   std::string packed_cache;       // folder of files of packed weights (engine/model/packed_cache.h); empty: none
   // Who guesses what comes next (docs/speculation.md): one of make_drafters.cc's settings; the folder of its model.
   std::string speculation = "off";

@@ -98,13 +98,16 @@ BlockGeometry geometry_for(const ModelSpec& spec, const EngineConfig& config, do
   return geometry;
 }
 
-// A scale for each key needs keys of one kind of number.
-bool takes_scales(const ModelSpec& spec) {
-  return std::ranges::none_of(spec.layers, [](const LayerSpec& layer) {
+bool has_layer(const ModelSpec& spec, bool (*is_meant)(const KvLayer& kv)) {
+  return std::ranges::any_of(spec.layers, [&](const LayerSpec& layer) {
     KvLayer kv;
     std::visit([&](const auto& mixer) { mixer.shape_kv(kv); }, layer.mixer);
-    return kv.has_joint_keys || kv.row_floats > 0;
+    return is_meant(kv);
   });
+}
+
+bool keeps_rows(const KvLayer& kv) {
+  return kv.row_floats > 0;
 }
 
 // "auto" is the backend's preference. Throws when the name is unknown.
@@ -115,7 +118,11 @@ DType kv_dtype_of(const std::string& name, const ModelSpec& spec, const Backend&
       {"int8", DType::kI8}, {"int4", DType::kI4}};
   for (const auto& [type_name, type] : kTypes) {
     if (name != type_name) continue;
-    if (KvLayer{.dtype = type}.has_scales() && !takes_scales(spec))
+    if (type != DType::kF32 && has_layer(spec, keeps_rows))
+      throw std::runtime_error("kv_dtype is '" + name + "', which " + spec.architecture + " does not take: it keeps keys that are values " +
+                               "too, and are compressed later, and those in f32 alone");
+    // A scale for each key needs keys of one kind of number.
+    if (KvLayer{.dtype = type}.has_scales() && has_layer(spec, [](const KvLayer& kv) { return kv.has_joint_keys; }))
       throw std::runtime_error("kv_dtype is '" + name + "', which " + spec.architecture + " does not take: its keys are several " +
                                "vectors side by side, which one scale does not suit");
     if (backend.takes_kv_dtype(type, spec.weight_dtype)) return type;
@@ -156,13 +163,7 @@ bool keeps_state(const ModelSpec& spec) {
 
 // A state, and what a guess is compressed into, has one place: guesses of such a model follow one another.
 void check_guesses(const ModelSpec& spec, const EngineConfig& config, const ModelSpec* draft) {
-  const auto keeps_rows = [](const LayerSpec& layer) {
-    KvLayer kv;
-    std::visit([&](const auto& mixer) { mixer.shape_kv(kv); }, layer.mixer);
-    return kv.row_floats > 0;
-  };
-  const bool target_does = std::ranges::any_of(spec.layers, keeps_rows);
-  const bool any_does = target_does || (draft != nullptr && std::ranges::any_of(draft->layers, keeps_rows));
+  const bool target_does = has_layer(spec, keeps_rows), any_does = target_does || (draft != nullptr && has_layer(*draft, keeps_rows));
   if (config.scheduler.num_draft_tokens > 0 && ((target_does && config.drafts_branch()) || (any_does && guesses_by_model(config, draft))))
     throw std::runtime_error("speculation of a model with compressed keys takes guesses of texts alone (no smaller model, head or "
                              "layers of its own), of which none stand beside each other (draft_width: 1)");

@@ -199,7 +199,7 @@ TEST(MemoryPlan, GivesMoreSequencesToKeysAndValuesOfFewerBits) {
 TEST(MemoryPlan, RefusesOneScaleForKeysThatAreSeveralVectors) {
   const auto backend = make_backend({.num_threads = 1});
   EngineConfig config = config_of(4, 64);
-  for (const char* const model : {"deepseek-v3", "minimax-m3", "deepseek-v4"}) {
+  for (const char* const model : {"deepseek-v3", "minimax-m3"}) {
     const ModelSpec spec = read_model_spec(std::filesystem::path(SERVAL_SOURCE_DIR) / "tests/fixtures/models" / model);
     for (const char* const kv_dtype : {"int8", "int4"}) {
       config.kv_dtype = kv_dtype;
@@ -209,6 +209,22 @@ TEST(MemoryPlan, RefusesOneScaleForKeysThatAreSeveralVectors) {
     }
     config.kv_dtype = "auto";
     EXPECT_NO_THROW(plan_memory(spec, config, *backend, kPlenty)) << model;
+  }
+}
+
+TEST(MemoryPlan, RefusesFewerBitsForKeysThatAreKeptInF32) {
+  const auto backend = make_backend({.num_threads = 1});
+  EngineConfig config = config_of(4, 64);
+  const ModelSpec spec = read_model_spec(std::filesystem::path(SERVAL_SOURCE_DIR) / "tests/fixtures/models/deepseek-v4");
+  for (const char* const kv_dtype : {"f16", "bf16", "fp8", "int8", "int4"}) {
+    config.kv_dtype = kv_dtype;
+    EXPECT_THAT(sentence([&] { plan_memory(spec, config, *backend, kPlenty); }),
+                ::testing::AllOf(::testing::HasSubstr(std::string("kv_dtype is '") + kv_dtype + "', which DeepseekV4ForCausalLM does not take"),
+                                 ::testing::HasSubstr("in f32 alone")));
+  }
+  for (const char* const kv_dtype : {"auto", "f32"}) {
+    config.kv_dtype = kv_dtype;
+    EXPECT_NO_THROW(plan_memory(spec, config, *backend, kPlenty)) << kv_dtype;
   }
 }
 
