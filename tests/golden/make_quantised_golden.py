@@ -8,9 +8,11 @@ from their published definitions, in numpy, with the numbers that they stand for
 with those numbers.
 """
 
+import importlib.util
 import json
 import pathlib
 import sys
+import types
 
 import numpy as np
 import torch
@@ -97,6 +99,29 @@ def awq():
         return {"qweight": tensor(packed(codes.T)), "qzeros": tensor(packed(zero.T)), "scales": half(scale.T)}, numbers(codes, scale, zero, 32)
     return store, {"quant_method": "awq", "bits": 4, "group_size": 32, "zero_point": True, "version": "gemm",
                    "modules_to_not_convert": None}, torch.float16
+
+
+def awq_by_library(version):
+    """By AutoAWQ's own packing (0.2.7.post3), which is loaded without the rest of it, that needs a GPU."""
+    package = pathlib.Path(importlib.util.find_spec("awq").origin).parent
+    found = importlib.util.spec_from_file_location(version, package / "modules" / "linear" / f"{version}.py")
+    library = importlib.util.module_from_spec(found)
+    sys.modules["awq.utils.module"] = types.SimpleNamespace(try_import=lambda name: (None, "no kernels here"))
+    found.loader.exec_module(library)
+    pack = library.WQLinear_GEMVFast if version == "gemv_fast" else library.WQLinear_GEMV
+
+    def store(weight):
+        codes, scale, zero = integers(weight, 4, 32, False)
+        layer = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+        layer.weight.data = torch.from_numpy(numbers(codes, scale, zero, 32)).clone()
+        packed = pack.from_linear(layer, 4, 32, scales=half(scale), zeros=torch.from_numpy(zero.astype(np.float32)))
+        offset = -scale * zero
+        if version == "gemv_fast":
+            offset = offset.astype(np.float16).astype(np.float32)
+        meant = groups_of(codes, 32) * scale[..., None] + offset[..., None]
+        return dict(packed.state_dict()), meant.reshape(weight.shape).astype(np.float32)
+    return store, {"quant_method": "awq", "bits": 4, "group_size": 32, "zero_point": True, "version": version,
+                   "modules_to_not_convert": None}, torch.float16, {"shape": {"intermediate_size": 128, "num_hidden_layers": 1}}
 
 
 def compressed(bits, is_symmetric, group):
@@ -402,7 +427,7 @@ def aqlm(books, bits):
         return {"codes": tensor(whole), "codebooks": tensor(codebooks), "scales": tensor(scales)}, \
             meant.reshape(n, k).astype(np.float16).astype(np.float32)
     return store, {"quant_method": "aqlm", "in_group_size": 8, "out_group_size": 1, "num_codebooks": books, "nbits_per_codebook": bits,
-                   "linear_weights_not_to_quantize": ["lm_head.weight"]}, torch.float16, {"num_hidden_layers": 1}
+                   "linear_weights_not_to_quantize": ["lm_head.weight"]}, torch.float16, {"shape": {"num_hidden_layers": 1}}
 
 
 def squeezellm(bits, is_sparse):
@@ -559,6 +584,8 @@ FORMATS = {
     "quant-gptq3": lambda: gptq(3, False),
     "quant-gptq2": lambda: gptq(2, False, version=2, group=16),
     "quant-awq": awq,
+    "quant-awq-gemv": lambda: awq_by_library("gemv"),
+    "quant-awq-gemv-fast": lambda: awq_by_library("gemv_fast"),
     "quant-ct4": lambda: compressed(4, True, 32),
     "quant-ct4-zeros": lambda: compressed(4, False, 32),
     "quant-ct8": lambda: compressed(8, True, None),
@@ -589,8 +616,7 @@ def make(name):
     more = more[0] if more else {}
     folder = pathlib.Path(ROOT) / name
     folder.mkdir(parents=True, exist_ok=True)
-    config = transformers.LlamaConfig(**{**SHAPE, "num_hidden_layers": more.get("num_hidden_layers", 2)}, rope_parameters=rope(),
-                                      attn_implementation="eager")
+    config = transformers.LlamaConfig(**{**SHAPE, **more.get("shape", {})}, rope_parameters=rope(), attn_implementation="eager")
     for seed in range(1, 200):
         model = transformers.LlamaForCausalLM(config).eval()
         randomise(model, seed)

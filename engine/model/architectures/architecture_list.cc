@@ -124,7 +124,7 @@ std::string models_markdown() {
       "quant-ct8 quant-ct-int8 quant-ct-fp8 quant-ct-nvfp4 quant-ct-sparse quant-ct-sparse-fp8 |\n"
       "| GPTQ | 2, 3, 4, 8 bits, any group, symmetric or not, both versions of zero points; with an order of activations as plain "
       "numbers of the model's type | Marlin's layouts | quant-gptq2 quant-gptq3 quant-gptq4 quant-gptq4-zeros quant-gptq4-order quant-gptq8 |\n"
-      "| AWQ | 4 bits, `gemm` | `gemv` and other layouts | quant-awq |\n"
+      "| AWQ | 4 bits; `gemm`, `gemv`, `gemv_fast` and TinyChat's | Marlin's and other layouts | quant-awq quant-awq-gemv quant-awq-gemv-fast |\n"
       "| FP8 | E4M3 with scales by block (DeepSeek, Qwen 3), row or tensor; beside it E2M1 with powers of two (DeepSeek V4) | | quant-fp8 quant-fp8-blocks quant-fp8-fp4 |\n"
       "| ModelOpt | FP8 with a scale a matrix, NVFP4 | other algorithms | quant-modelopt-nvfp4 |\n"
       "| MXFP4 | experts of gpt-oss | | quant-mxfp4 |\n"

@@ -32,6 +32,8 @@ std::vector<ModelCase> quantised_models() {
       {"quant-gptq3", {spoiled("qweight"), spoiled("qzeros"), spoiled(".scales")}},
       {"quant-gptq2", {spoiled("qweight"), spoiled("qzeros"), spoiled(".scales")}},
       {"quant-awq", {spoiled("qweight"), spoiled("qzeros"), spoiled(".scales")}},
+      {"quant-awq-gemv", {spoiled("qweight"), spoiled("qzeros"), spoiled(".scales")}},
+      {"quant-awq-gemv-fast", {spoiled("qweight"), spoiled("qzeros"), spoiled(".scales")}},
       {"quant-ct4", {spoiled("weight_packed"), spoiled("weight_scale")}},
       {"quant-ct4-zeros", {spoiled("weight_packed"), spoiled("weight_scale"), spoiled("weight_zero_point")}},
       {"quant-ct8", {spoiled("weight_packed"), spoiled("weight_scale")}},

@@ -24,7 +24,7 @@ using ::testing::HasSubstr;
 
 const std::filesystem::path kModels = std::filesystem::path(SERVAL_SOURCE_DIR) / "tests/fixtures/models";
 constexpr const char* kFixtures[] = {"quant-gptq4-zeros", "quant-gptq4-order", "quant-gptq3",      "quant-gptq8",
-                                     "quant-awq",         "quant-ct4-zeros",   "quant-ct8",        "quant-ct-int8",
+                                     "quant-awq",         "quant-awq-gemv",    "quant-awq-gemv-fast", "quant-ct4-zeros",   "quant-ct8",        "quant-ct-int8",
                                      "quant-ct-fp8",      "quant-ct-nvfp4",    "quant-fp8-blocks", "quant-fp8",
                                      "quant-ct-sparse",   "quant-ct-sparse-fp8",
                                      "quant-hqq3",        "quant-hqq4-axis0",
@@ -93,8 +93,8 @@ TEST_F(QuantisedCheckpoints, AreRefusedByMethodAndWidth) {
   awq.quantisation()["bits"] = 3;
   EXPECT_THAT(verdict(awq), HasSubstr("quantised: AWQ, 3 bit (3 bit) weights are not supported"));
   awq = Changed("quant-awq");
-  awq.quantisation()["version"] = "gemv";
-  EXPECT_THAT(verdict(awq), HasSubstr("AWQ, 4 bit (version gemv)"));
+  awq.quantisation()["version"] = "marlin";
+  EXPECT_THAT(verdict(awq), HasSubstr("AWQ, 4 bit (version marlin)"));
   Changed gptq("quant-gptq8");
   gptq.quantisation()["bits"] = 5;
   EXPECT_THAT(verdict(gptq), HasSubstr("GPTQ, 5 bit"));
@@ -122,6 +122,13 @@ TEST_F(QuantisedCheckpoints, AreRefusedByMethodAndWidth) {
   EXPECT_THAT(verdict(squeezed), HasSubstr("SqueezeLLM (2 bit)"));
 }
 
+TEST_F(QuantisedCheckpoints, OfAwqsFastVersionNameWhatZeroMeansInOneOfTwoWays) {
+  Changed other("quant-awq-gemv-fast");
+  for (Tensor1& tensor : other.tensors)
+    if (tensor.name.ends_with(".qzeros")) tensor.name.replace(tensor.name.rfind("qzeros"), 6, "scaled_zeros");
+  EXPECT_EQ(verdict(other), "");
+}
+
 TEST_F(QuantisedCheckpoints, AreRefusedByTheTensorThatDoesNotFit) {
   Changed gptq("quant-gptq4-zeros");
   std::swap(gptq.of(".scales").shape[0], gptq.of(".scales").shape[1]);
@@ -132,6 +139,12 @@ TEST_F(QuantisedCheckpoints, AreRefusedByTheTensorThatDoesNotFit) {
   gptq = Changed("quant-gptq8");
   gptq.of("qzeros").bytes[0] ^= 1;
   EXPECT_THAT(verdict(gptq), HasSubstr("although the configuration says sym"));
+  Changed awq("quant-awq-gemv");
+  awq.quantisation()["group_size"] = 24;
+  EXPECT_THAT(verdict(awq), AllOf(HasSubstr(".scales'"), HasSubstr("does not fit")));
+  awq = Changed("quant-awq");
+  awq.quantisation()["version"] = "GEMV";
+  EXPECT_THAT(verdict(awq), AllOf(HasSubstr(".scales'"), HasSubstr("does not fit")));
   Changed mlx("quant-mlx");
   mlx.quantisation()["group_size"] = 64;
   EXPECT_THAT(verdict(mlx), AllOf(HasSubstr(".scales'"), HasSubstr("groups of 64")));
