@@ -279,7 +279,7 @@ std::vector<Knob> knobs(ServerConfig& c) {
        &g.max_message_bytes, 1024, kGiB},
 
       {"drain_timeout_s", "Life", "time running requests get after SIGTERM", &c.drain_timeout_s, 0, 86'400},
-      {"stall_timeout_s", "Life", "work without a completed step for this long turns /live red",
+      {"stall_timeout_s", "Life", "work without a completed step, or events that are not told, for this long turns /live red",
        &c.service.stall_seconds, 1, 86'400},
       {"log_level",
        "Life",

@@ -277,9 +277,11 @@ struct EngineService::Impl {
         if (stopping && incoming.times.empty()) return;
         std::swap(incoming, outgoing);
       }
+      delivering_since = engine_now().count();
       for (const EventBatch::PromptPart& part : outgoing.batch.prompt_parts) deliver(part);
       for (size_t i = 0; i < outgoing.times.size(); ++i) deliver(outgoing.batch.events[i], outgoing.times[i]);
       outgoing.clear();
+      delivering_since = 0;
     }
   }
 
@@ -351,6 +353,7 @@ struct EngineService::Impl {
   std::condition_variable mail_arrived;
   PublishedEvents incoming;  // under mail_mutex
   PublishedEvents outgoing;  // the delivery thread's
+  std::atomic<Time::rep> delivering_since{0};  // when it took them; 0: it has told all
   bool stopping = false;
   std::thread delivery;
 };
@@ -610,11 +613,13 @@ bool EngineService::ready(std::string* reason) const {
 }
 
 bool EngineService::live() const {
+  const Time::rep taken = impl_->delivering_since;
   bool live = true;  // starting, or already taken down in order
   impl_->with_engine([&](Engine& engine) {
     const EngineStats stats = engine.stats();
     const Time since = engine_now() - Time{stats.last_progress_ns};
-    live = !stats.has_runnable_work || since < std::chrono::seconds(impl_->config.stall_seconds);
+    const Time stall = std::chrono::seconds(impl_->config.stall_seconds);
+    live = (!stats.has_runnable_work || since < stall) && (taken == 0 || engine_now() - Time{taken} < stall);
   });
   return live;
 }

@@ -29,7 +29,7 @@ struct ServiceConfig {
   ServiceLimits limits;
   PromptSettings prompts;
   bool share_prefix_cache = false;  // among API keys; if not, what one key asked is found by that key alone
-  int stall_seconds = 60;           // runnable work without a completed step for this long: not live
+  int stall_seconds = 60;           // runnable work without a completed step, or events that are not told, for this long: not live
   GenerationDefaults defaults;
   std::shared_ptr<const PoolingHead> pooling;  // what becomes of prompts that are pooled; null: none are
   std::shared_ptr<MemoryBudget> answers;  // what is held for answers counts there; null: nowhere

@@ -243,7 +243,7 @@ class InferenceService {
   virtual ModelDescription description() const = 0;
   // True when a request may be accepted now; `reason` says why not ("starting", "draining").
   virtual bool ready(std::string* reason) const = 0;
-  virtual bool live() const = 0;  // the engine makes progress, or has nothing to do
+  virtual bool live() const = 0;  // the engine and delivery make progress, or have nothing to do
 };
 
 // The model of that name; the served one for an empty name.

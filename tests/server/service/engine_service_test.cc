@@ -403,6 +403,25 @@ TEST_F(EngineServiceTest, NamesReachTheModelAndOthersAreNotFound) {
   EXPECT_EQ(service_->render(request).error().code, "model_not_found");
 }
 
+TEST_F(EngineServiceTest, LivenessFollowsDelivery) {
+  class Stuck final : public GenerationObserver {
+   public:
+    void on_delta(Delta&&) override { const std::lock_guard wait(gate); }
+    void on_done(const Usage&) override {}
+    void on_error(const Error&) override {}
+    std::mutex gate;
+  };
+  config_.stall_seconds = 1;
+  start();
+  const auto stuck = std::make_shared<Stuck>();
+  std::unique_lock hold(stuck->gate);
+  auto generation = service_->generate(completion(5), stuck);
+  while (service_->live()) std::this_thread::sleep_for(std::chrono::milliseconds(20));  // ends only because nothing is told
+  hold.unlock();
+  EXPECT_TRUE(service_->wait_until_idle(std::chrono::seconds(30)));
+  while (!service_->live()) std::this_thread::yield();
+}
+
 TEST_F(EngineServiceTest, LivenessFollowsProgress) {
   config_.stall_seconds = 1;
   std::mutex stuck;
