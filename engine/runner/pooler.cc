@@ -10,6 +10,8 @@
 namespace serval {
 namespace {
 
+constexpr int kRowsAtOnce = 64;  // brought from the device
+
 // Of what was summed up over so many rows.
 double divisor(Pooling pooling, double num_rows) {
   switch (pooling) {
@@ -25,11 +27,11 @@ double divisor(Pooling pooling, double num_rows) {
 Pooler::Pooler(int max_seqs, int hidden_size)
     : hidden_size_(hidden_size),
       sums_(static_cast<size_t>(max_seqs) * hidden_size),
-      row_(hidden_size),
-      stored_row_(hidden_size) {}
+      rows_(static_cast<size_t>(kRowsAtOnce) * hidden_size),
+      stored_rows_(rows_.size()) {}
 
 size_t Pooler::planned_bytes(int max_seqs, int hidden_size) {
-  return hidden_size * (static_cast<size_t>(max_seqs) * sizeof(double) + 2 * sizeof(float));
+  return hidden_size * (static_cast<size_t>(max_seqs) * sizeof(double) + 2 * kRowsAtOnce * sizeof(float));
 }
 
 void Pooler::read(const Batch& batch, const SlotTable& slots, const Tensor& hidden, Backend& backend) {
@@ -47,11 +49,15 @@ void Pooler::read(const Batch& batch, const SlotTable& slots, const Tensor& hidd
     if (step.first_pos == 0) std::fill_n(sum, hidden_size_, is_max ? -std::numeric_limits<double>::infinity() : 0.0);
     if (slot.pooling == Pooling::kLast && begin < end) std::fill_n(sum, hidden_size_, 0.0);
     const size_t row_bytes = static_cast<size_t>(hidden_size_) * dtype_bytes(hidden.dtype);
-    for (int row = row_begin + begin; row < row_begin + end; ++row) {
-      backend.download(stored_row_.data(), static_cast<const char*>(hidden.data) + row * row_bytes, row_bytes);
-      convert(stored_row_.data(), hidden.dtype, row_.data(), DType::kF32, hidden_size_);
-      const double weight = slot.pooling == Pooling::kWeightedMean ? step.first_pos + row - row_begin + 1 : 1;
-      for (int i = 0; i < hidden_size_; ++i) sum[i] = is_max ? std::max<double>(sum[i], row_[i]) : sum[i] + weight * row_[i];
+    for (int first = row_begin + begin; first < row_begin + end; first += kRowsAtOnce) {
+      const int count = std::min(kRowsAtOnce, row_begin + end - first);
+      backend.download(stored_rows_.data(), static_cast<const char*>(hidden.data) + first * row_bytes, count * row_bytes);
+      convert(stored_rows_.data(), hidden.dtype, rows_.data(), DType::kF32, static_cast<size_t>(count) * hidden_size_);
+      for (int r = 0; r < count; ++r) {
+        const float* const row = &rows_[static_cast<size_t>(r) * hidden_size_];
+        const double weight = slot.pooling == Pooling::kWeightedMean ? step.first_pos + first + r - row_begin + 1 : 1;
+        for (int i = 0; i < hidden_size_; ++i) sum[i] = is_max ? std::max<double>(sum[i], row[i]) : sum[i] + weight * row[i];
+      }
     }
   }
 }

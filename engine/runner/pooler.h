@@ -27,7 +27,7 @@ class Pooler {
  private:
   const int hidden_size_;
   std::vector<double> sums_;  // [max_seqs, hidden_size]
-  std::vector<float> row_, stored_row_;  // [hidden_size]; as the backend stores it
+  std::vector<float> rows_, stored_rows_;  // some of a step, [rows, hidden_size]; as the backend stores them
 };
 
 }  // namespace serval

@@ -43,3 +43,11 @@ def test_streams_and_ends_by_a_stop_string_one_step_late_without_a_token_too_man
     stop = text[len(text) // 2 :][:3]
     cut, reason, _ = ask(emulated, "Once upon a time", max_tokens=24, temperature=0, stop=[stop])
     assert reason == "stop" and cut == text[: text.index(stop)]
+
+
+def test_vectors_are_the_cpus_and_a_text_has_its_own_in_company(emulated, daemon):
+    texts = ["Once upon a time, there was a little girl.", "What are you?", " ".join(["water"] * 90)]
+    theirs, ours = ([row.embedding for row in of.client(timeout=120).embeddings.create(model=MODEL.name, input=texts).data] for of in (daemon, emulated))
+    assert all(sum(a * b for a, b in zip(x, y)) > 0.999 for x, y in zip(ours, theirs))
+    assert sum(a * b for a, b in zip(ours[0], ours[1])) < 0.999
+    assert [emulated.client(timeout=120).embeddings.create(model=MODEL.name, input=text).data[0].embedding for text in texts] == ours
