@@ -35,6 +35,7 @@ constexpr Method kMethods[] = {
     {"squeezellm", find_squeezellm},
     {"any-precision", find_any_precision},
     {"qserve", find_qserve},
+    {"smoothquant", find_smoothquant},
 };
 
 // Older tools name no method.

@@ -40,7 +40,7 @@ bool is_set(const json::object& object, std::string_view name) {
 std::string spelled(std::string_view method) {
   constexpr std::pair<std::string_view, std::string_view> kSpellings[] = {
       {"awq", "AWQ"}, {"gptq", "GPTQ"}, {"fp8", "FP8"}, {"mxfp4", "MXFP4"}, {"hqq", "HQQ"}, {"aqlm", "AQLM"},
-      {"squeezellm", "SqueezeLLM"}, {"qserve", "QServe"}, {"auto-round", "AutoRound"}, {"fbgemm_fp8", "FBGEMM FP8"}};
+      {"squeezellm", "SqueezeLLM"}, {"qserve", "QServe"}, {"smoothquant", "SmoothQuant"}, {"auto-round", "AutoRound"}, {"fbgemm_fp8", "FBGEMM FP8"}};
   for (const auto& [name, spelling] : kSpellings) {
     if (method == name) return std::string(spelling);
   }

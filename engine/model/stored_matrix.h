@@ -1,4 +1,4 @@
-// A matrix that a checkpoint has in another shape than plain numbers: codes, scales, zero points under names of
+// A matrix, or a vector, that a checkpoint has in another shape than plain numbers: codes, scales, zero points under names of
 // their own. What reads one puts it together as the loader wants it. Who finds them is quantised_checkpoint.cc.
 #pragma once
 
@@ -38,7 +38,7 @@ struct MatrixParts {
 struct StoredMatrix {
   std::string name;            // by which models ask for it
   std::string_view how;        // "GPTQ", "Q4_K": for messages
-  std::vector<int64_t> shape;  // [n, k], or [stack, n, k]
+  std::vector<int64_t> shape;  // [n, k], or [stack, n, k]; of a vector, which has plain numbers, [n]
   StoredFormat format = WeightFormat::kBF16;
   std::vector<std::string> tensors;  // of the checkpoint, that it is made of
   // The matrix of that number in the stack. Throws std::runtime_error with a sentence.

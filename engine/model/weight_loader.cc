@@ -36,7 +36,7 @@ std::string shape_text(std::span<const int64_t> shape) {
 
 // Whether the tensor is what is wanted: of a vector, dimensions of 1 may stand around it.
 bool has_shape(const TensorInfo& info, const SourceTensor& source) {
-  if (source.shape.size() > 1 || source.stack > 0) return info.shape == source.stored_shape();
+  if (source.shape.size() > 1 || source.stack > 0 || info.stored != nullptr) return info.shape == source.stored_shape();
   std::vector<int64_t> shape = info.shape;
   std::erase(shape, 1);
   return shape == source.shape || info.shape == source.shape;
@@ -180,7 +180,10 @@ class Staging {
     return aligned(bytes / source.shape[0] * most_rows(source)) * (1 + std::count(std::begin(moves), std::end(moves), true));
   }
   size_t bytes_for(const SourceTensor& source, DType type) const {
-    if (is_stored(source)) return aligned(static_cast<size_t>(source.num_rows() * source.num_columns()) * dtype_bytes(type));
+    if (is_stored(source)) {
+      const int64_t columns = source.shape.size() == 1 ? 1 : source.num_columns();
+      return aligned(static_cast<size_t>(source.num_rows() * columns) * dtype_bytes(type));
+    }
     if (source.integers_below > 0) return read_bytes(source) + aligned(most_elements(source) * sizeof(float));
     const DType stored = *find_tensor(checkpoint_, source).dtype;
     return read_bytes(source) +
@@ -301,7 +304,7 @@ class Staging {
   LinearSource source_of_stored(const SourceTensor& source, const MatrixFormat& held) {
     const TensorInfo& info = find_tensor(checkpoint_, source);
     const MatrixFormat& format = info.stored->format;
-    const int64_t n = source.shape[0], k = source.shape[1], groups = num_groups(format, k);
+    const int64_t n = source.shape[0], k = source.shape.size() == 1 ? 1 : source.shape[1], groups = num_groups(format, k);
     MatrixParts& parts = stored_.emplace_back();
     info.stored->read(checkpoint_, source.index, parts);
     done_ += info.bytes / static_cast<size_t>(std::max<int64_t>(1, source.stack));
@@ -361,12 +364,13 @@ class Staging {
   }
 
   Tensor load_stored_numbers(const SourceTensor& source, DType number) {
-    if (source.is_transposed || source.shape.size() != 2)
+    if (source.is_transposed || source.shape.size() > 2)
       throw std::runtime_error("tensor " + in_quotes(source.name) + " is quantised, which is not supported of its kind");
     const MatrixFormat own = find_tensor(checkpoint_, source).stored->format;
     const LinearSource matrix = source_of_stored(source, own);
     const auto bytes = static_cast<size_t>(matrix.n * matrix.k) * dtype_bytes(number);
     const Tensor numbers = dequantised(matrix, number, take(bytes));
+    if (source.shape.size() == 1) return Tensor(numbers.data, number, {matrix.n});
     if (!source.is_turned) return numbers;
     const std::vector<std::byte> upright(static_cast<std::byte*>(numbers.data), static_cast<std::byte*>(numbers.data) + bytes);
     transpose(upright.data(), matrix.n, matrix.k, dtype_bytes(number), numbers.data);

@@ -523,6 +523,69 @@ def fbgemm_fp8():
     return store, {"quant_method": "fbgemm_fp8", "activation_scale_ub": 1200.0, "modules_to_not_convert": ["lm_head"]}, torch.bfloat16
 
 
+def smoothquant(name):
+    """An OPT as SmoothQuant's exporter (smoothquant/opt.py) and torch-int's modules store it, under input and output scales that are
+    not stored; the reference has the matrices, biases and norms before all scales were made one."""
+    opt = dict(_remove_final_layer_norm=False, activation_dropout=0.0, activation_function="relu", attention_dropout=0.0, bos_token_id=2,
+               do_layer_norm_before=True, dropout=0.1, eos_token_id=2, ffn_dim=72, hidden_size=32, init_std=0.02, layerdrop=0.0,
+               max_position_embeddings=160, num_attention_heads=4, num_hidden_layers=2, pad_token_id=1, vocab_size=VOCAB, word_embed_proj_dim=32)
+    scaling = np.float32((opt["hidden_size"] // opt["num_attention_heads"]) ** -0.5)
+    folder = pathlib.Path(ROOT) / name
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def by_one_scale(x):
+        scale = np.float32(np.abs(x).max() / 127)
+        return np.rint(x / scale).astype(np.int8), scale
+
+    def number(x):
+        return torch.tensor(float(x), dtype=torch.float32)
+
+    for seed in range(1, 200):
+        model = transformers.OPTForCausalLM(transformers.OPTConfig(**opt, attn_implementation="eager")).eval()
+        randomise(model, seed)
+        random = np.random.default_rng(seed)
+        tensors = {}
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.copy_(parameter.to(torch.float16))
+            for n, layer in enumerate(model.model.decoder.layers):
+                at = f"model.decoder.layers.{n}."
+                attention = layer.self_attn
+                into, query, key, value, out, fc1, fc2 = np.exp(random.uniform(-5, -3, 7)).astype(np.float32)
+                for norm, unit in ((layer.self_attn_layer_norm, into), (layer.final_layer_norm, fc1)):
+                    norm_name = "self_attn_layer_norm" if unit == into else "final_layer_norm"
+                    tensors[f"{at}{norm_name}.weight"] = norm.weight / float(unit)
+                    tensors[f"{at}{norm_name}.bias"] = norm.bias / float(unit)
+                query *= scaling
+                for module, at_module, read, written, times in (
+                        (attention.q_proj, "self_attn.q_proj", into, query, scaling), (attention.k_proj, "self_attn.k_proj", into, key, 1),
+                        (attention.v_proj, "self_attn.v_proj", into, value, 1), (attention.out_proj, "self_attn.out_proj", out, None, 1),
+                        (layer.fc1, "fc1", fc1, fc2, 1), (layer.fc2, "fc2", fc2, None, 1)):
+                    codes, scale = by_one_scale(module.weight.numpy() * times)
+                    module.weight.copy_(torch.from_numpy(codes.astype(np.float32) * scale / np.float32(times)))
+                    tensors[f"{at}{at_module}.weight"] = tensor(codes)
+                    tensors[f"{at}{at_module}.a"] = number(read * scale / (1 if written is None else written))
+                    if written is None:
+                        tensors[f"{at}{at_module}.bias"] = module.bias[None].clone()
+                        continue
+                    codes, scale = by_one_scale(module.bias.numpy() * times)
+                    module.bias.copy_(torch.from_numpy(codes.astype(np.float32) * scale / np.float32(times)))
+                    tensors[f"{at}{at_module}.bias"] = tensor(codes[None])
+                    tensors[f"{at}{at_module}.b"] = number(scale / written)
+                tensors[f"{at}self_attn.qk_bmm.a"] = number(query * key)
+                tensors[f"{at}self_attn.pv_bmm.a"] = number(value / 127 / out)
+            for parameter_name, parameter in model.named_parameters():
+                if ".layers." not in parameter_name and parameter_name != "lm_head.weight":
+                    tensors[parameter_name] = parameter.to(torch.float16).clone()
+        cases = make_cases(model, [10, 48], [], None)
+        if cases is not None:
+            break
+    save_file({k: v.contiguous() for k, v in tensors.items()}, folder / "model.safetensors", metadata={"format": "pt"})
+    written = {**opt, "architectures": ["Int8OPTForCausalLM"], "model_type": "opt", "prefix": "</s>", "torch_dtype": "float16",
+               "transformers_version": "4.25.1", "use_cache": True, "quantization_config": {"quant_method": "smoothquant"}}
+    write(folder, written, seed, cases, name)
+
+
 def mlx_experts(name):
     """The experts of a Qwen 3 as mlx-lm stacks them."""
     config = transformers.Qwen3MoeConfig(
@@ -665,6 +728,8 @@ def main():
             make(name)
     if len(sys.argv) < 2 or "quant-mxfp4" in sys.argv[1:]:
         gpt_oss("quant-mxfp4")
+    if len(sys.argv) < 2 or "quant-smoothquant" in sys.argv[1:]:
+        smoothquant("quant-smoothquant")
     if len(sys.argv) < 2 or "quant-mlx-experts" in sys.argv[1:]:
         mlx_experts("quant-mlx-experts")
 

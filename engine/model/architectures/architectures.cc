@@ -69,7 +69,7 @@ constexpr const Architecture* kArchitectures[] = {&kLlama, &kDeciLM, &kOpenElm, 
                                                   &kSeedOss, &kSmolLm3, &kCwm, &kVaultGemma, &kHunYuanDense, &kExaone4, &kMinistral,
                                                   &kLlava, &kLlavaNext, &kLlavaOnevision, &kAyaVision, &kVoxtral, &kQwen2Audio, &kInternVl, &kIdefics3, &kSmolVlm, &kGlm4v,
                                                   &kQwen2Vl, &kQwen25Vl, &kQwen3Vl, &kMinistral3, &kMistral3, &kMistral4, &kMllama, &kMuseGlimmer,
-                                                  &kGptNeo, &kGptNeox, &kGptj, &kCodeGen, &kPhi, &kPersimmon, &kOpt, &kBioGpt, &kXglm,
+                                                  &kGptNeo, &kGptNeox, &kGptj, &kCodeGen, &kPhi, &kPersimmon, &kOpt, &kInt8Opt, &kBioGpt, &kXglm,
                                                   &kBloom, &kMpt, &kFalcon, &kGptBigCode, &kStarcoder2,
                                                   &kStableLm, &kCohere, &kCohere2, &kNemotron, &kJais2,
                                                   // States alone, and beside attention.

@@ -11,7 +11,7 @@ namespace {
 
 constexpr int kPositionsUnused = 2;
 
-ModelSpec read_opt(const Fields& config) {
+PlainDecoder read_opt_decoder(const Fields& config) {
   PlainDecoder decoder =
       read_plain_decoder(config, {.intermediate = "ffn_dim", .usual_activation = "relu", .eps = {}});
   decoder.spec.positions = PositionTable::kLearned;
@@ -27,6 +27,17 @@ ModelSpec read_opt(const Fields& config) {
     config.refuse("_remove_final_layer_norm", "is not supported when true");
   if (!config.get_bool("layer_norm_elementwise_affine", true))
     config.refuse("layer_norm_elementwise_affine", "is not supported when false");
+  return decoder;
+}
+
+ModelSpec read_opt(const Fields& config) {
+  return made_of(config, read_opt_decoder(config));
+}
+
+// Queries have the scale of scores in them.
+ModelSpec read_int8_opt(const Fields& config) {
+  PlainDecoder decoder = read_opt_decoder(config);
+  decoder.attention.scale = 1;
   return made_of(config, std::move(decoder));
 }
 
@@ -64,23 +75,20 @@ constexpr StoredName kModules[] = {{"self_attn.o_proj", "self_attn.out_proj"},
                                    {"ffn_post_norm", "final_layer_norm"},
                                    {"mlp.up_proj", "fc1"},
                                    {"mlp.down_proj", "fc2"}};
+constexpr TensorNames kOptNames{.embedding = "model.decoder.embed_tokens",
+                                .positions = "model.decoder.embed_positions",
+                                .project_in = "model.decoder.project_in",
+                                .project_out = "model.decoder.project_out",
+                                .layers = "model.decoder.layers",
+                                .final_norm = "model.decoder.final_layer_norm",
+                                .modules = kModules};
 // Tables that old exporters saved.
 constexpr std::string_view kSinusoids[] = {"embed_positions.weights"};
 
 }  // namespace
 
-constexpr Architecture kOpt{"OPTForCausalLM",
-                            "opt",
-                            read_opt,
-                            {.embedding = "model.decoder.embed_tokens",
-                             .positions = "model.decoder.embed_positions",
-                             .project_in = "model.decoder.project_in",
-                             .project_out = "model.decoder.project_out",
-                             .layers = "model.decoder.layers",
-                             .final_norm = "model.decoder.final_layer_norm",
-                             .modules = kModules},
-                            "OPT 125M to 66B, Galactica",
-                            "opt opt-350m"};
+constexpr Architecture kOpt{"OPTForCausalLM", "opt", read_opt, kOptNames, "OPT 125M to 66B, Galactica", "opt opt-350m"};
+constexpr Architecture kInt8Opt{"Int8OPTForCausalLM", "opt", read_int8_opt, kOptNames, "OPT 125M to 30B by SmoothQuant", "quant-smoothquant"};
 constexpr Architecture kBioGpt{"BioGptForCausalLM",
                                "biogpt",
                                read_biogpt,

@@ -6,7 +6,7 @@
 
 namespace serval {
 
-extern const Architecture kOpt;
+extern const Architecture kOpt, kInt8Opt;
 extern const Architecture kBioGpt;
 extern const Architecture kXglm;
 

@@ -700,6 +700,7 @@ TEST(ReadModel, NeverCrashesOnMutatedFiles) {
 TEST(ReadModel, IsKnownByItsModelTypeWhenItNamesNoArchitecture) {
   for (const Architecture* row : architectures()) {
     EXPECT_EQ(&find_architecture(row->name), row);
+    if (row->name == "Int8OPTForCausalLM") continue;  // whose files say that they are of OPT's type
     EXPECT_EQ(&find_architecture_of_type(row->model_type), row);
   }
   const json::object typed = with(qwen2(), "model_type", "qwen2");
