@@ -17,7 +17,7 @@ namespace json = boost::json;
 
 struct Method {
   std::string_view name;  // quant_method
-  FindMatrices find;
+  FindMatrices find;      // null: the files have plain numbers, which the method's own engine rounds while it loads them
 };
 constexpr Method kMethods[] = {
     {"gptq", find_gptq},
@@ -36,6 +36,7 @@ constexpr Method kMethods[] = {
     {"any-precision", find_any_precision},
     {"qserve", find_qserve},
     {"smoothquant", find_smoothquant},
+    {"deepspeedfp", nullptr},
 };
 
 // Older tools name no method.
@@ -98,8 +99,10 @@ QuantisedCheckpoint::QuantisedCheckpoint(const std::filesystem::path& model_dir,
   const Quantisation said = find_quantisation(config);
   if (said.value == nullptr) return;
   check_method(file, said);
+  const Method& method = *find_method(*said.value);
+  if (method.find == nullptr) return;
   try {
-    matrices_ = find_method(*said.value)->find(tensors_, said.value->get_object());
+    matrices_ = method.find(tensors_, said.value->get_object());
   } catch (const UnsupportedQuantisation& what) {
     refuse(file, said, what.what());
   }

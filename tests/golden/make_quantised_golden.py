@@ -456,8 +456,8 @@ def squeezellm(bits, is_sparse):
     return store, {"quant_method": "squeezellm", "wbits": bits}, torch.float16
 
 
-def any_precision(bits, seed_bits):
-    """Planes of one bit, bytes as warps read them; narrower tables stand beside and are not read."""
+def any_precision(bits, seed_bits, read_bits):
+    """Planes of one bit, bytes as warps read them; tables of other widths stand beside and are not read."""
     def place(j, row):
         begin = j // 128 * 128
         threads = min(128, row - begin) // 4
@@ -471,11 +471,15 @@ def any_precision(bits, seed_bits):
         lying = np.empty_like(planes)
         for j in range(k // 8):
             lying[:, :, place(j, k // 8)] = planes[:, :, j]
-        stored = {"qweight": tensor(lying.view(np.int32)), f"lut{bits}": tensor(table)}
-        for width in range(seed_bits, bits):
+        stored = {"qweight": tensor(lying.view(np.int32))}
+        for width in range(seed_bits, bits + 1):
             stored[f"lut{width}"] = tensor(np.zeros((n, 2 ** width), dtype=np.float16))
+        codes >>= bits - read_bits
+        table = table.reshape(n, 2 ** read_bits, -1).mean(axis=2).astype(np.float16)
+        stored[f"lut{read_bits}"] = tensor(table)
         return stored, np.take_along_axis(table, codes, axis=1).astype(np.float32)
-    return store, {"seed_precision": seed_bits, "parent_precision": bits, "arch_config": {"module_names": [], "model_name": "model",
+    own = {} if read_bits == bits else {"precision": read_bits}
+    return store, {"seed_precision": seed_bits, "parent_precision": bits, **own, "arch_config": {"module_names": [], "model_name": "model",
                    "layers_name": "layers"}}, torch.float16, {"field": "anyprec"}
 
 
@@ -635,7 +639,8 @@ FORMATS = {
     "quant-aqlm-1x9": lambda: aqlm(1, 9),
     "quant-squeezellm4": lambda: squeezellm(4, False),
     "quant-squeezellm3": lambda: squeezellm(3, True),
-    "quant-any-precision": lambda: any_precision(4, 3),
+    "quant-any-precision": lambda: any_precision(4, 3, 4),
+    "quant-any-precision3": lambda: any_precision(5, 3, 3),
     "quant-qserve": lambda: qserve(None),
     "quant-qserve-groups": lambda: qserve(32),
     "quant-auto-round": auto_round,

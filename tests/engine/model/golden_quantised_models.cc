@@ -64,6 +64,7 @@ std::vector<ModelCase> quantised_models() {
       {"quant-squeezellm4", {spoiled("qweight"), spoiled("lookup_table")}},
       {"quant-squeezellm3", {spoiled("qweight"), spoiled("lookup_table"), spoiled("vals"), spoiled("full_rows")}},
       {"quant-any-precision", {spoiled("qweight"), spoiled("lut4")}},
+      {"quant-any-precision3", {spoiled("qweight"), spoiled("lut3")}},
       {"quant-qserve", {spoiled("qweight"), spoiled("s1_scales"), spoiled("s1_szeros")}},
       {"quant-qserve-groups", {spoiled("qweight"), spoiled("s1_scales"), spoiled("s2_scales"), spoiled("s2_zeros")}},
       {"quant-smoothquant",

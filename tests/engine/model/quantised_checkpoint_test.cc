@@ -117,6 +117,14 @@ TEST_F(QuantisedCheckpoints, AreRefusedByMethodAndWidth) {
   sharp.config["quip_params"] = {{"codebook", "E8P12"}, {"codesz", 8}, {"packsz", 4}};
   sharp.config.erase("anyprec");
   EXPECT_THAT(verdict(sharp), HasSubstr("quip_params says that the weights are quantised: QuIP# weights are not supported"));
+  Changed torchao("quant-gptq8");
+  torchao.quantisation() = {{"quant_method", "torchao"}, {"quant_type", "fpx_weight_only"}};
+  EXPECT_THAT(verdict(torchao), HasSubstr("quantised: torchao weights are not supported"));
+  Changed narrow("quant-any-precision");
+  narrow.quantisation()["precision"] = 5;
+  EXPECT_THAT(verdict(narrow), HasSubstr("Any-Precision (precision 5 of 4 bit)"));
+  narrow.quantisation()["precision"] = 2;
+  EXPECT_THAT(verdict(narrow), HasSubstr("lacks the tensor 'model.layers.0.mlp.down_proj.lut2'"));
   Changed squeezed("quant-squeezellm3");
   squeezed.quantisation()["wbits"] = 2;
   EXPECT_THAT(verdict(squeezed), HasSubstr("SqueezeLLM (2 bit)"));
@@ -179,6 +187,13 @@ TEST_F(QuantisedCheckpoints, AreDequantisedForABackendWithoutKernels) {
       ASSERT_EQ(b.packed.as<float>()[i], rounded) << model << " " << i;
     }
   }
+}
+
+// What rounds them is who serves them: the files have plain numbers.
+TEST_F(QuantisedCheckpoints, OfDeepSpeedsFp6ArePlainNumbers) {
+  Changed plain("llama2");
+  plain.config["quantization_config"] = {{"quant_method", "deepspeedfp"}, {"bits", 6}, {"group_size", 512}};
+  EXPECT_EQ(verdict(plain), "");
 }
 
 // Codes under a scale a row, with rows rounded where the settings ask for it.
