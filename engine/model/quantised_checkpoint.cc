@@ -36,6 +36,7 @@ constexpr Method kMethods[] = {
     {"any-precision", find_any_precision},
     {"qserve", find_qserve},
     {"smoothquant", find_smoothquant},
+    {"quip#", find_quip_sharp},
     {"deepspeedfp", nullptr},
 };
 
@@ -46,6 +47,7 @@ std::string method_of(const json::object& config) {
   if (config.contains("config_groups")) return "compressed-tensors";
   if (config.contains("load_in_4bit") || config.contains("load_in_8bit")) return "bitsandbytes";
   if (config.contains("parent_precision")) return "any-precision";
+  if (config.contains("codesz")) return "quip#";
   if (config.contains("group_size") && config.contains("bits")) return "mlx";
   return "";
 }

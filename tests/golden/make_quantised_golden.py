@@ -8,8 +8,10 @@ from their published definitions, in numpy, with the numbers that they stand for
 with those numbers.
 """
 
+import ast
 import importlib.util
 import json
+import os
 import pathlib
 import sys
 import types
@@ -590,6 +592,73 @@ def smoothquant(name):
     write(folder, written, seed, cases, name)
 
 
+def quip_library():
+    """The rounding, packing and transforms of a clone of Cornell-RelaxML/quip-sharp, in the folder that QUIP_SHARP names, without its kernels."""
+    root = pathlib.Path(os.environ["QUIP_SHARP"])
+    nothing = types.SimpleNamespace(matmul_hadU_cuda=None, matmul_hadUt_cuda=None)
+    sys.modules |= {"quiptools_cuda": nothing, "lib": nothing, "lib.utils": nothing, "lib.utils.matmul_had": nothing}
+    found = importlib.util.spec_from_file_location("e8p", root / "lib" / "codebook" / "latticee8_padded12.py")
+    e8p = importlib.util.module_from_spec(found)
+    found.loader.exec_module(e8p)
+    tree = ast.parse((root / "lib" / "utils" / "matmul_had.py").read_text())
+    tree.body = [node for node in tree.body if isinstance(node, ast.FunctionDef) and not node.decorator_list]
+    hadamard = {"torch": torch, "utils": types.SimpleNamespace(clean=lambda: None)}
+    exec(compile(tree, "matmul_had.py", "exec"), hadamard)
+    return e8p.E8P12_codebook(), hadamard["matmul_hadU"], hadamard["matmul_hadUt"]
+
+
+def quip_sharp(name):
+    codebook, forth, back = quip_library()
+    random = torch.Generator().manual_seed(7)
+
+    def store(weights):
+        scales = torch.stack([w.square().mean().sqrt() for w in weights])
+        weight = torch.cat([w / s for w, s in zip(weights, scales)])
+        n, k = weight.shape
+        su, sv = (torch.randn(size, generator=random).sign() for size in (k, n))
+        inside = back(back(weight.T * sv).T * su)
+        whole = inside.square().mean().sqrt() / codebook.opt_scale
+        points, codes = codebook.quantize((inside / whole).reshape(-1, 8))
+        sv = (sv * (1 + 0.2 * torch.rand(n, generator=random))).half()
+        stored = {"Qidxs": codebook.maybe_pack_idxs(codes.reshape(n, k // 8).long()), "SU": su.half(), "SV": sv, "Wscale": whole,
+                  "codebook_id": torch.tensor(7)}
+        meant = ((forth((forth(points.reshape(n, k)) * su).T) * sv.float()).T * whole).contiguous()
+        if len(weights) > 1:
+            stored["fuse_scales"] = scales
+            meant = meant * torch.repeat_interleave(scales, torch.tensor([len(w) for w in weights]))[:, None]
+        return stored, torch.split(meant.half().float(), [len(w) for w in weights])
+
+    config = transformers.LlamaConfig(**{**SHAPE, "intermediate_size": 192, "num_hidden_layers": 1}, rope_parameters=rope(), attn_implementation="eager")
+    folder = pathlib.Path(ROOT) / name
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed in range(1, 200):
+        model = transformers.LlamaForCausalLM(config).eval()
+        randomise(model, seed)
+        tensors = {}
+        with torch.no_grad():
+            for n, layer in enumerate(model.model.layers):
+                attention, mlp = layer.self_attn, layer.mlp
+                for module, parts in (("self_attn.qkv_proj", (attention.q_proj, attention.k_proj, attention.v_proj)), ("self_attn.o_proj", (attention.o_proj,)),
+                                      ("mlp.upgate_proj", (mlp.up_proj, mlp.gate_proj)), ("mlp.down_proj", (mlp.down_proj,))):
+                    stored, meant = store([part.weight.detach().clone() for part in parts])
+                    tensors |= {f"model.layers.{n}.{module}.{ending}": value.clone().contiguous() for ending, value in stored.items()}
+                    for part, numbers_of_part in zip(parts, meant):
+                        part.weight.copy_(numbers_of_part)
+            for parameter_name, parameter in model.named_parameters():
+                if not is_quantised(parameter_name):
+                    parameter.copy_(parameter.half())
+                    tensors[parameter_name] = parameter.half().clone()
+        cases = make_cases(model, [24], [], None)
+        if cases is not None:
+            break
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    written = config.to_dict()
+    written |= {"architectures": ["LlamaForCausalLM"], "dtype": "float16", "quip_params": {
+        "lora_rank": 0, "rescale_WH": False, "codebook": "E8P12", "codebook_version": 1, "codesz": 8, "idx_dtype": "torch.int64", "packsz": 4,
+        "resid_scale_override": -1, "model_version": 1}}
+    write(folder, written, seed, cases, name)
+
+
 def mlx_experts(name):
     """The experts of a Qwen 3 as mlx-lm stacks them."""
     config = transformers.Qwen3MoeConfig(
@@ -735,6 +804,8 @@ def main():
         gpt_oss("quant-mxfp4")
     if len(sys.argv) < 2 or "quant-smoothquant" in sys.argv[1:]:
         smoothquant("quant-smoothquant")
+    if len(sys.argv) < 2 or "quant-quip-sharp" in sys.argv[1:]:
+        quip_sharp("quant-quip-sharp")
     if len(sys.argv) < 2 or "quant-mlx-experts" in sys.argv[1:]:
         mlx_experts("quant-mlx-experts")
 

@@ -38,6 +38,7 @@ std::vector<StoredMatrix> find_aqlm(const Checkpoint& checkpoint, const boost::j
 std::vector<StoredMatrix> find_squeezellm(const Checkpoint& checkpoint, const boost::json::object& config);
 std::vector<StoredMatrix> find_any_precision(const Checkpoint& checkpoint, const boost::json::object& config);
 std::vector<StoredMatrix> find_qserve(const Checkpoint& checkpoint, const boost::json::object& config);
+std::vector<StoredMatrix> find_quip_sharp(const Checkpoint& checkpoint, const boost::json::object& config);
 std::vector<StoredMatrix> find_smoothquant(const Checkpoint& checkpoint, const boost::json::object& config);
 
 // The number that the configuration has under the name; the fallback where it has none.

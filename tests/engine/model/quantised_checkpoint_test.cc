@@ -30,7 +30,8 @@ constexpr const char* kFixtures[] = {"quant-gptq4-zeros", "quant-gptq4-order", "
                                      "quant-hqq3",        "quant-hqq4-axis0",
                                      "quant-nf4-nested",  "quant-bnb-int8",    "quant-modelopt-nvfp4", "quant-mxfp4",
                                      "quant-mlx",         "quant-mlx-mxfp8",   "quant-mlx-experts", "quant-auto-round", "quant-aqlm-1x9",
-                                     "quant-squeezellm3", "quant-any-precision", "quant-qserve",      "quant-qserve-groups", "quant-smoothquant"};
+                                     "quant-squeezellm3", "quant-any-precision", "quant-qserve",      "quant-qserve-groups", "quant-smoothquant",
+                                     "quant-quip-sharp"};
 
 struct Tensor1 {
   std::string name, dtype;
@@ -113,10 +114,9 @@ TEST_F(QuantisedCheckpoints, AreRefusedByMethodAndWidth) {
   Changed round("quant-auto-round");
   round.quantisation()["packing_format"] = "auto_round:llm_compressor";
   EXPECT_THAT(verdict(round), HasSubstr("packing_format auto_round:llm_compressor"));
-  Changed sharp("quant-any-precision");
-  sharp.config["quip_params"] = {{"codebook", "E8P12"}, {"codesz", 8}, {"packsz", 4}};
-  sharp.config.erase("anyprec");
-  EXPECT_THAT(verdict(sharp), HasSubstr("quip_params says that the weights are quantised: QuIP# weights are not supported"));
+  Changed sharp("quant-quip-sharp");
+  sharp.quantisation()["codebook"] = "E8P12RVQ4B";
+  EXPECT_THAT(verdict(sharp), HasSubstr("quip_params says that the weights are quantised: QuIP# (codebook E8P12RVQ4B) weights are not supported"));
   Changed torchao("quant-gptq8");
   torchao.quantisation() = {{"quant_method", "torchao"}, {"quant_type", "fpx_weight_only"}};
   EXPECT_THAT(verdict(torchao), HasSubstr("quantised: torchao weights are not supported"));
