@@ -283,7 +283,7 @@ void Machine::advance_value(const FrameRef& place, uint8_t byte, Places& to) {
   };
   const auto literal = [&](Phase phase) {
     const uint64_t which = static_cast<uint64_t>(phase) - static_cast<uint64_t>(Phase::kNull);
-    if (contains(others_of(*place), mixed(kOfLiteral, which))) return;
+    if (is_among(others_of(*place), mixed(kOfLiteral, which))) return;
     Frame* frame = begin(Kind::kLiteral, nullptr);
     frame->phase = phase;
     frame->state = 1;
@@ -325,6 +325,23 @@ void Machine::advance_value(const FrameRef& place, uint8_t byte, Places& to) {
   }
 }
 
+uint64_t Machine::item_hash(const Frame& string) { return mixed(kOfString, string.hash); }
+
+bool Machine::is_among(const SeenHash* others, uint64_t hash) {
+  if (others != nullptr) looked_for.push_back(hash);
+  return contains(others, hash);
+}
+
+bool Machine::may_be_another(const Frame& item, const Dfa& text, const SeenHash* others) {
+  if (item.decoder == Decoder::kPlain) {
+    fewest_texts = std::min(fewest_texts, text.count(item.state));
+  } else {
+    for (const Dfa::Edge* edge = text.begin(item.state); edge != text.end(item.state); ++edge)
+      fewest_texts = std::min(fewest_texts, text.count(edge->to));
+  }
+  return leads_to_another(item, text, others);
+}
+
 void Machine::advance_string(const FrameRef& place, uint8_t byte, Places& to) {
   const auto& text = *static_cast<const Dfa*>(place->rule);
   const bool is_key = place->kind == Kind::kKey;
@@ -334,13 +351,13 @@ void Machine::advance_string(const FrameRef& place, uint8_t byte, Places& to) {
     if (is_key)
       end_key(*place, to);
     else
-      finish(place->parent, mixed(kOfString, place->hash), to);
+      finish(place->parent, item_hash(*place), to);
     return;
   }
   FrameRef next(copy(*place));
   Frame& frame = const_cast<Frame&>(*next);
   if (!take_string_byte(frame, text, byte)) return;
-  if (const SeenHash* others = others_of(*place); others && !leads_to_another(frame, text, others)) return;
+  if (const SeenHash* others = others_of(*place); others && !may_be_another(frame, text, others)) return;
   if (is_key && !may_become_key(frame)) return;
   to.push_back(std::move(next));
 }
@@ -444,7 +461,7 @@ void Machine::finish(Frame* parent, uint64_t hash, Places& to) {
   FrameRef next(copy(*parent));
   Frame& frame = const_cast<Frame&>(*next);
   if (distinct) {
-    if (contains(parent->seen.get(), hash)) return;
+    if (is_among(parent->seen.get(), hash)) return;
     frame.seen = std::make_shared<const SeenHash>(hash, parent->seen);
   }
   if (parent->hashing) {

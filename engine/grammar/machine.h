@@ -23,6 +23,12 @@ class Machine {
 
   // The lowest depth that a step has looked at since this was set: what it did is known from the frames above.
   uint32_t lowest = 0;
+  // Of items behind others of an array of distinct ones: those that were looked for among them since this was cleared, and the fewest texts
+  // that one which has begun may become.
+  std::vector<uint64_t> looked_for;
+  size_t fewest_texts = Dfa::kManyTexts;
+  // What a string that ends here is looked for as.
+  static uint64_t item_hash(const Frame& string);
 
  private:
   void advance(const FrameRef& place, uint8_t byte, Places& to);
@@ -38,6 +44,8 @@ class Machine {
   void finish(Frame* parent, uint64_t hash, Places& to);
   void start_items(const Frame& array, Places& to);
   const SeenHash* others_of(const Frame& item);
+  bool is_among(const SeenHash* others, uint64_t hash);
+  bool may_be_another(const Frame& item, const Dfa& text, const SeenHash* others);
   void touch(const Frame* frame) { lowest = std::min(lowest, frame ? frame->depth : 0); }
 
   const Program& program_;

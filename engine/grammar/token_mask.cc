@@ -20,7 +20,8 @@ using grammar::Places;
 namespace {
 
 constexpr int kMaxKeptFrames = 6;    // from the top of a stack, that a kept mask may depend on
-constexpr int kMaxTextSymbols = 32;  // a token of more bytes is tried for itself
+constexpr int kMaxTextSymbols = 32;  // a token of more bytes is tried for itself, unless no text of any length tells the states apart
+constexpr uint64_t kLikeNone = 0x9d5c0f2be1a38467;  // the hash of an item that is no text's
 constexpr uint32_t kDeepest = grammar::kMaxStack - 48;  // nearer the end of the stack nothing is kept
 
 struct Key {
@@ -40,7 +41,8 @@ struct TokenMasks::Impl {
         trie(std::move(vocabulary)),
         max_bytes(most),
         machine(grammar->program()),
-        levels(static_cast<size_t>(trie->max_depth()) + 1) {}
+        levels(static_cast<size_t>(trie->max_depth()) + 1),
+        decoded(levels.size()) {}
 
   using Bits = std::vector<uint32_t>;
 
@@ -49,7 +51,16 @@ struct TokenMasks::Impl {
     Bits inside;
     std::vector<int32_t> to_try;  // nodes: of a closing quote, behind an end, or too deep to be kept
     std::vector<uint8_t> paths;   // the bytes on the way to each of them, one after another
+    int longest = 0;              // deeper nodes are too deep
+    bool is_nearly_over = false;  // to_try has nodes behind which few texts are left
   };
+  struct Mask {
+    Bits bits;
+    // Of what stands behind an item in an array of distinct ones: Machine's.
+    std::vector<uint64_t> looked_for;
+    size_t fewest_texts = Dfa::kManyTexts;
+  };
+  using MaskRef = std::shared_ptr<const Mask>;
 
   void fill(const Places& places, std::span<uint32_t> mask) {
     std::fill(mask.begin(), mask.end(), 0u);
@@ -60,9 +71,13 @@ struct TokenMasks::Impl {
   }
 
   void fill(const FrameRef& place, std::span<uint32_t> mask) {
-    const auto add = [&](const Bits& bits) {
-      for (size_t i = 0; i < mask.size(); ++i) mask[i] |= bits[i];
-    };
+    MaskRef found = may_stand_apart(*place) ? apart_from_others(*place, mask) : nullptr;
+    if (!found) found = mask_of(place, /*is_apart=*/false);
+    for (size_t i = 0; i < mask.size(); ++i) mask[i] |= found->bits[i];
+  }
+
+  // is_apart: without the tokens that are too deep.
+  MaskRef mask_of(const FrameRef& place, bool is_apart) {
     // Shallow first: what was found out with less of the stack holds for more of it.
     uint64_t hash = 0;
     uint32_t num_frames = 0;
@@ -73,35 +88,161 @@ struct TokenMasks::Impl {
       hash = (hash ^ frame->own_hash()) * 0x9e3779b97f4a7c15ull;
       hash ^= hash >> 30;
       keys.push_back({hash, ++num_frames});
-      if (const auto found = kept.find(keys.back()); found != kept.end()) return add(found->second);
+      if (const auto found = kept.find(keys.back()); found != kept.end()) return found->second;
       if (!frame->parent) keys.push_back({hash + 1, num_frames + 1000});  // and nothing is below
     }
     if (!keys.empty() && keys.back().num_frames > 1000) {
-      if (const auto found = kept.find(keys.back()); found != kept.end()) return add(found->second);
+      if (const auto found = kept.find(keys.back()); found != kept.end()) return found->second;
     }
-    Bits bits(trie->num_words(), 0);
+    auto mask = std::make_shared<Mask>();
+    mask->bits.assign(trie->num_words(), 0);
     machine.lowest = place->depth;
-    walk(place, bits);
-    add(bits);
+    machine.looked_for.clear();
+    machine.fewest_texts = Dfa::kManyTexts;
+    walk(place, is_apart, mask->bits);
+    if (is_apart) {
+      std::ranges::sort(machine.looked_for);
+      const auto doubles = std::ranges::unique(machine.looked_for);
+      mask->looked_for.assign(machine.looked_for.begin(), doubles.begin());
+      mask->fewest_texts = machine.fewest_texts;
+    }
     // As many frames as the machine has looked at, and the end of the stack where it looked behind it.
     const uint32_t num_seen = place->depth - std::max(machine.lowest, 1u) + 1;
     const uint32_t wanted = machine.lowest == 0 ? num_seen + 1000 : num_seen;
     const auto key = std::find_if(keys.begin(), keys.end(), [&](const Key& k) { return k.num_frames == wanted; });
-    if (key == keys.end()) return;
-    make_room(bits.size() * sizeof(uint32_t) + 64);
-    kept.emplace(*key, std::move(bits));
+    if (key == keys.end()) return mask;
+    make_room(bytes_of(*mask));
+    kept.emplace(*key, mask);
+    return mask;
+  }
+  static size_t bytes_of(const Mask& mask) { return mask.bits.size() * sizeof(uint32_t) + mask.looked_for.size() * sizeof(uint64_t) + 64; }
+
+  // --- items of an array of distinct strings: most are like none of those before them, and then it does not matter which those are ---
+
+  static bool may_stand_apart(const Frame& place) {
+    const Frame* const parent = place.parent;
+    if (place.kind != Frame::Kind::kString || !parent || parent->kind != Frame::Kind::kArray || parent->hashing || !is_inside_text(place)) return false;
+    const auto& rule = *static_cast<const grammar::ArrayRule*>(parent->rule);
+    const auto is_endless = [](const grammar::Choice& choice) { return choice.value->num_values == grammar::kNoLimit; };
+    return rule.distinct && std::ranges::all_of(rule.rest, is_endless);
+  }
+
+  // Null: it does matter. Tokens that are too deep to be kept are put into the mask.
+  MaskRef apart_from_others(const Frame& place, std::span<uint32_t> mask) {
+    if (text_of(place).is_nearly_over) return nullptr;
+    auto* const array = new Frame(*place.parent);
+    const FrameRef holder(array);
+    array->seen = nullptr;
+    auto* const item = new Frame(place);
+    const FrameRef alone(item);
+    FrameRef::release(item->parent);
+    item->parent = array;
+    ++array->num_refs;
+    item->hash = kLikeNone;
+    const Dfa& dfa = grammar::text_of(place);
+    item->state = like(dfa, place.state);
+    const MaskRef found = mask_of(alone, /*is_apart=*/true);
+    return meets_others(place, *found, mask) ? nullptr : found;
+  }
+
+  // The item, or one that its token begins behind it, could be one of those before it, or each other.
+  bool meets_others(const Frame& place, const Mask& alone, std::span<uint32_t> mask) {
+    const grammar::SeenHash* const others = place.parent->seen.get();
+    if (alone.fewest_texts <= (others ? others->size : 0) + static_cast<size_t>(trie->max_depth())) return true;
+    seen.clear();
+    for (const auto* other = others; other; other = other->next.get()) seen.push_back(other->hash);
+    std::ranges::sort(seen);
+    const auto is_seen = [&](uint64_t hash) { return std::ranges::binary_search(seen, hash); };
+    if (std::ranges::any_of(alone.looked_for, is_seen)) return true;
+
+    const TextEntry& text = text_of(place);
+    const bool knows_deep = for_each_path(place, text, [&](int32_t node, int depth) {
+      if (trie->nodes()[node].depth > text.longest) return true;
+      const uint64_t hash = grammar::Machine::item_hash(decoded[static_cast<size_t>(depth)]);
+      return !is_seen(hash) && !std::ranges::binary_search(alone.looked_for, hash);
+    });
+    if (!knows_deep) return true;
+    const DeepTokens& deep = deep_of(place, text);
+    for (const int32_t node : deep.nodes) trie->allow(node, mask.data());
+    return deep.may_end;
+  }
+
+  // Tokens that are too deep and stay inside a text; and whether there are some that may leave it, or leave few texts.
+  struct DeepTokens {
+    std::vector<int32_t> nodes;
+    bool may_end = false;
+  };
+  const DeepTokens& deep_of(const Frame& place, const TextEntry& text) {
+    const Dfa& dfa = grammar::text_of(place);
+    const auto [entry, is_new] = deep_tokens.try_emplace({&dfa, place.state});
+    if (!is_new) return entry->second;
+    DeepTokens& deep = entry->second;
+    const auto& nodes = trie->nodes();
+    for_each_path(place, text, [&](int32_t node, int) {
+      if (nodes[node].depth <= text.longest) return true;
+      for (int32_t i = node; i < nodes[node].end;) {
+        const int depth = nodes[i].depth - 1;
+        const Frame& before = decoded[static_cast<size_t>(depth)];
+        const bool is_quote = nodes[i].byte == '"' && before.decoder == Frame::Decoder::kPlain;
+        deep.may_end |= is_quote && dfa.accepts(before.state);
+        if (is_quote || !take(dfa, depth, nodes[i].byte)) {
+          i = nodes[i].end;
+          continue;
+        }
+        deep.may_end |= dfa.count(decoded[static_cast<size_t>(depth) + 1].state) < Dfa::kManyTexts;
+        deep.nodes.push_back(i++);
+      }
+      return true;
+    });
+    num_bytes += deep.nodes.size() * sizeof(int32_t) + 64;
+    return deep;
+  }
+
+  // decoded[depth + 1] behind decoded[depth].
+  bool take(const Dfa& dfa, int depth, uint8_t byte) {
+    const Frame& before = decoded[static_cast<size_t>(depth)];
+    Frame& behind = decoded[static_cast<size_t>(depth) + 1];
+    grammar::copy_decoder(before, behind);
+    behind.hashing = true;
+    behind.hash = before.hash;
+    return grammar::take_string_byte(behind, dfa, byte);
+  }
+
+  // Of the nodes to try those whose text may stand there, without its last byte: visit(node, depth of what is decoded). Ends with the first false.
+  template <class Visit>
+  bool for_each_path(const Frame& place, const TextEntry& text, Visit visit) {
+    const Dfa& dfa = grammar::text_of(place);
+    grammar::copy_decoder(place, decoded[0]);
+    decoded[0].hash = place.hash;
+    std::span<const uint8_t> before;
+    const uint8_t* next = text.paths.data();
+    int known = 0;
+    for (const int32_t node : text.to_try) {
+      const int depth = trie->nodes()[node].depth;
+      const std::span path(std::exchange(next, next + depth), static_cast<size_t>(depth));
+      known = std::min(known, alike(before, path));
+      before = path;
+      while (known < depth - 1 && take(dfa, known, path[static_cast<size_t>(known)])) ++known;
+      if (known == depth - 1 && !visit(node, known)) return false;
+      known = std::min(known, depth - 1);
+    }
+    return true;
+  }
+  static int alike(std::span<const uint8_t> a, std::span<const uint8_t> b) {
+    return static_cast<int>(std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin());
   }
 
   void make_room(size_t bytes) {
     if (num_bytes + bytes > max_bytes) {
       kept.clear();
       texts.clear();
+      deep_tokens.clear();
       num_bytes = 0;
     }
     num_bytes += bytes;
   }
 
-  void walk(const FrameRef& place, Bits& bits) {
+  void walk(const FrameRef& place, bool is_apart, Bits& bits) {
     if (!grammar::is_inside_text(*place)) {
       levels[0].clear();
       levels[0].push_back(place);
@@ -110,7 +251,7 @@ struct TokenMasks::Impl {
     const TextEntry& text = text_of(*place);
     if (place->hashing && place->parent) machine.lowest = std::min(machine.lowest, place->parent->depth);
     for (size_t i = 0; i < bits.size(); ++i) bits[i] |= text.inside[i];
-    try_paths(place, text, bits);
+    try_paths(place, text, is_apart, bits);
   }
 
   // The nodes of [begin, end); levels[depth] has the places behind the nodes above them.
@@ -128,7 +269,7 @@ struct TokenMasks::Impl {
   }
 
   // Nodes and what is below them, from the start of their tokens on. Those beside each other begin alike: levels[0 .. known] stay.
-  void try_paths(const FrameRef& place, const TextEntry& text, Bits& bits) {
+  void try_paths(const FrameRef& place, const TextEntry& text, bool is_apart, Bits& bits) {
     levels[0].clear();
     levels[0].push_back(place);
     std::span<const uint8_t> before;
@@ -137,9 +278,9 @@ struct TokenMasks::Impl {
     for (const int32_t node : text.to_try) {
       const int depth = trie->nodes()[node].depth;
       const std::span path(std::exchange(next, next + depth), static_cast<size_t>(depth));
-      const auto alike = std::mismatch(path.begin(), path.end(), before.begin(), before.end()).first - path.begin();
+      if (is_apart && depth > text.longest) continue;
+      known = std::min(known, alike(before, path));
       before = path;
-      known = std::min(known, static_cast<int>(alike));
       for (bool goes_on = true; goes_on && known < depth; known += goes_on) {
         machine.step(levels[known], path[static_cast<size_t>(known)], levels[known + 1]);
         goes_on = !levels[known + 1].empty();
@@ -150,12 +291,17 @@ struct TokenMasks::Impl {
     }
   }
 
-  // States that no text of kMaxTextSymbols symbols tells apart share their entry: a text of at most a thousand
-  // characters is, far from its end, one of any length.
-  int32_t class_of(const Dfa& dfa, int32_t state) {
-    auto& classes = state_classes[&dfa];
-    if (!classes.empty()) return classes[state];
-    classes.assign(static_cast<size_t>(dfa.size()), 0);
+  // States that no text of kMaxTextSymbols symbols tells apart, nor by whether few texts are left, share their entry: a text of at most a
+  // thousand characters is, far from its end, one of any length.
+  struct Classes {
+    std::vector<int32_t> of;  // by state
+    bool are_final = false;   // nor does a longer one
+  };
+  const Classes& classes_of(const Dfa& dfa) {
+    Classes& known = state_classes[&dfa];
+    std::vector<int32_t>& classes = known.of;
+    if (!classes.empty()) return known;
+    for (int i = 0; i < dfa.size(); ++i) classes.push_back(dfa.count(i) < Dfa::kManyTexts);
     size_t num_classes = 0;
     for (int round = 0; round <= kMaxTextSymbols; ++round) {
       std::map<std::vector<int64_t>, int32_t> seen;
@@ -167,10 +313,16 @@ struct TokenMasks::Impl {
         refined[i] = seen.try_emplace(std::move(signature), static_cast<int32_t>(seen.size())).first->second;
       }
       classes = std::move(refined);
-      if (seen.size() == num_classes) break;
+      known.are_final = seen.size() == num_classes;
+      if (known.are_final) break;
       num_classes = seen.size();
     }
-    return classes[state];
+    return known;
+  }
+
+  int32_t like(const Dfa& dfa, int32_t state) {
+    const std::vector<int32_t>& classes = classes_of(dfa).of;
+    return static_cast<int32_t>(std::ranges::find(classes, classes[state]) - classes.begin());
   }
 
   const TextEntry& text_of(const Frame& place) {
@@ -178,13 +330,14 @@ struct TokenMasks::Impl {
     const bool is_quoted = place.kind != Frame::Kind::kText;
     const bool is_counted = place.hashing;  // it must not become one of those before it
     const bool is_called = !is_quoted && place.parent != nullptr;  // where it may be over, its caller goes on
+    const Classes& classes = classes_of(dfa);
     const auto [entry, is_new] = texts.try_emplace(
-        {&dfa, static_cast<int64_t>(is_counted ? place.state : class_of(dfa, place.state)) * 8 + is_called * 4 + is_counted * 2 +
-                   is_quoted});
+        {&dfa, static_cast<int64_t>(classes.of[place.state]) * 8 + is_called * 4 + is_counted * 2 + is_quoted});
     if (!is_new) return entry->second;
     TextEntry& text = entry->second;
+    text.longest = classes.are_final ? trie->max_depth() : kMaxTextSymbols;
     text.inside.assign(trie->num_words(), 0);
-    std::vector<Frame> stack(kMaxTextSymbols + 1);
+    std::vector<Frame> stack(static_cast<size_t>(text.longest) + 1);
     stack[0].kind = place.kind;
     stack[0].state = place.state;
     const auto& nodes = trie->nodes();
@@ -196,7 +349,7 @@ struct TokenMasks::Impl {
     for (int32_t i = 0; i + 1 < static_cast<int32_t>(nodes.size());) {
       const TokenTrie::Node& node = nodes[i];
       path[static_cast<size_t>(node.depth) - 1] = node.byte;
-      if (node.depth > kMaxTextSymbols) {
+      if (node.depth > text.longest) {
         try_later(i);
         i = node.end;
         continue;
@@ -216,6 +369,7 @@ struct TokenMasks::Impl {
         continue;
       }
       if (is_counted && dfa.count(behind.state) < Dfa::kManyTexts) {
+        text.is_nearly_over = true;
         try_later(i);
         i = node.end;
         continue;
@@ -230,7 +384,7 @@ struct TokenMasks::Impl {
     num_bytes += (text.inside.size() + text.to_try.size()) * 4 + text.paths.size() + 64;
     if (num_bytes <= max_bytes) return;
     // The entry itself is about to be used.
-    for (const auto& [key, bits] : kept) num_bytes -= std::min(num_bytes, bits.size() * 4 + 64);
+    for (const auto& [key, mask] : kept) num_bytes -= std::min(num_bytes, bytes_of(*mask));
     kept.clear();
   }
 
@@ -240,9 +394,12 @@ struct TokenMasks::Impl {
   size_t num_bytes = 0;
   grammar::Machine machine;
   std::vector<Places> levels;
-  std::unordered_map<Key, Bits, KeyHash> kept;
+  std::map<std::pair<const Dfa*, int32_t>, DeepTokens> deep_tokens;  // by the state that the text is in
+  std::vector<Frame> decoded;  // of for_each_path
+  std::vector<uint64_t> seen;
+  std::unordered_map<Key, MaskRef, KeyHash> kept;
   std::map<std::pair<const Dfa*, int64_t>, TextEntry> texts;
-  std::unordered_map<const Dfa*, std::vector<int32_t>> state_classes;
+  std::unordered_map<const Dfa*, Classes> state_classes;
 };
 
 TokenMasks::TokenMasks(std::shared_ptr<const Grammar> grammar, std::shared_ptr<const TokenTrie> trie,

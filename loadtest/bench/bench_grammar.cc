@@ -41,7 +41,9 @@ constexpr Row kRows[] = {
     {"any JSON", "{}",
      R"({"a": [1, 2.5, -3e10, true, null, "text with \"quotes\" and \u00e9"], "nested": {"deep": {"deeper": ["x", {}]}},
   "long": "The quick brown fox jumps over the lazy dog, and then over the next one, and over the one after that."})"},
-    {"distinct strings", R"({"type":"array","uniqueItems":true,"items":{"type":"string","maxLength":60}})",
+    {"distinct strings", R"({"type":"array","uniqueItems":true,"items":{"type":"string"}})",
+     R"(["first", "second", "third one with more words", "fourth", "fifth", "sixth and last", "or not the last"])"},
+    {"distinct and bounded", R"({"type":"array","uniqueItems":true,"items":{"type":"string","maxLength":250}})",
      R"(["first", "second", "third one with more words", "fourth", "fifth", "sixth and last", "or not the last"])"},
 };
 

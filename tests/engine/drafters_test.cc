@@ -275,10 +275,10 @@ TEST_P(Drafters, AllocateNothing) {
   EngineConfig config = config_of(row);
   const TempFolder folder;
   config.speculation_trace = folder.path() / "trace";
-  EngineDriver driver(model(), config);
   std::optional<AllocationCounter> counter;
   std::atomic<int64_t> allocations = 0;
   std::mutex submitting;
+  EngineDriver driver(model(), config);
   driver.on_step([&] {
     const std::lock_guard wait(submitting);
     if (!counter) counter.emplace();

@@ -523,11 +523,11 @@ TEST_P(Laws, ThreadsChangeNoBit) {
 
 TEST_P(Laws, NothingIsAllocatedWhileStreamsDecode) {
   if (SERVAL_LAW_EMULATED) GTEST_SKIP() << "the emulation of the device allocates by itself";
-  EngineDriver driver(model(), law_config());
   std::optional<AllocationCounter> counter;
   std::atomic<int64_t> allocations = -1;
   std::mutex submitting;  // no step ends before all streams are there
   int steps = 0;
+  EngineDriver driver(model(), law_config());
   driver.on_step([&] {
     const std::lock_guard wait(submitting);
     if (++steps == 60) counter.emplace();
@@ -550,11 +550,11 @@ TEST_P(Laws, NothingIsAllocatedWhileGuessesAreVerified) {
   if (SERVAL_LAW_EMULATED) GTEST_SKIP() << "the emulation of the device allocates by itself";
   EngineConfig config = law_config();
   config.scheduler.num_draft_tokens = 8;
-  EngineDriver driver(model(), config, EngineDriver::Order::kAsTheDeviceLikes,
-                      std::make_unique<NgramSpeculator>());
   std::optional<AllocationCounter> counter;
   std::atomic<int64_t> allocations = 0;
   std::mutex submitting;
+  EngineDriver driver(model(), config, EngineDriver::Order::kAsTheDeviceLikes,
+                      std::make_unique<NgramSpeculator>());
   driver.on_step([&] {
     const std::lock_guard wait(submitting);
     if (!counter) counter.emplace();
@@ -578,10 +578,10 @@ TEST_P(Laws, NothingIsAllocatedWhileGuessesAreVerified) {
 
 TEST_P(Laws, NothingIsAllocatedWhileChoicesForkAndTheCacheIsFound) {
   if (SERVAL_LAW_EMULATED) GTEST_SKIP() << "the emulation of the device allocates by itself";
-  EngineDriver driver(model(), law_config());
   std::optional<AllocationCounter> counter;
   std::atomic<int64_t> allocations = 0;
   std::mutex submitting;
+  EngineDriver driver(model(), law_config());
   driver.on_step([&] {  // on the engine's thread, which also runs the kernels of small steps
     const std::lock_guard wait(submitting);
     if (!counter) counter.emplace();

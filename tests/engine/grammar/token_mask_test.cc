@@ -57,11 +57,10 @@ std::vector<MaskCase> mask_cases() {
   };
 }
 
-TEST(TokenMasks, AreWhatTheMatcherTakesTokenByToken) {
-  const std::vector<std::string> tokens = vocabulary();
+void expect_masks_of_the_matcher(const std::vector<std::string>& tokens, const std::vector<MaskCase>& mask_cases) {
   const std::vector<std::string_view> views(tokens.begin(), tokens.end());
   const auto trie = std::make_shared<const TokenTrie>(views, static_cast<int>(views.size()) + 5);
-  for (const MaskCase& mask_case : mask_cases()) {
+  for (const MaskCase& mask_case : mask_cases) {
     ASSERT_TRUE(mask_case.grammar.ok()) << mask_case.name << mask_case.grammar.error().message;
     // One that keeps everything and one that keeps next to nothing.
     TokenMasks keeping(mask_case.grammar.value(), trie, size_t{64} << 20);
@@ -102,6 +101,29 @@ TEST(TokenMasks, AreWhatTheMatcherTakesTokenByToken) {
     }
     EXPECT_EQ(stuck, 0) << mask_case.name;
   }
+}
+
+TEST(TokenMasks, AreWhatTheMatcherTakesTokenByToken) { expect_masks_of_the_matcher(vocabulary(), mask_cases()); }
+
+// Items that begin, end or stand whole within a token, of few letters, so that they are often one of those before, or the same twice.
+TEST(TokenMasks, KnowWhichItemsWereThere) {
+  std::vector<std::string> tokens = {"[", "]", "\"", "a", "b", "\xc3", "\xa9", "\\u", "00", "61", "null", ","};
+  for (const char* const item : {"", "a", "b", "ab", "\\u0061", "\\u00"}) {
+    for (const char* const next : {"\"]", "\",\"", "\",\"a", "\",\"a\",\"", "\",\"\",\"b\"", "\",null", "\",null,\"b", "\",[\"a\"],\"", "\",[null,null],\"", "\",\"\xc3"})
+      tokens.push_back(std::string(item) + next);
+  }
+  for (const size_t length : {31, 33, 40, 70}) {
+    tokens.push_back(std::string(length, 'a'));
+    tokens.push_back(std::string(length, 'a') + "\"");
+    tokens.push_back(std::string(length, 'a') + "\",\"b\",\"");
+  }
+  const auto schema = [](std::string items) { return Grammar::json_schema(R"({"type":"array","uniqueItems":true,"items":)" + items + "}"); };
+  expect_masks_of_the_matcher(tokens, {{"any length", schema(R"({"type":["string","null","array"],"pattern":"^[abé]*$"})")},
+                                       {"nothing else", schema(R"({"type":"string","pattern":"^[abé]*$"})")},
+                                       {"45", schema(R"({"type":["string","null"],"pattern":"^[ab]*$","maxLength":45})")},
+                                       {"90", schema(R"({"type":["string","null","array"],"pattern":"^[ab]*$","maxLength":90})")},
+                                       {"a first", Grammar::json_schema(R"({"type":"array","uniqueItems":true,"prefixItems":[{"enum":["a","b",null]}],"items":{"type":"string","pattern":"^[ab]*$"}})")},
+                                       {"nested", schema(R"({"type":"array","uniqueItems":true,"items":{"type":["string","null"],"pattern":"^[ab]*$"}})")}});
 }
 
 }  // namespace
