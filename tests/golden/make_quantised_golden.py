@@ -592,23 +592,23 @@ def smoothquant(name):
     write(folder, written, seed, cases, name)
 
 
-def quip_library():
+def quip_library(bits):
     """The rounding, packing and transforms of a clone of Cornell-RelaxML/quip-sharp, in the folder that QUIP_SHARP names, without its kernels."""
     root = pathlib.Path(os.environ["QUIP_SHARP"])
     nothing = types.SimpleNamespace(matmul_hadU_cuda=None, matmul_hadUt_cuda=None)
     sys.modules |= {"quiptools_cuda": nothing, "lib": nothing, "lib.utils": nothing, "lib.utils.matmul_had": nothing}
-    found = importlib.util.spec_from_file_location("e8p", root / "lib" / "codebook" / "latticee8_padded12.py")
+    found = importlib.util.spec_from_file_location("e8p", root / "lib" / "codebook" / ("latticee8_padded12" + ("" if bits == 2 else "_rvq4bit") + ".py"))
     e8p = importlib.util.module_from_spec(found)
     found.loader.exec_module(e8p)
     tree = ast.parse((root / "lib" / "utils" / "matmul_had.py").read_text())
     tree.body = [node for node in tree.body if isinstance(node, ast.FunctionDef) and not node.decorator_list]
     hadamard = {"torch": torch, "utils": types.SimpleNamespace(clean=lambda: None)}
     exec(compile(tree, "matmul_had.py", "exec"), hadamard)
-    return e8p.E8P12_codebook(), hadamard["matmul_hadU"], hadamard["matmul_hadUt"]
+    return (e8p.E8P12_codebook if bits == 2 else e8p.E8P12RVQ4B_codebook)(), hadamard["matmul_hadU"], hadamard["matmul_hadUt"]
 
 
-def quip_sharp(name):
-    codebook, forth, back = quip_library()
+def quip_sharp(name, bits, **more):
+    codebook, forth, back = quip_library(bits)
     random = torch.Generator().manual_seed(7)
 
     def store(weights):
@@ -618,10 +618,10 @@ def quip_sharp(name):
         su, sv = (torch.randn(size, generator=random).sign() for size in (k, n))
         inside = back(back(weight.T * sv).T * su)
         whole = inside.square().mean().sqrt() / codebook.opt_scale
-        points, codes = codebook.quantize((inside / whole).reshape(-1, 8))
+        points, codes = codebook.quantize((inside / whole).reshape(-1, 8), **more)
         sv = (sv * (1 + 0.2 * torch.rand(n, generator=random))).half()
         stored = {"Qidxs": codebook.maybe_pack_idxs(codes.reshape(n, k // 8).long()), "SU": su.half(), "SV": sv, "Wscale": whole,
-                  "codebook_id": torch.tensor(7)}
+                  "codebook_id": torch.tensor(7 if bits == 2 else 17)}
         meant = ((forth((forth(points.reshape(n, k)) * su).T) * sv.float()).T * whole).contiguous()
         if len(weights) > 1:
             stored["fuse_scales"] = scales
@@ -654,8 +654,8 @@ def quip_sharp(name):
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     written = config.to_dict()
     written |= {"architectures": ["LlamaForCausalLM"], "dtype": "float16", "quip_params": {
-        "lora_rank": 0, "rescale_WH": False, "codebook": "E8P12", "codebook_version": 1, "codesz": 8, "idx_dtype": "torch.int64", "packsz": 4,
-        "resid_scale_override": -1, "model_version": 1}}
+        "lora_rank": 0, "rescale_WH": False, "codebook": "E8P12" if bits == 2 else "E8P12RVQ4B", "codebook_version": 1, "codesz": 8, "idx_dtype": "torch.int64",
+        "packsz": codebook.packsz, "resid_scale_override": -1, "model_version": 1, **more}}
     write(folder, written, seed, cases, name)
 
 
@@ -805,7 +805,9 @@ def main():
     if len(sys.argv) < 2 or "quant-smoothquant" in sys.argv[1:]:
         smoothquant("quant-smoothquant")
     if len(sys.argv) < 2 or "quant-quip-sharp" in sys.argv[1:]:
-        quip_sharp("quant-quip-sharp")
+        quip_sharp("quant-quip-sharp", 2)
+    if len(sys.argv) < 2 or "quant-quip-sharp4" in sys.argv[1:]:
+        quip_sharp("quant-quip-sharp4", 4, resid_scale_override=3.2)
     if len(sys.argv) < 2 or "quant-mlx-experts" in sys.argv[1:]:
         mlx_experts("quant-mlx-experts")
 

@@ -1,7 +1,8 @@
-// QuIP# (Tseng et al. 2024) as its tools write it (lib/codebook/latticee8_padded12.py, version 1), at 2 bits: eight inputs of an
+// QuIP# (Tseng et al. 2024) as its tools write it (lib/codebook/latticee8_padded12.py, and _rvq4bit.py beside it, version 1), at 2 bits and at
+// 4, which are twice 2, the second for what the first leaves, by a scale: eight inputs of an
 // output are a point of E8P, a half of the lattice E8 less or plus a quarter. Of its 16 bits the upper name one of 256 vectors of
 // magnitudes, the lower are signs, which say by their parity whether a quarter is taken or added. Four such codes, of two outputs and
-// sixteen inputs, are a word of Qidxs [n, k / 32]. The matrix of these points lies between two of Hadamard and the signs SU
+// sixteen inputs, are a word of Qidxs [n, k / 32], or [n, 2 * k / 32] with the second codes behind the first. The matrix of these points lies between two of Hadamard and the signs SU
 // [k] and SV [n]: W = SV * H(n) points H(k)' * SU. Queries, keys and values are one matrix, and so are up and gate, whose parts have
 // fuse_scales. No kernel has such codes: plain numbers are read.
 #include <algorithm>
@@ -52,19 +53,27 @@ struct Part {
 
 struct QuipSharp {
   int64_t n, k;
+  int stages;         // codes of each eight inputs
+  float stage_scale;  // what the second points are divided by
   bool is_fused;
   std::string module;
 
   // [n, k], as the matrix is stored.
   std::vector<float> points(const Checkpoint& from) const {
     static const std::vector<Point> all = e8p_points();
-    constexpr int kSignOf[8] = {0, 4, 1, 5, 2, 6, 3, 7};
     const auto words = values_in<uint64_t>(from, module + ".Qidxs");
     std::vector<float> numbers(static_cast<size_t>(n * k));
+    for (int stage = 0; stage < stages; ++stage) add_points(words, all, stage, stage == 0 ? 1 : 1 / stage_scale, numbers);
+    return numbers;
+  }
+
+  void add_points(const std::vector<uint64_t>& words, const std::vector<Point>& all, int stage, float scale, std::vector<float>& numbers) const {
+    constexpr int kSignOf[8] = {0, 4, 1, 5, 2, 6, 3, 7};
+    const int64_t row_words = k / 32;
     for (int64_t r = 0; r < n; ++r) {
       for (int64_t c = 0; c < k / 8; ++c) {
-        const int64_t pair = r / 2, columns = c / 2;
-        const uint64_t word = words[((pair / 8 * (k / 64) + columns / 4) * 8 + pair % 8) * 4 + columns % 4];
+        const int64_t pair = r / 2, columns = c / 2, place = ((pair / 8 * (k / 64) + columns / 4) * 8 + pair % 8) * 4 + columns % 4;
+        const uint64_t word = words[(place / row_words * stages + stage) * row_words + place % row_words];
         const int at = static_cast<int>(r % 2 + c % 2 * 2);
         uint32_t signs = 0;
         for (int j = 0; j < 8; ++j) signs |= static_cast<uint32_t>(word >> (32 + 4 * j + at) & 1) << j;
@@ -73,11 +82,10 @@ struct QuipSharp {
         const Point& point = all[word >> 8 * at & 255];
         for (int i = 0; i < 8; ++i) {
           const float x = (signs >> kSignOf[i] & 1) != 0 ? -point[i] : point[i];
-          numbers[r * k + c * 8 + i] = is_odd ? x - 0.25f : x + 0.25f;
+          numbers[r * k + c * 8 + i] += (is_odd ? x - 0.25f : x + 0.25f) * scale;
         }
       }
     }
-    return numbers;
   }
 
   void read(const Checkpoint& from, const Part& part, MatrixParts& parts) const {
@@ -114,7 +122,12 @@ struct QuipSharp {
 
 std::vector<StoredMatrix> find_quip_sharp(const Checkpoint& checkpoint, const boost::json::object& config) {
   const std::string codebook = string_in(config, "codebook");
-  if (codebook != "E8P12") throw UnsupportedQuantisation("codebook " + codebook.substr(0, 40));
+  if (codebook != "E8P12" && codebook != "E8P12RVQ4B") throw UnsupportedQuantisation("codebook " + codebook.substr(0, 40));
+  const int stages = codebook == "E8P12" ? 1 : 2;
+  const auto* const own_scale = config.if_contains("resid_scale_override");
+  float stage_scale = own_scale != nullptr && own_scale->is_double() ? static_cast<float>(own_scale->get_double())
+                                                                     : static_cast<float>(integer_in(config, "resid_scale_override", -1));
+  if (!(stage_scale > 0)) stage_scale = 3.45f;
   if (const int64_t version = integer_in(config, "codebook_version", 0); version != 1)
     throw UnsupportedQuantisation("codebook_version " + std::to_string(version));
   if (integer_in(config, "lora_rank", 0) > 0) throw UnsupportedQuantisation("lora_rank");
@@ -124,8 +137,13 @@ std::vector<StoredMatrix> find_quip_sharp(const Checkpoint& checkpoint, const bo
     const auto module = module_of(tensor, ".Qidxs");
     if (!module) continue;
     tensor_of(checkpoint, tensor.name, "I64", 2);
-    QuipSharp quip{.n = tensor.shape[0], .k = tensor.shape[1] * 32, .is_fused = false, .module = *module};
-    if (quip.n < 1 || quip.k < 1 || quip.n % 16 != 0 || quip.k % 64 != 0)
+    QuipSharp quip{.n = tensor.shape[0],
+                   .k = tensor.shape[1] / stages * 32,
+                   .stages = stages,
+                   .stage_scale = stage_scale,
+                   .is_fused = false,
+                   .module = *module};
+    if (quip.n < 1 || quip.k < 1 || quip.n % 16 != 0 || quip.k % 64 != 0 || tensor.shape[1] % stages != 0)
       refuse_tensor(checkpoint, tensor, "has sizes that are no whole tiles of 16 by 64");
     if (!Hadamard::of(quip.n) || !Hadamard::of(quip.k)) refuse_tensor(checkpoint, tensor, "has sizes of which there is no matrix of Hadamard");
     const std::vector<Part> parts = quip.list_parts();

@@ -71,6 +71,7 @@ std::vector<ModelCase> quantised_models() {
        {spoiled("proj.weight"), spoiled("fc1.weight"), spoiled("q_proj.bias"), spoiled("v_proj.bias"), spoiled("fc1.bias"),
         spoiled("out_proj.bias"), with_scale_of_head_dim()}},
       {"quant-quip-sharp", {spoiled("Qidxs"), spoiled(".SU"), spoiled(".SV"), spoiled("fuse_scales")}},
+      {"quant-quip-sharp4", {spoiled("Qidxs"), spoiled(".SU"), spoiled(".SV"), spoiled("fuse_scales")}},
       {"quant-bnb-int8", {spoiled("proj.weight"), spoiled("SCB")}},
   };
 }

@@ -31,7 +31,7 @@ constexpr const char* kFixtures[] = {"quant-gptq4-zeros", "quant-gptq4-order", "
                                      "quant-nf4-nested",  "quant-bnb-int8",    "quant-modelopt-nvfp4", "quant-mxfp4",
                                      "quant-mlx",         "quant-mlx-mxfp8",   "quant-mlx-experts", "quant-auto-round", "quant-aqlm-1x9",
                                      "quant-squeezellm3", "quant-any-precision", "quant-qserve",      "quant-qserve-groups", "quant-smoothquant",
-                                     "quant-quip-sharp"};
+                                     "quant-quip-sharp",  "quant-quip-sharp4"};
 
 struct Tensor1 {
   std::string name, dtype;
@@ -115,8 +115,8 @@ TEST_F(QuantisedCheckpoints, AreRefusedByMethodAndWidth) {
   round.quantisation()["packing_format"] = "auto_round:llm_compressor";
   EXPECT_THAT(verdict(round), HasSubstr("packing_format auto_round:llm_compressor"));
   Changed sharp("quant-quip-sharp");
-  sharp.quantisation()["codebook"] = "E8P12RVQ4B";
-  EXPECT_THAT(verdict(sharp), HasSubstr("quip_params says that the weights are quantised: QuIP# (codebook E8P12RVQ4B) weights are not supported"));
+  sharp.quantisation()["codebook"] = "E8P12RVQ3B";
+  EXPECT_THAT(verdict(sharp), HasSubstr("quip_params says that the weights are quantised: QuIP# (codebook E8P12RVQ3B) weights are not supported"));
   Changed torchao("quant-gptq8");
   torchao.quantisation() = {{"quant_method", "torchao"}, {"quant_type", "fpx_weight_only"}};
   EXPECT_THAT(verdict(torchao), HasSubstr("quantised: torchao weights are not supported"));
@@ -156,6 +156,9 @@ TEST_F(QuantisedCheckpoints, AreRefusedByTheTensorThatDoesNotFit) {
   Changed mlx("quant-mlx");
   mlx.quantisation()["group_size"] = 64;
   EXPECT_THAT(verdict(mlx), AllOf(HasSubstr(".scales'"), HasSubstr("groups of 64")));
+  Changed sharp("quant-quip-sharp4");
+  sharp.quantisation()["codebook"] = "E8P12";  // whose rows would have twice as many inputs
+  EXPECT_THAT(verdict(sharp), AllOf(HasSubstr(".SU'"), HasSubstr("does not fit")));
   Changed squeezed("quant-squeezellm3");
   squeezed.of(".cols").bytes.assign(squeezed.of(".cols").bytes.size(), '\x7f');
   EXPECT_THAT(verdict(squeezed), HasSubstr(".cols' names a place that there is not"));
