@@ -60,6 +60,7 @@ struct Admission {
   SpeculationParams speculation;
   std::vector<TokenId> prediction;
   Pooling pooling = Pooling::kNone;
+  int32_t second_text = 0;  // Request::second_text
   std::vector<TokenId> tokens;  // all known tokens: prompt, then output so far
   int32_t num_prompt = 0;
   int32_t length_class = 0;  // of the request; the same whenever the sequence comes

@@ -28,10 +28,17 @@ struct SchedulerConfig {
   int max_wait_ms = 150;  // who would wait longer for a place lets those go first who would not; 0: off
   QueuePolicy policy = QueuePolicy::kFcfs;
   bool enable_prefix_cache = true;
+  // A step has all of a prompt or nothing of it: rows see those behind them (ModelSpec::is_encoder). Then max_prefill_chunk is
+  // what a step has of several prompts at most; one alone may fill max_num_batched_tokens. Without the prefix cache.
+  bool whole_prompts = false;
 };
 
 // Throws std::runtime_error with a sentence for settings that contradict each other.
 inline void check_scheduler_config(const SchedulerConfig& config) {
+  if (config.whole_prompts && config.max_num_batched_tokens < config.max_model_len + config.max_num_seqs)
+    throw std::runtime_error("max_num_batched_tokens is " + std::to_string(config.max_num_batched_tokens) +
+                             "; this model reads a prompt whole, in one step: it must be at least max_model_len + max_num_seqs, " +
+                             std::to_string(config.max_model_len + config.max_num_seqs));
   if (config.max_num_batched_tokens >= config.max_num_seqs) return;
   throw std::runtime_error("max_num_batched_tokens is " + std::to_string(config.max_num_batched_tokens) +
                            "; it must be at least max_num_seqs, " + std::to_string(config.max_num_seqs) +

@@ -102,6 +102,7 @@ struct Request {
   // Other than kNone: the request is over with its prompt, max_tokens is 1, and its one event has a vector. What pools
   // more than the last row is never read from the prefix cache.
   Pooling pooling = Pooling::kNone;
+  int second_text = 0;  // where in the prompt the second of two texts begins, of a model that tells them apart; 0: there is one
   bool constrained = false;  // each token is drawn under a mask that depends on the tokens before it
   std::shared_ptr<TokenConstraint> constraint;  // who makes the masks; the first of each sequence is there
   std::string cache_salt;    // opaque bytes: part of the prefix cache's root

@@ -124,6 +124,9 @@ struct AttentionArgs {
   int num_far = 0;
   // Of the keys that a row sees, those that choose_keys() chose last in this step.
   bool is_chosen = false;
+  // A row sees those of its sequence that stand behind it in this step, too (an encoder's). Without window, far_q, slopes,
+  // is_chosen and branches. RareOp::kSeesAhead.
+  bool sees_ahead = false;
   Tensor out;          // [num_rows, num_heads * value_width]
 };
 

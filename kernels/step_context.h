@@ -55,6 +55,8 @@ struct ForwardInput {
   std::span<const int32_t> token_ids;
   // [num_rows]: rows of the tables by position, behind those for shorter sequences where the model tells them apart
   std::span<const int32_t> positions;
+  // [num_rows]: of which of a prompt's texts, from 0; empty: the model does not ask
+  std::span<const int32_t> token_types = {};
   // [num_rows], of the same tables: of each row as a query of far keys, and as such a key (AttentionArgs::far_q); empty:
   // there are none
   std::span<const int32_t> far_queries = {}, far_keys = {};
@@ -67,7 +69,7 @@ struct ForwardInput {
 // it is loaded where Backend::has() says no.
 enum class RareOp : uint8_t {
   kLinearScan, kHeadLinear, kNarrowValues, kStreams, kGatedScan, kFarQueries, kChosenKeys, kMeanScan, kKeptRows, kMixedResiduals,
-  kTokenExperts, kHeadScan, kReplacingScan
+  kTokenExperts, kHeadScan, kReplacingScan, kSeesAhead
 };
 inline constexpr const char* kRareOpNames[] = {"the scan of matrix states (linear_scan)",
                                                "a product for each head (head_linear)",
@@ -81,7 +83,8 @@ inline constexpr const char* kRareOpNames[] = {"the scan of matrix states (linea
                                                "residuals that each part mixes (expand_residuals)",
                                                "experts that tokens are given by a table",
                                                "a selective scan of heads (selective_scan)",
-                                               "the scan that replaces what states hold of a key (replacing_scan)"};
+                                               "the scan that replaces what states hold of a key (replacing_scan)",
+                                               "attention of rows to those behind them"};
 using RareOps = std::bitset<std::size(kRareOpNames)>;
 
 // The largest calls that will be made in the steps of one model.

@@ -85,6 +85,13 @@ void resolve(ModelSpec& model, ServerConfig& config) {
   // A stream has no end of its own.
   const int usual = config.attention == "streaming" ? made_for : model.max_positions;
   scheduler.max_model_len = config.max_model_len > 0 ? config.max_model_len : usual;
+  if (model.is_encoder) {
+    scheduler.whole_prompts = true;
+    scheduler.enable_prefix_cache = false;
+    scheduler.step_budget_ms = 0;  // nobody decodes
+    scheduler.max_prefill_chunk = std::min(scheduler.max_prefill_chunk, rows_of_a_step(config.engine));
+    if (scheduler.max_num_batched_tokens == 0) scheduler.max_num_batched_tokens = scheduler.max_model_len + scheduler.max_num_seqs;
+  }
   if (scheduler.max_num_batched_tokens == 0) scheduler.max_num_batched_tokens = rows_of_a_step(config.engine);
   scheduler.max_prefill_chunk = std::min(scheduler.max_prefill_chunk, scheduler.max_num_batched_tokens);
   check_scheduler_config(scheduler);

@@ -125,6 +125,10 @@ struct ModelSpec {
   PositionTable positions = PositionTable::kNone;
   // Rows of the table before that of position 0 (OPT).
   int positions_unused = 0;
+  // Rows of a table of which one is added to each token's embedding, by which of two texts it is of (BERT); 0: there is none.
+  int num_token_types = 0;
+  // Rows see those behind them: a prompt is computed whole, in one step, and nothing can be written behind it.
+  bool is_encoder = false;
   // Of a row of the embedding table, where it is projected to hidden_size, and back before the head (OPT 350M); 0: it
   // is hidden_size.
   int embedding_size = 0;
@@ -147,7 +151,7 @@ struct ModelSpec {
   float embedding_scale = 1;
   bool keeps_embedding = false;  // mixers read what the layers began with
   bool keeps_first_values = false;  // and what the first of them left (MixerInput::first_values)
-  NormSpec embedding_norm;
+  NormSpec embedding_norm;  // of what its tables come to, added up
   // Of what each part adds to the residual (Granite, MiniCPM).
   float residual_scale = 1;
   NormSpec final_norm;

@@ -38,21 +38,24 @@ DType read_dtype(const Fields& file, const std::filesystem::path& model_dir, con
   return *embedding->dtype;
 }
 
-// A decoder by the name of a class that has another head, "Qwen3Model"; nothing where it is none of those.
+// A row by the name of a class that has another head, "Qwen3Model"; nothing where it is none of those.
 struct Headless {
-  std::string decoder;
+  std::string row;
   ModelHead head;
 };
 std::optional<Headless> find_headless(std::string_view name) {
   constexpr std::pair<std::string_view, ModelHead> kClasses[] = {{"ForSequenceClassification", ModelHead::kScores},
+                                                                {"ForMaskedLM", ModelHead::kNone},
                                                                 {"Model", ModelHead::kNone}};
   for (const auto& [ending, head] : kClasses) {
     if (!name.ends_with(ending)) continue;
     const std::string_view family = name.substr(0, name.size() - ending.size());
-    for (const char* with_words : {"ForCausalLM", "LMHeadModel"}) {
-      const std::string decoder = std::string(family) + with_words;
-      if (std::ranges::any_of(architectures(), [&](const Architecture* row) { return row->name == decoder; }))
-        return Headless{decoder, head};
+    for (const char* class_name : {"ForCausalLM", "LMHeadModel", "Model"}) {
+      const std::string row_name = std::string(family) + class_name;
+      const auto fits = [&](const Architecture* row) {
+        return row->name == row_name && row->is_encoder == (class_name == std::string_view("Model")) && (row->is_encoder || ending != "ForMaskedLM");
+      };
+      if (std::ranges::any_of(architectures(), fits)) return Headless{row_name, head};
     }
   }
   return std::nullopt;
@@ -73,7 +76,9 @@ const Architecture& read_architecture(const Fields& file, ModelHead& head) {
   if (names == nullptr || (names->is_array() && names->get_array().empty())) {
     if (!type)
       file.refuse("architectures", "names no architecture, and there is no model_type to tell it by");
-    return row(find_architecture_of_type, *type);
+    const Architecture& found = row(find_architecture_of_type, *type);
+    if (found.is_encoder) head = ModelHead::kNone;
+    return found;
   }
   if (!names->is_array() || names->get_array().size() != 1 || !names->get_array()[0].is_string()) {
     file.refuse("architectures", "must be an array with the name of one architecture");
@@ -81,7 +86,7 @@ const Architecture& read_architecture(const Fields& file, ModelHead& head) {
   const std::string_view name = names->get_array()[0].get_string();
   if (const std::optional<Headless> other = find_headless(name)) {
     head = other->head;
-    return row(find_architecture, other->decoder);
+    return row(find_architecture, other->row);
   }
   return row(find_architecture, name);
 }

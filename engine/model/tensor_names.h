@@ -32,6 +32,7 @@ enum class FusedQkv : uint8_t {
 struct TensorNames {
   std::string_view embedding = "model.embed_tokens";
   std::string_view positions = {};           // where they are learned
+  std::string_view token_types = {};         // where there are some
   std::string_view embedding_norm = {};
   std::string_view project_in = {}, project_out = {};  // of an embedding of another size
   std::string_view layers = "model.layers";  // "model.layers.7.self_attn.q_proj.weight"
@@ -76,7 +77,7 @@ struct TensorNames {
   template <class Checkpoint>
   TensorNames found_in(const Checkpoint& checkpoint) const {
     TensorNames bare = *this;
-    for (std::string_view* name : {&bare.embedding, &bare.positions, &bare.embedding_norm, &bare.project_in,
+    for (std::string_view* name : {&bare.embedding, &bare.positions, &bare.token_types, &bare.embedding_norm, &bare.project_in,
                                    &bare.project_out, &bare.layers, &bare.final_norm}) {
       if (name->starts_with(optional_prefix)) name->remove_prefix(optional_prefix.size());
     }

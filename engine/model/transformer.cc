@@ -62,6 +62,7 @@ size_t Transformer::planned_bytes(const ModelSpec& spec, int max_positions) {
 void Transformer::forward(const ForwardInput& in, std::span<const KvLayer> kv, Workspace& ws, int num_layers) {
   SERVAL_CHECK(kv.size() == spec_.layers.size(), kv.size(), spec_.layers.size());
   SERVAL_CHECK(in.positions.size() == in.token_ids.size(), in.positions.size(), in.token_ids.size());
+  SERVAL_CHECK(spec_.num_token_types == 0 || in.token_types.size() == in.token_ids.size(), in.token_types.size(), in.token_ids.size());
   ws.start(in.num_rows());
   embed(in.token_ids, ws);
   run_layers(in, kv, ws, num_layers);
@@ -69,13 +70,19 @@ void Transformer::forward(const ForwardInput& in, std::span<const KvLayer> kv, W
 
 void Transformer::run_layers(const ForwardInput& in, std::span<const KvLayer> kv, Workspace& ws, int num_layers,
                              const Tensor& read_first) {
-  if (spec_.embedding_norm.is_there())
-    add_norm(backend_, spec_.embedding_norm, weights_.embedding_norm, ws.residual, {}, ws.residual);
   Tensor pending;  // what is to be added to the residual
   Tensor h;        // what the mixer read
+  if (spec_.num_token_types > 0) {
+    backend_.embed(weights_.token_types, in.token_types, 1, ws.x);
+    backend_.scaled_add(ws.x, 1, ws.residual, ws.residual);
+  }
   if (spec_.positions != PositionTable::kNone) {
     backend_.embed(weights_.positions, in.positions, 1, ws.x);
     pending = ws.x;
+  }
+  if (spec_.embedding_norm.is_there()) {
+    if (pending.data != nullptr) backend_.scaled_add(std::exchange(pending, {}), 1, ws.residual, ws.residual);
+    add_norm(backend_, spec_.embedding_norm, weights_.embedding_norm, ws.residual, {}, ws.residual);
   }
   const LayerInputsSpec& inputs = spec_.layer_inputs;
   if (inputs.is_there()) {

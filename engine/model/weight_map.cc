@@ -109,6 +109,8 @@ std::vector<WeightSlot> map_weights(const ModelSpec& spec, ModelWeights& weights
   if (spec.positions == PositionTable::kLearned)
     frame.some_unrounded_rows(weights.positions, names.positions, {{spec.positions_unused, spec.max_positions}},
                               spec.positions_unused + spec.max_positions, hidden);
+  if (spec.num_token_types > 0)
+    frame.some_unrounded_rows(weights.token_types, names.token_types, {{0, spec.num_token_types}}, spec.num_token_types, hidden);
   frame.norm(weights.embedding_norm, names.embedding_norm, hidden, spec.embedding_norm);
   if (spec.layer_inputs.is_there()) {
     SlotList inside(slots, names, names.frame_prefix(), spec.frame_format());

@@ -35,6 +35,7 @@ struct ModelWeights {
   LinearWeight project_in;   // [hidden, embedding] and
   LinearWeight project_out;  // [embedding, hidden], empty where the two are the same
   LinearWeight positions;  // [max_positions, hidden]; empty without learned positions
+  LinearWeight token_types;  // [num_token_types, hidden]; empty without them
   NormWeights embedding_norm;  // [hidden]
   LayerInputsWeights layer_inputs;
   StreamsWeights streams;

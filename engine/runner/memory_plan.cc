@@ -56,6 +56,8 @@ void check_settings(const ModelSpec& spec, const EngineConfig& config, const Bac
   at_least_one("max_model_len", s.max_model_len);
   at_least_one("block_size", config.block_size);
   check_scheduler_config(s);
+  if (spec.is_encoder && !s.whole_prompts)
+    throw std::runtime_error(spec.architecture + " is an encoder, which makes vectors and scores of whole prompts; that is served, and nothing else");
   if (s.max_model_len > spec.max_positions) {
     throw std::runtime_error("max_model_len is " + std::to_string(s.max_model_len) +
                              ", but the model knows only " + std::to_string(spec.max_positions) +
@@ -81,6 +83,13 @@ int blocks_per_sequence(const KvGroupSpec& group, const EngineConfig& config) {
   const KvRule rule(group_of(group, config), config.block_size);
   const int all = rule.blocks_for(config.scheduler.max_model_len);
   return rule.forgets() ? std::min(all, rule.blocks_of_step(config.scheduler.max_prefill_chunk) + 1) : all;
+}
+
+// Of the largest length, how many hold keys and values at once: where prompts are computed whole, those of a step.
+double usual_sequences(const EngineConfig& config) {
+  const SchedulerConfig& s = config.scheduler;
+  if (!s.whole_prompts) return s.max_num_seqs;
+  return static_cast<double>(s.max_num_batched_tokens + int64_t{s.max_num_seqs} * config.block_size) / s.max_model_len;
 }
 
 // As many blocks in each group as `sequences` (a fraction, too) of the largest length need.
@@ -348,7 +357,7 @@ MemoryPlan plan_within(const ModelSpec& spec, const DraftModels& models, const E
   const auto room = static_cast<double>(available - fixed);
   const double budget = config.kv_cache_bytes > 0
                             ? static_cast<double>(config.kv_cache_bytes)
-                            : std::min(per_sequence * s.max_num_seqs, room * kDefaultKvShare);
+                            : std::min(per_sequence * usual_sequences(config), room * kDefaultKvShare);
   if (budget > room) {
     throw NoRoom("kv_cache_mib asks for " + size_text(config.kv_cache_bytes) + ", but beside " +
                  size_text(fixed) + " for the model only " + size_text(available - fixed) +

@@ -13,7 +13,8 @@ ModelInput::ModelInput(int max_rows, int max_seqs, int max_branches, int table_s
       long_attention_(long_attention),
       token_offset_(token_offset),
       token_ids_(max_rows),
-      positions_(max_rows) {
+      positions_(max_rows),
+      token_types_(max_rows) {
   if (long_attention.is_there()) {
     far_queries_.resize(max_rows);
     far_keys_.resize(max_rows);
@@ -35,7 +36,7 @@ size_t ModelInput::planned_bytes(int max_rows, int max_seqs, int max_branches, i
                                  const BlockGeometry& geometry, const LongAttention& long_attention) {
   const size_t most = max_seqs + max_branches;
   const size_t per_group = max_rows + most * table_stride;
-  return sizeof(int32_t) * ((long_attention.is_there() ? 4 : 2) * max_rows + 2 * most + 1 + geometry.num_groups * per_group) +
+  return sizeof(int32_t) * ((long_attention.is_there() ? 5 : 3) * max_rows + 2 * most + 1 + geometry.num_groups * per_group) +
          (max_branches > 0 ? most * (sizeof(int32_t) + sizeof(uint64_t)) : 0);
 }
 
@@ -122,6 +123,7 @@ const ForwardInput& ModelInput::build(std::span<const Guess> guesses) {
 
 void ModelInput::set_position(int row, const Slot& slot, int position) {
   positions_[row] = slot.first_row + position;
+  token_types_[row] = slot.second_text > 0 && position >= slot.second_text ? 1 : 0;
   if (!long_attention_.is_there()) return;
   far_queries_[row] = long_attention_.far_query_row(position);
   far_keys_[row] = long_attention_.far_key_row(position);
@@ -147,8 +149,10 @@ const ForwardInput& ModelInput::view(int rows, int padded_rows) {
                token_ids_.size());
   std::fill(token_ids_.begin() + rows, token_ids_.begin() + padded_rows, 0);
   std::fill(positions_.begin() + rows, positions_.begin() + padded_rows, 0);
+  std::fill(token_types_.begin() + rows, token_types_.begin() + padded_rows, 0);
   input_.token_ids = {token_ids_.data(), static_cast<size_t>(padded_rows)};
   input_.positions = {positions_.data(), static_cast<size_t>(padded_rows)};
+  input_.token_types = {token_types_.data(), static_cast<size_t>(padded_rows)};
   if (long_attention_.is_there()) {
     std::fill(far_queries_.begin() + rows, far_queries_.begin() + padded_rows, 0);
     std::fill(far_keys_.begin() + rows, far_keys_.begin() + padded_rows, 0);

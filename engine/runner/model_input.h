@@ -62,7 +62,7 @@ class ModelInput {
   LongAttention long_attention_;
   int token_offset_;
   int step_stride_ = 1;                         // of this step's block tables, at most what was planned for
-  std::vector<int32_t> token_ids_, positions_;  // [max_rows]
+  std::vector<int32_t> token_ids_, positions_, token_types_;  // [max_rows]
   std::vector<int32_t> far_queries_, far_keys_;  // [max_rows] where attention is long, else empty
   // Sequences as attention sees them: each of the step, and each branch of a tree of guesses.
   int num_seqs_ = 0;

@@ -62,6 +62,7 @@ void SlotTable::admit(const Admission& admission) {
   slot.sampling = admission.sampling;
   slot.speculation = admission.speculation;
   slot.pooling = admission.pooling;
+  slot.second_text = admission.second_text;
   slot.end_ids.assign(slot.sampling.stop_token_ids.begin(), slot.sampling.stop_token_ids.end());
   if (!slot.sampling.ignore_eos) {
     slot.end_ids.insert(slot.end_ids.end(), slot.sampling.eos_token_ids.begin(),

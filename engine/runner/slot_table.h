@@ -18,6 +18,7 @@ struct Slot {
   SamplingParams sampling;
   SpeculationParams speculation;
   Pooling pooling = Pooling::kNone;
+  int second_text = 0;  // Request::second_text
   std::vector<TokenId> end_ids;  // not to be drawn before min_tokens are out
   int num_prompt = 0;
   int first_row = 0;                   // of the sequence's class in the tables by position

@@ -66,7 +66,7 @@ void fields(Line& line, Is<BlockGeometry> auto& g) {
 template <class Line>
 void fields(Line& line, Is<SchedulerConfig> auto& c) {
   line(c.max_num_seqs, c.max_num_batched_tokens, c.max_prefill_chunk, c.max_model_len, c.num_draft_tokens, c.max_waiting,
-       c.max_wait_ms, c.step_budget_ms, c.policy, c.enable_prefix_cache);
+       c.max_wait_ms, c.step_budget_ms, c.policy, c.enable_prefix_cache, c.whole_prompts);
 }
 template <class Line, class Input>
   requires requires { std::remove_const_t<Input>::kFields; }

@@ -114,6 +114,7 @@ class Scheduler {
   bool plan_short(Time now, int32_t& budget, Batch& batch);
   bool short_go_alone(int rows, int more) const;
   void plan_turns(Time now, int32_t& budget, Batch& batch);
+  int32_t rows_of(const Sequence& seq, int32_t budget) const;
   int32_t grant(Sequence& seq, int32_t most);
   int32_t reach(Sequence& seq, int32_t end);
   void resume_preempted(Time now, Batch& batch);

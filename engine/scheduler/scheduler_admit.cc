@@ -167,6 +167,7 @@ void Scheduler::enter_slot(Sequence& seq, Batch& batch) {
   admission.speculation = seq.request().speculation;
   admission.prediction = seq.request().prediction;
   admission.pooling = seq.request().pooling;
+  admission.second_text = seq.request().second_text;
   admission.tokens = seq.tokens;
   admission.num_prompt = seq.num_prompt();
   admission.length_class = seq.of->length_class;

@@ -37,7 +37,7 @@ bool Scheduler::plan_decodes(int32_t& budget, Batch& batch) {
   }
   if (!running_.empty() && running_[0]->is_prompt()) {
     Sequence& oldest = *running_[0];
-    const int32_t rows = std::min({oldest.num_to_plan(), config_.max_prefill_chunk, budget});
+    const int32_t rows = config_.whole_prompts ? oldest.num_to_plan() : std::min({oldest.num_to_plan(), config_.max_prefill_chunk, budget});
     const int32_t begin = oldest.next_row();
     if (reach(oldest, begin + rows) == begin && num_in_flight_ > 0) return false;
   }
@@ -90,8 +90,9 @@ void Scheduler::plan_prompts(Time now, int32_t budget, Batch& batch) {
     if (seq->is_prompt()) flows_.add_prompt(*seq);
   }
   resume_preempted(now, batch);
+  if (config_.whole_prompts) budget = std::min(budget, config_.max_prefill_chunk);
   const int32_t before = budget;
-  const bool has_memory = plan_short(now, budget, batch);
+  const bool has_memory = config_.whole_prompts || plan_short(now, budget, batch);
   short_alone_ = before > budget && short_go_alone(static_cast<int>(batch.tokens.size()) + before - budget, budget);
   if (has_memory && !short_alone_) plan_turns(now, budget, batch);
   flows_.forget_prompts();
@@ -157,13 +158,13 @@ void Scheduler::plan_turns(Time now, int32_t& budget, Batch& batch) {
     if (!running) return;
     Sequence& seq = *running->first_prompt;
     const bool is_running = seq.state == SeqState::kRunning;  // not preempted for one before it
-    const int32_t rest = std::min(seq.num_to_plan(), config_.max_prefill_chunk) - seq.granted;
+    const int32_t rest = rows_of(seq, budget);
     if (!is_running || rest <= 0) {
       flows_.drop_first_prompt(*running);
       continue;
     }
     flows_.take_turn(*running);
-    const int32_t rows = grant(seq, std::min(rest, budget));
+    const int32_t rows = grant(seq, rest);
     if (rows == 0) {
       if (num_in_flight_ > 0) return;
       flows_.drop_first_prompt(*running);
@@ -174,11 +175,19 @@ void Scheduler::plan_turns(Time now, int32_t& budget, Batch& batch) {
   }
 }
 
-// Gives a prompt up to `most` more rows of this step; returns how many. 0: there is no memory for even one.
+// How many more rows of this step a prompt may have. One that is computed whole has all or none, and the first of a step all.
+int32_t Scheduler::rows_of(const Sequence& seq, int32_t budget) const {
+  if (!config_.whole_prompts) return std::min(std::min(seq.num_to_plan(), config_.max_prefill_chunk) - seq.granted, budget);
+  const int32_t rest = seq.num_to_plan() - seq.granted;
+  return rest <= budget || granted_.empty() ? rest : 0;
+}
+
+// Gives a prompt up to `most` more rows of this step; returns how many. 0: there is no memory for even one, or not for all of
+// one that is computed whole.
 int32_t Scheduler::grant(Sequence& seq, int32_t most) {
   const int32_t begin = seq.next_row() + seq.granted;
   const int32_t rows = std::max(0, reach(seq, begin + most) - begin);
-  if (rows == 0) return 0;
+  if (rows == 0 || (config_.whole_prompts && rows < most)) return 0;
   if (seq.granted == 0) granted_.push_back(&seq);
   seq.granted += rows;
   return rows;

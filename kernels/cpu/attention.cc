@@ -250,7 +250,9 @@ void CpuBackend::attention(const AttentionArgs& args, int64_t q_row_stride) {
   SERVAL_CHECK(!args.is_chosen || !kv.has_scales(), dtype_name(kv.dtype));
   // A claim should be worth some microseconds (about 20 multiply-adds a nanosecond).
   constexpr int64_t kClaimNs = 3000;
-  scratch.tasks.plan(batch, kv.num_kv_heads, args.window, task_rows,
+  SERVAL_CHECK(!args.sees_ahead || (args.window == 0 && !has_far && args.slopes.data == nullptr && !args.is_chosen && batch.tree_masks == nullptr),
+               args.window);
+  scratch.tasks.plan(batch, kv.num_kv_heads, args.window, args.sees_ahead, task_rows,
                      kClaimNs * 10 / (int64_t{heads} * head_dim) + 1, has_far ? 1 : pool_.num_threads());
   const std::span<const AttentionTasks::Task> tasks = scratch.tasks.tasks();
   const std::span<const AttentionTasks::Split> splits = scratch.tasks.splits();
@@ -302,6 +304,7 @@ void CpuBackend::attention(const AttentionArgs& args, int64_t q_row_stride) {
             .partial_stride = task.num_rows * num_heads * vector_floats,
             .num_rows = task.num_rows,
             .first_pos = batch.first_pos[task.seq] + task.first_row,
+            .seen_end = args.sees_ahead ? end_of(batch, task.seq) : 0,
             .begin = task.first_chunk * kChunk,
             .end = (task.first_chunk + task.num_chunks) * kChunk,
             .heads = heads,

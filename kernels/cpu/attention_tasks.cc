@@ -40,7 +40,7 @@ size_t AttentionTasks::bytes(int max_rows, int max_slots) {
          max_splits(max_rows, max_slots) * sizeof(Split);
 }
 
-void AttentionTasks::plan(const AttentionBatch& batch, int kv_heads, int window, int task_rows,
+void AttentionTasks::plan(const AttentionBatch& batch, int kv_heads, int window, bool sees_ahead, int task_rows,
                           int64_t claim_work, int num_threads) {
   SERVAL_CHECK(batch.num_rows <= max_rows_, batch.num_rows, max_rows_);
   tasks_.clear();
@@ -53,7 +53,7 @@ void AttentionTasks::plan(const AttentionBatch& batch, int kv_heads, int window,
     for (int first = 0; first < rows; first += task_rows) {
       const int count = std::min(task_rows, rows - first);
       const int begin = first_seen(batch.first_pos[s] + first, window),
-                end = batch.first_pos[s] + first + count;  // positions that the rows see between them
+                end = sees_ahead ? end_of(batch, s) : batch.first_pos[s] + first + count;  // positions that the rows see between them
       tasks_.push_back({.seq = s,
                         .first_row = first,
                         .num_rows = count,

@@ -13,6 +13,11 @@
 
 namespace serval::cpu {
 
+// The position behind the last row of a sequence.
+inline int end_of(const AttentionBatch& batch, int seq) {
+  return batch.first_pos[seq] + batch.row_start[seq + 1] - batch.row_start[seq];
+}
+
 // Query vectors of a task: enough to share every load of a key many times, few enough to keep their sums in the
 // second-level cache.
 inline constexpr int kTaskVectors = 64;
@@ -45,7 +50,7 @@ class AttentionTasks {
 
   // Cuts the batch into tasks of at most task_rows rows, and gathers those under claim_work. Allocates
   // nothing.
-  void plan(const AttentionBatch& batch, int kv_heads, int window, int task_rows, int64_t claim_work,
+  void plan(const AttentionBatch& batch, int kv_heads, int window, bool sees_ahead, int task_rows, int64_t claim_work,
             int num_threads);
 
   std::span<const Task> tasks() const { return tasks_; }

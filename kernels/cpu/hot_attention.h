@@ -560,7 +560,7 @@ void attend(const AttendArgs& args) {
     };
     const auto last_seen = [&](int vector) {
       const int position = position_of(vector), far = position - near;
-      if (!is_far) return position;
+      if (!is_far) return args.seen_end > 0 ? args.seen_end - 1 : position;
       return args.num_far > 0 && far >= args.num_far ? args.num_far - 1 : far;
     };
     take_queries(is_far ? args.far_q : args.q);

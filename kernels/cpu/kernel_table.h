@@ -104,6 +104,7 @@ struct AttendArgs {  // some rows of one sequence, one KV head with all its quer
   int64_t partial_stride;
   int num_rows;
   int first_pos;   // of the first row
+  int seen_end;    // 0: a row sees up to its own position; else all rows see up to before this one
   int begin, end;  // of the positions that the rows see, those to attend to; multiples of kChunk
   int heads;       // query heads that share the KV head
   int head_dim;    // of a query, and of a key as far as it is met

@@ -75,6 +75,8 @@ Result<std::vector<PromptInput>> pair_prompts(InferenceService& service, const P
     const std::string& document = request.documents[i];
     if (pair == PoolingInfo::Pair::kQwen3) {
       prompts.emplace_back(qwen3_pair(request.instruction.value_or(kQwen3Instruction), query, document));
+    } else if (pair == PoolingInfo::Pair::kTwoTexts) {
+      prompts.emplace_back(std::pair(query, document));
     } else if (pair == PoolingInfo::Pair::kRoles) {
       GenerateRequest one = request.generate;
       Chat& chat = one.chat.emplace();
@@ -112,7 +114,7 @@ void score(InferenceService& service, const RequestOptions& options, const Excha
   context.top_n = request->top_n;
   const PoolingInfo info = service.pooling();
   context.is_similarity = info.num_scores == 0;
-  const bool has_words = info.num_scores > 0 && info.pair != PoolingInfo::Pair::kBehindEachOther;
+  const bool has_words = info.num_scores > 0 && (info.pair == PoolingInfo::Pair::kRoles || info.pair == PoolingInfo::Pair::kQwen3);
   if (request->instruction && !has_words) {
     exchange->respond(error_response(invalid("instruction", "not_supported", "instruction: this model is shown no instruction beside texts.")));
     return;

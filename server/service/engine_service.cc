@@ -105,11 +105,12 @@ ServiceConfig with_pooling(ServiceConfig config, const ChatTemplates& templates)
   const PoolingHead& head = *config.pooling;
   PoolingInfo& info = config.limits.pooling;
   info.vector_size = head.vector_size;
-  info.num_scores = head.scores ? head.scores->num_out : 0;
+  info.num_scores = head.num_scores();
   info.labels = head.labels;
   info.writes_text = head.writes_text;
   info.prompts = head.prompts;
   info.usual_prompt = head.usual_prompt;
+  if (head.joins_texts) info.pair = PoolingInfo::Pair::kTwoTexts;
   const auto usual = templates.find(kDefaultTemplate);
   if (usual == templates.end()) return config;
   const std::string_view source = usual->second.source();
@@ -490,6 +491,7 @@ Result<std::unique_ptr<Generation>> EngineService::generate(GenerateRequest requ
     std::vector<TokenId>& ids = (*prompts)[i].token_ids;
     options.prompt_tokens += static_cast<int64_t>(ids.size());
     valid->requests[i].prompt = keeps_ids ? ids : std::move(ids);
+    valid->requests[i].second_text = (*prompts)[i].second_text;
   }
   if ((options.reading = prompts->front().reading)) valid->detokenizer.shown_special = options.reading->shown_special;
   options.prompts = std::move(*prompts);

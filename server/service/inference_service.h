@@ -21,7 +21,8 @@
 namespace serval {
 
 // A prompt as the client gave it: text, or ids of this model's vocabulary.
-using PromptInput = std::variant<std::string, std::vector<TokenId>>;
+// A text, its ids, or two texts that a model is shown at once.
+using PromptInput = std::variant<std::string, std::vector<TokenId>, std::pair<std::string, std::string>>;
 
 // What the output must be, whatever the model would write.
 struct OutputFormat {
@@ -57,8 +58,8 @@ struct PoolingInfo {
   std::vector<std::pair<std::string, std::string>> prompts;
   std::string usual_prompt;
   // How it is shown a query and a document: as messages of a chat of these roles, as one text in the words of Qwen3's
-  // rerankers, or one behind the other.
-  enum class Pair : uint8_t { kRoles, kQwen3, kBehindEachOther };
+  // rerankers, as two texts in the way of its tokenizer, or one behind the other.
+  enum class Pair : uint8_t { kRoles, kQwen3, kTwoTexts, kBehindEachOther };
   Pair pair = Pair::kBehindEachOther;
 };
 
@@ -175,6 +176,7 @@ struct AnswerReading {
 struct PromptInfo {
   std::string text;            // rendered or given, or decoded from ids; empty where nobody reads it
   std::vector<TokenId> token_ids;
+  int second_text = 0;         // Request::second_text
   std::shared_ptr<const AnswerReading> reading;  // null: its answer is a text
   FreeText before_form;                          // of an answer that is held to a form
 };

@@ -169,27 +169,59 @@ void read_modules(const fs::path& model, const ModelSpec& spec, PoolingHead& hea
     } else if (kind == "LogitScore") {
       const int yes = config.get_int("true_token_id", 0, spec.vocab_size - 1);
       const std::optional<int> no = config.find_int("false_token_id", 0, spec.vocab_size - 1);
-      head.scores = read_word_scores(model, spec, yes, no ? std::optional<int64_t>(*no) : std::nullopt);
+      head.scores = {read_word_scores(model, spec, yes, no ? std::optional<int64_t>(*no) : std::nullopt)};
     } else {
       module.refuse("type", in_quotes(type) + " is not supported; supported are Transformer, Pooling, Dense, Normalize and LogitScore");
     }
   }
 }
 
-// "score.weight", of the classes for classification.
-PoolingLayer read_scores(const fs::path& model, const ModelSpec& spec, const Fields& config) {
-  const Checkpoint checkpoint(model);
-  const TensorInfo* const tensor = checkpoint.find("score.weight");
+// The matrix `name` of hidden_size columns, and its bias if there is one.
+PoolingLayer read_layer(const Checkpoint& checkpoint, const std::string& name, const ModelSpec& spec, const fs::path& model) {
+  const TensorInfo* const tensor = checkpoint.find(name + ".weight");
   if (tensor == nullptr || tensor->shape.size() != 2 || tensor->shape[1] != spec.hidden_size || tensor->shape[0] > kMaxVector)
-    throw std::runtime_error(model.string() + ": there is no tensor 'score.weight' of hidden_size columns");
+    throw std::runtime_error(model.string() + ": there is no tensor '" + name + ".weight' of hidden_size columns");
   PoolingLayer layer{.num_in = spec.hidden_size, .num_out = static_cast<int>(tensor->shape[0])};
   layer.weight = read_floats(checkpoint, *tensor, 0, layer.num_out);
-  if (checkpoint.find("score.bias") != nullptr)
-    layer.bias = read_floats(checkpoint, need(checkpoint, "score.bias", {layer.num_out}, model), 0, layer.num_out);
+  if (checkpoint.find(name + ".bias") != nullptr)
+    layer.bias = read_floats(checkpoint, need(checkpoint, name + ".bias", {layer.num_out}, model), 0, layer.num_out);
+  return layer;
+}
+
+// What the library that trained a cross-encoder says becomes of its numbers, in either of its spellings; nothing: it does not.
+std::optional<Then> read_activation_fn(const Fields& config) {
+  std::optional<std::string> name = config.find_string("sbert_ce_default_activation_function");
+  std::string field = "sbert_ce_default_activation_function";
+  if (const std::optional<Fields> library = config.find_object("sentence_transformers"); library && library->find("activation_fn") != nullptr) {
+    name = library->find_string("activation_fn");
+    field = "sentence_transformers";
+  }
+  if (!name) return std::nullopt;
+  if (class_of(*name) == "Identity") return Then::kNothing;
+  if (class_of(*name) == "Sigmoid") return Then::kSigmoid;
+  config.refuse(field, in_quotes(*name) + " is not supported; supported are Identity and Sigmoid");
+}
+
+// Of the classes for classification: "score", or of encoders a layer of tanh and the scores behind it, in BERT's names or
+// RoBERTa's.
+std::vector<PoolingLayer> read_scores(const fs::path& model, const ModelSpec& spec, const Fields& config) {
+  const Checkpoint checkpoint(model);
+  std::vector<PoolingLayer> layers;
+  if (spec.is_encoder) {
+    const bool has_pooler = checkpoint.find("classifier.weight") != nullptr;
+    const std::string pooler = std::string(spec.names.optional_prefix) + "pooler.dense";
+    layers.push_back(read_layer(checkpoint, has_pooler ? pooler : "classifier.dense", spec, model));
+    layers.back().then = Then::kTanh;
+    layers.push_back(read_layer(checkpoint, has_pooler ? "classifier" : "classifier.out_proj", spec, model));
+  } else {
+    layers.push_back(read_layer(checkpoint, "score", spec, model));
+  }
+  PoolingLayer& last = layers.back();
   const std::string problem = config.find_string("problem_type").value_or("");
   if (problem != "regression")
-    layer.then = layer.num_out == 1 || problem == "multi_label_classification" ? Then::kSigmoid : Then::kSoftmax;
-  return layer;
+    last.then = last.num_out == 1 || problem == "multi_label_classification" ? Then::kSigmoid : Then::kSoftmax;
+  last.then = read_activation_fn(config).value_or(last.then);
+  return layers;
 }
 
 std::vector<std::string> read_labels(const Fields& config, int count) {
@@ -233,8 +265,11 @@ std::vector<float> PoolingLayer::apply(std::span<const float> x, bool then_too) 
 }
 
 std::vector<float> PoolingHead::numbers(const PoolRequest& wanted, std::span<const float> pooled) const {
-  if (wanted.what == PoolRequest::What::kScores) return scores->apply(pooled, wanted.finishes.value_or(true));
   std::vector<float> vector(pooled.begin(), pooled.end());
+  if (wanted.what == PoolRequest::What::kScores) {
+    for (const PoolingLayer& layer : scores) vector = layer.apply(vector, &layer != &scores.back() || wanted.finishes.value_or(true));
+    return vector;
+  }
   for (const PoolingLayer& layer : layers) vector = layer.apply(vector);
   if (wanted.dimensions) vector.resize(static_cast<size_t>(*wanted.dimensions));
   if (!wanted.finishes.value_or(normalises)) return vector;
@@ -251,6 +286,8 @@ PoolingHead read_pooling_head(const fs::path& model, const ModelSpec& spec, cons
   head.vector_size = spec.hidden_size;
   const ModelHead kind = read_model_head(model);
   head.writes_text = kind == ModelHead::kWords;
+  head.joins_texts = spec.is_encoder && tokenizer.joins_texts();
+  if (spec.is_encoder) head.rows = Pooling::kFirst;
   if (is_gguf(model)) {
     read_gguf_pooling(model, head);
     return head;
@@ -260,18 +297,18 @@ PoolingHead read_pooling_head(const fs::path& model, const ModelSpec& spec, cons
   read_prompts(model, head);
   if (fs::exists(model / "modules.json")) read_modules(model, spec, head);
   if (kind == ModelHead::kScores) head.scores = read_scores(model, spec, config);
-  if (const json::array* const words = config.find_array("classifier_from_token"); words != nullptr && !head.scores) {
+  if (const json::array* const words = config.find_array("classifier_from_token"); words != nullptr && head.scores.empty()) {
     std::vector<int64_t> ids;  // against, for
     for (const json::value& word : *words) {
       const TokenId id = word.is_string() ? tokenizer.token_to_id(std::string_view(word.get_string())) : -1;
       if (id < 0 || words->size() != 2) config.refuse("classifier_from_token", "must name two tokens of the vocabulary");
       ids.push_back(id);
     }
-    if (!ids.empty()) head.scores = read_word_scores(model, spec, ids[1], ids[0]);
+    if (!ids.empty()) head.scores = {read_word_scores(model, spec, ids[1], ids[0])};
   }
-  if (const TokenId no = tokenizer.token_to_id("no"), yes = tokenizer.token_to_id("yes"); !head.scores && head.writes_text && is_qwen3_reranker(model) && no >= 0 && yes >= 0)
-    head.scores = read_word_scores(model, spec, yes, no);
-  if (head.scores) head.labels = read_labels(config, head.scores->num_out);
+  if (const TokenId no = tokenizer.token_to_id("no"), yes = tokenizer.token_to_id("yes"); head.scores.empty() && head.writes_text && is_qwen3_reranker(model) && no >= 0 && yes >= 0)
+    head.scores = {read_word_scores(model, spec, yes, no)};
+  if (!head.scores.empty()) head.labels = read_labels(config, head.num_scores());
   return head;
 }
 

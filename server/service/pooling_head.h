@@ -33,15 +33,18 @@ struct PoolingHead {
   Pooling rows = Pooling::kLast;
   std::vector<PoolingLayer> layers;
   bool normalises = true;
-  // Of a classifier, or of two of the vocabulary's rows; kSigmoid or kSoftmax makes probabilities of what it gives.
-  std::optional<PoolingLayer> scores;
+  // One behind the other, of a classifier or of two of the vocabulary's rows; none: the model does not score. kSigmoid or
+  // kSoftmax of the last makes probabilities of what it gives.
+  std::vector<PoolingLayer> scores;
   std::vector<std::string> labels;  // of each score; may be fewer
   bool writes_text = true;          // the model has a head that gives words
+  bool joins_texts = false;         // two texts are one prompt, as the tokenizer says (Tokenizer::encode_pair)
   // See PoolingInfo.
   std::vector<std::pair<std::string, std::string>> prompts;
   std::string usual_prompt;
   int vector_size = 0;
 
+  int num_scores() const { return scores.empty() ? 0 : scores.back().num_out; }
   // What was asked for of the pooled row of a prompt.
   std::vector<float> numbers(const PoolRequest& wanted, std::span<const float> pooled) const;
 };

@@ -4,6 +4,7 @@
 #include <array>
 #include <boost/json.hpp>
 #include <chrono>
+#include <limits>
 #include <string>
 
 #include "engine/text/message/call_format.h"
@@ -65,20 +66,30 @@ Result<void> check_ids(const std::vector<TokenId>& ids, int vocab_size, const st
                      "; this model's ids are 0 to " + std::to_string(vocab_size - 1) + ".");
 }
 
-// Keeps as many tokens as the client wants, of whatever was longer.
-Result<void> truncate(const GenerateRequest& request, const ServiceLimits& limits, std::vector<TokenId>& ids) {
-  if (!request.truncate_prompt_tokens) return {};
+// How many the client wants to be kept at most, where that is a number to go by.
+size_t most_tokens(const GenerateRequest& request, const ServiceLimits& limits) {
+  if (!request.truncate_prompt_tokens) return std::numeric_limits<size_t>::max();
   const int64_t wanted = *request.truncate_prompt_tokens;
   const int64_t room = limits.max_model_len - (request.pool ? 0 : 1);  // for a token of output
+  return static_cast<size_t>(wanted < 0 ? room : wanted);
+}
+
+// Keeps as many tokens as the client wants, of whatever was longer: of the first and last `kept` ones all.
+Result<void> truncate(const GenerateRequest& request, const ServiceLimits& limits, std::pair<size_t, size_t> kept, std::vector<TokenId>& ids) {
+  if (!request.truncate_prompt_tokens) return {};
+  const int64_t wanted = *request.truncate_prompt_tokens;
   if (wanted < -1 || wanted == 0 || wanted > limits.max_model_len) {
     return invalid("truncate_prompt_tokens", "value_out_of_range",
                    "truncate_prompt_tokens is " + std::to_string(wanted) + "; it must be -1, or between 1 and " +
                        std::to_string(limits.max_model_len) + ".");
   }
-  const auto most = static_cast<size_t>(wanted == -1 ? room : wanted);
+  const size_t most = most_tokens(request, limits);
   if (ids.size() <= most) return {};
-  if (request.keeps_end) ids.erase(ids.begin(), ids.end() - static_cast<std::ptrdiff_t>(most));
-  ids.resize(most);
+  const size_t gone = ids.size() - most;
+  if (kept.first + kept.second > most) kept = {0, 0};
+  const auto first = request.keeps_end ? ids.begin() + static_cast<std::ptrdiff_t>(kept.first)
+                                       : ids.end() - static_cast<std::ptrdiff_t>(kept.second + gone);
+  ids.erase(first, first + static_cast<std::ptrdiff_t>(gone));
   return {};
 }
 
@@ -314,7 +325,7 @@ Result<PromptInfo> PromptBuilder::build_chat(GenerateRequest& request, const Pro
   }
   prompt.reading = reading;
   prompt.token_ids = tokenizer_->encode(*text, /*add_special=*/false, /*parse_special=*/true, *breaker);
-  if (Result<void> cut = truncate(request, limits_, prompt.token_ids); !cut) return cut.error();
+  if (Result<void> cut = truncate(request, limits_, {0, 0}, prompt.token_ids); !cut) return cut.error();
   if (rules.with_text) prompt.text = shown;
   if (prompt.token_ids.empty() && !rules.may_be_empty)
     return invalid("messages", "empty_prompt", "The rendered chat has no tokens.");
@@ -328,14 +339,21 @@ Result<PromptInfo> PromptBuilder::build_completion(PromptInput& input, const Gen
   PromptInfo prompt;
   const std::string& param = request.prompt_param;
   const bool must_fit = rules.must_fit && !request.truncate_prompt_tokens;
+  std::pair<size_t, size_t> kept = {0, 0};
   if (auto* text = std::get_if<std::string>(&input)) {
     if (must_fit) {
       if (Result<void> fits = check_fit(tokenizer_->least_tokens(*text), param); !fits)
         return fits.error();
     }
     prompt.token_ids = tokenizer_->encode(*text, request.add_special_tokens);
+    // What a tokenizer puts around an encoder's text stays there.
+    if (request.add_special_tokens && limits_.pooling.pair == PoolingInfo::Pair::kTwoTexts) kept = tokenizer_->num_around();
     if (Result<void> filled = fill_in(request, prompt.token_ids); !filled) return filled.error();
     if (rules.with_text) prompt.text = std::move(*text);
+  } else if (const auto* texts = std::get_if<std::pair<std::string, std::string>>(&input)) {
+    TextPair both = tokenizer_->encode_pair(texts->first, texts->second, most_tokens(request, limits_));
+    prompt.token_ids = std::move(both.ids);
+    prompt.second_text = static_cast<int>(both.second);
   } else {
     std::vector<TokenId>& ids = std::get<std::vector<TokenId>>(input);
     if (request.suffix) return invalid("suffix", "conflicting_parameters", "suffix stands behind a text: give the prompt as one.");
@@ -352,7 +370,7 @@ Result<PromptInfo> PromptBuilder::build_completion(PromptInput& input, const Gen
     prompt.token_ids = std::move(ids);
     if (rules.with_text) prompt.text = tokenizer_->decode(prompt.token_ids, /*skip_special=*/false);
   }
-  if (Result<void> cut = truncate(request, limits_, prompt.token_ids); !cut) return cut.error();
+  if (Result<void> cut = truncate(request, limits_, kept, prompt.token_ids); !cut) return cut.error();
   if (prompt.token_ids.empty() && !rules.may_be_empty) {
     if (tokenizer_->bos_id() < 0)
       return invalid(param, "empty_prompt",

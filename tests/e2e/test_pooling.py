@@ -5,12 +5,13 @@ import json
 import math
 import shutil
 import struct
+import subprocess
 
 import httpx
 import openai
 import pytest
 
-from conftest import ROOT
+from conftest import BINARY, ROOT
 
 FIXTURES = ROOT / "tests" / "fixtures" / "pooling"
 
@@ -168,6 +169,70 @@ def test_classes(daemon_of):
     cases = golden("llama-classifier")
     answer = post(daemon, "/classify", input=[case["text"] for case in cases]).json()
     for entry, case in zip(answer["data"], cases):
+        assert close(entry["probs"], case["probs"]) and entry["label"] == case["label"] and entry["num_classes"] == 3
+
+
+@pytest.mark.parametrize("name", ["bert-cls", "xlm-roberta-mean"])
+def test_vectors_of_an_encoder(daemon_of, name):
+    daemon = daemon_of(name)
+    cases = golden(name)
+    texts = [case["text"] for case in cases]
+    # The reference cuts what is longer than the context, within what its tokenizer puts around a text.
+    together = post(daemon, "/v1/embeddings", input=texts, truncate_prompt_tokens=-1).json()
+    assert together["usage"]["prompt_tokens"] == sum(min(len(case["ids"]), 96) for case in cases)
+    for i, case in enumerate(cases):
+        vector = together["data"][i]["embedding"]
+        assert close(vector, case["numbers"])
+        assert not close(vector, cases[i - 1]["numbers"], 0.01)
+        ids = case["ids"][:95] + case["ids"][-1:]
+        assert post(daemon, "/v1/embeddings", input=[ids if len(case["ids"]) > 96 else case["ids"]]).json()["data"][0]["embedding"] == vector
+    # The same digits whoever stands beside it in a step, and whatever a step has room for.
+    many = post(daemon, "/v1/embeddings", input=(texts * 40)[:100], truncate_prompt_tokens=-1).json()["data"]
+    assert all(entry["embedding"] == together["data"][i % 3]["embedding"] for i, entry in enumerate(many))
+
+
+def test_an_encoder_writes_nothing(daemon_of):
+    daemon = daemon_of("bert-cls")
+    for path, body in (("/v1/completions", {"prompt": "x"}), ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]})):
+        answer = post(daemon, path, **body)
+        assert answer.status_code == 400, answer.text
+    assert "makes vectors" in post(daemon, "/v1/completions", prompt="x").json()["error"]["message"]
+    assert post(daemon, "/v1/embeddings", input="x " * 95).status_code == 400, "97 tokens with what stands around them"
+    full = post(daemon, "/v1/embeddings", input="x " * 94)
+    assert full.status_code == 200 and full.json()["usage"]["prompt_tokens"] == 96
+
+
+def test_an_encoder_says_what_a_step_must_hold():
+    command = [BINARY, "serve", str(FIXTURES / "bert-cls"), "--max-num-batched-tokens", "64", "--max-num-seqs", "4", "--port", "0"]
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert refused.returncode != 0 and "at least max_model_len + max_num_seqs, 100" in refused.stderr
+
+
+@pytest.mark.parametrize("name, options", [("bert-reranker", ()), ("xlm-roberta-reranker", ("--max-prefill-chunk", 16))])
+def test_scores_of_a_cross_encoder(daemon_of, name, options):
+    daemon = daemon_of(name, *options)
+    cases = golden(name)
+    documents = [case["document"] for case in cases]
+    scored = post(daemon, "/v1/score", text_1=cases[0]["query"], text_2=documents).json()
+    assert close([entry["score"] for entry in scored["data"]], [case["score"] for case in cases])
+    assert scored["usage"]["prompt_tokens"] == sum(len(case["ids"]) for case in cases)
+    ranked = post(daemon, "/v1/rerank", query=cases[0]["query"], documents=documents).json()["results"]
+    assert [entry["index"] for entry in ranked] == sorted(range(2), key=lambda i: -cases[i]["score"])
+    assert [entry["relevance_score"] for entry in ranked] == sorted((entry["score"] for entry in scored["data"]), reverse=True)
+    # The other way round it is another question.
+    turned = post(daemon, "/v1/score", text_1=documents[0], text_2=cases[0]["query"]).json()["data"][0]["score"]
+    assert abs(turned - cases[0]["score"]) > 1e-3
+    raw = post(daemon, "/v1/score", text_1=cases[0]["query"], text_2=documents[0], use_activation=False).json()["data"][0]["score"]
+    assert math.isclose(cases[0]["score"], raw if name == "bert-reranker" else 1 / (1 + math.exp(-raw)), abs_tol=2e-4)
+    if name == "bert-reranker":  # the same ids as one text: the second's kind is missing
+        assert abs(post(daemon, "/classify", input=[cases[0]["ids"]]).json()["data"][0]["probs"][0] - cases[0]["score"]) > 1e-3
+
+
+def test_classes_of_an_encoder(daemon_of):
+    daemon = daemon_of("bert-classifier")
+    cases = golden("bert-classifier")
+    answer = post(daemon, "/classify", input=[case["text"] for case in cases]).json()
+    for entry, case in zip(answer["data"], cases, strict=True):
         assert close(entry["probs"], case["probs"]) and entry["label"] == case["label"] and entry["num_classes"] == 3
 
 

@@ -8,13 +8,13 @@ Run by hand, never by the tests:
 import torch
 import transformers
 
-from families import composites, dense, experts, gemma, irregular, old, states
+from families import composites, dense, encoders, experts, gemma, irregular, old, states
 
 
 def main():
     torch.set_num_threads(1)
     transformers.utils.logging.set_verbosity_error()
-    for family in (dense, irregular, old, gemma, composites, experts, states):
+    for family in (dense, irregular, old, gemma, composites, experts, states, encoders):
         family.make_all()
 
 

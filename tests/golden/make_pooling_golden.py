@@ -1,6 +1,6 @@
 """Makes tests/fixtures/pooling: small random checkpoints that make vectors and scores of texts, and what the reference makes of some.
 
-Run by hand, never by the tests: as make_model_golden.py. The vectors are what sentence-transformers computes: the rows of
+Run by hand, never by the tests: as make_model_golden.py, with the names of functions for some of them. The vectors are what sentence-transformers computes: the rows of
 transformers' decoder behind its final norm, pooled, through the dense layers, normalised; scores are those of transformers' classes
 for classification, and of the model's own head.
 """
@@ -9,6 +9,7 @@ import json
 import math
 import pathlib
 import shutil
+import sys
 import tempfile
 
 import sentence_transformers
@@ -211,8 +212,94 @@ def reranker_as_published():
     write(ROOT / "qwen3-reranker" / "as_published.json", cases)
 
 
+ENCODER = dict(hidden_size=24, intermediate_size=32, num_hidden_layers=2, num_attention_heads=3, layer_norm_eps=1e-6)
+ENGLISH = [*TEXTS, *(text for pair in PAIRS for text in pair), "the quick brown fox jumps over lazy dogs and runs far away from here again"]
+
+
+def word_pieces(folder):
+    """As BERT's folders have it."""
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    made = tokenizers.Tokenizer(tokenizers.models.WordPiece(unk_token="[UNK]"))
+    made.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=True)
+    made.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    made.train_from_iterator(ENGLISH, tokenizers.trainers.WordPieceTrainer(vocab_size=160, special_tokens=special, show_progress=False))
+    made.post_processor = tokenizers.processors.TemplateProcessing(single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    made.decoder = tokenizers.decoders.WordPiece()
+    made.save(str(folder / "tokenizer.json"))
+    write(folder / "tokenizer_config.json", {"tokenizer_class": "BertTokenizer", "model_max_length": 96, **{name + "_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}})
+    return made
+
+
+def unigrams(folder):
+    """As XLM-R's folders have it."""
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    made = tokenizers.Tokenizer(tokenizers.models.Unigram())
+    made.normalizer = tokenizers.normalizers.NFKC()
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
+    made.train_from_iterator(ENGLISH, tokenizers.trainers.UnigramTrainer(vocab_size=120, special_tokens=special, unk_token="<unk>", show_progress=False))
+    made.post_processor = tokenizers.processors.TemplateProcessing(single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
+    made.decoder = tokenizers.decoders.Metaspace()
+    made.save(str(folder / "tokenizer.json"))
+    write(folder / "tokenizer_config.json", {"tokenizer_class": "XLMRobertaTokenizerFast", "model_max_length": 96, "bos_token": "<s>", "eos_token": "</s>", "cls_token": "<s>",
+                                             "sep_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"})
+    return made
+
+
+def encoder(name, tokenize, model_class, config_class, seed, **fields):
+    folder = begin(name)
+    tokenizer = tokenize(folder)
+    model = model_class(config_class(**ENCODER, vocab_size=tokenizer.get_vocab_size(), **fields)).eval()
+    randomise(model, seed)
+    save(folder, model, "", {})
+    return folder, tokenizer
+
+
+BERT = dict(max_position_embeddings=96)
+XLMR = dict(max_position_embeddings=98, type_vocab_size=1, pad_token_id=1, bos_token_id=0, eos_token_id=2)
+
+
+def encoder_vectors():
+    """What sentence-transformers itself makes of the folders."""
+    for name, tokenize, model_class, config_class, fields, mode in (
+            ("bert-cls", word_pieces, transformers.BertModel, transformers.BertConfig, BERT, "cls_token"),
+            ("xlm-roberta-mean", unigrams, transformers.XLMRobertaModel, transformers.XLMRobertaConfig, XLMR, "mean_tokens")):
+        folder, tokenizer = encoder(name, tokenize, model_class, config_class, 6, **fields)
+        modules(folder, "Transformer", "Pooling", "Normalize")
+        pooling(folder, mode)
+        reference = sentence_transformers.SentenceTransformer(str(folder), device="cpu")
+        write(folder / "golden.json", [{"text": text, "ids": tokenizer.encode(text).ids, "numbers": numbers(reference.encode(text))} for text in TEXTS])
+
+
+def cross_encoders():
+    """Scores of pairs, as sentence-transformers has them; of the last folder with the activation that a published one names."""
+    for name, tokenize, model_class, config_class, fields in (
+            ("bert-reranker", word_pieces, transformers.BertForSequenceClassification, transformers.BertConfig, BERT),
+            ("xlm-roberta-reranker", unigrams, transformers.XLMRobertaForSequenceClassification, transformers.XLMRobertaConfig, XLMR)):
+        folder, tokenizer = encoder(name, tokenize, model_class, config_class, 7, num_labels=1, **fields)
+        if name == "bert-reranker":
+            saved = json.loads((folder / "config.json").read_text())
+            write(folder / "config.json", saved | {"sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity", "version": "4.0.1"}})
+        scores = sentence_transformers.CrossEncoder(str(folder), device="cpu").predict(PAIRS)
+        write(folder / "golden.json", [{"query": query, "document": document, "ids": tokenizer.encode(query, document).ids, "score": float(score)}
+                                       for (query, document), score in zip(PAIRS, scores)])
+
+
+@torch.no_grad()
+def encoder_classes():
+    labels = {0: "bad", 1: "so-so", 2: "good"}
+    folder, tokenizer = encoder("bert-classifier", word_pieces, transformers.BertForSequenceClassification, transformers.BertConfig, 8, num_labels=3,
+                                id2label=labels, label2id={name: i for i, name in labels.items()}, **BERT)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    cases = []
+    for text in TEXTS:
+        probs = torch.softmax(model(torch.tensor([tokenizer.encode(text).ids])).logits[0].double(), dim=0)
+        cases.append({"text": text, "label": labels[probs.argmax().item()], "probs": numbers(probs)})
+    write(folder / "golden.json", cases)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     transformers.utils.logging.set_verbosity_error()
-    for make in (last_token, mean_and_dense, word_scores, classifier, other_modes, reranker_as_published):
-        make()
+    for make in (last_token, mean_and_dense, word_scores, classifier, other_modes, reranker_as_published, encoder_vectors, cross_encoders, encoder_classes):
+        if len(sys.argv) < 2 or make.__name__ in sys.argv[1:]:
+            make()

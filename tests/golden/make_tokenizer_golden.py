@@ -16,7 +16,7 @@ import sentencepiece
 import tiktoken
 from mistral_common.tokens.tokenizers.tekken import Tekkenizer
 from sentencepiece import sentencepiece_model_pb2
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 RANKS = pathlib.Path(__file__).resolve().parent.parent / "fixtures" / "tokenizers" / "ranks.json"
 OUT = pathlib.Path(__file__).resolve().parent.parent / "fixtures" / "tokenizers" / "components.json"
@@ -160,6 +160,16 @@ def with_affixes(**affixes):
     return json.loads(tokenizer.to_str())["model"]
 
 
+def word_pieces():
+    """As the checkpoints of BERT's kind have it."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer.train_from_iterator(SENTENCES * 4, trainers.WordPieceTrainer(vocab_size=300, special_tokens=special, show_progress=False))
+    return json.loads(tokenizer.to_str())["model"]
+
+
 def token(id, content, **flags):
     return {"id": id, "content": content, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True, **flags}
 
@@ -189,7 +199,18 @@ def whole_tokenizers():
     xlnet_end = {**t5_end, "single": [*t5_end["single"], {"SpecialToken": {"id": "<s>", "type_id": 2}}], "special_tokens": {**t5_end["special_tokens"], "<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}}}
     around = {"type": "Sequence", "processors": [{"type": "RobertaProcessing", "sep": ["</s>", 2], "cls": ["<s>", 1], "trim_offsets": True, "add_prefix_space": False},
                                                  {"type": "BertProcessing", "sep": ["<s>", 1], "cls": ["</s>", 2]}, {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": False, "use_regex": True}]}
+    words = word_pieces()
+    bert_added = [token(i, name) for i, name in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])]
+    T = lambda name, kind: {"SpecialToken": {"id": name, "type_id": kind}}
+    A, B = ({"Sequence": {"id": name, "type_id": kind}} for name, kind in (("A", 0), ("B", 1)))
+    bert_around = {"type": "TemplateProcessing", "single": [T("[CLS]", 0), A, T("[SEP]", 0)], "pair": [T("[CLS]", 0), A, T("[SEP]", 0), B, T("[SEP]", 1)],
+                   "special_tokens": {name: {"id": name, "ids": [id], "tokens": [name]} for name, id in (("[CLS]", 2), ("[SEP]", 3))}}
+    bert_decoder = {"type": "WordPiece", "prefix": "##", "cleanup": True}
+    bert = dict(added_tokens=bert_added, normalizer=BERT, pre_tokenizer={"type": "BertPreTokenizer"}, decoder=bert_decoder, model=words)
     return {
+        "bert": file(**bert, post_processor=bert_around),
+        "bert_short_words": file(**bert | {"model": {**words, "max_input_chars_per_word": 3}}, post_processor={"type": "BertProcessing", "cls": ["[CLS]", 2], "sep": ["[SEP]", 3]}),
+        "bert_cased": file(**bert | {"normalizer": NORMALIZERS["bert_cased"]}, post_processor={"type": "RobertaProcessing", "cls": ["[CLS]", 2], "sep": ["[SEP]", 3], "trim_offsets": True, "add_prefix_space": False}),
         "byte_level": file(added_tokens=added, normalizer={"type": "NFC"}, pre_tokenizer=SEQ(S(RE(LLAMA3)), BYTE_LEVEL), post_processor=template, decoder=decoder, model=byte),
         "byte_level_ignore_merges": file(added_tokens=added, pre_tokenizer=S(RE(GPT2)), decoder=decoder, model={**byte, "ignore_merges": True}),
         "byte_fallback": file(added_tokens=spm_added, normalizer=NORMALIZERS["llama2"], decoder=spm_decoder, model=char),
@@ -261,6 +282,12 @@ def main():
         row = {"name": name, "json": config}
         row["ids"] = [tokenizer.encode(t, add_special_tokens=False).ids for t in texts]
         row["ids_with_special"] = [tokenizer.encode(t, add_special_tokens=True).ids for t in texts]
+        if name.startswith("bert"):
+            pairs = [tokenizer.encode(a, b) for a, b in zip(texts, texts[1:])]
+            tokenizer.enable_truncation(9)
+            cut = [tokenizer.encode(a, b).ids for a, b in zip(texts, texts[1:])]
+            tokenizer.no_truncation()
+            row["pairs"] = [{"ids": pair.ids, "types": pair.type_ids, "nine": nine} for pair, nine in zip(pairs, cut)]
         row["decoded"] = [tokenizer.decode(ids, skip_special_tokens=True) for ids in row["ids"]]
         tokenizer.encode_special_tokens = True
         row["ids_plain"] = [tokenizer.encode(t, add_special_tokens=False).ids for t in texts]

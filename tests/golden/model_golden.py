@@ -50,6 +50,8 @@ def randomise(model, seed):
                 normal(p, 1.5, -2.0)
             elif name.endswith(("norm.weight", "layernorm.weight", "norm_f.weight", "norm_1.weight", "norm_2.weight", ".D")) or ".ln_" in name and name.endswith(".weight"):
                 normal(p, 0.3, 0.0 if stores_above_one and not name.endswith("linear_attn.norm.weight") else 1.0)
+            elif name.endswith("LayerNorm.weight") and kind in ("bert", "roberta", "xlm-roberta"):
+                normal(p, 0.3, 1.0)
             elif name.endswith((".g_norm_swish_gate.weight", ".k_a", ".k_k")):
                 normal(p, 0.3, 1.0)
             elif ".time_mix_" in name or ".x_" in name:

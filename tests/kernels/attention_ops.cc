@@ -35,8 +35,8 @@ KvLayer poisoned(Bench& bench, KvLayer kv) {
 // Heads are prepared and stored, then attended to.
 void check_attention(Backend& backend, WeightFormat weights, const std::vector<Seq>& seqs, int heads,
                      int kv_heads, int head_dim, int window, bool is_rotated = true, float soft_cap = 0,
-                     bool has_sinks = false, bool has_slopes = false, Far far = {}, KvType kept_in = {}) {
-  if (far.near > 0 && !backend.has(RareOp::kFarQueries)) return;
+                     bool has_sinks = false, bool has_slopes = false, Far far = {}, KvType kept_in = {}, bool sees_ahead = false) {
+  if ((far.near > 0 && !backend.has(RareOp::kFarQueries)) || (sees_ahead && !backend.has(RareOp::kSeesAhead))) return;
   Bench bench(backend, weights, static_cast<uint32_t>(heads * 100 + head_dim + window));
   const auto context = backend.make_step_context(op_table_limits());
   const DType kv_type = kept_in.value_or(backend.preferred_kv_dtype(bench.number()));
@@ -157,6 +157,7 @@ void check_attention(Backend& backend, WeightFormat weights, const std::vector<S
                        .far_q = far.near > 0 ? Tensor(far_q.tensor.data, bench.type(), {rows, heads, head_dim}) : Tensor(),
                        .near = far.near,
                        .num_far = far.num_far,
+                       .sees_ahead = sees_ahead,
                        .out = out},
                       width);
     std::vector<double> want, size;
@@ -165,9 +166,9 @@ void check_attention(Backend& backend, WeightFormat weights, const std::vector<S
         for (int h = 0; h < heads; ++h) {
           const std::vector<double> q = prepared(r, h, &q_norm.exact);
           const int own = positions[r], first = window < 0 ? own - own % -window : window > 0 ? std::max(0, own - window + 1) : 0,
-                    kv_head = h / (heads / kv_heads);
+                    last = sees_ahead ? seqs[s].past + seqs[s].rows - 1 : own, kv_head = h / (heads / kv_heads);
           std::vector<double> logits, sum(head_dim, 0.0);
-          for (int p = first; p <= own; ++p) {
+          for (int p = first; p <= last; ++p) {
             const bool is_far = far.near > 0 && own - p >= far.near;
             if (is_far && far.num_far > 0 && p >= far.num_far) {
               logits.push_back(-std::numeric_limits<double>::infinity());
@@ -185,7 +186,7 @@ void check_attention(Backend& backend, WeightFormat weights, const std::vector<S
             most = std::max(most, sinks.exact[h]);
             total = std::exp(sinks.exact[h] - most);
           }
-          for (int p = first; p <= own; ++p) {
+          for (int p = first; p <= last; ++p) {
             const double weight = std::exp(logits[p - first] - most);
             total += weight;
             for (int d = 0; d < head_dim; ++d) {
@@ -419,6 +420,9 @@ void add_attention_cases(std::vector<OpCase>& cases) {
                      [=](Backend& b, WeightFormat w) { check_attention(b, w, ragged, 4, 2, 64, window); }});
   cases.push_back({"attention_unrotated", [=](Backend& b, WeightFormat w) {
                      check_attention(b, w, ragged, 4, 2, 64, 0, /*is_rotated=*/false);
+                   }});
+  cases.push_back({"attention_that_sees_ahead", [=](Backend& b, WeightFormat w) {
+                     check_attention(b, w, ragged, 4, 2, 64, 0, /*is_rotated=*/false, 0, false, false, {}, {}, /*sees_ahead=*/true);
                    }});
   for (const auto& [name, far] : {std::pair{"sinks_of_a_stream", Far{20, 3}}, {"far_keys", Far{70, 0}}, {"no_far_keys", Far{400, 0}}})
     cases.push_back({std::string("attention_") + name, [=, far = far](Backend& b, WeightFormat w) {

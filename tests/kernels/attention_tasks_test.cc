@@ -32,7 +32,7 @@ struct Step {
 AttentionTasks cut(const Step& step, int kv_heads, int threads, int window = 0, int slots = 1000) {
   AttentionTasks tasks;
   tasks.reserve(600, slots);
-  tasks.plan(step.batch(), kv_heads, window, kTaskRows, kClaimWork, threads);
+  tasks.plan(step.batch(), kv_heads, window, /*sees_ahead=*/false, kTaskRows, kClaimWork, threads);
   return tasks;
 }
 

@@ -289,7 +289,7 @@ TEST_P(Invariance, AttentionDoesNotDependOnNeighbours) {
       first_pos.push_back(seqs[s].first);
     }
     std::vector<float> q = random.floats(static_cast<size_t>(row_start.back()) * q_row);
-    const auto attend = [&](size_t begin, size_t end) {
+    const auto attend = [&](size_t begin, size_t end, bool sees_ahead) {
       const std::vector<int32_t> starts = [&] {
         std::vector<int32_t> shifted(row_start.begin() + begin, row_start.begin() + end + 1);
         for (int32_t& start : shifted) start -= row_start[begin];
@@ -305,16 +305,20 @@ TEST_P(Invariance, AttentionDoesNotDependOnNeighbours) {
                           .batch = &batch,
                           .scale = 0.2f,
                           .window = shape.window,
+                          .sees_ahead = sees_ahead,
                           .out = matrix(out, rows, q_row)},
                          q_row);
       return out;
     };
-    const std::vector<float> together = attend(0, seqs.size());
-    for (size_t s = 0; s < seqs.size(); ++s) {
-      const std::vector<float> alone = attend(s, s + 1);
-      ASSERT_TRUE(same_bits(alone.data(), &together[static_cast<size_t>(row_start[s]) * q_row], alone.size()))
-          << "head_dim " << shape.head_dim << " sequence " << s;
-      for (const float x : alone) ASSERT_TRUE(std::isfinite(x)) << "read what nobody wrote";
+    for (const bool sees_ahead : {false, true}) {
+      if (sees_ahead && shape.window != 0) continue;
+      const std::vector<float> together = attend(0, seqs.size(), sees_ahead);
+      for (size_t s = 0; s < seqs.size(); ++s) {
+        const std::vector<float> alone = attend(s, s + 1, sees_ahead);
+        ASSERT_TRUE(same_bits(alone.data(), &together[static_cast<size_t>(row_start[s]) * q_row], alone.size()))
+            << "head_dim " << shape.head_dim << " sequence " << s << (sees_ahead ? " that sees ahead" : "");
+        for (const float x : alone) ASSERT_TRUE(std::isfinite(x)) << "read what nobody wrote";
+      }
     }
   }
 }

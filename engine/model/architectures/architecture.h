@@ -23,6 +23,7 @@ struct Architecture {
   std::string_view models;   // as people call them: "Qwen3 0.6B to 32B"
   std::string_view goldens;  // folders of tests/fixtures/models that hold it to the reference, with spaces between
   std::string_view old_name = {};  // another name, which older files have
+  bool is_encoder = false;  // it has the name of the class without a head, "BertModel", and makes vectors or scores alone
 };
 
 std::span<const Architecture* const> architectures();

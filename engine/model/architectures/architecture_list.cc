@@ -22,15 +22,16 @@ std::vector<const Architecture*> sorted_rows() {
   return rows;
 }
 
-// Latent attention, keys that an index chooses or that are compressed, values narrower than keys, several residuals, gated units, weighted means, what states hold replaced. A test of the CUDA backend compares
+// Latent attention, keys that an index chooses or that are compressed, values narrower than keys, several residuals, gated units, weighted means, what states hold replaced, encoders. A test of the CUDA backend compares
 // the list with what the goldens' parts need.
 constexpr std::string_view kOnCpuOnly[] = {
-    "BailingHybridForCausalLM", "DeepseekV2ForCausalLM",   "DeepseekV3ForCausalLM",
+    "BailingHybridForCausalLM", "BertModel",               "DeepseekV2ForCausalLM",   "DeepseekV3ForCausalLM",
     "DeepseekV32ForCausalLM",   "DeepseekV4ForCausalLM",   "Gemma3nForCausalLM",      "Gemma3nForConditionalGeneration",
     "Glm4MoeLiteForCausalLM",   "GlmMoeDsaForCausalLM",
     "KimiK25ForConditionalGeneration", "KimiLinearForCausalLM", "MiMoV2FlashForCausalLM",
     "MiniCPM3ForCausalLM",      "MiniMaxM3SparseForConditionalGeneration",
-    "Mistral4ForCausalLM",     "RWKV7ForCausalLM",         "RecurrentGemmaForCausalLM", "RwkvForCausalLM",
+    "Mistral4ForCausalLM",     "RWKV7ForCausalLM",         "RecurrentGemmaForCausalLM", "RobertaModel",            "RwkvForCausalLM",
+    "XLMRobertaModel",
     "Zamba2ForCausalLM",       "ZambaForCausalLM",
 };
 
@@ -112,7 +113,9 @@ std::string models_markdown() {
       "`tekken.json`, the rank\n"
       "files of Qwen 1, Hunyuan, Kimi, GLM-4 and tiktoken, and `vocab.json` with `merges.txt` of GPT-2 and "
       "Qwen 2; "
-      "RWKV's World vocabulary. WordPiece is refused.\n\n"
+      "RWKV's World vocabulary; of encoders `tokenizer.json` with a WordPiece model.\n\n"
+      "Encoders make vectors and scores of texts and write none ([api.md](api.md)); a class of theirs \"ForSequenceClassification\" is served with its\n"
+      "head, one \"ForMaskedLM\" without. Their goldens have no greedy ids: their last rows are held to what the words' embeddings make of them.\n\n"
       "## Weights\n\n"
       "Plain numbers (F32, F16, BF16), and what these tools store, with the numbers that they stand for. Activations are "
       "rounded\n"

@@ -4,6 +4,7 @@
 
 #include "engine/model/architectures/architecture.h"
 #include "engine/model/architectures/bailing.h"
+#include "engine/model/architectures/bert.h"
 #include "engine/model/architectures/bloom.h"
 #include "engine/model/architectures/cohere.h"
 #include "engine/model/architectures/corrected_experts.h"
@@ -75,7 +76,9 @@ constexpr const Architecture* kArchitectures[] = {&kLlama, &kDeciLM, &kOpenElm, 
                                                   // States alone, and beside attention.
                                                   &kMamba, &kMamba2, &kFalconMamba, &kQwen3Next, &kKimiLinear, &kBailingHybrid, &kMiniMax,
                                                   &kQwen35, &kQwen35Composite, &kOlmoHybrid,
-                                                  &kLfm2, &kLfm2Moe, &kLfm3, &kRecurrentGemma, &kBamba, &kGraniteHybrid, &kFalconH1, &kNemotronH, &kJamba, &kZamba, &kZamba2, &kRwkv, &kRwkv7, &kGla, &kRetNet};
+                                                  &kLfm2, &kLfm2Moe, &kLfm3, &kRecurrentGemma, &kBamba, &kGraniteHybrid, &kFalconH1, &kNemotronH, &kJamba, &kZamba, &kZamba2, &kRwkv, &kRwkv7, &kGla, &kRetNet,
+                                                  // Encoders.
+                                                  &kBert, &kRoberta, &kXlmRoberta};
 
 const Architecture& find_row(std::string_view Architecture::*key, std::string_view wanted, const char* what) {
   std::vector<std::string> supported;

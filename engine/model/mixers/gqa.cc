@@ -118,6 +118,7 @@ void GqaSpec::raise_limits(StepLimits& limits) const {
   limits.max_k = std::max(limits.max_k, answer_size());
   if (value_dim > 0) limits.need(RareOp::kNarrowValues);
   if (far) limits.need(RareOp::kFarQueries);
+  if (sees_ahead) limits.need(RareOp::kSeesAhead);
   indexer.raise_limits(limits);
 }
 
@@ -160,6 +161,7 @@ void GqaSpec::run(Backend& backend, const GqaWeights& w, const MixerInput& in) c
                           .sinks = has_sinks ? Tensor(w.sinks.data(), DType::kF32, {num_heads}) : Tensor(),
                           .slopes = slopes.empty() ? Tensor() : Tensor(w.slopes.data(), DType::kF32, {num_heads}),
                           .is_chosen = indexer.is_there(),
+                          .sees_ahead = sees_ahead,
                           .out = attended};
   if (has_keys) {
     heads.k = Tensor(qkv.at(first + q_size()), type, {rows, num_kv_heads, head_dim});

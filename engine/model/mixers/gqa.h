@@ -65,6 +65,7 @@ struct GqaSpec {
   // The checkpoint has the first so many dimensions of each head of q and k as pairs of neighbours that rotate
   // together; here they rotate in halves.
   int interleaved_dims = 0;
+  bool sees_ahead = false;  // rows see those behind them (AttentionArgs)
   std::optional<FarKeysSpec> far;
   IndexerSpec indexer;  // what chooses the keys, where that is not all
   // Of each head: what a score falls by for each position to its key (ALiBi); empty: nothing.

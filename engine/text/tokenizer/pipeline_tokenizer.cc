@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "engine/text/tokenizer/tokenizer_config.h"
+#include "kernels/base/check.h"
 #include "kernels/base/shown.h"
 #include "kernels/base/utf8.h"
 
@@ -62,7 +63,9 @@ void PipelineTokenizer::fill_table() {
                  added->special);
     }
   }
-  for (const auto* ids : {&parts_.prefix, &parts_.suffix}) {
+  std::vector<const std::vector<TokenId>*> inserted = {&parts_.prefix, &parts_.suffix};
+  if (parts_.pair) inserted.insert(inserted.end(), {&parts_.pair->prefix, &parts_.pair->middle, &parts_.pair->suffix});
+  for (const auto* ids : inserted) {
     for (const TokenId id : *ids) {
       if (id > largest)
         throw std::runtime_error("the post_processor inserts the id " + std::to_string(id) +
@@ -170,6 +173,27 @@ std::vector<TokenId> PipelineTokenizer::encode(std::string_view text, bool add_s
   std::visit(encode_all, parts_.model);
   if (add_special) ids.insert(ids.end(), parts_.suffix.begin(), parts_.suffix.end());
   return ids;
+}
+
+TextPair PipelineTokenizer::encode_pair(std::string_view first, std::string_view second, size_t most) const {
+  SERVAL_CHECK(joins_texts());
+  const PairTemplate& pair = *parts_.pair;
+  const size_t num_between = pair.prefix.size() + pair.middle.size() + pair.suffix.size(), room = most - std::min(most, num_between);
+  std::vector<TokenId> a = encode(first, /*add_special=*/false, /*parse_special=*/true, {}),
+                       b = encode(second, /*add_special=*/false, /*parse_special=*/true, {});
+  if (a.size() + b.size() > room) {
+    std::vector<TokenId>&shorter = a.size() > b.size() ? b : a, &longer = a.size() > b.size() ? a : b;
+    if (2 * shorter.size() > room) shorter.resize(room / 2);
+    longer.resize(room - shorter.size());
+  }
+  TextPair both{.ids = pair.prefix};
+  const auto append = [&](const std::vector<TokenId>& ids) { both.ids.insert(both.ids.end(), ids.begin(), ids.end()); };
+  append(a);
+  if (pair.num_of_first) both.second = both.ids.size() + *pair.num_of_first;
+  append(pair.middle);
+  append(b);
+  append(pair.suffix);
+  return both;
 }
 
 std::unique_ptr<Tokenizer> assemble_tokenizer(PipelineTokenizer::Parts parts, std::vector<AddedToken> listed,

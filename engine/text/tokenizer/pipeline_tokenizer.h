@@ -4,6 +4,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
@@ -12,6 +13,7 @@
 #include "engine/text/tokenizer/bpe_model.h"
 #include "engine/text/tokenizer/longest_match_model.h"
 #include "engine/text/tokenizer/normalizer.h"
+#include "engine/text/tokenizer/post_processor.h"
 #include "engine/text/tokenizer/pretokenizer.h"
 #include "engine/text/tokenizer/text_cut.h"
 #include "engine/text/tokenizer/token_bound.h"
@@ -19,12 +21,13 @@
 #include "engine/text/tokenizer/token_table.h"
 #include "engine/text/tokenizer/tokenizer.h"
 #include "engine/text/tokenizer/unigram_model.h"
+#include "engine/text/tokenizer/word_piece_model.h"
 
 namespace serval {
 
 class PipelineTokenizer final : public Tokenizer {
  public:
-  using Model = std::variant<BpeModel, UnigramModel, LongestMatchModel>;
+  using Model = std::variant<BpeModel, UnigramModel, LongestMatchModel, WordPieceModel>;
   struct Parts {
     Model model;
     Normalizer normalizer;
@@ -33,6 +36,7 @@ class PipelineTokenizer final : public Tokenizer {
     TextCut cut = {};  // of what lies between added tokens
     std::vector<AddedToken> added;        // every one with an id
     std::vector<TokenId> prefix, suffix;  // what add_special puts around the text
+    std::optional<PairTemplate> pair = {};
     TokenId bos_id = -1, eos_id = -1;
   };
 
@@ -41,6 +45,9 @@ class PipelineTokenizer final : public Tokenizer {
 
   std::vector<TokenId> encode(std::string_view text, bool add_special, bool parse_special,
                               std::string_view breaker) const override;
+  bool joins_texts() const override { return parts_.pair.has_value(); }
+  TextPair encode_pair(std::string_view first, std::string_view second, size_t most) const override;
+  std::pair<size_t, size_t> num_around() const override { return {parts_.prefix.size(), parts_.suffix.size()}; }
   size_t least_tokens(std::string_view text) const override;
   std::vector<std::string> special_names() const override;
   std::string_view token_bytes(TokenId id) const override { return table_.bytes(id); }

@@ -7,11 +7,18 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace serval {
 
 using TokenId = int32_t;
+
+// Two texts as one prompt. second: where tokens of the second kind begin, of a model that tells them apart; 0: all are of one.
+struct TextPair {
+  std::vector<TokenId> ids;
+  size_t second = 0;
+};
 
 class Tokenizer {
  public:
@@ -24,6 +31,12 @@ class Tokenizer {
   // layer has made sure); invalid bytes are encoded as U+FFFD.
   virtual std::vector<TokenId> encode(std::string_view text, bool add_special, bool parse_special = true,
                                       std::string_view breaker = {}) const = 0;
+  // Whether the post-processor says how two texts are joined; then as it says, with special tokens by their names.
+  virtual bool joins_texts() const { return false; }
+  // Of more tokens than `most` the longer text loses its last ones, then both (the reference's "longest first").
+  virtual TextPair encode_pair(std::string_view /*first*/, std::string_view /*second*/, size_t /*most*/) const { return {}; }
+  // How many tokens add_special puts before and behind a text.
+  virtual std::pair<size_t, size_t> num_around() const { return {0, 0}; }
   // Names of the tokens that parse_special is about, in no order.
   virtual std::vector<std::string> special_names() const = 0;
 

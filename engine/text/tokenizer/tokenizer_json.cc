@@ -123,13 +123,23 @@ UnigramModel read_unigram(const Fields& model, const ModelRows& rows) {
                       model.get_bool("byte_fallback", false));
 }
 
+WordPieceModel read_word_piece(const Fields& model, const ModelRows& rows) {
+  constexpr int kMostCharacters = 1 << 12;
+  Vocabulary vocabulary = read_vocabulary(model.get_object("vocab").object(), rows);
+  const std::string unk = model.find_string("unk_token").value_or("[UNK]");
+  const TokenId unk_id = vocabulary.find(unk);
+  if (unk_id < 0) model.refuse("unk_token", in_quotes(unk) + " is not in the vocabulary");
+  return WordPieceModel(std::move(vocabulary), unk_id, model.find_string("continuing_subword_prefix").value_or("##"),
+                        model.find_int("max_input_chars_per_word", 0, kMostCharacters).value_or(100));
+}
+
 PipelineTokenizer::Model read_model(const Fields& model, const ModelRows& rows) {
   // Old files have no type.
   const bool has_scores = model.find("vocab") != nullptr && model.find("vocab")->is_array();
   const std::string type = model.find_string("type").value_or(has_scores ? "Unigram" : "BPE");
   if (type == "BPE") return read_bpe(model, rows);
   if (type == "Unigram") return read_unigram(model, rows);
-  if (type == "WordPiece") refuse("the model type 'WordPiece' (of encoders like BERT)");
+  if (type == "WordPiece") return read_word_piece(model, rows);
   refuse("the model type " + in_quotes(type));
 }
 
@@ -159,7 +169,7 @@ std::unique_ptr<Tokenizer> tokenizer_from_json(std::string_view tokenizer_json,
       .pretokenizer = PreTokenizer::from_json(file.find("pre_tokenizer")),
       .decoder = TokenDecoder::from_json(file.find("decoder")),
   };
-  read_post_processor(file.find("post_processor"), parts.prefix, parts.suffix);
+  read_post_processor(file.find("post_processor"), parts.prefix, parts.suffix, parts.pair);
   return assemble_tokenizer(std::move(parts), std::move(added), config);
 }
 

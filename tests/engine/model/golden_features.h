@@ -368,6 +368,7 @@ struct ModelCase {
 
 // All goldens, by kind.
 std::vector<ModelCase> dense_models();
+std::vector<ModelCase> encoder_models();
 std::vector<ModelCase> old_models();
 std::vector<ModelCase> composite_models();
 std::vector<ModelCase> expert_models();

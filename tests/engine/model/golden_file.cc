@@ -21,7 +21,9 @@ std::vector<GoldenCase> read_golden(const std::filesystem::path& path) {
   const json::value root = json::parse(text);
   std::vector<GoldenCase> cases;
   for (const json::value& entry : root.at("cases").as_array()) {
+    const json::value* const second = entry.as_object().if_contains("second_text");
     cases.push_back({.prompt = json::value_to<std::vector<int32_t>>(entry.at("prompt")),
+                     .second_text = second == nullptr ? 0 : json::value_to<int>(*second),
                      .greedy = json::value_to<std::vector<int32_t>>(entry.at("greedy")),
                      .margins = json::value_to<std::vector<double>>(entry.at("margins")),
                      .positions = json::value_to<std::vector<int32_t>>(entry.at("positions")),

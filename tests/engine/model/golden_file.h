@@ -13,6 +13,7 @@ namespace serval::testing {
 
 struct GoldenCase {
   std::vector<int32_t> prompt;
+  int second_text = 0;  // Request::second_text
   std::vector<int32_t> greedy;
   std::vector<double> margins;                 // top-1 minus top-2 log-probability at each greedy step
   std::vector<int32_t> positions;              // of prompt + greedy

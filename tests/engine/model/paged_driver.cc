@@ -43,17 +43,18 @@ PagedDriver::PagedDriver(Transformer& transformer, Backend& backend, DType kv_dt
 std::vector<float> PagedDriver::step(std::span<const Work> work) {
   const std::vector<KvGroupSpec>& groups = transformer_.spec().kv_groups;
   const LongAttention& far = transformer_.spec().long_attention;
-  for (std::vector<int32_t>* array : {&ids_, &positions_, &far_queries_, &far_keys_, &slots_, &row_start_, &first_pos_}) array->clear();
+  for (std::vector<int32_t>* array : {&ids_, &positions_, &token_types_, &far_queries_, &far_keys_, &slots_, &row_start_, &first_pos_}) array->clear();
   for (std::vector<int32_t>& table : tables_) table.assign(work.size() * blocks_per_seq_, -1);
   row_start_.push_back(0);
   for (size_t i = 0; i < work.size(); ++i) {
-    const auto& [seq, tokens] = work[i];
+    const auto& [seq, tokens, second_text] = work[i];
     const int first = length_[seq];
     first_pos_.push_back(first);
     for (const int32_t id : tokens) {
       const int position = length_[seq]++;
       ids_.push_back(id);
       positions_.push_back(first_row_ + position);
+      token_types_.push_back(second_text > 0 && position >= second_text ? 1 : 0);
       if (far.is_there()) {
         far_queries_.push_back(far.far_query_row(position));
         far_keys_.push_back(far.far_key_row(position));
@@ -73,6 +74,7 @@ std::vector<float> PagedDriver::step(std::span<const Work> work) {
   }
 
   ForwardInput input{.token_ids = ids_, .positions = positions_,
+                     .token_types = token_types_,
                      .far_queries = far_queries_,
                      .far_keys = far_keys_,
                      .groups = {}};
@@ -95,10 +97,10 @@ std::vector<float> PagedDriver::step(std::span<const Work> work) {
   return values;
 }
 
-std::vector<float> PagedDriver::run(int seq, std::span<const int32_t> tokens, int chunk) {
+std::vector<float> PagedDriver::run(int seq, std::span<const int32_t> tokens, int chunk, int second_text) {
   std::vector<float> all;
   for (size_t begin = 0; begin < tokens.size(); begin += chunk) {
-    const Work work{seq, tokens.subspan(begin, std::min<size_t>(chunk, tokens.size() - begin))};
+    const Work work{seq, tokens.subspan(begin, std::min<size_t>(chunk, tokens.size() - begin)), second_text};
     const std::vector<float> rows = step({&work, 1});
     all.insert(all.end(), rows.begin(), rows.end());
   }

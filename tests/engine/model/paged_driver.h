@@ -21,12 +21,13 @@ class PagedDriver {
   struct Work {
     int seq = 0;
     std::span<const int32_t> tokens;  // the next ones of the sequence
+    int second_text = 0;              // Request::second_text
   };
   // One forward over all of `work`. Returns every row's logits, [rows, vocab], rows in order of work.
   std::vector<float> step(std::span<const Work> work);
 
   // Feeds `tokens` to sequence `seq`, `chunk` at a time: every row's logits, [tokens, vocab].
-  std::vector<float> run(int seq, std::span<const int32_t> tokens, int chunk);
+  std::vector<float> run(int seq, std::span<const int32_t> tokens, int chunk, int second_text = 0);
   void restart(int seq) { length_[seq] = 0; }
 
  private:
@@ -51,7 +52,7 @@ class PagedDriver {
   std::vector<int> length_;
   // Of one step.
   std::vector<int32_t> far_queries_, far_keys_;
-  std::vector<int32_t> ids_, positions_, slots_, row_start_, first_pos_, rows_;
+  std::vector<int32_t> ids_, positions_, token_types_, slots_, row_start_, first_pos_, rows_;
   std::vector<int32_t> tables_[kMaxKvGroups];
 };
 

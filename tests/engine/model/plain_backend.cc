@@ -186,6 +186,7 @@ class PlainBackend final : public Backend {
     for (int s = 0; s < batch.num_seqs; ++s) {
       for (int r = batch.row_start[s]; r < batch.row_start[s + 1]; ++r) {
         const int position = batch.first_pos[s] + r - batch.row_start[s];
+        const int last = args.sees_ahead ? batch.first_pos[s] + batch.row_start[s + 1] - batch.row_start[s] - 1 : position;
         const int first = args.window < 0    ? position - position % -args.window
                           : args.window == 0 ? 0
                                              : std::max(0, position - args.window + 1);
@@ -204,7 +205,7 @@ class PlainBackend final : public Backend {
           };
           weights.clear();
           double largest = -std::numeric_limits<double>::infinity(), total = 0;
-          for (int p = first; p <= position; ++p) {
+          for (int p = first; p <= last; ++p) {
             if (!is_seen(p)) {
               weights.push_back(-std::numeric_limits<double>::infinity());
               continue;
@@ -225,7 +226,7 @@ class PlainBackend final : public Backend {
           }
           for (double& w : weights) total += w = std::exp(w - largest);
           std::fill(sum.begin(), sum.end(), 0.0);
-          for (int p = first; p <= position; ++p) {
+          for (int p = first; p <= last; ++p) {
             if (!is_seen(p)) continue;
             for (int64_t i = 0; i < value_dim; ++i)
               sum[i] += weights[p - first] / total * kv_at(args.kv.values, p, value_dim)[i];

@@ -1,0 +1,70 @@
+"""Encoders. Of their last rows the golden has what the words' embeddings make of them, as if they were a head; a prompt of two texts says where
+the second begins."""
+
+import json
+import sys
+
+import torch
+import transformers as t
+from safetensors.torch import load_file, save_file
+
+from model_golden import ROOT, VOCAB, make_prompt, randomise, write_json
+
+SMALL = dict(vocab_size=VOCAB, hidden_size=32, intermediate_size=56, num_hidden_layers=3, num_attention_heads=4, layer_norm_eps=1e-6,
+             attn_implementation="eager")
+
+
+@torch.no_grad()
+def answer(model, ids, second):
+    types = torch.tensor([[int(second > 0 and p >= second) for p in range(len(ids))]])
+    rows = model(torch.tensor([ids]), token_type_ids=types).last_hidden_state[0].double()
+    return torch.log_softmax(rows @ model.embeddings.word_embeddings.weight.double().T, dim=-1)
+
+
+def make(name, model_class, config, prompts, dtype=torch.float32, architecture=None, prefix="", edit=None):
+    if len(sys.argv) > 1 and name not in sys.argv[1:]:
+        return
+    folder = ROOT / name
+    folder.mkdir(parents=True, exist_ok=True)
+    for stale in folder.iterdir():
+        stale.unlink()
+    model = model_class(config).eval()
+    randomise(model, 1)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_(p.to(dtype))
+    cases = []
+    for i, (length, second) in enumerate(prompts):
+        ids = make_prompt(1000 + i, length)
+        rows = answer(model, ids, second)
+        positions = sorted({0, length - 1} | set(range(7, length, 16)))
+        cases.append({"prompt": ids, "greedy": [], "margins": [], "second_text": second, "positions": positions,
+                      "log_probs": [[round(x, 6) for x in rows[p].tolist()] for p in positions]})
+    model.to(dtype).save_pretrained(folder)
+    path = folder / "model.safetensors"
+    save_file({prefix + n: p.contiguous() for n, p in load_file(path).items()}, path, metadata={"format": "pt"})
+    written = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if architecture:
+        written["architectures"] = [architecture]
+    if edit:
+        edit(written)
+    write_json(folder / "config.json", written)
+    reference = f"transformers {t.__version__}, torch {torch.__version__.split('+')[0]}, float32, eager attention"
+    (folder / "golden.json").write_text(json.dumps({"reference": reference, "seed": 1, "cases": cases}, separators=(",", ":")) + "\n", encoding="utf-8")
+    for file in folder.iterdir():
+        file.chmod(0o644)
+    print(f"{name}: {sum(p.stat().st_size for p in folder.iterdir())} bytes", flush=True)
+
+
+def older(config):
+    """As the first exporters wrote it."""
+    config["torch_dtype"] = config.pop("dtype")
+    config.update(gradient_checkpointing=False, position_embedding_type="absolute", output_past=True)
+
+
+def make_all():
+    make("bert", t.BertModel, t.BertConfig(**SMALL, max_position_embeddings=160), [(7, 0), (90, 0), (150, 61)], edit=older)
+    beyond = dict(max_position_embeddings=164, pad_token_id=1, type_vocab_size=1)
+    make("roberta", t.RobertaModel, t.RobertaConfig(**SMALL | {"hidden_act": "gelu_new"}, **beyond | {"type_vocab_size": 2}), [(1, 0), (100, 40)],
+         architecture="RobertaForMaskedLM", prefix="roberta.")
+    make("xlm-roberta", t.XLMRobertaModel, t.XLMRobertaConfig(**SMALL, **beyond), [(20, 0), (160, 0)], dtype=torch.bfloat16)
