@@ -802,8 +802,8 @@ def main():
             make(name)
     if len(sys.argv) < 2 or "quant-mxfp4" in sys.argv[1:]:
         gpt_oss("quant-mxfp4")
-    if len(sys.argv) < 2 or "quant-smoothquant" in sys.argv[1:]:
-        smoothquant("quant-smoothquant")
+    if len(sys.argv) < 2 or "opt-smoothquant" in sys.argv[1:]:
+        smoothquant("opt-smoothquant")
     if len(sys.argv) < 2 or "quant-quip-sharp" in sys.argv[1:]:
         quip_sharp("quant-quip-sharp", 2)
     if len(sys.argv) < 2 or "quant-quip-sharp4" in sys.argv[1:]:

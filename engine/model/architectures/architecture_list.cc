@@ -146,7 +146,7 @@ std::string models_markdown() {
       "| QuIP# | 2 and 4 bits (E8P12, E8P12RVQ4B) as its tools write them for Llama and Mistral, as plain numbers of the model's type | 3 bits (E8P12RVQ3B), "
       "low-rank parts | quant-quip-sharp quant-quip-sharp4 |\n"
       "| SmoothQuant | OPT as its own exporter writes it (`Int8OPTForCausalLM`): 8 bits under one scale a matrix; activations stay as they are | its forks' Llama | "
-      "quant-smoothquant |\n"
+      "opt-smoothquant |\n"
       "| GGUF | F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K to Q6_K, IQ1_S, IQ1_M, IQ2_XXS, IQ2_XS, IQ2_S, IQ3_XXS, IQ3_S, IQ4_NL, IQ4_XS, TQ1_0, "
       "TQ2_0, MXFP4; of the architectures llama (with experts too), qwen2, qwen3, qwen3moe, gpt-oss, granite, gemma, gemma2, gemma3, phi3, with tokenizer "
       "and chat template; in one file or several | NVFP4 | gguf-llama gguf-llama-f16 gguf-llama-iq gguf-mixtral gguf-gpt-oss gguf-granite gguf-qwen2 "

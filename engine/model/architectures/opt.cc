@@ -88,7 +88,7 @@ constexpr std::string_view kSinusoids[] = {"embed_positions.weights"};
 }  // namespace
 
 constexpr Architecture kOpt{"OPTForCausalLM", "opt", read_opt, kOptNames, "OPT 125M to 66B, Galactica", "opt opt-350m"};
-constexpr Architecture kInt8Opt{"Int8OPTForCausalLM", "opt", read_int8_opt, kOptNames, "OPT 125M to 30B by SmoothQuant", "quant-smoothquant"};
+constexpr Architecture kInt8Opt{"Int8OPTForCausalLM", "opt", read_int8_opt, kOptNames, "OPT 125M to 30B by SmoothQuant", "opt-smoothquant"};
 constexpr Architecture kBioGpt{"BioGptForCausalLM",
                                "biogpt",
                                read_biogpt,

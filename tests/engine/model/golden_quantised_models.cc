@@ -67,7 +67,7 @@ std::vector<ModelCase> quantised_models() {
       {"quant-any-precision3", {spoiled("qweight"), spoiled("lut3")}},
       {"quant-qserve", {spoiled("qweight"), spoiled("s1_scales"), spoiled("s1_szeros")}},
       {"quant-qserve-groups", {spoiled("qweight"), spoiled("s1_scales"), spoiled("s2_scales"), spoiled("s2_zeros")}},
-      {"quant-smoothquant",
+      {"opt-smoothquant",
        {spoiled("proj.weight"), spoiled("fc1.weight"), spoiled("q_proj.bias"), spoiled("v_proj.bias"), spoiled("fc1.bias"),
         spoiled("out_proj.bias"), with_scale_of_head_dim()}},
       {"quant-quip-sharp", {spoiled("Qidxs"), spoiled(".SU"), spoiled(".SV"), spoiled("fuse_scales")}},

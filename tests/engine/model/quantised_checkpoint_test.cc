@@ -30,7 +30,7 @@ constexpr const char* kFixtures[] = {"quant-gptq4-zeros", "quant-gptq4-order", "
                                      "quant-hqq3",        "quant-hqq4-axis0",
                                      "quant-nf4-nested",  "quant-bnb-int8",    "quant-modelopt-nvfp4", "quant-mxfp4",
                                      "quant-mlx",         "quant-mlx-mxfp8",   "quant-mlx-experts", "quant-auto-round", "quant-aqlm-1x9",
-                                     "quant-squeezellm3", "quant-any-precision", "quant-qserve",      "quant-qserve-groups", "quant-smoothquant",
+                                     "quant-squeezellm3", "quant-any-precision", "quant-qserve",      "quant-qserve-groups", "opt-smoothquant",
                                      "quant-quip-sharp",  "quant-quip-sharp4"};
 
 struct Tensor1 {
