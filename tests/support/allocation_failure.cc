@@ -10,11 +10,12 @@
 
 namespace {
 
-char name_to_fail[16];
+// A thread may still look at these when the next failure is set up.
+std::atomic<const char*> name_to_fail{""};
 std::atomic<bool> armed{false};
 std::atomic<int64_t> seen{0}, failed{0};
-int64_t first_to_fail = 0, count_to_fail = 0;
-size_t least_to_fail = 0;
+std::atomic<int64_t> first_to_fail{0}, count_to_fail{0};
+std::atomic<size_t> least_to_fail{0};
 
 bool fails(std::size_t bytes) {
   if (!armed.load(std::memory_order_acquire) || bytes < least_to_fail) return false;
@@ -37,7 +38,7 @@ namespace serval::testing {
 
 AllocationFailure::AllocationFailure(const char* thread_name, int64_t first, int64_t count,
                                      size_t least_bytes) {
-  std::strncpy(name_to_fail, thread_name, sizeof(name_to_fail) - 1);
+  name_to_fail = thread_name;
   first_to_fail = first;
   count_to_fail = count;
   least_to_fail = least_bytes;
