@@ -75,10 +75,12 @@ class Daemon:
 
     def client(self, **options):
         options.setdefault("max_retries", 0)
+        options.setdefault("timeout", 120)  # the client's own is 600 s, which a daemon that hangs would cost each test
         return openai.OpenAI(base_url=self.url + "/v1", api_key=options.pop("api_key", "none"), **options)
 
     def async_client(self, **options):
         options.setdefault("max_retries", 0)
+        options.setdefault("timeout", 120)
         return openai.AsyncOpenAI(base_url=self.url + "/v1", api_key="none", **options)
 
     def metric(self, name, **labels):
