@@ -328,16 +328,16 @@ void Machine::advance_value(const FrameRef& place, uint8_t byte, Places& to) {
 uint64_t Machine::item_hash(const Frame& string) { return mixed(kOfString, string.hash); }
 
 bool Machine::is_among(const SeenHash* others, uint64_t hash) {
-  if (others != nullptr) looked_for.push_back(hash);
+  if (lookups && others) lookups->hashes.push_back(hash);
   return contains(others, hash);
 }
 
 bool Machine::may_be_another(const Frame& item, const Dfa& text, const SeenHash* others) {
-  if (item.decoder == Decoder::kPlain) {
-    fewest_texts = std::min(fewest_texts, text.count(item.state));
-  } else {
-    for (const Dfa::Edge* edge = text.begin(item.state); edge != text.end(item.state); ++edge)
-      fewest_texts = std::min(fewest_texts, text.count(edge->to));
+  const auto note = [&](int state) { lookups->fewest_texts = std::min(lookups->fewest_texts, text.count(state)); };
+  if (lookups && item.decoder == Decoder::kPlain) {
+    note(item.state);
+  } else if (lookups) {
+    for (const Dfa::Edge* edge = text.begin(item.state); edge != text.end(item.state); ++edge) note(edge->to);
   }
   return leads_to_another(item, text, others);
 }

@@ -23,10 +23,13 @@ class Machine {
 
   // The lowest depth that a step has looked at since this was set: what it did is known from the frames above.
   uint32_t lowest = 0;
-  // Of items behind others of an array of distinct ones: those that were looked for among them since this was cleared, and the fewest texts
-  // that one which has begun may become.
-  std::vector<uint64_t> looked_for;
-  size_t fewest_texts = Dfa::kManyTexts;
+  // Of items behind others of an array of distinct ones: those that are looked for among them, and the fewest texts that one which has begun
+  // may become.
+  struct Lookups {
+    std::vector<uint64_t> hashes;
+    size_t fewest_texts = Dfa::kManyTexts;
+  };
+  Lookups* lookups = nullptr;  // null: nobody wants to know
   // What a string that ends here is looked for as.
   static uint64_t item_hash(const Frame& string);
 

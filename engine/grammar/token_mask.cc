@@ -46,19 +46,22 @@ struct TokenMasks::Impl {
 
   using Bits = std::vector<uint32_t>;
 
+  // Nodes to be tried, and the bytes on the way to each of them, one after another.
+  struct Paths {
+    std::vector<int32_t> nodes;
+    std::vector<uint8_t> bytes;
+    size_t num_bytes() const { return nodes.size() * sizeof(int32_t) + bytes.size(); }
+  };
   // What a text allows that goes on as it is, and where in the trie it may be over.
   struct TextEntry {
     Bits inside;
-    std::vector<int32_t> to_try;  // nodes: of a closing quote, behind an end, or too deep to be kept
-    std::vector<uint8_t> paths;   // the bytes on the way to each of them, one after another
-    int longest = 0;              // deeper nodes are too deep
-    bool is_nearly_over = false;  // to_try has nodes behind which few texts are left
+    Paths ends;                   // of a closing quote, or behind an end
+    Paths deep;                   // too deep to be kept
+    bool is_nearly_over = false;  // `ends` has nodes behind which few texts are left, too
   };
   struct Mask {
     Bits bits;
-    // Of what stands behind an item in an array of distinct ones: Machine's.
-    std::vector<uint64_t> looked_for;
-    size_t fewest_texts = Dfa::kManyTexts;
+    grammar::Machine::Lookups lookups;  // of an item that stands apart; sorted
   };
   using MaskRef = std::shared_ptr<const Mask>;
 
@@ -97,15 +100,11 @@ struct TokenMasks::Impl {
     auto mask = std::make_shared<Mask>();
     mask->bits.assign(trie->num_words(), 0);
     machine.lowest = place->depth;
-    machine.looked_for.clear();
-    machine.fewest_texts = Dfa::kManyTexts;
+    machine.lookups = is_apart ? &mask->lookups : nullptr;
     walk(place, is_apart, mask->bits);
-    if (is_apart) {
-      std::ranges::sort(machine.looked_for);
-      const auto doubles = std::ranges::unique(machine.looked_for);
-      mask->looked_for.assign(machine.looked_for.begin(), doubles.begin());
-      mask->fewest_texts = machine.fewest_texts;
-    }
+    std::vector<uint64_t>& hashes = mask->lookups.hashes;
+    std::ranges::sort(hashes);
+    hashes.erase(std::unique(hashes.begin(), hashes.end()), hashes.end());
     // As many frames as the machine has looked at, and the end of the stack where it looked behind it.
     const uint32_t num_seen = place->depth - std::max(machine.lowest, 1u) + 1;
     const uint32_t wanted = machine.lowest == 0 ? num_seen + 1000 : num_seen;
@@ -115,7 +114,7 @@ struct TokenMasks::Impl {
     kept.emplace(*key, mask);
     return mask;
   }
-  static size_t bytes_of(const Mask& mask) { return mask.bits.size() * sizeof(uint32_t) + mask.looked_for.size() * sizeof(uint64_t) + 64; }
+  static size_t bytes_of(const Mask& mask) { return mask.bits.size() * sizeof(uint32_t) + mask.lookups.hashes.size() * sizeof(uint64_t) + 64; }
 
   // --- items of an array of distinct strings: most are like none of those before them, and then it does not matter which those are ---
 
@@ -148,20 +147,19 @@ struct TokenMasks::Impl {
   // The item, or one that its token begins behind it, could be one of those before it, or each other.
   bool meets_others(const Frame& place, const Mask& alone, std::span<uint32_t> mask) {
     const grammar::SeenHash* const others = place.parent->seen.get();
-    if (alone.fewest_texts <= (others ? others->size : 0) + static_cast<size_t>(trie->max_depth())) return true;
+    if (alone.lookups.fewest_texts <= (others ? others->size : 0) + static_cast<size_t>(trie->max_depth())) return true;
     seen.clear();
     for (const auto* other = others; other; other = other->next.get()) seen.push_back(other->hash);
     std::ranges::sort(seen);
     const auto is_seen = [&](uint64_t hash) { return std::ranges::binary_search(seen, hash); };
-    if (std::ranges::any_of(alone.looked_for, is_seen)) return true;
+    if (std::ranges::any_of(alone.lookups.hashes, is_seen)) return true;
 
     const TextEntry& text = text_of(place);
-    const bool knows_deep = for_each_path(place, text, [&](int32_t node, int depth) {
-      if (trie->nodes()[node].depth > text.longest) return true;
-      const uint64_t hash = grammar::Machine::item_hash(decoded[static_cast<size_t>(depth)]);
-      return !is_seen(hash) && !std::ranges::binary_search(alone.looked_for, hash);
+    const bool differs = for_each_text(place, text.ends, [&](int32_t node) {
+      const uint64_t hash = grammar::Machine::item_hash(decoded[before(node)]);
+      return !is_seen(hash) && !std::ranges::binary_search(alone.lookups.hashes, hash);
     });
-    if (!knows_deep) return true;
+    if (!differs) return true;
     const DeepTokens& deep = deep_of(place, text);
     for (const int32_t node : deep.nodes) trie->allow(node, mask.data());
     return deep.may_end;
@@ -178,18 +176,16 @@ struct TokenMasks::Impl {
     if (!is_new) return entry->second;
     DeepTokens& deep = entry->second;
     const auto& nodes = trie->nodes();
-    for_each_path(place, text, [&](int32_t node, int) {
-      if (nodes[node].depth <= text.longest) return true;
+    for_each_text(place, text.deep, [&](int32_t node) {
       for (int32_t i = node; i < nodes[node].end;) {
-        const int depth = nodes[i].depth - 1;
-        const Frame& before = decoded[static_cast<size_t>(depth)];
-        const bool is_quote = nodes[i].byte == '"' && before.decoder == Frame::Decoder::kPlain;
-        deep.may_end |= is_quote && dfa.accepts(before.state);
+        const size_t depth = before(i);
+        const bool is_quote = nodes[i].byte == '"' && decoded[depth].decoder == Frame::Decoder::kPlain;
+        deep.may_end |= is_quote && dfa.accepts(decoded[depth].state);
         if (is_quote || !take(dfa, depth, nodes[i].byte)) {
           i = nodes[i].end;
           continue;
         }
-        deep.may_end |= dfa.count(decoded[static_cast<size_t>(depth) + 1].state) < Dfa::kManyTexts;
+        deep.may_end |= dfa.count(decoded[depth + 1].state) < Dfa::kManyTexts;
         deep.nodes.push_back(i++);
       }
       return true;
@@ -199,37 +195,42 @@ struct TokenMasks::Impl {
   }
 
   // decoded[depth + 1] behind decoded[depth].
-  bool take(const Dfa& dfa, int depth, uint8_t byte) {
-    const Frame& before = decoded[static_cast<size_t>(depth)];
-    Frame& behind = decoded[static_cast<size_t>(depth) + 1];
-    grammar::copy_decoder(before, behind);
+  bool take(const Dfa& dfa, size_t depth, uint8_t byte) {
+    Frame& behind = decoded[depth + 1];
+    grammar::copy_decoder(decoded[depth], behind);
     behind.hashing = true;
-    behind.hash = before.hash;
+    behind.hash = decoded[depth].hash;
     return grammar::take_string_byte(behind, dfa, byte);
   }
+  // The depth of what stands before a node's byte.
+  size_t before(int32_t node) const { return static_cast<size_t>(trie->nodes()[node].depth) - 1; }
 
-  // Of the nodes to try those whose text may stand there, without its last byte: visit(node, depth of what is decoded). Ends with the first false.
+  // Of an item of an array of distinct ones: visits the nodes whose text may stand there without its last byte, with that text decoded.
   template <class Visit>
-  bool for_each_path(const Frame& place, const TextEntry& text, Visit visit) {
+  bool for_each_text(const Frame& place, const Paths& paths, Visit visit) {
     const Dfa& dfa = grammar::text_of(place);
     grammar::copy_decoder(place, decoded[0]);
     decoded[0].hash = place.hash;
-    std::span<const uint8_t> before;
-    const uint8_t* next = text.paths.data();
-    int known = 0;
-    for (const int32_t node : text.to_try) {
-      const int depth = trie->nodes()[node].depth;
-      const std::span path(std::exchange(next, next + depth), static_cast<size_t>(depth));
-      known = std::min(known, alike(before, path));
-      before = path;
-      while (known < depth - 1 && take(dfa, known, path[static_cast<size_t>(known)])) ++known;
-      if (known == depth - 1 && !visit(node, known)) return false;
-      known = std::min(known, depth - 1);
+    return for_each_path(paths, /*num_left=*/1, [&](size_t depth, uint8_t byte) { return take(dfa, depth, byte); }, visit);
+  }
+
+  // Takes the bytes on the way to each node but the last `num_left`: take(depth, byte); those beside each other begin alike, and what was taken for one
+  // stays for the next. Where all could be taken: visit(node). Ends with its first false, and returns that.
+  template <class Take, class Visit>
+  bool for_each_path(const Paths& paths, int num_left, Take take, Visit visit) const {
+    std::span<const uint8_t> last;
+    const uint8_t* next = paths.bytes.data();
+    size_t known = 0;
+    for (const int32_t node : paths.nodes) {
+      const auto length = static_cast<size_t>(trie->nodes()[node].depth), end = length - static_cast<size_t>(num_left);
+      const std::span path(std::exchange(next, next + length), length);
+      const auto alike = static_cast<size_t>(std::mismatch(path.begin(), path.end(), last.begin(), last.end()).first - path.begin());
+      known = std::min({known, alike, end});
+      last = path;
+      while (known < end && take(known, path[known])) ++known;
+      if (known == end && !visit(node)) return false;
     }
     return true;
-  }
-  static int alike(std::span<const uint8_t> a, std::span<const uint8_t> b) {
-    return static_cast<int>(std::mismatch(a.begin(), a.end(), b.begin(), b.end()).first - a.begin());
   }
 
   void make_room(size_t bytes) {
@@ -251,7 +252,8 @@ struct TokenMasks::Impl {
     const TextEntry& text = text_of(*place);
     if (place->hashing && place->parent) machine.lowest = std::min(machine.lowest, place->parent->depth);
     for (size_t i = 0; i < bits.size(); ++i) bits[i] |= text.inside[i];
-    try_paths(place, text, is_apart, bits);
+    try_paths(place, text.ends, bits);
+    if (!is_apart) try_paths(place, text.deep, bits);
   }
 
   // The nodes of [begin, end); levels[depth] has the places behind the nodes above them.
@@ -268,27 +270,19 @@ struct TokenMasks::Impl {
     }
   }
 
-  // Nodes and what is below them, from the start of their tokens on. Those beside each other begin alike: levels[0 .. known] stay.
-  void try_paths(const FrameRef& place, const TextEntry& text, bool is_apart, Bits& bits) {
+  // Nodes and what is below them, from the start of their tokens on.
+  void try_paths(const FrameRef& place, const Paths& paths, Bits& bits) {
     levels[0].clear();
     levels[0].push_back(place);
-    std::span<const uint8_t> before;
-    const uint8_t* next = text.paths.data();
-    int known = 0;
-    for (const int32_t node : text.to_try) {
-      const int depth = trie->nodes()[node].depth;
-      const std::span path(std::exchange(next, next + depth), static_cast<size_t>(depth));
-      if (is_apart && depth > text.longest) continue;
-      known = std::min(known, alike(before, path));
-      before = path;
-      for (bool goes_on = true; goes_on && known < depth; known += goes_on) {
-        machine.step(levels[known], path[static_cast<size_t>(known)], levels[known + 1]);
-        goes_on = !levels[known + 1].empty();
-      }
-      if (known < depth) continue;
+    const auto step = [&](size_t depth, uint8_t byte) {
+      machine.step(levels[depth], byte, levels[depth + 1]);
+      return !levels[depth + 1].empty();
+    };
+    for_each_path(paths, /*num_left=*/0, step, [&](int32_t node) {
       trie->allow(node, bits.data());
       walk(node + 1, trie->nodes()[node].end, bits);
-    }
+      return true;
+    });
   }
 
   // States that no text of kMaxTextSymbols symbols tells apart, nor by whether few texts are left, share their entry: a text of at most a
@@ -335,32 +329,32 @@ struct TokenMasks::Impl {
         {&dfa, static_cast<int64_t>(classes.of[place.state]) * 8 + is_called * 4 + is_counted * 2 + is_quoted});
     if (!is_new) return entry->second;
     TextEntry& text = entry->second;
-    text.longest = classes.are_final ? trie->max_depth() : kMaxTextSymbols;
+    const int longest = classes.are_final ? trie->max_depth() : kMaxTextSymbols;
     text.inside.assign(trie->num_words(), 0);
-    std::vector<Frame> stack(static_cast<size_t>(text.longest) + 1);
+    std::vector<Frame> stack(static_cast<size_t>(longest) + 1);
     stack[0].kind = place.kind;
     stack[0].state = place.state;
     const auto& nodes = trie->nodes();
     std::vector<uint8_t> path(static_cast<size_t>(trie->max_depth()));
-    const auto try_later = [&](int32_t node) {
-      text.to_try.push_back(node);
-      text.paths.insert(text.paths.end(), path.begin(), path.begin() + nodes[node].depth);
+    const auto try_later = [&](int32_t node, Paths& paths) {
+      paths.nodes.push_back(node);
+      paths.bytes.insert(paths.bytes.end(), path.begin(), path.begin() + nodes[node].depth);
     };
     for (int32_t i = 0; i + 1 < static_cast<int32_t>(nodes.size());) {
       const TokenTrie::Node& node = nodes[i];
       path[static_cast<size_t>(node.depth) - 1] = node.byte;
-      if (node.depth > text.longest) {
-        try_later(i);
+      if (node.depth > longest) {
+        try_later(i, text.deep);
         i = node.end;
         continue;
       }
       const Frame& before = stack[node.depth - 1];
       if (is_quoted && node.byte == '"' && before.decoder == Frame::Decoder::kPlain) {
-        if (dfa.accepts(before.state)) try_later(i);
+        if (dfa.accepts(before.state)) try_later(i, text.ends);
         i = node.end;
         continue;
       }
-      if (is_called && before.decoder == Frame::Decoder::kPlain && dfa.accepts(before.state)) try_later(i);
+      if (is_called && before.decoder == Frame::Decoder::kPlain && dfa.accepts(before.state)) try_later(i, text.ends);
       Frame& behind = stack[node.depth];
       grammar::copy_decoder(before, behind);
       if (!(is_quoted ? grammar::take_string_byte(behind, dfa, node.byte)
@@ -370,7 +364,7 @@ struct TokenMasks::Impl {
       }
       if (is_counted && dfa.count(behind.state) < Dfa::kManyTexts) {
         text.is_nearly_over = true;
-        try_later(i);
+        try_later(i, text.ends);
         i = node.end;
         continue;
       }
@@ -381,7 +375,7 @@ struct TokenMasks::Impl {
     return text;
   }
   void make_room_for_text(const TextEntry& text) {
-    num_bytes += (text.inside.size() + text.to_try.size()) * 4 + text.paths.size() + 64;
+    num_bytes += text.inside.size() * sizeof(uint32_t) + text.ends.num_bytes() + text.deep.num_bytes() + 64;
     if (num_bytes <= max_bytes) return;
     // The entry itself is about to be used.
     for (const auto& [key, mask] : kept) num_bytes -= std::min(num_bytes, bytes_of(*mask));
@@ -395,7 +389,7 @@ struct TokenMasks::Impl {
   grammar::Machine machine;
   std::vector<Places> levels;
   std::map<std::pair<const Dfa*, int32_t>, DeepTokens> deep_tokens;  // by the state that the text is in
-  std::vector<Frame> decoded;  // of for_each_path
+  std::vector<Frame> decoded;  // of for_each_text
   std::vector<uint64_t> seen;
   std::unordered_map<Key, MaskRef, KeyHash> kept;
   std::map<std::pair<const Dfa*, int64_t>, TextEntry> texts;

@@ -112,18 +112,22 @@ TEST(TokenMasks, KnowWhichItemsWereThere) {
     for (const char* const next : {"\"]", "\",\"", "\",\"a", "\",\"a\",\"", "\",\"\",\"b\"", "\",null", "\",null,\"b", "\",[\"a\"],\"", "\",[null,null],\"", "\",\"\xc3"})
       tokens.push_back(std::string(item) + next);
   }
+  const auto schema = [](std::string items) { return Grammar::json_schema(R"({"type":"array","uniqueItems":true,"items":)" + items + "}"); };
+  const auto cases = [&]() -> std::vector<MaskCase> {
+    return {{"any length", schema(R"({"type":["string","null","array"],"pattern":"^[abé]*$"})")},
+            {"nothing else", schema(R"({"type":"string","pattern":"^[abé]*$"})")},
+            {"45", schema(R"({"type":["string","null"],"pattern":"^[ab]*$","maxLength":45})")},
+            {"90", schema(R"({"type":["string","null","array"],"pattern":"^[ab]*$","maxLength":90})")},
+            {"a first", Grammar::json_schema(R"({"type":"array","uniqueItems":true,"prefixItems":[{"enum":["a","b",null]}],"items":{"type":"string","pattern":"^[ab]*$"}})")},
+            {"nested", schema(R"({"type":"array","uniqueItems":true,"items":{"type":["string","null"],"pattern":"^[ab]*$"}})")}};
+  };
+  expect_masks_of_the_matcher(tokens, cases());
   for (const size_t length : {31, 33, 40, 70}) {
     tokens.push_back(std::string(length, 'a'));
     tokens.push_back(std::string(length, 'a') + "\"");
     tokens.push_back(std::string(length, 'a') + "\",\"b\",\"");
   }
-  const auto schema = [](std::string items) { return Grammar::json_schema(R"({"type":"array","uniqueItems":true,"items":)" + items + "}"); };
-  expect_masks_of_the_matcher(tokens, {{"any length", schema(R"({"type":["string","null","array"],"pattern":"^[abé]*$"})")},
-                                       {"nothing else", schema(R"({"type":"string","pattern":"^[abé]*$"})")},
-                                       {"45", schema(R"({"type":["string","null"],"pattern":"^[ab]*$","maxLength":45})")},
-                                       {"90", schema(R"({"type":["string","null","array"],"pattern":"^[ab]*$","maxLength":90})")},
-                                       {"a first", Grammar::json_schema(R"({"type":"array","uniqueItems":true,"prefixItems":[{"enum":["a","b",null]}],"items":{"type":"string","pattern":"^[ab]*$"}})")},
-                                       {"nested", schema(R"({"type":"array","uniqueItems":true,"items":{"type":["string","null"],"pattern":"^[ab]*$"}})")}});
+  expect_masks_of_the_matcher(tokens, cases());
 }
 
 }  // namespace
