@@ -168,15 +168,23 @@ def stacked(tensors):
     return tensors
 
 
-def make(name, model_class, config, lengths, thresholds=(), dtype=torch.float32, shard=None, edit=None, extra=None,
-         rename=lambda name: name, remake=None, stack=False, become=None, reference=None):
-    """become(model, length): before a prompt, what its whole sequence has in the end. reference: who answers, where it is another."""
+def fresh_folder(name):
+    """The golden's folder, empty; None where others were asked for."""
     if len(sys.argv) > 1 and name not in sys.argv[1:]:
-        return
+        return None
     folder = ROOT / name
     folder.mkdir(parents=True, exist_ok=True)
     for stale in folder.iterdir():
         stale.unlink()
+    return folder
+
+
+def make(name, model_class, config, lengths, thresholds=(), dtype=torch.float32, shard=None, edit=None, extra=None,
+         rename=lambda name: name, remake=None, stack=False, become=None, reference=None):
+    """become(model, length): before a prompt, what its whole sequence has in the end. reference: who answers, where it is another."""
+    folder = fresh_folder(name)
+    if folder is None:
+        return
     for seed in range(1, 200):
         model = model_class(config).eval()
         randomise(model, seed)

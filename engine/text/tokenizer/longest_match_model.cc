@@ -19,19 +19,10 @@ LongestMatchModel::LongestMatchModel(Vocabulary vocabulary) : vocabulary_(std::m
 
 void LongestMatchModel::encode(std::string_view piece, Scratch&, std::vector<TokenId>& ids) const {
   for (size_t begin = 0; begin < piece.size();) {
-    TokenId longest = -1;
-    size_t end = begin;
-    int32_t node = PrefixTrie::kRoot;
-    for (size_t next = begin; next < piece.size();) {
-      node = trie_.child(node, piece[next++]);
-      if (node < 0) break;
-      if (trie_.value(node) < 0) continue;
-      longest = trie_.value(node);
-      end = next;
-    }
+    const auto [longest, length] = trie_.longest(piece.substr(begin));
     SERVAL_CHECK(longest >= 0, begin, piece.size());
     ids.push_back(longest);
-    begin = end;
+    begin += length;
   }
 }
 

@@ -43,4 +43,15 @@ int32_t PrefixTrie::child(int32_t node, char byte) const {
   return parent.first_child + static_cast<int32_t>(static_cast<const char*>(found) - labels);
 }
 
+std::pair<int32_t, size_t> PrefixTrie::longest(std::string_view text) const {
+  std::pair<int32_t, size_t> found = {-1, 0};
+  int32_t node = kRoot;
+  for (size_t next = 0; next < text.size();) {
+    node = child(node, text[next++]);
+    if (node < 0) break;
+    if (value(node) >= 0) found = {value(node), next};
+  }
+  return found;
+}
+
 }  // namespace serval

@@ -2,6 +2,7 @@
 // nothing of what the names mean.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string_view>
 #include <utility>
@@ -21,6 +22,8 @@ class PrefixTrie {
   int32_t child(int32_t node, char byte) const;
   // Of the name that ends in this node; -1: none does.
   int32_t value(int32_t node) const { return nodes_[node].value; }
+  // The longest name that the text begins with: its value, -1 where there is none, and its length.
+  std::pair<int32_t, size_t> longest(std::string_view text) const;
 
  private:
   struct Node {

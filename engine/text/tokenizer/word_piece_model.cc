@@ -26,20 +26,10 @@ void WordPieceModel::encode(std::string_view piece, Scratch&, std::vector<TokenI
   const auto begins_character = [](char byte) { return (static_cast<unsigned char>(byte) & 0xC0) != 0x80; };
   if (static_cast<size_t>(std::ranges::count_if(piece, begins_character)) > max_characters_) return be_unknown();
   for (size_t begin = 0; begin < piece.size();) {
-    const PrefixTrie& trie = begin == 0 ? first_ : continuing_;
-    TokenId longest = -1;
-    size_t end = begin;
-    int32_t node = PrefixTrie::kRoot;
-    for (size_t next = begin; next < piece.size();) {
-      node = trie.child(node, piece[next++]);
-      if (node < 0) break;
-      if (trie.value(node) < 0) continue;
-      longest = trie.value(node);
-      end = next;
-    }
+    const auto [longest, length] = (begin == 0 ? first_ : continuing_).longest(piece.substr(begin));
     if (longest < 0) return be_unknown();
     ids.push_back(longest);
-    begin = end;
+    begin += length;
   }
 }
 

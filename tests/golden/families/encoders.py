@@ -2,13 +2,12 @@
 the second begins."""
 
 import json
-import sys
 
 import torch
 import transformers as t
 from safetensors.torch import load_file, save_file
 
-from model_golden import ROOT, VOCAB, make_prompt, randomise, write_json
+from model_golden import VOCAB, fresh_folder, make_prompt, randomise, write_json
 
 SMALL = dict(vocab_size=VOCAB, hidden_size=32, intermediate_size=56, num_hidden_layers=3, num_attention_heads=4, layer_norm_eps=1e-6,
              attn_implementation="eager")
@@ -22,12 +21,9 @@ def answer(model, ids, second):
 
 
 def make(name, model_class, config, prompts, dtype=torch.float32, architecture=None, prefix="", edit=None):
-    if len(sys.argv) > 1 and name not in sys.argv[1:]:
+    folder = fresh_folder(name)
+    if folder is None:
         return
-    folder = ROOT / name
-    folder.mkdir(parents=True, exist_ok=True)
-    for stale in folder.iterdir():
-        stale.unlink()
     model = model_class(config).eval()
     randomise(model, 1)
     with torch.no_grad():
