@@ -351,6 +351,10 @@ Result<PromptInfo> PromptBuilder::build_completion(PromptInput& input, const Gen
     if (Result<void> filled = fill_in(request, prompt.token_ids); !filled) return filled.error();
     if (rules.with_text) prompt.text = std::move(*text);
   } else if (const auto* texts = std::get_if<std::pair<std::string, std::string>>(&input)) {
+    if (must_fit) {
+      if (Result<void> fits = check_fit(tokenizer_->least_tokens(texts->first) + tokenizer_->least_tokens(texts->second), param); !fits)
+        return fits.error();
+    }
     TextPair both = tokenizer_->encode_pair(texts->first, texts->second, most_tokens(request, limits_));
     prompt.token_ids = std::move(both.ids);
     prompt.second_text = static_cast<int>(both.second);
