@@ -176,6 +176,9 @@ BlockGeometry geometry(int blocks, const std::vector<KvGroupGeometry>& groups) {
 
 constexpr KvGroupGeometry kFull, kWindow{.window = 24}, kStream{.window = 24, .sinks = 5}, kState{.state_span = 16}, kBriefState{.state_span = 8};
 
+#ifndef SERVAL_FUZZ_STEPS
+#define SERVAL_FUZZ_STEPS 750  // the long test has longer days
+#endif
 constexpr int kStepsOfDay = SERVAL_FUZZ_STEPS;
 
 // Days of all kinds.
