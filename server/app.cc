@@ -68,7 +68,8 @@ int rows_of_a_step(const EngineConfig& config) {
 
 // The settings that depend on the model: its context, and units and names in the engine's own terms; the model as they
 // want it.
-void resolve(ModelSpec& model, ServerConfig& config) {
+void resolve(ServedModel& served, ServerConfig& config) {
+  ModelSpec& model = served.spec;
   SchedulerConfig& scheduler = config.engine.scheduler;
   using Long = LongAttention::Kind;
   config.engine.long_attention.kind = config.attention == "streaming"     ? Long::kStreaming
@@ -83,7 +84,8 @@ void resolve(ModelSpec& model, ServerConfig& config) {
                              (model.why_no_longer.empty() ? "" : ": " + model.why_no_longer));
   }
   // A stream has no end of its own.
-  const int usual = config.attention == "streaming" ? made_for : model.max_positions;
+  const int whole = config.attention == "streaming" ? made_for : model.max_positions;
+  const int usual = std::min(whole, served.max_text_tokens.value_or(whole));
   scheduler.max_model_len = config.max_model_len > 0 ? config.max_model_len : usual;
   if (model.is_encoder) {
     scheduler.whole_prompts = true;
@@ -206,7 +208,7 @@ void serve_until_stopped(const std::string& model, ServerConfig config, StopSign
   set_log_level(log_level(config.log_level));
   raise_descriptor_limit(config.http.max_connections + (config.serve_grpc ? config.grpc.max_connections : 0));
   ServedModel served = read_served_model(model);
-  resolve(served.spec, config);
+  resolve(served, config);
   check_draft(*served.tokenizer, config.engine);
   check_record_path(config.engine.record_path);
 
@@ -296,7 +298,7 @@ void quantize(const std::string& model, const std::string& out, const std::strin
 
 std::string plan_text(const std::string& model, ServerConfig config) {
   ServedModel served = read_served_model(model);
-  resolve(served.spec, config);
+  resolve(served, config);
   check_draft(*served.tokenizer, config.engine);
   // What a process with these libraries, this tokenizer and this template holds before the engine: measured
   // here and now.

@@ -290,7 +290,7 @@ std::vector<Knob> knobs(ServerConfig& c) {
        {"debug", "info", "warn", "error"}},
 
       {"max_model_len", "Engine",
-       "positions of a sequence, prompt and output; 0: what the model was made for", &c.max_model_len, 0,
+       "positions of a sequence, prompt and output; 0: what the model was made for, or the fewer of a folder's max_seq_length (sentence-transformers)", &c.max_model_len, 0,
        10'000'000},
       {"attention",
        "Engine",

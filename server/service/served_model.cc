@@ -14,6 +14,7 @@
 #include "engine/model/read_model.h"
 #include "engine/model/weight_loader.h"
 #include "engine/text/tokenizer/load_tokenizer.h"
+#include "engine/text/tokenizer/sentence_config.h"
 #include "engine/text/tokenizer/sentencepiece_tokenizer.h"
 #include "engine/text/tokenizer/tokenizer_json.h"
 #include "kernels/base/check.h"
@@ -123,6 +124,7 @@ ServedModel read_served_model(const std::string& model) {
   } else {
     served.tokenizer = load_tokenizer(served.folder, served.spec.vocab_size);
     served.chat_templates = parse_templates(served.folder, template_sources(served.folder));
+    served.max_text_tokens = read_sentence_config(served.folder).max_seq_length;
   }
   SERVAL_CHECK(served.tokenizer->vocab_size() <= served.spec.vocab_size, served.tokenizer->vocab_size());
   check_weights(served.folder, served.spec);

@@ -26,6 +26,7 @@ struct ServedModel {
   std::shared_ptr<const Tokenizer> tokenizer;  // and so is every id that it gives
   ChatTemplates chat_templates;                // none for a plain model
   std::shared_ptr<const PoolingHead> pooling;  // never null
+  std::optional<int> max_text_tokens;          // of a text that it makes a vector of (SentenceConfig)
 };
 
 // The tokenizer in a GGUF file's metadata, of a model with so many rows of its embedding. Throws std::runtime_error with a

@@ -191,6 +191,35 @@ def test_vectors_of_an_encoder(daemon_of, name):
     assert all(entry["embedding"] == together["data"][i % 3]["embedding"] for i, entry in enumerate(many))
 
 
+@pytest.mark.parametrize("name, i", [("bert-cls", 0), ("bert-cls", 1), ("xlm-roberta-mean", 0), ("xlm-roberta-mean", 1)])
+def test_how_long_a_text_may_be_and_its_case_are_what_the_library_says(name, i, tmp_path):
+    from conftest import Daemon
+
+    case = json.loads((FIXTURES / name / "sentence_configs.json").read_text())[i]
+    folder = tmp_path / "model"
+    shutil.copytree(FIXTURES / name, folder)
+    for file, fields in case["files"].items():
+        before = json.loads((folder / file).read_text()) if (folder / file).exists() else {}
+        (folder / file).write_text(json.dumps(before | fields))
+    most = case["max_seq_length"]
+    daemon = Daemon("--max-num-seqs", 4, model=folder)
+    try:
+        assert httpx.get(daemon.url + "/v1/models").json()["data"][0]["max_model_len"] == most
+        for entry in case["texts"]:
+            cut = post(daemon, "/v1/embeddings", input=entry["text"], truncate_prompt_tokens=-1).json()
+            assert close(cut["data"][0]["embedding"], entry["numbers"]), entry["text"]
+        long = case["texts"][2]["text"]
+        assert post(daemon, "/v1/embeddings", input=long, truncate_prompt_tokens=-1).json()["usage"]["prompt_tokens"] == most
+        refused = post(daemon, "/v1/embeddings", input=long)
+        assert refused.status_code == 400 and str(most) in refused.json()["error"]["message"]
+    finally:
+        assert daemon.stop() == 0, daemon.log()
+    if i == 0:  # it is a habit, and not what the model was made for
+        longer = Daemon("--max-num-seqs", 4, "--max-model-len", 96, model=folder)
+        assert post(longer, "/v1/embeddings", input="x " * 40).status_code == 200
+        assert longer.stop() == 0, longer.log()
+
+
 def test_an_encoder_writes_nothing(daemon_of):
     daemon = daemon_of("bert-cls")
     for path, body in (("/v1/completions", {"prompt": "x"}), ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]})):

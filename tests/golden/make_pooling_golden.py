@@ -270,6 +270,23 @@ def encoder_vectors():
         write(folder / "golden.json", [{"text": text, "ids": tokenizer.encode(text).ids, "numbers": numbers(reference.encode(text))} for text in TEXTS])
 
 
+def sentence_configs():
+    """What sentence-transformers itself makes of copies of the folders that say how long a text may be, in the places where its releases have said it."""
+    for name, files in (("bert-cls", [{"sentence_bert_config.json": {"max_seq_length": 24, "do_lower_case": False}}, {"sentence_roberta_config.json": {"max_seq_length": 9}}]),
+                        ("xlm-roberta-mean", [{"sentence_bert_config.json": {"max_seq_length": 32, "do_lower_case": True}}, {"tokenizer_config.json": {"model_max_length": 40}}])):
+        cases = []
+        for changed in files:
+            with tempfile.TemporaryDirectory() as scratch:
+                folder = copied(name, scratch)
+                for file, fields in changed.items():
+                    before = json.loads((folder / file).read_text()) if (folder / file).exists() else {}
+                    write(folder / file, before | fields)
+                reference = sentence_transformers.SentenceTransformer(str(folder), device="cpu")
+                cases.append({"files": changed, "max_seq_length": reference.max_seq_length,
+                              "texts": [{"text": text, "numbers": numbers(reference.encode(text))} for text in [*TEXTS, "PARIS ÄÖÜ İstanbul [SEP] ΟΔΟΣ x"]]})
+        write(ROOT / name / "sentence_configs.json", cases)
+
+
 def cross_encoders():
     """Scores of pairs, as sentence-transformers has them; of the last folder with the activation that a published one names."""
     for name, tokenize, model_class, config_class, fields in (
@@ -300,6 +317,6 @@ def encoder_classes():
 if __name__ == "__main__":
     torch.set_num_threads(1)
     transformers.utils.logging.set_verbosity_error()
-    for make in (last_token, mean_and_dense, word_scores, classifier, other_modes, reranker_as_published, encoder_vectors, cross_encoders, encoder_classes):
+    for make in (last_token, mean_and_dense, word_scores, classifier, other_modes, reranker_as_published, encoder_vectors, sentence_configs, cross_encoders, encoder_classes):
         if len(sys.argv) < 2 or make.__name__ in sys.argv[1:]:
             make()

@@ -3,6 +3,7 @@
 #include <stdexcept>
 
 #include "engine/text/tokenizer/rank_files.h"
+#include "engine/text/tokenizer/sentence_config.h"
 #include "engine/text/tokenizer/sentencepiece_tokenizer.h"
 #include "engine/text/tokenizer/tokenizer_config.h"
 #include "engine/text/tokenizer/tokenizer_json.h"
@@ -45,10 +46,13 @@ std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& model_dir
   read_older("special_tokens_map.json", &TokenizerConfig::read_special_tokens_map);
   read_older("added_tokens.json", &TokenizerConfig::read_added_tokens);
   config.num_rows = num_rows;
+  config.lowers_text = read_sentence_config(model_dir).do_lower_case;
   if (has("tokenizer.json")) {
     const std::string text = text_of("tokenizer.json");
     return reading(model_dir / "tokenizer.json", [&] { return tokenizer_from_json(text, config); });
   }
+  if (config.lowers_text)
+    throw std::runtime_error(model_dir.string() + ": do_lower_case of its sentence_bert_config.json is supported beside a tokenizer.json alone");
   if (has("tokenizer.model")) {
     const std::string text = text_of("tokenizer.model");
     return reading(model_dir / "tokenizer.model", [&] {

@@ -366,8 +366,9 @@ class Normalizer::Builder {
   bool writes_bytes_ = false;
 };
 
-Normalizer Normalizer::from_json(const boost::json::value* value) {
+Normalizer Normalizer::from_json(const boost::json::value* value, bool lowers_first) {
   Builder builder;
+  if (lowers_first) builder.add_plain("Lowercase");
   for (const Fields& part : flatten_sequence(value, "normalizers", "normalizer")) builder.add(part);
   return builder.build();
 }

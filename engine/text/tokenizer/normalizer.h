@@ -16,8 +16,8 @@ class Normalizer {
  public:
   // `value`: the "normalizer" of tokenizer.json; null or absent means none. Throws std::runtime_error with a
   // sentence for a type that is not supported, and for a chain that could make text more than 64 times
-  // longer.
-  static Normalizer from_json(const boost::json::value* value);
+  // longer. lowers_first: a "Lowercase" stands before all of it.
+  static Normalizer from_json(const boost::json::value* value, bool lowers_first = false);
   // One of the types without fields ("NFC").
   static Normalizer of_type(std::string_view type);
 

@@ -24,6 +24,7 @@ struct TokenizerConfig {
   std::vector<AddedToken> added_tokens;            // "added_tokens_decoder"
   std::optional<bool> add_bos_token, add_eos_token;
   bool add_prefix_space = false;
+  bool lowers_text = false;  // before all else, whatever the tokenizer does (SentenceConfig::do_lower_case)
   bool legacy = true;  // sentencepiece: text after a special token gets a leading space of its own
 
   // Throws std::runtime_error with a sentence.

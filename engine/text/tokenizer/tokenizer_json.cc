@@ -165,7 +165,7 @@ std::unique_ptr<Tokenizer> tokenizer_from_json(std::string_view tokenizer_json,
   std::vector<AddedToken> added = read_added_tokens(file);
   PipelineTokenizer::Parts parts{
       .model = read_model(file.get_object("model"), ModelRows(config, added)),
-      .normalizer = Normalizer::from_json(file.find("normalizer")),
+      .normalizer = Normalizer::from_json(file.find("normalizer"), config.lowers_text),
       .pretokenizer = PreTokenizer::from_json(file.find("pre_tokenizer")),
       .decoder = TokenDecoder::from_json(file.find("decoder")),
   };
