@@ -110,15 +110,16 @@ void resolve(ServedModel& served, ServerConfig& config) {
   scheduler.mask_words = (model.vocab_size + 31) / 32;
   const auto* const acceptance = std::ranges::find(kAcceptanceNames, config.speculation_acceptance);
   config.engine.speculation_acceptance = static_cast<Acceptance>(acceptance - std::begin(kAcceptanceNames));
-  config.service.limits.drafters = drafters_of(config.engine);
+  find_own_layers(served.folder, model, config.engine);
+  config.service.limits.drafters = drafters_of(config.engine, model);
   config.service.limits.acceptance = config.engine.speculation_acceptance;
   config.service.limits.accepts_only_exactly = is_on_gpu(config.engine);
   config.service.scheduler = scheduler;
 }
 
 // A model that guesses speaks of the same tokens.
-void check_draft(const Tokenizer& tokenizer, const EngineConfig& config) {
-  if ((drafters_of(config) & drafter_bit(DrafterKind::kDraft)) != 0) check_draft_tokenizer(tokenizer, config.speculation_model);
+void check_draft(const Tokenizer& tokenizer, const ServerConfig& config) {
+  if ((config.service.limits.drafters & drafter_bit(DrafterKind::kDraft)) != 0) check_draft_tokenizer(tokenizer, config.engine.speculation_model);
 }
 
 // Said before anything listens or loads. Leaves the file there: the recorder will write it.
@@ -209,7 +210,7 @@ void serve_until_stopped(const std::string& model, ServerConfig config, StopSign
   raise_descriptor_limit(config.http.max_connections + (config.serve_grpc ? config.grpc.max_connections : 0));
   ServedModel served = read_served_model(model);
   resolve(served, config);
-  check_draft(*served.tokenizer, config.engine);
+  check_draft(*served.tokenizer, config);
   check_record_path(config.engine.record_path);
 
   const std::string model_id = config.service.model_id.empty() ? served.name : config.service.model_id;
@@ -303,7 +304,7 @@ constexpr size_t kServingBytes = size_t{5} << 20;
 std::string plan_text(const std::string& model, ServerConfig config) {
   ServedModel served = read_served_model(model);
   resolve(served, config);
-  check_draft(*served.tokenizer, config.engine);
+  check_draft(*served.tokenizer, config);
   // What a process with these libraries, this tokenizer and this template holds before the engine: measured
   // here and now.
   const size_t process_bytes = resident_bytes();

@@ -636,6 +636,11 @@ void load_slots(const Checkpoint& checkpoint, const std::vector<WeightSlot>& slo
   fill_slots(checkpoint, slots, skipped, backend, {});
 }
 
+void check_slots(const Checkpoint& checkpoint, const std::vector<WeightSlot>& slots) {
+  for (const WeightSlot& slot : slots)
+    for_sources(slot, [&](const SourceTensor& source) { find_tensor(checkpoint, source); });
+}
+
 size_t planned_weight_bytes(const ModelSpec& spec, const Backend& backend) {
   ModelWeights weights;
   return planned_bytes(map_weights(spec, weights), backend);

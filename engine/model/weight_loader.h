@@ -30,6 +30,8 @@ ModelWeights load_weights(const std::filesystem::path& model_dir, const ModelSpe
 // The same of slots that are no whole model's: heads beside one. ignored: as TensorNames has it.
 void load_slots(const Checkpoint& checkpoint, const std::vector<WeightSlot>& slots, std::span<const std::string_view> ignored,
                 Backend& backend);
+// Throws what load_slots would for the tensors of the slots, from the headers alone.
+void check_slots(const Checkpoint& checkpoint, const std::vector<WeightSlot>& slots);
 
 // Throws what load_weights would throw for the names, shapes and types of the tensors, from the headers alone
 // (and the bytes of a head that a tied model repeats).

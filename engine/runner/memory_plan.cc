@@ -163,7 +163,7 @@ void check_ops(const ModelSpec& spec, const RareOps& needed, const Backend& back
 
 // Whether what guesses has layers: a smaller model, a head, or the model itself.
 bool guesses_by_model(const EngineConfig& config, const ModelSpec* draft) {
-  return (drafters_of(config) & drafter_bit(DrafterKind::kSelf)) != 0 || draft != nullptr;
+  return guesses_by_itself(config) || draft != nullptr;
 }
 
 bool keeps_state(const ModelSpec& spec) {
@@ -176,8 +176,7 @@ void check_guesses(const ModelSpec& spec, const EngineConfig& config, const Mode
   if (config.scheduler.num_draft_tokens > 0 && ((target_does && config.drafts_branch()) || (any_does && guesses_by_model(config, draft))))
     throw std::runtime_error("speculation of a model with compressed keys takes guesses of texts alone (no smaller model, head or "
                              "layers of its own), of which none stand beside each other (draft_width: 1)");
-  const bool by_itself = (drafters_of(config) & drafter_bit(DrafterKind::kSelf)) != 0;
-  if (config.scheduler.num_draft_tokens > 0 && keeps_state(spec) && (config.drafts_branch() || by_itself))
+  if (config.scheduler.num_draft_tokens > 0 && keeps_state(spec) && (config.drafts_branch() || guesses_by_itself(config)))
     throw std::runtime_error("speculation of a model with states takes guesses of texts, of a smaller model or of a head (not self), of "
                              "which none stand beside each other (draft_width: 1, no lookahead and none that + joins)");
   if (draft != nullptr && keeps_state(*draft))

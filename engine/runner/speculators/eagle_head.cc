@@ -74,9 +74,30 @@ std::vector<WeightSlot> slots_of(const EagleSpec& spec, EagleWeights& w) {
   return slots;
 }
 
-// The first of the layers that predict further tokens (DeepSeek-V3, section 2.2): like the last of the target's that has keys
-// and values.
-EagleSpec read_mtp(const fs::path& folder, const ModelSpec& target, const EagleSpec::Names& names) {
+// Layers that predict further tokens (DeepSeek-V3, section 2.2).
+struct Mtp {
+  EagleSpec::Names names;
+  bool goes_on_normed;
+};
+
+// The first of them, where it is as wide as the target: behind the target's own layers, numbered on, or Qwen3-Next's and
+// Qwen3.5's.
+std::optional<Mtp> find_mtp(const Checkpoint& checkpoint, const ModelSpec& target) {
+  const auto is_there = [&](const EagleSpec::Names& names) {
+    const TensorInfo* const fc = checkpoint.find(names.fc + ".weight");
+    return fc != nullptr && fc->shape == std::vector<int64_t>{target.hidden_size, 2 * target.hidden_size};
+  };
+  if (!target.layers_unused.empty()) {
+    const std::string layer = std::string(target.names.layers) + "." + std::to_string(target.layers_unused[0]) + ".";
+    const EagleSpec::Names names = {layer + "eh_proj", layer, layer + "enorm", layer + "hnorm", layer + "shared_head.norm", ""};
+    if (is_there(names)) return Mtp{names, false};
+  }
+  const EagleSpec::Names names = {"mtp.fc", "mtp.layers.0.", "mtp.pre_fc_norm_embedding", "mtp.pre_fc_norm_hidden", "mtp.norm", ""};
+  return is_there(names) ? std::optional(Mtp{names, true}) : std::nullopt;
+}
+
+// Its layer is like the last of the target's that has keys and values.
+EagleSpec read_mtp(const fs::path& folder, const Checkpoint& checkpoint, const ModelSpec& target, const Mtp& mtp) {
   EagleSpec spec;
   auto like = target.layers.rbegin();
   while (like != target.layers.rend() && target.kv_groups[like->kv_group].keeps_state) ++like;
@@ -84,18 +105,12 @@ EagleSpec read_mtp(const fs::path& folder, const ModelSpec& target, const EagleS
   if (!model) refuse(folder, "has layers that predict further tokens of a kind that is not supported");
   spec.model = *model;
   spec.embedding_norm = spec.row_norm = target.final_norm;
-  spec.names = names;
+  spec.names = mtp.names;
+  spec.goes_on_normed = mtp.goes_on_normed;
   spec.ignored = {""};  // all the rest is the model's
+  EagleWeights weights;
+  check_slots(checkpoint, slots_of(spec, weights));
   return spec;
-}
-
-// Behind the target's own layers, numbered on.
-EagleSpec::Names names_of_further(const std::string& layer) {
-  return {layer + "eh_proj", layer, layer + "enorm", layer + "hnorm", layer + "shared_head.norm", ""};
-}
-// Qwen3-Next's and Qwen3.5's.
-EagleSpec::Names names_of_mtp() {
-  return {"mtp.fc", "mtp.layers.0.", "mtp.pre_fc_norm_embedding", "mtp.pre_fc_norm_hidden", "mtp.norm", ""};
 }
 
 }  // namespace
@@ -104,24 +119,21 @@ bool has_eagle(const fs::path& folder) {
   return fs::exists(folder / "model.safetensors") && Checkpoint(folder).find("fc.weight") != nullptr;
 }
 
+bool has_mtp(const fs::path& folder, const ModelSpec& target) {
+  const bool has_tensors = fs::exists(folder / "model.safetensors") || fs::exists(folder / "model.safetensors.index.json");
+  return has_tensors && find_mtp(Checkpoint(folder), target).has_value();
+}
+
 EagleSpec read_eagle_spec(const fs::path& folder, const ModelSpec& target) {
   const Checkpoint checkpoint(folder);
-  if (!target.layers_unused.empty()) {
-    const std::string layer = std::string(target.names.layers) + "." + std::to_string(target.layers_unused[0]) + ".";
-    if (checkpoint.find(layer + "eh_proj.weight") != nullptr) return read_mtp(folder, target, names_of_further(layer));
-  }
-  if (checkpoint.find("mtp.fc.weight") != nullptr) {
-    EagleSpec spec = read_mtp(folder, target, names_of_mtp());
-    spec.goes_on_normed = true;
-    return spec;
-  }
+  if (const std::optional<Mtp> mtp = find_mtp(checkpoint, target)) return read_mtp(folder, checkpoint, target, *mtp);
   const auto [object, path] = read_config(folder);
   const Fields file(object, path.string());
   EagleSpec spec;
   spec.reads_beside = checkpoint.find("midlayer.hidden_norm.weight") != nullptr;
   const std::string layer = spec.reads_beside ? "midlayer." : "layers.0.";
   if (checkpoint.find("fc.weight") == nullptr || checkpoint.find(layer + "self_attn.q_proj.weight") == nullptr)
-    refuse(folder, "has no EAGLE head: its tensors have neither fc and layers.0 nor fc and midlayer");
+    refuse(folder, "has no EAGLE head: its tensors have neither fc and layers.0 nor fc and midlayer, nor a layer for further tokens that is as wide as the model");
   const Architecture& architecture = architecture_of(file);
   spec.model = architecture.read(file);
   spec.model.names = architecture.names;

@@ -47,6 +47,8 @@ struct EagleSpec {
 
 // Whether the folder holds a head that stands by itself.
 bool has_eagle(const std::filesystem::path& folder);
+// Whether it has layers that predict further tokens (MTP), as wide as the target.
+bool has_mtp(const std::filesystem::path& folder, const ModelSpec& target);
 // From the folder's config.json and the names in its file. Throws std::runtime_error with a sentence where this is no head
 // for the target.
 EagleSpec read_eagle_spec(const std::filesystem::path& folder, const ModelSpec& target);

@@ -19,6 +19,7 @@
 #include "engine/runner/speculators/ngram_speculator.h"
 #include "engine/runner/speculators/prediction_speculator.h"
 #include "kernels/base/check.h"
+#include "kernels/base/log.h"
 #include "kernels/base/shown.h"
 
 namespace serval {
@@ -33,8 +34,7 @@ struct Setting {
   bool is_auto = false;
 
   bool has(DrafterKind kind) const { return (drafters & drafter_bit(kind)) != 0; }
-  bool has_heads() const { return has(kMedusa) || has(kHydra); }
-  bool needs_folder() const { return has(kDraft) || has_heads() || has(kEagle) || has(kDflash); }
+  bool needs_folder() const { return has(kDraft) || has(kMedusa) || has(kHydra) || has(kEagle) || has(kDflash); }
 };
 // Beside each method: what the client predicts, and what a form forces, which its masks tell the scheduler.
 constexpr uint32_t kAlways = drafter_bit(kPrediction) | drafter_bit(kGrammar);
@@ -53,7 +53,7 @@ constexpr Setting kSettings[] = {
     setting_with(kEagle),
     setting_with(kDflash),
     setting_with(kGrammar),
-    // And what is in speculation_model; or the model's own layers, where it is said how many.
+    // And what is in speculation_model; or the model's own first layers, where it is said how many.
     {"auto", kAlways | drafter_bit(kNgram), true},
 };
 
@@ -75,10 +75,11 @@ void refuse_torch_files(const std::filesystem::path& folder) {
                            ".safetensors') makes of it one that is");
 }
 
-// By the names in the folder.
-DrafterKind kind_in(const std::filesystem::path& folder) {
+// By the names in the folder. Layers that predict further tokens are of use to a model as wide as theirs alone: to another one
+// their model is a draft.
+DrafterKind kind_in(const std::filesystem::path& folder, const ModelSpec& target) {
   if (const std::optional<DrafterKind> heads = find_heads(folder)) return *heads;
-  return has_dflash(folder) ? kDflash : has_eagle(folder) ? kEagle : kDraft;
+  return has_dflash(folder) ? kDflash : has_eagle(folder) || has_mtp(folder, target) ? kEagle : kDraft;
 }
 
 Setting setting_named(const std::string& name, const EngineConfig& config) {
@@ -94,7 +95,7 @@ Setting setting_named(const std::string& name, const EngineConfig& config) {
 constexpr uint32_t kWithWeights =
     drafter_bit(kDraft) | drafter_bit(kSelf) | drafter_bit(kMedusa) | drafter_bit(kHydra) | drafter_bit(kEagle) | drafter_bit(kDflash);
 
-// Of a name, or of all that + joins.
+// Of a name, or of all that + joins; but for what is in the folder.
 Setting setting_of(const EngineConfig& config) {
   Setting all;
   std::istringstream parts(config.speculation);
@@ -108,7 +109,6 @@ Setting setting_of(const EngineConfig& config) {
   }
   const std::filesystem::path folder = config.speculation_model;
   if (!folder.empty()) refuse_torch_files(folder);
-  if (all.is_auto && !folder.empty()) all.drafters |= drafter_bit(kind_in(folder));
   if (all.is_auto && folder.empty() && config.num_draft_layers > 0) all.drafters |= drafter_bit(kSelf);
   if (all.is_auto && !config.speculation_datastore.empty()) all.drafters |= drafter_bit(kDatastore);
   if (std::popcount(all.drafters & kWithWeights) > 1)
@@ -120,14 +120,37 @@ Setting setting_of(const EngineConfig& config) {
   return all;
 }
 
+// With what is in the folder, which is looked into.
+Setting whole_setting_of(const EngineConfig& config, const ModelSpec& target) {
+  Setting setting = setting_of(config);
+  if (setting.is_auto && !config.speculation_model.empty()) setting.drafters |= drafter_bit(kind_in(config.speculation_model, target));
+  return setting;
+}
+
 }  // namespace
 
-uint32_t drafters_of(const EngineConfig& config) {
-  return setting_of(config).drafters;
+uint32_t drafters_of(const EngineConfig& config, const ModelSpec& target) {
+  return whole_setting_of(config, target).drafters;
+}
+
+bool guesses_by_itself(const EngineConfig& config) {
+  return setting_of(config).has(kSelf);
+}
+
+void find_own_layers(const std::filesystem::path& folder, const ModelSpec& target, EngineConfig& config) {
+  if (!setting_of(config).is_auto || !config.speculation_model.empty() || guesses_by_itself(config) || !has_mtp(folder, target)) return;
+  try {
+    read_eagle_spec(folder, target);
+  } catch (const std::runtime_error& why) {
+    log_info("the model's own layers for further tokens do not guess", {{"reason", why.what()}});
+    return;
+  }
+  log_info("the model's own layers for further tokens guess", {{"speculation", config.speculation}});
+  config.speculation_model = folder.string();
 }
 
 DraftModels read_draft_models(const EngineConfig& config, const ModelSpec& target) {
-  const Setting setting = setting_of(config);
+  const Setting setting = whole_setting_of(config, target);
   const bool needs = setting.needs_folder();
   if (needs == config.speculation_model.empty())
     throw std::runtime_error("speculation is '" + config.speculation +
@@ -135,7 +158,7 @@ DraftModels read_draft_models(const EngineConfig& config, const ModelSpec& targe
                                     : "', which asks no model: speculation_model is set"));
   DraftModels models;
   if (setting.has(kDraft)) models.model = read_model_spec(config.speculation_model);
-  if (setting.has_heads())
+  if (setting.has(kMedusa) || setting.has(kHydra))
     models.heads = read_heads_spec(setting.has(kMedusa) ? kMedusa : kHydra, config.speculation_model, target);
   if (setting.has(kEagle)) models.eagle = read_eagle_spec(config.speculation_model, target);
   if (setting.has(kDflash)) models.dflash = read_dflash_spec(config.speculation_model, target);
@@ -154,24 +177,24 @@ Drafters make_drafters(const EngineConfig& config, const ModelSpec& target, cons
   if (setting.has(kNgram)) add(std::make_unique<NgramSpeculator>());
   if (setting.has(kDatastore)) add(std::make_unique<DatastoreSpeculator>(TokenStore(config.speculation_datastore), target.vocab_size));
   if (setting.has(kLookahead)) add(std::make_unique<LookaheadSpeculator>());
-  if (setting.has_heads()) {
+  if (draft.heads) {
     std::unique_ptr<PrefixLayer> prefix;
     if (draft.heads->prefix)
       prefix = std::make_unique<PrefixLayer>(*plan, *draft.heads->prefix, load_prefix(config.speculation_model, *draft.heads, backend));
     std::vector<DraftHead> heads = load_heads(config.speculation_model, *draft.heads, target, backend);
     add(std::make_unique<HeadsSpeculator>(*draft.heads, std::move(heads), std::move(prefix)));
   }
-  if (setting.has(kEagle)) {
+  if (draft.eagle) {
     EagleWeights weights = load_eagle(config.speculation_model, *draft.eagle, target.vocab_size, backend);
     add(std::make_unique<EagleSpeculator>(*plan, std::move(*draft.eagle), std::move(weights),
                                           config.scheduler.num_draft_tokens, config.draft_width));
   }
-  if (setting.has(kDflash)) {
+  if (draft.dflash) {
     DflashWeights weights = load_dflash(config.speculation_model, *draft.dflash, backend);
     add(std::make_unique<DflashSpeculator>(*plan, std::move(*draft.dflash), std::move(weights)));
   }
   if (setting.has(kSelf)) add(std::make_unique<ModelSpeculator>(*plan));
-  if (setting.has(kDraft)) {
+  if (draft.model) {
     ModelWeights weights = load_weights(config.speculation_model, *draft.model, backend);
     const size_t weight_bytes = held_bytes(map_weights(*draft.model, weights));
     SERVAL_CHECK(weight_bytes == plan->weight_bytes, weight_bytes, plan->weight_bytes);

@@ -1,6 +1,7 @@
 // From the settings to those who guess. One line a drafter.
 #pragma once
 
+#include <filesystem>
 #include <optional>
 #include <string>
 
@@ -12,7 +13,15 @@
 namespace serval {
 
 // The set of them.
-uint32_t drafters_of(const EngineConfig& config);
+uint32_t drafters_of(const EngineConfig& config, const ModelSpec& target);
+
+// Whether the target's own first layers guess.
+bool guesses_by_itself(const EngineConfig& config);
+
+// Where the setting is auto and names nobody with weights, and the model's own folder has layers that predict further tokens
+// (MTP): config.speculation_model becomes that folder, so that all that follows counts them. Says so in the log, and why not
+// where they cannot be used.
+void find_own_layers(const std::filesystem::path& folder, const ModelSpec& target, EngineConfig& config);
 
 // What is in config.speculation_model, where one of them needs it. Throws std::runtime_error with a sentence where it is
 // missing, or there and nobody needs it.

@@ -12,11 +12,16 @@
 namespace serval::testing {
 namespace {
 
-uint32_t drafters_in(const TempFolder& folder, const char* speculation) {
+ModelSpec model_of_width(int hidden) {
+  ModelSpec model;
+  model.hidden_size = hidden;
+  return model;
+}
+uint32_t drafters_in(const TempFolder& folder, const char* speculation, const ModelSpec& model = model_of_width(32)) {
   EngineConfig config;
   config.speculation = speculation;
   config.speculation_model = folder.path();
-  return drafters_of(config);
+  return drafters_of(config, model);
 }
 std::string sentence(const TempFolder& folder, const char* speculation) {
   try {
@@ -42,13 +47,32 @@ TEST(Drafters, AreThoseOfTheFolderWhereTheSettingIsAuto) {
   EXPECT_THAT(sentence(model, "none"), ::testing::HasSubstr("speculation is 'none'; it takes one of off, ngram, "));
 }
 
+// A smaller model of the same family has such layers of its own: it is a draft.
+TEST(Drafters, AreTheLayersForFurtherTokensThatAreAsWideAsTheModel) {
+  const uint32_t always = drafter_bit(DrafterKind::kPrediction) | drafter_bit(DrafterKind::kGrammar) | drafter_bit(DrafterKind::kNgram);
+  const auto folder_with = [](const TempFolder& folder, const char* tensor) {
+    HeadFile file;
+    file.add(tensor, {32, 64});
+    file.write(folder.path() / "model.safetensors");
+  };
+  const TempFolder apart, behind;
+  folder_with(apart, "mtp.fc.weight");
+  folder_with(behind, "model.layers.3.eh_proj.weight");
+  EXPECT_EQ(drafters_in(apart, "auto"), always | drafter_bit(DrafterKind::kEagle));
+  EXPECT_EQ(drafters_in(apart, "auto", model_of_width(48)), always | drafter_bit(DrafterKind::kDraft));
+  EXPECT_EQ(drafters_in(behind, "auto"), always | drafter_bit(DrafterKind::kDraft)) << "a layer that is the model's own for all it says";
+  ModelSpec model = model_of_width(32);
+  model.layers_unused = {3};
+  EXPECT_EQ(drafters_in(behind, "auto", model), always | drafter_bit(DrafterKind::kEagle));
+}
+
 TEST(Drafters, AreJoinedByPlus) {
   const auto told = [](const std::string& speculation, const std::string& datastore, uint32_t& drafters) -> std::string {
     EngineConfig config;
     config.speculation = speculation;
     config.speculation_datastore = datastore;
     try {
-      drafters = drafters_of(config);
+      drafters = drafters_of(config, {});
     } catch (const std::runtime_error& error) {
       return error.what();
     }
