@@ -220,6 +220,24 @@ def test_how_long_a_text_may_be_and_its_case_are_what_the_library_says(name, i, 
         assert longer.stop() == 0, longer.log()
 
 
+def test_an_older_folder_has_its_vocabulary_alone(tmp_path):
+    from conftest import Daemon
+
+    folder = tmp_path / "model"
+    shutil.copytree(FIXTURES / "bert-reranker", folder)
+    vocab = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").write_text('{"do_lower_case": true}')
+    (folder / "vocab.txt").write_text("".join(name + "\n" for name in sorted(vocab, key=vocab.get)))
+    daemon = Daemon("--max-num-seqs", 4, model=folder)
+    try:
+        for case in golden("bert-reranker"):
+            scored = post(daemon, "/v1/score", text_1=case["query"], text_2=case["document"]).json()
+            assert close([entry["score"] for entry in scored["data"]], [case["score"]]) and scored["usage"]["prompt_tokens"] == len(case["ids"])
+    finally:
+        assert daemon.stop() == 0, daemon.log()
+
+
 def test_an_encoder_writes_nothing(daemon_of):
     daemon = daemon_of("bert-cls")
     for path, body in (("/v1/completions", {"prompt": "x"}), ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]})):

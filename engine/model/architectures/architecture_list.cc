@@ -113,7 +113,7 @@ std::string models_markdown() {
       "`tekken.json`, the rank\n"
       "files of Qwen 1, Hunyuan, Kimi, GLM-4 and tiktoken, and `vocab.json` with `merges.txt` of GPT-2 and "
       "Qwen 2; "
-      "RWKV's World vocabulary; of encoders `tokenizer.json` with a WordPiece model.\n\n"
+      "RWKV's World vocabulary; of encoders `tokenizer.json` with a WordPiece model, or BERT's `vocab.txt`.\n\n"
       "Encoders make vectors and scores of texts and write none ([api.md](api.md)); a class of theirs \"ForSequenceClassification\" is served with its\n"
       "head, one \"ForMaskedLM\" without. Their goldens have no greedy ids: their last rows are held to what the words' embeddings make of them.\n\n"
       "## Weights\n\n"

@@ -7,6 +7,7 @@
 #include "engine/text/tokenizer/sentencepiece_tokenizer.h"
 #include "engine/text/tokenizer/tokenizer_config.h"
 #include "engine/text/tokenizer/tokenizer_json.h"
+#include "engine/text/tokenizer/word_piece_vocabulary.h"
 #include "engine/text/tokenizer/world_vocabulary.h"
 #include "kernels/base/regular_file.h"
 
@@ -34,10 +35,8 @@ std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& model_dir
   };
 
   TokenizerConfig config;
-  if (has("tokenizer_config.json")) {
-    const std::string text = text_of("tokenizer_config.json");
-    config = reading(model_dir / "tokenizer_config.json", [&] { return TokenizerConfig::parse(text); });
-  }
+  const std::string config_text = has("tokenizer_config.json") ? text_of("tokenizer_config.json") : "";
+  if (!config_text.empty()) config = reading(model_dir / "tokenizer_config.json", [&] { return TokenizerConfig::parse(config_text); });
   const auto read_older = [&](const char* name, void (TokenizerConfig::*read)(std::string_view)) {
     if (!has(name)) return;
     const std::string text = text_of(name);
@@ -51,8 +50,8 @@ std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& model_dir
     const std::string text = text_of("tokenizer.json");
     return reading(model_dir / "tokenizer.json", [&] { return tokenizer_from_json(text, config); });
   }
-  if (config.lowers_text)
-    throw std::runtime_error(model_dir.string() + ": do_lower_case of its sentence_bert_config.json is supported beside a tokenizer.json alone");
+  if (config.lowers_text && !has(kWordPieceFile))
+    throw std::runtime_error(model_dir.string() + ": do_lower_case of its sentence_bert_config.json is supported beside a tokenizer.json or a vocab.txt alone");
   if (has("tokenizer.model")) {
     const std::string text = text_of("tokenizer.model");
     return reading(model_dir / "tokenizer.model", [&] {
@@ -73,6 +72,10 @@ std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& model_dir
     const std::string text = text_of(kWorldVocabularyFile);
     return reading(model_dir / kWorldVocabularyFile, [&] { return tokenizer_from_world(text, config); });
   }
+  if (has(kWordPieceFile)) {
+    const std::string text = text_of(kWordPieceFile);
+    return reading(model_dir / kWordPieceFile, [&] { return tokenizer_from_word_pieces(text, config_text, config); });
+  }
   if (has("vocab.json") && has("merges.txt")) {
     const std::string vocab = text_of("vocab.json"), merges = text_of("merges.txt");
     return reading(model_dir / "vocab.json",
@@ -80,7 +83,7 @@ std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& model_dir
   }
   throw std::runtime_error(model_dir.string() +
                            " has no tokenizer: neither tokenizer.json nor tokenizer.model, tekken.json, "
-                           "qwen.tiktoken or its like, rwkv_vocab_v20230424.txt, nor "
+                           "qwen.tiktoken or its like, rwkv_vocab_v20230424.txt, vocab.txt, nor "
                            "vocab.json with merges.txt");
 }
 

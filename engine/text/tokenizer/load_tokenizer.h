@@ -9,8 +9,8 @@
 
 namespace serval {
 
-// Reads the first of tokenizer.json, tokenizer.model, tekken.json, a tiktoken file (rank_files.h), RWKV's World vocabulary and
-// vocab.json with merges.txt, with tokenizer_config.json beside it, or the older special_tokens_map.json and
+// Reads the first of tokenizer.json, tokenizer.model, tekken.json, a tiktoken file (rank_files.h), RWKV's World vocabulary, BERT's
+// vocab.txt and vocab.json with merges.txt, with tokenizer_config.json beside it, or the older special_tokens_map.json and
 // added_tokens.json. num_rows: of the model's embedding; every id that encode() gives is below it. Added
 // tokens beyond it are read as text, with a line in the log; an ordinary token beyond it is refused. Throws
 // std::runtime_error with a sentence naming the file and what is wrong or not supported.
