@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cctype>
 #include <cmath>
+#include <iterator>
 #include <stdexcept>
 #include <string_view>
 
@@ -25,6 +26,7 @@ using Then = PoolingLayer::Then;
 
 constexpr size_t kMaxModuleBytes = size_t{1} << 20;
 constexpr int kMaxVector = 1 << 16;
+constexpr size_t kMaxAround = 1 << 10;  // tokens around two texts
 
 std::vector<float> read_floats(const Checkpoint& checkpoint, const TensorInfo& tensor, int64_t first_row, int64_t num_rows) {
   int64_t count = 1;
@@ -202,17 +204,27 @@ std::optional<Then> read_activation_fn(const Fields& config) {
   config.refuse(field, in_quotes(*name) + " is not supported; supported are Identity and Sigmoid");
 }
 
-// Of the classes for classification: "score", or of encoders a layer of tanh and the scores behind it, in BERT's names or
-// RoBERTa's.
+// Of an encoder's class: a layer, what is done to its numbers, and the scores behind it. is_within: its name begins as the model's do.
+struct EncoderHead {
+  std::string_view layer, scores;
+  Then then;
+  bool is_within = false;
+};
+constexpr EncoderHead kEncoderHeads[] = {{"classifier.dense", "classifier.out_proj", Then::kTanh},  // RoBERTa
+                                         {"pre_classifier", "classifier", Then::kRelu},             // DistilBERT
+                                         {"pooler.dense", "classifier", Then::kTanh, true}};
+
+// Of the classes for classification: "score", or of encoders the first of those heads that is there.
 std::vector<PoolingLayer> read_scores(const fs::path& model, const ModelSpec& spec, const Fields& config) {
   const Checkpoint checkpoint(model);
   std::vector<PoolingLayer> layers;
   if (spec.is_encoder) {
-    const bool has_pooler = checkpoint.find("classifier.weight") != nullptr;
-    const std::string pooler = std::string(spec.names.optional_prefix) + "pooler.dense";
-    layers.push_back(read_layer(checkpoint, has_pooler ? pooler : "classifier.dense", spec, model));
-    layers.back().then = Then::kTanh;
-    layers.push_back(read_layer(checkpoint, has_pooler ? "classifier" : "classifier.out_proj", spec, model));
+    const auto name_of = [&](const EncoderHead& head) { return (head.is_within ? std::string(spec.names.optional_prefix) : "") + std::string(head.layer); };
+    const auto* head = std::begin(kEncoderHeads);
+    while (head + 1 != std::end(kEncoderHeads) && checkpoint.find(name_of(*head) + ".weight") == nullptr) ++head;
+    layers.push_back(read_layer(checkpoint, name_of(*head), spec, model));
+    layers.back().then = head->then;
+    layers.push_back(read_layer(checkpoint, std::string(head->scores), spec, model));
   } else {
     layers.push_back(read_layer(checkpoint, "score", spec, model));
   }
@@ -253,6 +265,7 @@ std::vector<float> PoolingLayer::apply(std::span<const float> x, bool then_too) 
     double sum = bias.empty() ? 0 : bias[i];
     for (int k = 0; k < num_in; ++k) sum += static_cast<double>(weight[static_cast<size_t>(i) * num_in + k]) * x[k];
     if (then_too && then == Then::kTanh) sum = std::tanh(sum);
+    if (then_too && then == Then::kRelu) sum = std::max(sum, 0.0);
     if (then_too && then == Then::kSigmoid) sum = 1 / (1 + std::exp(-sum));
     out[i] = static_cast<float>(sum);
   }
@@ -287,6 +300,8 @@ PoolingHead read_pooling_head(const fs::path& model, const ModelSpec& spec, cons
   const ModelHead kind = read_model_head(model);
   head.writes_text = kind == ModelHead::kWords;
   head.joins_texts = spec.is_encoder && tokenizer.joins_texts();
+  if (head.joins_texts && spec.num_token_types == 1 && tokenizer.encode_pair("", "", kMaxAround).second > 0)
+    throw std::runtime_error(model.string() + ": its tokenizer tells the two texts of a pair apart, and its model does not (type_vocab_size is 1)");
   if (spec.is_encoder) head.rows = Pooling::kFirst;
   if (is_gguf(model)) {
     read_gguf_pooling(model, head);

@@ -19,7 +19,7 @@ namespace serval {
 
 // y = W x + b, and what is done to each number.
 struct PoolingLayer {
-  enum class Then { kNothing, kTanh, kSigmoid, kSoftmax };
+  enum class Then { kNothing, kTanh, kRelu, kSigmoid, kSoftmax };
   int num_in = 0, num_out = 0;
   std::vector<float> weight;  // [num_out, num_in]
   std::vector<float> bias;    // [num_out], or empty

@@ -220,6 +220,16 @@ def test_how_long_a_text_may_be_and_its_case_are_what_the_library_says(name, i, 
         assert longer.stop() == 0, longer.log()
 
 
+def test_two_kinds_of_text_need_a_model_of_two(tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(FIXTURES / "xlm-roberta-reranker", folder)
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer["post_processor"] = {"type": "BertProcessing", "cls": ["<s>", 0], "sep": ["</s>", 2]}
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    refused = subprocess.run([BINARY, "plan", str(folder)], capture_output=True, text=True, timeout=60)
+    assert refused.returncode != 0 and "type_vocab_size is 1" in refused.stderr
+
+
 def test_an_older_folder_has_its_vocabulary_alone(tmp_path):
     from conftest import Daemon
 
@@ -275,9 +285,10 @@ def test_scores_of_a_cross_encoder(daemon_of, name, options):
         assert abs(post(daemon, "/classify", input=[cases[0]["ids"]]).json()["data"][0]["probs"][0] - cases[0]["score"]) > 1e-3
 
 
-def test_classes_of_an_encoder(daemon_of):
-    daemon = daemon_of("bert-classifier")
-    cases = golden("bert-classifier")
+@pytest.mark.parametrize("name", ["bert-classifier", "distilbert-classifier"])
+def test_classes_of_an_encoder(daemon_of, name):
+    daemon = daemon_of(name)
+    cases = golden(name)
     answer = post(daemon, "/classify", input=[case["text"] for case in cases]).json()
     for entry, case in zip(answer["data"], cases, strict=True):
         assert close(entry["probs"], case["probs"]) and entry["label"] == case["label"] and entry["num_classes"] == 3

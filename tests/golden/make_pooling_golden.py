@@ -213,6 +213,7 @@ def reranker_as_published():
 
 
 ENCODER = dict(hidden_size=24, intermediate_size=32, num_hidden_layers=2, num_attention_heads=3, layer_norm_eps=1e-6)
+DISTILBERT = dict(dim=24, hidden_dim=32, n_layers=2, n_heads=3)
 ENGLISH = [*TEXTS, *(text for pair in PAIRS for text in pair), "the quick brown fox jumps over lazy dogs and runs far away from here again"]
 
 
@@ -248,7 +249,7 @@ def unigrams(folder):
 def encoder(name, tokenize, model_class, config_class, seed, **fields):
     folder = begin(name)
     tokenizer = tokenize(folder)
-    model = model_class(config_class(**ENCODER, vocab_size=tokenizer.get_vocab_size(), **fields)).eval()
+    model = model_class(config_class(vocab_size=tokenizer.get_vocab_size(), **fields)).eval()
     randomise(model, seed)
     save(folder, model, "", {})
     return folder, tokenizer
@@ -263,7 +264,7 @@ def encoder_vectors():
     for name, tokenize, model_class, config_class, fields, mode in (
             ("bert-cls", word_pieces, transformers.BertModel, transformers.BertConfig, BERT, "cls_token"),
             ("xlm-roberta-mean", unigrams, transformers.XLMRobertaModel, transformers.XLMRobertaConfig, XLMR, "mean_tokens")):
-        folder, tokenizer = encoder(name, tokenize, model_class, config_class, 6, **fields)
+        folder, tokenizer = encoder(name, tokenize, model_class, config_class, 6, **ENCODER, **fields)
         modules(folder, "Transformer", "Pooling", "Normalize")
         pooling(folder, mode)
         reference = sentence_transformers.SentenceTransformer(str(folder), device="cpu")
@@ -292,7 +293,7 @@ def cross_encoders():
     for name, tokenize, model_class, config_class, fields in (
             ("bert-reranker", word_pieces, transformers.BertForSequenceClassification, transformers.BertConfig, BERT),
             ("xlm-roberta-reranker", unigrams, transformers.XLMRobertaForSequenceClassification, transformers.XLMRobertaConfig, XLMR)):
-        folder, tokenizer = encoder(name, tokenize, model_class, config_class, 7, num_labels=1, **fields)
+        folder, tokenizer = encoder(name, tokenize, model_class, config_class, 7, num_labels=1, **ENCODER, **fields)
         if name == "bert-reranker":
             saved = json.loads((folder / "config.json").read_text())
             write(folder / "config.json", saved | {"sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity", "version": "4.0.1"}})
@@ -304,14 +305,15 @@ def cross_encoders():
 @torch.no_grad()
 def encoder_classes():
     labels = {0: "bad", 1: "so-so", 2: "good"}
-    folder, tokenizer = encoder("bert-classifier", word_pieces, transformers.BertForSequenceClassification, transformers.BertConfig, 8, num_labels=3,
-                                id2label=labels, label2id={name: i for i, name in labels.items()}, **BERT)
-    model = transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval()
-    cases = []
-    for text in TEXTS:
-        probs = torch.softmax(model(torch.tensor([tokenizer.encode(text).ids])).logits[0].double(), dim=0)
-        cases.append({"text": text, "label": labels[probs.argmax().item()], "probs": numbers(probs)})
-    write(folder / "golden.json", cases)
+    for name, model_class, config_class, fields in (("bert-classifier", transformers.BertForSequenceClassification, transformers.BertConfig, ENCODER | BERT),
+                                                    ("distilbert-classifier", transformers.DistilBertForSequenceClassification, transformers.DistilBertConfig, DISTILBERT | BERT)):
+        folder, tokenizer = encoder(name, word_pieces, model_class, config_class, 8, num_labels=3, id2label=labels, label2id={name: i for i, name in labels.items()}, **fields)
+        model = transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval()
+        cases = []
+        for text in TEXTS:
+            probs = torch.softmax(model(torch.tensor([tokenizer.encode(text).ids])).logits[0].double(), dim=0)
+            cases.append({"text": text, "label": labels[probs.argmax().item()], "probs": numbers(probs)})
+        write(folder / "golden.json", cases)
 
 
 if __name__ == "__main__":

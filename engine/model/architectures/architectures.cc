@@ -78,7 +78,7 @@ constexpr const Architecture* kArchitectures[] = {&kLlama, &kDeciLM, &kOpenElm, 
                                                   &kQwen35, &kQwen35Composite, &kOlmoHybrid,
                                                   &kLfm2, &kLfm2Moe, &kLfm3, &kRecurrentGemma, &kBamba, &kGraniteHybrid, &kFalconH1, &kNemotronH, &kJamba, &kZamba, &kZamba2, &kRwkv, &kRwkv7, &kGla, &kRetNet,
                                                   // Encoders.
-                                                  &kBert, &kRoberta, &kXlmRoberta};
+                                                  &kBert, &kDistilBert, &kRoberta, &kXlmRoberta};
 
 const Architecture& find_row(std::string_view Architecture::*key, std::string_view wanted, const char* what) {
   std::vector<std::string> supported;

@@ -3,7 +3,7 @@
 namespace serval {
 namespace {
 
-constexpr std::string_view kEncoder = "of encoders, BERT's and RoBERTa's are served";
+constexpr std::string_view kEncoder = "of encoders, BERT's, DistilBERT's and RoBERTa's are served";
 constexpr std::string_view kEncoderDecoder = "it is an encoder with a decoder; decoders alone are served";
 constexpr std::string_view kSpeech = "it writes down speech; text goes in here";
 constexpr std::string_view kAnyOrder = "it reads words in any order, with two streams of attention";

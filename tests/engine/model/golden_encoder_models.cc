@@ -21,6 +21,9 @@ std::vector<ModelCase> encoder_models() {
        {without_sight_ahead(), without_token_types(), without_position_table(), without_embedding_norm(), with_norms_of_parts(),
         with_another_mlp_activation(), without_bias("qkv", qkv), without_bias("output", output), without_bias("up", mlp_up),
         without_bias("down", mlp_down), {.name = "second text's type", .switch_off = [](ModelSpec&, ModelWeights&) {}, .spoiled = "token_type_embeddings.weight"}}},
+      {"distilbert",
+       {without_sight_ahead(), without_position_table(), without_embedding_norm(), with_norms_of_parts(), with_another_mlp_activation(),
+        without_bias("qkv", qkv), without_bias("output", output), without_bias("up", mlp_up), without_bias("down", mlp_down)}},
       {"roberta", {without_sight_ahead(), without_token_types(), without_position_table(), with_another_mlp_activation()}},
       {"xlm-roberta", {without_sight_ahead(), without_token_types(), without_position_table(), without_embedding_norm()}},
   };

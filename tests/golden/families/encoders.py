@@ -15,8 +15,8 @@ SMALL = dict(vocab_size=VOCAB, hidden_size=32, intermediate_size=56, num_hidden_
 
 @torch.no_grad()
 def answer(model, ids, second):
-    types = torch.tensor([[int(second > 0 and p >= second) for p in range(len(ids))]])
-    rows = model(torch.tensor([ids]), token_type_ids=types).last_hidden_state[0].double()
+    types = {"token_type_ids": torch.tensor([[int(second > 0 and p >= second) for p in range(len(ids))]])} if hasattr(model.config, "type_vocab_size") else {}
+    rows = model(torch.tensor([ids]), **types).last_hidden_state[0].double()
     return torch.log_softmax(rows @ model.embeddings.word_embeddings.weight.double().T, dim=-1)
 
 
@@ -60,6 +60,8 @@ def older(config):
 
 def make_all():
     make("bert", t.BertModel, t.BertConfig(**SMALL, max_position_embeddings=160), [(7, 0), (90, 0), (150, 61)], edit=older)
+    make("distilbert", t.DistilBertModel, t.DistilBertConfig(vocab_size=VOCAB, dim=32, hidden_dim=56, n_layers=3, n_heads=4, max_position_embeddings=160, attn_implementation="eager"),
+         [(9, 0), (150, 70)], architecture="DistilBertForMaskedLM", prefix="distilbert.")
     beyond = dict(max_position_embeddings=164, pad_token_id=1, type_vocab_size=1)
     make("roberta", t.RobertaModel, t.RobertaConfig(**SMALL | {"hidden_act": "gelu_new"}, **beyond | {"type_vocab_size": 2}), [(1, 0), (100, 40)],
          architecture="RobertaForMaskedLM", prefix="roberta.")
