@@ -8,10 +8,9 @@
 namespace serval {
 
 ModelInput::ModelInput(int max_rows, int max_seqs, int max_branches, int table_stride,
-                       const BlockGeometry& geometry, const LongAttention& long_attention, int token_offset)
+                       const BlockGeometry& geometry, const LongAttention& long_attention)
     : geometry_(geometry),
       long_attention_(long_attention),
-      token_offset_(token_offset),
       token_ids_(max_rows),
       positions_(max_rows),
       token_types_(max_rows) {
@@ -41,7 +40,7 @@ size_t ModelInput::planned_bytes(int max_rows, int max_seqs, int max_branches, i
 }
 
 // The rows of the batch; returns how many.
-int ModelInput::fill(const Batch& batch, const SlotTable& slots) {
+int ModelInput::fill(const Batch& batch, const SlotTable& slots, int token_offset) {
   // As wide as the longest table of this step: a device copies no more than is used.
   step_stride_ = 1;
   for (const SeqStep& step : batch.seqs)
@@ -55,7 +54,7 @@ int ModelInput::fill(const Batch& batch, const SlotTable& slots) {
     SERVAL_CHECK(row + step.num_tokens <= static_cast<int>(token_ids_.size()), row, step.num_tokens,
                  token_ids_.size());
     for (int j = 0; j < step.num_tokens; ++j) {
-      const TokenId token = slot.tokens[step.first_pos + j + token_offset_];
+      const TokenId token = slot.tokens[step.first_pos + j + token_offset];
       token_ids_[row + j] = token == kTokenOnDevice ? -1 - step.slot : token;
       set_position(row + j, slot, step.first_pos + j);
     }

@@ -15,19 +15,19 @@ namespace serval {
 
 class ModelInput {
  public:
-  // max_branches: rows of a step whose ancestors do not stand right before them, guesses of a tree. token_offset: a row of a
-  // batch has the token that stands so many positions behind its own.
+  // max_branches: rows of a step whose ancestors do not stand right before them, guesses of a tree.
   ModelInput(int max_rows, int max_seqs, int max_branches, int table_stride, const BlockGeometry& geometry,
-             const LongAttention& long_attention, int token_offset = 0);
+             const LongAttention& long_attention);
 
   static size_t planned_bytes(int max_rows, int max_seqs, int max_branches, int table_stride,
                               const BlockGeometry& geometry, const LongAttention& long_attention);
 
   // `slots` is already updated from the batch. The view is good until the next call.
-  // padded_rows(n): how many rows a step of n rows shall have; those added belong to no sequence.
+  // padded_rows(n): how many rows a step of n rows shall have; those added belong to no sequence. token_offset: a row has the
+  // token that stands so many positions behind its own.
   template <class PaddedRows>
-  const ForwardInput& build(const Batch& batch, const SlotTable& slots, const PaddedRows& padded_rows) {
-    const int rows = fill(batch, slots);
+  const ForwardInput& build(const Batch& batch, const SlotTable& slots, const PaddedRows& padded_rows, int token_offset = 0) {
+    const int rows = fill(batch, slots, token_offset);
     return view(rows, padded_rows(rows));
   }
 
@@ -46,7 +46,7 @@ class ModelInput {
   int num_groups() const { return geometry_.num_groups; }
 
  private:
-  int fill(const Batch& batch, const SlotTable& slots);
+  int fill(const Batch& batch, const SlotTable& slots, int token_offset);
   void fill_branches(const Batch& batch, const SeqStep& step, const Slot& slot, int row, int num_chained);
   void add_sequence(const Slot& slot, int row, int first_pos, uint64_t mask, int tree_start);
   const ForwardInput& view(int rows, int padded_rows);
@@ -60,7 +60,6 @@ class ModelInput {
 
   BlockGeometry geometry_;
   LongAttention long_attention_;
-  int token_offset_;
   int step_stride_ = 1;                         // of this step's block tables, at most what was planned for
   std::vector<int32_t> token_ids_, positions_, token_types_;  // [max_rows]
   std::vector<int32_t> far_queries_, far_keys_;  // [max_rows] where attention is long, else empty

@@ -9,6 +9,8 @@ without caches.
  - hydra: Ankner et al. 2024, section 3; hydra_plus: with the layer of section 3.3 before the heads
  - eagle: Li et al. 2024, section 3 (no norm before attention; embedding and output head are the model's)
  - eagle3: Li et al. 2025, section 3 (three of the model's layers through fc; embedding beside the row; ids of its own)
+ - mtp: DeepSeek-AI 2024, section 2.2 (three layers behind the model's own, in its folder; the last one makes the guesses behind its own
+   from its own rows, as EAGLE does)
  - dflash: Chen et al. 2026, section 3 (a block of masks that see each other, and before them what the model's layers made)
 """
 
@@ -150,6 +152,25 @@ def eagle3(t, w, ids, margins):
     return chain(t, w, ids, margins, rows, layer_of, logits_of, [i + d for i, d in enumerate(w["d2t"].tolist())])
 
 
+MTP_LAYERS, MTP_GUESSES = 3, 5
+
+
+def mtp(t, w, ids, margins):
+    rows, known = t.states(ids[:-1])[-1], list(ids)
+    for guess in range(MTP_GUESSES):
+        number = min(guess, MTP_LAYERS - 1)
+        layer, tokens = f"model.layers.{LAYERS + number}.", known[1 + number :]
+        both = norm(t.embedding[tokens], w[f"{layer}enorm.weight"]), norm(rows, w[f"{layer}hnorm.weight"])
+        x = F.linear(torch.cat(both, dim=-1), w[f"{layer}eh_proj.weight"])
+        mask, positions = causal(len(x))
+        read = norm(x, w[f"{layer}input_layernorm.weight"])
+        x = x + attend(w, layer, read, read, positions, positions, mask)
+        x = x + feed_forward(w, layer, norm(x, w[f"{layer}post_attention_layernorm.weight"]))
+        known.append(choose(F.linear(norm(x[-1], w[f"{layer}shared_head.norm.weight"]), t.head), margins))
+        yield known[-1]
+        rows = x if number < MTP_LAYERS - 1 else torch.cat((rows, x[-1:]))
+
+
 BLOCK, MASK = 6, 95
 
 
@@ -204,6 +225,16 @@ def forms():
     yield eagle3, "model", llama(draft_vocab_size=60, eagle_aux_hidden_state_layer_ids=[0, 2, 3]), {
         "fc.weight": (HIDDEN, 3 * HIDDEN), "norm.weight": (HIDDEN,), "lm_head.weight": (60, HIDDEN), "midlayer.input_layernorm.weight": (HIDDEN,),
         "midlayer.hidden_norm.weight": (HIDDEN,), **layer_shapes("midlayer.", 2 * HIDDEN, False)}
+    layers = [f"model.layers.{LAYERS + number}." for number in range(MTP_LAYERS)]
+    yield mtp, "model", dict(
+        architectures=["Dots1ForCausalLM"], attention_bias=False, bos_token_id=1, eos_token_id=2, first_k_dense_replace=LAYERS, head_dim=DIM,
+        hidden_act="silu", hidden_size=HIDDEN, intermediate_size=INTER, max_position_embeddings=256, model_type="dots1", moe_intermediate_size=8,
+        n_group=1, n_routed_experts=4, n_shared_experts=1, norm_topk_prob=True, num_attention_heads=HEADS, num_experts_per_tok=2,
+        num_hidden_layers=LAYERS, num_key_value_heads=KV_HEADS, num_nextn_predict_layers=MTP_LAYERS, rms_norm_eps=EPS, rope_theta=THETA,
+        routed_scaling_factor=1.0, tie_word_embeddings=False, topk_group=1, torch_dtype="float32", vocab_size=VOCAB), {
+        name: shape for layer in layers for name, shape in
+        {**layer_shapes(layer, HIDDEN, True), f"{layer}eh_proj.weight": (HIDDEN, 2 * HIDDEN), f"{layer}enorm.weight": (HIDDEN,),
+         f"{layer}hnorm.weight": (HIDDEN,), f"{layer}shared_head.norm.weight": (HIDDEN,)}.items()}
     yield dflash, "model", dict(
         architectures=["DFlashDraftModel"], attention_bias=False, attention_dropout=0.0, auto_map={"AutoModel": "dflash.DFlashDraftModel"},
         block_size=BLOCK, bos_token_id=1, dflash_config={"mask_token_id": MASK, "target_layer_ids": [0, 3]}, dtype="float32", eos_token_id=2,
@@ -219,7 +250,7 @@ def forms():
 def draw(name, shape, generator, found):
     """found: how much what attention finds weighs."""
     x = torch.randn(shape, generator=generator)
-    if name.endswith("norm.weight"):
+    if name.endswith("norm.weight"):  # enorm and hnorm too
         return x * 0.3 + (5 if "q_norm" in name else 1)
     if len(shape) == 1:
         return x * 0.5
@@ -255,7 +286,8 @@ def main():
                 break
         else:
             raise SystemExit(f"{guess.__name__}: no seed keeps its margins")
-        save(FOLDER / guess.__name__, file, config, w)
+        # Layers for further tokens are published with their model: one of another family that computes the same, where all is dense.
+        save(FOLDER / guess.__name__, file, config, {**t.model.state_dict(), **w} if guess is mtp else w)
         golden = {"reference": "torch " + torch.__version__.split("+")[0], "seed": seed, "prompt": prompt, "answer": ids[PROMPT:], "guesses": guesses}
         (FOLDER / guess.__name__ / "golden.json").write_text(json.dumps(golden, separators=(",", ":")) + "\n", encoding="utf-8")
         print(f"{guess.__name__}: seed {seed}, smallest margin {min(margins):.4f}")

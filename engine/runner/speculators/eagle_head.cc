@@ -1,6 +1,7 @@
 #include "engine/runner/speculators/eagle_head.h"
 
 #include <algorithm>
+#include <iterator>
 #include <stdexcept>
 #include <utility>
 
@@ -50,53 +51,61 @@ std::vector<int> read_layers_of(const Fields& file, int num_layers) {
   return layers;
 }
 
-std::vector<WeightSlot> slots_of(const EagleSpec& spec, EagleWeights& w) {
+std::vector<WeightSlot> slots_of(const EagleSpec& spec, EagleWeights& weights) {
   const int64_t hidden = spec.model.hidden_size;
-  const LayerSpec& layer = spec.model.layers[0];
   std::vector<WeightSlot> slots;
-  SlotList frame(slots, spec.model.names, "", spec.model.weight_format());
-  SlotList inside(slots, spec.model.names, spec.names.layer, spec.model.weight_format());
-  frame.linear(w.fc, {{spec.names.fc, hidden}}, hidden * (spec.reads_beside ? spec.num_read() : 2), spec.has_fc_bias);
-  frame.norm(w.embedding_norm, spec.names.embedding_norm, hidden, spec.embedding_norm);
-  frame.norm(w.row_norm, spec.names.row_norm, hidden, spec.row_norm);
-  w.model.layers.resize(1);
-  list_layer(spec.model, layer, w.model.layers[0], inside);
-  for (WeightSlot& slot : slots) {
-    auto* const linear = std::get_if<LinearSlot>(&slot);
-    for (size_t i = 0; spec.reads_beside && linear && i < linear->parts.size(); ++i) {
-      SourceTensor& part = linear->parts[i];
-      for (const char* reading : {"q_proj", "k_proj", "v_proj"})
-        if (part.name == spec.names.layer + "self_attn." + reading + ".weight") part.shape[1] = 2 * hidden;
+  weights.layers.resize(spec.names.size());
+  for (size_t l = 0; l < spec.names.size(); ++l) {
+    const EagleSpec::Names& names = spec.names[l];
+    EagleWeights::Layer& w = weights.layers[l];
+    SlotList frame(slots, spec.model.names, "", spec.model.weight_format());
+    SlotList inside(slots, spec.model.names, names.layer, spec.model.weight_format());
+    frame.linear(w.fc, {{names.fc, hidden}}, hidden * (spec.reads_beside ? spec.num_read() : 2), spec.has_fc_bias);
+    frame.norm(w.embedding_norm, names.embedding_norm, hidden, spec.embedding_norm);
+    frame.norm(w.row_norm, names.row_norm, hidden, spec.row_norm);
+    w.model.layers.resize(1);
+    list_layer(spec.model, spec.model.layers[l], w.model.layers[0], inside);
+    for (WeightSlot& slot : slots) {
+      auto* const linear = std::get_if<LinearSlot>(&slot);
+      for (size_t i = 0; spec.reads_beside && linear && i < linear->parts.size(); ++i) {
+        SourceTensor& part = linear->parts[i];
+        for (const char* reading : {"q_proj", "k_proj", "v_proj"})
+          if (part.name == names.layer + "self_attn." + reading + ".weight") part.shape[1] = 2 * hidden;
+      }
     }
+    frame.norm(w.model.final_norm, names.norm, hidden, spec.model.final_norm);
+    if (spec.has_own_head) frame.linear(w.model.lm_head, {{names.head, spec.model.vocab_size}}, hidden, false);
   }
-  frame.norm(w.model.final_norm, spec.names.norm, hidden, spec.model.final_norm);
-  if (spec.has_own_head) frame.linear(w.model.lm_head, {{spec.names.head, spec.model.vocab_size}}, hidden, false);
   return slots;
 }
 
 // Layers that predict further tokens (DeepSeek-V3, section 2.2).
 struct Mtp {
-  EagleSpec::Names names;
-  bool goes_on_normed;
+  std::vector<EagleSpec::Names> names;
+  bool goes_on_normed = false;
 };
 
-// The first of them, where it is as wide as the target: behind the target's own layers, numbered on, or Qwen3-Next's and
-// Qwen3.5's.
-std::optional<Mtp> find_mtp(const Checkpoint& checkpoint, const ModelSpec& target) {
-  const auto is_there = [&](const EagleSpec::Names& names) {
+// The first of them, at most so many, that are as wide as the target: behind the target's own layers, numbered on; or
+// Qwen3-Next's and Qwen3.5's, of which there is one. None: there are none.
+Mtp find_mtp(const Checkpoint& checkpoint, const ModelSpec& target, int most) {
+  Mtp mtp;
+  const auto add = [&](const EagleSpec::Names& names) {
     const TensorInfo* const fc = checkpoint.find(names.fc + ".weight");
-    return fc != nullptr && fc->shape == std::vector<int64_t>{target.hidden_size, 2 * target.hidden_size};
+    if (fc == nullptr || fc->shape != std::vector<int64_t>{target.hidden_size, 2 * target.hidden_size}) return false;
+    mtp.names.push_back(names);
+    return std::ssize(mtp.names) < most;
   };
-  if (!target.layers_unused.empty()) {
-    const std::string layer = std::string(target.names.layers) + "." + std::to_string(target.layers_unused[0]) + ".";
-    const EagleSpec::Names names = {layer + "eh_proj", layer, layer + "enorm", layer + "hnorm", layer + "shared_head.norm", ""};
-    if (is_there(names)) return Mtp{names, false};
+  for (const int further : target.layers_unused) {
+    const std::string layer = std::string(target.names.layers) + "." + std::to_string(further) + ".";
+    if (!add({layer + "eh_proj", layer, layer + "enorm", layer + "hnorm", layer + "shared_head.norm", ""})) break;
   }
-  const EagleSpec::Names names = {"mtp.fc", "mtp.layers.0.", "mtp.pre_fc_norm_embedding", "mtp.pre_fc_norm_hidden", "mtp.norm", ""};
-  return is_there(names) ? std::optional(Mtp{names, true}) : std::nullopt;
+  if (!mtp.names.empty()) return mtp;
+  add({"mtp.fc", "mtp.layers.0.", "mtp.pre_fc_norm_embedding", "mtp.pre_fc_norm_hidden", "mtp.norm", ""});
+  mtp.goes_on_normed = true;
+  return mtp;
 }
 
-// Its layer is like the last of the target's that has keys and values.
+// Their layers are like the last of the target's that has keys and values.
 EagleSpec read_mtp(const fs::path& folder, const Checkpoint& checkpoint, const ModelSpec& target, const Mtp& mtp) {
   EagleSpec spec;
   auto like = target.layers.rbegin();
@@ -104,6 +113,10 @@ EagleSpec read_mtp(const fs::path& folder, const Checkpoint& checkpoint, const M
   const std::optional<ModelSpec> model = like == target.layers.rend() ? std::nullopt : one_layer_of(target, *like);
   if (!model) refuse(folder, "has layers that predict further tokens of a kind that is not supported");
   spec.model = *model;
+  for (int l = 1; l < std::ssize(mtp.names); ++l) {
+    spec.model.layers.push_back(spec.model.layers[0]);
+    spec.model.kv_groups[0].layers.push_back(l);
+  }
   spec.embedding_norm = spec.row_norm = target.final_norm;
   spec.names = mtp.names;
   spec.goes_on_normed = mtp.goes_on_normed;
@@ -111,6 +124,13 @@ EagleSpec read_mtp(const fs::path& folder, const Checkpoint& checkpoint, const M
   EagleWeights weights;
   check_slots(checkpoint, slots_of(spec, weights));
   return spec;
+}
+
+ModelSpec one_of(const ModelSpec& alike) {
+  ModelSpec one = alike;
+  one.layers.erase(one.layers.begin() + 1, one.layers.end());
+  one.kv_groups[0].layers = {0};
+  return one;
 }
 
 }  // namespace
@@ -121,12 +141,12 @@ bool has_eagle(const fs::path& folder) {
 
 bool has_mtp(const fs::path& folder, const ModelSpec& target) {
   const bool has_tensors = fs::exists(folder / "model.safetensors") || fs::exists(folder / "model.safetensors.index.json");
-  return has_tensors && find_mtp(Checkpoint(folder), target).has_value();
+  return has_tensors && !find_mtp(Checkpoint(folder), target, 1).names.empty();
 }
 
-EagleSpec read_eagle_spec(const fs::path& folder, const ModelSpec& target) {
+EagleSpec read_eagle_spec(const fs::path& folder, const ModelSpec& target, int most) {
   const Checkpoint checkpoint(folder);
-  if (const std::optional<Mtp> mtp = find_mtp(checkpoint, target)) return read_mtp(folder, checkpoint, target, *mtp);
+  if (const Mtp mtp = find_mtp(checkpoint, target, most); !mtp.names.empty()) return read_mtp(folder, checkpoint, target, mtp);
   const auto [object, path] = read_config(folder);
   const Fields file(object, path.string());
   EagleSpec spec;
@@ -150,13 +170,13 @@ EagleSpec read_eagle_spec(const fs::path& folder, const ModelSpec& target) {
     spec.has_own_head = true;
     spec.model.vocab_size = file.find_int("draft_vocab_size", 1, target.vocab_size).value_or(target.vocab_size);
     spec.has_own_ids = spec.model.vocab_size < target.vocab_size;
-    spec.names = {"fc", layer, layer + "input_layernorm", layer + "hidden_norm", "norm", "lm_head"};
+    spec.names = {{"fc", layer, layer + "input_layernorm", layer + "hidden_norm", "norm", "lm_head"}};
     for (const char* field : {"target_hidden_size", "norm_before_residual"}) file.find(field);
   } else {
     spec.model.vocab_size = target.vocab_size;
     spec.model.final_norm = {};
     if (checkpoint.find(layer + "input_layernorm.weight") == nullptr) only.mixer_norm = {};
-    spec.names = {.fc = "fc", .layer = layer};
+    spec.names = {{.fc = "fc", .layer = layer}};
   }
   spec.ignored = {"embed_tokens.weight", "d2t", "t2d", "rotary_emb.inv_freq"};
   refuse_unasked(file);
@@ -199,30 +219,31 @@ size_t planned_eagle_bytes(const EagleSpec& spec, const Backend& backend) {
 
 EagleHead::EagleHead(EagleSpec spec, EagleWeights weights, const StepLimits& steps, Transformer& target, Backend& backend)
     : spec_(std::move(spec)),
-      fc_(std::move(weights.fc)),
-      embedding_norm_(std::move(weights.embedding_norm)),
-      row_norm_(std::move(weights.row_norm)),
+      max_seqs_(steps.max_seqs),
+      weights_(std::move(weights.layers)),
       own_ids_(std::move(weights.own_ids)),
       target_(target),
       backend_(backend),
-      layer_(spec_.model, std::move(weights.model), steps.max_model_len, backend),
       ws_(spec_.model, steps.max_rows, steps.max_logit_rows, backend) {
-  const int64_t max_rows = steps.max_rows, hidden = spec_.model.hidden_size;
+  layers_.reserve(weights_.size());
+  for (EagleWeights::Layer& layer : weights_) layers_.emplace_back(one_of(spec_.model), std::move(layer.model), steps.max_model_len, backend);
+  const int64_t max_rows = steps.max_rows, hidden = spec_.model.hidden_size, num_set_aside = num_aside(spec_, steps);
   const DType type = backend.activation_dtype(spec_.model.weight_dtype);
   const int widest = std::max(2, spec_.num_read());
-  memory_ = backend.allocate((3 + widest) * max_rows * hidden * dtype_bytes(type));
+  memory_ = backend.allocate(((3 + widest) * max_rows + num_set_aside) * hidden * dtype_bytes(type));
   rows_ = Tensor(memory_.data(), type, {max_rows, hidden});
   stacked_ = Tensor(rows_.at(max_rows * hidden), type, {2 * max_rows, hidden});
   paired_ = Tensor(rows_.at(3 * max_rows * hidden), type, {widest * max_rows, hidden});
+  aside_ = Tensor(rows_.at((3 + widest) * max_rows * hidden), type, {num_set_aside, hidden});
   order_.reserve(static_cast<size_t>(widest * max_rows));
 }
 
 size_t EagleHead::planned_bytes(const EagleSpec& spec, const StepLimits& steps, const Backend& backend) {
   const DType type = backend.activation_dtype(spec.model.weight_dtype);
   const size_t widest = std::max(2, spec.num_read()), rows = steps.max_rows;
-  return Transformer::planned_bytes(spec.model, steps.max_model_len) +
+  return spec.num_layers() * Transformer::planned_bytes(spec.model, steps.max_model_len) +
          Workspace::planned_bytes(spec.model, steps.max_rows, steps.max_logit_rows, type) +
-         (3 + widest) * rows * spec.model.hidden_size * dtype_bytes(type) + widest * rows * sizeof(int32_t);
+         ((3 + widest) * rows + num_aside(spec, steps)) * spec.model.hidden_size * dtype_bytes(type) + widest * rows * sizeof(int32_t);
 }
 
 // Rows of one of the buffers, or so many of them seen as one that is wider.
@@ -247,37 +268,60 @@ void EagleHead::read(const Tensor& kept, const KeptRows& places, std::span<const
   const Tensor to = part_of(rows_, 0, num_rows_);
   if (spec_.read_layers.empty()) return backend_.gather_rows(kept, order_, to);
   backend_.gather_rows(kept, order_, part_of(paired_, 0, int64_t{parts} * num_rows_));
-  backend_.linear(part_of(paired_, 0, num_rows_, parts), fc_, to);
+  backend_.linear(part_of(paired_, 0, num_rows_, parts), weights_[0].fc, to);
 }
 
+// Those of the forward and those that were set aside are put behind each other, then in order.
 void EagleHead::read_own(std::span<const int32_t> rows) {
   num_rows_ = static_cast<int>(rows.size());
-  backend_.gather_rows(spec_.goes_on_normed ? ws_.h : ws_.residual, rows, part_of(rows_, 0, num_rows_));
+  const auto is_own = [](int32_t row) { return row > kSetAside; };
+  const int64_t num_own = std::ranges::count_if(rows, is_own);
+  if (num_own == num_rows_) return backend_.gather_rows(own_rows(), rows, part_of(rows_, 0, num_rows_));
+  order_.clear();
+  std::ranges::copy_if(rows, std::back_inserter(order_), is_own);
+  if (num_own > 0) backend_.gather_rows(own_rows(), order_, part_of(paired_, 0, num_own));
+  order_.clear();
+  for (const int32_t row : rows)
+    if (!is_own(row)) order_.push_back(last_layer_ * max_seqs_ + kSetAside - row);
+  backend_.gather_rows(aside_, order_, part_of(paired_, num_own, num_rows_ - num_own));
+  order_.clear();
+  for (int32_t own = 0, other = static_cast<int32_t>(num_own); const int32_t row : rows) order_.push_back(is_own(row) ? own++ : other++);
+  backend_.gather_rows(part_of(paired_, 0, num_rows_), order_, part_of(rows_, 0, num_rows_));
 }
 
-void EagleHead::forward(const ForwardInput& input, std::span<const KvLayer> kv) {
+// Slots behind each other at once.
+void EagleHead::set_aside(std::span<const int32_t> rows, std::span<const SlotId> slots) {
+  for (size_t i = 0, n = 1; i < rows.size(); i += n) {
+    for (n = 1; i + n < rows.size() && slots[i + n] == slots[i] + static_cast<SlotId>(n);) ++n;
+    backend_.gather_rows(own_rows(), rows.subspan(i, n), part_of(aside_, int64_t{last_layer_} * max_seqs_ + slots[i], static_cast<int64_t>(n)));
+  }
+}
+
+void EagleHead::forward(int layer, const ForwardInput& input, std::span<const KvLayer> kv) {
   const int n = input.num_rows();
   SERVAL_CHECK(n == num_rows_, n, num_rows_);
+  last_layer_ = layer;
+  const EagleWeights::Layer& w = weights_[layer];
   ws_.start(n);
   target_.embed(input.token_ids, ws_);
   const Tensor rows = part_of(rows_, 0, n);
-  put(spec_.embedding_norm, embedding_norm_, ws_.residual, part_of(stacked_, 0, n));
-  put(spec_.row_norm, row_norm_, rows, part_of(stacked_, n, n));
+  put(spec_.embedding_norm, w.embedding_norm, ws_.residual, part_of(stacked_, 0, n));
+  put(spec_.row_norm, w.row_norm, rows, part_of(stacked_, n, n));
   order_.clear();
   for (int32_t i = 0; i < n; ++i) order_.insert(order_.end(), {i, n + i});
   backend_.gather_rows(part_of(stacked_, 0, 2 * n), order_, part_of(paired_, 0, 2 * n));
   const Tensor pairs = part_of(paired_, 0, n, 2);
   if (spec_.reads_beside) {
     backend_.scaled_add(rows, 1, {}, ws_.residual);
-    layer_.run_layers(input, kv, ws_, 1, pairs);
+    layers_[layer].run_layers(input, kv.subspan(layer, 1), ws_, 1, pairs);
   } else {
-    backend_.linear(pairs, fc_, ws_.residual);
-    layer_.run_layers(input, kv, ws_, 1);
+    backend_.linear(pairs, w.fc, ws_.residual);
+    layers_[layer].run_layers(input, kv.subspan(layer, 1), ws_, 1);
   }
 }
 
 Tensor EagleHead::logits(std::span<const int32_t> rows) {
-  return (spec_.has_own_head ? layer_ : target_).logits(rows, ws_);
+  return (spec_.has_own_head ? layers_[last_layer_] : target_).logits(rows, ws_);
 }
 
 }  // namespace serval

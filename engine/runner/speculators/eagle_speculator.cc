@@ -26,10 +26,12 @@ EagleSpeculator::EagleSpeculator(const DraftPlan& plan, EagleSpec spec, EagleWei
     : plan_(plan),
       most_(most),
       width_(std::min(width, most)),
+      num_layers_(spec.num_layers()),
       loaded_(std::make_unique<Loaded>(Loaded{std::move(spec), std::move(weights)})) {}
 
 StepLimits EagleSpeculator::limits_of(const EagleSpec& spec, const StepLimits& steps, int width) {
-  StepLimits limits = Transformer::step_limits(spec.model, {.max_rows = std::max(steps.max_rows, steps.max_seqs * width),
+  const int rows = steps.max_rows + (spec.num_layers() - 1) * steps.max_seqs;  // of the last layer, with those of guesses
+  StepLimits limits = Transformer::step_limits(spec.model, {.max_rows = std::max(rows, steps.max_seqs * width),
                                                             .max_logit_rows = steps.max_seqs * width,
                                                             .max_seqs = steps.max_seqs,
                                                             .max_branches = width > 1 ? steps.max_seqs * (width - 1) : 0,
@@ -46,7 +48,7 @@ size_t EagleSpeculator::planned_bytes(const EagleSpec& spec, const StepLimits& l
          FollowedSteps::planned_bytes(spec.read_layers.size(), spec.model, steps, backend) +
          ModelInput::planned_bytes(limits.max_rows, limits.max_seqs, limits.max_branches, limits.table_stride, geometry, {}) +
          DraftKv::planned_table_bytes(limits.max_seqs) + limits.max_rows * sizeof(int32_t) +
-         seqs * (sizeof(Growing) + max_candidates(most, width) * (sizeof(Candidate) + sizeof(int32_t))) +
+         seqs * (sizeof(int) + sizeof(Followed) + sizeof(SeqStep) + sizeof(int32_t) + sizeof(SlotId) + sizeof(Growing) + max_candidates(most, width) * (sizeof(Candidate) + sizeof(int32_t))) +
          rows * (2 * sizeof(Node) + sizeof(ModelInput::Guess) + sizeof(SampleRow) + sizeof(SampleResult) +
                  (width + kMoreReported) * sizeof(TopLogprob));
 }
@@ -63,12 +65,17 @@ void EagleSpeculator::start(const DraftHost& host) {
   context_ = host.backend.make_step_context(with_lists);
   SERVAL_CHECK(context_->bytes() == plan_.scratch_bytes, context_->bytes(), plan_.scratch_bytes);
   input_.emplace(limits.max_rows, limits.max_seqs, limits.max_branches, limits.table_stride, host.geometry,
-                 host.transformer.spec().long_attention, 1);
+                 host.transformer.spec().long_attention);
   head_.emplace(std::move(loaded_->spec), std::move(loaded_->weights), limits, host.transformer, host.backend);
   loaded_.reset();
   vocab_ = head_->num_logits();
   const int seqs = limits.max_seqs, rows = limits.max_logit_rows;
+  num_before_.assign(seqs, 0);
+  followed_.reserve(seqs);
+  layer_batch_.seqs.reserve(seqs);
   rows_.reserve(limits.max_rows);
+  aside_rows_.reserve(seqs);
+  aside_slots_.reserve(seqs);
   growing_.reserve(seqs);
   candidates_.resize(size_t{1} * seqs * max_candidates(most_, width_));
   order_.reserve(max_candidates(most_, width_));
@@ -83,17 +90,35 @@ void EagleSpeculator::start(const DraftHost& host) {
 void EagleSpeculator::propose(std::span<DraftTask> tasks) {
   steps_.begin();
   lay_out(tasks);
-  if (steps_.batch().seqs.empty()) return;
-  begin(input_->build(steps_.batch(), *slots_, [](int rows) { return rows; }));
+  if (followed_.empty()) return;
+  const auto rows_of_batch = [](int rows) { return rows; };
+  begin(input_->build(steps_.batch(), *slots_, rows_of_batch, 1));
   head_->read(steps_.kept(), steps_.places(), steps_.rows());
-  head_->forward(step_, kv_->layers());
-  for (int level = 0; !nodes_.empty(); ++level) {
-    add_candidates(level);
-    choose_nodes(level);
-    if (nodes_.empty()) break;
-    begin(input_->build(guesses_));
-    head_->read_own(rows_);
-    head_->forward(step_, kv_->layers());
+  forward(0);
+  for (int level = 0;; ++level) {
+    if (!nodes_.empty()) {
+      add_candidates(level);
+      choose_nodes(level);
+    }
+    const int layer = std::min(level + 1, num_further());
+    if (level < num_further()) {
+      lay_out_layer(layer);
+      if (!rows_.empty()) {
+        begin(input_->build(layer_batch_, *slots_, rows_of_batch, layer + 1));
+        head_->read_own(rows_);
+      }
+      head_->set_aside(aside_rows_, aside_slots_);  // now that those of the step before are read
+      if (rows_.empty()) break;
+    } else {
+      if (nodes_.empty()) break;
+      begin(input_->build(guesses_));
+      head_->read_own(rows_);
+    }
+    forward(layer);
+  }
+  for (const Followed& followed : followed_) {
+    int& num_before = num_before_[followed.slot];
+    num_before = std::min(num_further(), num_before + followed.end - followed.first);
   }
   for (Growing& growing : growing_) {
     take_best(growing);
@@ -106,14 +131,33 @@ void EagleSpeculator::begin(const ForwardInput& input) {
   context_->begin_step(step_);
 }
 
+// And says which rows the next layer will read first in the next step: those of the last positions whose tokens are known.
+void EagleSpeculator::forward(int layer) {
+  head_->forward(layer, step_, kv_->layers());
+  if (layer == num_further()) return;
+  aside_rows_.clear();
+  aside_slots_.clear();
+  for (const Followed& followed : followed_) {
+    const int last = followed.end - layer - 1;
+    if (last < followed.begin) continue;
+    aside_rows_.push_back(followed.first_row + last - followed.begin);
+    aside_slots_.push_back(followed.slot);
+  }
+}
+
 // The rows of the first forward: what the step has computed, each with the token behind it.
 void EagleSpeculator::lay_out(std::span<DraftTask> tasks) {
+  followed_.clear();
   growing_.clear();
   nodes_.clear();
   for (DraftTask& task : tasks) {
-    if (!steps_.follow(task)) continue;
+    const auto first_row = static_cast<int>(steps_.rows().size());
+    const bool grows = steps_.follow(task);
+    if (const auto num_rows = static_cast<int>(steps_.rows().size()) - first_row; num_rows > 0)
+      followed_.push_back({task.seq, task.slot, task.first_computed, task.first_computed + num_rows, task.first_computed, num_rows, first_row});
+    if (!grows) continue;
     const auto num_known = static_cast<int>(task.known.size());
-    Growing growing{.task = &task, .slot = slots_->find(task.seq, task.slot)};
+    Growing growing{.task = &task, .slot = slots_->find(task.seq, task.slot), .followed = static_cast<int>(followed_.size()) - 1};
     growing.first = static_cast<int>(growing_.size()) * max_candidates(most_, width_);
     growing.width = std::min(task.width, width_);
     growing.most_places = std::min(task.most, max_model_len_ - (num_known - 1));
@@ -121,6 +165,27 @@ void EagleSpeculator::lay_out(std::span<DraftTask> tasks) {
     lend_own_blocks(plan_, input_->num_groups(), task.slot, num_known - 1 + growing.most_places, *slots_);
     nodes_.push_back({static_cast<int>(growing_.size()), -1, static_cast<int32_t>(steps_.rows().size()) - 1, 0});
     growing_.push_back(growing);
+  }
+}
+
+// The rows of one of the further layers: of each sequence those of the layer before, but for the last that is known, and before
+// them the one that was set aside; where its tree still grows, all to the last position, with guesses for tokens.
+void EagleSpeculator::lay_out_layer(int layer) {
+  layer_batch_.seqs.clear();
+  rows_.clear();
+  auto node = nodes_.begin();
+  for (int f = 0; f < std::ssize(followed_); ++f) {
+    Followed& followed = followed_[f];
+    const bool grows = node != nodes_.end() && growing_[node->growing].followed == f;
+    const Followed before = followed;
+    followed.begin = followed.first - std::min(layer, num_before_[followed.slot]);
+    followed.num_rows = std::max(0, followed.end - (grows ? 0 : layer) - followed.begin);
+    followed.first_row = static_cast<int>(rows_.size());
+    for (int position = followed.begin; position < followed.begin + followed.num_rows; ++position)
+      rows_.push_back(position < before.begin ? EagleHead::kSetAside - followed.slot : before.first_row + position - before.begin);
+    if (followed.num_rows > 0)
+      layer_batch_.seqs.push_back({.seq = followed.seq, .slot = followed.slot, .first_pos = followed.begin, .num_tokens = followed.num_rows});
+    if (grows) (node++)->row = static_cast<int32_t>(rows_.size()) - 1;
   }
 }
 
@@ -183,7 +248,8 @@ size_t EagleSpeculator::rank(const Growing& growing, int num_before, std::span<T
   return count;
 }
 
-// The best candidates of the level are gone on from.
+// The best candidates of the level are gone on from: by the next layer, where there is one, which finds them behind the known
+// tokens.
 void EagleSpeculator::choose_nodes(int level) {
   next_nodes_.clear();
   guesses_.clear();
@@ -195,7 +261,7 @@ void EagleSpeculator::choose_nodes(int level) {
     order_.clear();
     for (int i = growing.level_begin; i < growing.count; ++i)
       if (!std::ranges::binary_search(growing.slot->end_ids, all[i].token)) order_.push_back(i);
-    const auto num_chosen = std::min<size_t>({order_.size(), static_cast<size_t>(growing.width),
+    const auto num_chosen = std::min<size_t>({order_.size(), static_cast<size_t>(num_gone_on(growing)),
                                               static_cast<size_t>(growing.most_places - growing.num_places)});
     std::partial_sort(order_.begin(), order_.begin() + static_cast<int64_t>(num_chosen), order_.end(), [&](int32_t a, int32_t b) {
       return all[a].score != all[b].score ? all[a].score > all[b].score : a < b;
@@ -204,11 +270,15 @@ void EagleSpeculator::choose_nodes(int level) {
     for (size_t i = 0; i < num_chosen; ++i) {
       const Candidate& candidate = all[order_[i]];
       const Node& parent = nodes_[candidate.made_by];
+      next_nodes_.push_back({g, order_[i], static_cast<int32_t>(next_nodes_.size()), 0});
+      if (level < num_further()) {
+        slots_->guess(growing.task->slot, tree_start + 1 + level, candidate.token);
+        continue;
+      }
       const int place = growing.num_places++;
-      const uint64_t mask = growing.width == 1 ? 0 : parent.mask | uint64_t{1} << place;
+      if (num_gone_on(growing) > 1) next_nodes_.back().mask = parent.mask | uint64_t{1} << place;
       rows_.push_back(parent.row);
-      guesses_.push_back({growing.slot, candidate.token, tree_start + level, tree_start, place, mask});
-      next_nodes_.push_back({g, order_[i], static_cast<int32_t>(next_nodes_.size()), mask});
+      guesses_.push_back({growing.slot, candidate.token, tree_start + level - num_further(), tree_start, place, next_nodes_.back().mask});
     }
   }
   std::swap(nodes_, next_nodes_);

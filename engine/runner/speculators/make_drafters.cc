@@ -160,7 +160,8 @@ DraftModels read_draft_models(const EngineConfig& config, const ModelSpec& targe
   if (setting.has(kDraft)) models.model = read_model_spec(config.speculation_model);
   if (setting.has(kMedusa) || setting.has(kHydra))
     models.heads = read_heads_spec(setting.has(kMedusa) ? kMedusa : kHydra, config.speculation_model, target);
-  if (setting.has(kEagle)) models.eagle = read_eagle_spec(config.speculation_model, target);
+  if (setting.has(kEagle))
+    models.eagle = read_eagle_spec(config.speculation_model, target, std::max(1, config.scheduler.num_draft_tokens));
   if (setting.has(kDflash)) models.dflash = read_dflash_spec(config.speculation_model, target);
   return models;
 }

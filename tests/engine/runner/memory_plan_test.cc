@@ -257,6 +257,27 @@ TEST(MemoryPlan, GivesEverySlotBlocksToGuessInBehindAllOthers) {
   EXPECT_EQ(self.draft->weight_bytes, 0u);
 }
 
+TEST(MemoryPlan, CountsAsManyLayersForFurtherTokensAsThereAreGuesses) {
+  const auto backend = make_backend({.num_threads = 1});
+  EngineConfig config = config_of(5, 200);
+  config.speculation = "eagle";
+  config.speculation_model = std::string(SERVAL_SOURCE_DIR) + "/tests/fixtures/heads/mtp";
+  const ModelSpec spec = read_model_spec(config.speculation_model);
+  const auto plan = [&](int num_draft_tokens) {
+    config.scheduler.num_draft_tokens = num_draft_tokens;
+    return *plan_memory(spec, config, *backend, kPlenty, read_draft_models(config, spec)).draft;
+  };
+  const DraftPlan one = plan(1);
+  EXPECT_GT(one.weight_bytes, 0u);
+  EXPECT_GT(one.kv_cache_bytes, 0u);
+  for (const int guesses : {2, 3, 8}) {
+    const size_t layers = std::min(guesses, 3);
+    EXPECT_EQ(plan(guesses).weight_bytes, layers * one.weight_bytes);
+    EXPECT_EQ(plan(guesses).kv_cache_bytes, layers * one.kv_cache_bytes);
+    EXPECT_GT(plan(guesses).table_bytes, one.table_bytes);
+  }
+}
+
 TEST(MemoryPlan, RefusesADraftThatDoesNotSuit) {
   const auto backend = make_backend({.num_threads = 1});
   const ModelSpec full = spec_of("LlamaForCausalLM", 0, 0), windowed = spec_of("MistralForCausalLM", 100, 0);

@@ -34,14 +34,15 @@ int count_wrong(const std::string& kind, const fs::path& heads, Verified verifie
   const boost::json::array& guesses = golden.at("guesses").as_array();
   EngineConfig config;
   config.device.num_threads = 2;
-  config.speculation = kind.starts_with("eagle") ? "eagle" : kind.starts_with("hydra") ? "hydra" : kind;
+  const bool is_mtp = kind == "mtp";  // in the folder of its model
+  config.speculation = kind.starts_with("eagle") || is_mtp ? "eagle" : kind.starts_with("hydra") ? "hydra" : kind;
   config.speculation_model = heads;
   config.block_size = 8;
   config.scheduler.max_num_seqs = 3;
   config.scheduler.max_num_batched_tokens = 32;
   config.scheduler.max_model_len = 64;
   config.scheduler.num_draft_tokens = static_cast<int>(guesses[0].as_array().size());
-  const LoadedRunner runner(fixture("target"), config);
+  const LoadedRunner runner(is_mtp ? heads : fixture("target"), config);
   RunnerDriver driver(*runner);
   const SeqId id = driver.add(prompt, {.temperature = 0, .max_tokens = 64, .ignore_eos = true});
   driver.step({{.seq = id, .num_tokens = 5}});
@@ -67,7 +68,7 @@ TEST_P(HeadsGolden, GuessWhatTheirDefinitionsSay) {
     EXPECT_EQ(count_wrong(GetParam(), fixture(GetParam()), verified), 0) << static_cast<int>(verified);
 }
 
-INSTANTIATE_TEST_SUITE_P(Of, HeadsGolden, ::testing::Values("medusa", "hydra", "hydra_plus", "eagle", "eagle3", "dflash"),
+INSTANTIATE_TEST_SUITE_P(Of, HeadsGolden, ::testing::Values("medusa", "hydra", "hydra_plus", "eagle", "eagle3", "mtp", "dflash"),
                          [](const auto& info) { return std::string(info.param); });
 
 // The measure tells another layer that is read, and another mask.
@@ -85,6 +86,20 @@ TEST(HeadsGoldens, TellAnotherConfiguration) {
     config.replace(config.find(change.from), change.from.size(), change.to);
     std::ofstream(folder.path() / "config.json") << config;
     EXPECT_GT(count_wrong(change.kind, folder.path(), Verified::kNothing), 5) << change.to;
+  }
+}
+
+// And which of the layers for further tokens makes which guess.
+TEST(HeadsGoldens, TellAnotherLayer) {
+  for (const auto& [one, other] : {std::pair{"layers.5.", "layers.6."}, {"layers.6.", "layers.7."}}) {
+    const TempFolder folder;
+    fs::copy(fixture("mtp"), folder.path(), fs::copy_options::recursive);
+    std::string file = text_of(folder.path() / "model.safetensors");
+    for (size_t at = 0; (at = file.find("layers.", at)) != file.npos; ++at) {
+      if (const std::string_view name(file.data() + at, 9); name == one || name == other) file.replace(at, 9, name == one ? other : one);
+    }
+    std::ofstream(folder.path() / "model.safetensors", std::ios::binary) << file;
+    EXPECT_GT(count_wrong("mtp", folder.path(), Verified::kNothing), 15) << one;
   }
 }
 
