@@ -110,7 +110,7 @@ struct AttentionArgs {
   const AttentionBatch* batch = nullptr;
   float scale = 1.0f;
   float soft_cap = 0;  // 0: none; c: scores become c * tanh(score / c)
-  // 0: all; w: a row at position p sees positions > p - w; -c: those from the last multiple of c on (Llama 4).
+  // 0: all; w: a row at position p sees those > p - w (and < p + w, where it sees ahead); -c: those from the last multiple of c on (Llama 4).
   int window = 0;
   Tensor sinks;        // f32 [num_heads]: a score that joins each softmax without a value; data null: none
   // f32 [num_heads]: a score falls by this for each position between its key and its query (ALiBi, Press et al. 2022),
@@ -124,7 +124,7 @@ struct AttentionArgs {
   int num_far = 0;
   // Of the keys that a row sees, those that choose_keys() chose last in this step.
   bool is_chosen = false;
-  // A row sees those of its sequence that stand behind it in this step, too (an encoder's). Without window, far_q, slopes,
+  // A row sees those of its sequence that stand behind it in this step, too (an encoder's). Without chunks, far_q, slopes,
   // is_chosen and branches. RareOp::kSeesAhead.
   bool sees_ahead = false;
   Tensor out;          // [num_rows, num_heads * value_width]

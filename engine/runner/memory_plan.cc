@@ -75,6 +75,8 @@ void check_settings(const ModelSpec& spec, const EngineConfig& config, const Bac
 constexpr int kStateBlocks = 16;
 
 KvGroupGeometry group_of(const KvGroupSpec& group, const EngineConfig& config) {
+  // What a prompt's rows see is all there in the one step that computes it, and nobody comes behind.
+  if (config.scheduler.whole_prompts) return {};
   return {.window = group.window, .sinks = group.sinks, .state_span = group.keeps_state ? kStateBlocks * config.block_size : 0};
 }
 

@@ -235,7 +235,8 @@ void CpuBackend::attention(const AttentionArgs& args, int64_t q_row_stride) {
   SERVAL_CHECK(num_heads % kv.num_kv_heads == 0 && head_dim <= kv.head_dim && head_dim % 2 == 0 && value_dim <= head_dim,
                num_heads, kv.num_kv_heads, head_dim, kv.head_dim, value_dim);
   const int heads = num_heads / kv.num_kv_heads;
-  const int task_rows = rows_per_task(heads);
+  // The rows of one call that see ahead see up to one position (AttendArgs::seen_end), which a window gives each its own.
+  const int task_rows = args.sees_ahead && args.window > 0 ? 1 : rows_per_task(heads);
   StepScratch& scratch = step();
   SERVAL_CHECK(attend_floats(heads, head_dim) <= scratch.attend_floats, heads, head_dim);
   SERVAL_CHECK(num_heads <= scratch.max_heads && num_heads * (head_dim + kPartialExtra) <= scratch.slot_floats,
@@ -250,7 +251,7 @@ void CpuBackend::attention(const AttentionArgs& args, int64_t q_row_stride) {
   SERVAL_CHECK(!args.is_chosen || !kv.has_scales(), dtype_name(kv.dtype));
   // A claim should be worth some microseconds (about 20 multiply-adds a nanosecond).
   constexpr int64_t kClaimNs = 3000;
-  SERVAL_CHECK(!args.sees_ahead || (args.window == 0 && !has_far && args.slopes.data == nullptr && !args.is_chosen && batch.tree_masks == nullptr),
+  SERVAL_CHECK(!args.sees_ahead || (args.window >= 0 && !has_far && args.slopes.data == nullptr && !args.is_chosen && batch.tree_masks == nullptr),
                args.window);
   scratch.tasks.plan(batch, kv.num_kv_heads, args.window, args.sees_ahead, task_rows,
                      kClaimNs * 10 / (int64_t{heads} * head_dim) + 1, has_far ? 1 : pool_.num_threads());
@@ -304,7 +305,7 @@ void CpuBackend::attention(const AttentionArgs& args, int64_t q_row_stride) {
             .partial_stride = task.num_rows * num_heads * vector_floats,
             .num_rows = task.num_rows,
             .first_pos = batch.first_pos[task.seq] + task.first_row,
-            .seen_end = args.sees_ahead ? end_of(batch, task.seq) : 0,
+            .seen_end = args.sees_ahead ? seen_ahead(batch, task.seq, batch.first_pos[task.seq] + task.first_row, args.window) : 0,
             .begin = task.first_chunk * kChunk,
             .end = (task.first_chunk + task.num_chunks) * kChunk,
             .heads = heads,

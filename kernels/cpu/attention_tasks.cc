@@ -52,8 +52,8 @@ void AttentionTasks::plan(const AttentionBatch& batch, int kv_heads, int window,
     const int rows = batch.row_start[s + 1] - batch.row_start[s];
     for (int first = 0; first < rows; first += task_rows) {
       const int count = std::min(task_rows, rows - first);
-      const int begin = first_seen(batch.first_pos[s] + first, window),
-                end = sees_ahead ? end_of(batch, s) : batch.first_pos[s] + first + count;  // positions that the rows see between them
+      const int last = batch.first_pos[s] + first + count - 1, begin = first_seen(batch.first_pos[s] + first, window),
+                end = sees_ahead ? seen_ahead(batch, s, last, window) : last + 1;  // positions that the rows see between them
       tasks_.push_back({.seq = s,
                         .first_row = first,
                         .num_rows = count,

@@ -18,6 +18,12 @@ inline int end_of(const AttentionBatch& batch, int seq) {
   return batch.first_pos[seq] + batch.row_start[seq + 1] - batch.row_start[seq];
 }
 
+// The position behind the last that a row at `position` sees, where rows see ahead.
+inline int seen_ahead(const AttentionBatch& batch, int seq, int position, int window) {
+  const int end = end_of(batch, seq);
+  return window > 0 && position + window < end ? position + window : end;
+}
+
 // Query vectors of a task: enough to share every load of a key many times, few enough to keep their sums in the
 // second-level cache.
 inline constexpr int kTaskVectors = 64;

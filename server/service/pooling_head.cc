@@ -4,6 +4,8 @@
 #include <cctype>
 #include <cmath>
 #include <iterator>
+#include <numbers>
+#include <numeric>
 #include <stdexcept>
 #include <string_view>
 
@@ -204,14 +206,25 @@ std::optional<Then> read_activation_fn(const Fields& config) {
   config.refuse(field, in_quotes(*name) + " is not supported; supported are Identity and Sigmoid");
 }
 
+void read_norm(const Checkpoint& checkpoint, const std::string& name, const Fields& config, const fs::path& model, PoolingLayer& layer) {
+  if (const std::string activation = config.find_string("classifier_activation").value_or("gelu"); activation != "gelu")
+    config.refuse("classifier_activation", in_quotes(activation) + " is not supported; supported is gelu");
+  const auto read = [&](const std::string& tensor) { return read_floats(checkpoint, need(checkpoint, tensor, {layer.num_out}, model), 0, layer.num_out); };
+  layer.norm_weight = read(name + ".weight");
+  if (checkpoint.find(name + ".bias") != nullptr) layer.norm_bias = read(name + ".bias");
+  layer.norm_eps = static_cast<float>(config.find_positive("norm_eps", 1).value_or(1e-5));
+}
+
 // Of an encoder's class: a layer, what is done to its numbers, and the scores behind it. is_within: its name begins as the model's do.
 struct EncoderHead {
   std::string_view layer, scores;
   Then then;
   bool is_within = false;
+  std::string_view norm = {};  // behind the layer
 };
 constexpr EncoderHead kEncoderHeads[] = {{"classifier.dense", "classifier.out_proj", Then::kTanh},  // RoBERTa
                                          {"pre_classifier", "classifier", Then::kRelu},             // DistilBERT
+                                         {"head.dense", "classifier", Then::kGelu, false, "head.norm"},  // ModernBERT
                                          {"pooler.dense", "classifier", Then::kTanh, true}};
 
 // Of the classes for classification: "score", or of encoders the first of those heads that is there.
@@ -224,6 +237,7 @@ std::vector<PoolingLayer> read_scores(const fs::path& model, const ModelSpec& sp
     while (head + 1 != std::end(kEncoderHeads) && checkpoint.find(name_of(*head) + ".weight") == nullptr) ++head;
     layers.push_back(read_layer(checkpoint, name_of(*head), spec, model));
     layers.back().then = head->then;
+    if (!head->norm.empty()) read_norm(checkpoint, std::string(head->norm), config, model, layers.back());
     layers.push_back(read_layer(checkpoint, std::string(head->scores), spec, model));
   } else {
     layers.push_back(read_layer(checkpoint, "score", spec, model));
@@ -266,15 +280,25 @@ std::vector<float> PoolingLayer::apply(std::span<const float> x, bool then_too) 
     for (int k = 0; k < num_in; ++k) sum += static_cast<double>(weight[static_cast<size_t>(i) * num_in + k]) * x[k];
     if (then_too && then == Then::kTanh) sum = std::tanh(sum);
     if (then_too && then == Then::kRelu) sum = std::max(sum, 0.0);
+    if (then_too && then == Then::kGelu) sum = sum / 2 * (1 + std::erf(sum * std::numbers::sqrt2 / 2));
     if (then_too && then == Then::kSigmoid) sum = 1 / (1 + std::exp(-sum));
     out[i] = static_cast<float>(sum);
   }
+  if (!norm_weight.empty()) normalise(out);
   if (!then_too || then != Then::kSoftmax) return out;
   const float most = *std::max_element(out.begin(), out.end());
   double all = 0;
   for (const float value : out) all += std::exp(static_cast<double>(value) - most);
   for (float& value : out) value = static_cast<float>(std::exp(static_cast<double>(value) - most) / all);
   return out;
+}
+
+void PoolingLayer::normalise(std::span<float> x) const {
+  const double mean = std::accumulate(x.begin(), x.end(), 0.0) / num_out;
+  double squares = 0;
+  for (const float value : x) squares += (value - mean) * (value - mean);
+  const double scale = 1 / std::sqrt(squares / num_out + norm_eps);
+  for (int i = 0; i < num_out; ++i) x[i] = static_cast<float>((x[i] - mean) * scale * norm_weight[i] + (norm_bias.empty() ? 0 : norm_bias[i]));
 }
 
 std::vector<float> PoolingHead::numbers(const PoolRequest& wanted, std::span<const float> pooled) const {
@@ -311,7 +335,12 @@ PoolingHead read_pooling_head(const fs::path& model, const ModelSpec& spec, cons
   const Fields config(object, path.string());
   read_prompts(model, head);
   if (fs::exists(model / "modules.json")) read_modules(model, spec, head);
-  if (kind == ModelHead::kScores) head.scores = read_scores(model, spec, config);
+  if (kind == ModelHead::kScores) {
+    head.scores = read_scores(model, spec, config);
+    const std::string rows = config.find_string("classifier_pooling").value_or("cls");
+    if (rows != "cls" && rows != "mean") config.refuse("classifier_pooling", in_quotes(rows) + " is not supported; supported are cls and mean");
+    if (rows == "mean") head.rows = Pooling::kMean;
+  }
   if (const json::array* const words = config.find_array("classifier_from_token"); words != nullptr && head.scores.empty()) {
     std::vector<int64_t> ids;  // against, for
     for (const json::value& word : *words) {

@@ -17,16 +17,21 @@
 
 namespace serval {
 
-// y = W x + b, and what is done to each number.
+// y = W x + b, what is done to each number, and a LayerNorm of all.
 struct PoolingLayer {
-  enum class Then { kNothing, kTanh, kRelu, kSigmoid, kSoftmax };
+  enum class Then { kNothing, kTanh, kRelu, kGelu, kSigmoid, kSoftmax };
   int num_in = 0, num_out = 0;
   std::vector<float> weight;  // [num_out, num_in]
   std::vector<float> bias;    // [num_out], or empty
   Then then = Then::kNothing;
+  std::vector<float> norm_weight, norm_bias;  // [num_out], or empty: no norm, or none with a bias
+  float norm_eps = 0;
 
   // then_too: else without it.
   std::vector<float> apply(std::span<const float> x, bool then_too = true) const;
+
+ private:
+  void normalise(std::span<float> x) const;
 };
 
 struct PoolingHead {

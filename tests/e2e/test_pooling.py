@@ -265,7 +265,7 @@ def test_an_encoder_says_what_a_step_must_hold():
     assert refused.returncode != 0 and "at least max_model_len + max_num_seqs, 100" in refused.stderr
 
 
-@pytest.mark.parametrize("name, options", [("bert-reranker", ()), ("xlm-roberta-reranker", ("--max-prefill-chunk", 16))])
+@pytest.mark.parametrize("name, options", [("bert-reranker", ()), ("xlm-roberta-reranker", ("--max-prefill-chunk", 16)), ("modernbert-reranker", ("--max-prefill-chunk", 16, "--block-size", 8))])
 def test_scores_of_a_cross_encoder(daemon_of, name, options):
     daemon = daemon_of(name, *options)
     cases = golden(name)
@@ -281,6 +281,9 @@ def test_scores_of_a_cross_encoder(daemon_of, name, options):
     assert abs(turned - cases[0]["score"]) > 1e-3
     raw = post(daemon, "/v1/score", text_1=cases[0]["query"], text_2=documents[0], use_activation=False).json()["data"][0]["score"]
     assert math.isclose(cases[0]["score"], raw if name == "bert-reranker" else 1 / (1 + math.exp(-raw)), abs_tol=2e-4)
+    # Much more than a step usually has, and than a window of its layers sees.
+    long = post(daemon, "/v1/score", text_1="a " * 44, text_2="b " * 44, truncate_prompt_tokens=-1)
+    assert long.status_code == 200 and long.json()["usage"]["prompt_tokens"] > 80
     if name == "bert-reranker":  # the same ids as one text: the second's kind is missing
         assert abs(post(daemon, "/classify", input=[cases[0]["ids"]]).json()["data"][0]["probs"][0] - cases[0]["score"]) > 1e-3
 

@@ -259,6 +259,9 @@ BERT = dict(max_position_embeddings=96)
 XLMR = dict(max_position_embeddings=98, type_vocab_size=1, pad_token_id=1, bos_token_id=0, eos_token_id=2)
 
 
+MODERNBERT = dict(BERT, local_attention=6, classifier_pooling="mean", pad_token_id=0, bos_token_id=2, eos_token_id=3, cls_token_id=2, sep_token_id=3)
+
+
 def encoder_vectors():
     """What sentence-transformers itself makes of the folders."""
     for name, tokenize, model_class, config_class, fields, mode in (
@@ -292,7 +295,8 @@ def cross_encoders():
     """Scores of pairs, as sentence-transformers has them; of the last folder with the activation that a published one names."""
     for name, tokenize, model_class, config_class, fields in (
             ("bert-reranker", word_pieces, transformers.BertForSequenceClassification, transformers.BertConfig, BERT),
-            ("xlm-roberta-reranker", unigrams, transformers.XLMRobertaForSequenceClassification, transformers.XLMRobertaConfig, XLMR)):
+            ("xlm-roberta-reranker", unigrams, transformers.XLMRobertaForSequenceClassification, transformers.XLMRobertaConfig, XLMR),
+            ("modernbert-reranker", word_pieces, transformers.ModernBertForSequenceClassification, transformers.ModernBertConfig, MODERNBERT)):
         folder, tokenizer = encoder(name, tokenize, model_class, config_class, 7, num_labels=1, **ENCODER, **fields)
         if name == "bert-reranker":
             saved = json.loads((folder / "config.json").read_text())

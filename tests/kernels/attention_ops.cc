@@ -166,7 +166,8 @@ void check_attention(Backend& backend, WeightFormat weights, const std::vector<S
         for (int h = 0; h < heads; ++h) {
           const std::vector<double> q = prepared(r, h, &q_norm.exact);
           const int own = positions[r], first = window < 0 ? own - own % -window : window > 0 ? std::max(0, own - window + 1) : 0,
-                    last = sees_ahead ? seqs[s].past + seqs[s].rows - 1 : own, kv_head = h / (heads / kv_heads);
+                    end = seqs[s].past + seqs[s].rows - 1,
+                    last = !sees_ahead ? own : window > 0 ? std::min(end, own + window - 1) : end, kv_head = h / (heads / kv_heads);
           std::vector<double> logits, sum(head_dim, 0.0);
           for (int p = first; p <= last; ++p) {
             const bool is_far = far.near > 0 && own - p >= far.near;
@@ -424,6 +425,10 @@ void add_attention_cases(std::vector<OpCase>& cases) {
   cases.push_back({"attention_that_sees_ahead", [=](Backend& b, WeightFormat w) {
                      check_attention(b, w, ragged, 4, 2, 64, 0, /*is_rotated=*/false, 0, false, false, {}, {}, /*sees_ahead=*/true);
                    }});
+  for (const int window : {1, 20, 270})
+    cases.push_back({"attention_that_sees_ahead_in_a_window_" + std::to_string(window), [=](Backend& b, WeightFormat w) {
+                       check_attention(b, w, ragged, 4, 2, 64, window, /*is_rotated=*/true, 0, false, false, {}, {}, /*sees_ahead=*/true);
+                     }});
   for (const auto& [name, far] : {std::pair{"sinks_of_a_stream", Far{20, 3}}, {"far_keys", Far{70, 0}}, {"no_far_keys", Far{400, 0}}})
     cases.push_back({std::string("attention_") + name, [=, far = far](Backend& b, WeightFormat w) {
                        check_attention(b, w, ragged, 4, 2, 64, 0, true, 0, false, false, far);

@@ -29,10 +29,10 @@ struct Step {
   }
 };
 
-AttentionTasks cut(const Step& step, int kv_heads, int threads, int window = 0, int slots = 1000) {
+AttentionTasks cut(const Step& step, int kv_heads, int threads, int window = 0, int slots = 1000, bool sees_ahead = false) {
   AttentionTasks tasks;
   tasks.reserve(600, slots);
-  tasks.plan(step.batch(), kv_heads, window, /*sees_ahead=*/false, kTaskRows, kClaimWork, threads);
+  tasks.plan(step.batch(), kv_heads, window, sees_ahead, kTaskRows, kClaimWork, threads);
   return tasks;
 }
 
@@ -91,6 +91,18 @@ TEST(AttentionTasks, SeeOnlyTheChunksOfAWindow) {
   const AttentionTasks tasks = cut(step, 1, 8, 2 * kChunk);
   for (const AttentionTasks::Task& task : tasks.tasks()) EXPECT_GE(task.first_chunk, 8);
   EXPECT_EQ(tasks.tasks().size(), 3u);
+}
+
+TEST(AttentionTasks, SeeOnlyTheChunksOfAWindowToBothSides) {
+  constexpr int kFirst = 3 * kChunk, kRows = 2 * kChunk, kSide = kChunk / 2;
+  Step step;
+  step.add(kFirst, kRows);
+  const AttentionTasks tasks = cut(step, 1, 1, kSide + 1, 1000, /*sees_ahead=*/true);
+  for (const AttentionTasks::Task& task : tasks.tasks()) {
+    const int first = kFirst + task.first_row, last = first + task.num_rows - 1;
+    EXPECT_EQ(task.first_chunk, (first - kSide) / kChunk);
+    EXPECT_EQ(task.first_chunk + task.num_chunks - 1, std::min(kFirst + kRows - 1, last + kSide) / kChunk);
+  }
 }
 
 // Whatever the batch: every row meets every chunk that it sees exactly once, the longest task is first,

@@ -311,7 +311,7 @@ TEST_P(Invariance, AttentionDoesNotDependOnNeighbours) {
       return out;
     };
     for (const bool sees_ahead : {false, true}) {
-      if (sees_ahead && shape.window != 0) continue;
+      if (sees_ahead && shape.window < 0) continue;
       const std::vector<float> together = attend(0, seqs.size(), sees_ahead);
       for (size_t s = 0; s < seqs.size(); ++s) {
         const std::vector<float> alone = attend(s, s + 1, sees_ahead);

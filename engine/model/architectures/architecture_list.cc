@@ -29,7 +29,7 @@ constexpr std::string_view kOnCpuOnly[] = {
     "DeepseekV32ForCausalLM",   "DeepseekV4ForCausalLM",   "DistilBertModel",         "Gemma3nForCausalLM",      "Gemma3nForConditionalGeneration",
     "Glm4MoeLiteForCausalLM",   "GlmMoeDsaForCausalLM",
     "KimiK25ForConditionalGeneration", "KimiLinearForCausalLM", "MiMoV2FlashForCausalLM",
-    "MiniCPM3ForCausalLM",      "MiniMaxM3SparseForConditionalGeneration",
+    "MiniCPM3ForCausalLM",      "MiniMaxM3SparseForConditionalGeneration", "ModernBertModel",
     "Mistral4ForCausalLM",     "RWKV7ForCausalLM",         "RecurrentGemmaForCausalLM", "RobertaModel",            "RwkvForCausalLM",
     "XLMRobertaModel",
     "Zamba2ForCausalLM",       "ZambaForCausalLM",

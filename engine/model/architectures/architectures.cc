@@ -32,6 +32,7 @@
 #include "engine/model/architectures/mamba.h"
 #include "engine/model/architectures/mamba_hybrids.h"
 #include "engine/model/architectures/minimax.h"
+#include "engine/model/architectures/modernbert.h"
 #include "engine/model/architectures/muse_glimmer.h"
 #include "engine/model/architectures/nemotron.h"
 #include "engine/model/architectures/olmo.h"
@@ -78,7 +79,7 @@ constexpr const Architecture* kArchitectures[] = {&kLlama, &kDeciLM, &kOpenElm, 
                                                   &kQwen35, &kQwen35Composite, &kOlmoHybrid,
                                                   &kLfm2, &kLfm2Moe, &kLfm3, &kRecurrentGemma, &kBamba, &kGraniteHybrid, &kFalconH1, &kNemotronH, &kJamba, &kZamba, &kZamba2, &kRwkv, &kRwkv7, &kGla, &kRetNet,
                                                   // Encoders.
-                                                  &kBert, &kDistilBert, &kRoberta, &kXlmRoberta};
+                                                  &kBert, &kDistilBert, &kRoberta, &kXlmRoberta, &kModernBert};
 
 const Architecture& find_row(std::string_view Architecture::*key, std::string_view wanted, const char* what) {
   std::vector<std::string> supported;

@@ -3,14 +3,13 @@
 namespace serval {
 namespace {
 
-constexpr std::string_view kEncoder = "of encoders, BERT's, DistilBERT's and RoBERTa's are served";
+constexpr std::string_view kEncoder = "of encoders, BERT's, DistilBERT's, ModernBERT's and RoBERTa's are served";
 constexpr std::string_view kEncoderDecoder = "it is an encoder with a decoder; decoders alone are served";
 constexpr std::string_view kSpeech = "it writes down speech; text goes in here";
 constexpr std::string_view kAnyOrder = "it reads words in any order, with two streams of attention";
 
 constexpr Unserved kUnserved[] = {
     {"DebertaV2ForMaskedLM", "deberta-v2", kEncoder},
-    {"ModernBertForMaskedLM", "modernbert", kEncoder},
     {"BartForConditionalGeneration", "bart", kEncoderDecoder},
     {"M2M100ForConditionalGeneration", "m2m_100", kEncoderDecoder},
     {"MarianMTModel", "marian", kEncoderDecoder},

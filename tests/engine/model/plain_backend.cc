@@ -186,7 +186,8 @@ class PlainBackend final : public Backend {
     for (int s = 0; s < batch.num_seqs; ++s) {
       for (int r = batch.row_start[s]; r < batch.row_start[s + 1]; ++r) {
         const int position = batch.first_pos[s] + r - batch.row_start[s];
-        const int last = args.sees_ahead ? batch.first_pos[s] + batch.row_start[s + 1] - batch.row_start[s] - 1 : position;
+        const int end = batch.first_pos[s] + batch.row_start[s + 1] - batch.row_start[s] - 1;
+        const int last = !args.sees_ahead ? position : args.window > 0 ? std::min(end, position + args.window - 1) : end;
         const int first = args.window < 0    ? position - position % -args.window
                           : args.window == 0 ? 0
                                              : std::max(0, position - args.window + 1);
