@@ -276,17 +276,16 @@ TEST_P(Drafters, ChangeNoBitOfAnybody) {
   }
 }
 
-TEST_P(Drafters, AllocateNothing) {
-  if (!kIsCpu) GTEST_SKIP() << "the emulation of the device allocates by itself";
-  if (kIsSlow) GTEST_SKIP() << "TSan sees the same steps in ChangeNoBitOfAnybody";
-  const DrafterRow& row = GetParam();
-  EngineConfig config = config_of(row);
-  const TempFolder folder;
-  config.speculation_trace = folder.path() / "trace";
+// What the engine's thread allocates from its first step on, where all requests come at once; and how many guesses it made.
+struct Counted {
+  int64_t allocations;
+  uint64_t guesses;
+};
+Counted count_allocations(const std::filesystem::path& model, const EngineConfig& config, std::vector<Request> requests) {
   std::optional<AllocationCounter> counter;
   std::atomic<int64_t> allocations = 0;
   std::mutex submitting;
-  EngineDriver driver(model(), config);
+  EngineDriver driver(model, config);
   driver.on_step([&] {
     const std::lock_guard wait(submitting);
     if (!counter) counter.emplace();
@@ -295,19 +294,31 @@ TEST_P(Drafters, AllocateNothing) {
   std::vector<RequestId> ids;
   {
     const std::lock_guard lock(submitting);
-    for (int i = 0; i < 30; ++i) {
-      Request r = request(i);
-      r.sampling.num_logprobs = r.sampling.num_prompt_logprobs = -1;
-      r.sampling.logit_bias.clear();  // lists whose length a caller decides
-      r.sampling.eos_token_ids.clear();
-      r.prediction = r.prompt;
-      ids.push_back(driver.submit(std::move(r)));
-    }
+    for (Request& request : requests) ids.push_back(driver.submit(std::move(request)));
   }
   for (const RequestId id : ids) driver.wait(id);
+  return {allocations, driver.stats().scheduler.num_draft_tokens};
+}
+
+TEST_P(Drafters, AllocateNothing) {
+  if (!kIsCpu) GTEST_SKIP() << "the emulation of the device allocates by itself";
+  if (kIsSlow) GTEST_SKIP() << "TSan sees the same steps in ChangeNoBitOfAnybody";
+  const DrafterRow& row = GetParam();
+  EngineConfig config = config_of(row);
+  const TempFolder folder;
+  config.speculation_trace = folder.path() / "trace";
+  std::vector<Request> requests;
+  for (int i = 0; i < 30; ++i) {
+    Request& r = requests.emplace_back(request(i));
+    r.sampling.num_logprobs = r.sampling.num_prompt_logprobs = -1;
+    r.sampling.logit_bias.clear();  // lists whose length a caller decides
+    r.sampling.eos_token_ids.clear();
+    r.prediction = r.prompt;
+  }
+  const Counted counted = count_allocations(model(), config, std::move(requests));
   const bool guesses_seldom = row.speculation == std::string("grammar");  // for a quarter of the requests
-  EXPECT_GT(driver.stats().scheduler.num_draft_tokens, row.speculation == std::string("auto") ? 0u : guesses_seldom ? 10u : 50u);
-  EXPECT_EQ(allocations, 0);
+  EXPECT_GT(counted.guesses, row.speculation == std::string("auto") ? 0u : guesses_seldom ? 10u : 50u);
+  EXPECT_EQ(counted.allocations, 0);
 }
 
 // Two samples of one distribution, by Pearson's statistic; what hardly occurs is pooled.
@@ -490,6 +501,30 @@ TEST(MtpLayers, BehindTheFirstChangeNoBitEither) {
   const TempFolder folder;
   write_model_with_mtp(folder.path(), 3);
   for (const int width : {1, 3}) expect_same_bits(folder.path(), "eagle", folder.path(), DrafterKind::kEagle, width);
+}
+
+// Prompts come in chunks, some of one token, so that layers wait for their first row.
+TEST(MtpLayers, AllocateNothing) {
+  if (!kIsCpu || kIsSlow) GTEST_SKIP() << "as Drafters.AllocateNothing";
+  const TempFolder folder;
+  write_model_with_mtp(folder.path(), 3);
+  EngineConfig config;
+  config.device.num_threads = 2;
+  config.scheduler.max_model_len = 120;
+  config.scheduler.max_num_seqs = 8;
+  config.scheduler.max_num_batched_tokens = 32;
+  config.scheduler.max_prefill_chunk = 8;
+  config.scheduler.num_draft_tokens = 5;
+  config.speculation = "eagle";
+  config.speculation_model = folder.path();
+  std::vector<Request> requests(20);
+  for (int i = 0; i < std::ssize(requests); ++i) {
+    for (int t = 0; t < 1 + 3 * (i % 7); ++t) requests[i].prompt.push_back(20 + (7 * t + i) % 70);
+    requests[i].sampling = {.temperature = 0.5f * static_cast<float>(i % 3), .seed = static_cast<uint64_t>(i), .max_tokens = 30};
+  }
+  const Counted counted = count_allocations(folder.path(), config, std::move(requests));
+  EXPECT_GT(counted.guesses, 100u);
+  EXPECT_EQ(counted.allocations, 0);
 }
 
 TEST(MtpLayers, GuessWhereTheSettingIsAutoAndNamesNobodyElse) {
