@@ -64,6 +64,14 @@ TEST(MemoryPlan, GivesEverySequenceItsLargestLengthWhenMemoryAllows) {
   EXPECT_EQ(windowed.geometry.num_groups, 1);
   EXPECT_EQ(windowed.geometry.groups[0].num_blocks, 5 * 13);
   EXPECT_EQ(windowed.geometry.groups[0].window, 100);
+  // Where a step has all of a prompt, as much as any of it takes.
+  EngineConfig whole = config;
+  whole.scheduler.whole_prompts = true;
+  whole.scheduler.max_num_batched_tokens = 1005;
+  const MemoryPlan encoder = plan_memory(spec_of("MistralForCausalLM", 100, 0), whole, *backend, kPlenty);
+  EXPECT_EQ(encoder.geometry.groups[0].window, 0);
+  EXPECT_TRUE(encoder.geometry.fits(1000));
+  EXPECT_GE(encoder.geometry.groups[0].num_blocks, 63);
 
   const MemoryPlan mixed = plan_memory(spec_of("Qwen2ForCausalLM", 100, 1), config, *backend, kPlenty);
   EXPECT_EQ(mixed.geometry.num_groups, 2);
