@@ -336,8 +336,8 @@ std::vector<Knob> knobs(ServerConfig& c) {
        "Engine",
        "guess tokens and verify several in a step (docs/speculation.md); the answers are the same. ngram: what followed the last "
        "ones before, in prompt or output; datastore: in speculation_datastore; draft: speculation_model; self: the model's own first layers; lookahead: "
-       "n-grams that it drew further on, which takes some thirty num_draft_tokens; medusa, hydra, eagle, dflash: heads or a block drafter in speculation_model; auto: ngram and what is "
-       "in speculation_model, or else the layers for further tokens (MTP) in the model's own folder or, with num_draft_layers, its first layers, as far as measured times and luck make it worth it; grammar: what a form of the output leaves no choice of, which the others try too; a request's prediction is tried first. Several joined by + (ngram+draft) guess one tree together",
+       "n-grams that it drew further on, which takes some thirty num_draft_tokens; medusa, hydra, eagle, dflash: heads or a block drafter in speculation_model, or for eagle the layers for further tokens (MTP) in the model's own folder; auto: ngram and what is "
+       "in speculation_model, or else the model's own layers for further tokens or, with num_draft_layers, its first layers, as far as measured times and luck make it worth it; grammar: what a form of the output leaves no choice of, which the others try too; a request's prediction is tried first. Several joined by + (ngram+draft) guess one tree together",
        &c.engine.speculation},
       {"speculation_model", "Engine", "folder of a smaller model with the same tokenizer, or of heads for this one (Medusa, Hydra, EAGLE, DFlash), which guess", &c.engine.speculation_model},
       {"speculation_datastore", "Engine", "file of texts that serval datastore made, where speculation is datastore or auto", &c.engine.speculation_datastore},

@@ -540,11 +540,13 @@ TEST(MtpLayers, GuessWhereTheSettingIsAutoAndNamesNobodyElse) {
     return config.speculation_model;
   };
   EXPECT_EQ(folder_of("auto", 0, model), folder.path().string());
+  EXPECT_EQ(folder_of("eagle", 0, model), folder.path().string());
   EXPECT_EQ(folder_of("ngram", 0, model), "");
   EXPECT_EQ(folder_of("auto", 1, model), "") << "its first layers are named";
   ModelSpec wider = model;
   std::get<MoeFfnSpec>(wider.layers.back().ffn).intermediate_size *= 2;
   EXPECT_EQ(folder_of("auto", 0, wider), "") << "layers of another shape are left out, as they always were";
+  EXPECT_THROW(folder_of("eagle", 0, wider), std::runtime_error);
   expect_same_bits(folder.path(), "auto", folder_of("auto", 0, model), DrafterKind::kEagle, 1);
 
   EngineConfig config;

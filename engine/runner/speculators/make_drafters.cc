@@ -138,10 +138,13 @@ bool guesses_by_itself(const EngineConfig& config) {
 }
 
 void find_own_layers(const std::filesystem::path& folder, const ModelSpec& target, EngineConfig& config) {
-  if (!setting_of(config).is_auto || !config.speculation_model.empty() || guesses_by_itself(config) || !has_mtp(folder, target)) return;
+  const Setting setting = setting_of(config);
+  const bool may = (setting.is_auto && !setting.has(kSelf)) || setting.has(kEagle);
+  if (!may || !config.speculation_model.empty() || !has_mtp(folder, target)) return;
   try {
     read_eagle_spec(folder, target);
   } catch (const std::runtime_error& why) {
+    if (!setting.is_auto) throw;
     log_info("the model's own layers for further tokens do not guess", {{"reason", why.what()}});
     return;
   }

@@ -18,9 +18,9 @@ uint32_t drafters_of(const EngineConfig& config, const ModelSpec& target);
 // Whether the target's own first layers guess.
 bool guesses_by_itself(const EngineConfig& config);
 
-// Where the setting is auto and names nobody with weights, and the model's own folder has layers that predict further tokens
-// (MTP): config.speculation_model becomes that folder, so that all that follows counts them. Says so in the log, and why not
-// where they cannot be used.
+// Where the setting is eagle, or auto and no first layers, and it names no folder, and the model's own has layers that predict
+// further tokens (MTP): config.speculation_model becomes that folder, so that all that follows counts them. Says so in the log,
+// and why not where they cannot be used; eagle throws std::runtime_error with that sentence.
 void find_own_layers(const std::filesystem::path& folder, const ModelSpec& target, EngineConfig& config);
 
 // What is in config.speculation_model, where one of them needs it. Throws std::runtime_error with a sentence where it is
