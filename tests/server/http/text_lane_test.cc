@@ -38,7 +38,7 @@ TEST(TextLane, TakesTheShortestFirst) {
 TEST(TextLane, PutsALongTaskOffByItsOwnSizeAtMost) {
   BusyLane busy;
   std::vector<size_t> order;
-  size_t after = 0;
+  std::atomic<size_t> after = 0;
   // Each short task brings the next, for ever if the long one waited for all of them.
   std::function<void()> next = [&] {
     order.push_back(100);
