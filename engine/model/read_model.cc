@@ -91,10 +91,6 @@ const Architecture& read_architecture(const Fields& file, ModelHead& head) {
   return row(find_architecture, name);
 }
 
-bool has_safetensors(const std::filesystem::path& model_dir) {
-  return std::filesystem::exists(model_dir / "model.safetensors") || std::filesystem::exists(model_dir / "model.safetensors.index.json");
-}
-
 // Saved without the head: the prefix that goes with it is missing too.
 bool lacks_head(const std::filesystem::path& model_dir, const TensorNames& names) {
   if (is_gguf(model_dir) || !has_safetensors(model_dir)) return false;

@@ -269,6 +269,10 @@ std::vector<TensorInfo> read_safetensors_header(const MappedFile& file, size_t m
   return tensors;
 }
 
+bool has_safetensors(const std::filesystem::path& model_dir) {
+  return std::filesystem::exists(model_dir / "model.safetensors") || std::filesystem::exists(model_dir / "model.safetensors.index.json");
+}
+
 Checkpoint::Checkpoint(const std::filesystem::path& model_dir, size_t max_header_bytes) {
   const std::filesystem::path single = model_dir / "model.safetensors";
   const std::filesystem::path index = model_dir / "model.safetensors.index.json";

@@ -38,6 +38,9 @@ inline constexpr size_t kDefaultMaxHeaderBytes = size_t{16} << 20;
 std::vector<TensorInfo> read_safetensors_header(const MappedFile& file,
                                                 size_t max_header_bytes = kDefaultMaxHeaderBytes);
 
+// Whether a Checkpoint of the folder would find files.
+bool has_safetensors(const std::filesystem::path& model_dir);
+
 // All tensors of a model folder: `model.safetensors`, or the shards of its index. Every shard's header is
 // read and held against the index here; no tensor byte is touched before read().
 class Checkpoint {

@@ -140,8 +140,7 @@ bool has_eagle(const fs::path& folder) {
 }
 
 bool has_mtp(const fs::path& folder, const ModelSpec& target) {
-  const bool has_tensors = fs::exists(folder / "model.safetensors") || fs::exists(folder / "model.safetensors.index.json");
-  return has_tensors && !find_mtp(Checkpoint(folder), target, 1).names.empty();
+  return has_safetensors(folder) && !find_mtp(Checkpoint(folder), target, 1).names.empty();
 }
 
 EagleSpec read_eagle_spec(const fs::path& folder, const ModelSpec& target, int most) {

@@ -13,20 +13,20 @@
 
 namespace serval {
 namespace json = boost::json;
-namespace {
 
-// A token's name: a string, or an object with its content; "" for null and absent.
-std::string name_of(const Fields& config, std::string_view key) {
+std::string role_name(const Fields& config, std::string_view key) {
   const json::value* value = config.find(key);
   if (value != nullptr && value->is_object()) return config.get_object(key).get_string("content");
   return config.find_string(key).value_or("");
 }
 
+namespace {
+
 // The tokens with a role: each overrules what another file said of it.
 void read_roles(const Fields& fields, TokenizerConfig& config) {
   for (const char* key :
        {"bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token"}) {
-    std::string name = name_of(fields, key);
+    std::string name = role_name(fields, key);
     if (name.empty()) continue;
     if (std::string_view(key) == "bos_token") config.bos_token = name;
     if (std::string_view(key) == "eos_token") config.eos_token = name;

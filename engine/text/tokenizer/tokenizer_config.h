@@ -35,6 +35,9 @@ struct TokenizerConfig {
   void read_added_tokens(std::string_view json_text);
 };
 
+// The name of a token with a role: a string, or an object with its content; "" for null and absent.
+std::string role_name(const Fields& config, std::string_view key);
+
 // One added token as tokenizer.json and tokenizer_config.json both write it, without its id.
 AddedToken read_added_token(const Fields& fields);
 

@@ -29,13 +29,6 @@ struct Roles {
 constexpr std::pair<const char*, std::string Roles::*> kRoles[] = {
     {"unk_token", &Roles::unk}, {"sep_token", &Roles::sep}, {"pad_token", &Roles::pad}, {"cls_token", &Roles::cls}, {"mask_token", &Roles::mask}};
 
-// A string, or an object with its content.
-std::string name_of(const Fields& config, std::string_view role) {
-  const boost::json::value* const value = config.find(role);
-  if (value != nullptr && value->is_object()) return config.get_object(role).get_string("content");
-  return config.find_string(role).value_or("");
-}
-
 Vocabulary read_vocabulary(std::string_view text, const ModelRows& rows) {
   if (!is_valid_utf8(text)) throw std::runtime_error("it is not UTF-8");
   std::vector<std::pair<std::string, TokenId>> entries;
@@ -66,7 +59,7 @@ std::unique_ptr<Tokenizer> tokenizer_from_word_pieces(std::string_view text, std
   Roles roles;
   TokenizerConfig whole = config;
   for (const auto& [field, role] : kRoles) {
-    if (std::string name = name_of(fields, field); !name.empty()) roles.*role = std::move(name);
+    if (std::string name = role_name(fields, field); !name.empty()) roles.*role = std::move(name);
     whole.special_names.push_back(roles.*role);
   }
   Vocabulary vocabulary = read_vocabulary(text, ModelRows(whole, {}));
