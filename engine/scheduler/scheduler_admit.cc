@@ -14,8 +14,8 @@ constexpr int32_t kMaxEnded = 32;
 constexpr double kUnknownOutput = 128;
 // The part of everybody's growth that a newcomer must leave room for, in percent. With all of it nobody would
 // ever give way, and too few would run while all are young (tried in docs/scheduler.md). Whoever gave way
-// once comes back to stay.
-constexpr int64_t kReserve = 40, kReserveOfResumed = 100;
+// once comes back when it is likely to stay.
+constexpr int64_t kReserve = 40, kReserveOfResumed = 80;
 
 }  // namespace
 
