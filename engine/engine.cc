@@ -82,9 +82,7 @@ struct Engine::Impl {
       const bool launched = plan_and_launch();
       waits_for_masks = !launched && num_in_flight == 0 && scheduler.waits_for_masks();
       if (num_in_flight == max_in_flight || (!launched && num_in_flight > 0)) complete_step();
-      scheduler.take_events(events);
-      snapshot();  // before anybody is told: who hears of an end finds it in the statistics
-      publish();
+      tell();
       hand_back();
     }
     while (num_in_flight > 0) complete_step();
@@ -104,7 +102,7 @@ struct Engine::Impl {
     return true;
   }
 
-  // Waits for the oldest step in flight and takes its result in.
+  // Waits for the oldest step in flight and takes its result in. Its tokens are told before anybody guesses what follows.
   void complete_step() {
     const InFlight& step = in_flight[oldest];
     executor.wait(output);
@@ -115,6 +113,18 @@ struct Engine::Impl {
     last_over = now;
     oldest = (oldest + 1) % static_cast<int>(in_flight.size());
     --num_in_flight;
+    if (executor.guess) {
+      tell();
+      executor.guess(output);
+      if (recorder) recorder->take_guesses(output, now);
+    }
+    scheduler.take_guesses(output);
+  }
+
+  void tell() {
+    scheduler.take_events(events);
+    snapshot();  // before anybody is told: who hears of an end finds it in the statistics
+    publish();
   }
 
   // Hands what other threads sent to the scheduler. Waits while there is nothing to do. False: stop.

@@ -22,6 +22,7 @@ Time engine_now();
 struct StepExecutor {
   std::function<void(const Batch&)> launch;  // starts a step; the batch stays as it is until the step is over
   std::function<void(ModelOutput&)> wait;    // until the oldest step launched is over; gives its result
+  std::function<void(ModelOutput&)> guess;   // what may follow, into the result that wait() gave last; may be empty
   // The next step may be launched while one runs. Its batch then has kTokenOnDevice where that step's token
   // goes, and steps must see each other's effects as if they ran in turn.
   bool overlap = false;
@@ -33,6 +34,7 @@ template <class Runner>
 StepExecutor run_on(Runner& runner) {
   return {.launch = [&runner](const Batch& batch) { runner.launch(batch); },
           .wait = [&runner](ModelOutput& output) { runner.wait(output); },
+          .guess = [&runner](ModelOutput& output) { runner.guess(output); },
           .overlap = runner.is_asynchronous()};
 }
 // Called on the engine thread after every step that had events. The batch may be swapped with an empty

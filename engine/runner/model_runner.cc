@@ -148,6 +148,7 @@ struct ModelRunner::Impl {
   Transformer transformer;
   const std::unique_ptr<StepContext> context;
   Drafting drafting;
+  std::span<const Sampler::Drawn> drawn;  // of the step that was waited for last
 };
 
 ModelRunner::ModelRunner(ModelSpec spec, ModelWeights weights, const MemoryPlan& plan, Backend& backend,
@@ -171,6 +172,7 @@ ModelRunner::~ModelRunner() = default;
 void ModelRunner::execute(const Batch& batch, ModelOutput& output) {
   launch(batch);
   wait(output);
+  guess(output);
 }
 
 void ModelRunner::launch(const Batch& batch) {
@@ -206,11 +208,15 @@ void ModelRunner::launch(const Batch& batch) {
 void ModelRunner::wait(ModelOutput& output) {
   output.clear();
   Impl& r = *impl_;
-  const std::span<const Sampler::Drawn> drawn = r.sampler.collect(r.slots, *r.context, output);
-  r.pooler.tell(r.slots, drawn, output);
+  r.drawn = r.sampler.collect(r.slots, *r.context, output);
+  r.pooler.tell(r.slots, r.drawn, output);
   r.learn_step();
-  r.bring_together(drawn, output);
-  r.drafting.propose(drawn, r.sampler, r.slots, output);
+  r.bring_together(r.drawn, output);
+}
+
+void ModelRunner::guess(ModelOutput& output) {
+  Impl& r = *impl_;
+  r.drafting.propose(r.drawn, r.sampler, r.slots, output);
 }
 
 bool ModelRunner::is_asynchronous() const {

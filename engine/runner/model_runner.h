@@ -25,11 +25,13 @@ class ModelRunner {
   // Starts a step; at most two may be on their way. `batch` is not needed afterwards. A token of a step that
   // was not waited for yet is kTokenOnDevice in the next.
   void launch(const Batch& batch);
-  // Waits for the oldest step on its way; `output` is cleared and filled, with guesses of what follows. Rows of a
+  // Waits for the oldest step on its way; `output` is cleared and filled, but for guesses. Rows of a
   // sequence whose logits are not finite mark only that sequence as failed. Drafts that came true are then computed
   // positions like any other; the KV behind them is anything.
   void wait(ModelOutput& output);
-  void execute(const Batch& batch, ModelOutput& output);  // launch, then wait
+  // Adds guesses of what follows to the output that wait() gave last: after each, before anything else.
+  void guess(ModelOutput& output);
+  void execute(const Batch& batch, ModelOutput& output);  // launch, wait, guess
 
   // The device works on its own: a step may be launched while another runs, and should be.
   bool is_asynchronous() const;

@@ -20,7 +20,7 @@
 namespace serval {
 namespace {
 
-constexpr std::string_view kHead = "serval-scheduler 10";
+constexpr std::string_view kHead = "serval-scheduler 11";
 constexpr int32_t kMaxRead = 100'000'000;  // more is no recording of ours
 
 template <class T, class Value>
@@ -36,8 +36,7 @@ void fields(Line& line, Is<Request> auto& r) {
 }
 template <class Line>
 void fields(Line& line, Is<SeqOutput> auto& o) {
-  line(o.seq, o.failed, o.tokens_begin, o.num_tokens, o.drafts_begin, o.num_drafts, o.prompt_begin,
-       o.num_prompt);
+  line(o.seq, o.failed, o.tokens_begin, o.num_tokens, o.prompt_begin, o.num_prompt);
 }
 template <class Line>
 void fields(Line& line, Is<TokenOutput> auto& t) {
@@ -49,7 +48,17 @@ void fields(Line& line, Is<Draft> auto& d) {
 }
 template <class Line>
 void fields(Line& line, Is<ModelOutput> auto& o) {
-  line(o.step, o.seqs, o.tokens, o.prompt_tokens, o.drafts);
+  line(o.step, o.seqs, o.tokens, o.prompt_tokens);
+}
+// The guesses of a result whose sequences are known.
+template <class Output>
+struct GuessesOf {
+  Output& output;
+};
+template <class Line, class Output>
+void fields(Line& line, const GuessesOf<Output>& guesses) {
+  for (auto& seq : guesses.output.seqs) line(seq.drafts_begin, seq.num_drafts);
+  line(guesses.output.drafts);
 }
 template <class Line>
 void fields(Line& line, Is<KvGroupGeometry> auto& g) {
@@ -231,6 +240,9 @@ void Recorder::next_batch(Time now) {
 void Recorder::apply(const ModelOutput& output, Time now) {
   line("apply", now, output);
 }
+void Recorder::take_guesses(const ModelOutput& output, Time now) {
+  line("guesses", now, GuessesOf{output});
+}
 
 void replay(const std::string& path, const Replay& watch) {
   std::ifstream file(path);
@@ -241,6 +253,7 @@ void replay(const std::string& path, const Replay& watch) {
   };
   std::unique_ptr<Scheduler> scheduler;
   Batch batch;
+  ModelOutput output;
   EventBatch events;
   std::vector<std::unique_ptr<RequestState>> retired;
   while (std::getline(file, line)) {
@@ -269,12 +282,16 @@ void replay(const std::string& path, const Replay& watch) {
       scheduler->next_batch(now, batch);
       if (watch.on_batch) watch.on_batch(batch, now);
     } else if (what == "apply") {
-      ModelOutput output;
+      output.clear();
       read(output);
       if (!in || !is_whole(output)) bad();
       events.clear();
       scheduler->apply(output, now, events);
       if (watch.on_events) watch.on_events(events, now);
+    } else if (what == "guesses") {
+      fields(read, GuessesOf{output});
+      if (!in || !is_whole(output)) bad();
+      scheduler->take_guesses(output);
     } else {
       std::optional<SchedulerInput> input = read_input(what, read, static_cast<SchedulerInput*>(nullptr));
       if (!in || !input) bad();

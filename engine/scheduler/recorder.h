@@ -25,6 +25,7 @@ class Recorder {
   void take(const SchedulerInput& input, Time now);
   void next_batch(Time now);
   void apply(const ModelOutput& output, Time now);
+  void take_guesses(const ModelOutput& output, Time now);
 
   // Inputs that are not in the file. The first that cannot be written (a full disk) is said in the log and
   // ends the recording; the engine goes on.

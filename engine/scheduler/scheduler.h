@@ -63,6 +63,9 @@ class Scheduler {
   // Takes the result of the oldest step in flight in and appends what happened to `events`, ends decided
   // since the last call included.
   void apply(const ModelOutput& output, Time now, EventBatch& events);
+  // The same result with what is guessed behind its tokens, before anything else is taken or planned: two calls, because
+  // nobody who waits for the tokens need wait for the guesses.
+  void take_guesses(const ModelOutput& output);
   // Events that wait for no step (aborts, deadlines); also part of apply().
   void take_events(EventBatch& events);
 

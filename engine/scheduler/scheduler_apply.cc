@@ -37,10 +37,6 @@ void Scheduler::apply(const ModelOutput& output, Time now, EventBatch& events) {
       seq.num_computed += rows.count;
     }
     if (seq.state == SeqState::kFinished) continue;
-    if (rows.sample) {
-      take_drafts(seq, out, output);
-      tell_constraint(seq, out.num_tokens);
-    }
     if (rows.num_drafts > 0) kv_.give_back(seq.kv, seq.num_known() - 1);
     if (!had_prompt && seq.num_computed >= seq.num_prompt() - 1) start_forks(seq);
     kv_.computed(seq.kv, seq.tokens, seq.num_computed, seq.num_prompt());
@@ -49,6 +45,18 @@ void Scheduler::apply(const ModelOutput& output, Time now, EventBatch& events) {
   --num_in_flight_;
   take_events(events);
   sweep_finished();
+}
+
+void Scheduler::take_guesses(const ModelOutput& output) {
+  const Step& step = steps_.back();
+  SERVAL_CHECK(output.step == step.number && output.seqs.size() == step.rows.size(), output.step, step.number, output.seqs.size(),
+               step.rows.size());
+  for (size_t i = 0; i < step.rows.size(); ++i) {
+    Sequence& seq = *step.rows[i].seq;
+    if (!step.rows[i].sample || seq.state == SeqState::kFinished) continue;
+    take_drafts(seq, output.seqs[i], output);
+    tell_constraint(seq, output.seqs[i].num_tokens);
+  }
 }
 
 // A step that was launched ahead began when the one before it was over.
@@ -142,7 +150,7 @@ void Scheduler::apply_tokens(Sequence& seq, const SeqOutput& out, const ModelOut
   }
 }
 
-// Decides nothing here: whoever makes the masks hears of it first.
+// Decides nothing here: whoever makes the masks hears of it first, of the guesses too.
 void Scheduler::tell_constraint(const Sequence& seq, int32_t num_drawn) {
   if (!seq.request().constraint) return;
   const std::span<const TokenId> known(seq.tokens.data(), static_cast<size_t>(seq.num_known()));

@@ -89,6 +89,7 @@ class Replica {
       output_.seqs.push_back(out);
     }
     scheduler_.apply(output_, to_time(now), events);
+    scheduler_.take_guesses(output_);
   }
 
   bool stepping() const { return stepping_; }

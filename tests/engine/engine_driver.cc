@@ -15,6 +15,7 @@ EngineDriver::EngineDriver(const std::filesystem::path& model, const EngineConfi
                   ? run_on(*runner_)
                   : StepExecutor{.launch = [this](const Batch& batch) { runner_->launch(batch); },
                                  .wait = [this](ModelOutput& output) { runner_->wait(output); },
+                                 .guess = [this](ModelOutput& output) { runner_->guess(output); },
                                  .overlap = order == Order::kOneAhead},
               [this](EventBatch& batch) { take(batch); }) {}
 

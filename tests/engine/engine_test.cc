@@ -15,6 +15,7 @@
 #include <mutex>
 #include <optional>
 #include <random>
+#include <string>
 #include <thread>
 
 #include "engine/scheduler/recorder.h"
@@ -257,6 +258,35 @@ TEST_P(EngineTest, AStepThatHangsIsSeenInTheSnapshot) {
   held_ = false;
   wait_for_ends(1);
   while (engine_->stats().last_progress_ns == progress) std::this_thread::yield();
+}
+
+TEST(Engine, TellsTheTokensOfAStepBeforeAnybodyGuessesWhatFollows) {
+  EngineConfig config;
+  config.scheduler.max_model_len = 64;
+  BlockGeometry geometry;
+  geometry.groups[0].num_blocks = 16;
+  FakeRunner runner(geometry);
+  std::mutex mutex;
+  std::condition_variable changed;
+  std::string order;  // of the engine thread: t told, g guesses
+  StepExecutor executor = run_in_turn([&](const Batch& batch, ModelOutput& output) { runner(batch, output); });
+  executor.guess = [&](ModelOutput&) {
+    const std::lock_guard lock(mutex);
+    order += 'g';
+  };
+  Engine engine(config, geometry, std::move(executor), [&](EventBatch& batch) {
+    const std::lock_guard lock(mutex);
+    order.append(batch.events.size(), 't');
+    changed.notify_all();
+  });
+  Request request;
+  request.id = 1;
+  request.prompt = {1, 2, 3};
+  request.sampling.max_tokens = 4;
+  ASSERT_TRUE(engine.submit(std::move(request)).ok());
+  std::unique_lock lock(mutex);
+  ASSERT_TRUE(changed.wait_for(lock, std::chrono::seconds(60), [&] { return std::ranges::count(order, 't') == 4; }));
+  EXPECT_EQ(order.substr(0, 7), "tgtgtgt");
 }
 
 TEST_P(EngineTest, TellsWhatAModelAloneWouldSay) {

@@ -86,6 +86,7 @@ class Conversation {
 
   void wait() {
     runner_.wait(output_);
+    runner_.guess(output_);
     --in_flight_;
     for (const SeqOutput& seq : output_.seqs) {
       EXPECT_FALSE(seq.failed);

@@ -92,6 +92,7 @@ TEST_F(RecorderTest, ALifeReplaysToTheSameBatches) {
         }
         if (!driver.is_due()) continue;
         recorder.apply(driver.due(), driver.now);
+        recorder.take_guesses(driver.due(), driver.now);
         driver.complete_step();
         for (const TokenEvent& event : driver.events.events) {
           if (!masks.empty() && masks.back().request == event.request && masks.back().index == event.index) masks.pop_back();

@@ -66,6 +66,7 @@ class SchedulerDriver {
   void complete_step() {
     const size_t num_before = events.events.size();
     scheduler.apply(due(), now, events);
+    scheduler.take_guesses(due());
     for (size_t i = num_before; masks_come_at_once && i < events.events.size(); ++i) {
       const TokenEvent& event = events.events[i];
       const bool is_last = i + 1 == events.events.size() || events.events[i + 1].request != event.request || events.events[i + 1].index != event.index;

@@ -63,6 +63,7 @@ struct World {
     if (ran) {
       (*runner)(batch, output);
       scheduler->apply(output, now, events);
+      scheduler->take_guesses(output);
     }
     scheduler->take_events(events);
     scheduler->check_invariants();
