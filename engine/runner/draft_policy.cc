@@ -12,22 +12,13 @@ constexpr double kFirstRate = 0.6, kFirstWeight = 4, kOthersWeight = 3;
 // A guess must be worth so much more than it costs: what is measured is not exact, and plain steps are sure.
 constexpr double kMargin = 1.15;
 constexpr double kKeptOfSlot = 0.95, kKeptOfAll = 0.995, kKeptOfCost = 0.95;
+// A guess that took so much longer than others waited for a core.
+constexpr double kMostCost = 3;
 
 }  // namespace
 
 size_t DraftPolicy::planned_bytes(int max_seqs) {
   return max_seqs * sizeof(Slot);
-}
-
-// Until steps of several sizes were seen a row is taken to cost little beside reading the weights.
-void DraftPolicy::learn_step(int rows, double ms) {
-  constexpr double kFirstShare = 0.1;
-  cost_.learn(rows, ms);
-  if (const auto line = cost_.line()) {
-    line_ = *line;
-  } else if (line_.base_ms == 0) {
-    line_ = {ms, kFirstShare * ms / rows};
-  }
 }
 
 void DraftPolicy::admit(SlotId slot) {
@@ -40,27 +31,37 @@ void DraftPolicy::learn_cost(DrafterKind kind, int num_guesses, double ms) {
   unpaid += ms;
   if (num_guesses == 0) return;
   const double of_one = std::exchange(unpaid, 0) / num_guesses;
-  known = known == 0 ? of_one : known * kKeptOfCost + of_one * (1 - kKeptOfCost);
+  known = known == 0 ? of_one : known * kKeptOfCost + std::min(of_one, kMostCost * known) * (1 - kKeptOfCost);
+}
+
+void DraftPolicy::OfDrafter::learn(int tried, int came_true, double kept) {
+  if (tried == 0) return;
+  first.learn(1, std::min(came_true, 1), kept);
+  if (tried > 1 && came_true > 0) behind.learn(std::min(tried, came_true + 1) - 1, came_true - 1, kept);
 }
 
 void DraftPolicy::learn_verified(SlotId slot, DrafterKind kind, int tried, int came_true) {
-  const int could = std::min(tried, came_true + 1);
-  slots_[slot].of[static_cast<int>(kind)].learn(could, came_true, kKeptOfSlot);
-  of_all_[static_cast<int>(kind)].learn(could, came_true, kKeptOfAll);
+  slots_[slot].of[static_cast<int>(kind)].learn(tried, came_true, kKeptOfSlot);
+  of_all_[static_cast<int>(kind)].learn(tried, came_true, kKeptOfAll);
 }
 
-// A guess at depth d comes true with those before it, p^d, and is then a token more. It costs a row and its making.
-// Without guesses a step gives num_decoding tokens in its time: more tokens for a time than that raise the rate of all.
+// A guess comes true with those before it, and is then a token more. It costs a row and its making. Without guesses a step
+// gives num_decoding tokens in its time: more tokens for a time than that raise the rate of all.
 DraftPolicy::Choice DraftPolicy::choose(SlotId slot, DrafterKind kind, int num_decoding, int most) {
   const int k = static_cast<int>(kind);
-  const Acceptance &of_all = of_all_[k], &own = slots_[slot].of[k];
-  const double all = slots_[slot].explores ? kFirstRate : (of_all.came_true + kFirstRate * kFirstWeight) / (of_all.tried + kFirstWeight);
-  const double p = (own.came_true + all * kOthersWeight) / (own.tried + kOthersWeight);
+  const OfDrafter &of_all = of_all_[k], &own = slots_[slot].of[k];
+  const bool explores = slots_[slot].explores;
+  const auto rate = [&](Acceptance OfDrafter::* of) {
+    const Acceptance &all = of_all.*of, &mine = own.*of;
+    const double others = explores ? kFirstRate : (all.came_true + kFirstRate * kFirstWeight) / (all.tried + kFirstWeight);
+    return (mine.came_true + others * kOthersWeight) / (mine.tried + kOthersWeight);
+  };
+  const double p = rate(&OfDrafter::first), p_behind = rate(&OfDrafter::behind);
   const double plain_ms = line_.base_ms + line_.per_row_ms * num_decoding;
   const double rows = replays_ ? 1 + p : 1;
   const double price = plain_ms > 0 ? num_decoding / plain_ms * (rows * line_.per_row_ms + guess_ms_[k]) * kMargin : 0;  // in tokens
   Choice choice;
-  for (double chance = p; choice.depth < most && chance > price; chance *= p) {
+  for (double chance = p; choice.depth < most && chance > price; chance *= p_behind) {
     ++choice.depth;
     choice.gain += chance - price;
   }

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "engine/batch.h"
-#include "engine/step_cost.h"
+#include "engine/runner/row_cost.h"
 
 namespace serval {
 
@@ -20,7 +20,10 @@ class DraftPolicy {
   // replays: a guess that comes true is computed a second time, for a state that did not take it in.
   void start(bool replays) { replays_ = replays; }
   void admit(SlotId slot);
-  void learn_step(int rows, double ms);
+  void learn_step(int rows, double ms) {
+    cost_.learn(rows, ms);
+    line_ = cost_.line();
+  }
   // A drafter was asked, and made so many guesses: what it did without any is paid by the next.
   void learn_cost(DrafterKind kind, int num_guesses, double ms);
   // Of a chain of `tried` guesses of a sequence the first `came_true` did.
@@ -44,20 +47,25 @@ class DraftPolicy {
       came_true = came_true * kept + more_came_true;
     }
   };
+  // Of the first guess, and of those behind one that came true: who copies a text is seldom wrong twice in a row.
+  struct OfDrafter {
+    Acceptance first, behind;
+    void learn(int tried, int came_true, double kept);
+  };
   struct Slot {
-    std::array<Acceptance, kNumDrafters> of;
+    std::array<OfDrafter, kNumDrafters> of;
     std::array<int32_t, kNumDrafters> idle{};  // times that nothing was worth it, since the last probe
     bool explores = false;
   };
 
   std::vector<Slot> slots_;
-  std::array<Acceptance, kNumDrafters> of_all_;
+  std::array<OfDrafter, kNumDrafters> of_all_;
   std::array<double, kNumDrafters> guess_ms_{};   // of one guess, at the batches of late
   std::array<double, kNumDrafters> unpaid_ms_{};  // of the times without guesses
   bool replays_ = false;
   int num_admitted_ = 0;
-  StepCost cost_;
-  StepCost::Line line_;  // the last that the steps told
+  RowCost cost_;
+  RowCost::Line line_;  // what the steps so far tell
 };
 
 }  // namespace serval

@@ -84,5 +84,25 @@ TEST(DraftPolicy, StopsWhereNothingComesTrueAndTriesAgainNowAndThen) {
   EXPECT_EQ(given, 2) << "one in sixteen all the same";
 }
 
+TEST(DraftPolicy, BelievesNoStepThatWaitedForACore) {
+  DraftPolicy policy(1);
+  for (int i = 0; i < 400; ++i) {
+    const int rows = i % 2 == 0 ? 1 : 5;
+    policy.learn_step(rows, (1 + 0.1 * rows) * (i % 8 == 1 ? 8 : 1));  // one of four of the larger ones
+    policy.learn_cost(kKind, 4, i % 10 == 0 ? 10 : 0.04);
+  }
+  verify(policy, 0, 4, 4);
+  EXPECT_GT(policy.choose(0, kKind, 1, 4).depth, 2);
+}
+
+TEST(DraftPolicy, ForgetsAnOldPriceWhileItTriesASingleGuessNowAndThen) {
+  DraftPolicy policy(1);
+  run_steps(policy, 0.1, 1);
+  verify(policy, 0, 2, 2);
+  ASSERT_EQ(policy.choose(0, kKind, 1, 4).depth, 0) << "a row costs a step";
+  for (int i = 0; i < 480; ++i) policy.learn_step(i % 48 == 0 ? 2 : 1, i % 48 == 0 ? 1.2 : 1.1);
+  EXPECT_GT(policy.choose(0, kKind, 1, 4).depth, 2);
+}
+
 }  // namespace
 }  // namespace serval::testing
