@@ -69,7 +69,8 @@ struct Runner {
 
 struct Block {
   int num_threads = 0;
-  uint32_t epoch = 0;  // block barriers passed
+  uint32_t number = 0;  // of the blocks that ran before
+  uint32_t epoch = 0;   // block barriers passed
   int at_barrier = 0;
   int num_done = 0;
   std::vector<Thread> threads;
@@ -96,6 +97,13 @@ namespace {
 
 Block& block() {
   return *current->block;
+}
+
+// Most kernels touch a small part of what they may, so cells are emptied when a block first meets them.
+ShadowCell& cell_at(Block& b, int index) {
+  ShadowCell& cell = b.shadow[index];
+  if (cell.block != b.number) cell = {.block = b.number};
+  return cell;
 }
 
 // Gives control back to the scheduler; returns when this thread is chosen again.
@@ -142,8 +150,8 @@ void check_write(const ShadowCell& cell, int index) {
     report_race("write after read", cell.last_read, index);
 }
 
-void stamp_write(ShadowCell& cell) {
-  cell.write = stamp_now();
+void stamp_write(ShadowCell& cell, const Stamp& now) {
+  cell.write = now;
   cell.first_read = cell.last_read = Stamp{};
   cell.reading_warps = 0;
   cell.is_written = true;
@@ -194,12 +202,12 @@ void resume(Block& b, int index) {
 
 void run_block(Block& b, const std::function<void()>& kernel) {
   const int n = b.num_threads;
+  ++b.number;
   b.epoch = 0;
   b.at_barrier = b.num_done = 0;
   b.failure.reset();
   b.runnable.clear();
   std::fill(b.shared.begin(), b.shared.begin() + b.shared_size, std::byte{0xff});
-  std::fill(b.shadow.begin(), b.shadow.begin() + (b.shared_size + kGranule - 1) / kGranule, ShadowCell{});
   for (int w = 0; w < n / kWarp; ++w) {
     b.warps[w].arrived = b.warps[w].barrier_arrived = b.warps[w].epoch = 0;
     b.warps[w].name = nullptr;
@@ -304,7 +312,7 @@ void exchange(const char* name, const void* in, int in_bytes, void* out, int out
   Warp& warp = b.warps[current->index / kWarp];
   const int lane = current->index % kWarp;
   if (warp.arrived == 0) warp.name = name;
-  if (std::strcmp(warp.name, name) != 0)
+  if (warp.name != name && std::strcmp(warp.name, name) != 0)
     violate(std::string("the lanes of a warp meet in different exchanges: ") + name + " and " + warp.name);
   std::memcpy(warp.in + lane * in_bytes, in, in_bytes);
   warp.arrived |= 1u << lane;
@@ -337,7 +345,7 @@ void note_read(int offset, int bytes) {
   const int last = (offset + bytes - 1) / kGranule;
   const Stamp now = stamp_now();
   for (int i = offset / kGranule; i <= last; ++i) {
-    ShadowCell& cell = b.shadow[i];
+    ShadowCell& cell = cell_at(b, i);
     if (cell.is_in_flight)
       violate("read of shared byte " + std::to_string(i * kGranule) +
               " before its asynchronous copy was waited for");
@@ -356,12 +364,13 @@ void note_read(int offset, int bytes) {
 void note_write(int offset, int bytes) {
   Block& b = block();
   const int last = (offset + bytes - 1) / kGranule;
+  const Stamp now = stamp_now();
   for (int i = offset / kGranule; i <= last; ++i) {
-    ShadowCell& cell = b.shadow[i];
+    ShadowCell& cell = cell_at(b, i);
     if (cell.is_in_flight)
       violate("write of shared byte " + std::to_string(i * kGranule) + ", where a copy is in flight");
     check_write(cell, i);
-    stamp_write(cell);
+    stamp_write(cell, now);
   }
 }
 
@@ -369,12 +378,13 @@ void note_write(int offset, int bytes) {
 void note_atomic(int offset, int bytes) {
   Block& b = block();
   const int last = (offset + bytes - 1) / kGranule;
+  const Stamp now = stamp_now();
   for (int i = offset / kGranule; i <= last; ++i) {
-    ShadowCell& cell = b.shadow[i];
+    ShadowCell& cell = cell_at(b, i);
     if (!cell.is_written)
       violate("atomic on shared byte " + std::to_string(i * kGranule) + ", which nobody wrote");
     if (!cell.is_atomic || cell.last_read.thread >= 0) check_write(cell, i);
-    stamp_write(cell);
+    stamp_write(cell, now);
     cell.is_atomic = true;
   }
 }
@@ -382,11 +392,12 @@ void note_atomic(int offset, int bytes) {
 void copy_async(int offset, const void* source, int bytes) {
   Block& b = block();
   const int last = (offset + bytes - 1) / kGranule;
+  const Stamp now = stamp_now();
   for (int i = offset / kGranule; i <= last; ++i) {
-    ShadowCell& cell = b.shadow[i];
+    ShadowCell& cell = cell_at(b, i);
     if (cell.is_in_flight) violate("two asynchronous copies to shared byte " + std::to_string(i * kGranule));
     check_write(cell, i);
-    stamp_write(cell);
+    stamp_write(cell, now);
     cell.is_in_flight = true;
   }
   std::memset(b.shared.data() + offset, 0xff, bytes);
@@ -405,6 +416,7 @@ void wait_copies(int max_pending) {
   Thread& t = *current;
   if (static_cast<int>(t.num_groups) <= max_pending) return;
   const size_t landed = t.num_groups - max_pending;
+  const Stamp now = stamp_now();
   for (size_t g = 0; g < landed; ++g) {
     for (const PendingCopy& copy : t.copy_groups[g]) {
       std::byte* const to = b.shared.data() + copy.shared_offset;
@@ -415,8 +427,9 @@ void wait_copies(int max_pending) {
       }
       const int last = (copy.shared_offset + copy.bytes - 1) / kGranule;
       for (int i = copy.shared_offset / kGranule; i <= last; ++i) {
-        b.shadow[i].is_in_flight = false;
-        stamp_write(b.shadow[i]);
+        ShadowCell& cell = cell_at(b, i);
+        cell.is_in_flight = false;
+        stamp_write(cell, now);
       }
     }
   }

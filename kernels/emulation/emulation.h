@@ -48,6 +48,7 @@ struct Stamp {
 };
 
 struct ShadowCell {
+  uint32_t block = 0;  // that the rest is about, by its number; another one finds it as it was made
   Stamp write;
   Stamp first_read, last_read;  // since the last write
   uint32_t reading_warps = 0;   // in last_read.block_epoch

@@ -66,6 +66,31 @@ TEST_P(Emulation, ReportsAReadThatNoBarrierSeparatesFromItsWrite) {
 TEST_P(Emulation, ReportsAWriteThatNoBarrierSeparatesFromARead) {
   EXPECT_THAT(run_reverse<Mistake::kNoSecondBarrier>(), testing::HasSubstr("race"));
 }
+// Of two blocks the first writes and the second reads.
+SERVAL_KERNEL void write_or_read(int first_block, int32_t* out) {
+  SharedMemory memory;
+  const Shared<int32_t> row = memory.take<int32_t>(32);
+  if (first_block + simt::block_x() == 0) {
+    row.set(simt::thread(), 1);
+  } else {
+    out[simt::thread()] = row.get(simt::thread());
+  }
+}
+
+TEST_P(Emulation, ForgetsWhatAnotherBlockWrote) {
+  std::vector<int32_t> out(32);
+  const auto run = [&](int num_blocks, int first_block) -> std::string {
+    try {
+      simt::launch<write_or_read>(nullptr, {.grid_x = num_blocks, .threads = 32, .shared_bytes = 128}, first_block, out.data());
+    } catch (const simt::Violation& violation) {
+      return violation.what();
+    }
+    return "right";
+  };
+  EXPECT_THAT(run(2, 0), testing::HasSubstr("nobody wrote"));
+  EXPECT_EQ(run(1, 0), "right");
+  EXPECT_THAT(run(1, 1), testing::HasSubstr("nobody wrote")) << "nor in another launch";
+}
 TEST_P(Emulation, ReportsAnAccessBeyondTheSharedArray) {
   EXPECT_THAT(run_reverse<Mistake::kBeyondTheEnd>(), testing::HasSubstr("shared element 64"));
 }
