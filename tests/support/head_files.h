@@ -91,6 +91,7 @@ inline void write_hydra_heads(const std::filesystem::path& folder, int num_heads
 struct EagleShape {
   int hidden = 0, vocab = 0, num_heads = 6, num_kv_heads = 2, head_dim = 16, intermediate = 64;
   int draft_vocab = 0;  // of the third form; 0: the first
+  int num_read = 3;     // layers that the third form reads
   std::string more_config = {}, without = {};
 };
 
@@ -126,7 +127,7 @@ inline void write_eagle_head(const std::filesystem::path& folder, const EagleSha
     file.add("embed_tokens.weight", {shape.vocab, hidden}, matrix);
     file.add("fc.bias", {hidden}, matrix);
   }
-  file.add("fc.weight", {hidden, (is_third ? 3 : 2) * hidden}, matrix);
+  file.add("fc.weight", {hidden, (is_third ? shape.num_read : 2) * hidden}, matrix);
   file.add(layer + "self_attn.q_proj.weight", {shape.num_heads * shape.head_dim, read}, matrix);
   file.add(layer + "self_attn.k_proj.weight", {shape.num_kv_heads * shape.head_dim, read}, matrix);
   file.add(layer + "self_attn.v_proj.weight", {shape.num_kv_heads * shape.head_dim, read}, matrix);
