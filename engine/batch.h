@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine/request.h"
+#include "engine/stats.h"
 #include "kernels/values.h"
 
 namespace serval {
@@ -130,11 +131,13 @@ struct ModelOutput {
   std::vector<TopLogprob> top;
   std::vector<float> pooled;
   std::vector<Draft> drafts;
+  DraftWork draft_work;  // of a model that guessed; a count for statistics, which is not recorded
   void clear() {
     seqs.clear();
     tokens.clear();
     pooled.clear();
     drafts.clear();
+    draft_work = {};
     prompt_tokens.clear();
     top.clear();
   }

@@ -75,6 +75,8 @@ struct EngineConfig {
   int draft_width = 1;         // guesses beside each other; beyond 1 a branch is one more sequence to attention
   bool drafts_branch() const { return draft_width > 1 || merges_drafts() || speculation == "lookahead"; }
   int num_draft_layers = 0;    // of the model itself, where they guess; 0: a quarter of them
+  std::string draft_speculation = "off";  // who guesses ahead of a model that guesses: off, ngram
+  bool stages_drafts() const { return draft_speculation != "off"; }
   LongAttention long_attention;
   std::string ffn_widths, skip_layers;  // of a smaller model within the model (engine/model/slice.h); empty: the whole
   std::string record_path;        // when set, scheduler inputs are recorded for replay

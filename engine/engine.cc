@@ -119,6 +119,8 @@ struct Engine::Impl {
       if (recorder) recorder->take_guesses(output, now);
     }
     scheduler.take_guesses(output);
+    const std::lock_guard lock(stats_mutex);
+    stats.draft_work += output.draft_work;
   }
 
   void tell() {

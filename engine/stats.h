@@ -14,6 +14,20 @@ struct DrafterStats {
   uint64_t accepted[kPlaces] = {};
 };
 
+// What a model that guesses has done.
+struct DraftWork {
+  uint64_t forwards = 0;
+  uint64_t ahead = 0;           // tokens guessed ahead of it (EngineConfig::draft_speculation)
+  uint64_t ahead_accepted = 0;  // of them, those that it drew itself
+
+  DraftWork& operator+=(const DraftWork& more) {
+    forwards += more.forwards;
+    ahead += more.ahead;
+    ahead_accepted += more.ahead_accepted;
+    return *this;
+  }
+};
+
 struct SchedulerStats {
   // Now.
   int32_t num_running = 0;
@@ -43,6 +57,7 @@ struct EngineStats {
   SchedulerStats scheduler;
   uint64_t steps = 0;  // forward steps completed: the heartbeat
   double step_seconds_total = 0;
+  DraftWork draft_work;
   int32_t last_step_tokens = 0;
   int32_t last_step_seqs = 0;
   int32_t max_step_seqs = 0;        // most sequences of any step

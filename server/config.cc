@@ -354,6 +354,10 @@ std::vector<Knob> knobs(ServerConfig& c) {
        &c.engine.draft_width, 1, 16},
       {"num_draft_layers", "Engine", "the model's own layers that guess, with speculation self; 0: a quarter of them",
        &c.engine.num_draft_layers, 0, 1000},
+      {"draft_speculation", "Engine",
+       "who guesses ahead of speculation draft or self, which then makes several guesses in one forward; they are the same ones. ngram: what followed the last "
+       "ones before, in prompt or output",
+       &c.engine.draft_speculation, 0, 0, {"off", "ngram"}},
       {"prefix_cache", "Engine", "reuse the KV of prompts that begin alike", &s.enable_prefix_cache},
       {"share_prefix_cache", "Engine",
        "let API keys find each other's prompts in the prefix cache; cached_tokens then tells one what "

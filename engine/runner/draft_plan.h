@@ -29,6 +29,7 @@ struct DraftModels {
 struct DraftPlan {
   int num_layers = 0;         // of the target's, or all of the smaller model's
   StepLimits steps;           // the largest there will be
+  int rows_ahead = 0;         // of its rows, for what is guessed ahead of a model that guesses
   BlockGeometry geometry;     // of its KV groups: the blocks of the target's, then its own
   int target_groups[kMaxKvGroups] = {};  // whose block tables each of its groups reads
   int own_blocks[kMaxKvGroups] = {};     // of a slot, by the target's groups; behind all of the target's

@@ -191,7 +191,10 @@ void Drafting::propose(std::span<const Sampler::Drawn> drawn, const Sampler& sam
   if (drafters_.trace) drafters_.trace->write({tasks_.data(), static_cast<size_t>(num_tasks)});
   choose(num_tasks);
   for (Merged& merged : merged_) merged.num_drafts = 0;
-  for (size_t s = 0; s < drafters_.speculators.size(); ++s) ask(s, num_tasks);
+  for (size_t s = 0; s < drafters_.speculators.size(); ++s) {
+    ask(s, num_tasks);
+    output.draft_work += drafters_.speculators[s]->work();
+  }
   int next = 0;
   for (SeqOutput& out : output.seqs) {
     if (next == num_tasks || tasks_[next].seq != out.seq) continue;

@@ -22,9 +22,10 @@ class GuessProbabilities {
 
   // A chain of guesses begins at this position of the slot's sequence.
   void begin(SeqId seq, SlotId slot, int position) { chains_[slot] = {seq, position, 0, {}}; }
-  // [vocab], where the next one's belong; null: there is no room, or no memory for any.
-  float* next(SlotId slot) {
-    return chains_[slot].size < std::min<int>(most_, kMaxDrafts) ? at(slot, chains_[slot].size) : nullptr;
+  // [vocab], where those of the next one belong, or of one so many behind it; null: there is no room, or no memory for any.
+  float* next(SlotId slot, int behind = 0) {
+    const int place = chains_[slot].size + behind;
+    return place < std::min<int>(most_, kMaxDrafts) ? at(slot, place) : nullptr;
   }
   // What was drawn by them.
   void drew(SlotId slot, TokenId token) {

@@ -196,6 +196,11 @@ int group_for(const KvGroupSpec& group, const ModelSpec& target) {
                            " of that folder reads positions that this model's cache lets go of");
 }
 
+// Rows of one forward of a model that guesses, for what is guessed ahead of it: as many as a step of the target verifies.
+int rows_ahead(const DraftModels& models, const EngineConfig& config) {
+  return config.stages_drafts() && (models.model || guesses_by_itself(config)) ? max_drafts_of_step(config.scheduler) : 0;
+}
+
 // The largest of its steps: what a step has computed, and the token behind it; the target's own layers have that already.
 StepLimits draft_steps(const ModelSpec& target, const DraftModels& models, const EngineConfig& config, const StepLimits& steps) {
   const SchedulerConfig& s = config.scheduler;
@@ -203,7 +208,7 @@ StepLimits draft_steps(const ModelSpec& target, const DraftModels& models, const
   if (models.dflash) return DflashSpeculator::limits_of(*models.dflash, steps);
   if (models.heads) return PrefixLayer::limits_of(*models.heads->prefix, steps);
   return Transformer::step_limits(models.model ? *models.model : target,
-                                  {.max_rows = (models.model ? steps.max_rows : 0) + steps.max_seqs,
+                                  {.max_rows = (models.model ? steps.max_rows : 0) + steps.max_seqs + rows_ahead(models, config),
                                    .max_logit_rows = steps.max_seqs,
                                    .max_seqs = steps.max_seqs,
                                    .max_model_len = s.max_model_len,
@@ -233,6 +238,7 @@ DraftPlan plan_draft(const ModelSpec& target, const DraftModels& models, const E
     throw std::runtime_error("speculation_model: its model rotates long sequences at other lengths than this one");
   plan.kv_dtype = kv_dtype_of(config.kv_dtype, spec, backend);
   plan.steps = draft_steps(target, models, config, steps);
+  plan.rows_ahead = rows_ahead(models, config);
   check_ops(spec, plan.steps.rare_ops, backend);
   plan.geometry = one;
   plan.geometry.num_groups = static_cast<int>(spec.kv_groups.size());
@@ -272,7 +278,7 @@ DraftPlan plan_draft(const ModelSpec& target, const DraftModels& models, const E
   plan.scratch_bytes = backend.step_context_bytes(plan.steps);
   plan.table_bytes = ModelInput::planned_bytes(plan.steps.max_rows, plan.steps.max_seqs, 0, plan.steps.table_stride, one,
                                                spec.long_attention) +
-                     ModelSpeculator::planned_table_bytes(plan.steps.max_seqs);
+                     ModelSpeculator::planned_table_bytes(plan.steps.max_seqs, plan.rows_ahead, s.max_model_len);
   return plan;
 }
 

@@ -170,6 +170,9 @@ struct ServiceMetrics::Impl {
     counter("spec_decode_num_draft_tokens_total", "Tokens guessed.", s.num_draft_tokens);
     counter("spec_decode_num_accepted_tokens_total", "Of those, the model's own.", s.num_accepted_tokens);
     collect_drafters(s, out);
+    counter("spec_draft_forwards_total", "Forwards of a smaller model, or of first layers, that guess.", stats.draft_work.forwards);
+    counter("spec_ahead_tokens_total", "Tokens guessed ahead of it.", stats.draft_work.ahead);
+    counter("spec_ahead_accepted_tokens_total", "Of those, the ones that it drew itself.", stats.draft_work.ahead_accepted);
     counter("kv_blocks_evicted_total", "Cached blocks evicted to make room.", s.num_evicted_blocks);
     counter("engine_steps_total", "Forward steps completed: the engine's heartbeat.", stats.steps);
     counter("recording_lost_total", "Inputs of the scheduler that the recording could not take.",

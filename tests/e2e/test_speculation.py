@@ -44,7 +44,7 @@ HYDRA = ("--speculation", "hydra", "--speculation-model", MODEL.parent / "serval
 DFLASH = ("--speculation", "dflash", "--speculation-model", MODEL.parent / "serval-nano-dflash", "--num-draft-tokens", "7")
 
 
-@pytest.mark.parametrize("options", [("--speculation", "ngram"), DRAFT, (*DRAFT, "--draft-width", "2"), ("--speculation", "self"), MEDUSA, HYDRA, EAGLE, EAGLE3, DFLASH], ids=["ngram", "draft", "tree", "self", "medusa", "hydra", "eagle", "eagle3", "dflash"])
+@pytest.mark.parametrize("options", [("--speculation", "ngram"), DRAFT, (*DRAFT, "--draft-width", "2"), (*DRAFT, "--draft-speculation", "ngram"), ("--speculation", "self"), MEDUSA, HYDRA, EAGLE, EAGLE3, DFLASH], ids=["ngram", "draft", "tree", "staged", "self", "medusa", "hydra", "eagle", "eagle3", "dflash"])
 def test_answers_are_the_same_with_and_without_guesses(start_daemon, options):
     plain, guessing = start_daemon(), start_daemon(*options)
     for arguments in requests():

@@ -48,6 +48,7 @@ struct DrafterRow {
   int num_draft_tokens, width;
   uint64_t least_accepted;  // of a thousand guesses
   Tried tried;
+  const char* draft_speculation = "off";
 };
 constexpr DrafterRow kDrafters[] = {
     {"ngram", "ngram", "", 8, 1, 100, Tried::kByAll},
@@ -72,6 +73,9 @@ constexpr DrafterRow kDrafters[] = {
     {"merged", "ngram+datastore", "", 9, 2, 100, Tried::kOnTheCpu},
     {"grammar", "grammar", "", 8, 1, 600, Tried::kByAll},
     {"merged_with_draft", "ngram+draft", "draft", 8, 1, 60, Tried::kByMany},
+    {"draft_staged", "draft", "draft", 8, 1, 60, Tried::kOnTheCpu, "ngram"},
+    {"draft_tree_staged", "draft", "draft", 12, 2, 40, Tried::kOnTheCpu, "ngram"},
+    {"self_staged", "self", "", 6, 1, 0, Tried::kOnTheCpu, "ngram"},
 };
 
 // Who comes, how much memory there is, and of how many tokens.
@@ -202,6 +206,7 @@ class Drafters : public ::testing::TestWithParam<DrafterRow> {
     of_row.num_draft_layers = of_row.speculation == "self" ? 1 : 0;
     of_row.scheduler.num_draft_tokens = kIsTiny ? (row.num_draft_tokens + 2) / 3 : row.num_draft_tokens;
     of_row.draft_width = row.width;
+    of_row.draft_speculation = row.draft_speculation;
     return of_row;
   }
 

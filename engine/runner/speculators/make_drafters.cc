@@ -124,6 +124,10 @@ Setting setting_of(const EngineConfig& config) {
 Setting whole_setting_of(const EngineConfig& config, const ModelSpec& target) {
   Setting setting = setting_of(config);
   if (setting.is_auto && !config.speculation_model.empty()) setting.drafters |= drafter_bit(kind_in(config.speculation_model, target));
+  if (config.stages_drafts() && !setting.has(kDraft) && !setting.has(kSelf))
+    throw std::runtime_error("draft_speculation is '" + config.draft_speculation +
+                             "', which guesses ahead of a smaller model or of the model's own first layers; speculation is '" +
+                             config.speculation + "', which asks neither");
   return setting;
 }
 

@@ -72,6 +72,8 @@ class Speculator {
   // task for each of its steps, in their order, wanted or not. A function of what it was told, so that a recorded
   // day is that of any run.
   virtual void propose(std::span<DraftTask> tasks) = 0;
+  // Of the last propose().
+  virtual DraftWork work() const { return {}; }
 };
 
 }  // namespace serval

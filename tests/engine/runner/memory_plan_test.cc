@@ -265,6 +265,28 @@ TEST(MemoryPlan, GivesEverySlotBlocksToGuessInBehindAllOthers) {
   EXPECT_EQ(self.draft->weight_bytes, 0u);
 }
 
+TEST(MemoryPlan, GivesAModelThatGuessesRowsForWhatIsGuessedAheadOfIt) {
+  const auto backend = make_backend({.num_threads = 1});
+  const ModelSpec spec = spec_of("LlamaForCausalLM", 0, 0);
+  for (const char* speculation : {"draft", "self"}) {
+    SCOPED_TRACE(speculation);
+    EngineConfig config = config_of(5, 1000);
+    config.scheduler.num_draft_tokens = 4;
+    config.speculation = speculation;
+    const auto plan = [&] {
+      return *plan_memory(spec, config, *backend, kPlenty, {.model = speculation == std::string("draft") ? std::optional(spec) : std::nullopt}).draft;
+    };
+    const DraftPlan plain = plan();
+    config.draft_speculation = "ngram";
+    const DraftPlan staged = plan();
+    EXPECT_EQ(plain.rows_ahead, 0);
+    EXPECT_EQ(staged.rows_ahead, max_drafts_of_step(config.scheduler));
+    EXPECT_EQ(staged.steps.max_rows, plain.steps.max_rows + staged.rows_ahead);
+    EXPECT_EQ(staged.steps.max_logit_rows, plain.steps.max_logit_rows) << "logits take more calls";
+    EXPECT_GT(staged.table_bytes, plain.table_bytes + 5 * 2 * 1000 * sizeof(int32_t)) << "n-grams of every slot";
+  }
+}
+
 TEST(MemoryPlan, CountsAsManyLayersForFurtherTokensAsThereAreGuesses) {
   const auto backend = make_backend({.num_threads = 1});
   EngineConfig config = config_of(5, 200);

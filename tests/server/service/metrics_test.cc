@@ -42,6 +42,7 @@ EngineStats known_stats() {
   s.num_accepted_tokens = 30;
   stats.steps = 11;
   stats.step_seconds_total = 1.5;
+  stats.draft_work = {.forwards = 21, .ahead = 15, .ahead_accepted = 9};
   stats.max_step_seqs = 13;
   stats.max_mixed_step_seqs = 12;
   return stats;
@@ -79,6 +80,9 @@ TEST(Metrics, EngineSeriesAreTheSnapshotUnderBothNames) {
   EXPECT_EQ(value(text, "serval:kv_blocks_evicted_total"), 7);
   EXPECT_EQ(value(text, "serval:engine_steps_total"), 11);
   EXPECT_EQ(value(text, "serval:engine_step_seconds_total"), 1.5);
+  EXPECT_EQ(value(text, "serval:spec_draft_forwards_total"), 21);
+  EXPECT_EQ(value(text, "serval:spec_ahead_tokens_total"), 15);
+  EXPECT_EQ(value(text, "serval:spec_ahead_accepted_tokens_total"), 9);
   EXPECT_EQ(value(text, "serval:engine_step_max_seqs"), 13);
   EXPECT_EQ(value(text, "serval:engine_step_max_mixed_seqs"), 12);
   for (const auto& [prefix_cache, label] : {std::pair{true, "\"True\""}, {false, "\"False\""}}) {

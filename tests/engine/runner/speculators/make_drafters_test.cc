@@ -94,6 +94,21 @@ TEST(Drafters, AreJoinedByPlus) {
   EXPECT_THAT(told("ngram", "file", drafters), ::testing::HasSubstr("speculation_datastore is set"));
 }
 
+TEST(Drafters, AreGuessedAheadOfWhereTheyAreAModelOrItsFirstLayers) {
+  const TempFolder folder;
+  EngineConfig config;
+  config.draft_speculation = "ngram";
+  for (const char* speculation : {"off", "ngram", "auto"}) {
+    config.speculation = speculation;
+    EXPECT_THROW(drafters_of(config, {}), std::runtime_error) << speculation;
+  }
+  config.speculation = "self+ngram";
+  EXPECT_EQ(drafters_of(config, {}) & drafter_bit(DrafterKind::kSelf), drafter_bit(DrafterKind::kSelf));
+  config.speculation = "auto";
+  config.speculation_model = folder.path();
+  EXPECT_EQ(drafters_of(config, {}) & drafter_bit(DrafterKind::kDraft), drafter_bit(DrafterKind::kDraft));
+}
+
 TEST(Drafters, OfAPyTorchFileAreRefusedWithTheWayToMakeTensorsOfIt) {
   for (const auto& [name, made] : {std::pair{"pytorch_model.bin", "'model.safetensors'"}, {"hydra_lm_head.pt", "'hydra_lm_head.safetensors'"}}) {
     const TempFolder folder;
