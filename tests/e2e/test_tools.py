@@ -1,7 +1,8 @@
-"""Calls of tools from a real model: made to come, held to their schemas, in every dialect. Which it calls is the model's guess; that
+"""Calls of tools from a real model: by itself, made to come, held to their schemas, in every dialect. Which it calls is the model's guess; that
 it is a call that the tools allow is the server's promise."""
 
 import json
+import pathlib
 
 import anthropic
 import httpx
@@ -27,7 +28,7 @@ MESSAGES = [{"role": "user", "content": "What time is it in Rome?"}]
 
 @pytest.fixture(scope="module")
 def hermes():
-    daemon = Daemon("--tool-call-format", "hermes")
+    daemon = Daemon()  # whose model is shown tools by its template, which says that it calls as Hermes does
     yield daemon
     assert daemon.stop() == 0, daemon.log()
 
@@ -106,6 +107,36 @@ def test_an_unknown_function_and_two_forms_at_once_are_refused(client):
 # --- calls that the model makes by itself ---
 
 
+def test_the_demo_model_calls_the_right_tool_and_tells_what_it_gave(client):
+    cases = json.loads((pathlib.Path(__file__).parents[2] / "deploy/models/train/tool_cases.json").read_text(encoding="utf-8"))
+    tools = {tool["function"]["name"]: tool for tool in cases["tools"]}
+    right = 0
+    for case in cases["cases"]:
+        messages = [{"role": "user", "content": case["prompt"]}]
+        given = {"model": "serval-nano", "tools": [tools[name] for name in case["tools"]], "temperature": 0, "max_tokens": 100}
+        choice = client.chat.completions.create(messages=messages, **given).choices[0]
+        calls = choice.message.tool_calls or []
+        try:
+            right += [(c.function.name, json.loads(c.function.arguments)) for c in calls] == [(case["name"], case["arguments"])]
+        except json.JSONDecodeError:
+            continue
+    assert len(cases["cases"]) == 50 and right >= 40
+    first = cases["cases"][0]
+    messages = [{"role": "user", "content": first["prompt"]}]
+    given = {"model": "serval-nano", "tools": [tools["get_time"]], "temperature": 0, "max_tokens": 100}
+    called = client.chat.completions.create(messages=messages, **given).choices[0]
+    assert called.finish_reason == "tool_calls" and not called.message.content
+    messages += [called.message.to_dict(), {"role": "tool", "tool_call_id": called.message.tool_calls[0].id, "content": '{"time": "14:05"}'}]
+    told = client.chat.completions.create(messages=messages, **given).choices[0]
+    assert told.finish_reason == "stop" and "14:05" in told.message.content and "Paris" in told.message.content
+
+
+def test_a_question_for_no_tool_is_answered_as_without(client):
+    answer = ask(client, messages=[{"role": "user", "content": "Count from 3 to 9."}], temperature=0).choices[0]
+    assert answer.finish_reason == "stop" and answer.message.tool_calls is None
+    assert answer.message.content == "3, 4, 5, 6, 7, 8, 9"
+
+
 def strict(tools=TOOLS):
     return [{"type": "function", "function": {**tool["function"], "strict": True}} for tool in tools]
 
@@ -172,9 +203,10 @@ def test_families_without_calls_in_json_are_made_to_call_too(start_daemon, famil
 
 
 def test_free_text_stays_what_it_was(client):
+    story = [{"role": "user", "content": "Tell me a story about a fox."}]
     for seed in range(4):
-        plain = ask(client, temperature=0.8, seed=seed, max_completion_tokens=40).choices[0]
-        held = client.chat.completions.create(model="serval-nano", messages=MESSAGES, tools=strict(), temperature=0.8, seed=seed, max_completion_tokens=40).choices[0]
+        plain = ask(client, messages=story, temperature=0.8, seed=seed, max_completion_tokens=40).choices[0]
+        held = client.chat.completions.create(model="serval-nano", messages=story, tools=strict(), temperature=0.8, seed=seed, max_completion_tokens=40).choices[0]
         assert plain.message.content and held.message.content == plain.message.content and held.message.tool_calls is None
 
 

@@ -12,10 +12,12 @@ from collections import Counter
 import numpy as np
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from dialogues import dialogues
+from dialogues import Source, bare, dialogue, dialogues
+from tools import tool_dialogues
 
 END, START, STOP = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 SPECIAL = [END, START, STOP]
+TOOLS_HEAD = 'Tools, called as <tool_call>{"name": NAME, "arguments": {}}</tool_call>:'
 VOCAB_SIZE = 2048
 HOLD_OUT_EVERY = 50
 PAGE_CHARS = 2000
@@ -26,6 +28,7 @@ IGNORE = -100  # the label cross_entropy skips
 # 300 steps after it they did.
 PROSE_MIX = {"books": 0.40, "sums": 0.15, "chat": 0.45}
 MIX = {"books": 0.25, "sums": 0.10, "chat": 0.65}
+TOOLS_MIX = {"books": 0.05, "sums": 0.03, "chat": 0.17, "tools": 0.75}  # of the stage that teaches to call tools
 
 # Letters with one leading mark, single digits, punctuation runs, white space: the cut Qwen2 made common. Single digits
 # let a small model add.
@@ -86,13 +89,32 @@ def train_tokenizer(texts):
     return tokenizer
 
 
-def chat_pieces(messages):
+def signature(tool):
+    """A function in one line: name(parameter: type, optional?: type) what it does."""
+    f = tool["function"]
+    needed = f["parameters"]["required"]
+    params = ", ".join(f"{key}{'' if key in needed else '?'}: {p['type']}" for key, p in f["parameters"]["properties"].items())
+    return f"{f['name']}({params}) {f.get('description', '')}".rstrip()
+
+
+def call_text(call):
+    return (f'<tool_call>\n{{"name": "{call["function"]["name"]}", "arguments": '
+            f'{json.dumps(call["function"]["arguments"], ensure_ascii=False)}}}\n</tool_call>')
+
+
+def chat_pieces(messages, tools=()):
     """The conversation as (text, is trained on); joined, it is what the chat template renders."""
     pieces, before = [], ""
+    if tools:
+        has_system = messages[0]["role"] == "system"
+        system = messages[0]["content"] + "\n" if has_system else ""
+        messages = messages[has_system:]
+        before = f"{START}system\n{system}{TOOLS_HEAD}" + "".join("\n" + signature(t) for t in tools) + STOP + "\n"
     for m in messages:
         head = before + f"{START}{m['role']}\n"
         if m["role"] == "assistant":
-            pieces += [(head, False), (m["content"] + STOP, True)]
+            text = "\n".join(map(call_text, m["tool_calls"])) if "tool_calls" in m else m["content"]
+            pieces += [(head, False), (text + STOP, True)]
             before = "\n"
         else:
             before = head + m["content"] + STOP + "\n"
@@ -102,12 +124,12 @@ def chat_pieces(messages):
 class Rows:
     """All training tokens in memory, and batches from them."""
 
-    def __init__(self, data, tokenizer, banned, num_dialogues, seed, prose_steps, cache):
-        self.seed, self.prose_steps = seed, prose_steps
+    def __init__(self, data, tokenizer, banned, num_dialogues, seed, prose_steps, cache, with_tools=False):
+        self.seed, self.prose_steps, self.mix = seed, prose_steps, TOOLS_MIX if with_tools else MIX
         if cache.exists():
             stored = np.load(cache)
             self.books, self.docs = stored["books"], {}
-            for name in ("sums", "chat", "long"):
+            for name in ("sums", "chat", "long", *(["tools"] if with_tools else [])):
                 self.docs[name] = tuple(stored[f"{name}_{part}"] for part in ("ids", "labels", "starts"))
             return
         books, _ = load_books(data)
@@ -124,6 +146,9 @@ class Rows:
             "chat": self._pack(map(chat_pieces, dialogues(seed, num_dialogues, banned, None, words, lines)), encode),
             "long": self._pack(map(chat_pieces, dialogues(seed + 1, num_dialogues // 40, banned, 16, words, lines)), encode),
         }
+        if with_tools:
+            told = tool_dialogues(Source(seed + 2, words, lines), num_dialogues // 2, banned, bare, lambda r: dialogue(r, 1)[-2:])
+            self.docs["tools"] = self._pack((chat_pieces(messages, tools) for tools, messages in told), encode)
         arrays = {f"{n}_{p}": a for n, d in self.docs.items() for p, a in zip(("ids", "labels", "starts"), d)}
         np.savez(cache, books=self.books, **arrays)
 
@@ -149,7 +174,7 @@ class Rows:
         ids = np.empty((num_rows, length + 1), np.int64)
         labels = np.empty_like(ids)
         docs = np.zeros_like(ids)
-        mix = PROSE_MIX if step < self.prose_steps else MIX
+        mix = PROSE_MIX if step < self.prose_steps else self.mix
         # Systematic sampling keeps the mix nearly exact in each batch, even for two rows.
         edges = np.cumsum(list(mix.values()))
         sources = np.searchsorted(edges, ((np.arange(num_rows) + r.random()) / num_rows) * edges[-1], side="right")
@@ -172,3 +197,10 @@ class Rows:
 
 def read_prompts(path):
     return [line for line in pathlib.Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def read_tool_cases(path):
+    """Questions with the functions that each may call (OpenAI's form), and the call that is right."""
+    read = json.loads(path.read_text(encoding="utf-8"))
+    tools = {tool["function"]["name"]: tool for tool in read["tools"]}
+    return [{**case, "tools": [tools[name] for name in case["tools"]]} for case in read["cases"]]

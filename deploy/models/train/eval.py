@@ -5,10 +5,12 @@
 Bits per byte: each held-out page alone, after one <|endoftext|>, every token counted, divided by the page's UTF-8 bytes.
 Chat: greedy and sampled answers to eval_prompts.txt; an answer passes when it stops by itself within 300 tokens and does
 not go round in circles. Identity: greedy answers to identity_prompts.txt, of which none is in the training data; one passes when it
-says that it is Serval's model. Weights as stored (bf16), computed in fp32.
+says that it is Serval's model. Tools: greedy answers to tool_cases.json; one passes when it is the call of the function with the arguments and
+nothing else. Weights as stored (bf16), computed in fp32.
 """
 
 import argparse
+import json
 import math
 import pathlib
 import time
@@ -16,7 +18,7 @@ import time
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from corpus import END, load_books, load_sums, read_prompts
+from corpus import END, load_books, load_sums, read_prompts, read_tool_cases
 
 HERE = pathlib.Path(__file__).resolve().parent
 MAX_TOKENS = 300
@@ -47,8 +49,8 @@ def bits_per_byte(model, tokenizer, texts):
 
 
 @torch.no_grad()
-def answer(model, tokenizer, prompt, sample):
-    text = tokenizer.apply_chat_template([{"role": "user", "content": prompt}], add_generation_prompt=True, tokenize=False)
+def answer(model, tokenizer, prompt, sample, tools=None):
+    text = tokenizer.apply_chat_template([{"role": "user", "content": prompt}], tools=tools, add_generation_prompt=True, tokenize=False)
     ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")
     out = model.generate(**ids, do_sample=sample, max_new_tokens=MAX_TOKENS,
                          **({} if sample else dict(temperature=None, top_k=None, top_p=None)))
@@ -78,6 +80,23 @@ def identity(model, tokenizer, prompts, show):
         good += passed
         if show or not passed:
             print(f"  {'ok  ' if passed else 'FAIL'} {prompt!r} -> {text!r}")
+    return good
+
+
+def calls(model, tokenizer, cases, show):
+    """How many of the cases are answered, greedily, with the right call."""
+    good = 0
+    for case in cases:
+        text = tokenizer.decode(answer(model, tokenizer, case["prompt"], False, case["tools"]), skip_special_tokens=True)
+        begin, end = "<tool_call>", "</tool_call>"
+        try:
+            call = json.loads(text.removeprefix(begin).removesuffix(end))
+        except ValueError:
+            call = None
+        passed = text.startswith(begin) and text.endswith(end) and call == {"name": case["name"], "arguments": case["arguments"]}
+        good += passed
+        if show or not passed:
+            print(f"  {'ok  ' if passed else 'FAIL'} {case['prompt']!r} -> {text!r}")
     return good
 
 
@@ -120,6 +139,9 @@ def main():
 
     wordings = read_prompts(HERE / "identity_prompts.txt")
     print(f"identity, greedy: {identity(model, tokenizer, wordings, args.show)} of {len(wordings)} say what it is")
+
+    cases = read_tool_cases(HERE / "tool_cases.json")
+    print(f"tools, greedy: {calls(model, tokenizer, cases, args.show)} of {len(cases)} are the right call")
 
     if not args.data.exists():
         return

@@ -8,8 +8,35 @@ from safetensors.torch import save_file
 from corpus import END, START, STOP
 
 # Roles in ChatML markers. No default system prompt: what the client sends is all that the model sees.
-CHAT_TEMPLATE = """{%- for message in messages %}
-{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}
+# Tools stand in the system message, a line each, as short as a small model needs them.
+CHAT_TEMPLATE = """{%- if tools %}
+{{- '<|im_start|>system\\n' }}
+{%- if messages[0].role == 'system' %}
+{{- messages[0].content + '\\n' }}
+{%- set messages = messages[1:] %}
+{%- endif %}
+{{- 'Tools, called as <tool_call>{"name": NAME, "arguments": {}}</tool_call>:' }}
+{%- for tool in tools %}
+{%- set f = tool.function if tool.function is defined else tool %}
+{{- '\\n' + f.name + '(' }}
+{%- set parameters = f.parameters or {} %}
+{%- for key, value in (parameters.properties or {}).items() %}
+{{- key + ('' if key in (parameters.required or []) else '?') + (': ' + value.type if value.type is string else '') + (', ' if not loop.last else '') }}
+{%- endfor %}
+{{- ')' + (' ' + f.description if f.description else '') }}
+{%- endfor %}
+{{- '<|im_end|>\\n' }}
+{%- endif %}
+{%- for message in messages %}
+{{- '<|im_start|>' + message.role + '\\n' + (message.content or '') }}
+{%- for call in message.tool_calls or [] %}
+{%- set f = call.function if call.function is defined else call %}
+{{- '\\n' if message.content or not loop.first }}
+{{- '<tool_call>\\n{"name": "' + f.name + '", "arguments": ' }}
+{{- f.arguments if f.arguments is string else f.arguments | tojson }}
+{{- '}\\n</tool_call>' }}
+{%- endfor %}
+{{- '<|im_end|>\\n' }}
 {%- endfor %}
 {%- if add_generation_prompt %}
 {{- '<|im_start|>assistant\\n' }}

@@ -2,6 +2,7 @@
 
     python train.py nano --work DIR                    train, or resume from DIR, and export to ../serval-nano
     python train.py nano --work DIR2 --again ../serval-nano --steps 300    a second, shorter stage from an exported folder
+    python train.py nano --work DIR3 --again ../serval-nano --tools --steps 2300 --dialogues 60000    a third, in which it learns to call tools
     python train.py draft --work DIR --steps 600 --decay 0.3    the sibling; --teacher ../serval-nano would distil it
 
 The schedule is warm-up, constant, linear decay. While the rate is constant a checkpoint does not depend on --steps, so
@@ -18,7 +19,7 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-from corpus import IGNORE, SPECIAL, VOCAB_SIZE, Rows, copy_material, load_books, load_sums, read_prompts, train_tokenizer
+from corpus import IGNORE, SPECIAL, VOCAB_SIZE, Rows, copy_material, load_books, load_sums, read_prompts, read_tool_cases, train_tokenizer
 from dialogues import bare, dialogues
 from export import export
 
@@ -140,6 +141,7 @@ def main():
     parser.add_argument("--work", type=pathlib.Path, required=True, help="folder for token cache and checkpoints")
     parser.add_argument("--out", type=pathlib.Path, help="model folder to write")
     parser.add_argument("--again", type=pathlib.Path, help="exported model to go on from, with other data and a falling rate")
+    parser.add_argument("--tools", action="store_true", help="with conversations that call tools")
     parser.add_argument("--teacher", type=pathlib.Path, help="exported model whose distribution a draft learns")
     parser.add_argument("--steps", type=int, default=1900)
     parser.add_argument("--decay", type=float, default=0.135, help="the last part of training, over which the rate falls")
@@ -152,12 +154,13 @@ def main():
     args.work.mkdir(parents=True, exist_ok=True)
 
     banned = {bare(p) for name in ("eval_prompts.txt", "identity_prompts.txt") for p in read_prompts(HERE / name)}
+    banned |= {bare(case["prompt"]) for case in read_tool_cases(HERE / "tool_cases.json")}
     if args.again:
         args.decay = 1.0
     tokenizer = Tokenizer.from_file(str(args.again / "tokenizer.json")) if args.again else get_tokenizer(args.data, args.work, banned)
     assert [tokenizer.token_to_id(t) for t in SPECIAL] == [0, 1, 2]
-    seed, prose_steps = (SEED + 10, 0) if args.again else (SEED, PROSE_STEPS[args.model])
-    rows = Rows(args.data, tokenizer, banned, args.dialogues, seed, prose_steps, args.work / "tokens.npz")
+    seed, prose_steps = (SEED + (30 if args.tools else 10), 0) if args.again else (SEED, PROSE_STEPS[args.model])
+    rows = Rows(args.data, tokenizer, banned, args.dialogues, seed, prose_steps, args.work / "tokens.npz", args.tools)
     model = new_model(args.model)
     if args.again:
         model.load_state_dict(AutoModelForCausalLM.from_pretrained(args.again, dtype=torch.float32).state_dict())
