@@ -67,4 +67,25 @@ inline uint8_t float_to_fp8(float value) {
   return static_cast<uint8_t>(sign | (rounded - 0x3c000000u) >> 20);
 }
 
+// E3M2, which has neither infinities nor NaN (Xia et al. 2024; OCP Microscaling Formats 1.0, section 5.3.2), in the low 6 bits.
+inline constexpr float kLargestFp6 = 28;
+inline float fp6_to_float(uint8_t bits) {
+  const float value = std::bit_cast<float>((bits & 0x1fu) << 21) * 0x1p124f;
+  return std::bit_cast<float>(std::bit_cast<uint32_t>(value) | (bits & 0x20u) << 26);
+}
+
+// Round to nearest, ties to even; what is larger, and a NaN, becomes the largest.
+inline uint8_t float_to_fp6(float value) {
+  const auto bits = std::bit_cast<uint32_t>(value);
+  const uint32_t sign = bits >> 26 & 0x20u, magnitude = bits & 0x7fffffffu;
+  if (magnitude > 0x41e00000u) return static_cast<uint8_t>(sign | 0x1fu);
+  if (magnitude < 0x3e800000u) {
+    // Below 2^-2 the result counts units of 2^-4, which the sum with 2^19 rounds to.
+    const float shifted = std::bit_cast<float>(magnitude) + 0x1p19f;
+    return static_cast<uint8_t>(sign | (std::bit_cast<uint32_t>(shifted) & 0x7u));
+  }
+  const uint32_t rounded = magnitude + 0xfffffu + (magnitude >> 21 & 1u);
+  return static_cast<uint8_t>(sign | (rounded - 0x3e000000u) >> 21);
+}
+
 }  // namespace serval

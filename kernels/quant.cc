@@ -31,6 +31,9 @@ float from_int8(int8_t code) {
 float from_fp8(uint8_t code) {
   return fp8_to_float(code);
 }
+float from_fp6(uint8_t code) {
+  return fp6_to_float(code);
+}
 
 constexpr WeightFormatRow kRows[kNumWeightFormats] = {
     {.id = WeightFormat::kF32,
@@ -65,19 +68,28 @@ constexpr WeightFormatRow kRows[kNumWeightFormats] = {
      .bits = 4,
      .group = kOfMatrix,
      .number = DType::kBF16,
-     .decode = decode<int8_t, from_int8>},
+     .decode = decode<int8_t, from_int8>,
+     .together = 8},
     {.id = WeightFormat::kTable4,
      .name = "table4",
      .bits = 4,
      .group = kOfMatrix,
      .number = DType::kBF16,
-     .decode = nullptr},
+     .decode = nullptr,
+     .together = 8},
     {.id = WeightFormat::kFp8,
      .name = "fp8",
      .bits = 8,
      .group = kOfMatrix,
      .number = DType::kBF16,
      .decode = decode<uint8_t, from_fp8>},
+    {.id = WeightFormat::kFp6,
+     .name = "fp6",
+     .bits = 6,
+     .group = kOfMatrix,
+     .number = DType::kBF16,
+     .decode = decode<uint8_t, from_fp6>,
+     .together = 16},
     {.id = WeightFormat::kInt8Dynamic,
      .name = "int8_dynamic",
      .bits = 8,
@@ -195,9 +207,14 @@ float quantise_group(WeightFormat format, std::span<const float> values, void* c
       round_to_codes(values, scale, -8, 7, reinterpret_cast<int8_t*>(codes));
       return scale;
     }
-    case WeightFormat::kFp8: {
-      const float scale = most / kLargestFp8;
-      for (size_t i = 0; i < values.size(); ++i) bytes[i] = scale != 0 ? float_to_fp8(values[i] / scale) : uint8_t{0};
+    case WeightFormat::kFp8:
+    case WeightFormat::kFp6: {
+      const bool is_fp6 = format == WeightFormat::kFp6;
+      const float scale = most / (is_fp6 ? kLargestFp6 : kLargestFp8);
+      for (size_t i = 0; i < values.size(); ++i) {
+        const float value = scale != 0 ? values[i] / scale : 0;
+        bytes[i] = is_fp6 ? float_to_fp6(value) : float_to_fp8(value);
+      }
       return scale;
     }
     default:

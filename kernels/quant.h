@@ -10,10 +10,10 @@
 namespace serval {
 
 // kInt8: codes -127..127 (not -128) times a scale for each row. The others after it have groups: of 8 and of 4
-// bits in two's complement, 4 bits that a table says the meaning of, and E4M3 (Micikevicius et al. 2022). kInt8Dynamic: as
-// kInt8, multiplied with activations that are rounded to codes too (W8A8, a scale for each row).
-enum class WeightFormat : uint8_t { kF32, kF16, kBF16, kInt8, kInt8Groups, kInt4, kTable4, kFp8, kInt8Dynamic };
-inline constexpr int kNumWeightFormats = 9;
+// bits in two's complement, 4 bits that a table says the meaning of, E4M3 (Micikevicius et al. 2022) and E3M2 (FP6, Xia et al. 2024).
+// kInt8Dynamic: as kInt8, multiplied with activations that are rounded to codes too (W8A8, a scale for each row).
+enum class WeightFormat : uint8_t { kF32, kF16, kBF16, kInt8, kInt8Groups, kInt4, kTable4, kFp8, kFp6, kInt8Dynamic };
+inline constexpr int kNumWeightFormats = 10;
 
 inline constexpr int kWholeRow = -1, kOfMatrix = -2;
 
@@ -39,7 +39,7 @@ struct LinearSource {
   WeightFormat format = WeightFormat::kF32;
   int64_t n = 0;               // outputs
   int64_t k = 0;               // inputs
-  const void* data = nullptr;  // [n, k] codes, rows without gaps; those of 4 bits have a byte each
+  const void* data = nullptr;  // [n, k] codes, rows without gaps; those of fewer than 8 bits have a byte each
   // f32 [n, groups of a row], where the format has scales: a weight is what its code means times the scale of
   // its group, and the group's offset, if there are offsets
   const float* scales = nullptr;
@@ -59,6 +59,7 @@ struct WeightFormatRow {
   // The numbers that codes [first, first + count) of a matrix stand for; null: its table says.
   void (*decode)(const void* data, int64_t first, int64_t count, float* to);
   bool rounds_rows = false;  // each row that is multiplied is rounded first, by round_row()
+  int together = 1;  // codes along k that lie together in memory: a group has a multiple of so many
 
   bool has_groups() const { return group == kOfMatrix; }
 };
@@ -97,7 +98,7 @@ float round_row(const float* x, int64_t k, int8_t* codes);
 uint32_t round_between(const float* x, int64_t k, uint8_t* codes);
 
 // The same of a format with groups, each under a scale of its own, without offsets: kInt8Groups as above; kInt4 under the
-// scale that makes -8 of its largest magnitude; kFp8 under the one that makes 448 of it. scales [n, groups].
+// scale that makes -8 of its largest magnitude; kFp8 and kFp6 under the one that makes 448 and 28 of it. scales [n, groups].
 void quantise_groups(const Tensor& matrix, const MatrixFormat& format, void* codes, float* scales);
 
 }  // namespace serval

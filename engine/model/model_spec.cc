@@ -15,7 +15,7 @@ struct RoundingRow {
   const char* name;
   ModelSpec::Rounding to;
 };
-// Of 4 bits the embedding and the head would lose too much.
+// Of fewer than 8 bits the embedding and the head would lose too much.
 const RoundingRow kRoundings[] = {
     {"int8", {WeightFormat::kInt8, WeightFormat::kInt8}},
     {"int8_dynamic", {WeightFormat::kInt8Dynamic, WeightFormat::kInt8Dynamic}},
@@ -24,6 +24,7 @@ const RoundingRow kRoundings[] = {
     {"int4", {{WeightFormat::kInt4, 32}, WeightFormat::kInt8}},
     {"int4_g128", {{WeightFormat::kInt4, 128}, WeightFormat::kInt8}},
     {"fp8", {{WeightFormat::kFp8, kWholeRow}, {WeightFormat::kFp8, kWholeRow}}},
+    {"fp6", {{WeightFormat::kFp6, kWholeRow}, WeightFormat::kInt8}},
 };
 
 }  // namespace
@@ -33,7 +34,7 @@ ModelSpec quantised(ModelSpec spec, const std::string& quantize) {
   const auto* const row = std::find_if(std::begin(kRoundings), std::end(kRoundings),
                                        [&](const RoundingRow& known) { return known.name == quantize; });
   if (row == std::end(kRoundings))
-    throw std::runtime_error("quantize is " + in_quotes(quantize) + "; it takes off, int8, int8_dynamic, int8_g32, int8_g128, int4, int4_g128 or fp8");
+    throw std::runtime_error("quantize is " + in_quotes(quantize) + "; it takes off, int8, int8_dynamic, int8_g32, int8_g128, int4, int4_g128, fp8 or fp6");
   spec.rounded_to = row->to;
   spec.weight_dtype = format_row(row->to.layers.id).number;
   return spec;

@@ -184,8 +184,8 @@ struct ModelSpec {
   MatrixFormat frame_format() const { return rounded_to ? rounded_to->frame : format_of(weight_dtype); }
 };
 
-// The same model with its matrices rounded as the setting `quantize` says: off, int8, int4 or fp8. What the checkpoint
-// has quantised stays as it is.
+// The same model with its matrices rounded as the setting `quantize` says, a row of the table in the .cc; off: as the model's own
+// folder says, if it does. What the checkpoint has quantised stays as it is.
 // Throws std::runtime_error with a sentence for another name.
 ModelSpec quantised(ModelSpec spec, const std::string& quantize);
 

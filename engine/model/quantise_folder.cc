@@ -41,7 +41,8 @@ constexpr Format kFormats[] = {{"int4", "pack-quantized", 4, "int", 32},
 const Format& format_named(const std::string& name) {
   for (const Format& format : kFormats)
     if (format.name == name) return format;
-  throw std::runtime_error("the format is " + in_quotes(name) + "; it takes int4, int4_g128, int8, int8_g32, int8_g128 or fp8");
+  throw std::runtime_error("the format is " + in_quotes(name) + "; it takes int4, int4_g128, int8, int8_g32, int8_g128 or fp8" +
+                           (name == "fp6" ? "; compressed-tensors has no floats of 6 bits: serve the folder with quantize: fp6" : ""));
 }
 
 // A tensor of the new folder: its bytes are made when its turn comes.

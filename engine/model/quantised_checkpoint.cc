@@ -17,7 +17,8 @@ namespace json = boost::json;
 
 struct Method {
   std::string_view name;  // quant_method
-  FindMatrices find;      // null: the files have plain numbers, which the method's own engine rounds while it loads them
+  FindMatrices find;
+  MatrixFormat (*rounds_to)(const json::object& config) = nullptr;  // where the files have plain numbers, and there is nothing to find
 };
 constexpr Method kMethods[] = {
     {"gptq", find_gptq},
@@ -37,7 +38,7 @@ constexpr Method kMethods[] = {
     {"qserve", find_qserve},
     {"smoothquant", find_smoothquant},
     {"quip#", find_quip_sharp},
-    {"deepspeedfp", nullptr},
+    {"deepspeedfp", nullptr, deepspeed_format},
 };
 
 // Older tools name no method.
@@ -84,6 +85,17 @@ Quantisation find_quantisation(const json::object& config) {
 
 void check_method(const std::filesystem::path& file, const Quantisation& said) {
   if (said.value != nullptr && find_method(*said.value) == nullptr) refuse(file, said, "");
+}
+
+std::optional<MatrixFormat> find_rounding(const std::filesystem::path& file, const Quantisation& said) {
+  if (said.value == nullptr) return std::nullopt;
+  const Method& method = *find_method(*said.value);
+  if (method.rounds_to == nullptr) return std::nullopt;
+  try {
+    return method.rounds_to(said.value->get_object());
+  } catch (const UnsupportedQuantisation& what) {
+    refuse(file, said, what.what());
+  }
 }
 
 QuantisedCheckpoint::QuantisedCheckpoint(const std::filesystem::path& model_dir)

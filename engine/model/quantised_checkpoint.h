@@ -4,6 +4,7 @@
 
 #include <boost/json/value.hpp>
 #include <filesystem>
+#include <optional>
 #include <string_view>
 #include <vector>
 
@@ -24,6 +25,9 @@ struct Quantisation {
 Quantisation find_quantisation(const boost::json::object& config);
 // Throws std::runtime_error with a sentence where no method of the table has that name.
 void check_method(const std::filesystem::path& file, const Quantisation& said);
+// What a method that is in the table rounds the layers' matrices to while they are loaded, whose files have plain numbers; nothing
+// where they have codes. Throws std::runtime_error with a sentence, by the method's name and width.
+std::optional<MatrixFormat> find_rounding(const std::filesystem::path& file, const Quantisation& said);
 
 class QuantisedCheckpoint {
  public:

@@ -140,6 +140,8 @@ ModelSpec read_model_spec(const std::filesystem::path& model_dir) {
   spec.length_classes();
   spec.weight_dtype = read_dtype(file, model_dir, spec.names);
   refuse_unasked(file);
+  if (const std::optional<MatrixFormat> layers = find_rounding(path, quantisation))
+    spec.rounded_to = ModelSpec::Rounding{*layers, format_of(spec.weight_dtype)};
   if (is_gguf(model_dir)) adapt_to_gguf(GgufFile(model_dir), spec);
   if (quantisation.value != nullptr || is_gguf(model_dir)) {
     const QuantisedCheckpoint checkpoint(model_dir);

@@ -54,7 +54,7 @@ std::optional<StoredFormat> common_format(const StoredFormat& a, const StoredFor
   const WeightFormat id = is_same ? a.id : WeightFormat::kInt8Groups;
   const auto size = [&](const MatrixFormat& format) { return num_groups(format, k) == 1 ? k : format.group; };
   const int64_t group = std::gcd(size(a), size(b));
-  if (format_row(id).bits < 8 && group % 8 != 0) return std::nullopt;
+  if (group % format_row(id).together != 0) return std::nullopt;
   return StoredFormat({id, group >= k ? kWholeRow : group, a.has_offsets || b.has_offsets}, is_same ? a.levels : nullptr);
 }
 

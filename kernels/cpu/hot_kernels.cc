@@ -75,7 +75,7 @@ const KernelTable SERVAL_TABLE = {
     .linear = {linear_kernel<FmaFormat<F32Weights>>(), linear_kernel<FmaFormat<F16Weights>>(),
                linear_kernel<Bf16Format>(), linear_kernel<Int8Format>(), linear_kernel<GroupFormat<Int8Codes>>(),
                linear_kernel<GroupFormat<Int4Codes>>(), linear_kernel<GroupFormat<Table4Codes>>(),
-               linear_kernel<GroupFormat<Fp8Codes>>()},
+               linear_kernel<GroupFormat<Fp8Codes>>(), linear_kernel<GroupFormat<Fp6Codes>>()},
     .attend_f32 = attend<F32Kv>,
     .attend_bf16 = attend<Bf16Kv>,
     .attend_fp8 = attend<Fp8Kv>,

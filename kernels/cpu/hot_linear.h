@@ -87,6 +87,14 @@ struct Table4Codes {
   static constexpr int kStep = 8, kLaneBytes = 4, kStepBytes = 4 * kPanel;
   static Vec at(const char* w, int j, const float* table) { return look_up(table, load_ints(w) >> (4 * j)); }
 };
+struct Fp6Codes {
+  static constexpr int kStep = 16, kLaneBytes = 4, kStepBytes = 3 * 4 * kPanel;
+  static Vec at(const char* w, int j, const float*) {
+    const auto word = [&](int i) { return load_ints(w + 4 * kPanel * i); };
+    if (j < 15) return fp6_in(word(j / 5), j % 5 * 6);
+    return fp6_in(((word(0) >> 30) & 3) | ((word(1) >> 28) & 12) | ((word(2) >> 26) & 48), 0);
+  }
+};
 // Such codes once they are widened, scales and offsets applied: kStep neighbours one after the other.
 template <int kNeighbours>
 struct WidenedCodes {
@@ -152,7 +160,7 @@ struct GroupFormat : Codes {
   static Element pack(float x) { return x; }
 
   static void widen_step(const char* w, char* wide, const GroupVecs<kPanelVecs>& group, const float* table) {
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int j = 0; j < Codes::kStep; ++j) {
 #pragma GCC unroll 8
       for (int v = 0; v < kPanelVecs; ++v)
@@ -163,7 +171,7 @@ struct GroupFormat : Codes {
   template <int MR, int NV>
   static void step(Vec (&acc)[MR][NV], const Element* a, const char* w, const GroupVecs<NV>& group,
                    const float* table) {
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int j = 0; j < Codes::kStep; ++j) {
       Vec weight[NV];
 #pragma GCC unroll 8
@@ -310,6 +318,7 @@ void multiply_tile(const typename Format::Element* a, const char* weights, int64
                    const Groups& groups) {
   constexpr int NV = tile_vecs(MR);
   constexpr int kLocality = is_short(MR) ? 3 : 2;  // the first or the second level of cache
+  constexpr int kAheadBytes = Format::kHasGroups || Format::kStepBytes < 128 ? Format::kStepBytes : 128;  // what was widened shares it
   for (int part = 0; part < kPanelVecs; part += NV) {
     Vec acc[MR][NV];
 #pragma GCC unroll 16
@@ -322,8 +331,8 @@ void multiply_tile(const typename Format::Element* a, const char* weights, int64
     const char* ahead = prefetch.at;
     const auto advance = [&](int64_t count, const auto&... of_group) {
       for (int64_t s = 0; s < count; ++s) {
-        __builtin_prefetch(ahead, 0, kLocality);
-        if constexpr (Format::kStepBytes > 64) __builtin_prefetch(ahead + 64, 0, kLocality);
+#pragma GCC unroll 8
+        for (int line = 0; line < kAheadBytes; line += 64) __builtin_prefetch(ahead + line, 0, kLocality);
         Format::step(acc, step_a, w, of_group...);
         step_a += MR * Format::kStep;
         w += Format::kStepBytes;

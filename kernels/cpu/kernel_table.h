@@ -26,6 +26,8 @@ namespace serval::cpu {
 //              instruction wants them and as two cheap integer operations widen them
 //   int8       [n/32][k][32], k rounded up to even; E4M3 too, and int8 with groups
 //   4 bits     [n/32][k/8][32] of 32 bits, k rounded up to 8: eight k, the first in the lowest bits
+//   E3M2       [n/32][k/16][3][32] of 32 bits, k rounded up to 16: five k in each of the three, the first in the lowest bits, each
+//              with its sign below its magnitude; of the sixteenth two bits above each five, the lowest in the first word
 // Scales of groups are [n/32][groups of a row][32] f32, or [2][32] where each group's offsets follow.
 // Outputs beyond n (and the odd k) are zeros; their products are never stored.
 inline constexpr int kPanel = 32;
@@ -52,7 +54,7 @@ struct PanelArgs {
   int valid;  // columns of this panel that exist, 1..32
 };
 
-inline constexpr int kNumLinearKernels = 8;  // by WeightFormat (kernels/quant.h); the rest is dot_table.h's
+inline constexpr int kNumLinearKernels = 9;  // by WeightFormat (kernels/quant.h); the rest is dot_table.h's
 
 struct LinearKernel {
   int max_rows;          // rows of the largest register tile

@@ -63,6 +63,37 @@ struct HalfByteCodes {
   }
 };
 
+// Of a panel that was zero.
+struct Fp6Codes {
+  using Code = uint8_t;
+  static constexpr int kTogether = 16, kWords = 3, kInWord = 5;
+  static size_t panel_bytes(int64_t k) { return padded_k(k, kTogether) / kTogether * kWords * kPanel * sizeof(uint32_t); }
+  static uint32_t* words(const std::byte* panel, int lane, int64_t k) {  // kPanel apart
+    return reinterpret_cast<uint32_t*>(const_cast<std::byte*>(panel)) + k / kTogether * kWords * kPanel + lane;
+  }
+  static void put(std::byte* panel, int lane, int64_t k, Code code) {
+    uint32_t* const to = words(panel, lane, k);
+    const auto at = static_cast<int>(k % kTogether);
+    const uint32_t turned = (code & 31u) << 1 | (code >> 5 & 1u);
+    if (at < kWords * kInWord) {
+      to[at / kInWord * kPanel] |= turned << at % kInWord * 6;
+    } else {
+      for (int i = 0; i < kWords; ++i) to[i * kPanel] |= (turned >> 2 * i & 3) << 30;
+    }
+  }
+  static float number(const std::byte* panel, int lane, int64_t k, const float*) {
+    const uint32_t* const from = words(panel, lane, k);
+    const auto at = static_cast<int>(k % kTogether);
+    uint32_t turned = 0;
+    if (at < kWords * kInWord) {
+      turned = from[at / kInWord * kPanel] >> at % kInWord * 6 & 63;
+    } else {
+      for (int i = 0; i < kWords; ++i) turned |= from[i * kPanel] >> 30 << 2 * i;
+    }
+    return fp6_to_float(static_cast<uint8_t>(turned >> 1 | (turned & 1) << 5));
+  }
+};
+
 // Calls run with the codes of the format.
 template <class Run>
 auto with_codes(WeightFormat format, const Run& run) {
@@ -82,6 +113,8 @@ auto with_codes(WeightFormat format, const Run& run) {
       return run(HalfByteCodes<true>());
     case WeightFormat::kFp8:
       return run(Fp8Codes());
+    case WeightFormat::kFp6:
+      return run(Fp6Codes());
     case WeightFormat::kInt8Dynamic:
       return run(DotCodes());
   }
@@ -183,7 +216,8 @@ LinearWeight CpuBackend::pack_linear(std::span<const LinearSource> parts, std::s
   w.packed = take(num_panels(w.n) * panel_bytes(w.k, w.format));
   const size_t row_bytes = code_bytes(w.format, 1, w.k);
   const size_t stride = panel_bytes(w.k, w.format);
-  const bool is_whole = stride == kPanel * row_bytes;  // else it has places that no code is put into, or is put together
+  // Else it has places that no code is put into, or is put together.
+  const bool is_whole = stride == kPanel * row_bytes && format_row(w.format).together == 1;
   pool_.for_each(num_panels(w.n), [&](int, int64_t p) {
     std::byte* const panel = w.packed.as<std::byte>() + p * stride;
     const int rows = static_cast<int>(std::min<int64_t>(kPanel, w.n - p * kPanel));

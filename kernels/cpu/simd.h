@@ -195,6 +195,22 @@ inline Vec load_fp8(const char* p) {
   return as_floats((magnitude < 8 ? small : normal) | (bits & static_cast<int32_t>(0x80000000)));
 }
 
+// Of each lane the number of E3M2 whose sign is bit `at` and whose magnitude the five bits above.
+inline Vec fp6_in(IntVec bits, int at) {
+#if defined(__AVX512F__)  // a table of 32 is two registers
+  alignas(64) static constexpr float kNumbers[] = {0, 0.0625f, 0.125f, 0.1875f, 0.25f, 0.3125f, 0.375f, 0.4375f, 0.5f, 0.625f, 0.75f,
+                                                   0.875f, 1, 1.25f, 1.5f, 1.75f, 2, 2.5f, 3, 3.5f, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28};
+  const __m512 magnitude = _mm512_permutex2var_ps(_mm512_load_ps(kNumbers), (__m512i)(bits >> (at + 1)), _mm512_load_ps(kNumbers + 16));
+  return (Vec)_mm512_ternarylogic_epi32((__m512i)(bits << (31 - at)), _mm512_set1_epi32(INT32_MIN), (__m512i)magnitude, 0xea);  // a & b | c
+#else
+  // 2^(e - 3) (1 + m / 4), of which a subnormal is twice as much less a quarter.
+  const IntVec magnitude = (at < 20 ? bits << (20 - at) : bits >> (at - 20)) & 0x03e00000;
+  const Vec normal = as_floats(magnitude + 0x3e000000);
+  const Vec number = normal - max(0.25f - normal, Vec{});
+  return as_floats(as_ints(number) | ((bits << (31 - at)) & INT32_MIN));
+#endif
+}
+
 // kLanes bytes, 0..255.
 inline IntVec load_small(const char* p) {
 #if defined(__AVX512F__)

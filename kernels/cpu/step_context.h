@@ -14,7 +14,7 @@ namespace serval::cpu {
 constexpr int64_t padded_k(int64_t k, int multiple) {
   return (k + multiple - 1) / multiple * multiple;
 }
-inline constexpr int kLargestKMultiple = 8;
+inline constexpr int kLargestKMultiple = 16;
 // Of a row of k activations rounded to bytes, and its scale.
 size_t packed_dot_row_bytes(int64_t k);
 

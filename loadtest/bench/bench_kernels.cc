@@ -306,8 +306,8 @@ int bench_kernels(const DeviceConfig& device, std::ostream& out) {
          "beside each "
          "run\n";
   for (const WeightFormat format :
-       {WeightFormat::kInt4, WeightFormat::kTable4, WeightFormat::kFp8, WeightFormat::kInt8Groups, WeightFormat::kInt8,
-        WeightFormat::kInt8Dynamic, WeightFormat::kBF16, WeightFormat::kF16, WeightFormat::kF32}) {
+       {WeightFormat::kInt4, WeightFormat::kTable4, WeightFormat::kFp6, WeightFormat::kFp8, WeightFormat::kInt8Groups,
+        WeightFormat::kInt8, WeightFormat::kInt8Dynamic, WeightFormat::kBF16, WeightFormat::kF16, WeightFormat::kF32}) {
     WeightRing ring(backend, format);
     // What there is no probe for, bytes and tiles, stands beside the f32 loop, and beyond it.
     const bool dots = backend.kernels().peak_bf16 != nullptr && !format_row(format).rounds_rows &&

@@ -159,7 +159,7 @@ std::vector<KernelShare> measure_kernel_shares(const std::string& isa) {
   Memory memory;
   for (const WeightFormat format :
        {WeightFormat::kF32, WeightFormat::kF16, WeightFormat::kBF16, WeightFormat::kInt8, WeightFormat::kInt8Groups,
-        WeightFormat::kInt4, WeightFormat::kTable4, WeightFormat::kFp8}) {
+        WeightFormat::kInt4, WeightFormat::kTable4, WeightFormat::kFp8, WeightFormat::kFp6}) {
     const cpu::LinearKernel& kernel = kernels.linear[static_cast<int>(format)];
     for (const int num_tiles : {1, kTallTiles}) {
       shares.push_back(compare(std::string("linear ") + format_row(format).name + ", " +

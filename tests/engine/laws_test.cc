@@ -127,6 +127,7 @@ constexpr ModelKind kKinds[] = {
     {"mixed_int8_g32", "Qwen2ForCausalLM", DType::kBF16, 37, 1, 0, "", "int8_g32"},
     {"experts_int8_g128", "MixtralForCausalLM", DType::kBF16, 0, 0, 5, "", "int8_g128"},
     {"mixed_int4_g128", "Qwen2ForCausalLM", DType::kBF16, 37, 1, 0, "", "int4_g128"},
+    {"mixed_fp6", "Qwen2ForCausalLM", DType::kBF16, 37, 1, 0, "", "fp6"},
     {"stored_as_mlx", "Qwen2ForCausalLM", DType::kBF16, 37, 1, 0, "", "off", "auto", {}, true},
 };
 

@@ -387,6 +387,20 @@ def nvfp4(by_library):
         "weights": {"num_bits": 4, "type": "float", "symmetric": True, "strategy": "tensor_group", "group_size": 16}}}}, torch.bfloat16
 
 
+def deepspeed_fp6(group=32):
+    """Plain numbers, which stand for what torchao (0.18) rounds them to, its own E3M2: DeepSpeed's kernels need a GPU."""
+    from torchao.prototype import custom_fp_utils
+
+    def store(weight):
+        stored = torch.from_numpy(weight).to(torch.bfloat16)
+        parts = stored.float().reshape(len(weight), -1, group)
+        scale = parts.abs().amax(dim=2, keepdim=True) / 28
+        codes = custom_fp_utils._f32_to_floatx_unpacked(parts / scale, 3, 2)
+        meant = custom_fp_utils._floatx_unpacked_to_f32(codes, 3, 2) * scale
+        return {"weight": stored}, meant.reshape(weight.shape).numpy()
+    return store, {"quant_method": "deepspeedfp", "bits": 6, "group_size": group}, torch.bfloat16
+
+
 def mlx_codes(weight, bits, group=32):
     """What the library writes of a matrix, and the numbers that it reads there."""
     import mlx.core as mx
@@ -592,19 +606,22 @@ def smoothquant(name):
     write(folder, written, seed, cases, name)
 
 
+QUIP_CODEBOOKS = {2: ("E8P12", 7), 3: ("E8P12RVQ3B", 18), 4: ("E8P12RVQ4B", 17)}
+
+
 def quip_library(bits):
     """The rounding, packing and transforms of a clone of Cornell-RelaxML/quip-sharp, in the folder that QUIP_SHARP names, without its kernels."""
     root = pathlib.Path(os.environ["QUIP_SHARP"])
     nothing = types.SimpleNamespace(matmul_hadU_cuda=None, matmul_hadUt_cuda=None)
     sys.modules |= {"quiptools_cuda": nothing, "lib": nothing, "lib.utils": nothing, "lib.utils.matmul_had": nothing}
-    found = importlib.util.spec_from_file_location("e8p", root / "lib" / "codebook" / ("latticee8_padded12" + ("" if bits == 2 else "_rvq4bit") + ".py"))
+    found = importlib.util.spec_from_file_location("e8p", root / "lib" / "codebook" / ("latticee8_padded12" + ("" if bits == 2 else f"_rvq{bits}bit") + ".py"))
     e8p = importlib.util.module_from_spec(found)
     found.loader.exec_module(e8p)
     tree = ast.parse((root / "lib" / "utils" / "matmul_had.py").read_text())
     tree.body = [node for node in tree.body if isinstance(node, ast.FunctionDef) and not node.decorator_list]
     hadamard = {"torch": torch, "utils": types.SimpleNamespace(clean=lambda: None)}
     exec(compile(tree, "matmul_had.py", "exec"), hadamard)
-    return (e8p.E8P12_codebook if bits == 2 else e8p.E8P12RVQ4B_codebook)(), hadamard["matmul_hadU"], hadamard["matmul_hadUt"]
+    return getattr(e8p, f"{QUIP_CODEBOOKS[bits][0]}_codebook")(), hadamard["matmul_hadU"], hadamard["matmul_hadUt"]
 
 
 def quip_sharp(name, bits, **more):
@@ -621,7 +638,7 @@ def quip_sharp(name, bits, **more):
         points, codes = codebook.quantize((inside / whole).reshape(-1, 8), **more)
         sv = (sv * (1 + 0.2 * torch.rand(n, generator=random))).half()
         stored = {"Qidxs": codebook.maybe_pack_idxs(codes.reshape(n, k // 8).long()), "SU": su.half(), "SV": sv, "Wscale": whole,
-                  "codebook_id": torch.tensor(7 if bits == 2 else 17)}
+                  "codebook_id": torch.tensor(QUIP_CODEBOOKS[bits][1])}
         meant = ((forth((forth(points.reshape(n, k)) * su).T) * sv.float()).T * whole).contiguous()
         if len(weights) > 1:
             stored["fuse_scales"] = scales
@@ -654,7 +671,7 @@ def quip_sharp(name, bits, **more):
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     written = config.to_dict()
     written |= {"architectures": ["LlamaForCausalLM"], "dtype": "float16", "quip_params": {
-        "lora_rank": 0, "rescale_WH": False, "codebook": "E8P12" if bits == 2 else "E8P12RVQ4B", "codebook_version": 1, "codesz": 8, "idx_dtype": "torch.int64",
+        "lora_rank": 0, "rescale_WH": False, "codebook": QUIP_CODEBOOKS[bits][0], "codebook_version": codebook.version, "codesz": 8, "idx_dtype": "torch.int64",
         "packsz": codebook.packsz, "resid_scale_override": -1, "model_version": 1, **more}}
     write(folder, written, seed, cases, name)
 
@@ -741,6 +758,7 @@ FORMATS = {
     "quant-nf4": lambda: nf4(False),
     "quant-nf4-nested": lambda: nf4(True),
     "quant-bnb-int8": llm_int8,
+    "quant-deepspeed-fp6": deepspeed_fp6,
 }
 
 
@@ -806,6 +824,8 @@ def main():
         smoothquant("opt-smoothquant")
     if len(sys.argv) < 2 or "quant-quip-sharp" in sys.argv[1:]:
         quip_sharp("quant-quip-sharp", 2)
+    if len(sys.argv) < 2 or "quant-quip-sharp3" in sys.argv[1:]:
+        quip_sharp("quant-quip-sharp3", 3)
     if len(sys.argv) < 2 or "quant-quip-sharp4" in sys.argv[1:]:
         quip_sharp("quant-quip-sharp4", 4, resid_scale_override=3.2)
     if len(sys.argv) < 2 or "quant-mlx-experts" in sys.argv[1:]:

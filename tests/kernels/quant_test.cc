@@ -100,13 +100,32 @@ TEST(Fp8, HasTheNearestOfItsNumbersWithTiesToEven) {
   EXPECT_TRUE(std::isnan(fp8_to_float(0x7f)));
 }
 
+TEST(Fp6, HasTheNearestOfItsNumbersWithTiesToEven) {
+  for (int code = 0; code < 0x20; ++code) {
+    const float here = fp6_to_float(static_cast<uint8_t>(code));
+    const int exponent = code >> 2, mantissa = code & 3;
+    EXPECT_EQ(here, exponent == 0 ? std::ldexp(static_cast<float>(mantissa), -4) : std::ldexp(1 + static_cast<float>(mantissa) / 4, exponent - 3));
+    EXPECT_EQ(fp6_to_float(static_cast<uint8_t>(code | 0x20)), -here);
+    EXPECT_EQ(float_to_fp6(here), code);
+    EXPECT_EQ(float_to_fp6(-here), code | 0x20);
+    if (code == 0x1f) break;
+    const float middle = (here + fp6_to_float(static_cast<uint8_t>(code + 1))) / 2;
+    EXPECT_EQ(float_to_fp6(middle), code + (code & 1)) << code;
+    EXPECT_EQ(float_to_fp6(std::nextafter(middle, 0.0f)), code);
+    EXPECT_EQ(float_to_fp6(std::nextafter(middle, 1e9f)), code + 1);
+  }
+  EXPECT_EQ(fp6_to_float(0x1f), kLargestFp6);
+  EXPECT_EQ(float_to_fp6(-1e30f), 0x3f);
+}
+
 TEST(Groups, AreNoFartherFromTheNumbersThanHalfAStep) {
   Random random(9);
   const int64_t n = 7, k = 100;
   const std::vector<float> values = random.floats(n * k);
   const Tensor matrix(const_cast<float*>(values.data()), DType::kF32, {n, k});
   for (const MatrixFormat format : {MatrixFormat{WeightFormat::kInt8Groups, 32}, MatrixFormat{WeightFormat::kInt4, 32},
-                                    MatrixFormat{WeightFormat::kFp8, 32}, MatrixFormat{WeightFormat::kFp8, kWholeRow}}) {
+                                    MatrixFormat{WeightFormat::kFp8, 32}, MatrixFormat{WeightFormat::kFp8, kWholeRow},
+                                    MatrixFormat{WeightFormat::kFp6, 32}}) {
     std::vector<std::byte> codes(code_bytes(format.id, n, k));
     std::vector<float> scales(n * num_groups(format, k)), row(k);
     quantise_groups(matrix, format, codes.data(), scales.data());
@@ -119,6 +138,7 @@ TEST(Groups, AreNoFartherFromTheNumbersThanHalfAStep) {
         const float scale = std::abs(scales[r * num_groups(format, k) + (format.group > 0 ? i / format.group : 0)]);
         // The largest of the other sign may lie a step beyond the last code.
         const float step = format.id == WeightFormat::kFp8    ? std::max(std::abs(value) / 16, scale * 0x1p-10f)
+                           : format.id == WeightFormat::kFp6  ? std::max(std::abs(value) / 8, scale * 0x1p-5f)
                            : format.id == WeightFormat::kInt4 ? scale
                                                               : scale / 2;
         ASSERT_LE(std::abs(row[i] - value), step * 1.0001f) << format_row(format.id).name << " " << value;

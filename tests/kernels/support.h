@@ -86,7 +86,8 @@ inline uint16_t truncated_half(float value) {
 
 inline constexpr WeightFormat kAllFormats[] = {WeightFormat::kF32, WeightFormat::kF16, WeightFormat::kBF16,
                                                WeightFormat::kInt8, WeightFormat::kInt8Groups, WeightFormat::kInt4,
-                                               WeightFormat::kTable4, WeightFormat::kFp8, WeightFormat::kInt8Dynamic};
+                                               WeightFormat::kTable4, WeightFormat::kFp8, WeightFormat::kFp6,
+                                               WeightFormat::kInt8Dynamic};
 static_assert(std::size(kAllFormats) == kNumWeightFormats);
 
 // A matrix [n, k] stored in a format, and what its codes mean.
@@ -96,10 +97,11 @@ struct Stored {
   std::vector<std::byte> codes;
   std::vector<float> scales, offsets, table;
   std::vector<double> values;
-  static constexpr int64_t kGroup = 24;  // that no register has
+  int64_t group = 24;  // that no register has
 
   Stored(const std::vector<float>& matrix, int64_t rows, int64_t columns, WeightFormat stored_as)
       : n(rows), k(columns), format(stored_as), codes(code_bytes(format, n, k)), values(matrix.size()) {
+    group *= format_row(format).together == 16 ? 2 : 1;
     for (size_t i = 0; i < matrix.size(); ++i) {
       const float value = matrix[i];
       const auto store = [&](auto code, double meant) {
@@ -124,7 +126,7 @@ struct Stored {
   // Integers have offsets here, the others none.
   void store_in_group(size_t i, float value) {
     const bool has_offsets = format == WeightFormat::kInt4 || format == WeightFormat::kInt8Groups;
-    if (i % k % kGroup == 0) {
+    if (i % k % group == 0) {
       scales.push_back(0.004f * (1.0f + static_cast<float>(scales.size() % 13)));
       if (has_offsets) offsets.push_back(0.003f * (static_cast<float>(offsets.size() % 7) - 3));
     }
@@ -141,6 +143,9 @@ struct Stored {
     } else if (format == WeightFormat::kFp8) {
       code = (any & 127) == 127 ? 0 : code;
       meant = fp8_to_float(code);
+    } else if (format == WeightFormat::kFp6) {
+      code = any & 63;
+      meant = fp6_to_float(code);
     }
     codes[i] = std::byte{code};
     values[i] = meant * double{scales.back()} + (has_offsets ? offsets.back() : 0);
@@ -151,7 +156,7 @@ struct Stored {
             .k = k,
             .data = codes.data(),
             .scales = scales.data(),
-            .group = format_row(format).has_groups() ? kGroup : 0,
+            .group = format_row(format).has_groups() ? group : 0,
             .offsets = offsets.empty() ? nullptr : offsets.data(),
             .table = table.empty() ? nullptr : table.data()};
   }

@@ -83,8 +83,7 @@ std::optional<WeightFormat> format_of_bits(int64_t bits) {
 
 MatrixFormat grouped(WeightFormat format, int64_t group, int64_t k, bool has_offsets) {
   if (group <= 0 || group >= k) return {format, kWholeRow, has_offsets};
-  const bool is_packed = format_row(format).bits < 8;
-  if (is_packed && group % 8 != 0) return WeightFormat::kBF16;
+  if (group % format_row(format).together != 0) return WeightFormat::kBF16;
   return {format, group, has_offsets};
 }
 

@@ -41,6 +41,9 @@ std::vector<StoredMatrix> find_qserve(const Checkpoint& checkpoint, const boost:
 std::vector<StoredMatrix> find_quip_sharp(const Checkpoint& checkpoint, const boost::json::object& config);
 std::vector<StoredMatrix> find_smoothquant(const Checkpoint& checkpoint, const boost::json::object& config);
 
+// What DeepSpeed's engine rounds plain numbers to. Throws UnsupportedQuantisation.
+MatrixFormat deepspeed_format(const boost::json::object& config);
+
 // The number that the configuration has under the name; the fallback where it has none.
 int64_t integer_in(const boost::json::object& config, std::string_view name, int64_t fallback);
 bool is_set_in(const boost::json::object& config, std::string_view name, bool fallback = false);

@@ -71,7 +71,9 @@ std::vector<ModelCase> quantised_models() {
        {spoiled("proj.weight"), spoiled("fc1.weight"), spoiled("q_proj.bias"), spoiled("v_proj.bias"), spoiled("fc1.bias"),
         spoiled("out_proj.bias"), with_scale_of_head_dim()}},
       {"quant-quip-sharp", {spoiled("Qidxs"), spoiled(".SU"), spoiled(".SV"), spoiled("fuse_scales")}},
+      {"quant-quip-sharp3", {spoiled("Qidxs"), spoiled(".SU"), spoiled(".SV"), spoiled("fuse_scales")}},
       {"quant-quip-sharp4", {spoiled("Qidxs"), spoiled(".SU"), spoiled(".SV"), spoiled("fuse_scales")}},
+      {"quant-deepspeed-fp6", {spoiled("proj.weight"), {"rounding", [](ModelSpec&, ModelWeights&) {}, true}}},
       {"quant-bnb-int8", {spoiled("proj.weight"), spoiled("SCB")}},
   };
 }

@@ -72,6 +72,7 @@ class Golden : public ::testing::TestWithParam<std::tuple<std::string, ModelCase
 
   Transformer load(const Feature* off = nullptr) {
     ModelSpec loaded = spec(off != nullptr && off->is_rounding ? "off" : model().quantize);
+    if (off != nullptr && off->is_rounding) loaded.rounded_to.reset();
     const bool is_spoiled = off != nullptr && !off->spoiled.empty();
     ModelWeights weights = load_weights(is_spoiled ? spoil(off->spoiled) : served(model().name), loaded, *backend_);
     if (off != nullptr) off->switch_off(loaded, weights);

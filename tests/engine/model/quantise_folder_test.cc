@@ -105,6 +105,7 @@ TEST(QuantiseFolder, LosesLittleOfWhatTheInputsMakeCount) {
 TEST(QuantiseFolder, RefusesWhatItCannotDo) {
   const TempFolder temp;
   EXPECT_THAT(complaint(kModels / "llama2", temp.path() / "out", "int5"), HasSubstr("'int5'; it takes int4, int4_g128, int8"));
+  EXPECT_THAT(complaint(kModels / "llama2", temp.path() / "out", "fp6"), HasSubstr("compressed-tensors has no floats of 6 bits"));
   EXPECT_THAT(complaint(kModels / "quant-awq", temp.path() / "out", "int4"), HasSubstr("is quantised already"));
   EXPECT_THAT(complaint(kModels / "gpt2", temp.path() / "out", "int4"), HasSubstr("has no matrices that can be stored so"));
   EXPECT_EQ(complaint(kModels / "llama2", temp.path() / "out", "int8"), "");

@@ -31,7 +31,7 @@ constexpr const char* kFixtures[] = {"quant-gptq4-zeros", "quant-gptq4-order", "
                                      "quant-nf4-nested",  "quant-bnb-int8",    "quant-modelopt-nvfp4", "quant-mxfp4",
                                      "quant-mlx",         "quant-mlx-mxfp8",   "quant-mlx-experts", "quant-auto-round", "quant-aqlm-1x9",
                                      "quant-squeezellm3", "quant-any-precision", "quant-qserve",      "quant-qserve-groups", "opt-smoothquant",
-                                     "quant-quip-sharp",  "quant-quip-sharp4"};
+                                     "quant-quip-sharp",  "quant-quip-sharp3", "quant-quip-sharp4"};
 
 struct Tensor1 {
   std::string name, dtype;
@@ -115,8 +115,8 @@ TEST_F(QuantisedCheckpoints, AreRefusedByMethodAndWidth) {
   round.quantisation()["packing_format"] = "auto_round:llm_compressor";
   EXPECT_THAT(verdict(round), HasSubstr("packing_format auto_round:llm_compressor"));
   Changed sharp("quant-quip-sharp");
-  sharp.quantisation()["codebook"] = "E8P12RVQ3B";
-  EXPECT_THAT(verdict(sharp), HasSubstr("quip_params says that the weights are quantised: QuIP# (codebook E8P12RVQ3B) weights are not supported"));
+  sharp.quantisation()["codebook"] = "D4";
+  EXPECT_THAT(verdict(sharp), HasSubstr("quip_params says that the weights are quantised: QuIP# (codebook D4) weights are not supported"));
   Changed torchao("quant-gptq8");
   torchao.quantisation() = {{"quant_method", "torchao"}, {"quant_type", "fpx_weight_only"}};
   EXPECT_THAT(verdict(torchao), HasSubstr("quantised: torchao weights are not supported"));
@@ -192,11 +192,25 @@ TEST_F(QuantisedCheckpoints, AreDequantisedForABackendWithoutKernels) {
   }
 }
 
-// What rounds them is who serves them: the files have plain numbers.
-TEST_F(QuantisedCheckpoints, OfDeepSpeedsFp6ArePlainNumbers) {
+// The files have plain numbers.
+TEST_F(QuantisedCheckpoints, OfDeepSpeedsFloatsAreRoundedWhileTheyAreLoaded) {
   Changed plain("llama2");
-  plain.config["quantization_config"] = {{"quant_method", "deepspeedfp"}, {"bits", 6}, {"group_size", 512}};
-  EXPECT_EQ(verdict(plain), "");
+  const auto said = [&](int bits, int group) -> json::object { return {{"quant_method", "deepspeedfp"}, {"bits", bits}, {"group_size", group}}; };
+  for (const auto& [bits, format] : {std::pair{6, WeightFormat::kFp6}, std::pair{8, WeightFormat::kFp8}}) {
+    plain.config["quantization_config"] = said(bits, 512);
+    EXPECT_EQ(verdict(plain), "");
+    const ModelSpec spec = read_model_spec(folder_.path());
+    EXPECT_EQ(spec.weight_format(), MatrixFormat(format, 512));
+    EXPECT_EQ(spec.frame_format(), format_of(spec.weight_dtype)) << "the embedding and the head stay as they are";
+    EXPECT_EQ(quantised(spec, "off").weight_format(), spec.weight_format());
+    EXPECT_EQ(quantised(spec, "int4").weight_format(), MatrixFormat(WeightFormat::kInt4, 32)) << "who asks for another has that";
+    const ModelWeights weights = load_weights(folder_.path(), spec, *backend_);
+    EXPECT_EQ(std::get<GqaWeights>(weights.layers[1].mixer).qkv.format, format);
+  }
+  plain.config["quantization_config"] = said(12, 512);
+  EXPECT_THAT(verdict(plain), HasSubstr("quantised: deepspeedfp, 12 bit (12 bit) weights are not supported"));
+  plain.config["quantization_config"] = said(6, 40);
+  EXPECT_THAT(verdict(plain), HasSubstr("deepspeedfp, 6 bit (group_size 40)"));
 }
 
 // Codes under a scale a row, with rows rounded where the settings ask for it.

@@ -27,7 +27,7 @@ TEST_P(KernelShares, OfTallProductsAreNearTheBestLoop) {
   const bool is_generic = GetParam() == "generic";
   const double bar = is_generic ? 0.7 : 0.8;
   const auto is_exempt = [&](const KernelShare& s) {
-    return is_generic && (s.kernel.starts_with("linear int4") || s.kernel.starts_with("linear table4") || s.kernel.starts_with("linear fp8"));
+    return is_generic && (s.kernel.starts_with("linear int4") || s.kernel.starts_with("linear table4") || s.kernel.starts_with("linear fp"));
   };
   const auto low = [&](const KernelShare& s) { return s.is_tall_product && s.share < bar && !is_exempt(s); };
   for (int attempt = 0; attempt < kTries; ++attempt) {
