@@ -111,7 +111,7 @@ class Drafters : public ::testing::TestWithParam<DrafterRow> {
       write_random_model(made->path(), model);
       write_medusa_heads(made->path(), 3, model.hidden_size, model.vocab_size);
       write_hydra_heads(made->path() / "hydra", 3, 2, model.hidden_size, model.vocab_size);
-      write_dflash(made->path() / "dflash", model.hidden_size, model.vocab_size, "[0,1]");
+      write_dflash(made->path() / "dflash", model.hidden_size, model.vocab_size, kIsTiny ? "[0]" : "[0,1]");
       EagleShape head{.hidden = model.hidden_size, .vocab = model.vocab_size, .num_heads = model.num_heads,
                       .num_kv_heads = model.num_kv_heads, .intermediate = kIsTiny ? 32 : 64};
       write_eagle_head(made->path() / "eagle", head);
