@@ -22,7 +22,7 @@ size_t DraftPolicy::planned_bytes(int max_seqs) {
 }
 
 void DraftPolicy::admit(SlotId slot) {
-  slots_[slot] = {};
+  slots_[slot] = {.of = {}, .idle = slots_[slot].idle};  // short answers are tried now and then, too
   slots_[slot].explores = ++num_admitted_ % kExploring == 0;
 }
 

@@ -22,6 +22,7 @@ class RowCost {
       size.ms = ms;
     }
     size.weight = 1;
+    size.times_seen = std::min(size.times_seen + 1, kFewTimes);
     size.rows += kDown * (rows - size.rows);
     size.ms += (ms < size.ms ? kDown : kUp) * (std::min(ms, kMost * size.ms) - size.ms);
   }
@@ -29,13 +30,17 @@ class RowCost {
   struct Line {
     double base_ms = 0, per_row_ms = 0;
   };
-  // All 0 while nothing was measured. Until steps of several sizes were seen lately a row is taken to cost little beside the rest.
+  // All 0 while nothing was measured. Until steps of several sizes were seen lately, and a few times, for the first ones are
+  // cold, a row is taken to cost little beside the rest.
   Line line() const {
     constexpr double kForgotten = 0.01, kFirstShare = 0.1;
     double weight = 0, rows = 0, rows2 = 0, ms = 0, rows_ms = 0;
+    const Size* any = nullptr;
     int num_sizes = 0;
     for (const Size& size : sizes_) {
       if (size.weight < kForgotten) continue;
+      if (any == nullptr || size.weight > any->weight) any = &size;
+      if (size.times_seen < kFewTimes) continue;
       ++num_sizes;
       weight += size.weight;
       rows += size.weight * size.rows;
@@ -43,10 +48,10 @@ class RowCost {
       ms += size.weight * size.ms;
       rows_ms += size.weight * size.rows * size.ms;
     }
-    if (num_sizes == 0) return {};
+    if (any == nullptr) return {};
+    if (num_sizes < 2) return {any->ms, kFirstShare * any->ms / any->rows};
     rows /= weight;
     ms /= weight;
-    if (num_sizes == 1) return {ms, kFirstShare * ms / rows};
     const double per_row = std::clamp((rows_ms / weight - rows * ms) / (rows2 / weight - rows * rows), 0.0, ms / rows);
     return {ms - per_row * rows, per_row};
   }
@@ -54,8 +59,9 @@ class RowCost {
  private:
   struct Size {
     double rows = 0, ms = 0, weight = 0;
+    int times_seen = 0;
   };
-  static constexpr int kExact = 16;
+  static constexpr int kExact = 16, kFewTimes = 4;
   // Sizes up to kExact by themselves, then two to an octave.
   static size_t index_of(int rows) {
     if (rows <= kExact) return static_cast<size_t>(rows - 1);

@@ -126,9 +126,9 @@ TEST_P(TrainedModel, ServalNanoGivesItsGoldenTokens) {
 }
 
 // What rounding costs a model that was trained: the log-probabilities of the best five move by some
-// hundredths, a quarter at most, and every token whose margin is twice that is still drawn.
+// hundredths, a third at most, and every token whose margin is twice that is still drawn.
 TEST_P(TrainedModel, ServalNanoRoundedToInt8StaysNearItself) {
-  constexpr double kNear = 0.25, kMean = 0.04, kPlain = 1e-3;
+  constexpr double kNear = 0.33, kMean = 0.04, kPlain = 1e-3;
   const auto root = std::filesystem::path(SERVAL_SOURCE_DIR);
   Transformer transformer = load(root / "deploy/models/serval-nano", "int8");
   std::vector<TrainedCase> cases = read_cases(root / "tests/fixtures/serval-nano/golden.jsonl", "top5");
@@ -153,8 +153,8 @@ TEST_P(TrainedModel, ServalNanoStaysNearItselfInFewerBits) {
     double near, mean;
   };
   for (const Rounding& rounding :
-       {Rounding{"off", DType::kF8, 1, 0.1}, Rounding{"off", DType::kI8, 0.2, 0.02}, Rounding{"off", DType::kI4, 2, 0.2},
-        Rounding{"fp8", DType::kF32, 1, 0.15}, Rounding{"int8_dynamic", DType::kF32, 1, 0.15}, Rounding{"fp6", DType::kF32, 2, 0.3},
+       {Rounding{"off", DType::kF8, 1.5, 0.1}, Rounding{"off", DType::kI8, 0.2, 0.02}, Rounding{"off", DType::kI4, 2, 0.2},
+        Rounding{"fp8", DType::kF32, 1.7, 0.15}, Rounding{"int8_dynamic", DType::kF32, 1, 0.15}, Rounding{"fp6", DType::kF32, 2, 0.3},
         Rounding{"int4", DType::kF32, 3, 0.5}}) {
     Transformer transformer = load(root / "deploy/models/serval-nano", rounding.quantize);
     const Outcome outcome = judge(transformer, *backend_, rounding.kv, cases, rounding.near);
