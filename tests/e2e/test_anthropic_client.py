@@ -71,7 +71,6 @@ def test_system_blocks_and_a_begun_answer_reach_the_template(daemon, messages, c
         ({"messages": [{"role": "user", "content": [{"type": "tool_result"}]}]}, "tool_use_id is missing"),
         ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, r"tools\[0\].type"),
         ({"tools": [{"name": "f"}]}, r"tools\[0\].input_schema is missing"),
-        ({"tools": [TOOL]}, "has no calls of tools"),
         ({"extra_body": {"output_config": {"format": {"type": "json_schema"}}}}, "output_config.format"),
     ],
 )

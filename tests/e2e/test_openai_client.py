@@ -154,7 +154,6 @@ def test_token_ids_in_and_out(client):
         ({"logit_bias": {"99999999": 1}}, "logit_bias"),
         ({"stop": [""]}, "stop"),
         ({"extra_body": {"min_p": 1.5}}, "min_p"),
-        ({"extra_body": {"tools": [{"type": "function", "function": {"name": "f"}}]}}, "tools"),
         ({"extra_body": {"chat_template": "x"}}, "chat_template"),
     ],
 )

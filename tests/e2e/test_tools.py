@@ -137,6 +137,21 @@ def test_a_question_for_no_tool_is_answered_as_without(client):
     assert answer.message.content == "3, 4, 5, 6, 7, 8, 9"
 
 
+def test_a_model_whose_template_shows_no_tools_refuses_them_by_name_in_every_dialect(start_daemon, tmp_path):
+    def plain(config):
+        config["chat_template"] = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n"
+
+    daemon = start_daemon("--served-model-name", "serval-nano", model=copy_folder(tmp_path / "plain", tokenizer_config__json=plain))
+    with daemon.client() as client:
+        with pytest.raises(openai.BadRequestError, match="has no calls of tools") as error:
+            ask(client)
+        assert error.value.param == "tools"
+        assert ask(client, tool_choice="none", max_tokens=8).choices[0].message.content
+    messages = anthropic.Anthropic(base_url=daemon.url, api_key="none", max_retries=0).messages
+    with pytest.raises(anthropic.BadRequestError, match="has no calls of tools"):
+        messages.create(model="serval-nano", max_tokens=8, messages=MESSAGES, tools=[{"name": "f", "input_schema": {"type": "object"}}])
+
+
 def strict(tools=TOOLS):
     return [{"type": "function", "function": {**tool["function"], "strict": True}} for tool in tools]
 
