@@ -117,10 +117,10 @@ struct Engine::Impl {
       tell();
       executor.guess(output);
       if (recorder) recorder->take_guesses(output, now);
+      const std::lock_guard lock(stats_mutex);
+      stats.draft_work += output.draft_work;
     }
     scheduler.take_guesses(output);
-    const std::lock_guard lock(stats_mutex);
-    stats.draft_work += output.draft_work;
   }
 
   void tell() {
