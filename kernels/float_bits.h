@@ -52,19 +52,28 @@ inline float fp8_to_float(uint8_t bits) {
   return std::bit_cast<float>(std::bit_cast<uint32_t>(value) | sign);
 }
 
+// The bits of a magnitude as a float with so many bits of mantissa and that least normal number, f32 bits both: to the nearest,
+// ties to even. What is too large for the format is for the caller to look at.
+template <int kMantissa, uint32_t kLeastNormal>
+uint32_t round_magnitude(uint32_t magnitude) {
+  constexpr int kDropped = 23 - kMantissa;
+  if (magnitude < kLeastNormal) {
+    // The result counts units of the least subnormal, which the sum with 2^23 of them rounds to.
+    constexpr uint32_t kUnits = kLeastNormal + (uint32_t{kDropped} << 23);
+    const float shifted = std::bit_cast<float>(magnitude) + std::bit_cast<float>(kUnits);
+    return std::bit_cast<uint32_t>(shifted) & ((2u << kMantissa) - 1);
+  }
+  const uint32_t rounded = magnitude + ((1u << (kDropped - 1)) - 1) + (magnitude >> kDropped & 1u);
+  return (rounded - (kLeastNormal - (1u << 23))) >> kDropped;
+}
+
 // Round to nearest, ties to even; what is larger becomes the largest, a NaN stays a NaN.
 inline uint8_t float_to_fp8(float value) {
   const auto bits = std::bit_cast<uint32_t>(value);
   const uint32_t sign = bits >> 24 & 0x80u, magnitude = bits & 0x7fffffffu;
   if (magnitude > 0x7f800000u) return static_cast<uint8_t>(sign | 0x7fu);
   if (magnitude > 0x43e00000u) return static_cast<uint8_t>(sign | 0x7eu);
-  if (magnitude < 0x3c800000u) {
-    // Below 2^-6 the result counts units of 2^-9, which the sum with 2^14 rounds to.
-    const float shifted = std::bit_cast<float>(magnitude) + 0x1p14f;
-    return static_cast<uint8_t>(sign | (std::bit_cast<uint32_t>(shifted) & 0xfu));
-  }
-  const uint32_t rounded = magnitude + 0x7ffffu + (magnitude >> 20 & 1u);
-  return static_cast<uint8_t>(sign | (rounded - 0x3c000000u) >> 20);
+  return static_cast<uint8_t>(sign | round_magnitude<3, 0x3c800000u>(magnitude));  // 2^-6
 }
 
 // E3M2, which has neither infinities nor NaN (Xia et al. 2024; OCP Microscaling Formats 1.0, section 5.3.2), in the low 6 bits.
@@ -79,13 +88,7 @@ inline uint8_t float_to_fp6(float value) {
   const auto bits = std::bit_cast<uint32_t>(value);
   const uint32_t sign = bits >> 26 & 0x20u, magnitude = bits & 0x7fffffffu;
   if (magnitude > 0x41e00000u) return static_cast<uint8_t>(sign | 0x1fu);
-  if (magnitude < 0x3e800000u) {
-    // Below 2^-2 the result counts units of 2^-4, which the sum with 2^19 rounds to.
-    const float shifted = std::bit_cast<float>(magnitude) + 0x1p19f;
-    return static_cast<uint8_t>(sign | (std::bit_cast<uint32_t>(shifted) & 0x7u));
-  }
-  const uint32_t rounded = magnitude + 0xfffffu + (magnitude >> 21 & 1u);
-  return static_cast<uint8_t>(sign | (rounded - 0x3e000000u) >> 21);
+  return static_cast<uint8_t>(sign | round_magnitude<2, 0x3e800000u>(magnitude));  // 2^-2
 }
 
 }  // namespace serval
