@@ -1,12 +1,13 @@
-"""Whether the closed loop ever loses: a daemon with `--speculation auto`, whose requests are made without guesses and with them in
-turns, so that whatever else runs on the machine slows both; by how many streams decode together, and by kind of text.
+"""Whether the closed loop ever loses: one daemon with `--speculation auto`, whose requests are made without guesses, with those
+that it decides on, and with a fixed drafter and depth, in turns, so that whatever else runs on the machine slows all; by how many
+streams decode together, and by kind of text.
 
-Printed for each: the tokens a second of all streams with guesses, divided by those without (median over the turns, and the range);
-the same of the time of a token (median stream) and of the time to the first token (slowest stream), without divided by with; tokens
-a step with guesses. Above 1 the guesses pay. With --fixed also what each daemon with such a setting does beside `auto`: the
-tokens a second of `auto` divided by those of the best of them and of none (medians over the turns), and which that is.
+Printed for each: the tokens a second of all streams with `auto`, divided by those without guesses (median over the turns, and the
+range); the same of the time of a token (median stream) and of the time to the first token (slowest stream), without divided by
+with; tokens a step with `auto`; the tokens a second of `auto`, divided by those of the best fixed setting (the one that does best
+by its median, none at all among them), and what each of them does beside none. Above 1 the guesses pay.
 
-    python closed_loop_table.py /path/to/serval ../models/serval-nano "--speculation-model serval-nano-draft" --fixed "ngram --num-draft-tokens 8"
+    python closed_loop_table.py /path/to/serval serval-nano "--speculation-model serval-nano-draft" --fixed ngram:8 draft:2 draft:4
 """
 
 import argparse
@@ -18,7 +19,13 @@ import time
 from speculation_table import HERE, Daemon, prompts
 
 
-def together(daemon, texts, streams, method, args):
+def asked(setting):
+    """What a request says of `off`, `auto` or DRAFTER:DEPTH."""
+    method, _, depth = setting.partition(":")
+    return {"method": method} | ({"depth": int(depth)} if depth else {})
+
+
+def together(daemon, texts, streams, setting, args):
     """Tokens a second of all, seconds a token of the median stream, of the slowest to its first token; tokens a step."""
     told = [None] * streams
     gate = threading.Barrier(streams + 1)
@@ -26,7 +33,7 @@ def together(daemon, texts, streams, method, args):
     def one(i):
         kind, text = texts[i % len(texts)]
         gate.wait()
-        told[i] = daemon.ask(kind, text, method, args.tokens, args.temperature, seed=i, counts_steps=False)
+        told[i] = daemon.ask(kind, text, asked(setting), args.tokens, args.temperature, seed=i, counts_steps=False)
 
     threads = [threading.Thread(target=one, args=(i,)) for i in range(streams)]
     for thread in threads:
@@ -42,6 +49,25 @@ def together(daemon, texts, streams, method, args):
             tokens / (daemon.steps() - before))
 
 
+def cell(daemon, texts, streams, settings, args):
+    """A row of the table, behind its names."""
+    for setting in settings:
+        together(daemon, texts, streams, setting, args)  # warms
+    turns = []
+    for turn in range(args.turns):
+        # Whoever comes first or behind a certain one does so once in a while only.
+        order = settings[turn % len(settings):] + settings[:turn % len(settings)]
+        turns.append({setting: together(daemon, texts, streams, setting, args) for setting in (order if turn % 2 == 0 else order[::-1])})
+    beside = lambda a, b: sorted(t[a][0] / t[b][0] for t in turns)
+    rates = beside("auto", "off")
+    of_token, first = (statistics.median(t["off"][i] / t["auto"][i] for t in turns) for i in (1, 2))
+    fixed = {setting: statistics.median(beside(setting, "off")) for setting in settings if setting not in ("off", "auto")}
+    best = max({"off": 1, **fixed}.items(), key=lambda one: one[1])[0]
+    return (f"{statistics.median(rates):.2f} ({rates[0]:.2f} to {rates[-1]:.2f}) | {of_token:.2f} | {first:.2f} | "
+            f"{statistics.median(t['auto'][3] for t in turns):.2f} | {statistics.median(beside('auto', best)):.2f}: {best} | "
+            + ", ".join(f"{setting} {rate:.2f}" for setting, rate in fixed.items()) + " |")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("binary")
@@ -49,37 +75,21 @@ def main():
     parser.add_argument("options", nargs="?", default="", help="of the daemon, beside --speculation auto")
     parser.add_argument("--data", type=pathlib.Path, default=HERE.parents[2] / "shared" / "data")
     parser.add_argument("--streams", default="1,2,4,8,16,32")
+    parser.add_argument("--texts", default="", help="kinds, as chat,copy; all")
     parser.add_argument("--tokens", type=int, default=96)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--temperature", type=float, default=0)
-    parser.add_argument("--fixed", action="append", default=[], help="a drafter's name, and options of its daemon; as often as there are")
+    parser.add_argument("--fixed", nargs="*", default=[], help="DRAFTER:DEPTH, as many as there are")
     args = parser.parse_args()
     texts = prompts(args.data)
-    named = {"auto": f"auto {args.options}", **{fixed: fixed for fixed in args.fixed}}
-    daemons = {name: Daemon(args.binary, args.model, ["--max-num-seqs", "32", "--speculation", *of.split()]) for name, of in named.items()}
-    settings = [("off", daemons["auto"], "off"), *((name, daemon, "auto") for name, daemon in daemons.items())]
+    daemon = Daemon(args.binary, args.model, ["--max-num-seqs", "32", "--speculation", "auto", *args.options.split()])
     try:
-        print("| streams | text | tokens/s | of a token | to the first | tokens a step |" + (" beside the best fixed |" if args.fixed else ""), flush=True)
+        print("| streams | text | tokens/s | of a token | to the first | tokens a step | beside the best fixed | fixed |", flush=True)
         for streams in map(int, args.streams.split(",")):
-            for name, of_one in texts.items():
-                for _, daemon, method in settings:
-                    together(daemon, of_one, streams, method, args)  # warms
-                turns = []
-                for turn in range(args.turns):
-                    order = settings if turn % 2 == 0 else settings[::-1]
-                    turns.append({setting: together(daemon, of_one, streams, method, args) for setting, daemon, method in order})
-                pairs = [(t["auto"][0] / t["off"][0], t["off"][1] / t["auto"][1], t["off"][2] / t["auto"][2], t["auto"][3]) for t in turns]
-                rates, of_token, first, steps = (sorted(p[i] for p in pairs) for i in range(4))
-                row = (f"| {streams} | {name} | {statistics.median(rates):.2f} ({rates[0]:.2f} to {rates[-1]:.2f}) | {statistics.median(of_token):.2f} | "
-                       f"{statistics.median(first):.2f} | {statistics.median(steps):.2f} |")
-                if args.fixed:
-                    best, beside = min(((setting, statistics.median(t["auto"][0] / t[setting][0] for t in turns)) for setting in ("off", *args.fixed)),
-                                       key=lambda one: one[1])
-                    row += f" {beside:.2f}: {best} |"
-                print(row, flush=True)
+            for name in args.texts.split(",") if args.texts else texts:
+                print(f"| {streams} | {name} |", cell(daemon, texts[name], streams, ["off", "auto", *args.fixed], args), flush=True)
     finally:
-        for daemon in daemons.values():
-            daemon.end()
+        daemon.end()
 
 
 if __name__ == "__main__":

@@ -53,10 +53,10 @@ class Daemon:
         text = urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics").read().decode()
         return float(re.search(r"^serval:engine_steps_total\S* (\S+)", text, re.M).group(1))
 
-    def ask(self, kind, text, method, tokens, temperature, seed=5, counts_steps=True):
+    def ask(self, kind, text, speculation, tokens, temperature, seed=5, counts_steps=True):
         """Seconds to the first token, seconds of each behind it, tokens, steps."""
         body = {"max_tokens": tokens, "temperature": temperature, "seed": seed, "stream": True, "ignore_eos": True,
-                "speculation": {"method": method}, "stream_options": {"include_usage": True}, "model": self.name}
+                "speculation": speculation, "stream_options": {"include_usage": True}, "model": self.name}
         body |= {"messages": [{"role": "user", "content": text}]} if kind == "chat" else {"prompt": text}
         path = "chat/completions" if kind == "chat" else "completions"
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}/v1/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"})
@@ -82,8 +82,8 @@ def cell(daemon, texts, args):
     ratios, tokens, steps, plain = [], 0, 0, []
     for _ in range(args.turns):
         for kind, text in texts:
-            without = daemon.ask(kind, text, "off", args.tokens, args.temperature)["of_a_token"]
-            guessed = daemon.ask(kind, text, "auto", args.tokens, args.temperature)
+            without = daemon.ask(kind, text, {"method": "off"}, args.tokens, args.temperature)["of_a_token"]
+            guessed = daemon.ask(kind, text, {"method": "auto"}, args.tokens, args.temperature)
             ratios.append(without / guessed["of_a_token"])
             plain.append(without)
             steps, tokens = steps + guessed["steps"], tokens + guessed["tokens"]

@@ -86,6 +86,8 @@ bool Drafting::set_task(const Sampler::Drawn& drawn, const SeqOutput& out, const
   wanted.depth = std::clamp(limit(asked.depth, drafters_.max_tokens), 0, std::max(room, 0));
   wanted.most = drawn.num_known > 0 ? drafters_.max_tokens : 0;
   wanted.drafters = asked.drafters;
+  const bool is_fixed = asked.drafters != kAllDrafters && asked.depth > 0;
+  wanted.is_closed_loop = drafters_.is_closed_loop && !is_fixed;
   return true;
 }
 
@@ -109,9 +111,9 @@ void Drafting::choose(int num_tasks) {
       DraftPolicy::Choice& choice = wanted.choices[static_cast<int>(kind)];
       choice = {};
       if ((wanted.drafters & drafter_bit(kind)) == 0) continue;
-      if (drafters_.is_closed_loop && speculator->lag(tasks_[i]) > kMostLag) continue;
-      choice = drafters_.is_closed_loop ? policy_.choose(tasks_[i].slot, kind, std::max(num_decoding, 1), wanted.depth)
-                                        : DraftPolicy::Choice{wanted.depth, 0};
+      if (wanted.is_closed_loop && speculator->lag(tasks_[i]) > kMostLag) continue;
+      choice = wanted.is_closed_loop ? policy_.choose(tasks_[i].slot, kind, std::max(num_decoding, 1), wanted.depth)
+                                     : DraftPolicy::Choice{wanted.depth, 0};
     }
   }
 }
@@ -159,7 +161,8 @@ void Drafting::ask(size_t index, int num_tasks) {
   const auto begin = std::chrono::steady_clock::now();
   speculator.propose({tasks_.data(), static_cast<size_t>(num_tasks)});
   const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - begin;
-  if (drafters_.is_closed_loop) policy_.learn_cost(speculator.kind(), num_guesses() - before, took.count());
+  const bool is_closed_loop = std::all_of(wanted_.begin(), wanted_.begin() + num_tasks, [](const Wanted& wanted) { return wanted.is_closed_loop; });
+  if (is_closed_loop) policy_.learn_cost(speculator.kind(), num_guesses() - before, took.count());
   for (int i = 0; drafters_.merges && i < num_tasks; ++i) merged_[i].add(tasks_[i]);
 }
 
@@ -183,9 +186,9 @@ void Drafting::propose(std::span<const Sampler::Drawn> drawn, const Sampler& sam
     if (!set_task(drawn[i], output.seqs[i], slots, tasks_[num_tasks], wanted_[num_tasks])) continue;
     tasks_[num_tasks].accepted = sampler.accepted(drawn[i]);
     tasks_[num_tasks].tried = sampler.tried(drawn[i]);
-    tasks_[num_tasks++].draws = sampler.draws(drawn[i]);
+    tasks_[num_tasks].draws = sampler.draws(drawn[i]);
     const Given& given = given_[drawn[i].slot];
-    if (drafters_.is_closed_loop && drawn[i].num_drafts > 0 && given.depth > 0)
+    if (wanted_[num_tasks++].is_closed_loop && drawn[i].num_drafts > 0 && given.depth > 0)
       policy_.learn_verified(drawn[i].slot, given.by, std::min(drawn[i].num_drafts, given.depth), drawn[i].num_accepted);
   }
   if (drafters_.trace) drafters_.trace->write({tasks_.data(), static_cast<size_t>(num_tasks)});

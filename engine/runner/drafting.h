@@ -46,6 +46,7 @@ class Drafting {
   struct Wanted {
     int most = 0, depth = 0;
     uint32_t drafters = 0;
+    bool is_closed_loop = false;  // DraftPolicy decides: a drafter and a depth by name are what is asked, whatever they are worth
     std::array<DraftPolicy::Choice, kNumDrafters> choices;
   };
   bool is_idle() const { return drafters_.speculators.empty() && !drafters_.trace; }

@@ -101,6 +101,19 @@ def test_a_prediction_is_tried_first_and_counted(start_daemon):
     assert refused.value.param == "speculation.method"
 
 
+def test_a_drafter_and_a_depth_by_name_are_what_is_asked(start_daemon):
+    daemon = start_daemon("--speculation", "auto", *DRAFT[2:])
+    drafted = lambda name: [daemon.metric("serval:spec_draft_tokens_total", drafter=name, position=str(place)) for place in (0, 7)]
+    for method, other in (("draft", "ngram"), ("ngram", "draft")):
+        before, others, steps = drafted(method), drafted(other), daemon.metric("serval:engine_steps_total")
+        daemon.client().completions.create(model="serval-nano", prompt=LIST, max_tokens=60, temperature=0,
+                                           extra_body={"ignore_eos": True, "speculation": {"method": method, "depth": 8}})
+        tried, steps = [after - b for after, b in zip(drafted(method), before)], daemon.metric("serval:engine_steps_total") - steps
+        assert min(tried) >= steps - (12 if method == "draft" else 30) > 0, f"{method}: {tried} of {steps} steps"
+        assert drafted(other) == others
+    daemon.wait_idle()
+
+
 def test_what_others_wrote_is_guessed_from_a_datastore(start_daemon, tmp_path):
     plain = start_daemon()
     common = dict(model="serval-nano", max_tokens=60, temperature=0)
