@@ -20,7 +20,7 @@ struct SchedulerConfig {
   int max_num_batched_tokens = 512;  // token budget of one step
   int max_prefill_chunk = 512;       // most prompt tokens of one sequence in one step
   int max_model_len = 2048;          // positions a sequence may reach
-  int step_budget_ms = 200;  // a step beside those that decode takes no longer, for all the prompts there are; 0: off
+  int step_budget_ms = 150;  // a step beside those that decode takes no longer, for all the prompts there are; 0: off
   int num_draft_tokens = 0;  // guesses of one sequence that a step verifies, up to kMaxDrafts; 0: none
   int mask_words = 0;        // of a mask over the vocabulary; 0: nobody asks for masks
   int max_waiting = 256;             // sequences queued beyond the running ones

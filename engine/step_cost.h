@@ -16,6 +16,7 @@ class StepCost {
     rows2_ = rows2_ * kKept + double(rows) * rows;
     ms_ = ms_ * kKept + ms;
     rows_ms_ = rows_ms_ * kKept + rows * ms;
+    reach_ = std::max(reach_ * kKept, double(rows));
   }
 
   struct Line {
@@ -38,16 +39,20 @@ class StepCost {
   }
 
   // The most rows, from `least` to `most`, of a step that takes `budget_ms`, or twice what it takes without rows where that is
-  // more: whatever the machine, prompts get on. `most` while nothing was measured.
+  // more: whatever the machine, prompts get on. `most` while nothing was measured. The line is believed up to kReach times
+  // the largest step seen lately, because few rows may cost what one does; beyond that a row costs all that steps took, shared out.
   int max_rows(double budget_ms, int least, int most) const {
     if (count_ == 0 || ms_ <= 0) return most;
     const Line line = line_or_share();
     const double allowed = std::max(budget_ms, 2 * line.base_ms) - line.base_ms;
-    if (line.per_row_ms * most <= allowed) return most;
-    return std::clamp(static_cast<int>(allowed / line.per_row_ms), least, most);
+    const double reached = std::max(kReach * reach_, allowed * rows_ / ms_);
+    if (line.per_row_ms * most <= allowed && most <= reached) return most;
+    return std::clamp(static_cast<int>(std::min(allowed / line.per_row_ms, reached)), least, most);
   }
 
  private:
+  static constexpr double kReach = 2;
+
   // Of steps all of one size a row costs its share.
   Line line_or_share() const { return line().value_or(Line{0, ms_ / std::max(1.0, rows_)}); }
   double variance() const {
@@ -55,7 +60,7 @@ class StepCost {
     return rows2_ / count_ - mean_rows * mean_rows;
   }
 
-  double count_ = 0, rows_ = 0, rows2_ = 0, ms_ = 0, rows_ms_ = 0;
+  double count_ = 0, rows_ = 0, rows2_ = 0, ms_ = 0, rows_ms_ = 0, reach_ = 0;
 };
 
 }  // namespace serval

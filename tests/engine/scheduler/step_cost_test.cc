@@ -36,7 +36,34 @@ TEST(StepCost, TakesRowsForDearWhenAllStepsWereOfOneSize) {
   for (int i = 0; i < 50; ++i) cost.learn(4, 8);
   EXPECT_EQ(cost.max_rows(100, 16, 512), 50) << "2 ms a row, until a larger step tells otherwise";
   cost.learn(50, 12);
-  EXPECT_GT(cost.max_rows(100, 16, 512), 400);
+  EXPECT_EQ(cost.max_rows(100, 16, 512), 100) << "twice the largest that was seen";
+  cost.learn(100, 17);
+  EXPECT_EQ(cost.max_rows(100, 16, 512), 200);
+}
+
+TEST(StepCost, FeelsItsWayToStepsMuchLargerThanItHasSeen) {
+  const auto slow_ms = [](int rows) { return 30 + 2.7 * std::max(0, rows - 8); };  // up to 8 rows cost what one does
+  StepCost cost;
+  const auto one_to_eight = [&] {
+    for (int i = 0; i < 300; ++i) cost.learn(1 + i % 8, slow_ms(1 + i % 8));
+  };
+  one_to_eight();
+  for (int round = 0; round < 2; ++round) {
+    int rows = 0;
+    for (int step = 0; step < 5; ++step) {
+      rows = cost.max_rows(200, 16, 512);
+      EXPECT_LE(slow_ms(rows), 220);
+      cost.learn(rows, slow_ms(rows));
+    }
+    EXPECT_GE(rows, 60);
+    one_to_eight();  // what larger steps take is forgotten
+  }
+}
+
+TEST(StepCost, NeedNotFeelItsWayWhereEvenAllThatStepsTookWouldFit) {
+  StepCost cost;
+  for (int i = 0; i < 300; ++i) cost.learn(1 + i % 8, 0.3);
+  EXPECT_EQ(cost.max_rows(200, 16, 512), 512);
 }
 
 TEST(StepCost, FollowsAMachineThatBecomesSlower) {
