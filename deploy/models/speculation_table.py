@@ -2,7 +2,8 @@
 
 For each drafter a daemon of its own; each request is made without guesses and with them, in turns, so that whatever else runs on
 the machine slows both. Printed: the time of a token without guesses, divided by that with them (medians over the turns), and
-tokens a step.
+tokens a step. With --only-steps more texts are asked once each, to their ends, greedily and at temperature 1, and only tokens a step
+are printed: no time is in them, so other work may run beside it.
 
     python speculation_table.py /path/to/serval /tmp/nano-1b --data ../../../shared/data \\
         "medusa --speculation-model /tmp/nano-1b-medusa --num-draft-tokens 4" "ngram --num-draft-tokens 8"
@@ -24,12 +25,12 @@ STORY = "Once upon a time there was a little girl who lived near the sea."
 LETTER = "It was a cold morning, and the old man who kept the light on the hill walked slowly down to the village."
 
 
-def prompts(data):
-    questions = [json.loads(l)["question"] for f in sorted((data / "corpus-gsm8k-train").rglob("*.jsonl")) for l in f.read_text().splitlines()[:3]]
+def prompts(data, many=False):
+    questions = [json.loads(l)["question"] for f in sorted((data / "corpus-gsm8k-train").rglob("*.jsonl")) for l in f.read_text().splitlines()[:12]]
     chat = (HERE / "train" / "eval_prompts.txt").read_text().splitlines()
     return {
-        "chat": [("chat", text) for text in chat[7:40:11]],
-        "maths": [("chat", text) for text in questions[:3]],
+        "chat": [("chat", text) for text in (chat[:40] if many else chat[7:40:11])],
+        "maths": [("chat", text) for text in questions[: 12 if many else 3]],
         "code-like": [("text", CODE), ("text", CODE.replace("get", "read").replace("return", "yield"))],
         "copy": [("text", LIST), ("text", LIST.replace("cat", "bird").replace("dog", "boy"))],
         "free prose": [("text", STORY), ("text", LETTER)],
@@ -53,9 +54,9 @@ class Daemon:
         text = urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics").read().decode()
         return float(re.search(r"^serval:engine_steps_total\S* (\S+)", text, re.M).group(1))
 
-    def ask(self, kind, text, speculation, tokens, temperature, seed=5, counts_steps=True):
+    def ask(self, kind, text, speculation, tokens, temperature, seed=5, counts_steps=True, ignore_eos=True):
         """Seconds to the first token, seconds of each behind it, tokens, steps."""
-        body = {"max_tokens": tokens, "temperature": temperature, "seed": seed, "stream": True, "ignore_eos": True,
+        body = {"max_tokens": tokens, "temperature": temperature, "seed": seed, "stream": True, "ignore_eos": ignore_eos,
                 "speculation": speculation, "stream_options": {"include_usage": True}, "model": self.name}
         body |= {"messages": [{"role": "user", "content": text}]} if kind == "chat" else {"prompt": text}
         path = "chat/completions" if kind == "chat" else "completions"
@@ -90,6 +91,14 @@ def cell(daemon, texts, args):
     return f"{statistics.median(ratios):.2f} ({tokens / steps:.2f}; {statistics.median(plain) * 1e3:.1f} ms)"
 
 
+def steps_cell(daemon, texts, args):
+    rates = []
+    for temperature in (0, 1):
+        answers = [daemon.ask(kind, text, {"method": "auto"}, args.tokens, temperature, ignore_eos=False) for kind, text in texts]
+        rates.append(sum(a["tokens"] for a in answers) / sum(a["steps"] for a in answers))
+    return " / ".join(f"{rate:.2f}" for rate in rates)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("binary")
@@ -99,14 +108,15 @@ def main():
     parser.add_argument("--tokens", type=int, default=48)
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--temperature", type=float, default=0)
+    parser.add_argument("--only-steps", action="store_true")
     args = parser.parse_args()
-    texts = prompts(args.data)
+    texts = prompts(args.data, args.only_steps)
     print("| drafter |", " | ".join(texts), "|", flush=True)
     for drafter in args.drafters:
         name, *options = drafter.split()
         daemon = Daemon(args.binary, args.model, ["--speculation", name, *options])
         try:
-            cells = [cell(daemon, of_one, args) for of_one in texts.values()]
+            cells = [(steps_cell if args.only_steps else cell)(daemon, of_one, args) for of_one in texts.values()]
         finally:
             daemon.end()
         print("|", drafter, "|", " | ".join(cells), "|", flush=True)

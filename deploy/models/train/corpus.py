@@ -15,6 +15,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from dialogues import Source, bare, dialogue, dialogues
 from tools import tool_dialogues
 
+HERE = pathlib.Path(__file__).resolve().parent
 END, START, STOP = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 SPECIAL = [END, START, STOP]
 TOOLS_HEAD = 'Tools, called as <tool_call>{"name": NAME, "arguments": {}}</tool_call>:'
@@ -29,6 +30,8 @@ IGNORE = -100  # the label cross_entropy skips
 PROSE_MIX = {"books": 0.40, "sums": 0.15, "chat": 0.45}
 MIX = {"books": 0.25, "sums": 0.10, "chat": 0.65}
 TOOLS_MIX = {"books": 0.05, "sums": 0.03, "chat": 0.17, "tools": 0.75}  # of the stage that teaches to call tools
+
+DISTIL_MIX = {"books": 0.15, "sums": 0.10, "chat": 0.15, "tools": 0.10, "answers": 0.50}  # of a draft that learns from its target
 
 # Letters with one leading mark, single digits, punctuation runs, white space: the cut Qwen2 made common. Single digits
 # let a small model add.
@@ -197,6 +200,12 @@ class Rows:
 
 def read_prompts(path):
     return [line for line in pathlib.Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def held_out_questions():
+    """Those of the evaluations, made `bare`: no generator may ask them."""
+    prompts = [p for name in ("eval_prompts.txt", "identity_prompts.txt") for p in read_prompts(HERE / name)]
+    return frozenset(map(bare, prompts + [case["prompt"] for case in read_tool_cases(HERE / "tool_cases.json")]))
 
 
 def read_tool_cases(path):

@@ -13,7 +13,7 @@ layers.K as Qwen3's, norm; the mask is a token of the model's that conversations
 import json
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
@@ -111,6 +111,8 @@ def main():
     n, block = c.num_hidden_layers, args.block
     read_layers = [1, n // 2, n - 2]  # what they make
     drafter = Drafter(c, args.layers, len(read_layers))
+    if args.again:
+        drafter.load_state_dict({name: t.float() for name, t in load_file(args.again / "model.safetensors").items()})
     optimizer = Optimizers(drafter, args.rate)
     ahead = torch.arange(block)
     counts = torch.exp(-(ahead[1:] - 1) / (block / 2))

@@ -19,7 +19,7 @@ import json
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
@@ -158,11 +158,16 @@ def main():
     c, model_head, table = model.config, model.get_output_embeddings().weight, model.get_input_embeddings().weight
     n = c.num_hidden_layers
     most_drawn = torch.arange(c.vocab_size)
-    if args.third:
+    stored = load_file(args.again / "model.safetensors") if args.again else {}
+    if "d2t" in stored:
+        most_drawn = most_drawn[: len(stored["d2t"])] + stored["d2t"]
+    elif args.third:
         counts = np.bincount(labels[labels >= 0], minlength=c.vocab_size)
         most_drawn = torch.from_numpy(np.sort(np.argsort(-counts, kind="stable")[: args.draft_vocab]))
         print("of the tokens drawn it has", counts[most_drawn.numpy()].sum() / counts.sum())
     head = Third(c, (2, n // 2, n - 3), most_drawn, model_head) if args.third else First(c)
+    if stored:
+        head.load_state_dict({name: stored[name].float() for name in head.state_dict()})
     optimizer = torch.optim.AdamW(head.parameters(), lr=args.rate, weight_decay=0, betas=(0.9, 0.95))
     for done, begin, batch, trained in batches(args, optimizer, ids, labels, starts, warm_up=20, fall=0.6):
         with torch.no_grad():

@@ -15,19 +15,21 @@ names of the published checkpoints, in safetensors, and their config.json:
 """
 
 import argparse
+import itertools
 import json
 import pathlib
 import time
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from corpus import Rows, chat_pieces, copy_material, load_books, read_prompts
-from dialogues import dialogues
+from corpus import Rows, chat_pieces, copy_material, held_out_questions, load_books
+from dialogues import Source, bare, dialogue, dialogues
+from tools import tool_dialogues
 
 HERE = pathlib.Path(__file__).resolve().parent
 
@@ -65,22 +67,34 @@ class HydraHead(nn.Module):
         return self.logits(self.res_connection(x) + nn.functional.silu(self.linear(x)))
 
 
-def tensors_of(heads, is_hydra):
-    """By their published names."""
+def names_of(heads, is_hydra):
+    """For each head its tensors' names here, and the published ones."""
     for k, head in enumerate(heads):
-        for name, value in head.state_dict().items():
+        names = {}
+        for name in head.state_dict():
             part, kind = name.split(".")
             if is_hydra:
-                name = f"hydra_lm_head.{k}.{kind}" if part == "logits" else f"hydra_mlp.{k}.0.{name}"
+                names[name] = f"hydra_lm_head.{k}.{kind}" if part == "logits" else f"hydra_mlp.{k}.0.{name}"
             else:
-                name = f"{k}.1.{kind}" if part == "logits" else f"{k}.0.{name}"
-            yield name, value.bfloat16().contiguous()
+                names[name] = f"{k}.1.{kind}" if part == "logits" else f"{k}.0.{name}"
+        yield names
+
+
+def load_heads(heads, is_hydra, folder):
+    stored = load_file(folder / f"{'hydra' if is_hydra else 'medusa'}_lm_head.safetensors")
+    for head, names in zip(heads, names_of(heads, is_hydra)):
+        head.load_state_dict({own: stored[name].float() for own, name in names.items()})
 
 
 def save_heads(heads, is_hydra, model, folder):
     name = "hydra" if is_hydra else "medusa"
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(dict(tensors_of(heads, is_hydra)), folder / f"{name}_lm_head.safetensors", metadata={"format": "pt"})
+    tensors = {
+        published: head.state_dict()[own].bfloat16().contiguous()
+        for head, names in zip(heads, names_of(heads, is_hydra))
+        for own, published in names.items()
+    }
+    save_file(tensors, folder / f"{name}_lm_head.safetensors", metadata={"format": "pt"})
     config = {f"{name}_num_heads": len(heads), f"{name}_num_layers": 1, "base_model_name_or_path": model.name}
     if is_hydra:
         config |= {"hydra_head_arch": "mlp", "grounded_heads": True, "hidden_state_offset": 0}
@@ -88,11 +102,13 @@ def save_heads(heads, is_hydra, model, folder):
 
 
 def conversations(data, tokenizer, count, seed):
-    """Their tokens one after another, and where each begins."""
-    banned = frozenset(read_prompts(HERE / "eval_prompts.txt") + read_prompts(HERE / "identity_prompts.txt"))
+    """Their tokens one after another, and where each begins; behind `count` of them an eighth as many that call functions."""
+    banned = held_out_questions()
     words, lines = copy_material(load_books(data)[0])
     encode = lambda texts: [e.ids for e in tokenizer.encode_batch(texts, add_special_tokens=False)]
-    return Rows._pack(map(chat_pieces, dialogues(seed, count, banned, None, words, lines)), encode)
+    told = tool_dialogues(Source(seed + 2, words, lines), count // 8, banned, bare, lambda r: dialogue(r, 1)[-2:])
+    with_tools = (chat_pieces(messages, tools) for tools, messages in told)
+    return Rows._pack(itertools.chain(map(chat_pieces, dialogues(seed, count, banned, None, words, lines)), with_tools), encode)
 
 
 def batches(args, optimizer, ids, labels, starts, warm_up, fall, length=256, num_rows=8):
@@ -120,6 +136,7 @@ def argument_parser(description, steps, rate):
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("model", type=pathlib.Path)
     parser.add_argument("folder", type=pathlib.Path)
+    parser.add_argument("--again", type=pathlib.Path, help="a folder that this wrote before, to go on from")
     parser.add_argument("--data", type=pathlib.Path, default=HERE.parents[3] / "shared" / "data")
     parser.add_argument("--steps", type=int, default=steps)
     parser.add_argument("--minutes", type=float, default=60)
@@ -148,6 +165,8 @@ def main():
     model, ids, labels, starts = begin_training(args)
     lm_head, table = model.get_output_embeddings().weight.data, model.get_input_embeddings().weight.data
     heads = nn.ModuleList(HydraHead(k, lm_head) if args.hydra else Head(lm_head) for k in range(args.heads))
+    if args.again:
+        load_heads(heads, args.hydra, args.again)
     optimizer = torch.optim.AdamW(heads.parameters(), lr=args.rate, weight_decay=0)
     for done, begin, batch, trained in batches(args, optimizer, ids, labels, starts, warm_up=10, fall=0.5):
         with torch.no_grad():

@@ -3,7 +3,8 @@
     python train.py nano --work DIR                    train, or resume from DIR, and export to ../serval-nano
     python train.py nano --work DIR2 --again ../serval-nano --steps 300    a second, shorter stage from an exported folder
     python train.py nano --work DIR3 --again ../serval-nano --tools --steps 2300 --dialogues 60000    a third, in which it learns to call tools
-    python train.py draft --work DIR --steps 600 --decay 0.3    the sibling; --teacher ../serval-nano would distil it
+    python train.py draft --work DIR --steps 600 --decay 0.3    the sibling
+    python train.py draft --work DIR2 --again ../serval-nano-draft --teacher ../serval-nano --tools --steps 800    and its distillation
 
 The schedule is warm-up, constant, linear decay. While the rate is constant a checkpoint does not depend on --steps, so
 a short branch (copy DIR, smaller --steps) gives an early usable model.
@@ -14,13 +15,15 @@ import math
 import pathlib
 import time
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-from corpus import IGNORE, SPECIAL, VOCAB_SIZE, Rows, copy_material, load_books, load_sums, read_prompts, read_tool_cases, train_tokenizer
-from dialogues import bare, dialogues
+from answers import answers
+from corpus import DISTIL_MIX, IGNORE, SPECIAL, VOCAB_SIZE, Rows, copy_material, held_out_questions, load_books, load_sums, train_tokenizer
+from dialogues import dialogues
 from export import export
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -71,25 +74,36 @@ def rate(step, steps, decay, highest):
     return highest * min(1.0, (step + 1) / WARMUP_STEPS, max(0.05, left))
 
 
-def loss_function(model, teacher):
-    """Mean loss over the labelled tokens: cross-entropy, or for a draft mostly the distance to its teacher."""
+def own_documents(docs):
+    """The attention mask [rows, 1, length, length] by which a token sees those of its own document, up to itself."""
+    same = docs[:, None, :, None] == docs[:, None, None, :]
+    return same & torch.ones_like(same[0, 0]).tril()
+
+
+def cross_entropy(model):
+    """Of a batch: its mean over the labelled tokens."""
     def loss(ids, labels, docs):
-        same = docs[:, None, :, None] == docs[:, None, None, :]  # [rows, 1, length, length]
-        mask = same & torch.ones_like(same[0, 0]).tril()
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits.float().flatten(0, 1)
-        entropy = F.cross_entropy(logits, labels.flatten(), ignore_index=IGNORE)
-        if teacher is None:
-            return entropy
-        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-            wanted = teacher(input_ids=ids, attention_mask=mask, use_cache=False).logits.float().flatten(0, 1).softmax(-1)
-        kept = (labels.flatten() != IGNORE).float()
-        apart = -(wanted * logits.log_softmax(-1)).sum(-1)
-        return 0.2 * entropy + 0.8 * (apart * kept).sum() / kept.sum()
+            logits = model(input_ids=ids, attention_mask=own_documents(docs), use_cache=False).logits.float()
+        return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE)
+    return torch.compile(loss, dynamic=False)
+
+
+def distance(model, teacher):
+    """Of a batch: the mean KL(teacher || model) over the labelled tokens (the forward KL of DistillSpec, Zhou et al. 2023)."""
+    def log_shares(of, ids, labels, docs):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            rows = of.model(input_ids=ids, attention_mask=own_documents(docs), use_cache=False).last_hidden_state
+            return of.lm_head(rows[labels != IGNORE]).float().log_softmax(-1)
+
+    def loss(*batch):
+        with torch.no_grad():
+            wanted = log_shares(teacher, *batch)
+        return F.kl_div(log_shares(model, *batch), wanted, reduction="batchmean", log_target=True)
     return loss
 
 
-def train(args, model, teacher, rows, checkpoint):
+def train(args, model, loss_of, rows, checkpoint):
     optimizers = new_optimizers(model)
     rates = [[g["lr"] for g in o.param_groups] for o in optimizers]
     step, seconds = 0, 0.0
@@ -100,7 +114,6 @@ def train(args, model, teacher, rows, checkpoint):
             optimizer.load_state_dict(saved)
         step, seconds = state["step"], state["seconds"]
         print(f"resumed at step {step}", flush=True)
-    loss_of = torch.compile(loss_function(model, teacher), dynamic=False)
     mean, started = None, time.time()
     while step < args.steps:
         factor = rate(step, args.steps, args.decay, AGAIN_RATE if args.again else 1.0)
@@ -142,7 +155,8 @@ def main():
     parser.add_argument("--out", type=pathlib.Path, help="model folder to write")
     parser.add_argument("--again", type=pathlib.Path, help="exported model to go on from, with other data and a falling rate")
     parser.add_argument("--tools", action="store_true", help="with conversations that call tools")
-    parser.add_argument("--teacher", type=pathlib.Path, help="exported model whose distribution a draft learns")
+    parser.add_argument("--teacher", type=pathlib.Path, help="exported model whose answers and distributions a draft learns")
+    parser.add_argument("--answers", type=int, default=6000, help="that the teacher gives")
     parser.add_argument("--steps", type=int, default=1900)
     parser.add_argument("--decay", type=float, default=0.135, help="the last part of training, over which the rate falls")
     parser.add_argument("--batch-tokens", type=int, default=4096)
@@ -153,8 +167,7 @@ def main():
     torch.set_num_threads(args.threads)
     args.work.mkdir(parents=True, exist_ok=True)
 
-    banned = {bare(p) for name in ("eval_prompts.txt", "identity_prompts.txt") for p in read_prompts(HERE / name)}
-    banned |= {bare(case["prompt"]) for case in read_tool_cases(HERE / "tool_cases.json")}
+    banned = held_out_questions()
     if args.again:
         args.decay = 1.0
     tokenizer = Tokenizer.from_file(str(args.again / "tokenizer.json")) if args.again else get_tokenizer(args.data, args.work, banned)
@@ -169,7 +182,11 @@ def main():
     teacher = None
     if args.teacher:
         teacher = AutoModelForCausalLM.from_pretrained(args.teacher, dtype=torch.float32).eval()
-    train(args, model, teacher, rows, args.work / f"{args.model}.pt")
+        cache = args.work / "answers.npz"
+        if not cache.exists():
+            np.savez(cache, *answers(teacher, rows, args.answers, seed))
+        rows.docs["answers"], rows.mix = tuple(np.load(cache).values()), DISTIL_MIX
+    train(args, model, distance(model, teacher) if teacher else cross_entropy(model), rows, args.work / f"{args.model}.pt")
     folder = args.out or HERE.parent / ("serval-nano" if args.model == "nano" else "serval-nano-draft")
     export(model.eval(), tokenizer, folder)
     print(f"wrote {folder.name}", flush=True)
