@@ -104,12 +104,13 @@ def test_a_prediction_is_tried_first_and_counted(start_daemon):
 def test_a_drafter_and_a_depth_by_name_are_what_is_asked(start_daemon):
     daemon = start_daemon("--speculation", "auto", *DRAFT[2:])
     drafted = lambda name: [daemon.metric("serval:spec_draft_tokens_total", drafter=name, position=str(place)) for place in (0, 7)]
-    for method, other in (("draft", "ngram"), ("ngram", "draft")):
+    for method, other, least in (("draft", "ngram", 1.0), ("ngram", "draft", 0.2)):  # n-grams are as many as match
         before, others, steps = drafted(method), drafted(other), daemon.metric("serval:engine_steps_total")
         daemon.client().completions.create(model="serval-nano", prompt=LIST, max_tokens=60, temperature=0,
                                            extra_body={"ignore_eos": True, "speculation": {"method": method, "depth": 8}})
-        tried, steps = [after - b for after, b in zip(drafted(method), before)], daemon.metric("serval:engine_steps_total") - steps
-        assert min(tried) >= steps - (12 if method == "draft" else 30) > 0, f"{method}: {tried} of {steps} steps"
+        steps = daemon.metric("serval:engine_steps_total") - steps - 12  # the prompt's, and those with no room for eight
+        tried = [after - b for after, b in zip(drafted(method), before)]
+        assert tried[0] >= least * steps and (method == "ngram" or tried[1] >= steps), f"{method}: {tried} of {steps} steps"
         assert drafted(other) == others
     daemon.wait_idle()
 
