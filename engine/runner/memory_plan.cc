@@ -340,7 +340,7 @@ MemoryPlan plan_within(const ModelSpec& spec, const DraftModels& models, const E
   size_t of_drafters = planned_draft_bytes(config) + planned_heads(spec, models, plan.steps, backend) +
                        GuessProbabilities::planned_bytes(s.max_num_seqs, plan.kept_guesses, spec.vocab_size);
   if (!config.speculation_trace.empty())
-    of_drafters += Drafting::planned_bytes(s.max_num_seqs) +
+    of_drafters += Drafting::planned_bytes(s.max_num_seqs, false) +
                    HiddenTrace::planned_bytes(plan.steps, spec.hidden_size, backend.activation_dtype(spec.weight_dtype));
   plan.draft_bytes = of_drafters;
   if (guesses_by_model(config, draft)) {

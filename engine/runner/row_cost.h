@@ -1,6 +1,8 @@
-// What one more row of a step costs, where most steps are of one size and some are delayed by other work: a line through low
-// times of each size, those seen lately counting most. Least squares over the steps themselves (step_cost.h) would forget what
-// a larger step takes while all are small, and believe a step that waited for a core. Pure arithmetic.
+// What a step of so many rows takes, where most steps are of one size and some are delayed by other work: the greatest convex
+// curve below low times of each size seen lately. Weights are read once however many rows, until the arithmetic takes longer
+// (roofline: Williams et al. 2009): so the first rows more may cost nothing, and those behind them their whole share. Least
+// squares over the steps themselves (step_cost.h) would forget what a larger step takes while all are small, and believe a step
+// that waited for a core. Pure arithmetic.
 #pragma once
 
 #include <algorithm>
@@ -17,58 +19,74 @@ class RowCost {
     constexpr double kMost = 3;                 // what takes so much longer than is known is no measure of anything
     for (Size& size : sizes_) size.weight *= kKept;
     Size& size = sizes_[index_of(rows)];
-    if (size.ms == 0) {
-      size.rows = rows;
-      size.ms = ms;
-    }
+    if (size.weight < kForgotten) size = {.rows = static_cast<double>(rows), .ms = ms};
     size.weight = 1;
-    size.times_seen = std::min(size.times_seen + 1, kFewTimes);
     size.rows += kDown * (rows - size.rows);
-    size.ms += (ms < size.ms ? kDown : kUp) * (std::min(ms, kMost * size.ms) - size.ms);
+    if (++size.times_seen < kFewTimes) {
+      size.ms = std::min(size.ms, ms);  // the first ones are cold
+    } else {
+      size.ms += (ms < size.ms ? kDown : kUp) * (std::min(ms, kMost * size.ms) - size.ms);
+    }
+    draw_curve();
   }
 
-  struct Line {
-    double base_ms = 0, per_row_ms = 0;
-  };
-  // All 0 while nothing was measured. Until steps of several sizes were seen lately, and a few times, for the first ones are
-  // cold, a row is taken to cost little beside the rest.
-  Line line() const {
-    constexpr double kForgotten = 0.01, kFirstShare = 0.1;
-    double weight = 0, rows = 0, rows2 = 0, ms = 0, rows_ms = 0;
-    const Size* any = nullptr;
-    int num_sizes = 0;
-    for (const Size& size : sizes_) {
-      if (size.weight < kForgotten) continue;
-      if (any == nullptr || size.weight > any->weight) any = &size;
-      if (size.times_seen < kFewTimes) continue;
-      ++num_sizes;
-      weight += size.weight;
-      rows += size.weight * size.rows;
-      rows2 += size.weight * size.rows * size.rows;
-      ms += size.weight * size.ms;
-      rows_ms += size.weight * size.rows * size.ms;
-    }
-    if (any == nullptr) return {};
-    if (num_sizes < 2) return {any->ms, kFirstShare * any->ms / any->rows};
-    rows /= weight;
-    ms /= weight;
-    const double per_row = std::clamp((rows_ms / weight - rows * ms) / (rows2 / weight - rows * rows), 0.0, ms / rows);
-    return {ms - per_row * rows, per_row};
+  // Of a step of so many rows; 0 while nothing was measured.
+  double ms(double rows) const {
+    if (num_points_ == 0) return 0;
+    int next = 1;
+    while (next + 1 < num_points_ && points_[next].rows < rows) ++next;
+    const Point& from = points_[next - 1];
+    double per_row = num_points_ > 1 ? slope(from, points_[next]) : 0;
+    // A row is taken to cost little beside the rest where nothing tells.
+    if (const Point& last = points_[num_points_ - 1]; num_points_ == 1 || rows > last.rows)
+      per_row = std::max(per_row, kFirstShare * last.ms / last.rows);
+    return std::max(from.ms + per_row * (rows - from.rows), 0.0);
+  }
+
+  // So many rows are tried at most, who were not before: what lies far beyond what was measured may cost anything.
+  double most_rows(int num_decoding) const {
+    const double known = std::max(num_points_ > 0 ? points_[num_points_ - 1].rows : 0, static_cast<double>(num_decoding));
+    return known + std::max(4.0, known / 4);
   }
 
  private:
+  struct Point {
+    double rows = 0, ms = 0;
+  };
   struct Size {
     double rows = 0, ms = 0, weight = 0;
     int times_seen = 0;
   };
-  static constexpr int kExact = 16, kFewTimes = 4;
-  // Sizes up to kExact by themselves, then two to an octave.
+  static constexpr double kForgotten = 0.01, kFirstShare = 0.1;
+  static constexpr int kExact = 16, kFewTimes = 4, kOfOctave = 8;
+  // Sizes up to kExact by themselves, then kOfOctave to an octave.
   static size_t index_of(int rows) {
     if (rows <= kExact) return static_cast<size_t>(rows - 1);
-    return std::min(kSizes - 1, kExact + static_cast<size_t>(2 * std::log2(static_cast<double>(rows) / kExact)));
+    return std::min(kSizes - 1, kExact + static_cast<size_t>(kOfOctave * std::log2(static_cast<double>(rows) / kExact)));
   }
-  static constexpr size_t kSizes = kExact + 16;
+  static double slope(const Point& a, const Point& b) { return (b.ms - a.ms) / (b.rows - a.rows); }
+
+  // Through the sizes that were seen a few times; until there is one, through the one seen last. What is more takes no less:
+  // a size takes at most what a larger one does.
+  void draw_curve() {
+    const auto is_known = [](const Size& size) { return size.weight >= kForgotten && size.times_seen >= kFewTimes; };
+    const bool any_known = std::any_of(sizes_.begin(), sizes_.end(), is_known);
+    std::array<double, kSizes> at_most;
+    double least = INFINITY;
+    for (size_t i = kSizes; i-- > 0;) at_most[i] = least = is_known(sizes_[i]) ? std::min(least, sizes_[i].ms) : least;
+    num_points_ = 0;
+    for (size_t i = 0; i < kSizes; ++i) {
+      if (any_known ? !is_known(sizes_[i]) : sizes_[i].weight < 1) continue;
+      const Point point = {sizes_[i].rows, any_known ? at_most[i] : sizes_[i].ms};
+      while (num_points_ > 1 && slope(points_[num_points_ - 2], points_[num_points_ - 1]) >= slope(points_[num_points_ - 1], point)) --num_points_;
+      points_[num_points_++] = point;
+    }
+  }
+
+  static constexpr size_t kSizes = kExact + 6 * kOfOctave;
   std::array<Size, kSizes> sizes_;
+  std::array<Point, kSizes> points_;  // of the curve
+  int num_points_ = 0;
 };
 
 }  // namespace serval

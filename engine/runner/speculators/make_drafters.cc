@@ -215,7 +215,7 @@ size_t planned_draft_bytes(const EngineConfig& config) {
   const SchedulerConfig& s = config.scheduler;
   const Setting setting = setting_of(config);
   if (setting.drafters == 0) return 0;
-  return Drafting::planned_bytes(s.max_num_seqs) + PredictionSpeculator::planned_bytes(s.max_num_seqs, s.max_model_len) +
+  return Drafting::planned_bytes(s.max_num_seqs, setting.is_auto) + PredictionSpeculator::planned_bytes(s.max_num_seqs, s.max_model_len) +
          (setting.has(kLookahead) ? LookaheadSpeculator::planned_bytes(s.max_num_seqs) : 0) +
          (setting.has(kDatastore) ? TokenStore::planned_bytes(config.speculation_datastore) : 0) +
          (setting.has(kNgram) ? NgramSpeculator::planned_bytes(s.max_num_seqs, s.max_model_len) : 0);

@@ -8,6 +8,11 @@
 #include "engine/runner/speculators/model_guess.h"
 
 namespace serval {
+namespace {
+
+constexpr int kWaiting = 16;  // positions
+
+}  // namespace
 
 ModelSpeculator::ModelSpeculator(const DraftPlan& plan, ModelSpec spec, ModelWeights weights)
     : plan_(plan), model_(std::make_unique<Model>(Model{std::move(spec), std::move(weights)})) {}
@@ -92,7 +97,9 @@ void ModelSpeculator::lay_out(std::span<DraftTask> tasks) {
     if (ahead_) ahead_->read(task.slot, task.known);
     const int begin = own_kv_ ? std::min(next_pos, num_computed) : num_computed;
     const bool draws = task.wants_more() && num_known - begin <= left;
-    const int end = draws ? num_known : own_kv_ && task.is_followed ? std::min(num_computed, begin + left) : begin;
+    // While it decodes and others guess, what is there waits until it is worth a forward.
+    const bool waits = num_known > num_computed && num_computed - begin < kWaiting;
+    const int end = draws ? num_known : own_kv_ && task.is_followed && !waits ? std::min(num_computed, begin + left) : begin;
     if (begin == end) continue;
     next_pos = std::min(end, num_computed);
     batch_.seqs.push_back({.seq = task.seq, .slot = task.slot, .first_pos = begin, .num_tokens = end - begin});

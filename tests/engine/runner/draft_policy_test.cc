@@ -2,18 +2,44 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <vector>
+
 namespace serval::testing {
 namespace {
 
+using Wish = DraftPolicy::Wish;
 constexpr auto kKind = DrafterKind::kDraft;
 
-// Steps of a machine on which the weights take `base` ms and a row `per_row`.
+// Steps of a machine on which so many rows take so long.
+template <typename Ms>
+void run_steps_of(DraftPolicy& policy, Ms ms) {
+  constexpr int kMostRows = 24;
+  for (int i = 0; i < 60 * kMostRows; ++i) policy.learn_step(1 + i % kMostRows, ms(1 + i % kMostRows));
+}
 void run_steps(DraftPolicy& policy, double base, double per_row) {
-  for (int i = 0; i < 100; ++i) policy.learn_step(1 + i % 7, base + per_row * (1 + i % 7));
+  run_steps_of(policy, [&](int rows) { return base + per_row * rows; });
 }
 // A sequence whose guesses come true `came_true` of `tried` at a time.
-void verify(DraftPolicy& policy, SlotId slot, int tried, int came_true) {
-  for (int i = 0; i < 40; ++i) policy.learn_verified(slot, kKind, tried, came_true);
+void verify(DraftPolicy& policy, SlotId slot, int tried, int came_true, DrafterKind kind = kKind) {
+  for (int i = 0; i < 40; ++i) policy.learn(slot, kind, tried, came_true);
+}
+// One sequence's, where so many decode.
+Wish choose(DraftPolicy& policy, SlotId slot, int num_decoding, int most) {
+  Wish wish = {.slot = slot, .kind = kKind, .most = most};
+  policy.choose({&wish, 1}, num_decoding);
+  return wish;
+}
+// Those of sequences 0, 1, .. that are alike.
+std::vector<Wish> wishes_of(int num_seqs, int most, bool is_made) {
+  std::vector<Wish> wishes;
+  for (int i = 0; i < num_seqs; ++i) wishes.push_back({.slot = i, .kind = kKind, .most = most, .is_made = is_made});
+  return wishes;
+}
+int sum_of_depths(const std::vector<Wish>& wishes) {
+  int sum = 0;
+  for (const Wish& wish : wishes) sum += wish.depth;
+  return sum;
 }
 
 TEST(DraftPolicy, GuessesDeeperTheMoreComesTrue) {
@@ -22,11 +48,11 @@ TEST(DraftPolicy, GuessesDeeperTheMoreComesTrue) {
   int last = 0;
   for (const int came_true : {1, 2, 4, 7}) {
     verify(policy, 0, 8, came_true);
-    const int depth = policy.choose(0, kKind, 1, 64).depth;
+    const int depth = choose(policy, 0, 1, 24).depth;
     EXPECT_GT(depth, last) << came_true;
     last = depth;
   }
-  EXPECT_EQ(policy.choose(0, kKind, 1, 3).depth, 3) << "no more than is wanted";
+  EXPECT_EQ(choose(policy, 0, 1, 3).depth, 3) << "no more than is wanted";
 }
 
 TEST(DraftPolicy, GuessesLessTheMoreDecodeBesideAndTheDearerARowIs) {
@@ -35,27 +61,107 @@ TEST(DraftPolicy, GuessesLessTheMoreDecodeBesideAndTheDearerARowIs) {
   run_steps(dear, 1, 1);
   verify(cheap, 0, 8, 4);
   verify(dear, 0, 8, 4);
-  EXPECT_GT(cheap.choose(0, kKind, 1, 16).depth, 6);
-  EXPECT_LT(cheap.choose(0, kKind, 64, 16).depth, cheap.choose(0, kKind, 1, 16).depth);
-  EXPECT_LE(dear.choose(0, kKind, 1, 16).depth, 3);
-  EXPECT_EQ(dear.choose(0, kKind, 64, 16).depth, 0) << "a row gives a token for certain, a guess only now and then";
+  EXPECT_GT(choose(cheap, 0, 1, 16).depth, 5);
+  EXPECT_LT(choose(cheap, 0, 64, 16).depth, choose(cheap, 0, 1, 16).depth);
+  EXPECT_LE(choose(dear, 0, 1, 16).depth, 3);
+  EXPECT_EQ(choose(dear, 0, 64, 16).depth, 0) << "a row gives a token for certain, a guess only now and then";
+}
+
+TEST(DraftPolicy, GivesAllTogetherNoMoreRowsThanTheWeightsPayFor) {
+  DraftPolicy policy(16);
+  run_steps_of(policy, [](int rows) { return std::max(60.0, 5.0 * rows); });  // twelve rows take no longer than one
+  for (SlotId slot = 0; slot < 16; ++slot) verify(policy, slot, 2, slot % 2);
+  for (const int num_decoding : {1, 4, 8, 12, 16}) {
+    std::vector<Wish> wishes = wishes_of(num_decoding, 8, true);
+    policy.choose(wishes, num_decoding);
+    const int rows = num_decoding + sum_of_depths(wishes);
+    EXPECT_LE(rows, std::max(num_decoding, 12));
+    EXPECT_GE(rows, std::min(12, 2 * num_decoding)) << "what costs nothing is tried";
+  }
+  std::vector<Wish> wishes = wishes_of(8, 8, true);
+  policy.choose(wishes, 8);
+  for (const Wish& wish : wishes) EXPECT_LE(wish.depth, wish.slot % 2 == 1 ? 8 : 0) << "who is right has them";
+}
+
+TEST(DraftPolicy, TriesNoStepFarLargerThanThoseThatItKnows) {
+  DraftPolicy policy(8);
+  for (int i = 0; i < 20; ++i) policy.learn_step(8, 60);
+  for (SlotId slot = 0; slot < 8; ++slot) verify(policy, slot, 8, 8);
+  std::vector<Wish> wishes = wishes_of(8, 8, true);
+  policy.choose(wishes, 8);
+  EXPECT_EQ(sum_of_depths(wishes), 4) << "64 rows more may cost any number of steps";
 }
 
 TEST(DraftPolicy, AddsWhatAGuessCostsToMake) {
   DraftPolicy policy(1);
   run_steps(policy, 10, 0.1);
   verify(policy, 0, 8, 4);
-  const int before = policy.choose(0, kKind, 1, 16).depth;
-  for (int i = 0; i < 50; ++i) policy.learn_cost(kKind, 4, 4 * 3.0);
-  const int after = policy.choose(0, kKind, 1, 16).depth;
+  const int before = choose(policy, 0, 1, 16).depth;
+  for (int i = 0; i < 50; ++i) policy.learn_cost(kKind, 1, 4, 4 * 3.0);
+  const int after = choose(policy, 0, 1, 16).depth;
   EXPECT_LT(after, before);
   EXPECT_GT(after, 0);
   for (int i = 0; i < 50; ++i) {
-    policy.learn_cost(kKind, 0, 6);  // a prompt's rows
-    policy.learn_cost(kKind, 4, 4 * 3.0);
+    policy.learn_cost(kKind, 0, 0, 15);  // a prompt's rows
+    policy.learn_cost(kKind, 1, 4, 4 * 3.0);
   }
-  EXPECT_LT(policy.choose(0, kKind, 1, 16).depth, after) << "somebody pays for what no guess came of";
-  EXPECT_EQ(policy.choose(0, DrafterKind::kNgram, 1, 2).depth, 2) << "another's guesses cost nothing";
+  EXPECT_LT(choose(policy, 0, 1, 16).depth, after) << "somebody pays for what no guess came of";
+  Wish made = {.slot = 0, .kind = DrafterKind::kNgram, .most = 2, .is_made = true};
+  policy.choose({&made, 1}, 1);
+  EXPECT_EQ(made.depth, 2) << "another's guesses cost nothing";
+}
+
+TEST(DraftPolicy, ForgetsWhatPromptsCostWhereNobodyAsks) {
+  DraftPolicy policy(1);
+  run_steps(policy, 10, 0.1);
+  verify(policy, 0, 4, 3);
+  for (int i = 0; i < 50; ++i) {
+    policy.learn_cost(kKind, 0, 0, 40);
+    policy.learn_cost(kKind, 1, 1, 0.5);
+  }
+  ASSERT_EQ(choose(policy, 0, 1, 4).depth, 0);
+  for (int i = 0; i < 2000; ++i) choose(policy, 0, 1, 4);
+  int asked = 0;
+  for (int i = 0; i < 100; ++i) asked += choose(policy, 0, 1, 4).depth > 0;
+  EXPECT_EQ(asked, 100);
+}
+
+TEST(DraftPolicy, SharesADraftersTimeAmongThoseWhoAreWorthIt) {
+  DraftPolicy policy(8);
+  run_steps(policy, 40, 0.1);
+  for (int i = 0; i < 50; ++i) policy.learn_cost(kKind, 1, 1, 4);
+  for (SlotId slot = 0; slot < 8; ++slot) verify(policy, slot, 1, 0);
+  for (SlotId slot = 0; slot < 8; ++slot) {
+    for (int i = 0; i < 40; ++i) policy.learn(slot, kKind, 1, i % 2);
+  }
+  EXPECT_EQ(choose(policy, 0, 8, 1).depth, 0) << "half a token for a tenth of the time of eight";
+  std::vector<Wish> wishes = wishes_of(8, 1, false);
+  policy.choose(wishes, 8);
+  EXPECT_EQ(sum_of_depths(wishes), 8);
+}
+
+TEST(DraftPolicy, AsksTheBetterOfTwoDraftersForASequence) {
+  DraftPolicy policy(1);
+  run_steps(policy, 10, 0.2);
+  for (int i = 0; i < 50; ++i) policy.learn_cost(kKind, 1, 4, 4 * 0.5);
+  verify(policy, 0, 4, 3);
+  for (const int came_true : {0, 2, 4}) {
+    verify(policy, 0, 4, came_true, DrafterKind::kNgram);
+    Wish both[] = {{.slot = 0, .kind = DrafterKind::kNgram, .most = 4, .is_made = true}, {.slot = 0, .kind = kKind, .most = 4}};
+    policy.choose(both, 1);
+    EXPECT_EQ(both[0].depth > 0, came_true == 4) << came_true;
+    EXPECT_EQ(both[1].depth > 0, came_true != 4) << came_true;
+    EXPECT_TRUE(both[1].is_worth) << "it is followed for when the other finds nothing";
+  }
+}
+
+TEST(DraftPolicy, KnowsThatGuessesFollowEachOtherFromChainsOfOne) {
+  DraftPolicy policy(1);
+  run_steps(policy, 10, 0.5);
+  for (int i = 0; i < 80; ++i) policy.learn(0, kKind, 4, 1);
+  ASSERT_LE(choose(policy, 0, 1, 8).depth, 2);
+  for (int i = 0; i < 80; ++i) policy.learn(0, kKind, 1, 1);
+  EXPECT_EQ(choose(policy, 0, 1, 8).depth, 8);
 }
 
 TEST(DraftPolicy, StopsWhereNothingComesTrueAndTriesAgainNowAndThen) {
@@ -65,23 +171,48 @@ TEST(DraftPolicy, StopsWhereNothingComesTrueAndTriesAgainNowAndThen) {
   verify(policy, 1, 4, 4);
   int tried = 0;
   for (int i = 0; i < 480; ++i) {
-    const DraftPolicy::Choice choice = policy.choose(0, kKind, 1, 8);
-    ASSERT_EQ(choice.gain, 0);
-    ASSERT_LE(choice.depth, 1);
-    tried += choice.depth;
+    const Wish wish = choose(policy, 0, 1, 8);
+    ASSERT_LE(wish.depth, 1);
+    tried += wish.depth;
   }
-  EXPECT_EQ(tried, 10);
-  EXPECT_GT(policy.choose(1, kKind, 1, 8).depth, 3) << "another sequence's luck is its own";
+  EXPECT_GE(tried, 10);
+  EXPECT_LE(tried, 20);
+  EXPECT_GT(choose(policy, 1, 1, 8).depth, 3) << "another sequence's luck is its own";
   policy.admit(0);
-  EXPECT_GT(policy.choose(0, kKind, 1, 8).depth, 0) << "who comes is believed to be like all";
+  EXPECT_GT(choose(policy, 0, 1, 8).depth, 0) << "who comes is believed to be like all";
   verify(policy, 0, 4, 0);
-  for (int i = 0; i < 500; ++i) policy.learn_verified(1, kKind, 4, 0);
+  for (int i = 0; i < 500; ++i) policy.learn(1, kKind, 4, 0);
   int given = 0;
   for (int i = 0; i < 32; ++i) {
     policy.admit(0);
-    given += policy.choose(0, kKind, 1, 8).depth > 0;
+    given += choose(policy, 0, 1, 8).depth > 1;
   }
   EXPECT_EQ(given, 2) << "one in sixteen all the same";
+}
+
+TEST(DraftPolicy, TriesTheMoreSeldomTheDearerATryIs) {
+  int tried[2] = {0, 0};
+  for (const int is_dear : {0, 1}) {
+    DraftPolicy policy(1);
+    run_steps(policy, 10, 0.1);
+    for (int i = 0; i < 50; ++i) policy.learn_cost(kKind, 1, 1, is_dear ? 10 : 0.1);
+    verify(policy, 0, 1, 0);
+    for (int i = 0; i < 4000; ++i) tried[is_dear] += choose(policy, 0, 1, 8).depth;
+  }
+  EXPECT_GT(tried[0], 200);
+  EXPECT_LE(tried[1], 20) << "a step each, of 4000";
+  EXPECT_GE(tried[1], 15);
+}
+
+TEST(DraftPolicy, TriesNothingThatWasMadeForItIsKnownAnyway) {
+  DraftPolicy policy(1);
+  run_steps(policy, 1, 1);
+  verify(policy, 0, 4, 0);
+  for (int i = 0; i < 400; ++i) {
+    Wish wish = {.slot = 0, .kind = kKind, .most = 4, .is_made = true};
+    policy.choose({&wish, 1}, 1);
+    ASSERT_EQ(wish.depth, 0);
+  }
 }
 
 TEST(DraftPolicy, BelievesNoStepThatWaitedForACore) {
@@ -89,19 +220,19 @@ TEST(DraftPolicy, BelievesNoStepThatWaitedForACore) {
   for (int i = 0; i < 400; ++i) {
     const int rows = i % 2 == 0 ? 1 : 5;
     policy.learn_step(rows, (1 + 0.1 * rows) * (i % 8 == 1 ? 8 : 1));  // one of four of the larger ones
-    policy.learn_cost(kKind, 4, i % 10 == 0 ? 10 : 0.04);
+    policy.learn_cost(kKind, 1, 4, i % 10 == 0 ? 10 : 0.04);
   }
   verify(policy, 0, 4, 4);
-  EXPECT_GT(policy.choose(0, kKind, 1, 4).depth, 2);
+  EXPECT_GT(choose(policy, 0, 1, 4).depth, 2);
 }
 
 TEST(DraftPolicy, ForgetsAnOldPriceWhileItTriesASingleGuessNowAndThen) {
   DraftPolicy policy(1);
   run_steps(policy, 0.1, 1);
   verify(policy, 0, 2, 2);
-  ASSERT_EQ(policy.choose(0, kKind, 1, 4).depth, 0) << "a row costs a step";
-  for (int i = 0; i < 480; ++i) policy.learn_step(i % 48 == 0 ? 2 : 1, i % 48 == 0 ? 1.2 : 1.1);
-  EXPECT_GT(policy.choose(0, kKind, 1, 4).depth, 2);
+  ASSERT_EQ(choose(policy, 0, 1, 4).depth, 0) << "a row costs a step";
+  for (int i = 0; i < 600; ++i) policy.learn_step(i % 48 == 0 ? 2 : 1, i % 48 == 0 ? 1.2 : 1.1);
+  EXPECT_GT(choose(policy, 0, 1, 4).depth, 2);
 }
 
 }  // namespace
