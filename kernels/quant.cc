@@ -97,6 +97,14 @@ constexpr WeightFormatRow kRows[kNumWeightFormats] = {
      .number = DType::kBF16,
      .decode = decode<int8_t, from_int8>,
      .rounds_rows = true},
+    {.id = WeightFormat::kInt4Dynamic,
+     .name = "int4_dynamic",
+     .bits = 4,
+     .group = kOfMatrix,
+     .number = DType::kBF16,
+     .decode = decode<int8_t, from_int8>,
+     .rounds_rows = true,
+     .together = 8},
 };
 static_assert([] {
   for (int i = 0; i < kNumWeightFormats; ++i)
@@ -200,7 +208,8 @@ float quantise_group(WeightFormat format, std::span<const float> values, void* c
       round_to_codes(values, scale, -127, 127, reinterpret_cast<int8_t*>(codes));
       return scale;
     }
-    case WeightFormat::kInt4: {
+    case WeightFormat::kInt4:
+    case WeightFormat::kInt4Dynamic: {
       // The end with one code more is for the largest of both signs.
       const bool is_negative = std::find(values.begin(), values.end(), -most) != values.end();
       const float scale = is_negative ? most / 8 : -most / 8;

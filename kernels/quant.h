@@ -11,9 +11,10 @@ namespace serval {
 
 // kInt8: codes -127..127 (not -128) times a scale for each row. The others after it have groups: of 8 and of 4
 // bits in two's complement, 4 bits that a table says the meaning of, E4M3 (Micikevicius et al. 2022) and E3M2 (FP6, Xia et al. 2024).
-// kInt8Dynamic: as kInt8, multiplied with activations that are rounded to codes too (W8A8, a scale for each row).
-enum class WeightFormat : uint8_t { kF32, kF16, kBF16, kInt8, kInt8Groups, kInt4, kTable4, kFp8, kFp6, kInt8Dynamic };
-inline constexpr int kNumWeightFormats = 10;
+// kInt8Dynamic and kInt4Dynamic: as kInt8 and kInt4, multiplied with activations that are rounded to codes of 8 bits too (W8A8,
+// W4A8, a scale for each row).
+enum class WeightFormat : uint8_t { kF32, kF16, kBF16, kInt8, kInt8Groups, kInt4, kTable4, kFp8, kFp6, kInt8Dynamic, kInt4Dynamic };
+inline constexpr int kNumWeightFormats = 11;
 
 inline constexpr int kWholeRow = -1, kOfMatrix = -2;
 
@@ -97,8 +98,8 @@ float round_row(const float* x, int64_t k, int8_t* codes);
 // even. A value that is not finite makes both not numbers. The definition that kernels are held against, bit for bit.
 uint32_t round_between(const float* x, int64_t k, uint8_t* codes);
 
-// The same of a format with groups, each under a scale of its own, without offsets: kInt8Groups as above; kInt4 under the
-// scale that makes -8 of its largest magnitude; kFp8 and kFp6 under the one that makes 448 and 28 of it. scales [n, groups].
+// The same of a format with groups, each under a scale of its own, without offsets: kInt8Groups as above; kInt4 and kInt4Dynamic
+// under the scale that makes -8 of its largest magnitude; kFp8 and kFp6 under the one that makes 448 and 28 of it. scales [n, groups].
 void quantise_groups(const Tensor& matrix, const MatrixFormat& format, void* codes, float* scales);
 
 }  // namespace serval

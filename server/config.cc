@@ -380,12 +380,13 @@ std::vector<Knob> knobs(ServerConfig& c) {
        "round the weights while they are loaded; int8: 8 bits with a scale for each output row; int8_dynamic: the same, and each "
        "row that is multiplied with them rounded to 8 bits too, on CPUs by their products of bytes; int8_g32, int8_g128: 8 bits "
        "with a scale for each 32 or 128 inputs; int4, int4_g128: 4 bits with a scale for each 32 or 128, the embedding and the "
-       "head int8; fp8: E4M3 with a scale for each output row; fp6: E3M2 with one, the embedding and the head int8; off: as "
+       "head int8; int4_dynamic, int4_dynamic_g128: the same, the embedding and the head int8_dynamic, and each row that is multiplied "
+       "rounded to 8 bits too; fp8: E4M3 with a scale for each output row; fp6: E3M2 with one, the embedding and the head int8; off: as "
        "config.json says, whose method may be one that rounds while it loads (deepspeedfp)",
        &c.engine.quantize,
        0,
        0,
-       {"off", "int8", "int8_dynamic", "int8_g32", "int8_g128", "int4", "int4_g128", "fp8", "fp6"}},
+       {"off", "int8", "int8_dynamic", "int8_g32", "int8_g128", "int4", "int4_g128", "int4_dynamic", "int4_dynamic_g128", "fp8", "fp6"}},
       {"packed_cache", "Engine",
        "folder for the weights as they are packed: the next start with the same model maps them instead of packing them again; "
        "checked byte for byte, written anew where anything differs; on the CPU",

@@ -23,6 +23,8 @@ const RoundingRow kRoundings[] = {
     {"int8_g128", {{WeightFormat::kInt8Groups, 128}, {WeightFormat::kInt8Groups, 128}}},
     {"int4", {{WeightFormat::kInt4, 32}, WeightFormat::kInt8}},
     {"int4_g128", {{WeightFormat::kInt4, 128}, WeightFormat::kInt8}},
+    {"int4_dynamic", {{WeightFormat::kInt4Dynamic, 32}, WeightFormat::kInt8Dynamic}},
+    {"int4_dynamic_g128", {{WeightFormat::kInt4Dynamic, 128}, WeightFormat::kInt8Dynamic}},
     {"fp8", {{WeightFormat::kFp8, kWholeRow}, {WeightFormat::kFp8, kWholeRow}}},
     {"fp6", {{WeightFormat::kFp6, kWholeRow}, WeightFormat::kInt8}},
 };
@@ -34,7 +36,8 @@ ModelSpec quantised(ModelSpec spec, const std::string& quantize) {
   const auto* const row = std::find_if(std::begin(kRoundings), std::end(kRoundings),
                                        [&](const RoundingRow& known) { return known.name == quantize; });
   if (row == std::end(kRoundings))
-    throw std::runtime_error("quantize is " + in_quotes(quantize) + "; it takes off, int8, int8_dynamic, int8_g32, int8_g128, int4, int4_g128, fp8 or fp6");
+    throw std::runtime_error("quantize is " + in_quotes(quantize) + "; it takes off, int8, int8_dynamic, int8_g32, int8_g128, int4, int4_g128, int4_dynamic, "
+                             "int4_dynamic_g128, fp8 or fp6");
   spec.rounded_to = row->to;
   spec.weight_dtype = format_row(row->to.layers.id).number;
   return spec;

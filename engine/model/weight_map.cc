@@ -58,6 +58,15 @@ std::optional<StoredFormat> common_format(const StoredFormat& a, const StoredFor
   return StoredFormat({id, group >= k ? kWholeRow : group, a.has_offsets || b.has_offsets}, is_same ? a.levels : nullptr);
 }
 
+// The same codes, multiplied with rounded rows where that is asked for: those of 8 bits under a scale a row (W8A8), and, beside weights of
+// 4 bits, those of 4 bits under any (W4A8).
+StoredFormat with_rounded_rows(const StoredFormat& held, WeightFormat asked) {
+  const bool has_row_codes = held.id == WeightFormat::kInt8Groups && held.group == kWholeRow && !held.has_offsets;
+  if (has_row_codes && format_row(asked).rounds_rows) return WeightFormat::kInt8Dynamic;
+  if (held.id != WeightFormat::kInt4 || asked != WeightFormat::kInt4Dynamic) return held;
+  return MatrixFormat(asked, held.group, held.has_offsets);
+}
+
 // A matrix whose parts the checkpoint has all quantised in ways that one format can hold is held so. One that has only
 // some of them quantised is held as plain numbers, and so is one that is turned on the way.
 void hold_as_stored(const ModelSpec& spec, LinearSlot& slot) {
@@ -79,9 +88,7 @@ void hold_as_stored(const ModelSpec& spec, LinearSlot& slot) {
     return stored != spec.stored.end() && stored->second.id == WeightFormat::kF32;
   });
   if (is_whole) held = WeightFormat::kF32;
-  // Codes under a scale a row are multiplied with rounded rows where that is asked for (W8A8).
-  const bool has_row_codes = held && held->id == WeightFormat::kInt8Groups && held->group == kWholeRow && !held->has_offsets;
-  if (has_row_codes && spec.rounded_to && format_row(spec.rounded_to->layers.id).rounds_rows) held = spec.rounded_to->layers;
+  if (held && spec.rounded_to) held = with_rounded_rows(*held, spec.rounded_to->layers.id);
   is_kept |= is_whole;
   slot.format = is_kept ? *held : StoredFormat(plain);
   slot.format.plain = plain;

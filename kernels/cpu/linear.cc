@@ -63,6 +63,22 @@ struct HalfByteCodes {
   }
 };
 
+// Of a panel that was zero: as hot_dots.cc multiplies them.
+struct DotHalfByteCodes {
+  using Code = uint8_t;
+  static size_t panel_bytes(int64_t k) { return padded_k(k, kNibbleStep) * kPanel / 2; }
+  static uint8_t* byte(const std::byte* panel, int lane, int64_t k) {
+    return reinterpret_cast<uint8_t*>(const_cast<std::byte*>(panel)) + (k / kNibbleStep * kPanel + lane) * 4 + k % 4;
+  }
+  static int shift(int64_t k) { return k % kNibbleStep < 4 ? 0 : 4; }
+  static void put(std::byte* panel, int lane, int64_t k, Code code) {
+    *byte(panel, lane, k) |= static_cast<uint8_t>(((code ^ 8u) & 15u) << shift(k));
+  }
+  static float number(const std::byte* panel, int lane, int64_t k, const float*) {
+    return static_cast<float>((*byte(panel, lane, k) >> shift(k) & 15) - 8);
+  }
+};
+
 // Of a panel that was zero.
 struct Fp6Codes {
   using Code = uint8_t;
@@ -117,6 +133,8 @@ auto with_codes(WeightFormat format, const Run& run) {
       return run(Fp6Codes());
     case WeightFormat::kInt8Dynamic:
       return run(DotCodes());
+    case WeightFormat::kInt4Dynamic:
+      return run(DotHalfByteCodes());
   }
   SERVAL_CHECK(false, static_cast<int>(format));
 }
@@ -158,8 +176,8 @@ int64_t panel_scales(const MatrixFormat& format, int64_t k) {
   return num_groups(format, k) * group_stride(format);
 }
 size_t packed_scale_bytes(const MatrixFormat& format, int64_t n, int64_t k) {
-  if (format_row(format.id).rounds_rows) return num_panels(n) * sizeof(DotScales);
-  if (!format_row(format.id).has_groups()) return scale_bytes(format, n, k);
+  if (!format_row(format.id).has_groups())
+    return format_row(format.id).rounds_rows ? num_panels(n) * sizeof(DotScales) : scale_bytes(format, n, k);
   const int64_t table = format.id == WeightFormat::kTable4 ? kTableSize : 0;
   return static_cast<size_t>(num_panels(n) * panel_scales(format, k) + table) * sizeof(float);
 }
@@ -236,10 +254,10 @@ LinearWeight CpuBackend::pack_linear(std::span<const LinearSource> parts, std::s
     });
   });
   w.scales = take(packed_scale_bytes(w.matrix_format(), w.n, w.k));
-  if (format_row(w.format).rounds_rows) {
-    pack_dot_scales(parts, w);
-  } else if (format_row(w.format).has_groups()) {
+  if (format_row(w.format).has_groups()) {
     pack_group_scales(parts, w);
+  } else if (format_row(w.format).rounds_rows) {
+    pack_dot_scales(parts, w);
   } else if (w.scales.bytes > 0) {
     float* to = w.scales.as<float>();
     for (const LinearSource& part : parts) to = std::copy_n(part.scales, part.n, to);

@@ -15,7 +15,7 @@ constexpr int64_t padded_k(int64_t k, int multiple) {
   return (k + multiple - 1) / multiple * multiple;
 }
 inline constexpr int kLargestKMultiple = 16;
-// Of a row of k activations rounded to bytes, and its scale.
+// Of a row of k activations rounded to bytes, its scale, and sums of as many groups as there can be.
 size_t packed_dot_row_bytes(int64_t k);
 
 // What the backend's ops use of the step that has begun.

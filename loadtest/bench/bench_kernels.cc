@@ -307,7 +307,7 @@ int bench_kernels(const DeviceConfig& device, std::ostream& out) {
          "run\n";
   for (const WeightFormat format :
        {WeightFormat::kInt4, WeightFormat::kTable4, WeightFormat::kFp6, WeightFormat::kFp8, WeightFormat::kInt8Groups,
-        WeightFormat::kInt8, WeightFormat::kInt8Dynamic, WeightFormat::kBF16, WeightFormat::kF16, WeightFormat::kF32}) {
+        WeightFormat::kInt8, WeightFormat::kInt8Dynamic, WeightFormat::kInt4Dynamic, WeightFormat::kBF16, WeightFormat::kF16, WeightFormat::kF32}) {
     WeightRing ring(backend, format);
     // What there is no probe for, bytes and tiles, stands beside the f32 loop, and beyond it.
     const bool dots = backend.kernels().peak_bf16 != nullptr && !format_row(format).rounds_rows &&
@@ -315,8 +315,8 @@ int bench_kernels(const DeviceConfig& device, std::ostream& out) {
     for (const int m : {1, 4, 8, 16, 32, 64, kLargestRows}) {
       const LinearSpeed speed =
           measure_linear(machine, backend, ring, rows, m, dots ? &Machine::bf16_flops : &Machine::f32_flops);
-      out << "  linear " << std::setw(4) << format_row(format).name << " [" << kOutputs << ", " << kInputs
-          << "], " << std::setw(3) << m << " rows" << std::setw(28) << std::setprecision(1)
+      out << "  linear " << std::setw(12) << format_row(format).name << " [" << kOutputs << ", " << kInputs
+          << "], " << std::setw(3) << m << " rows" << std::setw(20) << std::setprecision(1)
           << speed.flops / 1e9 << std::setw(10) << speed.bytes_per_second / 1e9 << std::setw(11)
           << std::setprecision(0) << 100 * speed.of_roof << " %\n"
           << std::flush;

@@ -111,6 +111,8 @@ constexpr ModelKind kKinds[] = {
     {"self_extend_bf16", "Qwen3ForCausalLM", DType::kBF16, 0, 0, 0, "", "off", "auto", {LongAttention::Kind::kSelfExtend, 0, 37, 4}},
     {"mixed_int8_dynamic", "Qwen2ForCausalLM", DType::kBF16, 37, 1, 0, "", "int8_dynamic"},
     {"experts_int8_dynamic", "MixtralForCausalLM", DType::kBF16, 0, 0, 5, "", "int8_dynamic"},
+    {"mixed_int4_dynamic", "Qwen2ForCausalLM", DType::kBF16, 37, 1, 0, "", "int4_dynamic"},
+    {"experts_int4_dynamic", "MixtralForCausalLM", DType::kBF16, 0, 0, 5, "", "int4_dynamic_g128"},
     {"mixed_int8_kv", "Qwen2ForCausalLM", DType::kBF16, 37, 1, 0, "", "off", "int8"},
     {"mixed_int4_kv", "Qwen2ForCausalLM", DType::kBF16, 37, 1, 0, "", "off", "int4"},
     {"three_groups_bf16", "Lfm3ForCausalLM", DType::kBF16, 37, 0, 0,

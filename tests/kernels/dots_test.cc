@@ -1,6 +1,7 @@
 // The products of bytes: every set of instructions that this machine runs gives the bits of the definition.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -36,13 +37,16 @@ TEST_P(Dots, RowsAreRoundedAsDefined) {
   for (const std::vector<float>& x : rows) {
     const auto k = static_cast<int64_t>(x.size()), padded = (k + kDotStep - 1) / kDotStep * kDotStep;
     std::vector<int8_t> want(k);
-    std::vector<uint8_t> codes(padded + 1, 7);
     const float wanted = serval::round_row(x.data(), k, want.data());
-    float scale = 0;
-    GetParam()->round_row(x.data(), k, padded, codes.data(), &scale);
-    EXPECT_TRUE(same_bits(&scale, &wanted, 1) || (std::isnan(scale) && std::isnan(wanted))) << scale << " " << wanted;
-    for (int64_t i = 0; i < padded; ++i) ASSERT_EQ(codes[i], i < k ? want[i] + 128 : 128) << "k=" << k << " at " << i;
-    EXPECT_EQ(codes[padded], 7);
+    for (const uint8_t zero : {128, 0}) {
+      std::vector<uint8_t> codes(padded + 1, 7);
+      float scale = 0;
+      GetParam()->round_row(x.data(), k, padded, zero, codes.data(), &scale);
+      EXPECT_TRUE(same_bits(&scale, &wanted, 1) || (std::isnan(scale) && std::isnan(wanted))) << scale << " " << wanted;
+      for (int64_t i = 0; i < padded; ++i)
+        ASSERT_EQ(codes[i], static_cast<uint8_t>(i < k ? want[i] + zero : zero)) << "k=" << k << " at " << i;
+      EXPECT_EQ(codes[padded], 7);
+    }
   }
 }
 
@@ -90,6 +94,77 @@ TEST_P(Dots, SumsAreExactAndScaledAsDefined) {
               }
               ASSERT_TRUE(same_bits(&out[r * stride + lane], &want, 1))
                   << "k=" << k << " row " << r << " of " << rows << " column " << lane << " of " << valid << ": " << out[r * stride + lane] << " instead of " << want;
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_P(Dots, GroupsOf4BitsAreExactSumsAddedUpAsDefined) {
+  Random random(3);
+  struct Case {
+    int64_t k, piece, pieces_of_group;
+    bool has_offsets;
+  };
+  for (const auto& [k, piece, pieces_of_group, has_offsets] :
+       {Case{64, 32, 1, false}, {192, 16, 1, true}, {200, 24, 1, true}, {1024, 128, 1, false}, {1048, 512, 3, true}, {1536, 256, 3, false}, {8, 8, 1, false}}) {
+    const int64_t pieces = (k + piece - 1) / piece, stride_of_group = has_offsets ? 2 * kPanel : kPanel;
+    for (const int rows : {1, 2, 3, 4, 5, 8, 11, 12, 13, 16, 25, 31, 70}) {
+      for (const int valid : {1, 17, 32}) {
+        std::vector<int> codes(k * kPanel);
+        std::vector<uint8_t> panel(k * kPanel / 2);
+        std::vector<int8_t> x(rows * k);
+        std::vector<int32_t> row_sums(rows * pieces);
+        std::vector<float> scales = random.floats(pieces * stride_of_group), row_scales, bias = random.floats(valid);
+        // The ends too, so that no product is beyond what an instruction adds up without loss.
+        for (int& code : codes) code = random.below(3) == 0 ? 15 * random.below(2) : random.below(16);
+        for (int8_t& code : x) code = static_cast<int8_t>(random.below(3) == 0 ? 127 - 254 * random.below(2) : random.below(255) - 127);
+        if (rows > 1) std::fill_n(x.begin(), k, int8_t{127});
+        if (rows > 2) std::fill_n(x.begin() + k, k, int8_t{-127});
+        for (int lane = 0; lane < kPanel; ++lane) {
+          if (lane % 5 == 0) std::fill_n(codes.begin() + lane * k, k, 15);
+          for (int64_t i = 0; i < k; ++i)
+            panel[(i / 8 * kPanel + lane) * 4 + i % 4] |= static_cast<uint8_t>(codes[lane * k + i] << (i % 8 < 4 ? 0 : 4));
+        }
+        for (int r = 0; r < rows; ++r) {
+          row_scales.push_back(0.001f * static_cast<float>(1 + random.below(100)));
+          GetParam()->sum_pieces(&x[r * k], k, piece, &row_sums[r * pieces]);
+        }
+        const int64_t stride = valid + 3;
+        std::vector<float> out(rows * stride, 7.0f);
+        for (const bool has_bias : {false, true}) {
+          GetParam()->nibble_panel({.weights = panel.data(),
+                                    .rows = reinterpret_cast<const uint8_t*>(x.data()),
+                                    .row_scales = row_scales.data(),
+                                    .num_rows = rows,
+                                    .k = k,
+                                    .group_scales = scales.data(),
+                                    .piece = piece,
+                                    .pieces_of_group = pieces_of_group,
+                                    .has_offsets = has_offsets,
+                                    .row_sums = row_sums.data(),
+                                    .bias = has_bias ? bias.data() : nullptr,
+                                    .out = out.data(),
+                                    .out_stride = stride,
+                                    .valid = valid});
+          for (int r = 0; r < rows; ++r) {
+            for (int lane = 0; lane < stride; ++lane) {
+              float want = 0;
+              for (int64_t p = 0; lane < valid && p < pieces; ++p) {
+                int32_t sum = 0, of_row = 0;
+                for (int64_t i = p * piece; i < std::min(k, (p + 1) * piece); ++i) {
+                  sum += (codes[lane * k + i] - 8) * x[r * k + i];
+                  of_row += x[r * k + i];
+                }
+                const float* const of_group = &scales[p / pieces_of_group * stride_of_group + lane];
+                want += static_cast<float>(sum) * of_group[0];
+                if (has_offsets) want += static_cast<float>(of_row) * of_group[kPanel];
+              }
+              want = lane < valid ? want * row_scales[r] + (has_bias ? bias[lane] : 0.0f) : 7.0f;
+              ASSERT_TRUE(same_bits(&out[r * stride + lane], &want, 1))
+                  << "k=" << k << " in " << piece << ", row " << r << " of " << rows << ", column " << lane << " of " << valid << ": " << out[r * stride + lane] << " instead of " << want;
             }
           }
         }

@@ -33,7 +33,8 @@ INSTANTIATE_TEST_SUITE_P(EveryDevice, OpTable,
                                                               WeightFormat::kBF16, WeightFormat::kInt8,
                                                               WeightFormat::kInt8Groups, WeightFormat::kInt4,
                                                               WeightFormat::kTable4, WeightFormat::kFp8,
-                                                              WeightFormat::kFp6, WeightFormat::kInt8Dynamic)),
+                                                              WeightFormat::kFp6, WeightFormat::kInt8Dynamic,
+                                                              WeightFormat::kInt4Dynamic)),
                          [](const auto& info) {
                            return std::string(std::get<0>(info.param)) + "_" +
                                   format_row(std::get<1>(info.param)).name;

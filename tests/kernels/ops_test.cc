@@ -39,6 +39,7 @@ struct LinearCase {
   int64_t m, k;
   std::vector<int64_t> parts;
   bool bias;
+  int64_t group = 24;
 };
 
 // f32 sums of products: 1e-6 of the sum of magnitudes, some ten times the expected rounding at these lengths.
@@ -54,7 +55,7 @@ void check_linear(Backend& backend, WeightFormat format, bool rounds_activations
   biases.reserve(c.parts.size());
   int64_t n = 0;
   for (const int64_t part : c.parts) {
-    weights.emplace_back(random.floats(part * c.k), part, c.k, format);
+    weights.emplace_back(random.floats(part * c.k), part, c.k, format, c.group);
     biases.push_back(random.floats(part));
     weight_parts.push_back(weights.back().source());
     bias_parts.emplace_back(biases.back().data(), DType::kF32, std::initializer_list<int64_t>{part});
@@ -106,6 +107,8 @@ TEST_P(Ops, LinearSurvivesItsOwnBlocking) {
     const bool rounds = rounds_activations(GetParam(), format);
     check_linear(*backend_, format, rounds, {27, 8999, {36}, true});
     check_linear(*backend_, format, rounds, {389, 24, {36}, true});
+    check_linear(*backend_, format, rounds, {9, 1999, {36}, true, 768});
+    check_linear(*backend_, format, rounds, {9, 1999, {36}, true, 2000});
   }
 }
 

@@ -125,7 +125,7 @@ TEST(Groups, AreNoFartherFromTheNumbersThanHalfAStep) {
   const Tensor matrix(const_cast<float*>(values.data()), DType::kF32, {n, k});
   for (const MatrixFormat format : {MatrixFormat{WeightFormat::kInt8Groups, 32}, MatrixFormat{WeightFormat::kInt4, 32},
                                     MatrixFormat{WeightFormat::kFp8, 32}, MatrixFormat{WeightFormat::kFp8, kWholeRow},
-                                    MatrixFormat{WeightFormat::kFp6, 32}}) {
+                                    MatrixFormat{WeightFormat::kFp6, 32}, MatrixFormat{WeightFormat::kInt4Dynamic, 16}}) {
     std::vector<std::byte> codes(code_bytes(format.id, n, k));
     std::vector<float> scales(n * num_groups(format, k)), row(k);
     quantise_groups(matrix, format, codes.data(), scales.data());
@@ -139,7 +139,7 @@ TEST(Groups, AreNoFartherFromTheNumbersThanHalfAStep) {
         // The largest of the other sign may lie a step beyond the last code.
         const float step = format.id == WeightFormat::kFp8    ? std::max(std::abs(value) / 16, scale * 0x1p-10f)
                            : format.id == WeightFormat::kFp6  ? std::max(std::abs(value) / 8, scale * 0x1p-5f)
-                           : format.id == WeightFormat::kInt4 ? scale
+                           : format_row(format.id).bits == 4 ? scale
                                                               : scale / 2;
         ASSERT_LE(std::abs(row[i] - value), step * 1.0001f) << format_row(format.id).name << " " << value;
       }

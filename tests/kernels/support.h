@@ -87,7 +87,7 @@ inline uint16_t truncated_half(float value) {
 inline constexpr WeightFormat kAllFormats[] = {WeightFormat::kF32, WeightFormat::kF16, WeightFormat::kBF16,
                                                WeightFormat::kInt8, WeightFormat::kInt8Groups, WeightFormat::kInt4,
                                                WeightFormat::kTable4, WeightFormat::kFp8, WeightFormat::kFp6,
-                                               WeightFormat::kInt8Dynamic};
+                                               WeightFormat::kInt8Dynamic, WeightFormat::kInt4Dynamic};
 static_assert(std::size(kAllFormats) == kNumWeightFormats);
 
 // A matrix [n, k] stored in a format, and what its codes mean.
@@ -97,10 +97,10 @@ struct Stored {
   std::vector<std::byte> codes;
   std::vector<float> scales, offsets, table;
   std::vector<double> values;
-  int64_t group = 24;  // that no register has
+  int64_t group;  // by default what no register has
 
-  Stored(const std::vector<float>& matrix, int64_t rows, int64_t columns, WeightFormat stored_as)
-      : n(rows), k(columns), format(stored_as), codes(code_bytes(format, n, k)), values(matrix.size()) {
+  Stored(const std::vector<float>& matrix, int64_t rows, int64_t columns, WeightFormat stored_as, int64_t neighbours = 24)
+      : n(rows), k(columns), format(stored_as), codes(code_bytes(format, n, k)), values(matrix.size()), group(neighbours) {
     group *= format_row(format).together == 16 ? 2 : 1;
     for (size_t i = 0; i < matrix.size(); ++i) {
       const float value = matrix[i];
@@ -125,7 +125,8 @@ struct Stored {
   }
   // Integers have offsets here, the others none.
   void store_in_group(size_t i, float value) {
-    const bool has_offsets = format == WeightFormat::kInt4 || format == WeightFormat::kInt8Groups;
+    const bool is_int4 = format == WeightFormat::kInt4 || format == WeightFormat::kInt4Dynamic;
+    const bool has_offsets = is_int4 || format == WeightFormat::kInt8Groups;
     if (i % k % group == 0) {
       scales.push_back(0.004f * (1.0f + static_cast<float>(scales.size() % 13)));
       if (has_offsets) offsets.push_back(0.003f * (static_cast<float>(offsets.size() % 7) - 3));
@@ -134,7 +135,7 @@ struct Stored {
     const int any = static_cast<int>(std::lround(value * 1000)) & 255;
     uint8_t code = static_cast<uint8_t>(any);
     float meant = static_cast<int8_t>(any);
-    if (format == WeightFormat::kInt4) {
+    if (is_int4) {
       code = static_cast<uint8_t>((any & 15) - 8);
       meant = static_cast<int8_t>(code);
     } else if (format == WeightFormat::kTable4) {

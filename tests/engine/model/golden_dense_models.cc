@@ -111,6 +111,7 @@ std::vector<ModelCase> dense_models() {
       {"llama2-f16", {without_rounding()}, "int8"},
       {"qwen3-bf16", {without_rounding(), without_qk_norm()}, "int8"},
       {"llama-bias", {without_rounding(), without_bias("qkv", qkv), without_bias("down", down)}, "int8_dynamic"},
+      {"llama-bias", {without_rounding(), without_bias("qkv", qkv), without_bias("down", down)}, "int4_dynamic"},
   };
 }
 

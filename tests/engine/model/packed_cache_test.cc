@@ -83,7 +83,8 @@ class PackedCacheTest : public ::testing::Test {
 
 TEST_F(PackedCacheTest, TheSecondStartMapsTheBytesOfTheFirst) {
   for (const auto& [model, quantize] : std::vector<std::pair<std::string, std::string>>{
-           {"qwen2", "off"}, {"llama-bias", "int8"}, {"llama-bias", "int8_dynamic"}, {"llama-bias", "int4"}, {"quant-gptq4", "off"}}) {
+           {"qwen2", "off"}, {"llama-bias", "int8"}, {"llama-bias", "int8_dynamic"}, {"llama-bias", "int4"},
+           {"llama-bias", "int4_dynamic"}, {"quant-gptq4", "off"}}) {
     SCOPED_TRACE(model + " " + quantize);
     const std::string want = without_cache(kModels / model, quantize);
     const Loaded first = load_fixture(model, quantize), second = load_fixture(model, quantize);
@@ -92,7 +93,7 @@ TEST_F(PackedCacheTest, TheSecondStartMapsTheBytesOfTheFirst) {
     EXPECT_EQ(first.bytes, want);
     EXPECT_EQ(second.bytes, want);
   }
-  EXPECT_EQ(cached().size(), 5u) << "one file for each way that a model is held";
+  EXPECT_EQ(cached().size(), 6u) << "one file for each way that a model is held";
 }
 
 TEST_F(PackedCacheTest, AFileWithAWrongBitAnywhereIsWrittenAnew) {

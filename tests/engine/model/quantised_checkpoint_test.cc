@@ -225,6 +225,23 @@ TEST_F(QuantisedCheckpoints, OfInt8RowsAreW8A8WhereThatIsAskedFor) {
   EXPECT_EQ(std::memcmp(codes.packed.data(), same.packed.data(), codes.packed.bytes), 0);
 }
 
+TEST_F(QuantisedCheckpoints, Of4BitsAreW4A8WhereThatIsAskedFor) {
+  for (const char* const name : {"quant-ct4", "quant-ct4-zeros", "quant-awq", "quant-gptq4", "quant-qserve-groups"}) {
+    SCOPED_TRACE(name);
+    const std::filesystem::path folder = kModels / name;
+    const ModelSpec plain = read_model_spec(folder);
+    const ModelWeights a = load_weights(folder, plain, *backend_), b = load_weights(folder, quantised(plain, "int4_dynamic"), *backend_),
+                       c = load_weights(folder, quantised(plain, "int8_dynamic"), *backend_);
+    const LinearWeight &codes = std::get<GqaWeights>(a.layers[1].mixer).qkv, &same = std::get<GqaWeights>(b.layers[1].mixer).qkv;
+    EXPECT_EQ(codes.format, WeightFormat::kInt4);
+    EXPECT_EQ(same.matrix_format(), MatrixFormat(WeightFormat::kInt4Dynamic, codes.group, codes.has_offsets));
+    EXPECT_EQ(std::get<GqaWeights>(c.layers[1].mixer).qkv.matrix_format(), codes.matrix_format()) << "weights of 8 bits were asked for";
+    ASSERT_EQ(codes.packed.bytes, same.packed.bytes);
+    ASSERT_EQ(codes.scales.bytes, same.scales.bytes);
+    EXPECT_EQ(std::memcmp(codes.scales.data(), same.scales.data(), codes.scales.bytes), 0);
+  }
+}
+
 // Shapes of the same size, types of the same size, bytes, names and the configuration's numbers, at random.
 TEST_F(QuantisedCheckpoints, ThatWereDamagedNeverDoHarm) {
   std::mt19937 random(fuzz_seed(3));

@@ -155,7 +155,7 @@ TEST_P(TrainedModel, ServalNanoStaysNearItselfInFewerBits) {
   for (const Rounding& rounding :
        {Rounding{"off", DType::kF8, 1.5, 0.1}, Rounding{"off", DType::kI8, 0.2, 0.02}, Rounding{"off", DType::kI4, 2, 0.2},
         Rounding{"fp8", DType::kF32, 1.7, 0.15}, Rounding{"int8_dynamic", DType::kF32, 1, 0.15}, Rounding{"fp6", DType::kF32, 2, 0.3},
-        Rounding{"int4", DType::kF32, 3, 0.5}}) {
+        Rounding{"int4", DType::kF32, 3, 0.5}, Rounding{"int4_dynamic", DType::kF32, 3, 0.5}}) {
     Transformer transformer = load(root / "deploy/models/serval-nano", rounding.quantize);
     const Outcome outcome = judge(transformer, *backend_, rounding.kv, cases, rounding.near);
     const std::string what = std::string(rounding.quantize) + "_kv_" + dtype_name(rounding.kv);

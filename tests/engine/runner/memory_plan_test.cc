@@ -243,7 +243,8 @@ TEST(MemoryPlan, CountsWeightsOfOneByteAndTheirScales) {
   EXPECT_LT(plan_memory(quantised(plain, "int8"), config, *backend, kPlenty).weight_bytes,
             plan_memory(plain, config, *backend, kPlenty).weight_bytes * 7 / 10);
   EXPECT_EQ(quantised(plain, "off").weight_format(), plain.weight_format());
-  EXPECT_EQ(sentence([&] { quantised(plain, "int5"); }), "quantize is 'int5'; it takes off, int8, int8_dynamic, int8_g32, int8_g128, int4, int4_g128, fp8 or fp6");
+  EXPECT_EQ(sentence([&] { quantised(plain, "int5"); }), "quantize is 'int5'; it takes off, int8, int8_dynamic, int8_g32, int8_g128, int4, int4_g128, int4_dynamic, "
+                                                       "int4_dynamic_g128, fp8 or fp6");
 }
 
 TEST(MemoryPlan, GivesEverySlotBlocksToGuessInBehindAllOthers) {
