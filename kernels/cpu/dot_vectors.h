@@ -86,7 +86,7 @@ inline IntVec dot(IntVec sums, const Weights& w, const Codes& x) {
 }
 #endif
 
-// The same of weights of 4 bits, 0..15, eight neighbours of k to a lane, and codes with a sign, four in every lane.
+// The same of weights of 4 bits, 0..15, of which a lane has eight neighbours of k, four in each half, and codes with a sign.
 // add_products() adds to partial sums, which take kRun k between begin_run() and end_run(), and end_run() to whole ones.
 #if defined(__AVX2__)
 struct Nibbles {
@@ -95,10 +95,8 @@ struct Nibbles {
 struct SignedCodes {
   IntVec bytes;
 };
-inline void nibbles_at(const char* p, Nibbles& first, Nibbles& second) {
-  const IntVec both = load_ints(p);
-  first.bytes = both & 0x0f0f0f0f;
-  second.bytes = (both >> 4) & 0x0f0f0f0f;
+inline Nibbles nibbles_at(const char* p, int half) {
+  return {(load_ints(p) >> (4 * half)) & 0x0f0f0f0f};
 }
 inline SignedCodes signed_codes_of(int32_t four) {
   return {IntVec{} + four};
@@ -106,16 +104,13 @@ inline SignedCodes signed_codes_of(int32_t four) {
 #else
 using Nibbles = Weights;
 using SignedCodes = Codes;
-inline void nibbles_at(const char* p, Nibbles& first, Nibbles& second) {
-  const IntVec both = load_ints(p);
+inline Nibbles nibbles_at(const char* p, int half) {
+  const IntVec both = load_ints(p) >> (4 * half);
 #if defined(__SSE2__)
-  const auto at = [&](int shift) { return reinterpret_cast<Words>((both >> shift) & 0x000f000f); };
-  first = {at(0), at(8)};
-  second = {at(4), at(12)};
+  return {reinterpret_cast<Words>(both & 0x000f000f), reinterpret_cast<Words>((both >> 8) & 0x000f000f)};
 #else
   const auto at = [&](int shift) { return (both >> shift) & 15; };
-  first = {{at(0), at(8), at(16), at(24)}};
-  second = {{at(4), at(12), at(20), at(28)}};
+  return {{at(0), at(8), at(16), at(24)}};
 #endif
 }
 inline SignedCodes signed_codes_of(int32_t four) {
@@ -191,14 +186,14 @@ struct Tiles {
 };
 
 // Runs tiles of nearly equal height over all rows of a panel whose steps take 4 * kPanel bytes, and finish(first row, rows, sums) after
-// each. The first of two tiles fetches a little ahead of itself, more fetch the next panel, each its share.
+// each. Where there are no more than num_alone, the first tile fetches a little ahead of itself; more fetch the next panel, each its share.
 template <class Sum, int most, class Finish>
-void run_tiles(const DotArgs& args, const Tiles<Sum, most>& tiles, int64_t steps, const Finish& finish) {
+void run_tiles(const DotArgs& args, const Tiles<Sum, most>& tiles, int64_t steps, int num_alone, const Finish& finish) {
   constexpr int64_t kStepBytes = 4 * kPanel, kAhead = 4096;
   alignas(64) Sum sums[most * kPanel];
   const auto* const weights = static_cast<const char*>(args.weights);
   const int num_tiles = (args.num_rows + most - 1) / most;
-  const bool is_shared = num_tiles > 2;
+  const bool is_shared = num_tiles > num_alone;
   Prefetch ahead = is_shared ? Prefetch{weights + steps * kStepBytes, kStepBytes / num_tiles} : Prefetch{weights + kAhead, kStepBytes};
   for (int t = 0; t < num_tiles; ++t) {
     const int row = t * args.num_rows / num_tiles, rows = (t + 1) * args.num_rows / num_tiles - row;

@@ -72,7 +72,7 @@ constexpr Tiles<int32_t, kTileRows> kByteTiles = []<int... Row>(std::integer_seq
 (std::make_integer_sequence<int, kTileRows>{});
 
 void vector_panel(const DotArgs& args) {
-  run_tiles(args, kByteTiles, args.k / 4, [&](int row, int rows, const int32_t* sums) { finish(args, row, rows, sums); });
+  run_tiles(args, kByteTiles, args.k / 4, 2, [&](int row, int rows, const int32_t* sums) { finish(args, row, rows, sums); });
 }
 
 #if defined(__AMX_INT8__)

@@ -12,9 +12,9 @@
 namespace serval::cpu {
 namespace {
 
-// Rows of a register tile; where there are many, integers have the registers and sums wait in memory.
+// Rows of a register tile, which has an integer and a float for each output.
 #if defined(__AVX512F__)
-constexpr int kNibbleRows = 8;
+constexpr int kNibbleRows = 6;
 #elif defined(__AVX2__)
 constexpr int kNibbleRows = 4;
 #else
@@ -24,23 +24,13 @@ constexpr int kNibbleRows = 3;
 template <int MR>
 void sum_nibbles(const DotArgs& args, int row, Prefetch ahead, float* sums) {
   constexpr int NV = 2;
-  constexpr bool kInMemory = MR > 4;
   const int64_t pieces = (args.k + args.piece - 1) / args.piece, stride = args.has_offsets ? 2 * kPanel : kPanel;
   const int64_t scales_ahead = row == 0 ? 256 : 0;
   const uint8_t* const codes = args.rows + row * args.k;
-  if (kInMemory) std::memset(sums, 0, MR * kPanel * sizeof(float));
   for (int part = 0; part < kVecs; part += NV) {
     const char* w = static_cast<const char*>(args.weights) + part * sizeof(IntVec);
     const char* next = ahead.at;
-    Vec total[kInMemory ? 1 : MR][NV] = {};
-    const auto add = [&](int m, int v, Vec x) __attribute__((always_inline)) {
-      if constexpr (kInMemory) {
-        float* const to = sums + m * kPanel + (part + v) * kLanes;
-        store(to, load(to) + x);
-      } else {
-        total[m][v] = total[m][v] + x;
-      }
-    };
+    Vec total[MR][NV] = {};
     const float* scales = args.group_scales + part * kLanes;
     const int32_t* row_sums = args.row_sums + row * pieces;
     int64_t left = args.pieces_of_group;  // of this group
@@ -68,18 +58,19 @@ void sum_nibbles(const DotArgs& args, int row, Prefetch ahead, float* sums) {
           __builtin_prefetch(next);
           __builtin_prefetch(next + 64);
           next += ahead.bytes;
-          Nibbles weight[2][NV];
-#pragma GCC unroll 2
-          for (int v = 0; v < NV; ++v) nibbles_at(w + v * sizeof(IntVec), weight[0][v], weight[1][v]);
 #pragma GCC unroll 2
           for (int half = 0; half < 2; ++half) {
+            asm volatile("" ::: "memory");  // else all weights of a step are in registers at once, which are too few
+            Nibbles weight[NV];
+#pragma GCC unroll 2
+            for (int v = 0; v < NV; ++v) weight[v] = nibbles_at(w + v * sizeof(IntVec), half);
 #pragma GCC unroll 8
             for (int m = 0; m < MR; ++m) {
               int32_t four;
               std::memcpy(&four, codes + m * args.k + i + half * 4, sizeof four);
               const SignedCodes x = signed_codes_of(four);
 #pragma GCC unroll 2
-              for (int v = 0; v < NV; ++v) run[m][v] = add_products(run[m][v], weight[half][v], x);
+              for (int v = 0; v < NV; ++v) run[m][v] = add_products(run[m][v], weight[v], x);
             }
           }
         }
@@ -93,14 +84,14 @@ void sum_nibbles(const DotArgs& args, int row, Prefetch ahead, float* sums) {
       for (int v = 0; v < NV; ++v) {
         const Vec scale = load(scales + v * kLanes);
 #pragma GCC unroll 8
-        for (int m = 0; m < MR; ++m) add(m, v, to_floats(whole[m][v]) * scale);
+        for (int m = 0; m < MR; ++m) total[m][v] = total[m][v] + to_floats(whole[m][v]) * scale;
       }
       if (args.has_offsets) {
 #pragma GCC unroll 8
         for (int m = 0; m < MR; ++m) {
           const Vec sum_of_row = broadcast(static_cast<float>(row_sums[m * pieces]) * -0.125f);
 #pragma GCC unroll 2
-          for (int v = 0; v < NV; ++v) add(m, v, sum_of_row * load(scales + kPanel + v * kLanes));
+          for (int v = 0; v < NV; ++v) total[m][v] = total[m][v] + sum_of_row * load(scales + kPanel + v * kLanes);
         }
       }
       if (--left == 0) {
@@ -109,7 +100,7 @@ void sum_nibbles(const DotArgs& args, int row, Prefetch ahead, float* sums) {
       }
     }
 #pragma GCC unroll 8
-    for (int m = 0; m < MR && !kInMemory; ++m) {
+    for (int m = 0; m < MR; ++m) {
 #pragma GCC unroll 2
       for (int v = 0; v < NV; ++v) store(sums + m * kPanel + (part + v) * kLanes, total[m][v]);
     }
@@ -122,7 +113,7 @@ constexpr Tiles<float, kNibbleRows> kNibbleTiles = []<int... Row>(std::integer_s
 (std::make_integer_sequence<int, kNibbleRows>{});
 
 void nibble_panel(const DotArgs& args) {
-  run_tiles(args, kNibbleTiles, args.k / kNibbleStep, [&](int row, int rows, const float* sums) {
+  run_tiles(args, kNibbleTiles, args.k / kNibbleStep, 1, [&](int row, int rows, const float* sums) {
     store_rows(args, row, rows, [&](int m, int v, Vec bias) {
       return load(sums + m * kPanel + v * kLanes) * broadcast(args.row_scales[row + m]) + bias;
     });
