@@ -67,15 +67,18 @@ enum class Acceptance : uint8_t {
   kExact,      // those that the model draws itself, with the noise of their places: guesses change no bit
   kRejection,  // by chance, so that tokens are distributed as without guesses, but are not the same
   kTypical,    // those that are likely enough: tokens are others, and distributed otherwise
+  kExit,       // all that the model's own first layers were sure of, whatever the whole model would draw: tokens are others
 };
-inline constexpr const char* kAcceptanceNames[] = {"exact", "rejection", "typical"};
+inline constexpr const char* kAcceptanceNames[] = {"exact", "rejection", "typical", "exit"};
 
 // Whose guesses of a request's sequences are verified, and how many.
 struct SpeculationParams {
   uint32_t drafters = kAllDrafters;  // of those that the server has; 0: nobody
   int depth = 0;                     // of a tree of guesses, at most; 0: what the server has
   int width = 0;                     // guesses beside each other, at most; 0: what the server has
-  Acceptance acceptance = Acceptance::kExact;  // other than exact: on the CPU alone
+  Acceptance acceptance = Acceptance::kExact;  // other than exact: on the CPU alone; kExit: with kSelf alone, and width 1
+  // How sure those layers must be for kExit: their most probable token is by more than this more probable than the next one.
+  float exit_threshold = 0;
 };
 
 // What is told of a prompt's last hidden rows, after the final norm, instead of drawing what follows it.

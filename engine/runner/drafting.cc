@@ -107,7 +107,7 @@ bool Drafting::set_task(const Sampler::Drawn& drawn, const SeqOutput& out, const
   wanted.most = drawn.num_known > 0 ? drafters_.max_tokens : 0;
   wanted.followed = wanted.depth > 0 ? asked.drafters : 0;
   for (int k = 0; k < kNumDrafters; ++k) wanted.depths[k] = (asked.drafters >> k & 1) != 0 ? wanted.depth : 0;
-  const bool is_fixed = asked.drafters != kAllDrafters && asked.depth > 0;
+  const bool is_fixed = asked.acceptance == Acceptance::kExit || (asked.drafters != kAllDrafters && asked.depth > 0);
   wanted.is_closed_loop = drafters_.is_closed_loop && !is_fixed;
   return true;
 }

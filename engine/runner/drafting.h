@@ -45,7 +45,7 @@ class Drafting {
   // Of a task, whoever is asked.
   struct Wanted {
     int most = 0, depth = 0;
-    bool is_closed_loop = false;  // DraftPolicy decides: a drafter and a depth by name are what is asked, whatever they are worth
+    bool is_closed_loop = false;  // DraftPolicy decides: kExit, and a drafter and a depth by name, are what is asked, whatever they are worth
     // Of each drafter: how deep it is asked, and whether it goes on with the sequence for later.
     std::array<int, kNumDrafters> depths;
     uint32_t followed = 0;

@@ -157,7 +157,12 @@ void Sampler::want_rows(const Batch& batch, SlotTable& slots, int vocab, Step& o
       const std::span<const TokenId> branch = branch_of(slot, wanted, i - 1, out);
       const int pos = step.first_pos + known - 1 + static_cast<int>(branch.size());
       SampleRow& row = out.params.emplace_back(sampled_row(slot, pos, vocab, mask));
-      if (slot.speculation.acceptance != Acceptance::kExact) let_guesses_decide(slot, wanted, i - 1, branch, mask != nullptr, out);
+      if (slot.speculation.acceptance == Acceptance::kExit) {
+        // What was guessed is the token: the row tells how probable it was.
+        if (i < step.num_drafts) row.forced = out.drafts[wanted.first_draft + i].token;
+      } else if (slot.speculation.acceptance != Acceptance::kExact) {
+        let_guesses_decide(slot, wanted, i - 1, branch, mask != nullptr, out);
+      }
       if (row.has_penalty()) {
         if (i == 0) {
           const CountedTokens counted = slots.count_known(step.slot, step.first_pos + known);

@@ -141,7 +141,7 @@ void read_prediction(const Fields& fields, GenerateRequest& out) {
   out.prediction = std::move(text);
 }
 
-// {"method", "depth", "width"}
+// {"method", "depth", "width", "acceptance", "threshold"}
 void read_speculation(const Fields& fields, GenerateRequest& out) {
   const std::optional<Fields> speculation = fields.find_object("speculation");
   if (!speculation) return;
@@ -149,6 +149,7 @@ void read_speculation(const Fields& fields, GenerateRequest& out) {
   out.speculation_acceptance = speculation->find_string("acceptance", kMaxShortStringBytes);
   out.speculation_depth = speculation->find_integer("depth");
   out.speculation_width = speculation->find_integer("width");
+  out.speculation_threshold = speculation->find_finite("threshold");
 }
 
 void read_max_tokens(const Fields& fields, GenerateRequest& out) {

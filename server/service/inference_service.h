@@ -107,6 +107,7 @@ struct GenerateRequest {
   // output that the client expects, in pieces that follow each other.
   std::optional<std::string> speculation_method, speculation_acceptance;
   std::optional<int64_t> speculation_depth, speculation_width;
+  std::optional<double> speculation_threshold;  // of acceptance exit
   std::optional<std::string> prediction;
   std::optional<OutputFormat> format;
   std::optional<BeamSearch> beams;

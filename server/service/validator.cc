@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <string>
+#include <utility>
 
 #include "engine/sampling_ranges.h"
 #include "engine/scheduler/scheduler.h"
@@ -168,7 +169,7 @@ Acceptance check_acceptance(const GenerateRequest& r, const ServiceLimits& limit
   const auto* const name = std::ranges::find(kAcceptanceNames, *r.speculation_acceptance);
   const auto asked = static_cast<Acceptance>(name - std::begin(kAcceptanceNames));
   if (name == std::end(kAcceptanceNames)) {
-    checks.fail(invalid("speculation.acceptance", "invalid_value", "speculation.acceptance takes exact, rejection or typical."));
+    checks.fail(invalid("speculation.acceptance", "invalid_value", "speculation.acceptance takes exact, rejection, typical or exit."));
   } else if (asked != Acceptance::kExact && limits.accepts_only_exactly) {
     checks.fail(invalid("speculation.acceptance", "not_supported", "speculation.acceptance is exact on this server: other draws run on the CPU only."));
   } else {
@@ -177,7 +178,35 @@ Acceptance check_acceptance(const GenerateRequest& r, const ServiceLimits& limit
   return limits.acceptance;
 }
 
-SpeculationParams check_speculation(const GenerateRequest& r, const ServiceLimits& limits, Checks& checks) {
+// Tokens of the model's own first layers, of which every one that they are sure of is taken.
+void check_exit(const GenerateRequest& r, const ServiceLimits& limits, const SamplingParams& sampling, Checks& checks, SpeculationParams& out) {
+  out.drafters = drafter_bit(DrafterKind::kSelf);
+  if ((limits.drafters & out.drafters) == 0) {
+    return checks.fail(invalid("speculation.acceptance", "not_supported",
+                               "speculation.acceptance exit takes tokens of the model's own first layers, which do not guess on this server."));
+  }
+  const std::string method = r.speculation_method.value_or("self");
+  if (method != "self" && method != "auto")
+    return checks.fail(invalid("speculation.method", "invalid_value", "speculation.method is self where speculation.acceptance is exit."));
+  if (r.speculation_width) checks.range("speculation.width", *r.speculation_width, 1, 1);
+  out.width = 1;
+  const std::pair<const char*, bool> penalties[] = {{"repetition_penalty", sampling.repetition_penalty != 1},
+                                                    {"presence_penalty", sampling.presence_penalty != 0},
+                                                    {"frequency_penalty", sampling.frequency_penalty != 0}};
+  for (const auto& [name, is_asked] : penalties) {
+    if (is_asked)
+      checks.fail(invalid(name, "conflicting_parameters",
+                          std::string(name) + " cannot be combined with speculation.acceptance exit: the first layers draw without penalties."));
+  }
+  if (!r.speculation_threshold) {
+    return checks.fail(invalid("speculation.threshold", "missing_required_parameter",
+                               "speculation.threshold is missing, which speculation.acceptance exit needs: from 0 to 1, how sure the layers must be."));
+  }
+  checks.range("speculation.threshold", *r.speculation_threshold, {0, 1});
+  out.exit_threshold = static_cast<float>(*r.speculation_threshold);
+}
+
+SpeculationParams check_speculation(const GenerateRequest& r, const ServiceLimits& limits, const SamplingParams& sampling, Checks& checks) {
   SpeculationParams out;
   if (r.speculation_depth) checks.range("speculation.depth", *r.speculation_depth, 1, kMaxDrafts);
   if (r.speculation_width) checks.range("speculation.width", *r.speculation_width, 1, kMaxDrafts);
@@ -185,6 +214,12 @@ SpeculationParams check_speculation(const GenerateRequest& r, const ServiceLimit
   out.depth = static_cast<int>(r.speculation_depth.value_or(0));
   out.width = static_cast<int>(r.speculation_width.value_or(0));
   out.acceptance = check_acceptance(r, limits, checks);
+  if (out.acceptance == Acceptance::kExit) {
+    check_exit(r, limits, sampling, checks, out);
+    return out;
+  }
+  if (r.speculation_threshold)
+    checks.fail(invalid("speculation.threshold", "invalid_value", "speculation.threshold goes with speculation.acceptance exit."));
   const std::string method = r.speculation_method.value_or("auto");
   if (method == "auto") return out;
   out.drafters = 0;
@@ -326,7 +361,7 @@ Result<ValidatedRequest> validate(const GenerateRequest& r, const std::vector<Pr
   check_token_lists(r, limits, defaults, checks, sampling);
   check_stop_strings(r, limits, checks, valid.detokenizer);
   check_logprobs(r, limits, checks, sampling);
-  const SpeculationParams speculation = check_speculation(r, limits, checks);
+  const SpeculationParams speculation = check_speculation(r, limits, sampling, checks);
   if (r.suffix && r.echo)
     checks.fail(invalid("suffix", "conflicting_parameters", "suffix cannot be combined with echo: the prompt is then no text that the output follows."));
   if (r.cache_salt) {

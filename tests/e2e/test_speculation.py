@@ -1,6 +1,7 @@
 """Guesses change the number of steps and nothing that a client sees."""
 
 import json
+import re
 import subprocess
 
 import openai
@@ -142,6 +143,54 @@ def test_guesses_are_taken_as_a_request_asks(start_daemon):
     with pytest.raises(openai.BadRequestError) as refused:
         ask(daemon, extra_body={"speculation": {"acceptance": "always"}})
     assert refused.value.param == "speculation.acceptance"
+    daemon.wait_idle()
+
+
+def test_what_the_first_layers_are_sure_of_is_taken_as_a_request_asks(start_daemon):
+    plain, daemon = start_daemon(), start_daemon("--speculation", "self", "--num-draft-layers", "3")
+    common = dict(model="serval-nano", prompt=STORY, max_tokens=60, temperature=0)
+    ask = lambda d, speculation, **more: d.client().completions.create(**common, extra_body={"ignore_eos": True, "speculation": speculation, **more}).choices[0].text
+    expected = ask(plain, {})
+    assert ask(daemon, {}) == expected == ask(daemon, {"acceptance": "exit", "threshold": 1})
+    before = [daemon.metric(f"serval:spec_decode_num_{what}_tokens_total") for what in ("draft", "accepted")]
+    assert ask(daemon, {"acceptance": "exit", "threshold": 0.2}) != expected
+    drafted, accepted = (daemon.metric(f"serval:spec_decode_num_{what}_tokens_total") - b for what, b in zip(("draft", "accepted"), before))
+    assert drafted == accepted > 5
+    assert ask(daemon, {}) == expected, "what was taken unverified is nobody else's"
+    for of, speculation, param in [
+        (plain, {"acceptance": "exit", "threshold": 0.5}, "acceptance"),
+        (daemon, {"acceptance": "exit"}, "threshold"),
+        (daemon, {"acceptance": "exit", "threshold": 2}, "threshold"),
+        (daemon, {"threshold": 0.5}, "threshold"),
+        (daemon, {"method": "prediction", "acceptance": "exit", "threshold": 0.5}, "method"),
+    ]:
+        with pytest.raises(openai.BadRequestError) as refused:
+            ask(of, speculation)
+        assert refused.value.param == f"speculation.{param}"
+    with pytest.raises(openai.BadRequestError) as refused:
+        ask(daemon, {"acceptance": "exit", "threshold": 0.5}, repetition_penalty=1.1)
+    assert refused.value.param == "repetition_penalty"
+    daemon.wait_idle()
+
+
+def test_what_the_first_layers_are_sure_of_keeps_forms_stop_strings_and_the_tokens_of_a_request(start_daemon):
+    daemon = start_daemon("--speculation", "self", "--num-draft-layers", "3")
+    form = r"(The (cat|dog|girl) (sat|looked|lived)[a-z ]{4,24}\. ?){1,4}"
+
+    def ask(**body):
+        extra = {"speculation": {"acceptance": "exit", "threshold": 0}} | body.pop("extra", {})
+        return daemon.client().completions.create(**dict(model="serval-nano", prompt=STORY, max_tokens=96, seed=5, temperature=0.7) | body, extra_body=extra).choices
+
+    for choice in ask(n=3, logprobs=2, extra={"guided_regex": form}):
+        assert re.fullmatch(form, choice.text) if choice.finish_reason == "stop" else choice.text.startswith("The ")
+        assert "".join(choice.logprobs.tokens).startswith(choice.text)
+    (free,) = ask(extra={"ignore_eos": True})
+    word = free.text[40:44]
+    (stopped,) = ask(stop=[word], extra={"ignore_eos": True})
+    assert (stopped.finish_reason, stopped.text) == ("stop", free.text[: free.text.index(word)])
+    (allowed,) = ask(extra={"ignore_eos": True, "return_token_ids": True, "allowed_token_ids": list(range(250, 700)), "bad_words": ["and"]})
+    assert all(250 <= token < 700 for token in allowed.token_ids) and "and" not in allowed.text
+    assert daemon.metric("serval:spec_accepted_tokens_total", drafter="self", position="0") > 10
     daemon.wait_idle()
 
 

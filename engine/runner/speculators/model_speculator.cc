@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <utility>
 
 #include "engine/runner/speculators/draft_host.h"
@@ -11,6 +12,12 @@ namespace serval {
 namespace {
 
 constexpr int kWaiting = 16;  // positions
+
+// Of a request that takes tokens of the first layers as they are: it takes this one where it is their most probable token, by so much
+// more probable than the next (softmax response, CALM: Schuster et al. 2022, section 3). Never by 1. `top`: the two best.
+bool is_sure(const SpeculationParams& asked, TokenId token, const TopLogprob* top) {
+  return token == top[0].token && std::exp(top[0].logprob) - std::exp(top[1].logprob) > asked.exit_threshold;
+}
 
 }  // namespace
 
@@ -164,6 +171,7 @@ void ModelSpeculator::draw() {
     for (int i = 0; i <= drawing.num_ahead; ++i) {
       SampleRow row = guess_row(task, slot, drawing.num_chained + i, transformer_->spec().vocab_size, vocab_);
       if (guessed_by_ && slot.speculation.acceptance == Acceptance::kRejection) row.drawn_by = guessed_by_->next(task.slot, i);
+      if (slot.speculation.acceptance == Acceptance::kExit) row.num_top = 2;
       stride = std::max(stride, row.num_top);
       rows_.push_back(drawing.row + i);
       params_.push_back(row);
@@ -188,7 +196,7 @@ void ModelSpeculator::draw() {
   }
 }
 
-// The draws from `first` on, as far as each stands behind the one before it.
+// The draws from `first` on, as far as each stands behind the one before it, and as it must be sure of them.
 void ModelSpeculator::take(Drawing& drawing, size_t first, int stride) {
   DraftTask& task = *drawing.task;
   const Slot& slot = *slots_->find(task.seq, task.slot);
@@ -197,7 +205,9 @@ void ModelSpeculator::take(Drawing& drawing, size_t first, int stride) {
   for (int i = 0;; ++i) {
     const SampleResult& result = results_[first + i];
     if (params_[first + i].drawn_by) guessed_by_->drew(task.slot, result.token);
-    drawing.last = add_drawn(task, slot, drawing.last, result, top_.data() + (first + i) * stride, vocab_, kind());
+    const TopLogprob* const top = top_.data() + (first + i) * stride;
+    const bool is_taken = slot.speculation.acceptance != Acceptance::kExit || is_sure(slot.speculation, result.token, top);
+    drawing.last = is_taken ? add_drawn(task, slot, drawing.last, result, top, vocab_, kind()) : -1;
     drawing.num_chained = drawing.last < 0 ? task.depth : drawing.num_chained + 1;
     if (i == drawing.num_ahead || result.token != guesses[i]) return;
     ++work_.ahead_accepted;

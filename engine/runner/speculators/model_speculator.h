@@ -1,6 +1,7 @@
 // A model that guesses: a smaller one beside the target (Leviathan et al. 2023), or the target's own first layers
 // (early exit, Elhoushi et al. 2024). It draws as the target would, with the noise of the same seed and positions, so
-// that the two agree at any temperature as far as their logits do.
+// that the two agree at any temperature as far as their logits do. For a request that takes its tokens unverified
+// (Acceptance::kExit) it guesses as far as it is sure of them.
 //
 // Its keys and values stand under the same block ids as the target's, so the prefix cache, forks and preemption are
 // its own without a word. A smaller model computes what each step has computed, one step behind, once it is known which

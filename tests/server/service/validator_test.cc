@@ -163,6 +163,73 @@ TEST(Validator, AcceptanceIsTheServersWhereARequestSaysNothing) {
   EXPECT_EQ(world.check(request).error().code, "not_supported");
 }
 
+TEST(Validator, TokensOfTheFirstLayersAreTakenWhereTheyGuessAndARequestSaysHowSureTheyMustBe) {
+  World world;
+  GenerateRequest request = completion();
+  request.speculation_acceptance = "exit";
+  request.speculation_threshold = 0.5;
+  const auto refused = [&] {
+    const Result<ValidatedRequest> result = world.check(request);
+    return result.ok() ? "" : result.error().param + " " + result.error().code;
+  };
+  EXPECT_EQ(refused(), "speculation.acceptance not_supported");
+  world.limits.drafters = drafter_bit(DrafterKind::kSelf) | drafter_bit(DrafterKind::kPrediction) | drafter_bit(DrafterKind::kNgram);
+  for (const char* method : {"self", "auto"}) {
+    request.speculation_method = method;
+    ASSERT_EQ(refused(), "");
+    const SpeculationParams asked = world.check(request)->requests[0].speculation;
+    EXPECT_EQ(asked.drafters, drafter_bit(DrafterKind::kSelf));
+    EXPECT_EQ(asked.acceptance, Acceptance::kExit);
+    EXPECT_EQ(asked.exit_threshold, 0.5f);
+    EXPECT_EQ(asked.width, 1);
+  }
+  for (const char* method : {"off", "ngram", "prediction"}) {
+    request.speculation_method = method;
+    EXPECT_EQ(refused(), "speculation.method invalid_value") << method;
+  }
+  request.speculation_method.reset();
+  request.speculation_width = 2;
+  EXPECT_EQ(refused(), "speculation.width value_out_of_range");
+  request.speculation_width.reset();
+  for (const double threshold : {-0.0001, 1.0001, std::nan("")}) {
+    request.speculation_threshold = threshold;
+    EXPECT_EQ(refused(), "speculation.threshold value_out_of_range") << threshold;
+  }
+  EXPECT_EQ(world.check(request).error().message, "speculation.threshold is nan; it must be between 0 and 1.");
+  for (const double threshold : {0.0, 1.0}) {
+    request.speculation_threshold = threshold;
+    EXPECT_EQ(refused(), "") << threshold;
+  }
+  request.speculation_threshold.reset();
+  EXPECT_EQ(refused(), "speculation.threshold missing_required_parameter");
+  request.speculation_acceptance.reset();
+  request.speculation_threshold = 0.5;
+  EXPECT_EQ(refused(), "speculation.threshold invalid_value");
+  request.speculation_acceptance = "exit";
+  world.limits.accepts_only_exactly = true;
+  EXPECT_EQ(refused(), "speculation.acceptance not_supported");
+}
+
+TEST(Validator, TokensOfTheFirstLayersAreNotTakenUnderPenaltiesWhichThoseDrawWithout) {
+  World world;
+  world.limits.drafters = drafter_bit(DrafterKind::kSelf);
+  const auto refused = [&](const std::function<void(GenerateRequest&)>& set) {
+    GenerateRequest request = completion();
+    request.speculation_acceptance = "exit";
+    request.speculation_threshold = 0.5;
+    set(request);
+    const Result<ValidatedRequest> result = world.check(request);
+    return result.ok() ? "" : result.error().param + " " + result.error().code;
+  };
+  EXPECT_EQ(refused(SET(presence_penalty, 0.1)), "presence_penalty conflicting_parameters");
+  EXPECT_EQ(refused(SET(frequency_penalty, -0.1)), "frequency_penalty conflicting_parameters");
+  EXPECT_EQ(refused(SET(repetition_penalty, 1.1)), "repetition_penalty conflicting_parameters");
+  EXPECT_EQ(refused(SET(logit_bias, {})), "");
+  world.defaults.repetition_penalty = 1.1f;
+  EXPECT_EQ(refused(SET(logit_bias, {})), "repetition_penalty conflicting_parameters");
+  EXPECT_EQ(refused(SET(repetition_penalty, 1.0)), "");
+}
+
 TEST(Validator, MoreSequencesThanAnEmptyServerTakesAreRefusedForGood) {
   World world;
   world.scheduler.max_num_seqs = 4;
