@@ -12,25 +12,19 @@ import argparse
 import itertools
 import json
 import pathlib
-import re
-import urllib.request
 
 from speculation_table import HERE, Daemon, prompts
 
 
 def counted(daemon):
     """Steps, and guesses that were taken."""
-    text = urllib.request.urlopen(f"http://127.0.0.1:{daemon.port}/metrics").read().decode()
-    return [float(re.search(rf"^serval:{name}\S* (\S+)", text, re.M).group(1)) for name in ("engine_steps_total", "spec_decode_num_accepted_tokens_total")]
+    return daemon.steps(), daemon.counter("spec_decode_num_accepted_tokens_total")
 
 
 def answer(daemon, kind, text, tokens, speculation):
     """The tokens, and for each whether it is the whole model's most probable one."""
-    body = {"max_tokens": tokens, "temperature": 0, "model": daemon.name, "speculation": speculation, "return_tokens_as_token_ids": True}
-    body |= {"messages": [{"role": "user", "content": text}], "logprobs": True, "top_logprobs": 1} if kind == "chat" else {"prompt": text, "logprobs": 1}
-    path = "chat/completions" if kind == "chat" else "completions"
-    request = urllib.request.Request(f"http://127.0.0.1:{daemon.port}/v1/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"})
-    told = json.load(urllib.request.urlopen(request))["choices"][0]["logprobs"]
+    body = {"max_tokens": tokens, "temperature": 0, "speculation": speculation, "return_tokens_as_token_ids": True}
+    told = json.load(daemon.post(kind, text, body, {"logprobs": True, "top_logprobs": 1}, {"logprobs": 1}))["choices"][0]["logprobs"]
     if kind == "chat":
         return [(of["token"], of["logprob"] == of["top_logprobs"][0]["logprob"]) for of in told["content"]]
     return [(token, logprob == max(best.values())) for token, logprob, best in zip(told["tokens"], told["token_logprobs"], told["top_logprobs"])]

@@ -50,20 +50,27 @@ class Daemon:
                 break
         assert self.port, "it did not start"
 
-    def steps(self):
+    def counter(self, name):
         text = urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics").read().decode()
-        return float(re.search(r"^serval:engine_steps_total\S* (\S+)", text, re.M).group(1))
+        return float(re.search(rf"^serval:{name}\S* (\S+)", text, re.M).group(1))
+
+    def steps(self):
+        return self.counter("engine_steps_total")
+
+    def post(self, kind, text, body, chat={}, plain={}):
+        """The answer to be read; `chat` and `plain` are what one of the two endpoints alone is told."""
+        body |= {"model": self.name} | (chat | {"messages": [{"role": "user", "content": text}]} if kind == "chat" else plain | {"prompt": text})
+        path = "chat/completions" if kind == "chat" else "completions"
+        return urllib.request.urlopen(
+            urllib.request.Request(f"http://127.0.0.1:{self.port}/v1/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}))
 
     def ask(self, kind, text, speculation, tokens, temperature, seed=5, counts_steps=True, ignore_eos=True):
         """Seconds to the first token, seconds of each behind it, tokens, steps."""
         body = {"max_tokens": tokens, "temperature": temperature, "seed": seed, "stream": True, "ignore_eos": ignore_eos,
-                "speculation": speculation, "stream_options": {"include_usage": True}, "model": self.name}
-        body |= {"messages": [{"role": "user", "content": text}]} if kind == "chat" else {"prompt": text}
-        path = "chat/completions" if kind == "chat" else "completions"
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}/v1/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"})
+                "speculation": speculation, "stream_options": {"include_usage": True}}
         before, times, count = self.steps() if counts_steps else 0, [], 0
         begin = time.monotonic()
-        with urllib.request.urlopen(request) as answer:
+        with self.post(kind, text, body) as answer:
             for line in answer:
                 if line.startswith(b"data: {"):
                     part = json.loads(line[6:])
