@@ -18,6 +18,22 @@ using serval::testing::same_bits;
 
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN(), kInfinity = std::numeric_limits<float>::infinity();
 
+// Rows of a panel's outputs have columns beyond those that are valid, which nobody may touch.
+constexpr int kBeyond = 3;
+constexpr float kUntouched = 7;
+
+// Bit for bit what want(row, column) says. out [rows][valid + kBeyond].
+template <class Want>
+void compare(const std::vector<float>& out, int rows, int valid, const Want& want) {
+  for (int r = 0; r < rows; ++r) {
+    for (int lane = 0; lane < valid + kBeyond; ++lane) {
+      const float is = out[r * (valid + kBeyond) + lane], expected = lane < valid ? want(r, lane) : kUntouched;
+      ASSERT_TRUE(same_bits(&is, &expected, 1))
+          << "row " << r << " of " << rows << ", column " << lane << " of " << valid << ": " << is << " instead of " << expected;
+    }
+  }
+}
+
 class Dots : public ::testing::TestWithParam<const DotTable*> {};
 INSTANTIATE_TEST_SUITE_P(Cpu, Dots, ::testing::ValuesIn(runnable_dots()), [](const auto& info) { return info.param->name; });
 
@@ -71,8 +87,8 @@ TEST_P(Dots, SumsAreExactAndScaledAsDefined) {
             scales.excess[lane] += 128 * codes[lane * k + i];
           }
         }
-        const int64_t stride = valid + 3;
-        std::vector<float> out(rows * stride, 7.0f);
+        const int64_t stride = valid + kBeyond;
+        std::vector<float> out(rows * stride, kUntouched);
         for (const bool has_bias : {false, true}) {
           GetParam()->panel({.weights = panel.data(),
                              .rows = x.data(),
@@ -84,18 +100,12 @@ TEST_P(Dots, SumsAreExactAndScaledAsDefined) {
                              .out = out.data(),
                              .out_stride = stride,
                              .valid = valid});
-          for (int r = 0; r < rows; ++r) {
-            for (int lane = 0; lane < stride; ++lane) {
-              float want = 7;
-              if (lane < valid) {
-                int32_t sum = 0;
-                for (int64_t i = 0; i < k; ++i) sum += codes[lane * k + i] * (x[r * k + i] - 128);
-                want = static_cast<float>(sum) * (scales.scale[lane] * row_scales[r]) + (has_bias ? bias[lane] : 0.0f);
-              }
-              ASSERT_TRUE(same_bits(&out[r * stride + lane], &want, 1))
-                  << "k=" << k << " row " << r << " of " << rows << " column " << lane << " of " << valid << ": " << out[r * stride + lane] << " instead of " << want;
-            }
-          }
+          SCOPED_TRACE(::testing::Message() << "k=" << k);
+          ASSERT_NO_FATAL_FAILURE(compare(out, rows, valid, [&](int r, int lane) {
+            int32_t sum = 0;
+            for (int64_t i = 0; i < k; ++i) sum += codes[lane * k + i] * (x[r * k + i] - 128);
+            return static_cast<float>(sum) * (scales.scale[lane] * row_scales[r]) + (has_bias ? bias[lane] : 0.0f);
+          }));
         }
       }
     }
@@ -132,8 +142,8 @@ TEST_P(Dots, GroupsOf4BitsAreExactSumsAddedUpAsDefined) {
           row_scales.push_back(0.001f * static_cast<float>(1 + random.below(100)));
           GetParam()->sum_pieces(&x[r * k], k, piece, &row_sums[r * pieces]);
         }
-        const int64_t stride = valid + 3;
-        std::vector<float> out(rows * stride, 7.0f);
+        const int64_t stride = valid + kBeyond;
+        std::vector<float> out(rows * stride, kUntouched);
         for (const bool has_bias : {false, true}) {
           GetParam()->nibble_panel({.weights = panel.data(),
                                     .rows = reinterpret_cast<const uint8_t*>(x.data()),
@@ -149,24 +159,21 @@ TEST_P(Dots, GroupsOf4BitsAreExactSumsAddedUpAsDefined) {
                                     .out = out.data(),
                                     .out_stride = stride,
                                     .valid = valid});
-          for (int r = 0; r < rows; ++r) {
-            for (int lane = 0; lane < stride; ++lane) {
-              float want = 0;
-              for (int64_t p = 0; lane < valid && p < pieces; ++p) {
-                int32_t sum = 0, of_row = 0;
-                for (int64_t i = p * piece; i < std::min(k, (p + 1) * piece); ++i) {
-                  sum += (codes[lane * k + i] - 8) * x[r * k + i];
-                  of_row += x[r * k + i];
-                }
-                const float* const of_group = &scales[p / pieces_of_group * stride_of_group + lane];
-                want += static_cast<float>(sum) * of_group[0];
-                if (has_offsets) want += static_cast<float>(of_row) * of_group[kPanel];
+          SCOPED_TRACE(::testing::Message() << "k=" << k << " in " << piece);
+          ASSERT_NO_FATAL_FAILURE(compare(out, rows, valid, [&](int r, int lane) {
+            float want = 0;
+            for (int64_t p = 0; p < pieces; ++p) {
+              int32_t sum = 0, of_row = 0;
+              for (int64_t i = p * piece; i < std::min(k, (p + 1) * piece); ++i) {
+                sum += (codes[lane * k + i] - 8) * x[r * k + i];
+                of_row += x[r * k + i];
               }
-              want = lane < valid ? want * row_scales[r] + (has_bias ? bias[lane] : 0.0f) : 7.0f;
-              ASSERT_TRUE(same_bits(&out[r * stride + lane], &want, 1))
-                  << "k=" << k << " in " << piece << ", row " << r << " of " << rows << ", column " << lane << " of " << valid << ": " << out[r * stride + lane] << " instead of " << want;
+              const float* const of_group = &scales[p / pieces_of_group * stride_of_group + lane];
+              want += static_cast<float>(sum) * of_group[0];
+              if (has_offsets) want += static_cast<float>(of_row) * of_group[kPanel];
             }
-          }
+            return want * row_scales[r] + (has_bias ? bias[lane] : 0.0f);
+          }));
         }
       }
     }
