@@ -57,19 +57,21 @@ class Daemon:
     def steps(self):
         return self.counter("engine_steps_total")
 
-    def post(self, kind, text, body, chat={}, plain={}):
-        """The answer to be read; `chat` and `plain` are what one of the two endpoints alone is told."""
-        body |= {"model": self.name} | (chat | {"messages": [{"role": "user", "content": text}]} if kind == "chat" else plain | {"prompt": text})
-        path = "chat/completions" if kind == "chat" else "completions"
-        return urllib.request.urlopen(
-            urllib.request.Request(f"http://127.0.0.1:{self.port}/v1/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}))
+    def request(self, kind, text, body, chat={}, plain={}):
+        """Path and body; `chat` and `plain` are what one of the two endpoints alone is told."""
+        body = body | {"model": self.name} | (chat | {"messages": [{"role": "user", "content": text}]} if kind == "chat" else plain | {"prompt": text})
+        return f"/v1/{'chat/completions' if kind == 'chat' else 'completions'}", json.dumps(body).encode()
 
-    def ask(self, kind, text, speculation, tokens, temperature, seed=5, counts_steps=True, ignore_eos=True):
-        """Seconds to the first token, seconds of each behind it, tokens, steps."""
-        body = {"max_tokens": tokens, "temperature": temperature, "seed": seed, "stream": True, "ignore_eos": ignore_eos,
+    def post(self, *request):
+        """The answer to a request, to be read."""
+        path, body = self.request(*request)
+        return urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", body, {"Content-Type": "application/json"}))
+
+    def ask(self, kind, text, speculation, tokens, temperature, ignore_eos=True):
+        """Seconds of each token behind the first, tokens, steps."""
+        body = {"max_tokens": tokens, "temperature": temperature, "seed": 5, "stream": True, "ignore_eos": ignore_eos,
                 "speculation": speculation, "stream_options": {"include_usage": True}}
-        before, times, count = self.steps() if counts_steps else 0, [], 0
-        begin = time.monotonic()
+        before, times, count = self.steps(), [], 0
         with self.post(kind, text, body) as answer:
             for line in answer:
                 if line.startswith(b"data: {"):
@@ -78,8 +80,7 @@ class Daemon:
                         times.append(time.monotonic())
                     if part.get("usage"):
                         count = part["usage"]["completion_tokens"]
-        return {"first": times[0] - begin, "of_a_token": (times[-1] - times[0]) / max(1, count - 1), "tokens": count,
-                "steps": self.steps() - before if counts_steps else 0}
+        return {"of_a_token": (times[-1] - times[0]) / max(1, count - 1), "tokens": count, "steps": self.steps() - before}
 
     def end(self):
         self.process.kill()

@@ -3,7 +3,9 @@
 // guesses. Pure arithmetic: times are told to it. It decides what is tried, never what is drawn.
 #pragma once
 
+#include <algorithm>
 #include <array>
+#include <bit>
 #include <span>
 #include <vector>
 
@@ -12,16 +14,23 @@
 
 namespace serval {
 
+// Guesses that cost nothing to make.
+constexpr bool looks_up(DrafterKind kind) {
+  return kind == DrafterKind::kPrediction || kind == DrafterKind::kNgram || kind == DrafterKind::kDatastore;
+}
+
 class DraftPolicy {
+  static constexpr int kDepths = 8;
+
  public:
   explicit DraftPolicy(int max_seqs);
   static size_t planned_bytes(int max_seqs);
 
   // replays: a guess that comes true is computed a second time, for a state that did not take it in.
   void start(bool replays) { replays_ = replays; }
-  // A sequence comes. Each of kExploring-th is believed to be like none before: who is no longer asked has a chance.
+  // A sequence comes. Some are believed to be like none before, as far as a drafter's allowance goes: who is no longer asked has a chance.
   void admit(SlotId slot);
-  void learn_step(int rows, double ms) { cost_.learn(rows, ms); }
+  void learn_step(int rows, double ms);
   // A drafter was asked for so many sequences at once, and made so many guesses behind each other of one, at most: what it did
   // without any is paid by the next.
   void learn_cost(DrafterKind kind, int num_seqs, int depth, double ms);
@@ -41,44 +50,51 @@ class DraftPolicy {
     int depth = 0;
     bool is_worth = false;
     // Between its lines.
-    double first = 0, behind = 0, chance = 0;  // of the first guess, of one behind one that came true; of the next one
-    double guess_ms = 0, gain = 0;
+    std::array<double, kDepths> rates{};           // of a guess behind so many that came true
+    double chance = 0, guess_ms = 0, gain = 0;  // that the next guess comes true, and all before it
+    double rate(int depth) const { return rates[std::min(depth, kDepths - 1)]; }
   };
   // Of a step in which so many decode. The wishes of a sequence stand together.
   void choose(std::span<Wish> wishes, int num_decoding);
 
  private:
-  static constexpr int kExploring = 16;
+  static constexpr int kLengths = 4;
   // Guesses that could come true (those behind a wrong one could not), the newest counting most.
   struct Acceptance {
-    double tried = 0, came_true = 0;
-    void learn(int more_tried, int more_came_true, double kept) {
-      tried = tried * kept + more_tried;
-      came_true = came_true * kept + more_came_true;
+    float tried = 0, came_true = 0;
+    void learn(bool is_right, float kept) {
+      tried = tried * kept + 1;
+      came_true = came_true * kept + is_right;
     }
   };
-  // Of the first guess, and of those behind one that came true: who copies a text is seldom wrong twice in a row.
+  // Of the first guess of a chain, of one behind one that came true, behind two, and so on; the last is of all that are deeper. Who
+  // copies a text is seldom wrong twice in a row, who has just begun may be.
+  using Depths = std::array<Acceptance, kDepths>;
+  // Of a drafter: what is looked up is the more often right the longer it is (as much is guessed as was repeated), so by octaves
+  // of its length.
   struct OfDrafter {
-    Acceptance first, behind;
-    bool was_right = false;  // all of the last chain: then the next one's first guess is behind one that came true, too
-    void learn(int tried, int came_true, double kept);
+    std::array<Depths, kLengths> by_length;
+    int all_right = 0;  // guesses of the last chain, if all came true: then the first of the next one is behind them, too
+    void learn(DrafterKind kind, int tried, int came_true, float kept);
+    Depths& of(DrafterKind kind, int length) { return by_length[looks_up(kind) ? std::min<int>(std::bit_width(static_cast<unsigned>(length)), kLengths) - 1 : 0]; }
+    const Depths& of(DrafterKind kind, int length) const { return const_cast<OfDrafter*>(this)->of(kind, length); }
   };
-  // Of a guess of one sequence, of late: with what its drafter does beside, and without; of the times without guesses.
+  // Of a guess of one sequence, of late: with what its drafter does beside, and without; of the times without guesses. And what may
+  // be spent on trying it where it does not seem worth it: a small share of all time, and what its guesses save; less what they took.
   struct Cost {
-    double ms = 0, least_ms = 0, unpaid_ms = 0;
+    double ms = 0, least_ms = 0, unpaid_ms = 0, allowance_ms = 0;
   };
   struct Slot {
     std::array<OfDrafter, kNumDrafters> of;
-    std::array<int32_t, kNumDrafters> idle{};  // times that nothing was worth it, since it was asked last
-    bool explores = false;
+    uint32_t explored = 0;  // drafters of which this sequence is believed to be like none before
   };
 
   static std::span<Wish> of_sequence(std::span<Wish> wishes, size_t begin);
-  double rate(const Wish& wish, Acceptance OfDrafter::* of) const;
+  void set_rates(Wish& wish) const;
   double level_ms(DrafterKind kind, int num_seqs) const;
-  void value(std::span<Wish> wishes, int num_decoding);
+  void value(std::span<Wish> wishes, int num_decoding, std::array<int, kNumDrafters>& sharing);
   void grant(std::span<Wish> wishes, int num_decoding);
-  void probe(std::span<Wish> wishes, int num_decoding);
+  void probe(std::span<Wish> wishes);
   double row_ms(const Wish& wish, double rows) const;
 
   std::vector<Slot> slots_;
@@ -86,7 +102,7 @@ class DraftPolicy {
   std::array<OfDrafter, kNumDrafters> of_all_;
   std::array<Cost, kNumDrafters> costs_;
   bool replays_ = false;
-  int num_admitted_ = 0;
+  double token_ms_ = 0, row_ms_ = 0;  // of the last step: of a token without guesses, of a row more
   RowCost cost_;
 };
 

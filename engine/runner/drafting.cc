@@ -15,11 +15,6 @@ std::span<const Draft> guesses_of(const DraftTask& task) {
   return std::span(task.drafts).first(task.num_drafts);
 }
 
-// Guesses that cost nothing to make.
-constexpr bool looks_up(DrafterKind kind) {
-  return kind == DrafterKind::kPrediction || kind == DrafterKind::kNgram || kind == DrafterKind::kDatastore;
-}
-
 int depth_of(std::span<const Draft> drafts) {
   std::array<int, kMaxDrafts> depth;
   int most = 0;
@@ -118,7 +113,8 @@ void Drafting::keep(const Tensor& hidden) {
 }
 
 void Drafting::learn_step(int rows, double ms) {
-  if (drafters_.is_closed_loop && rows > 0) policy_.learn_step(rows, ms);
+  if (drafters_.is_closed_loop && rows > 0) policy_.learn_step(rows, ms - asked_ms_);
+  asked_ms_ = 0;
 }
 
 // One drafter for all tasks that have nothing yet.
@@ -185,6 +181,7 @@ void Drafting::ask_what_pays(int num_tasks, DraftWork& work) {
     speculator.propose({tasks_.data(), static_cast<size_t>(num_tasks)});
     const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - begin;
     work += speculator.work();
+    asked_ms_ += took.count();
     learn_cost(speculator.kind(), num_tasks, took.count());
   }
 }

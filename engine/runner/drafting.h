@@ -36,7 +36,7 @@ class Drafting {
   void begin_step(const Batch& batch);
   // The step was begun; see Speculator::keep.
   void keep(const Tensor& hidden);
-  // A step is over: its rows where all of them decode, else 0, and how long it took.
+  // A step is over: its rows where all of them decode, else 0, and how long it took, with what was done since the one before.
   void learn_step(int rows, double ms);
   // What follows the tokens of `output`, whose sequences are those of `drawn`.
   void propose(std::span<const Sampler::Drawn> drawn, const Sampler& sampler, const SlotTable& slots, ModelOutput& output);
@@ -96,6 +96,7 @@ class Drafting {
   std::vector<Given> given_;      // by slot
   std::vector<int> next_told_;    // by slot: the first position that drafters have not been told of
   DraftPolicy policy_;
+  double asked_ms_ = 0;  // what drafters took since the last step, in the closed loop
 };
 
 }  // namespace serval

@@ -118,19 +118,22 @@ struct ModelRunner::Impl {
     });
   }
 
-  // Of the oldest step on its way, which is over. A device that works on its own began when the one before was over.
+  // Of the oldest step on its way, which is over: from the end of the one before, so all that is done between two of them counts,
+  // but for what drafters compute. Where somebody was admitted there may have been nothing to do before.
   void learn_step() {
     Timed& timed = this->timed[num_waited++ % kMaxStepsInFlight];
     if (backend.is_asynchronous()) timed.end = Clock::now();
-    const std::chrono::duration<double, std::milli> took = timed.end - std::max(timed.begin, last_over);
+    const Clock::time_point begin = timed.follows ? last_over : std::max(timed.begin, last_over);
+    const std::chrono::duration<double, std::milli> took = timed.end - begin;
     drafting.learn_step(timed.rows, took.count());
-    if (backend.is_asynchronous()) last_over = timed.end;
+    last_over = timed.end;
   }
 
   using Clock = std::chrono::steady_clock;
   struct Timed {
     Clock::time_point begin, end;
     int rows = 0;
+    bool follows = false;  // upon another without a pause
   };
   std::array<Timed, kMaxStepsInFlight> timed;  // steps on their way, a ring
   uint64_t num_launched = 0, num_waited = 0;
@@ -180,6 +183,7 @@ void ModelRunner::launch(const Batch& batch) {
   Impl::Timed& timed = r.timed[r.num_launched++ % kMaxStepsInFlight];
   timed.begin = Impl::Clock::now();
   timed.rows = decodes_alone(batch) ? static_cast<int>(batch.tokens.size()) : 0;
+  timed.follows = timed.rows > 0 && batch.num_admitted == 0;  // its sequences were in the one before
   r.slots.update(batch);
   // A step that draws from every one of its rows, decoding and verification, is the same work each time.
   const bool is_sampled_whole = r.samples_every_row(batch);

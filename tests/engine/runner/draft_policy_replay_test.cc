@@ -71,15 +71,18 @@ constexpr Recorded kRecorded[] = {
      "880875864853842831820810801870861850840831820810800441550662"},
 };
 constexpr int kMostGuesses = 8;
+constexpr const char* kKinds[] = {"chat", "maths", "code-like", "copy", "free prose"};
 
 int digit(const Recorded& answer, int place, int which) {
   return answer.places[3 * place + which] - '0';
 }
 
-// A step takes as long as its weights or its rows, whichever is more; so does a forward of the draft.
+// A step takes as long as its weights (and a little for each row) or as its arithmetic, whichever is more.
 struct Machine {
   const char* name;
-  double base_ms, row_ms, draft_base_ms, draft_row_ms;
+  double weights_ms, few_row_ms, arithmetic_ms, row_ms, draft_ms, draft_row_ms;
+  double step(double rows) const { return std::max(weights_ms + few_row_ms * rows, arithmetic_ms + row_ms * rows); }
+  double draft(double rows) const { return draft_ms + draft_row_ms * rows; }
 };
 
 // A setting: nobody, the loop, or one drafter and depth.
@@ -93,27 +96,29 @@ class Replay {
  public:
   Replay(const Machine& machine, const std::string& kind, int num_seqs, int num_tokens)
       : machine_(machine), num_tokens_(num_tokens), seqs_(num_seqs) {
-    std::vector<const Recorded*> of_kind;
     for (const Recorded& answer : kRecorded)
-      if (answer.kind == kind) of_kind.push_back(&answer);
-    for (int i = 0; i < num_seqs; ++i) seqs_[i].answer = of_kind[i % of_kind.size()];
+      if (answer.kind == kind) of_kind_.push_back(&answer);
   }
 
-  // Tokens a second of all, whose prompts come together.
+  // Tokens a millisecond of so many streams, each of which makes its next request when one is over, from the first step to the last one
+  // in which all of them are at work.
   double rate(const Setting& setting) {
-    int prompts = 0, num_tokens = 0;
-    for (SlotId slot = 0; slot < std::ssize(seqs_); ++slot) {
-      seqs_[slot] = {.answer = seqs_[slot].answer};
-      prompts += seqs_[slot].answer->num_prompt;
-      if (setting.policy) setting.policy->admit(slot);
-    }
-    double ms = std::max(machine_.base_ms, machine_.row_ms * prompts);
-    for (bool is_first = true; num_decoding() > 0; is_first = false) {
+    constexpr int kRequests = 64;  // of a stream; a part of the last ones is lost
+    int left = kRequests * static_cast<int>(seqs_.size()), num_tokens = 0;
+    double ms = 0;
+    for (Seq& seq : seqs_) seq = {};
+    while (true) {
+      int prompts = 0;
+      for (SlotId slot = 0; slot < std::ssize(seqs_); ++slot) {
+        if (!is_over(seqs_[slot])) continue;
+        if (left-- == 0) return num_tokens / ms;
+        seqs_[slot] = {.answer = of_kind_[num_answers_++ % of_kind_.size()]};
+        prompts += seqs_[slot].answer->num_prompt;
+        if (setting.policy) setting.policy->admit(slot);
+      }
       decide(setting);
-      ms += draft(setting, is_first) + verify(setting);
+      ms += draft(setting) + verify(setting, prompts, num_tokens);
     }
-    for (const Seq& seq : seqs_) num_tokens += seq.num_drawn;
-    return num_tokens / ms;
   }
 
  private:
@@ -126,11 +131,13 @@ class Replay {
     int watched = -1;  // the place of a guess of n-grams that is compared with what comes
     int of(int which) const { return digit(*answer, num_drawn, which); }
     int lag() const { return answer->num_prompt + num_drawn - num_drafted; }
+    bool reads() const { return num_drawn == 0; }  // its prompt, in the next step
   };
 
   int room(const Seq& seq) const { return std::min(kMostGuesses, num_tokens_ - seq.num_drawn - 1); }
+  bool is_over(const Seq& seq) const { return seq.answer == nullptr || seq.num_drawn >= num_tokens_; }
   int num_decoding() const {
-    return static_cast<int>(std::ranges::count_if(seqs_, [&](const Seq& seq) { return seq.num_drawn < num_tokens_; }));
+    return static_cast<int>(std::ranges::count_if(seqs_, [](const Seq& seq) { return !seq.reads(); }));
   }
   // Some steps wait for a core, all a little.
   double delayed(double ms) {
@@ -143,7 +150,7 @@ class Replay {
     for (SlotId slot = 0; slot < std::ssize(seqs_); ++slot) {
       Seq& seq = seqs_[slot];
       seq.depth = 0;
-      if (seq.num_drawn >= num_tokens_) continue;
+      if (seq.reads()) continue;
       const int made = std::min(room(seq), seq.of(0));
       if (!setting.policy) {
         seq.by = setting.fixed;
@@ -153,7 +160,7 @@ class Replay {
       wishes.push_back({.slot = slot, .kind = DrafterKind::kNgram, .most = made, .is_made = true});
       wishes.push_back({.slot = slot, .kind = DrafterKind::kDraft, .most = seq.is_left ? 0 : room(seq)});
     }
-    if (setting.policy) setting.policy->choose(wishes, num_decoding());
+    if (setting.policy) setting.policy->choose(wishes, std::max(1, num_decoding()));
     for (const DraftPolicy::Wish& wish : wishes) {
       Seq& seq = seqs_[wish.slot];
       if (wish.depth > 0) seq.depth = wish.depth, seq.by = wish.kind;
@@ -162,12 +169,12 @@ class Replay {
   }
 
   // What the draft does: one forward of what it lacks, then one a guess.
-  double draft(const Setting& setting, bool is_first) {
+  double draft(const Setting& setting) {
     int rows = 0, num_asked = 0, depth = 0;
     for (Seq& seq : seqs_) {
-      if (seq.num_drawn >= num_tokens_) continue;
+      if (seq.reads()) continue;
       const bool is_asked = seq.depth > 0 && seq.by == DrafterKind::kDraft;
-      if (is_asked || (seq.is_followed && (is_first || seq.lag() >= 16))) {
+      if (is_asked || (seq.is_followed && (seq.num_drafted == 0 || seq.lag() >= 16))) {
         rows += seq.lag();
         seq.num_drafted += seq.lag();
       }
@@ -176,29 +183,34 @@ class Replay {
       if (is_asked) depth = std::max(depth, seq.depth);
     }
     if (rows == 0) return 0;
-    double ms = std::max(machine_.draft_base_ms, machine_.draft_row_ms * rows);
+    double ms = machine_.draft(rows);
     for (int level = 1; level < depth; ++level) {
       const auto deeper = std::ranges::count_if(seqs_, [&](const Seq& seq) { return seq.by == DrafterKind::kDraft && seq.depth > level; });
-      ms += std::max(machine_.draft_base_ms, machine_.draft_row_ms * static_cast<double>(deeper));
+      ms += machine_.draft(static_cast<double>(deeper));
     }
     ms = delayed(ms);
     if (setting.policy) setting.policy->learn_cost(DrafterKind::kDraft, num_asked, depth, ms);
     return ms;
   }
 
-  double verify(const Setting& setting) {
-    int rows = 0;
-    for (const Seq& seq : seqs_) rows += seq.num_drawn < num_tokens_ ? 1 + seq.depth : 0;
-    const double ms = delayed(std::max(machine_.base_ms, machine_.row_ms * rows) + 0.0025 * machine_.base_ms * rows);
-    if (setting.policy) setting.policy->learn_step(rows, ms);
+  double verify(const Setting& setting, int prompts, int& num_tokens) {
+    int rows = prompts;
+    for (const Seq& seq : seqs_) rows += seq.reads() ? 0 : 1 + seq.depth;
+    const double ms = delayed(machine_.step(rows));
+    if (setting.policy && prompts == 0) setting.policy->learn_step(rows, ms);
     for (SlotId slot = 0; slot < std::ssize(seqs_); ++slot) {
       Seq& seq = seqs_[slot];
-      if (seq.num_drawn >= num_tokens_) continue;
+      if (seq.reads()) {
+        ++seq.num_drawn;
+        ++num_tokens;
+        continue;
+      }
       const bool is_drafted = seq.depth > 0 && seq.by == DrafterKind::kDraft;
       const int came_true = std::min(seq.depth, seq.of(is_drafted ? 2 : 1));
       if (setting.policy && is_drafted) setting.policy->learn(slot, seq.by, seq.depth, came_true);
       if (seq.watched < 0 && seq.of(0) > 0) seq.watched = seq.num_drawn;
       seq.num_drawn += 1 + came_true;
+      num_tokens += 1 + came_true;
       if (seq.watched < 0) continue;
       const int made = digit(*seq.answer, seq.watched, 0), right = digit(*seq.answer, seq.watched, 1);
       if (seq.num_drawn - seq.watched < std::min(made, right + 1)) continue;
@@ -211,36 +223,44 @@ class Replay {
   const Machine machine_;
   const int num_tokens_;
   std::vector<Seq> seqs_;
+  std::vector<const Recorded*> of_kind_;
+  int num_answers_ = 0;
   uint64_t random_ = 1;
 };
 
 class ClosedLoop : public ::testing::TestWithParam<Machine> {};
 INSTANTIATE_TEST_SUITE_P(Of, ClosedLoop,
-                         // Both demo models on two cores of a server; a device on which a row costs little.
-                         ::testing::Values(Machine{"billion", 60, 5, 5.5, 0.55}, Machine{"nano", 0.9, 0.25, 0.3, 0.08}, Machine{"device", 20, 0.1, 2.5, 0.01}),
+                         // The demo model as it is and padded, on two cores of a server, as their daemons measured it; a device on which a row costs little.
+                         ::testing::Values(Machine{"nano", 0.13, 0.047, 0, 0, 0.08, 0.015}, Machine{"of_77_million", 5.6, 0.07, 2.2, 0.45, 1, 0.05},
+                                           Machine{"of_a_billion", 59, 0.3, 5, 5, 5.5, 0.55}, Machine{"device", 20, 0.01, 0, 0.1, 2.5, 0.01}),
                          [](const auto& info) { return std::string(info.param.name); });
 
+// What it knows of one kind of text is of little use for the next.
 TEST_P(ClosedLoop, LosesLittleToTheBestFixedSettingAndNothingToNone) {
-  constexpr int kWarming = 40, kTurns = 16;
   const Setting fixed[] = {{}, {nullptr, DrafterKind::kNgram, 2}, {nullptr, DrafterKind::kNgram, 8}, {nullptr, DrafterKind::kDraft, 1},
                            {nullptr, DrafterKind::kDraft, 2}, {nullptr, DrafterKind::kDraft, 4}};
-  for (const int num_tokens : {32, 88}) {
-    DraftPolicy policy(32);
-    for (const int num_seqs : {1, 2, 4, 8, 16, 32}) {
-      for (const char* const kind : {"chat", "maths", "code-like", "copy", "free prose"}) {
-        Replay replay(GetParam(), kind, num_seqs, num_tokens);
-        double rate = 0, best = 0;
-        for (int i = 0; i < kWarming; ++i) replay.rate({&policy});
-        for (int i = 0; i < kTurns; ++i) rate += replay.rate({&policy}) / kTurns;
-        const double none = replay.rate({});
-        for (const Setting& setting : fixed) best = std::max(best, replay.rate(setting));
-        EXPECT_GE(rate, 0.975 * none) << num_seqs << " of " << kind << ", " << num_tokens << " tokens";
-        // One stream of prose: a draft that was of little use so far is tried seldom.
-        const bool is_found_late = num_seqs == 1 && kind == std::string("free prose");
-        EXPECT_GE(rate, (is_found_late ? 0.8 : 0.9) * best) << num_seqs << " of " << kind << ", " << num_tokens << " tokens: " << best / none << " times none";
+  int num_cells = 0, below_none = 0, below_best = 0;
+  for (const int first_kind : {0, 2}) {
+    for (const int num_tokens : {32, 88}) {
+      DraftPolicy policy(32);
+      for (const int num_seqs : {1, 2, 4, 8, 16, 32}) {
+        for (int k = 0; k < 5; ++k) {
+          const char* const kind = kKinds[(first_kind + k) % 5];
+          const auto rate_of = [&](const Setting& setting) { return Replay(GetParam(), kind, num_seqs, num_tokens).rate(setting); };
+          const double rate = rate_of({&policy}), none = rate_of({});
+          double best = 0;
+          for (const Setting& setting : fixed) best = std::max(best, rate_of(setting));
+          EXPECT_GE(rate, 0.95 * none) << num_seqs << " of " << kind << ", " << num_tokens << " tokens";
+          EXPECT_GE(rate, 0.88 * best) << num_seqs << " of " << kind << ", " << num_tokens << " tokens: " << best / none << " times none";
+          ++num_cells;
+          below_none += rate < 0.98 * none;
+          below_best += rate < 0.95 * best;
+        }
       }
     }
   }
+  EXPECT_LE(below_none, 0.02 * num_cells) << "of " << num_cells;
+  EXPECT_LE(below_best, 0.02 * num_cells) << "of " << num_cells;
 }
 
 }  // namespace
