@@ -47,6 +47,7 @@ void DraftPolicy::admit(SlotId slot) {
 }
 
 void DraftPolicy::learn_step(int rows, double ms) {
+  if (ms <= 0) return;  // a clock's doing
   cost_.learn(rows, ms);
   for (Cost& cost : costs_) cost.allowance_ms = std::clamp(cost.allowance_ms + kTriedShare * ms, -kMostDebt * ms, kMostSaved * ms);
 }
@@ -73,7 +74,7 @@ double DraftPolicy::level_ms(DrafterKind kind, int num_seqs) const {
 
 void DraftPolicy::OfDrafter::learn(DrafterKind kind, int tried, int came_true, float kept) {
   if (tried == 0) return;
-  Depths& at = of(kind, tried);
+  Depths& at = by_length[index_of(kind, tried)];
   const auto learn_at = [&](int depth, bool is_right) { at[std::min(depth, kDepths - 1)].learn(is_right, kept); };
   for (int depth = 0; depth < std::min(tried, came_true + 1); ++depth) learn_at(depth, depth < came_true);
   // Else who makes one guess at a time would never hear that two are worth it.
@@ -90,7 +91,8 @@ void DraftPolicy::learn(SlotId slot, DrafterKind kind, int tried, int came_true)
 // Where little is known of a depth it is taken to be like the one before.
 void DraftPolicy::set_rates(Wish& wish) const {
   const int k = static_cast<int>(wish.kind);
-  const Depths &all = of_all_[k].of(wish.kind, wish.most), &mine = slots_[wish.slot].of[k].of(wish.kind, wish.most);
+  const size_t length = OfDrafter::index_of(wish.kind, wish.most);
+  const Depths &all = of_all_[k].by_length[length], &mine = slots_[wish.slot].of[k].by_length[length];
   const bool explores = (slots_[wish.slot].explored >> k & 1) != 0;
   double others = kFirstRate;
   for (int depth = 0; depth < kDepths; ++depth) {

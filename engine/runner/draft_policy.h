@@ -30,6 +30,7 @@ class DraftPolicy {
   void start(bool replays) { replays_ = replays; }
   // A sequence comes. Some are believed to be like none before, as far as a drafter's allowance goes: who is no longer asked has a chance.
   void admit(SlotId slot);
+  // A step of so many rows, in which all decode; without what drafters took.
   void learn_step(int rows, double ms);
   // A drafter was asked for so many sequences at once, and made so many guesses behind each other of one, at most: what it did
   // without any is paid by the next.
@@ -50,7 +51,7 @@ class DraftPolicy {
     int depth = 0;
     bool is_worth = false;
     // Between its lines.
-    std::array<double, kDepths> rates{};           // of a guess behind so many that came true
+    std::array<double, kDepths> rates{};        // of a guess behind so many that came true
     double chance = 0, guess_ms = 0, gain = 0;  // that the next guess comes true, and all before it
     double rate(int depth) const { return rates[std::min(depth, kDepths - 1)]; }
   };
@@ -76,8 +77,9 @@ class DraftPolicy {
     std::array<Depths, kLengths> by_length;
     int all_right = 0;  // guesses of the last chain, if all came true: then the first of the next one is behind them, too
     void learn(DrafterKind kind, int tried, int came_true, float kept);
-    Depths& of(DrafterKind kind, int length) { return by_length[looks_up(kind) ? std::min<int>(std::bit_width(static_cast<unsigned>(length)), kLengths) - 1 : 0]; }
-    const Depths& of(DrafterKind kind, int length) const { return const_cast<OfDrafter*>(this)->of(kind, length); }
+    static size_t index_of(DrafterKind kind, int length) {
+      return looks_up(kind) ? std::min<size_t>(std::bit_width(static_cast<unsigned>(length)), kLengths) - 1 : 0;
+    }
   };
   // Of a guess of one sequence, of late: with what its drafter does beside, and without; of the times without guesses. And what may
   // be spent on trying it where it does not seem worth it: a small share of all time, and what its guesses save; less what they took.

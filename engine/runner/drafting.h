@@ -36,7 +36,7 @@ class Drafting {
   void begin_step(const Batch& batch);
   // The step was begun; see Speculator::keep.
   void keep(const Tensor& hidden);
-  // A step is over: its rows where all of them decode, else 0, and how long it took, with what was done since the one before.
+  // A step is over: its rows where its time says what a step of them takes, else 0, and that time, from the end of the one before.
   void learn_step(int rows, double ms);
   // What follows the tokens of `output`, whose sequences are those of `drawn`.
   void propose(std::span<const Sampler::Drawn> drawn, const Sampler& sampler, const SlotTable& slots, ModelOutput& output);

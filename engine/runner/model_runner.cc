@@ -118,22 +118,18 @@ struct ModelRunner::Impl {
     });
   }
 
-  // Of the oldest step on its way, which is over: from the end of the one before, so all that is done between two of them counts,
-  // but for what drafters compute. Where somebody was admitted there may have been nothing to do before.
+  // Of the oldest step on its way, which is over: from the end of the one before, for all that is done between two of them counts.
   void learn_step() {
     Timed& timed = this->timed[num_waited++ % kMaxStepsInFlight];
     if (backend.is_asynchronous()) timed.end = Clock::now();
-    const Clock::time_point begin = timed.follows ? last_over : std::max(timed.begin, last_over);
-    const std::chrono::duration<double, std::milli> took = timed.end - begin;
+    const std::chrono::duration<double, std::milli> took = timed.end - std::exchange(last_over, timed.end);
     drafting.learn_step(timed.rows, took.count());
-    last_over = timed.end;
   }
 
   using Clock = std::chrono::steady_clock;
   struct Timed {
-    Clock::time_point begin, end;
-    int rows = 0;
-    bool follows = false;  // upon another without a pause
+    Clock::time_point end;
+    int rows = 0;  // where all decode and were there in the step before, which this one followed without a pause; else 0
   };
   std::array<Timed, kMaxStepsInFlight> timed;  // steps on their way, a ring
   uint64_t num_launched = 0, num_waited = 0;
@@ -181,9 +177,7 @@ void ModelRunner::execute(const Batch& batch, ModelOutput& output) {
 void ModelRunner::launch(const Batch& batch) {
   Impl& r = *impl_;
   Impl::Timed& timed = r.timed[r.num_launched++ % kMaxStepsInFlight];
-  timed.begin = Impl::Clock::now();
-  timed.rows = decodes_alone(batch) ? static_cast<int>(batch.tokens.size()) : 0;
-  timed.follows = timed.rows > 0 && batch.num_admitted == 0;  // its sequences were in the one before
+  timed.rows = decodes_alone(batch) && batch.num_admitted == 0 ? static_cast<int>(batch.tokens.size()) : 0;
   r.slots.update(batch);
   // A step that draws from every one of its rows, decoding and verification, is the same work each time.
   const bool is_sampled_whole = r.samples_every_row(batch);

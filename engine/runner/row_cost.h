@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstdint>
 #include <span>
 
 namespace serval {
@@ -31,7 +32,7 @@ class RowCost {
     } else {
       size.ms += (ms < size.ms ? kDown : kUp) * (std::min(ms, kMost * size.ms) - size.ms);
     }
-    draw_lines();
+    if (num_learned_++ < kExact || num_learned_ % kRedrawn == 0) draw_lines();
   }
 
   // Of a step of so many rows; 0 while nothing was measured.
@@ -53,7 +54,7 @@ class RowCost {
     double at(double rows) const { return ms + per_row * rows; }
   };
   static constexpr double kFirstShare = 0.1, kLeastWeight = 0.02, kForgotten = 1e-6;
-  static constexpr int kExact = 16, kFewTimes = 4, kOfOctave = 8;
+  static constexpr int kExact = 16, kFewTimes = 4, kOfOctave = 8, kRedrawn = 4;
   // Sizes up to kExact by themselves, then kOfOctave to an octave.
   static size_t index_of(int rows) {
     if (rows <= kExact) return static_cast<size_t>(rows - 1);
@@ -114,6 +115,7 @@ class RowCost {
   std::array<Size, kSizes> sizes_;
   Line at_first_, beyond_;
   double most_known_ = 0;
+  int64_t num_learned_ = 0;
 };
 
 }  // namespace serval
