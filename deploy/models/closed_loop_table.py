@@ -8,7 +8,7 @@ their spread leaves it: the tokens a second of all streams with `auto` beside th
 (median request); tokens a step with `auto`; its tokens a second beside those of the best fixed setting, none at all among them; and
 what each of them does beside none. The best of a cell is chosen by the turns of even number for those of odd number and by those
 for these, because the best of several noisy medians is better than it is. At last, of each number of streams, the slowest percent
-and the median of the times to the first token of all its cells, those without guesses divided by those with `auto`.
+and the median of the times to the first token of a turn, those without guesses divided by those with `auto`, over all cells.
 
     python closed_loop_table.py /path/to/serval serval-nano "--speculation-model serval-nano-draft" --fixed ngram:8 draft:2 draft:4
 """
@@ -107,7 +107,7 @@ def best_fixed(turns, settings):
 
 
 def cell(daemon, texts, streams, settings, args):
-    """A row of the table, behind its names; times to the first token without guesses and with the loop's."""
+    """A row of the table, behind its names; of each turn the times to the first token without guesses, divided by those with the loop's."""
     for setting in settings:
         together(daemon, texts, streams, 0, setting, args)  # warms
     turns = []
@@ -120,7 +120,7 @@ def cell(daemon, texts, streams, settings, args):
     row = (f"{median(beside(turns, 'auto', 'off'))} | {median(t['off'][1] / t['auto'][1] for t in turns)} | "
            f"{statistics.median(t['auto'][2] for t in turns):.2f} | {median(to_best)}: {best_fixed(turns, settings)} | "
            + ", ".join(f"{s} {statistics.median(beside(turns, s, 'off')):.2f}" for s in settings if s not in ("off", "auto")) + " |")
-    return row, *([first for t in turns for first in t[s][3]] for s in ("off", "auto"))
+    return row, [tuple(of(t["off"][3]) / of(t["auto"][3]) for of in (slowest_percent, statistics.median)) for t in turns]
 
 
 def slowest_percent(times):
@@ -146,15 +146,13 @@ def main():
     try:
         print("| streams | text | tokens/s | of a token | tokens a step | beside the best fixed | fixed |", flush=True)
         for streams in map(int, args.streams.split(",")):
-            firsts = [], []
+            firsts = []
             for name in args.texts.split(",") if args.texts else texts:
-                row, *of_cell = cell(daemon, texts[name], streams, ["off", "auto", *args.fixed], args)
+                row, of_cell = cell(daemon, texts[name], streams, ["off", "auto", *args.fixed], args)
                 print(f"| {streams} | {name} |", row, flush=True)
-                for some, more in zip(firsts, of_cell):
-                    some += more
-            off, auto = map(slowest_percent, firsts)
-            middle = statistics.median(firsts[0]) / statistics.median(firsts[1])
-            print(f"| {streams} | to the first token | slowest percent {off / auto:.2f}, median {middle:.2f} ({len(firsts[0])} each) |", flush=True)
+                firsts += of_cell
+            slowest, middle = map(median, zip(*firsts))
+            print(f"| {streams} | to the first token | slowest percent {slowest}, median {middle} |", flush=True)
     finally:
         daemon.end()
 
