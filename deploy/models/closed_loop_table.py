@@ -2,7 +2,7 @@
 and with fixed drafters and depths, in turns, so that whatever else runs on the machine slows all; by how many streams decode
 together, and by kind of text.
 
-A stream makes its next request when one is over, each with a prompt that the prefix cache does not know; a turn is over when there
+A stream makes its next request when one is over (or all of them together one each --every seconds), each with a prompt that the prefix cache does not know; a turn is over when there
 is none left for a stream. Printed for each cell, above 1 where the guesses pay, the median over the turns with the error that
 their spread leaves it: the tokens a second of all streams with `auto` beside those without guesses; the same of the time of a token
 (median request); tokens a step with `auto`; its tokens a second beside those of the best fixed setting, none at all among them; and
@@ -75,14 +75,17 @@ def together(daemon, texts, streams, turn, setting, args):
     selector = selectors.DefaultSelector()
     requests = [request(i) for i in reversed(range(streams * args.requests))]
     tokens, steps, begin, told = daemon.counter("generation_tokens_total"), daemon.steps(), time.monotonic(), None
-    all_streams = [Stream(daemon, requests, selector) for _ in range(streams)]
-    while selector.get_map():
-        for key, _ in selector.select():
+    all_streams, to_begin = [], len(requests) if args.every else streams
+    while to_begin or selector.get_map():
+        while to_begin and time.monotonic() >= begin + len(all_streams) * args.every:
+            all_streams.append(Stream(daemon, requests, selector))
+            to_begin -= 1
+        for key, _ in selector.select(0.001 if to_begin else None):
             if not key.data.read():
                 continue
-            if requests:
+            if requests and not args.every:
                 key.data.begin()
-            elif told is None:
+            elif told is None and not requests:
                 took = time.monotonic() - begin
                 told = daemon.counter("generation_tokens_total") - tokens
                 steps = daemon.steps() - steps
@@ -137,6 +140,7 @@ def main():
     parser.add_argument("--texts", default="", help="kinds, as chat,copy; all")
     parser.add_argument("--tokens", type=int, default=96, help="of an answer: half of it to one and a half")
     parser.add_argument("--requests", type=int, default=8, help="of a stream, in a turn")
+    parser.add_argument("--every", type=float, default=0, help="seconds between two requests, whoever has an answer; 0: behind an answer")
     parser.add_argument("--turns", type=int, default=6)
     parser.add_argument("--temperature", type=float, default=0)
     parser.add_argument("--fixed", nargs="*", default=[], help="DRAFTER:DEPTH, as many as there are")
