@@ -118,7 +118,6 @@ std::span<DraftPolicy::Wish> DraftPolicy::of_sequence(std::span<Wish> wishes, si
 void DraftPolicy::choose(std::span<Wish> wishes, int num_decoding) {
   for (Wish& wish : wishes) {
     if (wish.most > 0) set_rates(wish);
-    wish.chance = wish.rate(0);
   }
   std::array<int, kNumDrafters> sharing{};
   for (const Wish& wish : wishes) sharing[static_cast<int>(wish.kind)] += wish.most > 0;
@@ -148,10 +147,11 @@ void DraftPolicy::value(std::span<Wish> wishes, int num_decoding, std::array<int
     std::array<int, kNumDrafters> left{};
     for (Wish& wish : wishes) {
       const int k = static_cast<int>(wish.kind), num_seqs = std::max(1, sharing[k]);
+      wish.chance = wish.rate(0);
       wish.guess_ms = wish.is_made ? 0 : level_ms(wish.kind, num_seqs) / num_seqs;
       const double price = token_value * (row_ms(wish, num_decoding) + wish.guess_ms);  // in tokens
       wish.gain = 0;
-      double chance = wish.rate(0);
+      double chance = wish.chance;
       for (int depth = 0; depth < wish.most && chance > price; chance *= wish.rate(++depth)) wish.gain += chance - price;
       wish.is_worth = wish.gain > 0;
       left[k] += wish.is_worth;
@@ -174,10 +174,7 @@ void DraftPolicy::grant(std::span<Wish> wishes, int num_decoding) {
   double rows = num_decoding, tokens = num_decoding, ms = cost_.ms(num_decoding);
   const double most_rows = cost_.most_rows(num_decoding);
   open_.clear();
-  for (Wish& wish : wishes) {
-    wish.depth = 0;
-    wish.chance = wish.rate(0);
-  }
+  for (Wish& wish : wishes) wish.depth = 0;
   for (size_t begin = 0; begin < wishes.size();) {
     const std::span<Wish> of_seq = of_sequence(wishes, begin);
     begin += of_seq.size();
