@@ -2,8 +2,9 @@
 and with fixed drafters and depths, in turns, so that whatever else runs on the machine slows all; by how many streams decode
 together, and by kind of text.
 
-A stream makes its next request when one is over (or all of them together one each --every seconds), each with a prompt that the prefix cache does not know; a turn is over when there
-is none left for a stream. Printed for each cell, above 1 where the guesses pay, the median over the turns with the error that
+A stream makes its next request when one is over (or all of them together one each --every seconds), each with a prompt that the
+prefix cache does not know; a turn is over when there is none left for a stream. Printed for each cell, above 1 where the guesses
+pay, the median over the turns with the error that
 their spread leaves it: the tokens a second of all streams with `auto` beside those without guesses; the same of the time of a token
 (median request); tokens a step with `auto`; its tokens a second beside those of the best fixed setting, none at all among them; and
 what each of them does beside none. The best of a cell is chosen by the turns of even number for those of odd number and by those

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <filesystem>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <utility>
@@ -13,16 +14,17 @@
 
 namespace serval::testing {
 
-// What the engine's thread allocates from its first step on, where all requests come at once; and how many guesses it made.
+// What the engine's thread allocates from its first step on, where all requests come at once; and what the scheduler has done.
 struct Counted {
   int64_t allocations;
-  uint64_t guesses;
+  SchedulerStats stats;
 };
-inline Counted count_allocations(const std::filesystem::path& model, const EngineConfig& config, std::vector<Request> requests) {
+inline Counted count_allocations(const std::filesystem::path& model, const EngineConfig& config, std::vector<Request> requests,
+                                 std::unique_ptr<Speculator> speculator = nullptr) {
   std::optional<AllocationCounter> counter;
   std::atomic<int64_t> allocations = 0;
   std::mutex submitting;
-  EngineDriver driver(model, config);
+  EngineDriver driver(model, config, EngineDriver::Order::kAsTheDeviceLikes, std::move(speculator));
   driver.on_step([&] {
     const std::lock_guard wait(submitting);
     if (!counter) counter.emplace();
@@ -34,7 +36,7 @@ inline Counted count_allocations(const std::filesystem::path& model, const Engin
     for (Request& request : requests) ids.push_back(driver.submit(std::move(request)));
   }
   for (const RequestId id : ids) driver.wait(id);
-  return {allocations, driver.stats().scheduler.num_draft_tokens};
+  return {allocations, driver.stats().scheduler};
 }
 
 }  // namespace serval::testing

@@ -338,7 +338,7 @@ TEST_P(Drafters, AllocateNothing) {
   }
   const Counted counted = count_allocations(model(), config, std::move(requests));
   const bool guesses_seldom = row.speculation == std::string("grammar");  // for a quarter of the requests
-  EXPECT_GT(counted.guesses, row.speculation == std::string("auto") ? 0u : guesses_seldom ? 10u : 50u);
+  EXPECT_GT(counted.stats.num_draft_tokens, row.speculation == std::string("auto") ? 0u : guesses_seldom ? 10u : 50u);
   EXPECT_EQ(counted.allocations, 0);
 }
 
@@ -523,7 +523,7 @@ TEST(MtpLayers, AllocateNothing) {
     requests[i].sampling = {.temperature = 0.5f * static_cast<float>(i % 3), .seed = static_cast<uint64_t>(i), .max_tokens = 30};
   }
   const Counted counted = count_allocations(folder.path(), config, std::move(requests));
-  EXPECT_GT(counted.guesses, 100u);
+  EXPECT_GT(counted.stats.num_draft_tokens, 100u);
   EXPECT_EQ(counted.allocations, 0);
 }
 

@@ -20,9 +20,8 @@
 #include "kernels/backend.h"
 #include "loadtest/bench/random_model.h"
 #include "loadtest/bench/temp_folder.h"
-#include "tests/engine/engine_driver.h"
+#include "tests/engine/count_allocations.h"
 #include "tests/engine/stored_as_mlx.h"
-#include "tests/support/allocation_counter.h"
 #include "tests/support/oracle_speculator.h"
 
 namespace serval::testing {
@@ -553,30 +552,16 @@ TEST_P(Laws, NothingIsAllocatedWhileGuessesAreVerified) {
   if (SERVAL_LAW_EMULATED) GTEST_SKIP() << "the emulation of the device allocates by itself";
   EngineConfig config = law_config();
   config.scheduler.num_draft_tokens = 8;
-  std::optional<AllocationCounter> counter;
-  std::atomic<int64_t> allocations = 0;
-  std::mutex submitting;
-  EngineDriver driver(model(), config, EngineDriver::Order::kAsTheDeviceLikes,
-                      std::make_unique<NgramSpeculator>());
-  driver.on_step([&] {
-    const std::lock_guard wait(submitting);
-    if (!counter) counter.emplace();
-    allocations = counter->count_on_this_thread();
-  });
-  std::vector<RequestId> ids;
-  {
-    const std::lock_guard lock(submitting);
-    for (int i = 0; i < 20; ++i) {
-      Request request = make_request(500 + i, 40, 150, 0);  // a random model soon goes in circles
-      request.sampling.num_logprobs = -1;
-      ids.push_back(driver.submit(request));
-    }
+  std::vector<Request> requests;
+  for (int i = 0; i < 20; ++i) {
+    requests.push_back(make_request(500 + i, 40, 150, 0));  // a random model soon goes in circles
+    requests.back().sampling.num_logprobs = -1;
   }
-  for (const RequestId id : ids) driver.wait(id);
+  const Counted counted = count_allocations(model(), config, std::move(requests), std::make_unique<NgramSpeculator>());
   // Scores that nothing scales make attention too sharp for that, and compressed keys keep growing in number.
   const unsigned least = kind().name == std::string("shared_keys_bf16") ? 0 : takes_branches() ? 20 : 1;
-  EXPECT_GE(driver.stats().scheduler.num_accepted_tokens, least);
-  EXPECT_EQ(allocations, 0);
+  EXPECT_GE(counted.stats.num_accepted_tokens, least);
+  EXPECT_EQ(counted.allocations, 0);
 }
 
 TEST_P(Laws, NothingIsAllocatedWhileChoicesForkAndTheCacheIsFound) {
